@@ -1,0 +1,82 @@
+"""Time as a seam: whoever waits or measures is handed a Clock, so that tests can turn time themselves."""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """A call that a clock will make."""
+
+    def cancel(self) -> None:
+        """The call is not made. Does nothing if it was made already."""
+        ...
+
+
+class Clock(Protocol):
+    """Monotonic time, in integer nanoseconds, and calls at a later time."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since an arbitrary start; never goes back."""
+        ...
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the event loop's thread once now_ns() has reached `when_ns`."""
+        ...
+
+
+class MonotonicClock:
+    """`time.monotonic_ns`, with calls made by the running asyncio loop."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds of `time.monotonic_ns`."""
+        return time.monotonic_ns()
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Schedule on the running loop. Raises RuntimeError where no loop runs."""
+        delay_seconds = max(0, when_ns - self.now_ns()) / 1e9
+        return asyncio.get_running_loop().call_later(delay_seconds, callback)
+
+
+class VirtualClock:
+    """The reference: time stands still until `advance` is called. No loop is needed."""
+
+    def __init__(self) -> None:
+        self._now_ns = 0
+        self._timers: list[tuple[int, int, _VirtualTimer]] = []
+        self._order = itertools.count()
+
+    def now_ns(self) -> int:
+        """Nanoseconds advanced so far."""
+        return self._now_ns
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
+        """Remember `callback`; `advance` makes the call."""
+        timer = _VirtualTimer(callback)
+        heapq.heappush(self._timers, (when_ns, next(self._order), timer))
+        return timer
+
+    def advance(self, delta_ns: int) -> None:
+        """Move time on by `delta_ns`, making the due calls in order, each at its own time."""
+        end_ns = self._now_ns + delta_ns
+        while self._timers and self._timers[0][0] <= end_ns:
+            when_ns, _, timer = heapq.heappop(self._timers)
+            self._now_ns = max(self._now_ns, when_ns)
+            timer.fire()
+        self._now_ns = end_ns
+
+
+class _VirtualTimer:
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def fire(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()

@@ -1,0 +1,37 @@
+"""The error tree. Every error that a client may see is one of these; each front end translates them once."""
+
+
+class TriuneError(Exception):
+    """The root of all errors that Triune raises on purpose. Its message is for the user: what, numbers, remedy."""
+
+
+class InvalidArgumentError(TriuneError):
+    """The request, the configuration or the model file is wrong; sending it again unchanged cannot help."""
+
+
+class NotFoundError(TriuneError):
+    """The named thing does not exist here."""
+
+
+class AlreadyExistsError(TriuneError):
+    """The named thing exists and may not be replaced."""
+
+
+class UnavailableError(TriuneError):
+    """Not now: the model is not ready, a queue is full, a deadline passed, or the server is stopping."""
+
+
+class UnsupportedError(TriuneError):
+    """Well-formed, but this server, model or machine does not do it."""
+
+
+class CancelledError(TriuneError):
+    """The client gave the request up. (asyncio's CancelledError stays inside the process; this one is an answer.)"""
+
+
+class InternalError(TriuneError):
+    """A defect of Triune, a runtime or a model: nothing the client sent explains it."""
+
+
+class PayloadTooLargeError(InvalidArgumentError):
+    """A request, or what it claims to hold, is larger than the server's limit."""

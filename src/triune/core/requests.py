@@ -1,0 +1,68 @@
+"""An inference as it travels through the house, free of any protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from triune.core.datatypes import Array
+
+Parameter: TypeAlias = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output that the client asked for by name.
+
+    Attributes:
+        name: the output's name.
+        num_classes: with the classification extension, how many of the largest values to name; 0 gives the tensor.
+    """
+
+    name: str
+    num_classes: int = 0
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """One inference. Made by a front end, read by everyone, changed by no one after `Server.infer` checked it.
+
+    Attributes:
+        model: the model's name.
+        version: the version asked for; None takes the newest that is ready.
+        inputs: name to array. Arrays may be views of the buffer that the front end received: read only.
+        outputs: what to return; empty means every output.
+        id: the client's own name for the request, echoed in the response.
+        parameters: everything else the client sent, passed through to models that look at it.
+        priority: 1 is the highest; 0 takes the model's default level.
+        timeout_us: how long the request may wait in the model's queue; 0 takes the model's default.
+    """
+
+    model: str
+    inputs: dict[str, Array]
+    version: int | None = None
+    outputs: tuple[RequestedOutput, ...] = ()
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
+    priority: int = 0
+    timeout_us: int = 0
+
+
+@dataclass(slots=True)
+class InferenceResponse:
+    """The answer to one request.
+
+    Attributes:
+        model: the model's name.
+        version: the version that answered.
+        outputs: name to array, in the order asked for (the model's order if none was named).
+        id: the request's id.
+        parameters: what the model adds to its answer.
+        is_final: no further response of the same request follows.
+    """
+
+    model: str
+    version: int
+    outputs: dict[str, Array]
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
+    is_final: bool = True

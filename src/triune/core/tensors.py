@@ -1,0 +1,47 @@
+"""What a model takes and gives: tensor specifications, and the signature they form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triune.core.datatypes import Array, DataType
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model file, as its runtime reports it.
+
+    Attributes:
+        name: the tensor's name in the file.
+        datatype: its element type.
+        shape: the whole shape, batch dimension included; -1 where a dimension is free.
+        axes: for each dimension the file's own name of it ("batch", "sequence") or None. Two dimensions of one
+            name have the same size in every call.
+        is_optional: a call may leave it out.
+    """
+
+    name: str
+    datatype: DataType
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...] = ()
+    is_optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype.value}{format_shape(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The inputs and outputs of a model file, in the file's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """`[1,-1,384]`: a shape as messages show it."""
+    return f"[{','.join(map(str, shape))}]"
+
+
+def describe(array: Array) -> str:
+    """`FP32[1,128]`: an array's datatype and shape as messages show them."""
+    return f"{DataType.of(array).value}{format_shape(array.shape)}"

@@ -1,0 +1,1 @@
+"""What speaks to clients. Each front end translates one protocol to the serving room's words."""

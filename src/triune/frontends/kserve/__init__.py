@@ -1,0 +1,1 @@
+"""KServe v2, as Triton serves it, over HTTP and gRPC."""

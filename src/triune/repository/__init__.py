@@ -1,0 +1,1 @@
+"""Models on disk in Triton's layout: config.pbtxt, versions, load and unload."""

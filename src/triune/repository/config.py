@@ -1,0 +1,83 @@
+"""A model's configuration as values: what config.pbtxt and the model file say together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from triune.core.datatypes import DataType
+from triune.core.units import Unit
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.scheduling.policy import BatchingPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class TensorConfig:
+    """An input or output as clients see it.
+
+    Attributes:
+        name: the tensor's name.
+        datatype: its element type.
+        dims: the shape of one row: without the batch dimension, -1 where free.
+        reshape: the shape that the model itself wants for one row, if it differs; same number of elements.
+        is_optional: a request may leave the input out.
+        labels: for classification, what each index of an output means; empty if the config names no label file.
+    """
+
+    name: str
+    datatype: DataType
+    dims: tuple[int, ...]
+    reshape: tuple[int, ...] | None = None
+    is_optional: bool = False
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupSample:
+    """A request to run before a model is ready.
+
+    Attributes:
+        name: its name in the config.
+        num_runs: how often it runs.
+        batch_size: rows.
+        inputs: for each input its datatype, the shape of one row, and where the data comes from:
+            "zero", "random", or the path of a raw file below the model's `warmup` folder.
+    """
+
+    name: str
+    num_runs: int
+    batch_size: int
+    inputs: Mapping[str, tuple[DataType, tuple[int, ...], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Everything the server needs to know of a model before it touches the model's file.
+
+    Attributes:
+        message: Triton's own form, completed; what the config endpoints show.
+        name: the model's name, which is its folder's name.
+        backend: the runtime's name.
+        filename: the model file in each version's folder.
+        inputs: by name, in order.
+        outputs: by name, in order.
+        units: where it runs, the preferred first.
+        num_instances: executables per unit.
+        batching: how its requests wait and go together.
+        warmup: what runs before it is ready.
+        parameters: the config's `parameters`, but for those Triune itself reads (`units`).
+        is_decoupled: a request may have any number of responses.
+        metric_tags: labels to add to its metrics.
+    """
+
+    message: ModelConfigMessage
+    name: str
+    backend: str
+    filename: str
+    inputs: Mapping[str, TensorConfig]
+    outputs: Mapping[str, TensorConfig]
+    units: tuple[Unit, ...]
+    num_instances: int
+    batching: BatchingPolicy
+    warmup: tuple[WarmupSample, ...]
+    parameters: Mapping[str, str]
+    is_decoupled: bool
+    metric_tags: Mapping[str, str]

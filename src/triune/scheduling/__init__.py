@@ -1,0 +1,1 @@
+"""Queues, batchers, workers, and the dispatcher that joins them."""

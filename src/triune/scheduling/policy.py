@@ -1,0 +1,62 @@
+"""How a model's requests may wait and go together: Triton's dynamic batcher and queue policies, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class TimeoutAction(Enum):
+    """What becomes of a request that waited too long."""
+
+    REJECT = "REJECT"
+    DELAY = "DELAY"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """Triton's ModelQueuePolicy.
+
+    Attributes:
+        timeout_action: REJECT answers UNAVAILABLE; DELAY lets every request that is in time go first.
+        default_timeout_us: how long a request may wait; 0 means forever.
+        allow_timeout_override: a request's own timeout counts if it is shorter (Triton's rule).
+        max_queue_size: requests that may wait; 0 means no limit. One more is UNAVAILABLE.
+    """
+
+    timeout_action: TimeoutAction = TimeoutAction.REJECT
+    default_timeout_us: int = 0
+    allow_timeout_override: bool = False
+    max_queue_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingPolicy:
+    """How requests form batches.
+
+    Attributes:
+        max_batch_size: rows in a batch; 0 means that the model has no batch dimension.
+        is_dynamic: requests are joined; otherwise each runs alone.
+        preferred_batch_sizes: sizes worth waiting for, ascending.
+        max_queue_delay_us: how long the oldest request may wait for a better batch.
+        preserve_ordering: responses leave in the order in which requests came.
+        num_priority_levels: 0 means that there is one level and priorities are not accepted.
+        default_priority_level: level of a request that names none; 1 is the highest.
+        default_queue_policy: the policy of levels that `queue_policies` does not name.
+        queue_policies: policy by priority level.
+        ragged_inputs: inputs whose rows may differ in shape; they are padded with zeros at the end of each dimension.
+    """
+
+    max_batch_size: int = 0
+    is_dynamic: bool = False
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int = 0
+    preserve_ordering: bool = False
+    num_priority_levels: int = 0
+    default_priority_level: int = 0
+    default_queue_policy: QueuePolicy = QueuePolicy()
+    queue_policies: Mapping[int, QueuePolicy] = field(default_factory=dict[int, QueuePolicy])
+    ragged_inputs: frozenset[str] = frozenset()
+
+    def policy_of(self, level: int) -> QueuePolicy:
+        """The queue policy of a priority level."""
+        return self.queue_policies.get(level, self.default_queue_policy)

@@ -1,0 +1,79 @@
+"""Counters of one model version, in Triton's words. Written on the event loop's thread only."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from triune.core.units import Unit
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often something happened, and how long it took altogether."""
+
+    count: int = 0
+    total_ns: int = 0
+
+    def add(self, duration_ns: int, count: int = 1) -> None:
+        """Count `count` events that took `duration_ns` altogether."""
+        self.count += count
+        self.total_ns += duration_ns
+
+
+class FailureReason(Enum):
+    """Why a request failed; the label `reason` of nv_inference_request_failure."""
+
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    BACKEND = "BACKEND"
+    OTHER = "OTHER"
+
+
+@dataclass(slots=True)
+class BatchStatistics:
+    """Executions of one batch size: `count` of each is the number of executions."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class ExecutionTimes:
+    """What one execution of a batch took, in nanoseconds."""
+
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+@dataclass(slots=True)
+class ModelStatistics:
+    """Totals since the version was loaded. Durations count requests; compute durations count each request's batch.
+
+    Attributes:
+        num_inferences: rows computed (a request of batch size 4 counts 4).
+        num_executions: batches computed.
+        last_inference_ms: wall clock of the last answer, milliseconds since 1970; 0 if there was none.
+        num_pending: requests accepted and not yet answered.
+        failures: failed requests by reason.
+        batches: executions by rows in the batch.
+        unit_inferences: rows computed by each unit.
+        unit_busy_ns: time that each unit computed.
+        unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
+    """
+
+    num_inferences: int = 0
+    num_executions: int = 0
+    last_inference_ms: int = 0
+    num_pending: int = 0
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+    batches: dict[int, BatchStatistics] = field(default_factory=dict[int, BatchStatistics])
+    unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
+    unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
+    unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])

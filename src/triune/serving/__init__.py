@@ -1,0 +1,1 @@
+"""The server without a socket."""

@@ -1,0 +1,1 @@
+"""The server without a socket: what every front end calls."""
