@@ -26,7 +26,7 @@ class UnsupportedError(TriuneError):
 
 
 class CancelledError(TriuneError):
-    """The client gave the request up. (asyncio's CancelledError stays inside the process; this one is an answer.)"""
+    """The client gave the request up. It is an answer, unlike asyncio's own CancelledError."""
 
 
 class InternalError(TriuneError):

@@ -77,3 +77,16 @@ class ModelStatistics:
     unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
+
+    def record_execution(self, unit: Unit, num_rows: int, num_executions: int, times: ExecutionTimes) -> None:
+        """Count a batch of `num_rows` that `unit` computed in `num_executions` runs of the model."""
+        self.num_executions += num_executions
+        self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
+        busy_ns = times.input_ns + times.infer_ns + times.output_ns
+        self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + busy_ns
+        batch = self.batches.get(num_rows)
+        if batch is None:
+            batch = self.batches[num_rows] = BatchStatistics()
+        batch.compute_input.add(times.input_ns)
+        batch.compute_infer.add(times.infer_ns)
+        batch.compute_output.add(times.output_ns)

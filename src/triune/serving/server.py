@@ -1,1 +1,154 @@
-"""The server without a socket: what every front end calls."""
+"""The server without a socket: what every front end calls.
+
+All methods run on the event loop's thread. Errors are those of `core.errors`; front ends translate them once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from triune import __version__
+from triune.core.errors import UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.repository.config import ModelConfig
+from triune.repository.model import IndexEntry, LoadedVersion
+from triune.repository.repository import Repository
+from triune.serving import checks, results
+
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "generate",
+)
+
+
+class Server:
+    """Serves the models of a repository.
+
+    Attributes:
+        name: the server's name in its metadata.
+        version: Triune's version.
+        extensions: the protocol extensions that it speaks.
+    """
+
+    name = "triune"
+    version = __version__
+    extensions: Sequence[str] = EXTENSIONS
+
+    def __init__(self, repository: Repository, *, is_ready_strict: bool = True) -> None:
+        """Args:
+        repository: owns the models; the caller opens it before and closes it after.
+        is_ready_strict: ready only while every model that should be served is (Triton's --strict-readiness).
+        """
+        self._repository = repository
+        self._is_ready_strict = is_ready_strict
+        self._is_draining = False
+
+    def is_live(self) -> bool:
+        """The process answers. True until it exits."""
+        return True
+
+    def is_ready(self) -> bool:
+        """Requests are welcome: started, not draining, and (strict) every model ready."""
+        if self._is_draining or not self._repository.is_open:
+            return False
+        return not self._is_ready_strict or self._repository.is_every_model_ready()
+
+    def is_model_ready(self, name: str, version: int | None = None) -> bool:
+        """The version (None: any version) answers requests.
+
+        Raises:
+            NotFoundError: the repository knows no such model.
+        """
+        return not self._is_draining and self._repository.is_ready(name, version)
+
+    def model(self, name: str, version: int | None = None) -> LoadedVersion:
+        """A loaded version (None: the newest): its `config`, `version`, `statistics`.
+
+        Raises:
+            NotFoundError: unknown model or version.
+            UnavailableError: known, but not ready; the message says why.
+        """
+        return self._repository.get(name, version)
+
+    def versions(self, name: str) -> Sequence[int]:
+        """The ready versions of a model, ascending. Raises NotFoundError or UnavailableError as `model` does."""
+        self._repository.get(name, None)
+        return self._repository.versions(name)
+
+    def config(self, name: str, version: int | None = None) -> ModelConfig:
+        """The completed configuration of a loaded version. Raises as `model` does."""
+        return self.model(name, version).config
+
+    def statistics(self, name: str = "", version: int | None = None) -> Sequence[LoadedVersion]:
+        """The loaded versions to report on: all of them, one model's, or one version. Raises as `model` does."""
+        if not name:
+            return self._repository.loaded()
+        if version is not None:
+            return [self.model(name, version)]
+        return [self.model(name, each) for each in self.versions(name)]
+
+    def infer(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
+        """Start one inference.
+
+        Returns:
+            a future of the answer. It may be done already: small models run before this returns, so look at
+            `done()` before waiting. Its exception is a TriuneError. Cancelling it withdraws the request; nothing
+            else is delayed or lost.
+
+        Raises:
+            InvalidArgumentError: the request does not fit the model.
+            NotFoundError: unknown model or version.
+            UnavailableError: the model is not ready, its queue is full, or the server is stopping.
+            UnsupportedError: a decoupled model, which only `stream` serves.
+        """
+        if self._is_draining:
+            raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
+        model = self._repository.get(request.model, request.version)
+        inputs, batch_size = checks.check(request, model.config)
+        return model.dispatcher.submit(request, inputs, batch_size, results.finisher(request, model))
+
+    async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        """The answers to one request, one after another; the last has `is_final`. Raises as `infer` does.
+
+        Closing the iterator cancels what is under way.
+        """
+        future = self.infer(request)
+        try:
+            yield await future
+        finally:
+            future.cancel()
+
+    def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        """What the repository holds: name, version, state and reason of each model version."""
+        return self._repository.index(is_ready_only=is_ready_only)
+
+    async def load(self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        """Load a model, or load it again.
+
+        Args:
+            name: the model's folder.
+            config_json: a ModelConfig in JSON that stands in for config.pbtxt.
+            files: path below the model's folder ("1/model.onnx") to content, in place of what is on disk;
+                needs `config_json`.
+
+        Raises:
+            InvalidArgumentError: the model or the override is wrong; a version that was served goes on.
+            NotFoundError: no such model.
+            UnavailableError: the repository's control mode does not allow it.
+        """
+        await self._repository.load(name, config_json=config_json, files=files or {})
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """Stop serving a model once its requests under way have finished. Raises as `load` does."""
+        await self._repository.unload(name, unload_dependents=unload_dependents)
+
+    async def drain(self) -> None:
+        """Refuse new requests and wait until those under way have their answers."""
+        self._is_draining = True
+        await asyncio.gather(*(model.dispatcher.drain() for model in self._repository.loaded()))

@@ -1,0 +1,149 @@
+"""One execution: requests joined to a batch, run, and their answers parted again."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from triune.core.clock import Clock
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, TriuneError
+from triune.core.runtime import Executable
+from triune.core.tensors import Signature, format_shape
+from triune.scheduling.queue import Pending
+from triune.scheduling.statistics import ExecutionTimes
+
+
+class Batch:
+    """Requests that run together.
+
+    Attributes:
+        pendings: the requests, in order.
+        num_rows: rows altogether.
+        num_elements: elements of all inputs: the size that costs are estimated by.
+        answers: for each request, its outputs by name or the error; filled by `execute`.
+        times: what the execution took; filled by `execute`.
+        num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
+        started_ns, ended_ns: when `execute` began and ended, on the clock.
+    """
+
+    def __init__(
+        self, pendings: Sequence[Pending], num_rows: int, outputs: Sequence[str], ragged: frozenset[str]
+    ) -> None:
+        """Args:
+        pendings: at least one, all of one group.
+        num_rows: rows altogether.
+        outputs: the model's outputs, in order.
+        ragged: inputs whose rows may differ in shape.
+        """
+        self.pendings = pendings
+        self.num_rows = num_rows
+        self.num_elements = sum(array.size for pending in pendings for array in pending.inputs.values())
+        self.answers: list[dict[str, Array] | TriuneError] = []
+        self.times = ExecutionTimes()
+        self.num_executions = 0
+        self.started_ns = 0
+        self.ended_ns = 0
+        self._outputs = outputs
+        self._ragged = ragged
+
+    def execute(self, executable: Executable, clock: Clock) -> None:
+        """Run the batch and fill `answers`. Never raises: a failure is the answer of the requests it belongs to."""
+        self.started_ns = clock.now_ns()
+        self.answers = self._run(self.pendings, executable, clock)
+        if len(self.pendings) > 1 and any(isinstance(answer, TriuneError) for answer in self.answers):
+            # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
+            self.answers = [self._run([pending], executable, clock)[0] for pending in self.pendings]
+        self.ended_ns = clock.now_ns()
+
+    def _run(
+        self, pendings: Sequence[Pending], executable: Executable, clock: Clock
+    ) -> list[dict[str, Array] | TriuneError]:
+        self.num_executions += 1
+        begun_ns = clock.now_ns()
+        try:
+            inputs = join(pendings, self._ragged) if len(pendings) > 1 else pendings[0].inputs
+            joined_ns = clock.now_ns()
+            results = executable.run(inputs, self._wanted(pendings))
+            ran_ns = clock.now_ns()
+            answers = part(pendings, results, executable.signature, self._ragged) if len(pendings) > 1 else [results]
+            self.times.input_ns += joined_ns - begun_ns
+            self.times.infer_ns += ran_ns - joined_ns
+            self.times.output_ns += clock.now_ns() - ran_ns
+        except TriuneError as error:
+            return [error] * len(pendings)
+        except Exception as error:  # noqa: BLE001 - a runtime's surprise must not end the worker: it is an answer
+            failure = InternalError(f"model '{pendings[0].request.model}' failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return [failure] * len(pendings)
+        return list(answers)
+
+    def _wanted(self, pendings: Sequence[Pending]) -> Sequence[str]:
+        if any(not pending.request.outputs for pending in pendings):
+            return self._outputs
+        asked = {output.name for pending in pendings for output in pending.request.outputs}
+        return [name for name in self._outputs if name in asked]
+
+
+def join(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
+    """Stack the requests' inputs along the batch dimension; ragged ones are padded with zeros to the largest."""
+    joined: dict[str, Array] = {}
+    for name in pendings[0].inputs:
+        arrays = [pending.inputs[name] for pending in pendings]
+        if name in ragged and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+            joined[name] = _pad_and_stack(arrays)
+        else:
+            joined[name] = np.concatenate(arrays)
+    return joined
+
+
+def _pad_and_stack(arrays: Sequence[Array]) -> Array:
+    row_shape = np.max([array.shape[1:] for array in arrays], axis=0)
+    fill = b"" if arrays[0].dtype == np.object_ else 0
+    stacked = np.full((sum(len(array) for array in arrays), *row_shape), fill, arrays[0].dtype)
+    begin = 0
+    for array in arrays:
+        end = begin + len(array)
+        stacked[(slice(begin, end), *(slice(size) for size in array.shape[1:]))] = array
+        begin = end
+    return stacked
+
+
+def part(
+    pendings: Sequence[Pending], results: Mapping[str, Array], signature: Signature, ragged: frozenset[str]
+) -> list[dict[str, Array]]:
+    """Give each request its rows of the results (views), less the padding its ragged inputs were given.
+
+    An output's dimension is cut where the model file gives it the name of a ragged input's dimension.
+
+    Raises:
+        InternalError: an output does not have one row for each row of the batch.
+    """
+    num_rows = sum(pending.batch_size for pending in pendings)
+    for name, array in results.items():
+        if array.ndim == 0 or array.shape[0] != num_rows:
+            raise InternalError(
+                f"output '{name}' has shape {format_shape(array.shape)} for a batch of {num_rows} rows: the model "
+                "has no batch dimension there; set max_batch_size: 0 in its config.pbtxt"
+            )
+    specs = {spec.name: spec for spec in signature.outputs}
+    answers: list[dict[str, Array]] = []
+    begin = 0
+    for pending in pendings:
+        rows = slice(begin, begin + pending.batch_size)
+        begin += pending.batch_size
+        sizes = _ragged_sizes(pending, signature, ragged)
+        answer: dict[str, Array] = {}
+        for name, array in results.items():
+            cuts = [slice(sizes.get(axis)) for axis in specs[name].axes[1:]] if sizes and name in specs else []
+            answer[name] = array[(rows, *cuts)] if cuts else array[rows]
+        answers.append(answer)
+    return answers
+
+
+def _ragged_sizes(pending: Pending, signature: Signature, ragged: frozenset[str]) -> dict[str | None, int]:
+    sizes: dict[str | None, int] = {}
+    for spec in signature.inputs:
+        if spec.name in ragged and spec.name in pending.inputs:
+            shape = pending.inputs[spec.name].shape
+            sizes.update({axis: size for axis, size in zip(spec.axes[1:], shape[1:], strict=False) if axis})
+    return sizes

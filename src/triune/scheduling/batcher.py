@@ -1,0 +1,84 @@
+"""Which of the waiting requests run next, together. Decides only: it takes nothing out of the queue."""
+
+from dataclasses import dataclass
+
+from triune.core.datatypes import Array
+from triune.core.requests import InferenceRequest
+from triune.scheduling.policy import BatchingPolicy
+from triune.scheduling.queue import Pending, RequestQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """Requests to run now, and the rows they make."""
+
+    pendings: tuple[Pending, ...]
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Nothing to run yet: a better batch may form until then."""
+
+    when_ns: int
+
+
+class Batcher:
+    """Triton's dynamic batcher's rules; without dynamic batching each request runs alone.
+
+    A batch goes as soon as it has a preferred size, can grow no more, or its oldest request has waited
+    `max_queue_delay_us`. Source: Triton's user guide, "Dynamic Batcher".
+    """
+
+    def __init__(self, policy: BatchingPolicy) -> None:
+        self._policy = policy
+        self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
+
+    def group_of(self, inputs: dict[str, Array], request: InferenceRequest) -> object:
+        """Requests of equal group may share a batch: same inputs, same shapes but for the rows and ragged inputs."""
+        policy = self._policy
+        if not policy.is_dynamic:
+            return None
+        return tuple(
+            (name, array.ndim if name in policy.ragged_inputs else array.shape[1:]) for name, array in inputs.items()
+        )
+
+    def form(self, queue: RequestQueue, now_ns: int) -> Formed | WaitUntil | None:
+        """The next batch; when to ask again; or None if nothing waits."""
+        policy = self._policy
+        chosen: list[Pending] = []
+        num_rows = 0
+        best_length = best_rows = 0
+        can_grow = True
+        oldest_ns = now_ns
+        for pending in queue:
+            if pending.future.done():
+                continue
+            if not chosen:
+                if not policy.is_dynamic:
+                    return Formed((pending,), pending.batch_size)
+            elif pending.group != chosen[0].group:
+                if policy.preserve_ordering:
+                    can_grow = False
+                    break
+                continue
+            if num_rows + pending.batch_size > policy.max_batch_size:
+                can_grow = False
+                break
+            chosen.append(pending)
+            num_rows += pending.batch_size
+            oldest_ns = min(oldest_ns, pending.arrived_ns)
+            if num_rows in policy.preferred_batch_sizes:
+                best_length, best_rows = len(chosen), num_rows
+            if num_rows == policy.max_batch_size:
+                can_grow = False
+                break
+        if not chosen:
+            return None
+        goes_at_ns = oldest_ns + policy.max_queue_delay_us * 1000
+        is_late = policy.max_queue_delay_us > 0 and now_ns >= goes_at_ns
+        if best_length and not is_late:
+            return Formed(tuple(chosen[:best_length]), best_rows)
+        if is_late or not can_grow or policy.max_queue_delay_us == 0 or num_rows >= self._largest_preferred:
+            return Formed(tuple(chosen), num_rows)
+        return WaitUntil(goes_at_ns)

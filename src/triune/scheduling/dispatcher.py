@@ -1,0 +1,288 @@
+"""Takes a model's requests, decides which run where and when, and answers them.
+
+Everything here runs on the event loop's thread; only `Batch.execute` runs elsewhere. `_pump` is the main loop: ask
+the batcher for a batch, choose a worker, start it, until there is nothing to do; it runs on each arrival, each
+completion and each timer.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from triune.core.clock import Clock, Timer
+from triune.core.datatypes import Array
+from triune.core.errors import TriuneError, UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.scheduling.batch import Batch
+from triune.scheduling.batcher import Batcher, Formed, WaitUntil
+from triune.scheduling.cost import CostEstimate
+from triune.scheduling.policy import BatchingPolicy
+from triune.scheduling.queue import Finisher, Pending, RequestQueue
+from triune.scheduling.statistics import FailureReason, ModelStatistics
+from triune.scheduling.worker import Worker
+
+
+class _Lane:
+    """A worker, what it runs now, and what it is known to take."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.cost = CostEstimate()
+        self.running: Batch | None = None
+        self.begun_ns = 0
+
+    def remaining_ns(self, now_ns: int) -> float:
+        """How long until it is free, as far as is known."""
+        if self.running is None:
+            return 0.0
+        return max(0.0, self.begun_ns + self.cost.of(self.running.num_elements) - now_ns)
+
+
+class Dispatcher:
+    """One model version's queue, batcher and workers.
+
+    State law: `statistics.num_pending == waiting + running` requests, whenever no call is under way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        policy: BatchingPolicy,
+        outputs: Sequence[str],
+        workers: Sequence[Worker],
+        statistics: ModelStatistics,
+        clock: Clock,
+    ) -> None:
+        """Args:
+        name: the model's name, for answers and messages.
+        version: the version, for answers.
+        policy: how requests wait and go together.
+        outputs: the model's outputs in order.
+        workers: at least one; `close` closes them.
+        statistics: written here, read by anyone on the loop's thread.
+        clock: time.
+        """
+        self._name = name
+        self._version = version
+        self._policy = policy
+        self._outputs = tuple(outputs)
+        self._lanes = [_Lane(worker) for worker in workers]
+        self._statistics = statistics
+        self._clock = clock
+        self._queue = RequestQueue(policy)
+        self._batcher = Batcher(policy)
+        self._timer: Timer | None = None
+        self._started: deque[Batch] = deque()
+        self._unfinished: set[Batch] = set()
+        self._idle: asyncio.Event | None = None
+        self._is_closed = False
+        self._is_pumping = False
+        # A lone inline worker leaves nothing to decide: requests run as they come, past queue and batcher.
+        is_immediate = len(workers) == 1 and workers[0].is_inline and policy.max_queue_delay_us == 0
+        self._immediate = self._lanes[0] if is_immediate else None
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers, in the order given."""
+        return [lane.worker for lane in self._lanes]
+
+    def submit(
+        self,
+        request: InferenceRequest,
+        inputs: dict[str, Array],
+        batch_size: int,
+        finish: Finisher | None = None,
+    ) -> asyncio.Future[InferenceResponse]:
+        """Take a checked request.
+
+        Args:
+            request: as the client sent it.
+            inputs: its inputs in the model's own shapes; kept until it is answered, never written.
+            batch_size: rows; 1 without a batch dimension.
+            finish: applied to the answer before it is given; what it raises is the answer instead.
+
+        Returns:
+            the answer's future, perhaps done already. Cancelling it withdraws the request.
+
+        Raises:
+            UnavailableError: the queue is full, or the model is being unloaded.
+        """
+        statistics = self._statistics
+        if self._is_closed:
+            self._count_failure(FailureReason.REJECTED, 0)
+            raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
+        future = asyncio.get_running_loop().create_future()
+        now_ns = self._clock.now_ns()
+        pending = Pending(request, inputs, batch_size, future, finish, now_ns)
+        if self._immediate is not None and self._immediate.running is None:
+            statistics.num_pending += 1
+            self._start(self._immediate, (pending,), batch_size, now_ns)
+            return future
+        pending.group = self._batcher.group_of(inputs, request)
+        try:
+            self._queue.push(pending)
+        except UnavailableError:
+            self._count_failure(FailureReason.REJECTED, 0)
+            raise
+        statistics.num_pending += 1
+        future.add_done_callback(lambda _: self._withdraw(pending))
+        self._pump()
+        return future
+
+    async def drain(self) -> None:
+        """Wait until no request waits or runs."""
+        while self._statistics.num_pending:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
+            self._idle = None
+
+    async def close(self) -> None:
+        """Refuse what waits and what comes, let what runs finish, and close the workers."""
+        self._is_closed = True
+        for pending in list(self._queue):
+            self._queue.remove(pending)
+            self._fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
+        self._set_timer(0)
+        await self.drain()
+        for lane in self._lanes:
+            await asyncio.to_thread(lane.worker.close)
+
+    def _pump(self) -> None:
+        # An inline worker completes inside `_start`; the loop below goes on where that call would recurse.
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            self._pump_once()
+        finally:
+            self._is_pumping = False
+
+    def _pump_once(self) -> None:
+        now_ns = self._clock.now_ns()
+        for pending in self._queue.expire(now_ns):
+            waited_ms = (now_ns - pending.arrived_ns) / 1e6
+            error = UnavailableError(
+                f"request timeout expired: the request waited {waited_ms:.1f} ms in the queue of model "
+                f"'{self._name}'; allow a longer timeout, or send fewer requests at once"
+            )
+            self._fail(pending, error, FailureReason.REJECTED)
+        when_ns = 0
+        while self._queue and any(lane.running is None for lane in self._lanes):
+            decision = self._batcher.form(self._queue, now_ns)
+            if isinstance(decision, WaitUntil):
+                when_ns = decision.when_ns
+                break
+            lane = self._choose(decision, now_ns) if decision else None
+            if decision is None or lane is None:
+                break
+            for pending in decision.pendings:
+                self._queue.remove(pending)
+            self._start(lane, decision.pendings, decision.num_rows, now_ns)
+        deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
+        self._set_timer(min(filter(None, (when_ns, deadline_ns)), default=0))
+
+    def _choose(self, formed: Formed, now_ns: int) -> _Lane | None:
+        """The free worker that finishes the batch soonest; None if the busy ones, faster, will have done it before.
+
+        A slow unit helps as long as the fast ones would need longer for everything that waits.
+        """
+        size = sum(array.size for pending in formed.pendings for array in pending.inputs.values())
+        free = min((lane for lane in self._lanes if lane.running is None), key=lambda lane: lane.cost.of(size))
+        finish_ns = free.cost.of(size)
+        num_batches = -(-len(self._queue) // len(formed.pendings))
+        for lane in self._lanes:
+            if lane.running is not None and lane.remaining_ns(now_ns) + num_batches * lane.cost.of(size) < finish_ns:
+                return None
+        return free
+
+    def _start(self, lane: _Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
+        batch = Batch(pendings, num_rows, self._outputs, self._policy.ragged_inputs)
+        lane.running, lane.begun_ns = batch, now_ns
+        if self._policy.preserve_ordering:
+            self._started.append(batch)
+            self._unfinished.add(batch)
+        lane.worker.start(batch, lambda done: self._complete(lane, done))
+
+    def _complete(self, lane: _Lane, batch: Batch) -> None:
+        lane.running = None
+        lane.cost.record(batch.num_elements, batch.ended_ns - batch.started_ns)
+        self._count_execution(lane.worker, batch)
+        if self._queue:
+            self._pump()
+        if not self._policy.preserve_ordering:
+            self._answer(batch)
+            return
+        self._unfinished.discard(batch)
+        while self._started and self._started[0] not in self._unfinished:
+            self._answer(self._started.popleft())
+
+    def _answer(self, batch: Batch) -> None:
+        now_ns = self._clock.now_ns()
+        statistics = self._statistics
+        for pending, answer in zip(batch.pendings, batch.answers, strict=True):
+            if pending.future.done():
+                statistics.num_pending -= 1
+                self._count_failure(FailureReason.CANCELED, now_ns - pending.arrived_ns)
+                continue
+            if isinstance(answer, TriuneError):
+                self._fail(pending, answer, FailureReason.BACKEND)
+                continue
+            request = pending.request
+            names = [output.name for output in request.outputs] or self._outputs
+            response = InferenceResponse(
+                self._name, self._version, {name: answer[name] for name in names if name in answer}, request.id
+            )
+            try:
+                response = pending.finish(response) if pending.finish else response
+            except TriuneError as error:
+                self._fail(pending, error, FailureReason.OTHER)
+                continue
+            statistics.num_pending -= 1
+            statistics.num_inferences += pending.batch_size
+            statistics.success.add(now_ns - pending.arrived_ns)
+            statistics.queue.add(batch.started_ns - pending.arrived_ns)
+            statistics.compute_input.add(batch.times.input_ns)
+            statistics.compute_infer.add(batch.times.infer_ns)
+            statistics.compute_output.add(batch.times.output_ns)
+            pending.future.set_result(response)
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        self._wake_if_idle()
+
+    def _fail(self, pending: Pending, error: TriuneError, reason: FailureReason) -> None:
+        self._statistics.num_pending -= 1
+        self._count_failure(reason, self._clock.now_ns() - pending.arrived_ns)
+        if not pending.future.done():
+            pending.future.set_exception(error)
+        self._wake_if_idle()
+
+    def _withdraw(self, pending: Pending) -> None:
+        """Called when the future of a request that had to wait is done, by whomever."""
+        if pending.future.cancelled() and self._queue.remove(pending):
+            self._statistics.num_pending -= 1
+            self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - pending.arrived_ns)
+            self._wake_if_idle()
+            self._pump()
+
+    def _count_failure(self, reason: FailureReason, duration_ns: int) -> None:
+        self._statistics.fail.add(duration_ns)
+        self._statistics.failures[reason] += 1
+
+    def _count_execution(self, worker: Worker, batch: Batch) -> None:
+        self._statistics.record_execution(worker.executable.unit, batch.num_rows, batch.num_executions, batch.times)
+
+    def _wake_if_idle(self) -> None:
+        if self._idle is not None and self._statistics.num_pending == 0:
+            self._idle.set()
+
+    def _set_timer(self, when_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when_ns:
+            self._timer = self._clock.call_at(when_ns, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()

@@ -1,0 +1,122 @@
+"""Requests that wait: priority levels, sizes and timeouts, as Triton's queue policies define them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from triune.core.datatypes import Array
+from triune.core.errors import UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.scheduling.policy import BatchingPolicy, TimeoutAction
+
+Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A checked request between its arrival and its answer.
+
+    Attributes:
+        request: as the client sent it.
+        inputs: the model's inputs in the model's own shapes.
+        batch_size: rows; 1 where the model has no batch dimension.
+        future: where the answer goes. Whoever holds it may cancel it at any time.
+        finish: makes the client's view of an answer (classification, reshape); None leaves it as it is.
+        arrived_ns: when it came, on the dispatcher's clock.
+        deadline_ns: when it has waited too long; 0 never.
+        level: its priority level.
+        group: requests of equal group may share a batch.
+    """
+
+    request: InferenceRequest
+    inputs: Mapping[str, Array]
+    batch_size: int
+    future: asyncio.Future[InferenceResponse]
+    finish: Finisher | None
+    arrived_ns: int
+    deadline_ns: int = 0
+    level: int = 0
+    group: object = None
+
+
+class RequestQueue:
+    """Waiting requests in the order in which they should run.
+
+    Lower levels first; within a level those in time before those that are DELAYed, each first come first served.
+    """
+
+    def __init__(self, policy: BatchingPolicy) -> None:
+        self._policy = policy
+        self._levels: dict[int, tuple[deque[Pending], deque[Pending]]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Pending]:
+        for level in sorted(self._levels):
+            for waiting in self._levels[level]:
+                yield from waiting
+
+    def push(self, pending: Pending) -> None:
+        """Let a request wait; sets its level and deadline.
+
+        Raises:
+            UnavailableError: its level is full.
+        """
+        policy = self._policy
+        level = pending.request.priority
+        if not 1 <= level <= policy.num_priority_levels:
+            level = policy.default_priority_level
+        rules = policy.policy_of(level)
+        in_time, delayed = self._levels.get(level) or self._levels.setdefault(level, (deque(), deque()))
+        if rules.max_queue_size and len(in_time) + len(delayed) >= rules.max_queue_size:
+            raise UnavailableError(
+                f"the queue of model '{pending.request.model}' is full: max_queue_size is {rules.max_queue_size}; "
+                "send fewer requests at once, or try again later"
+            )
+        timeout_us = rules.default_timeout_us
+        if rules.allow_timeout_override and pending.request.timeout_us:
+            timeout_us = min(timeout_us or pending.request.timeout_us, pending.request.timeout_us)
+        pending.level = level
+        pending.deadline_ns = pending.arrived_ns + timeout_us * 1000 if timeout_us else 0
+        in_time.append(pending)
+        self._size += 1
+
+    def remove(self, pending: Pending) -> bool:
+        """Take a request out. False if it was not waiting."""
+        for waiting in self._levels.get(pending.level, ()):
+            # The head is nearly always the one that goes, so this rarely walks far.
+            try:
+                waiting.remove(pending)
+            except ValueError:
+                continue
+            self._size -= 1
+            return True
+        return False
+
+    def expire(self, now_ns: int) -> list[Pending]:
+        """Apply the timeouts: DELAYed requests move behind, REJECTed ones are taken out and returned."""
+        rejected: list[Pending] = []
+        for level, (in_time, delayed) in self._levels.items():
+            late = [pending for pending in in_time if pending.deadline_ns and pending.deadline_ns <= now_ns]
+            if not late:
+                continue
+            is_rejecting = self._policy.policy_of(level).timeout_action is TimeoutAction.REJECT
+            for pending in late:
+                in_time.remove(pending)
+                if is_rejecting:
+                    rejected.append(pending)
+                else:
+                    delayed.append(pending)
+        self._size -= len(rejected)
+        return rejected
+
+    def next_deadline_ns(self) -> int:
+        """When the next request in time will have waited too long; 0 if none will."""
+        deadlines = (
+            pending.deadline_ns for in_time, _ in self._levels.values() for pending in in_time if pending.deadline_ns
+        )
+        return min(deadlines, default=0)

@@ -1,0 +1,92 @@
+"""Who runs a batch: a thread of its own, or the caller itself."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from triune.core.clock import Clock, MonotonicClock
+from triune.core.runtime import Executable
+from triune.scheduling.batch import Batch
+
+Done: TypeAlias = Callable[[Batch], None]
+
+
+class Worker(Protocol):
+    """Owns an executable and runs one batch at a time."""
+
+    @property
+    def executable(self) -> Executable:
+        """What it runs."""
+        ...
+
+    @property
+    def is_inline(self) -> bool:
+        """`start` runs the batch before it returns."""
+        ...
+
+    def start(self, batch: Batch, done: Done) -> None:
+        """Execute `batch`, then call `done` on the event loop's thread. No other batch is under way."""
+        ...
+
+    def close(self) -> None:
+        """Wait for the batch under way, then free the executable. Its `done` may never be called."""
+        ...
+
+
+class InlineWorker:
+    """The reference: runs on the caller's thread. Right for models that take less time than a hand-over."""
+
+    is_inline = True
+
+    def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
+        self.executable = executable
+        self._clock = clock or MonotonicClock()
+
+    def start(self, batch: Batch, done: Done) -> None:
+        """Execute, then call `done`, then return."""
+        batch.execute(self.executable, self._clock)
+        done(batch)
+
+    def close(self) -> None:
+        """Free the executable."""
+        self.executable.close()
+
+
+class ThreadWorker:
+    """A thread that waits for batches. The runtime releases the GIL, so the event loop goes on meanwhile."""
+
+    is_inline = False
+
+    def __init__(self, executable: Executable, name: str, clock: Clock | None = None) -> None:
+        """Args:
+        executable: closed by `close`.
+        name: the thread's name, for debuggers.
+        clock: measures the executions.
+        """
+        self.executable = executable
+        self._clock = clock or MonotonicClock()
+        self._batches: queue.SimpleQueue[tuple[Batch, Done, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def start(self, batch: Batch, done: Done) -> None:
+        """Hand the batch to the thread. Called on the loop's thread."""
+        self._batches.put((batch, done, asyncio.get_running_loop()))
+
+    def close(self) -> None:
+        """End the thread after the batch under way, then free the executable. Blocks: call it off the loop."""
+        self._batches.put(None)
+        self._thread.join()
+        self.executable.close()
+
+    def _work(self) -> None:
+        while (item := self._batches.get()) is not None:
+            batch, done, loop = item
+            batch.execute(self.executable, self._clock)
+            try:
+                loop.call_soon_threadsafe(done, batch)
+            except RuntimeError:
+                # The loop was closed under a batch: nobody is left to hear the answer.
+                return

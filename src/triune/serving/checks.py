@@ -1,0 +1,105 @@
+"""Is a request one that its model can answer? Checked here, once; nothing below checks again."""
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.requests import InferenceRequest
+from triune.core.tensors import format_shape
+from triune.repository.config import ModelConfig, TensorConfig
+from triune.repository.reshape import reshape_to_model
+
+
+def check(request: InferenceRequest, config: ModelConfig) -> tuple[dict[str, Array], int]:
+    """Check a request's names, datatypes and shapes against its model's config.
+
+    Returns:
+        the inputs in the model's own shapes (views), and the batch size: 1 for a model without a batch dimension.
+
+    Raises:
+        InvalidArgumentError: the request does not fit; the message says what was expected and what came.
+        UnsupportedError: the model is decoupled.
+    """
+    if config.is_decoupled:
+        raise UnsupportedError(f"model '{config.name}' is decoupled: use the streaming interface")
+    given = request.inputs
+    if given.keys() != config.inputs.keys():
+        _check_names(request, config)
+    max_batch_size = config.batching.max_batch_size
+    inputs: dict[str, Array] = {}
+    batch_size = 0
+    for name, array in given.items():
+        expected = config.inputs[name]
+        if array.dtype is not expected.datatype.dtype and array.dtype != expected.datatype.dtype:
+            raise InvalidArgumentError(
+                f"input '{name}' of model '{config.name}' has datatype {DataType.of(array).value}, "
+                f"expected {expected.datatype.value}"
+            )
+        shape = array.shape
+        if not _fits(shape, expected.dims, has_batch=max_batch_size > 0):
+            raise InvalidArgumentError(
+                f"input '{name}' of model '{config.name}' has shape {format_shape(shape)}, "
+                f"expected {_format_expected(expected, max_batch_size)}"
+            )
+        if max_batch_size:
+            rows = shape[0]
+            if batch_size and rows != batch_size:
+                raise InvalidArgumentError(
+                    f"input '{name}' of model '{config.name}' has batch size {rows}, but an earlier input of the same "
+                    f"request has {batch_size}; give all inputs the same first dimension"
+                )
+            if not 1 <= rows <= max_batch_size:
+                raise InvalidArgumentError(
+                    f"batch size {rows} of input '{name}' is out of range for model '{config.name}': "
+                    f"expected 1 to max_batch_size {max_batch_size}; split the request"
+                )
+            batch_size = rows
+        inputs[name] = (
+            array if expected.reshape is None else reshape_to_model(array, expected, has_batch=max_batch_size > 0)
+        )
+    if request.outputs:
+        _check_outputs(request, config)
+    return inputs, batch_size or 1
+
+
+def _fits(shape: tuple[int, ...], dims: tuple[int, ...], *, has_batch: bool) -> bool:
+    row = shape[1:] if has_batch else shape
+    if len(row) != len(dims) or (has_batch and not shape):
+        return False
+    return row == dims or all(size == dim or dim == -1 for size, dim in zip(row, dims, strict=True))
+
+
+def _format_expected(expected: TensorConfig, max_batch_size: int) -> str:
+    if not max_batch_size:
+        return format_shape(expected.dims)
+    return f"{format_shape((-1, *expected.dims))} with a batch size of 1 to {max_batch_size}"
+
+
+def _check_names(request: InferenceRequest, config: ModelConfig) -> None:
+    unknown = [name for name in request.inputs if name not in config.inputs]
+    if unknown:
+        raise InvalidArgumentError(
+            f"unexpected inference input '{unknown[0]}' for model '{config.name}'; its inputs are "
+            f"{', '.join(config.inputs) or 'none'}"
+        )
+    missing = [name for name, each in config.inputs.items() if name not in request.inputs and not each.is_optional]
+    if missing:
+        raise InvalidArgumentError(
+            f"expected {len(config.inputs)} inputs but got {len(request.inputs)} inputs for model '{config.name}'. "
+            f"Missing: {', '.join(missing)}"
+        )
+
+
+def _check_outputs(request: InferenceRequest, config: ModelConfig) -> None:
+    seen: set[str] = set()
+    for output in request.outputs:
+        if output.name not in config.outputs:
+            raise InvalidArgumentError(
+                f"unexpected inference output '{output.name}' for model '{config.name}'; its outputs are "
+                f"{', '.join(config.outputs)}"
+            )
+        if output.name in seen:
+            raise InvalidArgumentError(f"output '{output.name}' is requested twice; name each output once")
+        seen.add(output.name)
+        if output.num_classes < 0:
+            raise InvalidArgumentError(f"classification of output '{output.name}' is {output.num_classes}, must be positive")
+
+

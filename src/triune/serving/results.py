@@ -1,0 +1,74 @@
+"""From the model's answer to the client's: reshaped outputs and classification."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.repository.config import ModelConfig, TensorConfig
+from triune.repository.model import LoadedVersion
+from triune.repository.reshape import reshape_to_client
+from triune.scheduling.queue import Finisher
+
+MAX_CLASSIFICATION_ELEMENTS = 1_000_000
+"""Triton's limit on an output that is sorted for classification."""
+
+
+def finisher(request: InferenceRequest, model: LoadedVersion) -> Finisher | None:
+    """What is to be done to the model's answer before the client sees it; None for nothing."""
+    config = model.config
+    num_classes = {output.name: output.num_classes for output in request.outputs if output.num_classes}
+    if not num_classes and all(output.reshape is None for output in config.outputs.values()):
+        return None
+
+    def finish(response: InferenceResponse) -> InferenceResponse:
+        response.outputs = {
+            name: _finish(array, config, config.outputs[name], num_classes) for name, array in response.outputs.items()
+        }
+        return response
+
+    return finish
+
+
+def _finish(array: Array, config: ModelConfig, output: TensorConfig, num_classes: Mapping[str, int]) -> Array:
+    has_batch = config.batching.max_batch_size > 0
+    if output.reshape is not None:
+        array = reshape_to_client(array, output, has_batch=has_batch)
+    if output.name in num_classes:
+        array = classify(array, num_classes[output.name], output, has_batch=has_batch)
+    return array
+
+
+def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch: bool) -> Array:
+    """The `num_classes` largest values of each row, as BYTES `value:index[:label]`, largest first.
+
+    Returns:
+        BYTES [rows, k], or [k] without a batch dimension; k is `num_classes` or the row's size if that is less.
+
+    Raises:
+        InvalidArgumentError: the datatype has no order, or the output is too large to sort.
+
+    Source: Triton's classification extension and `classification.cc` (values as `%f`, integers as they are).
+    """
+    if array.dtype.kind not in "uif":
+        raise InvalidArgumentError(f"output '{output.name}' is {output.datatype.value}: it cannot be classified")
+    rows = array.reshape(array.shape[0], -1) if has_batch else array.reshape(1, -1)
+    if rows.shape[1] > MAX_CLASSIFICATION_ELEMENTS:
+        raise InvalidArgumentError(
+            f"output '{output.name}' has {rows.shape[1]} elements in a row; classification sorts at most "
+            f"{MAX_CLASSIFICATION_ELEMENTS}: ask for the tensor itself"
+        )
+    count = min(num_classes, rows.shape[1])
+    # A stable sort of the negated order keeps the lower index first among equals.
+    order = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
+    order = rows.shape[1] - 1 - order
+    result = np.empty((rows.shape[0], count), dtype=np.object_)
+    for row, indices in enumerate(order):
+        for place, index in enumerate(indices):
+            value = rows[row, index]
+            text = f"{value:f}" if array.dtype.kind == "f" else str(value)
+            label = f":{output.labels[index]}" if index < len(output.labels) else ""
+            result[row, place] = f"{text}:{index}{label}".encode()
+    return result if has_batch else result[0]

@@ -1,0 +1,117 @@
+"""An executable and a worker that a test turns by hand, behind the room's own seams."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from triune.core.clock import VirtualClock
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Unit
+from triune.scheduling.batch import Batch
+from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.policy import BatchingPolicy
+from triune.scheduling.statistics import ModelStatistics
+from triune.scheduling.worker import Done, InlineWorker
+
+POISON = -1.0
+
+
+class Doubler:
+    """y = 2x. Refuses a batch that holds POISON."""
+
+    precision = "fp32"
+    signature = Signature(
+        (TensorSpec("x", DataType.FP32, (-1, -1), ("batch", "length")),),
+        (TensorSpec("y", DataType.FP32, (-1, -1), ("batch", "length")),),
+    )
+
+    def __init__(self, unit: Unit = Unit.CPU) -> None:
+        self.unit = unit
+        self.batches: list[Array] = []
+        self.is_closed = False
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        x = inputs["x"]
+        self.batches.append(x)
+        if np.any(x == POISON):
+            raise InvalidArgumentError("x holds poison")
+        return {"y": x * 2}
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class HandWorker:
+    """Runs a batch when the test says so."""
+
+    is_inline = False
+
+    def __init__(self, executable: Doubler, clock: VirtualClock) -> None:
+        self.executable = executable
+        self.clock = clock
+        self.current: tuple[Batch, Done] | None = None
+
+    def start(self, batch: Batch, done: Done) -> None:
+        assert self.current is None, "a worker was given a second batch"
+        self.current = (batch, done)
+
+    def finish(self, after_ns: int = 0) -> None:
+        assert self.current is not None
+        batch, done = self.current
+        self.current = None
+        started_ns = self.clock.now_ns()
+        self.clock.advance(after_ns)
+        batch.execute(self.executable, self.clock)
+        batch.started_ns = started_ns
+        done(batch)
+
+    @property
+    def rows(self) -> list[float]:
+        """First column of the batch that waits to be finished: who is in it."""
+        assert self.current is not None
+        return [float(value) for pending in self.current[0].pendings for value in pending.inputs["x"][:, 0]]
+
+    def close(self) -> None:
+        self.executable.close()
+
+
+class Bench:
+    """A dispatcher with hand-turned workers and time."""
+
+    def __init__(self, num_workers: int = 1, *, is_inline: bool = False, **policy: object) -> None:
+        self.clock = VirtualClock()
+        self.statistics = ModelStatistics()
+        executables = [Doubler() for _ in range(num_workers)]
+        self.workers = [HandWorker(each, self.clock) for each in executables]
+        workers = [InlineWorker(each, self.clock) for each in executables] if is_inline else self.workers
+        settings = {"max_batch_size": 8, "is_dynamic": True, **policy}
+        self.dispatcher = Dispatcher(
+            "doubler", 3, BatchingPolicy(**settings), ["y"], workers, self.statistics, self.clock
+        )
+
+    def send(
+        self, value: float, rows: int = 1, length: int = 1, priority: int = 0, timeout_us: int = 0
+    ) -> asyncio.Future[InferenceResponse]:
+        x = np.full((rows, length), value, np.float32)
+        request = InferenceRequest("doubler", {"x": x}, id=str(value), priority=priority, timeout_us=timeout_us)
+        return self.dispatcher.submit(request, {"x": x}, rows)
+
+    @property
+    def rows(self) -> list[float]:
+        return self.workers[0].rows
+
+    @property
+    def is_busy(self) -> bool:
+        return self.workers[0].current is not None
+
+    def finish(self, after_ns: int = 0) -> None:
+        self.workers[0].finish(after_ns)
+
+
+def value_of(future: asyncio.Future[InferenceResponse]) -> float:
+    """The first element of an answer that has come."""
+    return float(future.result().outputs["y"].flat[0])
