@@ -1,0 +1,154 @@
+"""Tensors as bytes on the wire, HTTP and gRPC alike.
+
+Elements lie in row-major order, little-endian, without gaps; a BYTES element is its length as an unsigned 32-bit
+little-endian number and then its bytes. Source: Triton's binary tensor data extension.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.tensors import format_shape
+
+# numpy counts bytes in a signed 64-bit number, leaving empty dimensions out; an element has at most 8 bytes.
+MAX_ELEMENTS = 2**59
+MAX_RANK = 64
+
+# Below this size a copy costs less than making a view.
+_COPY_BYTES = 16384
+
+_LENGTH = struct.Struct("<I")
+_MAX_ELEMENT_BYTES = 2**32 - 1
+
+
+def num_elements(name: str, shape: Sequence[int]) -> int:
+    """How many elements a tensor of this shape has.
+
+    Raises:
+        InvalidArgumentError: a negative dimension, more than 64 dimensions, or more than 2**59 elements.
+    """
+    count = 1
+    for dim in shape:
+        count *= dim
+        if dim <= 0 or count > MAX_ELEMENTS:
+            return _num_elements_checked(name, shape)
+    if len(shape) > MAX_RANK:
+        raise InvalidArgumentError(f"tensor '{name}' has {len(shape)} dimensions; at most {MAX_RANK} are possible")
+    return count
+
+
+def _num_elements_checked(name: str, shape: Sequence[int]) -> int:
+    if len(shape) > MAX_RANK:
+        raise InvalidArgumentError(f"tensor '{name}' has {len(shape)} dimensions; at most {MAX_RANK} are possible")
+    count = 1
+    for dim in shape:
+        if dim < 0:
+            raise InvalidArgumentError(
+                f"tensor '{name}' has shape {format_shape(shape)}; a dimension must be 0 or more, not {dim}"
+            )
+        count *= dim or 1
+    if count > MAX_ELEMENTS:
+        raise InvalidArgumentError(
+            f"tensor '{name}' has shape {format_shape(shape)}; more than {MAX_ELEMENTS} elements are not possible"
+        )
+    return 0 if 0 in shape else count
+
+
+def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memoryview | bytes) -> Array:
+    """An array over the bytes of a tensor.
+
+    Args:
+        name: the tensor's name, for messages.
+        datatype: its element type.
+        shape: its shape.
+        data: exactly the tensor's bytes, at any alignment. Kept alive by the array.
+
+    Returns:
+        a read-only array of the shape. For BYTES its elements are copies; else it is a view of `data`.
+
+    Raises:
+        InvalidArgumentError: the shape is impossible, or the bytes are not those of such a tensor.
+    """
+    count = num_elements(name, shape)
+    if datatype is DataType.BYTES:
+        return _decode_bytes(name, shape, count, bytes(data))
+    if len(data) != count * datatype.itemsize:
+        raise InvalidArgumentError(
+            f"tensor '{name}' of {datatype.value}{format_shape(shape)} takes {count * datatype.itemsize} bytes, "
+            f"but {len(data)} came; send as many as shape and datatype say"
+        )
+    if type(data) is memoryview and not data.readonly:
+        data = data.toreadonly()
+    if datatype is DataType.BOOL and count and int(np.frombuffer(data, np.uint8).max()) > 1:
+        raise InvalidArgumentError(f"tensor '{name}' of BOOL holds a byte that is neither 0 nor 1")
+    return np.ndarray(shape, datatype.dtype, data)
+
+
+def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) -> Array:
+    end = len(data)
+    # Every element takes 4 bytes at least: a shape that claims more cannot make us allocate.
+    if count * _LENGTH.size > end:
+        raise InvalidArgumentError(
+            f"tensor '{name}' of BYTES{format_shape(shape)} takes at least {count * _LENGTH.size} bytes "
+            f"(a length of 4 bytes for each element), but {end} came"
+        )
+    elements: list[bytes] = []
+    start = 0
+    for index in range(count):
+        begin = start + 4
+        if begin > end:
+            raise InvalidArgumentError(
+                f"tensor '{name}' of BYTES{format_shape(shape)} ends after {end} bytes, within element {index}"
+            )
+        start = begin + _LENGTH.unpack_from(data, start)[0]
+        if start > end:
+            raise InvalidArgumentError(
+                f"tensor '{name}': element {index} claims {start - begin} bytes, but {end - begin} are left"
+            )
+        elements.append(data[begin:start])
+    if start != end:
+        raise InvalidArgumentError(
+            f"tensor '{name}' of BYTES{format_shape(shape)} has {count} elements in {start} bytes, but {end} came"
+        )
+    return object_array(elements, shape)
+
+
+def object_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
+    """A read-only BYTES array of as many elements as the shape says."""
+    array = np.empty(len(elements), np.object_)
+    array[:] = elements
+    array = array.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def encode_raw(array: Array) -> bytes | memoryview:
+    """The bytes of an array, as `decode_raw` reads them.
+
+    Returns:
+        bytes, or for a large contiguous array a view of its memory: use it before anyone writes to the array.
+
+    Raises:
+        InvalidArgumentError: no datatype has this dtype.
+        InternalError: an element of a BYTES array is not `bytes`, or has 4 GiB or more.
+    """
+    if array.dtype.char == "O":
+        return _encode_bytes(array)
+    DataType.of(array)
+    if array.nbytes <= _COPY_BYTES or not array.flags.c_contiguous:
+        return array.tobytes()
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _encode_bytes(array: Array) -> bytes:
+    pieces: list[bytes] = []
+    for index, element in enumerate(array.ravel().tolist()):
+        if not isinstance(element, bytes):
+            raise InternalError(f"element {index} of a BYTES tensor is a {type(element).__name__}, not bytes")
+        if len(element) > _MAX_ELEMENT_BYTES:
+            raise InternalError(f"element {index} of a BYTES tensor has {len(element)} bytes; 4 GiB is the limit")
+        pieces += (_LENGTH.pack(len(element)), element)
+    return b"".join(pieces)
