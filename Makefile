@@ -1,0 +1,41 @@
+# make demo   install what this machine can use, and serve real models
+# make test   install, check and test everything
+PYTHON ?= python3
+BIN := .venv/bin
+# OpenVINO drives the matrix unit of Intel CPUs; elsewhere it is of no use.
+EXTRAS := $(if $(filter x86_64 amd64,$(shell uname -m)),openvino,)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check docs conformance bench clean
+
+demo: .venv/demo
+	$(BIN)/triune demo
+
+test: check docs .venv/develop
+	$(BIN)/python -m pytest
+
+check: .venv/develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: .venv/develop
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+clean:
+	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1'
+
+.venv/demo: pyproject.toml hatch_build.py | .venv/bin/python
+	@echo "Installing Triune and what this machine can use into .venv (about a minute)"
+	$(PIP) --editable '.[$(EXTRAS)]' --group demo
+	@touch $@
+
+.venv/develop: pyproject.toml hatch_build.py | .venv/bin/python
+	@echo "Installing Triune with its tests and tools into .venv (about two minutes)"
+	$(PIP) --editable '.[$(EXTRAS)]' --group demo --group check --group test --group docs
+	@touch $@

@@ -1,0 +1,34 @@
+"""Model configurations for tests, with what a test does not name left plain."""
+
+from collections.abc import Sequence
+
+from triune.core.units import Unit
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.config import ModelConfig, TensorConfig
+from triune.scheduling.policy import BatchingPolicy
+
+
+def model_config(
+    inputs: Sequence[TensorConfig],
+    outputs: Sequence[TensorConfig],
+    *,
+    name: str = "model",
+    max_batch_size: int = 0,
+    is_decoupled: bool = False,
+) -> ModelConfig:
+    """A config of a model on the CPU."""
+    return ModelConfig(
+        message=ModelConfigMessage(name=name, max_batch_size=max_batch_size),
+        name=name,
+        backend="onnxruntime",
+        filename="model.onnx",
+        inputs={each.name: each for each in inputs},
+        outputs={each.name: each for each in outputs},
+        units=(Unit.CPU,),
+        num_instances=1,
+        batching=BatchingPolicy(max_batch_size=max_batch_size),
+        warmup=(),
+        parameters={},
+        is_decoupled=is_decoupled,
+        metric_tags={},
+    )

@@ -1,0 +1,26 @@
+import asyncio
+
+from triune.core.clock import MonotonicClock, VirtualClock
+
+
+def test_virtual_time_makes_calls_in_order_at_their_time() -> None:
+    clock = VirtualClock()
+    calls: list[tuple[str, int]] = []
+    clock.call_at(20, lambda: calls.append(("late", clock.now_ns())))
+    clock.call_at(10, lambda: clock.call_at(15, lambda: calls.append(("nested", clock.now_ns()))))
+    clock.call_at(12, lambda: calls.append(("cancelled", 0))).cancel()
+    clock.advance(19)
+    assert calls == [("nested", 15)]
+    clock.advance(1)
+    assert calls == [("nested", 15), ("late", 20)]
+    assert clock.now_ns() == 20
+
+
+async def test_monotonic_clock_calls_on_the_loop() -> None:
+    clock = MonotonicClock()
+    called = asyncio.Event()
+    when_ns = clock.now_ns() + 1_000_000
+    clock.call_at(when_ns, called.set)
+    await asyncio.wait_for(called.wait(), 5)
+    # uvloop and asyncio round timers to their own resolution.
+    assert clock.now_ns() >= when_ns - 1_000_000

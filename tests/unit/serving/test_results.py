@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError
+from triune.repository.config import TensorConfig
+from triune.repository.reshape import reshape_to_client
+from triune.serving.results import MAX_CLASSIFICATION_ELEMENTS, classify
+
+SCORES = TensorConfig("scores", DataType.FP32, (4,), labels=("cat", "dog", "cow"))
+
+
+def test_largest_first_with_labels_where_there_are_any() -> None:
+    result = classify(np.array([[0.1, 0.7, 0.2, 0.5]], np.float32), 3, SCORES, has_batch=True)
+    assert result.tolist() == [[b"0.700000:1:dog", b"0.500000:3", b"0.200000:2:cow"]]
+
+
+def test_equals_keep_the_lower_index_first() -> None:
+    result = classify(np.array([2, 5, 5, 1], np.int32), 2, SCORES, has_batch=False)
+    assert result.tolist() == [b"5:1:dog", b"5:2:cow"]
+
+
+def test_no_more_classes_than_elements() -> None:
+    assert classify(np.zeros((2, 4), np.float16), 9, SCORES, has_batch=True).shape == (2, 4)
+
+
+def test_unsigned_values_are_not_wrapped() -> None:
+    assert classify(np.array([0, 255], np.uint8), 1, SCORES, has_batch=False).tolist() == [b"255:1:dog"]
+
+
+def test_what_has_no_order_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be classified"):
+        classify(np.array([b"a"], np.object_), 1, TensorConfig("s", DataType.BYTES, (1,)), has_batch=False)
+    with pytest.raises(InvalidArgumentError, match="at most 1000000"):
+        classify(np.zeros(MAX_CLASSIFICATION_ELEMENTS + 1, np.float32), 1, SCORES, has_batch=False)
+
+
+def test_output_reshape() -> None:
+    output = TensorConfig("y", DataType.FP32, (-1,), reshape=(-1, 1))
+    assert reshape_to_client(np.zeros((2, 7, 1)), output, has_batch=True).shape == (2, 7)
