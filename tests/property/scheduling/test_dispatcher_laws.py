@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.hand import POISON, Bench
 
+from support.hand import POISON, Bench
 from triune.core.errors import TriuneError, UnavailableError
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
 from triune.scheduling.statistics import FailureReason

@@ -2,8 +2,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from support.hand import POISON, Bench, Doubler, value_of
 
+from support.hand import POISON, Bench, Doubler, value_of
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceResponse
 from triune.scheduling.policy import QueuePolicy, TimeoutAction

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from support.configs import model_config
 
+from support.configs import model_config
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import InferenceRequest, RequestedOutput
