@@ -1,0 +1,67 @@
+import pytest
+
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hardware.cpu import Cpu, read_cpu
+from triune.hardware.units import detect_units, is_installed
+
+XEON = Cpu("INTEL(R) XEON(R) PLATINUM 8581C", 16, frozenset({"avx512f", "amx_tile", "amx_bf16", "amx_int8"}))
+EPYC = Cpu("AMD EPYC", 1, frozenset({"avx2"}))
+M2 = Cpu("Apple M2", 8, frozenset({"FEAT_BF16"}))
+
+
+def by_unit(cpu: Cpu, *, has_openvino: bool) -> dict[Unit, UnitStatus]:
+    return {status.unit: status for status in detect_units(cpu, is_installed=lambda _: has_openvino)}
+
+
+@pytest.mark.parametrize("cpu", [XEON, EPYC, M2], ids=lambda cpu: cpu.name)
+@pytest.mark.parametrize("has_openvino", [True, False])
+def test_every_unit_is_told_of_and_every_absence_explained(cpu: Cpu, has_openvino: bool) -> None:
+    found = detect_units(cpu, is_installed=lambda _: has_openvino)
+    assert [status.unit for status in found] == list(Unit)
+    for status in found:
+        assert bool(status.description) == (status.presence is Presence.PRESENT)
+        assert bool(status.reason) == (status.presence is not Presence.PRESENT)
+
+
+def test_cpu_is_always_present() -> None:
+    assert by_unit(XEON, has_openvino=False)[Unit.CPU].description == "INTEL(R) XEON(R) PLATINUM 8581C, 16 cores"
+    assert by_unit(EPYC, has_openvino=False)[Unit.CPU].description == "AMD EPYC, 1 core"
+
+
+def test_amx_needs_tiles_and_openvino() -> None:
+    assert by_unit(XEON, has_openvino=True)[Unit.AMX].presence is Presence.PRESENT
+    assert "pip install 'triune[openvino]'" in by_unit(XEON, has_openvino=False)[Unit.AMX].reason
+
+
+def test_a_cpu_without_tiles_is_named_whatever_is_installed() -> None:
+    for has_openvino in (True, False):
+        reason = by_unit(EPYC, has_openvino=has_openvino)[Unit.AMX].reason
+        assert "AMD EPYC" in reason
+        assert "amx_bf16 and amx_tile" in reason
+        assert "pip" not in reason
+
+
+def test_tiles_without_bf16_are_not_enough() -> None:
+    cpu = Cpu("half a Xeon", 2, frozenset({"amx_tile", "amx_int8"}))
+    status = by_unit(cpu, has_openvino=True)[Unit.AMX]
+    assert status.presence is Presence.ABSENT
+    assert "lacks amx_bf16" in status.reason
+
+
+def test_apple_silicon_serves_only_the_cpu_for_now() -> None:
+    found = by_unit(M2, has_openvino=True)
+    assert {unit for unit, status in found.items() if status.presence is Presence.PRESENT} == {Unit.CPU}
+    for unit in (Unit.AMX, Unit.GPU, Unit.ANE):
+        assert "Apple M2" in found[unit].reason
+
+
+def test_is_installed_asks_python() -> None:
+    assert is_installed("numpy")
+    assert not is_installed("a_package_that_nobody_wrote")
+
+
+def test_this_machine() -> None:
+    cpu = read_cpu()
+    amx = {status.unit: status for status in detect_units(cpu)}[Unit.AMX]
+    has_tiles = {"amx_tile", "amx_bf16"} <= cpu.features
+    assert (amx.presence is Presence.PRESENT) == (has_tiles and is_installed("openvino"))
