@@ -1,0 +1,150 @@
+"""Ctrl-C: what is under way finishes, what is new is refused, and a second one ends it all."""
+
+import json
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.http
+from onnx import TensorProto, helper
+from support.process import serve
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture(scope="module")
+def slow_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that multiplies a matrix n times: as slow as it is asked to be."""
+    folder = tmp_path_factory.mktemp("slow")
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["m", "w"], ["next"]), helper.make_node("Identity", ["go"], ["still"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("m", TensorProto.FLOAT, [256, 256]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [256, 256]),
+        ],
+    )
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [256, 256], np.eye(256, dtype=np.float32).tobytes(), raw=True)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["n"], ["count"]),
+            helper.make_node("Loop", ["count", "", "w"], ["y"], body=body),
+        ],
+        "slow",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [256, 256])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    version = folder / "slow" / "1"
+    version.mkdir(parents=True)
+    onnx.save(model, version / "model.onnx")
+    return folder
+
+
+def ask(client: tritonclient.http.InferenceServerClient, count: int) -> object:
+    tensor = tritonclient.http.InferInput("n", [1], "INT64")
+    tensor.set_data_from_numpy(np.array([count]))
+    return client.async_infer("slow", [tensor])
+
+
+def seconds_for(client: tritonclient.http.InferenceServerClient, count: int) -> float:
+    begin = time.perf_counter()
+    ask(client, count).get_result()  # type: ignore[attr-defined]
+    return time.perf_counter() - begin
+
+
+def test_first_interrupt_drains(slow_repository: Path) -> None:
+    with serve(slow_repository) as served:
+        client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
+        late_client = tritonclient.http.InferenceServerClient(served.http)
+        late_client.is_server_live()
+        count = int(2000 * 2.0 / seconds_for(client, 2000))
+        under_way = ask(client, count)
+        time.sleep(0.3)
+        served.interrupt()
+        time.sleep(0.3)
+        with pytest.raises(InferenceServerException, match="stopping"):
+            ask(late_client, 1).get_result()  # type: ignore[attr-defined]
+        assert not late_client.is_server_ready()
+        assert under_way.get_result().as_numpy("y").shape == (256, 256)  # type: ignore[attr-defined]
+        assert served.process.wait(20) == 0
+
+
+def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
+    with serve(slow_repository) as served:
+        client = tritonclient.http.InferenceServerClient(served.http, network_timeout=60)
+        count = int(2000 * 30.0 / seconds_for(client, 2000))
+        under_way = ask(client, count)
+        time.sleep(0.3)
+        served.interrupt()
+        time.sleep(0.3)
+        assert served.process.poll() is None
+        begin = time.monotonic()
+        served.interrupt()
+        served.process.wait(15)
+        assert time.monotonic() - begin < 10
+        with pytest.raises(Exception):  # noqa: B017, PT011 - the connection broke: which error says so is the client's
+            under_way.get_result()  # type: ignore[attr-defined]
+
+
+def test_sigterm_ends_an_idle_server(slow_repository: Path) -> None:
+    with serve(slow_repository) as served:
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 0
+
+
+def test_a_vanished_client_frees_its_place(slow_repository: Path) -> None:
+    with serve(slow_repository) as served:
+        host, port = served.http.split(":")
+        client = tritonclient.http.InferenceServerClient(served.http, network_timeout=60)
+        count = int(2000 * 1.0 / seconds_for(client, 2000))
+        body = json.dumps({"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [count]}]}).encode()
+        for _ in range(5):
+            with socket.create_connection((host, int(port))) as connection:
+                head = f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+                time.sleep(0.05)
+        # Four of the five never ran: the answer comes after the one under way, not after five.
+        assert seconds_for(client, 1) < 4
+        failures = metric(served.metrics, 'nv_inference_request_failure{model="slow",version="1",reason="CANCELED"')
+        assert failures >= 4
+
+
+def metric(address: str, prefix: str) -> float:
+    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
+    values = [line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith("nv_")]
+    assert values
+    wanted = set(prefix.replace("{", ",").split(","))
+    for line in text.splitlines():
+        name, _, rest = line.partition("{")
+        labels = set(rest.rpartition("}")[0].split(","))
+        if wanted == {name} | labels:
+            return float(line.rsplit(" ", 1)[1])
+    raise AssertionError(f"no metric {prefix} in:\n{text}")
+
+
+def test_a_taken_port_is_one_clear_line(slow_repository: Path) -> None:
+    with serve(slow_repository) as served, pytest.raises(AssertionError) as failure:
+        port = served.http.split(":")[1]
+        with serve(slow_repository, f"--http-port={port}"):
+            pass
+    assert f"{port}" in str(failure.value)
+    assert "Traceback" not in str(failure.value)
+
+
+def test_live_but_not_served(slow_repository: Path) -> None:
+    with serve(slow_repository) as served:
+        with pytest.raises(urllib.error.HTTPError) as failure:
+            urllib.request.urlopen(f"http://{served.http}/v2/models/nothing", timeout=5)
+        assert failure.value.code == 404

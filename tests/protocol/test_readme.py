@@ -1,0 +1,50 @@
+"""Every block of the README that is a program runs, against the demo that the README starts."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.process import TRIUNE, Served, serve
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+PORTS = (8000, 8001, 8002)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`triune demo` on the ports that the README names; built models are kept in the user's cache."""
+    for port in PORTS:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                pytest.fail(f"port {port} is taken: the README's examples use it; stop what listens there")
+    folder = tmp_path_factory.mktemp("demo")
+    flags = [f"--{name}-port={port}" for name, port in zip(("http", "grpc", "metrics"), PORTS, strict=True)]
+    with serve(folder, *flags, command=(TRIUNE, "demo"), ready_seconds=600) as served:
+        yield served
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("language", "code"), BLOCKS, ids=[f"{i}-{block[0]}" for i, block in enumerate(BLOCKS)])
+def test_block(demo: Served, language: str, code: str) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [sys.executable, "-c", code]
+    environment = {**os.environ, "PATH": path, "TRIUNE_REPOSITORY": str(demo.repository)}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}\n{''.join(demo.lines)}"
+    if "classify_image" in code:
+        assert "cat" in result.stdout.lower()
+    if "compare_sentences" in code:
+        similarity = float(re.findall(r"-?\d\.\d+", result.stdout)[-1])
+        assert similarity > 0.7
+    if "simple/infer" in code:
+        assert '"data":[1,2,3,4' in result.stdout.replace(" ", "")
+    if "nv_inference_count" in code:
+        assert 'model="simple"' in result.stdout

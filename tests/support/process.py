@@ -1,0 +1,94 @@
+"""A real `triune` process on loopback."""
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TRIUNE = str(Path(sys.executable).with_name("triune"))
+
+
+@dataclass
+class Served:
+    """A server that runs, and what it wrote to standard error."""
+
+    process: subprocess.Popen[str]
+    http: str
+    grpc: str
+    metrics: str
+    lines: list[str]
+    repository: Path
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextlib.contextmanager
+def serve(
+    repository: Path, *arguments: str, command: Sequence[str] = (TRIUNE, "serve"), ready_seconds: float = 90
+) -> Iterator[Served]:
+    """Start a server on free ports, wait until it says where it listens, and stop it at the end."""
+    ports = free_ports(3)
+    names = ("http", "grpc", "metrics")
+    flags = [
+        f"--{name}-port={port}"
+        for name, port in zip(names, ports, strict=True)
+        if not any(argument.startswith(f"--{name}-port=") for argument in arguments)
+    ]
+    process = subprocess.Popen(
+        [*command, f"--repository={repository}", *flags, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    lines: list[str] = []
+    news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            news.put(line)
+        news.put(None)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        deadline = time.monotonic() + ready_seconds
+        while True:
+            line = news.get(timeout=max(0.1, deadline - time.monotonic()))
+            if line is None:
+                raise AssertionError(f"the server ended with {process.wait()}:\n{''.join(lines)}")
+            if re.match(r"metrics\s+http", line):
+                break
+        yield Served(process, *(f"127.0.0.1:{port}" for port in ports), lines, repository)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        listener.join(5)
+        if process.stderr is not None:
+            process.stderr.close()
