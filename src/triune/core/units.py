@@ -12,6 +12,9 @@ class Unit(Enum):
     GPU = "gpu"
     ANE = "ane"
 
+    # Members are single objects; Enum's own hash is a Python function, and every batch counts by unit.
+    __hash__ = object.__hash__
+
 
 class Presence(Enum):
     """Whether a machine has a unit. An emulated unit gives the unit's answers, never its speed."""

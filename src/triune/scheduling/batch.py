@@ -10,7 +10,6 @@ from triune.core.errors import InternalError, TriuneError
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
 from triune.scheduling.queue import Pending
-from triune.scheduling.statistics import ExecutionTimes
 
 
 class Batch:
@@ -19,12 +18,16 @@ class Batch:
     Attributes:
         pendings: the requests, in order.
         num_rows: rows altogether.
-        num_elements: elements of all inputs: the size that costs are estimated by.
         answers: for each request, its outputs by name or the error; filled by `execute`.
-        times: what the execution took; filled by `execute`.
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when `execute` began and ended, on the clock.
+        input_ns, infer_ns, output_ns: what joining, running and parting took.
     """
+
+    __slots__ = (
+        "_outputs", "_ragged", "answers", "ended_ns", "infer_ns", "input_ns", "num_executions", "num_rows",
+        "output_ns", "pendings", "started_ns",
+    )  # fmt: skip
 
     def __init__(
         self, pendings: Sequence[Pending], num_rows: int, outputs: Sequence[str], ragged: frozenset[str]
@@ -37,12 +40,10 @@ class Batch:
         """
         self.pendings = pendings
         self.num_rows = num_rows
-        self.num_elements = sum(array.size for pending in pendings for array in pending.inputs.values())
-        self.answers: list[dict[str, Array] | TriuneError] = []
-        self.times = ExecutionTimes()
+        self.answers: Sequence[dict[str, Array] | TriuneError] = ()
         self.num_executions = 0
-        self.started_ns = 0
-        self.ended_ns = 0
+        self.started_ns = self.ended_ns = 0
+        self.input_ns = self.infer_ns = self.output_ns = 0
         self._outputs = outputs
         self._ragged = ragged
 
@@ -53,35 +54,49 @@ class Batch:
         if len(self.pendings) > 1 and any(isinstance(answer, TriuneError) for answer in self.answers):
             # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
             self.answers = [self._run([pending], executable, clock)[0] for pending in self.pendings]
-        self.ended_ns = clock.now_ns()
 
     def _run(
         self, pendings: Sequence[Pending], executable: Executable, clock: Clock
-    ) -> list[dict[str, Array] | TriuneError]:
+    ) -> Sequence[dict[str, Array] | TriuneError]:
         self.num_executions += 1
-        begun_ns = clock.now_ns()
+        is_joined = len(pendings) > 1
+        begun_ns = joined_ns = self.ended_ns or self.started_ns
         try:
-            inputs = join(pendings, self._ragged) if len(pendings) > 1 else pendings[0].inputs
-            joined_ns = clock.now_ns()
+            inputs = pendings[0].inputs
+            if is_joined:
+                inputs = join(pendings, self._ragged)
+                joined_ns = clock.now_ns()
             results = executable.run(inputs, self._wanted(pendings))
-            ran_ns = clock.now_ns()
-            answers = part(pendings, results, executable.signature, self._ragged) if len(pendings) > 1 else [results]
-            self.times.input_ns += joined_ns - begun_ns
-            self.times.infer_ns += ran_ns - joined_ns
-            self.times.output_ns += clock.now_ns() - ran_ns
+            ran_ns = self.ended_ns = clock.now_ns()
+            answers: Sequence[dict[str, Array] | TriuneError] = (results,)
+            if is_joined:
+                answers = part(pendings, results, executable.signature, self._ragged)
+                self.ended_ns = clock.now_ns()
+            self.input_ns += joined_ns - begun_ns
+            self.infer_ns += ran_ns - joined_ns
+            self.output_ns += self.ended_ns - ran_ns
         except TriuneError as error:
+            self.ended_ns = clock.now_ns()
             return [error] * len(pendings)
         except Exception as error:  # noqa: BLE001 - a runtime's surprise must not end the worker: it is an answer
+            self.ended_ns = clock.now_ns()
             failure = InternalError(f"model '{pendings[0].request.model}' failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return [failure] * len(pendings)
-        return list(answers)
+        return answers
 
     def _wanted(self, pendings: Sequence[Pending]) -> Sequence[str]:
-        if any(not pending.request.outputs for pending in pendings):
-            return self._outputs
-        asked = {output.name for pending in pendings for output in pending.request.outputs}
+        asked: set[str] = set()
+        for pending in pendings:
+            if not pending.request.outputs:
+                return self._outputs
+            asked.update(output.name for output in pending.request.outputs)
         return [name for name in self._outputs if name in asked]
+
+
+def num_elements(pendings: Sequence[Pending]) -> int:
+    """Elements of all inputs of some requests: the size that their cost is estimated by."""
+    return sum(array.size for pending in pendings for array in pending.inputs.values())
 
 
 def join(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:

@@ -6,15 +6,16 @@ completion and each timer.
 """
 
 import asyncio
+import functools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.scheduling.batch import Batch
+from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.batcher import Batcher, Formed, WaitUntil
 from triune.scheduling.cost import CostEstimate
 from triune.scheduling.policy import BatchingPolicy
@@ -26,8 +27,9 @@ from triune.scheduling.worker import Worker
 class _Lane:
     """A worker, what it runs now, and what it is known to take."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, complete: "Callable[[_Lane, Batch], None]") -> None:
         self.worker = worker
+        self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
         self.running: Batch | None = None
         self.begun_ns = 0
@@ -36,7 +38,7 @@ class _Lane:
         """How long until it is free, as far as is known."""
         if self.running is None:
             return 0.0
-        return max(0.0, self.begun_ns + self.cost.of(self.running.num_elements) - now_ns)
+        return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
 
 
 class Dispatcher:
@@ -68,7 +70,7 @@ class Dispatcher:
         self._version = version
         self._policy = policy
         self._outputs = tuple(outputs)
-        self._lanes = [_Lane(worker) for worker in workers]
+        self._lanes = [_Lane(worker, self._complete) for worker in workers]
         self._statistics = statistics
         self._clock = clock
         self._queue = RequestQueue(policy)
@@ -188,7 +190,9 @@ class Dispatcher:
 
         A slow unit helps as long as the fast ones would need longer for everything that waits.
         """
-        size = sum(array.size for pending in formed.pendings for array in pending.inputs.values())
+        if len(self._lanes) == 1:
+            return self._lanes[0]
+        size = num_elements(formed.pendings)
         free = min((lane for lane in self._lanes if lane.running is None), key=lambda lane: lane.cost.of(size))
         finish_ns = free.cost.of(size)
         num_batches = -(-len(self._queue) // len(formed.pendings))
@@ -203,12 +207,20 @@ class Dispatcher:
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
-        lane.worker.start(batch, lambda done: self._complete(lane, done))
+        lane.worker.start(batch, lane.done)
 
     def _complete(self, lane: _Lane, batch: Batch) -> None:
         lane.running = None
-        lane.cost.record(batch.num_elements, batch.ended_ns - batch.started_ns)
-        self._count_execution(lane.worker, batch)
+        if len(self._lanes) > 1:
+            lane.cost.record(num_elements(batch.pendings), batch.ended_ns - batch.started_ns)
+        self._statistics.record_execution(
+            lane.worker.executable.unit,
+            batch.num_rows,
+            batch.num_executions,
+            batch.input_ns,
+            batch.infer_ns,
+            batch.output_ns,
+        )
         if self._queue:
             self._pump()
         if not self._policy.preserve_ordering:
@@ -230,31 +242,33 @@ class Dispatcher:
                 self._fail(pending, answer, FailureReason.BACKEND)
                 continue
             request = pending.request
-            names = [output.name for output in request.outputs] or self._outputs
-            response = InferenceResponse(
-                self._name, self._version, {name: answer[name] for name in names if name in answer}, request.id
-            )
+            if request.outputs:
+                answer = {output.name: answer[output.name] for output in request.outputs}
+            response = InferenceResponse(self._name, self._version, answer, request.id)
             try:
                 response = pending.finish(response) if pending.finish else response
             except TriuneError as error:
                 self._fail(pending, error, FailureReason.OTHER)
                 continue
-            statistics.num_pending -= 1
-            statistics.num_inferences += pending.batch_size
-            statistics.success.add(now_ns - pending.arrived_ns)
-            statistics.queue.add(batch.started_ns - pending.arrived_ns)
-            statistics.compute_input.add(batch.times.input_ns)
-            statistics.compute_infer.add(batch.times.infer_ns)
-            statistics.compute_output.add(batch.times.output_ns)
+            statistics.record_success(
+                pending.batch_size,
+                now_ns - pending.arrived_ns,
+                batch.started_ns - pending.arrived_ns,
+                batch.input_ns,
+                batch.infer_ns,
+                batch.output_ns,
+            )
             pending.future.set_result(response)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._wake_if_idle()
 
     def _fail(self, pending: Pending, error: TriuneError, reason: FailureReason) -> None:
         self._statistics.num_pending -= 1
-        self._count_failure(reason, self._clock.now_ns() - pending.arrived_ns)
-        if not pending.future.done():
+        if pending.future.done():
+            reason = FailureReason.CANCELED
+        else:
             pending.future.set_exception(error)
+        self._count_failure(reason, self._clock.now_ns() - pending.arrived_ns)
         self._wake_if_idle()
 
     def _withdraw(self, pending: Pending) -> None:
@@ -268,9 +282,6 @@ class Dispatcher:
     def _count_failure(self, reason: FailureReason, duration_ns: int) -> None:
         self._statistics.fail.add(duration_ns)
         self._statistics.failures[reason] += 1
-
-    def _count_execution(self, worker: Worker, batch: Batch) -> None:
-        self._statistics.record_execution(worker.executable.unit, batch.num_rows, batch.num_executions, batch.times)
 
     def _wake_if_idle(self) -> None:
         if self._idle is not None and self._statistics.num_pending == 0:

@@ -38,15 +38,6 @@ class BatchStatistics:
 
 
 @dataclass(slots=True)
-class ExecutionTimes:
-    """What one execution of a batch took, in nanoseconds."""
-
-    input_ns: int = 0
-    infer_ns: int = 0
-    output_ns: int = 0
-
-
-@dataclass(slots=True)
 class ModelStatistics:
     """Totals since the version was loaded. Durations count requests; compute durations count each request's batch.
 
@@ -78,15 +69,32 @@ class ModelStatistics:
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
 
-    def record_execution(self, unit: Unit, num_rows: int, num_executions: int, times: ExecutionTimes) -> None:
+    def record_success(
+        self, num_rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
+    ) -> None:
+        """Count an answered request. Written out, not in calls: it runs once for every request."""
+        self.num_pending -= 1
+        self.num_inferences += num_rows
+        for duration, elapsed_ns in (
+            (self.success, total_ns),
+            (self.queue, queue_ns),
+            (self.compute_input, input_ns),
+            (self.compute_infer, infer_ns),
+            (self.compute_output, output_ns),
+        ):
+            duration.count += 1
+            duration.total_ns += elapsed_ns
+
+    def record_execution(
+        self, unit: Unit, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int
+    ) -> None:
         """Count a batch of `num_rows` that `unit` computed in `num_executions` runs of the model."""
         self.num_executions += num_executions
         self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
-        busy_ns = times.input_ns + times.infer_ns + times.output_ns
-        self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + busy_ns
+        self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + input_ns + infer_ns + output_ns
         batch = self.batches.get(num_rows)
         if batch is None:
             batch = self.batches[num_rows] = BatchStatistics()
-        batch.compute_input.add(times.input_ns)
-        batch.compute_infer.add(times.infer_ns)
-        batch.compute_output.add(times.output_ns)
+        batch.compute_input.add(input_ns)
+        batch.compute_infer.add(infer_ns)
+        batch.compute_output.add(output_ns)

@@ -1,0 +1,186 @@
+"""The composition root: the one place where everything is built and joined."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune.core.clock import MonotonicClock
+from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.metrics import MetricsServer
+from triune.hardware.cpu import read_cpu
+from triune.hardware.units import detect_units
+from triune.repository.repository import ControlMode, Repository
+from triune.runtimes import available
+from triune.serving.server import Server
+
+MIB = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a server is to be.
+
+    Attributes:
+        repositories: folders of models, in Triton's layout.
+        host: address that every port listens on.
+        http_port: KServe over HTTP; None serves no HTTP; 0 takes a free port.
+        grpc_port: KServe over gRPC, likewise.
+        metrics_port: Prometheus metrics, likewise.
+        control_mode: whether models may come and go while it serves.
+        startup_models: with explicit control, what to load at the start; `*` is all.
+        poll_seconds: with poll control, how often the repositories are looked at.
+        is_ready_strict: ready only while every model is.
+        is_exiting_on_error: a model that fails to load at the start ends the server.
+        exit_timeout_seconds: how long requests under way may take when it stops.
+        max_request_bytes: largest request that is taken.
+    """
+
+    repositories: Sequence[Path]
+    host: str = "127.0.0.1"
+    http_port: int | None = 8000
+    grpc_port: int | None = 8001
+    metrics_port: int | None = 8002
+    control_mode: ControlMode = ControlMode.NONE
+    startup_models: Sequence[str] = ()
+    poll_seconds: float = 15.0
+    is_ready_strict: bool = True
+    is_exiting_on_error: bool = False
+    exit_timeout_seconds: float = 30.0
+    max_request_bytes: int = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server is reached: `host:port`, None for what it does not serve."""
+
+    http: str | None
+    grpc: str | None
+    metrics: str | None
+
+
+def make_repository(
+    folders: Sequence[Path],
+    *,
+    control_mode: ControlMode = ControlMode.NONE,
+    startup_models: Sequence[str] = (),
+    poll_seconds: float = 15.0,
+) -> Repository:
+    """A repository over this machine's units and runtimes, not yet open.
+
+    Raises:
+        InvalidArgumentError: a folder does not exist.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvalidArgumentError(f"the model repository '{folder}' is no folder; give one that exists")
+    cpu = read_cpu()
+    units = detect_units(cpu)
+    return Repository(
+        folders,
+        runtimes=available(units),
+        units=units,
+        control_mode=control_mode,
+        startup_models=startup_models,
+        poll_seconds=poll_seconds,
+        num_cores=cpu.num_cores,
+        clock=MonotonicClock(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(repository: Repository) -> AsyncIterator[Server]:
+    """A server over `repository`, without sockets; the repository is closed at the end."""
+    await repository.open()
+    try:
+        yield Server(repository)
+    finally:
+        await repository.close()
+
+
+async def serve(options: Options, on_ready: Callable[[Server, Addresses], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what is under way; a second signal stops at once.
+
+    Args:
+        options: what to serve, and where.
+        on_ready: called once every port listens and every model is loaded, or has failed to.
+
+    Raises:
+        InvalidArgumentError: an option is wrong, a port is taken, or (is_exiting_on_error) a model failed to load.
+    """
+    repository = make_repository(
+        options.repositories,
+        control_mode=options.control_mode,
+        startup_models=options.startup_models,
+        poll_seconds=options.poll_seconds,
+    )
+    server = Server(repository, is_ready_strict=options.is_ready_strict)
+    with _signals() as (stop, abort):
+        work = asyncio.ensure_future(_serve(options, server, repository, stop, on_ready))
+        aborting = asyncio.ensure_future(abort.wait())
+        await asyncio.wait([work, aborting], return_when=asyncio.FIRST_COMPLETED)
+        aborting.cancel()
+        if not work.done():
+            logger.warning("stopped at once; what was under way is lost")
+            work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """Two events: set by the first SIGINT or SIGTERM, and by the second."""
+    stop, abort = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (abort if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield stop, abort
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _serve(
+    options: Options,
+    server: Server,
+    repository: Repository,
+    stop: asyncio.Event,
+    on_ready: Callable[[Server, Addresses], None],
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        http = HttpServer(server, options.host, options.http_port or 0, max_request_bytes=options.max_request_bytes)
+        grpc = GrpcServer(server, options.host, options.grpc_port or 0, max_request_bytes=options.max_request_bytes)
+        metrics = MetricsServer(server, options.host, options.metrics_port or 0)
+        wanted = ((http, options.http_port), (grpc, options.grpc_port), (metrics, options.metrics_port))
+        addresses: list[str | None] = []
+        # The ports come first: a load balancer may ask for liveness while large models load.
+        for front_end, port in wanted:
+            if port is None:
+                addresses.append(None)
+                continue
+            addresses.append(f"{options.host}:{await front_end.start()}")
+            stack.push_async_callback(front_end.stop, 1.0)
+        stack.push_async_callback(repository.close)
+        await repository.open()
+        if options.is_exiting_on_error and not repository.is_every_model_ready():
+            broken = [f"{entry.name}: {entry.reason}" for entry in repository.index() if entry.reason]
+            raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
+        on_ready(server, Addresses(*addresses))
+        await stop.wait()
+        logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
+        try:
+            await asyncio.wait_for(server.drain(), options.exit_timeout_seconds)
+        except TimeoutError:
+            logger.warning("requests were still under way after %g s; they are lost", options.exit_timeout_seconds)

@@ -1,0 +1,111 @@
+"""`triune infer`: one inference, without a server."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from triune import app
+from triune.cli.output import print_json, progress_bar
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
+from triune.core.tensors import describe
+from triune.repository.repository import ControlMode
+
+
+def infer(
+    model: Annotated[str, typer.Argument(help="A model's name in the repository, or the path of a model file.")],
+    inputs: Annotated[list[str], typer.Option("--input", help="name=file.npy, for each input.")],
+    repository: Annotated[
+        list[Path] | None, typer.Option("--repository", "--model-repository", help="Where the model is.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=0, help="The version; the newest if not given.")] = None,
+    outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to compute; all if none.")] = None,
+    classes: Annotated[int, typer.Option(min=0, help="Name the largest so many values of each output.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="A folder to write each output to, as name.npy.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
+) -> None:
+    """Run a model once on arrays in .npy files."""
+    arrays = dict(_read_input(text) for text in inputs)
+    with _repository_of(model, repository or []) as (folders, name):
+        response = asyncio.run(_infer(folders, name, version, arrays, outputs or [], classes))
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        for output, array in response.outputs.items():
+            np.save(save / f"{output}.npy", array.astype(np.bytes_) if array.dtype == np.object_ else array)
+    if as_json:
+        print_json({"model": response.model, "version": response.version, "outputs": _as_json(response)})
+        return
+    table = Table("output", "datatype and shape", "values")
+    for output, array in response.outputs.items():
+        table.add_row(output, describe(array), _preview(array))
+    Console().print(table)
+
+
+async def _infer(
+    folders: Sequence[Path], name: str, version: int | None, arrays: dict[str, Array], outputs: list[str], classes: int
+) -> InferenceResponse:
+    repository = app.make_repository(folders, control_mode=ControlMode.EXPLICIT, startup_models=[name])
+    with progress_bar() as progress:
+        task = progress.add_task(f"loading {name}", total=None)
+        async with app.opened(repository) as server:
+            progress.update(task, description=f"running {name}")
+            names = outputs or (list(server.config(name, version).outputs) if classes else [])
+            wanted = tuple(RequestedOutput(output, classes) for output in names)
+            return await server.infer(InferenceRequest(name, arrays, version, wanted))
+
+
+@contextlib.contextmanager
+def _repository_of(model: str, repository: list[Path]) -> Iterator[tuple[list[Path], str]]:
+    """The folders that hold the model, and its name in them; a lone model file gets a repository for the moment."""
+    path = Path(model)
+    if repository:
+        yield repository, model
+    elif path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            version = Path(folder) / path.stem / "1"
+            version.mkdir(parents=True)
+            (version / f"model{path.suffix}").symlink_to(path.resolve())
+            yield [Path(folder)], path.stem
+    else:
+        raise InvalidArgumentError(f"'{model}' is no model file; to run a model of a repository, give --repository")
+
+
+def _read_input(text: str) -> tuple[str, Array]:
+    name, separator, file = text.partition("=")
+    if not separator or not name:
+        raise InvalidArgumentError(f"--input {text!r} is not of the form name=file.npy")
+    try:
+        array: Array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InvalidArgumentError(f"cannot read input '{name}' from '{file}': {error}") from error
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    return name, array.astype(np.object_) if array.dtype.kind == "S" else array
+
+
+def _as_json(response: InferenceResponse) -> dict[str, object]:
+    return {
+        name: {
+            "datatype": describe(array).partition("[")[0],
+            "shape": list(array.shape),
+            "data": [each.decode("utf-8", "replace") for each in array.flat]
+            if array.dtype == np.object_
+            else array.astype(np.float32 if array.dtype.kind == "V" else array.dtype).ravel().tolist(),
+        }
+        for name, array in response.outputs.items()
+    }
+
+
+def _preview(array: Array) -> str:
+    if array.dtype == np.object_:
+        return ", ".join(each.decode("utf-8", "replace") for each in array.flat[:5])
+    return np.array2string(array.ravel(), threshold=6, precision=4)

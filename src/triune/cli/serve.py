@@ -1,0 +1,111 @@
+"""`triune serve`: serve a model repository."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from triune import app
+from triune.core.errors import InvalidArgumentError
+from triune.repository.repository import ControlMode
+from triune.serving.server import Server
+
+
+def boolean(text: str) -> bool:
+    """Triton's boolean flag values: true or false, 1 or 0."""
+    if text.lower() in ("true", "1"):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise typer.BadParameter(f"{text!r} is neither true nor false")
+
+
+def serve(
+    repository: Annotated[
+        list[Path], typer.Option("--repository", "--model-repository", help="A folder of models; may be given again.")
+    ],
+    host: Annotated[str, typer.Option("--host", "--http-address", help="The address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over HTTP.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Prometheus metrics.")] = 8002,
+    allow_http: Annotated[bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Serve HTTP.")] = True,
+    allow_grpc: Annotated[bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Serve gRPC.")] = True,
+    allow_metrics: Annotated[bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Serve metrics.")] = True,
+    model_control_mode: Annotated[
+        ControlMode, typer.Option(help="Whether models may come and go: none, explicit (by request) or poll.")
+    ] = ControlMode.NONE,
+    load_model: Annotated[
+        list[str] | None, typer.Option(help="With explicit control, a model to load at the start; * is all.")
+    ] = None,
+    repository_poll_secs: Annotated[float, typer.Option(min=0.1, help="With poll control, how often to look.")] = 15.0,
+    strict_readiness: Annotated[
+        bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Ready only while every model is.")
+    ] = True,
+    exit_on_error: Annotated[
+        bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Exit if a model fails to load at the start.")
+    ] = False,
+    exit_timeout_secs: Annotated[
+        float, typer.Option(min=0, help="How long requests under way may take at the end.")
+    ] = 30.0,
+    max_request_bytes: Annotated[
+        int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="Largest request taken.")
+    ] = 256 * app.MIB,
+    log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
+) -> None:
+    """Serve a model repository by Triton's protocols. Ctrl-C finishes what is under way; twice stops at once."""
+    if load_model and model_control_mode is not ControlMode.EXPLICIT:
+        raise InvalidArgumentError("--load-model needs --model-control-mode explicit")
+    options = app.Options(
+        repositories=repository,
+        host=host,
+        http_port=http_port if allow_http else None,
+        grpc_port=grpc_port if allow_grpc else None,
+        metrics_port=metrics_port if allow_metrics else None,
+        control_mode=model_control_mode,
+        startup_models=load_model or (),
+        poll_seconds=repository_poll_secs,
+        is_ready_strict=strict_readiness,
+        is_exiting_on_error=exit_on_error,
+        exit_timeout_seconds=exit_timeout_secs,
+        max_request_bytes=max_request_bytes,
+    )
+    run(options, log_verbose)
+
+
+def run(options: app.Options, log_verbose: int = 0) -> None:
+    """Serve until told to stop, saying on standard error what is served and where."""
+    console = Console(stderr=True)
+    level = logging.DEBUG if log_verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+
+    def on_ready(server: Server, addresses: app.Addresses) -> None:
+        _print_models(console, server)
+        for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):
+            if address:
+                text = address if name == "gRPC" else f"http://{address}" + ("/metrics" if name == "metrics" else "")
+                console.print(f"{name:8} {text}", highlight=False)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(app.serve(options, on_ready))
+
+
+def _print_models(console: Console, server: Server) -> None:
+    table = Table("model", "version", "state", "units", "largest error")
+    for entry in server.index():
+        version = str(entry.version or "")
+        if entry.version is None or not server.is_model_ready(entry.name, entry.version):
+            state = entry.state.value if entry.state else "not asked for"
+            table.add_row(entry.name, version, f"[red]{state}[/]", entry.reason, "")
+            continue
+        model = server.model(entry.name, entry.version)
+        workers = [worker.executable for worker in model.dispatcher.workers]
+        units = ", ".join(dict.fromkeys(f"{each.unit.value} ({each.precision})" for each in workers))
+        errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
+        table.add_row(entry.name, version, "[green]READY[/]", units, errors)
+    console.print(table)
