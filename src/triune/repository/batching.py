@@ -1,0 +1,86 @@
+"""The config's dynamic batcher, checked and as a policy."""
+
+from triune.core.errors import InvalidArgumentError
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelDynamicBatching, ModelQueuePolicy
+from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
+
+_MAX_PRIORITY_LEVELS = 1 << 16
+
+
+def translate_batching(message: ModelConfigMessage) -> BatchingPolicy:
+    """The policy of a completed config.
+
+    Raises:
+        InvalidArgumentError: a value is out of range, or fields contradict each other (Triton's rules).
+    """
+    if message.max_batch_size < 0:
+        raise InvalidArgumentError(
+            f"'max_batch_size' must be non-negative value for {message.name}, found {message.max_batch_size}"
+        )
+    ragged = frozenset(each.name for each in message.input if each.allow_ragged_batch)
+    if not message.HasField("dynamic_batching"):
+        return BatchingPolicy(max_batch_size=message.max_batch_size, ragged_inputs=ragged)
+    batching = message.dynamic_batching
+    _check(batching, message.name, message.max_batch_size)
+    return BatchingPolicy(
+        max_batch_size=message.max_batch_size,
+        # Without a batch dimension nothing can be joined; the queue's rules hold all the same.
+        is_dynamic=message.max_batch_size > 0,
+        preferred_batch_sizes=tuple(sorted(set(batching.preferred_batch_size))),
+        max_queue_delay_us=batching.max_queue_delay_microseconds,
+        preserve_ordering=batching.preserve_ordering,
+        num_priority_levels=batching.priority_levels,
+        default_priority_level=batching.default_priority_level,
+        default_queue_policy=_queue_policy(batching.default_queue_policy),
+        queue_policies={level: _queue_policy(policy) for level, policy in batching.priority_queue_policy.items()},
+        ragged_inputs=ragged,
+    )
+
+
+def _queue_policy(policy: ModelQueuePolicy) -> QueuePolicy:
+    is_delay = policy.timeout_action == ModelQueuePolicy.DELAY
+    return QueuePolicy(
+        timeout_action=TimeoutAction.DELAY if is_delay else TimeoutAction.REJECT,
+        default_timeout_us=policy.default_timeout_microseconds,
+        allow_timeout_override=policy.allow_timeout_override,
+        max_queue_size=policy.max_queue_size,
+    )
+
+
+def _check(batching: ModelDynamicBatching, name: str, max_batch_size: int) -> None:
+    for size in batching.preferred_batch_size:
+        if size <= 0:
+            raise InvalidArgumentError(f"dynamic batching preferred size must be positive for {name}, found {size}")
+        if size > max_batch_size:
+            raise InvalidArgumentError(
+                f"dynamic batching preferred size must be <= max batch size for {name}: {size} > {max_batch_size}"
+            )
+    levels = batching.priority_levels
+    if levels > _MAX_PRIORITY_LEVELS:
+        raise InvalidArgumentError(f"priority_levels is {levels} for {name}; at most {_MAX_PRIORITY_LEVELS}")
+    if levels:
+        if not 1 <= batching.default_priority_level <= levels:
+            raise InvalidArgumentError(
+                f"default priority level must be in range [1, {levels}] for {name}, "
+                f"found {batching.default_priority_level}"
+            )
+        for level in batching.priority_queue_policy:
+            if not 1 <= level <= levels:
+                raise InvalidArgumentError(
+                    f"priority queue policy must have priority level in range [1, {levels}] for {name}, found {level}"
+                )
+    elif batching.default_priority_level or batching.priority_queue_policy:
+        raise InvalidArgumentError(
+            f"priorities are configured for {name}, but priority_levels is 0; set it to the number of levels"
+        )
+    if batching.preserve_ordering:
+        if levels > 1:
+            raise InvalidArgumentError(
+                f"Only one priority level is allowed when 'preserve_ordering' is true for {name}, found {levels}"
+            )
+        for policy in (batching.default_queue_policy, *batching.priority_queue_policy.values()):
+            if policy.default_timeout_microseconds and policy.timeout_action == ModelQueuePolicy.DELAY:
+                raise InvalidArgumentError(
+                    f"Queue policy can not have DELAY as timeout action when 'preserve_ordering' is true for {name}"
+                )

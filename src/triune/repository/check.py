@@ -1,0 +1,72 @@
+"""What a repository holds and whether it would load, without loading it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune.core.errors import TriuneError
+from triune.core.units import Unit
+from triune.repository.config import ModelConfig
+from triune.repository.configure import configure, read_source
+from triune.repository.honour import hints_without_effect
+from triune.repository.layout import Stamp, check_name, find_models
+from triune.repository.placement import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        name: its folder's name.
+        versions: those that would be served, ascending; empty if that cannot be told.
+        backend: its backend, empty if that cannot be told.
+        units: where it would run.
+        problems: why it would not load; empty if it would.
+        hints: fields of its config that have no effect here.
+        config: the completed configuration of the newest version that has no problem.
+    """
+
+    name: str
+    versions: tuple[int, ...]
+    backend: str
+    units: tuple[Unit, ...]
+    problems: tuple[str, ...]
+    hints: tuple[str, ...]
+    config: ModelConfig | None
+
+
+def check(repositories: Sequence[Path], machine: Machine) -> Sequence[ModelCheck]:
+    """Check every model of the repositories, by name. Reads configs and signatures; compiles nothing.
+
+    Raises:
+        InvalidArgumentError: a repository cannot be read.
+    """
+    return [_check_model(name, folders, machine) for name, folders in sorted(find_models(repositories).items())]
+
+
+def _check_model(name: str, folders: Sequence[Path], machine: Machine) -> ModelCheck:
+    if len(folders) > 1:
+        places = ", ".join(str(each.parent) for each in folders)
+        return ModelCheck(name, (), "", (), (f"model appears in two or more repositories: {places}",), (), None)
+    try:
+        check_name(name)
+        source = read_source(name, folders[0], Stamp())
+    except TriuneError as error:
+        return ModelCheck(name, (), "", (), (str(error),), (), None)
+    config: ModelConfig | None = None
+    problems: list[str] = []
+    for version in source.versions:
+        try:
+            config, _ = configure(source, version, machine)
+        except TriuneError as error:
+            problems.append(f"version {version}: {error}")
+    return ModelCheck(
+        name=name,
+        versions=source.versions,
+        backend=config.backend if config else source.message.backend,
+        units=config.units if config else (),
+        problems=tuple(problems),
+        hints=tuple(hints_without_effect(source.message)),
+        config=config,
+    )

@@ -1,0 +1,166 @@
+"""What a config leaves out, taken from the folder and the model file, by the rules of Triton's auto-complete.
+
+Source of the rules: Triton's user guide, "Auto-Generated Model Configuration", and the ONNX Runtime backend's
+behaviour.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import Signature, TensorSpec
+from triune.protos.model_config_pb2 import DataType as DataTypeMessage
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+from triune.repository.datatypes import to_config
+from triune.repository.layout import inside
+from triune.repository.placement import Machine
+
+_log = logging.getLogger(__name__)
+
+_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime"}
+_PLATFORM_OF_BACKEND = {backend: platform for platform, backend in _BACKEND_OF_PLATFORM.items()}
+
+
+def complete_backend(
+    given: ModelConfigMessage, folder_name: str, version_folder: Path, machine: Machine
+) -> ModelConfigMessage:
+    """Fill in name, backend, platform, file name and version policy: what needs no look into the model file.
+
+    Args:
+        given: the config as written; not changed.
+        folder_name: the model's folder.
+        version_folder: a version, whose files tell the backend if the config does not.
+        machine: the backends that there are.
+
+    Raises:
+        InvalidArgumentError: the name is not the folder's, platform and backend disagree, or nothing tells the backend.
+        UnsupportedError: the backend is not here.
+    """
+    message = ModelConfigMessage()
+    message.CopyFrom(given)
+    message.name = message.name or folder_name
+    if message.name != folder_name:
+        raise InvalidArgumentError(
+            f"unexpected directory name '{folder_name}' for model '{message.name}', "
+            "directory name must equal model name"
+        )
+    backend_of_platform = _BACKEND_OF_PLATFORM.get(message.platform, "")
+    if message.platform and message.backend and backend_of_platform != message.backend:
+        raise InvalidArgumentError(
+            f"unexpected 'platform' and 'backend' pair, got:{message.platform}, {message.backend}"
+        )
+    if message.platform and not backend_of_platform:
+        raise UnsupportedError(
+            f"platform '{message.platform}' of model '{message.name}' is not supported; {_backends(machine)}"
+        )
+    message.backend = message.backend or backend_of_platform or _guess_backend(message, version_folder, machine)
+    runtime = machine.runtimes.get(message.backend)
+    if runtime is None:
+        raise UnsupportedError(
+            f"backend '{message.backend}' of model '{message.name}' is not available; {_backends(machine)}"
+        )
+    message.platform = message.platform or _PLATFORM_OF_BACKEND.get(message.backend, "")
+    message.default_model_filename = message.default_model_filename or runtime.default_filename
+    if not message.HasField("version_policy"):
+        message.version_policy.latest.num_versions = 1
+    return message
+
+
+def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
+    """The model file of a version. Where its name is that of a folder, the file of the same name in it.
+
+    Raises:
+        InvalidArgumentError: it does not exist, or the config's name for it leads elsewhere.
+    """
+    path = inside(version_folder, message.default_model_filename, "default_model_filename")
+    if path.is_dir():
+        path /= path.name
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"unable to find '{message.default_model_filename}' of model '{message.name}' in its version folder "
+            f"'{version_folder.name}'; put the model file there, or name it in 'default_model_filename'"
+        )
+    return path
+
+
+def complete_tensors(message: ModelConfigMessage, signature: Signature, machine: Machine) -> None:
+    """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
+
+    If inputs or outputs are missing and every tensor's first dimension is free, the model can batch: max_batch_size
+    0 becomes the default, and above 1 the dynamic batcher is turned on unless a scheduler is chosen. A tensor that
+    is named without data_type or dims takes them from the file.
+
+    Raises:
+        InvalidArgumentError: max_batch_size is set, and the model cannot batch.
+    """
+    if not message.input or not message.output:
+        _complete_batching(message, signature, machine.default_max_batch_size)
+    required = [spec for spec in signature.inputs if not spec.is_optional]
+    if not message.input:
+        message.input.extend(ModelInput(name=spec.name) for spec in required)
+    if not message.output:
+        message.output.extend(ModelOutput(name=spec.name) for spec in signature.outputs)
+    _complete_each(message.input, signature.inputs, message.max_batch_size)
+    _complete_each(message.output, signature.outputs, message.max_batch_size)
+    batching = message.dynamic_batching if message.HasField("dynamic_batching") else None
+    if batching is not None and not batching.preferred_batch_size and message.max_batch_size > 0:
+        batching.preferred_batch_size.append(message.max_batch_size)
+
+
+def _complete_batching(message: ModelConfigMessage, signature: Signature, default_max_batch_size: int) -> None:
+    specs = [*(spec for spec in signature.inputs if not spec.is_optional), *signature.outputs]
+    fixed = [spec for spec in specs if not spec.shape or spec.shape[0] != -1]
+    if fixed:
+        if message.max_batch_size > 0:
+            raise InvalidArgumentError(
+                f"autofill failed for model '{message.name}': model does not support batching while non-zero "
+                f"max_batch_size is specified: the first dimension of {fixed[0]} is not free; set max_batch_size to 0"
+            )
+        return
+    if message.max_batch_size == 0:
+        message.max_batch_size = max(default_max_batch_size, 0)
+        _log.info("model '%s': max_batch_size is completed to %d", message.name, message.max_batch_size)
+    if message.max_batch_size > 1 and message.WhichOneof("scheduling_choice") is None:
+        message.dynamic_batching.SetInParent()
+
+
+def _complete_each(
+    tensors: Iterable[ModelInput | ModelOutput], specs: Sequence[TensorSpec], max_batch_size: int
+) -> None:
+    by_name = {spec.name: spec for spec in specs}
+    for tensor in tensors:
+        spec = by_name.get(tensor.name)
+        if spec is None:
+            continue
+        if tensor.data_type == DataTypeMessage.TYPE_INVALID:
+            tensor.data_type = to_config(spec.datatype)
+        if not tensor.dims:
+            row = spec.shape[1:] if max_batch_size > 0 else spec.shape
+            tensor.dims.extend(row or (1,))
+            if not row and max_batch_size > 0 and not tensor.HasField("reshape"):
+                tensor.reshape.SetInParent()
+
+
+def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: Machine) -> str:
+    for name, runtime in machine.runtimes.items():
+        if message.default_model_filename:
+            if message.default_model_filename == runtime.default_filename:
+                return name
+        elif (version_folder / runtime.default_filename).exists():
+            return name
+    if message.default_model_filename:
+        raise InvalidArgumentError(
+            f"must specify 'platform' or 'backend' for '{message.name}': the file name "
+            f"'{message.default_model_filename}' does not tell it; {_backends(machine)}"
+        )
+    names = sorted({runtime.default_filename for runtime in machine.runtimes.values()})
+    raise InvalidArgumentError(
+        f"could not determine backend for model '{message.name}': its config names none, and version folder "
+        f"'{version_folder.name}' has no {' or '.join(names)}"
+    )
+
+
+def _backends(machine: Machine) -> str:
+    return f"backends here: {', '.join(machine.runtimes) or 'none'}"

@@ -1,0 +1,141 @@
+"""From a model's folder to its configuration: read, complete, check, translate."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import Signature
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.batching import translate_batching
+from triune.repository.complete import complete_backend, complete_tensors, model_file
+from triune.repository.config import ModelConfig
+from triune.repository.honour import refuse_unsupported
+from triune.repository.layout import CONFIG_FILENAME, Stamp, choose_versions, find_versions, inside
+from triune.repository.parse import parse_json, parse_text
+from triune.repository.placement import UNITS_PARAMETER, Machine, place
+from triune.repository.samples import translate_warmup
+from triune.repository.tensors import translate_tensors
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model as it lies on disk, before any of its files is opened by a runtime.
+
+    Attributes:
+        name: the model's name.
+        folder: where its files are.
+        message: its config as written; empty if there is none.
+        versions: those to serve, ascending.
+        stamp: what the folder looked like.
+    """
+
+    name: str
+    folder: Path
+    message: ModelConfigMessage
+    versions: tuple[int, ...]
+    stamp: Stamp
+
+
+def read_source(name: str, folder: Path, before: Stamp, config_json: str | None = None) -> Source:
+    """Read a model's config and choose its versions.
+
+    Args:
+        name: the model's name.
+        folder: its folder.
+        before: what the folder looked like; what is written after that is seen as a change.
+        config_json: stands in for config.pbtxt.
+
+    Raises:
+        InvalidArgumentError: the config cannot be read or parsed, or no version is to be served.
+        UnsupportedError: the config asks for what this version lacks.
+    """
+    message = parse_json(config_json, "config") if config_json is not None else _read_config(folder)
+    named = ModelConfigMessage()
+    named.CopyFrom(message)
+    named.name = named.name or name
+    refuse_unsupported(named)
+    versions = choose_versions(message.version_policy, find_versions(folder), name)
+    return Source(name, folder, message, tuple(versions), before)
+
+
+def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConfig, Path]:
+    """The completed configuration of a version, and its model file. Nothing is compiled.
+
+    Raises:
+        InvalidArgumentError: the config is wrong, or disagrees with the model file.
+        UnsupportedError: this version or this machine does not do what the config asks.
+    """
+    version_folder = source.folder / str(version)
+    message = complete_backend(source.message, source.name, version_folder, machine)
+    path = model_file(message, version_folder)
+    signature = machine.runtimes[message.backend].inspect(path)
+    complete_tensors(message, signature, machine)
+    batching = translate_batching(message)
+    labels = {
+        output.name: _read_labels(inside(source.folder, output.label_filename, "label_filename"))
+        for output in message.output
+        if output.label_filename
+    }
+    inputs, outputs = translate_tensors(message, signature, labels)
+    _warn_of_false_options(message, signature)
+    placement = place(message, machine)
+    del message.instance_group[:]
+    message.instance_group.extend(placement.groups)
+    config = ModelConfig(
+        message=message,
+        name=message.name,
+        backend=message.backend,
+        filename=message.default_model_filename,
+        inputs=inputs,
+        outputs=outputs,
+        units=placement.units,
+        num_instances=placement.num_instances,
+        batching=batching,
+        warmup=translate_warmup(message, inputs),
+        parameters=_parameters(message),
+        is_decoupled=message.model_transaction_policy.decoupled,
+        metric_tags=dict(message.metric_tags),
+    )
+    return config, path
+
+
+def _parameters(message: ModelConfigMessage) -> Mapping[str, str]:
+    return {name: value.string_value for name, value in message.parameters.items() if name != UNITS_PARAMETER}
+
+
+def _read_config(folder: Path) -> ModelConfigMessage:
+    path = folder / CONFIG_FILENAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ModelConfigMessage()
+    except OSError as error:
+        raise InvalidArgumentError(f"{folder.name}/{CONFIG_FILENAME} cannot be read: {error.strerror}") from error
+    return parse_text(content, f"{folder.name}/{CONFIG_FILENAME}")
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgumentError(f"label_filename '{path.name}' cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"label_filename '{path.name}' is not UTF-8: {error.reason}") from error
+    lines = text.split("\n")
+    return tuple(line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines))
+
+
+def _warn_of_false_options(message: ModelConfigMessage, signature: Signature) -> None:
+    required = {spec.name for spec in signature.inputs if not spec.is_optional}
+    for each in message.input:
+        if each.optional and each.name in required:
+            _log.warning(
+                "model '%s': input '%s' is optional in the config, but the model file needs it: "
+                "requests without it will fail",
+                message.name,
+                each.name,
+            )

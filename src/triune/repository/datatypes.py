@@ -1,0 +1,34 @@
+"""Datatypes as Triton's config names them: TYPE_FP32, and TYPE_STRING for BYTES."""
+
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError
+from triune.protos.model_config_pb2 import DataType as DataTypeMessage
+
+_TO_CONFIG = {
+    each: DataTypeMessage.TYPE_STRING if each is DataType.BYTES else DataTypeMessage.Value(f"TYPE_{each.value}")
+    for each in DataType
+}
+_FROM_CONFIG = {number: each for each, number in _TO_CONFIG.items()}
+
+
+def to_config(datatype: DataType) -> DataTypeMessage:
+    """The config's enumerator of a datatype."""
+    return _TO_CONFIG[datatype]  # pyright: ignore[reportReturnType]  (enumerators are ints in protobuf's stubs)
+
+
+def from_config(number: int, what: str) -> DataType:
+    """The datatype that a config's enumerator means.
+
+    Args:
+        number: the enumerator.
+        what: the tensor, for the message.
+
+    Raises:
+        InvalidArgumentError: none was given, or the number means nothing.
+    """
+    if number == DataTypeMessage.TYPE_INVALID:
+        raise InvalidArgumentError(f"{what} must specify 'data_type'")
+    try:
+        return _FROM_CONFIG[number]
+    except KeyError:
+        raise InvalidArgumentError(f"{what} has data_type {number}, which is no datatype of a tensor") from None

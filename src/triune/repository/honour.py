@@ -1,0 +1,76 @@
+"""Which fields of a config this version cannot honour, and which have no effect here. Nothing is silently ignored."""
+
+import logging
+
+from triune.core.errors import UnsupportedError
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+
+_log = logging.getLogger(__name__)
+
+
+def refuse_unsupported(message: ModelConfigMessage) -> None:
+    """Raise UnsupportedError, naming the field and what to do, if the config needs what this version lacks."""
+    refusals = (
+        (
+            message.HasField("ensemble_scheduling") or message.platform == "ensemble",
+            "ensemble_scheduling",
+            "call the models one after another from the client",
+        ),
+        (
+            message.HasField("sequence_batching"),
+            "sequence_batching",
+            "give the model's state as inputs and outputs, kept by the client",
+        ),
+        (len(message.batch_input) > 0, "batch_input", "compute these inputs in the client; ragged inputs are padded"),
+        (len(message.batch_output) > 0, "batch_output", "let the model give one row of output for each row of input"),
+        (message.response_cache.enable, "response_cache.enable", "set it to false; cache in the client"),
+        (
+            len(message.model_operations.op_library_filename) > 0,
+            "model_operations.op_library_filename",
+            "export the model with standard operators",
+        ),
+        (
+            len(message.model_repository_agents.agents) > 0,
+            "model_repository_agents",
+            "prepare the model before it is put into the repository",
+        ),
+        (
+            len(message.optimization.cuda.graph_spec) > 0,
+            "optimization.cuda.graph_spec",
+            "remove it: these CUDA graphs exist for TensorRT only",
+        ),
+    )
+    for is_asked, field, remedy in refusals:
+        if is_asked:
+            raise UnsupportedError(f"model '{message.name}': this version does not honour '{field}'; {remedy}")
+
+
+def hints_without_effect(message: ModelConfigMessage) -> list[str]:
+    """The fields that were set, are harmless, and change nothing here."""
+    optimization = message.optimization
+    fields = [
+        ("runtime", bool(message.runtime)),
+        ("cc_model_filenames", bool(message.cc_model_filenames)),
+        ("model_metrics", message.HasField("model_metrics")),
+        ("optimization.graph", optimization.HasField("graph")),
+        ("optimization.priority", optimization.priority != optimization.PRIORITY_DEFAULT),
+        ("optimization.cuda", optimization.HasField("cuda")),
+        ("optimization.execution_accelerators", optimization.HasField("execution_accelerators")),
+        ("optimization.input_pinned_memory", optimization.HasField("input_pinned_memory")),
+        ("optimization.output_pinned_memory", optimization.HasField("output_pinned_memory")),
+        ("optimization.gather_kernel_buffer_threshold", optimization.gather_kernel_buffer_threshold != 0),
+        ("optimization.eager_batching", optimization.eager_batching),
+        ("instance_group.rate_limiter", any(group.HasField("rate_limiter") for group in message.instance_group)),
+        ("instance_group.host_policy", any(group.host_policy for group in message.instance_group)),
+    ]
+    fields += [
+        (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
+    ]
+    return [name for name, is_set in fields if is_set]
+
+
+def log_hints(message: ModelConfigMessage) -> None:
+    """Say once, at INFO, which fields have no effect."""
+    hints = hints_without_effect(message)
+    if hints:
+        _log.info("model '%s': no effect in this version: %s", message.name, ", ".join(hints))

@@ -1,0 +1,157 @@
+"""Triton's layout on disk: `<repository>/<model>/config.pbtxt` and `<repository>/<model>/<version>/<model file>`."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from triune.core.errors import InvalidArgumentError
+from triune.protos.model_config_pb2 import ModelVersionPolicy
+
+_log = logging.getLogger(__name__)
+
+CONFIG_FILENAME = "config.pbtxt"
+WARMUP_FOLDER = "warmup"
+_FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", "configs"})
+_VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
+
+FileStamps: TypeAlias = Mapping[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a model's folder looked like. Equal stamps mean that nothing was changed since.
+
+    Attributes:
+        files: of those outside the version folders, by path: modification time in nanoseconds, bytes, inode.
+        versions: the same for each version's folder.
+    """
+
+    files: FileStamps = field(default_factory=dict[str, tuple[int, int, int]])
+    versions: Mapping[int, FileStamps] = field(default_factory=dict[int, FileStamps])
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidArgumentError if `name` cannot be a model's folder."""
+    if not name.strip():
+        raise InvalidArgumentError("Model name cannot be empty. Please enter a valid name to deploy.")
+    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise InvalidArgumentError(
+            f"invalid model name '{name}', model name must not contain path traversal characters"
+        )
+
+
+def find_models(repositories: Sequence[Path]) -> dict[str, list[Path]]:
+    """The models of all repositories: name to folders. More than one folder for a name is the caller's to refuse.
+
+    Folders whose name starts with a dot are no models.
+
+    Raises:
+        InvalidArgumentError: a repository is no folder, or cannot be read.
+    """
+    models: dict[str, list[Path]] = {}
+    for repository in repositories:
+        try:
+            folders = sorted(each for each in repository.iterdir() if each.is_dir() and not each.name.startswith("."))
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"model repository {repository} cannot be read: {error.strerror or error}; name a folder that exists"
+            ) from error
+        for folder in folders:
+            models.setdefault(folder.name, []).append(folder)
+    return models
+
+
+def find_versions(folder: Path) -> list[int]:
+    """The versions of a model, ascending. Other folders are named in the log, and left alone.
+
+    Raises:
+        InvalidArgumentError: the folder cannot be read.
+    """
+    versions: list[int] = []
+    try:
+        names = [each.name for each in folder.iterdir() if each.is_dir()]
+    except OSError as error:
+        raise InvalidArgumentError(f"model folder {folder} cannot be read: {error.strerror or error}") from error
+    for name in names:
+        if _VERSION.fullmatch(name) and int(name) < 2**63:
+            versions.append(int(name))
+        elif name not in _FOLDERS_THAT_ARE_NO_VERSIONS and not name.startswith("."):
+            _log.warning("model '%s': the folder '%s' is no version and is left alone", folder.name, name)
+    return sorted(versions)
+
+
+def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: str) -> list[int]:
+    """The versions that the policy serves, ascending. Without a policy: the newest (Triton's `latest {1}`).
+
+    Raises:
+        InvalidArgumentError: the policy leaves none.
+    """
+    newest_first = sorted(present, reverse=True)
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            chosen = newest_first
+        case "specific":
+            chosen = [each for each in newest_first if each in policy.specific.versions]
+            for version in sorted(set(policy.specific.versions) - set(newest_first)):
+                _log.error("version %d is specified for model '%s', but its folder is not present", version, name)
+        case "latest":
+            chosen = newest_first[: policy.latest.num_versions]
+        case _:
+            chosen = newest_first[:1]
+    if not chosen:
+        raise InvalidArgumentError(
+            f"at least one version must be available under the version policy of model '{name}': its folder has "
+            f"{'versions ' + ', '.join(map(str, sorted(newest_first))) if newest_first else 'no version'}"
+        )
+    return sorted(chosen)
+
+
+def inside(folder: Path, relative: str, what: str) -> Path:
+    """`folder / relative`, if that stays below `folder`.
+
+    Symbolic links are followed as the owner of the repository laid them.
+
+    Args:
+        folder: where to stay.
+        relative: a path out of a config or a request.
+        what: what names it, for the message.
+
+    Raises:
+        InvalidArgumentError: it is empty, absolute, or climbs out.
+    """
+    path = PurePosixPath(relative)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
+        raise InvalidArgumentError(f"{what} {relative!r} must be a path that stays within the folder {folder.name!r}")
+    return folder / path
+
+
+def stamp(folder: Path) -> Stamp:
+    """Look at a model's folder. Hidden files and editors' backups (`name~`) do not count."""
+    files: dict[str, tuple[int, int, int]] = {}
+    versions: dict[int, dict[str, tuple[int, int, int]]] = {}
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # A link to a folder above would lead round and round.
+        seen.add(os.path.realpath(parent))
+        folders[:] = [
+            each
+            for each in sorted(folders)
+            if not each.startswith(".") and os.path.realpath(f"{parent}/{each}") not in seen
+        ]
+        place = Path(parent).relative_to(folder)
+        is_version = bool(place.parts) and _VERSION.fullmatch(place.parts[0])
+        target = versions.setdefault(int(place.parts[0]), {}) if is_version else files
+        for name in names:
+            if name.startswith(".") or name.endswith("~"):
+                continue
+            try:
+                status = (Path(parent) / name).stat()
+            except OSError:
+                # Removed between the listing and the look: gone, as far as a stamp is concerned.
+                continue
+            target[str(place / name)] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return Stamp(files, versions)

@@ -1,0 +1,165 @@
+"""Versions come and go under running requests: build, swap, drain, close."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from triune.core.errors import TriuneError, UnavailableError
+from triune.repository.configure import Source, read_source
+from triune.repository.honour import log_hints
+from triune.repository.layout import stamp
+from triune.repository.loader import Build, Loader
+from triune.repository.model import LoadedVersion
+from triune.repository.override import Override
+from triune.repository.record import ModelRecord, Serving
+
+_T = TypeVar("_T")
+
+
+class Lifecycle:
+    """The models that were ever asked for, and those that serve.
+
+    Attributes:
+        models: by name.
+        ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
+    """
+
+    def __init__(self, loader: Loader, num_load_threads: int) -> None:
+        """Args:
+        loader: builds versions.
+        num_load_threads: models that load at once.
+        """
+        self.models: dict[str, ModelRecord] = {}
+        self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
+        self._loader = loader
+        self._load_slots = asyncio.Semaphore(num_load_threads)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closing = False
+
+    def record(self, name: str) -> ModelRecord:
+        """The record of a model, made if there is none."""
+        return self.models.setdefault(name, ModelRecord(name))
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await `work`, which goes on if the caller is cancelled: a model is never left half way."""
+        return await asyncio.shield(self._start(work))
+
+    async def load(
+        self, name: str, folder: Path, config_json: str | None = None, override: Override | None = None
+    ) -> None:
+        """Build every version of a model that its policy asks for, then swap them in at once.
+
+        Args:
+            name: the model.
+            folder: its folder, or the override's.
+            config_json: stands in for config.pbtxt.
+            override: to be removed when the model goes, or if it does not load.
+
+        Raises:
+            TriuneError: it does not load; what served before goes on. The record says why.
+        """
+        record = self.record(name)
+        async with record.lock, self._load_slots:
+            try:
+                source, builds = await self._build(record, folder, config_json)
+            except BaseException:
+                await _remove(override)
+                raise
+            log_hints(source.message)
+            self._swap(record, builds, override)
+
+    async def unload(self, record: ModelRecord) -> None:
+        """Refuse new requests, finish those that came, free the model."""
+        async with record.lock:
+            servings = list(record.serving().values())
+            self.ready.pop(record.name, None)
+            record.begin_unload()
+            override, record.override = record.override, None
+            await _retire(servings, override)
+            record.end_unload()
+
+    async def close(self) -> None:
+        """Wait for what is under way, refuse what waits in queues, finish what runs, free everything."""
+        self._is_closing = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self.ready.clear()
+        for record in self.models.values():
+            servings = list(record.serving().values())
+            record.begin_unload()
+            override, record.override = record.override, None
+            await asyncio.gather(*(each.loaded.dispatcher.close() for each in servings))
+            await _remove(override)
+            record.end_unload()
+
+    async def _build(
+        self, record: ModelRecord, folder: Path, config_json: str | None
+    ) -> tuple[Source, Sequence[Build]]:
+        """All versions, or an error that the record knows of."""
+        if self._is_closing:
+            raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
+        try:
+            record.stamp = await asyncio.to_thread(stamp, folder)
+            source = await asyncio.to_thread(read_source, record.name, folder, record.stamp, config_json)
+        except TriuneError as error:
+            record.fail(str(error))
+            raise type(error)(f"failed to load '{record.name}': {error}") from error
+        record.begin_load(source.versions)
+        serving = record.serving()
+        builds: list[Build] = []
+        errors: dict[int, TriuneError] = {}
+        for version in source.versions:
+            previous = serving[version].build if version in serving else None
+            try:
+                builds.append(await asyncio.to_thread(self._loader.build, source, version, previous))
+            except TriuneError as error:
+                errors[version] = error
+        if not errors:
+            return source, builds
+        for build in builds:
+            await asyncio.to_thread(build.close)
+        problem = "; ".join(f"version {version}: {error}" for version, error in errors.items())
+        spoilt = f"not served, because the model failed to load as a whole: {problem}"
+        record.fail(problem, {each: str(errors.get(each, spoilt)) for each in source.versions})
+        first = next(iter(errors.values()))
+        raise type(first)(f"load failed for model '{record.name}': {problem}") from first
+
+    def _swap(self, record: ModelRecord, builds: Sequence[Build], override: Override | None) -> None:
+        """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
+        old_servings, old_override = list(record.serving().values()), record.override
+        servings = {build.version: Serving(build, self._loader.assemble(build)) for build in builds}
+        ready: dict[int | None, LoadedVersion] = {version: each.loaded for version, each in servings.items()}
+        ready[None] = servings[max(servings)].loaded
+        self.ready[record.name] = ready
+        record.succeed(servings)
+        record.override = override
+        if old_servings or old_override:
+            self._start(_retire(old_servings, old_override))
+
+    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, TriuneError):
+            # A TriuneError is in the record already; anything else is a defect and must be seen.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a model operation failed", "exception": error}
+            )
+
+
+async def _retire(servings: Sequence[Serving], override: Override | None) -> None:
+    for each in servings:
+        await each.loaded.dispatcher.drain()
+        await each.loaded.dispatcher.close()
+    await _remove(override)
+
+
+async def _remove(override: Override | None) -> None:
+    if override is not None:
+        await asyncio.to_thread(override.remove)

@@ -1,0 +1,194 @@
+"""A version's executables, compiled, warmed up and measured. Runs in a worker thread; touches no shared state."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune.core.clock import Clock
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.units import Unit
+from triune.repository.config import ModelConfig
+from triune.repository.configure import Source, configure
+from triune.repository.layout import FileStamps
+from triune.repository.measure import is_quick, largest_error
+from triune.repository.model import LoadedVersion
+from triune.repository.placement import Machine, runtime_for, threads_per_executable
+from triune.repository.samples import warmup_inputs
+from triune.repository.shared import Recipe, SharedExecutable
+from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.statistics import ModelStatistics
+from triune.scheduling.worker import InlineWorker, ThreadWorker
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A version, compiled and warm, that does not answer requests yet.
+
+    Attributes:
+        version: its number.
+        config: the completed configuration.
+        executables: the units in order, the instances of each together.
+        unit_errors: the largest error of each unit but cpu against cpu.
+        is_inline: the event loop runs it itself.
+        stamp: what the version's folder looked like.
+        duration_ns: what building it took.
+    """
+
+    version: int
+    config: ModelConfig
+    executables: tuple[SharedExecutable, ...]
+    unit_errors: dict[Unit, float]
+    is_inline: bool
+    stamp: FileStamps
+    duration_ns: int
+
+    def close(self) -> None:
+        """Free the executables, where it is not to be assembled."""
+        for executable in self.executables:
+            executable.close()
+
+    def __str__(self) -> str:
+        return (
+            f"{' and '.join(self._describe_unit(unit) for unit in self.config.units)} in {self.duration_ns / 1e9:.2f} s"
+        )
+
+    def _describe_unit(self, unit: Unit) -> str:
+        mine = [each for each in self.executables if each.unit is unit]
+        recipe = mine[0].recipe
+        threads = f"{recipe.num_threads} thread{'s' if recipe.num_threads > 1 else ''}"
+        words = [recipe.runtime, mine[0].precision, f"{len(mine)} x {threads}" if len(mine) > 1 else threads]
+        if self.is_inline:
+            words.append("inline")
+        if unit in self.unit_errors:
+            words.append(f"error {self.unit_errors[unit]:.2g} against cpu")
+        return f"{unit.value} ({', '.join(words)})"
+
+
+class Loader:
+    """Builds versions for a machine."""
+
+    def __init__(self, machine: Machine, clock: Clock) -> None:
+        """Args:
+        machine: the runtimes and units to build for.
+        clock: measures.
+        """
+        self._machine = machine
+        self._clock = clock
+
+    def build(self, source: Source, version: int, previous: Build | None = None) -> Build:
+        """Compile, warm up and measure a version.
+
+        Args:
+            source: the model on disk.
+            version: one of its versions.
+            previous: the same version as it serves now. Where the version's files are the same, executables of the
+                same recipe are taken over, so that a change of the config or of the instance count compiles only
+                what is new.
+
+        Raises:
+            InvalidArgumentError: the config or a file is wrong.
+            UnsupportedError: this version or machine does not do it.
+            InternalError: a runtime failed otherwise.
+        """
+        started_ns = self._clock.now_ns()
+        with ExitStack() as stack:
+            try:
+                config, path = configure(source, version, self._machine)
+                version_stamp = source.stamp.versions.get(version, {})
+                spare = list(previous.executables) if previous and previous.stamp == version_stamp else []
+                executables: list[SharedExecutable] = []
+                old_units: set[Unit] = set()
+                for recipe in self._recipes(config):
+                    reused = next((each for each in spare if each.recipe == recipe), None)
+                    if reused is not None:
+                        spare.remove(reused)
+                        old_units.add(recipe.unit)
+                    executable = reused.hold() if reused else self._compile(path, recipe)
+                    stack.callback(executable.close)
+                    executables.append(executable)
+                    if not reused:
+                        self._warm_up(executable, config, source.folder)
+                errors = previous.unit_errors if previous else {}
+                unit_errors = {unit: errors[unit] for unit in config.units if unit in old_units and unit in errors}
+                unit_errors |= self._measure_errors(config, path, source.folder, executables, set(unit_errors))
+                is_inline = is_quick(config, executables[0], self._clock)
+            except TriuneError:
+                raise
+            except Exception as error:
+                _log.exception("model '%s' version %d: unexpected error while loading", source.name, version)
+                raise InternalError(f"unexpected {type(error).__name__} while loading: {error}") from error
+            stack.pop_all()
+        duration_ns = self._clock.now_ns() - started_ns
+        return Build(version, config, tuple(executables), unit_errors, is_inline, version_stamp, duration_ns)
+
+    def assemble(self, build: Build) -> LoadedVersion:
+        """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build."""
+        config = build.config
+        statistics = ModelStatistics(unit_errors=dict(build.unit_errors))
+        workers = [
+            InlineWorker(executable, self._clock)
+            if build.is_inline
+            else ThreadWorker(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
+            for index, executable in enumerate(build.executables)
+        ]
+        dispatcher = Dispatcher(
+            config.name, build.version, config.batching, tuple(config.outputs), workers, statistics, self._clock
+        )
+        return LoadedVersion(build.version, config, dispatcher, statistics)
+
+    def _recipes(self, config: ModelConfig) -> Iterator[Recipe]:
+        num_threads = threads_per_executable(len(config.units), config.num_instances, self._machine.num_cores)
+        for unit in config.units:
+            recipe = self._recipe(config, unit, num_threads)
+            yield from [recipe] * config.num_instances
+
+    def _recipe(self, config: ModelConfig, unit: Unit, num_threads: int) -> Recipe:
+        runtime = runtime_for(config.backend, unit, self._machine)
+        # The parameters are the backend's own; a stand-in would not know them.
+        options = tuple(sorted(config.parameters.items())) if runtime.name == config.backend else ()
+        return Recipe(runtime.name, unit, num_threads, options)
+
+    def _compile(self, path: Path, recipe: Recipe) -> SharedExecutable:
+        runtime = self._machine.runtimes[recipe.runtime]
+        executable = runtime.load(path, unit=recipe.unit, num_threads=recipe.num_threads, options=dict(recipe.options))
+        return SharedExecutable(executable, recipe)
+
+    def _warm_up(self, executable: SharedExecutable, config: ModelConfig, folder: Path) -> None:
+        for sample in config.warmup:
+            inputs = warmup_inputs(sample, config, folder)
+            for _ in range(sample.num_runs):
+                try:
+                    executable.run(inputs, list(config.outputs))
+                except TriuneError as error:
+                    raise type(error)(f"warm-up sample '{sample.name}' failed: {error}") from error
+
+    def _measure_errors(
+        self,
+        config: ModelConfig,
+        path: Path,
+        folder: Path,
+        executables: Sequence[SharedExecutable],
+        known: set[Unit],
+    ) -> dict[Unit, float]:
+        """The errors of the units that are neither cpu nor known; what cannot be measured is logged and left out."""
+        units = [unit for unit in config.units if unit is not Unit.CPU and unit not in known]
+        if not units:
+            return {}
+        errors: dict[Unit, float] = {}
+        truth = next((each for each in executables if each.unit is Unit.CPU), None)
+        with ExitStack() as stack:
+            try:
+                if truth is None:
+                    truth = self._compile(path, self._recipe(config, Unit.CPU, self._machine.num_cores))
+                    stack.callback(truth.close)
+                for unit in units:
+                    executable = next(each for each in executables if each.unit is unit)
+                    errors[unit] = largest_error(config, folder, truth, executable)
+            except (InvalidArgumentError, UnsupportedError) as error:
+                missing = ", ".join(unit.value for unit in units if unit not in errors)
+                _log.warning("model '%s': error of %s against cpu is unavailable: %s", config.name, missing, error)
+        return errors

@@ -1,0 +1,91 @@
+"""What is measured when a model is loaded: how far a unit's answers are from the truth, and how long a run takes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from triune.core.clock import Clock
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.runtime import Executable
+from triune.repository.config import ModelConfig
+from triune.repository.samples import sample_inputs, trial_inputs
+
+INLINE_LIMIT_NS = 100_000
+"""A hand-over to a worker thread and back costs about this much, with the event loop's part of it."""
+
+_NUM_RUNS = 15
+
+
+def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
+    """Whether a run takes less time than handing it to a thread, so that the event loop may as well run it itself.
+
+    That needs one executable (nothing to run beside it), a size that is known (only the batch is free), and a
+    median below INLINE_LIMIT_NS at the full batch size on sample input. A model that refuses its sample input is not
+    quick: its time is unknown.
+    """
+    if len(config.units) > 1 or config.num_instances > 1:
+        return False
+    if any(-1 in tensor.dims or tensor.datatype is DataType.BYTES for tensor in config.inputs.values()):
+        return False
+    try:
+        inputs = sample_inputs(config, max(config.batching.max_batch_size, 1))
+        outputs = list(config.outputs)
+        executable.run(inputs, outputs)
+        durations_ns: list[int] = []
+        for _ in range(_NUM_RUNS):
+            started_ns = clock.now_ns()
+            executable.run(inputs, outputs)
+            durations_ns.append(clock.now_ns() - started_ns)
+            if durations_ns[-1] > 10 * INLINE_LIMIT_NS:
+                return False
+    except InvalidArgumentError:
+        return False
+    return median(durations_ns) < INLINE_LIMIT_NS
+
+
+def largest_error(config: ModelConfig, folder: Path, truth: Executable, executable: Executable) -> float:
+    """The largest absolute difference between two executables' outputs on sample input.
+
+    Args:
+        config: the model's.
+        folder: the model's folder, for its warm-up files.
+        truth: the model on `cpu`.
+        executable: the model on another unit.
+
+    Returns:
+        the largest difference over all outputs; infinite where shapes, strings or NaNs differ.
+
+    Raises:
+        InvalidArgumentError: the model accepts none of the sample inputs, so that the error is unavailable.
+    """
+    refusal = InvalidArgumentError("it takes no input")
+    for inputs in trial_inputs(config, folder):
+        try:
+            expected = truth.run(inputs, list(config.outputs))
+        except InvalidArgumentError as error:
+            refusal = error
+            continue
+        return _largest_difference(expected, executable.run(inputs, list(config.outputs)))
+    raise InvalidArgumentError(f"the model accepts none of the sample inputs: {refusal}; give it a model_warmup sample")
+
+
+def _largest_difference(expected: Mapping[str, Array], found: Mapping[str, Array]) -> float:
+    return max((_difference(expected[name], found[name]) for name in expected), default=0.0)
+
+
+def _difference(expected: Array, found: Array) -> float:
+    if expected.shape != found.shape:
+        return float("inf")
+    if expected.size == 0:
+        return 0.0
+    if expected.dtype == np.object_:
+        return 0.0 if bool(np.all(expected == found)) else float("inf")
+    theirs, ours = expected.astype(np.float64), found.astype(np.float64)
+    # Equal values, infinities among them, differ by nothing; what is NaN on one side only is infinitely wrong.
+    is_same = (theirs == ours) | (np.isnan(theirs) & np.isnan(ours))
+    with np.errstate(invalid="ignore"):
+        differences = np.where(is_same, 0.0, np.abs(theirs - ours))
+    return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max())

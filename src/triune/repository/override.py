@@ -1,0 +1,49 @@
+"""Files of a load request, written where a runtime can read them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from triune.core.errors import InvalidArgumentError
+from triune.repository.layout import inside
+
+
+class Override:
+    """A private folder that stands in for a model's folder. Only the server's user can read it.
+
+    Attributes:
+        folder: laid out as a model's folder.
+    """
+
+    def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write `files`, path below the model's folder to content.
+
+        Raises:
+            InvalidArgumentError: a path climbs out of the folder, or one file's folder is another file.
+        """
+        self._temporary = TemporaryDirectory(prefix="triune-model-")
+        self.folder = Path(self._temporary.name) / name
+        try:
+            self.folder.mkdir()
+            for relative, content in files.items():
+                _write(inside(self.folder, relative, "file parameter"), relative, content)
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        self._temporary.cleanup()
+
+
+def _write(path: Path, relative: str, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise InvalidArgumentError(
+            f"Invalid file parameter '{relative}', directory has been created as a file: give each path once, "
+            "as a file or as a folder"
+        ) from error
+    except OSError as error:
+        raise InvalidArgumentError(f"Invalid file parameter '{relative}': {error.strerror or error}") from error

@@ -1,0 +1,128 @@
+"""Triton's ModelConfig out of text (config.pbtxt) and JSON (the load override), with errors that point at the place."""
+
+import difflib
+import json
+import re
+from typing import cast
+
+from google.protobuf import json_format, text_format
+
+from triune.core.errors import InvalidArgumentError
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+
+_UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
+_UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')
+_UNKNOWN_JSON_VALUE = re.compile(r"Invalid enum value (\S+) for enum type ([\w.]+)")
+
+
+def parse_text(content: bytes, source: str) -> ModelConfigMessage:
+    """Read config.pbtxt.
+
+    Args:
+        content: the file's bytes.
+        source: its name in messages.
+
+    Raises:
+        InvalidArgumentError: a syntax error, an unknown field or a value out of range; the message starts with
+            `source:line:column` and offers the nearest known name.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
+        raise InvalidArgumentError(
+            f"{source}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+    message = ModelConfigMessage()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        place = f"{source}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
+        raise InvalidArgumentError(f"{place}: {_explain(_without_place(str(error)))}") from None
+    except ValueError as error:
+        # Strings that protobuf cannot hold, such as lone surrogates written as escapes.
+        raise InvalidArgumentError(f"{source}:1:1: a value is out of range: {error}") from None
+    return message
+
+
+def parse_json(content: str, source: str) -> ModelConfigMessage:
+    """Read a ModelConfig in JSON, by protobuf's JSON mapping (names in snake_case or camelCase).
+
+    Raises:
+        InvalidArgumentError: not JSON (with line and column), an unknown field (with its path and the nearest known
+            name), or a value of the wrong type.
+    """
+    try:
+        value = cast(object, json.loads(content, object_pairs_hook=_without_duplicates))
+    except json.JSONDecodeError as error:
+        raise InvalidArgumentError(f"{source}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"{source}: not usable JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(
+            f"{source}: expected a JSON object with the fields of ModelConfig, found {type(value).__name__}"
+        )
+    message = ModelConfigMessage()
+    try:
+        json_format.ParseDict(cast("dict[str, object]", value), message)
+    except json_format.ParseError as error:
+        raise InvalidArgumentError(f"{source}: {_explain(str(error))}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        # The mapping trips over some values of the wrong JSON type before it can name them.
+        raise InvalidArgumentError(f"{source}: a value has the wrong type or is out of range: {error}") from None
+    return message
+
+
+def _without_place(text: str) -> str:
+    return re.sub(r"^\d+(:\d+)? : ('(?:.|\n)*': )?", "", text)
+
+
+def _explain(text: str) -> str:
+    """Protobuf's message with the nearest name that it would have known."""
+    text = text.split("\n Available Fields", 1)[0]
+    if unknown := _UNKNOWN_FIELD.search(text):
+        type_name, name = unknown.groups()
+        known = _fields(type_name)
+        found = text[unknown.end() :].strip(" .")
+        where = f" ({found})" if found else ""
+        return f'{_short(type_name)} has no field "{name}"{where}{_nearest(name, known)}'
+    if unknown := _UNKNOWN_VALUE.search(text):
+        return f'{_short(unknown[1])} has no value "{unknown[2]}"{_nearest(unknown[2], _values(unknown[1]))}'
+    if unknown := _UNKNOWN_JSON_VALUE.search(text):
+        return f'{_short(unknown[2])} has no value "{unknown[1]}"{_nearest(unknown[1], _values(unknown[2]))}: {text}'
+    return text
+
+
+def _short(type_name: str) -> str:
+    return type_name.rpartition(".")[2]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean "{nearest[0]}"?' if nearest else f"; known are: {', '.join(known)}" if known else ""
+
+
+def _fields(type_name: str) -> list[str]:
+    try:
+        message = ModelConfigMessage.DESCRIPTOR.file.pool.FindMessageTypeByName(type_name)
+    except KeyError:
+        return []
+    return [field.name for field in message.fields]
+
+
+def _values(type_name: str) -> list[str]:
+    try:
+        enum = ModelConfigMessage.DESCRIPTOR.file.pool.FindEnumTypeByName(type_name)
+    except KeyError:
+        return []
+    return [value.name for value in enum.values]
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'the field "{repeated}" is given twice')
+    return result

@@ -1,0 +1,194 @@
+"""Where a model runs: which units, and which runtime serves each of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.runtime import Runtime
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInstanceGroup
+
+UNITS_PARAMETER = "units"
+"""The config's parameter that names a model's units, "cpu,amx"; it wins over the kinds of `instance_group`."""
+
+_STAND_INS: Mapping[tuple[str, Unit], str] = {("onnxruntime", Unit.AMX): "openvino"}
+"""A unit that the backend's own runtime does not reach, and the backend that serves it from the same file."""
+
+_MAX_INSTANCES = 1024
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What configs are completed and models are loaded against.
+
+    Attributes:
+        runtimes: by backend name.
+        units: the status of every unit.
+        num_cores: CPU cores that models may use together.
+        default_max_batch_size: for models that can batch and whose config does not say (Triton's
+            `--backend-config=default-max-batch-size`).
+    """
+
+    runtimes: Mapping[str, Runtime]
+    units: Sequence[UnitStatus]
+    num_cores: int
+    default_max_batch_size: int = 4
+
+    def status(self, unit: Unit) -> UnitStatus:
+        """The status of `unit`; a unit that nobody reported is absent."""
+        for each in self.units:
+            if each.unit is unit:
+                return each
+        return UnitStatus(unit, Presence.ABSENT, reason="this system has no such unit")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model runs.
+
+    Attributes:
+        units: the preferred first.
+        num_instances: executables per unit.
+        groups: the config's instance groups, completed.
+    """
+
+    units: tuple[Unit, ...]
+    num_instances: int
+    groups: tuple[ModelInstanceGroup, ...]
+
+
+def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
+    """The runtime that serves `unit` for a model of `backend`.
+
+    The rule: the backend's own runtime wherever it reaches, else its stand-in. So `onnxruntime` with the units cpu
+    and amx is served by ONNX Runtime on cpu and by OpenVINO on amx, from one ONNX file; `openvino` serves both.
+
+    Raises:
+        UnsupportedError: nothing here serves it.
+    """
+    own = machine.runtimes.get(backend)
+    if own is not None and unit in own.units():
+        return own
+    stand_in_name = _STAND_INS.get((backend, unit))
+    stand_in = machine.runtimes.get(stand_in_name) if stand_in_name else None
+    if stand_in is not None and unit in stand_in.units():
+        return stand_in
+    status = machine.status(unit)
+    if status.presence is Presence.ABSENT:
+        raise UnsupportedError(
+            f"unit '{unit.value}' is absent on this machine ({status.reason}); "
+            f"present are {_present(machine)}: name one of these in parameters 'units'"
+        )
+    if stand_in_name and stand_in is None:
+        raise UnsupportedError(
+            f"unit '{unit.value}' of a model of backend '{backend}' is served by {stand_in_name}, which is not "
+            f"installed: pip install 'triune[{stand_in_name}]'"
+        )
+    raise UnsupportedError(
+        f"backend '{backend}' does not run on unit '{unit.value}' here; name another unit in parameters 'units'"
+    )
+
+
+def place(message: ModelConfigMessage, machine: Machine) -> Placement:
+    """Decide a model's units and instances from `parameters` and `instance_group`.
+
+    Raises:
+        InvalidArgumentError: a unit is unknown or named twice, or a group is wrong.
+        UnsupportedError: a unit is not here, or a kind of group is not honoured.
+    """
+    groups = [_complete_group(group, index, message) for index, group in enumerate(message.instance_group)]
+    if not groups:
+        groups = [ModelInstanceGroup(name=message.name, kind=ModelInstanceGroup.KIND_AUTO, count=1)]
+    counts: dict[Unit, int] = {}
+    if UNITS_PARAMETER in message.parameters:
+        units = _parse_units(message.parameters[UNITS_PARAMETER].string_value)
+        counts = dict.fromkeys(units, sum(group.count for group in groups))
+    for group in groups:
+        if UNITS_PARAMETER in message.parameters:
+            if group.kind == ModelInstanceGroup.KIND_AUTO:
+                group.kind = _kind_of(next(iter(counts)))
+            continue
+        unit = _unit_of(group, message.backend, machine)
+        group.kind = _kind_of(unit)
+        counts[unit] = counts.get(unit, 0) + group.count
+    for unit in counts:
+        runtime_for(message.backend, unit, machine)
+    num_instances = set(counts.values())
+    if len(num_instances) > 1:
+        shown = ", ".join(f"{unit.value}: {count}" for unit, count in counts.items())
+        raise UnsupportedError(f"instance_group asks for different counts on its units ({shown}); give them one count")
+    if max(num_instances) > _MAX_INSTANCES:
+        raise InvalidArgumentError(f"instance_group asks for {max(num_instances)} instances; at most {_MAX_INSTANCES}")
+    return Placement(tuple(counts), num_instances.pop(), tuple(groups))
+
+
+def threads_per_executable(num_units: int, num_instances: int, num_cores: int) -> int:
+    """CPU threads for each executable of a model, so that its units do not fight over cores; at least 1."""
+    return max(1, num_cores // (num_units * num_instances))
+
+
+def _complete_group(given: ModelInstanceGroup, index: int, message: ModelConfigMessage) -> ModelInstanceGroup:
+    group = ModelInstanceGroup()
+    group.CopyFrom(given)
+    group.name = group.name or f"{message.name}_{index}"
+    what = f"instance group {group.name} of model {message.name}"
+    if group.count < 0:
+        raise InvalidArgumentError(f"{what} has count {group.count}; it must be at least 1")
+    group.count = group.count or 1
+    if group.gpus and group.kind in (ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_MODEL):
+        kind = ModelInstanceGroup.Kind.Name(group.kind)
+        raise InvalidArgumentError(f"{what} has kind {kind} but specifies one or more GPUs")
+    if any(each != 0 for each in group.gpus):
+        raise UnsupportedError(f"{what} specifies gpus {list(group.gpus)}; this machine's only gpu is 0")
+    if group.profile:
+        raise InvalidArgumentError(f"{what} specifies profile, which is only supported for TensorRT models")
+    if group.passive:
+        raise UnsupportedError(f"{what} is passive: this version serves with every instance; remove 'passive'")
+    if group.secondary_devices:
+        raise UnsupportedError(f"{what} specifies secondary_devices (NVDLA), which no Triune unit is; remove them")
+    return group
+
+
+def _parse_units(text: str) -> list[Unit]:
+    units: list[Unit] = []
+    for word in text.split(","):
+        try:
+            unit = Unit(word.strip().lower())
+        except ValueError:
+            raise InvalidArgumentError(
+                f"parameter 'units' is {text!r}: {word.strip()!r} is no unit; "
+                f"write a list of {', '.join(each.value for each in Unit)}, such as 'cpu,amx'"
+            ) from None
+        if unit in units:
+            raise InvalidArgumentError(f"parameter 'units' is {text!r}: '{unit.value}' is named twice")
+        units.append(unit)
+    return units
+
+
+def _unit_of(group: ModelInstanceGroup, backend: str, machine: Machine) -> Unit:
+    if group.kind == ModelInstanceGroup.KIND_CPU:
+        return Unit.CPU
+    if group.kind == ModelInstanceGroup.KIND_GPU:
+        status = machine.status(Unit.GPU)
+        if status.presence is Presence.PRESENT:
+            return Unit.GPU
+        raise UnsupportedError(
+            f"instance group {group.name} has kind KIND_GPU but no GPUs are available ({status.reason}); "
+            "use KIND_CPU, or name units in parameters 'units'"
+        )
+    # KIND_AUTO, and KIND_MODEL, where the model's backend decides. An emulated unit serves only when asked by name.
+    for unit in machine.runtimes[backend].units():
+        if machine.status(unit).presence is Presence.PRESENT:
+            return unit
+    raise UnsupportedError(f"backend '{backend}' has no unit on this machine; present are {_present(machine)}")
+
+
+def _kind_of(unit: Unit) -> ModelInstanceGroup.Kind:
+    if unit is Unit.GPU:
+        return ModelInstanceGroup.KIND_GPU
+    return ModelInstanceGroup.KIND_MODEL if unit is Unit.ANE else ModelInstanceGroup.KIND_CPU
+
+
+def _present(machine: Machine) -> str:
+    return ", ".join(each.unit.value for each in machine.units if each.presence is not Presence.ABSENT) or "none"

@@ -1,0 +1,141 @@
+"""What the repository remembers of a model: its versions, their states, and why they are so. Every change is logged."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from triune.core.errors import NotFoundError, TriuneError, UnavailableError
+from triune.repository.layout import Stamp
+from triune.repository.loader import Build
+from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.repository.override import Override
+
+_log = logging.getLogger(__name__)
+
+UNLOADED = "unloaded"
+"""The reason of a version that was asked to go (Triton's word)."""
+
+
+@dataclass(slots=True)
+class Serving:
+    """A version that answers requests, and what it was built from."""
+
+    build: Build
+    loaded: LoadedVersion
+
+
+@dataclass(slots=True)
+class VersionRecord:
+    """A version's state. `serving` is there while it is READY, and only then."""
+
+    state: ModelState
+    reason: str = ""
+    serving: Serving | None = None
+
+
+class ModelRecord:
+    """A model that was loaded once, or that someone tried to load.
+
+    Attributes:
+        name: the model's name.
+        lock: held by whoever changes it; loads and unloads of one model follow one another.
+        versions: by number. Those that serve are never touched by a load that fails.
+        problem: why the last attempt failed before any version was looked at; empty otherwise.
+        stamp: what its folder looked like at the last attempt to load it.
+        override: the folder that stands in for the model's own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lock = asyncio.Lock()
+        self.versions: dict[int, VersionRecord] = {}
+        self.problem = ""
+        self.stamp: Stamp | None = None
+        self.override: Override | None = None
+
+    def serving(self) -> dict[int, Serving]:
+        """The versions that answer requests, ascending."""
+        return {version: each.serving for version, each in sorted(self.versions.items()) if each.serving is not None}
+
+    def is_as_wanted(self) -> bool:
+        """Every version is ready, or was unloaded on request. A failed replacement of what serves is no matter."""
+        if not self.versions:
+            return not self.problem
+        return all(
+            each.state is ModelState.READY or (each.state is ModelState.UNAVAILABLE and each.reason == UNLOADED)
+            for each in self.versions.values()
+        )
+
+    def begin_load(self, versions: Iterable[int]) -> None:
+        """LOADING, for the versions that do not serve yet."""
+        self._keep_serving({version: VersionRecord(ModelState.LOADING) for version in versions})
+        self.problem = ""
+        _log.info("model '%s' is LOADING: version %s", self.name, ", ".join(map(str, versions)))
+
+    def fail(self, problem: str, reasons: Mapping[int, str] | None = None) -> None:
+        """UNAVAILABLE, for the versions that do not serve. The others go on.
+
+        Args:
+            problem: what went wrong.
+            reasons: the same by version, where that is known.
+        """
+        failed = {version: VersionRecord(ModelState.UNAVAILABLE, reason) for version, reason in (reasons or {}).items()}
+        self._keep_serving(failed)
+        self.problem = problem
+        serving = ", ".join(map(str, self.serving()))
+        going_on = f"; version {serving}, loaded before, serves on" if serving else ""
+        _log.error("model '%s' is UNAVAILABLE: %s%s", self.name, problem, going_on)
+
+    def succeed(self, servings: Mapping[int, Serving]) -> None:
+        """READY, for these versions; all others are forgotten."""
+        self.versions = {
+            version: VersionRecord(ModelState.READY, serving=serving) for version, serving in servings.items()
+        }
+        self.problem = ""
+        for version, serving in servings.items():
+            _log.info("model '%s' version %d is READY on %s", self.name, version, serving.build)
+
+    def begin_unload(self) -> None:
+        """UNLOADING, for the versions that serve; UNAVAILABLE for all others."""
+        for version, each in self.versions.items():
+            is_serving = each.serving is not None
+            state = ModelState.UNLOADING if is_serving else ModelState.UNAVAILABLE
+            self.versions[version] = VersionRecord(state, "" if is_serving else UNLOADED)
+        self.problem = ""
+        self.stamp = None
+        _log.info("model '%s' is UNLOADING: requests under way finish", self.name)
+
+    def end_unload(self) -> None:
+        """UNAVAILABLE, for all versions."""
+        self.versions = {version: VersionRecord(ModelState.UNAVAILABLE, UNLOADED) for version in self.versions}
+        _log.info("model '%s' is UNAVAILABLE: %s", self.name, UNLOADED)
+
+    def index(self) -> Sequence[IndexEntry]:
+        """Its lines of the repository index."""
+        if not self.versions:
+            return [IndexEntry(self.name, None, ModelState.UNAVAILABLE, self.problem or UNLOADED)]
+        return [
+            IndexEntry(self.name, version, each.state, each.reason) for version, each in sorted(self.versions.items())
+        ]
+
+    def why_not(self, version: int | None) -> TriuneError:
+        """The error for a request that finds no ready version."""
+        unknown = f"Request for unknown model: '{self.name}'"
+        if version is None or not self.versions:
+            states = "; ".join(_describe(number, each) for number, each in sorted(self.versions.items()))
+            return UnavailableError(f"{unknown} has no available versions: {states or self.problem or UNLOADED}")
+        record = self.versions.get(version)
+        if record is None:
+            known = ", ".join(map(str, sorted(self.versions)))
+            return NotFoundError(f"{unknown} version {version} is not found; its versions are {known}")
+        return UnavailableError(f"{unknown} version {version} is not at ready state: {_describe(version, record)}")
+
+    def _keep_serving(self, others: Mapping[int, VersionRecord]) -> None:
+        serving = {version: self.versions[version] for version in self.serving()}
+        self.versions = {**others, **serving}
+
+
+def _describe(version: int, record: VersionRecord) -> str:
+    reason = f": {record.reason}" if record.reason else ""
+    return f"version {version} is {record.state.value}{reason}"

@@ -1,0 +1,315 @@
+"""The models that are served: what the control mode asks for, loaded, replaced and unloaded while requests go on.
+
+All state lives on the event loop's thread; only reading folders and building versions happen in worker threads.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from triune.core.clock import Clock, Timer
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
+from triune.core.runtime import Runtime
+from triune.core.units import UnitStatus
+from triune.repository.check import ModelCheck, check
+from triune.repository.layout import check_name, find_models, stamp
+from triune.repository.lifecycle import Lifecycle
+from triune.repository.loader import Loader
+from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.repository.override import Override
+from triune.repository.placement import Machine
+from triune.repository.record import ModelRecord
+
+_log = logging.getLogger(__name__)
+
+_ALL_MODELS = "*"
+_TWICE = "model appears in two or more repositories"
+
+
+class ControlMode(Enum):
+    """Whether models may come and go while the server runs. The values are Triton's."""
+
+    NONE = "none"
+    EXPLICIT = "explicit"
+    POLL = "poll"
+
+
+class Repository:
+    """The models of one or more folders in Triton's layout.
+
+    Attributes:
+        is_open: the models of the start are loaded, or have failed to, and `close` was not called.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        runtimes: Mapping[str, Runtime],
+        units: Sequence[UnitStatus],
+        num_cores: int,
+        clock: Clock,
+        control_mode: ControlMode = ControlMode.NONE,
+        startup_models: Sequence[str] = (),
+        poll_seconds: float = 15.0,
+        default_max_batch_size: int = 4,
+        num_load_threads: int = 4,
+    ) -> None:
+        """Args:
+        folders: the repositories; a model's name is unique over all of them.
+        runtimes: by backend name.
+        units: the status of every unit of this machine.
+        num_cores: CPU cores that a model may use.
+        clock: time.
+        control_mode: NONE loads every model at `open`; EXPLICIT what is asked for; POLL follows the folders.
+        startup_models: with EXPLICIT, what `open` loads; `*` alone is all.
+        poll_seconds: with POLL, the time between two looks.
+        default_max_batch_size: for models that can batch and whose config does not say.
+        num_load_threads: models that load at once.
+
+        Raises:
+            InvalidArgumentError: options contradict each other.
+        """
+        if startup_models and control_mode is not ControlMode.EXPLICIT:
+            raise InvalidArgumentError(
+                "Use of '--load-model' requires setting '--model-control-mode=explicit' as well."
+            )
+        if _ALL_MODELS in startup_models and len(startup_models) > 1:
+            raise InvalidArgumentError("Wildcard model name '*' must be the ONLY startup model if specified at all.")
+        if control_mode is ControlMode.POLL and not poll_seconds > 0:
+            raise InvalidArgumentError(f"poll_seconds is {poll_seconds}; it must be above 0")
+        self._folders = tuple(folders)
+        self._machine = Machine(runtimes, units, num_cores, default_max_batch_size)
+        self._clock = clock
+        self._control_mode = control_mode
+        self._startup_models = tuple(dict.fromkeys(startup_models))
+        self._poll_seconds = poll_seconds
+        self._lifecycle = Lifecycle(Loader(self._machine, clock), num_load_threads)
+        # The one thing that a request looks at.
+        self._ready = self._lifecycle.ready
+        self._models = self._lifecycle.models
+        self._found: dict[str, list[Path]] = {}
+        self._poll_timer: Timer | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self.is_open = False
+
+    async def open(self) -> None:
+        """Load what the control mode says. A model that fails says so in the index, and stops nobody else.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read.
+        """
+        await self._scan()
+        names = list(self._found) if self._loads_all() else list(self._startup_models)
+        await asyncio.gather(*(self._lifecycle.run(self._try_load(name)) for name in names))
+        if self._is_closing:
+            return
+        self.is_open = True
+        self._schedule_poll()
+
+    async def close(self) -> None:
+        """Stop serving: what waits is refused, what runs finishes. Loads under way are waited for."""
+        self._is_closing = True
+        self.is_open = False
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        if self._polling is not None:
+            await asyncio.wait([self._polling])
+        await self._lifecycle.close()
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        """A version that answers requests; None for the newest.
+
+        Raises:
+            NotFoundError: unknown model or version.
+            UnavailableError: known, but not ready; the message says state and reason.
+        """
+        try:
+            return self._ready[name][version]
+        except KeyError:
+            raise self._why_not(name, version) from None
+
+    def is_ready(self, name: str, version: int | None = None) -> bool:
+        """The version (None: any) answers requests. Raises NotFoundError for an unknown model or version."""
+        if version in self._ready.get(name, {}):
+            return True
+        error = self._why_not(name, version)
+        if isinstance(error, NotFoundError):
+            raise error
+        return False
+
+    def is_every_model_ready(self) -> bool:
+        """Every model that should be served is (what was unloaded on request should not)."""
+        return all(record.is_as_wanted() for record in self._models.values())
+
+    def versions(self, name: str) -> Sequence[int]:
+        """The ready versions of a model, ascending; none if there is no such model."""
+        return sorted(version for version in self._ready.get(name, {}) if version is not None)
+
+    def loaded(self) -> Sequence[LoadedVersion]:
+        """Every version that answers requests, by name and version."""
+        return [self._ready[name][version] for name in sorted(self._ready) for version in self.versions(name)]
+
+    def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        """What the repositories hold: one line a version, or one for a model of which none was ever tried.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read.
+        """
+        self._found = find_models(self._folders)
+        entries: list[IndexEntry] = []
+        for name in sorted(self._found.keys() | self._models.keys()):
+            if name in self._models:
+                entries += self._models[name].index()
+            elif len(self._found[name]) > 1:
+                entries.append(IndexEntry(name, None, ModelState.UNAVAILABLE, _TWICE))
+            else:
+                entries.append(IndexEntry(name, None, None))
+        return [entry for entry in entries if entry.state is ModelState.READY or not is_ready_only]
+
+    def check(self) -> Sequence[ModelCheck]:
+        """What the repositories hold, and whether it would load: configs and signatures are read, nothing is compiled.
+
+        May be called on a repository that is not open. Blocks while files are read.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read.
+        """
+        return check(self._folders, self._machine)
+
+    async def load(
+        self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Load a model, or replace it without a gap. Goes on if the caller is cancelled.
+
+        Args:
+            name: the model's folder.
+            config_json: stands in for config.pbtxt.
+            files: path below the model's folder to content; they stand in for the whole folder.
+
+        Raises:
+            InvalidArgumentError: the model or the override is wrong; what was served goes on.
+            UnsupportedError: the model asks for what is not here.
+            NotFoundError: no such model.
+            UnavailableError: the control mode does not allow it.
+        """
+        self._check_explicit()
+        check_name(name)
+        if files and config_json is None:
+            raise InvalidArgumentError("Load parameter 'config' must be specified for model file override")
+        await self._lifecycle.run(self._load(name, config_json, files))
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """Refuse new requests for a model, finish those that it has, and free it. Goes on if the caller is cancelled.
+
+        Args:
+            name: the model.
+            unload_dependents: Triton's flag for ensembles. No model depends on another here.
+
+        Raises:
+            NotFoundError: no such model.
+            InvalidArgumentError: it was never loaded.
+            UnavailableError: the control mode does not allow it.
+        """
+        self._check_explicit()
+        if name not in self._models:
+            if name in self._found:
+                raise InvalidArgumentError(f"failed to unload '{name}': Model to be unloaded has not been served")
+            raise NotFoundError(f"failed to unload '{name}': no such model")
+        await self._lifecycle.run(self._lifecycle.unload(self._models[name]))
+
+    async def poll(self) -> None:
+        """Look at the folders once: load what is new or changed, unload what is gone. With POLL it happens by itself.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read; everything is served as before.
+        """
+        await self._scan()
+        gone = [record for name, record in self._models.items() if name not in self._found]
+        work: list[Coroutine[Any, Any, None]] = [self._forget(record) for record in gone]
+        work += [self._reload_if_changed(name) for name in self._found]
+        await asyncio.gather(*(self._lifecycle.run(each) for each in work))
+
+    async def _scan(self) -> None:
+        self._found = await asyncio.to_thread(find_models, self._folders)
+
+    def _loads_all(self) -> bool:
+        return self._control_mode is not ControlMode.EXPLICIT or _ALL_MODELS in self._startup_models
+
+    def _check_explicit(self) -> None:
+        if self._is_closing:
+            raise UnavailableError("the server is stopping: models are not loaded or unloaded any more")
+        if self._control_mode is ControlMode.POLL:
+            raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
+        if self._control_mode is ControlMode.NONE:
+            raise UnavailableError(
+                "explicit model load / unload is not allowed if model control mode is none; "
+                "start the server with --model-control-mode=explicit"
+            )
+
+    def _why_not(self, name: str, version: int | None) -> TriuneError:
+        if name in self._models:
+            return self._models[name].why_not(version)
+        if name in self._found:
+            return UnavailableError(f"Request for unknown model: '{name}' is not loaded; load it first")
+        return NotFoundError(f"Request for unknown model: '{name}' is not found")
+
+    async def _load(self, name: str, config_json: str | None, files: Mapping[str, bytes] | None) -> None:
+        if files:
+            override = await asyncio.to_thread(Override, name, files)
+            await self._lifecycle.load(name, override.folder, config_json, override)
+            return
+        await self._scan()
+        if name not in self._found:
+            raise NotFoundError(_not_found(name))
+        if len(self._found[name]) > 1:
+            raise InvalidArgumentError(f"failed to load '{name}': not unique across all model repositories")
+        await self._lifecycle.load(name, self._found[name][0], config_json)
+
+    async def _try_load(self, name: str) -> None:
+        """Load as far as it goes; the record has the reason, and has logged it."""
+        folders = self._found.get(name, [])
+        if len(folders) != 1:
+            self._lifecycle.record(name).fail(_TWICE if folders else _not_found(name))
+            return
+        with contextlib.suppress(TriuneError):
+            await self._lifecycle.load(name, folders[0])
+
+    async def _forget(self, record: ModelRecord) -> None:
+        await self._lifecycle.unload(record)
+        if record.name not in self._found:
+            self._models.pop(record.name, None)
+
+    async def _reload_if_changed(self, name: str) -> None:
+        record = self._models.get(name)
+        folders = self._found[name]
+        if record is None or len(folders) > 1:
+            if record is None or record.problem != _TWICE:
+                await self._try_load(name)
+        elif record.stamp != await asyncio.to_thread(stamp, folders[0]):
+            await self._try_load(name)
+
+    def _schedule_poll(self) -> None:
+        if self._control_mode is ControlMode.POLL and not self._is_closing:
+            when_ns = self._clock.now_ns() + int(self._poll_seconds * 1e9)
+            self._poll_timer = self._clock.call_at(when_ns, self._start_poll)
+
+    def _start_poll(self) -> None:
+        self._polling = asyncio.get_running_loop().create_task(self._poll_and_go_on())
+
+    async def _poll_and_go_on(self) -> None:
+        try:
+            await self.poll()
+        except TriuneError as error:
+            _log.error("polling the repositories failed; everything is served as before: %s", error)
+        finally:
+            self._schedule_poll()
+
+
+def _not_found(name: str) -> str:
+    return f"failed to load '{name}', failed to poll from model repository: no repository has a folder of this name"

@@ -1,0 +1,196 @@
+"""Inputs to try a model with: its warm-up samples, and made-up ones."""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import format_shape
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelWarmup
+from triune.repository.config import ModelConfig, TensorConfig, WarmupSample
+from triune.repository.datatypes import from_config
+from triune.repository.layout import WARMUP_FOLDER, inside
+from triune.repository.reshape import reshape_to_model
+
+_MAX_INPUT_BYTES = 1 << 30
+_FREE_SIZES = (16, 1, 64, 256, 512)
+_SEED = 20_25
+
+
+def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorConfig]) -> tuple[WarmupSample, ...]:
+    """The warm-up samples of a config. A sample of batch size 0 is left out, as Triton does.
+
+    Raises:
+        InvalidArgumentError: a sample does not fit the model.
+    """
+    return tuple(_translate_sample(sample, message, inputs) for sample in message.model_warmup if sample.batch_size > 0)
+
+
+def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> dict[str, Array]:
+    """A warm-up sample's arrays in the model's own shapes; a row is repeated to the sample's batch size.
+
+    Args:
+        sample: one of the config's.
+        config: the model's.
+        folder: the model's folder, whose `warmup` folder holds the raw files.
+
+    Raises:
+        InvalidArgumentError: a raw file is missing, or holds too little.
+    """
+    has_batch = config.batching.max_batch_size > 0
+    random = np.random.default_rng(_SEED)
+    arrays: dict[str, Array] = {}
+    for name, (datatype, shape, source) in sample.inputs.items():
+        if source in ("zero", "random"):
+            row = _zeros(datatype, shape) if source == "zero" else _random(datatype, shape, random)
+        else:
+            path = inside(folder / WARMUP_FOLDER, source, "input_data_file")
+            row = _read_raw(path, datatype, shape, f"warm-up sample '{sample.name}'")
+        array = np.repeat(row[np.newaxis], sample.batch_size, axis=0) if has_batch else row
+        arrays[name] = reshape_to_model(array, config.inputs[name], has_batch=has_batch)
+    return arrays
+
+
+def sample_inputs(config: ModelConfig, batch_size: int, free_size: int = _FREE_SIZES[0]) -> dict[str, Array]:
+    """Made-up inputs in the model's own shapes, the same in each call.
+
+    Integers are 0 and 1, so that indices stay in range and masks are masks, and the first of each row is 1; floats
+    are normal with deviation 1. Optional inputs are left out.
+
+    Args:
+        config: the model's.
+        batch_size: rows, if the model has a batch dimension.
+        free_size: the size of every free dimension.
+
+    Raises:
+        InvalidArgumentError: the inputs would be larger than any sample should be.
+    """
+    has_batch = config.batching.max_batch_size > 0
+    random = np.random.default_rng(_SEED)
+    arrays: dict[str, Array] = {}
+    for name, tensor in config.inputs.items():
+        if tensor.is_optional:
+            continue
+        row = tuple(free_size if dim == -1 else dim for dim in tensor.dims)
+        shape = (batch_size, *row) if has_batch else row
+        _check_size(tensor.datatype, shape, f"a sample of input '{name}'")
+        arrays[name] = reshape_to_model(_random(tensor.datatype, shape, random), tensor, has_batch=has_batch)
+    return arrays
+
+
+def trial_inputs(config: ModelConfig, folder: Path) -> Iterator[dict[str, Array]]:
+    """Inputs that the model may accept, the likeliest first.
+
+    Its warm-up samples that are not all zeros (which would hide errors), then made-up ones of several sizes.
+    """
+    for sample in config.warmup:
+        if any(source != "zero" for _, _, source in sample.inputs.values()):
+            yield warmup_inputs(sample, config, folder)
+    is_free = any(-1 in tensor.dims for tensor in config.inputs.values())
+    for free_size in _FREE_SIZES if is_free else _FREE_SIZES[:1]:
+        yield sample_inputs(config, 1, free_size)
+
+
+def _translate_sample(
+    sample: ModelWarmup, message: ModelConfigMessage, inputs: Mapping[str, TensorConfig]
+) -> WarmupSample:
+    what = f"model '{message.name}': warm-up sample '{sample.name}'"
+    limit = max(message.max_batch_size, 1)
+    if sample.batch_size > limit:
+        raise InvalidArgumentError(f"{what} has batch_size {sample.batch_size}; this model takes at most {limit}")
+    missing = [name for name, tensor in inputs.items() if name not in sample.inputs and not tensor.is_optional]
+    if missing:
+        raise InvalidArgumentError(f"{what} gives no data for input {', '.join(missing)}")
+    translated: dict[str, tuple[DataType, tuple[int, ...], str]] = {}
+    for name, given in sample.inputs.items():
+        tensor = inputs.get(name)
+        if tensor is None:
+            raise InvalidArgumentError(f"{what}: unexpected input '{name}', allowed inputs are: {', '.join(inputs)}")
+        translated[name] = _translate_input(given, tensor, f"{what}, input '{name}'", sample.batch_size)
+    return WarmupSample(sample.name, max(sample.count, 1), sample.batch_size, translated)
+
+
+def _translate_input(
+    given: ModelWarmup.Input, tensor: TensorConfig, what: str, batch_size: int
+) -> tuple[DataType, tuple[int, ...], str]:
+    datatype = from_config(given.data_type, what)
+    if datatype is not tensor.datatype:
+        raise InvalidArgumentError(f"{what} has datatype {datatype.value}, expected {tensor.datatype.value}")
+    dims = tuple(given.dims)
+    if any(dim < 0 for dim in dims):
+        raise InvalidArgumentError(
+            f"{what}: warmup setting expects all variable-size dimensions are specified, found {format_shape(dims)}"
+        )
+    if len(dims) != len(tensor.dims) or any(
+        expected not in (-1, dim) for dim, expected in zip(dims, tensor.dims, strict=True)
+    ):
+        raise InvalidArgumentError(f"{what} has dims {format_shape(dims)}, expected {format_shape(tensor.dims)}")
+    _check_size(datatype, (batch_size, *dims), what)
+    match given.WhichOneof("input_data_type"):
+        case "zero_data":
+            source = "zero"
+        case "random_data":
+            # Triton's rule: strings are never random.
+            source = "zero" if datatype is DataType.BYTES else "random"
+        case "input_data_file":
+            inside(Path(WARMUP_FOLDER), given.input_data_file, f"{what}: input_data_file")
+            # "./" keeps a file that is called "zero" a file.
+            source = f"./{given.input_data_file}"
+        case _:
+            raise InvalidArgumentError(f"{what} must set one of zero_data, random_data, input_data_file")
+    return datatype, dims, source
+
+
+def _check_size(datatype: DataType, shape: tuple[int, ...], what: str) -> None:
+    num_bytes = prod(shape) * (datatype.itemsize or 8)
+    if num_bytes > _MAX_INPUT_BYTES:
+        raise InvalidArgumentError(f"{what} takes {num_bytes} bytes; a sample may take {_MAX_INPUT_BYTES}")
+
+
+def _zeros(datatype: DataType, shape: tuple[int, ...]) -> Array:
+    if datatype is DataType.BYTES:
+        return np.full(shape, b"", dtype=np.object_)
+    return np.zeros(shape, dtype=datatype.dtype)
+
+
+def _random(datatype: DataType, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    if datatype is DataType.BYTES:
+        return np.full(shape, b"1", dtype=np.object_)
+    if datatype.dtype.kind in "iub":
+        values = random.integers(0, 2, size=shape)
+        values[(..., slice(0, 1)) if shape else ()] = 1
+        return values.astype(datatype.dtype)
+    return np.asarray(random.standard_normal(shape)).astype(datatype.dtype)
+
+
+def _read_raw(path: Path, datatype: DataType, shape: tuple[int, ...], what: str) -> Array:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"{what}: {path.name} cannot be read: {error.strerror or error}") from error
+    num_elements = prod(shape)
+    if datatype is DataType.BYTES:
+        return _read_bytes(content, num_elements, f"{what}: {path.name}").reshape(shape)
+    num_bytes = num_elements * datatype.itemsize
+    if len(content) < num_bytes:
+        raise InvalidArgumentError(
+            f"{what}: warmup setting expects {num_bytes} bytes, but the data provided from {path.name} only has "
+            f"{len(content)} bytes"
+        )
+    return np.frombuffer(content, dtype=datatype.dtype, count=num_elements).reshape(shape)
+
+
+def _read_bytes(content: bytes, num_elements: int, what: str) -> Array:
+    elements = np.empty(num_elements, dtype=np.object_)
+    start = 0
+    for index in range(num_elements):
+        end = start + 4 + int.from_bytes(content[start : start + 4], "little")
+        if start + 4 > len(content) or end > len(content):
+            raise InvalidArgumentError(f"{what} ends within string {index} of {num_elements}")
+        elements[index] = content[start + 4 : end]
+        start = end
+    return elements

@@ -1,0 +1,221 @@
+"""Model repositories of real ONNX files, and a runtime over ONNX's reference evaluator that remembers what it did."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from triune.core.clock import MonotonicClock
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.repository.placement import Machine
+from triune.repository.repository import ControlMode, Repository
+
+FP32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+
+
+def affine(
+    scale: float = 2.0, shape: Sequence[int | str | None] = ("batch", 4), *, inputs: str = "x", outputs: str = "y"
+) -> bytes:
+    """y = scale * x."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", [inputs, "scale"], [outputs])],
+        "affine",
+        [helper.make_tensor_value_info(inputs, FP32, shape)],
+        [helper.make_tensor_value_info(outputs, FP32, shape)],
+        [helper.make_tensor("scale", FP32, [], [scale])],
+    )
+    return _bytes(graph)
+
+
+def add_sub(datatype: int = TensorProto.INT32, shape: Sequence[int | str] = ("batch", 16)) -> bytes:
+    """Triton's `simple`: the sum and the difference of two inputs."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+            helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+        ],
+        "simple",
+        [helper.make_tensor_value_info(name, datatype, shape) for name in ("INPUT0", "INPUT1")],
+        [helper.make_tensor_value_info(name, datatype, shape) for name in ("OUTPUT0", "OUTPUT1")],
+    )
+    return _bytes(graph)
+
+
+def identity(datatype: int, shape: Sequence[int | str]) -> bytes:
+    """y = x."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [helper.make_tensor_value_info("x", datatype, shape)],
+        [helper.make_tensor_value_info("y", datatype, shape)],
+    )
+    return _bytes(graph)
+
+
+def scaled_by_scalar() -> bytes:
+    """y = x * rate, with a scalar second input and no batch dimension, as silero-vad has."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "rate"], ["y"])],
+        "rated",
+        [helper.make_tensor_value_info("x", FP32, [2, "n"]), helper.make_tensor_value_info("rate", FP32, [])],
+        [helper.make_tensor_value_info("y", FP32, [2, "n"])],
+    )
+    return _bytes(graph)
+
+
+def _bytes(graph: onnx.GraphProto) -> bytes:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def write_model(repository: Path, name: str, config: str | None = None, **versions: bytes) -> Path:
+    """Lay a model out: `write_model(path, "m", "max_batch_size: 4", v1=affine())`."""
+    folder = repository / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        (folder / "config.pbtxt").write_text(config)
+    for version, content in versions.items():
+        version_folder = folder / version.removeprefix("v")
+        version_folder.mkdir(exist_ok=True)
+        (version_folder / "model.onnx").write_bytes(content)
+    return folder
+
+
+class ReferenceRuntime:
+    """Runs ONNX by the book. `amx` rounds to bfloat16's 8 bits, so that it has an error to measure."""
+
+    default_filename = "model.onnx"
+
+    def __init__(self, name: str = "onnxruntime", units: Sequence[Unit] = (Unit.CPU,)) -> None:
+        self.name = name
+        self.loads: list[tuple[Path, Unit, int, dict[str, Parameter]]] = []
+        self.executables: list[ReferenceExecutable] = []
+        self.on_load = lambda path: None
+        self._units = tuple(units)
+
+    def units(self) -> Sequence[Unit]:
+        return self._units
+
+    @property
+    def num_open(self) -> int:
+        return sum(not each.is_closed for each in self.executables)
+
+    def inspect(self, path: Path) -> Signature:
+        try:
+            graph = onnx.load(path).graph
+        except Exception as error:
+            raise InvalidArgumentError(f"{path.name} is no ONNX model: {error}") from error
+        initializers = {each.name for each in graph.initializer}
+        return Signature(
+            tuple(_spec(each, each.name in initializers) for each in graph.input),
+            tuple(_spec(each, False) for each in graph.output),
+        )
+
+    def load(
+        self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]
+    ) -> "ReferenceExecutable":
+        if unit not in self._units:
+            raise UnsupportedError(f"{self.name} has no {unit.value}")
+        if set(options) - {"level"}:
+            raise InvalidArgumentError(f"unknown option {sorted(set(options) - {'level'})[0]}")
+        self.on_load(path)
+        self.loads.append((path, unit, num_threads, dict(options)))
+        executable = ReferenceExecutable(self.inspect(path), unit, ReferenceEvaluator(onnx.load(path)))
+        self.executables.append(executable)
+        return executable
+
+
+class ReferenceExecutable:
+    def __init__(self, signature: Signature, unit: Unit, evaluator: ReferenceEvaluator) -> None:
+        self.signature = signature
+        self.unit = unit
+        self.precision = "fp32" if unit is Unit.CPU else "bf16"
+        self.is_closed = False
+        self.runs: list[dict[str, Array]] = []
+        self._evaluator = evaluator
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        assert not self.is_closed, "run after close"
+        self.runs.append(dict(inputs))
+        for spec in self.signature.inputs:
+            array = inputs[spec.name]
+            fits = array.ndim == len(spec.shape) and all(
+                dim in (-1, size) for dim, size in zip(spec.shape, array.shape, strict=True)
+            )
+            if not fits or array.dtype != spec.datatype.dtype:
+                raise InvalidArgumentError(f"input {spec.name} is {array.shape}, expected {spec.shape}")
+        arrays = dict(zip(outputs, self._evaluator.run(list(outputs), dict(inputs)), strict=True))
+        if self.unit is not Unit.CPU:
+            arrays = {name: _rounded(array) for name, array in arrays.items()}
+        return arrays
+
+    def close(self) -> None:
+        assert not self.is_closed, "closed twice"
+        self.is_closed = True
+
+
+def _rounded(array: Array) -> Array:
+    if array.dtype != np.float32:
+        return array
+    return (array.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _spec(value: onnx.ValueInfoProto, is_optional: bool) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    datatype = DataType.BYTES if tensor.elem_type == STRING else DataType(_KSERVE[dtype.name])
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return TensorSpec(value.name, datatype, shape, is_optional=is_optional)
+
+
+_KSERVE = {
+    "float32": "FP32",
+    "float16": "FP16",
+    "float64": "FP64",
+    "int64": "INT64",
+    "int32": "INT32",
+    "uint8": "UINT8",
+    "bool": "BOOL",
+    "bfloat16": "BF16",
+}
+
+ALL_UNITS = (
+    UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),
+    UnitStatus(Unit.AMX, Presence.PRESENT, "its tiles"),
+    UnitStatus(Unit.GPU, Presence.ABSENT, reason="no Metal here"),
+    UnitStatus(Unit.ANE, Presence.ABSENT, reason="no Neural Engine here"),
+)
+
+
+class Bench:
+    """Two runtimes and a machine with cpu and amx; no gpu."""
+
+    def __init__(self, num_cores: int = 8) -> None:
+        self.onnxruntime = ReferenceRuntime()
+        self.openvino = ReferenceRuntime("openvino", (Unit.AMX, Unit.CPU))
+        self.runtimes = {"onnxruntime": self.onnxruntime, "openvino": self.openvino}
+        self.machine = Machine(self.runtimes, ALL_UNITS, num_cores)
+
+    @property
+    def num_open(self) -> int:
+        """Executables that nobody closed."""
+        return self.onnxruntime.num_open + self.openvino.num_open
+
+    def repository(self, *folders: Path, mode: ControlMode = ControlMode.NONE, **options: object) -> Repository:
+        settings: dict[str, object] = {"clock": MonotonicClock(), **options}
+        return Repository(
+            folders,
+            runtimes=self.runtimes,
+            units=ALL_UNITS,
+            num_cores=self.machine.num_cores,
+            control_mode=mode,
+            **settings,
+        )

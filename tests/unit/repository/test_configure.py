@@ -1,0 +1,482 @@
+"""Completion and checking of configs against real ONNX files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from support.repositories import FP32, STRING, Bench, add_sub, affine, identity, scaled_by_scalar, write_model
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
+from triune.protos.model_config_pb2 import TYPE_INT32, TYPE_STRING, ModelInstanceGroup
+from triune.repository.config import ModelConfig
+from triune.repository.configure import configure, read_source
+from triune.repository.layout import Stamp
+from triune.repository.reshape import reshape_to_client, reshape_to_model
+from triune.repository.samples import sample_inputs, warmup_inputs
+from triune.scheduling.policy import QueuePolicy, TimeoutAction
+
+
+def configured(
+    path: Path, config: str | None = None, model: bytes | None = None, bench: Bench | None = None
+) -> ModelConfig:
+    write_model(path, "m", config, v1=affine() if model is None else model)
+    source = read_source("m", path / "m", Stamp())
+    return configure(source, source.versions[-1], (bench or Bench()).machine)[0]
+
+
+def test_everything_is_completed_from_the_file(tmp_path: Path) -> None:
+    config = configured(tmp_path, None, add_sub())
+    message = config.message
+    assert (config.name, config.backend, message.platform, config.filename) == (
+        "m",
+        "onnxruntime",
+        "onnxruntime_onnx",
+        "model.onnx",
+    )
+    assert message.max_batch_size == config.batching.max_batch_size == 4
+    assert message.HasField("dynamic_batching")
+    assert config.batching.is_dynamic
+    assert config.batching.preferred_batch_sizes == (4,)
+    assert message.version_policy.latest.num_versions == 1
+    assert [each.name for each in message.input] == list(config.inputs) == ["INPUT0", "INPUT1"]
+    assert [each.name for each in message.output] == list(config.outputs) == ["OUTPUT0", "OUTPUT1"]
+    assert message.input[0].data_type == TYPE_INT32
+    assert list(message.input[0].dims) == [16]
+    assert config.inputs["INPUT0"].dims == (16,)
+    assert (config.units, config.num_instances) == ((Unit.CPU,), 1)
+    assert [(each.kind, each.count) for each in message.instance_group] == [(ModelInstanceGroup.KIND_CPU, 1)]
+
+
+def test_the_config_as_written_is_not_changed(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", "max_batch_size: 2", v1=affine())
+    source = read_source("m", tmp_path / "m", Stamp())
+    before = source.message.SerializeToString(deterministic=True)
+    configure(source, 1, Bench().machine)
+    assert source.message.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "config", "max_batch_size", "is_dynamic", "dims"),
+    [
+        (["b", 4], None, 4, True, (4,)),
+        (["b", 4], "max_batch_size: 16", 16, True, (4,)),
+        (["b", 4], "max_batch_size: 1", 1, False, (4,)),
+        ([1, 4], None, 0, False, (1, 4)),
+        (["b"], None, 4, True, (1,)),
+        (["b", "s", 8], None, 4, True, (-1, 8)),
+        # With inputs and outputs given, Triton completes neither max_batch_size nor the scheduler.
+        (
+            ["b", 4],
+            "input { name: 'x' data_type: TYPE_FP32 dims: [ -1, 4 ] } "
+            "output { name: 'y' data_type: TYPE_FP32 dims: [ -1, 4 ] }",
+            0,
+            False,
+            (-1, 4),
+        ),
+        (
+            ["b", 4],
+            "max_batch_size: 8 input { name: 'x' data_type: TYPE_FP32 dims: 4 } "
+            "output { name: 'y' data_type: TYPE_FP32 dims: 4 }",
+            8,
+            False,
+            (4,),
+        ),
+        (["b", 4], "max_batch_size: 8 input { name: 'x' data_type: TYPE_FP32 dims: 4 }", 8, True, (4,)),
+    ],
+)
+def test_batching_is_completed_by_tritons_rules(
+    tmp_path: Path,
+    shape: list[object],
+    config: str | None,
+    max_batch_size: int,
+    is_dynamic: bool,
+    dims: tuple[int, ...],
+) -> None:
+    found = configured(tmp_path, config, affine(shape=shape))
+    assert found.batching.max_batch_size == max_batch_size
+    assert found.batching.is_dynamic == is_dynamic
+    assert found.inputs["x"].dims == dims
+
+
+def test_default_max_batch_size_is_the_machines(tmp_path: Path) -> None:
+    bench = Bench()
+    for size, is_dynamic in ((32, True), (1, False)):
+        object.__setattr__(bench.machine, "default_max_batch_size", size)
+        found = configured(tmp_path, None, bench=bench)
+        assert (found.batching.max_batch_size, found.batching.is_dynamic) == (size, is_dynamic)
+
+
+def test_a_file_without_batch_cannot_be_batched(tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"does not support batching.*x: FP32\[1,4\].*set max_batch_size to 0"
+    ):
+        configured(tmp_path, "max_batch_size: 8", affine(shape=[1, 4]))
+    tensors = "input { name: 'x' data_type: TYPE_FP32 dims: 4 } output { name: 'y' data_type: TYPE_FP32 dims: 4 }"
+    with pytest.raises(InvalidArgumentError, match=r"first dimension must be -1.*\[1,4\]"):
+        configured(tmp_path, f"max_batch_size: 8 {tensors}", affine(shape=[1, 4]))
+
+
+def test_a_tensor_that_is_only_named_is_completed(tmp_path: Path) -> None:
+    config = configured(tmp_path, "max_batch_size: 2 input { name: 'INPUT1' } input { name: 'INPUT0' }", add_sub())
+    assert list(config.inputs) == ["INPUT1", "INPUT0"]
+    assert config.inputs["INPUT1"].datatype is DataType.INT32
+    assert config.inputs["INPUT1"].dims == (16,)
+
+
+def test_a_config_may_serve_some_outputs_only(tmp_path: Path) -> None:
+    assert list(configured(tmp_path, "output { name: 'OUTPUT1' }", add_sub()).outputs) == ["OUTPUT1"]
+
+
+def test_a_row_without_dimensions_is_reshaped(tmp_path: Path) -> None:
+    config = configured(tmp_path, None, affine(shape=["b"]))
+    assert (config.inputs["x"].dims, config.inputs["x"].reshape) == ((1,), ())
+    assert config.message.input[0].HasField("reshape")
+    array = np.zeros((3, 1), np.float32)
+    model_array = reshape_to_model(array, config.inputs["x"], has_batch=True)
+    assert model_array.shape == (3,)
+    assert reshape_to_client(model_array, config.outputs["y"], has_batch=True).shape == (3, 1)
+
+
+def test_a_scalar_without_batch_is_shown_as_one_element(tmp_path: Path) -> None:
+    config = configured(tmp_path, None, scaled_by_scalar())
+    assert config.batching.max_batch_size == 0
+    assert list(config.message.input[1].dims) == [1]
+    assert (config.inputs["rate"].dims, config.inputs["rate"].reshape) == ((1,), ())
+    assert sample_inputs(config, 1)["rate"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "words"),
+    [
+        ("name: 'other'", InvalidArgumentError, ["unexpected directory name 'm'", "'other'"]),
+        ("platform: 'tensorrt_plan'", UnsupportedError, ["tensorrt_plan", "onnxruntime, openvino"]),
+        ("backend: 'tensorrt'", UnsupportedError, ["tensorrt", "onnxruntime, openvino"]),
+        ("platform: 'onnxruntime_onnx' backend: 'openvino'", InvalidArgumentError, ["onnxruntime_onnx, openvino"]),
+        ("default_model_filename: 'best.onnx'", InvalidArgumentError, ["best.onnx", "backend"]),
+        (
+            "backend: 'onnxruntime' default_model_filename: 'best.onnx'",
+            InvalidArgumentError,
+            ["unable to find", "best.onnx"],
+        ),
+        (
+            "backend: 'onnxruntime' default_model_filename: '../../m/1/model.onnx'",
+            InvalidArgumentError,
+            ["stays within"],
+        ),
+        ("max_batch_size: -1", InvalidArgumentError, ["max_batch_size", "-1"]),
+        ("input { name: 'z' data_type: TYPE_FP32 dims: 4 }", InvalidArgumentError, ["'z'", "which has x"]),
+        ("input { data_type: TYPE_FP32 dims: 4 }", InvalidArgumentError, ["must specify 'name'"]),
+        ("output { name: 'z' data_type: TYPE_FP32 dims: 4 }", InvalidArgumentError, ["'z'", "which has y"]),
+        ("input { name: 'x' data_type: TYPE_INT64 dims: 4 }", InvalidArgumentError, ["INT64", "model provides FP32"]),
+        ("input { name: 'x' data_type: TYPE_FP32 dims: 5 }", InvalidArgumentError, ["[-1,4]", "[-1,5]"]),
+        ("input { name: 'x' data_type: TYPE_FP32 dims: -1 }", InvalidArgumentError, ["[-1,4]", "[-1,-1]"]),
+        (
+            "input { name: 'x' data_type: TYPE_FP32 dims: [4, 1] }",
+            InvalidArgumentError,
+            ["2 dimensions", "3 dimensions"],
+        ),
+        ("output { name: 'y' data_type: TYPE_FP32 dims: 5 }", InvalidArgumentError, ["'y'", "[-1,4]", "[-1,5]"]),
+        ("input { name: 'x' data_type: TYPE_FP32 dims: 0 }", InvalidArgumentError, ["integer >= 1", "[0]"]),
+        ("input { name: 'x' data_type: TYPE_FP32 dims: -2 }", InvalidArgumentError, ["integer >= 1"]),
+        ("input { name: 'x' data_type: TYPE_FP32 dims: 8 reshape { shape: 4 } }", InvalidArgumentError, ["[8]", "[4]"]),
+        ("input { name: 'x' dims: 4 reshape { shape: 0 } }", InvalidArgumentError, ["reshape dimensions"]),
+        (
+            "input { name: 'x' data_type: TYPE_FP32 dims: 4 format: FORMAT_NHWC }",
+            InvalidArgumentError,
+            ["require 3 dims"],
+        ),
+        ("input { name: 'x' is_shape_tensor: true }", InvalidArgumentError, ["TensorRT"]),
+        ("output { name: 'y' is_non_linear_format_io: true }", InvalidArgumentError, ["TensorRT"]),
+        ("input [ { name: 'x' }, { name: 'x' } ]", InvalidArgumentError, ["'x' is given twice"]),
+        ("output { name: 'y' label_filename: 'none.txt' }", InvalidArgumentError, ["none.txt", "cannot be read"]),
+        ("output { name: 'y' label_filename: '../secret' }", InvalidArgumentError, ["stays within"]),
+        ("ensemble_scheduling { }", UnsupportedError, ["ensemble_scheduling"]),
+        ("platform: 'ensemble'", UnsupportedError, ["ensemble_scheduling"]),
+        ("sequence_batching { }", UnsupportedError, ["sequence_batching"]),
+        ("batch_input { }", UnsupportedError, ["batch_input"]),
+        ("batch_output { }", UnsupportedError, ["batch_output"]),
+        ("response_cache { enable: true }", UnsupportedError, ["response_cache.enable", "false"]),
+        ("model_operations { op_library_filename: 'a.so' }", UnsupportedError, ["op_library_filename"]),
+        ("model_repository_agents { agents { name: 'a' } }", UnsupportedError, ["model_repository_agents"]),
+        ("optimization { cuda { graph_spec { } } }", UnsupportedError, ["graph_spec"]),
+        ("instance_group { kind: KIND_GPU }", UnsupportedError, ["KIND_GPU", "no Metal here", "KIND_CPU"]),
+        ("instance_group { kind: KIND_CPU gpus: 0 }", InvalidArgumentError, ["KIND_CPU", "GPUs"]),
+        ("instance_group { count: -1 }", InvalidArgumentError, ["-1"]),
+        ("instance_group { count: 2000000000 }", InvalidArgumentError, ["2000000000", "1024"]),
+        ("instance_group { profile: '0' }", InvalidArgumentError, ["profile"]),
+        ("instance_group { passive: true }", UnsupportedError, ["passive"]),
+        ("instance_group { secondary_devices { } }", UnsupportedError, ["secondary_devices"]),
+        (
+            "parameters { key: 'units' value { string_value: 'npu' } }",
+            InvalidArgumentError,
+            ["npu", "cpu, amx, gpu, ane"],
+        ),
+        ("parameters { key: 'units' value { string_value: '' } }", InvalidArgumentError, ["units"]),
+        ("parameters { key: 'units' value { string_value: 'cpu,cpu' } }", InvalidArgumentError, ["twice"]),
+        (
+            "parameters { key: 'units' value { string_value: 'ane' } }",
+            UnsupportedError,
+            ["absent", "no Neural Engine here"],
+        ),
+        ("dynamic_batching { preferred_batch_size: 5 }", InvalidArgumentError, ["5 > 4"]),
+        ("dynamic_batching { preferred_batch_size: 0 }", InvalidArgumentError, ["positive"]),
+        ("dynamic_batching { priority_levels: 2 }", InvalidArgumentError, ["[1, 2]", "found 0"]),
+        ("dynamic_batching { priority_levels: 2 default_priority_level: 3 }", InvalidArgumentError, ["[1, 2]"]),
+        (
+            "dynamic_batching { priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 3 } }",
+            InvalidArgumentError,
+            ["[1, 2]", "found 3"],
+        ),
+        ("dynamic_batching { default_priority_level: 1 }", InvalidArgumentError, ["priority_levels is 0"]),
+        (
+            "dynamic_batching { priority_levels: 18446744073709551615 default_priority_level: 1 }",
+            InvalidArgumentError,
+            ["65536"],
+        ),
+        (
+            "dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: 1 }",
+            InvalidArgumentError,
+            ["Only one priority level"],
+        ),
+        (
+            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY "
+            "default_timeout_microseconds: 1 } }",
+            InvalidArgumentError,
+            ["DELAY"],
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, config: str, error: type[Exception], words: list[str]) -> None:
+    with pytest.raises(error) as caught:
+        configured(tmp_path, config)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_missing_inputs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"expects 1 inputs, model provides 2; add INPUT1: INT32\[-1,16\]"):
+        configured(tmp_path, "input { name: 'INPUT0' }", add_sub())
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="no ONNX model"):
+        configured(tmp_path, None, b"not a model")
+
+
+def test_a_backend_that_nothing_tells(tmp_path: Path) -> None:
+    (tmp_path / "m/1").mkdir(parents=True)
+    source = read_source("m", tmp_path / "m", Stamp())
+    with pytest.raises(InvalidArgumentError, match=r"could not determine backend for model 'm'.*no model\.onnx"):
+        configure(source, 1, Bench().machine)
+
+
+def test_a_large_model_may_be_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "m/1/model.onnx"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(affine())
+    config, path = configure(read_source("m", tmp_path / "m", Stamp()), 1, Bench().machine)
+    assert config.backend == "onnxruntime"
+    assert path == folder / "model.onnx"
+
+
+def test_dynamic_batching_is_translated(tmp_path: Path) -> None:
+    batching = configured(
+        tmp_path,
+        """max_batch_size: 8
+        dynamic_batching { preferred_batch_size: [ 4, 2, 4 ] max_queue_delay_microseconds: 100
+          priority_levels: 3 default_priority_level: 2
+          default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 5 }
+          priority_queue_policy { key: 1 value { allow_timeout_override: true max_queue_size: 9 } } }""",
+    ).batching
+    assert batching.preferred_batch_sizes == (2, 4)
+    assert (batching.max_batch_size, batching.max_queue_delay_us) == (8, 100)
+    assert (batching.num_priority_levels, batching.default_priority_level) == (3, 2)
+    assert batching.policy_of(2) == QueuePolicy(TimeoutAction.DELAY, 5)
+    assert batching.policy_of(1) == QueuePolicy(TimeoutAction.REJECT, 0, allow_timeout_override=True, max_queue_size=9)
+    assert not batching.preserve_ordering
+    assert configured(tmp_path, "dynamic_batching { preserve_ordering: true }").batching.preserve_ordering
+
+
+def test_without_a_batch_dimension_the_queue_rules_hold_but_nothing_is_joined(tmp_path: Path) -> None:
+    text = "dynamic_batching { default_queue_policy { max_queue_size: 3 } }"
+    batching = configured(tmp_path, text, affine(shape=[1, 4])).batching
+    assert not batching.is_dynamic
+    assert batching.default_queue_policy.max_queue_size == 3
+
+
+def test_ragged_inputs_labels_and_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/labels.txt").write_bytes("cat\r\nKüken\n\ndog".encode())
+    config = configured(
+        tmp_path,
+        """max_batch_size: 4 input { name: 'x' allow_ragged_batch: true }
+        output { name: 'y' label_filename: 'labels.txt' } model_transaction_policy { decoupled: true }
+        metric_tags { key: 'team' value: 'vision' } parameters { key: 'level' value { string_value: '3' } }
+        parameters { key: 'units' value { string_value: ' AMX , cpu' } }""",
+        affine(shape=["b", "s"]),
+    )
+    assert config.batching.ragged_inputs == {"x"}
+    assert config.outputs["y"].labels == ("cat", "Küken", "", "dog")
+    assert config.is_decoupled
+    assert dict(config.metric_tags) == {"team": "vision"}
+    assert dict(config.parameters) == {"level": "3"}
+    assert config.units == (Unit.AMX, Unit.CPU)
+    (tmp_path / "m/labels.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidArgumentError, match="not UTF-8"):
+        configured(tmp_path, "output { name: 'y' label_filename: 'labels.txt' }")
+
+
+def test_reshape_moves_fixed_dimensions_between_free_ones(tmp_path: Path) -> None:
+    text = """max_batch_size: 2
+      input { name: 'x' data_type: TYPE_FP32 dims: [ 6, -1 ] reshape { shape: [ 2, 3, -1 ] } }
+      output { name: 'y' data_type: TYPE_FP32 dims: [ 6, -1 ] reshape { shape: [ 2, 3, -1 ] } }"""
+    config = configured(tmp_path, text, affine(shape=["b", 2, 3, "n"]))
+    array = np.arange(2 * 6 * 5, dtype=np.float32).reshape(2, 6, 5)
+    assert reshape_to_model(array, config.inputs["x"], has_batch=True).shape == (2, 2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("config", "units", "num_instances"),
+    [
+        ("", (Unit.CPU,), 1),
+        ("instance_group { kind: KIND_CPU count: 3 }", (Unit.CPU,), 3),
+        ("instance_group [ { kind: KIND_CPU count: 2 }, { kind: KIND_AUTO } ]", (Unit.CPU,), 3),
+        ("instance_group { kind: KIND_MODEL }", (Unit.CPU,), 1),
+        ("parameters { key: 'units' value { string_value: 'cpu,amx' } }", (Unit.CPU, Unit.AMX), 1),
+        (
+            "instance_group { kind: KIND_GPU count: 2 } parameters { key: 'units' value { string_value: 'amx' } }",
+            (Unit.AMX,),
+            2,
+        ),
+        ("backend: 'openvino'", (Unit.AMX,), 1),
+        ("backend: 'openvino' instance_group { kind: KIND_CPU }", (Unit.CPU,), 1),
+    ],
+)
+def test_units(tmp_path: Path, config: str, units: tuple[Unit, ...], num_instances: int) -> None:
+    found = configured(tmp_path, config)
+    assert (found.units, found.num_instances) == (units, num_instances)
+    assert all(group.count and group.name for group in found.message.instance_group)
+    assert ModelInstanceGroup.KIND_AUTO not in {group.kind for group in found.message.instance_group}
+
+
+def test_a_stand_in_that_is_not_installed_says_how_to_get_it(tmp_path: Path) -> None:
+    bench = Bench()
+    del bench.runtimes["openvino"]
+    with pytest.raises(UnsupportedError, match=r"pip install 'triune\[openvino\]'"):
+        configured(tmp_path, "parameters { key: 'units' value { string_value: 'amx' } }", bench=bench)
+
+
+def test_strings(tmp_path: Path) -> None:
+    config = configured(tmp_path, None, identity(STRING, ["b", 2]))
+    assert config.inputs["x"].datatype is DataType.BYTES
+    assert config.message.input[0].data_type == TYPE_STRING
+    assert sample_inputs(config, 2)["x"].tolist() == [[b"1", b"1"], [b"1", b"1"]]
+
+
+def warmup(text: str) -> str:
+    return f"max_batch_size: 4 model_warmup {{ name: 'w' {text} }}"
+
+
+def x(text: str) -> str:
+    return f"inputs {{ key: 'x' value {{ {text} }} }}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batch_size: 5 " + x("data_type: TYPE_FP32 dims: 4 zero_data: true"), ["batch_size 5", "at most 4"]),
+        ("batch_size: 1", ["no data for input x"]),
+        ("batch_size: 1 " + x("data_type: TYPE_FP32 dims: 4"), ["zero_data, random_data, input_data_file"]),
+        ("batch_size: 1 " + x("data_type: TYPE_INT8 dims: 4 zero_data: true"), ["INT8", "FP32"]),
+        ("batch_size: 1 " + x("dims: 4 zero_data: true"), ["data_type"]),
+        ("batch_size: 1 " + x("data_type: TYPE_FP32 dims: 5 zero_data: true"), ["[5]", "[4]"]),
+        ("batch_size: 1 " + x("data_type: TYPE_FP32 dims: -1 zero_data: true"), ["variable-size", "[-1]"]),
+        ("batch_size: 1 " + x("data_type: TYPE_FP32 dims: 4 input_data_file: '../../x'"), ["stays within"]),
+        (
+            "batch_size: 1 "
+            + x("data_type: TYPE_FP32 dims: 4 zero_data: true")
+            + "inputs { key: 'q' value { data_type: TYPE_FP32 dims: 4 zero_data: true } }",
+            ["unexpected input 'q'"],
+        ),
+    ],
+)
+def test_wrong_warmup_samples(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        configured(tmp_path, warmup(text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_warmup_sample_larger_than_memory(tmp_path: Path) -> None:
+    text = warmup("batch_size: 1 " + x("data_type: TYPE_FP32 dims: 4000000000000 zero_data: true"))
+    with pytest.raises(InvalidArgumentError, match="16000000000000 bytes"):
+        configured(tmp_path, text, affine(shape=["b", "n"]))
+
+
+def test_warmup_data(tmp_path: Path) -> None:
+    (tmp_path / "m/warmup").mkdir(parents=True)
+    row = np.array([1, 2, 3, 4], np.float32)
+    (tmp_path / "m/warmup/zero").write_bytes(row.tobytes() + b"more is fine")
+    samples = " ".join(
+        f"model_warmup {{ name: '{name}' batch_size: {batch} count: {count} "
+        + x(f"data_type: TYPE_FP32 dims: 4 {source}")
+        + "}"
+        for name, batch, count, source in [
+            ("z", 2, 0, "zero_data: true"),
+            ("r", 1, 3, "random_data: false"),
+            ("f", 3, 1, "input_data_file: 'zero'"),
+            ("skipped", 0, 1, "zero_data: true"),
+        ]
+    )
+    config = configured(tmp_path, f"max_batch_size: 4 {samples}")
+    assert [(each.name, each.batch_size, each.num_runs) for each in config.warmup] == [
+        ("z", 2, 1),
+        ("r", 1, 3),
+        ("f", 3, 1),
+    ]
+    zero, random, file = (warmup_inputs(each, config, tmp_path / "m")["x"] for each in config.warmup)
+    assert zero.shape == (2, 4)
+    assert not zero.any()
+    assert random.shape == (1, 4)
+    assert random.any()
+    assert np.array_equal(file, np.stack([row] * 3))
+    (tmp_path / "m/warmup/zero").write_bytes(row.tobytes()[:-1])
+    with pytest.raises(InvalidArgumentError, match="16 bytes.* only has 15 bytes"):
+        warmup_inputs(config.warmup[2], config, tmp_path / "m")
+    (tmp_path / "m/warmup/zero").unlink()
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        warmup_inputs(config.warmup[2], config, tmp_path / "m")
+
+
+def test_warmup_strings(tmp_path: Path) -> None:
+    (tmp_path / "m/warmup").mkdir(parents=True)
+    (tmp_path / "m/warmup/s").write_bytes(b"\x02\0\0\0hi\0\0\0\0")
+    sample = "model_warmup { name: 'w' batch_size: 1 " + x("data_type: TYPE_STRING dims: 2 input_data_file: 's'") + "}"
+    config = configured(tmp_path, sample, identity(STRING, ["b", 2]))
+    assert warmup_inputs(config.warmup[0], config, tmp_path / "m")["x"].tolist() == [[b"hi", b""]]
+    (tmp_path / "m/warmup/s").write_bytes(b"\x02\0\0\0hi\xff\xff\xff\xff")
+    with pytest.raises(InvalidArgumentError, match="string 1 of 2"):
+        warmup_inputs(config.warmup[0], config, tmp_path / "m")
+
+
+def test_sample_inputs_are_the_same_each_time_and_small_integers(tmp_path: Path) -> None:
+    config = configured(tmp_path, None, identity(TensorProto.INT64, ["b", "s"]))
+    first, second = sample_inputs(config, 3, 8)["x"], sample_inputs(config, 3, 8)["x"]
+    assert first.shape == (3, 8)
+    assert first.dtype == np.int64
+    assert np.array_equal(first, second)
+    assert set(first.ravel().tolist()) == {0, 1}
+    assert (first[:, 0] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "datatype", [TensorProto.BOOL, TensorProto.BFLOAT16, TensorProto.FLOAT16, FP32, TensorProto.UINT8]
+)
+def test_every_datatype_has_samples(tmp_path: Path, datatype: int) -> None:
+    config = configured(tmp_path, None, identity(datatype, ["b", 4]))
+    array = sample_inputs(config, 2)["x"]
+    assert array.shape == (2, 4)
+    assert DataType.of(array) is config.inputs["x"].datatype

@@ -1,0 +1,134 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from triune.core.errors import InvalidArgumentError
+from triune.protos.model_config_pb2 import ModelVersionPolicy
+from triune.repository.layout import check_name, choose_versions, find_models, find_versions, inside, stamp
+from triune.repository.override import Override
+
+
+def test_versions_are_numbers_without_leading_zeros(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("1", "10", "2", "0", "01", "-1", "1a", "latest", "warmup", "configs", ".git", "9" * 30):
+        (tmp_path / name).mkdir()
+    (tmp_path / "3").write_text("a file is no version")
+    assert find_versions(tmp_path) == [0, 1, 2, 10]
+    for ignored in ("01", "-1", "1a", "latest", "9" * 30):
+        assert f"'{ignored}' is no version" in caplog.text
+    assert "warmup" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (ModelVersionPolicy(), [7]),
+        (ModelVersionPolicy(latest=ModelVersionPolicy.Latest(num_versions=1)), [7]),
+        (ModelVersionPolicy(latest=ModelVersionPolicy.Latest(num_versions=2)), [3, 7]),
+        (ModelVersionPolicy(latest=ModelVersionPolicy.Latest(num_versions=99)), [1, 3, 7]),
+        (ModelVersionPolicy(all=ModelVersionPolicy.All()), [1, 3, 7]),
+        (ModelVersionPolicy(specific=ModelVersionPolicy.Specific(versions=[7, 1, 1])), [1, 7]),
+        (ModelVersionPolicy(specific=ModelVersionPolicy.Specific(versions=[3, 4])), [3]),
+    ],
+)
+def test_version_policies(policy: ModelVersionPolicy, expected: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_versions(policy, [3, 1, 7], "m") == expected
+    assert ("version 4 is specified for model 'm'" in caplog.text) == (4 in policy.specific.versions)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ModelVersionPolicy(latest=ModelVersionPolicy.Latest(num_versions=0)),
+        ModelVersionPolicy(specific=ModelVersionPolicy.Specific(versions=[4])),
+    ],
+)
+def test_a_policy_that_leaves_nothing_says_what_there_is(policy: ModelVersionPolicy) -> None:
+    with pytest.raises(InvalidArgumentError, match="at least one version must be available.*versions 1, 3"):
+        choose_versions(policy, [3, 1], "m")
+
+
+def test_models_of_several_repositories(tmp_path: Path) -> None:
+    for path in ("a/one/1", "a/two/1", "b/two/1", "b/.cache"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "a/README").write_text("")
+    found = find_models([tmp_path / "a", tmp_path / "b"])
+    assert found == {"one": [tmp_path / "a/one"], "two": [tmp_path / "a/two", tmp_path / "b/two"]}
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        find_models([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("name", ["", "  ", ".", "..", "../x", "a/b", "/etc", "a\\b", "a\0b"])
+def test_names_that_lead_elsewhere(name: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        check_name(name)
+
+
+ESCAPES = ["", "/etc/passwd", "..", "../x", "1/../../x", "1/..", "a\0b", "..\\x", "."]
+
+
+@pytest.mark.parametrize("relative", ESCAPES)
+def test_paths_that_climb_out(tmp_path: Path, relative: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="stays within"):
+        inside(tmp_path, relative, "file")
+
+
+@pytest.mark.parametrize("relative", ESCAPES)
+def test_an_override_writes_nothing_outside_and_leaves_nothing(
+    tmp_path: Path, relative: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(InvalidArgumentError):
+        Override("m", {"1/model.onnx": b"fine", relative: b"evil"})
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_an_override_is_private_and_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    override = Override("m", {"1/model.onnx": b"a", "1/deep/er/data.bin": b"b"})
+    assert (override.folder / "1/deep/er/data.bin").read_bytes() == b"b"
+    assert override.folder.parent.stat().st_mode & 0o077 == 0
+    override.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("files", [{"1": b"", "1/model.onnx": b""}, {"1/model.onnx": b"", "1": b""}, {"x" * 300: b""}])
+def test_an_override_that_no_disk_could_hold(files: dict[str, bytes]) -> None:
+    with pytest.raises(InvalidArgumentError, match="Invalid file parameter"):
+        Override("m", files)
+
+
+def test_a_stamp_notices_what_counts(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/model.onnx").write_text("a")
+    (tmp_path / "config.pbtxt").write_text("")
+    before = stamp(tmp_path)
+    assert stamp(tmp_path) == before
+    (tmp_path / ".config.pbtxt.swp").write_text("an editor's")
+    (tmp_path / "config.pbtxt~").write_text("an editor's")
+    assert stamp(tmp_path) == before
+    os.utime(tmp_path / "1/model.onnx", ns=(1, 1))
+    after = stamp(tmp_path)
+    assert after.versions[1] != before.versions[1]
+    assert after.files == before.files
+    (tmp_path / "2").mkdir()
+    assert 2 in stamp(tmp_path).versions
+    (tmp_path / "labels.txt").write_text("cat")
+    assert stamp(tmp_path).files != before.files
+
+
+def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/a").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "1/b").symlink_to(tmp_path / "1", target_is_directory=True)
+    (tmp_path / "1/gone").symlink_to(tmp_path / "nowhere")
+    assert set(stamp(tmp_path).versions) == {1}
+
+
+def test_a_model_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "store/1").mkdir(parents=True)
+    (tmp_path / "store/1/model.onnx").write_text("a")
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/m").symlink_to(tmp_path / "store", target_is_directory=True)
+    assert list(find_models([tmp_path / "repository"])) == ["m"]
+    assert "1/model.onnx" in stamp(tmp_path / "repository/m").versions[1]
