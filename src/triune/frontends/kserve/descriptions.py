@@ -1,0 +1,138 @@
+"""What the server says of itself and its models, as plain values that JSON can hold, in Triton's shapes.
+
+Sources: Triton's metadata, statistics and repository protocol extensions, and its ModelConfig JSON, in which 64-bit
+integers are numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from triune.repository.config import ModelConfig, TensorConfig
+from triune.repository.model import IndexEntry, LoadedVersion
+from triune.scheduling.statistics import Duration
+from triune.serving.server import Server
+
+Json: TypeAlias = dict[str, Any]
+
+_INT64_TYPES = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
+
+
+def server_metadata(server: Server) -> Json:
+    """Triton's server metadata: name, version, extensions."""
+    return {"name": server.name, "version": server.version, "extensions": list(server.extensions)}
+
+
+def model_metadata(config: ModelConfig, versions: Sequence[int]) -> Json:
+    """Triton's model metadata. Shapes show the batch dimension as -1."""
+    has_batch = config.batching.max_batch_size > 0
+    return {
+        "name": config.name,
+        "versions": [str(version) for version in versions],
+        "platform": config.message.platform or config.backend,
+        "inputs": [_tensor_metadata(each, has_batch=has_batch) for each in config.inputs.values()],
+        "outputs": [_tensor_metadata(each, has_batch=has_batch) for each in config.outputs.values()],
+    }
+
+
+def _tensor_metadata(tensor: TensorConfig, *, has_batch: bool) -> Json:
+    shape = [-1, *tensor.dims] if has_batch else list(tensor.dims)
+    return {"name": tensor.name, "datatype": tensor.datatype.value, "shape": shape}
+
+
+def model_config(config: ModelConfig) -> Json:
+    """The completed ModelConfig: every field, under its proto name, 64-bit integers as numbers."""
+    document = MessageToDict(
+        config.message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return _with_numbers(config.message, document)
+
+
+def _with_numbers(message: Message, document: Json) -> Json:
+    return _convert_fields(cast(Descriptor, message.DESCRIPTOR), document)
+
+
+def _convert_fields(descriptor: Descriptor, document: Json) -> Json:
+    for name, value in document.items():
+        field = descriptor.fields_by_name[name]
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            each = kind.fields_by_name["value"]
+            document[name] = {key: _convert(each, entry) for key, entry in cast(Json, value).items()}
+        elif isinstance(value, list):
+            document[name] = [_convert(field, entry) for entry in cast("list[Any]", value)]
+        else:
+            document[name] = _convert(field, value)
+    return document
+
+
+def _convert(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None:
+        return _convert_fields(field.message_type, value)
+    return int(value) if field.cpp_type in _INT64_TYPES else value
+
+
+def statistics(models: Sequence[LoadedVersion]) -> Json:
+    """Triton's model statistics. A response cache and memory usage are not measured here: zeros, and no entries."""
+    return {"model_stats": [_model_statistics(each) for each in models]}
+
+
+def _model_statistics(model: LoadedVersion) -> Json:
+    counted = model.statistics
+    nothing = Duration()
+    return {
+        "name": model.config.name,
+        "version": str(model.version),
+        "last_inference": counted.last_inference_ms,
+        "inference_count": counted.num_inferences,
+        "execution_count": counted.num_executions,
+        "inference_stats": _durations(
+            {
+                "success": counted.success,
+                "fail": counted.fail,
+                "queue": counted.queue,
+                "compute_input": counted.compute_input,
+                "compute_infer": counted.compute_infer,
+                "compute_output": counted.compute_output,
+                "cache_hit": nothing,
+                "cache_miss": nothing,
+            }
+        ),
+        "response_stats": {},
+        "batch_stats": [
+            {
+                "batch_size": batch_size,
+                **_durations(
+                    {
+                        "compute_input": batch.compute_input,
+                        "compute_infer": batch.compute_infer,
+                        "compute_output": batch.compute_output,
+                    }
+                ),
+            }
+            for batch_size, batch in sorted(counted.batches.items())
+        ],
+        "memory_usage": [],
+    }
+
+
+def _durations(durations: Mapping[str, Duration]) -> Json:
+    return {name: {"count": each.count, "ns": each.total_ns} for name, each in durations.items()}
+
+
+def repository_index(entries: Sequence[IndexEntry]) -> list[Json]:
+    """Triton's repository index. What a model has none of (version, state, reason) is left out."""
+    index: list[Json] = []
+    for entry in entries:
+        line: Json = {"name": entry.name}
+        if entry.version is not None:
+            line["version"] = str(entry.version)
+        if entry.state is not None:
+            line["state"] = entry.state.value
+        if entry.reason:
+            line["reason"] = entry.reason
+        index.append(line)
+    return index

@@ -1,0 +1,411 @@
+"""The HTTP connection: inferences are answered here, with no framework between the socket and the tensor.
+
+uvicorn's own protocol, over which this one is laid, hands every other request to the ASGI app on the same port.
+What is uvicorn's: the parser, TLS, the app's requests, graceful shutdown. What is ours: inferences, the order of
+answers on a connection that pipelines both, and the limits on size and time.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from triune.core.errors import PayloadTooLargeError, TriuneError
+from triune.core.requests import InferenceResponse
+from triune.frontends.kserve.http_infer import InferCall, Route, Routes
+from triune.frontends.kserve.statuses import error_body, status_of
+from triune.serving.server import Server
+
+# Below this size one write of a copy costs less than several writes.
+_JOIN_BYTES = 65536
+
+_STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
+_CONTINUE = _STATUS_LINES[100] + b"\r\n"
+_ERROR_HEADERS = b"Content-Type: application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection may ask of the server.
+
+    Attributes:
+        request_bytes: size of a request's body, as it comes and decompressed.
+        head_bytes: size of a request's line and headers (and of trailers), beyond what one read of the socket gives.
+        receive_seconds: time from a request's first byte to its last.
+        idle_seconds: time between requests on a connection that is kept alive.
+        send_seconds: time in which a client must take an answer.
+        linger_seconds: after refusing a request half way, time for the client to read why.
+    """
+
+    request_bytes: int = 256 << 20
+    head_bytes: int = 64 << 10
+    receive_seconds: float = 60.0
+    idle_seconds: float = 75.0
+    send_seconds: float = 60.0
+    linger_seconds: float = 5.0
+
+
+class FrontEnd:
+    """What all connections share: the server, the limits, the routes, the headers of every answer."""
+
+    def __init__(self, server: Server, limits: Limits) -> None:
+        self.server = server
+        self.limits = limits
+        self.routes = Routes()
+        self._common: list[tuple[bytes, bytes]] = []
+        self._common_bytes = b""
+
+    def common_headers(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Uvicorn's default headers, which it replaces each second, as bytes."""
+        if headers is not self._common:
+            self._common = headers
+            self._common_bytes = b"".join(b"%s: %s\r\n" % header for header in headers)
+        return self._common_bytes
+
+
+class InferCycle(RequestResponseCycle):
+    """An inference's place in uvicorn's order of cycles. Only what the order needs is there of the base class.
+
+    Attributes:
+        call: the inference; None for a request that is refused before it is known what it asks for.
+        received: the body so far.
+        is_received: the whole body is here.
+        refusal: the status and message to answer, whatever was asked.
+        future: the answer, once the server has taken the request.
+    """
+
+    def __init__(self, call: InferCall | None, *, keep_alive: bool) -> None:
+        self.call = call
+        self.keep_alive = keep_alive
+        self.received: bytes | bytearray = b""
+        self.is_received = False
+        self.waiting_for_100_continue = False
+        self.refusal: tuple[int, str] | None = None
+        self.future: asyncio.Future[InferenceResponse] | None = None
+        self.response_complete = False
+        self.disconnected = False
+
+
+class KServeProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        front_end: FrontEnd,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._app: Any = cast(Any, config).loaded_app
+        self._front_end = front_end
+        self._running: RequestResponseCycle | None = None
+        self._receiving: RequestResponseCycle | None = None
+        self._is_receiving = False
+        self._is_in_head = False
+        self._has_progressed = False
+        self._num_silent_bytes = 0
+        self._receive_deadline = 0.0
+        self._deadline = self.loop.time() + front_end.limits.idle_seconds
+        self._is_draining = False
+        self._is_deaf = False
+        self._is_starting = False
+
+    # The socket.
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; refuse what it cannot read, and heads and trailers without end."""
+        while data and not self._is_deaf:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # No upgrade is offered (h2c, WebSocket): the client goes on in HTTP/1.1, which takes a new parser.
+                self.parser = httptools.HttpRequestParser(self)
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                self._refuse(400, f"the request is not valid HTTP: {error}")
+        if self._is_receiving and not self._is_deaf:
+            self._watch(len(data))
+
+    def _watch(self, num_bytes: int) -> None:
+        limits = self._front_end.limits
+        if not self._receive_deadline:
+            self._receive_deadline = self.loop.time() + limits.receive_seconds
+        if self._has_progressed:
+            self._has_progressed = False
+            return
+        self._num_silent_bytes += num_bytes
+        if self._num_silent_bytes > limits.head_bytes:
+            self._refuse(431, f"the request's headers take more than {limits.head_bytes} bytes, the server's limit")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the inference under way; tell the app of its request, even if a later one has come in behind it."""
+        running = self._running
+        self.pipeline.clear()
+        if isinstance(running, InferCycle):
+            running.disconnected = True
+            if running.future is not None:
+                running.future.cancel()
+            running = None
+        self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """The client has taken enough of an answer to go on."""
+        super().resume_writing()
+        if self._is_draining and isinstance(self._running, InferCycle):
+            self._is_draining = False
+            self._finish(self._running)
+
+    def check_deadline(self, now: float) -> None:
+        """End what has taken too long. Called every second or so with the loop's time."""
+        running = self._running
+        is_idle = running is None or running.response_complete
+        if self._is_receiving and not self._is_deaf:
+            if self.flow.read_paused:
+                # It is we who do not read.
+                self._receive_deadline = now + self._front_end.limits.receive_seconds
+            elif now >= self._receive_deadline:
+                seconds = self._front_end.limits.receive_seconds
+                self._refuse(408, f"the request did not arrive whole within {seconds:g} s, the server's limit")
+        elif self._is_draining and now >= self._deadline:
+            self.transport.abort()
+        elif is_idle and now >= self._deadline:
+            self.transport.close()
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        """A request begins. What the app needs of it is made only if it turns out to be the app's."""
+        self.url = b""
+        self.headers = []
+        self._is_receiving = True
+        self._is_in_head = True
+        self._num_silent_bytes = 0
+        self._receive_deadline = 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers are dropped."""
+        if self._is_in_head:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is here: an inference, or a request for the app."""
+        if self._is_deaf:
+            return
+        parser = self.parser
+        route = self._front_end.routes.find(self.url) if parser.get_method() == b"POST" else None
+        self._is_in_head = False
+        if route is None:
+            self._hand_to_app()
+        else:
+            self._begin(route)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        if self._is_deaf:
+            return
+        self._has_progressed = True
+        self._num_silent_bytes = 0
+        cycle = self._receiving
+        if not isinstance(cycle, InferCycle):
+            super().on_body(body)
+        elif not cycle.received:
+            cycle.received = body
+            self._check_size(len(body))
+        else:
+            if isinstance(cycle.received, bytes):
+                cycle.received = bytearray(cycle.received)
+            cycle.received += body
+            self._check_size(len(cycle.received))
+
+    def on_message_complete(self) -> None:
+        """A request is here."""
+        if self._is_deaf:
+            return
+        self._is_receiving = False
+        cycle, self._receiving = self._receiving, None
+        if not isinstance(cycle, InferCycle):
+            super().on_message_complete()
+            return
+        cycle.is_received = True
+        if cycle is self._running:
+            self._answer(cycle)
+
+    def _hand_to_app(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        super().on_headers_complete()
+        self._receiving = self.cycle
+
+    def _begin(self, route: Route) -> None:
+        parser = self.parser
+        call = InferCall(route)
+        headers = self.headers
+        call.read_headers(headers)
+        cycle = InferCycle(call, keep_alive=parser.should_keep_alive() and parser.get_http_version() != "1.0")
+        self._receiving = cycle
+        for name, value in headers:
+            if name == b"expect":
+                cycle.waiting_for_100_continue = value.lower() == b"100-continue"
+            elif name == b"content-length":
+                self._check_size(int(value))
+        if not self._is_deaf:
+            self._queue(cycle)
+
+    def _check_size(self, num_bytes: int) -> None:
+        limit = self._front_end.limits.request_bytes
+        if num_bytes > limit:
+            message = f"the request's body has {num_bytes} bytes or more; the server's limit is {limit}"
+            error = PayloadTooLargeError(f"{message}: send less at once, or raise --max-request-bytes")
+            self._refuse(status_of(error), str(error))
+
+    # The order of requests.
+
+    def _queue(self, cycle: InferCycle) -> None:
+        previous = cast("RequestResponseCycle | None", self.cycle)
+        self.cycle = cycle
+        if previous is None or previous.response_complete:
+            self._start_cycle(cycle, self._app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self._app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._start_cycle(cycle, app)
+
+    def _start_cycle(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        if not isinstance(cycle, InferCycle):
+            super()._start_asgi_task(cycle, app)
+        elif cycle.is_received:
+            self._answer(cycle)
+        elif cycle.waiting_for_100_continue:
+            self.transport.write(_CONTINUE)
+
+    def on_response_complete(self) -> None:
+        """An answer is out: start what waits behind it, or begin to count idle time."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._is_starting:
+            return
+        # A loop, for hundreds of small requests may wait, each answered before its start returns.
+        self._is_starting = True
+        try:
+            while self.pipeline and (self._running is None or self._running.response_complete):
+                self._start_cycle(*self.pipeline.pop())
+        finally:
+            self._is_starting = False
+        if not self.pipeline:
+            self.flow.resume_reading()
+        limits = self._front_end.limits
+        self._deadline = self.loop.time() + (limits.linger_seconds if self._is_deaf else limits.idle_seconds)
+
+    # Answers.
+
+    def _answer(self, cycle: InferCycle) -> None:
+        call = cycle.call
+        if cycle.refusal is not None or call is None:
+            self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
+            return
+        body, cycle.received = cycle.received, b""
+        try:
+            future = call.start(self._front_end.server, body, self._front_end.limits.request_bytes)
+        except TriuneError as error:
+            self._write_error(cycle, status_of(error), str(error))
+            return
+        if future.done():
+            self._write_response(cycle, future)
+        else:
+            cycle.future = future
+            future.add_done_callback(partial(self._write_response, cycle))
+
+    def _write_response(self, cycle: InferCycle, future: asyncio.Future[InferenceResponse]) -> None:
+        if cycle.disconnected or self.transport.is_closing():
+            if not future.cancelled():
+                # Looked at, so that asyncio does not warn of an error that nobody is left to hear.
+                future.exception()
+            return
+        assert cycle.call is not None, "only a call has a future"
+        try:
+            headers, parts = cycle.call.finish(future)
+        except TriuneError as error:
+            self._write_error(cycle, status_of(error), str(error))
+            return
+        self._write(cycle, 200, headers, parts)
+
+    def _write_error(self, cycle: InferCycle, status: int, message: str) -> None:
+        self._write(cycle, status, _ERROR_HEADERS, [error_body(message)])
+
+    def _write(self, cycle: InferCycle, status: int, headers: bytes, parts: list[bytes | memoryview]) -> None:
+        num_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        head = b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (
+            _STATUS_LINES[status],
+            self._front_end.common_headers(self.server_state.default_headers),
+            headers,
+            num_bytes,
+            b"" if cycle.keep_alive else b"Connection: close\r\n",
+        )
+        parts.insert(0, head)
+        if num_bytes <= _JOIN_BYTES:
+            self.transport.write(b"".join(parts))
+        else:
+            self.transport.writelines(parts)
+        self._finish(cycle)
+
+    def _finish(self, cycle: InferCycle) -> None:
+        if self.flow.write_paused and not self.transport.is_closing():
+            # The answer counts as given once the client has taken most of it: the next one waits for that.
+            self._is_draining = True
+            self._deadline = self.loop.time() + self._front_end.limits.send_seconds
+            return
+        cycle.response_complete = True
+        if not cycle.keep_alive and not self._is_deaf:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer an error in the request's turn, then close; what else comes from the client is dropped."""
+        if self._is_deaf:
+            return
+        self._is_deaf = True
+        cycle = self._receiving
+        if not isinstance(cycle, InferCycle):
+            if cycle is not None and cycle is self._running:
+                self._take_from_app(cycle, status, message)
+                return
+            if cycle is not None:
+                # It waits behind others, and the app does not know of it.
+                self.pipeline.popleft()
+            cycle = InferCycle(None, keep_alive=False)
+        cycle.refusal = (status, message)
+        cycle.keep_alive = False
+        cycle.received = b""
+        cycle.is_received = True
+        if cycle is self._running:
+            self._answer(cycle)
+        elif cycle is not self.cycle:
+            self._queue(cycle)
+
+    def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
+        """Refuse a request at which the app is at work already; for the app, the client is gone."""
+        if not cycle.response_started:
+            body = error_body(message)
+            head = b"%sContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            self.transport.write(head % (_STATUS_LINES[status], len(body)) + body)
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.transport.close()

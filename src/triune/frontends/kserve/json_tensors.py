@@ -1,0 +1,141 @@
+"""Tensors as JSON arrays, in and out.
+
+FP16 and BF16 have no JSON form (Triton refuses them too). Numbers that are not finite are written as NaN, Infinity
+and -Infinity, as Triton writes them and its clients read them; in requests they are refused.
+"""
+
+import json
+from itertools import chain
+from typing import Any, cast
+
+import numpy as np
+import orjson
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import format_shape
+from triune.frontends.kserve.tensors import MAX_RANK, num_elements, object_array
+
+_NUMBERS: frozenset[type] = frozenset({int, float})
+
+# What JSON calls the elements that a datatype takes.
+_ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
+    DataType.BOOL: (frozenset({bool}), "true and false"),
+    DataType.FP32: (_NUMBERS, "numbers"),
+    DataType.FP64: (_NUMBERS, "numbers"),
+    DataType.BYTES: (frozenset({str}), "strings"),
+    **{each: (frozenset({int}), "whole numbers of at most 64 bits") for each in DataType if each.dtype.kind in "iu"},
+}
+
+_JSON_NAMES: dict[type, str] = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number with a fraction, an exponent or more than 64 bits",
+    int: "a whole number",
+    list: "an array",
+    str: "a string",
+    type(None): "null",
+}
+
+_MAX_FP32 = float(np.finfo(np.float32).max)
+
+
+def json_name(value: object) -> str:
+    """What JSON calls a parsed value: "a string", "null"."""
+    return _JSON_NAMES[type(value)]
+
+
+def decode_json(name: str, datatype: DataType, shape: tuple[int, ...], data: object) -> Array:
+    """An array of the elements of a JSON array, flat or nested as the shape says (dimensions of 1 may be left out).
+
+    Args:
+        name: the tensor's name, for messages.
+        datatype: its element type.
+        shape: its shape.
+        data: the parsed JSON.
+
+    Raises:
+        InvalidArgumentError: the data is not such a tensor.
+    """
+    count = num_elements(name, shape)
+    if type(data) is not list:
+        raise InvalidArgumentError(f"'data' of tensor '{name}' must be an array, not {json_name(data)}")
+    known = _ELEMENT_TYPES.get(datatype)
+    if known is None:
+        raise InvalidArgumentError(
+            f"tensor '{name}': {datatype.value} has no JSON form; send it as binary data with 'binary_data_size'"
+        )
+    elements = _flatten(name, shape, count, cast("list[Any]", data))
+    allowed, wanted = known
+    if not allowed.issuperset(map(type, elements)):
+        stranger = next(each for each in elements if type(each) not in allowed)
+        raise InvalidArgumentError(
+            f"tensor '{name}' of {datatype.value} takes {wanted}, but holds {json_name(stranger)}"
+        )
+    if datatype is DataType.BYTES:
+        return object_array([each.encode() for each in elements], shape)
+    # Halves of FP32's largest step round to infinity; numpy would only warn.
+    if datatype is DataType.FP32 and count and (max(elements) > _MAX_FP32 or min(elements) < -_MAX_FP32):
+        raise InvalidArgumentError(f"tensor '{name}' of FP32 holds a number beyond {_MAX_FP32:.8g}")
+    try:
+        array = np.array(elements, datatype.dtype)
+    except OverflowError:
+        limits = np.iinfo(datatype.dtype)
+        raise InvalidArgumentError(
+            f"tensor '{name}' of {datatype.value} holds a number outside {limits.min} to {limits.max}"
+        ) from None
+    return array if len(shape) == 1 else array.reshape(shape)
+
+
+def _flatten(name: str, shape: tuple[int, ...], count: int, data: list[Any]) -> list[Any]:
+    level = data
+    dims = [len(level)]
+    while level and _row_length(level[0]) >= 0:
+        if len(dims) == MAX_RANK:
+            raise InvalidArgumentError(f"'data' of tensor '{name}' is nested more than {MAX_RANK} deep")
+        lengths = set(map(_row_length, level))
+        if len(lengths) > 1:
+            raise InvalidArgumentError(f"'data' of tensor '{name}' is ragged at depth {len(dims)}; fill every row")
+        dims += lengths
+        level = list(chain.from_iterable(cast("list[list[Any]]", level)))
+    if len(level) != count:
+        raise InvalidArgumentError(
+            f"tensor '{name}' of shape {format_shape(shape)} has {count} elements, but 'data' holds {len(level)}"
+        )
+    if len(dims) > 1 and count and [each for each in dims if each != 1] != [each for each in shape if each != 1]:
+        raise InvalidArgumentError(
+            f"'data' of tensor '{name}' is nested as {format_shape(dims)}, but its shape is {format_shape(shape)}; "
+            "nest it as the shape says, or not at all"
+        )
+    return level
+
+
+def _row_length(value: object) -> int:
+    return len(cast("list[object]", value)) if type(value) is list else -1
+
+
+def encode_json(name: str, array: Array) -> bytes:
+    """The JSON array of a tensor's elements, flat, in row-major order.
+
+    Raises:
+        InvalidArgumentError: FP16, BF16, or a BYTES element that is not UTF-8: none has a JSON form.
+    """
+    datatype = DataType.of(array)
+    if datatype not in _ELEMENT_TYPES:
+        raise InvalidArgumentError(
+            f"output '{name}': {datatype.value} has no JSON form; ask for it with 'binary_data': true"
+        )
+    flags = array.flags
+    flat = array.ravel() if flags.c_contiguous and flags.aligned else array.flatten()
+    if datatype is DataType.BYTES:
+        try:
+            return orjson.dumps([cast(bytes, each).decode() for each in flat.tolist()])
+        except UnicodeDecodeError:
+            raise InvalidArgumentError(
+                f"output '{name}' holds bytes that are not UTF-8 and so have no JSON form; "
+                "ask for it with 'binary_data': true"
+            ) from None
+    text = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+    if flat.dtype.kind == "f" and b"null" in text:
+        return json.dumps(flat.tolist(), separators=(",", ":")).encode()
+    return text

@@ -1,0 +1,50 @@
+"""A request whose whole body is the one input of its model: Inference-Header-Content-Length is 0.
+
+Source: Triton's binary tensor data extension, "raw binary request".
+"""
+
+from math import prod
+
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest
+from triune.core.tensors import format_shape
+from triune.frontends.kserve.http_codec import Body, OutputForm
+from triune.frontends.kserve.tensors import decode_raw, object_array
+from triune.repository.config import ModelConfig
+
+
+def decode_raw_request(
+    model: str, version: int | None, body: Body, config: ModelConfig
+) -> tuple[InferenceRequest, OutputForm]:
+    """The request that such a body stands for. Its shape comes from the model's config and the body's size.
+
+    Raises:
+        InvalidArgumentError: the model has not exactly one input, or the body does not settle its shape.
+    """
+    if len(config.inputs) != 1:
+        raise InvalidArgumentError(
+            f"Inference-Header-Content-Length is 0, so the body is the model's one input; but model '{model}' has "
+            f"{len(config.inputs)} inputs: describe them in JSON"
+        )
+    (tensor,) = config.inputs.values()
+    num_free = tensor.dims.count(-1)
+    batch = (1,) if config.batching.max_batch_size else ()
+    if tensor.datatype is DataType.BYTES:
+        if num_free or prod(tensor.dims) != 1:
+            raise InvalidArgumentError(
+                f"a raw body can be input '{tensor.name}' of BYTES only if its shape has one element, "
+                f"not {format_shape(tensor.dims)}: describe it in JSON"
+            )
+        array = object_array([bytes(body)], batch + tensor.dims)
+    else:
+        if num_free > 1:
+            raise InvalidArgumentError(
+                f"a raw body does not settle the shape of input '{tensor.name}': {format_shape(tensor.dims)} has "
+                f"{num_free} free dimensions: describe it in JSON"
+            )
+        row_bytes = prod(dim for dim in tensor.dims if dim != -1) * tensor.datatype.itemsize
+        size = len(body) // row_bytes if row_bytes else 0
+        dims = tuple(size if dim == -1 else dim for dim in tensor.dims)
+        array = decode_raw(tensor.name, tensor.datatype, batch + dims, memoryview(body))
+    return InferenceRequest(model, {tensor.name: array}, version), OutputForm(is_binary=True)

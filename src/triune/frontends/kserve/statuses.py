@@ -1,0 +1,40 @@
+"""Errors as HTTP statuses: the one place where the error tree meets HTTP. The numbers are Triton's.
+
+Triton has no status of its own for a request that is too large; 413 is HTTP's word for it.
+"""
+
+import orjson
+
+from triune.core.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PayloadTooLargeError,
+    TriuneError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+_STATUSES: dict[type[BaseException], int] = {
+    PayloadTooLargeError: 413,
+    InvalidArgumentError: 400,
+    NotFoundError: 404,
+    UnavailableError: 503,
+    UnsupportedError: 501,
+    InternalError: 500,
+}
+
+_DEFAULT_STATUS = 400
+
+
+def status_of(error: TriuneError) -> int:
+    """The HTTP status of an error, or of the nearest of its base classes that has one; else 400, as in Triton."""
+    for kind in type(error).__mro__:
+        if kind in _STATUSES:
+            return _STATUSES[kind]
+    return _DEFAULT_STATUS
+
+
+def error_body(message: str) -> bytes:
+    """The body of every error that HTTP answers: `{"error": message}`."""
+    return orjson.dumps({"error": message.encode(errors="replace").decode()})
