@@ -1,0 +1,77 @@
+"""Messages about the server's models: metadata, statistics, the repository's index, and load's parameters."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve import descriptions
+from triune.protos.grpc_service_pb2 import (
+    ModelMetadataResponse,
+    ModelRepositoryParameter,
+    ModelStatisticsResponse,
+    RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
+from triune.repository.config import ModelConfig
+from triune.repository.model import IndexEntry, LoadedVersion
+
+_FILE = "file:"
+
+
+def model_metadata(config: ModelConfig, versions: Sequence[int]) -> ModelMetadataResponse:
+    """A model's name, versions, platform, and its tensors with the batch dimension that clients send."""
+    return ModelMetadataResponse(**descriptions.model_metadata(config, versions))
+
+
+def model_statistics(models: Sequence[LoadedVersion]) -> ModelStatisticsResponse:
+    """What each version has counted since it was loaded."""
+    return ModelStatisticsResponse(**descriptions.statistics(models))
+
+
+def repository_index(entries: Sequence[IndexEntry]) -> RepositoryIndexResponse:
+    """The repository's model versions; a version, state or reason that an entry lacks stays empty."""
+    return RepositoryIndexResponse(models=descriptions.repository_index(entries))
+
+
+def load_parameters(request: RepositoryModelLoadRequest) -> tuple[str | None, dict[str, bytes]]:
+    """The config override (None if there is none), and the files by their path below the model's folder.
+
+    Raises:
+        InvalidArgumentError: a parameter that load does not know, or one of the wrong type.
+    """
+    config_json: str | None = None
+    files: dict[str, bytes] = {}
+    for name, parameter in request.parameters.items():
+        if name == "config":
+            _expect(name, parameter, "string_param")
+            config_json = parameter.string_param
+        elif name.startswith(_FILE):
+            _expect(name, parameter, "bytes_param")
+            files[name.removeprefix(_FILE)] = parameter.bytes_param
+        else:
+            raise InvalidArgumentError(
+                f"load parameter '{name[:64]}' is unknown; 'config' and 'file:<version>/<file name>' are possible"
+            )
+    return config_json, files
+
+
+def is_unloading_dependents(request: RepositoryModelUnloadRequest) -> bool:
+    """Whether models that only this one needed go with it.
+
+    Raises:
+        InvalidArgumentError: a parameter that unload does not know, or one of the wrong type.
+    """
+    result = False
+    for name, parameter in request.parameters.items():
+        if name != "unload_dependents":
+            raise InvalidArgumentError(f"unload parameter '{name[:64]}' is unknown; 'unload_dependents' is possible")
+        _expect(name, parameter, "bool_param")
+        result = parameter.bool_param
+    return result
+
+
+def _expect(name: str, parameter: ModelRepositoryParameter, expected: str) -> None:
+    choice = cast("str | None", parameter.WhichOneof("parameter_choice"))
+    if choice != expected:
+        raise InvalidArgumentError(f"parameter '{name[:64]}' came as {choice or 'nothing'}; expected {expected}")

@@ -1,0 +1,103 @@
+"""InferParameter both ways, and the parameters that steer an inference instead of reaching the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.requests import Parameter
+from triune.protos.grpc_service_pb2 import InferParameter
+
+EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
+FINAL_RESPONSE = "triton_final_response"
+
+_MAX_INT64 = 2**63 - 1
+_MAX_UINT64 = 2**64 - 1
+
+# Parameters whose type Triton checks, and the choices of InferParameter that it takes for them.
+_CHOICES = {
+    "priority": ("int64_param", "uint64_param"),
+    "timeout": ("int64_param", "uint64_param"),
+    "sequence_id": ("int64_param", "uint64_param", "string_param"),
+    "sequence_start": ("bool_param",),
+    "sequence_end": ("bool_param",),
+    EMPTY_FINAL_RESPONSE: ("bool_param",),
+}
+
+
+@dataclass(slots=True)
+class RequestParameters:
+    """A request's parameters, sorted.
+
+    Attributes:
+        custom: what is passed on to the model.
+        priority: 1 is the highest, 0 the model's default.
+        timeout_us: how long the request may wait, 0 for the model's default.
+    """
+
+    custom: dict[str, Parameter] = field(default_factory=dict[str, Parameter])
+    priority: int = 0
+    timeout_us: int = 0
+
+
+def decode_parameters(parameters: Mapping[str, InferParameter]) -> RequestParameters:
+    """Sort a request's parameters.
+
+    Raises:
+        InvalidArgumentError: a reserved one has the wrong type or value, `triton_` starts the name of one that is
+            unknown, or one has no value at all.
+    """
+    result = RequestParameters()
+    for name, parameter in parameters.items():
+        value = decode_parameter(name, parameter)
+        if name == "priority":
+            result.priority = _non_negative(name, value)
+        elif name == "timeout":
+            result.timeout_us = _non_negative(name, value)
+        elif name.startswith("triton_") and name != EMPTY_FINAL_RESPONSE:
+            raise InvalidArgumentError(
+                f"parameter '{name}' is unknown, and names that start with 'triton_' are reserved; "
+                f"the only one allowed is '{EMPTY_FINAL_RESPONSE}'"
+            )
+        elif name != EMPTY_FINAL_RESPONSE:
+            result.custom[name] = value
+    return result
+
+
+def decode_parameter(name: str, parameter: InferParameter) -> Parameter:
+    """The value of one parameter. Raises InvalidArgumentError if it has none, or not the type that `name` requires."""
+    choice = cast("str | None", parameter.WhichOneof("parameter_choice"))
+    choices = _CHOICES.get(name)
+    if choice is None:
+        raise InvalidArgumentError(f"parameter '{name}' has no value; set one field of InferParameter")
+    if choices is not None and choice not in choices:
+        raise InvalidArgumentError(f"parameter '{name}' came as {choice}; expected {' or '.join(choices)}")
+    return cast(Parameter, getattr(parameter, choice))
+
+
+def encode_parameter(name: str, value: Parameter) -> InferParameter:
+    """One parameter of a response.
+
+    Raises:
+        InternalError: an integer that 64 bits cannot hold.
+    """
+    match value:
+        case bool():
+            return InferParameter(bool_param=value)
+        case str():
+            return InferParameter(string_param=value)
+        case float():
+            return InferParameter(double_param=value)
+        case int() if -_MAX_INT64 - 1 <= value <= _MAX_INT64:
+            return InferParameter(int64_param=value)
+        case int() if 0 <= value <= _MAX_UINT64:
+            return InferParameter(uint64_param=value)
+        case _:
+            raise InternalError(f"response parameter '{name}' is {value}, which does not fit into 64 bits")
+
+
+def _non_negative(name: str, value: Parameter) -> int:
+    number = int(value)
+    if not 0 <= number <= _MAX_INT64:
+        raise InvalidArgumentError(f"parameter '{name}' is {number}; it must be between 0 and {_MAX_INT64}")
+    return number

@@ -1,0 +1,180 @@
+"""The methods of GRPCInferenceService. They take and give bytes, so that broken ones get a typed error."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.frontends.kserve import grpc_codec, grpc_messages
+from triune.frontends.kserve.grpc_codec import parse_version
+from triune.frontends.kserve.grpc_status import Context, abort, as_triune_error
+from triune.frontends.kserve.grpc_stream import StreamSession
+from triune.protos import grpc_service_pb2 as messages
+from triune.serving.server import Server
+
+SERVICE = "inference.GRPCInferenceService"
+
+_UNSUPPORTED = {
+    "SystemSharedMemoryStatus": "system shared memory is not offered; send tensors in the request",
+    "SystemSharedMemoryRegister": "system shared memory is not offered; send tensors in the request",
+    "SystemSharedMemoryUnregister": "system shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryStatus": "CUDA shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryRegister": "CUDA shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryUnregister": "CUDA shared memory is not offered; send tensors in the request",
+    "TraceSetting": "tracing is not offered; use the statistics and the metrics instead",
+    "LogSettings": "log settings cannot be changed while the server runs; use --log-verbose when starting it",
+}
+
+Handler = Callable[[bytes, Context], Awaitable[bytes]]
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+class InferenceService:
+    """KServe's service over a `serving.Server`."""
+
+    def __init__(self, server: Server, *, max_request_bytes: int) -> None:
+        """Args:
+        server: answers the requests; the caller owns it.
+        max_request_bytes: a stream reads on while the requests under way have fewer bytes.
+        """
+        self._server = server
+        self._max_request_bytes = max_request_bytes
+        self._streams: set[StreamSession] = set()
+        self._changes: set[asyncio.Task[None]] = set()
+
+    def handlers(self) -> dict[str, Any]:
+        """Method name to gRPC handler, for `grpc.method_handlers_generic_handler`."""
+        unary: dict[str, Handler] = {
+            "ServerLive": _answering("ServerLive", messages.ServerLiveRequest, self._server_live),
+            "ServerReady": _answering("ServerReady", messages.ServerReadyRequest, self._server_ready),
+            "ModelReady": _answering("ModelReady", messages.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": _answering("ServerMetadata", messages.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": _answering("ModelMetadata", messages.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": _answering("ModelConfig", messages.ModelConfigRequest, self._model_config),
+            "ModelStatistics": _answering("ModelStatistics", messages.ModelStatisticsRequest, self._model_statistics),
+            "RepositoryIndex": _answering("RepositoryIndex", messages.RepositoryIndexRequest, self._repository_index),
+            "RepositoryModelLoad": _answering("RepositoryModelLoad", messages.RepositoryModelLoadRequest, self._load),
+            "RepositoryModelUnload": _answering(
+                "RepositoryModelUnload", messages.RepositoryModelUnloadRequest, self._unload
+            ),
+            "ModelInfer": self.infer,
+        }
+        unary.update({name: _refusing(message) for name, message in _UNSUPPORTED.items()})
+        handlers: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()
+        }
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream_infer)
+        return handlers
+
+    def stop_streams(self) -> None:
+        """End every stream once the requests that it has read are answered."""
+        for stream in tuple(self._streams):
+            stream.stop()
+
+    async def infer(self, data: bytes, context: Context) -> bytes:
+        """ModelInfer. gRPC cancels this coroutine when the client gives up, and with it the future that it awaits."""
+        try:
+            future = self._server.infer(grpc_codec.decode_request(grpc_codec.parse_request(data)))
+            response = future.result() if future.done() else await future
+            return grpc_codec.encode_response(response).SerializeToString()
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            await abort(context, as_triune_error(error, "ModelInfer"))
+
+    async def stream_infer(self, _: object, context: Context) -> None:
+        """ModelStreamInfer."""
+        session = StreamSession(self._server, context, max_pending_bytes=self._max_request_bytes)
+        self._streams.add(session)
+        try:
+            await session.run()
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            await abort(context, as_triune_error(error, "ModelStreamInfer"))
+        finally:
+            self._streams.discard(session)
+
+    async def _server_live(self, _: messages.ServerLiveRequest) -> Message:
+        return messages.ServerLiveResponse(live=self._server.is_live())
+
+    async def _server_ready(self, _: messages.ServerReadyRequest) -> Message:
+        return messages.ServerReadyResponse(ready=self._server.is_ready())
+
+    async def _model_ready(self, request: messages.ModelReadyRequest) -> Message:
+        version = parse_version(request.version)
+        try:
+            return messages.ModelReadyResponse(ready=self._server.is_model_ready(request.name, version))
+        except NotFoundError:  # clients ask for readiness before a model is there, and expect an answer
+            return messages.ModelReadyResponse(ready=False)
+
+    async def _server_metadata(self, _: messages.ServerMetadataRequest) -> Message:
+        server = self._server
+        return messages.ServerMetadataResponse(name=server.name, version=server.version, extensions=server.extensions)
+
+    async def _model_metadata(self, request: messages.ModelMetadataRequest) -> Message:
+        version = parse_version(request.version)
+        model = self._server.model(request.name, version)
+        versions = self._server.versions(request.name) if version is None else [version]
+        return grpc_messages.model_metadata(model.config, versions)
+
+    async def _model_config(self, request: messages.ModelConfigRequest) -> Message:
+        config = self._server.config(request.name, parse_version(request.version))
+        return messages.ModelConfigResponse(config=config.message)
+
+    async def _model_statistics(self, request: messages.ModelStatisticsRequest) -> Message:
+        models = self._server.statistics(request.name, parse_version(request.version))
+        return grpc_messages.model_statistics(models)
+
+    async def _repository_index(self, request: messages.RepositoryIndexRequest) -> Message:
+        _refuse_repository_name(request.repository_name)
+        return grpc_messages.repository_index(self._server.index(is_ready_only=request.ready))
+
+    async def _load(self, request: messages.RepositoryModelLoadRequest) -> Message:
+        _refuse_repository_name(request.repository_name)
+        config_json, files = grpc_messages.load_parameters(request)
+        await self._change(self._server.load(request.model_name, config_json=config_json, files=files))
+        return messages.RepositoryModelLoadResponse()
+
+    async def _unload(self, request: messages.RepositoryModelUnloadRequest) -> Message:
+        _refuse_repository_name(request.repository_name)
+        unload_dependents = grpc_messages.is_unloading_dependents(request)
+        await self._change(self._server.unload(request.model_name, unload_dependents=unload_dependents))
+        return messages.RepositoryModelUnloadResponse()
+
+    async def _change(self, change: Any) -> None:
+        """Load or unload to the end, even if the client that asked for it has gone."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+
+def _refuse_repository_name(name: str) -> None:
+    if name:
+        raise UnsupportedError(f"repository_name is '{name[:64]}'; leave it empty: models are found by name")
+
+
+def _answering(method: str, kind: type[RequestT], answer: Callable[[RequestT], Awaitable[Message]]) -> Handler:
+    async def handle(data: bytes, context: Context) -> bytes:
+        try:
+            return (await answer(_parse(kind, data))).SerializeToString()
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            await abort(context, as_triune_error(error, method))
+
+    return handle
+
+
+def _parse(kind: type[RequestT], data: bytes) -> RequestT:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InvalidArgumentError(f"the {len(data)} bytes received are no {kind.__name__}: {error}") from error
+
+
+def _refusing(message: str) -> Handler:
+    error: TriuneError = UnsupportedError(message)
+
+    async def refuse(_: bytes, context: Context) -> bytes:
+        await abort(context, error)
+
+    return refuse
