@@ -88,7 +88,8 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
 def complete_tensors(message: ModelConfigMessage, signature: Signature, machine: Machine) -> None:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
-    If inputs or outputs are missing and every tensor's first dimension is free, the model can batch: max_batch_size
+    If inputs or outputs are missing, and there are inputs, and every tensor's first dimension is free, the model can
+    batch: max_batch_size
     0 becomes the default, and above 1 the dynamic batcher is turned on unless a scheduler is chosen. A tensor that
     is named without data_type or dims takes them from the file.
 
@@ -110,13 +111,14 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
 
 
 def _complete_batching(message: ModelConfigMessage, signature: Signature, default_max_batch_size: int) -> None:
-    specs = [*(spec for spec in signature.inputs if not spec.is_optional), *signature.outputs]
-    fixed = [spec for spec in specs if not spec.shape or spec.shape[0] != -1]
-    if fixed:
+    inputs = [spec for spec in signature.inputs if not spec.is_optional]
+    fixed = [spec for spec in (*inputs, *signature.outputs) if not spec.shape or spec.shape[0] != -1]
+    if fixed or not inputs:
         if message.max_batch_size > 0:
+            reason = f"the first dimension of {fixed[0]} is not free" if fixed else "it has no inputs"
             raise InvalidArgumentError(
                 f"autofill failed for model '{message.name}': model does not support batching while non-zero "
-                f"max_batch_size is specified: the first dimension of {fixed[0]} is not free; set max_batch_size to 0"
+                f"max_batch_size is specified: {reason}; set max_batch_size to 0"
             )
         return
     if message.max_batch_size == 0:

@@ -7,6 +7,9 @@ from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 _log = logging.getLogger(__name__)
 
+BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
+"""Whose runtimes know `optimization.graph.level`."""
+
 
 def refuse_unsupported(message: ModelConfigMessage) -> None:
     """Raise UnsupportedError, naming the field and what to do, if the config needs what this version lacks."""
@@ -46,13 +49,16 @@ def refuse_unsupported(message: ModelConfigMessage) -> None:
 
 
 def hints_without_effect(message: ModelConfigMessage) -> list[str]:
-    """The fields that were set, are harmless, and change nothing here."""
+    """The fields of a completed config that were set, are harmless, and change nothing here."""
     optimization = message.optimization
     fields = [
         ("runtime", bool(message.runtime)),
         ("cc_model_filenames", bool(message.cc_model_filenames)),
         ("model_metrics", message.HasField("model_metrics")),
-        ("optimization.graph", optimization.HasField("graph")),
+        (
+            "optimization.graph",
+            optimization.HasField("graph") and message.backend not in BACKENDS_WITH_GRAPH_LEVEL,
+        ),
         ("optimization.priority", optimization.priority != optimization.PRIORITY_DEFAULT),
         ("optimization.cuda", optimization.HasField("cuda")),
         ("optimization.execution_accelerators", optimization.HasField("execution_accelerators")),

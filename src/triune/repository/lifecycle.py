@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from triune.core.errors import TriuneError, UnavailableError
-from triune.repository.configure import Source, read_source
+from triune.repository.configure import read_source
 from triune.repository.honour import log_hints
 from triune.repository.layout import stamp
 from triune.repository.loader import Build, Loader
@@ -62,11 +62,11 @@ class Lifecycle:
         record = self.record(name)
         async with record.lock, self._load_slots:
             try:
-                source, builds = await self._build(record, folder, config_json)
+                builds = await self._build(record, folder, config_json)
             except BaseException:
                 await _remove(override)
                 raise
-            log_hints(source.message)
+            log_hints(builds[0].config.message)
             self._swap(record, builds, override)
 
     async def unload(self, record: ModelRecord) -> None:
@@ -93,9 +93,7 @@ class Lifecycle:
             await _remove(override)
             record.end_unload()
 
-    async def _build(
-        self, record: ModelRecord, folder: Path, config_json: str | None
-    ) -> tuple[Source, Sequence[Build]]:
+    async def _build(self, record: ModelRecord, folder: Path, config_json: str | None) -> Sequence[Build]:
         """All versions, or an error that the record knows of."""
         if self._is_closing:
             raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
@@ -116,7 +114,7 @@ class Lifecycle:
             except TriuneError as error:
                 errors[version] = error
         if not errors:
-            return source, builds
+            return builds
         for build in builds:
             await asyncio.to_thread(build.close)
         problem = "; ".join(f"version {version}: {error}" for version, error in errors.items())

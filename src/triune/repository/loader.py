@@ -11,6 +11,7 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError,
 from triune.core.units import Unit
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
+from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
 from triune.repository.layout import FileStamps
 from triune.repository.measure import is_quick, largest_error
 from triune.repository.model import LoadedVersion
@@ -148,9 +149,9 @@ class Loader:
 
     def _recipe(self, config: ModelConfig, unit: Unit, num_threads: int) -> Recipe:
         runtime = runtime_for(config.backend, unit, self._machine)
-        # The parameters are the backend's own; a stand-in would not know them.
-        options = tuple(sorted(config.parameters.items())) if runtime.name == config.backend else ()
-        return Recipe(runtime.name, unit, num_threads, options)
+        # The settings are the backend's own; a stand-in would not know them.
+        options = _options(config) if runtime.name == config.backend else {}
+        return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())))
 
     def _compile(self, path: Path, recipe: Recipe) -> SharedExecutable:
         runtime = self._machine.runtimes[recipe.runtime]
@@ -192,3 +193,11 @@ class Loader:
                 missing = ", ".join(unit.value for unit in units if unit not in errors)
                 _log.warning("model '%s': error of %s against cpu is unavailable: %s", config.name, missing, error)
         return errors
+
+
+def _options(config: ModelConfig) -> dict[str, str]:
+    options = dict(config.parameters)
+    optimization = config.message.optimization
+    if config.backend in BACKENDS_WITH_GRAPH_LEVEL and optimization.HasField("graph"):
+        options["optimization.graph.level"] = str(optimization.graph.level)
+    return options

@@ -98,18 +98,20 @@ class ModelRecord:
 
     def begin_unload(self) -> None:
         """UNLOADING, for the versions that serve; UNAVAILABLE for all others."""
+        if self.serving():
+            _log.info("model '%s' is UNLOADING: requests under way finish", self.name)
         for version, each in self.versions.items():
             is_serving = each.serving is not None
             state = ModelState.UNLOADING if is_serving else ModelState.UNAVAILABLE
             self.versions[version] = VersionRecord(state, "" if is_serving else UNLOADED)
         self.problem = ""
         self.stamp = None
-        _log.info("model '%s' is UNLOADING: requests under way finish", self.name)
 
     def end_unload(self) -> None:
         """UNAVAILABLE, for all versions."""
+        if any(each.state is ModelState.UNLOADING for each in self.versions.values()):
+            _log.info("model '%s' is UNAVAILABLE: %s", self.name, UNLOADED)
         self.versions = {version: VersionRecord(ModelState.UNAVAILABLE, UNLOADED) for version in self.versions}
-        _log.info("model '%s' is UNAVAILABLE: %s", self.name, UNLOADED)
 
     def index(self) -> Sequence[IndexEntry]:
         """Its lines of the repository index."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from triune.core.datatypes import Array
+from triune.core.errors import InternalError
+from triune.core.tensors import format_shape
 from triune.repository.config import TensorConfig
 
 
@@ -12,10 +14,21 @@ def reshape_to_model(array: Array, tensor: TensorConfig, *, has_batch: bool) -> 
 
 
 def reshape_to_client(array: Array, tensor: TensorConfig, *, has_batch: bool) -> Array:
-    """An output in the shape that the config promises. `array` has the model's own shape."""
-    if tensor.reshape is None:
+    """An output in the shape that the config promises. `array` has the model's own shape.
+
+    Raises:
+        InternalError: the model gave a shape that the config does not promise.
+    """
+    # A file that does not tell an output's rank looks like a scalar, until the model has run.
+    if tensor.reshape is None or (not tensor.reshape and not has_batch and array.ndim):
         return array
-    return _reshape(array, tensor.reshape, tensor.dims, has_batch)
+    try:
+        return _reshape(array, tensor.reshape, tensor.dims, has_batch)
+    except ValueError as error:
+        raise InternalError(
+            f"the model gave output '{tensor.name}' the shape {format_shape(array.shape)}, which does not fit the "
+            f"config's reshape {format_shape(tensor.reshape)} to dims {format_shape(tensor.dims)}"
+        ) from error
 
 
 def _reshape(array: Array, source: Sequence[int], target: Sequence[int] | None, has_batch: bool) -> Array:

@@ -26,8 +26,10 @@ def translate_tensors(
             expected and what was found.
     """
     model = f"model '{message.name}'"
-    _refuse_repeats([*(each.name for each in message.input)], f"{model}: input")
-    _refuse_repeats([*(each.name for each in message.output)], f"{model}: output")
+    if not message.output:
+        raise InvalidArgumentError(f"{model}: the model file has no outputs; is it the right file?")
+    _refuse_repeats([each.name for each in message.input], f"{model}: input")
+    _refuse_repeats([each.name for each in message.output], f"{model}: output")
     by_name = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     inputs = {
         each.name: _translate(each, f"{model}: model input", signature.inputs, message.max_batch_size)

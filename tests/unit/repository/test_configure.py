@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -259,6 +260,24 @@ def test_what_is_wrong_is_said(tmp_path: Path, config: str, error: type[Exceptio
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"expects 1 inputs, model provides 2; add INPUT1: INT32\[-1,16\]"):
         configured(tmp_path, "input { name: 'INPUT0' }", add_sub())
+
+
+def test_a_file_without_outputs(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="no outputs"):
+        configured(tmp_path, None, onnx.ModelProto(ir_version=9).SerializeToString())
+
+
+def test_a_model_without_inputs_has_nothing_to_batch(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("RandomNormal", [], ["y"], shape=[3])],
+        "random",
+        [],
+        [onnx.helper.make_tensor_value_info("y", FP32, ["n"])],
+    )
+    model = onnx.helper.make_model(graph, ir_version=9).SerializeToString()
+    assert configured(tmp_path, None, model).batching.max_batch_size == 0
+    with pytest.raises(InvalidArgumentError, match="it has no inputs"):
+        configured(tmp_path, "max_batch_size: 2", model)
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:

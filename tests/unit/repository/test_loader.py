@@ -1,0 +1,249 @@
+"""Compiling, warming up and measuring a version."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.repositories import FP32, STRING, Bench, affine, identity, scaled_by_scalar, write_model
+from triune.core.clock import MonotonicClock, VirtualClock
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.core.units import Unit
+from triune.repository.configure import configure, read_source
+from triune.repository.layout import stamp
+from triune.repository.loader import Build, Loader
+from triune.repository.measure import is_quick
+from triune.repository.placement import threads_per_executable
+from triune.runtimes.onnxruntime import OnnxRuntime
+
+UNITS = "parameters {{ key: 'units' value {{ string_value: '{}' }} }}"
+
+
+def build(
+    bench: Bench, path: Path, config: str | None = None, model: bytes | None = None, previous: Build | None = None
+) -> Build:
+    write_model(path, "m", config, **({"v1": model} if model is not None else {}))
+    source = read_source("m", path / "m", stamp(path / "m"))
+    return Loader(bench.machine, MonotonicClock()).build(source, 1, previous)
+
+
+@pytest.mark.parametrize(
+    ("num_units", "num_instances", "num_cores", "expected"),
+    [(1, 1, 8, 8), (2, 1, 8, 4), (2, 2, 8, 2), (1, 3, 8, 2), (2, 8, 8, 1), (1, 1, 1, 1)],
+)
+def test_units_do_not_fight_over_cores(num_units: int, num_instances: int, num_cores: int, expected: int) -> None:
+    assert threads_per_executable(num_units, num_instances, num_cores) == expected
+
+
+def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:
+    bench = Bench(num_cores=8)
+    text = (
+        UNITS.format("cpu,amx") + " instance_group { count: 2 } parameters { key: 'level' value { string_value: '3' } }"
+    )
+    built = build(bench, tmp_path, text, affine())
+    assert [(each.unit, each.recipe.runtime) for each in built.executables] == [
+        (Unit.CPU, "onnxruntime"),
+        (Unit.CPU, "onnxruntime"),
+        (Unit.AMX, "openvino"),
+        (Unit.AMX, "openvino"),
+    ]
+    path = tmp_path / "m/1/model.onnx"
+    assert bench.onnxruntime.loads == [(path, Unit.CPU, 2, {"level": "3"})] * 2
+    # The parameters are ONNX Runtime's: OpenVINO would not know them.
+    assert bench.openvino.loads == [(path, Unit.AMX, 2, {})] * 2
+    built.close()
+    assert bench.num_open == 0
+
+
+def test_openvino_serves_both_of_its_units(tmp_path: Path) -> None:
+    bench = Bench()
+    build(bench, tmp_path, "backend: 'openvino' " + UNITS.format("amx,cpu"), affine()).close()
+    assert [each[1] for each in bench.openvino.loads] == [Unit.AMX, Unit.CPU]
+    assert bench.onnxruntime.loads == []
+
+
+def test_the_error_against_cpu_is_measured(tmp_path: Path) -> None:
+    bench = Bench()
+    built = build(bench, tmp_path, UNITS.format("cpu,amx"), affine(1.37))
+    assert set(built.unit_errors) == {Unit.AMX}
+    config = built.config
+    inputs = bench.onnxruntime.executables[0].runs[0]
+    cpu, amx = (each.run(inputs, list(config.outputs))["y"] for each in built.executables)
+    assert built.unit_errors[Unit.AMX] == np.abs(cpu.astype(np.float64) - amx).max() > 0
+    assert "error" in str(built)
+
+
+def test_the_error_is_measured_without_cpu_too_and_the_spare_executable_goes(tmp_path: Path) -> None:
+    bench = Bench()
+    built = build(bench, tmp_path, UNITS.format("amx"), affine(1.37))
+    assert built.unit_errors[Unit.AMX] > 0
+    assert [each[1] for each in bench.onnxruntime.loads] == [Unit.CPU]
+    assert bench.onnxruntime.num_open == 0
+    assert bench.openvino.num_open == 1
+
+
+def test_a_model_that_takes_no_sample_says_that_its_error_is_unavailable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> dict[str, np.ndarray]:
+        raise InvalidArgumentError("x must have 511 columns")
+
+    bench = Bench()
+    load = bench.onnxruntime.load
+
+    def load_refusing(*args: object, **kwargs: object) -> object:
+        executable = load(*args, **kwargs)
+        executable.run = refuse
+        return executable
+
+    bench.onnxruntime.load = load_refusing
+    built = build(bench, tmp_path, UNITS.format("cpu,amx"), affine(shape=["b", "n"]))
+    assert built.unit_errors == {}
+    assert "error of amx against cpu is unavailable" in caplog.text
+    assert "511 columns" in caplog.text
+
+
+@pytest.mark.parametrize("model", [identity(STRING, ["b", 2]), scaled_by_scalar()])
+def test_errors_of_strings_and_scalars(tmp_path: Path, model: bytes) -> None:
+    built = build(Bench(), tmp_path, UNITS.format("cpu,amx"), model)
+    assert built.unit_errors[Unit.AMX] < 0.1
+
+
+def test_not_a_number_is_infinitely_wrong(tmp_path: Path) -> None:
+    bench = Bench()
+    load = bench.openvino.load
+
+    def load_broken(*args: object, **kwargs: object) -> object:
+        executable = load(*args, **kwargs)
+        run = executable.run
+        executable.run = lambda *given: {name: array * np.float32(np.nan) for name, array in run(*given).items()}
+        return executable
+
+    bench.openvino.load = load_broken
+    assert build(bench, tmp_path, UNITS.format("cpu,amx"), affine()).unit_errors == {Unit.AMX: float("inf")}
+
+
+def test_every_instance_is_warmed_up_as_the_config_says(tmp_path: Path) -> None:
+    text = """max_batch_size: 4 instance_group { count: 2 } model_warmup { name: 'w' batch_size: 3 count: 2
+      inputs { key: 'x' value { data_type: TYPE_FP32 dims: 4 random_data: true } } }"""
+    bench = Bench()
+    build(bench, tmp_path, text, affine())
+    for executable in bench.onnxruntime.executables:
+        assert [run["x"].shape for run in executable.runs] == [(3, 4)] * 2
+
+
+def test_a_failed_warmup_fails_the_load_and_frees_everything(tmp_path: Path) -> None:
+    text = """max_batch_size: 4 instance_group { count: 3 } model_warmup { name: 'slow' batch_size: 1
+      inputs { key: 'x' value { data_type: TYPE_FP32 dims: 4 input_data_file: 'gone' } } }"""
+    bench = Bench()
+    with pytest.raises(InvalidArgumentError, match="sample 'slow'.*gone cannot be read"):
+        build(bench, tmp_path, text, affine())
+    assert len(bench.onnxruntime.executables) == 1
+    assert bench.num_open == 0
+
+
+def test_a_runtime_that_breaks_in_an_unknown_way_is_an_internal_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode(path: Path) -> None:
+        if bench.onnxruntime.executables:
+            raise ZeroDivisionError("of the vendor's")
+
+    bench = Bench()
+    bench.onnxruntime.on_load = explode
+    with pytest.raises(InternalError, match="unexpected ZeroDivisionError while loading: of the vendor's"):
+        build(bench, tmp_path, "instance_group { count: 2 }", affine())
+    assert bench.num_open == 0
+    assert "Traceback" in caplog.text
+
+
+def test_an_unknown_option_is_the_runtimes_to_refuse(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="unknown option speed"):
+        build(Bench(), tmp_path, "parameters { key: 'speed' value { string_value: '11' } }", affine())
+
+
+def test_executables_of_the_same_recipe_are_taken_over(tmp_path: Path) -> None:
+    bench = Bench(num_cores=1)
+    old = build(bench, tmp_path, UNITS.format("cpu,amx") + " instance_group { count: 2 }", affine(1.37))
+    new = build(bench, tmp_path, UNITS.format("amx,cpu") + " instance_group { count: 3 }", previous=old)
+    assert len(set(new.executables) & set(old.executables)) == 4
+    assert len(bench.onnxruntime.loads) + len(bench.openvino.loads) == 6
+    assert new.unit_errors == old.unit_errors
+    old.close()
+    assert bench.num_open == 6
+    fewer = build(bench, tmp_path, UNITS.format("amx"), previous=new)
+    assert set(fewer.executables) < set(new.executables)
+    new.close()
+    assert bench.num_open == 1
+    fewer.close()
+    assert bench.num_open == 0
+
+
+@pytest.mark.parametrize("change", ["file", "threads", "options"])
+def test_executables_of_another_recipe_are_not(tmp_path: Path, change: str) -> None:
+    bench = Bench(num_cores=2)
+    old = build(bench, tmp_path, None, affine())
+    new = {
+        "file": lambda: build(bench, tmp_path, None, affine(3.0), previous=old),
+        "threads": lambda: build(bench, tmp_path, "instance_group { count: 2 }", previous=old),
+        "options": lambda: build(
+            bench, tmp_path, "parameters { key: 'level' value { string_value: '1' } }", previous=old
+        ),
+    }[change]()
+    assert not set(new.executables) & set(old.executables)
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "run_ns", "expected"),
+    [
+        (None, affine(), 99_000, True),
+        (None, affine(), 101_000, False),
+        (None, affine(shape=["b", "n"]), 1, False),
+        (None, identity(STRING, ["b", 2]), 1, False),
+        ("instance_group { count: 2 }", affine(), 1, False),
+        (UNITS.format("cpu,amx"), affine(), 1, False),
+        (None, affine(shape=[2, 2]), 1, True),
+        ("backend: 'openvino'", affine(), 1, True),
+    ],
+)
+def test_only_small_models_alone_run_on_the_event_loop(
+    tmp_path: Path, config: str | None, model: bytes, run_ns: int, expected: bool
+) -> None:
+    class Timed:
+        rows: set[int] = set()  # noqa: RUF012
+
+        def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+            clock.advance(run_ns)
+            self.rows.add(len(inputs["x"]))
+            return {}
+
+    bench, clock, executable = Bench(), VirtualClock(), Timed()
+    write_model(tmp_path, "m", config, v1=model)
+    found, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    assert is_quick(found, executable, clock) is expected  # type: ignore[arg-type]
+    if expected:
+        assert executable.rows == {max(found.batching.max_batch_size, 2 if model == affine(shape=[2, 2]) else 1)}
+
+
+def test_the_line_that_says_ready(tmp_path: Path) -> None:
+    built = build(Bench(num_cores=8), tmp_path, UNITS.format("cpu,amx") + " instance_group { count: 2 }", affine(2.0))
+    assert str(built).startswith(
+        "cpu (onnxruntime, fp32, 2 x 2 threads) and amx (openvino, bf16, 2 x 2 threads, error "
+    )
+    assert " in 0." in str(built)
+
+
+def test_real_onnx_runtime_builds_runs_and_is_quick(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = OnnxRuntime()
+    built = build(bench, tmp_path, "optimization { graph { level: -1 } }", identity(FP32, ["b", 16]))
+    assert built.executables[0].recipe.options == (("optimization.graph.level", "-1"),)
+    assert built.executables[0].run({"x": np.ones((2, 16), np.float32)}, ["y"])["y"].sum() == 32
+    assert built.is_inline
+    built.close()
+    with pytest.raises(InvalidArgumentError, match="knows no parameter 'speed'"):
+        build(bench, tmp_path, "parameters { key: 'speed' value { string_value: '1' } }")
+    with pytest.raises(InvalidArgumentError):
+        build(bench, tmp_path, None, identity(FP32, ["b", 16])[:-30])
+    with pytest.raises(UnsupportedError):
+        build(bench, tmp_path, UNITS.format("gpu"), identity(FP32, ["b", 16]))

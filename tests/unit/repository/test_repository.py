@@ -1,0 +1,612 @@
+"""The repository as the server sees it: control modes, states, replacing models under requests."""
+
+import asyncio
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.repositories import Bench, affine, write_model
+from triune.core.clock import VirtualClock
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.units import Unit
+from triune.repository.model import IndexEntry, ModelState
+from triune.repository.repository import ControlMode, Repository
+
+READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE
+ALL = "version_policy { all { } }"
+
+
+@asynccontextmanager
+async def opened(bench: Bench, *folders: Path, **options: object) -> AsyncIterator[Repository]:
+    repository = bench.repository(*folders, **options)
+    await repository.open()
+    try:
+        yield repository
+    finally:
+        await repository.close()
+        assert bench.num_open == 0, "an executable was not closed"
+
+
+def start(repository: Repository, name: str, version: int | None = None) -> asyncio.Future[InferenceResponse]:
+    x = {"x": np.ones((1, 4), np.float32)}
+    return repository.get(name, version).dispatcher.submit(InferenceRequest(name, x), x, 1)
+
+
+async def scale_of(repository: Repository, name: str, version: int | None = None) -> float:
+    """What the model multiplies with: which of its files answers."""
+    return float((await start(repository, name, version)).outputs["y"][0, 0])
+
+
+def states(repository: Repository) -> dict[tuple[str, int | None], ModelState | None]:
+    return {(each.name, each.version): each.state for each in repository.index()}
+
+
+async def test_none_serves_everything_and_broken_models_stop_nobody(tmp_path: Path) -> None:
+    write_model(tmp_path, "good", v1=affine(2), v2=affine(3))
+    write_model(tmp_path, "bad_config", "input [\n  { nam: 'x' } ]", v1=affine())
+    write_model(tmp_path, "bad_file", v7=b"not a model")
+    write_model(tmp_path, "empty")
+    write_model(tmp_path, "sequence", "sequence_batching { }", v1=affine())
+    async with opened(Bench(), tmp_path) as repository:
+        assert repository.is_open
+        assert await scale_of(repository, "good") == 3
+        reasons = {each.name: each for each in repository.index()}
+        assert reasons["good"] == IndexEntry("good", 2, READY)
+        assert reasons["bad_config"].version is None
+        assert reasons["bad_config"].state is UNAVAILABLE
+        assert 'bad_config/config.pbtxt:2:5: ModelInput has no field "nam"' in reasons["bad_config"].reason
+        assert reasons["bad_file"].version == 7
+        assert "no ONNX model" in reasons["bad_file"].reason
+        assert "no version" in reasons["empty"].reason
+        assert "sequence_batching" in reasons["sequence"].reason
+        assert [each.name for each in repository.index(is_ready_only=True)] == ["good"]
+        assert not repository.is_every_model_ready()
+        assert [each.config.name for each in repository.loaded()] == ["good"]
+        assert repository.versions("good") == [2]
+        assert repository.versions("bad_file") == []
+    assert not repository.is_open
+
+
+async def test_errors_say_state_and_reason(tmp_path: Path) -> None:
+    write_model(tmp_path, "good", ALL, v1=affine(), v3=affine())
+    write_model(tmp_path, "bad", v7=b"not a model")
+    async with opened(Bench(), tmp_path) as repository:
+        with pytest.raises(NotFoundError, match="Request for unknown model: 'ghost' is not found"):
+            repository.get("ghost")
+        with pytest.raises(NotFoundError, match="'good' version 2 is not found; its versions are 1, 3"):
+            repository.get("good", 2)
+        with pytest.raises(UnavailableError, match="'bad' has no available versions: version 7 is UNAVAILABLE: .*ONNX"):
+            repository.get("bad")
+        with pytest.raises(UnavailableError, match="'bad' version 7 is not at ready state: .*UNAVAILABLE: .*ONNX"):
+            repository.get("bad", 7)
+        assert repository.get("good").version == 3
+        assert repository.get("good", 1).version == 1
+        assert repository.is_ready("good")
+        assert repository.is_ready("good", 1)
+        assert not repository.is_ready("bad")
+        with pytest.raises(NotFoundError):
+            repository.is_ready("ghost")
+        with pytest.raises(NotFoundError):
+            repository.is_ready("good", 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [(ControlMode.NONE, "mode is none"), (ControlMode.POLL, "polling is enabled")]
+)
+async def test_load_and_unload_need_explicit_control(tmp_path: Path, mode: ControlMode, words: str) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    async with opened(Bench(), tmp_path, mode=mode) as repository:
+        for call in (repository.load("m"), repository.unload("m")):
+            with pytest.raises(UnavailableError, match=f"explicit model load / unload is not allowed if .*{words}"):
+                await call
+        assert repository.is_ready("m")
+
+
+async def test_explicit_loads_what_it_is_told(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_model(tmp_path, name, v1=affine())
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["a", "ghost"]) as repository:
+        assert states(repository) == {("a", 1): READY, ("b", None): None, ("ghost", None): UNAVAILABLE}
+        assert not repository.is_every_model_ready()
+        with pytest.raises(UnavailableError, match="'b' is not loaded"):
+            repository.get("b")
+        assert not repository.is_ready("b")
+        await repository.load("b")
+        assert repository.is_ready("b")
+        await repository.unload("a")
+        assert repository.index()[0] == IndexEntry("a", 1, UNAVAILABLE, "unloaded")
+        with pytest.raises(UnavailableError, match="'a' has no available versions: version 1 is UNAVAILABLE: unloaded"):
+            repository.get("a")
+        await repository.unload("a")
+        await repository.load("a")
+        assert await scale_of(repository, "a") == 2
+
+
+async def test_explicit_starts_empty_or_with_all(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_model(tmp_path, name, v1=affine())
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        assert repository.loaded() == []
+        assert repository.is_every_model_ready()
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["*"]) as repository:
+        assert len(repository.loaded()) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": ControlMode.EXPLICIT, "startup_models": ["*", "a"]},
+        {"mode": ControlMode.NONE, "startup_models": ["a"]},
+        {"mode": ControlMode.POLL, "poll_seconds": 0},
+    ],
+)
+def test_options_that_contradict_each_other(tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        Bench().repository(tmp_path, **options)
+
+
+async def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        await Bench().repository(tmp_path / "nowhere").open()
+
+
+@pytest.mark.parametrize("name", ["ghost", "", "..", "../m", "a/b"])
+async def test_loading_what_does_not_exist(tmp_path: Path, name: str) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    async with opened(Bench(), tmp_path / ".." / tmp_path.name, mode=ControlMode.EXPLICIT) as repository:
+        with pytest.raises(NotFoundError if name == "ghost" else InvalidArgumentError):
+            await repository.load(name)
+        with pytest.raises(NotFoundError):
+            await repository.unload(name)
+        with pytest.raises(InvalidArgumentError, match="has not been served"):
+            await repository.unload("m")
+        assert states(repository) == {("m", None): None}
+
+
+async def test_a_model_in_two_repositories_is_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_model(tmp_path / folder, "twin", v1=affine())
+        write_model(tmp_path / folder, f"only_{folder}", v1=affine())
+    async with opened(Bench(), tmp_path / "a", tmp_path / "b") as repository:
+        assert [(each.name, each.state) for each in repository.index()] == [
+            ("only_a", READY),
+            ("only_b", READY),
+            ("twin", UNAVAILABLE),
+        ]
+        assert "two or more" in repository.index()[2].reason
+    async with opened(Bench(), tmp_path / "a", tmp_path / "b", mode=ControlMode.EXPLICIT) as repository:
+        with pytest.raises(InvalidArgumentError, match="not unique"):
+            await repository.load("twin")
+        assert repository.index()[2].state is UNAVAILABLE
+
+
+async def test_one_bad_version_spoils_the_load_but_not_what_serves(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", ALL, v1=affine(2))
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, startup_models=["*"]) as repository:
+        write_model(tmp_path, "m", v1=affine(5), v2=affine(3), v3=b"rubbish")
+        with pytest.raises(InvalidArgumentError, match="load failed for model 'm': version 3: .*no ONNX model"):
+            await repository.load("m")
+        assert await scale_of(repository, "m") == 2
+        assert states(repository) == {("m", 1): READY, ("m", 2): UNAVAILABLE, ("m", 3): UNAVAILABLE}
+        assert "because the model failed to load as a whole" in repository.index()[1].reason
+        assert bench.num_open == 1
+        shutil.rmtree(tmp_path / "m/3")
+        await repository.load("m")
+        assert await scale_of(repository, "m") == 3
+        assert await scale_of(repository, "m", 1) == 5
+        assert repository.is_every_model_ready()
+
+
+@pytest.mark.parametrize("config", ["nme: 'x'", "sequence_batching { }", "max_batch_size: -1", "backend: 'tensorrt'"])
+async def test_a_failed_reload_leaves_the_old_one(tmp_path: Path, config: str) -> None:
+    write_model(tmp_path, "m", v1=affine(2))
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        before = repository.get("m")
+        (tmp_path / "m/config.pbtxt").write_text(config)
+        with pytest.raises((InvalidArgumentError, UnsupportedError), match="'m'"):
+            await repository.load("m")
+        assert repository.get("m") is before
+        assert repository.is_every_model_ready()
+        assert await scale_of(repository, "m") == 2
+
+
+async def hold(bench: Bench) -> tuple[asyncio.Event, threading.Event]:
+    """Make the newest executable stop in its next run. Returns: it has begun; let it go on."""
+    loop, begun, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    executable = bench.onnxruntime.executables[-1]
+    run = executable.run
+
+    def held(*args: object) -> object:
+        loop.call_soon_threadsafe(begun.set)
+        assert release.wait(20)
+        return run(*args)
+
+    executable.run = held
+    return begun, release
+
+
+SLOW = "instance_group { count: 2 }"
+
+
+async def test_a_reload_swaps_at_once_and_the_old_one_finishes(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2, ["b", "n"]))
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        begun, release = await hold(bench)
+        old_executable = bench.onnxruntime.executables[-1]
+        old_answer = start(repository, "m")
+        await begun.wait()
+        write_model(tmp_path, "m", v1=affine(3, ["b", "n"]))
+        await repository.load("m")
+        assert await scale_of(repository, "m") == 3
+        assert not old_answer.done()
+        assert not old_executable.is_closed
+        release.set()
+        assert float((await old_answer).outputs["y"][0, 0]) == 2
+        await eventually(lambda: old_executable.is_closed)
+
+
+async def test_requests_never_miss_a_model_that_is_reloaded(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(1, ["b", "n"]))
+    seen: list[float] = []
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+
+        async def ask() -> None:
+            while not done:
+                seen.append(await scale_of(repository, "m"))
+
+        done = False
+        asking = [asyncio.ensure_future(ask()) for _ in range(4)]
+        for scale in range(2, 8):
+            write_model(tmp_path, "m", v1=affine(scale, ["b", "n"]))
+            await repository.load("m")
+        done = True
+        await asyncio.gather(*asking)
+    assert seen[0] == 1
+    assert sorted(set(seen)) == list(dict.fromkeys(sorted(seen)))
+    assert set(seen) <= {1, 2, 3, 4, 5, 6, 7}
+
+
+async def test_an_unload_waits_for_requests_and_refuses_new_ones(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2, ["b", "n"]))
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        begun, release = await hold(bench)
+        answer = start(repository, "m")
+        await begun.wait()
+        unloading = asyncio.ensure_future(repository.unload("m"))
+        await asyncio.sleep(0.02)
+        assert not unloading.done()
+        assert states(repository) == {("m", 1): ModelState.UNLOADING}
+        with pytest.raises(UnavailableError, match="version 1 is UNLOADING"):
+            repository.get("m")
+        release.set()
+        await unloading
+        assert float((await answer).outputs["y"][0, 0]) == 2
+        assert bench.num_open == 0
+
+
+async def test_a_cancelled_caller_leaves_nothing_half_done(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    bench = Bench()
+    entered, release = threading.Event(), threading.Event()
+
+    def wait(path: Path) -> None:
+        entered.set()
+        assert release.wait(20)
+
+    bench.onnxruntime.on_load = wait
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        loading = asyncio.ensure_future(repository.load("m"))
+        await asyncio.to_thread(entered.wait, 20)
+        assert states(repository) == {("m", 1): ModelState.LOADING}
+        with pytest.raises(UnavailableError, match="version 1 is LOADING"):
+            repository.get("m")
+        assert not repository.is_every_model_ready()
+        loading.cancel()
+        release.set()
+        await eventually(lambda: repository.is_ready("m"))
+
+
+async def test_loads_of_one_model_follow_one_another(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        await asyncio.gather(*(repository.load("m") for _ in range(5)), return_exceptions=False)
+        assert await scale_of(repository, "m") == 2
+        # The file never changed: its executable was compiled once.
+        assert len(bench.onnxruntime.loads) == 1
+
+
+async def test_the_loop_goes_on_while_a_few_models_load_at_a_time(tmp_path: Path) -> None:
+    for index in range(5):
+        write_model(tmp_path, f"m{index}", v1=affine())
+    bench = Bench()
+    lock, now, most, release = threading.Lock(), 0, 0, threading.Event()
+
+    def count(path: Path) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        assert release.wait(20)
+        with lock:
+            now -= 1
+
+    bench.onnxruntime.on_load = count
+    repository = bench.repository(tmp_path, num_load_threads=2)
+    opening = asyncio.ensure_future(repository.open())
+    await eventually(lambda: now == 2)
+    assert not repository.is_open
+    release.set()
+    await opening
+    assert most == 2
+    assert len(repository.loaded()) == 5
+    await repository.close()
+
+
+async def test_more_instances_reuse_those_that_there_are(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", SLOW, v1=affine())
+    bench = Bench(num_cores=1)
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        first = list(bench.onnxruntime.executables)
+        (tmp_path / "m/config.pbtxt").write_text("instance_group { count: 3 }")
+        await repository.load("m")
+        assert len(bench.onnxruntime.loads) == 3
+        assert repository.get("m").config.num_instances == 3
+        await eventually(lambda: len(asyncio.all_tasks()) == 1)
+        assert not any(each.is_closed for each in first)
+        assert [await scale_of(repository, "m") for _ in range(6)] == [2] * 6
+        (tmp_path / "m/config.pbtxt").write_text("instance_group { count: 1 }")
+        await repository.load("m")
+        await eventually(lambda: bench.num_open == 1)
+        assert len(bench.onnxruntime.loads) == 3
+        assert await scale_of(repository, "m") == 2
+
+
+async def test_a_config_in_the_request_stands_in_for_the_file(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", "max_batch_size: 2", v1=affine(2), v2=affine(3))
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        await repository.load("m", config_json='{"maxBatchSize": 7, "version_policy": {"specific": {"versions": [1]}}}')
+        assert repository.get("m").config.batching.max_batch_size == 7
+        assert repository.versions("m") == [1]
+        with pytest.raises(InvalidArgumentError, match='did you mean "max_batch_size"'):
+            await repository.load("m", config_json='{"max_batchsize": 7}')
+        assert repository.get("m").config.batching.max_batch_size == 7
+        await repository.load("m")
+        assert repository.get("m").config.batching.max_batch_size == 2
+        assert repository.versions("m") == [2]
+
+
+async def test_files_in_the_request_stand_in_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    write_model(tmp_path / "models", "m", v1=affine(2))
+    async with opened(Bench(), tmp_path / "models", mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        with pytest.raises(InvalidArgumentError, match="'config' must be specified"):
+            await repository.load("m", files={"1/model.onnx": affine(9)})
+        await repository.load("m", config_json='{"backend": "onnxruntime"}', files={"5/model.onnx": affine(5)})
+        assert repository.versions("m") == [5]
+        assert await scale_of(repository, "m") == 5
+        for files in ({"5/model.onnx": b"rubbish"}, {"../../evil": b""}, {"5/model.onnx": affine(), "/etc/evil": b""}):
+            with pytest.raises(InvalidArgumentError):
+                await repository.load("m", config_json="{}", files=files)
+        assert await scale_of(repository, "m") == 5
+        assert len(list(temporary.iterdir())) == 1
+        await repository.load("new", config_json="{}", files={"1/model.onnx": affine(4)})
+        assert await scale_of(repository, "new") == 4
+        await repository.unload("new")
+        await repository.load("m")
+        assert await scale_of(repository, "m") == 2
+        await eventually(lambda: list(temporary.iterdir()) == [])
+        assert {each.name for each in (tmp_path / "models").iterdir()} == {"m"}
+        await repository.load("m", config_json="{}", files={"1/model.onnx": affine(4)})
+    assert list(temporary.iterdir()) == []
+
+
+async def test_warmed_up_before_ready_on_both_units(tmp_path: Path) -> None:
+    text = """parameters { key: "units" value { string_value: "cpu,amx" } } model_warmup { name: "w" batch_size: 4
+      inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 random_data: true } } }"""
+    write_model(tmp_path, "m", text, v1=affine(1.37))
+    bench = Bench()
+    async with opened(bench, tmp_path) as repository:
+        for runtime in (bench.onnxruntime, bench.openvino):
+            assert runtime.executables[0].runs[0]["x"].shape == (4, 4)
+        assert repository.get("m").statistics.unit_errors[Unit.AMX] > 0
+        assert repository.get("m").config.units == (Unit.CPU, Unit.AMX)
+        assert len(repository.get("m").dispatcher.workers) == 2
+
+
+async def test_small_models_run_inline_and_others_in_threads(tmp_path: Path) -> None:
+    write_model(tmp_path, "fixed", v1=affine())
+    write_model(tmp_path, "free", v1=affine(shape=["b", "n"]))
+    bench = Bench()
+    # Time stands still, so that every model of fixed shape looks quick.
+    async with opened(bench, tmp_path, clock=VirtualClock()) as repository:
+        assert [each.is_inline for each in repository.get("fixed").dispatcher.workers] == [True]
+        assert [each.is_inline for each in repository.get("free").dispatcher.workers] == [False]
+        assert start(repository, "fixed").done()
+
+
+async def test_every_change_of_state_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "triune.repository")
+    write_model(tmp_path, "m", "optimization { priority: PRIORITY_MAX eager_batching: true }", v1=affine())
+    write_model(tmp_path, "bad", v1=b"rubbish")
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["*"]) as repository:
+        await repository.unload("m")
+    lines = [each.getMessage() for each in caplog.records]
+    assert "model 'm' is LOADING: version 1" in lines
+    ready = [line for line in lines if "READY" in line]
+    assert len(ready) == 1
+    assert ready[0].startswith("model 'm' version 1 is READY on cpu (onnxruntime, fp32, 8 threads")
+    assert "model 'm': no effect in this version: optimization.priority, optimization.eager_batching" in lines
+    assert len([line for line in lines if line.startswith("model 'bad' is UNAVAILABLE: version 1: ")]) == 1
+    assert "model 'm' is UNAVAILABLE: unloaded" in lines
+
+
+async def test_check_says_what_would_load_without_loading(tmp_path: Path) -> None:
+    write_model(tmp_path / "a", "good", ALL + " optimization { eager_batching: true }", v1=affine(), v2=affine())
+    write_model(tmp_path / "a", "half", ALL, v1=affine(), v2=b"rubbish")
+    write_model(tmp_path / "a", "bad", "nme: 'x'", v1=affine())
+    for folder in ("a", "b"):
+        write_model(tmp_path / folder, "twin", v1=affine())
+    bench = Bench()
+    found = {each.name: each for each in bench.repository(tmp_path / "a", tmp_path / "b").check()}
+    assert bench.onnxruntime.loads == []
+    assert (found["good"].versions, found["good"].backend, found["good"].units) == ((1, 2), "onnxruntime", (Unit.CPU,))
+    assert found["good"].problems == ()
+    assert found["good"].hints == ("optimization.eager_batching",)
+    assert found["good"].config is not None
+    assert [each.startswith("version 2: ") for each in found["half"].problems] == [True]
+    assert 'did you mean "name"' in found["bad"].problems[0]
+    assert "two or more repositories" in found["twin"].problems[0]
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  (what is waited for sets no event)
+            await asyncio.sleep(0.005)
+
+
+def touch(path: Path, nanoseconds: int) -> None:
+    os.utime(path, ns=(nanoseconds, nanoseconds))
+
+
+async def test_poll_follows_the_folder(tmp_path: Path) -> None:
+    write_model(tmp_path, "a", ALL, v1=affine(2))
+    write_model(tmp_path, "gone", v1=affine())
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.POLL, poll_seconds=3600) as repository:
+        before = repository.get("a")
+        await repository.poll()
+        assert repository.get("a") is before, "nothing changed, nothing is loaded"
+        write_model(tmp_path, "a", v2=affine(3))
+        write_model(tmp_path, "b", v1=affine(7))
+        shutil.rmtree(tmp_path / "gone")
+        await repository.poll()
+        assert repository.versions("a") == [1, 2]
+        assert await scale_of(repository, "a", 1) == 2
+        assert await scale_of(repository, "b") == 7
+        with pytest.raises(NotFoundError):
+            repository.get("gone")
+        # Version 1 was not compiled again: a, gone, a/2, b.
+        assert len(bench.onnxruntime.loads) == 4
+        (tmp_path / "a/config.pbtxt").write_text(ALL + "max_batch_size: 9")
+        shutil.rmtree(tmp_path / "a/2")
+        await repository.poll()
+        assert repository.versions("a") == [1]
+        assert repository.get("a").config.batching.max_batch_size == 9
+        (tmp_path / "b/1/model.onnx").write_bytes(affine(8))
+        touch(tmp_path / "b/1/model.onnx", 1)
+        await repository.poll()
+        assert await scale_of(repository, "b") == 8
+
+
+async def test_poll_keeps_what_serves_when_a_change_is_bad_and_tries_once(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2))
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.POLL, poll_seconds=3600) as repository:
+        (tmp_path / "m/1/model.onnx").write_bytes(b"half a fi")
+        attempts = 0
+        inspect = bench.onnxruntime.inspect
+
+        def counted(path: Path) -> object:
+            nonlocal attempts
+            attempts += 1
+            return inspect(path)
+
+        bench.onnxruntime.inspect = counted
+        await repository.poll()
+        await repository.poll()
+        assert attempts == 1
+        assert await scale_of(repository, "m") == 2
+        (tmp_path / "m/1/model.onnx").write_bytes(affine(4))
+        await repository.poll()
+        assert await scale_of(repository, "m") == 4
+
+
+async def test_poll_happens_by_itself_and_outlives_a_repository_that_vanishes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = tmp_path / "models"
+    write_model(models, "m", v1=affine(2))
+    clock = VirtualClock()
+    async with opened(Bench(), models, mode=ControlMode.POLL, poll_seconds=15, clock=clock) as repository:
+        models.rename(tmp_path / "away")
+        clock.advance(15_000_000_000)
+        await eventually(lambda: "everything is served as before" in caplog.text)
+        assert await scale_of(repository, "m") == 2
+        (tmp_path / "away").rename(models)
+        write_model(models, "n", v1=affine(3))
+
+        def is_there() -> bool:
+            clock.advance(15_000_000_000)
+            return any(each.name == "n" and each.state is READY for each in repository.index())
+
+        await eventually(is_there)
+        assert await scale_of(repository, "n") == 3
+
+
+async def test_poll_of_a_twin_keeps_what_serves(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    b.mkdir()
+    write_model(a, "m", v1=affine(2))
+    async with opened(Bench(), a, b, mode=ControlMode.POLL, poll_seconds=3600) as repository:
+        write_model(b, "m", v1=affine(3))
+        await repository.poll()
+        assert await scale_of(repository, "m") == 2
+        shutil.rmtree(a / "m")
+        await repository.poll()
+        assert await scale_of(repository, "m") == 3
+
+
+async def test_close_refuses_what_waits_and_finishes_what_runs(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine(2, ["b", "n"]))
+    bench = Bench()
+    repository = bench.repository(tmp_path)
+    await repository.open()
+    begun, release = await hold(bench)
+    running = start(repository, "m")
+    await begun.wait()
+    waiting = start(repository, "m")
+    closing = asyncio.ensure_future(repository.close())
+    with pytest.raises(UnavailableError):
+        await waiting
+    release.set()
+    await closing
+    assert float((await running).outputs["y"][0, 0]) == 2
+    assert bench.num_open == 0
+    await repository.close()
+
+
+async def test_close_while_models_load(tmp_path: Path) -> None:
+    for index in range(6):
+        write_model(tmp_path, f"m{index}", v1=affine())
+    bench = Bench()
+    entered, release = threading.Event(), threading.Event()
+
+    def wait(path: Path) -> None:
+        entered.set()
+        assert release.wait(20)
+
+    bench.onnxruntime.on_load = wait
+    repository = bench.repository(tmp_path, num_load_threads=1)
+    opening = asyncio.ensure_future(repository.open())
+    await asyncio.to_thread(entered.wait, 20)
+    closing = asyncio.ensure_future(repository.close())
+    await asyncio.sleep(0)
+    release.set()
+    await closing
+    await opening
+    assert not repository.is_open
+    assert len(bench.onnxruntime.loads) == 1
+    assert bench.num_open == 0
