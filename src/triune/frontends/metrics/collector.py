@@ -1,0 +1,147 @@
+"""The metrics, read from the models' statistics when someone asks: a request pays nothing for them.
+
+Names, labels and units of nv_* are Triton's (`metrics.cc`, `metric_model_reporter.cc`); durations are those of
+successful requests, in microseconds. There is no energy and no GPU: a metric that cannot be had is absent, never 0.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from triune.core.units import Presence, UnitStatus
+from triune.frontends.metrics.machine import CpuMeter, memory_bytes
+from triune.repository.model import LoadedVersion
+from triune.scheduling.statistics import ModelStatistics
+from triune.serving.server import Server
+
+_COUNTERS: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (
+    (
+        "nv_inference_request_success",
+        "Number of successful inference requests, all batch sizes",
+        lambda counted: counted.success.count,
+    ),
+    (
+        "nv_inference_count",
+        "Number of inferences performed (a request of batch size n counts n)",
+        lambda counted: counted.num_inferences,
+    ),
+    (
+        "nv_inference_exec_count",
+        "Number of model executions performed (a batch counts 1)",
+        lambda counted: counted.num_executions,
+    ),
+    (
+        "nv_inference_request_duration_us",
+        "Cumulative inference request duration in microseconds",
+        lambda counted: counted.success.total_ns // 1000,
+    ),
+    (
+        "nv_inference_queue_duration_us",
+        "Cumulative inference queuing duration in microseconds",
+        lambda counted: counted.queue.total_ns // 1000,
+    ),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Cumulative compute input duration in microseconds",
+        lambda counted: counted.compute_input.total_ns // 1000,
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Cumulative compute inference duration in microseconds",
+        lambda counted: counted.compute_infer.total_ns // 1000,
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "Cumulative compute output duration in microseconds",
+        lambda counted: counted.compute_output.total_ns // 1000,
+    ),
+)
+
+_NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]")
+
+
+class MetricsCollector(Collector):
+    """Every metric of a server. Reads counters that the event loop's thread writes: collect on that thread."""
+
+    def __init__(self, server: Server, units: Sequence[UnitStatus]) -> None:
+        """Args:
+        server: whose loaded models are told.
+        units: the machine's units, as detected.
+        """
+        self._server = server
+        self._units = units
+        self._cpu = CpuMeter()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families, each with all its samples; one without samples is left out."""
+        models = [(_labels(model), model.statistics) for model in self._server.statistics()]
+        families = [*self._inference(models), *self._machine(), *self._by_unit(models), self._presence()]
+        return [family for family in families if family.samples]
+
+    def _inference(self, models: Sequence[tuple[dict[str, str], ModelStatistics]]) -> Iterable[Metric]:
+        for name, documentation, read in _COUNTERS:
+            family = Metric(name, documentation, "counter")
+            for labels, counted in models:
+                family.add_sample(name, labels, read(counted))
+            yield family
+        failures = Metric(
+            "nv_inference_request_failure", "Number of failed inference requests, all batch sizes", "counter"
+        )
+        pending = Metric(
+            "nv_inference_pending_request_count", "Number of requests that are accepted and not yet answered", "gauge"
+        )
+        for labels, counted in models:
+            pending.add_sample(pending.name, labels, counted.num_pending)
+            for reason, count in counted.failures.items():
+                failures.add_sample(failures.name, {**labels, "reason": reason.value}, count)
+        yield failures
+        yield pending
+
+    def _machine(self) -> Iterable[Metric]:
+        utilization = Metric("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", "gauge")
+        busy = self._cpu.utilization()
+        if busy is not None:
+            utilization.add_sample(utilization.name, {}, busy)
+        yield utilization
+        total_bytes, used_bytes = memory_bytes()
+        for name, documentation, value in (
+            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", total_bytes),
+            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used_bytes),
+        ):
+            family = Metric(name, documentation, "gauge")
+            family.add_sample(name, {}, value)
+            yield family
+
+    def _by_unit(self, models: Sequence[tuple[dict[str, str], ModelStatistics]]) -> Iterable[Metric]:
+        count = Metric("triune_unit_inference_count", "Inferences performed by each unit", "counter")
+        busy = Metric("triune_unit_busy_seconds", "Seconds that each unit computed", "counter")
+        error = Metric(
+            "triune_unit_error_max", "Largest difference from the cpu unit's answer, measured at load", "gauge"
+        )
+        for labels, counted in models:
+            for unit, rows in counted.unit_inferences.items():
+                count.add_sample(count.name, {**labels, "unit": unit.value}, rows)
+            for unit, busy_ns in counted.unit_busy_ns.items():
+                busy.add_sample(busy.name, {**labels, "unit": unit.value}, busy_ns / 1e9)
+            for unit, largest in counted.unit_errors.items():
+                error.add_sample(error.name, {**labels, "unit": unit.value}, largest)
+        return count, busy, error
+
+    def _presence(self) -> Metric:
+        family = Metric("triune_unit_present", "1 if the machine has the unit; 0 if it is emulated or absent", "gauge")
+        for status in self._units:
+            labels = {"unit": status.unit.value, "presence": status.presence.value}
+            family.add_sample(family.name, labels, int(status.presence is Presence.PRESENT))
+        return family
+
+
+def _labels(model: LoadedVersion) -> dict[str, str]:
+    """Triton's labels: the model, its version, and each of the config's metric tags behind an underscore."""
+    labels = {"model": model.config.name, "version": str(model.version)}
+    for tag, value in model.config.metric_tags.items():
+        name = "_" + _NOT_IN_LABEL.sub("_", tag)
+        # Tags that differ only in characters that no label may have share one.
+        labels[name] = f"{labels[name]},{value}" if name in labels else value
+    return labels

@@ -1,0 +1,35 @@
+"""Prometheus' text format, with the names that the families have.
+
+`prometheus_client.generate_latest` writes `name_total` for every counter. Triton's counters have no such suffix, and
+dashboards ask for Triton's names. Source: Prometheus' exposition formats, text version 0.0.4.
+"""
+
+import math
+from collections.abc import Iterable
+
+from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def write_text(families: Iterable[Metric]) -> str:
+    """The families, each with its help, its type and its samples, as Prometheus reads them."""
+    lines: list[str] = []
+    for family in families:
+        documentation = family.documentation.replace("\\", r"\\").replace("\n", r"\n")
+        lines.append(f"# HELP {family.name} {documentation}")
+        lines.append(f"# TYPE {family.name} {family.type}")
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels.items())
+            lines.append(f"{sample.name}{f'{{{labels}}}' if labels else ''} {_number(sample.value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"

@@ -1,0 +1,106 @@
+"""The metrics port on a real socket."""
+
+import asyncio
+import signal
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from email.message import Message
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.hand_server import HandServer
+from triune.core.errors import UnavailableError
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.frontends.metrics import MetricsServer
+
+
+@pytest.fixture
+def server() -> HandServer:
+    return HandServer()
+
+
+@pytest.fixture
+async def address(server: HandServer) -> AsyncIterator[str]:
+    units = (UnitStatus(Unit.CPU, Presence.PRESENT),)
+    metrics = MetricsServer(server, port=0, units=units)  # type: ignore[arg-type]
+    port = await metrics.start()
+    yield f"127.0.0.1:{port}"
+    await metrics.stop(5)
+
+
+async def fetch(address: str, path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[Message, str]:
+    def get() -> tuple[Message, str]:
+        request = urllib.request.Request(f"http://{address}{path}", headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.headers, response.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+async def test_scrape(address: str, server: HandServer) -> None:
+    server.models["identity"].statistics.num_executions = 41
+    headers, text = await fetch(address)
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'nv_inference_exec_count{model="identity",version="2"} 41\n' in text
+    assert 'triune_unit_present{unit="cpu",presence="present"} 1\n' in text
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"nv_inference_request_success", "nv_inference_request_failure", "nv_cpu_memory_total_bytes"} <= names
+    server.models["identity"].statistics.num_executions += 1
+    _, later = await fetch(address)
+    assert 'nv_inference_exec_count{model="identity",version="2"} 42\n' in later
+
+
+async def test_names_stay_tritons_whatever_the_scraper_accepts(address: str) -> None:
+    _, text = await fetch(address, Accept="application/openmetrics-text; version=1.0.0")
+    assert "nv_inference_count{" in text
+    assert "nv_inference_count_total" not in text
+
+
+async def test_model_that_was_unloaded_disappears(address: str, server: HandServer) -> None:
+    del server.models["identity"]
+    _, text = await fetch(address)
+    assert 'model="identity"' not in text
+    assert 'model="slow"' in text
+
+
+async def test_other_paths_and_methods(address: str) -> None:
+    for path, method, status in (("/", "GET", 404), ("/metrics", "POST", 405), ("/v2/health/live", "GET", 404)):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            await fetch(address, path, method)
+        assert caught.value.code == status
+
+
+async def test_port_that_is_taken(address: str, server: HandServer) -> None:
+    host, port = address.split(":")
+    with pytest.raises(UnavailableError, match=f"cannot listen for metrics on {address}"):
+        await MetricsServer(server, host, int(port)).start()  # type: ignore[arg-type]
+
+
+async def test_start_and_stop(server: HandServer) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    metrics = MetricsServer(server, port=0)  # type: ignore[arg-type]
+    port = await metrics.start()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    await fetch(f"127.0.0.1:{port}")
+    await asyncio.wait_for(metrics.stop(5), 5)
+    with pytest.raises(urllib.error.URLError):
+        await fetch(f"127.0.0.1:{port}")
+    await metrics.stop(5)
+    again = MetricsServer(server, port=port)  # type: ignore[arg-type]
+    assert await again.start() == port
+    await again.stop(5)
+
+
+async def test_stop_does_not_wait_for_idle_connections(server: HandServer) -> None:
+    metrics = MetricsServer(server, port=0)  # type: ignore[arg-type]
+    port = await metrics.start()
+    idle = socket.create_connection(("127.0.0.1", port))
+    half = socket.create_connection(("127.0.0.1", port))
+    half.sendall(b"GET /metr")
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(metrics.stop(0.5), 5)
+    idle.close()
+    half.close()

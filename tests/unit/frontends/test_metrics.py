@@ -1,0 +1,171 @@
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.hand_server import HandServer
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.frontends.metrics import machine
+from triune.frontends.metrics.collector import MetricsCollector
+from triune.frontends.metrics.machine import CpuMeter
+from triune.frontends.metrics.text import write_text
+from triune.scheduling.statistics import FailureReason
+
+UNITS = (
+    UnitStatus(Unit.CPU, Presence.PRESENT),
+    UnitStatus(Unit.ANE, Presence.EMULATED, reason="no Neural Engine here"),
+    UnitStatus(Unit.GPU, Presence.ABSENT, reason="no GPU here"),
+)
+
+
+def scrape(server: HandServer, units: Sequence[UnitStatus] = ()) -> list[str]:
+    return write_text(MetricsCollector(server, units).collect()).splitlines()  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def server() -> HandServer:
+    server = HandServer()
+    server.models = {"identity": server.models["identity"]}
+    return server
+
+
+def test_inference_metrics_have_tritons_names_and_units(server: HandServer) -> None:
+    counted = server.models["identity"].statistics
+    counted.num_pending = 5
+    counted.success.add(7_654_321, 3)
+    counted.fail.add(999_000_000)
+    counted.failures[FailureReason.REJECTED] = 2
+    counted.queue.add(11_999, 3)
+    counted.compute_input.add(22_000, 3)
+    counted.compute_infer.add(33_000, 3)
+    counted.compute_output.add(44_000, 3)
+    counted.num_inferences, counted.num_executions = 12, 4
+    lines = scrape(server)
+    labels = '{model="identity",version="2"}'
+    for line in (
+        f"nv_inference_request_success{labels} 3",
+        f"nv_inference_count{labels} 12",
+        f"nv_inference_exec_count{labels} 4",
+        f"nv_inference_request_duration_us{labels} 7654",
+        f"nv_inference_queue_duration_us{labels} 11",
+        f"nv_inference_compute_input_duration_us{labels} 22",
+        f"nv_inference_compute_infer_duration_us{labels} 33",
+        f"nv_inference_compute_output_duration_us{labels} 44",
+        f"nv_inference_pending_request_count{labels} 5",
+        'nv_inference_request_failure{model="identity",version="2",reason="REJECTED"} 2',
+        'nv_inference_request_failure{model="identity",version="2",reason="CANCELED"} 0',
+        'nv_inference_request_failure{model="identity",version="2",reason="BACKEND"} 0',
+        'nv_inference_request_failure{model="identity",version="2",reason="OTHER"} 0',
+        "# TYPE nv_inference_request_success counter",
+        "# TYPE nv_inference_request_failure counter",
+        "# TYPE nv_inference_pending_request_count gauge",
+    ):
+        assert line in lines
+    assert not any("_total{" in line for line in lines)
+
+
+def test_metrics_by_unit(server: HandServer) -> None:
+    counted = server.models["identity"].statistics
+    counted.record_execution(Unit.CPU, 8, 1, 0, 1_500_000_000, 0)
+    counted.record_execution(Unit.AMX, 3, 1, 0, 500_000_000, 0)
+    counted.unit_errors[Unit.AMX] = 0.0078125
+    lines = scrape(server, UNITS)
+    labels = 'model="identity",version="2"'
+    for line in (
+        f'triune_unit_inference_count{{{labels},unit="cpu"}} 8',
+        f'triune_unit_inference_count{{{labels},unit="amx"}} 3',
+        f'triune_unit_busy_seconds{{{labels},unit="cpu"}} 1.5',
+        f'triune_unit_error_max{{{labels},unit="amx"}} 0.0078125',
+        'triune_unit_present{unit="cpu",presence="present"} 1',
+        'triune_unit_present{unit="ane",presence="emulated"} 0',
+        'triune_unit_present{unit="gpu",presence="absent"} 0',
+    ):
+        assert line in lines
+    # What was not measured has no sample: 0 would be a claim.
+    assert f'triune_unit_error_max{{{labels},unit="cpu"}}' not in "\n".join(lines)
+
+
+def test_machine_metrics(server: HandServer) -> None:
+    collector = MetricsCollector(server, ())  # type: ignore[arg-type]
+    values = {
+        family.name: family.samples[0].value for family in collector.collect() if family.name.startswith("nv_cpu")
+    }
+    assert 0 < values["nv_cpu_memory_used_bytes"] < values["nv_cpu_memory_total_bytes"]
+    assert 0 <= values.get("nv_cpu_utilization", 0) <= 1
+
+
+def test_nothing_is_said_of_energy_and_gpus(server: HandServer) -> None:
+    assert not [line for line in scrape(server, UNITS) if line.startswith(("nv_energy", "nv_gpu"))]
+
+
+def test_family_without_samples_is_left_out(server: HandServer) -> None:
+    server.models = {}
+    names = {family.name for family in MetricsCollector(server, ()).collect()}  # type: ignore[arg-type]
+    assert names - {"nv_cpu_utilization"} == {"nv_cpu_memory_total_bytes", "nv_cpu_memory_used_bytes"}
+
+
+def test_metric_tags_are_labels(server: HandServer) -> None:
+    model = server.models["identity"]
+    config = dataclasses.replace(model.config, metric_tags={"team": 'a"b\\c\nd', "cost-centre": "7"})
+    server.models = {"identity": dataclasses.replace(model, config=config)}
+    text = write_text(MetricsCollector(server, UNITS).collect())  # type: ignore[arg-type]
+    (family,) = [each for each in text_string_to_metric_families(text) if each.name == "nv_inference_exec_count"]
+    assert family.samples[0].labels == {"model": "identity", "version": "2", "_team": 'a"b\\c\nd', "_cost_centre": "7"}
+
+
+def test_tags_that_become_one_label_are_both_told(server: HandServer) -> None:
+    model = server.models["identity"]
+    config = dataclasses.replace(model.config, metric_tags={"a-b": "1", "a.b": "2"})
+    server.models = {"identity": dataclasses.replace(model, config=config)}
+    assert 'nv_inference_count{model="identity",version="2",_a_b="1,2"} 0' in scrape(server)
+
+
+def test_prometheus_reads_the_text_as_it_was_meant(server: HandServer) -> None:
+    collector = MetricsCollector(server, UNITS)  # type: ignore[arg-type]
+    families = list(collector.collect())
+    parsed = {family.name: family for family in text_string_to_metric_families(write_text(families))}
+    for family in families:
+        read = parsed[family.name]
+        assert read.type == family.type
+        assert [(sample.labels, sample.value) for sample in read.samples] == [
+            (sample.labels, sample.value) for sample in family.samples
+        ]
+
+
+def test_numbers_and_help_in_the_text() -> None:
+    family = Metric("m", "back\\slash and\nline", "gauge")
+    for place, value in enumerate((1, 0.1, 1e300, math.inf, -math.inf, math.nan, 2**63)):
+        family.add_sample("m", {"place": str(place)} if place else {}, value)
+    assert write_text([family]).splitlines() == [
+        "# HELP m back\\\\slash and\\nline",
+        "# TYPE m gauge",
+        "m 1",
+        'm{place="1"} 0.1',
+        'm{place="2"} 1e+300',
+        'm{place="3"} +Inf',
+        'm{place="4"} -Inf',
+        'm{place="5"} NaN',
+        'm{place="6"} 9223372036854775808',
+    ]
+
+
+def test_utilization_is_that_between_two_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter(
+        [
+            {"user": 10.0, "system": 5.0, "idle": 100.0, "iowait": 1.0, "guest": 2.0},
+            {"user": 13.0, "system": 6.0, "idle": 115.0, "iowait": 2.0, "guest": 2.0},
+            {"user": 13.0, "system": 6.0, "idle": 115.0, "iowait": 2.0, "guest": 2.0},
+        ]
+    )
+
+    class Times:
+        def _asdict(self) -> dict[str, float]:
+            return next(readings)
+
+    monkeypatch.setattr(machine.psutil, "cpu_times", Times)
+    meter = CpuMeter()
+    assert meter.utilization() == pytest.approx(4 / 20)
+    assert meter.utilization() is None, "no time passed: there is no figure"
