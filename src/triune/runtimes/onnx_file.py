@@ -1,0 +1,181 @@
+"""ONNX files read without a runtime: the signature, and what is wrong with a file that has none."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+import onnx.checker
+import onnx.defs
+import onnx.shape_inference
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
+
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import Signature, TensorSpec
+from triune.runtimes.failures import reason_of
+
+_DATATYPES: dict[int, DataType] = {
+    TensorProto.BOOL: DataType.BOOL,
+    TensorProto.UINT8: DataType.UINT8,
+    TensorProto.UINT16: DataType.UINT16,
+    TensorProto.UINT32: DataType.UINT32,
+    TensorProto.UINT64: DataType.UINT64,
+    TensorProto.INT8: DataType.INT8,
+    TensorProto.INT16: DataType.INT16,
+    TensorProto.INT32: DataType.INT32,
+    TensorProto.INT64: DataType.INT64,
+    TensorProto.FLOAT16: DataType.FP16,
+    TensorProto.FLOAT: DataType.FP32,
+    TensorProto.DOUBLE: DataType.FP64,
+    TensorProto.BFLOAT16: DataType.BF16,
+    TensorProto.STRING: DataType.BYTES,
+}
+
+_OVERRIDABLE_FROM_IR = 4
+"""Before IR version 4 the file had to list its weights among the inputs, so being listed meant nothing."""
+
+
+def read_signature(path: Path) -> Signature:
+    """The inputs and outputs that an ONNX file states.
+
+    An initializer that the graph also lists as an input is an optional input: its value is the default. An output
+    of which not even the rank is known has the shape ().
+
+    Raises:
+        InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
+        UnsupportedError: an input or output is not a tensor of a KServe datatype, or an input has no rank.
+    """
+    model = read_model(path)
+    graph = model.graph
+    if any(not _is_shape_known(value.type) for value in graph.output):
+        graph = _infer_shapes(model).graph
+    initializers = {tensor.name for tensor in graph.initializer}
+    initializers |= {tensor.values.name for tensor in graph.sparse_initializer}
+    can_override = model.ir_version >= _OVERRIDABLE_FROM_IR
+    return Signature(
+        tuple(
+            _translate(value, path, is_input=True, has_default=value.name in initializers)
+            for value in graph.input
+            if can_override or value.name not in initializers
+        ),
+        tuple(_translate(value, path, is_input=False) for value in graph.output),
+    )
+
+
+def read_model(path: Path) -> ModelProto:
+    """The model of an ONNX file, its external data left where they are.
+
+    Raises:
+        InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
+    """
+    try:
+        model = ModelProto.FromString(path.read_bytes())
+    except OSError as error:
+        raise InvalidArgumentError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise InvalidArgumentError(f"'{path}' is no ONNX model, or it was cut short: {_guess(path)}") from error
+    for problem in _problems(model, path):
+        raise InvalidArgumentError(f"'{path}' is no complete ONNX model: {problem}")
+    return model
+
+
+def broken_part(path: Path) -> str | None:
+    """What ONNX's own checker finds wrong with a file, None if nothing. Slow: for explaining a failure."""
+    try:
+        # onnx leaves a type argument of its annotation open.
+        onnx.checker.check_model(str(path))  # pyright: ignore[reportUnknownMemberType]
+    except (onnx.checker.ValidationError, DecodeError) as error:
+        return reason_of(error)
+    return None
+
+
+def _problems(model: ModelProto, path: Path) -> Iterator[str]:
+    if not model.ByteSize():
+        yield "it is empty"
+    if model.ir_version <= 0:
+        yield "it states no IR version"
+    if not model.HasField("graph"):
+        yield "it holds no graph"
+    if not model.graph.output:
+        yield "its graph has no outputs"
+    opsets = {each.domain or "ai.onnx": each.version for each in model.opset_import}
+    if not opsets:
+        yield "it imports no operator set"
+    newest = onnx.defs.onnx_opset_version()
+    if opsets.get("ai.onnx", 1) > newest:
+        yield f"it needs operator set {opsets['ai.onnx']}; the newest that is known here is {newest}"
+    for value in (*model.graph.input, *model.graph.output):
+        if not value.name:
+            yield "an input or output has no name"
+    yield from _external_data_problems(model, path.parent)
+
+
+def _external_data_problems(model: ModelProto, folder: Path) -> Iterator[str]:
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = PurePath(entries.get("location", ""))
+        if location.is_absolute() or ".." in location.parts:
+            yield f"the data of '{tensor.name}' are in '{location}', outside the model's folder"
+            return
+        file = folder / location
+        if not file.is_file():
+            yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which does not exist"
+            return
+        offset, length = entries.get("offset", "0"), entries.get("length", "0")
+        if not (offset.isdecimal() and length.isdecimal()):
+            yield f"the data of '{tensor.name}' have the offset {offset!r} and the length {length!r}, not numbers"
+            return
+        end = int(offset) + int(length)
+        if end > file.stat().st_size:
+            yield f"the data of '{tensor.name}' end at byte {end} of '{location}', which has {file.stat().st_size}"
+            return
+
+
+def _guess(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'"
+    if start.isascii() and start.decode("ascii").isprintable():
+        return f"it starts with the text {start[:32].decode('ascii')!r}"
+    return f"its {path.stat().st_size} bytes are not a ModelProto message"
+
+
+def _is_shape_known(of: TypeProto) -> bool:
+    return of.tensor_type.elem_type != TensorProto.UNDEFINED and of.tensor_type.HasField("shape")
+
+
+def _infer_shapes(model: ModelProto) -> ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        # Inference is a help where the file is silent: an operator that it does not know leaves that as it is.
+        return model
+
+
+def _translate(value: ValueInfoProto, path: Path, *, is_input: bool, has_default: bool = False) -> TensorSpec:
+    what = f"{'input' if is_input else 'output'} '{value.name}' of '{path}'"
+    is_optional_type = value.type.WhichOneof("value") == "optional_type"
+    of = value.type.optional_type.elem_type if is_optional_type else value.type
+    kind = of.WhichOneof("value")
+    if kind is None or (is_optional_type and not is_input):
+        raise UnsupportedError(f"{what} has {'an optional' if is_optional_type else 'no'} type; Triune serves tensors")
+    if kind != "tensor_type":
+        raise UnsupportedError(f"{what} is a {kind.removesuffix('_type')}; Triune serves tensors")
+    datatype = _DATATYPES.get(of.tensor_type.elem_type)
+    if datatype is None:
+        number = of.tensor_type.elem_type
+        name = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else number
+        raise UnsupportedError(f"{what} has the element type {name}, for which KServe has no datatype")
+    if is_input and not of.tensor_type.HasField("shape"):
+        raise UnsupportedError(f"{what} states no rank; export the model again with the input's dimensions")
+    dims = of.tensor_type.shape.dim
+    return TensorSpec(
+        value.name,
+        datatype,
+        tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else -1 for dim in dims),
+        tuple(dim.dim_param or None if not dim.HasField("dim_value") else None for dim in dims),
+        is_optional=is_optional_type or has_default,
+    )

@@ -1,0 +1,200 @@
+"""ONNX Runtime on the CPU, in fp32. Backend "onnxruntime"."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.core.runtime import Executable
+from triune.core.tensors import Signature
+from triune.core.units import Unit
+from triune.runtimes import options as read
+from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
+from triune.runtimes.failures import reason_of, run_failure
+from triune.runtimes.onnx_file import read_signature
+
+_SWITCHES = (
+    "session.intra_op.allow_spinning",
+    "session.inter_op.allow_spinning",
+    "session.set_denormal_as_zero",
+    "session.use_device_allocator_for_initializers",
+)
+_LEVELS = {"-1": "ORT_ENABLE_BASIC", "0": "ORT_ENABLE_ALL", "1": "ORT_ENABLE_EXTENDED", "2": "ORT_DISABLE_ALL"}
+_KNOWN_OPTIONS = (
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "execution_mode",
+    "optimization.graph.level",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+    "memory.enable_memory_arena_shrinkage",
+    *_SWITCHES,
+)
+_NO_LOG = 4
+
+# onnxruntime publishes no types: its values get theirs where they enter.
+_library: Any = onnxruntime
+_InvalidArgument: type[Exception] = _library.capi.onnxruntime_pybind11_state.InvalidArgument
+_NotImplemented: type[Exception] = _library.capi.onnxruntime_pybind11_state.NotImplemented
+
+
+class _Value(Protocol):
+    """onnxruntime.OrtValue, as far as it is used."""
+
+    def numpy(self) -> Array: ...
+
+    def shape(self) -> Sequence[int]: ...
+
+    def data_ptr(self) -> int: ...
+
+
+class _Session(Protocol):
+    """onnxruntime.InferenceSession, as far as it is used."""
+
+    def run(self, output_names: Sequence[str], input_feed: Mapping[str, Any], run_options: Any) -> list[Array]: ...
+    def run_with_ort_values(
+        self, output_names: Sequence[str], input_dict_ort_values: Mapping[str, Any], run_options: Any
+    ) -> list[_Value]: ...
+
+
+class OnnxRuntime:
+    """Microsoft's ONNX Runtime.
+
+    Options are those of Triton's onnxruntime backend, as strings: `intra_op_thread_count` (0 leaves the number to
+    Triune), `inter_op_thread_count`, `execution_mode` (0 sequential, 1 parallel), `enable_mem_arena`,
+    `enable_mem_pattern`, `memory.enable_memory_arena_shrinkage` ("cpu:0"), four `session.*` switches, and
+    `optimization.graph.level` (-1 basic, 0 all, 1 extended, 2 none: the config's field of that name).
+    """
+
+    name = "onnxruntime"
+    default_filename = "model.onnx"
+
+    def units(self) -> Sequence[Unit]:
+        """The CPU, wherever it is."""
+        return (Unit.CPU,)
+
+    def inspect(self, path: Path) -> Signature:
+        """Read the signature of an ONNX file. Raises as `read_signature` does."""
+        return read_signature(path)
+
+    def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
+        """Make a session.
+
+        Raises:
+            InvalidArgumentError: the file is broken, or an option is unknown or wrong.
+            UnsupportedError: another unit than `cpu`, or an operator that ONNX Runtime does not have.
+        """
+        if unit is not Unit.CPU:
+            raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
+        session_options = _session_options(num_threads, options)
+        run_options = _library.RunOptions()
+        run_options.log_severity_level = _NO_LOG
+        if shrinkage := options.get("memory.enable_memory_arena_shrinkage"):
+            run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", str(shrinkage))
+        signature = read_signature(path)
+        try:
+            session: _Session = _library.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
+        except _NotImplemented as error:
+            raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
+        except Exception as error:
+            raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
+        return _OnnxRuntimeExecutable(session, run_options, signature)
+
+
+class _OnnxRuntimeExecutable:
+    """A session. The plain path hands numpy arrays through; BF16, which numpy lacks, goes by OrtValues."""
+
+    unit = Unit.CPU
+    precision = "fp32"
+
+    def __init__(self, session: _Session, run_options: object, signature: Signature) -> None:
+        self.signature = signature
+        self._session = session
+        self._run_options = run_options
+        specs = (*signature.inputs, *signature.outputs)
+        self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
+        self._text_outputs = {spec.name for spec in signature.outputs if spec.datatype is DataType.BYTES}
+        self._bfloat16 = {spec.name for spec in specs if spec.datatype is DataType.BF16}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        feed = {name: packed(array) for name, array in inputs.items()}
+        for name in self._text_inputs:
+            if name in feed:
+                feed[name] = to_text(name, feed[name])
+        try:
+            arrays = self._run_values(feed, outputs) if self._bfloat16 else self._run_arrays(feed, outputs)
+        except Exception as error:
+            # A ValueError is the binding's own: an input is missing.
+            raise run_failure(error, is_refusal=isinstance(error, (_InvalidArgument, ValueError))) from error
+        return arrays
+
+    def close(self) -> None:
+        del self._session
+
+    def _run_arrays(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        arrays = ordered(outputs, self._session.run(outputs, feed, self._run_options))
+        for name in self._text_outputs.intersection(arrays):
+            arrays[name] = to_bytes(arrays[name])
+        return arrays
+
+    def _run_values(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        values = self._session.run_with_ort_values(
+            outputs, {name: self._to_value(name, array) for name, array in feed.items()}, self._run_options
+        )
+        return ordered(outputs, (self._from_value(*pair) for pair in zip(outputs, values, strict=True)))
+
+    def _to_value(self, name: str, array: Array) -> object:
+        if name in self._bfloat16:
+            return _library.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), TensorProto.BFLOAT16)
+        return _library.OrtValue.ortvalue_from_numpy(array)
+
+    def _from_value(self, name: str, value: _Value) -> Array:
+        if name in self._bfloat16:
+            bits = np.empty(tuple(value.shape()), np.uint16)
+            if bits.nbytes:
+                ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+            return bits.view(DataType.BF16.dtype)
+        array = value.numpy()
+        return to_bytes(array) if name in self._text_outputs else array
+
+
+def _session_options(num_threads: int, options: Mapping[str, Parameter]) -> Any:
+    read.check_names(OnnxRuntime.name, options, _KNOWN_OPTIONS)
+    settings = _library.SessionOptions()
+    # Errors come as exceptions; a bad request must not fill the server's log a second time.
+    settings.log_severity_level = _NO_LOG
+    settings.intra_op_num_threads = num_threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
+    # A pool that spins while it waits takes cores from the other units and from the front end.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name, value in options.items():
+        match name:
+            case "intra_op_thread_count":
+                settings.intra_op_num_threads = read.integer(name, value) or num_threads
+            case "inter_op_thread_count":
+                settings.inter_op_num_threads = read.integer(name, value) or num_threads
+            case "execution_mode":
+                is_parallel = read.choice(name, value, ("0", "1")) == "1"
+                mode = _library.ExecutionMode
+                settings.execution_mode = mode.ORT_PARALLEL if is_parallel else mode.ORT_SEQUENTIAL
+            case "optimization.graph.level":
+                level = _LEVELS[read.choice(name, value, tuple(_LEVELS))]
+                settings.graph_optimization_level = getattr(_library.GraphOptimizationLevel, level)
+            case "enable_mem_arena":
+                settings.enable_cpu_mem_arena = read.boolean(name, value)
+            case "enable_mem_pattern":
+                settings.enable_mem_pattern = read.boolean(name, value)
+            case _ if name in _SWITCHES:
+                settings.add_session_config_entry(name, "1" if read.boolean(name, value) else "0")
+            case _:
+                pass
+    return settings

@@ -1,0 +1,207 @@
+"""Intel's OpenVINO on the CPU: fp32 on `cpu`, bf16 on AMX tiles on `amx`. Backend "openvino".
+
+Its CPU plugin computes integers in 32 bits, saturates where 8-bit integers overflow, and gives 0 where Gather's index
+is out of range; ONNX Runtime does none of this.
+"""
+
+import contextlib
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.core.runtime import Executable
+from triune.core.tensors import Signature
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.runtimes.arrays import packed
+from triune.runtimes.failures import reason_of, run_failure
+from triune.runtimes.onnx_file import broken_part, read_signature
+from triune.runtimes.openvino_options import Settings, read_settings
+
+
+@contextlib.contextmanager
+def _no_converter() -> Generator[None]:
+    """OpenVINO's converter, which nothing here uses, reports every import to its makers: leave it out of ours."""
+    modules = cast("dict[str, object]", sys.modules)
+    converter = "openvino.tools.ovc"
+    is_first = "openvino" not in modules
+    if is_first:
+        modules[converter] = None
+    try:
+        yield
+    finally:
+        if is_first:
+            modules.pop(converter, None)
+
+
+with _no_converter():
+    import openvino
+
+# Its types are partial: its values get theirs where they enter.
+_library: Any = openvino
+
+_ELEMENT_TYPES = {
+    DataType.BOOL: "boolean",
+    DataType.UINT8: "u8",
+    DataType.UINT16: "u16",
+    DataType.UINT32: "u32",
+    DataType.UINT64: "u64",
+    DataType.INT8: "i8",
+    DataType.INT16: "i16",
+    DataType.INT32: "i32",
+    DataType.INT64: "i64",
+    DataType.FP16: "f16",
+    DataType.FP32: "f32",
+    DataType.BF16: "bf16",
+}
+"""The datatypes that the CPU plugin takes and gives. FP64 is not among them: it would be computed in fp32."""
+
+_WIDE = frozenset({DataType.UINT32, DataType.UINT64, DataType.INT64})
+_INT32 = np.iinfo(np.int32)
+
+
+class OpenVino:
+    """OpenVINO's CPU plugin. Options are those of Triton's OpenVINO backend: see `openvino_options`."""
+
+    name = "openvino"
+    default_filename = "model.onnx"
+
+    def __init__(self, units: Sequence[UnitStatus]) -> None:
+        """Args:
+        units: this machine's, as `hardware.units.detect_units` tells them.
+        """
+        self._statuses = {status.unit: status for status in units}
+        self._core = _library.Core()
+
+    def units(self) -> Sequence[Unit]:
+        """AMX first, where this CPU has it, then the CPU."""
+        amx = self._statuses.get(Unit.AMX)
+        return (Unit.AMX, Unit.CPU) if amx is not None and amx.presence is Presence.PRESENT else (Unit.CPU,)
+
+    def inspect(self, path: Path) -> Signature:
+        """Read the signature of an ONNX file. Inputs with a default are left out: OpenVINO compiles the default in.
+
+        Raises as `read_signature` does.
+        """
+        signature = read_signature(path)
+        return Signature(tuple(spec for spec in signature.inputs if not spec.is_optional), signature.outputs)
+
+    def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
+        """Compile for the CPU plugin.
+
+        Raises:
+            InvalidArgumentError: the file is broken, or an option is unknown or wrong.
+            UnsupportedError: the unit is not here, or OpenVINO lacks a datatype or an operator of the model.
+        """
+        if unit not in self.units():
+            status = self._statuses.get(unit)
+            raise UnsupportedError(f"backend 'openvino' does not run on unit '{unit.value}' here{_because(status)}")
+        settings = read_settings(unit, num_threads, options)
+        signature = self.inspect(path)
+        for spec in (*signature.inputs, *signature.outputs):
+            if spec.datatype not in _ELEMENT_TYPES:
+                raise UnsupportedError(
+                    f"tensor '{spec.name}' of '{path}' is {spec.datatype.value}, which OpenVINO does not compute; "
+                    "serve the model with backend 'onnxruntime'"
+                )
+        try:
+            compiled = self._core.compile_model(self._core.read_model(path), "CPU", _properties(unit, settings))
+        except Exception as error:
+            if problem := broken_part(path):
+                raise InvalidArgumentError(f"'{path}' is no correct ONNX model: {problem}") from error
+            raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
+        if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != _library.Type.bf16:
+            raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
+        return _OpenVinoExecutable(compiled, unit, signature)
+
+
+class _OpenVinoExecutable:
+    """A compiled model and its one infer request."""
+
+    def __init__(self, compiled: Any, unit: Unit, signature: Signature) -> None:
+        self.unit = unit
+        self.precision = "bf16" if unit is Unit.AMX else "fp32"
+        self.signature = signature
+        self._request = compiled.create_infer_request()
+        inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
+        # An input that no operator reads has no port: OpenVINO drops it.
+        self._inputs = [
+            (spec.name, inputs.get(spec.name), getattr(_library.Type, _ELEMENT_TYPES[spec.datatype]))
+            for spec in signature.inputs
+        ]
+        self._names = {spec.name for spec in signature.inputs}
+        self._wide = [spec.name for spec in signature.inputs if spec.datatype in _WIDE and spec.name in inputs]
+        self._outputs = {spec.name: (outputs[spec.name], spec.datatype.dtype) for spec in signature.outputs}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        if set(inputs) != self._names:
+            raise InvalidArgumentError(
+                f"OpenVINO wants exactly the inputs {', '.join(sorted(self._names)) or 'none'}, "
+                f"not {', '.join(sorted(inputs)) or 'none'}"
+            )
+        for name in self._wide:
+            _check_range(name, inputs[name])
+        # The request refers to these arrays without owning them: they live until it has run.
+        arrays = {name: packed(inputs[name]) for name, port, _ in self._inputs if port is not None}
+        try:
+            for name, port, element_type in self._inputs:
+                if port is not None:
+                    array = arrays[name]
+                    bits = array.view(np.uint16) if array.dtype == DataType.BF16.dtype else array
+                    self._request.set_input_tensor(port, _library.Tensor(bits, array.shape, element_type))
+            self._request.infer()
+        except Exception as error:
+            raise run_failure(error) from error
+        return {name: self._copy(*self._outputs[name]) for name in outputs}
+
+    def close(self) -> None:
+        del self._request
+
+    def _copy(self, port: int, dtype: np.dtype[Any]) -> Array:
+        # The request writes its next outputs to the same memory.
+        array: Array = np.array(self._request.get_output_tensor(port).data)
+        if array.dtype == dtype:
+            return array
+        if array.dtype.itemsize != dtype.itemsize:
+            raise InternalError(f"OpenVINO gave {array.dtype} for an output that the model states as {dtype}")
+        # numpy has no bf16, so the binding shows its bits as another 16-bit type.
+        return array.view(dtype)
+
+
+def _properties(unit: Unit, settings: Settings) -> dict[str, object]:
+    properties: dict[str, object] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if unit is Unit.AMX else "f32",
+        "INFERENCE_NUM_THREADS": settings.num_threads,
+        # With one thread and one stream, `infer` of OpenVINO 2026.4 swallows errors and leaves stale outputs.
+        # With no stream the calling thread computes, and errors are raised.
+        "NUM_STREAMS": 1 if settings.num_threads > 1 else 0,
+        "ENABLE_CPU_PINNING": settings.is_pinned,
+    }
+    if settings.num_compilation_threads:
+        properties["COMPILATION_NUM_THREADS"] = settings.num_compilation_threads
+    return properties
+
+
+def _ports(ports: Sequence[Any]) -> dict[str, int]:
+    return {name: index for index, port in enumerate(ports) for name in port.get_names()}
+
+
+def _check_range(name: str, array: Array) -> None:
+    """OpenVINO cuts wider integers to 32 bits without a word, so that token 2**32 would become token 0."""
+    if not array.size:
+        return
+    low, high = int(array.min()), int(array.max())
+    if low < _INT32.min or high > _INT32.max:
+        raise InvalidArgumentError(
+            f"input '{name}' holds {low if low < _INT32.min else high}; OpenVINO computes integers in 32 bits, "
+            f"{_INT32.min} to {_INT32.max}: serve the model with backend 'onnxruntime'"
+        )
+
+
+def _because(status: UnitStatus | None) -> str:
+    return f": {status.reason}" if status is not None and status.reason else ""

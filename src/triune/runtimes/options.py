@@ -1,0 +1,60 @@
+"""A runtime's own settings out of a model's config: known names, checked values."""
+
+from collections.abc import Mapping, Sequence
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import Parameter
+
+_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def check_names(runtime: str, options: Mapping[str, Parameter], known: Sequence[str]) -> None:
+    """Refuse an option that nobody would read.
+
+    Raises:
+        InvalidArgumentError: an option is not in `known`.
+    """
+    for name in options:
+        if name not in known:
+            raise InvalidArgumentError(
+                f"backend '{runtime}' knows no parameter '{name}'; it knows {', '.join(known) or 'none'}"
+            )
+
+
+def boolean(name: str, value: Parameter) -> bool:
+    """A setting that is on or off: 1 or 0, true or false, yes or no, in any case.
+
+    Raises:
+        InvalidArgumentError: it is something else.
+    """
+    try:
+        return _WORDS[str(value).strip().lower()]
+    except KeyError:
+        raise InvalidArgumentError(f"parameter '{name}' is {value!r}; write 1 or 0") from None
+
+
+def integer(name: str, value: Parameter, *, at_least: int = 0) -> int:
+    """A whole number of `at_least` or more.
+
+    Raises:
+        InvalidArgumentError: it is something else.
+    """
+    try:
+        number = int(str(value).strip())
+    except ValueError:
+        number = at_least - 1
+    if number < at_least:
+        raise InvalidArgumentError(f"parameter '{name}' is {value!r}; write a whole number of at least {at_least}")
+    return number
+
+
+def choice(name: str, value: Parameter, allowed: Sequence[str]) -> str:
+    """One of `allowed`, which are upper case, in any case.
+
+    Raises:
+        InvalidArgumentError: it is something else.
+    """
+    word = str(value).strip().upper()
+    if word not in allowed:
+        raise InvalidArgumentError(f"parameter '{name}' is {value!r}; write one of {', '.join(allowed)}")
+    return word

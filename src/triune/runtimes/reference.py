@@ -1,0 +1,98 @@
+"""ONNX's own reference evaluator: slow, obvious, in numpy. Backend "reference"; for checking the others."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx.external_data_helper import load_external_data_for_model
+from onnx.reference import ReferenceEvaluator
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.core.runtime import Executable
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Unit
+from triune.runtimes.arrays import ordered, to_bytes, to_text
+from triune.runtimes.failures import reason_of, run_failure
+from triune.runtimes.onnx_file import read_model, read_signature
+from triune.runtimes.options import check_names
+
+
+class Reference:
+    """The reference implementation of the seam. It has no options, and takes no heed of `num_threads`."""
+
+    name = "reference"
+    default_filename = "model.onnx"
+
+    def units(self) -> Sequence[Unit]:
+        """The CPU."""
+        return (Unit.CPU,)
+
+    def inspect(self, path: Path) -> Signature:
+        """Read the signature of an ONNX file. Raises as `read_signature` does."""
+        return read_signature(path)
+
+    def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
+        """Read the graph.
+
+        Raises:
+            InvalidArgumentError: the file is broken, or an option is given.
+            UnsupportedError: another unit than `cpu`, or an operator that the evaluator does not have.
+        """
+        if unit is not Unit.CPU:
+            raise UnsupportedError(f"backend 'reference' runs on unit 'cpu', not on '{unit.value}'")
+        check_names(self.name, options, ())
+        signature = read_signature(path)
+        model = read_model(path)
+        try:
+            load_external_data_for_model(model, str(path.parent))
+            evaluator: Any = ReferenceEvaluator(model)
+        except (NotImplementedError, KeyError) as error:
+            raise UnsupportedError(f"the reference evaluator cannot run '{path}': {reason_of(error)}") from error
+        except Exception as error:
+            raise InvalidArgumentError(f"the reference evaluator refuses '{path}': {reason_of(error)}") from error
+        return _ReferenceExecutable(evaluator, signature)
+
+
+class _ReferenceExecutable:
+    unit = Unit.CPU
+    precision = "fp32"
+
+    def __init__(self, evaluator: Any, signature: Signature) -> None:
+        self.signature = signature
+        self._evaluator = evaluator
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        feed: dict[str, Array | None] = {}
+        for spec in self.signature.inputs:
+            array = inputs.get(spec.name)
+            if array is not None:
+                # Some operators return their very input: a copy keeps the caller's array apart.
+                feed[spec.name] = to_text(spec.name, array) if spec.datatype is DataType.BYTES else np.array(array)
+            elif not spec.is_optional:
+                raise InvalidArgumentError(f"input '{spec.name}' is missing")
+            elif spec.name not in self._evaluator.rt_inits_:
+                feed[spec.name] = None
+        try:
+            values: list[object] = self._evaluator.run(list(outputs), feed)
+        except Exception as error:
+            # Its operators tell the types and keep numpy's own words, which tell the shapes, as the cause.
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            is_refusal = isinstance(error, (TypeError, ValueError, IndexError))
+            raise run_failure(cause, is_refusal=is_refusal) from error
+        return ordered(outputs, (_own(self._outputs[name], value) for name, value in zip(outputs, values, strict=True)))
+
+    def close(self) -> None:
+        del self._evaluator
+
+
+def _own(spec: TensorSpec, value: object) -> Array:
+    array: Array = np.array(value)
+    if spec.datatype is DataType.BYTES:
+        return to_bytes(array)
+    if array.dtype != spec.datatype.dtype:
+        raise InternalError(f"output '{spec.name}' came as {array.dtype}; the model states {spec}")
+    return array
