@@ -146,7 +146,9 @@ def _complete_each(
 
 
 def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: Machine) -> str:
-    for name, runtime in machine.runtimes.items():
+    # Of two backends that read the same file, Triton means the one that it has a platform for.
+    for name in sorted(machine.runtimes, key=lambda each: each not in _PLATFORM_OF_BACKEND):
+        runtime = machine.runtimes[name]
         if message.default_model_filename:
             if message.default_model_filename == runtime.default_filename:
                 return name

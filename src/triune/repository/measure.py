@@ -17,6 +17,7 @@ INLINE_LIMIT_NS = 100_000
 """A hand-over to a worker thread and back costs about this much, with the event loop's part of it."""
 
 _NUM_RUNS = 15
+_NUM_ROUNDS = 3
 
 
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
@@ -32,18 +33,23 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
         return False
     try:
         inputs = sample_inputs(config, max(config.batching.max_batch_size, 1))
-        outputs = list(config.outputs)
-        executable.run(inputs, outputs)
-        durations_ns: list[int] = []
-        for _ in range(_NUM_RUNS):
-            started_ns = clock.now_ns()
-            executable.run(inputs, outputs)
-            durations_ns.append(clock.now_ns() - started_ns)
-            if durations_ns[-1] > 10 * INLINE_LIMIT_NS:
-                return False
+        executable.run(inputs, list(config.outputs))
+        # Other models load at the same time: a disturbed round says little, so the best of a few counts.
+        return any(_round_ns(config, executable, inputs, clock) < INLINE_LIMIT_NS for _ in range(_NUM_ROUNDS))
     except InvalidArgumentError:
         return False
-    return median(durations_ns) < INLINE_LIMIT_NS
+
+
+def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, Array], clock: Clock) -> float:
+    """The median of some runs; of few, if they are slow."""
+    durations_ns: list[int] = []
+    while len(durations_ns) < _NUM_RUNS:
+        started_ns = clock.now_ns()
+        executable.run(inputs, list(config.outputs))
+        durations_ns.append(clock.now_ns() - started_ns)
+        if durations_ns[-1] > 10 * INLINE_LIMIT_NS:
+            break
+    return median(durations_ns) if len(durations_ns) == _NUM_RUNS else durations_ns[-1]
 
 
 def largest_error(config: ModelConfig, folder: Path, truth: Executable, executable: Executable) -> float:

@@ -292,6 +292,14 @@ def test_a_backend_that_nothing_tells(tmp_path: Path) -> None:
         configure(source, 1, Bench().machine)
 
 
+def test_an_onnx_file_means_onnx_runtime_whatever_else_reads_it(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = bench.runtimes.pop("onnxruntime")
+    assert list(bench.runtimes) == ["openvino", "onnxruntime"]
+    assert configured(tmp_path, bench=bench).backend == "onnxruntime"
+    assert configured(tmp_path, "default_model_filename: 'model.onnx'", bench=bench).backend == "onnxruntime"
+
+
 def test_a_large_model_may_be_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "m/1/model.onnx"
     folder.mkdir(parents=True)

@@ -225,6 +225,36 @@ def test_only_small_models_alone_run_on_the_event_loop(
         assert executable.rows == {max(found.batching.max_batch_size, 2 if model == affine(shape=[2, 2]) else 1)}
 
 
+def test_a_disturbance_does_not_make_a_small_model_large(tmp_path: Path) -> None:
+    class Disturbed:
+        durations_ns = iter([10_000, 9_000_000, *[300_000] * 15, *[20_000] * 15])
+
+        def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+            clock.advance(next(self.durations_ns))
+            return {}
+
+    bench, clock = Bench(), VirtualClock()
+    write_model(tmp_path, "m", None, v1=affine())
+    config, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    assert is_quick(config, Disturbed(), clock)  # type: ignore[arg-type]
+
+
+def test_a_slow_model_is_tried_a_few_times_only(tmp_path: Path) -> None:
+    class Slow:
+        num_runs = 0
+
+        def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+            self.num_runs += 1
+            clock.advance(2_000_000_000)
+            return {}
+
+    bench, clock, executable = Bench(), VirtualClock(), Slow()
+    write_model(tmp_path, "m", None, v1=affine())
+    config, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    assert not is_quick(config, executable, clock)  # type: ignore[arg-type]
+    assert executable.num_runs == 4
+
+
 def test_the_line_that_says_ready(tmp_path: Path) -> None:
     built = build(Bench(num_cores=8), tmp_path, UNITS.format("cpu,amx") + " instance_group { count: 2 }", affine(2.0))
     assert str(built).startswith(
