@@ -128,13 +128,26 @@ class KServeProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 break
             except httptools.HttpParserUpgrade as upgrade:
-                # No upgrade is offered (h2c, WebSocket): the client goes on in HTTP/1.1, which takes a new parser.
-                self.parser = httptools.HttpRequestParser(self)
-                data = data[upgrade.args[0] :]
+                data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._is_receiving and not self._is_deaf:
             self._watch(len(data))
+
+    def _without_upgrade(self) -> bytes:
+        """The head again, for a new parser, less its upgrade: none is offered, and the old one would skip the body."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse(501, "this server is no proxy: CONNECT is not offered")
+            return b""
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                lines.append(b"%s: %s" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _watch(self, num_bytes: int) -> None:
         limits = self._front_end.limits
@@ -200,9 +213,9 @@ class KServeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is here: an inference, or a request for the app."""
-        if self._is_deaf:
-            return
         parser = self.parser
+        if self._is_deaf or parser.should_upgrade():
+            return
         route = self._front_end.routes.find(self.url) if parser.get_method() == b"POST" else None
         self._is_in_head = False
         if route is None:
@@ -230,7 +243,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is here."""
-        if self._is_deaf:
+        if self._is_deaf or self.parser.should_upgrade():
             return
         self._is_receiving = False
         cycle, self._receiving = self._receiving, None
