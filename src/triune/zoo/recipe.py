@@ -1,0 +1,51 @@
+"""How a model is made: a recipe turns the files of packages into a model's folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from triune.core.units import Unit
+from triune.zoo.packages import Package, Sources
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model in Triton's layout, not yet on disk.
+
+    Attributes:
+        config: the text of config.pbtxt.
+        files: path below the model's folder ("1/model.onnx", "labels.txt") to content.
+    """
+
+    config: str
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+Build: TypeAlias = Callable[[Sources, Sequence[Unit]], ModelFolder]
+"""Makes the folder for the units to run on. Raises what `Sources.read` and the readers of its files raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A model that the zoo can build.
+
+    Attributes:
+        name: the model's name.
+        build: makes its folder.
+        packages: what it reads.
+        units: the units that can run it.
+    """
+
+    name: str
+    build: Build
+    packages: tuple[Package, ...] = ()
+    units: frozenset[Unit] = frozenset({Unit.CPU})
+
+
+def placement(units: Sequence[Unit]) -> str:
+    """The lines of config.pbtxt that put a model on `units`, the preferred first."""
+    group = "instance_group [ { kind: KIND_CPU, count: 1 } ]\n"
+    if list(units) == [Unit.CPU]:
+        return group
+    names = ",".join(unit.value for unit in units)
+    return f'{group}parameters {{ key: "units" value {{ string_value: "{names}" }} }}\n'

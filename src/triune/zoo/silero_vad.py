@@ -1,0 +1,50 @@
+"""Silero VAD: how likely is it that a moment of sound holds speech? The state goes with the client."""
+
+from collections.abc import Sequence
+
+from triune.core.units import Unit
+from triune.zoo.packages import Package, Sources
+from triune.zoo.recipe import ModelFolder, Recipe, placement
+
+PACKAGE = Package(
+    name="silero-vad",
+    version="6.2.3",
+    filename="silero_vad-6.2.3-py3-none-any.whl",
+    sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    licence="MIT",
+)
+MODEL = "silero_vad/data/silero_vad.onnx"
+
+SAMPLE_RATE = 16_000
+NUM_SAMPLES = 512
+"""New samples of a call at 16 kHz, 32 ms."""
+NUM_CONTEXT_SAMPLES = 64
+"""The last samples of the call before, which go in front of the new ones."""
+
+_CONFIG = """\
+name: "silero_vad"
+platform: "onnxruntime_onnx"
+max_batch_size: 0
+
+# At 16 kHz a call takes 576 samples (-1 to 1): the last 64 of the call before (zeros at first), then 512 new ones.
+# At 8 kHz: 32 and 256. `state` starts as zeros; give each call the `stateN` of the one before.
+input [
+  { name: "input", data_type: TYPE_FP32, dims: [ -1, -1 ] },
+  { name: "state", data_type: TYPE_FP32, dims: [ 2, -1, 128 ] },
+  { name: "sr", data_type: TYPE_INT64, dims: [ 1 ], reshape: { shape: [ ] } }
+]
+output [
+  { name: "output", data_type: TYPE_FP32, dims: [ -1, 1 ] },
+  { name: "stateN", data_type: TYPE_FP32, dims: [ 2, -1, 128 ] }
+]
+
+"""
+
+
+def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
+    """The model's folder."""
+    (model,) = sources.read(PACKAGE, MODEL)
+    return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": model})
+
+
+RECIPE = Recipe("silero_vad", build, (PACKAGE,))

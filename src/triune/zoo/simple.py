@@ -1,0 +1,83 @@
+"""Triton's public example models, written anew from their published configurations, and an identity to measure with."""
+
+from collections.abc import Sequence
+
+from onnx import TensorProto
+
+from triune.core.units import Unit
+from triune.zoo.graph_builder import GraphBuilder
+from triune.zoo.packages import Sources
+from triune.zoo.recipe import ModelFolder, Recipe, placement
+
+# Opset 17 and IR version 8 are read by ONNX Runtime since 1.14: what an older server of the same files may have.
+_OPSET = 17
+_IR_VERSION = 8
+_NUM_VALUES = 16
+
+
+def _add_sub(name: str, datatype: int, triton_type: str, computed_in: int) -> Recipe:
+    """OUTPUT0 is INPUT0 + INPUT1, OUTPUT1 is INPUT0 - INPUT1: 16 values each, `computed_in` a datatype that can."""
+
+    def build(_: Sources, units: Sequence[Unit]) -> ModelFolder:
+        graph = GraphBuilder(name, opset=_OPSET, ir_version=_IR_VERSION)
+        shape = ["batch", _NUM_VALUES]
+        values = [graph.input(each, datatype, shape) for each in ("INPUT0", "INPUT1")]
+        is_cast = computed_in != datatype
+        if is_cast:
+            values = [graph.add("Cast", value, to=computed_in) for value in values]
+        for output, op in (("OUTPUT0", "Add"), ("OUTPUT1", "Sub")):
+            if is_cast:
+                graph.add("Cast", graph.add(op, *values), to=datatype, output=output)
+            else:
+                graph.add(op, *values, output=output)
+            graph.output(output, datatype, shape)
+        config = f"""\
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+
+input [
+  {{ name: "INPUT0", data_type: {triton_type}, dims: [ 16 ] }},
+  {{ name: "INPUT1", data_type: {triton_type}, dims: [ 16 ] }}
+]
+output [
+  {{ name: "OUTPUT0", data_type: {triton_type}, dims: [ 16 ] }},
+  {{ name: "OUTPUT1", data_type: {triton_type}, dims: [ 16 ] }}
+]
+
+"""
+        return ModelFolder(config + placement(units), {"1/model.onnx": graph.build()})
+
+    return Recipe(name, build)
+
+
+def _identity(name: str, datatype: int, triton_type: str, max_batch_size: int, size: int | None) -> Recipe:
+    """OUTPUT0 is INPUT0: one dimension of `size` values (None: any number) besides the batch."""
+
+    def build(_: Sources, units: Sequence[Unit]) -> ModelFolder:
+        graph = GraphBuilder(name, opset=_OPSET, ir_version=_IR_VERSION)
+        shape = [*(["batch"] if max_batch_size else []), size or "length"]
+        graph.output(graph.add("Identity", graph.input("INPUT0", datatype, shape), output="OUTPUT0"), datatype, shape)
+        config = f"""\
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {max_batch_size}
+
+input [ {{ name: "INPUT0", data_type: {triton_type}, dims: [ {size or -1} ] }} ]
+output [ {{ name: "OUTPUT0", data_type: {triton_type}, dims: [ {size or -1} ] }} ]
+
+"""
+        return ModelFolder(config + placement(units), {"1/model.onnx": graph.build()})
+
+    return Recipe(name, build)
+
+
+RECIPES = (
+    _add_sub("simple", TensorProto.INT32, "TYPE_INT32", TensorProto.INT32),
+    # ONNX Runtime adds no INT8; going through INT32 and back wraps around as INT8 does.
+    _add_sub("simple_int8", TensorProto.INT8, "TYPE_INT8", TensorProto.INT32),
+    # The strings hold decimal numbers.
+    _add_sub("simple_string", TensorProto.STRING, "TYPE_STRING", TensorProto.INT32),
+    _identity("simple_identity", TensorProto.STRING, "TYPE_STRING", max_batch_size=8, size=None),
+    _identity("identity_fp32", TensorProto.FLOAT, "TYPE_FP32", max_batch_size=0, size=_NUM_VALUES),
+)

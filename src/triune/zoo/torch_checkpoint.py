@@ -1,0 +1,181 @@
+"""PyTorch's older checkpoint format (before 1.6), read without PyTorch, by an unpickler that knows only tensors.
+
+Format: five pickles one after another (magic number, protocol version, system facts, the object, the keys of its
+storages), then for each key an unsigned 64-bit little-endian count of elements and the elements themselves.
+"""
+
+import io
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+
+def read_checkpoint(content: bytes) -> dict[str, Array]:
+    """The tensors of a state dict: name to array, read-only views of `content`.
+
+    Raises:
+        InvalidArgumentError: the file is no such checkpoint, is cut short, or holds anything but tensors.
+    """
+    stream = io.BytesIO(content)
+    if _load(stream) != _MAGIC:
+        raise InvalidArgumentError("checkpoint: the magic number is missing; only PyTorch's format before 1.6 is read")
+    if (protocol := _load(stream)) != _PROTOCOL:
+        raise InvalidArgumentError(f"checkpoint: protocol {protocol!r}; only {_PROTOCOL} is read")
+    match _load(stream):
+        case {"little_endian": True}:
+            pass
+        case facts:
+            raise InvalidArgumentError(f"checkpoint: only little-endian ones are read, this one says {facts!r}")
+    state = _load(stream)
+    keys = _load(stream)
+    if not isinstance(state, dict) or not isinstance(keys, list):
+        raise InvalidArgumentError("checkpoint: expected a state dict and the list of its storages")
+    tensors = _tensors(cast("dict[object, object]", state))
+    storages = _read_storages(content, stream.tell(), cast("list[object]", keys), tensors)
+    return {name: tensor.view(name, storages) for name, tensor in tensors.items()}
+
+
+# What the unpickler hands out are tuples and an object without attributes: pickle's BUILD can change none of them.
+class _StorageType(NamedTuple):
+    dtype: np.dtype[Any]
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: np.dtype[Any]
+    num_elements: int
+
+
+class _Tensor(NamedTuple):
+    """A tensor as the pickle describes it: a window on a storage. Offset and strides count elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def view(self, name: str, storages: Mapping[str, Array]) -> Array:
+        elements = storages[self.storage.key]
+        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        if math.prod(self.shape) and last >= len(elements):
+            raise InvalidArgumentError(
+                f"checkpoint: tensor {name!r} reaches element {last} of a storage of {len(elements)}"
+            )
+        # An empty tensor may point past its storage's end.
+        window = elements[min(self.offset, len(elements)) :]
+        strides = tuple(stride * elements.itemsize for stride in self.strides)
+        return np.lib.stride_tricks.as_strided(window, self.shape, strides, writeable=False)
+
+
+class _StateDict(OrderedDict[object, object]):
+    """Takes the attributes that PyTorch gives to its dict (`_metadata`) and forgets them."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _RebuildTensor:
+    __slots__ = ()
+
+    def __call__(self, storage: object, offset: object, shape: object, strides: object, *_: object) -> _Tensor:
+        if not (
+            isinstance(storage, _Storage) and _are_counts((offset,)) and _are_counts(shape) and _are_counts(strides)
+        ):
+            raise pickle.UnpicklingError(f"a tensor of {storage!r}, offset {offset!r}, {shape!r}, strides {strides!r}")
+        sizes, steps = cast("tuple[int, ...]", shape), cast("tuple[int, ...]", strides)
+        if len(sizes) != len(steps) or len(sizes) > 32:
+            raise pickle.UnpicklingError(f"a tensor of {len(sizes)} dimensions with {len(steps)} strides")
+        return _Tensor(storage, cast(int, offset), sizes, steps)
+
+
+def _are_counts(values: object) -> bool:
+    return isinstance(values, tuple) and all(
+        type(each) is int and 0 <= each < 2**48 for each in cast("tuple[object, ...]", values)
+    )
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the few names that a state dict needs. Any other name ends the reading before anything is called."""
+
+    _NAMES: ClassVar[Mapping[tuple[str, str], object]] = {
+        ("collections", "OrderedDict"): _StateDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+        ("torch", "DoubleStorage"): _StorageType(np.dtype("<f8")),
+        ("torch", "FloatStorage"): _StorageType(np.dtype("<f4")),
+        ("torch", "HalfStorage"): _StorageType(np.dtype("<f2")),
+        ("torch", "LongStorage"): _StorageType(np.dtype("<i8")),
+        ("torch", "IntStorage"): _StorageType(np.dtype("<i4")),
+        ("torch", "ShortStorage"): _StorageType(np.dtype("<i2")),
+        ("torch", "CharStorage"): _StorageType(np.dtype("<i1")),
+        ("torch", "ByteStorage"): _StorageType(np.dtype("<u1")),
+        ("torch", "BoolStorage"): _StorageType(np.dtype(np.bool_)),
+    }
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return self._NAMES[module_name, global_name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"it names {module_name}.{global_name}, and a state dict of tensors has no need of that"
+            ) from None
+
+    def persistent_load(self, pid: object, /) -> Any:
+        match pid:
+            case ("storage", _StorageType() as kind, str(key), str(), int(count), None) if 0 <= count < 2**48:
+                return _Storage(key, kind.dtype, count)
+            case _:
+                raise pickle.UnpicklingError(f"a storage described as {pid!r}")
+
+
+def _load(stream: io.BytesIO) -> object:
+    try:
+        return cast(object, _Unpickler(stream).load())
+    # A pickle that was tampered with can fail in any of these ways; none of them has called foreign code.
+    except (
+        pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, MemoryError,
+        OverflowError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        raise InvalidArgumentError(f"checkpoint: refused at byte {stream.tell()}: {error}") from None
+
+
+def _tensors(state: Mapping[object, object]) -> dict[str, _Tensor]:
+    tensors: dict[str, _Tensor] = {}
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, _Tensor):
+            raise InvalidArgumentError(f"checkpoint: {name!r} is a {type(value).__name__}, not a tensor")
+        tensors[name] = value
+    return tensors
+
+
+def _read_storages(
+    content: bytes, position: int, keys: list[object], tensors: Mapping[str, _Tensor]
+) -> dict[str, Array]:
+    """The storages that follow the pickles, each as a flat array."""
+    expected = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    found: dict[str, Array] = {}
+    for key in keys:
+        storage = expected.get(key) if isinstance(key, str) else None
+        if storage is None:
+            raise InvalidArgumentError(f"checkpoint: no tensor uses the storage {key!r}")
+        count = int.from_bytes(content[position : position + 8], "little")
+        begin = position + 8
+        position = begin + count * storage.dtype.itemsize
+        if count != storage.num_elements or position > len(content):
+            raise InvalidArgumentError(
+                f"checkpoint: storage {key!r} has {count} elements ({storage.num_elements} were announced) "
+                f"and ends at byte {position} of {len(content)}"
+            )
+        found[storage.key] = np.frombuffer(content, storage.dtype, count, begin)
+    if missing := expected.keys() - found.keys():
+        raise InvalidArgumentError(f"checkpoint: the storages {sorted(missing)} are missing")
+    return found
