@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def make_repository(
 
 
 @contextlib.asynccontextmanager
-async def opened(repository: Repository) -> AsyncIterator[Server]:
+async def opened(repository: Repository) -> AsyncGenerator[Server]:
     """A server over `repository`, without sockets; the repository is closed at the end."""
     await repository.open()
     try:
@@ -135,7 +135,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+def _signals() -> Generator[tuple[asyncio.Event, asyncio.Event]]:
     """Two events: set by the first SIGINT or SIGTERM, and by the second."""
     stop, abort = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -162,7 +162,7 @@ async def _serve(
     async with contextlib.AsyncExitStack() as stack:
         http = HttpServer(server, options.host, options.http_port or 0, max_request_bytes=options.max_request_bytes)
         grpc = GrpcServer(server, options.host, options.grpc_port or 0, max_request_bytes=options.max_request_bytes)
-        metrics = MetricsServer(server, options.host, options.metrics_port or 0)
+        metrics = MetricsServer(server, options.host, options.metrics_port or 0, units=detect_units(read_cpu()))
         wanted = ((http, options.http_port), (grpc, options.grpc_port), (metrics, options.metrics_port))
         addresses: list[str | None] = []
         # The ports come first: a load balancer may ask for liveness while large models load.

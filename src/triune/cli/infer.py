@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +64,7 @@ async def _infer(
 
 
 @contextlib.contextmanager
-def _repository_of(model: str, repository: list[Path]) -> Iterator[tuple[list[Path], str]]:
+def _repository_of(model: str, repository: list[Path]) -> Generator[tuple[list[Path], str]]:
     """The folders that hold the model, and its name in them; a lone model file gets a repository for the moment."""
     path = Path(model)
     if repository:

@@ -1,0 +1,81 @@
+"""`triune models`: what a repository holds, and whether it would load."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from triune import app
+from triune.cli.output import print_json
+from triune.core.tensors import format_shape
+from triune.repository.check import ModelCheck
+from triune.repository.config import TensorConfig
+
+
+def models(
+    repository: Annotated[
+        list[Path], typer.Option("--repository", "--model-repository", help="A folder of models; may be given again.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the models of a repository: versions, units, tensors, and what would keep them from loading.
+
+    Reads configs and model files; compiles nothing. Exit code 1 if a model would not load.
+    """
+    checks = app.make_repository(repository).check()
+    if as_json:
+        print_json([_as_json(check) for check in checks])
+    else:
+        _print_table(checks)
+    if any(check.problems for check in checks):
+        raise typer.Exit(1)
+
+
+def _print_table(checks: Sequence[ModelCheck]) -> None:
+    table = Table("model", "versions", "backend", "units", "inputs", "outputs", "batch")
+    console = Console()
+    for check in checks:
+        config = check.config
+        table.add_row(
+            check.name if not check.problems else f"[red]{escape(check.name)}[/]",
+            ", ".join(map(str, check.versions)),
+            check.backend,
+            ", ".join(unit.value for unit in check.units),
+            "\n".join(_describe(each) for each in config.inputs.values()) if config else "",
+            "\n".join(_describe(each) for each in config.outputs.values()) if config else "",
+            str(config.batching.max_batch_size) if config else "",
+        )
+    console.print(table)
+    for check in checks:
+        for problem in check.problems:
+            console.print(f"[red]{escape(check.name)}[/] would not load: {escape(problem)}", soft_wrap=True)
+        for hint in check.hints:
+            console.print(f"[dim]{escape(check.name)}: {escape(hint)}[/]", soft_wrap=True)
+
+
+def _describe(tensor: TensorConfig) -> str:
+    return escape(f"{tensor.name} {tensor.datatype.value}{format_shape(tensor.dims)}")
+
+
+def _as_json(check: ModelCheck) -> dict[str, object]:
+    config = check.config
+    return {
+        "name": check.name,
+        "versions": list(check.versions),
+        "backend": check.backend,
+        "units": [unit.value for unit in check.units],
+        "would_load": not check.problems,
+        "problems": list(check.problems),
+        "hints": list(check.hints),
+        "max_batch_size": config.batching.max_batch_size if config else None,
+        "inputs": [_tensor_json(each) for each in config.inputs.values()] if config else [],
+        "outputs": [_tensor_json(each) for each in config.outputs.values()] if config else [],
+    }
+
+
+def _tensor_json(tensor: TensorConfig) -> dict[str, object]:
+    return {"name": tensor.name, "datatype": tensor.datatype.value, "dims": list(tensor.dims)}

@@ -9,10 +9,12 @@ import typer
 import uvloop
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from triune import app
 from triune.core.errors import InvalidArgumentError
+from triune.repository.model import ModelState
 from triune.repository.repository import ControlMode
 from triune.serving.server import Server
 
@@ -82,7 +84,10 @@ def run(options: app.Options, log_verbose: int = 0) -> None:
     """Serve until told to stop, saying on standard error what is served and where."""
     console = Console(stderr=True)
     level = logging.DEBUG if log_verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    if console.is_terminal:
+        logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    else:
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
         _print_models(console, server)
@@ -96,16 +101,20 @@ def run(options: app.Options, log_verbose: int = 0) -> None:
 
 
 def _print_models(console: Console, server: Server) -> None:
-    table = Table("model", "version", "state", "units", "largest error")
+    table = Table("model", "version", "units", "largest error against cpu")
+    others: list[str] = []
     for entry in server.index():
-        version = str(entry.version or "")
-        if entry.version is None or not server.is_model_ready(entry.name, entry.version):
-            state = entry.state.value if entry.state else "not asked for"
-            table.add_row(entry.name, version, f"[red]{state}[/]", entry.reason, "")
+        if entry.state is not ModelState.READY or entry.version is None:
+            version = f" version {entry.version}" if entry.version is not None else ""
+            state = entry.state.value if entry.state else "not loaded: nobody asked for it"
+            reason = f": {entry.reason}" if entry.reason else ""
+            others.append(f"[yellow]{escape(f'{entry.name}{version}')}[/] is {state}{escape(reason)}")
             continue
         model = server.model(entry.name, entry.version)
         workers = [worker.executable for worker in model.dispatcher.workers]
         units = ", ".join(dict.fromkeys(f"{each.unit.value} ({each.precision})" for each in workers))
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
-        table.add_row(entry.name, version, "[green]READY[/]", units, errors)
+        table.add_row(entry.name, str(entry.version), units, errors)
     console.print(table)
+    for line in others:
+        console.print(line, soft_wrap=True)
