@@ -9,6 +9,9 @@ _SHAPES = re.compile(
     r"shape|dimension|\bdims?\b|\brank|broadcast|mismatch|incompatible|inconsistent|out of (data )?bounds|out of range",
     re.IGNORECASE,
 )
+_MEMORY = re.compile(r"allocat|bad_alloc|out of memory", re.IGNORECASE)
+# An operator's name is no reason: ConstantOfShape may fail for want of memory.
+_OPERATOR = re.compile(r"^.*Status Message:|\[CPU\] \w+ node with name '[^']*'")
 _ONNXRUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OPENVINO_TRACE = re.compile(r"^Exception from \S+:\d+:$", re.MULTILINE)
 _SOURCE_PLACE = re.compile(r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:?")
@@ -32,6 +35,7 @@ def run_failure(error: Exception, *, is_refusal: bool = False) -> TriuneError:
         is_refusal: the library has said itself that the arguments are to blame.
     """
     reason = reason_of(error)
-    if is_refusal or _SHAPES.search(reason):
+    is_refusal = is_refusal or (_SHAPES.search(_OPERATOR.sub("", reason)) is not None and not _MEMORY.search(reason))
+    if is_refusal:
         return InvalidArgumentError(f"the model cannot compute these inputs: {reason}")
     return InternalError(f"the model failed: {reason}")

@@ -20,9 +20,9 @@ from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import read_signature
 
+_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+_SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 _SWITCHES = (
-    "session.intra_op.allow_spinning",
-    "session.inter_op.allow_spinning",
     "session.set_denormal_as_zero",
     "session.use_device_allocator_for_initializers",
 )
@@ -34,7 +34,8 @@ _KNOWN_OPTIONS = (
     "optimization.graph.level",
     "enable_mem_arena",
     "enable_mem_pattern",
-    "memory.enable_memory_arena_shrinkage",
+    _SHRINKAGE,
+    *_SPINNING,
     *_SWITCHES,
 )
 _NO_LOG = 4
@@ -94,10 +95,7 @@ class OnnxRuntime:
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
         session_options = _session_options(num_threads, options)
-        run_options = _library.RunOptions()
-        run_options.log_severity_level = _NO_LOG
-        if shrinkage := options.get("memory.enable_memory_arena_shrinkage"):
-            run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", str(shrinkage))
+        run_options = _run_options(options)
         signature = read_signature(path)
         try:
             session: _Session = _library.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
@@ -174,8 +172,8 @@ def _session_options(num_threads: int, options: Mapping[str, Parameter]) -> Any:
     settings.inter_op_num_threads = 1
     settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
     # A pool that spins while it waits takes cores from the other units and from the front end.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name in _SPINNING:
+        settings.add_session_config_entry(name, "1" if read.boolean(name, options.get(name, "0")) else "0")
     for name, value in options.items():
         match name:
             case "intra_op_thread_count":
@@ -197,4 +195,15 @@ def _session_options(num_threads: int, options: Mapping[str, Parameter]) -> Any:
                 settings.add_session_config_entry(name, "1" if read.boolean(name, value) else "0")
             case _:
                 pass
+    return settings
+
+
+def _run_options(options: Mapping[str, Parameter]) -> Any:
+    settings = _library.RunOptions()
+    settings.log_severity_level = _NO_LOG
+    if _SHRINKAGE in options:
+        arena = read.choice(_SHRINKAGE, options[_SHRINKAGE], ("CPU:0",)).lower()
+        if not read.boolean("enable_mem_arena", options.get("enable_mem_arena", "1")):
+            raise InvalidArgumentError(f"parameter '{_SHRINKAGE}' needs an arena, which 'enable_mem_arena' turns off")
+        settings.add_run_config_entry(_SHRINKAGE, arena)
     return settings

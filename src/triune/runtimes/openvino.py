@@ -174,7 +174,7 @@ class _OpenVinoExecutable:
 
 
 def _properties(unit: Unit, settings: Settings) -> dict[str, object]:
-    properties: dict[str, object] = {
+    return {
         "INFERENCE_PRECISION_HINT": "bf16" if unit is Unit.AMX else "f32",
         "INFERENCE_NUM_THREADS": settings.num_threads,
         # With one thread and one stream, `infer` of OpenVINO 2026.4 swallows errors and leaves stale outputs.
@@ -182,9 +182,6 @@ def _properties(unit: Unit, settings: Settings) -> dict[str, object]:
         "NUM_STREAMS": 1 if settings.num_threads > 1 else 0,
         "ENABLE_CPU_PINNING": settings.is_pinned,
     }
-    if settings.num_compilation_threads:
-        properties["COMPILATION_NUM_THREADS"] = settings.num_compilation_threads
-    return properties
 
 
 def _ports(ports: Sequence[Any]) -> dict[str, int]:

@@ -33,20 +33,19 @@ class Settings:
 
     Attributes:
         num_threads: CPU threads that one call may use, at least 1.
-        num_compilation_threads: threads that compile; 0 leaves it to OpenVINO.
         is_pinned: threads are bound to cores.
     """
 
     num_threads: int
-    num_compilation_threads: int = 0
     is_pinned: bool = False
 
 
 def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Settings:
     """Check every option and collect those that have an effect.
 
-    Without effect, because Triune decides them: PERFORMANCE_HINT and NUM_STREAMS AUTO (an executable runs one call
-    at a time: one stream), and SKIP_(OV_)DYNAMIC_BATCHSIZE (shapes are the model file's).
+    Without effect: PERFORMANCE_HINT and NUM_STREAMS AUTO (an executable runs one call at a time: one stream),
+    SKIP_(OV_)DYNAMIC_BATCHSIZE (shapes are the model file's), COMPILATION_NUM_THREADS (the CPU plugin has no such
+    property).
 
     Raises:
         InvalidArgumentError: an option is unknown, or its value is wrong.
@@ -59,7 +58,7 @@ def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]
             case "INFERENCE_NUM_THREADS" | "CPU_THREADS_NUM":
                 settings = replace(settings, num_threads=read.integer(name, value) or num_threads)
             case "COMPILATION_NUM_THREADS":
-                settings = replace(settings, num_compilation_threads=read.integer(name, value))
+                read.integer(name, value)
             case "CPU_BIND_THREAD":
                 settings = replace(settings, is_pinned=read.boolean(name, value))
             case "PERFORMANCE_HINT":

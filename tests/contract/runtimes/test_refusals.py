@@ -95,7 +95,8 @@ def test_an_index_out_of_bounds(bench: Bench) -> None:
 def test_more_memory_than_there_is(bench: Bench) -> None:
     built = model([node("ConstantOfShape", "s", "y")], [tensor("s", (3,), DataType.INT64)], [tensor("y", (None,) * 3)])
     executable = bench.load(built)
-    with pytest.raises((InternalError, InvalidArgumentError)):
+    # OpenVINO looks at the dimensions before it asks for memory.
+    with pytest.raises(InvalidArgumentError if bench.is_openvino else InternalError):
         executable.run({"s": np.array([2**20, 2**20, 2**10])}, ["y"])
     assert executable.run({"s": np.array([1, 2, 3])}, ["y"])["y"].shape == (1, 2, 3)
 

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from contract.runtimes.models import model, node, save, tensor
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import TensorSpec
+from triune.runtimes.onnx_file import broken_part, read_signature
+
+
+def read(built: ModelProto, folder: Path) -> tuple[TensorSpec, ...]:
+    signature = read_signature(save(built, folder / "model.onnx"))
+    return (*signature.inputs, *signature.outputs)
+
+
+def test_fixed_named_and_free_dimensions(tmp_path: Path) -> None:
+    built = model([node("Neg", "x", "y")], [tensor("x", (2, "batch", None))], [tensor("y", (2, "batch", None))])
+    x, y = read(built, tmp_path)
+    assert x == TensorSpec("x", DataType.FP32, (2, -1, -1), (None, "batch", None))
+    assert (y.shape, y.axes) == (x.shape, x.axes)
+
+
+def test_a_negative_dimension_is_free(tmp_path: Path) -> None:
+    # Some exporters write -1 in place of leaving the dimension out.
+    built = model([node("Neg", "x", "y")], [tensor("x", (-1, 3))], [tensor("y", (-1, 3))])
+    assert read(built, tmp_path)[0].shape == (-1, 3)
+
+
+def test_an_outputs_shape_is_inferred_where_the_file_is_silent(tmp_path: Path) -> None:
+    inputs = [tensor("x", ("n", 3))]
+    for silent in (tensor("y", None), ValueInfoProto(name="y")):
+        y = read(model([node("Neg", "x", "y")], inputs, [silent]), tmp_path)[1]
+        assert y == TensorSpec("y", DataType.FP32, (-1, 3), ("n", None))
+
+
+def test_an_output_of_unknown_rank_has_no_dimensions(tmp_path: Path) -> None:
+    built = model(
+        [node("Reshape", "x s", "y")], [tensor("x", ("n",)), tensor("s", ("m",), DataType.INT64)], [tensor("y", None)]
+    )
+    assert read(built, tmp_path)[2].shape == ()
+
+
+def test_an_output_of_which_nothing_is_known(tmp_path: Path) -> None:
+    built = model([node("Magic", "x", "y", domain="nobody")], [tensor("x", (1,))], [ValueInfoProto(name="y")])
+    built.opset_import.append(helper.make_opsetid("nobody", 1))
+    with pytest.raises(UnsupportedError, match="output 'y'.*no type"):
+        read(built, tmp_path)
+
+
+def test_an_input_of_unknown_rank_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="input 'x'.*states no rank"):
+        read(model([node("Neg", "x", "y")], [tensor("x", None)], [tensor("y", None)]), tmp_path)
+
+
+def test_weights_that_old_files_list_as_inputs(tmp_path: Path) -> None:
+    from numpy import float32, ones
+
+    inputs = [tensor("x", ("n",)), tensor("w", (1,))]
+    weights = {"w": ones(1, float32)}
+    old = model([node("Add", "x w", "y")], inputs, [tensor("y", ("n",))], weights, opset=8, ir_version=3)
+    assert [spec.name for spec in read(old, tmp_path)] == ["x", "y"]
+    new = model([node("Add", "x w", "y")], inputs, [tensor("y", ("n",))], weights)
+    assert [(spec.name, spec.is_optional) for spec in read(new, tmp_path)] == [("x", False), ("w", True), ("y", False)]
+
+
+@pytest.mark.parametrize("number", [TensorProto.COMPLEX64, TensorProto.FLOAT8E4M3FN, TensorProto.INT4, 9999])
+def test_element_types_that_kserve_lacks(tmp_path: Path, number: int) -> None:
+    built = model([node("Identity", "x", "y")], [tensor("x", (1,))], [tensor("y", (1,))])
+    built.graph.input[0].type.tensor_type.elem_type = number
+    with pytest.raises(UnsupportedError, match=r"input 'x' of .*model\.onnx' has the element type"):
+        read(built, tmp_path)
+
+
+def test_sequences_and_optional_outputs_are_refused(tmp_path: Path) -> None:
+    sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, ["n"])
+    with pytest.raises(UnsupportedError, match="output 'y'.*is a sequence"):
+        read(model([node("SequenceConstruct", "x", "y")], [tensor("x", (1,))], [sequence]), tmp_path)
+    of = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, ["n"]))
+    optional = helper.make_value_info("y", of)
+    with pytest.raises(UnsupportedError, match="output 'y'.*optional"):
+        read(model([node("Optional", "x", "y")], [tensor("x", (1,))], [optional]), tmp_path)
+
+
+@pytest.mark.parametrize(("offset", "length"), [("x", "4"), ("0", "-4"), ("", "4")])
+def test_external_data_of_nonsense_length(tmp_path: Path, offset: str, length: str) -> None:
+    built = model([node("Add", "x w", "y")], [tensor("x", (1,))], [tensor("y", (1,))])
+    weight = built.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", "w.bin"), ("offset", offset), ("length", length)):
+        weight.external_data.add(key=key, value=value)
+    (tmp_path / "w.bin").write_bytes(b"1234")
+    with pytest.raises(InvalidArgumentError, match="not numbers"):
+        read(built, tmp_path)
+
+
+def test_the_checker_explains(tmp_path: Path) -> None:
+    good = save(model([node("Neg", "x", "y")], [tensor("x", (1,))], [tensor("y", (1,))]), tmp_path / "good.onnx")
+    bad = save(model([node("Neg", "z", "y")], [tensor("x", (1,))], [tensor("y", (1,))]), tmp_path / "bad.onnx")
+    assert broken_part(good) is None
+    assert "z" in (broken_part(bad) or "")
