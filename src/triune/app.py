@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from triune.runtimes import available
 from triune.serving.server import Server
 
 MIB = 1 << 20
+EXIT_ABORTED = 130
+"""The exit code of a server that was interrupted twice: what a shell reports of a program ended by SIGINT."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +116,8 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         on_ready: called once every port listens and every model is loaded, or has failed to.
 
     Raises:
-        InvalidArgumentError: an option is wrong, a port is taken, or (is_exiting_on_error) a model failed to load.
+        InvalidArgumentError: an option is wrong, or (is_exiting_on_error) a model failed to load.
+        UnavailableError: a port is taken.
     """
     repository = make_repository(
         options.repositories,
@@ -122,31 +126,28 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         poll_seconds=options.poll_seconds,
     )
     server = Server(repository, is_ready_strict=options.is_ready_strict)
-    with _signals() as (stop, abort):
-        work = asyncio.ensure_future(_serve(options, server, repository, stop, on_ready))
-        aborting = asyncio.ensure_future(abort.wait())
-        await asyncio.wait([work, aborting], return_when=asyncio.FIRST_COMPLETED)
-        aborting.cancel()
-        if not work.done():
-            logger.warning("stopped at once; what was under way is lost")
-            work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+    with _signals() as stop:
+        await _serve(options, server, repository, stop, on_ready)
 
 
 @contextlib.contextmanager
-def _signals() -> Generator[tuple[asyncio.Event, asyncio.Event]]:
-    """Two events: set by the first SIGINT or SIGTERM, and by the second."""
-    stop, abort = asyncio.Event(), asyncio.Event()
+def _signals() -> Generator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second ends the process where it stands."""
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        (abort if stop.is_set() else stop).set()
+        if stop.is_set():
+            logger.warning("stopped at once; what was under way is lost")
+            logging.shutdown()
+            # Models run in threads that nothing can interrupt: an orderly end would wait for them.
+            os._exit(EXIT_ABORTED)
+        stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     try:
-        yield stop, abort
+        yield stop
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

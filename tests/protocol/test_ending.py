@@ -92,7 +92,7 @@ def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
         assert served.process.poll() is None
         begin = time.monotonic()
         served.interrupt()
-        served.process.wait(15)
+        assert served.process.wait(15) == 130
         assert time.monotonic() - begin < 10
         with pytest.raises(Exception):  # noqa: B017, PT011 - the connection broke: which error says so is the client's
             under_way.get_result()  # type: ignore[attr-defined]

@@ -88,7 +88,7 @@ def _translate(
     reshape: tuple[int, ...] | None = None
     if tensor.HasField("reshape"):
         reshape = tuple(tensor.reshape.shape)
-        _check_reshape(dims, reshape, what, max_batch_size)
+        _check_reshape(dims, reshape, what)
     elif max_batch_size == 0 and not spec.shape and all(dim == 1 for dim in dims):
         # Triton shows a scalar of a model without a batch dimension as [1]; the model wants the scalar.
         reshape = ()
@@ -96,11 +96,8 @@ def _translate(
     return TensorConfig(tensor.name, datatype, dims, None if reshape == dims else reshape, is_optional, labels)
 
 
-def _check_reshape(dims: Sequence[int], reshape: Sequence[int], what: str, max_batch_size: int) -> None:
-    if not reshape and max_batch_size == 0:
-        raise InvalidArgumentError(
-            f"{what} cannot have empty reshape for non-batching model as scalar tensors are not supported"
-        )
+def _check_reshape(dims: Sequence[int], reshape: Sequence[int], what: str) -> None:
+    # Unlike Triton, an empty reshape is welcome without a batch dimension: the runtimes here take scalars.
     if any(dim < 1 and dim != -1 for dim in reshape):
         raise InvalidArgumentError(
             f"{what} has reshape {format_shape(reshape)}: reshape dimensions must be integer >= 1, or -1"
