@@ -31,6 +31,9 @@ _DATATYPES: dict[int, DataType] = {
     TensorProto.STRING: DataType.BYTES,
 }
 
+_NO_NAMES = frozenset({"", "?", "-1", "None"})
+"""What exporters write for a dimension without a name: two of them need not have the same size."""
+
 _OVERRIDABLE_FROM_IR = 4
 """Before IR version 4 the file had to list its weights among the inputs, so being listed meant nothing."""
 
@@ -176,6 +179,6 @@ def _translate(value: ValueInfoProto, path: Path, *, is_input: bool, has_default
         value.name,
         datatype,
         tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else -1 for dim in dims),
-        tuple(dim.dim_param or None if not dim.HasField("dim_value") else None for dim in dims),
+        tuple(dim.dim_param if dim.dim_param not in _NO_NAMES else None for dim in dims),
         is_optional=is_optional_type or has_default,
     )

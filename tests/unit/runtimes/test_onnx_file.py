@@ -22,6 +22,14 @@ def test_fixed_named_and_free_dimensions(tmp_path: Path) -> None:
     assert (y.shape, y.axes) == (x.shape, x.axes)
 
 
+def test_a_question_mark_is_no_name(tmp_path: Path) -> None:
+    # Paddle's exporter writes "?" for every dimension that it does not know.
+    built = model([node("Neg", "x", "y")], [tensor("x", ("?", "?", "n"))], [tensor("y", ("?", "?", "n"))])
+    x, _ = read(built, tmp_path)
+    assert x.shape == (-1, -1, -1)
+    assert x.axes == (None, None, "n")
+
+
 def test_a_negative_dimension_is_free(tmp_path: Path) -> None:
     # Some exporters write -1 in place of leaving the dimension out.
     built = model([node("Neg", "x", "y")], [tensor("x", (-1, 3))], [tensor("y", (-1, 3))])
