@@ -180,18 +180,19 @@ class KServeProtocol(HttpToolsProtocol):
             self._finish(self._running)
 
     def check_deadline(self, now: float) -> None:
-        """End what has taken too long. Called every second or so with the loop's time."""
+        """End what has taken too long. Called several times a second with the loop's time."""
         running = self._running
         is_idle = running is None or running.response_complete
-        if self._is_receiving and not self._is_deaf:
+        if self._is_draining:
+            if now >= self._deadline:
+                self.transport.abort()
+        elif self._is_receiving and not self._is_deaf:
             if self.flow.read_paused:
                 # It is we who do not read.
                 self._receive_deadline = now + self._front_end.limits.receive_seconds
             elif now >= self._receive_deadline:
                 seconds = self._front_end.limits.receive_seconds
                 self._refuse(408, f"the request did not arrive whole within {seconds:g} s, the server's limit")
-        elif self._is_draining and now >= self._deadline:
-            self.transport.abort()
         elif is_idle and now >= self._deadline:
             self.transport.close()
 

@@ -17,7 +17,8 @@ from triune.frontends.kserve.http_protocol import FrontEnd, KServeProtocol, Limi
 from triune.serving.server import Server
 
 _BACKLOG = 2048
-_TICKS_PER_SECOND = 10
+# uvicorn ticks ten times a second.
+_TICKS_PER_CHECK = 2
 
 
 class HttpServer:
@@ -109,7 +110,7 @@ class _Uvicorn(uvicorn.Server):
         self.is_listening.set()
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % _TICKS_PER_SECOND == 0:
+        if counter % _TICKS_PER_CHECK == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 cast(KServeProtocol, connection).check_deadline(now)

@@ -1,0 +1,33 @@
+"""An HTTP server on a loop of its own, for clients that block."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import uvloop
+
+from support.hand_server import HandServer
+from triune.frontends.kserve.http_protocol import Limits
+from triune.frontends.kserve.http_server import HttpServer
+
+
+@contextlib.contextmanager
+def serve_in_thread(server: HandServer, limits: Limits | None = None) -> Iterator[int]:
+    """Serve `server` with uvloop in a thread; gives the port."""
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> tuple[HttpServer, int]:
+        front_end = HttpServer(server, "127.0.0.1", 0, limits=limits)  # type: ignore[arg-type]
+        return front_end, await front_end.start()
+
+    front_end, port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield port
+    finally:
+        asyncio.run_coroutine_threadsafe(front_end.stop(0), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
