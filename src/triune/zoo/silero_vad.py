@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import onnx
+
+from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 from triune.zoo.packages import Package, Sources
 from triune.zoo.recipe import ModelFolder, Recipe, placement
@@ -31,7 +34,7 @@ max_batch_size: 0
 input [
   { name: "input", data_type: TYPE_FP32, dims: [ -1, -1 ] },
   { name: "state", data_type: TYPE_FP32, dims: [ 2, -1, 128 ] },
-  { name: "sr", data_type: TYPE_INT64, dims: [ 1 ], reshape: { shape: [ ] } }
+  { name: "sr", data_type: TYPE_INT64, dims: [ 1 ] }
 ]
 output [
   { name: "output", data_type: TYPE_FP32, dims: [ -1, 1 ] },
@@ -44,7 +47,23 @@ output [
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
     """The model's folder."""
     (model,) = sources.read(PACKAGE, MODEL)
-    return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": model})
+    return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": with_rate_as_vector(model)})
 
 
 RECIPE = Recipe("silero_vad", build, (PACKAGE,))
+
+
+def with_rate_as_vector(content: bytes) -> bytes:
+    """The model with `sr` as INT64[1]. It comes as a scalar, which Triton's configs cannot express.
+
+    All that reads it is a comparison, whose one value decides an If: the shape makes no difference to either.
+
+    Raises:
+        InvalidArgumentError: the model has no input `sr`.
+    """
+    model = onnx.load_model_from_string(content)
+    for value in model.graph.input:
+        if value.name == "sr":
+            value.type.tensor_type.shape.dim.add(dim_value=1)
+            return model.SerializeToString(deterministic=True)
+    raise InvalidArgumentError("the model has no input 'sr'")

@@ -7,6 +7,7 @@ storages), then for each key an unsigned 64-bit little-endian count of elements 
 import io
 import math
 import pickle
+import reprlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, cast
@@ -30,12 +31,12 @@ def read_checkpoint(content: bytes) -> dict[str, Array]:
     if _load(stream) != _MAGIC:
         raise InvalidArgumentError("checkpoint: the magic number is missing; only PyTorch's format before 1.6 is read")
     if (protocol := _load(stream)) != _PROTOCOL:
-        raise InvalidArgumentError(f"checkpoint: protocol {protocol!r}; only {_PROTOCOL} is read")
+        raise InvalidArgumentError(f"checkpoint: protocol {_show(protocol)}; only {_PROTOCOL} is read")
     match _load(stream):
         case {"little_endian": True}:
             pass
         case facts:
-            raise InvalidArgumentError(f"checkpoint: only little-endian ones are read, this one says {facts!r}")
+            raise InvalidArgumentError(f"checkpoint: only little-endian ones are read, this one says {_show(facts)}")
     state = _load(stream)
     keys = _load(stream)
     if not isinstance(state, dict) or not isinstance(keys, list):
@@ -67,9 +68,11 @@ class _Tensor(NamedTuple):
     def view(self, name: str, storages: Mapping[str, Array]) -> Array:
         elements = storages[self.storage.key]
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        if math.prod(self.shape) and last >= len(elements):
+        count = math.prod(self.shape)
+        if count and (last >= len(elements) or count > len(elements)):
             raise InvalidArgumentError(
-                f"checkpoint: tensor {name!r} reaches element {last} of a storage of {len(elements)}"
+                f"checkpoint: tensor {name!r} has {count} elements and reaches element {last} "
+                f"of a storage of {len(elements)}"
             )
         # An empty tensor may point past its storage's end.
         window = elements[min(self.offset, len(elements)) :]
@@ -91,7 +94,7 @@ class _RebuildTensor:
         if not (
             isinstance(storage, _Storage) and _are_counts((offset,)) and _are_counts(shape) and _are_counts(strides)
         ):
-            raise pickle.UnpicklingError(f"a tensor of {storage!r}, offset {offset!r}, {shape!r}, strides {strides!r}")
+            raise pickle.UnpicklingError(f"a tensor of {_show((storage, offset, shape, strides))}")
         sizes, steps = cast("tuple[int, ...]", shape), cast("tuple[int, ...]", strides)
         if len(sizes) != len(steps) or len(sizes) > 32:
             raise pickle.UnpicklingError(f"a tensor of {len(sizes)} dimensions with {len(steps)} strides")
@@ -104,8 +107,16 @@ def _are_counts(values: object) -> bool:
     )
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the few names that a state dict needs. Any other name ends the reading before anything is called."""
+def _show(value: object) -> str:
+    """A short repr: in a few bytes, a pickle can describe a value whose full one fills the memory."""
+    return reprlib.repr(value)
+
+
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
+    """Knows the few names that a state dict needs. Any other name ends the reading before anything is called.
+
+    The one in Python, not the one in C: that one makes room for as many memo entries as a few bytes may ask for.
+    """
 
     _NAMES: ClassVar[Mapping[tuple[str, str], object]] = {
         ("collections", "OrderedDict"): _StateDict,
@@ -121,38 +132,35 @@ class _Unpickler(pickle.Unpickler):
         ("torch", "BoolStorage"): _StorageType(np.dtype(np.bool_)),
     }
 
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
+    def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._NAMES[module_name, global_name]
+            return self._NAMES[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it names {module_name}.{global_name}, and a state dict of tensors has no need of that"
+                f"it names {module}.{name}, and a state dict of tensors has no need of that"
             ) from None
 
-    def persistent_load(self, pid: object, /) -> Any:
+    def persistent_load(self, pid: object) -> Any:
         match pid:
             case ("storage", _StorageType() as kind, str(key), str(), int(count), None) if 0 <= count < 2**48:
                 return _Storage(key, kind.dtype, count)
             case _:
-                raise pickle.UnpicklingError(f"a storage described as {pid!r}")
+                raise pickle.UnpicklingError(f"a storage described as {_show(pid)}")
 
 
 def _load(stream: io.BytesIO) -> object:
     try:
         return cast(object, _Unpickler(stream).load())
-    # A pickle that was tampered with can fail in any of these ways; none of them has called foreign code.
-    except (
-        pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, MemoryError,
-        OverflowError, RecursionError, TypeError, ValueError,
-    ) as error:  # fmt: skip
-        raise InvalidArgumentError(f"checkpoint: refused at byte {stream.tell()}: {error}") from None
+    # A pickle that was tampered with fails in ways without number; whichever it is, nothing foreign was called.
+    except Exception as error:  # noqa: BLE001
+        raise InvalidArgumentError(f"checkpoint: refused at byte {stream.tell()}: {error or repr(error)}") from None
 
 
 def _tensors(state: Mapping[object, object]) -> dict[str, _Tensor]:
     tensors: dict[str, _Tensor] = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise InvalidArgumentError(f"checkpoint: {name!r} is a {type(value).__name__}, not a tensor")
+            raise InvalidArgumentError(f"checkpoint: {_show(name)} is a {type(value).__name__}, not a tensor")
         tensors[name] = value
     return tensors
 
@@ -166,7 +174,7 @@ def _read_storages(
     for key in keys:
         storage = expected.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise InvalidArgumentError(f"checkpoint: no tensor uses the storage {key!r}")
+            raise InvalidArgumentError(f"checkpoint: no tensor uses the storage {_show(key)}")
         count = int.from_bytes(content[position : position + 8], "little")
         begin = position + 8
         position = begin + count * storage.dtype.itemsize
