@@ -1,40 +1,51 @@
 """What a request costs besides the model: an identity of 16 floats, against Triton, by Triton's own load generator.
 
-Usage: front_end.py --peers DIR [--rounds 3] [--models identity_fp32 simple]
-DIR holds the scripts that set Triton and perf_analyzer up: setup.sh, triton.sh, sweep.py.
+Usage: front_end.py --peers DIR [--rounds 3]
+DIR holds the scripts that set Triton and perf_analyzer up (setup.sh, triton.sh, sweep.py) and the peer's models.
+
+Two peers: Triton with the identity in its Python backend, and Triton answering from its response cache. A hit runs no
+backend, so the second shows the cost of Triton's native front end alone. (Triune computes each answer in both.)
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from servers import ENVIRONMENT, heading, triton, triune
 from triune.zoo.repository import build_repository
 
-from servers import ENVIRONMENT, heading, triton, triune
+MODEL = "identity_fp32"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", default=["identity_fp32"])
     parser.add_argument("--protocol", nargs="+", default=["http", "grpc"])
     parser.add_argument("--concurrency", nargs="+", default=["1", "8", "32"])
     options = parser.parse_args()
     print(heading("Front end"), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder)
-        build_repository(repository, models=options.models)
-        with triune(repository) as ours, triton(options.peers / "models", options.peers) as peer:
-            for model in options.models:
-                print(f"\n{model}", flush=True)
+        build_repository(Path(folder) / "triune", models=[MODEL])
+        cached = Path(folder) / "cached"
+        shutil.copytree(options.peers / "models" / MODEL, cached / MODEL)
+        config = cached / MODEL / "config.pbtxt"
+        config.write_text(config.read_text() + "response_cache { enable: true }\n")
+        peers = {
+            "Python backend": (options.peers / "models", []),
+            "native, from the response cache": (cached, ["--cache-config=local,size=1048576"]),
+        }
+        for title, (repository, arguments) in peers.items():
+            print(f"\nagainst Triton ({title})", flush=True)
+            with triune(Path(folder) / "triune") as ours, triton(repository, options.peers, *arguments) as peer:
                 servers = [
                     f"--server={s.label}={s.host}:{s.http_port},{s.host}:{s.grpc_port},{s.pid}" for s in (ours, peer)
                 ]
                 command = [
-                    sys.executable, str(options.peers / "sweep.py"), "--model", model, *servers,
+                    sys.executable, str(options.peers / "sweep.py"), "--model", MODEL, *servers,
                     "--rounds", str(options.rounds), "--protocol", *options.protocol,
                     "--concurrency", *options.concurrency,
                 ]  # fmt: skip

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from triune.hardware.cpu import read_cpu
 
 # Old workarounds for other numpy builds; they slow the measured libraries down.
@@ -52,9 +53,7 @@ def heading(title: str) -> str:
 
     cpu = read_cpu()
     versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
-    return (
-        f"{title}: {cpu.model_name}, {cpu.num_cores} cores, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {versions}"
-    )
+    return f"{title}: {cpu.name}, {cpu.num_cores} cores, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {versions}"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The seam between Triune and the vendor libraries that run models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -63,6 +63,11 @@ class Runtime(Protocol):
     @property
     def default_filename(self) -> str:
         """The model file's name in a version's folder when the config names none: "model.onnx"."""
+        ...
+
+    @property
+    def option_names(self) -> Collection[str]:
+        """The options that `load` reads; any other is an error."""
         ...
 
     def units(self) -> Sequence[Unit]:

@@ -67,6 +67,6 @@ def _check_model(name: str, folders: Sequence[Path], machine: Machine) -> ModelC
         backend=config.backend if config else source.message.backend,
         units=config.units if config else (),
         problems=tuple(problems),
-        hints=tuple(hints_without_effect(config.message if config else source.message)),
+        hints=tuple(hints_without_effect(config.message if config else source.message, machine)),
         config=config,
     )

@@ -4,6 +4,7 @@ import logging
 
 from triune.core.errors import UnsupportedError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.placement import Machine, option_names
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +49,11 @@ def refuse_unsupported(message: ModelConfigMessage) -> None:
             raise UnsupportedError(f"model '{message.name}': this version does not honour '{field}'; {remedy}")
 
 
-def hints_without_effect(message: ModelConfigMessage) -> list[str]:
-    """The fields of a completed config that were set, are harmless, and change nothing here."""
+def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[str]:
+    """The fields and parameters of a completed config that were set, are harmless, and change nothing here.
+
+    Triton lets a model carry parameters of its own, which only the config endpoints show; so does Triune.
+    """
     optimization = message.optimization
     fields = [
         ("runtime", bool(message.runtime)),
@@ -72,11 +76,13 @@ def hints_without_effect(message: ModelConfigMessage) -> list[str]:
     fields += [
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
+    known = option_names(message.backend, machine)
+    fields += [(f"parameter '{name}'", name not in known) for name in sorted(message.parameters)]
     return [name for name, is_set in fields if is_set]
 
 
-def log_hints(message: ModelConfigMessage) -> None:
+def log_hints(message: ModelConfigMessage, machine: Machine) -> None:
     """Say once, at INFO, which fields have no effect."""
-    hints = hints_without_effect(message)
+    hints = hints_without_effect(message, machine)
     if hints:
         _log.info("model '%s': no effect in this version: %s", message.name, ", ".join(hints))

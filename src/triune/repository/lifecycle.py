@@ -66,7 +66,7 @@ class Lifecycle:
             except BaseException:
                 await _remove(override)
                 raise
-            log_hints(builds[0].config.message)
+            log_hints(builds[0].config.message, self._loader.machine)
             self._swap(record, builds, override)
 
     async def unload(self, record: ModelRecord) -> None:

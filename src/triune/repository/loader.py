@@ -8,6 +8,7 @@ from pathlib import Path
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.runtime import Runtime
 from triune.core.units import Unit
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
@@ -77,7 +78,7 @@ class Loader:
         machine: the runtimes and units to build for.
         clock: measures.
         """
-        self._machine = machine
+        self.machine = machine
         self._clock = clock
 
     def build(self, source: Source, version: int, previous: Build | None = None) -> Build:
@@ -98,7 +99,7 @@ class Loader:
         started_ns = self._clock.now_ns()
         with ExitStack() as stack:
             try:
-                config, path = configure(source, version, self._machine)
+                config, path = configure(source, version, self.machine)
                 version_stamp = source.stamp.versions.get(version, {})
                 spare = list(previous.executables) if previous and previous.stamp == version_stamp else []
                 executables: list[SharedExecutable] = []
@@ -142,19 +143,19 @@ class Loader:
         return LoadedVersion(build.version, config, dispatcher, statistics)
 
     def _recipes(self, config: ModelConfig) -> Iterator[Recipe]:
-        num_threads = threads_per_executable(len(config.units), config.num_instances, self._machine.num_cores)
+        num_threads = threads_per_executable(len(config.units), config.num_instances, self.machine.num_cores)
         for unit in config.units:
             recipe = self._recipe(config, unit, num_threads)
             yield from [recipe] * config.num_instances
 
     def _recipe(self, config: ModelConfig, unit: Unit, num_threads: int) -> Recipe:
-        runtime = runtime_for(config.backend, unit, self._machine)
+        runtime = runtime_for(config.backend, unit, self.machine)
         # The settings are the backend's own; a stand-in would not know them.
-        options = _options(config) if runtime.name == config.backend else {}
+        options = _options(config, runtime) if runtime.name == config.backend else {}
         return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())))
 
     def _compile(self, path: Path, recipe: Recipe) -> SharedExecutable:
-        runtime = self._machine.runtimes[recipe.runtime]
+        runtime = self.machine.runtimes[recipe.runtime]
         executable = runtime.load(path, unit=recipe.unit, num_threads=recipe.num_threads, options=dict(recipe.options))
         return SharedExecutable(executable, recipe)
 
@@ -184,7 +185,7 @@ class Loader:
         with ExitStack() as stack:
             try:
                 if truth is None:
-                    truth = self._compile(path, self._recipe(config, Unit.CPU, self._machine.num_cores))
+                    truth = self._compile(path, self._recipe(config, Unit.CPU, self.machine.num_cores))
                     stack.callback(truth.close)
                 for unit in units:
                     executable = next(each for each in executables if each.unit is unit)
@@ -195,8 +196,8 @@ class Loader:
         return errors
 
 
-def _options(config: ModelConfig) -> dict[str, str]:
-    options = dict(config.parameters)
+def _options(config: ModelConfig, runtime: Runtime) -> dict[str, str]:
+    options = {name: value for name, value in config.parameters.items() if name in runtime.option_names}
     optimization = config.message.optimization
     if config.backend in BACKENDS_WITH_GRAPH_LEVEL and optimization.HasField("graph"):
         options["optimization.graph.level"] = str(optimization.graph.level)

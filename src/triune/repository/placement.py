@@ -90,6 +90,12 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
     )
 
 
+def option_names(backend: str, machine: Machine) -> frozenset[str]:
+    """The config's parameters that somebody here reads: the backend's runtime, or Triune itself."""
+    runtime = machine.runtimes.get(backend)
+    return frozenset({UNITS_PARAMETER, *(runtime.option_names if runtime is not None else ())})
+
+
 def place(message: ModelConfigMessage, machine: Machine) -> Placement:
     """Decide a model's units and instances from `parameters` and `instance_group`.
 

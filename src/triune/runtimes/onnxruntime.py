@@ -75,6 +75,7 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    option_names = _KNOWN_OPTIONS
     default_filename = "model.onnx"
 
     def units(self) -> Sequence[Unit]:

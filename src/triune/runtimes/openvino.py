@@ -21,7 +21,7 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import broken_part, read_signature
-from triune.runtimes.openvino_options import Settings, read_settings
+from triune.runtimes.openvino_options import OPTION_NAMES, Settings, read_settings
 
 
 @contextlib.contextmanager
@@ -69,6 +69,7 @@ class OpenVino:
     """OpenVINO's CPU plugin. Options are those of Triton's OpenVINO backend: see `openvino_options`."""
 
     name = "openvino"
+    option_names = OPTION_NAMES
     default_filename = "model.onnx"
 
     def __init__(self, units: Sequence[UnitStatus]) -> None:

@@ -8,7 +8,7 @@ from triune.core.requests import Parameter
 from triune.core.units import Unit
 from triune.runtimes import options as read
 
-_KNOWN = (
+OPTION_NAMES = (
     "INFERENCE_NUM_THREADS",
     "COMPILATION_NUM_THREADS",
     "NUM_STREAMS",
@@ -51,7 +51,7 @@ def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]
         InvalidArgumentError: an option is unknown, or its value is wrong.
         UnsupportedError: an option asks for what Triune does in another way, which the message names.
     """
-    read.check_names("openvino", options, _KNOWN)
+    read.check_names("openvino", options, OPTION_NAMES)
     settings = Settings(num_threads)
     for name, value in options.items():
         match name:

@@ -24,6 +24,7 @@ class Reference:
     """The reference implementation of the seam. It has no options, and takes no heed of `num_threads`."""
 
     name = "reference"
+    option_names = ()
     default_filename = "model.onnx"
 
     def units(self) -> Sequence[Unit]:

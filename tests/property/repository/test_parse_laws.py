@@ -129,7 +129,7 @@ def test_settings_give_a_sound_policy_and_placement_or_a_typed_error(value: dict
     message = json_format.ParseDict(value, ModelConfig())
     try:
         refuse_unsupported(message)
-        hints_without_effect(message)
+        hints_without_effect(message, Bench().machine)
         policy = translate_batching(message)
         placement = place(message, Bench().machine)
     except (InvalidArgumentError, UnsupportedError):

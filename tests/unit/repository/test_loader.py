@@ -10,6 +10,7 @@ from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.repository.configure import configure, read_source
+from triune.repository.honour import hints_without_effect
 from triune.repository.layout import stamp
 from triune.repository.loader import Build, Loader
 from triune.repository.measure import is_quick
@@ -157,9 +158,12 @@ def test_a_runtime_that_breaks_in_an_unknown_way_is_an_internal_error(
     assert "Traceback" in caplog.text
 
 
-def test_an_unknown_option_is_the_runtimes_to_refuse(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="unknown option speed"):
-        build(Bench(), tmp_path, "parameters { key: 'speed' value { string_value: '11' } }", affine())
+def test_a_parameter_of_the_models_own_is_kept_and_said_to_have_no_effect(tmp_path: Path) -> None:
+    bench = Bench()
+    built = build(bench, tmp_path, "parameters { key: 'owner' value { string_value: 'me' } }", affine())
+    assert bench.onnxruntime.loads[0][3] == {}
+    assert built.config.parameters == {"owner": "me"}
+    assert hints_without_effect(built.config.message, bench.machine) == ["parameter 'owner'"]
 
 
 def test_executables_of_the_same_recipe_are_taken_over(tmp_path: Path) -> None:
@@ -272,8 +276,8 @@ def test_real_onnx_runtime_builds_runs_and_is_quick(tmp_path: Path, caplog: pyte
     assert built.executables[0].run({"x": np.ones((2, 16), np.float32)}, ["y"])["y"].sum() == 32
     assert built.is_inline
     built.close()
-    with pytest.raises(InvalidArgumentError, match="knows no parameter 'speed'"):
-        build(bench, tmp_path, "parameters { key: 'speed' value { string_value: '1' } }")
+    with pytest.raises(InvalidArgumentError, match="execution_mode"):
+        build(bench, tmp_path, "parameters { key: 'execution_mode' value { string_value: '7' } }")
     with pytest.raises(InvalidArgumentError):
         build(bench, tmp_path, None, identity(FP32, ["b", 16])[:-30])
     with pytest.raises(UnsupportedError):
