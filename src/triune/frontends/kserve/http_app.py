@@ -15,7 +15,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError,
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.generate import Generate
 from triune.frontends.kserve.http_body import JsonResponse, read_object
-from triune.frontends.kserve.http_infer import as_internal_error
+from triune.frontends.kserve.http_infer import defect
 from triune.frontends.kserve.http_parameters import as_bool, as_object, as_string
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
@@ -76,7 +76,9 @@ def make_app(server: Server, *, max_request_bytes: int, more_routes: Sequence[Ba
         ClientDisconnect: _answer_nobody,
         Exception: _answer_defect,
     }
-    return Starlette(routes=[*routes, *more_routes], exception_handlers=handlers)
+    app = Starlette(routes=[*routes, *more_routes], exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Endpoints:
@@ -179,5 +181,6 @@ async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:
-    internal = as_internal_error(error)
+    # Starlette raises it again after this answer, and uvicorn logs it.
+    internal = defect(error)
     return JsonResponse(error_body(str(internal)), status_code=status_of(internal))

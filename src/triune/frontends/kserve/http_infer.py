@@ -126,6 +126,11 @@ class InferCall:
 def as_internal_error(error: Exception) -> InternalError:
     """A defect, logged, as an error that a client may see."""
     _logger.error("an HTTP request failed within the server", exc_info=error)
+    return defect(error)
+
+
+def defect(error: Exception) -> InternalError:
+    """What a client is told of an exception that no request should raise."""
     return InternalError(f"the request failed within the server: {type(error).__name__}: {error}")
 
 

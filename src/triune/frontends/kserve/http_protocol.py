@@ -22,6 +22,8 @@ from triune.frontends.kserve.http_infer import InferCall, Route, Routes
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
+MAX_REQUEST_BYTES = 256 << 20
+
 # Below this size one write of a copy costs less than several writes.
 _JOIN_BYTES = 65536
 
@@ -43,7 +45,7 @@ class Limits:
         linger_seconds: after refusing a request half way, time for the client to read why.
     """
 
-    request_bytes: int = 256 << 20
+    request_bytes: int = MAX_REQUEST_BYTES
     head_bytes: int = 64 << 10
     receive_seconds: float = 60.0
     idle_seconds: float = 75.0

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.http_app import make_app
-from triune.frontends.kserve.http_protocol import FrontEnd, KServeProtocol, Limits
+from triune.frontends.kserve.http_protocol import MAX_REQUEST_BYTES, FrontEnd, KServeProtocol, Limits
 from triune.serving.server import Server
 
 _BACKLOG = 2048
@@ -30,7 +30,7 @@ class HttpServer:
         host: str,
         port: int,
         *,
-        max_request_bytes: int = Limits.request_bytes,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
         limits: Limits | None = None,
         more_routes: Sequence[BaseRoute] = (),
     ) -> None:
