@@ -60,7 +60,7 @@ def heading(title: str) -> str:
 def triune(repository: Path, *arguments: str, label: str = "triune", port: int = 19000) -> Iterator[Running]:
     """Triune on `repository`, on ports `port` (HTTP), +1 (gRPC), +2 (metrics)."""
     command = [
-        str(Path(sys.executable).with_name("triune")), "serve", f"--repository={repository}", f"--http-port={port}",
+        sys.executable, "-m", "triune", "serve", f"--repository={repository}", f"--http-port={port}",
         f"--grpc-port={port + 1}", f"--metrics-port={port + 2}", *arguments,
     ]  # fmt: skip
     with _started(command, label, port) as running:

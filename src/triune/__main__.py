@@ -1,0 +1,5 @@
+"""`python -m triune`: the command line."""
+
+from triune.cli import main
+
+main()
