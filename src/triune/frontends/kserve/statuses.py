@@ -26,6 +26,9 @@ _STATUSES: dict[type[BaseException], int] = {
 
 _DEFAULT_STATUS = 400
 
+# A message quotes names that a client chose, of any length.
+_MAX_MESSAGE_CHARACTERS = 4096
+
 
 def status_of(error: TriuneError) -> int:
     """The HTTP status of an error, or of the nearest of its base classes that has one; else 400, as in Triton."""
@@ -36,5 +39,7 @@ def status_of(error: TriuneError) -> int:
 
 
 def error_body(message: str) -> bytes:
-    """The body of every error that HTTP answers: `{"error": message}`."""
+    """The body of every error that HTTP answers: `{"error": message}`, a very long message cut off."""
+    if len(message) > _MAX_MESSAGE_CHARACTERS:
+        message = message[:_MAX_MESSAGE_CHARACTERS] + " ..."
     return orjson.dumps({"error": message.encode(errors="replace").decode()})

@@ -1,0 +1,84 @@
+import dataclasses
+import json
+from typing import Any, cast
+
+from google.protobuf import text_format
+
+from support.configs import model_config
+from triune.core.datatypes import DataType
+from triune.frontends.kserve import descriptions
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.config import TensorConfig
+from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.scheduling.statistics import BatchStatistics, Duration, ModelStatistics
+
+TEXT = """
+name: "m" platform: "onnxruntime_onnx" max_batch_size: 8
+version_policy { specific { versions: [1, 4] } }
+input [{ name: "x" data_type: TYPE_FP32 dims: [-1, 16] reshape { shape: [16] } }]
+dynamic_batching {
+  max_queue_delay_microseconds: 100
+  priority_levels: 2
+  default_queue_policy { default_timeout_microseconds: 9007199254740993 }
+  priority_queue_policy { key: 1 value { default_timeout_microseconds: 5 max_queue_size: 3 } }
+}
+model_warmup [{ name: "w" inputs { key: "x" value { data_type: TYPE_FP32 dims: [16] zero_data: true } } }]
+parameters { key: "units" value { string_value: "cpu" } }
+"""
+
+
+def test_a_config_shows_64_bit_integers_as_numbers_wherever_they_are() -> None:
+    message = text_format.Parse(TEXT, ModelConfigMessage())
+    config = dataclasses.replace(model_config([], []), message=message)
+    document = cast(Any, json.loads(json.dumps(descriptions.model_config(config))))
+    assert document["version_policy"] == {"specific": {"versions": [1, 4]}}
+    (tensor,) = document["input"]
+    assert (tensor["data_type"], tensor["dims"], tensor["reshape"]["shape"]) == ("TYPE_FP32", [-1, 16], [16])
+    batching = document["dynamic_batching"]
+    assert batching["max_queue_delay_microseconds"] == 100
+    assert batching["default_priority_level"] == 0
+    assert batching["default_queue_policy"]["default_timeout_microseconds"] == 2**53 + 1
+    assert batching["priority_queue_policy"]["1"]["default_timeout_microseconds"] == 5
+    assert document["model_warmup"][0]["inputs"]["x"]["dims"] == [16]
+    assert document["parameters"] == {"units": {"string_value": "cpu"}}
+    assert document["output"] == []
+    assert "sequence_batching" not in document
+
+
+def test_a_models_metadata() -> None:
+    x, y = TensorConfig("x", DataType.FP32, (-1, 16)), TensorConfig("y", DataType.BYTES, (1,))
+    document = descriptions.model_metadata(model_config([x], [y], max_batch_size=0), [1, 3])
+    assert document["versions"] == ["1", "3"]
+    assert document["platform"] == "onnxruntime"
+    assert document["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}]
+    assert document["outputs"] == [{"name": "y", "datatype": "BYTES", "shape": [1]}]
+    batched = descriptions.model_metadata(model_config([x], [y], max_batch_size=4), [1])
+    assert batched["inputs"][0]["shape"] == [-1, -1, 16]
+
+
+def test_statistics() -> None:
+    counted = ModelStatistics(num_inferences=9, num_executions=2, last_inference_ms=1234)
+    counted.success.add(300, 3)
+    counted.batches = {8: BatchStatistics(compute_infer=Duration(1, 40)), 1: BatchStatistics()}
+    loaded = LoadedVersion(3, model_config([], []), cast(Any, None), counted)
+    (document,) = descriptions.statistics([loaded])["model_stats"]
+    assert (document["name"], document["version"], document["last_inference"]) == ("model", "3", 1234)
+    assert (document["inference_count"], document["execution_count"]) == (9, 2)
+    assert document["inference_stats"]["success"] == {"count": 3, "ns": 300}
+    assert document["inference_stats"]["cache_hit"] == {"count": 0, "ns": 0}
+    assert [each["batch_size"] for each in document["batch_stats"]] == [1, 8]
+    assert document["batch_stats"][1]["compute_infer"] == {"count": 1, "ns": 40}
+    assert (document["response_stats"], document["memory_usage"]) == ({}, [])
+
+
+def test_the_index_leaves_out_what_is_not_there() -> None:
+    entries = [
+        IndexEntry("a", 1, ModelState.READY),
+        IndexEntry("b", 2, ModelState.UNAVAILABLE, "why"),
+        IndexEntry("c", None, None),
+    ]
+    assert descriptions.repository_index(entries) == [
+        {"name": "a", "version": "1", "state": "READY"},
+        {"name": "b", "version": "2", "state": "UNAVAILABLE", "reason": "why"},
+        {"name": "c"},
+    ]
