@@ -178,7 +178,7 @@ def _locked(folder: Path) -> Generator[None]:
     """Keep other builds out of the folder: it may be shared, in a user's cache. A build that dies leaves no lock."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".zoo.lock").open("w")
+        lock = (folder / ".zoo.lock").open("a")
     except OSError as error:
         raise InvalidArgumentError(
             f"repository {folder} cannot be written: {error.strerror or error}; name another folder"

@@ -1,0 +1,119 @@
+"""The zoo's models behind a real server, through the examples and Triton's client."""
+
+import queue
+import re
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+
+from support.process import Served, serve
+from triune.zoo.progress import Outcome
+from triune.zoo.repository import RECIPES, build_repository
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("zoo")
+    built = build_repository(folder)
+    assert [each.reason for each in built if each.outcome is not Outcome.BUILT] == []
+    with serve(folder, ready_seconds=110) as served:
+        yield served
+
+
+def example(name: str, *arguments: str | Path, status: int = 0) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == status, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_every_model_is_ready(zoo: Served) -> None:
+    with tritonclient.http.InferenceServerClient(zoo.http) as client:
+        index = {each["name"]: each.get("state") for each in client.get_model_repository_index()}
+    assert index == dict.fromkeys(RECIPES, "READY")
+
+
+def test_pictures_are_named(zoo: Served) -> None:
+    lines = example("classify_image.py", f"--url={zoo.http}").splitlines()
+    assert lines[1].split() == ["38%", "Egyptian", "cat"]
+
+
+def test_sentences_are_compared(zoo: Served) -> None:
+    def cosine(*sentences: str) -> float:
+        text = example("compare_sentences.py", *sentences, f"--url={zoo.grpc}", f"--repository={zoo.repository}")
+        return float(re.findall(r"-?\d\.\d+", text)[-1])
+
+    near = cosine("A cat sits on the mat.", "There is a cat on the rug.")
+    far = cosine("A cat sits on the mat.", "The central bank raised its interest rates by half a percent on Thursday.")
+    assert near == pytest.approx(0.697, abs=0.01)
+    assert far < 0.2
+    assert "name the folder" in example("compare_sentences.py", "a", "b", "--repository=/nowhere", status=2)
+
+
+def test_files_are_identified(zoo: Served, tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(b'#!/bin/sh\nset -eu\nfor each in *.txt; do echo "$each"; done\n')
+    text = example("identify_file.py", f"--url={zoo.http}", "README.md", "src/triune/__init__.py", tmp_path / "short")
+    assert re.match(r"README.md: markdown \(\d+%\)\nsrc/triune/__init__.py: .*\n.*/short: shell", text)
+
+
+def test_speech_is_found(zoo: Served, tmp_path: Path) -> None:
+    """Half a second of silence, then a buzz under three formants for one second, then silence."""
+    time = np.arange(16000) / 16000
+    harmonics = 120 * np.arange(1, 34)
+    gains = sum(w / (1 + ((harmonics - f) / 100) ** 2) for f, w in ((730, 1), (1090, 0.4), (2440, 0.2)))
+    phases = 2 * np.pi * np.outer(harmonics, time + 0.0026 * np.sin(2 * np.pi * 3 * time))
+    buzz = np.sin(phases).T @ gains * np.minimum(1, np.sin(np.pi * 4 * time) ** 2 * 3)
+    sound = np.concatenate([np.zeros(8000), 0.3 * buzz / np.abs(buzz).max(), np.zeros(16000)])
+    for name, samples in (("speech", sound), ("silence", np.zeros(16000))):
+        with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, len(samples), "NONE", ""))
+            file.writeframes((samples * 32767).astype("<i2").tobytes())
+    text = example("detect_speech.py", f"--url={zoo.grpc}", tmp_path / "speech.wav")
+    begin = float(re.findall(r"speech from (\d\.\d+) s", text)[0])
+    end = float(re.findall(r"to (\d\.\d+) s", text)[-1])
+    assert 0.4 < begin < 0.9
+    assert 1.2 < end < 1.8
+    assert "no speech" in example("detect_speech.py", f"--url={zoo.grpc}", tmp_path / "silence.wav")
+    assert "RIFF" in example("detect_speech.py", f"--url={zoo.grpc}", "README.md", status=2)
+
+
+def test_sentences_of_all_lengths_share_batches(zoo: Served) -> None:
+    """Each gets what it gets alone, of its own length, though they were padded to the longest of their batch."""
+    rng = np.random.default_rng(0)
+    rows = [np.array([[101, *rng.integers(1000, 30000, size), 102]], np.int64) for size in rng.integers(1, 60, 24)]
+
+    def inputs(row: Any) -> list[Any]:
+        values = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
+        tensors = [tritonclient.grpc.InferInput(name, row.shape, "INT64") for name in values]
+        for tensor, value in zip(tensors, values.values(), strict=True):
+            tensor.set_data_from_numpy(value)
+        return tensors
+
+    answers: queue.Queue[Any] = queue.Queue()
+    with tritonclient.grpc.InferenceServerClient(zoo.grpc) as client:
+        alone = [client.infer("minilm", inputs(row)) for row in rows]
+        before = client.get_inference_statistics("minilm").model_stats[0]
+        for index, row in enumerate(rows):
+            client.async_infer("minilm", inputs(row), lambda result, error, i=index: answers.put((i, result, error)))
+        for _ in rows:
+            index, result, error = answers.get(timeout=60)
+            assert error is None
+            hidden = result.as_numpy("last_hidden_state")
+            assert hidden.shape == (1, rows[index].shape[1], 384)
+            np.testing.assert_allclose(hidden, alone[index].as_numpy("last_hidden_state"), atol=2e-5)
+            np.testing.assert_allclose(
+                result.as_numpy("sentence_embedding"), alone[index].as_numpy("sentence_embedding"), atol=2e-6
+            )
+        after = client.get_inference_statistics("minilm").model_stats[0]
+    assert after.inference_count - before.inference_count == len(rows)
+    assert after.execution_count - before.execution_count < len(rows)
