@@ -1,5 +1,6 @@
 """Laws of the wire codec: what goes out comes back, and no bytes raise anything but a typed error."""
 
+import dataclasses
 import gzip
 import json
 import zlib
@@ -17,6 +18,7 @@ from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.compression import accepted_encoding, compress, decompress
 from triune.frontends.kserve.http_codec import decode_request, encode_response
 from triune.frontends.kserve.json_tensors import decode_json, encode_json
+from triune.frontends.kserve.request_templates import RequestTemplates
 from triune.frontends.kserve.tensors import decode_raw, encode_raw
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
@@ -123,6 +125,18 @@ def test_a_request_and_its_response_come_back(tensors: dict[str, Array], data: s
     assert (form.is_binary, form.by_name) == (default, by_name)
     assert list(request.inputs) == list(tensors)
     assert all(bits_equal(request.inputs[name], array) for name, array in tensors.items())
+
+    # What was seen before is decoded as if it had not been, whatever its id.
+    templates = RequestTemplates()
+    for request_id in ("i", "", "another", 'a "quoted" one', "naïve", "\n"):
+        again = orjson.dumps({**orjson.loads(header), "id": request_id})
+        body = again + raw
+        expected, expected_form = decode_request("m", 3, body, len(again))
+        for buffer in (body, bytearray(body)):
+            other, other_form = templates.decode("m", 3, buffer, len(again))
+            assert other_form == expected_form
+            assert all(bits_equal(other.inputs[name], array) for name, array in expected.inputs.items())
+            assert dataclasses.replace(other, inputs={}) == dataclasses.replace(expected, inputs={})
 
     parts, size = encode_response(InferenceResponse("m", 3, request.inputs, "i"), form)
     assert (size is None) == (len(parts) == 1)

@@ -3,7 +3,7 @@
 Source: the KServe open inference protocol, and Triton's binary tensor data extension.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
@@ -13,12 +13,11 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
 from triune.frontends.kserve.http_parameters import (
     as_array,
-    as_bool,
     as_count,
     as_object,
-    as_string,
     decode_parameter,
-    refuse_shared_memory,
+    tensor_parameters,
+    wrong_type,
 )
 from triune.frontends.kserve.json_tensors import decode_json, encode_json, json_name
 from triune.frontends.kserve.tensors import decode_raw, encode_raw
@@ -26,6 +25,7 @@ from triune.frontends.kserve.tensors import decode_raw, encode_raw
 Body = bytes | bytearray | memoryview
 
 _DATATYPES = {each.value: each for each in DataType}
+_DATATYPE_NAMES = {each.dtype: each.value for each in DataType}
 
 
 @dataclass(slots=True)
@@ -37,8 +37,8 @@ class OutputForm:
         by_name: whether binary, for each output that was named.
     """
 
-    is_binary: bool = False
-    by_name: dict[str, bool] = field(default_factory=dict[str, bool])
+    is_binary: bool
+    by_name: dict[str, bool]
 
 
 def decode_request(
@@ -65,23 +65,22 @@ def decode_request(
             f"Inference-Header-Content-Length is {header_bytes}, but the body has only {total_bytes} bytes"
         )
     document = as_object(parse_json(view[:header_bytes]), "the request")
-    parameters: dict[str, Parameter] = {}
+    inputs = _decode_inputs(document, view, header_bytes)
+    request_id = document.get("id", "")
+    if type(request_id) is not str:
+        raise wrong_type("'id'", "a string", request_id)
     given = document.get("parameters")
-    if given is not None:
-        for name, value in as_object(given, "'parameters'").items():
-            parameters[name] = decode_parameter(name, value)
-    form = OutputForm(is_binary=bool(parameters.pop("binary_data_output", False)))
-    request = InferenceRequest(
-        model,
-        _decode_inputs(document, view, header_bytes),
-        version,
-        _decode_outputs(document, form),
-        as_string(document.get("id", ""), "'id'"),
-        parameters,
-        cast(int, parameters.pop("priority", 0)),
-        cast(int, parameters.pop("timeout", 0)),
-    )
-    return request, form
+    if given is None:
+        form = OutputForm(False, {})
+        return InferenceRequest(model, inputs, version, _decode_outputs(document, form), request_id, {}), form
+    parameters: dict[str, Parameter] = {}
+    for name, value in as_object(given, "'parameters'").items():
+        parameters[name] = decode_parameter(name, value)
+    form = OutputForm(bool(parameters.pop("binary_data_output", False)), {})
+    priority = cast(int, parameters.pop("priority", 0))
+    timeout_us = cast(int, parameters.pop("timeout", 0))
+    outputs = _decode_outputs(document, form)
+    return InferenceRequest(model, inputs, version, outputs, request_id, parameters, priority, timeout_us), form
 
 
 def parse_json(body: Body) -> object:
@@ -95,23 +94,14 @@ def parse_json(body: Body) -> object:
 def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     total_bytes = len(view)
-    try:
-        items = document["inputs"]
-    except KeyError:
-        raise InvalidArgumentError("the request has no 'inputs'") from None
-    for each in as_array(items, "'inputs'"):
-        item = as_object(each, "each of 'inputs'")
-        name = as_string(item.get("name"), "the 'name' of an input")
+    if "inputs" not in document:
+        raise InvalidArgumentError("the request has no 'inputs'")
+    for item in as_array(document["inputs"], "'inputs'"):
+        name = _name_of(item, "input")
         if name in inputs:
             raise InvalidArgumentError(f"input '{name}' is given twice")
-        datatype = _decode_datatype(name, item.get("datatype"))
-        shape = _decode_shape(name, item.get("shape"))
-        parameters = item.get("parameters")
-        size = None
-        if parameters is not None:
-            parameters = as_object(parameters, f"'parameters' of input '{name}'")
-            refuse_shared_memory(parameters, f"input '{name}'")
-            size = parameters.get("binary_data_size")
+        datatype, shape = _decode_type(name, item)
+        size = tensor_parameters(item, "input").get("binary_data_size")
         if size is None:
             if "data" not in item:
                 raise InvalidArgumentError(
@@ -121,7 +111,9 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
             continue
         if "data" in item:
             raise InvalidArgumentError(f"input '{name}' has both 'data' and 'binary_data_size'; give one of them")
-        end = offset + as_count(size, f"'binary_data_size' of input '{name}'")
+        if type(size) is not int or size < 0:
+            as_count(size, f"'binary_data_size' of input '{name}'")
+        end = offset + size
         if end > total_bytes:
             raise InvalidArgumentError(
                 f"input '{name}' has a 'binary_data_size' of {size}, but {total_bytes - offset} bytes of the body "
@@ -134,44 +126,48 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
     return inputs
 
 
-def _decode_datatype(name: str, value: object) -> DataType:
+def _name_of(item: Any, what: str) -> str:
+    if type(item) is not dict:
+        raise wrong_type(f"each of '{what}s'", "an object", item)
+    name = cast("dict[str, Any]", item).get("name")
+    if type(name) is not str:
+        raise wrong_type(f"the 'name' of an {what}", "a string", name)
+    return name
+
+
+def _decode_type(name: str, item: dict[str, Any]) -> tuple[DataType, tuple[int, ...]]:
+    value = item.get("datatype")
     datatype = _DATATYPES.get(value) if type(value) is str else None
-    if datatype is not None:
-        return datatype
-    found = f"'{value[:64]}'" if type(value) is str else json_name(value)
-    raise InvalidArgumentError(f"the 'datatype' of input '{name}' is {found}; expected one of {', '.join(_DATATYPES)}")
-
-
-def _decode_shape(name: str, value: object) -> tuple[int, ...]:
-    if type(value) is list:
-        shape = cast("list[object]", value)
-        for dim in shape:
+    if datatype is None:
+        found = f"'{value[:64]}'" if type(value) is str else json_name(value)
+        known = ", ".join(_DATATYPES)
+        raise InvalidArgumentError(f"the 'datatype' of input '{name}' is {found}; expected one of {known}")
+    shape = item.get("shape")
+    if type(shape) is list:
+        for dim in cast("list[object]", shape):
             if type(dim) is not int:
                 break
         else:
-            return cast("tuple[int, ...]", tuple(shape))
+            return datatype, tuple(cast("list[int]", shape))
     raise InvalidArgumentError(f"the 'shape' of input '{name}' must be an array of whole numbers")
 
 
 def _decode_outputs(document: dict[str, Any], form: OutputForm) -> tuple[RequestedOutput, ...]:
     items = document.get("outputs")
-    if not items and (items is None or type(items) is list):
+    if items is None:
         return ()
     outputs: list[RequestedOutput] = []
-    for each in as_array(items, "'outputs'"):
-        item = as_object(each, "each of 'outputs'")
-        name = as_string(item.get("name"), "the 'name' of an output")
+    for item in as_array(items, "'outputs'"):
+        name = _name_of(item, "output")
         if name in form.by_name:
             raise InvalidArgumentError(f"output '{name}' is asked for twice")
-        is_binary, num_classes = False, 0
-        parameters = item.get("parameters")
-        if parameters is None:
-            is_binary = form.is_binary
-        else:
-            parameters = as_object(parameters, f"'parameters' of output '{name}'")
-            refuse_shared_memory(parameters, f"output '{name}'")
-            is_binary = as_bool(parameters.get("binary_data", form.is_binary), f"'binary_data' of output '{name}'")
-            num_classes = as_count(parameters.get("classification", 0), f"'classification' of output '{name}'")
+        parameters = tensor_parameters(item, "output")
+        is_binary = parameters.get("binary_data", form.is_binary)
+        if type(is_binary) is not bool:
+            raise wrong_type(f"'binary_data' of output '{name}'", "true or false", is_binary)
+        num_classes = parameters.get("classification", 0)
+        if num_classes != 0:
+            as_count(num_classes, f"'classification' of output '{name}'")
         form.by_name[name] = is_binary
         outputs.append(RequestedOutput(name, num_classes))
     return tuple(outputs)
@@ -197,7 +193,8 @@ def encode_response(response: InferenceResponse, form: OutputForm) -> tuple[list
     items: list[dict[str, object]] = []
     by_name, default = form.by_name, form.is_binary
     for name, array in response.outputs.items():
-        item: dict[str, object] = {"name": name, "datatype": DataType.of(array).value, "shape": array.shape}
+        datatype = _DATATYPE_NAMES.get(array.dtype) or DataType.of(array).value
+        item: dict[str, object] = {"name": name, "datatype": datatype, "shape": array.shape}
         if by_name.get(name, default):
             raw = encode_raw(array)
             item["parameters"] = {"binary_data_size": len(raw)}

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 from urllib.parse import unquote
 
 import httptools
@@ -16,14 +15,13 @@ from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.compression import accepted_encoding, compress, decompress
 from triune.frontends.kserve.http_codec import OutputForm, decode_request, encode_response
 from triune.frontends.kserve.raw_request import decode_raw_request
+from triune.frontends.kserve.request_templates import RequestTemplates
 from triune.serving.server import Server
-
-Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?/infer")
 _MAX_CACHED_ROUTES = 1024
-_JSON = b"application/json"
-_BINARY = b"application/octet-stream"
+_JSON = b"Content-Type: application/json"
+_BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d"
 
 _logger = logging.getLogger(__name__)
 
@@ -63,40 +61,49 @@ class Routes:
         return route
 
 
+class InferEndpoint:
+    """What all inferences share."""
+
+    def __init__(self, server: Server, max_bytes: int) -> None:
+        """Args:
+        server: what answers them.
+        max_bytes: how large a body may become when it is decompressed.
+        """
+        self.server = server
+        self.max_bytes = max_bytes
+        self.routes = Routes()
+        self.templates = RequestTemplates()
+
+
 class InferCall:
     """One inference on a connection: what is known of it while it comes in and goes out."""
 
-    __slots__ = ("accept_encoding", "content_encoding", "form", "header_bytes", "route")
+    __slots__ = ("form", "headers", "route")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, headers: Mapping[bytes, bytes]) -> None:
+        """Args:
+        route: what its path names.
+        headers: its headers, names in lower case.
+        """
         self.route = route
-        self.header_bytes: bytes | None = None
-        self.content_encoding: bytes | None = None
-        self.accept_encoding: bytes | None = None
+        self.headers = headers
         self.form: OutputForm | None = None
 
-    def read_headers(self, headers: Headers) -> None:
-        """Take what matters to an inference. Names are in lower case."""
-        for name, value in headers:
-            if name == b"inference-header-content-length":
-                self.header_bytes = value
-            elif name == b"content-encoding":
-                self.content_encoding = value
-            elif name == b"accept-encoding":
-                self.accept_encoding = value
-
-    def start(self, server: Server, body: bytes | bytearray, max_bytes: int) -> asyncio.Future[InferenceResponse]:
+    def start(self, endpoint: InferEndpoint, body: bytes | bytearray) -> asyncio.Future[InferenceResponse]:
         """Decode the request and hand it to the server. Raises a TriuneError, and nothing else."""
         try:
-            if self.content_encoding is not None:
-                body = decompress(self.content_encoding.decode("latin-1"), body, max_bytes)
-            header_bytes = None if self.header_bytes is None else _parse_size(self.header_bytes)
+            headers = self.headers
+            if b"content-encoding" in headers:
+                body = decompress(headers[b"content-encoding"].decode("latin-1"), body, endpoint.max_bytes)
+            size = headers.get(b"inference-header-content-length")
             model, version = self.route.model, self.route.version
-            if header_bytes == 0:
-                request, self.form = decode_raw_request(model, version, body, server.config(model, version))
+            if size is None:
+                request, self.form = decode_request(model, version, body, None)
+            elif header_bytes := _parse_size(size):
+                request, self.form = endpoint.templates.decode(model, version, body, header_bytes)
             else:
-                request, self.form = decode_request(model, version, body, header_bytes)
-            return server.infer(request)
+                request, self.form = decode_raw_request(model, version, body, endpoint.server.config(model, version))
+            return endpoint.server.infer(request)
         except TriuneError:
             raise
         except Exception as error:
@@ -105,12 +112,10 @@ class InferCall:
     def finish(self, future: asyncio.Future[InferenceResponse]) -> tuple[bytes, list[bytes | memoryview]]:
         """The answer's own headers, and the parts of its body. Raises a TriuneError, and nothing else."""
         try:
-            parts, header_bytes = encode_response(future.result(), self.form or OutputForm())
-            headers = b"Content-Type: " + (_JSON if header_bytes is None else _BINARY)
-            if header_bytes is not None:
-                headers += b"\r\nInference-Header-Content-Length: %d" % header_bytes
-            if self.accept_encoding is not None:
-                encoding = accepted_encoding(self.accept_encoding.decode("latin-1"))
+            parts, header_bytes = encode_response(future.result(), self.form or OutputForm(False, {}))
+            headers = _JSON if header_bytes is None else _BINARY % header_bytes
+            if b"accept-encoding" in self.headers:
+                encoding = accepted_encoding(self.headers[b"accept-encoding"].decode("latin-1"))
                 if encoding != "identity":
                     parts[:] = [compress(encoding, parts)]
                     headers += b"\r\nContent-Encoding: " + encoding.encode()
@@ -135,8 +140,7 @@ def defect(error: Exception) -> InternalError:
 
 
 def _parse_size(value: bytes) -> int:
-    text = value.strip()
-    if not text.isdigit() or len(text) > 18:
-        shown = text[:32].decode("latin-1")
+    if not value.isdigit() or len(value) > 18:
+        shown = value[:32].decode("latin-1")
         raise InvalidArgumentError(f"Inference-Header-Content-Length is '{shown}'; it must be a number of bytes")
-    return int(text)
+    return int(value)

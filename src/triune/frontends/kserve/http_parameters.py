@@ -10,38 +10,43 @@ _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
 
 
+def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
+    """The error that `what` is not `wanted`. The hot path makes messages only when it needs them."""
+    return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
+
+
 def as_object(value: object, what: str) -> dict[str, Any]:
     """`value` as a JSON object. Raises InvalidArgumentError if it is none; `what` names it in the message."""
     if type(value) is not dict:
-        raise InvalidArgumentError(f"{what} must be an object, not {json_name(value)}")
+        raise wrong_type(what, "an object", value)
     return cast("dict[str, Any]", value)
 
 
 def as_array(value: object, what: str) -> list[Any]:
     """`value` as a JSON array. Raises InvalidArgumentError if it is none."""
     if type(value) is not list:
-        raise InvalidArgumentError(f"{what} must be an array, not {json_name(value)}")
+        raise wrong_type(what, "an array", value)
     return cast("list[Any]", value)
 
 
 def as_string(value: object, what: str) -> str:
     """`value` as a string. Raises InvalidArgumentError if it is none."""
     if type(value) is not str:
-        raise InvalidArgumentError(f"{what} must be a string, not {json_name(value)}")
+        raise wrong_type(what, "a string", value)
     return value
 
 
 def as_bool(value: object, what: str) -> bool:
     """`value` as a boolean. Raises InvalidArgumentError if it is none."""
     if type(value) is not bool:
-        raise InvalidArgumentError(f"{what} must be true or false, not {json_name(value)}")
+        raise wrong_type(what, "true or false", value)
     return value
 
 
 def as_count(value: object, what: str) -> int:
     """`value` as a whole number from 0 to 2**63 - 1. Raises InvalidArgumentError if it is none."""
     if type(value) is not int:
-        raise InvalidArgumentError(f"{what} must be a whole number, not {json_name(value)}")
+        raise wrong_type(what, "a whole number", value)
     if not 0 <= value <= _MAX_INT64:
         raise InvalidArgumentError(f"{what} is {value}; it must be between 0 and {_MAX_INT64}")
     return value
@@ -50,7 +55,7 @@ def as_count(value: object, what: str) -> int:
 def as_parameter(value: object, what: str) -> Parameter:
     """`value` as a parameter's value. Raises InvalidArgumentError if it is an object, an array or null."""
     if not isinstance(value, (bool, int, float, str)):
-        raise InvalidArgumentError(f"{what} must be a string, a number, true or false, not {json_name(value)}")
+        raise wrong_type(what, "a string, a number, true or false", value)
     return value
 
 
@@ -74,7 +79,20 @@ def decode_parameter(name: str, value: object) -> Parameter:
     return as_parameter(value, what)
 
 
-def refuse_shared_memory(parameters: dict[str, Any], what: str) -> None:
-    """Raise UnsupportedError if the parameters of an input or output name a shared memory region."""
+def tensor_parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
+    """The parameters of an input or output.
+
+    Raises:
+        InvalidArgumentError: they are no object.
+        UnsupportedError: they name a shared memory region.
+    """
+    parameters = item.get("parameters")
+    if parameters is None:
+        return {}
+    if type(parameters) is not dict:
+        raise wrong_type(f"'parameters' of {what} '{item['name']}'", "an object", parameters)
     if "shared_memory_region" in parameters:
-        raise UnsupportedError(f"{what} names a shared memory region, which this server does not offer; send the data")
+        raise UnsupportedError(
+            f"{what} '{item['name']}' names a shared memory region, which this server does not offer; send the data"
+        )
+    return cast("dict[str, Any]", parameters)

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.http_infer import InferCall, Route, Routes
+from triune.frontends.kserve.http_infer import InferCall, InferEndpoint, Route
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
@@ -54,12 +54,11 @@ class Limits:
 
 
 class FrontEnd:
-    """What all connections share: the server, the limits, the routes, the headers of every answer."""
+    """What all connections share: the inferences, the limits, the headers of every answer."""
 
     def __init__(self, server: Server, limits: Limits) -> None:
-        self.server = server
+        self.inferences = InferEndpoint(server, limits.request_bytes)
         self.limits = limits
-        self.routes = Routes()
         self._common: list[tuple[bytes, bytes]] = []
         self._common_bytes = b""
 
@@ -82,16 +81,17 @@ class InferCycle(RequestResponseCycle):
         future: the answer, once the server has taken the request.
     """
 
+    received: bytes | bytearray = b""
+    is_received = False
+    refusal: tuple[int, str] | None = None
+    future: asyncio.Future[InferenceResponse] | None = None
+    waiting_for_100_continue = False
+    response_complete = False
+    disconnected = False
+
     def __init__(self, call: InferCall | None, *, keep_alive: bool) -> None:
         self.call = call
         self.keep_alive = keep_alive
-        self.received: bytes | bytearray = b""
-        self.is_received = False
-        self.waiting_for_100_continue = False
-        self.refusal: tuple[int, str] | None = None
-        self.future: asyncio.Future[InferenceResponse] | None = None
-        self.response_complete = False
-        self.disconnected = False
 
 
 class KServeProtocol(HttpToolsProtocol):
@@ -219,7 +219,7 @@ class KServeProtocol(HttpToolsProtocol):
         parser = self.parser
         if self._is_deaf or parser.should_upgrade():
             return
-        route = self._front_end.routes.find(self.url) if parser.get_method() == b"POST" else None
+        route = self._front_end.inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
         self._is_in_head = False
         if route is None:
             self._hand_to_app()
@@ -268,16 +268,17 @@ class KServeProtocol(HttpToolsProtocol):
 
     def _begin(self, route: Route) -> None:
         parser = self.parser
-        call = InferCall(route)
-        headers = self.headers
-        call.read_headers(headers)
-        cycle = InferCycle(call, keep_alive=parser.should_keep_alive() and parser.get_http_version() != "1.0")
-        self._receiving = cycle
-        for name, value in headers:
-            if name == b"expect":
-                cycle.waiting_for_100_continue = value.lower() == b"100-continue"
-            elif name == b"content-length":
-                self._check_size(int(value))
+        headers = dict(self.headers)
+        keep_alive = parser.should_keep_alive()
+        if keep_alive and b"connection" in headers:
+            # HTTP/1.0 would ask for it with a header, and want one back.
+            keep_alive = parser.get_http_version() != "1.0"
+        self._receiving = cycle = InferCycle(InferCall(route, headers), keep_alive=keep_alive)
+        if b"expect" in headers:
+            cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
+        size = headers.get(b"content-length")
+        if size is not None:
+            self._check_size(int(size))
         if not self._is_deaf:
             self._queue(cycle)
 
@@ -339,7 +340,7 @@ class KServeProtocol(HttpToolsProtocol):
             return
         body, cycle.received = cycle.received, b""
         try:
-            future = call.start(self._front_end.server, body, self._front_end.limits.request_bytes)
+            future = call.start(self._front_end.inferences, body)
         except TriuneError as error:
             self._write_error(cycle, status_of(error), str(error))
             return

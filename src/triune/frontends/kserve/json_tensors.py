@@ -37,7 +37,10 @@ _JSON_NAMES: dict[type, str] = {
     type(None): "null",
 }
 
-_MAX_FP32 = float(np.finfo(np.float32).max)
+_BYTES, _FP32 = DataType.BYTES, DataType.FP32
+
+# From here on a number rounds to infinity in FP32: half a step beyond the largest.
+_FP32_INFINITY = 2.0**128 - 2.0**103
 
 
 def json_name(value: object) -> str:
@@ -72,11 +75,10 @@ def decode_json(name: str, datatype: DataType, shape: tuple[int, ...], data: obj
         raise InvalidArgumentError(
             f"tensor '{name}' of {datatype.value} takes {wanted}, but holds {json_name(stranger)}"
         )
-    if datatype is DataType.BYTES:
+    if datatype is _BYTES:
         return object_array([each.encode() for each in elements], shape)
-    # Halves of FP32's largest step round to infinity; numpy would only warn.
-    if datatype is DataType.FP32 and count and (max(elements) > _MAX_FP32 or min(elements) < -_MAX_FP32):
-        raise InvalidArgumentError(f"tensor '{name}' of FP32 holds a number beyond {_MAX_FP32:.8g}")
+    if datatype is _FP32 and count and (max(elements) >= _FP32_INFINITY or min(elements) <= -_FP32_INFINITY):
+        raise InvalidArgumentError(f"tensor '{name}' of FP32 holds a number beyond 3.4028235e+38")
     try:
         array = np.array(elements, datatype.dtype)
     except OverflowError:
@@ -127,7 +129,7 @@ def encode_json(name: str, array: Array) -> bytes:
         )
     flags = array.flags
     flat = array.ravel() if flags.c_contiguous and flags.aligned else array.flatten()
-    if datatype is DataType.BYTES:
+    if datatype is _BYTES:
         try:
             return orjson.dumps([cast(bytes, each).decode() for each in flat.tolist()])
         except UnicodeDecodeError:

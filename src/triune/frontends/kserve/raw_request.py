@@ -47,4 +47,4 @@ def decode_raw_request(
         size = len(body) // row_bytes if row_bytes else 0
         dims = tuple(size if dim == -1 else dim for dim in tensor.dims)
         array = decode_raw(tensor.name, tensor.datatype, batch + dims, memoryview(body))
-    return InferenceRequest(model, {tensor.name: array}, version), OutputForm(is_binary=True)
+    return InferenceRequest(model, {tensor.name: array}, version), OutputForm(True, {})

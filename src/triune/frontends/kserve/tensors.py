@@ -21,6 +21,8 @@ MAX_RANK = 64
 _COPY_BYTES = 16384
 
 _LENGTH = struct.Struct("<I")
+_BYTES, _BOOL = DataType.BYTES, DataType.BOOL
+_DTYPES = {each.dtype for each in DataType}
 _MAX_ELEMENT_BYTES = 2**32 - 1
 
 
@@ -73,7 +75,7 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
         InvalidArgumentError: the shape is impossible, or the bytes are not those of such a tensor.
     """
     count = num_elements(name, shape)
-    if datatype is DataType.BYTES:
+    if datatype is _BYTES:
         return _decode_bytes(name, shape, count, bytes(data))
     if len(data) != count * datatype.itemsize:
         raise InvalidArgumentError(
@@ -82,7 +84,7 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
         )
     if type(data) is memoryview and not data.readonly:
         data = data.toreadonly()
-    if datatype is DataType.BOOL and count and int(np.frombuffer(data, np.uint8).max()) > 1:
+    if datatype is _BOOL and count and int(np.frombuffer(data, np.uint8).max()) > 1:
         raise InvalidArgumentError(f"tensor '{name}' of BOOL holds a byte that is neither 0 nor 1")
     return np.ndarray(shape, datatype.dtype, data)
 
@@ -137,7 +139,8 @@ def encode_raw(array: Array) -> bytes | memoryview:
     """
     if array.dtype.char == "O":
         return _encode_bytes(array)
-    DataType.of(array)
+    if array.dtype not in _DTYPES:
+        DataType.of(array)
     if array.nbytes <= _COPY_BYTES or not array.flags.c_contiguous:
         return array.tobytes()
     return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,127 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve import request_templates
+from triune.frontends.kserve.http_codec import decode_request
+from triune.frontends.kserve.request_templates import RequestTemplates
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests whose JSON was parsed."""
+    seen: list[bytes] = []
+
+    def parse(model: str, version: int | None, body: bytes, header_bytes: int | None) -> Any:
+        seen.append(bytes(body))
+        return decode_request(model, version, body, header_bytes)
+
+    monkeypatch.setattr(request_templates, "decode_request", parse)
+    return seen
+
+
+def message(data: bytes, *, name: str = "x", datatype: str = "FP32", **fields: Any) -> tuple[bytes, int]:
+    tensor = {"name": name, "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(data)}}
+    header = json.dumps({**fields, "inputs": [tensor]}, separators=(",", ":")).encode()
+    return header + data, len(header)
+
+
+def floats(*values: float) -> bytes:
+    return np.array(values, np.float32).tobytes()
+
+
+def test_the_json_is_parsed_once_whatever_the_id_model_and_data(parsed: list[bytes]) -> None:
+    templates = RequestTemplates()
+    for index, request_id in enumerate(["1", "two", "a/b c", ""]):
+        body, size = message(floats(index, 1), id=request_id, parameters={"priority": 3, "timeout": 4, "own": "p"})
+        request, form = templates.decode(f"m{index}", index, body, size)
+        assert (request.model, request.version, request.id) == (f"m{index}", index, request_id)
+        assert (request.priority, request.timeout_us, request.parameters) == (3, 4, {"own": "p"})
+        assert request.inputs["x"].tolist() == [index, 1]
+        assert not form.is_binary
+    assert len(parsed) == 1
+
+
+def test_a_bytearray_is_viewed_read_only(parsed: list[bytes]) -> None:
+    templates = RequestTemplates()
+    for _ in range(2):
+        body, size = message(floats(1, 2))
+        request, _ = templates.decode("m", None, bytearray(body), size)
+        assert not request.inputs["x"].flags.writeable
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "count"),
+    [
+        ('{"id":"%s","inputs":[],"id":"wins"}', 3),
+        ('{"id":"%s","inputs":[],"\\u0069d":"wins"}', 3),
+        ('{"id":"%s","inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}', 3),
+        ('{ "id": "%s", "inputs": [] }', 3),
+        ('{"id":"%s","inputs":[]}', 1),
+    ],
+)
+def test_only_what_the_id_alone_tells_apart_is_a_template(parsed: list[bytes], header: str, count: int) -> None:
+    templates = RequestTemplates()
+    for request_id in ("a", "b", "c"):
+        body = (header % request_id).encode()
+        assert templates.decode("m", None, body, len(body))[0].id == ("wins" if "wins" in header else request_id)
+    assert len(parsed) == count
+
+
+@pytest.mark.parametrize("strange_id", ['a\\"b', "tab\t", "na\u00efve", "\\u0041"])
+def test_an_id_that_is_not_plain_is_left_to_the_parser(parsed: list[bytes], strange_id: str) -> None:
+    templates = RequestTemplates()
+    body, size = message(floats(1, 2), id="plain")
+    templates.decode("m", None, body, size)
+    text = body.replace(b"plain", strange_id.encode())
+    size += len(strange_id.encode()) - len(b"plain")
+    try:
+        expected = decode_request("m", None, text, size)[0].id
+    except InvalidArgumentError:
+        with pytest.raises(InvalidArgumentError):
+            templates.decode("m", None, text, size)
+    else:
+        assert templates.decode("m", None, text, size)[0].id == expected
+    assert len(parsed) == 2
+
+
+def test_bytes_and_bools_are_checked_each_time() -> None:
+    templates = RequestTemplates()
+    good, size = message(b"\0\1", datatype="BOOL")
+    assert templates.decode("m", None, good, size)[0].inputs["x"].tolist() == [False, True]
+    bad, size = message(b"\0\2", datatype="BOOL")
+    with pytest.raises(InvalidArgumentError, match="neither 0 nor 1"):
+        templates.decode("m", None, bad, size)
+    good, size = message(b"\0\0\0\0\0\0\0\0", datatype="BYTES")
+    assert templates.decode("m", None, good, size)[0].inputs["x"].tolist() == [b"", b""]
+    bad, size = message(b"\1\0\0\0\0\0\0\0", datatype="BYTES")
+    with pytest.raises(InvalidArgumentError, match="ends after|claims"):
+        templates.decode("m", None, bad, size)
+
+
+def test_missing_and_surplus_bytes_are_still_errors() -> None:
+    templates = RequestTemplates()
+    body, size = message(floats(1, 2))
+    templates.decode("m", None, body, size)
+    with pytest.raises(InvalidArgumentError, match="4 bytes of the body are left for it"):
+        templates.decode("m", None, body[:-4], size)
+    with pytest.raises(InvalidArgumentError, match="1 bytes of the body are left over"):
+        templates.decode("m", None, body + b"x", size)
+    with pytest.raises(InvalidArgumentError, match="body has only"):
+        templates.decode("m", None, body, len(body) + 1)
+
+
+def test_templates_are_few_and_small() -> None:
+    templates = RequestTemplates()
+    for index in range(1000):
+        body, size = message(floats(1, 2), name=f"x{index}")
+        templates.decode("m", None, body, size)
+        assert len(templates._known) <= 256
+    body, size = message(floats(1, 2), name="x" * 10_000)
+    before = len(templates._known)
+    templates.decode("m", None, body, size)
+    assert len(templates._known) == before
