@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import httptools
@@ -17,6 +18,8 @@ from triune.frontends.kserve.http_codec import OutputForm, decode_request, encod
 from triune.frontends.kserve.raw_request import decode_raw_request
 from triune.frontends.kserve.request_templates import RequestTemplates
 from triune.serving.server import Server
+
+Headers: TypeAlias = Mapping[bytes, bytes]
 
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?/infer")
 _MAX_CACHED_ROUTES = 1024
@@ -46,10 +49,8 @@ class Routes:
         Raises:
             httptools.HttpParserError: the target is no URL.
         """
-        route = self._known.get(url)
-        return route or self._parse(url)
-
-    def _parse(self, url: bytes) -> Route | None:
+        if url in self._known:
+            return self._known[url]
         path: bytes | None = httptools.parse_url(url).path
         match = _PATH.fullmatch(unquote((path or b"").decode("latin-1")))
         if match is None:
@@ -62,70 +63,82 @@ class Routes:
 
 
 class InferEndpoint:
-    """What all inferences share."""
+    """What answers the inferences of all connections."""
 
     def __init__(self, server: Server, max_bytes: int) -> None:
         """Args:
-        server: what answers them.
+        server: what computes the answers.
         max_bytes: how large a body may become when it is decompressed.
         """
-        self.server = server
-        self.max_bytes = max_bytes
         self.routes = Routes()
-        self.templates = RequestTemplates()
+        self._server = server
+        self._max_bytes = max_bytes
+        self._templates = RequestTemplates()
 
+    def start(
+        self, route: Route, headers: Headers, body: bytes | bytearray
+    ) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
+        """Decode a request and hand it to the server.
 
-class InferCall:
-    """One inference on a connection: what is known of it while it comes in and goes out."""
+        Args:
+            route: what its path names.
+            headers: its headers, names in lower case.
+            body: its body.
 
-    __slots__ = ("form", "headers", "route")
+        Returns:
+            the answer, and the form that the client wants it in.
 
-    def __init__(self, route: Route, headers: Mapping[bytes, bytes]) -> None:
-        """Args:
-        route: what its path names.
-        headers: its headers, names in lower case.
+        Raises:
+            TriuneError: and nothing else.
         """
-        self.route = route
-        self.headers = headers
-        self.form: OutputForm | None = None
-
-    def start(self, endpoint: InferEndpoint, body: bytes | bytearray) -> asyncio.Future[InferenceResponse]:
-        """Decode the request and hand it to the server. Raises a TriuneError, and nothing else."""
         try:
-            headers = self.headers
             if b"content-encoding" in headers:
-                body = decompress(headers[b"content-encoding"].decode("latin-1"), body, endpoint.max_bytes)
+                body = decompress(headers[b"content-encoding"].decode("latin-1"), body, self._max_bytes)
             size = headers.get(b"inference-header-content-length")
-            model, version = self.route.model, self.route.version
             if size is None:
-                request, self.form = decode_request(model, version, body, None)
+                request, form = decode_request(route.model, route.version, body, None)
             elif header_bytes := _parse_size(size):
-                request, self.form = endpoint.templates.decode(model, version, body, header_bytes)
+                request, form = self._templates.decode(route.model, route.version, body, header_bytes)
             else:
-                request, self.form = decode_raw_request(model, version, body, endpoint.server.config(model, version))
-            return endpoint.server.infer(request)
+                config = self._server.config(route.model, route.version)
+                request, form = decode_raw_request(route.model, route.version, body, config)
+            return self._server.infer(request), form
         except TriuneError:
             raise
         except Exception as error:
             raise as_internal_error(error) from error
 
-    def finish(self, future: asyncio.Future[InferenceResponse]) -> tuple[bytes, list[bytes | memoryview]]:
-        """The answer's own headers, and the parts of its body. Raises a TriuneError, and nothing else."""
+    def finish(
+        self, future: asyncio.Future[InferenceResponse], form: OutputForm, headers: Headers
+    ) -> tuple[bytes, list[bytes | memoryview]]:
+        """Encode an answer.
+
+        Args:
+            future: what `start` gave, done.
+            form: likewise.
+            headers: the request's headers.
+
+        Returns:
+            the answer's own headers, and the parts of its body.
+
+        Raises:
+            TriuneError: and nothing else.
+        """
         try:
-            parts, header_bytes = encode_response(future.result(), self.form or OutputForm(False, {}))
-            headers = _JSON if header_bytes is None else _BINARY % header_bytes
-            if b"accept-encoding" in self.headers:
-                encoding = accepted_encoding(self.headers[b"accept-encoding"].decode("latin-1"))
+            parts, header_bytes = encode_response(future.result(), form)
+            own_headers = _JSON if header_bytes is None else _BINARY % header_bytes
+            if b"accept-encoding" in headers:
+                encoding = accepted_encoding(headers[b"accept-encoding"].decode("latin-1"))
                 if encoding != "identity":
                     parts[:] = [compress(encoding, parts)]
-                    headers += b"\r\nContent-Encoding: " + encoding.encode()
+                    own_headers += b"\r\nContent-Encoding: " + encoding.encode()
         except TriuneError:
             raise
         except asyncio.CancelledError:
             raise RequestCancelledError("the request was cancelled within the server") from None
         except Exception as error:
             raise as_internal_error(error) from error
-        return headers, parts
+        return own_headers, parts
 
 
 def as_internal_error(error: Exception) -> InternalError:

@@ -18,7 +18,8 @@ from uvicorn.server import ServerState
 
 from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.http_infer import InferCall, InferEndpoint, Route
+from triune.frontends.kserve.http_codec import OutputForm
+from triune.frontends.kserve.http_infer import Headers, InferEndpoint, Route
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
@@ -74,7 +75,9 @@ class InferCycle(RequestResponseCycle):
     """An inference's place in uvicorn's order of cycles. Only what the order needs is there of the base class.
 
     Attributes:
-        call: the inference; None for a request that is refused before it is known what it asks for.
+        route: what its path names; None for a request that is refused before it is known what it asks for.
+        headers: its headers, names in lower case.
+        form: the form that the client wants the answer in, once the server has taken the request.
         received: the body so far.
         is_received: the whole body is here.
         refusal: the status and message to answer, whatever was asked.
@@ -85,12 +88,14 @@ class InferCycle(RequestResponseCycle):
     is_received = False
     refusal: tuple[int, str] | None = None
     future: asyncio.Future[InferenceResponse] | None = None
+    form = OutputForm(False, {})
     waiting_for_100_continue = False
     response_complete = False
     disconnected = False
 
-    def __init__(self, call: InferCall | None, *, keep_alive: bool) -> None:
-        self.call = call
+    def __init__(self, route: Route | None, headers: Headers, keep_alive: bool) -> None:
+        self.route = route
+        self.headers = headers
         self.keep_alive = keep_alive
 
 
@@ -109,6 +114,8 @@ class KServeProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._app: Any = cast(Any, config).loaded_app
         self._front_end = front_end
+        self._inferences = front_end.inferences
+        self._max_bytes = front_end.limits.request_bytes
         self._running: RequestResponseCycle | None = None
         self._receiving: RequestResponseCycle | None = None
         self._is_receiving = False
@@ -219,7 +226,7 @@ class KServeProtocol(HttpToolsProtocol):
         parser = self.parser
         if self._is_deaf or parser.should_upgrade():
             return
-        route = self._front_end.inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
+        route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
         self._is_in_head = False
         if route is None:
             self._hand_to_app()
@@ -235,14 +242,15 @@ class KServeProtocol(HttpToolsProtocol):
         cycle = self._receiving
         if not isinstance(cycle, InferCycle):
             super().on_body(body)
-        elif not cycle.received:
+            return
+        if not cycle.received:
             cycle.received = body
-            self._check_size(len(body))
         else:
             if isinstance(cycle.received, bytes):
                 cycle.received = bytearray(cycle.received)
             cycle.received += body
-            self._check_size(len(cycle.received))
+        if len(cycle.received) > self._max_bytes:
+            self._refuse_size(len(cycle.received))
 
     def on_message_complete(self) -> None:
         """A request is here."""
@@ -273,21 +281,18 @@ class KServeProtocol(HttpToolsProtocol):
         if keep_alive and b"connection" in headers:
             # HTTP/1.0 would ask for it with a header, and want one back.
             keep_alive = parser.get_http_version() != "1.0"
-        self._receiving = cycle = InferCycle(InferCall(route, headers), keep_alive=keep_alive)
+        self._receiving = cycle = InferCycle(route, headers, keep_alive)
         if b"expect" in headers:
             cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
-        size = headers.get(b"content-length")
-        if size is not None:
-            self._check_size(int(size))
-        if not self._is_deaf:
+        if int(headers.get(b"content-length", b"0")) > self._max_bytes:
+            self._refuse_size(int(headers[b"content-length"]))
+        else:
             self._queue(cycle)
 
-    def _check_size(self, num_bytes: int) -> None:
-        limit = self._front_end.limits.request_bytes
-        if num_bytes > limit:
-            message = f"the request's body has {num_bytes} bytes or more; the server's limit is {limit}"
-            error = PayloadTooLargeError(f"{message}: send less at once, or raise --max-request-bytes")
-            self._refuse(status_of(error), str(error))
+    def _refuse_size(self, num_bytes: int) -> None:
+        message = f"the request's body has {num_bytes} bytes or more; the server's limit is {self._max_bytes}"
+        error = PayloadTooLargeError(f"{message}: send less at once, or raise --max-request-bytes")
+        self._refuse(status_of(error), str(error))
 
     # The order of requests.
 
@@ -334,13 +339,12 @@ class KServeProtocol(HttpToolsProtocol):
     # Answers.
 
     def _answer(self, cycle: InferCycle) -> None:
-        call = cycle.call
-        if cycle.refusal is not None or call is None:
+        if cycle.refusal is not None or cycle.route is None:
             self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
             return
         body, cycle.received = cycle.received, b""
         try:
-            future = call.start(self._front_end.inferences, body)
+            future, cycle.form = self._inferences.start(cycle.route, cycle.headers, body)
         except TriuneError as error:
             self._write_error(cycle, status_of(error), str(error))
             return
@@ -356,9 +360,8 @@ class KServeProtocol(HttpToolsProtocol):
                 # Looked at, so that asyncio does not warn of an error that nobody is left to hear.
                 future.exception()
             return
-        assert cycle.call is not None, "only a call has a future"
         try:
-            headers, parts = cycle.call.finish(future)
+            headers, parts = self._inferences.finish(future, cycle.form, cycle.headers)
         except TriuneError as error:
             self._write_error(cycle, status_of(error), str(error))
             return
@@ -407,7 +410,7 @@ class KServeProtocol(HttpToolsProtocol):
             if cycle is not None:
                 # It waits behind others, and the app does not know of it.
                 self.pipeline.popleft()
-            cycle = InferCycle(None, keep_alive=False)
+            cycle = InferCycle(None, {}, keep_alive=False)
         cycle.refusal = (status, message)
         cycle.keep_alive = False
         cycle.received = b""
