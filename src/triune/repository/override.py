@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError
 from triune.repository.layout import inside
 
 
@@ -20,13 +20,13 @@ class Override:
 
         Raises:
             InvalidArgumentError: a path climbs out of the folder, or one file's folder is another file.
+            InternalError: the file system takes no such file: a name is too long, or no space is left.
         """
         self._temporary = TemporaryDirectory(prefix="triune-model-")
         self.folder = Path(self._temporary.name) / name
         try:
-            self.folder.mkdir()
             for relative, content in files.items():
-                _write(inside(self.folder, relative, "file parameter"), relative, content)
+                _write(inside(self.folder, relative, "file parameter"), relative, content, name)
         except BaseException:
             self.remove()
             raise
@@ -36,7 +36,7 @@ class Override:
         self._temporary.cleanup()
 
 
-def _write(path: Path, relative: str, content: bytes) -> None:
+def _write(path: Path, relative: str, content: bytes, model: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -46,4 +46,8 @@ def _write(path: Path, relative: str, content: bytes) -> None:
             "as a file or as a folder"
         ) from error
     except OSError as error:
-        raise InvalidArgumentError(f"Invalid file parameter '{relative}': {error.strerror or error}") from error
+        # Triton's words and status: its clients look for both.
+        raise InternalError(
+            f"failed to load '{model}', failed to poll from model repository: file parameter '{relative}' cannot be "
+            f"written: {error.strerror or error}"
+        ) from error

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
 from triune.repository.layout import check_name, choose_versions, find_models, find_versions, inside, stamp
 from triune.repository.override import Override
@@ -92,10 +92,18 @@ def test_an_override_is_private_and_goes_away(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("files", [{"1": b"", "1/model.onnx": b""}, {"1/model.onnx": b"", "1": b""}, {"x" * 300: b""}])
+@pytest.mark.parametrize("files", [{"1": b"", "1/model.onnx": b""}, {"1/model.onnx": b"", "1": b""}])
 def test_an_override_that_no_disk_could_hold(files: dict[str, bytes]) -> None:
     with pytest.raises(InvalidArgumentError, match="Invalid file parameter"):
         Override("m", files)
+
+
+@pytest.mark.parametrize("path", ["x" * 256, "1/" + "x" * 256, "/".join(["x" * 200] * 40)])
+def test_an_override_of_a_longer_name_than_this_disk_takes(path: str) -> None:
+    with pytest.raises(InternalError, match="failed to load 'm', failed to poll from model repository: .* too long"):
+        Override("m", {"1/model.onnx": b"", path: b""})
+    with pytest.raises(InternalError, match="failed to load 'mmm.* too long"):
+        Override("m" * 256, {"1/model.onnx": b""})
 
 
 def test_a_stamp_notices_what_counts(tmp_path: Path) -> None:
