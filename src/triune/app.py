@@ -44,6 +44,7 @@ class Options:
         is_exiting_on_error: a model that fails to load at the start ends the server.
         exit_timeout_seconds: how long requests under way may take when it stops.
         max_request_bytes: largest request that is taken.
+        name: what the server calls itself in its metadata.
     """
 
     repositories: Sequence[Path]
@@ -58,6 +59,7 @@ class Options:
     is_exiting_on_error: bool = False
     exit_timeout_seconds: float = 30.0
     max_request_bytes: int = 256 * MIB
+    name: str = "triune"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         startup_models=options.startup_models,
         poll_seconds=options.poll_seconds,
     )
-    server = Server(repository, is_ready_strict=options.is_ready_strict)
+    server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with _signals() as stop:
         await _serve(options, server, repository, stop, on_ready)
 

@@ -2,6 +2,7 @@
 
 import queue
 import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,8 +12,9 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
-from support.process import Served
 from tritonclient.utils import InferenceServerException
+
+from support.process import Served, serve
 
 CLIENTS: dict[str, ModuleType] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 
@@ -263,3 +265,24 @@ def test_every_datatype_travels_unchanged(client: Any, module: ModuleType, repos
         result = client.infer(identity, [tensor]).as_numpy("y")
         assert (result == array).all(), name
         client.unload_model(identity)
+
+
+def test_a_server_has_the_name_that_its_operator_gives(repository: Path) -> None:
+    """Triton's own health clients insist on a server called "triton"."""
+    with serve(repository, "--model-control-mode=explicit", "--id=triton") as named:
+        with tritonclient.http.InferenceServerClient(named.http) as client:
+            assert client.get_server_metadata()["name"] == "triton"
+        with tritonclient.grpc.InferenceServerClient(named.grpc) as client:
+            assert client.get_server_metadata().name == "triton"
+
+
+def test_a_file_that_no_disk_takes_fails_the_load_alone(client: Any) -> None:
+    """The words and the status are those that Triton's model control client looks for."""
+    files = {"file:" + "A" * 256: b"a"}
+    with pytest.raises(
+        InferenceServerException, match="failed to load .* failed to poll from model repository"
+    ) as info:
+        client.load_model("simple_string", config="{}", files=files)
+    assert info.value.status() in ("500", "StatusCode.INTERNAL")
+    assert client.is_server_live()
+    assert client.is_model_ready("simple_string")

@@ -58,6 +58,7 @@ def serve(
     max_request_bytes: Annotated[
         int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="Largest request taken.")
     ] = 256 * app.MIB,
+    name: Annotated[str, typer.Option("--id", help="What the server calls itself in its metadata.")] = "triune",
     log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
 ) -> None:
     """Serve a model repository by Triton's protocols. Ctrl-C finishes what is under way; twice stops at once."""
@@ -76,6 +77,7 @@ def serve(
         is_exiting_on_error=exit_on_error,
         exit_timeout_seconds=exit_timeout_secs,
         max_request_bytes=max_request_bytes,
+        name=name,
     )
     run(options, log_verbose)
 

@@ -31,20 +31,21 @@ class Server:
     """Serves the models of a repository.
 
     Attributes:
-        name: the server's name in its metadata.
+        name: the server's name in its metadata, as its operator chose it.
         version: Triune's version.
         extensions: the protocol extensions that it speaks.
     """
 
-    name = "triune"
     version = __version__
     extensions: Sequence[str] = EXTENSIONS
 
-    def __init__(self, repository: Repository, *, is_ready_strict: bool = True) -> None:
+    def __init__(self, repository: Repository, *, name: str = "triune", is_ready_strict: bool = True) -> None:
         """Args:
         repository: owns the models; the caller opens it before and closes it after.
+        name: what the server calls itself (Triton's --id); some clients look for "triton".
         is_ready_strict: ready only while every model that should be served is (Triton's --strict-readiness).
         """
+        self.name = name
         self._repository = repository
         self._is_ready_strict = is_ready_strict
         self._is_draining = False
@@ -128,7 +129,9 @@ class Server:
         """What the repository holds: name, version, state and reason of each model version."""
         return self._repository.index(is_ready_only=is_ready_only)
 
-    async def load(self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+    async def load(
+        self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
         """Load a model, or load it again.
 
         Args:
