@@ -11,7 +11,7 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import VECTOR, Wire, binary_infer, get, head, infer, post, tensor
-from triune.frontends.kserve.http_protocol import Limits
+from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_server import HttpServer
 
 BODY = json.dumps({"inputs": [tensor()]}).encode()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import uvloop
 
 from support.hand_server import HandServer
-from triune.frontends.kserve.http_protocol import Limits
+from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_server import HttpServer
 
 

@@ -6,9 +6,7 @@ answers on a connection that pipelines both, and the limits on size and time.
 """
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -18,85 +16,24 @@ from uvicorn.server import ServerState
 
 from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.http_codec import OutputForm
-from triune.frontends.kserve.http_infer import Headers, InferEndpoint, Route
+from triune.frontends.kserve.http_answers import CONTINUE, ERROR_HEADERS, AnswerHeads
+from triune.frontends.kserve.http_cycle import InferCycle
+from triune.frontends.kserve.http_infer import InferEndpoint, Route
+from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
-
-MAX_REQUEST_BYTES = 256 << 20
 
 # Below this size one write of a copy costs less than several writes.
 _JOIN_BYTES = 65536
 
-_STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
-_CONTINUE = _STATUS_LINES[100] + b"\r\n"
-_ERROR_HEADERS = b"Content-Type: application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a connection may ask of the server.
-
-    Attributes:
-        request_bytes: size of a request's body, as it comes and decompressed.
-        head_bytes: size of a request's line and headers (and of trailers), beyond what one read of the socket gives.
-        receive_seconds: time from a request's first byte to its last.
-        idle_seconds: time between requests on a connection that is kept alive.
-        send_seconds: time in which a client must take an answer.
-        linger_seconds: after refusing a request half way, time for the client to read why.
-    """
-
-    request_bytes: int = MAX_REQUEST_BYTES
-    head_bytes: int = 64 << 10
-    receive_seconds: float = 60.0
-    idle_seconds: float = 75.0
-    send_seconds: float = 60.0
-    linger_seconds: float = 5.0
-
 
 class FrontEnd:
-    """What all connections share: the inferences, the limits, the headers of every answer."""
+    """What all connections share."""
 
     def __init__(self, server: Server, limits: Limits) -> None:
         self.inferences = InferEndpoint(server, limits.request_bytes)
+        self.heads = AnswerHeads()
         self.limits = limits
-        self._common: list[tuple[bytes, bytes]] = []
-        self._common_bytes = b""
-
-    def common_headers(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Uvicorn's default headers, which it replaces each second, as bytes."""
-        if headers is not self._common:
-            self._common = headers
-            self._common_bytes = b"".join(b"%s: %s\r\n" % header for header in headers)
-        return self._common_bytes
-
-
-class InferCycle(RequestResponseCycle):
-    """An inference's place in uvicorn's order of cycles. Only what the order needs is there of the base class.
-
-    Attributes:
-        route: what its path names; None for a request that is refused before it is known what it asks for.
-        headers: its headers, names in lower case.
-        form: the form that the client wants the answer in, once the server has taken the request.
-        received: the body so far.
-        is_received: the whole body is here.
-        refusal: the status and message to answer, whatever was asked.
-        future: the answer, once the server has taken the request.
-    """
-
-    received: bytes | bytearray = b""
-    is_received = False
-    refusal: tuple[int, str] | None = None
-    future: asyncio.Future[InferenceResponse] | None = None
-    form = OutputForm(False, {})
-    waiting_for_100_continue = False
-    response_complete = False
-    disconnected = False
-
-    def __init__(self, route: Route | None, headers: Headers, keep_alive: bool) -> None:
-        self.route = route
-        self.headers = headers
-        self.keep_alive = keep_alive
 
 
 class KServeProtocol(HttpToolsProtocol):
@@ -315,7 +252,7 @@ class KServeProtocol(HttpToolsProtocol):
         elif cycle.is_received:
             self._answer(cycle)
         elif cycle.waiting_for_100_continue:
-            self.transport.write(_CONTINUE)
+            self.transport.write(CONTINUE)
 
     def on_response_complete(self) -> None:
         """An answer is out: start what waits behind it, or begin to count idle time."""
@@ -368,17 +305,12 @@ class KServeProtocol(HttpToolsProtocol):
         self._write(cycle, 200, headers, parts)
 
     def _write_error(self, cycle: InferCycle, status: int, message: str) -> None:
-        self._write(cycle, status, _ERROR_HEADERS, [error_body(message)])
+        self._write(cycle, status, ERROR_HEADERS, [error_body(message)])
 
     def _write(self, cycle: InferCycle, status: int, headers: bytes, parts: list[bytes | memoryview]) -> None:
         num_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
-        head = b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (
-            _STATUS_LINES[status],
-            self._front_end.common_headers(self.server_state.default_headers),
-            headers,
-            num_bytes,
-            b"" if cycle.keep_alive else b"Connection: close\r\n",
-        )
+        common = self.server_state.default_headers
+        head = self._front_end.heads.head(status, common, headers, num_bytes, keep_alive=cycle.keep_alive)
         parts.insert(0, head)
         if num_bytes <= _JOIN_BYTES:
             self.transport.write(b"".join(parts))
@@ -423,9 +355,8 @@ class KServeProtocol(HttpToolsProtocol):
     def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
         """Refuse a request at which the app is at work already; for the app, the client is gone."""
         if not cycle.response_started:
-            body = error_body(message)
-            head = b"%sContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-            self.transport.write(head % (_STATUS_LINES[status], len(body)) + body)
+            common = self.server_state.default_headers
+            self.transport.write(self._front_end.heads.error(status, common, message))
         cycle.disconnected = True
         cycle.message_event.set()
         self.transport.close()

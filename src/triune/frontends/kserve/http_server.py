@@ -13,7 +13,8 @@ from starlette.routing import BaseRoute
 
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.http_app import make_app
-from triune.frontends.kserve.http_protocol import MAX_REQUEST_BYTES, FrontEnd, KServeProtocol, Limits
+from triune.frontends.kserve.http_limits import MAX_REQUEST_BYTES, Limits
+from triune.frontends.kserve.http_protocol import FrontEnd, KServeProtocol
 from triune.serving.server import Server
 
 _BACKLOG = 2048
