@@ -8,25 +8,26 @@ turn, A B A B, by the same closed-loop HTTP client (load.py); each figure is the
 """
 
 import argparse
-import functools
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
+
+import load
+from bare import OUTPUTS, inputs_of
+from servers import ENVIRONMENT, Running, heading, pinned, triton, triune
+from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.zoo.repository import build_repository
 
-import load
-from servers import Running, heading, triton, triune
-from triune.core.units import Presence, Unit
-from triune.runtimes import available
-
-SEQUENCE = 128
 CONCURRENCIES = (1, 8, 32)
 
 PYTHON_MODEL = """
@@ -53,18 +54,6 @@ class TritonPythonModel:
 """
 
 
-def inputs_of(model: str, rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """A request: MiniLM reads 128 tokens, EfficientNet one image."""
-    rng = np.random.default_rng(seed)
-    if model == "minilm":
-        ids = rng.integers(1000, 30000, (rows, SEQUENCE), dtype=np.int64)
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    return {"image": rng.standard_normal((rows, 3, 224, 224), dtype=np.float32)}
-
-
-OUTPUTS = {"minilm": "sentence_embedding", "efficientnet_lite0": "probabilities"}
-
-
 def triton_repository(folder: Path, source: Path, models: Sequence[str]) -> None:
     """The same ONNX files behind Triton's Python backend, with the dynamic batching that Triune's config has."""
     for model in models:
@@ -86,62 +75,70 @@ def triton_repository(folder: Path, source: Path, models: Sequence[str]) -> None
         )
 
 
-def bare_rate(run: Callable[[], object], rows: int, seconds: float) -> float:
-    """Rows a second of `run` in a loop."""
-    run()
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        run()
-        count += rows
-    return count / (time.perf_counter() - begin)
+def bare_loops(path: Path, model: str, cores: str, seconds: float) -> dict[str, float]:
+    """Rows a second of the bare loops, by runtime, unit and batch size; in a process of its own (bare.py)."""
+    command = [*pinned(cores), sys.executable, str(Path(__file__).with_name("bare.py")), str(path), model, str(seconds)]
+    result = subprocess.run(command, check=True, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    return json.loads(result.stdout)
 
 
-def bare_loops(path: Path, model: str, units: Sequence[Unit], seconds: float, rounds: int) -> dict[Unit, float]:
-    """Print the bare loops' rates; return the best of each unit."""
-    cpu = read_cpu()
-    runtimes = available(detect_units(cpu))
-    best: dict[Unit, float] = {}
-    for name, unit in (("onnxruntime", Unit.CPU), ("openvino", Unit.CPU), ("openvino", Unit.AMX)):
-        if unit not in units or name not in runtimes:
-            continue
-        executable = runtimes[name].load(path, unit=unit, num_threads=cpu.num_cores, options={})
-        for rows in (1, 8, 32):
-            run = functools.partial(executable.run, inputs_of(model, rows), [OUTPUTS[model]])
-            rates = [bare_rate(run, rows, seconds / 2) for _ in range(rounds)]
-            rate = statistics.median(rates)
-            if name == "onnxruntime" or unit is Unit.AMX:
-                best[unit] = max(best.get(unit, 0.0), rate)
-            print(f"bare {name:12} {unit.value:4} batch {rows:<3} {rate:8.1f} rows/s", flush=True)
-        executable.close()
+def limits(rates: dict[str, float]) -> dict[str, float]:
+    """The best rate of each unit's own runtime over the batch sizes: what a server can reach at most."""
+    best: dict[str, float] = {}
+    for key, rate in rates.items():
+        runtime, unit, _ = key.split()
+        if runtime == ("openvino" if unit == "amx" else "onnxruntime"):
+            best[unit] = max(best.get(unit, 0.0), rate)
     return best
 
 
 @contextmanager
-def ours(folder: Path, stack_port: int, units: Sequence[Unit], models: Sequence[str]) -> Iterator[Running]:
+def ours(folder: Path, port: int, units: Sequence[Unit], models: Sequence[str], cores: str) -> Iterator[Running]:
     build_repository(folder, models=models, units=units)
     label = "triune " + "+".join(unit.value for unit in units)
-    with triune(folder, label=label, port=stack_port) as running:
+    with triune(folder, label=label, port=port, cores=cores) as running:
         yield running
 
 
-def measure(servers: Sequence[Running], model: str, rounds: int, seconds: float) -> dict[tuple[str, int], float]:
-    """Load every server at every concurrency, in turn; print and return the median rates."""
+def measure(servers: Sequence[Running], model: str, path: Path, options: argparse.Namespace) -> None:
+    """Load every server at every concurrency, and run the bare loops, in turn; print medians, and ratios of medians.
+
+    A server's share of the bare loop is the median of the shares in each round, for neighbours disturb the rounds.
+    """
     requests = [load.encode("127.0.0.1", model, inputs_of(model, 1, seed), [OUTPUTS[model]]) for seed in range(4)]
     medians: dict[tuple[str, int], float] = {}
+    bare: list[dict[str, float]] = []
+    shares: dict[str, list[float]] = {}
     for server in servers:
         load.run(server.host, server.http_port, requests, 8, 2)
     for connections in CONCURRENCIES:
         results: dict[str, list[load.Result]] = {server.label: [] for server in servers}
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for server in servers:
-                results[server.label].append(load.run(server.host, server.http_port, requests, connections, seconds))
+                results[server.label].append(
+                    load.run(server.host, server.http_port, requests, connections, options.seconds)
+                )
+            if connections == max(CONCURRENCIES):
+                bare.append(bare_loops(path, model, options.cores, options.seconds / 3))
+                for unit, limit in limits(bare[-1]).items():
+                    shares.setdefault(unit, []).append(results[f"triune {unit}"][-1].rate / limit)
         for label, runs in results.items():
             if errors := [error for run in runs for error in run.errors]:
                 raise SystemExit(f"{label}: {len(errors)} errors, the first: {errors[0]}")
             rate = medians[label, connections] = statistics.median(run.rate for run in runs)
             p50, p99 = (statistics.median(run.percentile_ms(each) for run in runs) for each in (50, 99))
             print(f"c={connections:<3} {label:16} {rate:8.1f} inf/s  p50 {p50:8.1f} ms  p99 {p99:8.1f} ms", flush=True)
-    return medians
+    for key in bare[0]:
+        print(f"bare {key:20} {statistics.median(rates[key] for rates in bare):8.1f} rows/s")
+    for unit, each in shares.items():
+        share, lowest, highest = statistics.median(each), min(each), max(each)
+        print(f"triune {unit} at c=32 / its best bare loop: {share:.2f} ({lowest:.2f} to {highest:.2f})")
+    for connections in CONCURRENCIES:
+        cpu = medians["triune cpu", connections]
+        if ("triune amx", connections) in medians:
+            print(f"triune amx / triune cpu at c={connections}: {medians['triune amx', connections] / cpu:.2f}")
+        if ("triton", connections) in medians:
+            print(f"triune cpu / triton at c={connections}: {cpu / medians['triton', connections]:.2f}")
 
 
 def main() -> None:
@@ -149,35 +146,29 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="without it Triton is left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--cores", default="", help="servers and bare loops run on these ('0,1'), the load on the rest")
     parser.add_argument("--models", nargs="+", default=["minilm", "efficientnet_lite0"])
     options = parser.parse_args()
     statuses = detect_units(read_cpu())
     units = [each.unit for each in statuses if each.presence is Presence.PRESENT and each.unit in (Unit.CPU, Unit.AMX)]
-    print(heading("Real work"), flush=True)
+    print(heading("Real work"), f"servers on cores {options.cores}" if options.cores else "", flush=True)
+    if options.cores:
+        process = psutil.Process()
+        process.cpu_affinity([core for core in process.cpu_affinity() if str(core) not in options.cores.split(",")])
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             print(f"\n{model}", flush=True)
             sets = [[unit] for unit in units] + ([units] if len(units) > 1 else [])
             build_repository(Path(folder) / "source", models=[model], units=[Unit.CPU])
             path = Path(folder) / "source" / model / "1" / "model.onnx"
-            best = bare_loops(path, model, units, options.seconds, options.rounds)
             servers = [
-                stack.enter_context(ours(Path(folder) / str(index), 19000 + 10 * index, each, [model]))
+                stack.enter_context(ours(Path(folder) / str(index), 19000 + 10 * index, each, [model], options.cores))
                 for index, each in enumerate(sets)
             ]
             if options.peers:
                 triton_repository(Path(folder) / "triton", Path(folder) / "source", [model])
                 servers.append(stack.enter_context(triton(Path(folder) / "triton", options.peers)))
-            medians = measure(servers, model, options.rounds, options.seconds)
-            for unit, limit in best.items():
-                ratio = medians[f"triune {unit.value}", 32] / limit
-                print(f"triune {unit.value} at c=32 / best bare loop: {ratio:.2f}")
-            if Unit.AMX in best:
-                print(f"amx / cpu at c=32: {medians['triune amx', 32] / medians['triune cpu', 32]:.2f}")
-            if options.peers:
-                for connections in CONCURRENCIES:
-                    ratio = medians["triune cpu", connections] / medians["triton", connections]
-                    print(f"triune cpu / triton at c={connections}: {ratio:.2f}")
+            measure(servers, model, path, options)
 
 
 if __name__ == "__main__":

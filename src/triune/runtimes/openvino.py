@@ -6,7 +6,8 @@ is out of range; ONNX Runtime does none of this.
 
 import contextlib
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,23 +112,26 @@ class OpenVino:
                     "serve the model with backend 'onnxruntime'"
                 )
         try:
-            compiled = self._core.compile_model(self._core.read_model(path), "CPU", _properties(unit, settings))
+            model = self._core.read_model(path)
+            compile_again = partial(self._core.compile_model, model, "CPU", _properties(unit, settings))
+            compiled = compile_again()
         except Exception as error:
             if problem := broken_part(path):
                 raise InvalidArgumentError(f"'{path}' is no correct ONNX model: {problem}") from error
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
         if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != _library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
-        return _OpenVinoExecutable(compiled, unit, signature)
+        return _OpenVinoExecutable(compiled, compile_again, unit, signature)
 
 
 class _OpenVinoExecutable:
     """A compiled model and its one infer request."""
 
-    def __init__(self, compiled: Any, unit: Unit, signature: Signature) -> None:
+    def __init__(self, compiled: Any, compile_again: Callable[[], Any], unit: Unit, signature: Signature) -> None:
         self.unit = unit
         self.precision = "bf16" if unit is Unit.AMX else "fp32"
         self.signature = signature
+        self._compile_again = compile_again
         self._request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
         # An input that no operator reads has no port: OpenVINO drops it.
@@ -157,11 +161,14 @@ class _OpenVinoExecutable:
                     self._request.set_input_tensor(port, _library.Tensor(bits, array.shape, element_type))
             self._request.infer()
         except Exception as error:
+            # After a refusal OpenVINO 2026.4 in bf16 refuses correct calls too, by the old shapes, and a new request
+            # of the same compiled model does not help (seen on AMX): compile again.
+            self._request = self._compile_again().create_infer_request()
             raise run_failure(error) from error
         return {name: self._copy(*self._outputs[name]) for name in outputs}
 
     def close(self) -> None:
-        del self._request
+        del self._request, self._compile_again
 
     def _copy(self, port: int, dtype: np.dtype[Any]) -> Array:
         # The request writes its next outputs to the same memory.
