@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from triune.zoo.repository import build_repository
 
 import load
 from servers import heading, triune
+from triune.zoo.repository import build_repository
 
 STEPS = (1, 4, 16, 64, 256, 64, 16, 4)
 

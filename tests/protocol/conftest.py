@@ -2,8 +2,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.process import Served, serve
 
+from support.process import Served, serve
 from triune.zoo.repository import build_repository
 
 

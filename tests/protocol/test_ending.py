@@ -13,8 +13,9 @@ import onnx
 import pytest
 import tritonclient.http
 from onnx import TensorProto, helper
-from support.process import serve
 from tritonclient.utils import InferenceServerException
+
+from support.process import serve
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
         served.interrupt()
         assert served.process.wait(15) == 130
         assert time.monotonic() - begin < 10
-        with pytest.raises(Exception):  # noqa: B017, PT011 - the connection broke: which error says so is the client's
+        with pytest.raises(Exception):  # noqa: B017 - the connection broke: which error says so is the client's
             under_way.get_result()  # type: ignore[attr-defined]
 
 
@@ -135,9 +136,9 @@ def metric(address: str, prefix: str) -> float:
 
 
 def test_a_taken_port_is_one_clear_line(slow_repository: Path) -> None:
-    with serve(slow_repository) as served, pytest.raises(AssertionError) as failure:
+    with serve(slow_repository) as served:
         port = served.http.split(":")[1]
-        with serve(slow_repository, f"--http-port={port}"):
+        with pytest.raises(AssertionError) as failure, serve(slow_repository, f"--http-port={port}"):
             pass
     assert f"{port}" in str(failure.value)
     assert "Traceback" not in str(failure.value)

@@ -125,7 +125,7 @@ async def test_a_client_that_leaves_ends_its_stream(wire: Wire, server: HandServ
         assert server.num_open_streams == 1
         await wire.close()
         async with asyncio.timeout(3):
-            while server.num_open_streams:  # noqa: ASYNC110
+            while server.num_open_streams:
                 await asyncio.sleep(0.01)
     else:
         await server.until_waiting(1)

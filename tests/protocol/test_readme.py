@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.process import TRIUNE, Served, serve
 
 ROOT = Path(__file__).parents[2]

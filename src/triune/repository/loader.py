@@ -21,7 +21,7 @@ from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.statistics import ModelStatistics
-from triune.scheduling.worker import InlineWorker, ThreadWorker
+from triune.scheduling.worker import QuickWorker, ThreadWorker
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Build:
         config: the completed configuration.
         executables: the units in order, the instances of each together.
         unit_errors: the largest error of each unit but cpu against cpu.
-        is_inline: the event loop runs it itself.
+        is_inline: the event loop runs it itself, as long as it stays quick.
         stamp: what the version's folder looked like.
         duration_ns: what building it took.
     """
@@ -131,10 +131,9 @@ class Loader:
         """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build."""
         config = build.config
         statistics = ModelStatistics(unit_errors=dict(build.unit_errors))
+        kind = QuickWorker if build.is_inline else ThreadWorker
         workers = [
-            InlineWorker(executable, self._clock)
-            if build.is_inline
-            else ThreadWorker(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
+            kind(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
             for index, executable in enumerate(build.executables)
         ]
         dispatcher = Dispatcher(

@@ -7,13 +7,14 @@ completion and each timer.
 
 import asyncio
 import functools
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
-from triune.core.errors import TriuneError, UnavailableError
+from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.batcher import Batcher, Formed, WaitUntil
@@ -22,6 +23,8 @@ from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Finisher, Pending, RequestQueue
 from triune.scheduling.statistics import FailureReason, ModelStatistics
 from triune.scheduling.worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class _Lane:
@@ -136,9 +139,8 @@ class Dispatcher:
     async def drain(self) -> None:
         """Wait until no request waits or runs."""
         while self._statistics.num_pending:
-            self._idle = self._idle or asyncio.Event()
-            await self._idle.wait()
-            self._idle = None
+            idle = self._idle = self._idle or asyncio.Event()
+            await idle.wait()
 
     async def close(self) -> None:
         """Refuse what waits and what comes, let what runs finish, and close the workers."""
@@ -241,14 +243,20 @@ class Dispatcher:
             if isinstance(answer, TriuneError):
                 self._fail(pending, answer, FailureReason.BACKEND)
                 continue
-            request = pending.request
-            if request.outputs:
-                answer = {output.name: answer[output.name] for output in request.outputs}
-            response = InferenceResponse(self._name, self._version, answer, request.id)
             try:
+                request = pending.request
+                if request.outputs:
+                    answer = {output.name: answer[output.name] for output in request.outputs}
+                response = InferenceResponse(self._name, self._version, answer, request.id)
                 response = pending.finish(response) if pending.finish else response
             except TriuneError as error:
                 self._fail(pending, error, FailureReason.OTHER)
+                continue
+            except Exception as error:  # a defect must not cost the batch's other requests their answers
+                _log.exception("an answer of model '%s' could not be finished", self._name)
+                failure = InternalError(f"the answer of model '{self._name}' failed: {type(error).__name__}: {error}")
+                failure.__cause__ = error
+                self._fail(pending, failure, FailureReason.OTHER)
                 continue
             statistics.record_success(
                 pending.batch_size,
@@ -286,6 +294,7 @@ class Dispatcher:
     def _wake_if_idle(self) -> None:
         if self._idle is not None and self._statistics.num_pending == 0:
             self._idle.set()
+            self._idle = None
 
     def _set_timer(self, when_ns: int) -> None:
         if self._timer is not None:

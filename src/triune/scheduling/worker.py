@@ -1,6 +1,7 @@
 """Who runs a batch: a thread of its own, or the caller itself."""
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -11,6 +12,14 @@ from triune.core.runtime import Executable
 from triune.scheduling.batch import Batch
 
 Done: TypeAlias = Callable[[Batch], None]
+
+_log = logging.getLogger(__name__)
+
+ALLOWANCE_NS = 1_000_000
+"""What a batch may hold the event loop for, again and again."""
+
+MAX_DEBT_NS = 20_000_000
+"""By how much batches may exceed their allowance together. A pause of the whole process is no reason to move."""
 
 
 class Worker(Protocol):
@@ -90,3 +99,47 @@ class ThreadWorker:
             except RuntimeError:
                 # The loop was closed under a batch: nobody is left to hear the answer.
                 return
+
+
+class QuickWorker:
+    """Runs on the caller's thread until batches take longer than was measured, from then on in a thread of its own.
+
+    A model's time may depend on the values of its inputs (a loop, a search), which no measurement foresees.
+    """
+
+    def __init__(self, executable: Executable, name: str, clock: Clock | None = None) -> None:
+        """Args:
+        executable: closed by `close`.
+        name: names the thread, and the worker in the log.
+        clock: measures the executions.
+        """
+        self.executable = executable
+        self._name = name
+        self._clock = clock or MonotonicClock()
+        self._debt_ns = 0
+        self._thread: ThreadWorker | None = None
+
+    @property
+    def is_inline(self) -> bool:
+        """No batches were too slow so far."""
+        return self._thread is None
+
+    def start(self, batch: Batch, done: Done) -> None:
+        """Execute and call `done`, or hand the batch to the thread. Called on the loop's thread."""
+        if self._thread is not None:
+            self._thread.start(batch, done)
+            return
+        batch.execute(self.executable, self._clock)
+        debt_ns = self._debt_ns + batch.ended_ns - batch.started_ns - ALLOWANCE_NS
+        self._debt_ns = debt_ns if debt_ns > 0 else 0
+        if debt_ns > MAX_DEBT_NS:
+            elapsed_ms = (batch.ended_ns - batch.started_ns) / 1e6
+            _log.info(
+                "%s runs in a thread from now on: a batch held the event loop for %.1f ms", self._name, elapsed_ms
+            )
+            self._thread = ThreadWorker(self.executable, self._name, self._clock)
+        done(batch)
+
+    def close(self) -> None:
+        """End the thread if there is one, and free the executable. Blocks: call it off the loop."""
+        (self._thread or self.executable).close()

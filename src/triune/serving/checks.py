@@ -100,6 +100,6 @@ def _check_outputs(request: InferenceRequest, config: ModelConfig) -> None:
             raise InvalidArgumentError(f"output '{output.name}' is requested twice; name each output once")
         seen.add(output.name)
         if output.num_classes < 0:
-            raise InvalidArgumentError(f"classification of output '{output.name}' is {output.num_classes}, must be positive")
-
-
+            raise InvalidArgumentError(
+                f"classification of output '{output.name}' is {output.num_classes}, must be positive"
+            )

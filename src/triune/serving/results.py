@@ -1,11 +1,12 @@
 """From the model's answer to the client's: reshaped outputs and classification."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from triune.core.datatypes import Array
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import LoadedVersion
@@ -49,12 +50,16 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
 
     Raises:
         InvalidArgumentError: the datatype has no order, or the output is too large to sort.
+        InternalError: the model's answer lacks the batch dimension that its config promises.
 
     Source: Triton's classification extension and `classification.cc` (values as `%f`, integers as they are).
     """
     if array.dtype.kind not in "uif":
         raise InvalidArgumentError(f"output '{output.name}' is {output.datatype.value}: it cannot be classified")
-    rows = array.reshape(array.shape[0], -1) if has_batch else array.reshape(1, -1)
+    if has_batch and array.ndim == 0:
+        raise InternalError(f"the model gave output '{output.name}' as a scalar, without its batch dimension")
+    # Counted, not -1: reshape cannot tell how long the rows of no elements are.
+    rows = array.reshape(array.shape[0], math.prod(array.shape[1:])) if has_batch else array.reshape(1, array.size)
     if rows.shape[1] > MAX_CLASSIFICATION_ELEMENTS:
         raise InvalidArgumentError(
             f"output '{output.name}' has {rows.shape[1]} elements in a row; classification sorts at most "

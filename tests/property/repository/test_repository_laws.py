@@ -72,7 +72,7 @@ async def _play(folder: Path, groups: list[list[tuple[object, ...]]]) -> None:
             assert all(each is None or isinstance(each, TriuneError) for each in results), results
             _check_laws(repository)
         async with asyncio.timeout(10):
-            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  (old versions drain by themselves)
+            while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.001)
         assert bench.num_open == sum(len(each.dispatcher.workers) for each in repository.loaded())
     finally:

@@ -473,7 +473,7 @@ async def test_check_says_what_would_load_without_loading(tmp_path: Path) -> Non
 
 async def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  (what is waited for sets no event)
+        while not condition():
             await asyncio.sleep(0.005)
 
 
