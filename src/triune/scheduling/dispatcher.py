@@ -252,7 +252,7 @@ class Dispatcher:
             except TriuneError as error:
                 self._fail(pending, error, FailureReason.OTHER)
                 continue
-            except Exception as error:  # a defect must not cost the batch's other requests their answers
+            except Exception as error:  # noqa: BLE001 - a defect must not cost the others of the batch their answers
                 _log.exception("an answer of model '%s' could not be finished", self._name)
                 failure = InternalError(f"the answer of model '{self._name}' failed: {type(error).__name__}: {error}")
                 failure.__cause__ = error

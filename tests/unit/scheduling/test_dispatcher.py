@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from support.hand import POISON, Bench, Doubler, value_of
-from triune.core.errors import InvalidArgumentError, UnavailableError
-from triune.core.requests import InferenceResponse
+from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
 from triune.scheduling.statistics import FailureReason
 from triune.scheduling.worker import ThreadWorker
@@ -324,12 +324,42 @@ async def test_what_finish_raises_is_the_answer() -> None:
     def finish(response: InferenceResponse) -> InferenceResponse:
         raise InvalidArgumentError("no classes")
 
-    from triune.core.requests import InferenceRequest
-
     future = bench.dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish)
     with pytest.raises(InvalidArgumentError, match="no classes"):
         future.result()
     assert bench.statistics.failures[FailureReason.OTHER] == 1
+
+
+async def test_a_defect_in_finish_costs_nobody_else_the_answer() -> None:
+    bench = Bench()
+    bench.send(0)
+    x = np.ones((1, 1), np.float32)
+
+    def finish(response: InferenceResponse) -> InferenceResponse:
+        raise ZeroDivisionError("a defect")
+
+    spoilt = bench.dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish)
+    other = bench.send(2)
+    bench.finish()
+    bench.finish()
+    assert value_of(other) == 4
+    with pytest.raises(InternalError, match="ZeroDivisionError: a defect"):
+        spoilt.result()
+    assert bench.statistics.num_pending == 0
+    assert bench.statistics.failures[FailureReason.OTHER] == 1
+
+
+async def test_everyone_who_drains_is_told() -> None:
+    bench = Bench()
+    bench.send(1)
+    draining = [asyncio.ensure_future(bench.dispatcher.drain()) for _ in range(2)]
+    await settle()
+    bench.finish()
+    bench.send(2)  # before those who drain are back: they go on waiting
+    await settle()
+    assert not any(each.done() for each in draining)
+    bench.finish()
+    await asyncio.wait_for(asyncio.gather(*draining), 5)
 
 
 async def test_close_refuses_the_waiting_and_finishes_the_running() -> None:

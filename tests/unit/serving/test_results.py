@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from triune.core.datatypes import DataType
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError
 from triune.repository.config import TensorConfig
 from triune.repository.reshape import reshape_to_client
 from triune.serving.results import MAX_CLASSIFICATION_ELEMENTS, classify
@@ -38,3 +38,11 @@ def test_what_has_no_order_is_refused() -> None:
 def test_output_reshape() -> None:
     output = TensorConfig("y", DataType.FP32, (-1,), reshape=(-1, 1))
     assert reshape_to_client(np.zeros((2, 7, 1)), output, has_batch=True).shape == (2, 7)
+
+
+def test_rows_of_no_elements_have_no_classes() -> None:
+    empty = TensorConfig("scores", DataType.FP32, (-1,))
+    assert classify(np.zeros((2, 0), np.float32), 3, empty, has_batch=True).shape == (2, 0)
+    assert classify(np.zeros((0,), np.float32), 3, empty, has_batch=False).shape == (0,)
+    with pytest.raises(InternalError, match="without its batch dimension"):
+        classify(np.float32(1).reshape(()), 3, empty, has_batch=True)

@@ -1,0 +1,81 @@
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from support.hand import Doubler
+from triune.core.clock import VirtualClock
+from triune.core.datatypes import Array
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.policy import BatchingPolicy
+from triune.scheduling.statistics import ModelStatistics
+from triune.scheduling.worker import QuickWorker
+
+MS = 1_000_000
+
+
+class Searching(Doubler):
+    """Takes as many milliseconds as its input says."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.threads: list[threading.Thread] = []
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        self.threads.append(threading.current_thread())
+        self.clock.advance(int(inputs["x"].max()) * MS)
+        return super().run(inputs, outputs)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.executable = Searching(self.clock)
+        self.worker = QuickWorker(self.executable, "searching-1", self.clock)
+        policy = BatchingPolicy(max_batch_size=8, is_dynamic=True)
+        self.statistics = ModelStatistics()
+        self.dispatcher = Dispatcher("searching", 1, policy, ["y"], [self.worker], self.statistics, self.clock)
+
+    def send(self, num_ms: float) -> asyncio.Future[InferenceResponse]:
+        x = np.full((1, 1), num_ms, np.float32)
+        return self.dispatcher.submit(InferenceRequest("searching", {"x": x}), {"x": x}, 1)
+
+
+async def test_a_batch_that_holds_the_loop_is_the_last_one_there() -> None:
+    bench = Bench()
+    assert bench.send(0).done()
+    assert bench.send(500).result().outputs["y"] == 1000
+    assert not bench.worker.is_inline
+    future = bench.send(500)
+    assert not future.done()
+    waiting = [bench.send(3), bench.send(4)]
+    answers = await asyncio.wait_for(asyncio.gather(future, *waiting), 10)
+    assert [float(each.outputs["y"][0, 0]) for each in answers] == [1000, 6, 8]
+    loop_thread = threading.current_thread()
+    assert [each is loop_thread for each in bench.executable.threads] == [True, True, False, False]
+    assert bench.statistics.num_pending == 0
+    await bench.dispatcher.close()
+    assert bench.executable.is_closed
+    assert not bench.executable.threads[-1].is_alive()
+
+
+async def test_a_pause_now_and_then_moves_nobody() -> None:
+    bench = Bench()
+    for _ in range(20):
+        bench.send(15)
+        for _ in range(20):
+            bench.send(0)
+    assert bench.worker.is_inline
+    for _ in range(30):
+        bench.send(2)
+    assert not bench.worker.is_inline
+    await asyncio.wait_for(bench.dispatcher.close(), 10)
+
+
+async def test_closing_one_that_never_moved() -> None:
+    bench = Bench()
+    await bench.dispatcher.close()
+    assert bench.executable.is_closed
