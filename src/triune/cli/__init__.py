@@ -4,6 +4,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from triune.cli import demo, infer, models, serve, units
 from triune.core.errors import TriuneError
@@ -27,5 +28,5 @@ def main() -> None:
     try:
         app()
     except TriuneError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from triune import app
@@ -34,19 +36,21 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
     """Run a model once on arrays in .npy files."""
-    arrays = dict(_read_input(text) for text in inputs)
+    arrays: dict[str, Array] = {}
+    for input_name, array in map(_read_input, inputs):
+        if input_name in arrays:
+            raise InvalidArgumentError(f"--input '{input_name}' is given twice; give each input once")
+        arrays[input_name] = array
     with _repository_of(model, repository or []) as (folders, name):
         response = asyncio.run(_infer(folders, name, version, arrays, outputs or [], classes))
     if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
-        for output, array in response.outputs.items():
-            np.save(save / f"{output}.npy", array.astype(np.bytes_) if array.dtype == np.object_ else array)
+        _save(response, save)
     if as_json:
         print_json({"model": response.model, "version": response.version, "outputs": _as_json(response)})
         return
     table = Table("output", "datatype and shape", "values")
     for output, array in response.outputs.items():
-        table.add_row(output, describe(array), _preview(array))
+        table.add_row(*(escape(text) for text in (output, describe(array), _preview(array))))
     Console().print(table)
 
 
@@ -84,9 +88,13 @@ def _read_input(text: str) -> tuple[str, Array]:
     if not separator or not name:
         raise InvalidArgumentError(f"--input {text!r} is not of the form name=file.npy")
     try:
-        array: Array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidArgumentError(f"cannot read input '{name}' from '{file}': {error}") from error
+        with Path(file).open("rb") as stream:
+            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, MemoryError) as error:
+        raise InvalidArgumentError(
+            f"cannot read input '{name}' from '{file}': {error}; give one array, written by numpy.save"
+        ) from error
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "U":
         array = np.char.encode(array, "utf-8")
     return name, array.astype(np.object_) if array.dtype.kind == "S" else array
@@ -99,10 +107,39 @@ def _as_json(response: InferenceResponse) -> dict[str, object]:
             "shape": list(array.shape),
             "data": [each.decode("utf-8", "replace") for each in array.flat]
             if array.dtype == np.object_
-            else array.astype(np.float32 if array.dtype.kind == "V" else array.dtype).ravel().tolist(),
+            else _numbers(array.astype(np.float32 if array.dtype.kind == "V" else array.dtype)),
         }
         for name, array in response.outputs.items()
     }
+
+
+def _numbers(array: Array) -> list[object]:
+    """The elements; "NaN", "Infinity" and "-Infinity" for what JSON has no number for (protobuf's words)."""
+    numbers: list[object] = array.ravel().tolist()
+    if array.dtype.kind == "f":
+        for index in np.flatnonzero(~np.isfinite(array)):
+            value = numbers[index]
+            numbers[index] = "NaN" if value != value else "Infinity" if value == np.inf else "-Infinity"
+    return numbers
+
+
+def _save(response: InferenceResponse, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for output, array in response.outputs.items():
+            # Names of outputs may hold slashes, as TensorFlow's do.
+            path = folder / f"{quote(output, safe=' :')}.npy"
+            np.save(path, _as_fixed_length(output, array) if array.dtype == np.object_ else array)
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot save to '{folder}': {error.strerror}; name another folder") from error
+
+
+def _as_fixed_length(output: str, array: Array) -> Array:
+    if any(each.endswith(b"\0") for each in array.flat):
+        raise InvalidArgumentError(
+            f"output '{output}' has strings that end in zero bytes, which a .npy file cannot keep; leave --save out"
+        )
+    return array.astype(np.bytes_)
 
 
 def _preview(array: Array) -> str:

@@ -41,7 +41,7 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
     for check in checks:
         config = check.config
         table.add_row(
-            check.name if not check.problems else f"[red]{escape(check.name)}[/]",
+            escape(check.name) if not check.problems else f"[red]{escape(check.name)}[/]",
             ", ".join(map(str, check.versions)),
             check.backend,
             ", ".join(unit.value for unit in check.units),

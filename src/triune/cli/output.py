@@ -9,8 +9,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on standard output, indented for a person, stable for a program."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    """Print `value` as JSON on standard output, indented for a person, stable for a program.
+
+    Raises ValueError for NaN and infinities, which JSON cannot express.
+    """
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
 
 

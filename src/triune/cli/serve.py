@@ -116,7 +116,7 @@ def _print_models(console: Console, server: Server) -> None:
         workers = [worker.executable for worker in model.dispatcher.workers]
         units = ", ".join(dict.fromkeys(f"{each.unit.value} ({each.precision})" for each in workers))
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
-        table.add_row(entry.name, str(entry.version), units, errors)
+        table.add_row(escape(entry.name), str(entry.version), units, errors)
     console.print(table)
     for line in others:
         console.print(line, soft_wrap=True)

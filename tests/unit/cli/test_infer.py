@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from support.repositories import FP32, STRING, affine, identity, write_model
+from triune import cli
+from triune.core.datatypes import Array
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    write_model(folder, "twice", None, v1=affine(2.0))
+    write_model(folder, "text", None, v1=identity(STRING, ["b", "n"]))
+    write_model(folder, "same", None, v1=identity(FP32, ["b", "n"]))
+    write_model(folder, "same16", None, v1=identity(TensorProto.FLOAT16, ["b", "n"]))
+    write_model(folder, "slashed", None, v1=affine(2.0, outputs="scope/y:0"))
+    return folder
+
+
+def infer(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """`triune infer` in this process. Returns the exit code."""
+    monkeypatch.setattr("sys.argv", ["triune", "infer", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ending:
+        cli.main()
+    return int(ending.value.code or 0)
+
+
+def saved(folder: Path, array: Array) -> Path:
+    path = folder / "x.npy"
+    np.save(path, array)
+    return path
+
+
+def test_json_stays_json_with_nan(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.array([[np.nan, np.inf, -np.inf, 1]], np.float32)
+    for model, array in (("same", x), ("same16", x.astype(np.float16))):
+        assert (
+            infer(monkeypatch, model, "--repository", repository, f"--input=x={saved(tmp_path, array)}", "--json") == 0
+        )
+        answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert answer["outputs"]["y"]["data"] == ["NaN", "Infinity", "-Infinity", 1.0]
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, np.array([["[/b]", "[red]x"]]))
+    assert infer(monkeypatch, "text", "--repository", repository, f"--input=x={path}") == 0
+    assert "[/b], [red]x" in capsys.readouterr().out
+    assert infer(monkeypatch, "text", "--repository", repository, "--input=[/x]") == 1
+    assert "'[/x]' is not of the form" in capsys.readouterr().err
+
+
+def test_the_other_byte_order(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, np.array([[1, 2, 3, 4]], ">f4"))
+    assert infer(monkeypatch, "twice", "--repository", repository, f"--input=x={path}", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outputs"]["y"]["data"] == [2, 4, 6, 8]
+
+
+def test_what_is_no_array_is_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "several.npz", x=np.ones(3))
+    (tmp_path / "junk.npy").write_text("hello")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    whole = saved(tmp_path, np.ones((1, 4), np.float32)).read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:-3])
+    (tmp_path / "vast.npy").write_bytes(whole.replace(b"(1, 4), ", b"(1, 4000000000000), ").replace(b" " * 12, b"", 1))
+    for name in ("several.npz", "junk.npy", "empty.npy", "cut.npy", "vast.npy", "missing.npy", "."):
+        assert infer(monkeypatch, "twice", "--repository", repository, f"--input=x={tmp_path / name}") == 1
+        errors = capsys.readouterr().err
+        assert "cannot read input 'x'" in errors
+        assert "numpy.save" in errors
+    x = saved(tmp_path, np.ones((1, 4), np.float32))
+    assert infer(monkeypatch, "twice", "--repository", repository, f"--input=x={x}", f"--input=x={x}") == 1
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_saving(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = f"--input=x={saved(tmp_path, np.ones((1, 4), np.float32))}"
+    assert infer(monkeypatch, "slashed", "--repository", repository, x, "--save", tmp_path / "out") == 0
+    assert np.load(tmp_path / "out" / "scope%2Fy:0.npy").tolist() == [[2, 2, 2, 2]]
+    assert infer(monkeypatch, "twice", "--repository", repository, x, "--save", tmp_path / "x.npy") == 1
+    assert "cannot save to" in capsys.readouterr().err
