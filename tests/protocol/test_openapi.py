@@ -1,0 +1,157 @@
+"""docs/openapi.yaml, and a server that is held to it by schemathesis: generated requests, right ones and wrong ones."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import CheckFunction
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from starlette.routing import Route
+
+from support.process import Served, serve
+from triune.app import make_repository
+from triune.frontends.kserve.http_app import make_app
+from triune.serving.server import Server
+
+DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+CHECKS: list[CheckFunction] = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+NUM_EXAMPLES = 15
+MAX_REQUEST_BYTES = 65536
+
+
+def load_schema() -> Any:
+    """The description, with models that the server has, and one that it does not, in place of any name."""
+    document = yaml.safe_load(DESCRIPTION.read_text())
+    names = ["simple", "simple_string", "simple_identity", "identity_fp32", "nothing"]
+    document["components"]["parameters"]["model"]["schema"] = {"enum": names}
+    document["components"]["parameters"]["version"]["schema"] = {"enum": [1, 2]}
+    project = ProjectConfig(generation=GenerationConfig(deterministic=True, max_examples=NUM_EXAMPLES))
+    config = schemathesis.Config(seed=20, projects=ProjectsConfig(default=project))
+    return schemathesis.openapi.from_dict(document, config=config)
+
+
+schema = load_schema()
+
+
+@pytest.fixture(scope="module")
+def own(repository: Path) -> Iterator[Served]:
+    """A server that nobody else uses: the requests load and unload its models."""
+    limit = f"--max-request-bytes={MAX_REQUEST_BYTES}"
+    with serve(repository, "--model-control-mode=explicit", "--load-model=*", limit) as served:
+        yield served
+
+
+def call(case: Any, own: Served) -> Any:
+    """Send a request, and hold the answer to the description. A defect is never the right answer."""
+    port = own.metrics if case.path == "/metrics" else own.http
+    response = case.call_and_validate(base_url=f"http://{port}", checks=CHECKS, timeout=10)
+    assert response.status_code != 500, response.text
+    return response
+
+
+@dataclass(frozen=True)
+class Known:
+    """A request whose answer is known."""
+
+    path: str
+    body: Any
+    status: int
+    expected: str
+    model: str = "simple"
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    content_type: str = "application/json"
+
+
+def simple(shape: list[int], **fields: Any) -> dict[str, Any]:
+    """A request to add and subtract 0 to 15 and ones."""
+    data = {"INPUT0": list(range(16)), "INPUT1": [1] * 16}
+    return {"inputs": [{"name": n, "datatype": "INT32", "shape": shape, "data": d} for n, d in data.items()], **fields}
+
+
+INFER = "/v2/models/{model}/infer"
+GENERATE = "/v2/models/{model}/generate"
+LOAD = "/v2/repository/models/{model}/load"
+UNLOAD = "/v2/repository/models/{model}/unload"
+BINARY = "application/octet-stream"
+NO_JSON = {"Inference-Header-Content-Length": "0"}
+NUMBERS = np.arange(16, dtype="<f4").tobytes()
+WORD = {"inputs": [{"name": "INPUT0", "datatype": "BYTES", "shape": [1, 1], "data": ["word"]}]}
+REGION = {"inputs": [{"name": "INPUT0", "parameters": {"shared_memory_region": "r"}, "datatype": "FP32", "shape": [1]}]}
+BEST = [{"name": "OUTPUT0", "parameters": {"classification": 1}}]
+TOO_LONG = "x" * MAX_REQUEST_BYTES
+KNOWN = [
+    Known(INFER, simple([1, 16], id="seven"), 200, '"id":"seven"'),
+    Known(INFER, simple([1, 16], outputs=BEST), 200, '"16:15"'),
+    Known(INFER, simple([1, 16], parameters={"binary_data_output": True}), 200, "data_size", content_type=BINARY),
+    Known(INFER, WORD, 200, '["word"]', "simple_identity"),
+    Known(INFER, NUMBERS, 200, "data_size", "identity_fp32", BINARY, NO_JSON, BINARY),
+    Known(INFER, simple([1, 15]), 400, "has 15 elements, but 'data' holds 16"),
+    Known(INFER, simple([1, 16], id=TOO_LONG), 413, str(MAX_REQUEST_BYTES)),
+    Known(INFER, REGION, 501, "shared memory"),
+    Known(GENERATE, {"INPUT0": "word"}, 200, '"OUTPUT0":"word"', "simple_identity"),
+    Known(GENERATE, {"INPUT0": TOO_LONG}, 413, str(MAX_REQUEST_BYTES), "simple_identity"),
+    Known(
+        f"{GENERATE}_stream", {"INPUT0": "a"}, 200, '"OUTPUT0":"a"', "simple_identity", content_type="text/event-stream"
+    ),
+    Known(LOAD, {"parameters": {"config": '{"max_batch_size": 3}'}}, 200, "", content_type=""),
+    Known(LOAD, {"parameters": {"file:1/model.onnx": "?"}}, 400, "not valid base64"),
+    Known(UNLOAD, {}, 200, "", "simple_string", content_type=""),
+    Known(INFER, simple([1, 16]), 503, "simple_string", "simple_string"),
+    Known("/v2/repository/index", {"ready": True}, 200, '"READY"'),
+]
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known.path}: {known.status} {known.expected[:20]}")
+def test_a_known_answer_is_as_described(known: Known, own: Served) -> None:
+    case = schema[known.path]["POST"].Case(
+        path_parameters={"model": known.model} if "{model}" in known.path else {},
+        body=known.body,
+        media_type=known.media_type,
+        headers=known.headers,
+    )
+    response = call(case, own)
+    assert response.status_code == known.status, response.text
+    assert known.expected.encode() in response.content
+    assert response.headers.get("content-type", [""])[0].split(";")[0] == known.content_type
+
+
+@schema.parametrize()
+@settings(
+    max_examples=NUM_EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_as_described(case: Any, own: Served) -> None:
+    call(case, own)
+
+
+def test_every_route_is_described(repository: Path) -> None:
+    """What is not offered has routes with a wildcard: of each, some path is described."""
+    app = make_app(Server(make_repository([repository])), max_request_bytes=1)
+    described = schema.raw_schema["paths"].keys() - {"/metrics"}
+    routes = {re.sub(r":\w+}", "}", route.path) for route in app.routes if isinstance(route, Route)}
+    wild = {route.removesuffix("{rest}") for route in routes if route.endswith("{rest}")}
+    of_wild = {path: prefix for path in described for prefix in wild if path.startswith(prefix)}
+    assert set(of_wild.values()) == wild
+    assert described - of_wild.keys() == {route for route in routes if not route.endswith("{rest}")}
