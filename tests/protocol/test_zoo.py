@@ -1,11 +1,15 @@
 """The zoo's models behind a real server, through the examples and Triton's client."""
 
+import io
+import json
 import queue
 import re
 import subprocess
 import sys
+import urllib.request
 import wave
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from PIL import Image
 
 from support.process import Served, serve
+from triune.zoo.packages import PackageCache
 from triune.zoo.progress import Outcome
 from triune.zoo.repository import RECIPES, build_repository
+from triune.zoo.samples import read_picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,5 +122,64 @@ def test_sentences_of_all_lengths_share_batches(zoo: Served) -> None:
                 result.as_numpy("sentence_embedding"), alone[index].as_numpy("sentence_embedding"), atol=2e-6
             )
         after = client.get_inference_statistics("minilm").model_stats[0]
+    assert after.inference_count - before.inference_count == len(rows)
+    assert after.execution_count - before.execution_count < len(rows)
+
+
+def test_both_protocols_name_a_picture_alike(zoo: Served) -> None:
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from classify_image import prepare
+    finally:
+        sys.path.pop(0)
+    picture = prepare(Image.open(io.BytesIO(read_picture("chelsea", PackageCache()))))
+    answers: list[str] = []
+    for module, address in ((tritonclient.http, zoo.http), (tritonclient.grpc, zoo.grpc)):
+        tensor = module.InferInput("image", picture.shape, "FP32")
+        tensor.set_data_from_numpy(picture)
+        wanted = module.InferRequestedOutput("probabilities", class_count=1)
+        with module.InferenceServerClient(address) as client:
+            result = client.infer("efficientnet_lite0", [tensor], outputs=[wanted])
+        answers.append(result.as_numpy("probabilities")[0, 0].decode())
+    assert re.fullmatch(r"0\.3\d+:285:Egyptian cat", answers[0])
+    assert answers[0] == answers[1]
+
+
+def test_both_protocols_and_generate_share_a_models_batches(zoo: Served) -> None:
+    """Sentences of different lengths, a third each over HTTP, gRPC and generate: each as it is alone."""
+    rng = np.random.default_rng(1)
+    rows = [np.array([[101, *rng.integers(1000, 30000, size), 102]], np.int64) for size in rng.integers(1, 40, 24)]
+
+    def values(row: np.ndarray) -> dict[str, np.ndarray]:
+        return {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
+
+    def ask(module: Any, client: Any, row: np.ndarray) -> np.ndarray:
+        tensors = [module.InferInput(name, row.shape, "INT64") for name in values(row)]
+        for tensor, value in zip(tensors, values(row).values(), strict=True):
+            tensor.set_data_from_numpy(value)
+        result = client.infer("minilm", tensors, outputs=[module.InferRequestedOutput("sentence_embedding")])
+        return result.as_numpy("sentence_embedding")[0]
+
+    def ask_http(row: np.ndarray) -> np.ndarray:
+        with tritonclient.http.InferenceServerClient(zoo.http) as client:
+            return ask(tritonclient.http, client, row)
+
+    def ask_grpc(row: np.ndarray) -> np.ndarray:
+        return ask(tritonclient.grpc, grpc_client, row)
+
+    def ask_generate(row: np.ndarray) -> np.ndarray:
+        body = json.dumps({name: value[0].tolist() for name, value in values(row).items()}).encode()
+        url = f"http://{zoo.http}/v2/models/minilm/generate"
+        with urllib.request.urlopen(url, body, timeout=60) as answer:
+            return np.array(json.load(answer)["sentence_embedding"], np.float32)
+
+    ways = [ask_http, ask_grpc, ask_generate]
+    with tritonclient.grpc.InferenceServerClient(zoo.grpc) as grpc_client, ThreadPoolExecutor(len(rows)) as threads:
+        alone = [ask_grpc(row) for row in rows]
+        before = grpc_client.get_inference_statistics("minilm").model_stats[0]
+        together = [threads.submit(ways[index % 3], row) for index, row in enumerate(rows)]
+        for row, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(row.result(60), expected, atol=1e-5)
+        after = grpc_client.get_inference_statistics("minilm").model_stats[0]
     assert after.inference_count - before.inference_count == len(rows)
     assert after.execution_count - before.execution_count < len(rows)
