@@ -22,7 +22,7 @@ from triune.scheduling.cost import CostEstimate
 from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Finisher, Pending, RequestQueue
 from triune.scheduling.statistics import FailureReason, ModelStatistics
-from triune.scheduling.worker import Worker
+from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class Dispatcher:
         self._is_closed = False
         self._is_pumping = False
         # A lone inline worker leaves nothing to decide: requests run as they come, past queue and batcher.
-        is_immediate = len(workers) == 1 and workers[0].is_inline and policy.max_queue_delay_us == 0
-        self._immediate = self._lanes[0] if is_immediate else None
+        lone = workers[0] if len(workers) == 1 and policy.max_queue_delay_us == 0 else None
+        self._direct = lone if isinstance(lone, (InlineWorker, QuickWorker)) else None
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -120,11 +120,12 @@ class Dispatcher:
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()
+        if self._direct is not None and self._direct.is_inline:
+            response = self._run_directly(self._direct, request, inputs, batch_size, finish, now_ns)
+            if response is not None:
+                future.set_result(response)
+                return future
         pending = Pending(request, inputs, batch_size, future, finish, now_ns)
-        if self._immediate is not None and self._immediate.running is None:
-            statistics.num_pending += 1
-            self._start(self._immediate, (pending,), batch_size, now_ns)
-            return future
         pending.group = self._batcher.group_of(inputs, request)
         try:
             self._queue.push(pending)
@@ -135,6 +136,35 @@ class Dispatcher:
         future.add_done_callback(lambda _: self._withdraw(pending))
         self._pump()
         return future
+
+    def _run_directly(
+        self,
+        worker: InlineWorker | QuickWorker,
+        request: InferenceRequest,
+        inputs: dict[str, Array],
+        batch_size: int,
+        finish: Finisher | None,
+        arrived_ns: int,
+    ) -> InferenceResponse | None:
+        """Answer a request without queue and batch, whose objects cost as much as a small model.
+
+        Returns:
+            the answer; None for any failure: the request then goes the long way, where failures are told and counted.
+        """
+        executable = worker.executable
+        names = [output.name for output in request.outputs] if request.outputs else self._outputs
+        try:
+            outputs = executable.run(inputs, names)
+            ended_ns = self._clock.now_ns()
+            response = InferenceResponse(self._name, self._version, outputs, request.id)
+            response = finish(response) if finish else response
+        except Exception:  # noqa: BLE001 - nothing is lost: the model is small enough to fail a second time
+            return None
+        worker.charge(ended_ns - arrived_ns)
+        statistics = self._statistics
+        statistics.record_alone(executable.unit, batch_size, ended_ns - arrived_ns, ended_ns - arrived_ns)
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        return response
 
     async def drain(self) -> None:
         """Wait until no request waits or runs."""

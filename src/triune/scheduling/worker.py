@@ -53,6 +53,9 @@ class InlineWorker:
         self.executable = executable
         self._clock = clock or MonotonicClock()
 
+    def charge(self, elapsed_ns: int) -> None:
+        """Told that the caller ran the executable itself for so long. Of no consequence here."""
+
     def start(self, batch: Batch, done: Done) -> None:
         """Execute, then call `done`, then return."""
         batch.execute(self.executable, self._clock)
@@ -114,15 +117,24 @@ class QuickWorker:
         clock: measures the executions.
         """
         self.executable = executable
+        self.is_inline = True
         self._name = name
         self._clock = clock or MonotonicClock()
         self._debt_ns = 0
         self._thread: ThreadWorker | None = None
 
-    @property
-    def is_inline(self) -> bool:
-        """No batches were too slow so far."""
-        return self._thread is None
+    def charge(self, elapsed_ns: int) -> None:
+        """Told that the executable held the event loop for so long, by whoever ran it."""
+        debt_ns = self._debt_ns + elapsed_ns - ALLOWANCE_NS
+        self._debt_ns = debt_ns if debt_ns > 0 else 0
+        if debt_ns > MAX_DEBT_NS:
+            _log.info(
+                "%s runs in a thread from now on: a batch held the event loop for %.1f ms",
+                self._name,
+                elapsed_ns / 1e6,
+            )
+            self._thread = ThreadWorker(self.executable, self._name, self._clock)
+            self.is_inline = False
 
     def start(self, batch: Batch, done: Done) -> None:
         """Execute and call `done`, or hand the batch to the thread. Called on the loop's thread."""
@@ -130,14 +142,7 @@ class QuickWorker:
             self._thread.start(batch, done)
             return
         batch.execute(self.executable, self._clock)
-        debt_ns = self._debt_ns + batch.ended_ns - batch.started_ns - ALLOWANCE_NS
-        self._debt_ns = debt_ns if debt_ns > 0 else 0
-        if debt_ns > MAX_DEBT_NS:
-            elapsed_ms = (batch.ended_ns - batch.started_ns) / 1e6
-            _log.info(
-                "%s runs in a thread from now on: a batch held the event loop for %.1f ms", self._name, elapsed_ms
-            )
-            self._thread = ThreadWorker(self.executable, self._name, self._clock)
+        self.charge(batch.ended_ns - batch.started_ns)
         done(batch)
 
     def close(self) -> None:
