@@ -51,6 +51,7 @@ class RequestQueue:
         self._policy = policy
         self._levels: dict[int, tuple[deque[Pending], deque[Pending]]] = {}
         self._size = 0
+        self._earliest_ns = 0
 
     def __len__(self) -> int:
         return self._size
@@ -82,6 +83,8 @@ class RequestQueue:
             timeout_us = min(timeout_us or pending.request.timeout_us, pending.request.timeout_us)
         pending.level = level
         pending.deadline_ns = pending.arrived_ns + timeout_us * 1000 if timeout_us else 0
+        if pending.deadline_ns:
+            self._earliest_ns = min(self._earliest_ns or pending.deadline_ns, pending.deadline_ns)
         in_time.append(pending)
         self._size += 1
 
@@ -100,6 +103,9 @@ class RequestQueue:
     def expire(self, now_ns: int) -> list[Pending]:
         """Apply the timeouts: DELAYed requests move behind, REJECTed ones are taken out and returned."""
         rejected: list[Pending] = []
+        # Asked at each arrival: a long queue is walked only when something in it may be late.
+        if not 0 < self._earliest_ns <= now_ns:
+            return rejected
         for level, (in_time, delayed) in self._levels.items():
             late = [pending for pending in in_time if pending.deadline_ns and pending.deadline_ns <= now_ns]
             if not late:
@@ -112,11 +118,12 @@ class RequestQueue:
                 else:
                     delayed.append(pending)
         self._size -= len(rejected)
-        return rejected
-
-    def next_deadline_ns(self) -> int:
-        """When the next request in time will have waited too long; 0 if none will."""
         deadlines = (
             pending.deadline_ns for in_time, _ in self._levels.values() for pending in in_time if pending.deadline_ns
         )
-        return min(deadlines, default=0)
+        self._earliest_ns = min(deadlines, default=0)
+        return rejected
+
+    def next_deadline_ns(self) -> int:
+        """When to call `expire` next: no request will have waited too long before; 0 if none ever will."""
+        return self._earliest_ns

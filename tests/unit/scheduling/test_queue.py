@@ -1,0 +1,63 @@
+import asyncio
+import time
+
+import numpy as np
+import pytest
+
+from support.hand import Bench, value_of
+from triune.core.errors import UnavailableError
+from triune.scheduling.policy import QueuePolicy
+
+MS = 1_000_000
+
+
+async def test_a_long_queue_is_not_walked_at_each_arrival() -> None:
+    bench = Bench(is_dynamic=False, default_queue_policy=QueuePolicy(default_timeout_us=3_600_000_000))
+    bench.send(0)
+    began = time.perf_counter()
+    for value in range(20_000):
+        bench.send(value)
+    # Walked, it takes twenty seconds and more.
+    assert time.perf_counter() - began < 5
+    assert bench.statistics.num_pending == 20_001
+
+
+async def test_deadlines_are_kept_whoever_leaves_first() -> None:
+    policy = QueuePolicy(allow_timeout_override=True)
+    bench = Bench(is_dynamic=False, default_queue_policy=policy)
+    bench.send(0)
+    soonest = bench.send(1, timeout_us=1000)
+    patient = bench.send(2)
+    later = bench.send(3, timeout_us=5000)
+    latest = bench.send(4, timeout_us=9000)
+    soonest.cancel()
+    await asyncio.sleep(0)
+    bench.clock.advance(4 * MS)
+    assert not later.done()
+    bench.clock.advance(1 * MS)
+    assert isinstance(later.exception(), UnavailableError)
+    assert not latest.done()
+    bench.clock.advance(4 * MS)
+    assert isinstance(latest.exception(), UnavailableError)
+    bench.finish()
+    bench.finish()
+    assert value_of(patient) == 4
+    await asyncio.sleep(0)
+    assert bench.statistics.num_pending == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_deadline_is_missed(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bench = Bench(is_dynamic=False, default_queue_policy=QueuePolicy(allow_timeout_override=True))
+    bench.send(0)
+    waiting: list[tuple[int, asyncio.Future[object]]] = []
+    for _ in range(200):
+        timeout_ms = int(rng.integers(1, 30))
+        future = bench.send(1, timeout_us=timeout_ms * 1000)
+        waiting.append((bench.clock.now_ns() + timeout_ms * MS, future))  # type: ignore[arg-type]
+        if rng.random() < 0.3:
+            waiting.pop(int(rng.integers(len(waiting))))[1].cancel()
+            await asyncio.sleep(0)
+        bench.clock.advance(int(rng.integers(0, 3)) * MS)
+        assert all(future.done() == (deadline_ns <= bench.clock.now_ns()) for deadline_ns, future in waiting)
