@@ -1,23 +1,19 @@
 """The HTTP server: the connections and the app on one port, inside a loop that somebody else runs."""
 
 import asyncio
-import contextlib
-import math
-import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from starlette.routing import BaseRoute
 
-from triune.core.errors import InvalidArgumentError
+from triune.frontends.embedded import BACKLOG, EmbeddedServer
 from triune.frontends.kserve.http_app import make_app
 from triune.frontends.kserve.http_limits import MAX_REQUEST_BYTES, Limits
 from triune.frontends.kserve.http_protocol import FrontEnd, KServeProtocol
 from triune.serving.server import Server
 
-_BACKLOG = 2048
 # uvicorn ticks ten times a second.
 _TICKS_PER_CHECK = 2
 
@@ -48,7 +44,7 @@ class HttpServer:
         protocol = partial(KServeProtocol, front_end=FrontEnd(server, limits))
         self._host = host
         self._port = port
-        self._config = uvicorn.Config(
+        config = uvicorn.Config(
             app,
             # uvicorn calls it with keywords and takes whatever comes back.
             http=cast("type[asyncio.Protocol]", protocol),
@@ -59,10 +55,9 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
         )
-        self._uvicorn = _Uvicorn(self._config)
-        self._task: asyncio.Task[None] | None = None
+        self._uvicorn = _Uvicorn(config)
 
     async def start(self) -> int:
         """Listen.
@@ -71,64 +66,26 @@ class HttpServer:
             the port.
 
         Raises:
-            InvalidArgumentError: the address cannot be listened on.
+            UnavailableError: the address cannot be listened on.
         """
-        listener = _listen(self._host, self._port)
-        self._task = asyncio.create_task(self._uvicorn.serve(sockets=[listener]))
-        ready = asyncio.ensure_future(self._uvicorn.is_listening.wait())
-        await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
-            ready.cancel()
-            await self._task
-        return listener.getsockname()[1]
+        return await self._uvicorn.open(self._host, self._port, purpose="HTTP")
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more connections, let requests under way finish for `grace_seconds`, then close every connection."""
-        if self._task is None:
-            return
-        self._config.timeout_graceful_shutdown = max(1, math.ceil(grace_seconds))
-        self._uvicorn.should_exit = True
         try:
-            await self._task
+            await self._uvicorn.close(grace_seconds)
         finally:
             for connection in list(self._uvicorn.server_state.connections):
                 cast(KServeProtocol, connection).transport.abort()
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn that leaves signals to whoever runs the loop, and checks the connections' deadlines."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.is_listening.set()
+class _Uvicorn(EmbeddedServer):
+    """Checks the connections' deadlines too."""
 
     async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
         if counter % _TICKS_PER_CHECK == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 cast(KServeProtocol, connection).check_deadline(now)
         return await super().on_tick(counter)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener: Any = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise InvalidArgumentError(f"cannot listen on {host}:{port}: {error.strerror}; choose another port") from error
-    return listener

@@ -1,9 +1,6 @@
 """The metrics port: GET /metrics."""
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from triune.core.errors import UnavailableError
 from triune.core.units import UnitStatus
+from triune.frontends.embedded import EmbeddedServer
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.text import CONTENT_TYPE, write_text
 from triune.serving.server import Server
@@ -48,8 +45,7 @@ class MetricsServer:
             lifespan="off",
             server_header=False,
         )
-        self._uvicorn = _Uvicorn(config)
-        self._serving: asyncio.Task[None] | None = None
+        self._uvicorn = EmbeddedServer(config)
 
     async def start(self) -> int:
         """Listen.
@@ -60,48 +56,8 @@ class MetricsServer:
         Raises:
             UnavailableError: the address is taken or is not this machine's.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        try:
-            listener = socket.create_server((self._host, self._port), family=family)
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot listen for metrics on {self._host}:{self._port}: {error}; choose another port or host"
-            ) from error
-        listener.setblocking(False)
-        self._serving = asyncio.create_task(self._uvicorn.serve(sockets=[listener]))
-        listening = asyncio.create_task(self._uvicorn.listening.wait())
-        await asyncio.wait((self._serving, listening), return_when=asyncio.FIRST_COMPLETED)
-        listening.cancel()
-        if self._serving.done():
-            self._serving.result()
-        port: int = listener.getsockname()[1]
-        return port
+        return await self._uvicorn.open(self._host, self._port, purpose="metrics")
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no new connections, and give those that are being answered `grace_seconds` to finish."""
-        if self._serving is None:
-            return
-        self._uvicorn.should_exit = True
-        done, _ = await asyncio.wait((self._serving,), timeout=grace_seconds)
-        if not done:
-            self._uvicorn.force_exit = True
-        await self._serving
-        self._serving = None
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn that leaves signals to the process it runs in, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Capture none."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        self.listening.set()
+        await self._uvicorn.close(grace_seconds)
