@@ -256,7 +256,8 @@ class Repository:
         if name in self._models:
             return self._models[name].why_not(version)
         if name in self._found:
-            return UnavailableError(f"Request for unknown model: '{name}' is not loaded; load it first")
+            remedy = "load it first" if self._control_mode is ControlMode.EXPLICIT else "try again in a moment"
+            return UnavailableError(f"Request for unknown model: '{name}' is not loaded; {remedy}")
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
     async def _load(self, name: str, config_json: str | None, files: Mapping[str, bytes] | None) -> None:
@@ -287,7 +288,10 @@ class Repository:
 
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)
-        folders = self._found[name]
+        # Others look at the folders too, and may have found it gone meanwhile.
+        folders = self._found.get(name, [])
+        if not folders:
+            return
         if record is None or len(folders) > 1:
             if record is None or record.problem != _TWICE:
                 await self._try_load(name)

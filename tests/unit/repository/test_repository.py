@@ -556,6 +556,22 @@ async def test_poll_happens_by_itself_and_outlives_a_repository_that_vanishes(
         assert await scale_of(repository, "n") == 3
 
 
+async def test_poll_goes_on_where_the_index_saw_a_model_vanish(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model(models, "kept", None, v1=affine())
+    async with opened(Bench(), models, mode=ControlMode.POLL, poll_seconds=3600) as repository:
+        for number in range(10):
+            late = write_model(models, f"late{number}", None, v1=affine())
+            polling = asyncio.ensure_future(repository.poll())
+            while not polling.done():
+                if late.name in repository._found and late.exists():
+                    shutil.rmtree(late)
+                    repository.index()
+                await asyncio.sleep(0)
+            await polling
+        assert repository.is_ready("kept")
+
+
 async def test_poll_of_a_twin_keeps_what_serves(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     b.mkdir()
