@@ -176,7 +176,8 @@ async def _serve(
             addresses.append(f"{options.host}:{await front_end.start()}")
             stack.push_async_callback(front_end.stop, 1.0)
         stack.push_async_callback(repository.close)
-        await repository.open()
+        if not await _open(repository, stop):
+            return
         if options.is_exiting_on_error and not repository.is_every_model_ready():
             broken = [f"{entry.name}: {entry.reason}" for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
@@ -187,3 +188,18 @@ async def _serve(
             await asyncio.wait_for(server.drain(), options.exit_timeout_seconds)
         except TimeoutError:
             logger.warning("requests were still under way after %g s; they are lost", options.exit_timeout_seconds)
+
+
+async def _open(repository: Repository, stop: asyncio.Event) -> bool:
+    """Load the models. False if `stop` came first: then what was loading is finished, and nothing else is begun."""
+    opening = asyncio.create_task(repository.open())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if opening.done():
+        stopping.cancel()
+        await opening
+        return True
+    logger.info("stopping while models load; interrupt again to stop at once")
+    await repository.close()
+    await opening
+    return False

@@ -1,8 +1,10 @@
 """Ctrl-C: what is under way finishes, what is new is refused, and a second one ends it all."""
 
 import json
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +17,7 @@ import tritonclient.http
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from support.process import serve
+from support.process import TRIUNE, serve
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,35 @@ def test_sigterm_ends_an_idle_server(slow_repository: Path) -> None:
     with serve(slow_repository) as served:
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(20) == 0
+
+
+def test_an_interrupt_while_models_load_begins_no_more_of_them(slow_repository: Path, tmp_path: Path) -> None:
+    num_models = 40
+    warm_up = (
+        'model_warmup { name: "long" inputs { key: "n" value { data_type: TYPE_INT64 dims: 1 '
+        'input_data_file: "count" } } }'
+    )
+    for number in range(num_models):
+        folder = tmp_path / f"m{number}"
+        shutil.copytree(slow_repository / "slow", folder)
+        (folder / "config.pbtxt").write_text(warm_up)
+        (folder / "warmup").mkdir()
+        (folder / "warmup" / "count").write_bytes(np.int64(300).tobytes())
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    command = [TRIUNE, "serve", f"--repository={tmp_path}", *ports]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if " is READY " in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        lines += process.stderr
+        assert process.wait(30) == 0
+    assert any("stopping while models load" in line for line in lines)
+    assert 1 <= sum(" is READY " in line for line in lines) < num_models
+    assert "Traceback" not in "".join(lines)
 
 
 def test_a_vanished_client_frees_its_place(slow_repository: Path) -> None:
