@@ -13,6 +13,7 @@ from triune.repository.loader import Build, Loader
 from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Serving
+from triune.scheduling.dispatcher import Dispatcher
 
 _T = TypeVar("_T")
 
@@ -35,6 +36,7 @@ class Lifecycle:
         self._loader = loader
         self._load_slots = asyncio.Semaphore(num_load_threads)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._retiring: set[Dispatcher] = set()
         self._is_closing = False
 
     def record(self, name: str) -> ModelRecord:
@@ -76,12 +78,19 @@ class Lifecycle:
             self.ready.pop(record.name, None)
             record.begin_unload()
             override, record.override = record.override, None
-            await _retire(servings, override)
+            await self._retire(servings, override)
             record.end_unload()
+
+    async def drain(self) -> None:
+        """Wait until no version has requests, neither those that serve nor those that were replaced or unloaded."""
+        serving = {loaded.dispatcher for versions in self.ready.values() for loaded in versions.values()}
+        await asyncio.gather(*(dispatcher.drain() for dispatcher in serving | self._retiring))
 
     async def close(self) -> None:
         """Wait for what is under way, refuse what waits in queues, finish what runs, free everything."""
         self._is_closing = True
+        for dispatcher in self._retiring:
+            dispatcher.refuse()
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.ready.clear()
@@ -133,7 +142,19 @@ class Lifecycle:
         record.succeed(servings)
         record.override = override
         if old_servings or old_override:
-            self._start(_retire(old_servings, old_override))
+            self._start(self._retire(old_servings, old_override))
+
+    async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
+        """Finish the requests of versions that get no more, and free them."""
+        dispatchers = [each.loaded.dispatcher for each in servings]
+        self._retiring.update(dispatchers)
+        for dispatcher in dispatchers:
+            if self._is_closing:
+                dispatcher.refuse()
+            await dispatcher.drain()
+            await dispatcher.close()
+            self._retiring.discard(dispatcher)
+        await _remove(override)
 
     def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -149,13 +170,6 @@ class Lifecycle:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )
-
-
-async def _retire(servings: Sequence[Serving], override: Override | None) -> None:
-    for each in servings:
-        await each.loaded.dispatcher.drain()
-        await each.loaded.dispatcher.close()
-    await _remove(override)
 
 
 async def _remove(override: Override | None) -> None:

@@ -112,6 +112,10 @@ class Repository:
         self.is_open = True
         self._schedule_poll()
 
+    async def drain(self) -> None:
+        """Wait until no request waits or runs, those of replaced and unloaded versions included."""
+        await self._lifecycle.drain()
+
     async def close(self) -> None:
         """Stop serving: what waits is refused, what runs finishes. Loads under way are waited for."""
         self._is_closing = True

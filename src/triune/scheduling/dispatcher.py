@@ -172,13 +172,17 @@ class Dispatcher:
             idle = self._idle = self._idle or asyncio.Event()
             await idle.wait()
 
-    async def close(self) -> None:
-        """Refuse what waits and what comes, let what runs finish, and close the workers."""
+    def refuse(self) -> None:
+        """Refuse what waits and what comes; what runs finishes."""
         self._is_closed = True
         for pending in list(self._queue):
             self._queue.remove(pending)
             self._fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
         self._set_timer(0)
+
+    async def close(self) -> None:
+        """Refuse what waits and what comes, let what runs finish, and close the workers."""
+        self.refuse()
         await self.drain()
         for lane in self._lanes:
             await asyncio.to_thread(lane.worker.close)

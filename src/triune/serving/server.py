@@ -154,4 +154,4 @@ class Server:
     async def drain(self) -> None:
         """Refuse new requests and wait until those under way have their answers."""
         self._is_draining = True
-        await asyncio.gather(*(model.dispatcher.drain() for model in self._repository.loaded()))
+        await self._repository.drain()

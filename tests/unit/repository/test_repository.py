@@ -604,6 +604,31 @@ async def test_close_refuses_what_waits_and_finishes_what_runs(tmp_path: Path) -
     await repository.close()
 
 
+@pytest.mark.parametrize("change", ["load", "unload"])
+async def test_drain_and_close_know_of_versions_that_retire(tmp_path: Path, change: str) -> None:
+    write_model(tmp_path, "m", v1=affine(2, ["b", "n"]))
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        begun, release = await hold(bench)
+        running = start(repository, "m")
+        await begun.wait()
+        waiting = start(repository, "m")
+        write_model(tmp_path, "m", v1=affine(3, ["b", "n"]))
+        changing = asyncio.ensure_future(getattr(repository, change)("m"))
+        await asyncio.sleep(0.05)
+        draining = asyncio.ensure_future(repository.drain())
+        await asyncio.sleep(0.02)
+        assert not draining.done()
+        closing = asyncio.ensure_future(repository.close())
+        with pytest.raises(UnavailableError, match="was unloaded"):
+            await asyncio.wait_for(waiting, 5)
+        assert not running.done()
+        release.set()
+        assert float((await running).outputs["y"][0, 0]) == 2
+        await asyncio.wait_for(asyncio.gather(draining, closing, changing), 5)
+        assert bench.num_open == 0
+
+
 async def test_close_while_models_load(tmp_path: Path) -> None:
     for index in range(6):
         write_model(tmp_path, f"m{index}", v1=affine())
