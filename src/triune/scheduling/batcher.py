@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from triune.core.datatypes import Array
-from triune.core.requests import InferenceRequest
 from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending, RequestQueue
 
@@ -34,7 +33,7 @@ class Batcher:
         self._policy = policy
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
-    def group_of(self, inputs: dict[str, Array], request: InferenceRequest) -> object:
+    def group_of(self, inputs: dict[str, Array]) -> object:
         """Requests of equal group may share a batch: same inputs, same shapes but for the rows and ragged inputs."""
         policy = self._policy
         if not policy.is_dynamic:

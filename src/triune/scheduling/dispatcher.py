@@ -6,42 +6,24 @@ completion and each timer.
 """
 
 import asyncio
-import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.scheduling.batch import Batch, num_elements
-from triune.scheduling.batcher import Batcher, Formed, WaitUntil
-from triune.scheduling.cost import CostEstimate
+from triune.scheduling.batcher import Batcher, WaitUntil
+from triune.scheduling.lane import Lane, choose_lane
 from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Finisher, Pending, RequestQueue
 from triune.scheduling.statistics import FailureReason, ModelStatistics
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
 _log = logging.getLogger(__name__)
-
-
-class _Lane:
-    """A worker, what it runs now, and what it is known to take."""
-
-    def __init__(self, worker: Worker, complete: "Callable[[_Lane, Batch], None]") -> None:
-        self.worker = worker
-        self.done = functools.partial(complete, self)
-        self.cost = CostEstimate()
-        self.running: Batch | None = None
-        self.begun_ns = 0
-
-    def remaining_ns(self, now_ns: int) -> float:
-        """How long until it is free, as far as is known."""
-        if self.running is None:
-            return 0.0
-        return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
 
 
 class Dispatcher:
@@ -73,7 +55,7 @@ class Dispatcher:
         self._version = version
         self._policy = policy
         self._outputs = tuple(outputs)
-        self._lanes = [_Lane(worker, self._complete) for worker in workers]
+        self._lanes = [Lane(worker, self._complete) for worker in workers]
         self._statistics = statistics
         self._clock = clock
         self._queue = RequestQueue(policy)
@@ -126,7 +108,7 @@ class Dispatcher:
                 future.set_result(response)
                 return future
         pending = Pending(request, inputs, batch_size, future, finish, now_ns)
-        pending.group = self._batcher.group_of(inputs, request)
+        pending.group = self._batcher.group_of(inputs)
         try:
             self._queue.push(pending)
         except UnavailableError:
@@ -212,7 +194,7 @@ class Dispatcher:
             if isinstance(decision, WaitUntil):
                 when_ns = decision.when_ns
                 break
-            lane = self._choose(decision, now_ns) if decision else None
+            lane = choose_lane(self._lanes, decision.pendings, len(self._queue), now_ns) if decision else None
             if decision is None or lane is None:
                 break
             for pending in decision.pendings:
@@ -221,31 +203,14 @@ class Dispatcher:
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
         self._set_timer(min(filter(None, (when_ns, deadline_ns)), default=0))
 
-    def _choose(self, formed: Formed, now_ns: int) -> _Lane | None:
-        """The free worker that finishes the batch soonest; None if the busy ones, faster, will have done it before.
-
-        A slow unit helps as long as the fast ones would need longer for everything that waits.
-        """
-        if len(self._lanes) == 1:
-            return self._lanes[0]
-        size = num_elements(formed.pendings)
-        free = min((lane for lane in self._lanes if lane.running is None), key=lambda lane: lane.cost.of(size))
-        finish_ns = free.cost.of(size)
-        num_batches = -(-len(self._queue) // len(formed.pendings))
-        for lane in self._lanes:
-            if lane.running is not None and lane.remaining_ns(now_ns) + num_batches * lane.cost.of(size) < finish_ns:
-                return None
-        return free
-
-    def _start(self, lane: _Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
+    def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
         batch = Batch(pendings, num_rows, self._outputs, self._policy.ragged_inputs)
-        lane.running, lane.begun_ns = batch, now_ns
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
-        lane.worker.start(batch, lane.done)
+        lane.start(batch, now_ns)
 
-    def _complete(self, lane: _Lane, batch: Batch) -> None:
+    def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.running = None
         if len(self._lanes) > 1:
             lane.cost.record(num_elements(batch.pendings), batch.ended_ns - batch.started_ns)

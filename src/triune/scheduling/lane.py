@@ -1,0 +1,62 @@
+"""Which worker a batch goes to."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from triune.scheduling.batch import Batch, num_elements
+from triune.scheduling.cost import CostEstimate
+from triune.scheduling.queue import Pending
+from triune.scheduling.worker import Worker
+
+
+class Lane:
+    """A worker, what it runs now, and what it is known to take.
+
+    Attributes:
+        worker: runs one batch at a time.
+        done: to be called with the batch that the worker has run.
+        cost: what batches took here.
+        running: the batch under way.
+    """
+
+    def __init__(self, worker: Worker, complete: "Callable[[Lane, Batch], None]") -> None:
+        """`complete` is called, on the event loop's thread, with the lane and the batch that has run."""
+        self.worker = worker
+        self.done = functools.partial(complete, self)
+        self.cost = CostEstimate()
+        self.running: Batch | None = None
+        self._begun_ns = 0
+
+    def start(self, batch: Batch, now_ns: int) -> None:
+        """Give the worker a batch. It has none."""
+        self.running, self._begun_ns = batch, now_ns
+        self.worker.start(batch, self.done)
+
+    def remaining_ns(self, now_ns: int) -> float:
+        """How long until it is free, as far as is known."""
+        if self.running is None:
+            return 0.0
+        return max(0.0, self._begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
+
+
+def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting: int, now_ns: int) -> Lane | None:
+    """The free worker that finishes a batch soonest; None if the busy ones, faster, will have done it before.
+
+    A slow unit helps as long as the fast ones would need longer for everything that waits.
+
+    Args:
+        lanes: at least one is free.
+        pendings: the batch.
+        num_waiting: requests that wait, those of the batch included.
+        now_ns: the time.
+    """
+    if len(lanes) == 1:
+        return lanes[0]
+    size = num_elements(pendings)
+    free = min((lane for lane in lanes if lane.running is None), key=lambda lane: lane.cost.of(size))
+    finish_ns = free.cost.of(size)
+    num_batches = -(-num_waiting // len(pendings))
+    for lane in lanes:
+        if lane.running is not None and lane.remaining_ns(now_ns) + num_batches * lane.cost.of(size) < finish_ns:
+            return None
+    return free
