@@ -260,3 +260,46 @@ async def test_stopping_ends_what_does_not_finish(wire: Wire, server: HandServer
     assert await wire.is_closed()
     await asyncio.sleep(0)
     assert server.waiting[0][1].cancelled()
+
+
+async def test_a_repeated_head_is_understood_however_it_is_cut(wire: Wire, server: HandServer) -> None:
+    vectors = [VECTOR + index for index in range(4)]
+    request, others = binary_infer(vectors[0].tobytes()), [binary_infer(each.tobytes()) for each in vectors[1:]]
+    answer = await wire.ask(request)
+    assert answer.body.endswith(vectors[0].tobytes())
+    # Whole, in two pieces cut anywhere, pipelined behind one another, and with a piece of the next behind it.
+    for index in range(1, len(request), 7):
+        await wire.send(request[:index])
+        await asyncio.sleep(0)
+        await wire.send(request[index:], others[0], others[1], others[2][:index])
+        for vector in vectors[:3]:
+            assert (await wire.answer()).body.endswith(vector.tobytes())
+        assert (await wire.ask(others[2][index:])).body.endswith(vectors[3].tobytes())
+        assert (await wire.ask(request)).body.endswith(vectors[0].tobytes())
+
+
+async def test_a_repeated_head_waits_for_its_turn_behind_a_slow_answer(wire: Wire, server: HandServer) -> None:
+    request = post("/v2/models/slow/infer", BODY)
+    await wire.send(request)
+    await server.arrived.wait()
+    quick = binary_infer(VECTOR.tobytes())
+    await wire.send(quick)
+    server.release(0)
+    assert (await wire.answer()).json["model_name"] == "slow"
+    assert (await wire.answer()).body.endswith(VECTOR.tobytes())
+    for _ in range(2):
+        assert (await wire.ask(quick)).body.endswith(VECTOR.tobytes())
+    server.arrived.clear()
+    await wire.send(request)
+    await server.arrived.wait()
+    await wire.send(quick)
+    server.release(1)
+    assert (await wire.answer()).json["model_name"] == "slow"
+    assert (await wire.answer()).body.endswith(VECTOR.tobytes())
+
+
+async def test_a_repeated_head_with_a_broken_body_is_refused(wire: Wire) -> None:
+    good = post(PATH, BODY)
+    assert (await wire.ask(good)).status == 200
+    assert (await wire.ask(good[: -len(BODY)] + b"[" * len(BODY))).status == 400
+    assert (await wire.ask(good)).status == 200

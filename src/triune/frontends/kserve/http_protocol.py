@@ -18,6 +18,7 @@ from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.http_answers import CONTINUE, ERROR_HEADERS, AnswerHeads
 from triune.frontends.kserve.http_cycle import InferCycle
+from triune.frontends.kserve.http_heads import Head, KnownHeads
 from triune.frontends.kserve.http_infer import InferEndpoint, Route
 from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.statuses import error_body, status_of
@@ -33,6 +34,7 @@ class FrontEnd:
     def __init__(self, server: Server, limits: Limits) -> None:
         self.inferences = InferEndpoint(server, limits.request_bytes)
         self.heads = AnswerHeads()
+        self.known_heads = KnownHeads()
         self.limits = limits
 
 
@@ -64,11 +66,18 @@ class KServeProtocol(HttpToolsProtocol):
         self._is_draining = False
         self._is_deaf = False
         self._is_starting = False
+        self._num_begun = 0
 
     # The socket.
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; refuse what it cannot read, and heads and trailers without end."""
+        """Feed the parser, unless it knows the head; refuse what it cannot read, and heads and trailers without end."""
+        is_between = not self._is_receiving and not self._is_deaf
+        head = self._front_end.known_heads.find(data) if is_between else None
+        if head is not None:
+            self._repeat(head, data)
+            return
+        whole, num_begun = data, self._num_begun
         while data and not self._is_deaf:
             try:
                 self.parser.feed_data(data)
@@ -79,6 +88,20 @@ class KServeProtocol(HttpToolsProtocol):
                 self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._is_receiving and not self._is_deaf:
             self._watch(len(data))
+        elif is_between and self._num_begun == num_begun + 1:
+            self._learn(whole)
+
+    def _repeat(self, head: Head, data: bytes) -> None:
+        """A whole request whose head came before: the parser is left where it is, between two messages."""
+        cycle = InferCycle(head.route, head.headers, keep_alive=True)
+        cycle.received = data[head.num_bytes :]
+        cycle.is_received = True
+        self._queue(cycle)
+
+    def _learn(self, data: bytes) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if isinstance(cycle, InferCycle) and cycle.route is not None and cycle.keep_alive and not self._is_deaf:
+            self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
         """The head again, for a new parser, less its upgrade: none is offered, and the old one would skip the body."""
@@ -149,6 +172,7 @@ class KServeProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._is_receiving = True
+        self._num_begun += 1
         self._is_in_head = True
         self._num_silent_bytes = 0
         self._receive_deadline = 0.0
