@@ -205,15 +205,17 @@ async def test_compressed_bomb(channel: grpc.aio.Channel, algorithm: grpc.Compre
 
 
 async def test_client_cancels(client: aio_module.InferenceServerClient, server: HandServer) -> None:
-    call = asyncio.create_task(client.infer("slow", [tensor()]))
-    other = asyncio.create_task(client.infer("slow", [tensor()]))
+    call = asyncio.create_task(client.infer("slow", [tensor()], request_id="given up"))
+    other = asyncio.create_task(client.infer("slow", [tensor()], request_id="kept"))
     await server.until_waiting(2)
-    first, second = (future for _, future in server.waiting)
+    # Two calls under way at once may arrive in either order.
+    place = {request.id: index for index, (request, _) in enumerate(server.waiting)}
+    given_up, kept = (server.waiting[place[name]][1] for name in ("given up", "kept"))
     call.cancel()
-    await asyncio.wait([first], timeout=5)
-    assert first.cancelled()
-    assert not second.done()
-    server.release(1)
+    await asyncio.wait([given_up], timeout=5)
+    assert given_up.cancelled()
+    assert not kept.done()
+    server.release(place["kept"])
     np.testing.assert_array_equal((await other).as_numpy("OUTPUT0"), VECTOR)
 
 
