@@ -165,7 +165,7 @@ async def _serve(
     async with contextlib.AsyncExitStack() as stack:
         http = HttpServer(server, options.host, options.http_port or 0, max_request_bytes=options.max_request_bytes)
         grpc = GrpcServer(server, options.host, options.grpc_port or 0, max_request_bytes=options.max_request_bytes)
-        metrics = MetricsServer(server, options.host, options.metrics_port or 0, units=detect_units(read_cpu()))
+        metrics = MetricsServer(server, options.host, options.metrics_port or 0, units=repository.units)
         wanted = ((http, options.http_port), (grpc, options.grpc_port), (metrics, options.metrics_port))
         addresses: list[str | None] = []
         # The ports come first: a load balancer may ask for liveness while large models load.

@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from triune import app
-from triune.core.errors import InvalidArgumentError
 from triune.repository.model import ModelState
 from triune.repository.repository import ControlMode
 from triune.serving.server import Server
@@ -62,8 +61,6 @@ def serve(
     log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
 ) -> None:
     """Serve a model repository by Triton's protocols. Ctrl-C finishes what is under way; twice stops at once."""
-    if load_model and model_control_mode is not ControlMode.EXPLICIT:
-        raise InvalidArgumentError("--load-model needs --model-control-mode explicit")
     options = app.Options(
         repositories=repository,
         host=host,

@@ -126,6 +126,11 @@ class Repository:
             await asyncio.wait([self._polling])
         await self._lifecycle.close()
 
+    @property
+    def units(self) -> Sequence[UnitStatus]:
+        """The units of this machine, as given."""
+        return self._machine.units
+
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
         """A version that answers requests; None for the newest.
 

@@ -142,9 +142,10 @@ class Dispatcher:
             response = finish(response) if finish else response
         except Exception:  # noqa: BLE001 - nothing is lost: the model is small enough to fail a second time
             return None
-        worker.charge(ended_ns - arrived_ns)
+        elapsed_ns = ended_ns - arrived_ns
+        worker.charge(elapsed_ns)
         statistics = self._statistics
-        statistics.record_alone(executable.unit, batch_size, ended_ns - arrived_ns, ended_ns - arrived_ns)
+        statistics.record_alone(executable.unit, batch_size, elapsed_ns)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         return response
 

@@ -85,25 +85,25 @@ class ModelStatistics:
             duration.count += 1
             duration.total_ns += elapsed_ns
 
-    def record_alone(self, unit: Unit, num_rows: int, total_ns: int, infer_ns: int) -> None:
+    def record_alone(self, unit: Unit, num_rows: int, elapsed_ns: int) -> None:
         """Count a request that ran alone, as it came: `record_success` and `record_execution` in one."""
         self.num_inferences += num_rows
         self.num_executions += 1
         self.success.count += 1
-        self.success.total_ns += total_ns
+        self.success.total_ns += elapsed_ns
         self.queue.count += 1
         self.compute_input.count += 1
         self.compute_infer.count += 1
-        self.compute_infer.total_ns += infer_ns
+        self.compute_infer.total_ns += elapsed_ns
         self.compute_output.count += 1
         self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
-        self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + infer_ns
+        self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + elapsed_ns
         batch = self.batches.get(num_rows)
         if batch is None:
             batch = self.batches[num_rows] = BatchStatistics()
         batch.compute_input.count += 1
         batch.compute_infer.count += 1
-        batch.compute_infer.total_ns += infer_ns
+        batch.compute_infer.total_ns += elapsed_ns
         batch.compute_output.count += 1
 
     def record_execution(

@@ -308,6 +308,18 @@ async def test_an_inline_worker_answers_before_submit_returns() -> None:
     assert bench.statistics.num_pending == 0
 
 
+async def test_the_short_way_counts_as_the_long_way_does() -> None:
+    short, long = Bench(is_inline=True), Bench(is_inline=True)
+    long.dispatcher._direct = None
+    for bench in (short, long):
+        for rows in (1, 3, 3):
+            bench.send(5, rows=rows).result()
+        assert isinstance(bench.send(POISON).exception(), InvalidArgumentError)
+        bench.statistics.last_inference_ms = 0
+    assert short.statistics == long.statistics
+    assert short.statistics.num_inferences == 7
+
+
 async def test_an_inline_worker_empties_a_long_queue_without_recursion() -> None:
     bench = Bench(is_inline=True, is_dynamic=False, max_queue_delay_us=1000)
     bench.dispatcher._is_pumping = True  # requests pile up

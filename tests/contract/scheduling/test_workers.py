@@ -1,0 +1,87 @@
+"""What every worker does, whoever's thread it runs on."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from support.hand import POISON, Doubler
+from triune.core.clock import MonotonicClock
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest
+from triune.scheduling.batch import Batch
+from triune.scheduling.queue import Pending
+from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker
+
+MAKERS: dict[str, Callable[[Doubler], Worker]] = {
+    "inline": InlineWorker,
+    "thread": lambda executable: ThreadWorker(executable, "test"),
+    "quick": lambda executable: QuickWorker(executable, "test"),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def maker(request: pytest.FixtureRequest) -> Callable[[Doubler], Worker]:
+    return MAKERS[request.param]
+
+
+def batch_of(*values: float) -> Batch:
+    pendings = []
+    for value in values:
+        inputs: dict[str, Array] = {"x": np.full((1, 2), value, np.float32)}
+        future = asyncio.get_running_loop().create_future()
+        pendings.append(Pending(InferenceRequest("doubler", inputs), inputs, 1, future, None, 0))
+    return Batch(pendings, len(values), ["y"], frozenset())
+
+
+async def run(worker: Worker, batch: Batch) -> list[threading.Thread]:
+    """The threads on which `done` was called, with this batch."""
+    calls: list[threading.Thread] = []
+    finished = asyncio.Event()
+
+    def done(given: Batch) -> None:
+        assert given is batch
+        calls.append(threading.current_thread())
+        finished.set()
+
+    worker.start(batch, done)
+    assert bool(calls) == worker.is_inline
+    await asyncio.wait_for(finished.wait(), 20)
+    await asyncio.sleep(0.01)
+    return calls
+
+
+async def test_each_batch_is_done_once_on_the_loops_thread(maker: Callable[[Doubler], Worker]) -> None:
+    worker = maker(Doubler())
+    for values in ((1.0,), (2.0, 3.0), (4.0, 5.0, 6.0)):
+        batch = batch_of(*values)
+        assert await run(worker, batch) == [threading.current_thread()]
+        assert [answer["y"].tolist() for answer in batch.answers] == [[[2 * value] * 2] for value in values]  # type: ignore[index]
+        assert 0 < batch.started_ns <= batch.ended_ns <= MonotonicClock().now_ns()
+    await asyncio.to_thread(worker.close)
+
+
+async def test_a_failure_is_an_answer_and_the_worker_goes_on(maker: Callable[[Doubler], Worker]) -> None:
+    worker = maker(Doubler())
+    batch = batch_of(1.0, POISON)
+    await run(worker, batch)
+    good, bad = batch.answers
+    assert isinstance(bad, InvalidArgumentError)
+    assert not isinstance(good, InvalidArgumentError)
+    batch = batch_of(7.0)
+    await run(worker, batch)
+    assert batch.answers[0]["y"][0, 0] == 14  # type: ignore[index]
+    await asyncio.to_thread(worker.close)
+
+
+async def test_close_frees_the_executable(maker: Callable[[Doubler], Worker]) -> None:
+    executable = Doubler()
+    worker = maker(executable)
+    assert worker.executable is executable
+    await run(worker, batch_of(1.0))
+    assert not executable.is_closed
+    await asyncio.to_thread(worker.close)
+    assert executable.is_closed
