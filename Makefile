@@ -2,8 +2,9 @@
 # make test   install, check and test everything
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 # OpenVINO drives the matrix unit of Intel CPUs; elsewhere it is of no use.
-EXTRAS := $(if $(filter x86_64 amd64,$(shell uname -m)),openvino,)
+EXTRAS := coreml$(if $(filter x86_64 amd64,$(shell uname -m)),$(comma)openvino,)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test check docs conformance bench clean

@@ -1,0 +1,184 @@
+"""ML Programs in memory: what a package's MIL protobuf says, checked and with its constants as arrays.
+
+Frozen and plain: the reader makes them, the raiser and the interpreter read them. Names are MIL's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+
+class DType(Enum):
+    """Element types of MIL; the value is MIL's name in lower case."""
+
+    BOOL = "bool"
+    STRING = "string"
+    FP16 = "fp16"
+    FP32 = "fp32"
+    FP64 = "fp64"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT16 = "int16"
+    INT32 = "int32"
+    INT64 = "int64"
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
+    INT4 = "int4"
+    UINT1 = "uint1"
+    UINT2 = "uint2"
+    UINT3 = "uint3"
+    UINT4 = "uint4"
+    UINT6 = "uint6"
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The array type that holds its values; those under a byte are held one to a byte (int8, uint8)."""
+        return _NUMPY[self]
+
+
+_NUMPY: dict[DType, np.dtype[Any]] = {
+    DType.BOOL: np.dtype(np.bool_),
+    DType.STRING: np.dtype(np.object_),
+    DType.FP16: np.dtype(np.float16),
+    DType.FP32: np.dtype(np.float32),
+    DType.FP64: np.dtype(np.float64),
+    DType.BF16: np.dtype(ml_dtypes.bfloat16),
+    DType.INT8: np.dtype(np.int8),
+    DType.INT16: np.dtype(np.int16),
+    DType.INT32: np.dtype(np.int32),
+    DType.INT64: np.dtype(np.int64),
+    DType.UINT8: np.dtype(np.uint8),
+    DType.UINT16: np.dtype(np.uint16),
+    DType.UINT32: np.dtype(np.uint32),
+    DType.UINT64: np.dtype(np.uint64),
+    DType.INT4: np.dtype(np.int8),
+    DType.UINT1: np.dtype(np.uint8),
+    DType.UINT2: np.dtype(np.uint8),
+    DType.UINT3: np.dtype(np.uint8),
+    DType.UINT4: np.dtype(np.uint8),
+    DType.UINT6: np.dtype(np.uint8),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A tensor's element type and shape. None stands for a dimension that is only known when it runs.
+
+    A `shape` of None is a tensor of unknown rank.
+    """
+
+    dtype: DType
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """A list of tensors; a `length` of None is only known when it runs."""
+
+    element: TensorType
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A buffer that outlives a call."""
+
+    wrapped: TensorType
+
+
+Type: TypeAlias = TensorType | ListType | StateType
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """An argument that names a value: a block's input, or an earlier operation's output."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """An argument or attribute given in place.
+
+    Attributes:
+        value: an array (rank 0 for a scalar; text is an object array of str), or a tuple of them for a list.
+        dtype: its MIL type, which says more than the array's: int4 is held as int8.
+    """
+
+    value: Array | tuple[Array, ...]
+    dtype: DType
+
+
+Argument: TypeAlias = Name | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A value that an operation, a function or a block defines."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One operation.
+
+    Attributes:
+        op: its name in MIL ("conv"). A `const` carries its value as the attribute "val".
+        inputs: parameter name to arguments: one, or several where the parameter takes a tuple (concat's `values`).
+            Parameters left to their default are absent.
+        outputs: what it defines.
+        blocks: nested blocks: cond has two, while_loop has the condition and the body.
+        attributes: const's `val`, constexpr ops' parameters in iOS16 form, and `name`.
+    """
+
+    op: str
+    inputs: Mapping[str, tuple[Argument, ...]]
+    outputs: tuple[Output, ...]
+    blocks: tuple["Block", ...] = ()
+    attributes: Mapping[str, Constant] = field(default_factory=dict[str, Constant])
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the name of its first output, which is unique in the function."""
+        return self.outputs[0].name if self.outputs else self.op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Operations in order of execution, each name defined before it is used."""
+
+    inputs: tuple[Output, ...]
+    operations: tuple[Operation, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A function of a program; its inputs' StateTypes are its states.
+
+    Attributes:
+        opset: the operator set's name ("CoreML7").
+    """
+
+    name: str
+    inputs: tuple[Output, ...]
+    opset: str
+    block: Block
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """The functions of an ML Program, by name."""
+
+    functions: Mapping[str, Function]

@@ -1,0 +1,1 @@
+"""ONNX models in memory: loaded, checked and brought to core ops by passes."""
