@@ -3,8 +3,9 @@
 Usage: front_end.py --peers DIR [--rounds 3]
 DIR holds the scripts that set Triton and perf_analyzer up (setup.sh, triton.sh, sweep.py) and the peer's models.
 
-Two peers: Triton with the identity in its Python backend, and Triton answering from its response cache. A hit runs no
-backend, so the second shows the cost of Triton's native front end alone. (Triune computes each answer in both.)
+Three peers: Triune's own floor (floor.py: the socket alone), Triton with the identity in its Python backend, and Triton
+answering from its response cache. A hit runs no backend, so the last shows the cost of Triton's native front end alone.
+(Triune itself computes each answer.)
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from servers import ENVIRONMENT, heading, triton, triune
+from servers import ENVIRONMENT, Running, heading, triton, triune
 from triune.zoo.repository import build_repository
 
 MODEL = "identity_fp32"
@@ -38,18 +39,24 @@ def main() -> None:
             "Python backend": (options.peers / "models", []),
             "native, from the response cache": (cached, ["--cache-config=local,size=1048576"]),
         }
-        for title, (repository, arguments) in peers.items():
+        repository = Path(folder) / "triune"
+        print("\nagainst the floor", flush=True)
+        floor = (str(Path(__file__).with_name("floor.py")),)
+        with triune(repository) as ours, triune(repository, label="floor", port=19100, program=floor) as peer:
+            sweep(options, ours, peer)
+        for title, (theirs, arguments) in peers.items():
             print(f"\nagainst Triton ({title})", flush=True)
-            with triune(Path(folder) / "triune") as ours, triton(repository, options.peers, *arguments) as peer:
-                servers = [
-                    f"--server={s.label}={s.host}:{s.http_port},{s.host}:{s.grpc_port},{s.pid}" for s in (ours, peer)
-                ]
-                command = [
-                    sys.executable, str(options.peers / "sweep.py"), "--model", MODEL, *servers,
-                    "--rounds", str(options.rounds), "--protocol", *options.protocol,
-                    "--concurrency", *options.concurrency,
-                ]  # fmt: skip
-                subprocess.run(command, check=True, env=ENVIRONMENT)
+            with triune(repository) as ours, triton(theirs, options.peers, *arguments) as peer:
+                sweep(options, ours, peer)
+
+
+def sweep(options: argparse.Namespace, *servers: Running) -> None:
+    addresses = [f"--server={s.label}={s.host}:{s.http_port},{s.host}:{s.grpc_port},{s.pid}" for s in servers]
+    command = [
+        sys.executable, str(options.peers / "sweep.py"), "--model", MODEL, *addresses,
+        "--rounds", str(options.rounds), "--protocol", *options.protocol, "--concurrency", *options.concurrency,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, env=ENVIRONMENT)
 
 
 if __name__ == "__main__":

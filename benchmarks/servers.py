@@ -63,11 +63,16 @@ def pinned(cores: str) -> list[str]:
 
 @contextlib.contextmanager
 def triune(
-    repository: Path, *arguments: str, label: str = "triune", port: int = 19000, cores: str = ""
+    repository: Path,
+    *arguments: str,
+    label: str = "triune",
+    port: int = 19000,
+    cores: str = "",
+    program: Sequence[str] = ("-m", "triune", "serve"),
 ) -> Iterator[Running]:
     """Triune on `repository`, on ports `port` (HTTP), +1 (gRPC), +2 (metrics), on `cores` alone if any are named."""
     command = [
-        *pinned(cores), sys.executable, "-m", "triune", "serve", f"--repository={repository}", f"--http-port={port}",
+        *pinned(cores), sys.executable, *program, f"--repository={repository}", f"--http-port={port}",
         f"--grpc-port={port + 1}", f"--metrics-port={port + 2}", *arguments,
     ]  # fmt: skip
     with _started(command, label, port) as running:
