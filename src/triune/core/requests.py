@@ -22,6 +22,19 @@ class RequestedOutput:
     num_classes: int = 0
 
 
+class Likeness:
+    """What requests have in common that differ in their id and their tensors' contents only.
+
+    A front end that recognizes such requests gives them one Likeness; the server notes on it, once, what it found
+    when it checked the first of them. Whoever reads the note sees to it that it still holds.
+    """
+
+    __slots__ = ("note",)
+
+    def __init__(self) -> None:
+        self.note: object = None
+
+
 @dataclass(slots=True)
 class InferenceRequest:
     """One inference. Made by a front end, read by everyone, changed by no one after `Server.infer` checked it.
@@ -35,6 +48,8 @@ class InferenceRequest:
         parameters: everything else the client sent, passed through to models that look at it.
         priority: 1 is the highest; 0 takes the model's default level.
         timeout_us: how long the request may wait in the model's queue; 0 takes the model's default.
+        likeness: shared with requests of the same model, version, names, datatypes, shapes, outputs and parameters;
+            no element of such a request's inputs needs a look. None where the front end does not tell.
     """
 
     model: str
@@ -45,6 +60,7 @@ class InferenceRequest:
     parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
     priority: int = 0
     timeout_us: int = 0
+    likeness: Likeness | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

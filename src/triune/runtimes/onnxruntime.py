@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU, in fp32. Backend "onnxruntime"."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,13 +116,20 @@ class _OnnxRuntimeExecutable:
     def __init__(self, session: _Session, run_options: object, signature: Signature) -> None:
         self.signature = signature
         self._session = session
+        # The library's own object under its Python one, whose checks are made here. (Same arguments.)
+        self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]
+        self._run = getattr(session, "_sess", session).run
         self._run_options = run_options
+        self._required = frozenset(spec.name for spec in signature.inputs if not spec.is_optional)
         specs = (*signature.inputs, *signature.outputs)
         self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
         self._text_outputs = {spec.name for spec in signature.outputs if spec.datatype is DataType.BYTES}
         self._bfloat16 = {spec.name for spec in specs if spec.datatype is DataType.BF16}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        if not self._required <= inputs.keys():
+            missing = ", ".join(sorted(self._required - inputs.keys()))
+            raise InvalidArgumentError(f"the model cannot compute these inputs: missing are {missing}")
         feed = {name: packed(array) for name, array in inputs.items()}
         for name in self._text_inputs:
             if name in feed:
@@ -130,17 +137,17 @@ class _OnnxRuntimeExecutable:
         try:
             arrays = self._run_values(feed, outputs) if self._bfloat16 else self._run_arrays(feed, outputs)
         except Exception as error:
-            # A ValueError is the binding's own: an input is missing.
-            raise run_failure(error, is_refusal=isinstance(error, (_InvalidArgument, ValueError))) from error
+            raise run_failure(error, is_refusal=isinstance(error, _InvalidArgument)) from error
         return arrays
 
     def close(self) -> None:
-        del self._session
+        del self._session, self._run
 
     def _run_arrays(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        arrays = ordered(outputs, self._session.run(outputs, feed, self._run_options))
-        for name in self._text_outputs.intersection(arrays):
-            arrays[name] = to_bytes(arrays[name])
+        arrays = ordered(outputs, self._run(outputs, feed, self._run_options))
+        if self._text_outputs:
+            for name in self._text_outputs.intersection(arrays):
+                arrays[name] = to_bytes(arrays[name])
         return arrays
 
     def _run_values(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:

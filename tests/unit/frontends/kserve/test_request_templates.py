@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.requests import Likeness
 from triune.frontends.kserve import request_templates
 from triune.frontends.kserve.http_codec import decode_request
 from triune.frontends.kserve.request_templates import RequestTemplates
@@ -33,15 +34,38 @@ def floats(*values: float) -> bytes:
     return np.array(values, np.float32).tobytes()
 
 
-def test_the_json_is_parsed_once_whatever_the_id_model_and_data(parsed: list[bytes]) -> None:
+def test_the_json_is_parsed_once_whatever_the_id_and_data(parsed: list[bytes]) -> None:
     templates = RequestTemplates()
     for index, request_id in enumerate(["1", "two", "a/b c", ""]):
         body, size = message(floats(index, 1), id=request_id, parameters={"priority": 3, "timeout": 4, "own": "p"})
-        request, form = templates.decode(f"m{index}", index, body, size)
-        assert (request.model, request.version, request.id) == (f"m{index}", index, request_id)
+        request, form = templates.decode("m", 3, body, size)
+        assert (request.model, request.version, request.id) == ("m", 3, request_id)
         assert (request.priority, request.timeout_us, request.parameters) == (3, 4, {"own": "p"})
         assert request.inputs["x"].tolist() == [index, 1]
         assert not form.is_binary
+    assert len(parsed) == 1
+
+
+def test_requests_are_alike_if_they_ask_the_same_version_of_the_same_model() -> None:
+    templates = RequestTemplates()
+    body, size = message(floats(1, 2), id="1")
+
+    def likeness(model: str, version: int | None) -> Likeness | None:
+        return templates.decode(model, version, body, size)[0].likeness
+
+    assert [likeness("m", None), likeness("n", None), likeness("m", 1)] == [None] * 3
+    known = [likeness("m", None), likeness("n", None), likeness("m", 1)]
+    assert None not in known
+    assert len(set(known)) == 3
+    assert likeness("m", None) is known[0]
+
+
+def test_a_small_misaligned_tensor_is_copied_to_where_cpp_may_read_it(parsed: list[bytes]) -> None:
+    templates = RequestTemplates()
+    for request_id in ("1", "12", "123", "1234", "12345"):
+        body, size = message(floats(1, 2), id=request_id)
+        array = templates.decode("m", None, body, size)[0].inputs["x"]
+    assert array.flags.aligned
     assert len(parsed) == 1
 
 
