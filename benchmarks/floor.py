@@ -12,7 +12,7 @@ import sys
 from triune.cli import main
 from triune.frontends.kserve.grpc_service import InferenceService
 from triune.frontends.kserve.http_protocol import KServeProtocol
-from triune.frontends.kserve.request_templates import _split
+from triune.frontends.kserve.request_templates import _ID
 
 
 def remember_http() -> None:
@@ -22,7 +22,8 @@ def remember_http() -> None:
     ids: list[str] = []
 
     def repeat(self, head, data: bytes) -> None:
-        request_id, _ = _split(data[head.num_bytes :])
+        match = _ID.match(data, head.num_bytes)
+        request_id = match[1].decode() if match else ""
         answer = answers.get(len(request_id))
         if answer is None:
             ids.append(request_id)
