@@ -14,6 +14,18 @@ class Formed:
     pendings: tuple[Pending, ...]
     num_rows: int
 
+    def first(self, num_rows: int) -> "Formed":
+        """As many of the requests, from the front, as make at most `num_rows` rows; at least one."""
+        if num_rows >= self.num_rows:
+            return self
+        total, count = self.pendings[0].batch_size, 1
+        for pending in self.pendings[1:]:
+            if total + pending.batch_size > num_rows:
+                break
+            total += pending.batch_size
+            count += 1
+        return Formed(self.pendings[:count], total)
+
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
@@ -27,10 +39,14 @@ class Batcher:
 
     A batch goes as soon as it has a preferred size, can grow no more, or its oldest request has waited
     `max_queue_delay_us`. Source: Triton's user guide, "Dynamic Batcher".
+
+    Attributes:
+        is_size_free: the policy wishes for no size and no wait, so fewer requests than were formed may go.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
+        self.is_size_free = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
     def group_of(self, inputs: dict[str, Array]) -> object:

@@ -15,7 +15,7 @@ from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.scheduling.batch import Batch, num_elements
+from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import Lane, choose_lane
 from triune.scheduling.policy import BatchingPolicy
@@ -198,6 +198,8 @@ class Dispatcher:
             lane = choose_lane(self._lanes, decision.pendings, len(self._queue), now_ns) if decision else None
             if decision is None or lane is None:
                 break
+            if self._batcher.is_size_free and not lane.worker.is_inline:
+                decision = decision.first(lane.sizer.choose(decision.num_rows))
             for pending in decision.pendings:
                 self._queue.remove(pending)
             self._start(lane, decision.pendings, decision.num_rows, now_ns)
@@ -212,9 +214,7 @@ class Dispatcher:
         lane.start(batch, now_ns)
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
-        lane.running = None
-        if len(self._lanes) > 1:
-            lane.cost.record(num_elements(batch.pendings), batch.ended_ns - batch.started_ns)
+        lane.end(batch)
         self._statistics.record_execution(
             lane.worker.executable.unit,
             batch.num_rows,

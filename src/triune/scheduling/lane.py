@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.cost import CostEstimate
 from triune.scheduling.queue import Pending
+from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
 
 
@@ -16,6 +17,7 @@ class Lane:
         worker: runs one batch at a time.
         done: to be called with the batch that the worker has run.
         cost: what batches took here.
+        sizer: how many rows it does best to take.
         running: the batch under way.
     """
 
@@ -24,13 +26,22 @@ class Lane:
         self.worker = worker
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
+        self.sizer = BatchSizer()
         self.running: Batch | None = None
         self._begun_ns = 0
+        self._busy_ns = 0
 
     def start(self, batch: Batch, now_ns: int) -> None:
         """Give the worker a batch. It has none."""
+        self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
         self.running, self._begun_ns = batch, now_ns
         self.worker.start(batch, self.done)
+
+    def end(self, batch: Batch) -> None:
+        """Its worker has run `batch`."""
+        self.running = None
+        self._busy_ns = batch.ended_ns - batch.started_ns
+        self.cost.record(num_elements(batch.pendings), self._busy_ns)
 
     def remaining_ns(self, now_ns: int) -> float:
         """How long until it is free, as far as is known."""
