@@ -1,16 +1,14 @@
-"""Triune with nothing between the socket and the answer: the least that its front ends' libraries cost.
+"""Triune with nothing between the HTTP socket and the answer: the least that the kernel and uvloop cost.
 
 Usage: floor.py SERVE-ARGUMENTS (those of `triune serve`)
 
-The first inferences of each protocol are answered as always. From then on a request gets the first answer's bytes
-again, with its own id, and nothing else of it is looked at (over HTTP: once its head is known). What is left is the
-kernel, uvloop's read and write, and all of grpc.aio.
+The first inferences are answered as always. From then on a request whose head is known gets the first answer's bytes
+again, with its own id, and nothing else of it is looked at.
 """
 
 import sys
 
 from triune.cli import main
-from triune.frontends.kserve.grpc_service import InferenceService
 from triune.frontends.kserve.http_protocol import KServeProtocol
 from triune.frontends.kserve.request_templates import _ID
 
@@ -46,21 +44,7 @@ def remember_http() -> None:
     KServeProtocol._write = keep
 
 
-def remember_grpc() -> None:
-    """Knows one answer; perf_analyzer does not compare ids over gRPC."""
-    answers: list[bytes] = []
-    infer = InferenceService.infer
-
-    async def repeat(self, request: bytes, context) -> bytes:
-        if not answers:
-            answers.append(await infer(self, request, context))
-        return answers[0]
-
-    InferenceService.infer = repeat
-
-
 if __name__ == "__main__":
     remember_http()
-    remember_grpc()
     sys.argv.insert(1, "serve")
     sys.exit(main())

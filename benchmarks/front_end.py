@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from servers import ENVIRONMENT, Running, heading, triton, triune
@@ -40,21 +41,23 @@ def main() -> None:
             "native, from the response cache": (cached, ["--cache-config=local,size=1048576"]),
         }
         repository = Path(folder) / "triune"
-        print("\nagainst the floor", flush=True)
-        floor = (str(Path(__file__).with_name("floor.py")),)
-        with triune(repository) as ours, triune(repository, label="floor", port=19100, program=floor) as peer:
-            sweep(options, ours, peer)
+        if "http" in options.protocol:
+            print("\nagainst the floor", flush=True)
+            floor = (str(Path(__file__).with_name("floor.py")),)
+            with triune(repository) as ours, triune(repository, label="floor", port=19100, program=floor) as peer:
+                sweep(options, ours, peer, protocols=["http"])
         for title, (theirs, arguments) in peers.items():
             print(f"\nagainst Triton ({title})", flush=True)
             with triune(repository) as ours, triton(theirs, options.peers, *arguments) as peer:
                 sweep(options, ours, peer)
 
 
-def sweep(options: argparse.Namespace, *servers: Running) -> None:
+def sweep(options: argparse.Namespace, *servers: Running, protocols: Sequence[str] = ()) -> None:
     addresses = [f"--server={s.label}={s.host}:{s.http_port},{s.host}:{s.grpc_port},{s.pid}" for s in servers]
     command = [
         sys.executable, str(options.peers / "sweep.py"), "--model", MODEL, *addresses,
-        "--rounds", str(options.rounds), "--protocol", *options.protocol, "--concurrency", *options.concurrency,
+        "--rounds", str(options.rounds), "--protocol", *(protocols or options.protocol),
+        "--concurrency", *options.concurrency,
     ]  # fmt: skip
     subprocess.run(command, check=True, env=ENVIRONMENT)
 
