@@ -3,6 +3,7 @@
 Frozen and plain: the reader makes them, the raiser and the interpreter read them. Names are MIL's own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +12,8 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from triune.core.errors import InvalidArgumentError
 
 Array: TypeAlias = NDArray[Any]
 
@@ -40,11 +43,17 @@ class DType(Enum):
     UINT6 = "uint6"
 
     @property
+    def bits(self) -> int:
+        """The width of an element in a file: 4 for int4, 8 for bool. Text has none: 0."""
+        return _BITS.get(self, 0 if self is DType.STRING else 8 * self.numpy.itemsize)
+
+    @property
     def numpy(self) -> np.dtype[Any]:
         """The array type that holds its values; those under a byte are held one to a byte (int8, uint8)."""
         return _NUMPY[self]
 
 
+_BITS = {DType.INT4: 4, DType.UINT1: 1, DType.UINT2: 2, DType.UINT3: 3, DType.UINT4: 4, DType.UINT6: 6}
 _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.BOOL: np.dtype(np.bool_),
     DType.STRING: np.dtype(np.object_),
@@ -95,7 +104,15 @@ class StateType:
     wrapped: TensorType
 
 
-Type: TypeAlias = TensorType | ListType | StateType
+@dataclass(frozen=True, slots=True)
+class DictionaryType:
+    """Class labels (text or int64) and their probabilities: what `classify` returns."""
+
+    key: DType
+    value: DType
+
+
+Type: TypeAlias = TensorType | ListType | StateType | DictionaryType
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +123,66 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Elements under a byte as a weight file holds them: one after the other, lowest bits first.
+
+    Attributes:
+        data: the bytes, mapped from the file; ceil(elements x bits / 8) of them.
+        bits: the width of an element: 1, 2, 3, 4 or 6.
+        is_signed: whether an element is in two's complement.
+        shape: the tensor's.
+    """
+
+    data: NDArray[np.uint8]
+    bits: int
+    is_signed: bool
+    shape: tuple[int, ...]
+
+    def unpack(self) -> Array:
+        """One element to a byte: int8 or uint8 of `shape`."""
+        count = math.prod(self.shape)
+        if 8 % self.bits == 0:
+            shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+            elements = (self.data[:, None] >> shifts) & np.uint8((1 << self.bits) - 1)
+        else:
+            bits = np.unpackbits(self.data, count=count * self.bits, bitorder="little").reshape(count, self.bits)
+            elements = np.packbits(bits, axis=1, bitorder="little")
+        elements = elements.reshape(-1)[:count].reshape(self.shape)
+        if not self.is_signed:
+            return elements
+        sign = np.uint8(1 << (self.bits - 1))
+        return ((elements ^ sign) - sign).view(np.int8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Constant:
     """An argument or attribute given in place.
 
     Attributes:
-        value: an array (rank 0 for a scalar; text is an object array of str), or a tuple of them for a list.
+        stored: an array (rank 0 for a scalar; text is an object array of str), a tuple of them for a list, or packed.
         dtype: its MIL type, which says more than the array's: int4 is held as int8.
     """
 
-    value: Array | tuple[Array, ...]
+    stored: Array | tuple[Array, ...] | Packed
     dtype: DType
+
+    @property
+    def value(self) -> Array | tuple[Array, ...]:
+        """The array, or the list's arrays. Packed elements are unpacked each time: keep them no longer than needed."""
+        return self.stored.unpack() if isinstance(self.stored, Packed) else self.stored
+
+    @property
+    def array(self) -> Array:
+        """The value of a tensor. Raises InvalidArgumentError for a list."""
+        value = self.value
+        if isinstance(value, tuple):
+            raise InvalidArgumentError(f"a list of {len(value)} where a tensor is expected")
+        return value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape, or (length,) of a list; unpacks nothing."""
+        return (len(self.stored),) if isinstance(self.stored, tuple) else self.stored.shape
 
 
 Argument: TypeAlias = Name | Constant

@@ -1,0 +1,186 @@
+"""Core ML packages on disk and specifications in memory, read and checked.
+
+An `.mlpackage` is a folder: `Manifest.json` names the item that is the model, a protobuf under `Data`, and the weight
+files lie beside it. Nothing outside the package is opened, and weights stay mapped files until they are used.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.coreml.description import Description, read_description
+from triune.coreml.mil import Function, Program
+from triune.coreml.protos import model_pb2
+from triune.coreml.read_program import find_function, read_program
+from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weights, WeightsFolder, inside
+
+_MANIFEST = "Manifest.json"
+_DATA = "Data"
+_LARGEST_MANIFEST_BYTES = 1 << 20
+# Parsed, a protobuf of small messages takes some tens of times its size.
+_LARGEST_MODEL_BYTES = 1 << 29
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Package:
+    """A model with an ML Program.
+
+    Attributes:
+        path: where it was read; None for a specification in memory.
+        specification_version: 6 for iOS 15, 7 for iOS 16, 8 for iOS 17, 9 for iOS 18.
+        description: the interface of its functions.
+        program: the functions.
+        size_bytes: of its protobuf and the weight files beside it; 0 of weights for a specification in memory.
+    """
+
+    path: Path | None
+    specification_version: int
+    description: Description
+    program: Program
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "specification" if self.path is None else str(self.path)
+
+    def function(self, name: str | None = None) -> Function:
+        """A function by name; the default function for None.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return find_function(self.program, name or self.description.default_function, self.name)
+
+
+def read_package(path: Path | str) -> Package:
+    """Read an `.mlpackage`, or an `.mlmodel` that holds an ML Program.
+
+    Raises:
+        NotFoundError: there is nothing at `path`, or a file that the package names does not exist.
+        InvalidArgumentError: the package is malformed: the message names the file, the operation and the value.
+        UnsupportedError: it holds another kind of model, or something that Triune does not know.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if path.suffix == ".mlmodelc" or (path / "coremldata.bin").exists():
+            raise UnsupportedError(
+                f"'{path}' is compiled: only Core ML itself reads that form; give the .mlpackage it was made from"
+            )
+        model = _find_model(path)
+        weights: Weights = FolderWeights(model.parent, path)
+        size_bytes = sum(each.stat().st_size for each in model.parent.rglob("*") if each.is_file())
+    elif path.exists():
+        model, weights = path, NoWeights()
+        size_bytes = path.stat().st_size
+    else:
+        raise NotFoundError(f"there is no Core ML package at '{path}'")
+    return _read(_parse(_bytes_of(model, _LARGEST_MODEL_BYTES), str(path)), weights, path, size_bytes)
+
+
+def read_specification(specification: Any, weights: Mapping[str, bytes] | Path | str | None = None) -> Package:
+    """Read a specification in memory.
+
+    Args:
+        specification: a `Model_pb2.Model`, or its bytes.
+        weights: its weight files: by name, or the folder in which they are; None if it has none.
+
+    Raises:
+        As `read_package`.
+    """
+    proto = _parse(specification, "specification") if isinstance(specification, bytes) else specification
+    source: Weights
+    if weights is None:
+        source = NoWeights()
+    elif isinstance(weights, Mapping):
+        source = MemoryWeights(weights)
+    else:
+        source = WeightsFolder(Path(weights))
+    return _read(proto, source, None, int(proto.ByteSize()))
+
+
+def _read(proto: Any, weights: Weights, path: Path | None, size_bytes: int) -> Package:
+    file = "specification" if path is None else str(path)
+    kind = proto.WhichOneof("Type")
+    if kind != "mlProgram":
+        held = f"a model of type '{kind}'" if kind else "no model"
+        raise UnsupportedError(f"'{file}' holds {held}; only ML Programs are known: convert its source again as one")
+    description = read_description(proto.description, file)
+    program = read_program(proto.mlProgram, weights, file)
+    _check_agreement(description, program, file)
+    return Package(path, int(proto.specificationVersion), description, program, size_bytes)
+
+
+def _check_agreement(description: Description, program: Program, file: str) -> None:
+    """Each described function must exist, with the inputs, outputs and states that are described."""
+    for name, described in description.functions.items():
+        function = find_function(program, name, file)
+        given = {feature.name for feature in (*described.inputs, *described.states)}
+        taken = {value.name for value in function.inputs}
+        if given != taken:
+            raise InvalidArgumentError(
+                f"'{file}', function '{name}': inputs and states {sorted(given)} are described, "
+                f"but the program takes {sorted(taken)}"
+            )
+        missing = {feature.name for feature in described.outputs} - set(function.block.outputs)
+        if missing:
+            raise InvalidArgumentError(
+                f"'{file}', function '{name}': the outputs {sorted(missing)} are described, "
+                f"but the program has {sorted(function.block.outputs)}"
+            )
+
+
+def _parse(data: bytes, file: str) -> Any:
+    module = model_pb2()
+    # The class that protobuf raises is not the same in all its implementations; it is always a ValueError or its own.
+    from google.protobuf.message import DecodeError
+
+    proto = module.Model()
+    try:
+        proto.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        raise InvalidArgumentError(f"'{file}': {len(data)} bytes that are no Core ML specification: {error}") from error
+    return proto
+
+
+def _find_model(path: Path) -> Path:
+    manifest_path = path / _MANIFEST
+    if not manifest_path.exists():
+        raise InvalidArgumentError(f"'{path}' is no Core ML package: it has no {_MANIFEST}")
+    data = _bytes_of(inside(path, manifest_path, _MANIFEST), _LARGEST_MANIFEST_BYTES)
+    try:
+        manifest: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"'{manifest_path}' is not JSON: {error}") from error
+    relative = _model_of(manifest)
+    if relative is None or relative.is_absolute() or ".." in relative.parts:
+        raise InvalidArgumentError(f"'{manifest_path}' does not name the file of its model under '{_DATA}'")
+    return inside(path, path / _DATA / relative, str(relative))
+
+
+def _model_of(manifest: Any) -> PurePosixPath | None:
+    """The path of the root item; None where the manifest does not say one."""
+    if not isinstance(manifest, dict):
+        return None
+    fields = cast(dict[str, Any], manifest)
+    entries, root = fields.get("itemInfoEntries"), fields.get("rootModelIdentifier")
+    if not isinstance(entries, dict) or not isinstance(root, str):
+        return None
+    entry: Any = cast(dict[str, Any], entries).get(root)
+    where: Any = cast(dict[str, Any], entry).get("path") if isinstance(entry, dict) else None
+    return PurePosixPath(where) if isinstance(where, str) and where and "\0" not in where else None
+
+
+def _bytes_of(path: Path, limit: int) -> bytes:
+    if not path.is_file():
+        raise InvalidArgumentError(f"'{path}' is not a file")
+    size = path.stat().st_size
+    if size > limit:
+        raise UnsupportedError(f"'{path}' has {size} bytes; {limit} is the most that is read")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read '{path}': {error}") from error

@@ -1,0 +1,42 @@
+"""The protobuf classes of Core ML's files: the one place where they are imported, and only when they are needed."""
+
+import importlib
+import logging
+from typing import Any
+
+from triune.core.errors import UnsupportedError
+
+_REMEDY = "Core ML files need coremltools, which is not installed: pip install 'triune[coreml]'"
+
+
+def mil_pb2() -> Any:
+    """The module of MIL's messages: Program, Function, Operation, Value.
+
+    Raises:
+        UnsupportedError: coremltools is not installed.
+    """
+    return _module("coremltools.proto.MIL_pb2")
+
+
+def model_pb2() -> Any:
+    """The module of the model's messages: Model, ModelDescription.
+
+    Raises:
+        UnsupportedError: coremltools is not installed.
+    """
+    return _module("coremltools.proto.Model_pb2")
+
+
+def _module(name: str) -> Any:
+    # Off Apple's systems coremltools warns once for each class of its compiled module, which is not needed here.
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.partition(".")[0] == "coremltools":
+            raise UnsupportedError(_REMEDY) from error
+        raise
+    finally:
+        logger.setLevel(level)
