@@ -14,9 +14,10 @@ from triune.core.requests import Parameter
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
+from triune.graph.load import read_model
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import read_model, read_signature
+from triune.runtimes.onnx_file import read_signature
 from triune.runtimes.options import check_names
 
 

@@ -1,3 +1,5 @@
+"""What several kinds of tests share: the zoo's models, and how much of a conformance suite runs."""
+
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,16 @@ import pytest
 from triune.zoo.packages import PackageCache
 from triune.zoo.progress import Outcome
 from triune.zoo.repository import build_repository
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="run the conformance suites whole, not their fixed samples")
+
+
+@pytest.fixture(scope="session")
+def stride(request: pytest.FixtureRequest) -> int:
+    """Of a conformance suite every so many-th case runs."""
+    return 1 if request.config.getoption("--whole") else 12
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,44 @@
+"""What a decomposition is given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from onnx import NodeProto
+
+from triune.graph.builder import Builder
+from triune.graph.values import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A node, and what is known around it.
+
+    Attributes:
+        node: to be replaced.
+        values: types, shapes and constants that it can see.
+        attributes: its attributes, those with a default missing where they are not written.
+        build: takes the nodes that replace it.
+    """
+
+    node: NodeProto
+    values: Values
+    attributes: Mapping[str, Any]
+    build: Builder
+
+    def input(self, index: int) -> str:
+        """The name of an input; "" where it is left out."""
+        return self.node.input[index] if index < len(self.node.input) else ""
+
+    def output(self, index: int) -> str:
+        """The name of an output; "" where nobody wants it."""
+        return self.node.output[index] if index < len(self.node.output) else ""
+
+    def give(self, name: str, index: int = 0) -> None:
+        """`name` is the node's output `index`."""
+        if self.output(index):
+            self.build.put("Identity", [name], [self.output(index)])
+
+
+Decomposition: TypeAlias = Callable[[Context], bool]
+"""Writes nodes that give the outputs of the node. False, and nothing is changed, where it cannot be done."""

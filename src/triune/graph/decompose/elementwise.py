@@ -1,0 +1,190 @@
+"""Functions of single elements, and of several tensors at once."""
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from triune.graph.decompose.context import Context, Decomposition
+
+_FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16}
+
+
+def _dtype(c: Context, index: int = 0) -> np.dtype[np.generic]:
+    return helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(index)))
+
+
+def acosh(c: Context) -> bool:
+    """log(x + sqrt(x - 1) sqrt(x + 1)), whose factors do not overflow where x squared does."""
+    b, x = c.build, c.input(0)
+    one = b.constant(1, _dtype(c))
+    root = b.op("Mul", b.op("Sqrt", b.op("Sub", x, one)), b.op("Sqrt", b.op("Add", x, one)))
+    c.give(b.op("Log", b.op("Add", x, root)))
+    return True
+
+
+def asinh(c: Context) -> bool:
+    """sign(x) log(|x| + sqrt(x x + 1))."""
+    b, x = c.build, c.input(0)
+    size = b.op("Abs", x)
+    root = b.op("Sqrt", b.op("Add", b.op("Mul", x, x), b.constant(1, _dtype(c))))
+    c.give(b.op("Mul", b.op("Sign", x), b.op("Log", b.op("Add", size, root))))
+    return True
+
+
+def is_nan(c: Context) -> bool:
+    """X is not equal to itself."""
+    c.give(c.build.op("Not", c.build.op("Equal", c.input(0), c.input(0))))
+    return True
+
+
+def is_inf(c: Context) -> bool:
+    """X equals an infinity of a sign that counts."""
+    b, x, dtype = c.build, c.input(0), _dtype(c)
+    found = [
+        b.op("Equal", x, b.constant(value, dtype))
+        for name, value in (("detect_positive", np.inf), ("detect_negative", -np.inf))
+        if c.attributes.get(name, 1)
+    ]
+    match found:
+        case [first, second]:
+            c.give(b.op("Or", first, second))
+        case [only]:
+            c.give(only)
+        case _:
+            c.give(b.op("And", b.op("Equal", x, x), b.constant(False)))
+    return True
+
+
+def cast_like(c: Context) -> bool:
+    """A Cast, once the type of what it is to be like is known."""
+    elem_type = c.values.elem_type(c.input(1))
+    if not elem_type:
+        return False
+    c.give(c.build.op("Cast", c.input(0), to=elem_type, **c.attributes))
+    return True
+
+
+def chain(op_type: str) -> Decomposition:
+    """op(a, b, c) is op(op(a, b), c)."""
+
+    def decompose(c: Context) -> bool:
+        if len(c.node.input) == 2 and op_type in ("Max", "Min"):
+            return False
+        c.give(_chain(c, op_type))
+        return True
+
+    return decompose
+
+
+def mean(c: Context) -> bool:
+    """The sum over the number."""
+    c.give(c.build.op("Div", _chain(c, "Add"), c.build.constant(len(c.node.input), _dtype(c))))
+    return True
+
+
+def _chain(c: Context, op_type: str) -> str:
+    total = c.input(0)
+    for name in c.node.input[1:]:
+        total = c.build.op(op_type, total, name)
+    return total
+
+
+def dropout(c: Context) -> bool:
+    """Nothing is dropped but in training."""
+    if c.input(2):
+        mode = c.values.constant(c.input(2))
+        if mode is None or mode.reshape(-1)[0]:
+            ratio = c.values.constant(c.input(1)) if c.input(1) else None
+            if mode is None or ratio is None or ratio.reshape(-1)[0] != 0:
+                return False
+    c.give(c.input(0))
+    if c.output(1):
+        c.give(c.build.op("Expand", c.build.constant(True), c.build.op("Shape", c.input(0))), 1)
+    return True
+
+
+def bit_shift(c: Context) -> bool:
+    """Times, or divided by, a power of two; a shift by the type's width or more leaves nothing but the sign."""
+    b, dtype = c.build, _dtype(c)
+    width = dtype.itemsize * 8
+    exponent = b.cast(c.input(1), TensorProto.FLOAT)
+    is_all = b.op("GreaterOrEqual", exponent, b.constant(width - (dtype.kind == "i"), np.float32))
+    power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
+    factor, zero = b.cast(power, c.values.elem_type(c.input(0))), b.constant(0, dtype)
+    if c.attributes.get("direction") == "LEFT":
+        # Of a signed number the last shift, by width - 1, keeps the lowest bit as its sign.
+        limit = b.op("GreaterOrEqual", exponent, b.constant(width, np.float32))
+        whole = b.op("Mul", c.input(0), factor)
+        if dtype.kind == "i":
+            lowest = b.constant(np.iinfo(dtype.name).min, dtype)
+            is_odd = b.op("Not", b.op("Equal", b.op("Mod", c.input(0), b.constant(2, dtype)), zero))
+            whole = b.op("Where", is_all, b.op("Where", is_odd, lowest, zero), whole)
+        c.give(b.op("Where", limit, zero, whole))
+        return True
+    if dtype.kind == "u":
+        c.give(b.op("Where", is_all, zero, b.op("Div", c.input(0), factor)))
+        return True
+    # Div truncates; bits round down.
+    floor = b.op("Div", b.op("Sub", c.input(0), b.op("Mod", c.input(0), factor)), factor)
+    sign = b.op("Where", b.op("Less", c.input(0), zero), b.constant(-1, dtype), zero)
+    c.give(b.op("Where", is_all, sign, floor))
+    return True
+
+
+def bitwise_not(c: Context) -> bool:
+    """-1 - x of a signed integer, the largest - x of an unsigned one."""
+    dtype = _dtype(c)
+    top = -1 if dtype.kind == "i" else np.iinfo(dtype.name).max
+    c.give(c.build.op("Sub", c.build.constant(top, dtype), c.input(0)))
+    return True
+
+
+def bitwise(op_type: str) -> Decomposition:
+    """Bit by bit, on an axis of its own: both split into bits, combined, and summed up by weight."""
+
+    def decompose(c: Context) -> bool:
+        b, dtype = c.build, _dtype(c)
+        bits = min(dtype.itemsize * 8, 32) - (1 if dtype.kind == "i" or dtype.itemsize >= 4 else 0)
+        if dtype.itemsize * 8 > 32:
+            return False
+        weights = b.constant(2 ** np.arange(bits, dtype=np.int64), np.int64)
+        two = b.constant(2, np.int64)
+        lowest = b.constant(-(2**bits), np.int64)
+        pairs: list[tuple[str, str]] = []
+        for name in (c.input(0), c.input(1)):
+            wide = b.cast(name, TensorProto.INT64)
+            is_negative = b.op("Less", wide, b.constant(0, np.int64))
+            if dtype.kind == "u" and dtype.itemsize == 4:
+                is_negative = b.op("GreaterOrEqual", wide, b.constant(2**31, np.int64))
+                low = b.op("Where", is_negative, b.op("Add", wide, lowest), wide)
+            else:
+                low = b.op("Where", is_negative, b.op("Sub", wide, lowest), wide)
+            digits = b.op("Mod", b.op("Div", b.op("Unsqueeze", low, b.ints(-1)), weights), two)
+            pairs.append((b.op("Equal", digits, b.constant(1, np.int64)), is_negative))
+        digits = b.cast(b.op(op_type, pairs[0][0], pairs[1][0]), TensorProto.INT64)
+        low = b.op("ReduceSum", b.op("Mul", digits, weights), b.ints(-1), keepdims=0)
+        sign = b.cast(b.op(op_type, pairs[0][1], pairs[1][1]), TensorProto.INT64)
+        top = b.constant(2**31, np.int64) if dtype.kind == "u" and dtype.itemsize == 4 else lowest
+        result = b.op("Add", low, b.op("Mul", sign, top))
+        c.give(b.cast(result, c.values.elem_type(c.input(0))))
+        return True
+
+    return decompose
+
+
+TABLE: dict[str, Decomposition] = {
+    "Acosh": acosh,
+    "Asinh": asinh,
+    "CastLike": cast_like,
+    "IsNaN": is_nan,
+    "IsInf": is_inf,
+    "Sum": chain("Add"),
+    "Max": chain("Max"),
+    "Min": chain("Min"),
+    "Mean": mean,
+    "Dropout": dropout,
+    "BitShift": bit_shift,
+    "BitwiseNot": bitwise_not,
+    "BitwiseAnd": bitwise("And"),
+    "BitwiseOr": bitwise("Or"),
+    "BitwiseXor": bitwise("Xor"),
+}

@@ -1,0 +1,76 @@
+"""Products of quantized tensors, in fp32, which is exact below 2**24."""
+
+from onnx import TensorProto
+
+from triune.graph.decompose.context import Context, Decomposition
+
+_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+
+
+def _shifted(c: Context, index: int, zero: int, axis: int | None = None) -> str:
+    """An integer input less its zero point, in fp32; a vector of zero points lies along `axis`."""
+    b = c.build
+    wide = b.cast(c.input(index), TensorProto.FLOAT)
+    name = c.input(zero)
+    if not name:
+        return wide
+    shift = b.cast(name, TensorProto.FLOAT)
+    rank, zero_rank = c.values.rank(c.input(index)), c.values.rank(name)
+    if axis is not None and zero_rank == 1 and rank is not None:
+        form = [1] * rank
+        form[axis] = -1
+        shape = c.values.shape(name)
+        if shape is not None and shape[0] != 1:
+            shift = b.op("Reshape", shift, b.ints(*form))
+    return b.op("Sub", wide, shift)
+
+
+def mat_mul_integer(c: Context) -> bool:
+    """(A - a) (B - b); a is one or one a row, b one or one a column."""
+    rank = c.values.rank(c.input(0))
+    if rank is None:
+        return False
+    product = c.build.op("MatMul", _shifted(c, 0, 2, rank - 2 if rank > 1 else None), _shifted(c, 1, 3))
+    c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
+    return True
+
+
+def conv_integer(c: Context) -> bool:
+    """The convolution of (x - x0) with (w - w0)."""
+    rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
+    product = c.build.op("Conv", _shifted(c, 0, 2), _shifted(c, 1, 3, 0), **rest)
+    c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
+    return True
+
+
+def _dequantized(c: Context, first: int, axis: int | None = None) -> str:
+    names = [c.input(first + offset) for offset in range(3)]
+    if axis is None:
+        return c.build.op("DequantizeLinear", *names)
+    return c.build.op("DequantizeLinear", *names, axis=axis)
+
+
+def q_linear_mat_mul(c: Context) -> bool:
+    """Dequantized, multiplied, quantized."""
+    product = c.build.op("MatMul", _dequantized(c, 0), _dequantized(c, 3))
+    c.give(c.build.op("QuantizeLinear", product, c.input(6), c.input(7)))
+    return True
+
+
+def q_linear_conv(c: Context) -> bool:
+    """Dequantized, convolved, quantized; the bias is in units of both scales."""
+    b = c.build
+    rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
+    inputs = [_dequantized(c, 0), _dequantized(c, 3, 0)]
+    if c.input(8):
+        inputs.append(b.op("Mul", b.cast(c.input(8), TensorProto.FLOAT), b.op("Mul", c.input(1), c.input(4))))
+    c.give(b.op("QuantizeLinear", b.op("Conv", *inputs, **rest), c.input(6), c.input(7)))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "MatMulInteger": mat_mul_integer,
+    "ConvInteger": conv_integer,
+    "QLinearMatMul": q_linear_mat_mul,
+    "QLinearConv": q_linear_conv,
+}

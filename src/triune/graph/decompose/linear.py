@@ -1,0 +1,218 @@
+"""Sums of products: Einsum, Fourier transforms, small determinants."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import helper
+
+from triune.graph.decompose.context import Context, Decomposition
+
+MAX_DETERMINANT = 4
+"""Leibniz' formula has n! terms."""
+
+
+def einsum(c: Context) -> bool:
+    """Pair by pair: each product a MatMul over the labels that go, batched over those that stay in both."""
+    ranks = [c.values.rank(name) for name in c.node.input]
+    if any(rank is None for rank in ranks):
+        return False
+    terms, result = _labels(c.attributes["equation"], [rank for rank in ranks if rank is not None])
+    operands: list[tuple[str, str]] = []
+    for name, labels in zip(c.node.input, terms, strict=True):
+        diagonal = _diagonals(c, name, labels)
+        if diagonal is None:
+            return False
+        operands.append(diagonal)
+    while len(operands) > 1:
+        (left, left_labels), (right, right_labels), *rest = operands
+        needed = {label for _, labels in rest for label in labels} | set(result)
+        operands = [_product(c, left, left_labels, right, right_labels, needed), *rest]
+    name, labels = _sum_out(c, *operands[0], set(result))
+    order = [labels.index(label) for label in result]
+    c.give(name if order == sorted(order) else c.build.op("Transpose", name, perm=order))
+    return True
+
+
+def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The labels of each operand and of the result, an ellipsis written out in capitals that nobody uses."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    free = [label for label in map(chr, range(0x100, 0x180)) if label not in equation]
+    num_hidden = max(
+        (rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term),
+        default=0,
+    )
+    hidden = "".join(free[:num_hidden])
+    written: list[str] = []
+    for term, rank in zip(terms, ranks, strict=True):
+        count = rank - len(term.replace("...", ""))
+        written.append(term.replace("...", hidden[num_hidden - count :] if count else ""))
+    if arrow:
+        return written, right.replace("...", hidden)
+    letters = "".join(term.replace("...", "") for term in terms)
+    once = sorted(label for label in set(letters) if letters.count(label) == 1)
+    return written, hidden + "".join(once)
+
+
+def _diagonals(c: Context, name: str, labels: str) -> tuple[str, str] | None:
+    """Where a label stands twice, only the elements of equal index."""
+    b = c.build
+    for label in set(labels):
+        while labels.count(label) > 1:
+            shape = c.values.static_shape(name) if name in c.node.input else None
+            first, second = [place for place, each in enumerate(labels) if each == label][:2]
+            if shape is None or len(labels) != len(shape):
+                return None
+            rest = [place for place in range(len(labels)) if place not in (first, second)]
+            moved = b.op("Transpose", name, perm=[first, second, *rest])
+            count = shape[first]
+            picks = np.repeat(np.arange(count)[:, None], 2, axis=1)
+            name = b.op("GatherND", moved, b.constant(picks, np.int64))
+            labels = label + "".join(labels[place] for place in rest)
+            if any(labels.count(each) > 1 for each in labels):
+                return None
+    return name, labels
+
+
+def _sum_out(c: Context, name: str, labels: str, needed: set[str]) -> tuple[str, str]:
+    gone = [place for place, label in enumerate(labels) if label not in needed]
+    if not gone:
+        return name, labels
+    name = c.build.op("ReduceSum", name, c.build.ints(*gone), keepdims=0)
+    return name, "".join(label for label in labels if label in needed)
+
+
+def _product(c: Context, left: str, a: str, right: str, b_labels: str, needed: set[str]) -> tuple[str, str]:
+    """Both brought to [batch, rows, summed] and [batch, summed, columns], multiplied, and given their axes back."""
+    b = c.build
+    left, a = _sum_out(c, left, a, needed | set(b_labels))
+    right, b_labels = _sum_out(c, right, b_labels, needed | set(a))
+    both = [label for label in a if label in b_labels]
+    batch = [label for label in both if label in needed]
+    summed = [label for label in both if label not in needed]
+    rows = [label for label in a if label not in b_labels]
+    columns = [label for label in b_labels if label not in a]
+    sizes: dict[str, str] = {}
+    for name, labels in ((left, a), (right, b_labels)):
+        shape = b.op("Shape", name)
+        for place, label in enumerate(labels):
+            size = b.op("Gather", shape, b.ints(place))
+            sizes[label] = b.op("Max", sizes[label], size) if label in sizes else size
+
+    def arrange(name: str, labels: str, groups: Sequence[Sequence[str]]) -> str:
+        flat = [label for group in groups for label in group]
+        moved = b.op("Transpose", name, perm=[labels.index(label) for label in flat]) if flat else name
+        wide = b.op("Expand", moved, joined([[label] for label in flat])) if flat else moved
+        return b.op("Reshape", wide, joined(groups))
+
+    def joined(groups: Sequence[Sequence[str]]) -> str:
+        parts: list[str] = []
+        for group in groups:
+            total = b.ints(1)
+            for label in group:
+                total = b.op("Mul", total, sizes[label])
+            parts.append(total)
+        return b.op("Concat", *parts, axis=0)
+
+    product = b.op(
+        "MatMul", arrange(left, a, [batch, rows, summed]), arrange(right, b_labels, [batch, summed, columns])
+    )
+    labels = [*batch, *rows, *columns]
+    target = joined([[label] for label in labels]) if labels else b.constant(np.empty(0), np.int64)
+    return b.op("Reshape", product, target), "".join(labels)
+
+
+def dft(c: Context) -> bool:
+    """A product with the matrix of roots of unity, of a length that is known."""
+    b, x = c.build, c.input(0)
+    shape = c.values.static_shape(x)
+    axis_array = c.values.constant(c.input(2)) if c.input(2) else np.array(-2)
+    length_array = c.values.constant(c.input(1)) if c.input(1) else None
+    if shape is None or axis_array is None or (c.input(1) and length_array is None):
+        return False
+    axis = int(axis_array.reshape(-1)[0]) % len(shape)
+    is_inverse, is_onesided = bool(c.attributes.get("inverse", 0)), bool(c.attributes.get("onesided", 0))
+    is_real = shape[-1] == 1
+    if is_inverse and is_onesided:
+        return False
+    length = shape[axis] if length_array is None else int(length_array.reshape(-1)[0])
+    dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))
+    kept = length // 2 + 1 if is_onesided else length
+    used = min(length, shape[axis])
+    if used < shape[axis]:
+        x = b.op("Slice", x, b.ints(0), b.ints(used), b.ints(axis))
+    sign = 1 if is_inverse else -1
+    angle = sign * 2 * np.pi * np.outer(np.arange(used), np.arange(kept)) / length
+    scale = length if is_inverse else 1
+    cos = b.constant(np.cos(angle) / scale, dtype)
+    sin = b.constant(np.sin(angle) / scale, dtype)
+    rank = len(shape)
+    # The transformed axis goes last, the pair of real and imaginary part first.
+    others = [place for place in range(rank - 1) if place != axis]
+    moved = b.op("Transpose", x, perm=[rank - 1, *others, axis])
+    real = b.op("Gather", moved, b.constant(0, np.int64))
+    if is_real:
+        parts = [b.op("MatMul", real, cos), b.op("MatMul", real, sin)]
+    else:
+        imaginary = b.op("Gather", moved, b.constant(1, np.int64))
+        parts = [
+            b.op("Sub", b.op("MatMul", real, cos), b.op("MatMul", imaginary, sin)),
+            b.op("Add", b.op("MatMul", real, sin), b.op("MatMul", imaginary, cos)),
+        ]
+    both = b.op("Concat", *(b.op("Unsqueeze", part, b.ints(rank - 1)) for part in parts), axis=rank - 1)
+    order = [0] * rank
+    for place, source in enumerate([*others, axis]):
+        order[source] = place
+    order[rank - 1] = rank - 1
+    c.give(b.op("Transpose", both, perm=order))
+    return True
+
+
+def stft(c: Context) -> bool:
+    """Frames gathered, weighed by the window, and multiplied with the roots of unity."""
+    b, x = c.build, c.input(0)
+    shape = c.values.static_shape(x)
+    step = c.values.constant(c.input(1))
+    window_shape = c.values.static_shape(c.input(2)) if c.input(2) else None
+    length_array = c.values.constant(c.input(3)) if c.input(3) else None
+    if shape is None or step is None or (window_shape is None and length_array is None):
+        return False
+    if len(shape) == 3 and shape[2] != 1:
+        return False
+    length = int(length_array.reshape(-1)[0]) if length_array is not None else (window_shape or (0,))[0]
+    dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))
+    stride = int(step.reshape(-1)[0])
+    count = (shape[1] - length) // stride + 1
+    kept = length // 2 + 1 if c.attributes.get("onesided", 1) else length
+    flat = b.op("Reshape", x, b.ints(shape[0], shape[1]))
+    places = np.arange(count)[:, None] * stride + np.arange(length)
+    frames = b.op("Gather", flat, b.constant(places, np.int64), axis=1)
+    if c.input(2):
+        frames = b.op("Mul", frames, c.input(2))
+    angle = -2 * np.pi * np.outer(np.arange(length), np.arange(kept)) / length
+    parts = [b.op("MatMul", frames, b.constant(each, dtype)) for each in (np.cos(angle), np.sin(angle))]
+    c.give(b.op("Concat", *(b.op("Unsqueeze", part, b.ints(3)) for part in parts), axis=3))
+    return True
+
+
+def det(c: Context) -> bool:
+    """Leibniz' sum over the permutations, of matrices up to 4 by 4."""
+    shape, b = c.values.shape(c.input(0)), c.build
+    if shape is None or shape[-1] is None or shape[-1] > MAX_DETERMINANT:
+        return False
+    count = shape[-1]
+    rows = [b.op("Gather", c.input(0), b.constant(row, np.int64), axis=-2) for row in range(count)]
+    elements = [[b.op("Gather", row, b.constant(col, np.int64), axis=-1) for col in range(count)] for row in rows]
+    total = ""
+    for order in itertools.permutations(range(count)):
+        term = elements[0][order[0]]
+        for row in range(1, count):
+            term = b.op("Mul", term, elements[row][order[row]])
+        inversions = sum(order[i] > order[j] for i in range(count) for j in range(i + 1, count))
+        total = b.op("Sub" if inversions % 2 else "Add", total, term) if total else term
+    c.give(total)
+    return True
+
+
+TABLE: dict[str, Decomposition] = {"Einsum": einsum, "DFT": dft, "STFT": stft, "Det": det}

@@ -1,0 +1,126 @@
+"""Pools and norms over windows and spatial axes."""
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from triune.graph.decompose.context import Context, Decomposition
+
+
+def global_pool(op_type: str) -> Decomposition:
+    """A reduction of every axis after the channels."""
+
+    def decompose(c: Context) -> bool:
+        rank = c.values.rank(c.input(0))
+        if rank is None:
+            return False
+        c.give(c.build.op(op_type, c.input(0), c.build.ints(*range(2, rank)), keepdims=1))
+        return True
+
+    return decompose
+
+
+def global_lp_pool(c: Context) -> bool:
+    """The p-norm of every axis after the channels."""
+    rank = c.values.rank(c.input(0))
+    if rank is None:
+        return False
+    b, p = c.build, c.attributes.get("p", 2)
+    powers = _power(c, b.op("Abs", c.input(0)), p)
+    c.give(_power(c, b.op("ReduceSum", powers, b.ints(*range(2, rank)), keepdims=1), 1 / p))
+    return True
+
+
+def lp_pool(c: Context) -> bool:
+    """The mean of the powers, padding counted, times the window's size, to the power of 1/p."""
+    b, p = c.build, c.attributes.get("p", 2)
+    kernel: list[int] = c.attributes["kernel_shape"]
+    rest = {name: value for name, value in c.attributes.items() if name not in ("p", "kernel_shape")}
+    powers = _power(c, b.op("Abs", c.input(0)), p)
+    mean = b.op("AveragePool", powers, kernel_shape=kernel, count_include_pad=1, **rest)
+    total = b.op("Mul", mean, b.constant(np.prod(kernel), _dtype(c)))
+    c.give(_power(c, total, 1 / p))
+    return not rest.get("ceil_mode")
+
+
+def lp_normalization(c: Context) -> bool:
+    """X over its p-norm along an axis; 0 where that is 0."""
+    b, x, dtype = c.build, c.input(0), _dtype(c)
+    axis, p = c.attributes.get("axis", -1), c.attributes.get("p", 2)
+    size = b.op("Abs", x)
+    total = b.op("ReduceSum", size if p == 1 else b.op("Mul", x, x), b.ints(axis), keepdims=1)
+    norm = total if p == 1 else b.op("Sqrt", total)
+    is_zero = b.op("Equal", norm, b.constant(0, dtype))
+    c.give(b.op("Div", x, b.op("Where", is_zero, b.constant(1, dtype), norm)))
+    return True
+
+
+def lrn(c: Context) -> bool:
+    """X over (bias + alpha/size times the sum of the squares of neighbouring channels) to the power of beta."""
+    shape, b, x, dtype = c.values.shape(c.input(0)), c.build, c.input(0), _dtype(c)
+    if shape is None or len(shape) < 2 or shape[1] is None:
+        return False
+    count = c.attributes["size"]
+    before, after = (count - 1) // 2, count // 2
+    pads = [0] * 2 * len(shape)
+    pads[1], pads[len(shape) + 1] = before, after
+    squares = b.op("Pad", b.op("Mul", x, x), b.ints(*pads))
+    parts = [b.op("Slice", squares, b.ints(offset), b.ints(offset + shape[1]), b.ints(1)) for offset in range(count)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = b.op("Add", total, part)
+    scale = b.op("Mul", total, b.constant(c.attributes.get("alpha", 1e-4) / count, dtype))
+    base = b.op("Add", scale, b.constant(c.attributes.get("bias", 1.0), dtype))
+    c.give(b.op("Div", x, b.op("Pow", base, b.constant(c.attributes.get("beta", 0.75), dtype))))
+    return True
+
+
+def col2im(c: Context) -> bool:
+    """A transposed convolution whose kernel puts each column's element to its own place."""
+    shape = c.values.static_shape(c.input(0))
+    image, block = c.values.constant(c.input(1)), c.values.constant(c.input(2))
+    if shape is None or image is None or block is None:
+        return False
+    b = c.build
+    sizes, kernel = [int(each) for each in image], [int(each) for each in block]
+    rank, count = len(sizes), int(np.prod(kernel))
+    strides = c.attributes.get("strides", [1] * rank)
+    dilations = c.attributes.get("dilations", [1] * rank)
+    pads = c.attributes.get("pads", [0] * 2 * rank)
+    places = [
+        (sizes[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i in range(rank)
+    ]
+    # What the last place of the window does not reach is filled by output_padding.
+    rests = [
+        sizes[i] - ((places[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank])
+        for i in range(rank)
+    ]
+    weight = b.constant(np.eye(count).reshape(count, 1, *kernel), _dtype(c))
+    columns = b.op("Reshape", c.input(0), b.ints(-1, count, *places))
+    image_name = b.op(
+        "ConvTranspose", columns, weight, strides=strides, dilations=dilations, pads=pads, output_padding=rests
+    )
+    c.give(b.op("Reshape", image_name, b.ints(shape[0], shape[1] // count, *sizes)))
+    return True
+
+
+def _power(c: Context, name: str, exponent: float) -> str:
+    if exponent == 1:
+        return name
+    return c.build.op("Pow", name, c.build.constant(exponent, _dtype(c)))
+
+
+def _dtype(c: Context) -> np.dtype[np.generic]:
+    elem_type = c.values.elem_type(c.input(0)) or TensorProto.FLOAT
+    return helper.tensor_dtype_to_np_dtype(elem_type)
+
+
+TABLE: dict[str, Decomposition] = {
+    "GlobalAveragePool": global_pool("ReduceMean"),
+    "GlobalMaxPool": global_pool("ReduceMax"),
+    "GlobalLpPool": global_lp_pool,
+    "LpPool": lp_pool,
+    "LpNormalization": lp_normalization,
+    "LRN": lrn,
+    "Col2Im": col2im,
+}

@@ -1,0 +1,182 @@
+"""Shapes, places and choices."""
+
+import math
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from triune.graph.decompose.context import Context, Decomposition
+
+
+def flatten(c: Context) -> bool:
+    """A reshape: the dimensions before `axis` to one, and the rest to another."""
+    shape, b, x = c.values.shape(c.input(0)), c.build, c.input(0)
+    if shape is None:
+        return False
+    axis = c.attributes.get("axis", 1)
+    axis += len(shape) if axis < 0 else 0
+    before, after = shape[:axis], shape[axis:]
+    rows = math.prod(each for each in before if each is not None) if None not in before else -1
+    columns = math.prod(each for each in after if each is not None) if None not in after else -1
+    if rows == -1 == columns or 0 in (rows, columns):
+        sizes = b.op("Shape", x)
+        left = b.op("ReduceProd", b.op("Slice", sizes, b.ints(0), b.ints(axis)), keepdims=1)
+        right = b.op("ReduceProd", b.op("Slice", sizes, b.ints(axis), b.ints(len(shape))), keepdims=1)
+        target = b.op("Concat", left, right, axis=0)
+        c.give(b.op("Reshape", x, target, allowzero=1))
+        return True
+    c.give(b.op("Reshape", x, b.ints(rows, columns if rows == -1 else -1)))
+    return True
+
+
+def size(c: Context) -> bool:
+    """The product of the shape."""
+    c.give(c.build.op("ReduceProd", c.build.op("Shape", c.input(0)), keepdims=0))
+    return True
+
+
+def eye_like(c: Context) -> bool:
+    """A constant, of a shape that is known."""
+    shape = c.values.static_shape(c.input(0))
+    if shape is None:
+        return False
+    elem_type = c.attributes.get("dtype", c.values.elem_type(c.input(0)))
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    c.give(c.build.constant(np.eye(*shape, k=c.attributes.get("k", 0)), dtype))
+    return True
+
+
+def hardmax(c: Context) -> bool:
+    """One where the first largest element is."""
+    shape, b, x = c.values.shape(c.input(0)), c.build, c.input(0)
+    axis: int = c.attributes.get("axis", -1)
+    depth = shape[axis] if shape is not None else None
+    count = b.constant(depth, np.int64) if depth is not None else _dim(c, x, axis)
+    zero_one = b.constant([0, 1], helper.tensor_dtype_to_np_dtype(c.values.elem_type(x)))
+    c.give(b.op("OneHot", b.op("ArgMax", x, axis=axis, keepdims=0), count, zero_one, axis=axis))
+    return True
+
+
+def compress(c: Context) -> bool:
+    """The places at which the condition holds, gathered."""
+    b, x = c.build, c.input(0)
+    axis = c.attributes.get("axis")
+    if axis is None:
+        x, axis = b.op("Reshape", x, b.ints(-1)), 0
+    condition = c.values.constant(c.input(1))
+    if condition is not None:
+        places = b.constant(np.flatnonzero(condition), np.int64)
+    else:
+        places = b.op("Squeeze", b.op("NonZero", c.input(1)), b.ints(0))
+    c.give(b.op("Gather", x, places, axis=axis))
+    return True
+
+
+def random_like(op_type: str) -> Decomposition:
+    """Of a shape that is known."""
+
+    def decompose(c: Context) -> bool:
+        shape = c.values.static_shape(c.input(0))
+        if shape is None:
+            return False
+        elem_type = c.attributes.get("dtype", c.values.elem_type(c.input(0)))
+        rest = {name: value for name, value in c.attributes.items() if name != "dtype"}
+        c.give(c.build.op(op_type, shape=shape, dtype=elem_type, **rest))
+        return True
+
+    return decompose
+
+
+def cum_prod(c: Context) -> bool:
+    """Step by step, where there are few."""
+    b, x = c.build, c.input(0)
+    axis, shape = c.values.constant(c.input(1)), c.values.shape(x)
+    if axis is None or shape is None:
+        return False
+    place = int(axis.reshape(-1)[0])
+    count = shape[place]
+    if count is None or not 1 <= count <= 256:
+        return False
+    rows = b.ops("Split", count, x, axis=place, num_outputs=count)
+    if c.attributes.get("reverse", 0):
+        rows.reverse()
+    one = b.op("Expand", b.constant(1, helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))), b.op("Shape", rows[0]))
+    totals = [one if c.attributes.get("exclusive", 0) else rows[0]]
+    for row in rows[:-1] if c.attributes.get("exclusive", 0) else rows[1:]:
+        totals.append(b.op("Mul", totals[-1], row))
+    if c.attributes.get("reverse", 0):
+        totals.reverse()
+    c.give(b.op("Concat", *totals, axis=place))
+    return True
+
+
+def max_unpool(c: Context) -> bool:
+    """The elements put back to their places among zeros."""
+    shape, b = c.values.static_shape(c.input(0)), c.build
+    if shape is None:
+        return False
+    spatial = len(shape) - 2
+    kernel = c.attributes["kernel_shape"]
+    strides = c.attributes.get("strides", [1] * spatial)
+    pads = c.attributes.get("pads", [0] * 2 * spatial)
+    inferred = [
+        (size - 1) * stride - pads[axis] - pads[axis + spatial] + kernel[axis]
+        for axis, (size, stride) in enumerate(zip(shape[2:], strides, strict=True))
+    ]
+    full = (*shape[:2], *inferred)
+    target = full
+    if c.input(2):
+        wanted = c.values.constant(c.input(2))
+        if wanted is None:
+            return False
+        target = tuple(int(each) for each in wanted)
+    dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(0)))
+    zeros = b.constant(np.zeros(math.prod(full)), dtype)
+    flat = [b.op("Reshape", c.input(index), b.ints(-1)) for index in (1, 0)]
+    whole = b.op("Reshape", b.op("ScatterElements", zeros, *flat, axis=0), b.ints(*full))
+    if target != full:
+        ends = [after - before for before, after in zip(full, target, strict=True)]
+        whole = b.op("Pad", whole, b.ints(*[0] * len(full), *ends))
+    c.give(whole)
+    return True
+
+
+def tensor_scatter(c: Context) -> bool:
+    """Of each batch row, the update written to the cache from an index on, round the end where it is circular."""
+    past, update = c.values.static_shape(c.input(0)), c.values.static_shape(c.input(1))
+    if past is None or update is None:
+        return False
+    b = c.build
+    axis: int = c.attributes.get("axis", -2) % len(past)
+    if axis == 0:
+        return False
+    steps = b.constant(np.arange(update[axis]), np.int64)
+    starts = c.input(2) or b.constant(np.zeros(past[0]), np.int64)
+    starts = b.cast(starts, TensorProto.INT64)
+    places = b.op("Add", b.op("Unsqueeze", starts, b.ints(1)), steps)
+    if c.attributes.get("mode", "linear") == "circular":
+        places = b.op("Mod", places, b.constant(past[axis], np.int64))
+    form = [1] * len(past)
+    form[0], form[axis] = past[0], update[axis]
+    indices = b.op("Expand", b.op("Reshape", places, b.ints(*form)), b.ints(*update))
+    c.give(b.op("ScatterElements", c.input(0), indices, c.input(1), axis=axis))
+    return True
+
+
+def _dim(c: Context, name: str, axis: int) -> str:
+    b = c.build
+    return b.op("Gather", b.op("Shape", name), b.constant(axis, np.int64))
+
+
+TABLE: dict[str, Decomposition] = {
+    "Flatten": flatten,
+    "Size": size,
+    "EyeLike": eye_like,
+    "Hardmax": hardmax,
+    "Compress": compress,
+    "RandomUniformLike": random_like("RandomUniform"),
+    "RandomNormalLike": random_like("RandomNormal"),
+    "CumProd": cum_prod,
+    "MaxUnpool": max_unpool,
+    "TensorScatter": tensor_scatter,
+}

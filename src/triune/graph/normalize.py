@@ -1,0 +1,104 @@
+"""Any model brought to core ops: the passes in their order."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto
+
+from triune.core.errors import UnsupportedError
+from triune.graph.check import compare, evaluate
+from triune.graph.core_ops import CORE_OPS
+from triune.graph.decompose import Decompose
+from triune.graph.passes.branches import Branches
+from triune.graph.passes.fold import Fold
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.inline import Inline
+from triune.graph.passes.tidy import Tidy
+from triune.graph.passes.upgrade import Upgrade
+from triune.graph.values import subgraphs_of
+from triune.graph.weights import SetAside
+
+MAX_ROUNDS = 8
+"""Each round may open what the next folds: a branch, a shape, a function's body."""
+
+
+class Pass(Protocol):
+    """A step of normalization: takes a model, which it may change, and gives one that computes the same."""
+
+    name: str
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Raises a TriuneError that names what cannot be done."""
+        ...
+
+
+def normalize(
+    model: ModelProto, *, keep: Collection[str] = (), check: Mapping[str, NDArray[Any]] | None = None
+) -> ModelProto:
+    """A model of core ops that computes the same.
+
+    Args:
+        model: not changed. External data must have been loaded.
+        keep: operators that stay whole though they have a body or a decomposition ("Attention").
+        check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
+            for tests and for doubts.
+
+    Returns:
+        a model of operator set `core_ops.OPSET` with the inputs and outputs of the given one. Its constants are
+        initializers, its values have types and as much of their shapes as can be inferred. What cannot be brought to
+        core ops is still there: see `foreign_ops`.
+
+    Raises:
+        InvalidArgumentError: the model contradicts itself, or is of an operator set to come.
+        UnsupportedError: it is of an operator set from which no way leads up.
+        InternalError: a pass changed what it computes (only with `check`).
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    weights = None if check is not None else SetAside(copy)
+    expected = None if check is None else evaluate(copy, check)
+
+    def run(step: Pass, given: ModelProto) -> ModelProto:
+        result = step(given)
+        if check is not None and expected is not None:
+            compare(step.name, expected, result, check)
+        return result
+
+    copy = run(Upgrade(), copy)
+    for _ in range(MAX_ROUNDS):
+        before = copy.SerializeToString(deterministic=True)
+        for step in (Infer(), Inline(keep), Decompose(keep), Infer(), Fold(), Branches(), Tidy()):
+            copy = run(step, copy)
+        if copy.SerializeToString(deterministic=True) == before:
+            break
+    copy = Infer()(copy)
+    if weights is not None:
+        weights.give_back(copy)
+    return copy
+
+
+def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:
+    """The nodes that are no core ops, each as `domain:Op 'name'`, in order."""
+    found: list[str] = []
+
+    def look(graph: GraphProto) -> None:
+        for node in graph.node:
+            is_standard = node.domain in ("", "ai.onnx")
+            if not is_standard or (node.op_type not in CORE_OPS and node.op_type not in keep):
+                kind = node.op_type if is_standard else f"{node.domain}:{node.op_type}"
+                found.append(f"{kind} '{node.name or node.output[0]}'")
+            for subgraph in subgraphs_of(node):
+                look(subgraph)
+
+    look(model.graph)
+    return found
+
+
+def require_core_ops(model: ModelProto, keep: Collection[str] = ()) -> None:
+    """Raises UnsupportedError naming every node that is no core op."""
+    if found := foreign_ops(model, keep):
+        raise UnsupportedError(
+            f"{len(found)} nodes cannot be brought to core ops: {', '.join(found)}; replace them, or fix the shapes "
+            "that they depend on"
+        )

@@ -1,0 +1,199 @@
+"""What can be computed before any input is known."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from triune.graph.core_ops import OPSET
+from triune.graph.values import Values, attributes_of, subgraphs_of
+
+MAX_ELEMENTS = 1 << 20
+"""A larger result stays computed: an Expand of a scalar must not become a weight of a gigabyte."""
+
+_RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
+_NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
+
+
+class Fold:
+    """Given nodes whose inputs are constants, and shapes that are known. Result: constants in their place.
+
+    Vectors made of shapes are followed by element: of the shape [?, 128, 768] the part [128, 768] is known.
+    QuantizeLinear and DequantizeLinear stay: they are the form in which compressed weights are kept.
+    """
+
+    name = "fold"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Never fails: what the reference evaluator cannot compute stays."""
+        _fold_graph(model.graph, None, {})
+        return model
+
+
+def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[str, "Part"]) -> None:
+    values = Values(graph, outer)
+    parts: dict[str, Part] = dict(outer_parts)
+    nodes: list[NodeProto] = []
+    known: dict[str, NDArray[Any]] = {}
+
+    def constant(name: str) -> NDArray[Any] | None:
+        return known[name] if name in known else values.constant(name)
+
+    for node in graph.node:
+        for subgraph in subgraphs_of(node):
+            _fold_graph(subgraph, values, parts)
+        results = _evaluate(node, values, constant, parts)
+        if results is None:
+            nodes.append(node)
+            continue
+        for name, array in zip(node.output, results, strict=True):
+            if name:
+                known[name] = array
+                nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array, name)))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _evaluate(
+    node: NodeProto, values: Values, constant: Any, parts: dict[str, "Part"]
+) -> Sequence[NDArray[Any]] | None:
+    if node.domain not in ("", "ai.onnx") or node.op_type in _NOT_FOLDED or any(True for _ in subgraphs_of(node)):
+        return None
+    part = _follow(node, values, constant, parts)
+    if part is not None:
+        parts[node.output[0]] = part
+        if part.is_whole:
+            return [part.array()]
+    arrays = [constant(name) if name else None for name in node.input]
+    if not node.input or any(name and array is None for name, array in zip(node.input, arrays, strict=True)):
+        return None
+    feeds = {name: array for name, array in zip(node.input, arrays, strict=True) if array is not None}
+    if any(array.dtype == object for array in feeds.values()):
+        return None
+    shape = values.static_shape(node.output[0]) if node.output else None
+    if shape is not None and math.prod(shape) > MAX_ELEMENTS:
+        return None
+    results = _run(node, feeds)
+    types = [values.elem_type(name) for name in node.output]
+    # The evaluator widens a type now and then (fp16 to fp32): then the node stays.
+    if results is None or any(
+        elem_type and name and helper.np_dtype_to_tensor_dtype(array.dtype) != elem_type
+        for name, elem_type, array in zip(node.output, types, results, strict=True)
+    ):
+        return None
+    return results
+
+
+def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]] | None:
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    names = [name for name in node.output if name]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in names]
+    model = helper.make_model(
+        helper.make_graph([node], "one", inputs, outputs), opset_imports=[helper.make_opsetid("", OPSET)]
+    )
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            evaluator: Any = ReferenceEvaluator(model)
+            results: list[Any] = evaluator.run(None, dict(feeds))
+    except Exception:  # noqa: BLE001 - an evaluator that cannot is no error of the model: the node stays
+        return None
+    arrays = dict(zip(names, results, strict=True))
+    if any(not isinstance(array, (np.ndarray, np.generic)) for array in arrays.values()):
+        return None
+    if sum(array.size for array in arrays.values()) > MAX_ELEMENTS:
+        return None
+    return [np.asarray(arrays[name]) if name else np.empty(0) for name in node.output]
+
+
+class Part:
+    """An INT64 (or narrower) tensor of rank 0 or 1 of which some elements are known."""
+
+    def __init__(self, elements: Sequence[int | None], *, is_scalar: bool, dtype: np.dtype[Any]) -> None:
+        self.elements = tuple(elements)
+        self.is_scalar = is_scalar
+        self.dtype = dtype
+
+    @property
+    def is_whole(self) -> bool:
+        """Every element is known."""
+        return None not in self.elements
+
+    def array(self) -> NDArray[Any]:
+        """The tensor; only of a whole one."""
+        array = np.array(self.elements, self.dtype)
+        return array[0] if self.is_scalar else array
+
+
+def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, Part]) -> Part | None:
+    """The part that a node passes on of shapes."""
+
+    def part(name: str) -> Part | None:
+        if name in parts:
+            return parts[name]
+        array = constant(name)
+        if array is None or array.ndim > 1 or array.dtype.kind != "i" or array.size > 64:
+            return None
+        return Part([int(each) for each in array.reshape(-1)], is_scalar=array.ndim == 0, dtype=array.dtype)
+
+    attributes = attributes_of(node)
+    int64 = np.dtype(np.int64)
+    match node.op_type:
+        case "Shape":
+            shape = values.shape(node.input[0])
+            if shape is None:
+                return None
+            return Part(shape[attributes.get("start", 0) : attributes.get("end")], is_scalar=False, dtype=int64)
+        case "Size":
+            shape = values.static_shape(node.input[0])
+            return None if shape is None else Part([math.prod(shape)], is_scalar=True, dtype=int64)
+        case "Identity" | "Unsqueeze" | "Squeeze" | "Cast":
+            given = part(node.input[0])
+            if given is None or (node.op_type == "Unsqueeze" and not given.is_scalar):
+                return None
+            if node.op_type == "Squeeze" and len(given.elements) != 1:
+                return None
+            dtype = given.dtype
+            if node.op_type == "Cast":
+                dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
+                if dtype.kind != "i":
+                    return None
+            is_scalar = {"Unsqueeze": False, "Squeeze": True}.get(node.op_type, given.is_scalar)
+            return Part(given.elements, is_scalar=is_scalar, dtype=dtype)
+        case "Gather":
+            given, indices = part(node.input[0]), constant(node.input[1])
+            if given is None or given.is_scalar or indices is None or indices.ndim > 1:
+                return None
+            size = len(given.elements)
+            places = [int(each) for each in indices.reshape(-1)]
+            if any(not -size <= place < size for place in places):
+                return None
+            return Part([given.elements[place] for place in places], is_scalar=indices.ndim == 0, dtype=given.dtype)
+        case "Slice":
+            given = part(node.input[0])
+            limits = [constant(name) if name else None for name in (*node.input[1:], "", "", "")[:4]]
+            if given is None or given.is_scalar or limits[0] is None or limits[1] is None:
+                return None
+            if (len(node.input) > 4 and node.input[4] and limits[3] is None) or limits[0].size != 1:
+                return None
+            step = 1 if limits[3] is None else int(limits[3].reshape(-1)[0])
+            begin, end = int(limits[0].reshape(-1)[0]), int(limits[1].reshape(-1)[0])
+            if step <= 0:
+                return None
+            return Part(given.elements[begin:end:step], is_scalar=False, dtype=given.dtype)
+        case "Concat":
+            given_parts = [part(name) for name in node.input]
+            if any(each is None or each.is_scalar for each in given_parts):
+                return None
+            elements = [element for each in given_parts if each is not None for element in each.elements]
+            return Part(elements, is_scalar=False, dtype=next(each for each in given_parts if each is not None).dtype)
+        case _:
+            return None

@@ -1,0 +1,273 @@
+"""Element types brought to those that Apple's runtimes compute in."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.builder import Builder
+from triune.graph.passes.infer import Infer
+from triune.graph.values import subgraphs_of
+from triune.graph.weights import SetAside
+
+NARROWED: Mapping[int, int] = {
+    TensorProto.DOUBLE: TensorProto.FLOAT,
+    **dict.fromkeys(
+        [
+            *(TensorProto.INT64, TensorProto.INT16, TensorProto.INT8),
+            *(TensorProto.UINT64, TensorProto.UINT32, TensorProto.UINT16, TensorProto.UINT8),
+        ],
+        TensorProto.INT32,
+    ),
+}
+"""What each element type becomes; the others stay."""
+
+_WIDE_INPUTS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(["Reshape", "Expand", "Tile", "Squeeze", "Unsqueeze", "Split", "TopK", "Trilu"], (1,)),
+    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"], (1,)),
+    **dict.fromkeys(["ReverseSequence", "GatherND", "ScatterND"], (1,)),
+    "Pad": (1, 3),
+    "ConstantOfShape": (0,),
+    "Loop": (0,),
+    "NonMaxSuppression": (2,),
+    "Resize": (3,),
+}
+"""The operands for which ONNX has no type but INT64."""
+
+_WIDE_OUTPUTS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(["Shape", "ArgMax", "ArgMin", "NonZero", "NonMaxSuppression"], (0,)),
+    **dict.fromkeys(["TopK", "MaxPool"], (1,)),
+}
+
+_QUANTIZED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "QuantizeLinear": ((2,), (0,)),
+    "DequantizeLinear": ((0, 2), ()),
+}
+"""The operands and results that keep their small integers."""
+
+_WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"])
+"""Whose results leave the range of a small type."""
+
+_INT32 = np.iinfo(np.int32)
+
+
+class Narrow:
+    """Given tensors of any plain numbers. Result: fp16, fp32, int32 and bool alone; small integers wrap as they did.
+
+    INT64 stays where ONNX has nothing else, between a Cast and an operand (the shape of a Reshape); so do small
+    integers between QuantizeLinear and DequantizeLinear. A constant outside int32 is an error; so is an input, to
+    `narrow_array`. What is computed to lie outside is not noticed.
+    """
+
+    name = "narrow"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, whose constants are initializers and whose types are known: `normalize` it first.
+
+        Raises:
+            UnsupportedError: a constant does not fit into int32.
+        """
+        _Graph(model.graph, {}).narrow()
+        weights = SetAside(model)
+        model = Infer()(model)
+        weights.give_back(model)
+        return model
+
+
+def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """The input `name` as a narrowed model takes it.
+
+    Raises:
+        InvalidArgumentError: a value does not fit into int32.
+    """
+    elem_type = NARROWED.get(helper.np_dtype_to_tensor_dtype(array.dtype))
+    if elem_type is None:
+        return array
+    if elem_type == TensorProto.INT32 and (found := _outside(array)) is not None:
+        raise InvalidArgumentError(
+            f"input '{name}' holds {found}; the model computes in int32, from {_INT32.min} to {_INT32.max}"
+        )
+    return array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
+
+
+def _outside(array: NDArray[Any]) -> int | None:
+    if array.dtype.itemsize < 4 or array.dtype == np.int32 or not array.size:
+        return None
+    return next((int(end) for end in (array.min(), array.max()) if not _INT32.min <= int(end) <= _INT32.max), None)
+
+
+class _Graph:
+    """One graph being narrowed: each name stands for the narrow value; the others are made where they are needed."""
+
+    def __init__(self, graph: GraphProto, outer: Mapping[str, tuple[int, TensorProto | None]]) -> None:
+        self._graph = graph
+        # The type that each name had, and its value where that is constant.
+        self._known = dict(outer)
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            self._known[value.name] = (value.type.tensor_type.elem_type, None)
+        inputs = {value.name for value in graph.input}
+        for tensor in graph.initializer:
+            self._known[tensor.name] = (tensor.data_type, None if tensor.name in inputs else tensor)
+        self._nodes: list[NodeProto] = []
+        self._added: list[TensorProto] = []
+        # (name, elem_type) to the name of the same value in that type.
+        self._other: dict[tuple[str, int], str] = {}
+
+    def narrow(self, wide_inputs: tuple[int, ...] = ()) -> None:
+        """`wide_inputs`: the graph's inputs that ONNX keeps INT64 (the number of a Loop's iteration)."""
+        graph = self._graph
+        for index in wide_inputs:
+            value = graph.input[index]
+            name = value.name
+            value.name = f"{name}/int64"
+            self._cast(value.name, name, TensorProto.INT32)
+            self._other[name, TensorProto.INT64] = value.name
+        for index, value in enumerate(graph.input):
+            if index not in wide_inputs:
+                _retype(value.type.tensor_type)
+        for node in graph.node:
+            self._narrow(node)
+        for value in (*graph.output, *graph.value_info):
+            _retype(value.type.tensor_type)
+        read = {name for node in self._nodes for name in _names_read(node)} | {value.name for value in graph.output}
+        kept = [self._narrow_tensor(tensor) for tensor in graph.initializer if tensor.name in read]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(self._nodes)
+        graph.initializer.extend([*kept, *self._added])
+
+    def _narrow(self, node: NodeProto) -> None:
+        types = [self._known.get(name, (0, None))[0] for name in node.output]
+        wide_body = (0,) if node.op_type == "Loop" else ()
+        for subgraph in subgraphs_of(node):
+            _Graph(subgraph, self._known).narrow(wide_body)
+        copy = NodeProto.FromString(node.SerializeToString())
+        small_inputs, small_outputs = _QUANTIZED.get(node.op_type, ((), ()))
+        for index in (*_WIDE_INPUTS.get(node.op_type, ()), *small_inputs):
+            if index < len(copy.input) and copy.input[index]:
+                elem_type = self._known[node.input[index]][0]
+                if elem_type in NARROWED:
+                    copy.input[index] = self._as(node.input[index], elem_type)
+        after: list[tuple[str, str]] = []
+        for index in (*_WIDE_OUTPUTS.get(node.op_type, ()), *small_outputs):
+            if index < len(copy.output) and copy.output[index] and types[index] in NARROWED:
+                name = node.output[index]
+                copy.output[index] = f"{name}/{helper.tensor_dtype_to_np_dtype(types[index])}"
+                self._other[name, types[index]] = copy.output[index]
+                after.append((copy.output[index], name))
+        _retype_attributes(copy)
+        is_pool = node.op_type == "MaxPool" and types[0] in (TensorProto.INT8, TensorProto.UINT8)
+        limits = _limits(types[0]) if node.op_type in _WRAPS and len(types) == 1 else None
+        build = Builder(f"{node.output[0]}/narrow")
+        target = copy.output[0] if copy.output else ""
+        if is_pool:
+            copy.input[0] = build.cast(copy.input[0], TensorProto.FLOAT)
+            self._take(build)
+        if is_pool or limits is not None:
+            copy.output[0] = build.name()
+        self._nodes.append(copy)
+        if is_pool:
+            build.put("Cast", [copy.output[0]], [target], to=TensorProto.INT32)
+        elif limits is not None:
+            _wrap(build, copy.output[0], target, *limits)
+        self._take(build)
+        for wide, name in after:
+            self._cast(wide, name, TensorProto.INT32)
+
+    def _take(self, build: Builder) -> None:
+        """The nodes made so far; constants become initializers, as everywhere in a normalized model."""
+        for node in build.nodes:
+            if node.op_type == "Constant":
+                tensor = TensorProto.FromString(node.attribute[0].t.SerializeToString())
+                tensor.name = node.output[0]
+                self._added.append(tensor)
+            else:
+                self._nodes.append(node)
+        build.nodes.clear()
+
+    def _as(self, name: str, elem_type: int) -> str:
+        """A narrowed value in the type that it had."""
+        if (name, elem_type) in self._other:
+            return self._other[name, elem_type]
+        wide = f"{name}/as/{helper.tensor_dtype_to_np_dtype(elem_type)}{len(self._nodes)}"
+        tensor = self._known[name][1]
+        if tensor is None:
+            self._cast(name, wide, elem_type)
+        else:
+            copy = TensorProto()
+            copy.CopyFrom(tensor)
+            copy.name = wide
+            self._added.append(copy)
+        self._other[name, elem_type] = wide
+        return wide
+
+    def _cast(self, source: str, target: str, elem_type: int) -> None:
+        self._nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/cast", to=elem_type))
+
+    def _narrow_tensor(self, tensor: TensorProto) -> TensorProto:
+        # "To the end" of a Slice is written as the largest number there is.
+        return _narrow_tensor(
+            tensor,
+            is_limit=lambda: all(node.op_type == "Slice" for node in self._nodes if tensor.name in _names_read(node)),
+        )
+
+
+def _names_read(node: NodeProto) -> set[str]:
+    names = set(node.input)
+    for graph in subgraphs_of(node):
+        names.update(value.name for value in graph.output)
+        for inner in graph.node:
+            names |= _names_read(inner)
+    return names
+
+
+def _retype(tensor_type: Any) -> None:
+    tensor_type.elem_type = NARROWED.get(tensor_type.elem_type, tensor_type.elem_type)
+
+
+def _retype_attributes(node: NodeProto) -> None:
+    for attribute in node.attribute:
+        if (attribute.name, node.op_type) in (
+            ("to", "Cast"),
+            ("dtype", "RandomUniform"),
+            ("dtype", "RandomNormal"),
+        ):
+            attribute.i = NARROWED.get(attribute.i, attribute.i)
+        elif attribute.name == "value" and node.op_type == "ConstantOfShape":
+            attribute.t.CopyFrom(_narrow_tensor(attribute.t, is_limit=lambda: False))
+
+
+def _narrow_tensor(tensor: TensorProto, *, is_limit: Callable[[], bool]) -> TensorProto:
+    """`is_limit`: whether nothing but its being large counts."""
+    elem_type = NARROWED.get(tensor.data_type)
+    if elem_type is None:
+        return tensor
+    array = numpy_helper.to_array(tensor)
+    if elem_type == TensorProto.INT32 and (found := _outside(array)) is not None:
+        if not is_limit():
+            raise UnsupportedError(
+                f"constant '{tensor.name}' holds {found}, which does not fit into int32, from {_INT32.min} to "
+                f"{_INT32.max}: Apple's runtimes have no wider integers"
+            )
+        array = array.clip(_INT32.min, _INT32.max)
+    return numpy_helper.from_array(array.astype(helper.tensor_dtype_to_np_dtype(elem_type)), tensor.name)
+
+
+def _limits(elem_type: int) -> tuple[int, int] | None:
+    """The range of an integer type of fewer bits than 32."""
+    if NARROWED.get(elem_type) != TensorProto.INT32:
+        return None
+    info = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type).name)
+    return (info.min, info.max) if info.bits < 32 else None
+
+
+def _wrap(build: Builder, source: str, target: str, lowest: int, highest: int) -> None:
+    """(x - lowest) mod size + lowest."""
+    size = build.constant(highest - lowest + 1, np.int32)
+    if lowest == 0:
+        build.put("Mod", [source, size], [target])
+        return
+    offset = build.constant(lowest, np.int32)
+    build.put("Add", [build.op("Mod", build.op("Sub", source, offset), size), offset], [target])

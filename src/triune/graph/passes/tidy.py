@@ -1,0 +1,72 @@
+"""What nobody reads, and what says nothing."""
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from triune.graph.values import constant_tensor, subgraphs_of
+
+
+class Tidy:
+    """Given Constant nodes, Identity nodes and results that nobody reads. Result: initializers, and neither other.
+
+    An Identity stays where it gives an input or a constant out under an output's name.
+    """
+
+    name = "tidy"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Inputs and outputs of the model stay as they are."""
+        _tidy(model.graph, {})
+        return model
+
+
+def _tidy(graph: GraphProto, outer: dict[str, str]) -> set[str]:
+    """Tidy a graph in which the names of `outer` stand for others. Returns the outer names that it reads."""
+    renamed = dict(outer)
+    outputs = {value.name for value in graph.output}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            tensor = constant_tensor(node)
+            if tensor is not None:
+                copy = TensorProto()
+                copy.CopyFrom(tensor)
+                copy.name = node.output[0]
+                graph.initializer.append(copy)
+                continue
+        for index, name in enumerate(node.input):
+            if name in renamed:
+                node.input[index] = renamed[name]
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            renamed[node.output[0]] = node.input[0]
+            continue
+        nodes.append(node)
+    for value in graph.output:
+        if value.name in outer:
+            # A branch that gives an outer value out, which has another name now.
+            source = NodeProto(op_type="Identity", input=[outer[value.name]], output=[f"{value.name}/given"])
+            value.name = source.output[0]
+            nodes.append(source)
+    needed = {value.name for value in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(nodes):
+        if not any(name in needed for name in node.output if name):
+            continue
+        for subgraph in subgraphs_of(node):
+            needed |= _tidy(subgraph, renamed)
+        needed.update(name for name in node.input if name)
+        kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    used = [tensor for tensor in graph.initializer if tensor.name in needed]
+    if len(used) != len(graph.initializer):
+        copies = [TensorProto.FromString(tensor.SerializeToString()) for tensor in used]
+        del graph.initializer[:]
+        graph.initializer.extend(copies)
+    infos = [info for info in graph.value_info if info.name in needed]
+    if len(infos) != len(graph.value_info):
+        del graph.value_info[:]
+        graph.value_info.extend(infos)
+    own = {name for node in graph.node for name in node.output}
+    own.update(tensor.name for tensor in graph.initializer)
+    own.update(value.name for value in graph.input)
+    return needed - own

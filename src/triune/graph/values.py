@@ -1,0 +1,135 @@
+"""What is known of a graph's values: element types, shapes, constants."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+
+
+class Values:
+    """The values that a node of `graph` can see: the graph's own, and those of the graphs around it."""
+
+    def __init__(self, graph: GraphProto, outer: "Values | None" = None) -> None:
+        self._outer = outer
+        self._types: dict[str, TypeProto] = {
+            value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+        # An initializer that is listed as an input is only that input's default.
+        inputs = {value.name for value in graph.input}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+                tensor = constant_tensor(node)
+                if tensor is not None:
+                    self._constants[node.output[0]] = tensor
+
+    def elem_type(self, name: str) -> int:
+        """The TensorProto.DataType of a tensor; 0 where it is not known or the value is no tensor."""
+        tensor = self.tensor(name)
+        if tensor is not None:
+            return tensor.data_type
+        found = self._type(name)
+        return found.tensor_type.elem_type if found is not None else 0
+
+    def shape(self, name: str) -> tuple[int | None, ...] | None:
+        """The shape, None for dimensions that are not known; None altogether where not even the rank is."""
+        tensor = self.tensor(name)
+        if tensor is not None:
+            return tuple(tensor.dims)
+        found = self._type(name)
+        if found is None or not found.tensor_type.HasField("shape"):
+            return None
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+            for dim in found.tensor_type.shape.dim
+        )
+
+    def static_shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape where all of it is known."""
+        shape = self.shape(name)
+        if shape is None or any(dim is None for dim in shape):
+            return None
+        return tuple(dim for dim in shape if dim is not None)
+
+    def rank(self, name: str) -> int | None:
+        """The number of dimensions, where known."""
+        shape = self.shape(name)
+        return None if shape is None else len(shape)
+
+    def type(self, name: str) -> TypeProto | None:
+        """The type in ONNX's own form, None where it is not known."""
+        tensor = self.tensor(name)
+        if tensor is not None:
+            return helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        found = self._type(name)
+        return found if found is not None and found.WhichOneof("value") else None
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """The value of a constant, None of anything else."""
+        tensor = self.tensor(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def tensor(self, name: str) -> TensorProto | None:
+        """As `constant`, in ONNX's own form."""
+        found = self._constants.get(name)
+        if found is not None or name in self._types:
+            return found
+        return self._outer.tensor(name) if self._outer else None
+
+    def _type(self, name: str) -> TypeProto | None:
+        return self._types.get(name) or (self._outer._type(name) if self._outer else None)
+
+
+def constant_tensor(node: NodeProto) -> TensorProto | None:
+    """What a Constant node holds; None if it is no dense tensor."""
+    for attribute in node.attribute:
+        match attribute.name:
+            case "value":
+                return attribute.t
+            case "value_int":
+                return numpy_helper.from_array(np.array(attribute.i, np.int64))
+            case "value_ints":
+                return numpy_helper.from_array(np.array(attribute.ints, np.int64))
+            case "value_float":
+                return numpy_helper.from_array(np.array(attribute.f, np.float32))
+            case "value_floats":
+                return numpy_helper.from_array(np.array(attribute.floats, np.float32))
+            case _:
+                pass
+    return None
+
+
+def attributes_of(node: NodeProto) -> Mapping[str, Any]:
+    """A node's attributes as Python values; text is str, graphs and tensors stay as they are."""
+    values: dict[str, Any] = {}
+    for attribute in node.attribute:
+        match attribute.type:
+            case attribute.FLOAT:
+                values[attribute.name] = attribute.f
+            case attribute.INT:
+                values[attribute.name] = attribute.i
+            case attribute.STRING:
+                values[attribute.name] = attribute.s.decode()
+            case attribute.FLOATS:
+                values[attribute.name] = list(attribute.floats)
+            case attribute.INTS:
+                values[attribute.name] = list(attribute.ints)
+            case attribute.STRINGS:
+                values[attribute.name] = [each.decode() for each in attribute.strings]
+            case attribute.TENSOR:
+                values[attribute.name] = attribute.t
+            case attribute.GRAPH:
+                values[attribute.name] = attribute.g
+            case _:
+                values[attribute.name] = attribute
+    return values
+
+
+def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:
+    """The graphs within a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs

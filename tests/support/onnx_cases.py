@@ -1,0 +1,90 @@
+"""ONNX's own node tests: a model of one operator, inputs, and the outputs that are right."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx.backend.test.loader
+from onnx import ModelProto, TensorProto, TypeProto, helper, numpy_helper
+
+_NUMBERS = frozenset(
+    [
+        *(TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL),
+        *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A node test. `sets` pairs the inputs, by name, with the outputs in the model's order."""
+
+    name: str
+    model: ModelProto
+    sets: Sequence[tuple[dict[str, Any], Sequence[Any]]]
+    rtol: float
+    atol: float
+
+    @property
+    def is_eligible(self) -> bool:
+        """Whether all inputs and outputs are tensors of plain numbers."""
+        return all(_is_number(value.type) for value in (*self.model.graph.input, *self.model.graph.output))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the values cannot be foretold."""
+        random = ("Bernoulli", "RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Multinomial")
+        return any(node.op_type in random for node in self.model.graph.node) or "bernoulli" in self.name
+
+
+@functools.cache
+def load_cases() -> Sequence[Case]:
+    """All 1,884 of onnx 1.23."""
+    # A runner would rather not call this twice: the loader writes every case to files.
+    found = onnx.backend.test.loader.load_model_tests(kind="node")
+    return [
+        Case(case.name, case.model, [_named(case.model, *each) for each in case.data_sets], case.rtol, case.atol)
+        for case in found
+        if case.model is not None and case.data_sets is not None
+    ]
+
+
+def _named(model: ModelProto, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[dict[str, Any], Sequence[Any]]:
+    arrays = [_array(each) for each in inputs]
+    return dict(zip([value.name for value in model.graph.input], arrays, strict=False)), [
+        _array(each) for each in outputs
+    ]
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def _is_number(type_: TypeProto) -> bool:
+    return type_.WhichOneof("value") == "tensor_type" and type_.tensor_type.elem_type in _NUMBERS
+
+
+def difference(actual: Any, expected: Any, *, rtol: float, atol: float) -> str:
+    """How an output differs from the right one, or nothing."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.dtype != expected.dtype or actual.shape != expected.shape:
+        return f"{actual.dtype}{list(actual.shape)} instead of {expected.dtype}{list(expected.shape)}"
+    if expected.dtype.kind not in "fc":
+        wrong = int(np.sum(actual != expected))
+        return f"{wrong} of {expected.size} elements differ" if wrong else ""
+    if np.allclose(actual, expected, rtol=rtol, atol=atol, equal_nan=True):
+        return ""
+    with np.errstate(all="ignore"):
+        error = np.nanmax(np.abs(actual.astype(np.float64) - expected.astype(np.float64)), initial=0)
+    return f"differs by up to {error:.3g}"
+
+
+def elem_types(model: ModelProto) -> set[str]:
+    """The names of the element types of a model's inputs and outputs."""
+    values = (*model.graph.input, *model.graph.output)
+    return {helper.tensor_dtype_to_string(value.type.tensor_type.elem_type) for value in values}

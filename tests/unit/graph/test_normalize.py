@@ -1,0 +1,90 @@
+"""Whole models to core ops, checked after every pass."""
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from support.graphs import model_of, ops_of
+from triune.core.errors import InternalError, UnsupportedError
+from triune.graph import normalize as room
+from triune.graph.check import compare, evaluate, sample_inputs
+from triune.graph.normalize import foreign_ops, normalize, require_core_ops
+
+EXPORTED = """
+agraph (float[N,4] x) => (float[N,2,2] y) {
+  s = Shape (x)  i = Constant <value_int = 0> ()  n = Gather (s, i)
+  a = Constant <value_ints = [0]> ()  m = Unsqueeze (n, a)  r = Constant <value_ints = [2, 2]> ()
+  t = Concat <axis = 0> (m, r)  h = HardSwish (x)  z = Mish (h)  y = Reshape (z, t)
+}"""
+
+
+def test_every_pass_is_checked_against_the_reference_evaluator() -> None:
+    model = model_of(EXPORTED)
+    inputs = sample_inputs(model)
+    normal = normalize(model, check=inputs)
+    assert foreign_ops(normal) == []
+    np.testing.assert_allclose(evaluate(normal, inputs)[0], evaluate(model, inputs)[0], rtol=1e-5)
+
+
+def test_a_pass_that_changes_the_answer_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong:
+        name = "wrong"
+
+        def __call__(self, model: ModelProto) -> ModelProto:
+            for node in model.graph.node:
+                node.op_type = "Sub" if node.op_type == "Add" else node.op_type
+            return model
+
+    monkeypatch.setattr(room, "Branches", Wrong)
+    model = model_of("agraph (float[2] x, float[2] z) => (float[2] y) { y = Add (x, z) }")
+    with pytest.raises(InternalError, match="pass 'wrong' changed output 'y' by up to"):
+        normalize(model, check=sample_inputs(model))
+
+
+def test_the_given_model_is_not_changed() -> None:
+    model = model_of(EXPORTED)
+    before = model.SerializeToString(deterministic=True)
+    normalize(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_large_weights_come_through() -> None:
+    model = model_of("agraph (float[1,300] x, float[300,300] w) => (float[1,300] y) { y = MatMul (x, w) }")
+    weight = np.random.default_rng(0).standard_normal((300, 300), np.float32)
+    tensor = model.graph.initializer.add()
+    tensor.CopyFrom(numpy_helper.from_array(weight, "w"))
+    del model.graph.input[1]
+    normal = normalize(model)
+    assert [value.name for value in normal.graph.input] == ["x"]
+    x = np.ones((1, 300), np.float32)
+    np.testing.assert_allclose(evaluate(normal, {"x": x})[0], x @ weight, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_left_is_named_with_its_node() -> None:
+    model = model_of("agraph (int64[4] x) => (int64[N] y) { [odd] y = Unique (x) }")
+    normal = normalize(model)
+    assert foreign_ops(normal) == ["Unique 'odd'"]
+    with pytest.raises(UnsupportedError, match=r"1 nodes cannot be brought to core ops: Unique 'odd'"):
+        require_core_ops(normal)
+
+
+def test_operators_in_branches_are_brought_to_core_ops_too() -> None:
+    text = """
+    agraph (bool c, float[2] x) => (float[2] y) {
+      y = If (c) <then_branch = g1 () => (float[2] a) { a = Mish (x) },
+              else_branch = g2 () => (float[2] b) { b = Abs (x) }>
+    }"""
+    normal = normalize(model_of(text))
+    assert ops_of(normal) == ["If"]
+    assert foreign_ops(normal) == []
+
+
+def test_sample_inputs_are_refused_for_text() -> None:
+    with pytest.raises(UnsupportedError, match="input 'x' is no tensor of numbers"):
+        sample_inputs(model_of("agraph (string[2] x) => (string[2] y) { y = Identity (x) }"))
+
+
+def test_compare_names_the_shape_that_changed() -> None:
+    model = model_of("agraph (float[1,2] x) => (float[2] y) { a = Constant <value_ints = [0]> ()  y = Squeeze (x, a) }")
+    with pytest.raises(InternalError, match=r"pass 'p' changed output 'y' from shape \(1, 2\) to \(2,\)"):
+        compare("p", [np.zeros((1, 2))], model, {"x": np.zeros((1, 2), np.float32)})

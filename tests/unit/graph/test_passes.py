@@ -1,0 +1,195 @@
+"""Each pass: given -> result."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from support.graphs import model_of, ops_of
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.check import evaluate
+from triune.graph.core_ops import OPSET
+from triune.graph.passes.branches import Branches
+from triune.graph.passes.fold import MAX_ELEMENTS, Fold
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.inline import Inline
+from triune.graph.passes.narrow import Narrow, narrow_array
+from triune.graph.passes.tidy import Tidy
+from triune.graph.passes.upgrade import Upgrade
+
+
+def constants_of(model: onnx.ModelProto) -> dict[str, object]:
+    return {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t).tolist()
+        for node in model.graph.node
+        if node.op_type == "Constant"
+    }
+
+
+def test_upgrade_brings_old_operators_to_their_new_form() -> None:
+    old = model_of("agraph (float[1,3] x) => (float[3] y) { y = Squeeze <axes = [0]> (x) }", opset=11)
+    new = Upgrade()(old)
+    assert new.opset_import[0].version == OPSET
+    assert len(new.graph.node[-1].input) == 2
+
+
+def test_upgrade_refuses_what_is_to_come() -> None:
+    with pytest.raises(InvalidArgumentError, match=f"operator set 99; the newest that is known here is {OPSET}"):
+        Upgrade()(model_of("agraph (float[1] x) => (float[1] y) { y = Relu (x) }", opset=99))
+
+
+def test_infer_refuses_types_that_do_not_fit() -> None:
+    model = model_of("agraph (float[2,3] x) => (float[4] y) { y = Relu (x) }")
+    with pytest.raises(InvalidArgumentError, match="do not fit together"):
+        Infer()(model)
+
+
+def test_inline_opens_the_models_own_functions_and_the_standards() -> None:
+    text = """
+    agraph (float[2,3] x) => (float[2,3] y) { z = own.twice (x)  y = LogSoftmax <axis = 1> (z) }
+    <domain: "own", opset_import: ["" : 28]> twice (a) => (b) { b = Add (a, a) }
+    """
+    model = Inline()(model_of(text, imports=', "own" : 1'))
+    assert "twice" not in ops_of(model)
+    assert "LogSoftmax" not in ops_of(model)
+    x = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    shifted = 2 * x - 2 * x.max(1, keepdims=True)
+    np.testing.assert_allclose(
+        evaluate(model, {"x": x})[0], shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), rtol=1e-5
+    )
+
+
+def test_inline_keeps_what_is_to_be_kept() -> None:
+    text = "agraph (float[2,3] x) => (float[2,3] y) { y = LogSoftmax <axis = 1> (x) }"
+    assert ops_of(Inline(keep=["LogSoftmax"])(model_of(text))) == ["LogSoftmax"]
+
+
+def test_inline_writes_the_defaults_that_a_call_leaves_out() -> None:
+    # Celu's body reads alpha, whose default the schema alone knows.
+    model = Inline()(model_of("agraph (float[2] x) => (float[2] y) { y = Celu (x) }"))
+    x = np.array([-1, 2], np.float32)
+    np.testing.assert_allclose(evaluate(model, {"x": x})[0], [np.expm1(-1), 2], rtol=1e-6)
+
+
+def test_fold_computes_what_depends_on_constants_alone() -> None:
+    text = """
+    agraph (float[2] x) => (float[2] y) {
+      a = Constant <value = float[2] {1.0, 2.0}> ()  b = Constant <value = float[2] {3.0, 4.0}> ()
+      c = Mul (a, b)  y = Add (x, c)
+    }"""
+    assert constants_of(Fold()(Infer()(model_of(text))))["c"] == [3.0, 8.0]
+
+
+def test_fold_follows_shapes_by_element() -> None:
+    text = """
+    agraph (float[N,128,768] x) => (int64[2] y, int64[K] z) {
+      s = Shape (x)  i = Constant <value = int64[2] {1, 2}> ()  y = Gather (s, i)
+      j = Constant <value = int64[1] {0}> ()  z = Gather (s, j)
+    }"""
+    model = Fold()(Infer()(model_of(text)))
+    assert constants_of(model)["y"] == [128, 768]
+    assert "z" not in constants_of(model)
+
+
+def test_fold_leaves_quantized_weights_and_large_results() -> None:
+    text = f"""
+    agraph () => (float[2] y, float[{MAX_ELEMENTS + 1}] z) {{
+      q = Constant <value = int8[2] {{1, 2}}> ()  s = Constant <value = float {{0.5}}> ()
+      y = DequantizeLinear (q, s)
+      n = Constant <value = int64[1] {{{MAX_ELEMENTS + 1}}}> ()  z = Expand (s, n)
+    }}"""
+    assert {"DequantizeLinear", "Expand"} <= set(ops_of(Fold()(Infer()(model_of(text)))))
+
+
+def test_branches_take_the_branch_of_a_known_condition() -> None:
+    text = """
+    agraph (float[2] x) => (float[2] y) {
+      c = Constant <value = bool {0}> ()
+      y = If (c) <then_branch = g1 () => (float[2] a) { a = Neg (x) },
+              else_branch = g2 () => (float[2] b) { b = Abs (x) }>
+    }"""
+    model = Branches()(model_of(text))
+    assert ops_of(model) == ["Constant", "Abs", "Identity"]
+    assert evaluate(model, {"x": np.array([-1, 2], np.float32)})[0].tolist() == [1, 2]
+
+
+def test_tidy_removes_what_nobody_reads() -> None:
+    text = """
+    agraph (float[2] x) => (float[2] y) {
+      c = Constant <value = float[2] {1.0, 2.0}> ()  unused = Neg (x)  same = Identity (x)  y = Add (same, c)
+    }"""
+    model = Tidy()(model_of(text))
+    assert ops_of(model) == ["Add"]
+    assert list(model.graph.node[0].input) == ["x", "c"]
+    assert [tensor.name for tensor in model.graph.initializer] == ["c"]
+
+
+def narrow(text: str) -> onnx.ModelProto:
+    return Narrow()(Infer()(Tidy()(Fold()(Infer()(model_of(text))))))
+
+
+def test_narrow_leaves_four_types_and_a_cast_where_onnx_insists_on_int64() -> None:
+    model = narrow(
+        """
+        agraph (double[2,3] x, int64[K] shape) => (double[N,M] y, int64[2] s) {
+          y = Reshape (x, shape)  s = Shape (x)
+        }"""
+    )
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert kinds == {"x": TensorProto.FLOAT, "shape": TensorProto.INT32, "y": TensorProto.FLOAT, "s": TensorProto.INT32}
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y, s = session.run(None, {"x": x, "shape": np.array([3, 2], np.int32)})
+    assert y.tolist() == x.reshape(3, 2).tolist()
+    assert s.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16])
+def test_small_integers_wrap_as_they_did(dtype: type[np.integer]) -> None:
+    name = helper.tensor_dtype_to_string(helper.np_dtype_to_tensor_dtype(np.dtype(dtype))).split(".")[1].lower()
+    model = narrow(f"agraph ({name}[3] a, {name}[3] b) => ({name}[3] y) {{ y = Add (a, b) }}")
+    info = np.iinfo(dtype)
+    a, b = np.array([info.max, info.min, 3], dtype), np.array([1, info.min, 4], dtype)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {"a": narrow_array("a", a), "b": narrow_array("b", b)})
+    with np.errstate(over="ignore"):
+        assert result.tolist() == (a + b).tolist()
+
+
+def test_quantized_tensors_keep_their_integers() -> None:
+    model = narrow(
+        """
+        agraph (float[2] x) => (float[2] y) {
+          s = Constant <value = float {0.5}> ()  z = Constant <value = uint8 {3}> ()
+          q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z)
+        }"""
+    )
+    assert [op for op in ops_of(model) if op != "Cast"] == ["QuantizeLinear", "DequantizeLinear"]
+    assert {tensor.data_type for tensor in model.graph.initializer} == {TensorProto.FLOAT, TensorProto.UINT8}
+
+
+def test_narrow_names_the_constant_that_does_not_fit() -> None:
+    with pytest.raises(UnsupportedError, match="constant 'c' holds 4294967296, which does not fit into int32"):
+        narrow(
+            "agraph (int64[1] x) => (int64[1] y) { c = Constant <value = int64[1] {4294967296}> ()  y = Add (x, c) }"
+        )
+
+
+def test_the_end_of_a_slice_may_be_as_far_as_it_likes() -> None:
+    model = narrow(
+        """
+        agraph (float[5] x) => (float[N] y) {
+          a = Constant <value = int64[1] {1}> ()  b = Constant <value = int64[1] {9223372036854775807}> ()
+          y = Slice (x, a, b)
+        }"""
+    )
+    assert evaluate(model, {"x": np.arange(5, dtype=np.float32)})[0].tolist() == [1, 2, 3, 4]
+
+
+def test_narrow_array_checks_the_range() -> None:
+    assert narrow_array("x", np.array([2**31 - 1])).dtype == np.int32
+    with pytest.raises(InvalidArgumentError, match="input 'x' holds 2147483648; the model computes in int32"):
+        narrow_array("x", np.array([0, 2**31]))
+    with pytest.raises(InvalidArgumentError, match="holds 4294967295"):
+        narrow_array("x", np.array([2**32 - 1], np.uint32))
