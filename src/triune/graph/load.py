@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+import onnx.checker
 import onnx.defs
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
@@ -23,6 +24,15 @@ def load(path: Path) -> ModelProto:
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidArgumentError(f"the weights beside '{path}' cannot be read: {error}") from error
     return model
+
+
+def require_valid(model: ModelProto) -> None:
+    """Raises InvalidArgumentError where a name is used before it is defined, or an operator is not as ONNX has it."""
+    try:
+        # onnx leaves a type argument of its annotation open.
+        onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]
+    except onnx.checker.ValidationError as error:
+        raise InvalidArgumentError(f"the model is no valid ONNX: {' '.join(str(error).split())}") from error
 
 
 def read_model(path: Path) -> ModelProto:

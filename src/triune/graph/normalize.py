@@ -10,6 +10,7 @@ from triune.core.errors import UnsupportedError
 from triune.graph.check import compare, evaluate
 from triune.graph.core_ops import CORE_OPS
 from triune.graph.decompose import Decompose
+from triune.graph.load import require_valid
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
@@ -50,13 +51,14 @@ def normalize(
         core ops is still there: see `foreign_ops`.
 
     Raises:
-        InvalidArgumentError: the model contradicts itself, or is of an operator set to come.
+        InvalidArgumentError: the model is no valid ONNX, or is of an operator set to come.
         UnsupportedError: it is of an operator set from which no way leads up.
         InternalError: a pass changed what it computes (only with `check`).
     """
     copy = ModelProto()
     copy.CopyFrom(model)
     weights = None if check is not None else SetAside(copy)
+    require_valid(copy)
     expected = None if check is None else evaluate(copy, check)
 
     def run(step: Pass, given: ModelProto) -> ModelProto:

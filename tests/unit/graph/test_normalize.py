@@ -5,7 +5,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from support.graphs import model_of, ops_of
-from triune.core.errors import InternalError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph import normalize as room
 from triune.graph.check import compare, evaluate, sample_inputs
 from triune.graph.normalize import foreign_ops, normalize, require_core_ops
@@ -58,6 +58,21 @@ def test_large_weights_come_through() -> None:
     assert [value.name for value in normal.graph.input] == ["x"]
     x = np.ones((1, 300), np.float32)
     np.testing.assert_allclose(evaluate(normal, {"x": x})[0], x @ weight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("y = Relu (z)  z = Relu (y)", "topologically sorted"),
+        ("y = Relu (nothing)", "input 'nothing' of node"),
+        ("y = Relu (x)  y = Neg (x)", "'y' has been used as output names multiple times"),
+        ("y = NoSuchOp (x)", "No Op registered for NoSuchOp"),
+        ("y = Relu <alpha = 1> (x)", "Unrecognized attribute: alpha"),
+    ],
+)
+def test_models_that_are_no_valid_onnx_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"the model is no valid ONNX: .*{reason}"):
+        normalize(model_of(f"agraph (float[2] x) => (float[2] y) {{ {text} }}"))
 
 
 def test_what_is_left_is_named_with_its_node() -> None:

@@ -39,12 +39,6 @@ def test_upgrade_refuses_what_is_to_come() -> None:
         Upgrade()(model_of("agraph (float[1] x) => (float[1] y) { y = Relu (x) }", opset=99))
 
 
-def test_infer_refuses_types_that_do_not_fit() -> None:
-    model = model_of("agraph (float[2,3] x) => (float[4] y) { y = Relu (x) }")
-    with pytest.raises(InvalidArgumentError, match="do not fit together"):
-        Infer()(model)
-
-
 def test_inline_opens_the_models_own_functions_and_the_standards() -> None:
     text = """
     agraph (float[2,3] x) => (float[2,3] y) { z = own.twice (x)  y = LogSoftmax <axis = 1> (z) }

@@ -15,7 +15,7 @@ class Infer:
     name = "infer"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Raises InvalidArgumentError where the types or shapes contradict one another."""
+        """Raises InvalidArgumentError where ONNX gives up. Shapes that contradict each other are left for compilers."""
         try:
             return onnx.shape_inference.infer_shapes(model, data_prop=True)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
