@@ -1,0 +1,181 @@
+"""Raising blocks: operation after operation, each by its family's function."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from onnx import AttributeProto, NodeProto
+
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.coreml.mil import Argument, Array, Block, Constant, DType, Name, Operation, TensorType
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+
+Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
+# What a malformed operation makes Python and numpy raise; the message then gets the operation's name.
+_MALFORMED = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
+
+
+class BlockRaiser:
+    """Raises a block's operations into one graph.
+
+    Attributes:
+        graph: the one under construction.
+        values: MIL's names and what stands for them in the graph.
+        states: the current value of each state.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        values: Mapping[str, Tensor],
+        states: Mapping[str, Tensor],
+        opset: str,
+        families: "Families",
+        is_outermost: bool = False,
+    ) -> None:
+        self.graph = graph
+        self.values = dict(values)
+        self.states = dict(states)
+        self._opset = opset
+        self._families = families
+        self._is_outermost = is_outermost
+
+    def inner(self, graph: Graph) -> "BlockRaiser":
+        """A raiser for a graph inside this one, which sees the values and states of now."""
+        return BlockRaiser(graph, self.values, self.states, self._opset, self._families)
+
+    def block(self, block: Block) -> list[Tensor]:
+        """Raise all operations; the block's outputs are returned.
+
+        Raises:
+            InvalidArgumentError: an operation is malformed.
+            UnsupportedError: an operation has no equivalent.
+        """
+        for operation in block.operations:
+            try:
+                self._operation(operation)
+            except InternalError:
+                raise
+            except TriuneError as error:
+                if str(error).startswith("operation '"):
+                    raise
+                raise type(error)(f"operation '{operation.name}' ({operation.op}): {error}") from error
+            except _MALFORMED as error:
+                raise InvalidArgumentError(f"operation '{operation.name}' ({operation.op}): {error}") from error
+        return [self.values[name] for name in block.outputs]
+
+    def argument(self, argument: Argument) -> Tensor:
+        """What stands for an argument."""
+        if isinstance(argument, Name):
+            return self.values[argument.name]
+        return self.constant("constant", argument)
+
+    def constant(self, name: str, constant: Constant) -> Tensor:
+        """A constant under a name of its own."""
+        value = constant.value
+        array: Array = _stacked(value, constant.dtype) if isinstance(value, tuple) else value
+        return Tensor(self.graph.root.fresh(name), constant.dtype, array.shape, array)
+
+    def define(self, operation: Operation, results: Sequence[Tensor]) -> None:
+        """Gives an operation's results their names and declared types."""
+        if len(results) < len(operation.outputs):
+            raise InvalidArgumentError(f"{len(operation.outputs)} outputs are declared, but it has {len(results)}")
+        for output, result in zip(operation.outputs, results, strict=False):
+            kind = output.type
+            if isinstance(kind, TensorType):
+                cast = self.graph.cast(result, kind.dtype)
+                shape = cast.constant.shape if cast.constant is not None else kind.shape
+                self.values[output.name] = Tensor(cast.name, kind.dtype, shape, cast.constant)
+            else:
+                self.values[output.name] = result
+
+    def _operation(self, operation: Operation) -> None:
+        graph = self.graph
+        graph.prefix = operation.name
+        if operation.op == "const":
+            self.values[operation.outputs[0].name] = self.constant(operation.name, operation.attributes["val"])
+        elif operation.op in self._families.control_flow:
+            self.define(operation, self._families.control_flow[operation.op](self, operation))
+        else:
+            raiser = self._families.table.get(operation.op)
+            if raiser is None:
+                raise UnsupportedError("there is no such operation in MIL, or ONNX has nothing like it")
+            start = len(graph.nodes)
+            arguments = {name: tuple(self.argument(each) for each in given) for name, given in operation.inputs.items()}
+            for name, constant in operation.attributes.items():
+                if name != "name":
+                    arguments[name] = (self.constant("constant", constant),)
+            results = raiser(graph, Given(operation, arguments, self._opset))
+            self.define(operation, [results] if isinstance(results, Tensor) else results)
+            self._rename(operation, graph.nodes[start:])
+
+    def _rename(self, operation: Operation, nodes: Sequence[NodeProto]) -> None:
+        """Gives the outputs of the operation's nodes MIL's names, where these are free."""
+        made = {name for node in nodes for name in node.output}
+        names: dict[str, str] = {}
+        for output in operation.outputs:
+            tensor = self.values[output.name]
+            if tensor.name in made and tensor.name not in names:
+                root = self.graph.root
+                is_free = self._is_outermost and root.claim(output.name)
+                new = output.name if is_free else root.fresh(output.name)
+                names[tensor.name] = new
+                self.values[output.name] = Tensor(new, tensor.dtype, tensor.shape, tensor.constant)
+        for output in operation.outputs:
+            tensor = self.values[output.name]
+            if tensor.name in names:
+                self.values[output.name] = Tensor(names[tensor.name], tensor.dtype, tensor.shape, tensor.constant)
+        for node in _all(nodes):
+            for names_of in (node.input, node.output):
+                for index, name in enumerate(names_of):
+                    if name in names:
+                        names_of[index] = names[name]
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.GRAPH:
+                    for value in attribute.g.output:
+                        value.name = names.get(value.name, value.name)
+
+
+ControlFlow: TypeAlias = Callable[[BlockRaiser, Operation], Sequence[Tensor]]
+
+
+class Families:
+    """Who raises which operation.
+
+    Attributes:
+        table: operations that only need their arguments.
+        control_flow: those with blocks or states.
+    """
+
+    def __init__(self, table: Mapping[str, Raise], control_flow: Mapping[str, ControlFlow]) -> None:
+        self.table = MappingProxyType(dict(table))
+        self.control_flow = MappingProxyType(dict(control_flow))
+
+    def missing(self, block: Block) -> Iterator[str]:
+        """The operations of a block, and of those inside it, that nobody raises."""
+        for operation in block.operations:
+            known = operation.op == "const" or operation.op in self.table or operation.op in self.control_flow
+            if not known:
+                yield f"'{operation.name}' ({operation.op})"
+            for inner in operation.blocks:
+                yield from self.missing(inner)
+
+
+def _stacked(values: tuple[Array, ...], dtype: DType) -> Array:
+    if not values:
+        return np.empty(0, dtype.numpy)
+    if dtype is DType.STRING:
+        texts = np.empty(len(values), np.object_)
+        texts[:] = [str(each.reshape(-1)[0]) for each in values]
+        return texts
+    return np.stack(values)
+
+
+def _all(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _all(attribute.g.node)

@@ -1,0 +1,177 @@
+"""cond and while_loop; states, which blocks may write."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from onnx import ValueInfoProto, helper
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.mil import Argument, Block, DType, ListType, Name, Operation, TensorType, Type
+from triune.coreml.raising.block import BlockRaiser, ControlFlow
+from triune.coreml.raising.graph import Graph, Shape, Tensor, elem_type, list_shape
+
+
+def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
+    """`pred` chooses the first block or the second. States that either writes are outputs more."""
+    predicate = raiser.graph.scalar(raiser.argument(_only(operation, "pred")))
+    if len(operation.blocks) != 2:
+        raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
+    written = sorted({name for block in operation.blocks for name in _written(block)})
+    graphs: list[Graph] = []
+    results: list[list[Tensor]] = []
+    for block in operation.blocks:
+        graph = raiser.graph.subgraph()
+        inner = raiser.inner(graph)
+        values = inner.block(block)
+        results.append(_own(graph, [*values, *(inner.states[name] for name in written)]))
+        graphs.append(graph)
+    yes, no = results
+    if len(yes) != len(no):
+        raise InvalidArgumentError(f"its blocks have {len(yes)} and {len(no)} outputs")
+    no = [graphs[1].cast(given, want.dtype) for given, want in zip(no, yes, strict=True)]
+    raiser.graph.prefix = operation.name
+    branches = {
+        name: graph.proto(name, [], [_untyped(each) for each in outputs])
+        for name, graph, outputs in zip(("then_branch", "else_branch"), graphs, (yes, no), strict=True)
+    }
+    outputs = raiser.graph.ops("If", [predicate], [each.dtype for each in yes], **branches)
+    return _with_states(raiser, outputs, written)
+
+
+def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
+    """The first block says whether to go on, the second is the body. States that it writes go round with the rest."""
+    if len(operation.blocks) != 2:
+        raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
+    condition, body = operation.blocks
+    start = [raiser.argument(each) for each in operation.inputs.get("loop_vars", ())]
+    written = sorted({name for block in operation.blocks for name in _written(block)})
+    start += [raiser.states[name] for name in written]
+
+    outer = raiser.inner(raiser.graph)
+    _enter(outer, condition, start, written)
+    go_on = raiser.graph.scalar(_one(outer.block(condition)))
+
+    graph = raiser.graph.subgraph()
+    root = graph.root
+    counter = Tensor(root.fresh(f"{operation.name}/iteration"), DType.INT64, ())
+    going = Tensor(root.fresh(f"{operation.name}/going"), DType.BOOL, ())
+    names = [*(each.name for each in body.inputs), *written]
+    shapes = [*(_shape(each.type) for each in body.inputs), *(raiser.states[name].shape for name in written)]
+    round_start = [
+        Tensor(root.fresh(f"{operation.name}/{name}"), value.dtype, shape)
+        for name, shape, value in zip(names, shapes, start, strict=True)
+    ]
+    inner = raiser.inner(graph)
+    _enter(inner, body, round_start, written)
+    ended = [*inner.block(body), *(inner.states[name] for name in written)]
+    if len(ended) != len(start):
+        raise InvalidArgumentError(f"its body has {len(ended)} outputs for {len(start)} variables")
+    ended = [graph.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
+    _enter(inner, condition, ended, written)
+    again = graph.scalar(_one(inner.block(condition)))
+    outputs = _own(graph, [again, *ended])
+    raiser.graph.prefix = operation.name
+    proto = graph.proto(
+        f"{operation.name}/body",
+        [_untyped(each) for each in (counter, going, *round_start)],
+        [_untyped(each) for each in outputs],
+    )
+    results = raiser.graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=proto)
+    return _with_states(raiser, results, written)
+
+
+def raise_read_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
+    """The state's value of now."""
+    return [raiser.states[_state(raiser, operation)]]
+
+
+def raise_write_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
+    """A new value for the state. coremltools' `coreml_update_state` is this and `read_state`."""
+    name = _state(raiser, operation)
+    data = raiser.argument(_only(operation, "data"))
+    state = raiser.states[name]
+    raiser.states[name] = Tensor(data.name, state.dtype, state.shape, data.constant)
+    return []
+
+
+def _enter(raiser: BlockRaiser, block: Block, values: Sequence[Tensor], states: Sequence[str]) -> None:
+    """Gives a block's inputs, and the states after them, their values."""
+    count = len(block.inputs)
+    if count + len(states) != len(values):
+        raise InvalidArgumentError(f"a block has {count} inputs for {len(values) - len(states)} variables")
+    raiser.values.update({each.name: value for each, value in zip(block.inputs, values, strict=False)})
+    raiser.states.update(zip(states, values[count:], strict=True))
+
+
+def _with_states(raiser: BlockRaiser, results: Sequence[Tensor], written: Sequence[str]) -> Sequence[Tensor]:
+    count = len(results) - len(written)
+    for name, value in zip(written, results[count:], strict=True):
+        raiser.states[name] = Tensor(value.name, value.dtype, raiser.states[name].shape)
+    return results[:count]
+
+
+def _own(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs of a graph must be made in it, each by a node of its own."""
+    made = {name for node in graph.nodes for name in node.output}
+    own: list[Tensor] = []
+    for output in outputs:
+        if output.name in made:
+            own.append(output)
+        else:
+            own.append(graph.op("Identity", output))
+        made.discard(output.name)
+    return own
+
+
+def _untyped(tensor: Tensor) -> ValueInfoProto:
+    """A subgraph's input or output: shapes may change from round to round."""
+    return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), None)
+
+
+def _shape(kind: Type) -> Shape | None:
+    match kind:
+        case TensorType(shape=shape):
+            return shape
+        case ListType(element=element):
+            return list_shape(element)
+        case _:
+            raise InvalidArgumentError("a block's input is neither a tensor nor a list")
+
+
+def _written(block: Block) -> Iterator[str]:
+    for operation in block.operations:
+        for argument in operation.inputs.get("input", ()) if operation.op == "write_state" else ():
+            if isinstance(argument, Name):
+                yield argument.name
+        for inner in operation.blocks:
+            yield from _written(inner)
+
+
+def _state(raiser: BlockRaiser, operation: Operation) -> str:
+    argument = _only(operation, "input")
+    if not isinstance(argument, Name) or argument.name not in raiser.states:
+        raise InvalidArgumentError("its input is not a state of the function")
+    return argument.name
+
+
+def _only(operation: Operation, name: str) -> Argument:
+    given = operation.inputs.get(name, ())
+    if len(given) != 1:
+        raise InvalidArgumentError(f"the parameter '{name}' has {len(given)} values instead of one")
+    return given[0]
+
+
+def _one(values: Sequence[Tensor]) -> Tensor:
+    if len(values) != 1:
+        raise InvalidArgumentError(f"its condition has {len(values)} outputs instead of one")
+    return values[0]
+
+
+CONTROL_FLOW: Mapping[str, ControlFlow] = MappingProxyType(
+    {
+        "cond": raise_cond,
+        "while_loop": raise_while_loop,
+        "read_state": raise_read_state,
+        "write_state": raise_write_state,
+    }
+)

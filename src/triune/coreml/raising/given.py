@@ -1,0 +1,148 @@
+"""An operation as its raiser sees it: its arguments as tensors of the graph, defaults filled in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.mil import Array, DType, Operation, TensorType
+from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
+from triune.coreml.raising.graph import Tensor
+
+
+class Given:
+    """One operation's arguments.
+
+    Attributes:
+        operation: as read.
+        opset: of its function: "CoreML5" to "CoreML9".
+    """
+
+    def __init__(self, operation: Operation, arguments: Mapping[str, tuple[Tensor, ...]], opset: str) -> None:
+        """Check that what is required is there and nothing else.
+
+        Raises:
+            InvalidArgumentError: a parameter is missing.
+            UnsupportedError: a parameter is not known.
+        """
+        self.operation = operation
+        self.opset = opset
+        self._arguments = arguments
+        self._parameters = PARAMETERS[operation.op]
+        unknown = set(arguments) - set(self._parameters)
+        if unknown:
+            raise UnsupportedError(f"the parameters {sorted(unknown)} are not known")
+        for name, default in self._parameters.items():
+            if isinstance(default, Required) and name not in arguments:
+                raise InvalidArgumentError(f"the parameter '{name}' is missing")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An argument.
+
+        Raises:
+            InvalidArgumentError: it is not given, or several are.
+        """
+        tensor = self.maybe(name)
+        if tensor is None:
+            raise InvalidArgumentError(f"the parameter '{name}' is missing")
+        return tensor
+
+    def maybe(self, name: str) -> Tensor | None:
+        """An argument; None if it is not given."""
+        given = self._arguments.get(name)
+        if given is None:
+            return None
+        if len(given) != 1:
+            raise InvalidArgumentError(f"the parameter '{name}' has {len(given)} values instead of one")
+        return given[0]
+
+    def many(self, name: str) -> tuple[Tensor, ...]:
+        """The arguments of a parameter that takes several."""
+        return self._arguments[name]
+
+    def maybe_array(self, name: str) -> Array | None:
+        """A constant argument, or its default, which may be None.
+
+        Raises:
+            UnsupportedError: the argument is only known when the program runs.
+        """
+        tensor = self.maybe(name)
+        if tensor is not None:
+            if tensor.constant is None:
+                raise UnsupportedError(f"the parameter '{name}' is not a constant")
+            return tensor.constant
+        default: Any = self._parameters[name]
+        if isinstance(default, PerSpatial):
+            return np.full((self["x"].rank - 2) * default.count, default.value)
+        return None if default is None else np.asarray(default)
+
+    def array(self, name: str) -> Array:
+        """A constant argument, or its default. Raises as `maybe_array`, and InvalidArgumentError for None."""
+        value = self.maybe_array(name)
+        if value is None:
+            raise InvalidArgumentError(f"the parameter '{name}' is missing")
+        return value
+
+    def ints(self, name: str) -> list[int]:
+        """A constant vector of integers."""
+        return [int(each) for each in self.array(name).reshape(-1)]
+
+    def maybe_ints(self, name: str) -> list[int] | None:
+        """A constant vector of integers, or None."""
+        value = self.maybe_array(name)
+        return None if value is None else [int(each) for each in value.reshape(-1)]
+
+    def integer(self, name: str) -> int:
+        """A constant integer."""
+        return int(self._scalar(name))
+
+    def number(self, name: str) -> float:
+        """A constant number."""
+        return float(self._scalar(name))
+
+    def flag(self, name: str) -> bool:
+        """A constant truth value."""
+        return bool(self._scalar(name))
+
+    def text(self, name: str) -> str:
+        """A constant text."""
+        return str(self._scalar(name))
+
+    def axis(self, name: str = "axis", of: str = "x", extra: int = 0) -> int:
+        """A constant axis of the argument `of` (with `extra` dimensions more), from 0 on.
+
+        Raises:
+            InvalidArgumentError: there is no such axis.
+        """
+        return positive(self.integer(name), self[of].rank + extra, name)
+
+    @property
+    def dtype(self) -> DType:
+        """The element type of the first output, as declared."""
+        return self.result().dtype
+
+    def result(self, index: int = 0) -> TensorType:
+        """An output's type, as declared.
+
+        Raises:
+            InvalidArgumentError: there is no such output, or it is not declared to be a tensor.
+        """
+        outputs = self.operation.outputs
+        kind = outputs[index].type if index < len(outputs) else None
+        if not isinstance(kind, TensorType):
+            raise InvalidArgumentError(f"output {index} is not declared to be a tensor")
+        return kind
+
+    def _scalar(self, name: str) -> Any:
+        value = self.array(name)
+        if value.size != 1:
+            raise InvalidArgumentError(f"the parameter '{name}' has {value.size} values instead of one")
+        return value.reshape(-1)[0]
+
+
+def positive(axis: int, rank: int, name: str = "axis") -> int:
+    """An axis counted from 0 on. Raises InvalidArgumentError if there is no such axis."""
+    if not -rank <= axis < rank:
+        raise InvalidArgumentError(f"the parameter '{name}' is {axis}, but there are {rank} dimensions")
+    return axis % rank

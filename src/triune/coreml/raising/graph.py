@@ -1,0 +1,273 @@
+"""Writing ONNX nodes while a program is raised: graphs under construction, their tensors and constants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.mil import Array, DType, TensorType
+
+Shape = tuple[int | None, ...]
+
+_ELEM_TYPES = MappingProxyType(
+    {
+        DType.BOOL: TensorProto.BOOL,
+        DType.STRING: TensorProto.STRING,
+        DType.FP16: TensorProto.FLOAT16,
+        DType.FP32: TensorProto.FLOAT,
+        DType.FP64: TensorProto.DOUBLE,
+        DType.BF16: TensorProto.BFLOAT16,
+        DType.INT8: TensorProto.INT8,
+        DType.INT16: TensorProto.INT16,
+        DType.INT32: TensorProto.INT32,
+        DType.INT64: TensorProto.INT64,
+        DType.UINT8: TensorProto.UINT8,
+        DType.UINT16: TensorProto.UINT16,
+        DType.UINT32: TensorProto.UINT32,
+        DType.UINT64: TensorProto.UINT64,
+        # One element to a byte, as the reader unpacks them.
+        DType.INT4: TensorProto.INT8,
+        DType.UINT1: TensorProto.UINT8,
+        DType.UINT2: TensorProto.UINT8,
+        DType.UINT3: TensorProto.UINT8,
+        DType.UINT4: TensorProto.UINT8,
+        DType.UINT6: TensorProto.UINT8,
+    }
+)
+
+
+def elem_type(dtype: DType) -> int:
+    """ONNX's TensorProto.DataType of a MIL type."""
+    return int(_ELEM_TYPES[dtype])
+
+
+def value_info(name: str, kind: TensorType) -> ValueInfoProto:
+    """A graph's input or output. Dimensions that are not known are named after the value: they are independent."""
+    shape: list[int | str] | None = None
+    if kind.shape is not None:
+        shape = [f"{name}_{axis}" if size is None else size for axis, size in enumerate(kind.shape)]
+    return helper.make_tensor_value_info(name, elem_type(kind.dtype), shape)
+
+
+def list_shape(element: TensorType) -> Shape | None:
+    """The shape of the tensor that stands for a list: its elements, stacked."""
+    return None if element.shape is None else (None, *element.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A value of the graph.
+
+    Attributes:
+        name: in the graph; a constant is written into the graph under it when it is first used.
+        dtype: MIL's type.
+        shape: as far as it is known; None where not even the rank is.
+        constant: the value, where it is known before the graph runs.
+    """
+
+    name: str
+    dtype: DType
+    shape: Shape | None = None
+    constant: Array | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions.
+
+        Raises:
+            UnsupportedError: it is not known.
+        """
+        if self.shape is None:
+            raise UnsupportedError(f"'{self.name}' has an unknown number of dimensions")
+        return len(self.shape)
+
+    def size(self, axis: int) -> int | None:
+        """One dimension, if it is known."""
+        return None if self.shape is None else self.shape[axis]
+
+
+class Root:
+    """What a graph shares with the graphs inside it: names and constants."""
+
+    def __init__(self, reserved: Sequence[str]) -> None:
+        """`reserved` are names that only `claim` gives out: the function's inputs and outputs."""
+        self.initializers: list[TensorProto] = []
+        self._reserved = set(reserved)
+        self._taken = set(reserved)
+        self._counts: dict[str, int] = {}
+        self._written: set[str] = set()
+        self._cache: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+
+    def claim(self, name: str) -> bool:
+        """Whether the reserved name is still free; it is not any longer."""
+        if name not in self._reserved:
+            return False
+        self._reserved.discard(name)
+        return True
+
+    def fresh(self, base: str) -> str:
+        """`base`, or `base` with a number if it is taken."""
+        name = base
+        while name in self._taken:
+            self._counts[base] = self._counts.get(base, 0) + 1
+            name = f"{base}/{self._counts[base]}"
+        self._taken.add(name)
+        return name
+
+    def constant(self, value: Array, dtype: DType) -> Tensor:
+        """A constant of the house's own; equal small ones are written once."""
+        array = np.asarray(value, dtype.numpy)
+        if array.nbytes > 256 or dtype is DType.STRING:
+            return Tensor(self.fresh("constant"), dtype, array.shape, array)
+        key = (dtype.value, array.shape, array.tobytes())
+        if key not in self._cache:
+            self._cache[key] = Tensor(self.fresh("constant"), dtype, array.shape, array)
+        return self._cache[key]
+
+    def write(self, tensor: Tensor) -> None:
+        """Puts a constant into the graph, once."""
+        if tensor.constant is None or tensor.name in self._written:
+            return
+        self._written.add(tensor.name)
+        self.initializers.append(_tensor_proto(tensor))
+
+
+class Graph:
+    """A graph under construction: nodes in order of execution.
+
+    Attributes:
+        root: shared with the graphs inside it.
+        nodes: those written so far.
+        prefix: what its nodes' names begin with: the operation that is raised.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.nodes: list[NodeProto] = []
+        self.prefix = ""
+
+    def op(
+        self,
+        op_type: str,
+        /,
+        *inputs: Tensor | None,
+        dtype: DType | None = None,
+        shape: Shape | None = None,
+        **attributes: Any,
+    ) -> Tensor:
+        """A node of one output. Its type is that of the first input unless `dtype` says otherwise."""
+        if dtype is None:
+            first = next((each for each in inputs if each is not None), None)
+            dtype = DType.FP32 if first is None else first.dtype
+        result = self.ops(op_type, inputs, (dtype,), **attributes)[0]
+        return Tensor(result.name, dtype, shape)
+
+    def ops(
+        self, op_type: str, inputs: Sequence[Tensor | None], dtypes: Sequence[DType | None], **attributes: Any
+    ) -> list[Tensor]:
+        """A node of several outputs; a dtype of None leaves that output out (its Tensor has an empty name)."""
+        names = [self.use(each) for each in inputs]
+        while names and not names[-1]:
+            names.pop()
+        outputs = [
+            Tensor("" if dtype is None else self.root.fresh(f"{self.prefix}/{op_type}"), dtype or DType.FP32)
+            for dtype in dtypes
+        ]
+        node = helper.make_node(op_type, names, [each.name for each in outputs], **attributes)
+        node.name = f"{self.prefix}/{op_type}/{len(self.nodes)}"
+        self.nodes.append(node)
+        return outputs
+
+    def put(self, op_type: str, inputs: Sequence[Tensor | None], output: str, **attributes: Any) -> None:
+        """A node whose one output has its name already."""
+        node = helper.make_node(op_type, [self.use(each) for each in inputs], [output], **attributes)
+        node.name = f"{self.prefix}/{op_type}/{len(self.nodes)}"
+        self.nodes.append(node)
+
+    def use(self, tensor: Tensor | None) -> str:
+        """The name of a value that a node reads; constants are written into the graph. "" for None."""
+        if tensor is None:
+            return ""
+        self.root.write(tensor)
+        return tensor.name
+
+    def constant(self, value: Any, dtype: DType) -> Tensor:
+        """A constant of `dtype`."""
+        return self.root.constant(np.asarray(value), dtype)
+
+    def ints(self, *values: int) -> Tensor:
+        """A constant INT64 vector: axes, sizes, shapes."""
+        return self.root.constant(np.array(values, np.int64), DType.INT64)
+
+    def like(self, value: Any, tensor: Tensor) -> Tensor:
+        """A constant of the element type of `tensor`."""
+        return self.root.constant(np.asarray(value), tensor.dtype)
+
+    def cast(self, tensor: Tensor, dtype: DType) -> Tensor:
+        """`tensor` as another type; itself where it is of that type already."""
+        if elem_type(tensor.dtype) == elem_type(dtype):
+            return Tensor(tensor.name, dtype, tensor.shape, tensor.constant)
+        if tensor.constant is not None and tensor.constant.size <= 64 and DType.STRING not in (tensor.dtype, dtype):
+            return self.constant(tensor.constant.astype(dtype.numpy), dtype)
+        return self.op("Cast", tensor, dtype=dtype, shape=tensor.shape, to=elem_type(dtype))
+
+    def shape_of(self, tensor: Tensor) -> Tensor:
+        """The shape as an INT64 vector; a constant where it is known."""
+        if tensor.shape is not None and None not in tensor.shape:
+            return self.ints(*(size for size in tensor.shape if size is not None))
+        return self.op("Shape", tensor, dtype=DType.INT64)
+
+    def dim(self, tensor: Tensor, axis: int) -> Tensor:
+        """One dimension as an INT64 vector of one element; `axis` is not negative."""
+        size = tensor.size(axis)
+        if size is not None:
+            return self.ints(size)
+        return self.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1)
+
+    def concat(self, *vectors: Tensor, axis: int = 0) -> Tensor:
+        """Vectors put together; a constant where all are."""
+        if axis == 0 and all(each.constant is not None for each in vectors):
+            arrays = [each.constant for each in vectors if each.constant is not None]
+            return self.constant(np.concatenate(arrays), vectors[0].dtype)
+        return vectors[0] if len(vectors) == 1 else self.op("Concat", *vectors, axis=axis)
+
+    def reshape(self, tensor: Tensor, *sizes: int) -> Tensor:
+        """A reshape to known sizes, of which one may be -1 and 0 copies."""
+        return self.op("Reshape", tensor, self.ints(*sizes))
+
+    def scalar(self, tensor: Tensor) -> Tensor:
+        """A tensor of one element without dimensions."""
+        return tensor if tensor.shape == () else self.reshape(tensor)
+
+    def squeeze(self, tensor: Tensor, *axes: int) -> Tensor:
+        """Without the dimensions `axes`."""
+        return self.op("Squeeze", tensor, self.ints(*axes)) if axes else tensor
+
+    def unsqueeze(self, tensor: Tensor, *axes: int) -> Tensor:
+        """With dimensions of 1 at `axes` of the result."""
+        return self.op("Unsqueeze", tensor, self.ints(*axes)) if axes else tensor
+
+    def subgraph(self) -> "Graph":
+        """A graph inside this one: it sees this one's values."""
+        inner = Graph(self.root)
+        inner.prefix = self.prefix
+        return inner
+
+    def proto(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> GraphProto:
+        """The finished graph, without the constants, which are the root's."""
+        return helper.make_graph(self.nodes, name, list(inputs), list(outputs))
+
+
+def _tensor_proto(tensor: Tensor) -> TensorProto:
+    array: Array = np.ascontiguousarray(tensor.constant)
+    sizes = [size for size in tensor.shape or () if size is not None]
+    if tensor.dtype is DType.STRING:
+        proto = numpy_helper.from_array(array.reshape(sizes))
+    else:
+        proto = TensorProto(data_type=elem_type(tensor.dtype), dims=sizes, raw_data=array.tobytes())
+    proto.name = tensor.name
+    return proto
