@@ -1,0 +1,163 @@
+"""Elementwise operations: unary, binary, select, cast."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.interpreter.values import Compute, Family
+from triune.coreml.mil import Array, DType
+
+
+def erf(x: Array) -> Array:
+    """The Gauss error function."""
+    return np.asarray(_erf(x.astype(np.float64)), x.dtype)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def identity(x: Array) -> Array:
+    """The input."""
+    return x
+
+
+def threshold(x: Array, alpha: Array) -> Array:
+    """x, no less than alpha."""
+    return np.maximum(x, alpha)
+
+
+def real_div(x: Array, y: Array) -> Array:
+    """X / y; integers are rounded towards zero, as Core ML stores the quotient in their type."""
+    quotient = x / y
+    return quotient.astype(x.dtype) if x.dtype.kind in "iu" else quotient
+
+
+def exp2(x: Array) -> Array:
+    """2^x; an integer's power is rounded towards zero."""
+    return np.exp2(x).astype(x.dtype)
+
+
+def power(x: Array, y: Array) -> Array:
+    """x^y; integers to negative powers are rounded towards zero."""
+    if x.dtype.kind not in "iu":
+        return np.power(x, y)
+    return np.trunc(np.power(x.astype(np.float64), y)).astype(x.dtype)
+
+
+def log(x: Array, epsilon: Any) -> Array:
+    """The natural logarithm of x + epsilon."""
+    return np.log(x + x.dtype.type(epsilon))
+
+
+def inverse(x: Array, epsilon: Any) -> Array:
+    """1 / (x + epsilon)."""
+    return 1 / (x + x.dtype.type(epsilon))
+
+
+def rsqrt(x: Array, epsilon: Any) -> Array:
+    """1 / sqrt(x + epsilon)."""
+    return 1 / np.sqrt(x + x.dtype.type(epsilon))
+
+
+def clip(x: Array, alpha: Array, beta: Array) -> Array:
+    """x, no less than alpha and no more than beta."""
+    return np.minimum(np.maximum(x, alpha), beta)
+
+
+def cast(x: Array, dtype: str) -> Array:
+    """X as another type; floats are rounded towards zero on their way to integers, and not 0 is true."""
+    try:
+        target = DType(dtype)
+    except ValueError as error:
+        raise UnsupportedError(f"'{dtype}' is no element type") from error
+    if target is DType.STRING or x.dtype == object:
+        raise UnsupportedError(f"text cannot be cast: {x.dtype} to {dtype}")
+    if target.numpy.kind == "u" and x.dtype.kind == "f":
+        # The direct cast of a negative number is not defined.
+        return np.trunc(x).astype(np.int64).astype(target.numpy)
+    return x.astype(target.numpy)
+
+
+def select(cond: Array, a: Array, b: Array) -> Array:
+    """A where cond, else b."""
+    return np.where(cond, a, b)
+
+
+def unary(function: Callable[[Array], Any]) -> Compute:
+    """An operation of the one parameter `x`."""
+
+    def compute(x: Array) -> Any:
+        return function(x)
+
+    return compute
+
+
+def _binary(function: Callable[[Array, Array], Any]) -> Compute:
+    def compute(x: Array, y: Array) -> Any:
+        return function(x, y)
+
+    return compute
+
+
+_UNARY: Mapping[str, Callable[[Array], Any]] = {
+    "abs": np.abs,
+    "acos": np.arccos,
+    "asin": np.arcsin,
+    "atan": np.arctan,
+    "atanh": np.arctanh,
+    "ceil": np.ceil,
+    "cos": np.cos,
+    "cosh": np.cosh,
+    "exp": np.exp,
+    "floor": np.floor,
+    "logical_not": np.logical_not,
+    # Ties go to the even number.
+    "round": np.rint,
+    "sign": np.sign,
+    "sin": np.sin,
+    "sinh": np.sinh,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "tan": np.tan,
+    "tanh": np.tanh,
+}
+_BINARY: Mapping[str, Callable[[Array, Array], Any]] = {
+    "add": np.add,
+    "equal": np.equal,
+    # Rounded towards negative infinity.
+    "floor_div": np.floor_divide,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    # The sign is the divisor's.
+    "mod": np.mod,
+    "mul": np.multiply,
+    "not_equal": np.not_equal,
+    "sub": np.subtract,
+}
+
+FAMILY: Family = {
+    **{name: unary(function) for name, function in _UNARY.items()},
+    **{name: _binary(function) for name, function in _BINARY.items()},
+    "cast": cast,
+    "clip": clip,
+    "erf": erf,
+    "exp2": exp2,
+    "identity": identity,
+    "inverse": inverse,
+    "log": log,
+    "pow": power,
+    "real_div": real_div,
+    "rsqrt": rsqrt,
+    "select": select,
+    "threshold": threshold,
+}

@@ -1,0 +1,89 @@
+"""What the interpreter's names stand for, and how values take the types that a program declares."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.mil import Array, DictionaryType, DType, ListType, StateType, TensorType, Type
+
+# An operation takes its parameters by MIL's names and returns its output, or a tuple of them.
+Compute: TypeAlias = Callable[..., Any]
+Family: TypeAlias = Mapping[str, Compute]
+
+
+@dataclass(slots=True, eq=False)
+class Buffer:
+    """A state's array during a call; `write_state` replaces it."""
+
+    array: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorList:
+    """MIL's list: tensors of one shape.
+
+    Attributes:
+        elements: None stands for what was not yet written, where the shape is not known before.
+        is_dynamic: whether a write past the end makes it longer.
+    """
+
+    elements: tuple[Array | None, ...]
+    is_dynamic: bool
+
+
+Value: TypeAlias = Array | TensorList | Buffer | tuple[Array, ...] | str
+
+
+def widened(value: Any) -> Any:
+    """fp16 and bf16 as fp32, so that an operation rounds once, when its output is stored; text of rank 0 as str."""
+    if not isinstance(value, np.ndarray):
+        return value
+    array = cast(Array, value)
+    if array.dtype == object and array.ndim == 0:
+        return array.item()
+    return array.astype(np.float32) if array.dtype in (DType.FP16.numpy, DType.BF16.numpy) else array
+
+
+def stored(value: Any, kind: Type, where: str) -> Any:
+    """A computed value as its declared type.
+
+    Raises:
+        InvalidArgumentError: its rank or a size that is declared differs.
+        UnsupportedError: it is of another kind of type: the interpreter does not know this form of the operation.
+    """
+    match kind:
+        case TensorType(dtype, shape):
+            array = _cast(np.asarray(value), dtype, where)
+            _check_shape(array.shape, shape, where)
+            return array
+        case ListType(element, _):
+            if not isinstance(value, TensorList):
+                raise UnsupportedError(f"{where}: declared as a list, but it computes {type(value).__name__}")
+            elements = tuple(None if each is None else _cast(each, element.dtype, where) for each in value.elements)
+            return TensorList(elements, value.is_dynamic)
+        case DictionaryType() | StateType():
+            return value
+
+
+def _cast(array: Array, dtype: DType, where: str) -> Array:
+    have, want = _kind(array.dtype), _kind(dtype.numpy)
+    if have != want:
+        raise UnsupportedError(f"{where}: declared as {dtype.value}, but it computes {array.dtype}")
+    return array.astype(dtype.numpy, copy=False)
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    if dtype == DType.BF16.numpy:
+        return "f"
+    return {"u": "i", "U": "O"}.get(dtype.kind, dtype.kind)
+
+
+def _check_shape(have: tuple[int, ...], want: tuple[int | None, ...] | None, where: str) -> None:
+    if want is None:
+        return
+    if len(have) != len(want) or any(size not in (None, actual) for size, actual in zip(want, have, strict=True)):
+        declared = ["?" if size is None else size for size in want]
+        raise InvalidArgumentError(f"{where}: declared with shape {declared}, but it computes {list(have)}")
