@@ -1,0 +1,175 @@
+"""From what a caller gives to what a program takes, and back: every limit of the interface is checked here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.description import ArrayFeature, ColorSpace, DictionaryFeature, Feature, ImageFeature, ScalarFeature
+from triune.coreml.mil import Array, Constant, DType, Function, TensorType
+
+
+def to_program(feature: Feature, kind: TensorType, value: Any) -> Array:
+    """An input as the program's tensor.
+
+    Args:
+        feature: what the interface says of it.
+        kind: what the program says of it.
+        value: an array or nested lists for a multi-array; for an image a Pillow image, or a uint8 array of
+            (height, width) for gray and (height, width, 3), red first, for color.
+
+    Raises:
+        InvalidArgumentError: its type or shape is not what the interface allows, or a number does not fit.
+        UnsupportedError: the feature is neither a multi-array nor an image.
+    """
+    match feature.type:
+        case ArrayFeature() as array:
+            return to_array(feature.name, array, value).astype(kind.dtype.numpy, copy=False)
+        case ImageFeature() as image:
+            return _from_image(feature.name, image, value).astype(kind.dtype.numpy)
+        case other:
+            raise UnsupportedError(f"input '{feature.name}': programs take no input of type {type(other).__name__}")
+
+
+def default_of(feature: Feature, kind: TensorType) -> Array:
+    """What an optional input is that is not given: its default, or zeros, in the default shape.
+
+    Raises:
+        InvalidArgumentError: the input is not optional, or it is an image.
+    """
+    if not feature.is_optional or not isinstance(feature.type, ArrayFeature):
+        raise InvalidArgumentError(f"input '{feature.name}' is missing: give {describe(feature)}")
+    return np.full(feature.type.shape, feature.type.default or 0, kind.dtype.numpy)
+
+
+def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
+    """A multi-array in the feature's type and one of its shapes.
+
+    Numbers change their type where each keeps its value: int64 in the range of int32 becomes int32, whole floats
+    become integers. Floats are rounded; to fp16 they also overflow to infinity, as Core ML has it.
+
+    Raises:
+        InvalidArgumentError: it is no array of numbers, has another shape, or a number does not fit.
+    """
+    try:
+        array: Array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidArgumentError(f"'{name}' is no array: {error}") from error
+    dtype = feature.dtype.numpy
+    if array.dtype.kind not in "biuf" and array.dtype != DType.BF16.numpy:
+        raise InvalidArgumentError(f"'{name}' is of {array.dtype}; it must be of {feature.dtype.value}")
+    has_shape = bool(feature.shape or feature.is_flexible)
+    if has_shape and not feature.allows(array.shape):
+        raise InvalidArgumentError(f"'{name}' has shape {list(array.shape)}; it must have {feature.limits()}")
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(dtype)
+    if array.dtype.kind == "b" or not array.size:
+        return converted
+    if dtype.kind == "i":
+        limits = np.iinfo(dtype)
+        is_whole = array.dtype.kind in "iu" or bool(np.all(np.trunc(array) == array))
+        if not is_whole or array.min() < limits.min or array.max() > limits.max:
+            raise InvalidArgumentError(
+                f"'{name}' has values that {feature.dtype.value} cannot hold: it is of {array.dtype}, "
+                f"from {array.min()} to {array.max()}"
+            )
+    elif feature.dtype is DType.FP32 and bool(np.any(np.isinf(converted) & np.isfinite(array))):
+        raise InvalidArgumentError(f"'{name}' has values that fp32 cannot hold: up to {np.abs(array).max()}")
+    return converted
+
+
+def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
+    """An output as the caller gets it.
+
+    Core ML has no arrays of rank 0: these have the shape (1,).
+
+    Args:
+        feature: what the interface says of it.
+        array: the program's tensor; see `Executor.run` for labels and dictionaries.
+        classes: a classifier's labels, in the order of its probabilities.
+
+    Returns:
+        An array for a multi-array; for an image uint8 of (height, width) or (height, width, 3), red first (fp16 for
+        gray fp16); a str or int for a label, and a dict of floats by label for a dictionary.
+
+    Raises:
+        UnsupportedError: the feature is none of these.
+    """
+    match feature.type:
+        case ArrayFeature(dtype):
+            return np.atleast_1d(array.astype(dtype.numpy, copy=False))
+        case ImageFeature() as image:
+            return _to_image(image, array)
+        case ScalarFeature():
+            return array.reshape(()).item()
+        case DictionaryFeature():
+            return dict(zip(classes, (float(each) for each in array.ravel()), strict=True))
+        case other:
+            raise UnsupportedError(f"output '{feature.name}': programs have none of type {type(other).__name__}")
+
+
+def classes_of(function: Function) -> tuple[Any, ...]:
+    """The labels of a classifier, in the order of its probabilities; none if it is no classifier."""
+    constants = {each.name: each for each in function.block.operations if each.op == "const"}
+    for operation in function.block.operations:
+        if operation.op == "classify":
+            (argument,) = operation.inputs["classes"]
+            given = argument if isinstance(argument, Constant) else constants[argument.name].attributes["val"]
+            return tuple(label.item() for label in given.value)
+    return ()
+
+
+def describe(feature: Feature) -> str:
+    """What a feature takes, for messages: "fp32 of [1, 3]"."""
+    match feature.type:
+        case ArrayFeature() as array:
+            return f"{array.dtype.value} of {array.limits()}"
+        case ImageFeature() as image:
+            return f"an image ({image.color_space.value}) of {image.limits()}"
+        case other:
+            return type(other).__name__
+
+
+def _from_image(name: str, feature: ImageFeature, value: Any) -> Array:
+    if hasattr(value, "convert") and hasattr(value, "mode"):
+        # Pillow's images, without an import of Pillow.
+        value = value.convert(_MODES[feature.color_space])
+    pixels: Array = np.asarray(value)
+    is_float = feature.color_space is ColorSpace.GRAYSCALE_FLOAT16
+    want = "floats" if is_float else "uint8"
+    if (pixels.dtype.kind != "f") if is_float else (pixels.dtype != np.uint8):
+        raise InvalidArgumentError(f"image '{name}' is of {pixels.dtype}; it must be of {want}, or a Pillow image")
+    num_channels = feature.color_space.num_channels
+    if num_channels == 1 and pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] != num_channels:
+        shape = "(height, width)" if num_channels == 1 else "(height, width, 3)"
+        raise InvalidArgumentError(f"image '{name}' has shape {list(pixels.shape)}; it must have {shape}")
+    height, width = pixels.shape[:2]
+    if not feature.allows(width, height):
+        raise InvalidArgumentError(f"image '{name}' is {width}x{height}; it must be {feature.limits()}: resize it")
+    if feature.color_space is ColorSpace.BGR:
+        pixels = pixels[:, :, ::-1]
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+_MODES = {
+    ColorSpace.GRAYSCALE: "L",
+    ColorSpace.GRAYSCALE_FLOAT16: "F",
+    ColorSpace.RGB: "RGB",
+    ColorSpace.BGR: "RGB",
+}
+
+
+def _to_image(feature: ImageFeature, array: Array) -> Array:
+    pixels = array.reshape(array.shape[-3:]).transpose(1, 2, 0)
+    if feature.color_space is ColorSpace.BGR:
+        pixels = pixels[:, :, ::-1]
+    if feature.color_space.num_channels == 1:
+        pixels = pixels[:, :, 0]
+    if feature.color_space is ColorSpace.GRAYSCALE_FLOAT16:
+        return pixels.astype(np.float16)
+    return np.clip(np.rint(np.nan_to_num(pixels.astype(np.float32))), 0, 255).astype(np.uint8)

@@ -1,0 +1,220 @@
+"""Core ML models that predict: on Apple's systems through Core ML, elsewhere through Triune's executors."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.coreml.description import Description, Feature, FunctionDescription, StateFeature
+from triune.coreml.executor import Executor
+from triune.coreml.feature_values import classes_of, default_of, from_program, to_array, to_program
+from triune.coreml.mil import Array, Function, StateType, TensorType
+from triune.coreml.package import Package, read_package, read_specification
+
+ExecutorName: TypeAlias = Literal["coreml", "onnxruntime", "reference"]
+_EXECUTORS: Final = get_args(ExecutorName)
+
+
+def load(path: Path | str, *, function: str | None = None, executor: ExecutorName | None = None) -> "Model":
+    """Load an `.mlpackage`.
+
+    Args:
+        path: the package.
+        function: which of its functions; the default function if None.
+        executor: "coreml" (Apple's systems only), "onnxruntime" or "reference" (numpy: slow, obvious). If None,
+            Core ML where it is, else ONNX Runtime.
+
+    Raises:
+        NotFoundError: there is no such package or function.
+        InvalidArgumentError: the package is malformed.
+        UnsupportedError: it holds what Triune or the executor does not do, or the executor is not to be had here.
+    """
+    return Model(read_package(path), function=function, executor=executor)
+
+
+class State:
+    """The buffers of a stateful model, zeros at first. One call at a time works on them; others wait."""
+
+    def __init__(self, features: Sequence[Feature], types: Mapping[str, TensorType]) -> None:
+        self._features = {feature.name: feature for feature in features}
+        self.lock = threading.Lock()
+        self.arrays = {
+            name: np.zeros(_shape_of(feature), types[name].dtype.numpy) for name, feature in self._features.items()
+        }
+
+    def read(self, name: str) -> Array:
+        """A copy of a buffer.
+
+        Raises:
+            NotFoundError: there is no such state.
+        """
+        with self.lock:
+            return self.arrays[self._known(name)].copy()
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace a buffer.
+
+        Raises:
+            NotFoundError: there is no such state.
+            InvalidArgumentError: the value has another shape, or numbers that the buffer's type cannot hold.
+        """
+        kind = self._features[self._known(name)].type
+        assert isinstance(kind, StateFeature)
+        array = to_array(f"state {name}", kind.array, value)
+        with self.lock:
+            self.arrays[name] = array.astype(self.arrays[name].dtype)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The states' names."""
+        return tuple(self._features)
+
+    def _known(self, name: str) -> str:
+        if name not in self._features:
+            raise NotFoundError(f"there is no state '{name}'; there are {sorted(self._features)}")
+        return name
+
+
+class Model:
+    """One function of a Core ML model. Calls may run at the same time, except those on the same state."""
+
+    def __init__(self, package: Package, *, function: str | None = None, executor: ExecutorName | None = None) -> None:
+        """Prepare to run a function of a package that was read.
+
+        Args:
+            package: from `read_package` or `read_specification`.
+            function: as of `load`.
+            executor: as of `load`.
+
+        Raises:
+            As `load`.
+        """
+        self.package: Final = package
+        self.executor: Final[str] = executor or ("coreml" if sys.platform == "darwin" else "onnxruntime")
+        self.function: Final = function or package.description.default_function
+        self._program: Final[Function] = package.function(self.function)
+        if self.function not in package.description.functions:
+            raise NotFoundError(f"'{package.name}' does not describe its function '{self.function}'")
+        self._types: Final = {value.name: _tensor_type(value.type, value.name) for value in self._program.inputs}
+        self._classes: Final = classes_of(self._program)
+        self._run: Final = _make_executor(self.executor, package, self.function).run
+
+    @classmethod
+    def from_specification(
+        cls,
+        specification: Any,
+        weights: Mapping[str, bytes] | Path | str | None = None,
+        *,
+        function: str | None = None,
+        executor: ExecutorName | None = None,
+    ) -> "Model":
+        """Prepare to run a specification in memory: see `read_specification` and `load`."""
+        return cls(read_specification(specification, weights), function=function, executor=executor)
+
+    @property
+    def description(self) -> Description:
+        """The whole model's interface."""
+        return self.package.description
+
+    @property
+    def interface(self) -> FunctionDescription:
+        """The interface of this function."""
+        return self.package.description.functions[self.function]
+
+    def make_state(self) -> State:
+        """New buffers of zeros for the function's states; none if it has no states."""
+        return State(self.interface.states, self._types)
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """Compute the outputs.
+
+        Args:
+            inputs: a value for each input by name: see `feature_values.to_program`. Optional ones may be left out.
+            state: the buffers to work on, from `make_state`; required if the function has states.
+
+        Returns:
+            The outputs by name: see `feature_values.from_program`.
+
+        Raises:
+            InvalidArgumentError: an input is missing, unknown, or not what the interface allows; a state is missing.
+            UnsupportedError: the program does what the executor does not.
+        """
+        arrays = self._check(inputs)
+        if state is None:
+            if self.interface.states:
+                names = [feature.name for feature in self.interface.states]
+                raise InvalidArgumentError(f"the model has states {names}: predict(..., state=model.make_state())")
+            outputs, _ = self._run(arrays, {})
+        else:
+            with state.lock:
+                self._check_state(state)
+                outputs, state.arrays = self._run(arrays, state.arrays)
+        return {
+            feature.name: from_program(feature, outputs[feature.name], self._classes)
+            for feature in self.interface.outputs
+        }
+
+    def predict_batch(self, requests: Sequence[Mapping[str, Any]], state: State | None = None) -> list[dict[str, Any]]:
+        """Compute several requests, one after the other."""
+        return [self.predict(inputs, state) for inputs in requests]
+
+    async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """As `predict`, in another thread."""
+        return await asyncio.to_thread(self.predict, inputs, state)
+
+    def _check(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        known = {feature.name: feature for feature in self.interface.inputs}
+        unknown = sorted(inputs.keys() - known.keys())
+        if unknown:
+            raise InvalidArgumentError(
+                f"'{self.package.name}', function '{self.function}' has no input '{unknown[0]}'; it has {sorted(known)}"
+            )
+        return {
+            name: to_program(feature, self._types[name], inputs[name])
+            if inputs.get(name) is not None
+            else default_of(feature, self._types[name])
+            for name, feature in known.items()
+        }
+
+    def _check_state(self, state: State) -> None:
+        want = {feature.name: _shape_of(feature) for feature in self.interface.states}
+        have = {name: array.shape for name, array in state.arrays.items()}
+        if want != have:
+            raise InvalidArgumentError(f"the state is of another model: it has {have}, this model has {want}")
+
+
+def _make_executor(name: str, package: Package, function: str) -> Executor:
+    # Each pulls in a library of its own, so each is imported when it is chosen.
+    match name:
+        case "reference":
+            from triune.coreml.interpreter import Interpreter
+
+            return Interpreter(package, function)
+        case "onnxruntime":
+            from triune.coreml.onnx_executor import OnnxExecutor
+
+            return OnnxExecutor(package, function)
+        case "coreml":
+            from triune.coreml.apple import AppleExecutor
+
+            return AppleExecutor(package, function)
+        case _:
+            raise UnsupportedError(f"there is no executor '{name}'; there are {', '.join(_EXECUTORS)}")
+
+
+def _tensor_type(kind: Any, name: str) -> TensorType:
+    kind = kind.wrapped if isinstance(kind, StateType) else kind
+    if not isinstance(kind, TensorType):
+        raise UnsupportedError(f"input '{name}' is neither a tensor nor a state")
+    return kind
+
+
+def _shape_of(feature: Feature) -> tuple[int, ...]:
+    if not isinstance(feature.type, StateFeature):
+        raise UnsupportedError(f"state '{feature.name}' is described as {type(feature.type).__name__}")
+    return feature.type.array.shape
