@@ -1,0 +1,24 @@
+"""Graphs lowered to Core ML's ML Programs, through coremltools' MIL builder. One family of operators a file."""
+
+from triune.coreml.lowering.lower import Lowered, lower
+from triune.coreml.lowering.options import (
+    InputShape,
+    LowerOptions,
+    Precision,
+    Range,
+    Target,
+    parse_shape,
+    parse_shapes,
+)
+
+__all__ = [
+    "InputShape",
+    "LowerOptions",
+    "Lowered",
+    "Precision",
+    "Range",
+    "Target",
+    "lower",
+    "parse_shape",
+    "parse_shapes",
+]

@@ -1,0 +1,145 @@
+"""Operators of two operands, element by element, and Where."""
+
+from typing import Any
+
+import numpy as np
+import sympy
+
+from triune.coreml.lowering.broadcast import logical, select
+from triune.coreml.lowering.context import (
+    Context,
+    Lowering,
+    Refusal,
+    dtype_name,
+    is_bool,
+    is_float,
+    like,
+)
+from triune.coreml.lowering.mb import Var, mb
+
+
+def _same(name: str) -> Lowering:
+    """An op of MIL of the same meaning, for floats and whole numbers."""
+
+    def lower(c: Context) -> None:
+        c.give(getattr(mb, name)(x=c.input(0), y=c.input(1)))
+
+    return lower
+
+
+def _truth(name: str) -> Lowering:
+    def lower(c: Context) -> None:
+        c.give(getattr(mb, name)(x=logical(c.input(0)), y=logical(c.input(1))))
+
+    return lower
+
+
+def _equal(c: Context) -> None:
+    x, y = c.input(0), c.input(1)
+    c.give(mb.logical_not(x=mb.logical_xor(x=x, y=y)) if is_bool(x) else mb.equal(x=x, y=y))
+
+
+def _div(c: Context) -> None:
+    x, y = c.input(0), c.input(1)
+    c.give(mb.real_div(x=x, y=y) if is_float(x) else divide_integers(x, y))
+
+
+def divide_integers(x: Var, y: Var) -> Var:
+    """The quotient without what is behind the point, as ONNX has it; MIL's floor_div rounds down."""
+    quotient = mb.floor_div(x=x, y=y)
+    if _is_positive(x) and _is_positive(y):
+        return quotient
+    remainder = mb.sub(x=x, y=mb.mul(x=quotient, y=y))
+    zero = np.int32(0)
+    is_below = mb.logical_xor(x=mb.less(x=x, y=zero), y=mb.less(x=y, y=zero))
+    is_off = mb.logical_and(x=mb.not_equal(x=remainder, y=zero), y=is_below)
+    return mb.add(x=quotient, y=mb.cast(x=is_off, dtype="int32"))
+
+
+def _is_positive(x: Var) -> bool:
+    """Is it surely not negative: a known number, or made of sizes by addition and multiplication?"""
+    known: Any = x.sym_val
+    if known is None:
+        return False
+    return all(_is_sum_of_sizes(each) for each in np.asarray(known, object).reshape(-1).tolist())
+
+
+def _is_sum_of_sizes(value: Any) -> bool:
+    """`value` is a number, or a polynomial of sizes, which are positive."""
+    polynomial: Any = sympy.Poly
+    if isinstance(value, int):
+        return value >= 0
+    try:
+        return all(float(each) >= 0 for each in polynomial(value).coeffs())
+    except (sympy.PolynomialError, TypeError):
+        return False
+
+
+def _mod(c: Context) -> None:
+    x, y = c.input(0), c.input(1)
+    if not c.attributes.get("fmod", 0):
+        if is_float(x):
+            raise Refusal("Mod of floats without fmod=1, which ONNX forbids; set fmod to 1")
+        # Both take the sign of the divisor.
+        c.give(mb.mod(x=x, y=y))
+    elif is_float(x):
+        c.give(mb.mul(x=mb.sign(x=x), y=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y))))
+    else:
+        c.give(mb.sub(x=x, y=mb.mul(x=divide_integers(x, y), y=y)))
+
+
+def _pow(c: Context) -> None:
+    x, y = c.input(0), c.input(1)
+    kind = dtype_name(x)
+    if is_float(x) or not is_float(y):
+        c.give(mb.pow(x=x, y=y if dtype_name(y) == kind else mb.cast(x=y, dtype=kind)))
+        return
+    c.give(mb.cast(x=mb.pow(x=mb.cast(x=x, dtype=dtype_name(y)), y=y), dtype=kind))
+
+
+def _where(c: Context) -> None:
+    c.give(select(c.input(0), c.input(1), c.input(2)))
+
+
+def _extreme(name: str, on_truth: str) -> Lowering:
+    def lower(c: Context) -> None:
+        if len(c.node.input) == 1:
+            c.give(c.input(0))
+            return
+        x, y = c.input(0), c.input(1)
+        c.give(getattr(mb, on_truth if is_bool(x) else name)(x=x, y=y))
+
+    return lower
+
+
+def negative_from_end(indices: Var, size: Any) -> Var:
+    """Indices, the negative of which count from the end of a dimension of `size` (a number or a value)."""
+    if indices.val is not None and (isinstance(size, int) or bool(np.min(indices.val) >= 0)):
+        known = np.asarray(indices.val)
+        return mb.const(val=np.where(known < 0, known + size, known).astype(np.int32)[()])
+    return select(mb.less(x=indices, y=like(indices, 0)), mb.add(x=indices, y=_scalar(size)), indices)
+
+
+def _scalar(size: Any) -> Any:
+    return np.int32(size) if isinstance(size, int) else size
+
+
+TABLE: dict[str, Lowering] = {
+    "Add": _same("add"),
+    "Sub": _same("sub"),
+    "Mul": _same("mul"),
+    "Div": _div,
+    "Pow": _pow,
+    "Mod": _mod,
+    "Max": _extreme("maximum", "logical_or"),
+    "Min": _extreme("minimum", "logical_and"),
+    "And": _truth("logical_and"),
+    "Or": _truth("logical_or"),
+    "Xor": _truth("logical_xor"),
+    "Equal": _equal,
+    "Greater": _same("greater"),
+    "GreaterOrEqual": _same("greater_equal"),
+    "Less": _same("less"),
+    "LessOrEqual": _same("less_equal"),
+    "Where": _where,
+}

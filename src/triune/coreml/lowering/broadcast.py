@@ -1,0 +1,88 @@
+"""Shapes brought to each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.lowering.context import has_static_shape, is_bool, like, through_int
+from triune.coreml.lowering.mb import Var, is_fixed, mb
+
+
+def to_rank(x: Var, rank: int) -> Var:
+    """Ones put before the shape."""
+    return x if x.rank >= rank else mb.expand_dims(x=x, axes=list(range(rank - x.rank)))
+
+
+def broadcast_to(x: Var, shape: Sequence[int]) -> Var:
+    """`x` repeated to `shape`, as numpy broadcasts. Both are static."""
+    x = to_rank(x, len(shape))
+    reps = [1 if dim == size else size for dim, size in zip(x.shape, shape, strict=True)]
+    return mb.tile(x=x, reps=reps) if any(each != 1 for each in reps) else x
+
+
+def broadcast_with(x: Var, shape: Var) -> Var:
+    """`x` broadcast with a shape that is a value: the larger of both in each dimension.
+
+    A multiplication by ones: exact for every number, and it keeps infinities and NaN.
+    """
+
+    def spread(each: Var) -> Var:
+        return mb.mul(x=each, y=mb.fill(shape=shape, value=like(each, 1)))
+
+    return through_int(x, spread)
+
+
+def broadcast_shape(*values: Var) -> list[int] | None:
+    """The shape of values broadcast together; None where it is not all known."""
+    if not all(has_static_shape(each) for each in values):
+        return None
+    return [int(dim) for dim in np.broadcast_shapes(*(tuple(int(dim) for dim in each.shape) for each in values))]
+
+
+def select(condition: Var, a: Var, b: Var) -> Var:
+    """`a` where the condition holds, else `b`, broadcast together. MIL looks only at the shapes of `a` and `b`."""
+    shape = broadcast_shape(condition, a, b)
+    if shape is not None:
+        if broadcast_shape(a, b) != shape:
+            a = broadcast_to(a, shape)
+        return mb.select(cond=condition, a=a, b=b)
+    if not _covers(a, condition) and not _covers(b, condition):
+        a = broadcast_with(a, mb.shape(x=condition))
+    return mb.select(cond=condition, a=a, b=b)
+
+
+def _covers(a: Var, condition: Var) -> bool:
+    """Has `a` surely the shape that it has once broadcast with the condition?"""
+    if a.rank < condition.rank:
+        return False
+    dims = a.shape[a.rank - condition.rank :]
+    return all(
+        one == other or (is_fixed(other) and other == 1) for one, other in zip(dims, condition.shape, strict=True)
+    )
+
+
+def sizes_of(x: Var) -> list[Any]:
+    """Each dimension: a number, or a scalar value computed at run time."""
+    if has_static_shape(x):
+        return [int(dim) for dim in x.shape]
+    shape = mb.shape(x=x)
+    return [
+        int(dim) if is_fixed(dim) else mb.gather(x=shape, indices=np.int32(axis), axis=0)
+        for axis, dim in enumerate(x.shape)
+    ]
+
+
+def as_vector(sizes: Sequence[Any]) -> Any:
+    """Sizes, some of them values, as one vector."""
+    if all(isinstance(each, int) for each in sizes):
+        return np.array(sizes, np.int32)
+    parts = [
+        np.array([each], np.int32) if isinstance(each, int) else mb.expand_dims(x=each, axes=[0]) for each in sizes
+    ]
+    return mb.concat(values=parts, axis=0)
+
+
+def logical(x: Var) -> Var:
+    """A truth value of any number."""
+    return x if is_bool(x) else mb.not_equal(x=x, y=like(x, 0))

@@ -1,0 +1,136 @@
+"""What the lowering of an operator is given, and what it may use."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.lowering.mb import Var, is_fixed, mb, types
+from triune.coreml.lowering.options import Target
+from triune.coreml.lowering.scope import Scope
+
+MAX_RANK = 5
+
+
+class Refusal(UnsupportedError):  # noqa: N818 - it is no failure of the program
+    """A node cannot be expressed exactly. The message is the reason, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A node, and what is known around it.
+
+    Attributes:
+        node: to be lowered.
+        attributes: its attributes, those with a default missing where they are not written.
+        scope: the values that it can see.
+        target: what the program may use.
+        lower_graph: lowers a subgraph in the current block: its inputs by name, and its outputs are returned.
+    """
+
+    node: NodeProto
+    attributes: Mapping[str, Any]
+    scope: Scope
+    target: Target
+    lower_graph: Callable[[Any, Scope, Mapping[str, Var]], list[Var]]
+
+    def has(self, index: int) -> bool:
+        """Is the input given?"""
+        return index < len(self.node.input) and self.node.input[index] != ""
+
+    def wants(self, index: int) -> bool:
+        """Does anybody want the output?"""
+        return index < len(self.node.output) and self.node.output[index] != ""
+
+    def input(self, index: int) -> Var:
+        """The value of an input that is given."""
+        return self.scope.value(self.node.input[index])
+
+    def constant(self, index: int) -> NDArray[Any] | None:
+        """The value of an input that is known now; None where it is not, or where it is not given."""
+        return self.scope.constant(self.node.input[index]) if self.has(index) else None
+
+    def known(self, index: int, what: str) -> NDArray[Any]:
+        """As `constant`, where it must be known."""
+        value = self.constant(index)
+        if value is None:
+            raise Refusal(f"{what} is computed while the model runs; fix the shapes or inputs that it depends on")
+        return value
+
+    def ints(self, index: int, what: str) -> list[int]:
+        """A known vector of whole numbers: axes, sizes."""
+        return [int(each) for each in self.known(index, what).reshape(-1)]
+
+    def give(self, value: Var, index: int = 0) -> None:
+        """`value` is the node's output `index`."""
+        if self.wants(index):
+            self.scope.put(self.node.output[index], value)
+
+
+Lowering: TypeAlias = Callable[[Context], None]
+"""Builds ops that give the outputs of the node. Raises Refusal where it cannot be done exactly."""
+
+
+def is_float(x: Var) -> bool:
+    """Is it fp16 or fp32?"""
+    return x.dtype in (types.fp16, types.fp32)
+
+
+def is_bool(x: Var) -> bool:
+    """Is it of truth values?"""
+    return x.dtype == types.bool
+
+
+def dtype_of(x: Var) -> Any:
+    """Numpy's dtype of a value."""
+    return np.dtype(types.nptype_from_builtin(x.dtype))
+
+
+def dtype_name(x: Var) -> str:
+    """MIL's word for the element type, as `cast` takes it."""
+    return str(types.builtin_to_string(x.dtype))
+
+
+def like(x: Var, value: float) -> Any:
+    """A scalar of the element type of `x`."""
+    return dtype_of(x).type(value)
+
+
+def static_shape(x: Var, what: str = "its shape") -> list[int]:
+    """The shape, where all of it must be known."""
+    if not all(is_fixed(dim) for dim in x.shape):
+        raise Refusal(f"{what} is not fixed; give fixed sizes with --shape")
+    return [int(dim) for dim in x.shape]
+
+
+def has_static_shape(x: Var) -> bool:
+    """Is all of the shape known?"""
+    return all(is_fixed(dim) for dim in x.shape)
+
+
+def static_dim(x: Var, axis: int, what: str) -> int:
+    """A dimension that must be known."""
+    if not is_fixed(x.shape[axis]):
+        raise Refusal(f"{what} is not fixed; give a fixed size with --shape")
+    return int(x.shape[axis])
+
+
+def positive(axis: int, rank: int) -> int:
+    """The axis counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def through_int(x: Var, op: Callable[[Var], Var]) -> Var:
+    """`op` on truth values as 0 and 1, for ops that take none."""
+    if not is_bool(x):
+        return op(x)
+    return truth(op(mb.cast(x=x, dtype="int32")))
+
+
+def truth(x: Var) -> Var:
+    """Where it is not zero."""
+    return mb.not_equal(x=x, y=like(x, 0))

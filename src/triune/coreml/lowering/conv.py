@@ -1,0 +1,139 @@
+"""Convolutions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.lowering.context import (
+    Context,
+    Lowering,
+    Refusal,
+    dtype_of,
+    like,
+    static_dim,
+    static_shape,
+)
+from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.options import Target
+from triune.coreml.lowering.window import pairs, window_of
+
+
+def _conv(c: Context) -> None:
+    x, weight = c.input(0), c.input(1)
+    spatial = x.rank - 2
+    if not 1 <= spatial <= 3:
+        raise Refusal(f"a convolution over {spatial} dimensions; Core ML convolves over 1 to 3")
+    window = window_of(c, x, static_shape(weight, "the kernel's shape")[2:])
+    bias, extra = _bias(c)
+    is_known = c.constant(1) is not None
+    dilations = window.dilations
+    if not is_known and any(each > 1 for each in dilations):
+        # MIL dilates only kernels that are constants: put the zeros in.
+        weight, dilations = dilate(weight, dilations), [1] * spatial
+    result = mb.conv(
+        x=x,
+        weight=weight,
+        bias=bias,
+        strides=window.strides,
+        pad_type="custom",
+        pad=pairs(window),
+        dilations=dilations,
+        groups=int(c.attributes.get("group", 1)),
+    )
+    c.give(result if extra is None else mb.add(x=result, y=_per_channel(extra, spatial)))
+
+
+def _bias(c: Context) -> tuple[Any, Var | None]:
+    """What the op itself can add, and what must be added after it."""
+    if not c.has(2):
+        return None, None
+    known = c.constant(2)
+    return (known, None) if known is not None else (None, c.input(2))
+
+
+def _per_channel(bias: Var, spatial: int) -> Var:
+    return mb.expand_dims(x=bias, axes=[0, *range(2, 2 + spatial)])
+
+
+def dilate(weight: Var, dilations: Sequence[int]) -> Var:
+    """Zeros between the elements of a kernel, `dilation - 1` of them."""
+    shape = static_shape(weight, "the kernel's shape")
+    for axis, step in enumerate(dilations, start=2):
+        size = shape[axis]
+        if step == 1 or size == 1:
+            continue
+        after = int(np.prod(shape[axis + 1 :], dtype=np.int64))
+        before = int(np.prod(shape[:axis], dtype=np.int64))
+        rows = mb.reshape(x=weight, shape=[before, size, 1, after])
+        zeros = np.zeros((before, size, step - 1, after), dtype_of(weight))
+        spread = mb.reshape(x=mb.concat(values=[rows, zeros], axis=2), shape=[before, size * step, after])
+        length = (size - 1) * step + 1
+        cut = mb.slice_by_index(x=spread, begin=[0, 0, 0], end=[before, length, after])
+        shape[axis] = length
+        weight = mb.reshape(x=cut, shape=shape)
+    return weight
+
+
+def _conv_transpose(c: Context) -> None:
+    x, weight = c.input(0), c.input(1)
+    spatial = x.rank - 2
+    if not 1 <= spatial <= 3:
+        raise Refusal(f"a transposed convolution over {spatial} dimensions; Core ML has 1 to 3")
+    if c.constant(1) is None and c.target.value < Target.IOS17.value:
+        raise Refusal("a transposed convolution whose kernel is computed; give --target iOS17 or later")
+    kernel = static_shape(weight, "the kernel's shape")[2:]
+    strides = list(c.attributes.get("strides", [1] * spatial))
+    dilations = list(c.attributes.get("dilations", [1] * spatial))
+    if c.constant(1) is None and any(each > 1 for each in dilations):
+        weight, kernel = dilate(weight, dilations), [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        dilations = [1] * spatial
+    begins, ends = _cuts(c, x, kernel, strides, dilations)
+    bias, extra = _bias(c)
+    is_cut = all(each >= 0 for each in (*begins, *ends))
+    result = mb.conv_transpose(
+        x=x,
+        weight=weight,
+        bias=bias if is_cut else None,
+        pad_type="custom",
+        pad=[max(each, 0) for pair in zip(begins, ends, strict=True) for each in pair],
+        strides=strides,
+        dilations=dilations,
+        groups=int(c.attributes.get("group", 1)),
+    )
+    if not is_cut:
+        wider = [max(-each, 0) for pair in zip(begins, ends, strict=True) for each in pair]
+        result = mb.pad(x=result, pad=[0, 0, 0, 0, *wider], mode="constant", constant_val=like(result, 0))
+        extra = c.input(2) if c.has(2) else None
+    c.give(result if extra is None else mb.add(x=result, y=_per_channel(extra, spatial)))
+
+
+def _cuts(
+    c: Context, x: Var, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """How much of the full result is cut at the begin and the end of each dimension; negative where zeros are added.
+
+    ConvTranspose in ONNX's standard: `total_padding = stride * (size - 1) + output_padding + extent - output_shape`.
+    """
+    spatial = len(kernel)
+    more = list(c.attributes.get("output_padding", [0] * spatial))
+    auto = c.attributes.get("auto_pad", "NOTSET")
+    wanted = c.attributes.get("output_shape")
+    if wanted is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
+        pads = list(c.attributes.get("pads", [0] * 2 * spatial)) if auto == "NOTSET" else [0] * 2 * spatial
+        return pads[:spatial], [pads[spatial + axis] - more[axis] for axis in range(spatial)]
+    begins: list[int] = []
+    ends: list[int] = []
+    for axis in range(spatial):
+        size = static_dim(x, 2 + axis, "the size of what is convolved")
+        target = wanted[axis - spatial] if wanted is not None else size * strides[axis]
+        extent = (kernel[axis] - 1) * dilations[axis] + 1
+        total = strides[axis] * (size - 1) + more[axis] + extent - target
+        # ONNX's standard text and its own evaluator differ for SAME_*: the evaluator and ONNX Runtime agree on this.
+        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        begins.append(before)
+        ends.append(total - before - more[axis])
+    return begins, ends
+
+
+TABLE: dict[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -1,0 +1,141 @@
+"""Elements by their indices: taken and put."""
+
+import numpy as np
+
+from triune.coreml.lowering.binary import negative_from_end
+from triune.coreml.lowering.broadcast import sizes_of
+from triune.coreml.lowering.context import (
+    Context,
+    Lowering,
+    Refusal,
+    has_static_shape,
+    is_bool,
+    positive,
+    static_shape,
+    through_int,
+)
+from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.coreml.lowering.options import Target
+
+
+def _gather(c: Context) -> None:
+    x, indices = c.input(0), c.input(1)
+    axis = positive(int(c.attributes.get("axis", 0)), x.rank)
+    if indices.val is not None and np.min(indices.val) < 0:
+        indices = negative_from_end(indices, sizes_of(x)[axis])
+    # Negative indices that are computed: coremltools guards them where the target does not know them.
+    c.give(through_int(x, lambda each: mb.gather(x=each, indices=indices, axis=axis)))
+
+
+def _gather_elements(c: Context) -> None:
+    x, indices = c.input(0), c.input(1)
+    axis = positive(int(c.attributes.get("axis", 0)), x.rank)
+    indices = negative_from_end(indices, sizes_of(x)[axis])
+    x = _cut_to(x, indices, axis)
+    c.give(through_int(x, lambda each: mb.gather_along_axis(x=each, indices=indices, axis=axis)))
+
+
+def _cut_to(x: Var, indices: Var, axis: int) -> Var:
+    """`x` no larger than the indices, but along `axis`: MIL wants both alike."""
+    ends: list[int] = []
+    is_larger = False
+    for place, (dim, size) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        if place != axis and dim != size and not (is_fixed(dim) and is_fixed(size)):
+            raise Refusal("the shapes of data and indices are not known to fit; give fixed sizes with --shape")
+        is_smaller = place != axis and dim != size
+        is_larger = is_larger or is_smaller
+        ends.append(int(size) if is_smaller else 0)
+    if not is_larger:
+        return x
+    return mb.slice_by_index(x=x, begin=[0] * x.rank, end=ends, end_mask=[each == 0 for each in ends])
+
+
+def _gather_nd(c: Context) -> None:
+    x, indices = c.input(0), c.input(1)
+    batch_dims = int(c.attributes.get("batch_dims", 0))
+    if batch_dims and c.target.value < Target.IOS16.value:
+        raise Refusal("GatherND with batch dimensions; give --target iOS16 or later")
+    indices = _from_front(indices, x, batch_dims)
+    more = {"batch_dims": batch_dims} if batch_dims else {}
+    c.give(through_int(x, lambda each: mb.gather_nd(x=each, indices=indices, **more)))
+
+
+def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
+    """Tuples of indices, each counted from the front."""
+    if indices.val is not None and np.min(indices.val) >= 0:
+        return indices
+    if not is_fixed(indices.shape[-1]):
+        raise Refusal("how many dimensions the indices address is not known; fix their shape")
+    depth = int(indices.shape[-1])
+    sizes = [x.shape[axis] for axis in range(batch_dims, batch_dims + depth)]
+    if not all(is_fixed(each) for each in sizes):
+        raise Refusal("indices into dimensions that are not fixed; give fixed sizes with --shape")
+    limits = np.array([int(each) for each in sizes], np.int32)
+    if indices.val is not None:
+        known = np.asarray(indices.val)
+        return mb.const(val=np.where(known < 0, known + limits, known).astype(np.int32))
+    more = mb.add(x=indices, y=limits)
+    return mb.select(cond=mb.less(x=indices, y=np.int32(0)), a=more, b=indices)
+
+
+_MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+
+
+def _mode(c: Context, x: Var) -> str:
+    reduction = c.attributes.get("reduction", "none")
+    if is_bool(x) and reduction not in ("none", "max", "min"):
+        raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
+    return _MODES[reduction]
+
+
+def _scatter_elements(c: Context) -> None:
+    x, indices, updates = (c.input(index) for index in range(3))
+    axis = positive(int(c.attributes.get("axis", 0)), x.rank)
+    mode = _mode(c, x)
+    indices = negative_from_end(indices, sizes_of(x)[axis])
+    same = all(place == axis or dim == x.shape[place] for place, dim in enumerate(indices.shape))
+    is_truth = is_bool(x)
+    if is_truth:
+        x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
+    if same:
+        result = mb.scatter_along_axis(data=x, indices=indices, updates=updates, axis=axis, mode=mode)
+    else:
+        result = mb.scatter_nd(data=x, indices=_tuples(indices, axis), updates=_flat(updates), mode=mode)
+    c.give(mb.not_equal(x=result, y=np.int32(0)) if is_truth else result)
+
+
+def _tuples(indices: Var, axis: int) -> Var:
+    """Where each update goes, as tuples of indices: its own place but along `axis`."""
+    shape = static_shape(indices, "the shape of the indices")
+    grids = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
+    columns = [mb.reshape(x=indices, shape=[-1, 1])] * len(shape)
+    for place, grid in enumerate(grids):
+        if place != axis:
+            columns[place] = mb.const(val=grid.reshape(-1, 1).astype(np.int32))
+    return mb.concat(values=columns, axis=1) if len(columns) > 1 else columns[0]
+
+
+def _flat(updates: Var) -> Var:
+    return mb.reshape(x=updates, shape=[-1]) if updates.rank != 1 else updates
+
+
+def _scatter_nd(c: Context) -> None:
+    x, indices, updates = (c.input(index) for index in range(3))
+    mode = _mode(c, x)
+    if not has_static_shape(x) and (indices.val is None or np.min(indices.val) < 0):
+        raise Refusal("ScatterND into a tensor of no fixed shape; give fixed sizes with --shape")
+    indices = _from_front(indices, x, 0)
+    is_truth = is_bool(x)
+    if is_truth:
+        x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))
+    result = mb.scatter_nd(data=x, indices=indices, updates=updates, mode=mode)
+    c.give(mb.not_equal(x=result, y=np.int32(0)) if is_truth else result)
+
+
+TABLE: dict[str, Lowering] = {
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements,
+    "ScatterND": _scatter_nd,
+}

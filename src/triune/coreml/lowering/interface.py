@@ -1,0 +1,223 @@
+"""The inputs and outputs of a package, made of those of a graph."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import coremltools
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.lowering.context import truth
+from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
+from triune.coreml.lowering.options import InputShape, LowerOptions, Range, Target
+
+_RESERVED = frozenset(
+    [
+        *("any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false", "string", "state"),
+        *("bf16", "fp16", "fp32", "fp64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    ]
+)
+"""coremltools' NameSanitizer changes these too."""
+
+_MIL_TYPES: Mapping[int, str] = {
+    TensorProto.FLOAT: "fp32",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.INT32: "int32",
+    TensorProto.BOOL: "int32",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """An input or output.
+
+    Attributes:
+        source: its name in the graph.
+        name: its name in the package.
+        elem_type: TensorProto.DataType in the narrowed graph.
+        shape: of an input, with MIL's symbols for what is not fixed; () for a scalar.
+        given: of an input whose shape is not fixed, what the user said of it.
+        is_wide: whether fp16 crosses the interface as fp32, which systems before iOS16 need.
+    """
+
+    source: str
+    name: str
+    elem_type: int
+    shape: tuple[Any, ...] = ()
+    given: InputShape | None = None
+    is_wide: bool = False
+
+    def placeholder(self) -> Any:
+        """The input of MIL's function. Core ML has no scalars: they are vectors of one element."""
+        kind = "fp32" if self.is_wide else _MIL_TYPES[self.elem_type]
+        return mb.placeholder(shape=self.shape or (1,), dtype=types.string_to_builtin(kind))
+
+    def received(self, value: Var) -> Var:
+        """The graph's value made of the function's input."""
+        if self.elem_type == TensorProto.BOOL:
+            value = truth(value)
+        if self.is_wide:
+            value = mb.cast(x=value, dtype="fp16")
+        return mb.squeeze(x=value, axes=[0]) if not self.shape else value
+
+    def tensor_type(self) -> Any:
+        """How coremltools is told of the shapes that the input may have."""
+        library: Any = coremltools
+        if self.given is None or all(isinstance(dim, int) for dim in self.shape):
+            return library.TensorType(name=self.name, shape=self.shape or (1,))
+        if self.given.is_enumerated:
+            return library.TensorType(name=self.name, shape=library.EnumeratedShapes(shapes=list(self.given.choices)))
+        dims = [
+            library.RangeDim(lower_bound=dim.low, upper_bound=dim.high, default=dim.low, symbol=str(symbol))
+            if isinstance(dim, Range)
+            else dim
+            for dim, symbol in zip(self.given.choices[0], self.shape, strict=True)
+        ]
+        return library.TensorType(name=self.name, shape=library.Shape(dims))
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """All of a package's inputs and outputs.
+
+    Attributes:
+        inputs: in the graph's order.
+        outputs: in the graph's order.
+        opset: coremltools' word for the deployment target.
+    """
+
+    inputs: Sequence[Feature]
+    outputs: Sequence[Feature]
+    opset: Any
+
+
+def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
+    """Write the fixed sizes among `shapes` into the model's inputs, so that what depends on them can be folded.
+
+    Raises:
+        InvalidArgumentError: there is no such input, or a shape contradicts the model.
+    """
+    inputs = {value.name: value for value in _inputs_of(model.graph)}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {_listed(inputs)}")
+        _apply(inputs[name], shape)
+
+
+def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
+    """The interface of a package of a normalized and narrowed model.
+
+    Raises:
+        UnsupportedError: an input's type or shape is none that Core ML can have, or its limits are not given.
+    """
+    graph = model.graph
+    names = _Names([value.name for value in (*_inputs_of(graph), *graph.output)])
+    symbols: dict[str, Any] = {}
+    missing: list[str] = []
+    inputs: list[Feature] = []
+    for value in _inputs_of(graph):
+        feature = _input(value, names.sanitized(value.name), options, symbols, missing)
+        if feature is not None:
+            inputs.append(feature)
+    if missing:
+        raise UnsupportedError(
+            f"{'; '.join(missing)}. Core ML needs limits for every dimension: give --shape INPUT=1,1..512 for a range, "
+            "--shape INPUT=1,128|1,512 for several shapes, or one fixed shape"
+        )
+    outputs = [Feature(value.name, names.sanitized(value.name), _elem_type(value, "output")) for value in graph.output]
+    library: Any = coremltools
+    return Interface(inputs, outputs, getattr(library.target, options.target.label))
+
+
+def _inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    defaults = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in defaults]
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _apply(value: ValueInfoProto, shape: InputShape) -> None:
+    tensor = value.type.tensor_type
+    rank = len(shape.choices[0])
+    if tensor.HasField("shape") and len(tensor.shape.dim) != rank:
+        raise InvalidArgumentError(
+            f"the shape given for input '{value.name}' is of rank {rank}, the model's of {len(tensor.shape.dim)}"
+        )
+    while len(tensor.shape.dim) < rank:
+        tensor.shape.dim.add()
+    for axis, dim in enumerate(tensor.shape.dim):
+        sizes = {choice[axis] for choice in shape.choices}
+        if dim.HasField("dim_value"):
+            if sizes != {dim.dim_value}:
+                raise InvalidArgumentError(
+                    f"dimension {axis} of input '{value.name}' is {dim.dim_value} in the model; "
+                    "--shape cannot change it"
+                )
+        elif len(sizes) == 1 and isinstance(size := next(iter(sizes)), int):
+            dim.dim_value = size
+
+
+def _elem_type(value: ValueInfoProto, role: str) -> int:
+    elem_type = value.type.tensor_type.elem_type
+    if not value.type.HasField("tensor_type") or elem_type not in _MIL_TYPES:
+        kind = TensorProto.DataType.Name(elem_type) if value.type.HasField("tensor_type") else "no tensor"
+        raise UnsupportedError(f"{role} '{value.name}' is {kind}; Core ML passes FLOAT, FLOAT16, INT32 and BOOL")
+    return elem_type
+
+
+def _input(
+    value: ValueInfoProto, name: str, options: LowerOptions, symbols: dict[str, Any], missing: list[str]
+) -> Feature | None:
+    elem_type = _elem_type(value, "input")
+    tensor = value.type.tensor_type
+    given = options.shapes.get(value.name)
+    if not tensor.HasField("shape"):
+        missing.append(f"not even the rank of input '{value.name}' is known")
+        return None
+    dims: list[Any] = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        if dim.HasField("dim_value"):
+            if dim.dim_value == 0:
+                raise UnsupportedError(f"input '{value.name}' is empty, and Core ML has no empty tensors; remove it")
+            dims.append(dim.dim_value)
+        elif given is None:
+            missing.append(f"dimension {axis} ('{dim.dim_param or '?'}') of input '{value.name}' is free")
+        else:
+            key = dim.dim_param or f"{value.name}/{axis}"
+            dims.append(symbols.setdefault(key, get_new_symbol()))
+    if len(tensor.shape.dim) > 5:
+        raise UnsupportedError(
+            f"input '{value.name}' is of rank {len(tensor.shape.dim)}; Core ML ends at rank 5: reshape it before"
+        )
+    is_wide = elem_type == TensorProto.FLOAT16 and options.target is Target.IOS15
+    return Feature(value.name, name, elem_type, tuple(dims), given, is_wide)
+
+
+class _Names:
+    """Names that Core ML takes; each is given once."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        # Names that will do are not given to others.
+        self._good = {name for name in names if _sanitized(name) == name}
+        self._taken: set[str] = set()
+
+    def sanitized(self, name: str) -> str:
+        """`name` itself where it will do."""
+        base = _sanitized(name)
+        result, count = base, 0
+        while result in self._taken or (result in self._good and result != name):
+            count += 1
+            result = f"{base}_{count}"
+        self._taken.add(result)
+        return result
+
+
+def _sanitized(name: str) -> str:
+    base = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+    if not re.match(r"[a-zA-Z_]", base):
+        base = f"_{base}"
+    return f"{base}_" if base in _RESERVED else base

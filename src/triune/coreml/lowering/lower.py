@@ -1,0 +1,175 @@
+"""An ONNX model lowered to an ML Program package."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto, TensorProto
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.lowering.options import LowerOptions
+from triune.coreml.quiet import quiet
+from triune.graph.normalize import normalize
+from triune.graph.passes.narrow import Narrow
+
+if TYPE_CHECKING:
+    from triune.coreml.lowering.interface import Interface
+    from triune.coreml.lowering.program import Problem
+
+MAX_RANK = 5
+SOURCE_KEY = "triune.source"
+"""The key of the package's user-defined metadata under which the source's names, types and shapes are, as JSON."""
+
+Report = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A saved package.
+
+    Attributes:
+        path: the .mlpackage.
+        inputs: the source's names to the package's.
+        outputs: the source's names to the package's.
+        num_ops: the operations of the program, without constants.
+    """
+
+    path: Path
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    num_ops: int
+
+
+def lower(
+    model: ModelProto, path: Path, options: LowerOptions | None = None, *, report: Report | None = None
+) -> Lowered:
+    """Convert `model` and save it at `path`, which is replaced.
+
+    Args:
+        model: any ONNX model; external data must have been loaded. Not changed.
+        path: ends in .mlpackage.
+        options: see there.
+        report: told of each step.
+
+    Raises:
+        InvalidArgumentError: `path` does not end so, a given shape contradicts the model, or the model itself.
+        UnsupportedError: what cannot be converted: every node with its reason and what to do, in one message.
+        UnavailableError: coremltools is not installed.
+    """
+    if path.suffix != ".mlpackage":
+        raise InvalidArgumentError(f"'{path}' does not end in .mlpackage")
+    options = options or LowerOptions()
+    tell = report or _silent
+    with quiet():
+        _require_coremltools()
+        from triune.coreml.lowering.interface import apply_shapes, interface_of
+        from triune.coreml.lowering.program import ProgramWriter
+
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        apply_shapes(copy, options.shapes)
+        tell("bringing the graph to core operators")
+        narrow = Narrow()(normalize(copy))
+        interface = interface_of(narrow, options)
+        tell("writing the program")
+        writer = ProgramWriter(narrow, interface, options)
+        program = writer.write()
+        _raise_for(writer.problems)
+        tell("optimizing and saving the package")
+        return _save(program, interface, model, path, options)
+
+
+def _silent(_what: str) -> None:
+    """Nobody asked."""
+
+
+def _require_coremltools() -> None:
+    try:
+        import coremltools
+    except ImportError as error:
+        raise UnsupportedError("converting to Core ML needs coremltools; pip install 'triune[coreml]'") from error
+    del coremltools
+
+
+def _raise_for(problems: Sequence["Problem"]) -> None:
+    if not problems:
+        return
+    listed = "\n".join(f"  {problem.node}: {problem.reason}" for problem in problems)
+    nodes = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
+    raise UnsupportedError(f"{nodes} cannot be converted to Core ML:\n{listed}")
+
+
+def _save(program: Any, interface: "Interface", model: ModelProto, path: Path, options: LowerOptions) -> Lowered:
+    import coremltools
+
+    from triune.coreml.lowering.precision import compute_precision
+
+    library: Any = coremltools
+    pipeline = library.PassPipeline()
+    # It squeezes whole numbers into 16 bits without knowing how large they get.
+    pipeline.remove_passes({"common::add_int16_cast"})
+    package = library.convert(
+        program,
+        source="milinternal",
+        convert_to="mlprogram",
+        inputs=[feature.tensor_type() for feature in interface.inputs],
+        minimum_deployment_target=interface.opset,
+        compute_precision=compute_precision(options),
+        compute_units=library.ComputeUnit.ALL,
+        pass_pipeline=pipeline,
+        skip_model_load=True,
+    )
+    ops = list(_ops(program.functions["main"]))
+    _check_ranks(ops)
+    package.user_defined_metadata[SOURCE_KEY] = json.dumps(_source(model, interface))
+    package.short_description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
+    if path.exists():
+        shutil.rmtree(path)
+    package.save(str(path))
+    return Lowered(
+        path,
+        {feature.source: feature.name for feature in interface.inputs},
+        {feature.source: feature.name for feature in interface.outputs},
+        sum(op.op_type != "const" for op in ops),
+    )
+
+
+def _ops(block: Any) -> list[Any]:
+    found: list[Any] = []
+    for op in block.operations:
+        found.append(op)
+        for inner in op.blocks:
+            found += _ops(inner)
+    return found
+
+
+def _check_ranks(ops: Sequence[Any]) -> None:
+    """Raises UnsupportedError where the passes left a tensor of a rank that Core ML has not."""
+    deep = [op.name for op in ops for value in op.outputs if getattr(value, "rank", 0) > MAX_RANK]
+    if deep:
+        raise UnsupportedError(f"tensors of rank over {MAX_RANK}: {', '.join(deep)}; reshape them before")
+
+
+def _source(model: ModelProto, interface: "Interface") -> dict[str, Any]:
+    """What a caller must know to pass the source's own inputs and outputs."""
+    types = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
+
+    def described(source: str, name: str) -> dict[str, Any]:
+        tensor = types[source]
+        kind = TensorProto.DataType.Name(tensor.elem_type)
+        entry: dict[str, Any] = {"source": source, "type": kind}
+        if tensor.HasField("shape"):
+            entry["rank"] = len(tensor.shape.dim)
+        return {name: entry}
+
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+    for feature in interface.inputs:
+        inputs |= described(feature.source, feature.name)
+    for feature in interface.outputs:
+        outputs |= described(feature.source, feature.name)
+    return {"format": "onnx", "graph": model.graph.name, "inputs": inputs, "outputs": outputs}

@@ -1,0 +1,23 @@
+"""coremltools' MIL builder as lowering sees it. Only modules that lower import this one: it needs coremltools."""
+
+from typing import Any, TypeAlias
+
+from coremltools.converters.mil import Builder
+from coremltools.converters.mil.mil import Function as _Function
+from coremltools.converters.mil.mil import Program as _Program
+from coremltools.converters.mil.mil import types as _types
+from coremltools.converters.mil.mil.types import symbolic as _symbolic
+
+# coremltools publishes no types for what its registry adds at run time, so that all of it is Any here.
+mb: Any = Builder
+types: Any = _types
+Program: Any = _Program
+Function: Any = _Function
+symbolic: Any = _symbolic
+get_new_symbol: Any = symbolic.get_new_symbol
+Var: TypeAlias = Any
+
+
+def is_fixed(dim: Any) -> bool:
+    """Is the dimension a number, and no symbol?"""
+    return not bool(symbolic.is_symbolic(dim))

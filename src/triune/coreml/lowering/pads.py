@@ -1,0 +1,104 @@
+"""Padding."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.coreml.lowering.broadcast import broadcast_to
+from triune.coreml.lowering.context import (
+    Context,
+    Lowering,
+    Refusal,
+    has_static_shape,
+    is_bool,
+    is_float,
+    like,
+    positive,
+    static_dim,
+    static_shape,
+    through_int,
+)
+from triune.coreml.lowering.mb import Var, is_fixed, mb
+
+_NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+
+
+def _pad(c: Context) -> None:
+    x = c.input(0)
+    pads = c.ints(1, "how much is padded")
+    axes = c.ints(3, "the padded axes") if c.has(3) else list(range(x.rank))
+    begins, ends = [0] * x.rank, [0] * x.rank
+    for index, axis in enumerate(axes):
+        begins[positive(axis, x.rank)] = pads[index]
+        ends[positive(axis, x.rank)] = pads[index + len(axes)]
+    mode = c.attributes.get("mode", "constant")
+    if mode == "constant":
+        x = _crop(x, begins, ends)
+        begins, ends = ([max(each, 0) for each in side] for side in (begins, ends))
+        c.give(_constant(c, x, begins, ends))
+        return
+    for axis, (before, after) in enumerate(zip(begins, ends, strict=True)):
+        if before or after:
+            x = _gathered(x, axis, before, after, _NUMPY_MODES[mode])
+    c.give(x)
+
+
+def _crop(x: Var, begins: list[int], ends: list[int]) -> Var:
+    """Negative padding cuts."""
+    if min(*begins, *ends, 0) >= 0:
+        return x
+    shape = static_shape(x, "what is cut by negative padding")
+    begin = [max(-each, 0) for each in begins]
+    end = [size - max(-each, 0) for size, each in zip(shape, ends, strict=True)]
+    if any(one >= other for one, other in zip(begin, end, strict=True)):
+        raise Refusal("an empty result: Core ML has no empty tensors")
+    return mb.slice_by_index(x=x, begin=begin, end=end)
+
+
+def _constant(c: Context, x: Var, begins: list[int], ends: list[int]) -> Var:
+    if not any(begins) and not any(ends):
+        return x
+    value = c.constant(2) if c.has(2) else np.zeros(())
+    if is_float(x) and value is not None:
+        widths = [each for pair in zip(begins, ends, strict=True) for each in pair]
+        return mb.pad(x=x, pad=widths, mode="constant", constant_val=like(x, float(value.reshape(-1)[0])))
+    filler = c.input(2) if value is None else mb.const(val=like(x, value.reshape(-1)[0].item()))
+    if filler.rank:
+        filler = mb.squeeze(x=filler, axes=list(range(filler.rank)))
+    if not has_static_shape(x):
+        raise Refusal("padding of whole numbers, or by a computed value, of no fixed shape; fix it with --shape")
+    if is_bool(x):
+        filler = mb.cast(x=filler, dtype="int32")
+    return through_int(x, lambda each: _around(each, filler, begins, ends))
+
+
+def _around(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
+    """Blocks of `filler` on both sides, axis by axis."""
+    for axis, sides in enumerate(zip(begins, ends, strict=True)):
+        blocks: list[Any] = []
+        for length in sides:
+            form = [int(dim) for dim in x.shape]
+            form[axis] = length
+            blocks.append(broadcast_to(filler, form) if length else None)
+        values = [each for each in (blocks[0], x, blocks[1]) if each is not None]
+        x = mb.concat(values=values, axis=axis) if len(values) > 1 else x
+    return x
+
+
+def _gathered(x: Var, axis: int, before: int, after: int, mode: str) -> Var:
+    """The places repeated at one axis, as numpy repeats them."""
+    if before < 0 or after < 0:
+        raise Refusal(f"negative padding in mode '{mode}'; use Slice")
+    is_native = is_float(x) and axis >= x.rank - 2 and x.rank >= 2 and mode in ("reflect", "edge")
+    if not is_fixed(x.shape[axis]) and is_native:
+        widths = [0] * (2 * (x.rank - axis))
+        widths[0], widths[1] = before, after
+        return mb.pad(x=x, pad=widths, mode="reflect" if mode == "reflect" else "replicate")
+    size = static_dim(x, axis, f"the size of dimension {axis}, padded in mode '{mode}',")
+    numpy_pad: Any = np.pad
+    places: NDArray[np.int32] = numpy_pad(np.arange(size, dtype=np.int32), (before, after), mode=mode)
+    return through_int(x, lambda each: mb.gather(x=each, indices=places, axis=axis))
+
+
+TABLE: dict[str, Lowering] = {"Pad": _pad}

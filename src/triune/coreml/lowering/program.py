@@ -1,0 +1,161 @@
+"""A graph of core ops as a MIL program, node by node."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.lowering import (
+    binary,
+    conv,
+    gathers,
+    linear,
+    norms,
+    pads,
+    places,
+    pools,
+    quantize,
+    random_numbers,
+    reductions,
+    shapes,
+    slices,
+    unary,
+)
+from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
+from triune.coreml.lowering.interface import Interface
+from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb, types
+from triune.coreml.lowering.options import LowerOptions
+from triune.coreml.lowering.precision import kept_scope
+from triune.coreml.lowering.scope import Scope
+from triune.graph.values import attributes_of
+
+TABLE: dict[str, Lowering] = {
+    **unary.TABLE,
+    **binary.TABLE,
+    **linear.TABLE,
+    **conv.TABLE,
+    **pools.TABLE,
+    **norms.TABLE,
+    **reductions.TABLE,
+    **shapes.TABLE,
+    **slices.TABLE,
+    **gathers.TABLE,
+    **pads.TABLE,
+    **places.TABLE,
+    **quantize.TABLE,
+    **random_numbers.TABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A node that cannot be converted.
+
+    Attributes:
+        node: `Op 'name'`.
+        reason: why, and what to do.
+    """
+
+    node: str
+    reason: str
+
+
+class ProgramWriter:
+    """Writes the function `main` of a program."""
+
+    def __init__(self, model: ModelProto, interface: Interface, options: LowerOptions) -> None:
+        """`model` has been normalized and narrowed; its interface has shapes for all inputs."""
+        self._graph = model.graph
+        self._interface = interface
+        self._options = options
+        self.problems: list[Problem] = []
+        self._given: list[Var] = []
+
+    def write(self) -> Any:
+        """The program; where there are `problems`, it is not to be used."""
+        program = Program()
+        inputs = {feature.name: feature.placeholder() for feature in self._interface.inputs}
+        with Function(inputs, opset_version=self._interface.opset) as function:
+            scope = Scope(self._graph)
+            for feature in self._interface.inputs:
+                scope.put(feature.source, feature.received(function.inputs[feature.name]))
+            self._lower_nodes(self._graph, scope)
+            outputs = [self._output(feature.source, feature.name, scope) for feature in self._interface.outputs]
+            function.set_outputs([each for each in outputs if each is not None])
+        program.add_function("main", function)
+        return program
+
+    def _output(self, source: str, name: str, scope: Scope) -> Var | None:
+        """An output as Core ML gives it: of rank 1 at least, bools as int32, under its own name."""
+        try:
+            value = scope.value(source)
+        except UnsupportedError as error:
+            self.problems.append(Problem(f"output '{source}'", str(error)))
+            return None
+        if value.dtype == types.bool:
+            value = mb.cast(x=value, dtype="int32")
+        if value.rank == 0:
+            return mb.expand_dims(x=value, axes=[0], name=name)
+        if value.op is None or value.op.op_type == "const" or value in self._given:
+            value = mb.identity(x=value)
+        self._given.append(value)
+        value.set_name(name)
+        value.op.name = name
+        return value
+
+    def _lower_nodes(self, graph: GraphProto, scope: Scope) -> None:
+        for node in graph.node:
+            with kept_scope(node, self._options):
+                self._lower(node, scope)
+
+    def _lower(self, node: NodeProto, scope: Scope) -> None:
+        lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        try:
+            (lowering or _unknown)(Context(node, attributes_of(node), scope, self._options.target, self._lower_graph))
+            for name in node.output:
+                if name:
+                    _check(scope.value(name))
+        except UnsupportedError as error:
+            self._refuse(node, scope, str(error))
+        # coremltools' builder says so in exceptions of every kind.
+        except Exception as error:  # noqa: BLE001
+            self._refuse(node, scope, f"coremltools refuses it: {' '.join(str(error).split()) or repr(error)}")
+
+    def _refuse(self, node: NodeProto, scope: Scope, reason: str) -> None:
+        """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
+        domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
+        self.problems.append(Problem(f"{domain}{node.op_type} '{node.name or node.output[0]}'", reason))
+        for name in node.output:
+            if name:
+                scope.put(name, _stand_in(scope, name))
+
+    def _lower_graph(self, graph: GraphProto, outer: Scope, inputs: Mapping[str, Var]) -> list[Var]:
+        scope = Scope(graph, outer)
+        for name, value in inputs.items():
+            scope.put(name, value)
+        self._lower_nodes(graph, scope)
+        return [scope.value(value.name) for value in graph.output]
+
+
+def _unknown(_context: Context) -> None:
+    raise Refusal("there is no such operation in Core ML, nor a way to make it of others")
+
+
+def _check(value: Var) -> None:
+    if value.rank > MAX_RANK:
+        shape = ", ".join(str(dim) for dim in value.shape)
+        raise Refusal(f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before")
+    if any(dim == 0 for dim in value.shape):
+        raise Refusal("an empty result: Core ML has no empty tensors")
+
+
+def _stand_in(scope: Scope, name: str) -> Var:
+    """Something of the type of a value that could not be made."""
+    elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
+    shape = scope.values.shape(name) or ()
+    kind = unary.MIL_TYPES.get(elem_type, "int32")
+    dims = [get_new_symbol() if dim is None else dim for dim in shape]
+    placeholder = mb.placeholder(shape=dims, dtype=types.string_to_builtin(kind), allow_rank0_input=True)
+    return placeholder.outputs[0]

@@ -1,0 +1,54 @@
+"""Quantization in plain arithmetic: small integers are held in int32, with the limits of their type."""
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, is_float, positive
+from triune.coreml.lowering.mb import Var, is_fixed, mb
+
+_SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
+
+
+def _spread(c: Context, value: Var, x: Var) -> Var:
+    """A scale or zero point in the form of `x`: of all of it, of each slice along an axis, or of each block."""
+    if value.rank == 0 or (value.rank == 1 and value.shape[0] == 1):
+        return value
+    axis = positive(int(c.attributes.get("axis", 1)), x.rank)
+    block = int(c.attributes.get("block_size", 0))
+    if not block:
+        return mb.reshape(x=value, shape=[-1 if place == axis else 1 for place in range(x.rank)])
+    if not is_fixed(x.shape[axis]):
+        raise Refusal("a blocked dimension that is not fixed; give its size with --shape")
+    places = np.repeat(np.arange(int(value.shape[axis]), dtype=np.int32), block)[: int(x.shape[axis])]
+    return mb.gather(x=value, indices=places, axis=axis)
+
+
+def _quantize(c: Context) -> None:
+    """saturate(round(x / scale) + zero_point)."""
+    x, scale = c.input(0), c.input(1)
+    elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
+    if c.has(2):
+        elem_type = c.scope.values.elem_type(c.node.input[2]) or elem_type
+    elem_type = elem_type or TensorProto.UINT8
+    if elem_type not in _SMALL:
+        kind = helper.tensor_dtype_to_string(elem_type)
+        raise Refusal(f"quantization to {kind}, which Core ML has not; use INT8 or UINT8")
+    if not is_float(x):
+        x = mb.cast(x=x, dtype=dtype_name(scale))
+    limits = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type).name)
+    levels = mb.round(x=mb.real_div(x=mb.cast(x=x, dtype="fp32"), y=mb.cast(x=_spread(c, scale, x), dtype="fp32")))
+    if c.has(2):
+        levels = mb.add(x=levels, y=mb.cast(x=_spread(c, c.input(2), x), dtype="fp32"))
+    levels = mb.clip(x=levels, alpha=np.float32(limits.min), beta=np.float32(limits.max))
+    c.give(mb.cast(x=levels, dtype="int32"))
+
+
+def _dequantize(c: Context) -> None:
+    """(x - zero_point) * scale, of the type of the scale."""
+    x, scale = c.input(0), c.input(1)
+    if c.has(2):
+        x = mb.sub(x=x, y=_spread(c, c.input(2), x))
+    c.give(mb.mul(x=mb.cast(x=x, dtype=dtype_name(scale)), y=_spread(c, scale, x)))
+
+
+TABLE: dict[str, Lowering] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

@@ -1,0 +1,25 @@
+"""Random numbers: of the same distribution, never the same ones."""
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.coreml.lowering.context import Context, Lowering
+from triune.coreml.lowering.mb import mb
+
+
+def _random(name: str, defaults: dict[str, tuple[str, float]]) -> Lowering:
+    """`defaults`: for each operand of MIL's op the attribute that gives it, and what it is without."""
+
+    def lower(c: Context) -> None:
+        kind = np.float16 if c.attributes.get("dtype", TensorProto.FLOAT) == TensorProto.FLOAT16 else np.float32
+        operands = {key: kind(c.attributes.get(given, value)) for key, (given, value) in defaults.items()}
+        seed = int(c.attributes["seed"]) if "seed" in c.attributes else -1
+        c.give(getattr(mb, name)(shape=list(c.attributes["shape"]), seed=np.int32(seed), **operands))
+
+    return lower
+
+
+TABLE: dict[str, Lowering] = {
+    "RandomUniform": _random("random_uniform", {"low": ("low", 0.0), "high": ("high", 1.0)}),
+    "RandomNormal": _random("random_normal", {"mean": ("mean", 0.0), "stddev": ("scale", 1.0)}),
+}

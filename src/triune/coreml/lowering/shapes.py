@@ -1,0 +1,223 @@
+"""Shapes: asked for, and given."""
+
+from typing import Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from triune.coreml.lowering.broadcast import as_vector, broadcast_to, broadcast_with, select, sizes_of, to_rank
+from triune.coreml.lowering.context import (
+    Context,
+    Lowering,
+    Refusal,
+    dtype_name,
+    has_static_shape,
+    is_bool,
+    is_float,
+    like,
+    positive,
+    static_shape,
+)
+from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.coreml.lowering.scope import as_constant
+
+
+def _shape(c: Context) -> None:
+    x = c.input(0)
+    start = positive(int(c.attributes.get("start", 0)), x.rank)
+    end = positive(int(c.attributes.get("end", x.rank)), x.rank)
+    sizes = sizes_of(x)[min(max(start, 0), x.rank) : min(max(end, 0), x.rank)]
+    if not sizes:
+        raise Refusal("an empty shape: Core ML has no empty tensors; remove what reads it")
+    vector = as_vector(sizes)
+    c.give(mb.const(val=vector) if isinstance(vector, np.ndarray) else vector)
+
+
+def _reshape(c: Context) -> None:
+    x = c.input(0)
+    wanted = c.constant(1)
+    keeps_zero = bool(c.attributes.get("allowzero", 0))
+    if wanted is None:
+        shape = c.input(1)
+        if x.rank == 0:
+            raise Refusal("a scalar reshaped to a computed shape; fix the shape")
+        # Zeros, which stand for the given dimension, cannot be told from the type; ONNX exporters compute none.
+        c.give(mb.reshape(x=x, shape=_with_zeros(x, shape, keeps_zero=keeps_zero)))
+        return
+    sizes = [int(each) for each in wanted]
+    if keeps_zero and 0 in sizes:
+        raise Refusal("an empty result: Core ML has no empty tensors")
+    if not sizes:
+        c.give(_to_scalar(x))
+        return
+    c.give(mb.reshape(x=x, shape=_target(x, sizes)))
+
+
+def _to_scalar(x: Var) -> Var:
+    """The only element without a shape."""
+    if x.rank == 0:
+        return x
+    return mb.squeeze(x=x, axes=list(range(x.rank)))
+
+
+def _target(x: Var, sizes: list[int]) -> Any:
+    """Sizes, 0 for a dimension kept, as MIL's reshape takes them."""
+    filled = [int(x.shape[axis]) if each == 0 and is_fixed(x.shape[axis]) else each for axis, each in enumerate(sizes)]
+    if 0 not in filled:
+        return filled
+    if len(sizes) == x.rank:
+        return filled
+    if filled.count(0) == 1 and -1 not in filled:
+        return [-1 if each == 0 else each for each in filled]
+    dims = sizes_of(x)
+    return as_vector([dims[axis] if each == 0 else each for axis, each in enumerate(filled)])
+
+
+def _with_zeros(x: Var, shape: Var, *, keeps_zero: bool) -> Var:
+    """A computed shape whose zeros stand for the dimensions of `x`."""
+    if keeps_zero or shape.sym_val is not None or not is_fixed(shape.shape[0]):
+        return shape
+    length = int(shape.shape[0])
+    own = sizes_of(x)[:length]
+    own += [1] * (length - len(own))
+    return mb.select(cond=mb.equal(x=shape, y=np.int32(0)), a=as_vector(own), b=shape)
+
+
+def _transpose(c: Context) -> None:
+    x = c.input(0)
+    perm = list(c.attributes.get("perm", range(x.rank - 1, -1, -1)))
+    c.give(mb.transpose(x=x, perm=perm) if x.rank > 1 else x)
+
+
+def _squeeze(c: Context) -> None:
+    x = c.input(0)
+    if c.has(1):
+        axes = sorted({positive(each, x.rank) for each in c.ints(1, "the axes to squeeze")})
+    else:
+        axes = [axis for axis, dim in enumerate(static_shape(x)) if dim == 1]
+    if not axes:
+        c.give(x)
+        return
+    for axis in axes:
+        if not is_fixed(x.shape[axis]):
+            raise Refusal(f"dimension {axis}, which is squeezed, is not known to be 1; give its size with --shape")
+    c.give(mb.squeeze(x=x, axes=axes))
+
+
+def _unsqueeze(c: Context) -> None:
+    x = c.input(0)
+    axes = c.ints(1, "the axes to unsqueeze")
+    rank = x.rank + len(axes)
+    c.give(mb.expand_dims(x=x, axes=sorted(positive(each, rank) for each in axes)))
+
+
+def _concat(c: Context) -> None:
+    values = [c.scope.value(name) for name in c.node.input]
+    axis = positive(int(c.attributes["axis"]), values[0].rank)
+    c.give(mb.concat(values=values, axis=axis) if len(values) > 1 else values[0])
+
+
+def _split(c: Context) -> None:
+    x = c.input(0)
+    axis = positive(int(c.attributes.get("axis", 0)), x.rank)
+    count = len(c.node.output)
+    if c.has(1):
+        sizes = c.ints(1, "the sizes of a split")
+    else:
+        if not is_fixed(x.shape[axis]):
+            raise Refusal(f"dimension {axis}, which is split, is not fixed; give its size with --shape")
+        size = int(x.shape[axis])
+        step = -(-size // int(c.attributes.get("num_outputs", count)))
+        sizes = [min(step, size - step * index) for index in range(count)]
+    if any(each <= 0 for each in sizes):
+        raise Refusal("a split with an empty part: Core ML has no empty tensors")
+    parts = mb.split(x=x, split_sizes=sizes, axis=axis) if count > 1 else [x]
+    for index, part in enumerate(parts):
+        c.give(part, index)
+
+
+def _expand(c: Context) -> None:
+    x = c.input(0)
+    wanted = c.constant(1)
+    if wanted is None:
+        shape = c.input(1)
+        if not is_fixed(shape.shape[0]):
+            raise Refusal("the rank of the expanded value is computed while the model runs; fix it")
+        c.give(broadcast_with(x, shape))
+    elif has_static_shape(x):
+        form = tuple(int(each) for each in wanted)
+        c.give(broadcast_to(x, np.broadcast_shapes(tuple(int(dim) for dim in x.shape), form)))
+    else:
+        x = to_rank(x, len(wanted))
+        kept = [1] * (x.rank - len(wanted)) + [int(each) for each in wanted]
+        reps = [size if is_fixed(dim) and dim == 1 else 1 for dim, size in zip(x.shape, kept, strict=True)]
+        if any(not is_fixed(dim) and size != 1 for dim, size in zip(x.shape, kept, strict=True)):
+            c.give(broadcast_with(x, mb.const(val=wanted.astype(np.int32))))
+        else:
+            c.give(mb.tile(x=x, reps=reps))
+
+
+def _tile(c: Context) -> None:
+    x = c.input(0)
+    reps = c.constant(1)
+    if reps is not None and (reps <= 0).any():
+        raise Refusal("an empty result: Core ML has no empty tensors")
+    c.give(mb.tile(x=x, reps=c.input(1) if reps is None else reps.astype(np.int32)))
+
+
+def _constant_of_shape(c: Context) -> None:
+    tensor = c.attributes.get("value")
+    value = np.float32(0) if tensor is None else as_constant(tensor)
+    scalar = np.asarray(value).reshape(-1)[0]
+    if tensor is not None and numpy_helper.to_array(tensor).dtype == np.bool_:
+        c.give(mb.fill(shape=c.input(0), value=bool(scalar)))
+        return
+    c.give(mb.fill(shape=c.input(0), value=scalar))
+
+
+def _range(c: Context) -> None:
+    start, limit, delta = (c.input(index) for index in range(3))
+    if is_float(start) and any(c.constant(index) is None for index in (0, 2)):
+        # How often a float step fits depends on rounding.
+        raise Refusal(f"a range of {dtype_name(start)} whose start or step is computed; make them constants")
+    c.give(mb.range_1d(start=start, end=limit, step=delta))
+
+
+def _trilu(c: Context) -> None:
+    x = c.input(0)
+    k = int(c.known(1, "the diagonal of Trilu")) if c.has(1) else 0
+    is_upper = bool(c.attributes.get("upper", 1))
+    rows, columns = x.shape[-2], x.shape[-1]
+    if is_fixed(rows) and is_fixed(columns):
+        ones = np.ones((int(rows), int(columns)), np.bool_)
+        mask = np.triu(ones, k) if is_upper else np.tril(ones, k)
+        c.give(_masked(x, mask))
+    elif is_upper and k <= 0:
+        c.give(mb.band_part(x=x, lower=-k, upper=-1))
+    elif not is_upper and k >= 0:
+        c.give(mb.band_part(x=x, lower=-1, upper=k))
+    else:
+        raise Refusal("Trilu of a matrix of no fixed size, its main diagonal cut; give fixed sizes with --shape")
+
+
+def _masked(x: Var, mask: Any) -> Var:
+    """`x` where the mask holds, else zero; a product would make NaN of infinities."""
+    if is_bool(x):
+        return mb.logical_and(x=x, y=mask)
+    return select(mb.const(val=mask), x, mb.const(val=like(x, 0)))
+
+
+TABLE: dict[str, Lowering] = {
+    "Shape": _shape,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Concat": _concat,
+    "Split": _split,
+    "Expand": _expand,
+    "Tile": _tile,
+    "ConstantOfShape": _constant_of_shape,
+    "Range": _range,
+    "Trilu": _trilu,
+}

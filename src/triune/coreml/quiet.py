@@ -1,0 +1,56 @@
+"""coremltools without what it says of its own machinery. Its warnings about the model stay."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Generator
+
+_NOISE = (
+    "Failed to load _ML",
+    "has not been tested with coremltools",
+    "scikit-learn version",
+    "TensorFlow version",
+    "Torch version",
+    "You may run into unexpected errors",
+    "Unable to load CoreML.framework",
+    "minimum_deployment_target",
+)
+
+
+class _NoiseFilter(logging.Filter):
+    """Drops what says nothing about the model."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return not any(noise in text for noise in _NOISE)
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Import and use coremltools within: no complaints about missing frameworks, no progress bars.
+
+    Not for several threads at once: it sets tqdm's environment and the warnings' filters for the moment.
+    """
+    logger = logging.getLogger("coremltools")
+    noise_filter = _NoiseFilter()
+    logger.addFilter(noise_filter)
+    handlers = list(logger.handlers)
+    for handler in handlers:
+        handler.addFilter(noise_filter)
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*invalid value encountered.*")
+            warnings.filterwarnings("ignore", category=SyntaxWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        logger.removeFilter(noise_filter)
+        for handler in handlers:
+            handler.removeFilter(noise_filter)
+        if before is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = before
