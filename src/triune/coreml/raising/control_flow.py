@@ -124,8 +124,8 @@ def _own(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _untyped(tensor: Tensor) -> ValueInfoProto:
-    """A subgraph's input or output: shapes may change from round to round."""
-    return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), None)
+    """A subgraph's input or output: shapes may change from round to round, but not that of a scalar."""
+    return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), () if tensor.shape == () else None)
 
 
 def _shape(kind: Type) -> Shape | None:

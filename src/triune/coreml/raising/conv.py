@@ -1,0 +1,113 @@
+"""Convolutions of one to three dimensions."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+from triune.coreml.raising.window import padding
+
+
+def _kernel(weight: Tensor) -> list[int]:
+    sizes = [size for size in (weight.shape or ())[2:] if size is not None]
+    if len(sizes) != weight.rank - 2:
+        raise UnsupportedError("the kernel's size is only known when the program runs")
+    return sizes
+
+
+def _conv(graph: Graph, given: Given) -> Tensor:
+    return _convolve(graph, given, graph.cast(given["weight"], given["x"].dtype))
+
+
+def _convolve(graph: Graph, given: Given, weight: Tensor) -> Tensor:
+    x, bias = given["x"], given.maybe("bias")
+    kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
+    return graph.op(
+        "Conv",
+        x,
+        weight,
+        None if bias is None else graph.cast(bias, x.dtype),
+        kernel_shape=kernel,
+        strides=strides,
+        dilations=dilations,
+        group=given.integer("groups"),
+        **padding(given, x, kernel, strides, dilations),
+    )
+
+
+def _conv_quantized(graph: Graph, given: Given) -> Tensor:
+    """With a weight of `weight * quant_scale + quant_bias`, by output channel."""
+    kind = given.text("quantization_type")
+    if kind != "linear":
+        raise UnsupportedError(f"quantization of type '{kind}'")
+    x, weight = given["x"], given.array("weight")
+    scale, bias = (given.array(name) for name in ("quant_scale", "quant_bias"))
+    by_channel = [-1] + [1] * (weight.ndim - 1)
+    factors = [each.reshape(by_channel) if each.size > 1 else each.reshape(-1)[0] for each in (scale, bias)]
+    dense = (weight.astype(np.float32) * factors[0] + factors[1]).astype(x.dtype.numpy)
+    return _convolve(graph, given, graph.constant(dense, x.dtype))
+
+
+def _conv_transpose(graph: Graph, given: Given) -> Tensor:
+    """The output's size is `output_shape`'s, or input size * stride for "same", or what is left of the padding."""
+    x, bias = given["x"], given.maybe("bias")
+    weight = graph.cast(given["weight"], x.dtype)
+    kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
+    count = x.rank - 2
+    if not len(kernel) == len(strides) == len(dilations) == count:
+        raise InvalidArgumentError(f"kernel {kernel}, strides {strides}, dilations {dilations} for {count} dimensions")
+    starts, ends, more = _cropping(given, x, kernel, strides, dilations)
+    return graph.op(
+        "ConvTranspose",
+        x,
+        weight,
+        None if bias is None else graph.cast(bias, x.dtype),
+        kernel_shape=kernel,
+        strides=strides,
+        dilations=dilations,
+        group=given.integer("groups"),
+        pads=[*starts, *ends],
+        output_padding=more,
+    )
+
+
+def _cropping(
+    given: Given, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[list[int], list[int], list[int]]:
+    """What is cut off at the start and the end of each dimension, and what is added at the end."""
+    count = len(kernel)
+    kind = given.text("pad_type").lower()
+    pad = given.ints("pad") if kind == "custom" else [0] * 2 * count
+    if len(pad) != 2 * count:
+        raise InvalidArgumentError(f"'pad' is {pad} for {count} dimensions")
+    wanted = given.maybe_ints("output_shape")
+    starts, ends, more = pad[0::2], pad[1::2], [0] * count
+    for axis in range(count):
+        reach = (kernel[axis] - 1) * dilations[axis] + 1
+        size = x.size(axis + 2)
+        if wanted is not None:
+            if size is None:
+                raise UnsupportedError("an output shape for an input of unknown size")
+            total = (size - 1) * strides[axis] + reach - wanted[axis + 2]
+        elif kind in ("same", "same_lower"):
+            total = reach - strides[axis]
+        elif kind in ("valid", "custom"):
+            continue
+        else:
+            raise UnsupportedError(f"the pad type '{kind}' is not known")
+        if kind in ("same", "same_lower"):
+            less = max(total, 0) // 2
+            starts[axis] = less if kind == "same" else max(total, 0) - less
+        ends[axis] = total - starts[axis]
+        if ends[axis] < 0:
+            more[axis], ends[axis] = -ends[axis], 0
+    return starts, ends, more
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType(
+    {"conv": _conv, "conv_quantized": _conv_quantized, "conv_transpose": _conv_transpose}
+)

@@ -1,0 +1,93 @@
+"""Functions of two tensors, element by element, which broadcast as numpy's do; `select`."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+
+from triune.coreml.mil import DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+
+FLOATS = (DType.FP16, DType.FP32, DType.FP64)
+
+
+def _operands(graph: Graph, given: Given) -> tuple[Tensor, Tensor]:
+    """Both, in one type: that of the one that is known first when the program runs, for a constant may differ."""
+    x, y = given["x"], given["y"]
+    if x.constant is not None and y.constant is None:
+        return graph.cast(x, y.dtype), y
+    return x, graph.cast(y, x.dtype)
+
+
+def _same(op_type: str, graph: Graph, given: Given) -> Tensor:
+    return graph.op(op_type, *_operands(graph, given))
+
+
+def _compare(op_type: str, graph: Graph, given: Given) -> Tensor:
+    return graph.op(op_type, *_operands(graph, given), dtype=DType.BOOL)
+
+
+def _not_equal(graph: Graph, given: Given) -> Tensor:
+    return graph.op("Not", _compare("Equal", graph, given))
+
+
+def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
+    return graph.op(op_type, graph.cast(given["x"], DType.BOOL), graph.cast(given["y"], DType.BOOL))
+
+
+def remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    """X - floor(x / y) * y: of the sign of y, as Python's `%`."""
+    if x.dtype not in FLOATS:
+        return graph.op("Mod", x, y)
+    rest = graph.op("Mod", x, y, fmod=1)
+    zero = graph.like(0, x)
+    is_rest = graph.op("Not", graph.op("Equal", rest, zero, dtype=DType.BOOL))
+    signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (rest, y)]
+    is_other = graph.op("And", is_rest, graph.op("Xor", *signs))
+    return graph.op("Where", is_other, graph.op("Add", rest, y), rest, dtype=x.dtype)
+
+
+def _mod(graph: Graph, given: Given) -> Tensor:
+    return remainder(graph, *_operands(graph, given))
+
+
+def _floor_div(graph: Graph, given: Given) -> Tensor:
+    x, y = _operands(graph, given)
+    if x.dtype in FLOATS:
+        return graph.op("Floor", graph.op("Div", x, y))
+    # Div of integers rounds to zero; without its rest nothing is rounded.
+    return graph.op("Div", graph.op("Sub", x, graph.op("Mod", x, y)), y)
+
+
+def _select(graph: Graph, given: Given) -> Tensor:
+    condition, a, b = graph.cast(given["cond"], DType.BOOL), given["a"], given["b"]
+    if a.dtype is DType.BOOL:
+        yes = graph.op("And", condition, a)
+        return graph.op("Or", yes, graph.op("And", graph.op("Not", condition), graph.cast(b, DType.BOOL)))
+    return graph.op("Where", condition, a, graph.cast(b, a.dtype), dtype=a.dtype)
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType(
+    {
+        "add": partial(_same, "Add"),
+        "equal": partial(_compare, "Equal"),
+        "floor_div": _floor_div,
+        "greater": partial(_compare, "Greater"),
+        "greater_equal": partial(_compare, "GreaterOrEqual"),
+        "less": partial(_compare, "Less"),
+        "less_equal": partial(_compare, "LessOrEqual"),
+        "logical_and": partial(_logical, "And"),
+        "logical_or": partial(_logical, "Or"),
+        "logical_xor": partial(_logical, "Xor"),
+        "maximum": partial(_same, "Max"),
+        "minimum": partial(_same, "Min"),
+        "mod": _mod,
+        "mul": partial(_same, "Mul"),
+        "not_equal": _not_equal,
+        "pow": partial(_same, "Pow"),
+        "real_div": partial(_same, "Div"),
+        "select": _select,
+        "sub": partial(_same, "Sub"),
+    }
+)

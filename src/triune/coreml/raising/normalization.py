@@ -1,0 +1,95 @@
+"""Normalizations."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.mil import DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given, positive
+from triune.coreml.raising.graph import Graph, Tensor
+
+
+def _channels(graph: Graph, given: Given, name: str, default: float) -> Tensor:
+    """A vector over the channels, or one of `default`."""
+    x, tensor = given["x"], given.maybe(name)
+    if tensor is not None:
+        return graph.cast(tensor, x.dtype)
+    count = x.size(1)
+    if count is None:
+        raise UnsupportedError(f"'{name}' is missing and the number of channels is not known")
+    return graph.like(np.full(count, default), x)
+
+
+def _batch_norm(graph: Graph, given: Given) -> Tensor:
+    """Gamma * (x - mean) / sqrt(variance + epsilon) + beta, by channel."""
+    x = given["x"]
+    vectors = [_channels(graph, given, "gamma", 1), _channels(graph, given, "beta", 0)]
+    vectors += [graph.cast(given[name], x.dtype) for name in ("mean", "variance")]
+    return graph.op("BatchNormalization", x, *vectors, epsilon=given.number("epsilon"))
+
+
+def _instance_norm(graph: Graph, given: Given) -> Tensor:
+    gamma, beta = _channels(graph, given, "gamma", 1), _channels(graph, given, "beta", 0)
+    return graph.op("InstanceNormalization", given["x"], gamma, beta, epsilon=given.number("epsilon"))
+
+
+def _l2_norm(graph: Graph, given: Given) -> Tensor:
+    """X / sqrt(sum of squares over the last three dimensions + epsilon)."""
+    x = given["x"]
+    squares = graph.op("ReduceSumSquare", x, graph.ints(x.rank - 3, x.rank - 2, x.rank - 1), keepdims=1)
+    return graph.op("Div", x, graph.op("Sqrt", graph.op("Add", squares, graph.like(given.array("epsilon"), x))))
+
+
+def _layer_norm(graph: Graph, given: Given) -> Tensor:
+    """Gamma * (x - mean) / sqrt(variance + epsilon) + beta over `axes`, all of them for None; computed in fp32."""
+    x = given["x"]
+    chosen = given.maybe_ints("axes")
+    axes = sorted({positive(axis, x.rank, "axes") for axis in (range(x.rank) if chosen is None else chosen)})
+    gamma, beta = given.maybe("gamma"), given.maybe("beta")
+    if axes == list(range(x.rank - len(axes), x.rank)) and gamma is not None:
+        scale, bias = graph.cast(gamma, x.dtype), None if beta is None else graph.cast(beta, x.dtype)
+        return graph.op("LayerNormalization", x, scale, bias, axis=axes[0], epsilon=given.number("epsilon"))
+    wide = graph.cast(x, DType.FP32)
+    over = graph.ints(*axes)
+    centred = graph.op("Sub", wide, graph.op("ReduceMean", wide, over, keepdims=1))
+    variance = graph.op("ReduceMean", graph.op("Mul", centred, centred), over, keepdims=1)
+    deviation = graph.op("Sqrt", graph.op("Add", variance, graph.like(given.array("epsilon"), wide)))
+    result = graph.op("Div", centred, deviation)
+    # Dimensions that are not normalized are 1 in gamma and beta.
+    others = [axis for axis in range(x.rank) if axis not in axes]
+    for op_type, vector in (("Mul", gamma), ("Add", beta)):
+        if vector is not None:
+            result = graph.op(op_type, result, graph.unsqueeze(graph.cast(vector, DType.FP32), *others))
+    return graph.cast(result, x.dtype)
+
+
+def _local_response_norm(graph: Graph, given: Given) -> Tensor:
+    """X / (k + alpha * mean of squares over `size` channels around)^beta; beyond the first and last are zeros."""
+    x, size = given["x"], given.integer("size")
+    squares = graph.unsqueeze(graph.op("Mul", x, x), 1)
+    spatial = x.rank - 2
+    mean = graph.op(
+        "AveragePool",
+        squares,
+        kernel_shape=[size, *[1] * spatial],
+        strides=[1] * (spatial + 1),
+        pads=[size // 2, *[0] * spatial, (size - 1) // 2, *[0] * spatial],
+        count_include_pad=1,
+    )
+    scaled = graph.op("Mul", graph.squeeze(mean, 1), graph.like(given.array("alpha"), x))
+    base = graph.op("Add", scaled, graph.like(given.array("k"), x))
+    return graph.op("Div", x, graph.op("Pow", base, graph.like(given.array("beta"), x)))
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType(
+    {
+        "batch_norm": _batch_norm,
+        "instance_norm": _instance_norm,
+        "l2_norm": _l2_norm,
+        "layer_norm": _layer_norm,
+        "local_response_norm": _local_response_norm,
+    }
+)

@@ -1,0 +1,148 @@
+"""Slices of tensors, read and written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.mil import Array, DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+
+_LARGEST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A slice as ONNX takes it: a vector of INT64 over all dimensions for each of start, end and step.
+
+    Attributes:
+        whole: the dimensions that are surely taken as they are.
+        squeezed: those of which one element is taken and that then go.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    steps: Array
+    whole: frozenset[int]
+    squeezed: tuple[int, ...]
+
+
+def _mask(given: Given, name: str, rank: int) -> Array:
+    mask = given.maybe_array(name)
+    if mask is None:
+        return np.zeros(rank, np.bool_)
+    if mask.shape != (rank,):
+        raise InvalidArgumentError(f"'{name}' of shape {list(mask.shape)} for {rank} dimensions")
+    return mask.astype(np.bool_)
+
+
+def _region(graph: Graph, given: Given) -> _Region:
+    """Numpy's slices `begin:end:stride`; masked, begin and end are those of the dimension."""
+    x, rank = given["x"], given["x"].rank
+    squeezed = _mask(given, "squeeze_mask", rank)
+    no_begin = _mask(given, "begin_mask", rank) & ~squeezed
+    no_end = _mask(given, "end_mask", rank)
+    stride = given.maybe_array("stride")
+    steps = np.ones(rank, np.int64) if stride is None else stride.reshape(-1).astype(np.int64)
+    if steps.shape != (rank,) or not steps.all():
+        raise InvalidArgumentError(f"'stride' is {steps.tolist()} for {rank} dimensions")
+    steps = np.where(squeezed, 1, steps)
+    begin, end = graph.cast(given["begin"], DType.INT64), graph.cast(given["end"], DType.INT64)
+    first, last = np.where(steps > 0, 0, _LARGEST), np.where(steps > 0, _LARGEST, -_LARGEST)
+    starts = _choose(graph, no_begin, graph.constant(first, DType.INT64), begin)
+    ends = _choose(graph, no_end, graph.constant(last, DType.INT64), end)
+    # One element: from begin to begin + 1, which is the end for -1.
+    if squeezed.any():
+        after = _after(graph, starts)
+        ends = _choose(graph, squeezed, after, ends)
+    whole = {
+        axis
+        for axis in range(rank)
+        if steps[axis] == 1
+        and (no_begin[axis] or _is(starts, axis, 0))
+        and (no_end[axis] or _is(ends, axis, x.size(axis)))
+        and not squeezed[axis]
+    }
+    return _Region(starts, ends, steps, frozenset(whole), tuple(int(axis) for axis in np.flatnonzero(squeezed)))
+
+
+def _is(vector: Tensor, axis: int, value: int | None) -> bool:
+    return vector.constant is not None and value is not None and int(vector.constant.reshape(-1)[axis]) == value
+
+
+def _after(graph: Graph, starts: Tensor) -> Tensor:
+    if starts.constant is not None:
+        return graph.constant(np.where(starts.constant == -1, _LARGEST, starts.constant + 1), DType.INT64)
+    is_last = graph.op("Equal", starts, graph.ints(-1), dtype=DType.BOOL)
+    return graph.op("Where", is_last, graph.ints(_LARGEST), graph.op("Add", starts, graph.ints(1)), dtype=DType.INT64)
+
+
+def _choose(graph: Graph, mask: Array, yes: Tensor, no: Tensor) -> Tensor:
+    """Element by element, by a known mask."""
+    if not mask.any():
+        return no
+    if mask.all():
+        return yes
+    if yes.constant is not None and no.constant is not None:
+        return graph.constant(np.where(mask, yes.constant, no.constant), DType.INT64)
+    return graph.op("Where", graph.constant(mask, DType.BOOL), yes, no, dtype=DType.INT64)
+
+
+def _slice(graph: Graph, x: Tensor, region: _Region) -> Tensor:
+    axes = graph.ints(*range(len(region.steps)))
+    return graph.op("Slice", x, region.starts, region.ends, axes, graph.constant(region.steps, DType.INT64))
+
+
+def _slice_by_index(graph: Graph, given: Given) -> Tensor:
+    region = _region(graph, given)
+    return graph.squeeze(_slice(graph, given["x"], region), *region.squeezed)
+
+
+def _slice_by_size(graph: Graph, given: Given) -> Tensor:
+    """From `begin` on, `size` elements of each dimension, or all that are left for -1."""
+    x = given["x"]
+    begin, size = graph.cast(given["begin"], DType.INT64), graph.cast(given["size"], DType.INT64)
+    if begin.constant is not None and size.constant is not None and not (begin.constant < 0).any():
+        ends = np.where(size.constant == -1, _LARGEST, begin.constant + size.constant)
+        return graph.op("Slice", x, begin, graph.constant(ends, DType.INT64), graph.ints(*range(x.rank)))
+    is_negative = graph.op("Less", begin, graph.ints(0), dtype=DType.BOOL)
+    start = graph.op("Where", is_negative, graph.op("Add", begin, graph.shape_of(x)), begin, dtype=DType.INT64)
+    is_rest = graph.op("Equal", size, graph.ints(-1), dtype=DType.BOOL)
+    ends = graph.op("Where", is_rest, graph.ints(_LARGEST), graph.op("Add", start, size), dtype=DType.INT64)
+    return graph.op("Slice", x, start, ends, graph.ints(*range(x.rank)))
+
+
+def _slice_update(graph: Graph, given: Given) -> Tensor:
+    """X with a slice of it replaced."""
+    x, region = given["x"], _region(graph, given)
+    update = graph.unsqueeze(given["update"], *region.squeezed)
+    partial = [axis for axis in range(x.rank) if axis not in region.whole]
+    if not partial:
+        return update
+    # The usual one, a cache that gets new rows: what is before, the update, what is after.
+    if len(partial) == 1 and region.steps[partial[0]] == 1:
+        return _replace_along(graph, x, update, region, partial[0])
+    shape = graph.shape_of(x)
+    count = graph.op("ReduceProd", shape, keepdims=0)
+    positions = graph.op("Range", graph.constant(0, DType.INT64), count, graph.constant(1, DType.INT64))
+    chosen = graph.reshape(_slice(graph, graph.op("Reshape", positions, shape), region), -1)
+    flat = graph.op("ScatterElements", graph.reshape(x, -1), chosen, graph.reshape(update, -1), axis=0)
+    return graph.op("Reshape", flat, shape)
+
+
+def _replace_along(graph: Graph, x: Tensor, update: Tensor, region: _Region, axis: int) -> Tensor:
+    at = graph.constant(axis, DType.INT64)
+    start, end = (graph.unsqueeze(graph.op("Gather", each, at, axis=0), 0) for each in (region.starts, region.ends))
+    axes = graph.ints(axis)
+    before = graph.op("Slice", x, graph.ints(0), start, axes)
+    after = graph.op("Slice", x, end, graph.ints(_LARGEST), axes)
+    return graph.op("Concat", before, update, after, axis=axis)
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType(
+    {"slice_by_index": _slice_by_index, "slice_by_size": _slice_by_size, "slice_update": _slice_update}
+)
