@@ -1,0 +1,72 @@
+"""Normalizations."""
+
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.interpreter.values import Family
+from triune.coreml.mil import Array
+
+
+def batch_norm(x: Array, mean: Array, variance: Array, gamma: Array | None, beta: Array | None, epsilon: Any) -> Array:
+    """(x - mean) / sqrt(variance + epsilon), scaled and shifted; x is (n, C, ...), the others (C,)."""
+    normal = (x - _channels(mean, x)) / np.sqrt(_channels(variance, x) + np.asarray(epsilon, x.dtype))
+    return _scaled(normal, gamma, beta)
+
+
+def instance_norm(x: Array, gamma: Array | None, beta: Array | None, epsilon: Any) -> Array:
+    """As `batch_norm`, with the mean and variance of each sample's channel."""
+    axes = tuple(range(2, x.ndim))
+    return _scaled(_normal(x, axes, epsilon), gamma, beta)
+
+
+def l2_norm(x: Array, epsilon: Any) -> Array:
+    """X over the root of the sum of its squares in the last three dimensions."""
+    total = np.sum(np.square(x), axis=(-3, -2, -1), keepdims=True)
+    return x / np.sqrt(total + np.asarray(epsilon, x.dtype))
+
+
+def layer_norm(x: Array, axes: Array | None, gamma: Array | None, beta: Array | None, epsilon: Any) -> Array:
+    """As `batch_norm`, with mean and variance over `axes`; gamma and beta have the shape of these axes."""
+    chosen = sorted(range(x.ndim) if axes is None else {int(axis) % x.ndim for axis in axes})
+    normal = _normal(x, tuple(chosen), epsilon)
+    shape = [size if axis in chosen else 1 for axis, size in enumerate(x.shape)]
+    if gamma is not None:
+        normal = normal * gamma.reshape(shape)
+    return normal if beta is None else normal + beta.reshape(shape)
+
+
+def local_response_norm(x: Array, size: Any, alpha: Any, beta: Any, k: Any) -> Array:
+    """X / (k + alpha / size x the sum of squares over `size` neighboring channels)^beta."""
+    size = int(size)
+    before = size // 2
+    squares = np.pad(np.square(x), [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
+    total = np.zeros_like(x)
+    for offset in range(size):
+        total += squares[:, offset : offset + x.shape[1]]
+    return (x / (k + alpha / size * total) ** beta).astype(x.dtype)
+
+
+def _normal(x: Array, axes: tuple[int, ...], epsilon: Any) -> Array:
+    centered = x - np.mean(x, axis=axes, keepdims=True)
+    variance = np.mean(np.square(centered), axis=axes, keepdims=True)
+    return centered / np.sqrt(variance + np.asarray(epsilon, x.dtype))
+
+
+def _scaled(x: Array, gamma: Array | None, beta: Array | None) -> Array:
+    if gamma is not None:
+        x = x * _channels(gamma, x)
+    return x if beta is None else x + _channels(beta, x)
+
+
+def _channels(values: Array, x: Array) -> Array:
+    return values.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+FAMILY: Family = {
+    "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "l2_norm": l2_norm,
+    "layer_norm": layer_norm,
+    "local_response_norm": local_response_norm,
+}

@@ -1,0 +1,43 @@
+"""Quantized activations: 8-bit integers that stand for scale x (q - zero point)."""
+
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.interpreter.values import Family
+from triune.coreml.mil import Array, DType
+
+
+def quantize(input: Array, zero_point: Array | None, scale: Array, axis: Any, output_dtype: str) -> Array:  # noqa: A002 (MIL's name)
+    """round(x / scale) + zero point, within the type's limits; ties go to the even number."""
+    target = DType(output_dtype).numpy
+    limits = np.iinfo(target)
+    levels = np.rint(input / _along(scale, input, axis))
+    if zero_point is not None:
+        levels = levels + _along(zero_point, input, axis).astype(np.float32)
+    return np.clip(levels, limits.min, limits.max).astype(target)
+
+
+def dequantize(input: Array, zero_point: Array | None, scale: Array, axis: Any) -> Array:  # noqa: A002 (MIL's name)
+    """Scale x (q - zero point)."""
+    levels = input.astype(np.float32)
+    if zero_point is not None:
+        levels = levels - _along(zero_point, input, axis).astype(np.float32)
+    return levels * _along(scale, input, axis)
+
+
+def _along(values: Array, x: Array, axis: Any) -> Array:
+    """A scalar, or a vector along an axis of x."""
+    return along(values, x.ndim, 0 if axis is None else int(axis))
+
+
+def along(values: Array, ndim: int, axis: int) -> Array:
+    """A scalar as it is; a vector in a shape of `ndim` dimensions that broadcasts along `axis`."""
+    if values.ndim == 0:
+        return values
+    shape = [1] * ndim
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+FAMILY: Family = {"dequantize": dequantize, "quantize": quantize}

@@ -1,0 +1,73 @@
+"""Where the windows of convolutions and pools lie: padding, sizes of outputs, and the slices of an input."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.mil import Array
+
+
+def padding(
+    pad_type: str,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pad: Sequence[int],
+) -> list[tuple[int, int]]:
+    """The elements before and after each spatial dimension.
+
+    "same" makes ceil(size / stride) windows, the odd element after the end; "same_lower" has it before the start.
+
+    Raises:
+        UnsupportedError: an unknown `pad_type`.
+        InvalidArgumentError: a custom `pad` of the wrong length.
+    """
+    match pad_type.lower():
+        case "valid":
+            return [(0, 0)] * len(sizes)
+        case "custom":
+            if len(pad) != 2 * len(sizes):
+                raise InvalidArgumentError(f"{len(pad)} values of padding for {len(sizes)} spatial dimensions")
+            return [(int(pad[2 * i]), int(pad[2 * i + 1])) for i in range(len(sizes))]
+        case "same" | "same_lower":
+            pads: list[tuple[int, int]] = []
+            for size, length, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+                span = (length - 1) * dilation + 1
+                total = max(0, (-(-size // stride) - 1) * stride + span - size)
+                small, large = total // 2, total - total // 2
+                pads.append((small, large) if pad_type.lower() == "same" else (large, small))
+            return pads
+        case _:
+            raise UnsupportedError(f"there is no pad_type '{pad_type}'")
+
+
+def num_windows(size: int, span: int, stride: int, before: int, after: int, is_ceil: bool = False) -> int:
+    """How many windows of `span` elements fit.
+
+    With `is_ceil` the last may reach past the end, but must begin in the input or the padding before it.
+    """
+    free = size + before + after - span
+    if not is_ceil:
+        return free // stride + 1
+    count = -(-free // stride) + 1
+    if before + after > 0 and (count - 1) * stride >= size + before:
+        count -= 1
+    return count
+
+
+def taps(
+    x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], counts: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """For each position in the kernel: the position, and what it sees of a padded input in every window.
+
+    Yields:
+        The position and a view of (n, channels, *counts).
+    """
+    for position in np.ndindex(*kernel):
+        slices = [
+            slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
+            for at, dilation, count, stride in zip(position, dilations, counts, strides, strict=True)
+        ]
+        yield position, x[(..., *slices)]
