@@ -19,6 +19,8 @@ from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weigh
 
 _MANIFEST = "Manifest.json"
 _DATA = "Data"
+# In an .mlmodelc that Triune wrote; Core ML's own have a coremldata.bin instead, which nobody else reads.
+COMPILED_MODEL = "model.mlmodel"
 _LARGEST_MANIFEST_BYTES = 1 << 20
 # Parsed, a protobuf of small messages takes some tens of times its size.
 _LARGEST_MODEL_BYTES = 1 << 29
@@ -57,7 +59,7 @@ class Package:
 
 
 def read_package(path: Path | str) -> Package:
-    """Read an `.mlpackage`, or an `.mlmodel` that holds an ML Program.
+    """Read an `.mlpackage`, an `.mlmodel` that holds an ML Program, or an `.mlmodelc` that Triune wrote.
 
     Raises:
         NotFoundError: there is nothing at `path`, or a file that the package names does not exist.
@@ -66,11 +68,7 @@ def read_package(path: Path | str) -> Package:
     """
     path = Path(path)
     if path.is_dir():
-        if path.suffix == ".mlmodelc" or (path / "coremldata.bin").exists():
-            raise UnsupportedError(
-                f"'{path}' is compiled: only Core ML itself reads that form; give the .mlpackage it was made from"
-            )
-        model = _find_model(path)
+        model = find_model(path)
         weights: Weights = FolderWeights(model.parent, path)
         size_bytes = sum(each.stat().st_size for each in model.parent.rglob("*") if each.is_file())
     elif path.exists():
@@ -146,7 +144,20 @@ def _parse(data: bytes, file: str) -> Any:
     return proto
 
 
-def _find_model(path: Path) -> Path:
+def find_model(path: Path) -> Path:
+    """The protobuf in an `.mlpackage` folder, or in an `.mlmodelc` that Triune wrote.
+
+    Raises:
+        InvalidArgumentError: the folder is neither, or its manifest is malformed.
+        NotFoundError: the file that the manifest names does not exist.
+        UnsupportedError: it is an `.mlmodelc` of Core ML's.
+    """
+    if path.suffix == ".mlmodelc" or (path / "coremldata.bin").exists():
+        if not (path / COMPILED_MODEL).exists():
+            raise UnsupportedError(
+                f"'{path}' is compiled: only Core ML itself reads that form; give the .mlpackage it was made from"
+            )
+        return inside(path, path / COMPILED_MODEL, COMPILED_MODEL)
     manifest_path = path / _MANIFEST
     if not manifest_path.exists():
         raise InvalidArgumentError(f"'{path}' is no Core ML package: it has no {_MANIFEST}")

@@ -1,0 +1,88 @@
+"""Models on their way in: compiled folders, and assets from disk or memory.
+
+Triune compiles nothing ahead of time. Its `.mlmodelc` holds what the package held, under plain names, so that a
+program that compiles, moves and loads models goes its usual way:
+
+    NAME.mlmodelc/
+        model.mlmodel       the specification, byte for byte
+        weights/...         and whatever else lay beside it in the package
+        triune.json         {"compiler": "triune"}: for people, and so that nobody takes it for Core ML's
+
+Core ML does not read it, nor Triune Core ML's.
+"""
+
+import importlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.package import COMPILED_MODEL, Package, find_model, read_package, read_specification
+
+_NOTE = {
+    "compiler": "triune",
+    "note": f"{COMPILED_MODEL} is the specification as it was; only Triune loads this folder, Core ML does not",
+}
+
+
+class ModelAssetProxy:
+    """A model that was read, to be loaded once or more often."""
+
+    def __init__(self, package: Package) -> None:
+        self.package = package
+
+
+def asset_from_path(path: str) -> Any:
+    """The `MLModelAsset` of an `.mlmodelc`.
+
+    Raises:
+        TriuneError: see `read_package`.
+    """
+    if Path(path).suffix != ".mlmodelc":
+        raise InvalidArgumentError(f"'{path}' is no .mlmodelc: compile the model first")
+    return _asset(read_package(path))
+
+
+def asset_from_memory(specification: bytes, blobs: Mapping[str, bytes]) -> Any:
+    """The `MLModelAsset` of a specification and its weight files by name.
+
+    Raises:
+        TriuneError: see `read_specification`.
+    """
+    return _asset(read_specification(specification, blobs or None))
+
+
+def compile_model(source: Path, folder: Path | None = None) -> Path:
+    """Write the `.mlmodelc` of an `.mlpackage`, an `.mlmodel` or another `.mlmodelc`.
+
+    Args:
+        source: the model; it is read and checked first.
+        folder: where to write; a new temporary folder, which is the caller's, if None.
+
+    Returns:
+        `folder`/NAME.mlmodelc.
+
+    Raises:
+        TriuneError: see `read_package`.
+    """
+    read_package(source)
+    target = (folder or Path(tempfile.mkdtemp(prefix="triune-"))) / f"{source.stem}.mlmodelc"
+    if source.is_dir():
+        model = find_model(source)
+        # Links are copied as links: what leads out of the package must not be read.
+        shutil.copytree(model.parent, target, symlinks=True)
+        if model.name != COMPILED_MODEL:
+            (target / model.name).rename(target / COMPILED_MODEL)
+    else:
+        target.mkdir(parents=True)
+        shutil.copyfile(source, target / COMPILED_MODEL)
+    (target / "triune.json").write_text(json.dumps(_NOTE, indent=2) + "\n")
+    return target
+
+
+def _asset(package: Package) -> Any:
+    models: Any = importlib.import_module("coremltools.models.model")
+    return models.MLModelAsset(ModelAssetProxy(package))

@@ -1,0 +1,60 @@
+"""The compute devices that coremltools is shown. None of them can be taken for a device of Apple's."""
+
+import importlib
+from typing import Any
+
+CPU_NAME = "CPU (Triune)"
+GPU_NAME = "GPU (emulated by Triune)"
+NEURAL_ENGINE_NAME = "Neural Engine (emulated by Triune)"
+
+
+class CPUDeviceProxy:
+    """This machine's CPU, which computes everything here."""
+
+    name = CPU_NAME
+
+
+class GPUDeviceProxy:
+    """A GPU by name only: what is placed on it is computed on the CPU."""
+
+    name = GPU_NAME
+
+
+class NeuralEngineDeviceProxy:
+    """A Neural Engine by name only: what is placed on it is computed on the CPU."""
+
+    name = NEURAL_ENGINE_NAME
+
+    def get_total_core_count(self) -> int:
+        """0: there are no cores of a Neural Engine here."""
+        return 0
+
+
+def cpu_device() -> Any:
+    """The `MLCPUComputeDevice`."""
+    return _device("MLCPUComputeDevice", CPUDeviceProxy())
+
+
+def gpu_device() -> Any:
+    """The `MLGPUComputeDevice`, emulated."""
+    return _device("MLGPUComputeDevice", GPUDeviceProxy())
+
+
+def neural_engine_device() -> Any:
+    """The `MLNeuralEngineComputeDevice`, emulated."""
+    return _device("MLNeuralEngineComputeDevice", NeuralEngineDeviceProxy())
+
+
+def all_devices() -> list[Any]:
+    """The CPU, and the emulated GPU and Neural Engine."""
+    return [cpu_device(), gpu_device(), neural_engine_device()]
+
+
+def _device(class_name: str, proxy: Any) -> Any:
+    # Derived, since coremltools' own classes do not print their names.
+    base: Any = getattr(importlib.import_module("coremltools.models.compute_device"), class_name)
+
+    def show(_: Any) -> str:
+        return proxy.name
+
+    return type(f"Triune{class_name}", (base,), {"name": proxy.name, "__repr__": show})(proxy)

@@ -1,0 +1,15 @@
+"""Errors on the way out to coremltools, which knows one kind: RuntimeError."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from triune.core.errors import TriuneError
+
+
+@contextmanager
+def as_runtime_errors() -> Generator[None]:
+    """Raise Triune's errors as the RuntimeError that coremltools' own module raises, with their messages."""
+    try:
+        yield
+    except TriuneError as error:
+        raise RuntimeError(str(error)) from error
