@@ -3,12 +3,11 @@
 import numpy as np
 
 from triune.coreml.lowering.binary import negative_from_end
-from triune.coreml.lowering.broadcast import sizes_of
+from triune.coreml.lowering.broadcast import as_vector, sizes_of
 from triune.coreml.lowering.context import (
     Context,
     Lowering,
     Refusal,
-    has_static_shape,
     is_bool,
     positive,
     static_shape,
@@ -67,11 +66,8 @@ def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
     if not is_fixed(indices.shape[-1]):
         raise Refusal("how many dimensions the indices address is not known; fix their shape")
     depth = int(indices.shape[-1])
-    sizes = [x.shape[axis] for axis in range(batch_dims, batch_dims + depth)]
-    if not all(is_fixed(each) for each in sizes):
-        raise Refusal("indices into dimensions that are not fixed; give fixed sizes with --shape")
-    limits = np.array([int(each) for each in sizes], np.int32)
-    if indices.val is not None:
+    limits = as_vector(sizes_of(x)[batch_dims : batch_dims + depth])
+    if indices.val is not None and isinstance(limits, np.ndarray):
         known = np.asarray(indices.val)
         return mb.const(val=np.where(known < 0, known + limits, known).astype(np.int32))
     more = mb.add(x=indices, y=limits)
@@ -122,8 +118,6 @@ def _flat(updates: Var) -> Var:
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     mode = _mode(c, x)
-    if not has_static_shape(x) and (indices.val is None or np.min(indices.val) < 0):
-        raise Refusal("ScatterND into a tensor of no fixed shape; give fixed sizes with --shape")
     indices = _from_front(indices, x, 0)
     is_truth = is_bool(x)
     if is_truth:

@@ -70,10 +70,10 @@ class Feature:
         if self.given.is_enumerated:
             return library.TensorType(name=self.name, shape=library.EnumeratedShapes(shapes=list(self.given.choices)))
         dims = [
-            library.RangeDim(lower_bound=dim.low, upper_bound=dim.high, default=dim.low, symbol=str(symbol))
+            library.RangeDim(lower_bound=dim.low, upper_bound=dim.high, default=dim.low)
             if isinstance(dim, Range)
             else dim
-            for dim, symbol in zip(self.given.choices[0], self.shape, strict=True)
+            for dim in self.given.choices[0]
         ]
         return library.TensorType(name=self.name, shape=library.Shape(dims))
 

@@ -3,6 +3,7 @@
 from typing import Any, TypeAlias
 
 from coremltools.converters.mil import Builder
+from coremltools.converters.mil import mil as _mil
 from coremltools.converters.mil.mil import Function as _Function
 from coremltools.converters.mil.mil import Program as _Program
 from coremltools.converters.mil.mil import types as _types
@@ -14,7 +15,8 @@ types: Any = _types
 Program: Any = _Program
 Function: Any = _Function
 symbolic: Any = _symbolic
-get_new_symbol: Any = symbolic.get_new_symbol
+mil: Any = _mil
+get_new_symbol: Any = mil.get_new_symbol
 Var: TypeAlias = Any
 
 

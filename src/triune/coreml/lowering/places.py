@@ -1,7 +1,6 @@
 """Elements ordered, and the places where something holds."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triune.coreml.lowering.binary import negative_from_end
 from triune.coreml.lowering.broadcast import select
@@ -29,7 +28,7 @@ def _one_hot(c: Context) -> None:
     indices = negative_from_end(indices, depth)
     form = [1] * (indices.rank + 1)
     form[axis] = depth
-    places: NDArray[np.int32] = np.arange(depth, dtype=np.int32).reshape(form)
+    places = np.reshape(np.arange(depth, dtype=np.int32), form)
     hits = mb.equal(x=mb.expand_dims(x=indices, axes=[axis]), y=places)
     off, on = mb.split(x=c.input(2), split_sizes=[1, 1], axis=0)
     c.give(select(hits, *(mb.squeeze(x=each, axes=[0]) for each in (on, off))))

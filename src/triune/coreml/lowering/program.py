@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import (
     binary,
+    control,
     conv,
     gathers,
     linear,
@@ -18,9 +19,13 @@ from triune.coreml.lowering import (
     pools,
     quantize,
     random_numbers,
+    recurrent,
     reductions,
+    resize,
+    sampling,
     shapes,
     slices,
+    suppression,
     unary,
 )
 from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
@@ -46,6 +51,11 @@ TABLE: dict[str, Lowering] = {
     **places.TABLE,
     **quantize.TABLE,
     **random_numbers.TABLE,
+    **resize.TABLE,
+    **sampling.TABLE,
+    **suppression.TABLE,
+    **recurrent.TABLE,
+    **control.TABLE,
 }
 
 

@@ -65,8 +65,7 @@ def _target(x: Var, sizes: list[int]) -> Any:
     filled = [int(x.shape[axis]) if each == 0 and is_fixed(x.shape[axis]) else each for axis, each in enumerate(sizes)]
     if 0 not in filled:
         return filled
-    if len(sizes) == x.rank:
-        return filled
+    # MIL's own 0 is lost where other sizes are symbols.
     if filled.count(0) == 1 and -1 not in filled:
         return [-1 if each == 0 else each for each in filled]
     dims = sizes_of(x)

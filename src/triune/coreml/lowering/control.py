@@ -1,0 +1,168 @@
+"""Branches and loops."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.coreml.lowering.broadcast import as_vector, sizes_of
+from triune.coreml.lowering.context import (
+    Context,
+    Lowering,
+    Refusal,
+    is_bool,
+)
+from triune.coreml.lowering.mb import Var, mb
+
+_DTYPES: Mapping[int, Any] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.INT32: np.int32,
+    TensorProto.BOOL: np.int32,
+}
+
+MOST_STEPS_WRITTEN_OUT = 16
+"""A loop of so few steps is written out: every shape in it is known, and no runtime needs to loop."""
+
+
+def _if(c: Context) -> None:
+    condition = _scalar(c.input(0))
+    graphs = [c.attributes[name] for name in ("then_branch", "else_branch")]
+    if condition.val is not None:
+        for index, value in enumerate(c.lower_graph(graphs[not condition.val], c.scope, {})):
+            c.give(value, index)
+        return
+
+    def branch(graph: Any) -> Any:
+        def build() -> list[Var]:
+            # A branch gives values of its own, though they be those from outside.
+            return [mb.identity(x=value) for value in c.lower_graph(graph, c.scope, {})]
+
+        return build
+
+    results = mb.cond(pred=condition, _true_fn=branch(graphs[0]), _false_fn=branch(graphs[1]))
+    outputs: list[Var] = list(results) if isinstance(results, list | tuple) else [results]
+    for one, other in zip(*(block.outputs for block in outputs[0].op.blocks), strict=True):
+        if one.rank != other.rank or any(_differs(a, b) for a, b in zip(one.shape, other.shape, strict=True)):
+            raise Refusal(f"its branches give different shapes, {list(one.shape)} and {list(other.shape)}")
+    for index, value in enumerate(outputs):
+        c.give(value, index)
+
+
+def _differs(one: Any, other: Any) -> bool:
+    return bool(one != other)
+
+
+def _scalar(value: Var) -> Var:
+    return mb.squeeze(x=value, axes=list(range(value.rank))) if value.rank else value
+
+
+def _loop(c: Context) -> None:
+    limit = c.constant(0)
+    if limit is not None and int(limit.reshape(-1)[0]) <= MOST_STEPS_WRITTEN_OUT and _write_out(c, int(limit.max())):
+        return
+    _while(c, None if limit is None else int(limit.reshape(-1)[0]))
+
+
+def _write_out(c: Context, steps: int) -> bool:
+    """The steps one after the other. False where it is not known now how many there are."""
+    body = c.attributes["body"]
+    num_carried = len(c.node.input) - 2
+    condition = c.input(1) if c.has(1) else mb.const(val=True)
+    carried = [c.input(2 + index) for index in range(num_carried)]
+    scanned: list[list[Var]] = [[] for _ in range(len(body.output) - 1 - num_carried)]
+    for step in range(steps):
+        if condition.val is None:
+            return False
+        if not bool(np.all(condition.val)):
+            break
+        given = [mb.const(val=np.int32(step)), condition, *carried]
+        names = [value.name for value in body.input]
+        results = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
+        condition, carried = results[0], results[1 : 1 + num_carried]
+        for values, value in zip(scanned, results[1 + num_carried :], strict=True):
+            values.append(value)
+    for index, value in enumerate(carried):
+        c.give(value, index)
+    for index, values in enumerate(scanned, start=num_carried):
+        if c.wants(index):
+            if not values:
+                raise Refusal("a loop of no steps gives empty results; Core ML has no empty tensors")
+            parts = [mb.expand_dims(x=value, axes=[0]) for value in values]
+            c.give(mb.concat(values=parts, axis=0) if len(parts) > 1 else parts[0], index)
+    return True
+
+
+def _while(c: Context, limit: int | None) -> None:
+    """MIL's loop over: the step's number, whether to go on, what is carried, and a buffer for each scanned value."""
+    body = c.attributes["body"]
+    num_carried = len(c.node.input) - 2
+    carried = [c.input(2 + index) for index in range(num_carried)]
+    names = [value.name for value in body.input]
+    last = _scalar(c.input(0)) if c.has(0) else None
+    going = _scalar(c.input(1)) if c.has(1) else mb.const(val=True)
+    buffers = [
+        _buffer(c, body.output[1 + num_carried + index], limit) for index in range(_num_scans(body, num_carried))
+    ]
+
+    def go_on(step: Var, is_going: Var, *_rest: Var) -> Var:
+        return is_going if last is None else mb.logical_and(x=is_going, y=mb.less(x=step, y=last))
+
+    def run(step: Var, is_going: Var, *rest: Var) -> Sequence[Var]:
+        given = [step, is_going, *rest[:num_carried]]
+        results = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
+        kept = [
+            mb.scatter(
+                data=buffer, indices=mb.expand_dims(x=step, axes=[0]), updates=_row(value), axis=0, mode="update"
+            )
+            for buffer, value in zip(rest[num_carried:], results[1 + num_carried :], strict=True)
+        ]
+        own = [mb.identity(x=value) for value in results[1 : 1 + num_carried]]
+        return [mb.add(x=step, y=np.int32(1)), mb.identity(x=_scalar(results[0])), *own, *kept]
+
+    start = mb.const(val=np.int32(0))
+    results = mb.while_loop(_cond=go_on, _body=run, loop_vars=(start, going, *carried, *buffers))
+    for index, value in enumerate(results[2 : 2 + num_carried]):
+        c.give(value, index)
+    for index, value in enumerate(results[2 + num_carried :], start=num_carried):
+        if c.wants(index):
+            c.give(_filled(value, results[0], is_truth=_is_truth(body, index)), index)
+
+
+def _num_scans(body: Any, num_carried: int) -> int:
+    return len(body.output) - 1 - num_carried
+
+
+def _is_truth(body: Any, index: int) -> bool:
+    return bool(body.output[1 + index].type.tensor_type.elem_type == TensorProto.BOOL)
+
+
+def _buffer(c: Context, output: Any, limit: int | None) -> Var:
+    """Room for `limit` values of a scanned output."""
+    dims = output.type.tensor_type.shape.dim
+    if limit is None:
+        raise Refusal(f"'{output.name}' of each step is collected, but not how many steps there are at most; fix it")
+    if not output.type.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
+        raise Refusal(f"'{output.name}' of each step is collected, but its shape is not known; give fixed shapes")
+    kind = _DTYPES.get(output.type.tensor_type.elem_type)
+    if kind is None:
+        raise Refusal(f"'{output.name}' of each step is collected, but Core ML has not its type")
+    shape = as_vector([limit, *(int(dim.dim_value) for dim in dims)])
+    return mb.fill(shape=shape, value=kind(0))
+
+
+def _row(value: Var) -> Var:
+    row = mb.cast(x=value, dtype="int32") if is_bool(value) else value
+    return mb.expand_dims(x=row, axes=[0])
+
+
+def _filled(buffer: Var, steps: Var, *, is_truth: bool) -> Var:
+    """What was written of a buffer."""
+    rest = sizes_of(buffer)[1:]
+    end = as_vector([steps, *rest])
+    cut = mb.slice_by_index(x=buffer, begin=[0] * buffer.rank, end=end)
+    return mb.not_equal(x=cut, y=np.int32(0)) if is_truth else cut
+
+
+TABLE: dict[str, Lowering] = {"If": _if, "Loop": _loop}
