@@ -21,6 +21,10 @@ check: .venv/develop
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# The conformance suites whole (about an hour); `make test` runs fixed samples of them.
+conformance: .venv/develop
+	$(BIN)/python -m pytest --whole tests/conformance
+
 docs: .venv/develop
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

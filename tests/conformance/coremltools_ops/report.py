@@ -1,0 +1,114 @@
+"""A pytest plugin for coremltools' own tests: which of them run, with which random numbers, and what came of each.
+
+Loaded by `run.py` into the process that runs them. One JSON object a line: the case, its outcome, its reason, and how
+often the stand-in predicted for it, so that a test which compares nothing is not mistaken for one that agrees.
+"""
+
+import json
+import random
+import re
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PREFIX = "coremltools/converters/mil/mil/ops/tests/"
+# What every case says alike, or at length.
+SHORTER = (
+    (r"compute_unit=ComputeUnit\.CPU_ONLY-?", ""),
+    (
+        r"backend=BackendConfig\(backend='mlprogram', precision='(\w+)', opset_version=<AvailableTarget\.(\w+): \d+>\)",
+        r"\1-\2",
+    ),
+    (r"<class 'numpy\.(\w+)'>", r"\1"),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--report-to", required=True, help="the file of results")
+    parser.addoption("--every", type=int, default=1, help="of all cases, run every so many-th")
+    parser.addoption("--part", default="0/1", help="0/2 and 1/2 are two halves of the run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Report(config), "triune-report")
+
+
+class Report:
+    def __init__(self, config: pytest.Config) -> None:
+        self._path = Path(config.getoption("--report-to"))
+        self._every: int = config.getoption("--every")
+        self._part, self._parts = (int(each) for each in config.getoption("--part").split("/"))
+        self._num_predictions = 0
+        self._reasons: dict[str, tuple[str, str]] = {}
+        self._path.write_text("")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        chosen = items[:: self._every]
+        # By blocks, so that tests which share a module's state stay together.
+        size = -(-len(chosen) // self._parts)
+        items[:] = chosen[self._part * size : (self._part + 1) * size]
+        self._count_predictions()
+
+    def _count_predictions(self) -> None:
+        proxy: Any = sys.modules["coremltools.libcoremlpython"]._MLModelProxy
+        predict = proxy.predict
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            self._num_predictions += 1
+            return predict(*args, **kwargs)
+
+        proxy.predict = counting
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.outcome == "passed" or self._part:
+            return
+        self._write(report.nodeid, "skipped" if report.skipped else "unimportable", _last_line(report))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # The same numbers for a case in every run, whatever ran before it.
+        seed = zlib.crc32(item.nodeid.encode())
+        random.seed(seed)
+        np.random.seed(seed)
+        self._num_predictions = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome
+        if outcome != "passed":
+            self._reasons[report.nodeid] = (outcome, _last_line(report))
+        if report.when == "teardown":
+            final, reason = self._reasons.pop(report.nodeid, ("passed", ""))
+            self._write(report.nodeid, final, reason)
+
+    def _write(self, node: str, outcome: str, reason: str) -> None:
+        line = {
+            "case": _short(node),
+            "outcome": outcome,
+            "reason": reason,
+            "predictions": self._num_predictions,
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _short(node: str) -> str:
+    case = node.removeprefix(PREFIX)
+    for pattern, shorter in SHORTER:
+        case = re.sub(pattern, shorter, case)
+    return case
+
+
+def _last_line(report: Any) -> str:
+    """The message of an error or a skip, in a line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return " ".join(crash.message.split())
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[-1])
+    lines = str(report.longrepr).strip().splitlines()
+    return lines[-1] if lines else ""
