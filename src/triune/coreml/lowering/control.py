@@ -42,7 +42,7 @@ def _if(c: Context) -> None:
         return build
 
     results = mb.cond(pred=condition, _true_fn=branch(graphs[0]), _false_fn=branch(graphs[1]))
-    outputs: list[Var] = list(results) if isinstance(results, list | tuple) else [results]
+    outputs: list[Var] = [results] if len(graphs[0].output) == 1 else list(results)
     for one, other in zip(*(block.outputs for block in outputs[0].op.blocks), strict=True):
         if one.rank != other.rank or any(_differs(a, b) for a, b in zip(one.shape, other.shape, strict=True)):
             raise Refusal(f"its branches give different shapes, {list(one.shape)} and {list(other.shape)}")
@@ -102,9 +102,7 @@ def _while(c: Context, limit: int | None) -> None:
     names = [value.name for value in body.input]
     last = _scalar(c.input(0)) if c.has(0) else None
     going = _scalar(c.input(1)) if c.has(1) else mb.const(val=True)
-    buffers = [
-        _buffer(c, body.output[1 + num_carried + index], limit) for index in range(_num_scans(body, num_carried))
-    ]
+    buffers = [_buffer(c, output, limit) for output in body.output[1 + num_carried :]]
 
     def go_on(step: Var, is_going: Var, *_rest: Var) -> Var:
         return is_going if last is None else mb.logical_and(x=is_going, y=mb.less(x=step, y=last))
@@ -128,10 +126,6 @@ def _while(c: Context, limit: int | None) -> None:
     for index, value in enumerate(results[2 + num_carried :], start=num_carried):
         if c.wants(index):
             c.give(_filled(value, results[0], is_truth=_is_truth(body, index)), index)
-
-
-def _num_scans(body: Any, num_carried: int) -> int:
-    return len(body.output) - 1 - num_carried
 
 
 def _is_truth(body: Any, index: int) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import coremltools
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.lowering.context import truth
@@ -104,6 +105,31 @@ def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
         if name not in inputs:
             raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {_listed(inputs)}")
         _apply(inputs[name], shape)
+
+
+def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:
+    """Make constants of inputs.
+
+    Raises:
+        InvalidArgumentError: there is no such input, or it is of another shape.
+    """
+    graph = model.graph
+    inputs = {value.name: value for value in graph.input}
+    for name, array in constants.items():
+        if name not in inputs:
+            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {_listed(inputs)}")
+        tensor = inputs[name].type.tensor_type
+        if tensor.HasField("shape") and len(tensor.shape.dim) != array.ndim:
+            raise InvalidArgumentError(
+                f"the constant for input '{name}' is of rank {array.ndim}, the model's of {len(tensor.shape.dim)}"
+            )
+        typed = array.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        for place, value in enumerate(graph.initializer):
+            if value.name == name:
+                del graph.initializer[place]
+                break
+        graph.initializer.append(numpy_helper.from_array(typed, name))
+        graph.input.remove(inputs[name])
 
 
 def interface_of(model: ModelProto, options: LowerOptions) -> Interface:

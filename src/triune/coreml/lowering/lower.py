@@ -66,11 +66,12 @@ def lower(
     tell = report or _silent
     with quiet():
         _require_coremltools()
-        from triune.coreml.lowering.interface import apply_shapes, interface_of
+        from triune.coreml.lowering.interface import apply_shapes, bind_constants, interface_of
         from triune.coreml.lowering.program import ProgramWriter
 
         copy = ModelProto()
         copy.CopyFrom(model)
+        bind_constants(copy, options.constants)
         apply_shapes(copy, options.shapes)
         tell("bringing the graph to core operators")
         narrow = Narrow()(normalize(copy))

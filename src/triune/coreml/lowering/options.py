@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from triune.core.errors import InvalidArgumentError
 
@@ -76,12 +78,14 @@ class LowerOptions:
         keep_fp32: names of nodes or operators ("Softmax") that compute in fp32 where the precision is mixed.
         target: the oldest system that shall run it.
         shapes: by input. Inputs of fixed shape need none.
+        constants: values for inputs that are to be no inputs of the package: what decides shapes or branches.
     """
 
     precision: Precision = Precision.FP32
     keep_fp32: frozenset[str] = frozenset()
     target: Target = Target.IOS18
     shapes: Mapping[str, InputShape] = field(default_factory=dict[str, InputShape])
+    constants: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
 
     def __post_init__(self) -> None:
         if self.keep_fp32 and self.precision is not Precision.MIXED:

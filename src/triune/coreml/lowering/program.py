@@ -33,7 +33,7 @@ from triune.coreml.lowering.interface import Interface
 from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
-from triune.coreml.lowering.scope import Scope
+from triune.coreml.lowering.scope import MissingError, Scope
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
@@ -101,6 +101,8 @@ class ProgramWriter:
         """An output as Core ML gives it: of rank 1 at least, bools as int32, under its own name."""
         try:
             value = scope.value(source)
+        except MissingError:
+            return None
         except UnsupportedError as error:
             self.problems.append(Problem(f"output '{source}'", str(error)))
             return None
@@ -127,6 +129,8 @@ class ProgramWriter:
             for name in node.output:
                 if name:
                     _check(scope.value(name))
+        except MissingError:
+            self._lose(node, scope)
         except UnsupportedError as error:
             self._refuse(node, scope, str(error))
         # coremltools' builder says so in exceptions of every kind.
@@ -137,9 +141,14 @@ class ProgramWriter:
         """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
         domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
         self.problems.append(Problem(f"{domain}{node.op_type} '{node.name or node.output[0]}'", reason))
+        self._lose(node, scope)
+
+    def _lose(self, node: NodeProto, scope: Scope) -> None:
         for name in node.output:
-            if name:
+            if name and scope.values.shape(name) is not None:
                 scope.put(name, _stand_in(scope, name))
+            elif name:
+                scope.lose(name)
 
     def _lower_graph(self, graph: GraphProto, outer: Scope, inputs: Mapping[str, Var]) -> list[Var]:
         scope = Scope(graph, outer)

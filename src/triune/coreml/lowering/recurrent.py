@@ -304,7 +304,7 @@ def _run(cell: _Cell, x: Var, states: list[Var], lengths: Var | None) -> tuple[V
         if lengths is None:
             return after[0], after
         counts = mb.expand_dims(x=mb.less(x=step, y=lengths), axes=[1])
-        shown = select(counts, after[0], mb.mul(x=after[0], y=like(after[0], 0)))
+        shown = select(counts, after[0], mb.const(val=like(after[0], 0)))
         return shown, [select(counts, new, old) for new, old in zip(after, before, strict=True)]
 
     if is_fixed(x.shape[0]) and int(x.shape[0]) <= MOST_STEPS_WRITTEN_OUT:

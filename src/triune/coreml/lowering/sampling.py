@@ -143,10 +143,7 @@ def _weight(ratio: Var, offset: int, *, cubic: bool) -> Var:
     # Keys' kernel with a = -0.75, as ONNX has it for GridSample.
     a = -0.75
     distance = mb.abs(x=mb.sub(x=ratio, y=like(ratio, offset)))
-    if offset in (0, 1):
-        terms = (a + 2, -(a + 3), 0.0, 1.0)
-    else:
-        terms = (a, -5 * a, 8 * a, -4 * a)
+    terms = (a + 2, -(a + 3), 0.0, 1.0) if offset in (0, 1) else (a, -5 * a, 8 * a, -4 * a)
     total = mb.mul(x=distance, y=like(ratio, terms[0]))
     for term in terms[1:3]:
         total = mb.mul(x=mb.add(x=total, y=like(ratio, term)), y=distance)

@@ -18,6 +18,10 @@ _FLOATS: Mapping[int, Any] = {
 }
 
 
+class MissingError(UnsupportedError):
+    """A value could not be made, and nothing is known of its shape: what reads it cannot be judged."""
+
+
 class Scope:
     """Names of ONNX values to MIL values. A subgraph's scope sees those of the graphs around it.
 
@@ -28,15 +32,22 @@ class Scope:
         self._outer = outer
         self.values = Values(graph, None if outer is None else outer.values)
         self._vars: dict[str, Var] = {}
+        self._lost: set[str] = set()
         self._tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
 
     def put(self, name: str, value: Var) -> None:
         """The value of that name is `value`."""
         self._vars[name] = value
 
+    def lose(self, name: str) -> None:
+        """The value of that name could not be made."""
+        self._lost.add(name)
+
     def value(self, name: str) -> Var:
-        """Raises UnsupportedError for a constant of a type that MIL lacks."""
+        """Raises UnsupportedError for a constant of a type that MIL lacks, and MissingError."""
         found = self._find(name)
+        if found is None and self._is_lost(name):
+            raise MissingError(f"value '{name}' could not be made")
         if found is None:
             tensor = self.tensor(name)
             if tensor is None:
@@ -60,6 +71,9 @@ class Scope:
         if name in self._tensors:
             return self._tensors[name]
         return self._outer.tensor(name) if self._outer else None
+
+    def _is_lost(self, name: str) -> bool:
+        return name in self._lost or (self._outer is not None and self._outer._is_lost(name))
 
     def _find(self, name: str) -> Var | None:
         if name in self._vars:

@@ -74,12 +74,23 @@ def _target(x: Var, sizes: list[int]) -> Any:
 
 def _with_zeros(x: Var, shape: Var, *, keeps_zero: bool) -> Var:
     """A computed shape whose zeros stand for the dimensions of `x`."""
-    if keeps_zero or shape.sym_val is not None or not is_fixed(shape.shape[0]):
+    if keeps_zero or not is_fixed(shape.shape[0]):
         return shape
     length = int(shape.shape[0])
     own = sizes_of(x)[:length]
     own += [1] * (length - len(own))
+    if shape.sym_val is not None:
+        # Symbols are sizes, which are never zero.
+        known = [not is_fixed(each) or each != 0 for each in shape.sym_val]
+        if all(known):
+            return shape
+        return as_vector([_element(shape, place) if known[place] else own[place] for place in range(length)])
     return mb.select(cond=mb.equal(x=shape, y=np.int32(0)), a=as_vector(own), b=shape)
+
+
+def _element(shape: Var, place: int) -> Any:
+    size = shape.sym_val[place]
+    return int(size) if is_fixed(size) else mb.gather(x=shape, indices=np.int32(place), axis=0)
 
 
 def _transpose(c: Context) -> None:
