@@ -1,5 +1,6 @@
 """Operations that make, join, order and mark tensors."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,9 @@ def range_1d(end: Array, start: Array, step: Array) -> Array:
     """The numbers from `start` by `step` up to `end`, without it."""
     if step == 0:
         raise InvalidArgumentError("a range with a step of 0")
-    numbers: Array = np.arange(start.item(), end.item(), step.item())
-    return numbers.astype(start.dtype)
+    first, last, by = (each.item() for each in (start, end, step))
+    count = max(0, math.ceil((last - first) / by))
+    return np.array([first + by * at for at in range(count)], start.dtype)
 
 
 def shape(x: Array) -> Array:

@@ -127,8 +127,9 @@ def crop(x: Array, crop_height: Array, crop_width: Array) -> Array:
 def sliding_windows(x: Array, axis: Any, size: Any, stride: Any) -> Array:
     """All windows along an axis; their elements are a new axis after it."""
     axis, size = int(axis) % x.ndim, int(size)
-    starts: Array = np.arange(0, x.shape[axis] - size + 1, int(stride))
-    return np.take(x, starts[:, None] + np.arange(size), axis)
+    starts = range(0, x.shape[axis] - size + 1, int(stride))
+    places = np.array([range(start, start + size) for start in starts], np.int64).reshape(-1, size)
+    return np.take(x, places, axis)
 
 
 def transpose(x: Array, perm: Array) -> Array:
