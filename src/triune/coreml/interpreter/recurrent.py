@@ -183,7 +183,7 @@ def _activation(name: str) -> _Activation:
 
 
 def _or_zeros(bias: Array | None, weight_hh: Array) -> Array:
-    zeros: Array = np.zeros(weight_hh.shape[0], weight_hh.dtype)
+    zeros = np.zeros(len(weight_hh), np.float32)
     return zeros if bias is None else bias
 
 
