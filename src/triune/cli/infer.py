@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from triune import app
+from triune.cli.arrays import as_numbers, preview, read_array, split_inputs
 from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
@@ -36,11 +37,7 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
     """Run a model once on arrays in .npy files."""
-    arrays: dict[str, Array] = {}
-    for input_name, array in map(_read_input, inputs):
-        if input_name in arrays:
-            raise InvalidArgumentError(f"--input '{input_name}' is given twice; give each input once")
-        arrays[input_name] = array
+    arrays = {input_name: read_array(input_name, file) for input_name, file in split_inputs(inputs).items()}
     with _repository_of(model, repository or []) as (folders, name):
         response = asyncio.run(_infer(folders, name, version, arrays, outputs or [], classes))
     if save is not None:
@@ -83,23 +80,6 @@ def _repository_of(model: str, repository: list[Path]) -> Generator[tuple[list[P
         raise InvalidArgumentError(f"'{model}' is no model file; to run a model of a repository, give --repository")
 
 
-def _read_input(text: str) -> tuple[str, Array]:
-    name, separator, file = text.partition("=")
-    if not separator or not name:
-        raise InvalidArgumentError(f"--input {text!r} is not of the form name=file.npy")
-    try:
-        with Path(file).open("rb") as stream:
-            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, MemoryError) as error:
-        raise InvalidArgumentError(
-            f"cannot read input '{name}' from '{file}': {error}; give one array, written by numpy.save"
-        ) from error
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.kind == "U":
-        array = np.char.encode(array, "utf-8")
-    return name, array.astype(np.object_) if array.dtype.kind == "S" else array
-
-
 def _as_json(response: InferenceResponse) -> dict[str, object]:
     return {
         name: {
@@ -107,20 +87,10 @@ def _as_json(response: InferenceResponse) -> dict[str, object]:
             "shape": list(array.shape),
             "data": [each.decode("utf-8", "replace") for each in array.flat]
             if array.dtype == np.object_
-            else _numbers(array.astype(np.float32 if array.dtype.kind == "V" else array.dtype)),
+            else as_numbers(array.astype(np.float32 if array.dtype.kind == "V" else array.dtype)),
         }
         for name, array in response.outputs.items()
     }
-
-
-def _numbers(array: Array) -> list[object]:
-    """The elements; "NaN", "Infinity" and "-Infinity" for what JSON has no number for (protobuf's words)."""
-    numbers: list[object] = array.ravel().tolist()
-    if array.dtype.kind == "f":
-        for index in np.flatnonzero(~np.isfinite(array)):
-            value = numbers[index]
-            numbers[index] = "NaN" if value != value else "Infinity" if value == np.inf else "-Infinity"
-    return numbers
 
 
 def _save(response: InferenceResponse, folder: Path) -> None:
@@ -145,4 +115,4 @@ def _as_fixed_length(output: str, array: Array) -> Array:
 def _preview(array: Array) -> str:
     if array.dtype == np.object_:
         return ", ".join(each.decode("utf-8", "replace") for each in array.flat[:5])
-    return np.array2string(array.ravel(), threshold=6, precision=4)
+    return preview(array)

@@ -1,0 +1,60 @@
+"""Arrays on the command line: read from .npy files, shown, and as JSON."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+
+
+def split_inputs(texts: Sequence[str]) -> dict[str, str]:
+    """The files of `--input name=file`, by name.
+
+    Raises:
+        InvalidArgumentError: a text of another form, or a name that is given twice.
+    """
+    files: dict[str, str] = {}
+    for text in texts:
+        name, separator, file = text.partition("=")
+        if not separator or not name:
+            raise InvalidArgumentError(f"--input {text!r} is not of the form name=file.npy")
+        if name in files:
+            raise InvalidArgumentError(f"--input '{name}' is given twice; give each input once")
+        files[name] = file
+    return files
+
+
+def read_array(name: str, file: str) -> Array:
+    """The array in a .npy file, in this machine's byte order; text as bytes objects.
+
+    Raises:
+        InvalidArgumentError: the file cannot be read, or is no array.
+    """
+    try:
+        with Path(file).open("rb") as stream:
+            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, MemoryError) as error:
+        raise InvalidArgumentError(
+            f"cannot read input '{name}' from '{file}': {error}; give one array, written by numpy.save"
+        ) from error
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "U":
+        array = np.char.encode(array, "utf-8")
+    return array.astype(np.object_) if array.dtype.kind == "S" else array
+
+
+def as_numbers(array: Array) -> list[object]:
+    """The elements; "NaN", "Infinity" and "-Infinity" for what JSON has no number for (protobuf's words)."""
+    numbers: list[object] = array.ravel().tolist()
+    if array.dtype.kind == "f":
+        for index in np.flatnonzero(~np.isfinite(array)):
+            value = numbers[index]
+            numbers[index] = "NaN" if value != value else "Infinity" if value == np.inf else "-Infinity"
+    return numbers
+
+
+def preview(array: Array) -> str:
+    """The first and last numbers."""
+    return np.array2string(array.ravel(), threshold=6, precision=4)

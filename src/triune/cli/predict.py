@@ -1,0 +1,115 @@
+"""`triune predict`: run a Core ML program on any system, without a server."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import quote
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from triune import coreml
+from triune.cli.arrays import as_numbers, preview, read_array, split_inputs
+from triune.cli.output import print_json, progress_bar
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+
+
+def predict(
+    program: Annotated[Path, typer.Argument(help="The .mlpackage to run.")],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="name=file, for each input: a .npy array, or an image.")
+    ] = None,
+    function: Annotated[str | None, typer.Option(help="Which function; the default one if not given.")] = None,
+    executor: Annotated[
+        Literal["coreml", "onnxruntime", "reference"] | None,
+        typer.Option(help="What computes it; Core ML on Apple's systems, else ONNX Runtime, if not given."),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="A folder to write each output to, as name.npy.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
+) -> None:
+    """Run a Core ML program once. A stateful one starts from states of zeros."""
+    values = {name: _read(name, file) for name, file in split_inputs(inputs or []).items()}
+    with progress_bar() as progress:
+        task = progress.add_task(f"loading {program}", total=None)
+        model = coreml.load(program, function=function, executor=executor)
+        progress.update(task, description=f"running {model.function}")
+        started = time.perf_counter()
+        outputs = model.predict(values, model.make_state() if model.interface.states else None)
+        elapsed_ms = (time.perf_counter() - started) * 1000
+    if save is not None:
+        _save(outputs, save)
+    if as_json:
+        described = {name: _as_json(value) for name, value in outputs.items()}
+        print_json(
+            {
+                "program": str(program),
+                "function": model.function,
+                "executor": model.executor,
+                "elapsed_ms": elapsed_ms,
+                "outputs": described,
+            }
+        )
+        return
+    table = Table("output", "datatype and shape", "values")
+    for name, value in outputs.items():
+        table.add_row(*(escape(text) for text in (name, _describe(value), _preview(value))))
+    console = Console()
+    console.print(table)
+    console.print(f"{escape(model.function)} in {elapsed_ms:.1f} ms, computed by {model.executor}", highlight=False)
+
+
+def _read(name: str, file: str) -> Any:
+    if Path(file).suffix == ".npy":
+        return read_array(name, file)
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(f"input '{name}': '{file}' is no .npy file; images need: pip install pillow") from error
+    try:
+        with Image.open(file) as image:
+            return image.copy()
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InvalidArgumentError(
+            f"cannot read input '{name}' from '{file}': {error}; give a .npy array or an image"
+        ) from error
+
+
+def _as_json(value: Any) -> object:
+    """An array with its type and shape; labels, and probabilities by label, as they are."""
+    if isinstance(value, np.ndarray):
+        array = cast(Any, value)
+        return {"datatype": str(array.dtype), "shape": list(array.shape), "data": as_numbers(array)}
+    if isinstance(value, dict):
+        given = cast(dict[Any, float], value)
+        return dict(zip(map(str, given), as_numbers(np.array(list(given.values()))), strict=True))
+    return value
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        array = cast(Any, value)
+        return f"{array.dtype}{list(array.shape)}"
+    return "probabilities" if isinstance(value, dict) else "label"
+
+
+def _preview(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return preview(cast(Any, value))
+    if isinstance(value, dict):
+        best = sorted(cast(dict[Any, float], value).items(), key=lambda each: -each[1])[:5]
+        return ", ".join(f"{label} {probability:.4f}" for label, probability in best)
+    return str(value)
+
+
+def _save(outputs: dict[str, Any], folder: Path) -> None:
+    """Arrays as they are; a label as an array of rank 0, a dictionary as its probabilities."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in outputs.items():
+            array = np.array(list(cast(dict[Any, float], value).values())) if isinstance(value, dict) else value
+            np.save(folder / f"{quote(name, safe=' :')}.npy", np.asarray(array))
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot save to '{folder}': {error.strerror}; name another folder") from error
