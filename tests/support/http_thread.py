@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvloop
 
@@ -13,9 +13,13 @@ from triune.frontends.kserve.http_server import HttpServer
 
 
 @contextlib.contextmanager
-def serve_in_thread(server: HandServer, limits: Limits | None = None) -> Iterator[int]:
-    """Serve `server` with uvloop in a thread; gives the port."""
-    loop = uvloop.new_event_loop()
+def serve_in_thread(
+    server: HandServer,
+    limits: Limits | None = None,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> Iterator[int]:
+    """Serve `server` in a thread, on uvloop if nothing else is asked for; gives the port."""
+    loop = new_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 

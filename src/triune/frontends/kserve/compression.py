@@ -3,14 +3,18 @@
 import math
 import zlib
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
+
+Body: TypeAlias = bytes | bytearray | memoryview
+"""What arrived, in one piece."""
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _ANY_FORMAT = 32 + zlib.MAX_WBITS
 
 
-def decompress(encoding: str, body: bytes | bytearray, max_bytes: int) -> bytes | bytearray:
+def decompress(encoding: str, body: Body, max_bytes: int) -> Body:
     """A request's body without its content encoding.
 
     Args:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from triune.core.errors import PayloadTooLargeError
-from triune.frontends.kserve.compression import decompress
+from triune.frontends.kserve.compression import Body, decompress
 from triune.frontends.kserve.http_codec import parse_json
 from triune.frontends.kserve.http_parameters import as_object
 
@@ -22,7 +22,7 @@ class JsonResponse(Response):
         return content if isinstance(content, bytes) else orjson.dumps(content)
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes | bytearray:
+async def read_body(request: Request, max_bytes: int) -> Body:
     """A request's body, decompressed.
 
     Raises:

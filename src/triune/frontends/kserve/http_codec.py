@@ -12,6 +12,7 @@ import orjson
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
+from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_parameters import (
     as_array,
     as_count,
@@ -22,8 +23,6 @@ from triune.frontends.kserve.http_parameters import (
 )
 from triune.frontends.kserve.json_tensors import decode_json, encode_json, json_name
 from triune.frontends.kserve.tensors import decode_raw, encode_raw
-
-Body = bytes | bytearray | memoryview
 
 _DATATYPES = {each.value: each for each in DataType}
 _MAX_ANSWERS = 16

@@ -5,6 +5,7 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from triune.core.requests import InferenceResponse
+from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_codec import OutputForm
 from triune.frontends.kserve.http_infer import Headers, Route
 
@@ -22,7 +23,7 @@ class InferCycle(RequestResponseCycle):
         future: the answer, once the server has taken the request.
     """
 
-    received: bytes | bytearray = b""
+    received: Body = b""
     is_received = False
     refusal: tuple[int, str] | None = None
     future: asyncio.Future[InferenceResponse] | None = None

@@ -13,7 +13,7 @@ import httptools
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.compression import accepted_encoding, compress, decompress
+from triune.frontends.kserve.compression import Body, accepted_encoding, compress, decompress
 from triune.frontends.kserve.http_codec import OutputForm, decode_request, encode_response
 from triune.frontends.kserve.raw_request import decode_raw_request
 from triune.frontends.kserve.request_templates import RequestTemplates
@@ -75,9 +75,7 @@ class InferEndpoint:
         self._max_bytes = max_bytes
         self._templates = RequestTemplates()
 
-    def start(
-        self, route: Route, headers: Headers, body: bytes | bytearray
-    ) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
+    def start(self, route: Route, headers: Headers, body: Body) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
         """Decode a request and hand it to the server.
 
         Args:
@@ -150,6 +148,12 @@ def as_internal_error(error: Exception) -> InternalError:
 def defect(error: Exception) -> InternalError:
     """What a client is told of an exception that no request should raise."""
     return InternalError(f"the request failed within the server: {type(error).__name__}: {error}")
+
+
+def json_bytes(headers: Headers) -> int:
+    """How much of a body is JSON in front of the tensors, for those who lay it out; 0 where that is not known."""
+    size = headers.get(b"inference-header-content-length", b"")
+    return int(size) if size.isdigit() and len(size) < 10 else 0
 
 
 def _parse_size(value: bytes) -> int:

@@ -19,8 +19,9 @@ from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.http_answers import CONTINUE, ERROR_HEADERS, AnswerHeads
 from triune.frontends.kserve.http_cycle import InferCycle
 from triune.frontends.kserve.http_heads import Head, KnownHeads
-from triune.frontends.kserve.http_infer import InferEndpoint, Route
+from triune.frontends.kserve.http_infer import InferEndpoint, Route, json_bytes
 from triune.frontends.kserve.http_limits import Limits
+from triune.frontends.kserve.http_receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
@@ -57,6 +58,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._max_bytes = front_end.limits.request_bytes
         self._running: RequestResponseCycle | None = None
         self._receiving: RequestResponseCycle | None = None
+        self._receiver: BodyReceiver | None = None
         self._is_receiving = False
         self._is_in_head = False
         self._has_progressed = False
@@ -88,6 +90,7 @@ class KServeProtocol(HttpToolsProtocol):
                 self._refuse(400, f"the request is not valid HTTP: {error}")
         if self._is_receiving and not self._is_deaf:
             self._watch(len(data))
+            self._receive_directly()
         elif is_between and self._num_begun == num_begun + 1:
             self._learn(whole)
 
@@ -117,6 +120,34 @@ class KServeProtocol(HttpToolsProtocol):
                 lines.append(b"%s: %s" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
         return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _receive_directly(self) -> None:
+        """Have the rest of a large body written to its place. The parser, which would wait for it, is replaced."""
+        cycle = self._receiving
+        if self._is_deaf or not isinstance(cycle, InferCycle):
+            return
+        num_bytes = int(cycle.headers.get(b"content-length", b"0"))
+        if num_bytes - len(cycle.received) < DIRECT_BYTES:
+            return
+        self._receiver = BodyReceiver(self, num_bytes, json_bytes(cycle.headers), bytes(cycle.received))
+        self._switch(self._receiver)
+
+    def body_received(self, body: memoryview) -> None:
+        """A large body is whole."""
+        self._receiver = None
+        self.parser = httptools.HttpRequestParser(self)
+        self._switch(self)
+        if isinstance(self._receiving, InferCycle):
+            self._receiving.received = body
+        self.on_message_complete()
+
+    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
+        # uvloop chooses how to read when it begins to.
+        if not self.flow.read_paused:
+            self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def _watch(self, num_bytes: int) -> None:
         limits = self._front_end.limits
@@ -207,7 +238,7 @@ class KServeProtocol(HttpToolsProtocol):
         if not cycle.received:
             cycle.received = body
         else:
-            if isinstance(cycle.received, bytes):
+            if not isinstance(cycle.received, bytearray):
                 cycle.received = bytearray(cycle.received)
             cycle.received += body
         if len(cycle.received) > self._max_bytes:
@@ -358,6 +389,8 @@ class KServeProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         self._is_deaf = True
+        if self._receiver is not None:
+            self._receiver.drop()
         cycle = self._receiving
         if not isinstance(cycle, InferCycle):
             if cycle is not None and cycle is self._running:

@@ -9,7 +9,8 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
 from triune.core.tensors import format_shape
-from triune.frontends.kserve.http_codec import Body, OutputForm
+from triune.frontends.kserve.compression import Body
+from triune.frontends.kserve.http_codec import OutputForm
 from triune.frontends.kserve.tensors import decode_raw, object_array
 from triune.repository.config import ModelConfig
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from triune.core.datatypes import Array, DataType
 from triune.core.requests import InferenceRequest, Likeness
+from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_codec import OutputForm, decode_request
 
 # A plain id in front: printable ASCII without quotes and backslashes.
@@ -41,7 +42,7 @@ class RequestTemplates:
         self._known: dict[tuple[str, int | None, bytes], _Template] = {}
 
     def decode(
-        self, model: str, version: int | None, body: bytes | bytearray, header_bytes: int
+        self, model: str, version: int | None, body: Body, header_bytes: int
     ) -> tuple[InferenceRequest, OutputForm]:
         """As `decode_request`: same results, same errors."""
         header = bytes(body[:header_bytes])
