@@ -55,6 +55,10 @@ def _scattered(
     """`data` with updates put in, added, multiplied, ... each index as often as it appears."""
     if mode not in _REDUCTIONS:
         raise UnsupportedError(f"the mode '{mode}' is not known")
+    if data.dtype is DType.FP16 and mode != "update":
+        # ONNX Runtime does not reduce fp16; the sum of many is the better for it.
+        wide = [graph.cast(each, DType.FP32) for each in (data, updates)]
+        return graph.cast(_scattered(op_type, graph, wide[0], indices, wide[1], mode, **attributes), data.dtype)
     if mode == "div":
         # One division by the product of all: exact for integers too.
         ones = filled(graph, graph.shape_of(data), 1, data.dtype)

@@ -1,0 +1,78 @@
+"""Random numbers, and the choice of a class. A seed of -1 gives other numbers each time."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.mil import DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+from triune.coreml.raising.tensor_operation import filled
+
+
+def _seed(given: Given) -> dict[str, Any]:
+    seed = given.integer("seed")
+    return {} if seed == -1 else {"seed": float(seed)}
+
+
+def _drawn(op_type: str, graph: Graph, given: Given, **attributes: float) -> Tensor:
+    """Numbers of a distribution, in fp32, of a shape that may only be known when the program runs."""
+    like = filled(graph, given["shape"], 0, DType.FP32)
+    return graph.op(op_type, like, dtype=DType.FP32, **attributes, **_seed(given))
+
+
+def _uniform(graph: Graph, given: Given) -> Tensor:
+    low, high = given.number("low"), given.number("high")
+    return graph.cast(_drawn("RandomUniformLike", graph, given, low=low, high=high), given.dtype)
+
+
+def _normal(graph: Graph, given: Given) -> Tensor:
+    mean, scale = given.number("mean"), given.number("stddev")
+    return graph.cast(_drawn("RandomNormalLike", graph, given, mean=mean, scale=scale), given.dtype)
+
+
+def _bernoulli(graph: Graph, given: Given) -> Tensor:
+    """1 with probability `prob`, else 0."""
+    drawn = _drawn("RandomUniformLike", graph, given, low=0.0, high=1.0)
+    is_one = graph.op("Less", drawn, graph.constant(given.number("prob"), DType.FP32), dtype=DType.BOOL)
+    return graph.cast(is_one, given.dtype)
+
+
+def _categorical(graph: Graph, given: Given) -> Tensor:
+    """`size` indices along the last axis, by logits or probabilities."""
+    x, mode = graph.cast(given["x"], DType.FP32), given.text("mode")
+    if mode not in ("logits", "probs"):
+        raise UnsupportedError(f"the mode '{mode}' is not known")
+    logits = graph.op("Log", x) if mode == "probs" else x
+    width = graph.dim(x, x.rank - 1)
+    rows = graph.op("Reshape", logits, graph.concat(graph.ints(-1), width))
+    size = given.integer("size")
+    drawn = graph.op("Multinomial", rows, dtype=DType.INT32, sample_size=size, **_seed(given))
+    outer = [graph.dim(x, axis) for axis in range(x.rank - 1)]
+    return graph.cast(graph.op("Reshape", drawn, graph.concat(*outer, graph.ints(size))), given.dtype)
+
+
+def _classify(graph: Graph, given: Given) -> list[Tensor]:
+    """The class of the largest probability, and the probabilities in the order of the classes."""
+    classes = given["classes"]
+    if classes.constant is None:
+        raise UnsupportedError("the classes are not constants")
+    flat = graph.reshape(graph.cast(given["probabilities"], DType.FP32), -1)
+    best = graph.op("ArgMax", flat, dtype=DType.INT64, axis=0, keepdims=0)
+    labels = Tensor(classes.name, classes.dtype, (len(classes.constant),), np.asarray(classes.constant))
+    return [graph.op("Gather", labels, best, axis=0), flat]
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType(
+    {
+        "classify": _classify,
+        "random_bernoulli": _bernoulli,
+        "random_categorical": _categorical,
+        "random_normal": _normal,
+        "random_uniform": _uniform,
+    }
+)

@@ -1,0 +1,264 @@
+"""Sampling of images at points: crop_resize, resample, affine.
+
+Bilinear sampling on a grid is a product with a matrix on each side: row i of a matrix holds the weights of the pixels
+around point i, max(0, 1 - |point - pixel|).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.mil import DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+
+SAMPLING_MODES = frozenset({"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS"})
+_PADDING = MappingProxyType(
+    {"constant": "zeros", "border": "border", "reflection": "reflection", "symmetric": "reflection"}
+)
+# Where the four numbers of a box stand.
+_BOXES = MappingProxyType(
+    {
+        "CORNERS_HEIGHT_FIRST": (0, 1, 2, 3),
+        "CORNERS_WIDTH_FIRST": (1, 0, 3, 2),
+        "CENTER_SIZE_HEIGHT_FIRST": (0, 1, 2, 3),
+        "CENTER_SIZE_WIDTH_FIRST": (1, 0, 3, 2),
+    }
+)
+
+
+def grid(graph: Graph, first: Tensor, last: Tensor, size: Tensor, mode: str) -> Tensor:
+    """`size` sample points between the pixels `first` and `last`, as `resize_bilinear` of MIL defines them.
+
+    Args:
+        graph: where the nodes go.
+        first: fp32 of shape (..., 1).
+        last: as `first`.
+        size: how many, an INT64 vector of one element.
+        mode: one of SAMPLING_MODES.
+
+    Returns:
+        fp32 of shape (..., size).
+    """
+
+    def number(value: float) -> Tensor:
+        return graph.constant(value, DType.FP32)
+
+    bounds = (graph.constant(0, DType.INT64), graph.scalar(size), graph.constant(1, DType.INT64))
+    index = graph.cast(graph.op("Range", *bounds), DType.FP32)
+    count = graph.cast(size, DType.FP32)
+    reach = graph.op("Sub", last, first)
+    match mode:
+        case "STRICT_ALIGN_CORNERS" | "ALIGN_CORNERS":
+            gaps = graph.op("Max", graph.op("Sub", count, number(1)), number(1))
+            points = graph.op("Mul", index, graph.op("Div", reach, gaps))
+            if mode == "ALIGN_CORNERS":
+                is_single = graph.op("Equal", size, graph.ints(1), dtype=DType.BOOL)
+                middle = graph.op("Mul", reach, number(0.5))
+                points = graph.op("Where", is_single, middle, points, dtype=DType.FP32)
+        case "DEFAULT":
+            spacing = graph.op("Div", graph.op("Add", reach, number(1)), count)
+            points = graph.op("Mul", index, spacing)
+        case "OFFSET_CORNERS":
+            spacing = graph.op("Div", graph.op("Max", reach, number(1)), count)
+            points = graph.op("Mul", graph.op("Add", index, number(0.5)), spacing)
+        case "UNALIGN_CORNERS":
+            spacing = graph.op("Div", graph.op("Add", reach, number(1)), count)
+            points = graph.op("Sub", graph.op("Mul", graph.op("Add", index, number(0.5)), spacing), number(0.5))
+        case _:
+            raise UnsupportedError(f"the sampling mode '{mode}' is not known")
+    lowest, highest = graph.op("Min", reach, number(0)), graph.op("Max", reach, number(0))
+    inside = graph.op("Min", graph.op("Max", points, lowest), highest)
+    return graph.op("Add", first, inside)
+
+
+def _weights(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
+    """The matrices (..., points, size) of the pixels' weights."""
+    bounds = (graph.constant(0, DType.INT64), graph.scalar(size), graph.constant(1, DType.INT64))
+    pixels = graph.cast(graph.op("Range", *bounds), DType.FP32)
+    distance = graph.op("Abs", graph.op("Sub", graph.unsqueeze(points, -1), pixels))
+    return graph.op("Relu", graph.op("Sub", graph.constant(1, DType.FP32), distance))
+
+
+def resampled(graph: Graph, x: Tensor, points: Tensor, size: Tensor, *, is_row: bool) -> Tensor:
+    """fp32 images sampled at the points of one axis: along the rows (the last axis), or along the columns."""
+    weights = _weights(graph, points, size)
+    if not is_row:
+        return graph.op("MatMul", weights, x)
+    # (..., points, size) to (..., size, points): the rank of `points` is 1 or that of the images less one.
+    return graph.op("MatMul", x, _swapped(graph, weights, points))
+
+
+def _swapped(graph: Graph, weights: Tensor, points: Tensor) -> Tensor:
+    rank = 1 if points.shape is None else len(points.shape)
+    return graph.op("Transpose", weights, perm=[*range(rank - 1), rank, rank - 1])
+
+
+def _crop_resize(graph: Graph, given: Given) -> Tensor:
+    """Boxes of images, resized. Points outside the image are `pad_value`.
+
+    To iOS 16 `roi` (N, 1, 4, 1, 1) is cut out of all images, and (N, 1, 5, 1, 1) begins with the image's index; from
+    iOS 17 on `boxes` (N, 4) go with `box_indices`, which count up from 0 unless they are given.
+    """
+    x = graph.cast(given["x"], DType.FP32)
+    if given.maybe("roi") is not None:
+        roi = given["roi"]
+        width = roi.size(2)
+        boxes = graph.reshape(roi, -1, 4 if width is None else width)
+        images, is_each = _images_of_roi(graph, x, boxes, width)
+        first = 0 if is_each else 1
+    else:
+        boxes, is_each, first = given["boxes"], False, 0
+        indices = given.maybe("box_indices")
+        if indices is None:
+            bounds = (graph.constant(0, DType.INT64), graph.scalar(graph.dim(boxes, 0)), graph.constant(1, DType.INT64))
+            indices = graph.op("Range", *bounds)
+        images = graph.op("Gather", x, graph.cast(indices, DType.INT64), axis=0)
+    rank = 5 if is_each else 4
+    ys, xs = _points_of_boxes(graph, given, graph.cast(boxes, DType.FP32), first, x, rank)
+    height, width_of = graph.dim(x, 2), graph.dim(x, 3)
+    rows = resampled(graph, images, ys, height, is_row=False)
+    result = resampled(graph, rows, xs, width_of, is_row=True)
+    inside = graph.op(
+        "And",
+        graph.unsqueeze(_is_inside(graph, ys, height), -1),
+        graph.unsqueeze(_is_inside(graph, xs, width_of), -2),
+    )
+    pad_value = graph.constant(given.array("pad_value").reshape(()), DType.FP32)
+    chosen = graph.op("Where", inside, result, pad_value, dtype=DType.FP32)
+    if given.maybe("roi") is not None and not is_each:
+        chosen = graph.unsqueeze(chosen, 1)
+    return graph.cast(chosen, given["x"].dtype)
+
+
+def _images_of_roi(graph: Graph, x: Tensor, boxes: Tensor, width: int | None) -> tuple[Tensor, bool]:
+    """The images of each box, and whether they are all of them."""
+    match width:
+        case 4:
+            return graph.unsqueeze(x, 0), True
+        case 5:
+            index = graph.op("Slice", boxes, graph.ints(0), graph.ints(1), graph.ints(1))
+            return graph.op("Gather", x, graph.reshape(graph.cast(index, DType.INT64), -1), axis=0), False
+        case _:
+            raise InvalidArgumentError(f"'roi' holds {width} numbers for each box; 4 or 5 are known")
+
+
+def _points_of_boxes(
+    graph: Graph, given: Given, boxes: Tensor, first: int, x: Tensor, rank: int
+) -> tuple[Tensor, Tensor]:
+    """The sample points of rows and columns: (N, 1, ..., size), one dimension less than the result has."""
+    mode, sampling = given.text("box_coordinate_mode"), given.text("sampling_mode")
+    if mode not in _BOXES or sampling not in SAMPLING_MODES:
+        raise UnsupportedError(f"boxes in mode '{mode}' or sampling in mode '{sampling}' are not known")
+    numbers = [
+        graph.op("Slice", boxes, graph.ints(first + at), graph.ints(first + at + 1), graph.ints(1))
+        for at in _BOXES[mode]
+    ]
+    scale = graph.constant(given.number("spatial_scale"), DType.FP32)
+    points: list[Tensor] = []
+    for axis, (start, end) in enumerate((numbers[0::2], numbers[1::2])):
+        if mode.startswith("CENTER"):
+            half = graph.op("Mul", end, graph.constant(0.5, DType.FP32))
+            start, end = graph.op("Sub", start, half), graph.op("Add", start, half)
+        factor = scale
+        if given.flag("normalized_coordinates"):
+            size = graph.cast(graph.dim(x, axis + 2), DType.FP32)
+            factor = graph.op("Mul", scale, graph.op("Sub", size, graph.constant(1, DType.FP32)))
+        start, end = graph.op("Mul", start, factor), graph.op("Mul", end, factor)
+        count = graph.ints(given.integer("target_height" if axis == 0 else "target_width"))
+        found = grid(graph, start, end, count, sampling)
+        spread = graph.unsqueeze(found, *range(1, rank - 2))
+        points.append(Tensor(spread.name, DType.FP32, (None,) * (rank - 1)))
+    return points[0], points[1]
+
+
+def _is_inside(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
+    # Points are sums of products: those at the border may lie a rounding beyond it.
+    slack = 1e-4
+    last = graph.op("Add", graph.cast(size, DType.FP32), graph.constant(slack - 1, DType.FP32))
+    return graph.op(
+        "And",
+        graph.op("GreaterOrEqual", points, graph.constant(-slack, DType.FP32), dtype=DType.BOOL),
+        graph.op("LessOrEqual", points, last, dtype=DType.BOOL),
+    )
+
+
+def _resample(graph: Graph, given: Given) -> Tensor:
+    return _sampled(graph, given, graph.cast(given["coordinates"], DType.FP32))
+
+
+def _affine(graph: Graph, given: Given) -> Tensor:
+    """Sampled at x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, where x and y go from -1 to 1 over the output."""
+    if not given.flag("align_corners") or given.text("coordinates_mode").lower() != "normalized_minus_one_to_one":
+        raise UnsupportedError("affine without 'align_corners', or with other coordinates than from -1 to 1")
+    height, width = given.integer("output_height"), given.integer("output_width")
+    rows, columns = (np.linspace(-1, 1, size) if size > 1 else np.array([-1.0]) for size in (height, width))
+    xs, ys = np.meshgrid(columns, rows)
+    base = graph.constant(np.stack([xs, ys, np.ones_like(xs)], axis=-1).reshape(1, -1, 3), DType.FP32)
+    matrices = graph.reshape(graph.cast(given["transform_matrix"], DType.FP32), -1, 2, 3)
+    points = graph.op("MatMul", base, graph.op("Transpose", matrices, perm=[0, 2, 1]))
+    points = graph.reshape(points, -1, height, width, 2)
+    shape = graph.concat(graph.dim(given["x"], 0), graph.ints(height, width, 2))
+    return _sampled(graph, given, graph.op("Expand", points, shape))
+
+
+def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
+    """Images sampled at coordinates (batch, height, width, (x, y)) by ONNX's GridSample, in fp32."""
+    x = graph.cast(given["x"], DType.FP32)
+    mode, padding = given.text("sampling_mode").lower(), given.text("padding_mode").lower()
+    if mode not in ("bilinear", "nearest") or padding not in _PADDING:
+        raise UnsupportedError(f"the sampling mode '{mode}' or padding mode '{padding}' is not known")
+    # Reflections turn at the centres of the outermost pixels, symmetry at their edges: so does GridSample.
+    is_aligned = padding == "reflection"
+    points = _normalized(graph, given, x, coordinates, is_aligned)
+    offset = None
+    if padding == "constant" and float(given.array("padding_value").reshape(-1)[0]) != 0:
+        # GridSample pads with zeros.
+        offset = graph.constant(given.array("padding_value").reshape(()), DType.FP32)
+        x = graph.op("Sub", x, offset)
+    result = graph.op(
+        "GridSample",
+        x,
+        points,
+        mode="linear" if mode == "bilinear" else "nearest",
+        padding_mode=_PADDING[padding],
+        align_corners=int(is_aligned),
+    )
+    if offset is not None:
+        result = graph.op("Add", result, offset)
+    return graph.cast(result, given["x"].dtype)
+
+
+def _normalized(graph: Graph, given: Given, x: Tensor, coordinates: Tensor, is_aligned: bool) -> Tensor:
+    """Coordinates of the given mode as GridSample wants them: from -1 to 1, at centres or at edges."""
+    kind = given.text("coordinates_mode").lower()
+    given_aligned = given.flag("align_corners")
+    if kind == "normalized_minus_one_to_one" and given_aligned == is_aligned:
+        return coordinates
+    sizes = graph.cast(graph.concat(graph.dim(x, 3), graph.dim(x, 2)), DType.FP32)
+    one, half, two = (graph.constant(value, DType.FP32) for value in (1, 0.5, 2))
+    gaps = graph.op("Sub", sizes, one)
+    match kind:
+        case "unnormalized":
+            pixels = coordinates
+        case "normalized_zero_to_one" | "normalized_minus_one_to_one":
+            unit = coordinates
+            if kind == "normalized_minus_one_to_one":
+                unit = graph.op("Mul", graph.op("Add", coordinates, one), half)
+            if given_aligned:
+                pixels = graph.op("Mul", unit, gaps)
+            else:
+                pixels = graph.op("Sub", graph.op("Mul", unit, sizes), half)
+        case _:
+            raise UnsupportedError(f"the coordinates mode '{kind}' is not known")
+    if is_aligned:
+        scaled = graph.op("Div", graph.op("Mul", pixels, two), graph.op("Max", gaps, one))
+    else:
+        scaled = graph.op("Div", graph.op("Add", graph.op("Mul", pixels, two), one), sizes)
+    return graph.op("Sub", scaled, one)
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType({"affine": _affine, "crop_resize": _crop_resize, "resample": _resample})

@@ -1,0 +1,82 @@
+"""Non-maximum suppression."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.mil import DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+
+
+def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:
+    """The best boxes of each image, best first, without those that overlap a better one (of their class) too much.
+
+    A box counts with its best class. Where none reaches the threshold the best is taken. What is missing to
+    `max_boxes` is filled with zeros, and with -1 for indices. From iOS 17 on boxes lie along the last axis, there is
+    no threshold for scores, and no count comes back.
+    """
+    is_older = len(given.operation.outputs) == 4
+    boxes, scores = (graph.cast(given[name], DType.FP32) for name in ("boxes", "scores"))
+    if not is_older:
+        boxes, scores = (graph.op("Transpose", each, perm=[0, 2, 1]) for each in (boxes, scores))
+    num_images = given["scores"].size(0)
+    if num_images is None:
+        raise UnsupportedError("the number of images is only known when the program runs")
+    results = [_of_image(graph, given, boxes, scores, image) for image in range(num_images)]
+    chosen = [graph.op("Concat", *column, axis=0) for column in zip(*results, strict=True)]
+    if not is_older:
+        chosen = [graph.op("Transpose", each, perm=[0, 2, 1]) for each in chosen[:2]] + chosen[2:3]
+    return chosen
+
+
+def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor, image: int) -> Sequence[Tensor]:
+    limit = given.integer("max_boxes")
+    slices = [
+        graph.op("Slice", each, graph.ints(image), graph.ints(image + 1), graph.ints(0)) for each in (boxes, scores)
+    ]
+    best = graph.op("ReduceMax", slices[1], graph.ints(2), keepdims=0)
+    by_class = graph.unsqueeze(best, 1)
+    if given.flag("per_class_suppression"):
+        # The score in the row of the box's class, and nothing in the others.
+        winner = graph.op("ArgMax", slices[1], dtype=DType.INT64, axis=2, keepdims=0)
+        size = graph.scalar(graph.op("Shape", scores, dtype=DType.INT64, start=2))
+        classes = graph.op("Range", graph.constant(0, DType.INT64), size, graph.constant(1, DType.INT64))
+        is_own = graph.op("Equal", graph.unsqueeze(winner, 1), graph.reshape(classes, 1, -1, 1), dtype=DType.BOOL)
+        by_class = graph.op("Where", is_own, by_class, graph.like(-np.inf, best), dtype=DType.FP32)
+    threshold = given.maybe_array("score_threshold")
+    lowest = float(np.finfo(np.float32).min) if threshold is None else float(threshold.reshape(-1)[0])
+    selected = graph.op(
+        "NonMaxSuppression",
+        slices[0],
+        by_class,
+        graph.ints(limit),
+        graph.constant([given.number("iou_threshold")], DType.FP32),
+        graph.constant([lowest], DType.FP32),
+        dtype=DType.INT64,
+        center_point_box=1,
+    )
+    found = graph.reshape(graph.op("Slice", selected, graph.ints(2), graph.ints(3), graph.ints(1)), -1)
+    # At least one: the best of all, if nothing is found.
+    flat = graph.reshape(best, -1)
+    fallback = graph.op("ArgMax", flat, dtype=DType.INT64, axis=0, keepdims=1)
+    count = graph.op("Max", graph.op("Shape", found, dtype=DType.INT64), graph.ints(1))
+    at_least_one = graph.op("Slice", graph.op("Concat", found, fallback, axis=0), graph.ints(0), count, graph.ints(0))
+    order = graph.ops(
+        "TopK", [graph.op("Gather", flat, at_least_one, axis=0), count], [DType.FP32, DType.INT64], axis=0
+    )[1]
+    sorted_boxes = graph.op("Gather", at_least_one, order, axis=0)
+    indices = graph.op("Slice", sorted_boxes, graph.ints(0), graph.ints(limit), graph.ints(0))
+    number = graph.op("Shape", indices, dtype=DType.INT64)
+    missing = graph.op("Sub", graph.ints(limit), number)
+    zero = graph.ints(0)
+    pads = graph.concat(zero, zero, zero, zero, missing, zero)
+    picked = [graph.op("Pad", graph.op("Gather", each, indices, axis=1), pads) for each in slices]
+    padded = graph.op("Pad", indices, graph.concat(zero, missing), graph.constant(-1, DType.INT64))
+    return [*picked, graph.unsqueeze(padded, 0), number]
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType({"non_maximum_suppression": _non_maximum_suppression})
