@@ -37,13 +37,19 @@ def layer_norm(x: Array, axes: Array | None, gamma: Array | None, beta: Array | 
 
 
 def local_response_norm(x: Array, size: Any, alpha: Any, beta: Any, k: Any) -> Array:
-    """X / (k + alpha / size x the sum of squares over `size` neighboring channels)^beta."""
-    size = int(size)
+    """X / (k + alpha / size x the sum of squares over `size` neighboring channels)^beta.
+
+    The channels are the third dimension from the end: MIL's reference has them second of (n, C, ...), but coremltools'
+    tests of Core ML's answers for (1, 3, 2) have no neighbors.
+    """
+    size, axis = int(size), x.ndim - 3
     before = size // 2
-    squares = np.pad(np.square(x), [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (before, size - 1 - before)
+    squares = np.pad(np.square(x), widths)
     total = np.zeros_like(x)
     for offset in range(size):
-        total += squares[:, offset : offset + x.shape[1]]
+        total += np.take(squares, range(offset, offset + x.shape[axis]), axis)
     return (x / (k + alpha / size * total) ** beta).astype(x.dtype)
 
 
