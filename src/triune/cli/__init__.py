@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from triune.cli import demo, infer, models, predict, serve, units
+from triune.cli import convert, demo, infer, models, predict, serve, units
 from triune.core.errors import TriuneError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("demo")(demo.demo)
 app.command("units")(units.units)
 app.command("models")(models.models)
 app.command("infer")(infer.infer)
+app.command("convert")(convert.convert)
 app.command("predict")(predict.predict)
 
 

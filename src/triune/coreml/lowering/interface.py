@@ -115,10 +115,14 @@ def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> 
     """
     graph = model.graph
     inputs = {value.name: value for value in graph.input}
-    for name, array in constants.items():
+    for name, given in constants.items():
+        array = given
         if name not in inputs:
             raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {_listed(inputs)}")
         tensor = inputs[name].type.tensor_type
+        if array.size == 1 and tensor.HasField("shape"):
+            # One number is a scalar or a vector of one element, as the model has it.
+            array = array.reshape([1] * len(tensor.shape.dim))
         if tensor.HasField("shape") and len(tensor.shape.dim) != array.ndim:
             raise InvalidArgumentError(
                 f"the constant for input '{name}' is of rank {array.ndim}, the model's of {len(tensor.shape.dim)}"

@@ -1,5 +1,6 @@
 """coremltools' MIL builder as lowering sees it. Only modules that lower import this one: it needs coremltools."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from coremltools.converters.mil import Builder
@@ -18,6 +19,12 @@ symbolic: Any = _symbolic
 mil: Any = _mil
 get_new_symbol: Any = mil.get_new_symbol
 Var: TypeAlias = Any
+
+
+def typed_var(name: str, shape: Sequence[Any], kind: str) -> Var:
+    """A value of that element type and shape that no operation makes."""
+    element = types.string_to_builtin(kind)
+    return mil.Var(name, types.tensor(element, tuple(shape)) if len(shape) else element)
 
 
 def is_fixed(dim: Any) -> bool:

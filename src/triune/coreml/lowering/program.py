@@ -30,7 +30,7 @@ from triune.coreml.lowering import (
 )
 from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
 from triune.coreml.lowering.interface import Interface
-from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb, types
+from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb, typed_var, types
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
 from triune.coreml.lowering.scope import MissingError, Scope
@@ -176,5 +176,4 @@ def _stand_in(scope: Scope, name: str) -> Var:
     shape = scope.values.shape(name) or ()
     kind = unary.MIL_TYPES.get(elem_type, "int32")
     dims = [get_new_symbol() if dim is None else dim for dim in shape]
-    placeholder = mb.placeholder(shape=dims, dtype=types.string_to_builtin(kind), allow_rank0_input=True)
-    return placeholder.outputs[0]
+    return typed_var(name, dims, kind)

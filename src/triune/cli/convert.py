@@ -1,0 +1,165 @@
+"""`triune convert`: a model from one form to another, by the endings of the file names."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from triune.cli.output import print_json, progress_bar
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.lowering import LowerOptions, Precision, Target, lower, parse_shapes
+from triune.coreml.package import read_package
+from triune.coreml.raising import raise_function
+from triune.coreml.verify import OutputError, verify_lowered, verify_raised
+from triune.graph.load import load
+
+_MOST_BYTES_INLINE = 2**31 - 2**20
+"""Protobuf ends at 2 GiB; larger weights go into a file beside the model."""
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="model.onnx or model.mlpackage")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage or model.onnx; replaced.")],
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="input=1,1..512 (a range), input=1,128|1,512 (one of these), input=1,64."),
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--constant", help="input=3 or input=1,2 or input=file.npy: the input becomes a constant."),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="In which floats the program computes.")] = Precision.FP32,
+    keep_fp32: Annotated[
+        list[str] | None, typer.Option("--keep-fp32", help="A node or operator that --precision mixed keeps in fp32.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")] = "iOS18",
+    function: Annotated[str | None, typer.Option(help="Of a package with several functions, which to convert.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Run both on the same inputs and compare.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Convert ONNX to Core ML, or Core ML to ONNX."""
+    started = time.monotonic()
+    with progress_bar() as progress:
+        task = progress.add_task("reading", total=None)
+
+        def report(what: str) -> None:
+            progress.update(task, description=what)
+
+        match source.suffix, output.suffix:
+            case ".onnx", ".mlpackage":
+                if function is not None:
+                    raise InvalidArgumentError("--function chooses among the functions of a package; leave it out")
+                options = LowerOptions(
+                    precision,
+                    frozenset(keep_fp32 or []),
+                    Target.parse(target),
+                    parse_shapes(shapes or []),
+                    _constants(constants or []),
+                )
+                errors, renamed = _to_coreml(source, output, options, report, verify=verify)
+            case ".mlpackage" | ".mlmodel" | ".mlmodelc", ".onnx":
+                if shapes or constants or keep_fp32:
+                    raise InvalidArgumentError("--shape, --constant and --keep-fp32 are for converting to .mlpackage")
+                errors, renamed = _to_onnx(source, output, function, report, verify=verify), {}
+            case _:
+                raise InvalidArgumentError(
+                    f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage"
+                )
+    seconds = time.monotonic() - started
+    if as_json:
+        _print_json(output, seconds, renamed, errors)
+    else:
+        _print(output, seconds, renamed, errors)
+
+
+def _to_coreml(
+    source: Path, output: Path, options: LowerOptions, report: Callable[[str], None], *, verify: bool
+) -> tuple[list[OutputError] | None, dict[str, str]]:
+    model = load(source)
+    lowered = lower(model, output, options, report=report)
+    names = {**lowered.inputs, **lowered.outputs}
+    renamed = {name: other for name, other in names.items() if name != other}
+    if not verify:
+        return None, renamed
+    report("running both")
+    return verify_lowered(model, lowered, options), renamed
+
+
+def _to_onnx(
+    source: Path, output: Path, function: str | None, report: Callable[[str], None], *, verify: bool
+) -> list[OutputError] | None:
+    package = read_package(source)
+    report("raising the program")
+    model = raise_function(package, function)
+    report("saving")
+    save: Callable[..., None] = onnx.save_model  # pyright: ignore[reportUnknownMemberType] - onnx types it in part
+    is_large = model.ByteSize() > _MOST_BYTES_INLINE
+    save(model, str(output), save_as_external_data=is_large, location=f"{output.name}.data" if is_large else None)
+    if not verify:
+        return None
+    report("running both")
+    return verify_raised(package, function, model)
+
+
+def _constants(texts: Sequence[str]) -> dict[str, Array]:
+    values: dict[str, Array] = {}
+    for text in texts:
+        name, separator, body = text.partition("=")
+        if not separator or not name:
+            raise InvalidArgumentError(f"--constant {text!r} is not of the form input=1,2 or input=file.npy")
+        if name in values:
+            raise InvalidArgumentError(f"--constant of '{name}' is given twice; give each input once")
+        values[name] = _constant(name, body)
+    return values
+
+
+def _constant(name: str, body: str) -> Array:
+    """One number is a scalar, several are a vector; a file has the shape that it has."""
+    try:
+        if body.endswith(".npy"):
+            with Path(body).open("rb") as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        numbers = [float(each) if "." in each or "e" in each else int(each) for each in body.split(",")]
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"the constant for input '{name}' cannot be read: {error}") from error
+    return np.array(numbers[0] if len(numbers) == 1 else numbers)
+
+
+def _print_json(output: Path, seconds: float, renamed: dict[str, str], errors: Sequence[OutputError] | None) -> None:
+    found: dict[str, object] = {"output": str(output), "seconds": round(seconds, 3), "renamed": renamed}
+    if errors is not None:
+        found["errors"] = [
+            {
+                "output": each.name,
+                "shape": list(each.shape),
+                # JSON has no infinity.
+                "error": each.error if math.isfinite(each.error) else "Infinity",
+                "largest": each.largest,
+            }
+            for each in errors
+        ]
+    print_json(found)
+
+
+def _print(output: Path, seconds: float, renamed: dict[str, str], errors: Sequence[OutputError] | None) -> None:
+    console = Console()
+    console.print(f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s", highlight=False, soft_wrap=True)
+    for name, other in renamed.items():
+        text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
+        console.print(text, highlight=False, soft_wrap=True)
+    if errors is None:
+        return
+    table = Table("output", "shape", "largest error", "largest value")
+    for each in errors:
+        shape = escape(str(list(each.shape)))
+        table.add_row(escape(each.name), shape, f"{each.error:.3g}", f"{each.largest:.3g}")
+    console.print(table)
