@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
@@ -101,9 +101,12 @@ def _to_onnx(
     report("raising the program")
     model = raise_function(package, function)
     report("saving")
-    save: Callable[..., None] = onnx.save_model  # pyright: ignore[reportUnknownMemberType] - onnx types it in part
+    # onnx publishes partial types.
+    library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE
-    save(model, str(output), save_as_external_data=is_large, location=f"{output.name}.data" if is_large else None)
+    library.save(
+        model, str(output), save_as_external_data=is_large, location=f"{output.name}.data" if is_large else None
+    )
     if not verify:
         return None
     report("running both")

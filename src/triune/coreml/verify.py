@@ -10,7 +10,7 @@ from onnx import ModelProto
 from triune.core.errors import InternalError, UnsupportedError
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering.lower import Lowered
-from triune.coreml.lowering.options import InputShape, LowerOptions, Range
+from triune.coreml.lowering.options import InputShape, LowerOptions, Range, typed_constants
 from triune.coreml.mil import Array, StateType
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
@@ -47,7 +47,7 @@ def verify_lowered(model: ModelProto, lowered: Lowered, options: LowerOptions) -
         InternalError: the result is of another shape.
     """
     given = sample_inputs(_sized(model, options.shapes), free_size=_FREE_SIZE)
-    given.update(options.constants)
+    given.update(typed_constants(model, options.constants))
     expected = _run_onnx(model, given)
     inputs = {lowered.inputs[name]: _passed(name, array) for name, array in given.items() if name in lowered.inputs}
     results, _ = OnnxExecutor(read_package(lowered.path)).run(inputs, {})

@@ -7,7 +7,7 @@ from typing import Any
 
 import coremltools
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.lowering.context import truth
@@ -108,32 +108,13 @@ def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
 
 
 def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:
-    """Make constants of inputs.
-
-    Raises:
-        InvalidArgumentError: there is no such input, or it is of another shape.
-    """
+    """Make constants of inputs: `constants` as `typed_constants` gives them."""
     graph = model.graph
-    inputs = {value.name: value for value in graph.input}
-    for name, given in constants.items():
-        array = given
-        if name not in inputs:
-            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {_listed(inputs)}")
-        tensor = inputs[name].type.tensor_type
-        if array.size == 1 and tensor.HasField("shape"):
-            # One number is a scalar or a vector of one element, as the model has it.
-            array = array.reshape([1] * len(tensor.shape.dim))
-        if tensor.HasField("shape") and len(tensor.shape.dim) != array.ndim:
-            raise InvalidArgumentError(
-                f"the constant for input '{name}' is of rank {array.ndim}, the model's of {len(tensor.shape.dim)}"
-            )
-        typed = array.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        for place, value in enumerate(graph.initializer):
-            if value.name == name:
-                del graph.initializer[place]
-                break
-        graph.initializer.append(numpy_helper.from_array(typed, name))
-        graph.input.remove(inputs[name])
+    for values in (graph.input, graph.initializer):
+        kept = [value for value in values if value.name not in constants]
+        del values[:]
+        values.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
 
 
 def interface_of(model: ModelProto, options: LowerOptions) -> Interface:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.coreml.lowering.options import LowerOptions
+from triune.coreml.lowering.options import LowerOptions, typed_constants
 from triune.coreml.quiet import quiet
 from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
@@ -71,7 +71,7 @@ def lower(
 
         copy = ModelProto()
         copy.CopyFrom(model)
-        bind_constants(copy, options.constants)
+        bind_constants(copy, typed_constants(copy, options.constants))
         apply_shapes(copy, options.shapes)
         tell("bringing the graph to core operators")
         narrow = Narrow()(normalize(copy))

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
+from onnx import ModelProto, helper
 
 from triune.core.errors import InvalidArgumentError
 
@@ -138,3 +139,25 @@ def _dim(text: str, whole: str) -> Dim:
     if low < 1 or high < low:
         raise InvalidArgumentError(f"dimension {text!r} of --shape {whole!r} is empty; sizes begin at 1")
     return low if low == high else Range(low, high)
+
+
+def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Constants in the types of the inputs that they are given for. One number does for any shape of one element.
+
+    Raises:
+        InvalidArgumentError: there is no such input, or it is of another rank.
+    """
+    inputs = {value.name: value.type.tensor_type for value in model.graph.input}
+    typed: dict[str, NDArray[Any]] = {}
+    for name, array in constants.items():
+        if name not in inputs:
+            known = ", ".join(f"'{each}'" for each in inputs)
+            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {known}")
+        tensor = inputs[name]
+        given = array.reshape([1] * len(tensor.shape.dim)) if array.size == 1 and tensor.HasField("shape") else array
+        if tensor.HasField("shape") and len(tensor.shape.dim) != given.ndim:
+            raise InvalidArgumentError(
+                f"the constant for input '{name}' is of rank {given.ndim}, the model's of {len(tensor.shape.dim)}"
+            )
+        typed[name] = given.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return typed
