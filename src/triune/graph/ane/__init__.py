@@ -1,0 +1,1 @@
+"""The layout that Apple's Neural Engine likes, for graphs of transformers."""

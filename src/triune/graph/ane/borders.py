@@ -1,0 +1,70 @@
+"""Into the layout and out of it.
+
+A value (B, S, C) is (B, C, 1, S) in the layout: in by Transpose [0, 2, 1] and Unsqueeze 2, out by Squeeze 2 and
+Transpose [0, 2, 1]. What a pass lets out is let in again without any of them.
+"""
+
+from onnx import NodeProto
+
+from triune.graph.ane.index import Index, perm_of, positive
+
+SWAP = (0, 2, 1)
+HEIGHT = 2
+"""The axis of size 1 in (B, C, 1, S)."""
+AXES = {0: 0, 1: 3, 2: 1}
+"""The axes of (B, S, C) in the layout."""
+
+
+class Borders:
+    """The borders that a pass meets, and those that it makes."""
+
+    def __init__(self, index: Index) -> None:
+        """Adds nodes to `index.build`."""
+        self._index = index
+        self._inside: dict[str, str] = {}
+
+    def is_out(self, name: str) -> bool:
+        """Is it made from a value in the layout, so that letting it in costs nothing?"""
+        return name in self._inside or self._turned(name) is not None
+
+    def is_entered(self, name: str) -> bool:
+        """Does somebody let it in?"""
+        return any(is_swap(node) for node in self._index.readers(name))
+
+    def enter(self, name: str) -> str:
+        """A value (B, S, C) in the layout."""
+        found = self._inside.get(name)
+        if found is not None:
+            return found
+        build = self._index.build
+        turned = self._turned(name)
+        if turned is None:
+            turned = build.op("Transpose", name, perm=list(SWAP))
+            inside = build.op("Unsqueeze", turned, build.ints(HEIGHT))
+        else:
+            flat = self._index.maker(turned, "Squeeze")
+            inside = flat.input[0] if flat is not None and self._is_flattening(flat) else ""
+            inside = inside or build.op("Unsqueeze", turned, build.ints(HEIGHT))
+        self._inside[name] = inside
+        return inside
+
+    def leave(self, inside: str, name: str) -> None:
+        """`name` is the value `inside` out of the layout."""
+        build = self._index.build
+        flat = build.op("Squeeze", inside, build.ints(HEIGHT))
+        build.put("Transpose", [flat], [name], perm=list(SWAP))
+        self._inside[name] = inside
+
+    def _turned(self, name: str) -> str | None:
+        """The value (B, C, S) of which `name` is (B, S, C)."""
+        node = self._index.maker(name, "Transpose")
+        return node.input[0] if node is not None and is_swap(node) else None
+
+    def _is_flattening(self, node: NodeProto) -> bool:
+        axes = self._index.ints(node, 1)
+        return axes is not None and [positive(axis, 4) for axis in axes] == [HEIGHT]
+
+
+def is_swap(node: NodeProto) -> bool:
+    """Is it a Transpose between (B, S, C) and (B, C, S)?"""
+    return node.op_type == "Transpose" and perm_of(node, 0) == SWAP

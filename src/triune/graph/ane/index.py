@@ -1,0 +1,150 @@
+"""What a pass asks about a graph: who makes a value, who reads it, how large it is."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+
+from triune.graph.builder import Builder
+from triune.graph.values import Values, attributes_of, subgraphs_of
+
+Dim: TypeAlias = int | str | None
+"""A size, the name of a size (two of one name are equal), or None where nothing is known."""
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+class Index:
+    """A graph as it was when the pass began, and the builder of the nodes that the pass adds."""
+
+    def __init__(self, graph: GraphProto, step: str) -> None:
+        """`step` starts the names of what is added."""
+        self.graph = graph
+        self.values = Values(graph)
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in dict.fromkeys(node.input):
+                self._readers.setdefault(name, []).append(node)
+        self._kept = {value.name for value in graph.output}
+        for node in graph.node:
+            for subgraph in subgraphs_of(node):
+                self._kept |= _names_in(subgraph)
+        self._dims = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+        names = {*self._makers, *self._readers, *(tensor.name for tensor in graph.initializer)}
+        self.build = Builder(_fresh(f"ane/{step}", names))
+        self._num_taken = 0
+
+    def maker(self, name: str, *op_types: str) -> NodeProto | None:
+        """The node that makes `name`, if there is one and it is of one of these operators."""
+        node = self._makers.get(name)
+        return node if node is not None and (not op_types or node.op_type in op_types) else None
+
+    def readers(self, name: str) -> Sequence[NodeProto]:
+        """The nodes of this graph that read `name`."""
+        return self._readers.get(name, ())
+
+    def is_kept(self, name: str) -> bool:
+        """Is it an output of the graph, or read by a graph within?"""
+        return name in self._kept
+
+    def only_reader(self, name: str) -> NodeProto | None:
+        """The node that alone reads `name`; None if there are others, or an output."""
+        readers = self.readers(name)
+        return readers[0] if len(readers) == 1 and not self.is_kept(name) else None
+
+    def dims(self, name: str) -> tuple[Dim, ...] | None:
+        """The shape, sizes that are not known under their names; None where not even the rank is known."""
+        tensor = self.values.tensor(name)
+        if tensor is not None:
+            return tuple(tensor.dims)
+        value = self._dims.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param)
+            for dim in value.type.tensor_type.shape.dim
+        )
+
+    def rank(self, name: str) -> int | None:
+        """The number of dimensions, where known."""
+        dims = self.dims(name)
+        return None if dims is None else len(dims)
+
+    def is_float(self, name: str) -> bool:
+        """Is it of fp32 or fp16?"""
+        return self.values.elem_type(name) in FLOATS
+
+    def scalar(self, name: str) -> float | None:
+        """The value of a constant of one element."""
+        array = self.values.constant(name)
+        return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+
+    def ints(self, node: NodeProto, index: int) -> list[int] | None:
+        """The constant whole numbers of an input; None where they are computed or left out."""
+        array = self.values.constant(node.input[index]) if len(node.input) > index and node.input[index] else None
+        return None if array is None else [int(each) for each in array.reshape(-1)]
+
+    def weight(self, array: NDArray[Any]) -> str:
+        """A constant; its name is returned."""
+        name = self.build.name()
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        return name
+
+    def take(self) -> list[NodeProto]:
+        """The nodes that were built since they were last taken."""
+        nodes = self.build.nodes[self._num_taken :]
+        self._num_taken = len(self.build.nodes)
+        return nodes
+
+    def replace(self, nodes: Sequence[NodeProto]) -> None:
+        """`nodes` are the graph's from now on. The index is of no use any more."""
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+
+
+def same_sizes(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
+    """Are these the same sizes? For shapes of equally many elements, of which one size may be unknown."""
+    if a is None or b is None or len(a) != len(b):
+        return False
+    unproven = [(x, y) for x, y in zip(a, b, strict=True) if x is None or x != y]
+    return len(unproven) <= 1 and not any(isinstance(x, int) and isinstance(y, int) for x, y in unproven)
+
+
+def positive(axis: int, rank: int) -> int:
+    """An axis counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def perm_of(node: NodeProto, rank: int) -> tuple[int, ...]:
+    """The permutation of a Transpose."""
+    return tuple(attributes_of(node).get("perm", range(rank - 1, -1, -1)))
+
+
+def label(node: NodeProto) -> str:
+    """A node's operator and name, for reports."""
+    return f"{node.op_type} '{node.name or node.output[0]}'"
+
+
+def _symbol(text: str) -> str | None:
+    # Some exporters write "?" for every size that they do not know.
+    return text if text and (text[0].isalpha() or text[0] == "_") else None
+
+
+def _names_in(graph: GraphProto) -> set[str]:
+    names = {value.name for value in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for subgraph in subgraphs_of(node):
+            names |= _names_in(subgraph)
+    return names
+
+
+def _fresh(prefix: str, names: set[str]) -> str:
+    number, found = 1, prefix
+    while any(name.startswith(f"{found}/") for name in names):
+        number += 1
+        found = f"{prefix}{number}"
+    return found

@@ -1,0 +1,47 @@
+"""What was brought into the layout, and what was left and why."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What became of one node.
+
+    Attributes:
+        step: the pass.
+        node: its operator and name.
+        text: what was done, or why nothing was.
+    """
+
+    step: str
+    node: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.node}: {self.text}"
+
+
+@dataclass(slots=True)
+class Report:
+    """Filled by the passes, in their order."""
+
+    changed: list[Entry] = field(default_factory=list[Entry])
+    left: list[Entry] = field(default_factory=list[Entry])
+
+    def change(self, step: str, node: str, text: str) -> None:
+        """Something was done."""
+        self.changed.append(Entry(step, node, text))
+
+    def leave(self, step: str, node: str, text: str) -> None:
+        """Something that looks as if it could be brought into the layout was not."""
+        self.left.append(Entry(step, node, text))
+
+    def counts(self) -> dict[str, int]:
+        """How many changes each pass made."""
+        return dict(Counter(entry.step for entry in self.changed))
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{step} {count}" for step, count in self.counts().items()) or "nothing"
+        lines = [f"changed: {done}", *(f"left: {entry}" for entry in self.left)]
+        return "\n".join(lines)
