@@ -104,9 +104,8 @@ def _to_onnx(
     # onnx publishes partial types.
     library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE
-    library.save(
-        model, str(output), save_as_external_data=is_large, location=f"{output.name}.data" if is_large else None
-    )
+    beside = f"{output.name}.data" if is_large else None
+    library.save(model, str(output), save_as_external_data=is_large, location=beside)
     if not verify:
         return None
     report("running both")

@@ -110,10 +110,11 @@ def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
 def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:
     """Make constants of inputs: `constants` as `typed_constants` gives them."""
     graph = model.graph
-    for values in (graph.input, graph.initializer):
-        kept = [value for value in values if value.name not in constants]
-        del values[:]
-        values.extend(kept)
+    inputs = [value for value in graph.input if value.name not in constants]
+    defaults = [tensor for tensor in graph.initializer if tensor.name not in constants]
+    del graph.input[:], graph.initializer[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(defaults)
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
 
 
