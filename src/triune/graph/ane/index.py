@@ -68,6 +68,11 @@ class Index:
             for dim in value.type.tensor_type.shape.dim
         )
 
+    def learn(self, name: str, like: str) -> None:
+        """`name`, which was built, has the shape of `like`."""
+        if name not in self._dims and like in self._dims:
+            self._dims[name] = self._dims[like]
+
     def rank(self, name: str) -> int | None:
         """The number of dimensions, where known."""
         dims = self.dims(name)

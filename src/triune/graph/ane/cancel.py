@@ -1,0 +1,211 @@
+"""Transposes, Squeezes and Unsqueezes that undo each other."""
+
+from dataclasses import dataclass
+
+from onnx import ModelProto, NodeProto
+
+from triune.graph.ane.index import Dim, Index, label, perm_of, positive, same_sizes
+from triune.graph.ane.report import Report
+
+MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape")
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A value as another one with its axes moved.
+
+    Attributes:
+        source: the other value.
+        axes: for each axis the source's, None for a new one of size 1. Axes of the source that are missing are of
+            size 1.
+    """
+
+    source: str
+    axes: tuple[int | None, ...]
+
+    @property
+    def is_turned(self) -> bool:
+        """Does it need a Transpose?"""
+        order = [axis for axis in self.axes if axis is not None]
+        return order != sorted(order)
+
+
+class Cancel:
+    """Given chains of Transpose, Squeeze, Unsqueeze and Reshapes that only add or drop axes of size 1.
+
+    Result: a Squeeze, a Transpose and an Unsqueeze at most, none where the chain changes nothing, and one for all where
+    several are alike. No Transpose where axes of size 1 alone change places. Of two Reshapes in a row the last.
+    """
+
+    name = "cancel"
+
+    def __init__(self, report: Report) -> None:
+        """Writes into `report`."""
+        self._report = report
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`. What nobody reads any more is left to Tidy."""
+        index = Index(model.graph, self.name)
+        views: dict[str, _View] = {}
+        made: dict[_View, str] = {}
+        renamed: dict[str, str] = {}
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            before = list(node.input)
+            for place, name in enumerate(before):
+                node.input[place] = renamed.get(name, name)
+            view = _view(index, views, node) if node.op_type in MOVES else None
+            if view is None:
+                source = _reshaped_twice(index, node) if node.op_type == "Reshape" else None
+                if source is not None:
+                    index.learn(source, node.output[0])
+                    self._report.change(self.name, label(node), "undone by the Reshape before")
+                    renamed[node.output[0]] = source
+                    nodes += self._given(index, source, node.output[0])
+                else:
+                    nodes.append(node)
+                continue
+            name = node.output[0]
+            views[name] = view
+            found = view.source if _is_identity(index, view) else made.get(view)
+            if found is None and _is_worth_it(index, views, node, before[0], view):
+                found = _make(index, view)
+                nodes += index.take()
+            if found is None:
+                made[view] = name
+                nodes.append(node)
+                continue
+            made[view] = renamed[name] = found
+            index.learn(found, name)
+            if found != view.source:
+                views[found] = view
+            nodes += self._given(index, found, name)
+            self._report.change(self.name, label(node), f"merged into what makes '{found}'")
+        index.replace(nodes)
+        return model
+
+    def _given(self, index: Index, found: str, name: str) -> list[NodeProto]:
+        """Nothing, but where `name` is an output or read within."""
+        if not index.is_kept(name):
+            return []
+        index.build.put("Identity", [found], [name])
+        return index.take()
+
+
+def _view(index: Index, views: dict[str, _View], node: NodeProto) -> _View | None:
+    """The view that the node makes; None if it is none."""
+    x = node.input[0]
+    dims = index.dims(x)
+    if dims is None:
+        return None
+    given = views.get(x) or _View(x, tuple(range(len(dims))))
+    axes = _moved(index, node, given.axes, dims)
+    if axes is None:
+        return None
+    source = index.dims(given.source) or ()
+    # An axis of size 1 is like a new one: it may move without a Transpose.
+    moved: list[int | None] = [axis if axis is not None and source[axis] != 1 else None for axis in axes]
+    return _View(given.source, _with_own_ones(tuple(moved), source))
+
+
+def _moved(
+    index: Index, node: NodeProto, axes: tuple[int | None, ...], dims: tuple[Dim, ...]
+) -> tuple[int | None, ...] | None:
+    rank = len(axes)
+    if node.op_type == "Transpose":
+        return tuple(axes[place] for place in perm_of(node, rank))
+    if node.op_type == "Reshape":
+        return _reshaped(axes, dims, index.dims(node.output[0]))
+    places = index.ints(node, 1)
+    if places is None:
+        return None
+    if node.op_type == "Squeeze":
+        dropped = {positive(place, rank) for place in places}
+        return tuple(axis for place, axis in enumerate(axes) if place not in dropped)
+    added = {positive(place, rank + len(places)) for place in places}
+    rest = iter(axes)
+    return tuple(None if place in added else next(rest) for place in range(rank + len(places)))
+
+
+def _reshaped(
+    axes: tuple[int | None, ...], dims: tuple[Dim, ...], result: tuple[Dim, ...] | None
+) -> tuple[int | None, ...] | None:
+    """Of a Reshape that only adds or drops axes of size 1."""
+    if result is None or not same_sizes([dim for dim in dims if dim != 1], [dim for dim in result if dim != 1]):
+        return None
+    rest = iter([axis for axis, dim in zip(axes, dims, strict=True) if dim != 1])
+    return tuple(None if dim == 1 else next(rest) for dim in result)
+
+
+def _with_own_ones(axes: tuple[int | None, ...], source: tuple[Dim, ...]) -> tuple[int | None, ...]:
+    """The new axes that are where the source has one of size 1 are that one."""
+    result = list(axes)
+    unused = [axis for axis in range(len(source)) if axis not in axes]
+    for place, axis in enumerate(result):
+        if axis is not None:
+            continue
+        before = next((each for each in reversed(result[:place]) if each is not None), -1)
+        after = next((each for each in result[place:] if each is not None), len(source))
+        fitting = next((each for each in unused if before < each < after), None)
+        if fitting is not None:
+            result[place] = fitting
+            unused.remove(fitting)
+    return tuple(result)
+
+
+def _is_identity(index: Index, view: _View) -> bool:
+    return view.axes == tuple(range(index.rank(view.source) or 0))
+
+
+def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str, view: _View) -> bool:
+    """Is the value better made from the view's source than by its node?"""
+    before = views.get(node.input[0])
+    if before is None:
+        # A Transpose that only moves axes of size 1, or nothing to merge with.
+        return node.op_type == "Transpose" and not view.is_turned
+    if node.op_type == "Transpose":
+        # Two become one, one becomes none, or it comes to stand before the Unsqueeze.
+        return before.is_turned or not view.is_turned or None in before.axes
+    if before.is_turned and view.is_turned:
+        # The Transpose before stays for its other readers: another one is no gain.
+        return _num_nodes(index, view) == 1 and index.only_reader(x) is not None
+    return before.is_turned or _num_nodes(index, view) <= _num_nodes(index, before)
+
+
+def _num_nodes(index: Index, view: _View) -> int:
+    """How many nodes make the view."""
+    num_own = sum(axis is not None for axis in view.axes)
+    num_dropped, num_added = (index.rank(view.source) or 0) - num_own, len(view.axes) - num_own
+    if view.is_turned:
+        both = min(num_dropped, num_added)
+        num_dropped, num_added = num_dropped - both, num_added - both
+    return bool(num_dropped) + view.is_turned + bool(num_added)
+
+
+def _make(index: Index, view: _View) -> str:
+    """Nodes that make the view; the name of their result."""
+    build, name = index.build, view.source
+    rank = index.rank(name) or 0
+    unused = [axis for axis in range(rank) if axis not in view.axes]
+    axes = list(view.axes)
+    if view.is_turned:
+        # A Transpose can put the source's own axes of size 1 where new ones are wanted.
+        for place, axis in enumerate(axes):
+            if axis is None and unused:
+                axes[place] = unused.pop(0)
+    if unused:
+        name = build.op("Squeeze", name, build.ints(*unused))
+    kept = [axis for axis in range(rank) if axis not in unused]
+    order = [kept.index(axis) for axis in axes if axis is not None]
+    if order != sorted(order):
+        name = build.op("Transpose", name, perm=order)
+    added = [place for place, axis in enumerate(axes) if axis is None]
+    return build.op("Unsqueeze", name, build.ints(*added)) if added else name
+
+
+def _reshaped_twice(index: Index, node: NodeProto) -> str | None:
+    """The value of which the node, a Reshape of a Reshape, makes the old shape again."""
+    first = index.maker(node.input[0], "Reshape")
+    if first is None or not same_sizes(index.dims(first.input[0]), index.dims(node.output[0])):
+        return None
+    return first.input[0]
