@@ -24,12 +24,14 @@ def new_state(name: str) -> str:
     return f"{name}/new"
 
 
-def raise_function(source: Package | Program, name: str | None = None) -> ModelProto:
+def raise_function(source: Package | Program, name: str | None = None, *, keep_quantized: bool = False) -> ModelProto:
     """Raise a function.
 
     Args:
         source: the package, or its program.
         name: the function's; the default function for None ("main" of a program).
+        keep_quantized: whether large quantized weights stay so, read through DequantizeLinear, where ONNX has their
+            form. The model is smaller then, and may be slower.
 
     Raises:
         NotFoundError: there is no such function.
@@ -45,15 +47,16 @@ def raise_function(source: Package | Program, name: str | None = None) -> ModelP
     if missing:
         raise UnsupportedError(f"'{file}', function '{function.name}': no such operations: {', '.join(missing)}")
     try:
-        return _raise(function)
+        return _raise(function, keep_quantized)
     except (InvalidArgumentError, UnsupportedError) as error:
         raise type(error)(f"'{file}', function '{function.name}', {error}") from error
 
 
-def _raise(function: Function) -> ModelProto:
+def _raise(function: Function, keep_quantized: bool) -> ModelProto:
     states = [each for each in function.inputs if isinstance(each.type, StateType)]
     names = [each.name for each in function.inputs]
-    root = Root([*names, *function.block.outputs, *(new_state(each.name) for each in states)])
+    reserved = [*names, *function.block.outputs, *(new_state(each.name) for each in states)]
+    root = Root(reserved, keep_quantized=keep_quantized)
     graph = Graph(root)
     inputs = [value_info(each.name, _tensor_type(each)) for each in function.inputs]
     given = {each.name: _input(each) for each in function.inputs}
@@ -68,6 +71,7 @@ def _raise(function: Function) -> ModelProto:
     for state in states:
         outputs.append(value_info(new_state(state.name), _tensor_type(state)))
         _deliver(graph, raiser.states[state.name], new_state(state.name))
+    graph.nodes[:0] = root.nodes
     proto = graph.proto(function.name, inputs, outputs)
     proto.initializer.extend(root.initializers)
     model = helper.make_model(

@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from triune.core.errors import UnsupportedError
 from triune.coreml.mil import Array, DType, TensorType
+from triune.coreml.raising.quantized_weights import QuantizedWeights
 
 Shape = tuple[int | None, ...]
 
@@ -91,11 +92,21 @@ class Tensor:
 
 
 class Root:
-    """What a graph shares with the graphs inside it: names and constants."""
+    """What a graph shares with the graphs inside it: names and constants.
 
-    def __init__(self, reserved: Sequence[str]) -> None:
+    Attributes:
+        initializers: the constants that were used.
+        nodes: those that compute constants which stay quantized; they come before all others.
+        keep_quantized: whether weights stay quantized where ONNX has their form.
+        quantized: the quantized form of constants, by name.
+    """
+
+    def __init__(self, reserved: Sequence[str], *, keep_quantized: bool = False) -> None:
         """`reserved` are names that only `claim` gives out: the function's inputs and outputs."""
         self.initializers: list[TensorProto] = []
+        self.nodes: list[NodeProto] = []
+        self.keep_quantized = keep_quantized
+        self.quantized: dict[str, QuantizedWeights] = {}
         self._reserved = set(reserved)
         self._taken = set(reserved)
         self._counts: dict[str, int] = {}
@@ -133,7 +144,13 @@ class Root:
         if tensor.constant is None or tensor.name in self._written:
             return
         self._written.add(tensor.name)
-        self.initializers.append(_tensor_proto(tensor))
+        quantized = self.quantized.get(tensor.name)
+        if quantized is None:
+            self.initializers.append(_tensor_proto(tensor))
+        else:
+            node, parts = quantized.protos(tensor.name)
+            self.nodes.append(node)
+            self.initializers.extend(parts)
 
 
 class Graph:

@@ -14,8 +14,8 @@ from triune.coreml.raising.graph import Graph, Tensor
 
 
 def transposed(graph: Graph, tensor: Tensor) -> Tensor:
-    """With the last two dimensions exchanged; a constant is exchanged here and now."""
-    if tensor.constant is not None:
+    """With the last two dimensions exchanged; a constant is exchanged here and now, unless it stays quantized."""
+    if tensor.constant is not None and tensor.name not in graph.root.quantized:
         array = np.swapaxes(tensor.constant, -1, -2)
         return Tensor(graph.root.fresh(f"{tensor.name}/transposed"), tensor.dtype, array.shape, array)
     perm = list(range(tensor.rank))

@@ -1,7 +1,6 @@
 """Every operation and who raises it: the families' tables, put together."""
 
 from triune.coreml.raising import (
-    attention,
     constexpr,
     conv,
     elementwise_binary,
@@ -27,7 +26,6 @@ from triune.coreml.raising.control_flow import CONTROL_FLOW
 
 FAMILIES = Families(
     {
-        **attention.TABLE,
         **constexpr.TABLE,
         **conv.TABLE,
         **elementwise_binary.TABLE,

@@ -1,0 +1,51 @@
+"""quantize and dequantize, which are ONNX's QuantizeLinear and DequantizeLinear."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.mil import DType
+from triune.coreml.raising.block import Raise
+from triune.coreml.raising.elementwise_unary import dtype_called
+from triune.coreml.raising.given import Given
+from triune.coreml.raising.graph import Graph, Tensor
+
+
+def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tensor], dict[str, Any]]:
+    """Scale and zero point, scalars or vectors along `axis`; no zero point is 0.
+
+    Raises:
+        InvalidArgumentError: their shapes do not agree.
+    """
+    scale = given["scale"]
+    zero_point = given.maybe("zero_point")
+    if zero_point is None:
+        zero_point = graph.constant(np.zeros(given.array("scale").shape), quantized)
+    if zero_point.shape != scale.shape or scale.rank > 1:
+        raise InvalidArgumentError(f"'scale' is of shape {scale.shape}, 'zero_point' of {zero_point.shape}")
+    attributes: dict[str, Any] = {}
+    if scale.rank == 1:
+        attributes["axis"] = axis = given.axis(of="input")
+        if given["input"].size(axis) not in (None, scale.size(0)):
+            raise InvalidArgumentError(f"{scale.size(0)} scales for a dimension of {given['input'].size(axis)}")
+    return [scale, zero_point], attributes
+
+
+def _quantize(graph: Graph, given: Given) -> Tensor:
+    """clip(round(input / scale) + zero_point), to the nearest even number."""
+    dtype = dtype_called(given.text("output_dtype"))
+    parameters, attributes = _parameters(graph, given, dtype)
+    return graph.op("QuantizeLinear", given["input"], *parameters, dtype=dtype, **attributes)
+
+
+def _dequantize(graph: Graph, given: Given) -> Tensor:
+    """Scale * (input - zero_point)."""
+    x = given["input"]
+    parameters, attributes = _parameters(graph, given, x.dtype)
+    return graph.op("DequantizeLinear", x, *parameters, dtype=given["scale"].dtype, **attributes)
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType({"dequantize": _dequantize, "quantize": _quantize})

@@ -1,0 +1,81 @@
+"""Weights that stay quantized: DequantizeLinear over a constant, in the place of the constant."""
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from triune.coreml.mil import Array, DType
+
+# Below this many elements a scale and a node are hardly smaller than the values.
+_FEWEST = 1024
+_ELEM_TYPES = MappingProxyType(
+    {
+        DType.INT8: TensorProto.INT8,
+        DType.UINT8: TensorProto.UINT8,
+        DType.INT4: TensorProto.INT4,
+        DType.UINT4: TensorProto.UINT4,
+        DType.FP16: TensorProto.FLOAT16,
+        DType.FP32: TensorProto.FLOAT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedWeights:
+    """The inputs and attributes of a DequantizeLinear.
+
+    Attributes:
+        inputs: the data, the scale, and the zero point unless it is 0.
+        attributes: `axis` and `block_size`, as far as the form needs them.
+    """
+
+    inputs: tuple[tuple[Array, DType], ...]
+    attributes: dict[str, int]
+
+    def protos(self, name: str) -> tuple[NodeProto, list[TensorProto]]:
+        """The node that computes the value `name`, and its constants."""
+        names = [f"{name}/{part}" for part in ("quantized", "scale", "zero_point")][: len(self.inputs)]
+        tensors = [_tensor(each, array, dtype) for each, (array, dtype) in zip(names, self.inputs, strict=True)]
+        attributes: dict[str, Any] = dict(self.attributes)
+        return helper.make_node("DequantizeLinear", names, [name], name=name, **attributes), tensors
+
+
+def quantized_weights(
+    data: Array, data_dtype: DType, scale: Array, scale_dtype: DType, zero_point: Array | None
+) -> QuantizedWeights | None:
+    """Scale * (data - zero_point) as DequantizeLinear; None where it does not have this form, or is small.
+
+    Its forms are one scale for all, one for each place along an axis, and one for each block along an axis.
+    """
+    if data.size < _FEWEST or data_dtype not in (DType.INT8, DType.UINT8, DType.INT4, DType.UINT4):
+        return None
+    shape = scale.shape if zero_point is None else np.broadcast_shapes(scale.shape, zero_point.shape)
+    attributes: dict[str, int] = {}
+    many = [axis for axis, size in enumerate(shape) if size != 1]
+    blocked = [axis for axis, (have, want) in enumerate(zip(shape, data.shape, strict=True)) if have != want]
+    if not many:
+        form = ()
+    elif len(many) == 1 and shape[many[0]] == data.shape[many[0]]:
+        form, attributes = (shape[many[0]],), {"axis": many[0]}
+    elif len(blocked) == 1:
+        axis = blocked[0]
+        form, attributes = shape, {"axis": axis, "block_size": data.shape[axis] // shape[axis]}
+    else:
+        return None
+    inputs = [(data, data_dtype), (np.broadcast_to(scale, shape).reshape(form), scale_dtype)]
+    if zero_point is not None and np.any(zero_point):
+        inputs.append((np.broadcast_to(zero_point, shape).reshape(form), data_dtype))
+    return QuantizedWeights(tuple(inputs), attributes)
+
+
+def _tensor(name: str, array: Array, dtype: DType) -> TensorProto:
+    values = np.ascontiguousarray(array)
+    if dtype in (DType.INT4, DType.UINT4):
+        nibbles = values.reshape(-1).view(np.uint8) & 15
+        nibbles = np.append(nibbles, np.zeros(math.prod(values.shape) % 2, np.uint8))
+        values = nibbles[0::2] | nibbles[1::2] << 4
+    return TensorProto(name=name, data_type=_ELEM_TYPES[dtype], dims=array.shape, raw_data=values.tobytes())
