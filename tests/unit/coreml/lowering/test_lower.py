@@ -1,0 +1,188 @@
+"""Small graphs converted, and computed by both executors."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.interpreter import Interpreter
+from triune.coreml.lowering import InputShape, LowerOptions, Precision, Range, Target, lower
+from triune.coreml.onnx_executor import OnnxExecutor
+from triune.coreml.package import read_package
+
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+Value = tuple[str, int, Sequence[int | str]]
+
+
+def model_of(nodes: Sequence[Any], inputs: Sequence[Value], outputs: Sequence[Value], **constants: Any) -> ModelProto:
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info(*each) for each in inputs],
+        [helper.make_tensor_value_info(*each) for each in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def check(
+    model: ModelProto, feeds: Mapping[str, Any], folder: Path, options: LowerOptions | None = None, atol: float = 1e-5
+) -> dict[str, Any]:
+    """Convert, compute with both executors and ONNX Runtime, compare; the outputs are returned."""
+    lowered = lower(model, folder / "m.mlpackage", options)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, dict(feeds))
+    given = {}
+    for name, array in feeds.items():
+        narrow = array.astype(np.int32) if array.dtype.kind in "biu" else array
+        given[lowered.inputs[name]] = narrow.reshape(1) if narrow.ndim == 0 else narrow
+    results: dict[str, Any] = {}
+    for executor in (OnnxExecutor, Interpreter):
+        results, _ = executor(read_package(lowered.path)).run(given, {})
+        for value, right in zip(model.graph.output, expected, strict=True):
+            actual = results[lowered.outputs[value.name]]
+            assert actual.shape == (right.shape or (1,))
+            np.testing.assert_allclose(actual.reshape(right.shape), right, atol=atol, rtol=1e-4)
+    return results
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+def test_integers_divide_as_onnx_does(op: str, tmp_path: Path) -> None:
+    node = helper.make_node(op, ["x", "y"], ["z"], **({"fmod": 1} if op == "Mod" else {}))
+    model = model_of([node], [("x", INT64, [6]), ("y", INT64, [6])], [("z", INT64, [6])])
+    x, y = np.array([7, -7, 7, -7, 6, 0]), np.array([2, 2, -2, -2, -3, 5])
+    check(model, {"x": x, "y": y}, tmp_path)
+
+
+def test_logarithms_of_zero_are_infinite(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Log", ["x"], ["y"])], [("x", FLOAT, [2])], [("y", FLOAT, [2])])
+    results = check(model, {"x": np.array([0, 1], np.float32)}, tmp_path)
+    assert np.isneginf(results["y"][0])
+
+
+def test_truths_and_scalars_cross_the_interface(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Not", ["flag"], ["other"]), helper.make_node("Add", ["a", "a"], ["sum"])]
+    model = model_of(nodes, [("flag", BOOL, [2]), ("a", FLOAT, [])], [("other", BOOL, [2]), ("sum", FLOAT, [])])
+    results = check(model, {"flag": np.array([True, False]), "a": np.array(3, np.float32)}, tmp_path)
+    assert results["other"].dtype == np.int32
+    assert results["sum"].shape == (1,)
+
+
+def test_names_that_core_ml_refuses_are_changed_and_recorded(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x.1", "x_1"], ["tensor"])]
+    model = model_of(nodes, [("x.1", FLOAT, [2]), ("x_1", FLOAT, [2])], [("tensor", FLOAT, [2])])
+    lowered = lower(model, tmp_path / "m.mlpackage")
+    assert lowered.inputs == {"x.1": "x_1_1", "x_1": "x_1"}
+    assert lowered.outputs == {"tensor": "tensor_"}
+    import coremltools
+
+    spec: Any = coremltools.utils.load_spec(str(lowered.path))
+    source = json.loads(spec.description.metadata.userDefined["triune.source"])
+    assert source["inputs"]["x_1_1"] == {"source": "x.1", "type": "FLOAT", "rank": 1}
+    assert [each.name for each in spec.description.output] == ["tensor_"]
+
+
+def test_outputs_may_be_inputs_constants_and_each_other(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Identity", ["c"], ["fixed"]),
+        helper.make_node("Relu", ["x"], ["one"]),
+        helper.make_node("Identity", ["one"], ["two"]),
+    ]
+    outputs: list[Value] = [(name, FLOAT, [2]) for name in ("same", "fixed", "one", "two")]
+    model = model_of(nodes, [("x", FLOAT, [2])], outputs, c=np.array([1, 2], np.float32))
+    check(model, {"x": np.array([-1, 1], np.float32)}, tmp_path)
+
+
+def test_every_node_that_cannot_be_converted_is_listed(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Unique", ["x"], ["u"], name="first"),
+        helper.make_node("Relu", ["u"], ["r"]),
+        helper.make_node("Det", ["m"], ["d"], name="second"),
+    ]
+    model = model_of(nodes, [("x", FLOAT, [4]), ("m", FLOAT, [2, 2])], [("r", FLOAT, ["n"]), ("d", FLOAT, [])])
+    with pytest.raises(UnsupportedError) as caught:
+        lower(model, tmp_path / "m.mlpackage")
+    assert "Unique 'first'" in str(caught.value)
+    assert "Relu" not in str(caught.value)
+
+
+def test_free_dimensions_need_limits(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n", 4])])
+    with pytest.raises(UnsupportedError, match=r"dimension 0 \('n'\) of input 'x' is free.*--shape"):
+        lower(model, tmp_path / "m.mlpackage")
+    with pytest.raises(InvalidArgumentError, match="there is no input 'z'"):
+        lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes={"z": InputShape(((1,),))}))
+    with pytest.raises(InvalidArgumentError, match="rank 1"):
+        lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes={"x": InputShape(((1,),))}))
+    with pytest.raises(InvalidArgumentError, match="dimension 1"):
+        lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes={"x": InputShape(((1, 5),))}))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_ranges_hold_for_every_size(rows: int, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Slice", ["s", "zero", "one"], ["n"]),
+        helper.make_node("Concat", ["n", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["r"]),
+        helper.make_node("Expand", ["bias", "n"], ["spread"]),
+        helper.make_node("Unsqueeze", ["spread", "axes"], ["column"]),
+        helper.make_node("Add", ["r", "column"], ["y"]),
+    ]
+    model = model_of(
+        nodes,
+        [("x", FLOAT, ["n", 4])],
+        [("y", FLOAT, ["n", 2, 2])],
+        zero=np.array([0]),
+        one=np.array([1]),
+        rest=np.array([2, 2]),
+        bias=np.array([0.5], np.float32),
+        axes=np.array([1, 2]),
+    )
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 8), 4),))})
+    check(model, {"x": np.random.default_rng(0).random((rows, 4), np.float32)}, tmp_path, options)
+
+
+def test_several_shapes_are_enumerated(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1, "n"])], [("y", FLOAT, [1, "n"])])
+    options = LowerOptions(shapes={"x": InputShape(((1, 4), (1, 9)))})
+    check(model, {"x": np.ones((1, 9), np.float32)}, tmp_path, options)
+    feature = read_package(tmp_path / "m.mlpackage").description
+    assert "(1, 9)" in str(feature)
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_packages_are_for_the_target(target: Target, tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Softmax", ["x"], ["y"])], [("x", FLOAT, [2, 3])], [("y", FLOAT, [2, 3])])
+    check(model, {"x": np.ones((2, 3), np.float32)}, tmp_path, LowerOptions(target=target))
+    assert read_package(tmp_path / "m.mlpackage").specification_version == target.value
+
+
+def test_precision_is_that_of_each_node(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="product"),
+        helper.make_node("Exp", ["a"], ["y"], name="grows"),
+    ]
+    weights = np.full((4, 4), 3, np.float32)
+    model = model_of(nodes, [("x", FLOAT, [1, 4])], [("y", FLOAT, [1, 4])], w=weights)
+    x = np.ones((1, 4), np.float32)
+    # exp(12) is beyond fp16.
+    results = check(model, {"x": x}, tmp_path, LowerOptions(Precision.MIXED, frozenset(["grows"])))
+    assert np.isfinite(results["y"]).all()
+    lower(model, tmp_path / "half.mlpackage", LowerOptions(Precision.FP16))
+    results, _ = Interpreter(read_package(tmp_path / "half.mlpackage")).run({"x": x}, {})
+    assert np.isinf(results["y"]).all()
+    assert results["y"].dtype == np.float32
+
+
+def test_the_path_says_what_is_written(tmp_path: Path) -> None:
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    with pytest.raises(InvalidArgumentError, match=r"\.mlpackage"):
+        lower(model, tmp_path / "m.onnx")
