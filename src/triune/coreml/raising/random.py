@@ -19,25 +19,29 @@ def _seed(given: Given) -> dict[str, Any]:
     return {} if seed == -1 else {"seed": float(seed)}
 
 
-def _drawn(op_type: str, graph: Graph, given: Given, **attributes: float) -> Tensor:
-    """Numbers of a distribution, in fp32, of a shape that may only be known when the program runs."""
-    like = filled(graph, given["shape"], 0, DType.FP32)
-    return graph.op(op_type, like, dtype=DType.FP32, **attributes, **_seed(given))
+def _drawn(op_type: str, graph: Graph, given: Given, factor: float, offset: float) -> Tensor:
+    """A standard distribution times `factor` plus `offset`, of a shape that may only be known when the program runs.
+
+    In fp32. ONNX Runtime aborts the process for a deviation of 0 or limits in the wrong order: it never sees them.
+    """
+    drawn = graph.op(op_type, filled(graph, given["shape"], 0, DType.FP32), dtype=DType.FP32, **_seed(given))
+    scaled = graph.op("Mul", drawn, graph.constant(factor, DType.FP32))
+    return graph.cast(graph.op("Add", scaled, graph.constant(offset, DType.FP32)), given.dtype)
 
 
 def _uniform(graph: Graph, given: Given) -> Tensor:
     low, high = given.number("low"), given.number("high")
-    return graph.cast(_drawn("RandomUniformLike", graph, given, low=low, high=high), given.dtype)
+    return _drawn("RandomUniformLike", graph, given, high - low, low)
 
 
 def _normal(graph: Graph, given: Given) -> Tensor:
-    mean, scale = given.number("mean"), given.number("stddev")
-    return graph.cast(_drawn("RandomNormalLike", graph, given, mean=mean, scale=scale), given.dtype)
+    return _drawn("RandomNormalLike", graph, given, given.number("stddev"), given.number("mean"))
 
 
 def _bernoulli(graph: Graph, given: Given) -> Tensor:
     """1 with probability `prob`, else 0."""
-    drawn = _drawn("RandomUniformLike", graph, given, low=0.0, high=1.0)
+    like = filled(graph, given["shape"], 0, DType.FP32)
+    drawn = graph.op("RandomUniformLike", like, dtype=DType.FP32, **_seed(given))
     is_one = graph.op("Less", drawn, graph.constant(given.number("prob"), DType.FP32), dtype=DType.BOOL)
     return graph.cast(is_one, given.dtype)
 
@@ -48,11 +52,10 @@ def _categorical(graph: Graph, given: Given) -> Tensor:
     if mode not in ("logits", "probs"):
         raise UnsupportedError(f"the mode '{mode}' is not known")
     logits = graph.op("Log", x) if mode == "probs" else x
-    width = graph.dim(x, x.rank - 1)
-    rows = graph.op("Reshape", logits, graph.concat(graph.ints(-1), width))
     size = given.integer("size")
-    drawn = graph.op("Multinomial", rows, dtype=DType.INT32, sample_size=size, **_seed(given))
     outer = [graph.dim(x, axis) for axis in range(x.rank - 1)]
+    rows = graph.op("Reshape", logits, graph.concat(graph.ints(-1), graph.dim(x, x.rank - 1)))
+    drawn = graph.op("Multinomial", rows, dtype=DType.INT32, sample_size=size, **_seed(given))
     return graph.cast(graph.op("Reshape", drawn, graph.concat(*outer, graph.ints(size))), given.dtype)
 
 
