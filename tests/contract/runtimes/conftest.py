@@ -1,5 +1,6 @@
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +14,17 @@ from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.runtimes import missing
+from triune.runtimes.hosting import HostedExecutable
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.runtimes.reference import Reference
+
+
+class HostedOnnxRuntime(OnnxRuntime):
+    """ONNX Runtime with each executable in a process of its own."""
+
+    def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> HostedExecutable:
+        load = functools.partial(OnnxRuntime().load, path, unit=unit, num_threads=num_threads, options=dict(options))
+        return HostedExecutable(load, f"'{path}'")
 
 
 @dataclass
@@ -54,6 +64,8 @@ def _make(name: str) -> tuple[Runtime, Unit]:
         return Reference(), Unit.CPU
     if name == "onnxruntime":
         return OnnxRuntime(), Unit.CPU
+    if name == "hosted":
+        return HostedOnnxRuntime(), Unit.CPU
     if reason := missing().get("openvino"):
         pytest.skip(reason)
     from triune.runtimes.openvino import OpenVino
@@ -66,7 +78,37 @@ def _make(name: str) -> tuple[Runtime, Unit]:
     return OpenVino(units), unit
 
 
-@pytest.fixture(params=["reference", "onnxruntime", "openvino-cpu", "openvino-amx"])
+HOSTED = frozenset(
+    {
+        "test_bf16_beside_other_datatypes",
+        "test_bytes_come_back_as_bytes_of_many_shapes",
+        "test_an_empty_batch",
+        "test_some_of_the_outputs_in_any_order",
+        "test_a_model_without_inputs",
+        "test_the_signature_is_the_files",
+        "test_shapes_that_do_not_go_together",
+        "test_a_missing_input",
+        "test_unknown_options",
+        "test_no_later_call_writes_to_an_output",
+        "test_outputs_outlive_the_executable",
+        "test_inputs_and_outputs_are_apart",
+        "test_arrays_that_are_not_contiguous",
+        "test_inputs_are_not_kept",
+        "test_any_thread_may_call",
+        "test_other_threads_go_on_while_it_computes",
+    }
+)
+"""A process takes a second to start, so it runs those tests that its transport could fail."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bench" in metafunc.fixturenames:
+        names = ["reference", "onnxruntime", "openvino-cpu", "openvino-amx"]
+        names += ["hosted"] * (metafunc.function.__name__ in HOSTED)
+        metafunc.parametrize("bench", names, indirect=True)
+
+
+@pytest.fixture
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(*_make(request.param), tmp_path)
     yield bench

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -12,19 +13,45 @@ from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
+from triune.core.runtime import Executable
+from triune.runtimes.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
 from triune.scheduling.queue import Pending
 from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker
 
-MAKERS: dict[str, Callable[[Doubler], Worker]] = {
-    "inline": InlineWorker,
-    "thread": lambda executable: ThreadWorker(executable, "test"),
-    "quick": lambda executable: QuickWorker(executable, "test"),
+
+class HostedDoubler(HostedExecutable):
+    """A Doubler in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(Doubler, "doubler")
+
+    @property
+    def is_closed(self) -> bool:
+        return self.pid is None
+
+
+Maker: TypeAlias = Callable[[], tuple[Worker, Doubler | HostedDoubler]]
+
+
+def with_worker(make: Callable[[Executable], Worker], executable: type[Doubler] | type[HostedDoubler]) -> Maker:
+    def made() -> tuple[Worker, Doubler | HostedDoubler]:
+        held = executable()
+        return make(held), held
+
+    return made
+
+
+MAKERS: dict[str, Maker] = {
+    "inline": with_worker(InlineWorker, Doubler),
+    "thread": with_worker(lambda executable: ThreadWorker(executable, "test"), Doubler),
+    "quick": with_worker(lambda executable: QuickWorker(executable, "test"), Doubler),
+    "process": with_worker(lambda executable: ThreadWorker(executable, "test"), HostedDoubler),
 }
 
 
 @pytest.fixture(params=MAKERS)
-def maker(request: pytest.FixtureRequest) -> Callable[[Doubler], Worker]:
+def maker(request: pytest.FixtureRequest) -> Maker:
     return MAKERS[request.param]
 
 
@@ -54,8 +81,8 @@ async def run(worker: Worker, batch: Batch) -> list[threading.Thread]:
     return calls
 
 
-async def test_each_batch_is_done_once_on_the_loops_thread(maker: Callable[[Doubler], Worker]) -> None:
-    worker = maker(Doubler())
+async def test_each_batch_is_done_once_on_the_loops_thread(maker: Maker) -> None:
+    worker, _ = maker()
     for values in ((1.0,), (2.0, 3.0), (4.0, 5.0, 6.0)):
         batch = batch_of(*values)
         assert await run(worker, batch) == [threading.current_thread()]
@@ -64,8 +91,8 @@ async def test_each_batch_is_done_once_on_the_loops_thread(maker: Callable[[Doub
     await asyncio.to_thread(worker.close)
 
 
-async def test_a_failure_is_an_answer_and_the_worker_goes_on(maker: Callable[[Doubler], Worker]) -> None:
-    worker = maker(Doubler())
+async def test_a_failure_is_an_answer_and_the_worker_goes_on(maker: Maker) -> None:
+    worker, _ = maker()
     batch = batch_of(1.0, POISON)
     await run(worker, batch)
     good, bad = batch.answers
@@ -77,9 +104,8 @@ async def test_a_failure_is_an_answer_and_the_worker_goes_on(maker: Callable[[Do
     await asyncio.to_thread(worker.close)
 
 
-async def test_close_frees_the_executable(maker: Callable[[Doubler], Worker]) -> None:
-    executable = Doubler()
-    worker = maker(executable)
+async def test_close_frees_the_executable(maker: Maker) -> None:
+    worker, executable = maker()
     assert worker.executable is executable
     await run(worker, batch_of(1.0))
     assert not executable.is_closed

@@ -1,0 +1,11 @@
+"""Executables in processes of their own: for libraries that hold the GIL, and for foreign code.
+
+`HostedExecutable` is an `Executable` like any other, so a `ThreadWorker` with one is the process worker. Tensors cross
+in shared memory; what crosses the socket beside them is a few hundred bytes. When the process dies, the request under
+way gets an error that says so, and the process is started again.
+"""
+
+from triune.runtimes.hosting.executable import HostedExecutable
+from triune.runtimes.hosting.limits import Limits
+
+__all__ = ["HostedExecutable", "Limits"]

@@ -1,0 +1,91 @@
+"""Messages between the server and a worker process: a few bytes of JSON on a socket, tensors in shared memory.
+
+Each side sends one message and waits for the other's. A frame is its length (4 bytes, little-endian) and the JSON;
+the descriptor of a new memory travels with the frame that first speaks of it.
+"""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any, cast
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError
+from triune.runtimes.hosting.memory import Reader, Writer
+
+_HEAD = struct.Struct("<I")
+_CHUNK_BYTES = 1 << 16
+_TENSORS = "tensors"
+_GONE = "the other side of the channel is gone"
+_NO_TENSORS: Mapping[str, Array] = {}
+
+
+class Channel:
+    """One end of the conversation. Not for two threads at once."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Owns the socket: a Unix stream."""
+        self.connection = connection
+        self._writer = Writer()
+        self._reader = Reader()
+
+    def send(self, message: Mapping[str, Any], tensors: Mapping[str, Array] = _NO_TENSORS) -> None:
+        """Send a message. Its tensors are copied; those of the message before are written over.
+
+        Raises:
+            OSError: the other side is gone.
+            InvalidArgumentError, InternalError: a tensor cannot be sent; nothing was.
+        """
+        layouts, descriptor = self._writer.write(tensors) if tensors else ([], None)
+        body = json.dumps({**message, _TENSORS: layouts}).encode()
+        frame = _HEAD.pack(len(body)) + body
+        if descriptor is None:
+            self.connection.sendall(frame)
+            return
+        try:
+            num_sent = socket.send_fds(self.connection, [frame], [descriptor])
+        finally:
+            os.close(descriptor)
+        self.connection.sendall(frame[num_sent:])
+
+    def receive(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Wait for a message.
+
+        Returns:
+            the message, and its tensors: read-only views that hold until the other side sends again.
+
+        Raises:
+            EOFError: the other side is gone.
+            OSError: so it is, or the socket's time limit is over (TimeoutError).
+            InternalError: what came is no message.
+        """
+        chunk, descriptors, _, _ = socket.recv_fds(self.connection, _CHUNK_BYTES, 1)
+        if not chunk:
+            raise EOFError(_GONE)
+        for descriptor in descriptors:
+            self._reader.replace(descriptor)
+            os.close(descriptor)
+        frame = bytearray(chunk)
+        while len(frame) < _HEAD.size:
+            self._extend(frame, _HEAD.size - len(frame))
+        (length,) = _HEAD.unpack_from(frame)
+        while len(frame) < _HEAD.size + length:
+            self._extend(frame, _HEAD.size + length - len(frame))
+        try:
+            message = json.loads(frame[_HEAD.size :])
+            tensors = self._reader.view(message.pop(_TENSORS))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InternalError(f"a worker process sent what is no message: {error}") from error
+        return cast("dict[str, Any]", message), tensors
+
+    def close(self) -> None:
+        """End the conversation: the other side receives EOFError."""
+        self.connection.close()
+
+    def _extend(self, frame: bytearray, num_bytes: int) -> None:
+        chunk = self.connection.recv(num_bytes)
+        if not chunk:
+            raise EOFError(_GONE)
+        frame += chunk

@@ -1,0 +1,94 @@
+"""The worker process: loads one executable, runs it for each message, ends when the server does.
+
+`python -m triune.runtimes.hosting.child SOCKET LIFE NAME`: descriptors of the channel and of a pipe that nobody
+writes to; NAME is for whoever lists the processes.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from triune.core.errors import TriuneError
+from triune.core.runtime import Executable
+from triune.runtimes.hosting.channel import Channel
+from triune.runtimes.hosting.words import from_error, from_signature
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serve the channel until it ends."""
+    descriptor, life = int(sys.argv[1]), int(sys.argv[2])
+    # The server ends this process; whoever signals the whole group means the server, which drains first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # A process that the model starts must not keep the channel open after this one has died.
+    os.set_inheritable(descriptor, False)
+    os.set_inheritable(life, False)
+    threading.Thread(target=_end_with, args=(life,), name="life", daemon=True).start()
+    channel = Channel(socket.socket(fileno=descriptor))
+    # The server is gone, perhaps in the middle of a message.
+    with contextlib.suppress(EOFError, ConnectionError):
+        serve(channel)
+
+
+def serve(channel: Channel) -> None:
+    """Load what the first message says, then answer one message after another.
+
+    Raises:
+        EOFError, ConnectionError: the server is gone.
+    """
+    _, tensors = channel.receive()
+    try:
+        load: Callable[[], Executable] = pickle.loads(tensors["load"].tobytes())
+        executable = load()
+    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
+        _tell(channel, error, "loading failed")
+        return
+    ready = {
+        "signature": from_signature(executable.signature),
+        "unit": executable.unit.value,
+        "precision": executable.precision,
+    }
+    channel.send(ready)
+    try:
+        while True:
+            _answer(channel, executable)
+    finally:
+        executable.close()
+
+
+def _answer(channel: Channel, executable: Executable) -> None:
+    message, inputs = channel.receive()
+    try:
+        outputs = executable.run(inputs, message["outputs"])
+        channel.send({}, outputs)
+    except ConnectionError:
+        raise
+    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
+        _tell(channel, error, "a run failed")
+
+
+def _tell(channel: Channel, error: Exception, what: str) -> None:
+    if not isinstance(error, TriuneError):
+        _log.exception("%s: %s", sys.argv[3] if len(sys.argv) > 3 else "worker process", what)
+    channel.send({"error": from_error(error)})
+
+
+def _end_with(life: int) -> None:
+    """Wait for the end of the pipe, which the server's death brings too, and end at once, whatever is computing."""
+    os.read(life, 1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""How long a worker process may take, and how often it may fail."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker process is allowed.
+
+    Attributes:
+        load_seconds: from its start until its executable is ready.
+        close_seconds: for an orderly end; then it is killed.
+        delays_seconds: before it is started again, after the first failure in a row, the second, and so on. A failure
+            is an end without any answer given, or a load that failed. One more failure than there are delays, and it
+            is given up.
+        rest_seconds: how long it stays given up. The first request after that has it tried once more.
+    """
+
+    load_seconds: float = 600.0
+    close_seconds: float = 5.0
+    delays_seconds: tuple[float, ...] = (0.0, 0.2, 1.0, 5.0)
+    rest_seconds: float = 60.0

@@ -1,0 +1,198 @@
+"""A worker process as the server sees it: started, loaded, run, ended."""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, UnavailableError
+from triune.core.runtime import Executable
+from triune.core.tensors import Signature
+from triune.core.units import Unit
+from triune.runtimes.hosting.channel import Channel
+from triune.runtimes.hosting.limits import Limits
+from triune.runtimes.hosting.words import to_error, to_signature
+
+_STANDARD_ERROR = 2
+_END_SECONDS = 10.0
+
+
+class ProcessEndedError(Exception):
+    """The process ended under a call. The message says how: "was killed by SIGKILL".
+
+    Attributes:
+        has_request: it had the request, or may have had it.
+    """
+
+    def __init__(self, how: str, *, has_request: bool) -> None:
+        super().__init__(how)
+        self.has_request = has_request
+
+
+class WorkerProcess:
+    """One process, from its start to its end.
+
+    Attributes:
+        has_ended: it is known to be gone. It may be gone without that being known.
+        signature, unit, precision: the executable's, once it is loaded.
+    """
+
+    signature: Signature
+    unit: Unit
+    precision: str
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        """Start the process; it waits for `load`.
+
+        Raises:
+            InternalError: the system starts no process.
+        """
+        self.name = name
+        self.has_ended = False
+        self._limits = limits
+        # Held by whoever talks: what he talks through is not to be closed under him.
+        self._talking = threading.Lock()
+        ours, theirs = socket.socketpair()
+        life, self._life = os.pipe()
+        command = [sys.executable, "-P", "-m", "triune.runtimes.hosting.child", f"{theirs.fileno()}", f"{life}", name]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                # What the model prints must not get into the server's own output.
+                stdin=subprocess.DEVNULL,
+                stdout=_STANDARD_ERROR,
+                pass_fds=(theirs.fileno(), life),
+                # Classes are found where this process finds them.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                # Ctrl-C in a terminal goes to the server's group: the server drains, and then ends this process.
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._life)
+            ours.close()
+            raise InternalError(f"no worker process could be started for {name}: {error}") from error
+        finally:
+            os.close(life)
+            theirs.close()
+        self._channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def load(self, load: Callable[[], Executable]) -> None:
+        """Have the executable loaded, and wait for it.
+
+        Args:
+            load: to be pickled, and called in the process.
+
+        Raises:
+            TriuneError: what `load` raised there.
+            InternalError: the process ended while it loaded.
+            UnavailableError: it took too long, and was ended.
+        """
+        with self._talking:
+            message = self._load(pickle.dumps(load))
+        if "error" in message:
+            raise to_error(message["error"])
+        self.signature = to_signature(message["signature"])
+        self.unit = Unit(message["unit"])
+        self.precision = message["precision"]
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """As `Executable.run`.
+
+        Raises:
+            TriuneError: what the executable raised.
+            ProcessEndedError: the process ended.
+        """
+        has_request = False
+        with self._talking:
+            try:
+                self._channel.send({"outputs": list(outputs)}, inputs)
+                has_request = True
+                message, views = self._channel.receive()
+            except (EOFError, OSError):
+                self.has_ended = True
+                raise ProcessEndedError(self._how(), has_request=has_request) from None
+            if "error" in message:
+                raise to_error(message["error"])
+            # The process writes its next outputs to the same memory.
+            return {name: np.array(views[name]) for name in outputs}
+
+    def wait(self) -> str:
+        """Wait until the process has ended, and say how: "was killed by SIGKILL"."""
+        code = self._process.wait()
+        self.has_ended = True
+        # A process that it started may hold its end of the channel: whoever waits for an answer is to know now.
+        with contextlib.suppress(OSError):
+            self._channel.connection.shutdown(socket.SHUT_RDWR)
+        return _describe(code)
+
+    def close(self) -> None:
+        """End the process: it frees its executable, and has a few seconds for that. No call is under way."""
+        with contextlib.suppress(OSError):
+            self._channel.connection.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(self._limits.close_seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.has_ended = True
+        self.free()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def free(self) -> None:
+        """Give back what the ended process leaves in this one. May be called again."""
+        with self._talking:
+            self._channel.close()
+            if self._life >= 0:
+                os.close(self._life)
+                self._life = -1
+
+    def _load(self, pickled: bytes) -> Mapping[str, Any]:
+        connection = self._channel.connection
+        try:
+            connection.settimeout(self._limits.load_seconds)
+            self._channel.send({}, {"load": np.frombuffer(pickled, np.uint8)})
+            message, _ = self._channel.receive()
+            connection.settimeout(None)
+        except TimeoutError:
+            self.kill()
+            raise UnavailableError(
+                f"{self.name} was not loaded within {self._limits.load_seconds:g} s; its process was ended"
+            ) from None
+        except (EOFError, OSError):
+            raise InternalError(f"the worker process of {self.name} {self._how()} while it loaded") from None
+        return message
+
+    def _how(self) -> str:
+        """How the process ended, whose end of the channel is closed."""
+        try:
+            return _describe(self._process.wait(_END_SECONDS))
+        except subprocess.TimeoutExpired:
+            # It closed the channel and lives on: nobody can talk to it any more.
+            self.kill()
+            return "closed its channel"
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
