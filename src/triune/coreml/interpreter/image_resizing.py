@@ -13,12 +13,12 @@ from triune.coreml.mil import Array
 
 def upsample_nearest_neighbor(x: Array, scale_factor_height: Any, scale_factor_width: Any) -> Array:
     """The last two dimensions times a factor."""
-    return resize(x, _scaled(x, scale_factor_height, scale_factor_width), "DEFAULT", is_linear=False)
+    return resize(x, _scaled(x, scale_factor_height, scale_factor_width), "DEFAULT", "floor")
 
 
 def resize_nearest_neighbor(x: Array, target_size_height: Any, target_size_width: Any) -> Array:
     """The last two dimensions in another size."""
-    return resize(x, [int(target_size_height), int(target_size_width)], "DEFAULT", is_linear=False)
+    return resize(x, [int(target_size_height), int(target_size_width)], "DEFAULT", "floor")
 
 
 def upsample_bilinear(
@@ -33,12 +33,12 @@ def upsample_bilinear(
     if align_corners and has_centers:
         raise InvalidArgumentError("align_corners and half_pixel_centers exclude each other")
     mode = "STRICT_ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS" if has_centers else "DEFAULT"
-    return resize(x, _scaled(x, scale_factor_height, scale_factor_width), mode, is_linear=True)
+    return resize(x, _scaled(x, scale_factor_height, scale_factor_width), mode, "linear")
 
 
 def resize_bilinear(x: Array, target_size_height: Any, target_size_width: Any, sampling_mode: str) -> Array:
     """The last two dimensions in another size."""
-    return resize(x, [int(target_size_height), int(target_size_width)], sampling_mode, is_linear=True)
+    return resize(x, [int(target_size_height), int(target_size_width)], sampling_mode, "linear")
 
 
 def resize_any(x: Array, shape: Array, resized_dims: Any, interpolation_mode: str, sampling_mode: str) -> Array:
@@ -52,7 +52,7 @@ def resize_any(x: Array, shape: Array, resized_dims: Any, interpolation_mode: st
     count = int(resized_dims)
     own = x.shape[x.ndim - count :]
     sizes = [int(size) or mine for size, mine in zip(shape[shape.size - count :], own, strict=True)]
-    return resize(x, sizes, sampling_mode, interpolation_mode == "LINEAR")
+    return resize(x, sizes, sampling_mode, "linear" if interpolation_mode == "LINEAR" else "closest")
 
 
 def crop_resize(

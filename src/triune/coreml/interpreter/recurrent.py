@@ -17,10 +17,6 @@ def _hard_sigmoid(x: Array) -> Array:
     return np.clip(0.2 * x + 0.5, 0, 1)
 
 
-def _scaled_tanh(x: Array) -> Array:
-    return 1.7159 * np.tanh(2 / 3 * x)
-
-
 def _relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
@@ -29,12 +25,12 @@ def _linear(x: Array) -> Array:
     return x
 
 
-# The constants of the two that have some are those of Core ML's neural network layers.
+# The constants are Core ML's "standard default values" (coremltools' tests of lstm), which make scaled_tanh a tanh.
 _ACTIVATIONS: Mapping[str, _Activation] = {
     "hard_sigmoid": _hard_sigmoid,
     "linear": _linear,
     "relu": _relu,
-    "scaled_tanh": _scaled_tanh,
+    "scaled_tanh": np.tanh,
     "sigmoid": sigmoid,
     "sigmoid_hard": _hard_sigmoid,
     "tanh": np.tanh,
@@ -61,7 +57,7 @@ def rnn(
     for step in _in_order(x, direction):
         h = act(step @ weight_ih.T + h @ weight_hh.T + shift)
         states.append(h)
-    return _sequence(states, direction, output_sequence), h
+    return _sequence(states, output_sequence), h
 
 
 def gru(
@@ -98,7 +94,7 @@ def gru(
         output = act(step @ w_o.T + i_o + recalled)
         h = (1 - update) * output + update * h
         states.append(h)
-    return _sequence(states, direction, output_sequence), h
+    return _sequence(states, output_sequence), h
 
 
 def lstm(
@@ -145,6 +141,8 @@ def lstm(
     there = _lstm_one_way(x, h, c, (weight_ih, weight_hh, bias, peephole), "forward", **settings)
     weights = weight_ih_back, weight_hh_back, bias_back, peephole_back
     back = _lstm_one_way(x, h_back, c_back, weights, "reverse", **settings)
+    # Only here the way back gives its states in the order of the steps.
+    back = np.flip(back[0], 0), *back[1:]
     outputs, last, cell = (np.concatenate(both, -1) for both in zip(there, back, strict=True))
     return outputs, last, cell
 
@@ -173,7 +171,7 @@ def _lstm_one_way(
             c = np.clip(c, -clip, clip)
         h = gate(o + p_o * c) * act(c)
         states.append(h)
-    return _sequence(states, direction, output_sequence), h, c
+    return _sequence(states, output_sequence), h, c
 
 
 def _activation(name: str) -> _Activation:
@@ -194,11 +192,9 @@ def _in_order(x: Array, direction: str) -> Array:
     return x if direction == "forward" else np.flip(x, 0)
 
 
-def _sequence(states: list[Array], direction: str, output_sequence: Any) -> Array:
-    """The states in the order of the steps, or the one that was computed last."""
-    if not output_sequence:
-        return states[-1][None]
-    return np.stack(states if direction == "forward" else states[::-1])
+def _sequence(states: list[Array], output_sequence: Any) -> Array:
+    """The states in the order of their computation (in reverse, the last step's first), or the last."""
+    return np.stack(states) if output_sequence else states[-1][None]
 
 
 FAMILY: Family = {"gru": gru, "lstm": lstm, "rnn": rnn}

@@ -1,6 +1,7 @@
 """Where the samples of a resized image lie, and what is read there."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -33,11 +34,11 @@ def grid(size: float, count: int, mode: str) -> Array:
     return np.clip(points, 0, size - 1)
 
 
-def nearest(x: Array, axis: int, points: Array, mode: str) -> Array:
-    """X along an axis at the pixels next to the points: those before them in the mode DEFAULT, else the closest."""
-    # A point that should be a whole number may lie a rounding error below it.
-    places = np.floor(points + (1e-6 if mode == "DEFAULT" else 0.5)).astype(np.int64)
-    return np.take(x, np.clip(places, 0, x.shape[axis] - 1), axis)
+def nearest(x: Array, axis: int, points: Array, is_floor: bool) -> Array:
+    """X along an axis at the pixels before the points, or at the closest, ties to the one before."""
+    # A point that should be a whole number may lie a rounding error beside it.
+    places = np.floor(points + 1e-6) if is_floor else np.ceil(points - 0.5 - 1e-6)
+    return np.take(x, np.clip(places.astype(np.int64), 0, x.shape[axis] - 1), axis)
 
 
 def linear(x: Array, axis: int, points: Array) -> Array:
@@ -48,12 +49,14 @@ def linear(x: Array, axis: int, points: Array) -> Array:
     return np.take(x, low, axis) * (1 - weight) + np.take(x, high, axis) * weight
 
 
-def resize(x: Array, sizes: Sequence[int], mode: str, is_linear: bool) -> Array:
-    """X with its last dimensions in other sizes."""
+def resize(x: Array, sizes: Sequence[int], mode: str, method: Literal["linear", "closest", "floor"]) -> Array:
+    """X with its last dimensions in other sizes: between pixels, or of the pixel at or before each point."""
     result = x
     for axis, size in zip(range(x.ndim - len(sizes), x.ndim), sizes, strict=True):
         points = grid(x.shape[axis], size, mode)
-        result = linear(result, axis, points) if is_linear else nearest(result, axis, points, mode)
+        result = (
+            linear(result, axis, points) if method == "linear" else nearest(result, axis, points, method == "floor")
+        )
     return result.astype(x.dtype)
 
 
