@@ -15,7 +15,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Inputs for a model: seeded noise in [-1, 1), small whole numbers, and `free_size` for each free dimension.
+    """Inputs for a model: seeded noise in [-1, 1), zeros and ones, and `free_size` for each free dimension.
 
     Raises:
         UnsupportedError: an input is no tensor of numbers.
@@ -31,10 +31,8 @@ def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> di
             raise UnsupportedError(f"input '{value.name}' is no tensor of numbers; give its sample yourself")
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         shape = [dim.dim_value if dim.HasField("dim_value") else free_size for dim in tensor.shape.dim]
-        if dtype.kind == "b":
+        if dtype.kind in "biu":
             inputs[value.name] = rng.integers(0, 2, shape).astype(dtype)
-        elif dtype.kind in "iu":
-            inputs[value.name] = rng.integers(0, 3, shape).astype(dtype)
         else:
             inputs[value.name] = (rng.random(shape) * 2 - 1).astype(dtype)
     return inputs

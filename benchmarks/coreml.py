@@ -1,0 +1,131 @@
+"""The zoo's models as Core ML programs: seconds to convert, largest error, and how fast Triune's runtime predicts.
+
+Usage: coreml.py [--rounds 5] [--seconds 2] [--models minilm ...]
+
+Each model is converted in fp32 and in fp16, run by both of Triune's executors (ONNX Runtime on the raised program, and
+the numpy interpreter), and compared with ONNX Runtime on the source. The source and the raised program then predict in
+turn, A B A B, with the same inputs; the ratio of the medians is printed. No Core ML of Apple's is involved.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from servers import heading
+from triune.coreml import load
+from triune.coreml.lowering import LowerOptions, Precision, lower, parse_shapes
+from triune.graph.load import load as load_graph
+from triune.zoo.packages import PackageCache
+from triune.zoo.repository import build_repository
+
+_RNG = np.random.default_rng(0)
+_TOKENS = (1, 128)
+MODELS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...], Mapping[str, Any]]] = {
+    "minilm": (
+        {
+            "input_ids": _RNG.integers(1000, 20000, _TOKENS),
+            "attention_mask": np.ones(_TOKENS, np.int64),
+            "token_type_ids": np.zeros(_TOKENS, np.int64),
+        },
+        tuple(f"{name}=1..8,1..256" for name in ("input_ids", "attention_mask", "token_type_ids")),
+        {},
+    ),
+    "efficientnet_lite0": (
+        {"image": _RNG.standard_normal((1, 3, 224, 224), np.float32)},
+        ("image=1..8,3,224,224",),
+        {},
+    ),
+    "silero_vad": (
+        {
+            "input": _RNG.standard_normal((1, 576), np.float32) * np.float32(0.1),
+            "state": np.zeros((2, 1, 128), np.float32),
+        },
+        ("input=1,576", "state=2,1,128"),
+        {"sr": np.array(16000)},
+    ),
+    "magika": ({"bytes": _RNG.integers(0, 257, (1, 2048)).astype(np.int32)}, ("bytes=1..8,2048",), {}),
+    "rapidocr_rec": (
+        {"x": _RNG.random((1, 3, 48, 320), np.float32) * 2 - 1},
+        ("x=1,3,48,32..640",),
+        {},
+    ),
+}
+"""Inputs, shapes as the command line takes them, and constants."""
+
+
+def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
+    inputs, shapes, constants = MODELS[name]
+    source = folder / name / "1" / "model.onnx"
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    feeds = {**inputs, **{key: np.reshape(value, [1] * _rank(session, key)) for key, value in constants.items()}}
+    expected = dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
+    for precision in (Precision.FP32, Precision.FP16):
+        began = time.perf_counter()
+        options = LowerOptions(precision, shapes=parse_shapes(shapes), constants=constants)
+        lowered = lower(load_graph(source), folder / f"{name}-{precision.value}.mlpackage", options)
+        converted = time.perf_counter() - began
+        given = {lowered.inputs[key]: value for key, value in inputs.items()}
+        errors = []
+        for executor in ("onnxruntime", "reference"):
+            model = load(folder / f"{name}-{precision.value}.mlpackage", executor=executor)
+            results = model.predict(given)
+            errors.append(max(_error(results[lowered.outputs[key]], value) for key, value in expected.items()))
+        model = load(folder / f"{name}-{precision.value}.mlpackage", executor="onnxruntime")
+        ratios, times = _in_turn(partial(model.predict, given), partial(session.run, None, feeds), rounds, seconds)
+        largest = max(float(np.abs(value).max()) for value in expected.values())
+        print(
+            f"{name:19} {precision.value}  converted in {converted:5.1f} s  largest error {errors[0]:.2g} "
+            f"(onnxruntime) {errors[1]:.2g} (numpy) of {largest:.3g}  predict {times[0] * 1e3:7.2f} ms, source "
+            f"{times[1] * 1e3:7.2f} ms, ratio {statistics.median(ratios):.2f}",
+            flush=True,
+        )
+
+
+def _rank(session: onnxruntime.InferenceSession, name: str) -> int:
+    return next(len(each.shape) for each in session.get_inputs() if each.name == name)
+
+
+def _error(actual: Any, expected: Any) -> float:
+    return float(np.max(np.abs(np.asarray(actual, np.float64).reshape(expected.shape) - expected)))
+
+
+def _in_turn(
+    first: Callable[[], Any], second: Callable[[], Any], rounds: int, seconds: float
+) -> tuple[list[float], tuple[float, float]]:
+    pairs = [(_median(first, seconds), _median(second, seconds)) for _ in range(rounds)]
+    times = statistics.median(each[0] for each in pairs), statistics.median(each[1] for each in pairs)
+    return [each[0] / each[1] for each in pairs], times
+
+
+def _median(call: Callable[[], Any], seconds: float) -> float:
+    times, until = [], time.perf_counter() + seconds
+    while time.perf_counter() < until or len(times) < 3:
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    given = parser.parse_args()
+    print(heading("Core ML programs in Triune's runtime"))
+    with tempfile.TemporaryDirectory() as folder:
+        build_repository(Path(folder), cache=PackageCache(), models=given.models)
+        for name in given.models:
+            measure(name, Path(folder), given.rounds, given.seconds)
+
+
+if __name__ == "__main__":
+    main()
