@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--report-to", required=True, help="the file of results")
     parser.addoption("--every", type=int, default=1, help="of all cases, run every so many-th")
     parser.addoption("--part", default="0/1", help="0/2 and 1/2 are two halves of the run")
+    parser.addoption("--done", type=int, default=0, help="leave out so many cases at the begin of the part")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,16 +43,16 @@ class Report:
         self._path = Path(config.getoption("--report-to"))
         self._every: int = config.getoption("--every")
         self._part, self._parts = (int(each) for each in config.getoption("--part").split("/"))
+        self._num_done: int = config.getoption("--done")
         self._num_predictions = 0
         self._reasons: dict[str, tuple[str, str]] = {}
-        self._path.write_text("")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         chosen = items[:: self._every]
         # By blocks, so that tests which share a module's state stay together.
         size = -(-len(chosen) // self._parts)
-        items[:] = chosen[self._part * size : (self._part + 1) * size]
+        items[:] = chosen[self._part * size : (self._part + 1) * size][self._num_done :]
         self._count_predictions()
 
     def _count_predictions(self) -> None:
@@ -65,7 +66,7 @@ class Report:
         proxy.predict = counting
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.outcome == "passed" or self._part:
+        if report.outcome == "passed" or self._part or self._num_done:
             return
         self._write(report.nodeid, "skipped" if report.skipped else "unimportable", _last_line(report))
 
@@ -76,6 +77,8 @@ class Report:
         random.seed(seed)
         np.random.seed(seed)
         self._num_predictions = 0
+        # If the process dies, this is what is found.
+        self._write(item.nodeid, "begun", "")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome

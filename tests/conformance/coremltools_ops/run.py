@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,38 +47,66 @@ def run(every: int = 1, *, executor: str = "onnxruntime", parts: int = 2, only: 
         parts: processes at a time.
         only: a file or folder under coremltools' tests.
     """
-    found = importlib.util.find_spec("coremltools")
-    assert found is not None
-    assert found.origin is not None
-    package = Path(found.origin).parent
-    with tempfile.TemporaryDirectory() as folder:
-        reports = [Path(folder) / f"{part}.jsonl" for part in range(parts)]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(parts) as pool:
+        shares = [_Share(Path(folder), every, part, parts, executor, only) for part in range(parts)]
+        return [result for results in pool.map(_Share.run, shares) for result in results]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one process at a time does. Where it dies, the case is a failure and another goes on after it."""
+
+    folder: Path
+    every: int
+    part: int
+    parts: int
+    executor: str
+    only: str
+
+    def run(self) -> list[Result]:
+        report = self.folder / f"{self.part}.jsonl"
+        report.touch()
+        died: list[Result] = []
+        while True:
+            begun = [each for each in _read(report) if each.outcome == "begun"]
+            code, output = self._process(report, len(begun))
+            results = _read(report)
+            # 0: all passed; 1: some failed; 5: there was nothing to run.
+            if code in (0, 1, 5):
+                return [each for each in results if each.outcome != "begun"] + died
+            last = results[-1] if results else None
+            if code > 0 or last is None or last.outcome != "begun":
+                raise RuntimeError(f"pytest ended with {code}: {output[-2000:]}")
+            died.append(Result(last.case, "failed", f"the process died of signal {-code}", 1))
+
+    def _process(self, report: Path, num_done: int) -> tuple[int, str]:
+        found = importlib.util.find_spec("coremltools")
+        assert found is not None
+        assert found.origin is not None
+        package = Path(found.origin).parent
         # Plugins are found by name, and coremltools' tests write files where they run.
         search = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-        processes = [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "pytest", "-q", "-q", "--no-header", "--tb=line"),
-                    *("-c", os.devnull, "--rootdir", str(package.parent), "-p", "no:cacheprovider", "-W", "ignore"),
-                    *("-p", "triune.coreml.pytest_plugin", "--coreml-executor", executor, "-p", "report"),
-                    *("--report-to", str(report), "--every", str(every), "--part", f"{part}/{parts}"),
-                    *("--continue-on-collection-errors", str(package / _TESTS / only)),
-                ],
-                cwd=folder,
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": search},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for part, report in enumerate(reports)
-        ]
-        outputs = [process.communicate()[0] for process in processes]
-        for process, output in zip(processes, outputs, strict=True):
-            # 0: all passed; 1: some failed. All else is no run: a crash, an option that is not known.
-            if process.returncode not in (0, 1):
-                raise RuntimeError(f"pytest ended with {process.returncode}: {output[-2000:]}")
-        lines = [line for report in reports for line in report.read_text().splitlines()]
-    records = [json.loads(line) for line in lines]
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-q", "--no-header", "--tb=line"),
+                *("-c", os.devnull, "--rootdir", str(package.parent), "-p", "no:cacheprovider", "-W", "ignore"),
+                *("-p", "triune.coreml.pytest_plugin", "--coreml-executor", self.executor, "-p", "report"),
+                *("--report-to", str(report), "--every", str(self.every)),
+                *("--part", f"{self.part}/{self.parts}", "--done", str(num_done)),
+                *("--continue-on-collection-errors", str(package / _TESTS / self.only)),
+            ],
+            cwd=self.folder,
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": search},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+
+def _read(report: Path) -> list[Result]:
+    records = [json.loads(line) for line in report.read_text().splitlines()]
     return [Result(each["case"], each["outcome"], each["reason"], each["predictions"]) for each in records]
 
 
