@@ -1,0 +1,224 @@
+"""Where the heads of an attention come from: which channels of (B, S, C) each of them is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from onnx import NodeProto
+
+from triune.graph.ane.borders import Borders
+from triune.graph.ane.index import Dim, Index, perm_of, positive
+from triune.graph.values import attributes_of
+
+BATCH, STEPS = "batch", "steps"
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """An axis over some of the channels: `size` of them, `stride` apart."""
+
+    size: int
+    stride: int
+
+
+Axis = str | Channels
+"""BATCH, STEPS, or channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """A value as channels of another.
+
+    Attributes:
+        source: (B, S, C); or (B, heads, S, width) if `is_split`, whose channels are those of all heads in a row.
+        is_split: see `source`.
+        num_channels: C.
+        axes: what each axis of the value is.
+        offset: the first channel.
+        scale: by which the source is multiplied.
+    """
+
+    source: str
+    is_split: bool
+    num_channels: int
+    axes: tuple[Axis, ...]
+    offset: int = 0
+    scale: float = 1
+
+    def moved(self, axes: Sequence[Axis], *, offset: int | None = None, scale: float | None = None) -> "Heads":
+        """The same source with other axes."""
+        return Heads(
+            self.source,
+            self.is_split,
+            self.num_channels,
+            tuple(axes),
+            self.offset if offset is None else offset,
+            self.scale if scale is None else scale,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Heads one by one.
+
+    Attributes:
+        heads: all of them.
+        num_heads: how many.
+        width: the channels of each.
+        stride: how many channels lie between the first ones of two neighbours.
+    """
+
+    heads: Heads
+    num_heads: int
+    width: int
+    stride: int
+
+
+def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
+    """(B, heads, S, width), or (B, heads, width, S) if it is turned, by its heads; None of anything else."""
+    if len(heads.axes) != 4:
+        return None
+    batch, several, steps, width = heads.axes
+    if is_turned:
+        steps, width = width, steps
+    if batch != BATCH or steps != STEPS or not isinstance(several, Channels) or not isinstance(width, Channels):
+        return None
+    return Split(heads, several.size, width.size, several.stride) if width.stride == 1 or width.size == 1 else None
+
+
+def trace(index: Index, borders: Borders, name: str) -> Heads | None:
+    """How `name` is made of the channels of a value; None if it is not."""
+    node = index.maker(name)
+    found = None
+    if node is not None and not (index.rank(name) == 3 and (borders.is_out(name) or node.op_type == "Transpose")):
+        found = _step(index, borders, node, name)
+    return found or _base(index, name)
+
+
+def _base(index: Index, name: str) -> Heads | None:
+    dims = index.dims(name)
+    if dims is None or not index.is_float(name):
+        return None
+    if len(dims) == 3 and isinstance(dims[2], int):
+        return Heads(name, False, dims[2], (BATCH, STEPS, Channels(dims[2], 1)))
+    if len(dims) == 4 and isinstance(dims[1], int) and isinstance(dims[3], int):
+        heads, width = dims[1], dims[3]
+        return Heads(name, True, heads * width, (BATCH, Channels(heads, width), STEPS, Channels(width, 1)))
+    return None
+
+
+def _step(index: Index, borders: Borders, node: NodeProto, name: str) -> Heads | None:
+    match node.op_type:
+        case "Mul" | "Div":
+            return _scaled(index, borders, node)
+        case "Reshape" | "Transpose" | "Squeeze" | "Slice" | "Split" | "Gather":
+            given = trace(index, borders, node.input[0])
+        case _:
+            return None
+    if given is None:
+        return None
+    match node.op_type:
+        case "Reshape":
+            axes = _divided(given.axes, index.dims(node.input[0]), index.dims(name))
+            return None if axes is None else given.moved(axes)
+        case "Transpose":
+            return given.moved([given.axes[place] for place in perm_of(node, len(given.axes))])
+        case "Squeeze":
+            return _squeezed(index, node, given)
+        case _:
+            return _part(index, node, name, given)
+
+
+def _scaled(index: Index, borders: Borders, node: NodeProto) -> Heads | None:
+    for place in (0, 1) if node.op_type == "Mul" else (1,):
+        factor = index.scalar(node.input[place])
+        if factor is None or factor == 0:
+            continue
+        given = trace(index, borders, node.input[1 - place])
+        rank = index.rank(node.input[place]) or 0
+        if given is None or rank > len(given.axes):
+            return None
+        return given.moved(given.axes, scale=given.scale * (factor if node.op_type == "Mul" else 1 / factor))
+    return None
+
+
+def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple[Dim, ...] | None) -> list[Axis] | None:
+    """The axes after a Reshape that divides channels."""
+    if dims is None or result is None:
+        return None
+    found: list[Axis] = []
+    rest = list(result)
+    num_unproven = 0
+    for axis, dim in zip(axes, dims, strict=True):
+        if isinstance(axis, str):
+            if not rest:
+                return None
+            size = rest.pop(0)
+            if size != dim and isinstance(size, int) and isinstance(dim, int):
+                return None
+            num_unproven += size is None or size != dim
+            found.append(axis)
+            continue
+        sizes: list[int] = []
+        while rest and isinstance(rest[0], int) and (not sizes or prod(sizes) < axis.size):
+            sizes.append(rest[0])
+            rest.pop(0)
+        if prod(sizes) != axis.size or not sizes:
+            return None
+        found += [Channels(size, axis.stride * prod(sizes[place + 1 :])) for place, size in enumerate(sizes)]
+    # As many elements as before: if one size is not known, the others prove it.
+    return found if not rest and num_unproven <= 1 else None
+
+
+def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
+    places = index.ints(node, 1)
+    if places is None:
+        return None
+    dropped = {positive(place, len(given.axes)) for place in places}
+    if any(not isinstance(given.axes[place], Channels) for place in dropped):
+        return None
+    return given.moved([axis for place, axis in enumerate(given.axes) if place not in dropped])
+
+
+def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
+    """Of a Slice, Split or Gather along channels."""
+    found = _range(index, node, name, len(given.axes))
+    if found is None:
+        return None
+    place, start, size = found
+    axis = given.axes[place]
+    if not isinstance(axis, Channels):
+        return None
+    start = start + axis.size if start < 0 else min(start, axis.size)
+    axes = list(given.axes)
+    if size is None:
+        del axes[place]
+    else:
+        axes[place] = Channels(size, axis.stride)
+    return given.moved(axes, offset=given.offset + start * axis.stride)
+
+
+def _range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, int, int | None] | None:
+    """Axis, start and size of what the node takes; size None where the axis goes away."""
+    attributes = attributes_of(node)
+    dims = index.dims(name)
+    if node.op_type == "Gather":
+        indices = index.values.constant(node.input[1])
+        if indices is None or indices.ndim != 0:
+            return None
+        return positive(int(attributes.get("axis", 0)), rank), int(indices), None
+    if dims is None or len(dims) != rank:
+        return None
+    if node.op_type == "Split":
+        place = positive(int(attributes.get("axis", 0)), rank)
+        sizes = [(index.dims(each) or dims)[place] for each in node.output]
+        count = list(node.output).index(name)
+        known = [size for size in sizes if isinstance(size, int)]
+        return (place, sum(known[:count]), known[count]) if len(known) == len(sizes) else None
+    starts, axes = index.ints(node, 1), index.ints(node, 3)
+    steps = index.ints(node, 4) if len(node.input) > 4 and node.input[4] else [1]
+    if starts is None or len(starts) != 1 or steps != [1] or (axes is None and len(node.input) > 3 and node.input[3]):
+        return None
+    place = positive(axes[0], rank) if axes else 0
+    size = dims[place]
+    return (place, starts[0], size) if isinstance(size, int) else None

@@ -1,0 +1,176 @@
+"""One small attention per head."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto
+
+from triune.graph.ane.attention import Attention, NoAttentionError, Step, find
+from triune.graph.ane.borders import HEIGHT, Borders
+from triune.graph.ane.heads import Heads, Split
+from triune.graph.ane.index import Index, label
+from triune.graph.ane.report import Report
+
+CHANNELS, STEPS = 1, 3
+"""The axes of (B, C, 1, S)."""
+
+
+class SplitHeads:
+    """Given MatMul, a scale, masks, Softmax, MatMul of all heads (B, heads, S, width) of channels of (B, S, C).
+
+    Result: for each head the products of Apple's ml-ane-transformers: keys (B, K, 1, width) times queries
+    (B, width, 1, Q) are scores (B, K, 1, Q), whose Softmax is over axis 1; values (B, width, 1, K) times them are
+    (B, width, 1, Q), side by side the result (B, C, 1, Q). Each product is Unsqueeze 2 of MatMul of Squeeze 2.
+    """
+
+    name = "split_heads"
+
+    def __init__(self, report: Report) -> None:
+        """Writes into `report`."""
+        self._report = report
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = Index(model.graph, self.name)
+        borders = Borders(index)
+        writer = _Writer(index, borders)
+        found: dict[str, Attention] = {}
+        for node in model.graph.node:
+            try:
+                attention = find(index, borders, node) if node.op_type == "Softmax" else None
+                if attention is not None:
+                    writer.check(attention)
+                    found[attention.last.output[0]] = attention
+            except NoAttentionError as problem:
+                self._report.leave(self.name, label(node), str(problem))
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            attention = found.get(node.output[0]) if node.output else None
+            if attention is None:
+                nodes.append(node)
+                continue
+            writer.write(attention)
+            nodes += index.take()
+            self._report.change(self.name, label(attention.softmax), f"{attention.num_heads} heads, each by itself")
+        index.replace(nodes)
+        return model
+
+
+class _Writer:
+    """Writes attentions, and what they share (a mask) once."""
+
+    def __init__(self, index: Index, borders: Borders) -> None:
+        self._index = index
+        self._borders = borders
+        self._masks: dict[tuple[str, int], list[str]] = {}
+        self._sources: dict[str, str] = {}
+
+    def check(self, attention: Attention) -> None:
+        """Raises NoAttentionError where an operand of the scores is of a shape that cannot be split."""
+        for step in attention.steps:
+            for _, name in step.others:
+                dims = self._index.dims(name)
+                heads = dims[-3] if dims is not None and len(dims) >= 3 else 1
+                if dims is None or len(dims) > 4 or heads not in (1, attention.num_heads):
+                    raise NoAttentionError(f"the mask '{name}' has no known number of heads")
+
+    def write(self, attention: Attention) -> None:
+        """The nodes that give the result of `attention`."""
+        build = self._index.build
+        num_heads = attention.num_heads
+        scale, steps = attention.queries.heads.scale * attention.keys.heads.scale, list(attention.steps)
+        while steps and (factor := self._factor(steps[0])) is not None:
+            scale *= factor
+            steps.pop(0)
+        queries = self._heads(attention.queries, scale)
+        keys = self._heads(attention.keys, 1, is_turned=True)
+        values = self._heads(attention.values, attention.values.heads.scale)
+        others = [[(place, self._mask(name, num_heads)) for place, name in step.others] for step in steps]
+        mixed: list[str] = []
+        for head in range(num_heads):
+            scores = self._product(keys[head], queries[head])
+            for step, operands in zip(steps, others, strict=True):
+                inputs = [scores] * len(step.node.input)
+                for place, masks in operands:
+                    inputs[place] = masks[head]
+                scores = build.op(step.node.op_type, *inputs)
+            mixed.append(self._product(values[head], build.op("Softmax", scores, axis=CHANNELS)))
+        inside = build.op("Concat", *mixed, axis=CHANNELS) if num_heads > 1 else mixed[0]
+        self._borders.leave(inside, attention.last.output[0])
+
+    def _factor(self, step: Step) -> float | None:
+        if step.node.op_type not in ("Mul", "Div"):
+            return None
+        value = self._index.scalar(step.others[0][1])
+        if value is None or value == 0:
+            return None
+        return value if step.node.op_type == "Mul" else 1 / value
+
+    def _product(self, a: str, b: str) -> str:
+        """(B, n, 1, m) times (B, m, 1, u)."""
+        build = self._index.build
+        flat = [build.op("Squeeze", each, build.ints(HEIGHT)) for each in (a, b)]
+        return build.op("Unsqueeze", build.op("MatMul", *flat), build.ints(HEIGHT))
+
+    def _heads(self, split: Split, scale: float, *, is_turned: bool = False) -> list[str]:
+        """(B, width, 1, S) of each head; turned, as keys are, (B, S, 1, width)."""
+        build = self._index.build
+        heads, num_heads, width, stride = split.heads, split.num_heads, split.width, split.stride
+        value, offset = self._source(heads), heads.offset
+        is_row = stride == width or num_heads == 1
+        if is_row and num_heads * width != heads.num_channels:
+            value, offset = self._slice(value, offset, num_heads * width, CHANNELS), 0
+        if scale != 1:
+            factor = self._index.weight(np.array(scale, self._dtype(heads.source)))
+            value = build.op("Mul", value, factor)
+        axis = CHANNELS
+        if is_turned:
+            value, axis = build.op("Transpose", value, perm=[0, 3, 2, 1]), STEPS
+        if num_heads == 1:
+            return [value]
+        if is_row:
+            return build.ops("Split", num_heads, value, build.ints(*[width] * num_heads), axis=axis)
+        return [self._slice(value, offset + head * stride, width, axis) for head in range(num_heads)]
+
+    def _dtype(self, name: str) -> np.dtype[np.float32] | np.dtype[np.float16]:
+        return (
+            np.dtype(np.float16) if self._index.values.elem_type(name) == TensorProto.FLOAT16 else np.dtype(np.float32)
+        )
+
+    def _slice(self, value: str, start: int, size: int, axis: int) -> str:
+        build = self._index.build
+        return build.op("Slice", value, build.ints(start), build.ints(start + size), build.ints(axis))
+
+    def _source(self, heads: Heads) -> str:
+        """The channels in the layout."""
+        if not heads.is_split:
+            return self._borders.enter(heads.source)
+        if heads.source not in self._sources:
+            build = self._index.build
+            turned = build.op("Transpose", heads.source, perm=[0, 1, 3, 2])
+            shape = build.ints(0, heads.num_channels, 1, -1)
+            self._sources[heads.source] = build.op("Reshape", turned, shape)
+        return self._sources[heads.source]
+
+    def _mask(self, name: str, num_heads: int) -> Sequence[str]:
+        """An operand of the scores (B, heads, Q, K) as those of the heads' (B, K, 1, Q)."""
+        key = (name, num_heads)
+        if key not in self._masks:
+            self._masks[key] = self._turned(name, num_heads)
+        return self._masks[key]
+
+    def _turned(self, name: str, num_heads: int) -> list[str]:
+        build, index = self._index.build, self._index
+        dims = index.dims(name) or ()
+        array = index.values.constant(name)
+        if all(dim == 1 for dim in dims):
+            return [name] * num_heads
+        missing = 4 - len(dims)
+        if array is not None:
+            turned = index.weight(array.reshape((1,) * missing + array.shape).transpose(0, 3, 1, 2))
+        else:
+            whole = build.op("Unsqueeze", name, build.ints(*range(missing))) if missing else name
+            turned = build.op("Transpose", whole, perm=[0, 3, 1, 2])
+        if len(dims) < 3 or dims[-3] == 1:
+            return [turned] * num_heads
+        return build.ops("Split", num_heads, turned, build.ints(*[1] * num_heads), axis=HEIGHT)
