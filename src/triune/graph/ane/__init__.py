@@ -1,1 +1,88 @@
-"""The layout that Apple's Neural Engine likes, for graphs of transformers."""
+"""The layout that Apple's Neural Engine likes, for graphs of transformers.
+
+Exporters write a transformer's activations as (B, S, C): batch, steps of the sequence, channels. The Neural Engine
+computes convolutions of images, and its last axis is contiguous and padded to 64 bytes. So the same values are better
+(B, C, 1, S): an image of height 1 whose width is the sequence. Apple published the rules (Deploying Transformers on the
+Apple Neural Engine, machinelearning.apple.com, June 2022, and the repository apple/ml-ane-transformers); each is a pass:
+
+- `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf.
+- `WholeSoftmax`: no Reshapes around a Softmax.
+- `LinearToConv`: a linear layer is a 1x1 convolution.
+- `SplitHeads`: an attention per head, of operands (B, width, 1, S).
+- `ChannelNorm`: layer normalization over axis 1.
+- `Layout`: what lies between computes in the layout too.
+- `Cancel`: the Transposes that undo each other now are gone.
+
+Every pass leaves a graph that computes the same, with Transposes at its borders; the model's inputs and outputs never
+change. `borders.py` is how a value gets in and out, `index.py` what a pass can ask about a graph.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from triune.graph.ane.cancel import Cancel
+from triune.graph.ane.channel_norm import ChannelNorm
+from triune.graph.ane.finite_masks import FiniteMasks
+from triune.graph.ane.layout import Layout
+from triune.graph.ane.linear_to_conv import LinearToConv
+from triune.graph.ane.report import Report
+from triune.graph.ane.split_heads import SplitHeads
+from triune.graph.ane.whole_softmax import WholeSoftmax
+from triune.graph.check import compare, evaluate
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.tidy import Tidy
+from triune.graph.weights import SetAside
+
+__all__ = ["Report", "ane_layout"]
+
+
+def ane_layout(
+    model: ModelProto, report: Report | None = None, *, check: Mapping[str, NDArray[Any]] | None = None
+) -> ModelProto:
+    """The same model in the Neural Engine's layout.
+
+    Args:
+        model: normalized (`normalize`): core ops, constants as initializers, shapes inferred. Not changed.
+        report: told what was changed, and what was left and why.
+        check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
+            for tests and for doubts.
+
+    Returns:
+        a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was, but
+        for its masks.
+
+    Raises:
+        InternalError: a pass changed what the model computes (only with `check`).
+    """
+    report = report or Report()
+    expected = None if check is None else evaluate(model, check)
+
+    def run(step: Any, given: ModelProto) -> ModelProto:
+        result = _inferred(Tidy()(step(given)))
+        if check is not None and expected is not None:
+            compare(step.name, expected, result, check)
+        return result
+
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    copy = run(FiniteMasks(report), copy)
+    finite = ModelProto()
+    finite.CopyFrom(copy)
+    for step in (WholeSoftmax(report), LinearToConv(report)):
+        copy = run(step, copy)
+    if LinearToConv.name not in report.counts():
+        report.changed[:] = [entry for entry in report.changed if entry.step == FiniteMasks.name]
+        return finite
+    for step in (Cancel(report), SplitHeads(report), ChannelNorm(report), Layout(report), Cancel(report)):
+        copy = run(step, copy)
+    return copy
+
+
+def _inferred(model: ModelProto) -> ModelProto:
+    weights = SetAside(model)
+    model = Infer()(model)
+    weights.give_back(model)
+    return model

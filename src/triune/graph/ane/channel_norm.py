@@ -1,0 +1,97 @@
+"""Layer normalization over channels."""
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from triune.graph.ane.borders import Borders
+from triune.graph.ane.flow import Flow
+from triune.graph.ane.index import Index, label
+from triune.graph.ane.report import Report
+from triune.graph.values import attributes_of
+
+MAX_RATIO = 1e3
+"""Of bias to scale: with more, adding the bias before the scale would cost digits."""
+
+CHANNELS = 1
+
+
+class ChannelNorm:
+    """Given LayerNormalization of the last axis of (B, S, C), near what is in the layout.
+
+    Result: the same over axis 1 of (B, C, 1, S), in the form that coremltools makes one layer_norm of (pass
+    fuse_layernorm_or_instancenorm, the pattern of ml-ane-transformers): (z / sqrt(mean(z * z) + epsilon) + bias / scale)
+    * scale, where z = x - mean(x). The bias comes last where a scale is 0 or very small.
+    """
+
+    name = "channel_norm"
+
+    def __init__(self, report: Report) -> None:
+        """Writes into `report`."""
+        self._report = report
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = Index(model.graph, self.name)
+        borders = Borders(index)
+        flow = Flow(index, borders, list(model.graph.node))
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            if node.op_type != "LayerNormalization":
+                nodes.append(node)
+                continue
+            is_near = flow.is_inside(node.input[0]) or node.output[0] in flow.wanted
+            if not flow.operands(node) or not is_near:
+                nodes.append(node)
+                self._report.leave(self.name, label(node), _reason(index, node, is_near=is_near))
+                continue
+            borders.leave(_normal(index, borders.enter(node.input[0]), node), node.output[0])
+            nodes += index.take()
+            self._report.change(self.name, label(node), "over channels")
+        index.replace(nodes)
+        return model
+
+
+def _reason(index: Index, node: NodeProto, *, is_near: bool) -> str:
+    rank = index.rank(node.input[0])
+    if rank != 3:
+        return f"an operand of rank {rank} has no layout (B, C, 1, S)"
+    return "it is not over the last axis alone" if is_near else "nothing before or behind it is in the layout"
+
+
+def _normal(index: Index, x: str, node: NodeProto) -> str:
+    """The nodes; (B, C, 1, S)."""
+    build = index.build
+    dtype = np.float32 if index.values.elem_type(node.input[0]) == 1 else np.float16
+    epsilon = index.weight(np.array(attributes_of(node).get("epsilon", 1e-5), dtype))
+    axes = build.ints(CHANNELS)
+    centred = build.op("Sub", x, build.op("ReduceMean", x, axes, keepdims=1))
+    variance = build.op("ReduceMean", build.op("Mul", centred, centred), axes, keepdims=1)
+    deviation = build.op("Sqrt", build.op("Add", variance, epsilon))
+    normal = build.op("Mul", centred, build.op("Reciprocal", deviation))
+    scale, bias = _per_channel(index, node, 1), _per_channel(index, node, 2)
+    ratio = _ratio(index, node)
+    if ratio is not None:
+        return build.op("Mul", build.op("Add", normal, ratio), scale)
+    scaled = build.op("Mul", normal, scale) if scale else normal
+    return build.op("Add", scaled, bias) if bias else scaled
+
+
+def _per_channel(index: Index, node: NodeProto, place: int) -> str:
+    """A scale or bias (C) as (1, C, 1, 1); "" where there is none."""
+    name = node.input[place] if len(node.input) > place else ""
+    array = index.values.constant(name) if name else None
+    if array is not None:
+        return index.weight(array.reshape(1, -1, 1, 1))
+    return index.build.op("Unsqueeze", name, index.build.ints(0, 2, 3)) if name else ""
+
+
+def _ratio(index: Index, node: NodeProto) -> str | None:
+    """Bias over scale (1, C, 1, 1), where both are constants and it is of moderate size."""
+    scale, bias = (index.values.constant(node.input[place]) if len(node.input) > place else None for place in (1, 2))
+    if scale is None or bias is None or scale.shape != bias.shape:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = bias.astype(np.float64) / scale.astype(np.float64)
+    if not np.isfinite(ratio).all() or np.abs(ratio).max() > MAX_RATIO:
+        return None
+    return index.weight(ratio.astype(scale.dtype).reshape(1, -1, 1, 1))

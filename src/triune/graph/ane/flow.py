@@ -1,0 +1,109 @@
+"""Which values would be in the layout if the operators that can compute there did."""
+
+from collections.abc import Sequence
+
+from onnx import NodeProto
+
+from triune.graph.ane.borders import Borders, is_swap
+from triune.graph.ane.index import Index, positive
+from triune.graph.values import attributes_of
+
+UNARY = frozenset(
+    [
+        *("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Round", "Sigmoid", "Sign"),
+        *("Sin", "Sqrt", "Tanh", "Cast", "Relu", "LeakyRelu", "Elu", "Softplus", "Softsign", "HardSigmoid", "Gelu"),
+        "Clip",
+    ]
+)
+"""Elementwise, of their first operand; the others, if any, are scalars."""
+
+BROADCAST = frozenset(
+    [
+        *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu", "Where"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"),
+    ]
+)
+"""Elementwise, of all operands."""
+
+REDUCE = frozenset(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
+ALONG = frozenset(["Softmax", "Split", "Concat"])
+"""Those with an attribute `axis`."""
+
+
+class Flow:
+    """What of a graph is, or can cheaply be, in the layout.
+
+    Attributes:
+        reached: values that would be made in the layout.
+        wanted: values that somebody would read there.
+    """
+
+    def __init__(self, index: Index, borders: Borders, nodes: Sequence[NodeProto]) -> None:
+        """`nodes` are those of `index`'s graph, in order."""
+        self._index = index
+        self._borders = borders
+        self.wanted: set[str] = set()
+        self.reached: set[str] = set()
+        for node in reversed(nodes):
+            if is_swap(node):
+                self.wanted.add(node.input[0])
+            elif any(name in self.wanted for name in node.output) and self.operands(node):
+                self.wanted.update(self.operands(node) or ())
+        for node in nodes:
+            if self.is_reached(node):
+                self.reached.update(node.output)
+
+    def operands(self, node: NodeProto) -> list[str] | None:
+        """The operands (B, S, C) that are not constants; None if the operator cannot compute in the layout."""
+        index = self._index
+        if any(index.rank(name) != 3 for name in node.output):
+            return None
+        if node.op_type in BROADCAST or node.op_type == "Concat":
+            given = [name for name in node.input if not self.is_passed(name)]
+        elif node.op_type == "LayerNormalization" or node.op_type in UNARY | REDUCE | ALONG or node.op_type == "Slice":
+            given = [node.input[0]]
+        else:
+            return None
+        if any(index.rank(name) != 3 or index.values.constant(name) is not None for name in given):
+            return None
+        return given if given and self._can_move(node) else None
+
+    def is_passed(self, name: str) -> bool:
+        """Is it a constant that can be turned, or something of one element that broadcasts as it is?"""
+        dims = self._index.dims(name)
+        if dims is None or len(dims) > 3:
+            return False
+        return self._index.values.constant(name) is not None or all(dim == 1 for dim in dims)
+
+    def is_inside(self, name: str) -> bool:
+        """Would the value be in the layout?"""
+        return name in self.reached or self._borders.is_out(name)
+
+    def is_reached(self, node: NodeProto) -> bool:
+        """Does the node compute in the layout, with no more Transposes than before?"""
+        operands = self.operands(node)
+        if not operands:
+            return False
+        inside = [name for name in dict.fromkeys(operands) if self.is_inside(name)]
+        others = [name for name in dict.fromkeys(operands) if not self.is_inside(name)]
+        if not inside:
+            return False
+        is_wanted = any(name in self.wanted for name in node.output)
+        if not is_wanted and any(not self._borders.is_entered(name) for name in others):
+            return False
+        is_last = all(self._index.only_reader(name) is not None for name in inside)
+        return is_wanted or len(inside) > 1 or is_last
+
+    def _can_move(self, node: NodeProto) -> bool:
+        """Are its attributes and other operands such that it can?"""
+        index, attributes = self._index, attributes_of(node)
+        if node.op_type == "LayerNormalization":
+            is_last = positive(int(attributes.get("axis", -1)), 3) == 2
+            return (
+                is_last and not any(node.output[1:]) and all(index.rank(name) == 1 for name in node.input[1:] if name)
+            )
+        if node.op_type in REDUCE:
+            return bool(attributes.get("keepdims", 1)) and bool(index.ints(node, 1))
+        if node.op_type == "Slice":
+            return index.ints(node, 3) is not None
+        return True

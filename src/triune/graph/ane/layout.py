@@ -1,0 +1,88 @@
+"""The layout carried through what lies between."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+
+from triune.graph.ane.borders import AXES, HEIGHT, SWAP, Borders
+from triune.graph.ane.flow import ALONG, BROADCAST, REDUCE, Flow
+from triune.graph.ane.index import Index, label, positive
+from triune.graph.ane.report import Report
+
+
+class Layout:
+    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) out of the layout.
+
+    Result: the same of (B, C, 1, S), where that needs no more Transposes. Constants are turned. The Transposes that are
+    between two such operators now undo each other: `Cancel` takes them away.
+    """
+
+    name = "layout"
+
+    def __init__(self, report: Report) -> None:
+        """Writes into `report`."""
+        self._report = report
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = Index(model.graph, self.name)
+        borders = Borders(index)
+        flow = Flow(index, borders, list(model.graph.node))
+        turned: dict[str, str] = {}
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            operands = flow.operands(node) if node.output and node.output[0] in flow.reached else None
+            if operands is None or node.op_type == "LayerNormalization":
+                nodes.append(node)
+                continue
+            inputs = [
+                borders.enter(name) if name in operands else _passed(index, turned, node, name) for name in node.input
+            ]
+            outputs = [index.build.name() for _ in node.output]
+            inside = _moved(index, node, inputs, outputs)
+            index.build.nodes.append(inside)
+            for name, output in zip(node.output, outputs, strict=True):
+                borders.leave(output, name)
+            nodes += index.take()
+            self._report.change(self.name, label(node), "computed in the layout")
+        index.replace(nodes)
+        return model
+
+
+def _passed(index: Index, turned: dict[str, str], node: NodeProto, name: str) -> str:
+    """An operand that is no value (B, S, C): constants that broadcast are turned, the others stay."""
+    array = index.values.constant(name) if name and node.op_type in BROADCAST | ALONG else None
+    is_size = node.op_type == "Split"
+    if array is None or is_size or (array.size == 1 and node.op_type != "Concat"):
+        return name
+    if name not in turned:
+        turned[name] = index.weight(_turned(array))
+    return turned[name]
+
+
+def _turned(array: NDArray[Any]) -> NDArray[Any]:
+    """A constant that broadcasts against (B, S, C) as one that broadcasts against (B, C, 1, S)."""
+    whole = array.reshape((1,) * (3 - array.ndim) + array.shape)
+    return whole.transpose(SWAP)[:, :, None, :]
+
+
+def _moved(index: Index, node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProto:
+    """The node with its axes where the layout has them."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.name = outputs[0]
+    if node.op_type in REDUCE or node.op_type == "Slice":
+        place = 1 if node.op_type in REDUCE else 3
+        axes = index.ints(node, place) or []
+        inputs[place] = index.build.ints(*(AXES[positive(axis, 3)] for axis in axes))
+    elif node.op_type in ALONG:
+        default = 0 if node.op_type == "Split" else -1
+        given = next((each.i for each in node.attribute if each.name == "axis"), default)
+        kept = [each for each in node.attribute if each.name != "axis"]
+        del copy.attribute[:]
+        copy.attribute.extend([*kept, helper.make_attribute("axis", AXES[positive(given, 3)])])
+    del copy.input[:], copy.output[:]
+    copy.input.extend(inputs)
+    copy.output.extend(outputs)
+    return copy
