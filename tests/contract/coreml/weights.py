@@ -191,9 +191,14 @@ def _listed(v: Any) -> Any:
 
 _FLOWING = [
     known(
-        "a loop that ends at once", _doubled_until(0), 5, [1.0, 3.0], i=np.array([5], np.int32), x=np.float32([1, 3])
+        "a loop that ends at once",
+        _doubled_until(0),
+        5,
+        [1.0, 3.0],
+        i=np.array([5], np.int32),
+        x=np.array([1, 3], np.float32),
     ),
-    known("a loop", _doubled_until(8), 8, [8.0, 24.0], i=np.array([5], np.int32), x=np.float32([1, 3])),
+    known("a loop", _doubled_until(8), 8, [8.0, 24.0], i=np.array([5], np.int32), x=np.array([1, 3], np.float32)),
     *(
         known(
             f"a branch, {is_taken}",
@@ -204,11 +209,11 @@ _FLOWING = [
             ),
             [answer],
             p=np.array([is_taken], np.int32),
-            x=np.float32([3]),
+            x=np.array([3], np.float32),
         )
         for is_taken, answer in ((1, 4), (0, -3))
     ),
-    known("a list", _listed, [[2, 6], [1, 3]], [1, 3], 4, x=np.float32([1, 3])),
+    known("a list", _listed, [[2, 6], [1, 3]], [1, 3], 4, x=np.array([1, 3], np.float32)),
 ]
 
 CASES = [*_RECURRENT, *_QUANTIZED, *_COMPRESSED, *_FLOWING]

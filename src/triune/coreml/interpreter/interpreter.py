@@ -149,14 +149,15 @@ def _all_operations(block: Block) -> Iterator[Operation]:
 
 def _attributes(operation: Operation) -> Iterator[tuple[str, Constant]]:
     """The parameters that iOS 16's constexpr operations have as attributes."""
-    return ((name, constant) for name, constant in operation.attributes.items() if name not in ("name", "val"))
+    if operation.op.startswith("constexpr_"):
+        yield from ((name, constant) for name, constant in operation.attributes.items() if name not in ("name", "val"))
 
 
 def _check(operation: Operation, called: str) -> None:
     op = operation.op
     if op not in PARAMETERS or not (op in OPERATIONS or op in _WALKED):
         raise UnsupportedError(f"{called}: the interpreter does not know the operation '{op}'")
-    given = {*operation.inputs, *(name for name, _ in _attributes(operation) if op.startswith("constexpr_"))}
+    given = {*operation.inputs, *(name for name, _ in _attributes(operation))}
     known = PARAMETERS[op]
     unknown = sorted(given - known.keys())
     if unknown:

@@ -1,0 +1,116 @@
+"""Core ML models on disk, made by coremltools."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from support.mil_programs import mb, mil_types
+from triune.coreml.quiet import quiet
+
+with quiet():
+    ct: Any = import_module("coremltools")
+
+
+def save(
+    folder: Path, program: Any, *, target: str = "iOS18", precision: str = "FLOAT32", name: str = "m", **options: Any
+) -> Path:
+    """Convert a `mb.program` and save it as a package."""
+    path = folder / f"{name}.mlpackage"
+    with quiet():
+        ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, target),
+            compute_precision=getattr(ct.precision, precision),
+            **options,
+        ).save(str(path))
+    return path
+
+
+def program(*specs: Any, target: str = "iOS18") -> Callable[[Callable[..., Any]], Any]:
+    """`mb.program` of inputs of such specs; see `tensor` and `state`."""
+    return functools.partial(mb.program, input_specs=list(specs), opset_version=getattr(ct.target, target))()
+
+
+def tensor(*shape: Any, dtype: str = "fp32") -> Any:
+    """An input."""
+    return mb.TensorSpec(shape=shape, dtype=getattr(mil_types, dtype))
+
+
+def state(*shape: int, dtype: str = "fp16") -> Any:
+    """A state."""
+    return mb.StateTensorSpec(shape=shape, dtype=getattr(mil_types, dtype))
+
+
+def save_affine(folder: Path, factor: float = 2.0, name: str = "m", **options: Any) -> Path:
+    """Saves y = factor x + 1 of (2, 3)."""
+
+    @program(tensor(2, 3))
+    def made(x: Any) -> Any:
+        return mb.add(x=mb.mul(x=x, y=factor), y=1.0, name="y")
+
+    return save(folder, made, name=name, **options)
+
+
+def save_accumulator(folder: Path) -> Path:
+    """Saves a model whose state of (1, 2) sums what it is given: y is the sum."""
+
+    @program(tensor(1, 2, dtype="fp16"), state(1, 2))
+    def made(x: Any, total: Any) -> Any:
+        value = mb.add(x=x, y=mb.read_state(input=total))
+        return mb.mul(x=mb.coreml_update_state(state=total, value=value), y=np.float16(1), name="y")
+
+    return save(folder, made, precision="FLOAT16")
+
+
+def save_classifier(folder: Path) -> Path:
+    """Saves a softmax over three classes."""
+
+    @program(tensor(1, 3))
+    def made(x: Any) -> Any:
+        return mb.softmax(x=x, axis=-1, name="probabilities")
+
+    return save(folder, made, classifier_config=ct.ClassifierConfig(["ant", "bee", "cat"]))
+
+
+def save_functions(folder: Path) -> Path:
+    """Saves a model of two functions of one input: "twice" (the default), and "thrice"."""
+    with tempfile.TemporaryDirectory() as parts, quiet():
+        descriptor = ct.utils.MultiFunctionDescriptor()
+        for name, factor in (("twice", 2.0), ("thrice", 3.0)):
+            descriptor.add_function(str(save_affine(Path(parts), factor, name)), "main", name)
+        descriptor.default_function_name = "twice"
+        path = folder / "functions.mlpackage"
+        ct.utils.save_multifunction(descriptor, str(path))
+    return path
+
+
+def save_image_model(folder: Path, layout: str = "RGB", size: tuple[int, int] = (4, 5)) -> Path:
+    """Saves a model from an image of (height, width) to its negative, as an image."""
+    channels = 3 if layout in ("RGB", "BGR") else 1
+    shape = (1, channels, *size)
+
+    @program(tensor(*shape))
+    def made(x: Any) -> Any:
+        return mb.sub(x=255.0, y=x, name="y")
+
+    color = getattr(ct.colorlayout, layout)
+    made.functions["main"].set_output_types([ct.ImageType(name="y", color_layout=color)])
+    return save(folder, made, inputs=[ct.ImageType(name="x", shape=shape, color_layout=color)])
+
+
+def save_flexible(folder: Path, dimension: Any) -> Path:
+    """Saves y = x + 1 of (n, 3), n of a `ct.RangeDim`; or of the shapes of a `ct.EnumeratedShapes`."""
+    from coremltools.converters.mil.mil import get_new_symbol
+
+    @program(tensor(get_new_symbol(), 3))
+    def made(x: Any) -> Any:
+        return mb.add(x=x, y=1.0, name="y")
+
+    shape = dimension if isinstance(dimension, ct.EnumeratedShapes) else (dimension, 3)
+    return save(folder, made, inputs=[ct.TensorType(name="x", shape=shape)])
