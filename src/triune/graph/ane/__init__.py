@@ -2,8 +2,9 @@
 
 Exporters write a transformer's activations as (B, S, C): batch, steps of the sequence, channels. The Neural Engine
 computes convolutions of images, and its last axis is contiguous and padded to 64 bytes. So the same values are better
-(B, C, 1, S): an image of height 1 whose width is the sequence. Apple published the rules (Deploying Transformers on the
-Apple Neural Engine, machinelearning.apple.com, June 2022, and the repository apple/ml-ane-transformers); each is a pass:
+(B, C, 1, S): an image of height 1 whose width is the sequence. Apple published the rules ("Deploying Transformers on
+the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository apple/ml-ane-transformers). Each is a
+pass:
 
 - `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf.
 - `WholeSoftmax`: no Reshapes around a Softmax.
@@ -26,15 +27,16 @@ from onnx import ModelProto
 from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.finite_masks import FiniteMasks
+from triune.graph.ane.large import Large, NoneLarge
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.report import Report
 from triune.graph.ane.split_heads import SplitHeads
+from triune.graph.ane.step import Step
 from triune.graph.ane.whole_softmax import WholeSoftmax
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
-from triune.graph.weights import SetAside
 
 __all__ = ["Report", "ane_layout"]
 
@@ -59,30 +61,30 @@ def ane_layout(
     """
     report = report or Report()
     expected = None if check is None else evaluate(model, check)
+    large = Large() if check is None else NoneLarge()
 
-    def run(step: Any, given: ModelProto) -> ModelProto:
-        result = _inferred(Tidy()(step(given)))
+    def run(kind: type[Step], given: ModelProto) -> ModelProto:
+        num_changes = len(report.changed)
+        result = kind(report, large)(given)
+        if len(report.changed) > num_changes:
+            result = Infer()(Tidy()(result))
         if check is not None and expected is not None:
-            compare(step.name, expected, result, check)
+            compare(kind.name, expected, result, check)
         return result
 
     copy = ModelProto()
     copy.CopyFrom(model)
-    copy = run(FiniteMasks(report), copy)
+    large.take(copy)
+    copy = run(FiniteMasks, copy)
     finite = ModelProto()
     finite.CopyFrom(copy)
-    for step in (WholeSoftmax(report), LinearToConv(report)):
-        copy = run(step, copy)
-    if LinearToConv.name not in report.counts():
+    for kind in (WholeSoftmax, LinearToConv):
+        copy = run(kind, copy)
+    if LinearToConv.name in report.counts():
+        for kind in (Cancel, SplitHeads, ChannelNorm, Layout, Cancel):
+            copy = run(kind, copy)
+    else:
         report.changed[:] = [entry for entry in report.changed if entry.step == FiniteMasks.name]
-        return finite
-    for step in (Cancel(report), SplitHeads(report), ChannelNorm(report), Layout(report), Cancel(report)):
-        copy = run(step, copy)
+        copy = finite
+    large.give_back(copy)
     return copy
-
-
-def _inferred(model: ModelProto) -> ModelProto:
-    weights = SetAside(model)
-    model = Infer()(model)
-    weights.give_back(model)
-    return model

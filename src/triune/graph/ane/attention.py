@@ -16,7 +16,7 @@ class NoAttentionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Stage:
     """What happens to the scores (B, heads, Q, K) before the Softmax.
 
     Attributes:
@@ -42,7 +42,7 @@ class Attention:
         keys: likewise.
         values: likewise.
         num_heads: how many.
-        steps: between the first product and the Softmax, in order.
+        stages: between the first product and the Softmax, in order.
         softmax: the Softmax.
         last: the Reshape that gives (B, S, C).
     """
@@ -51,7 +51,7 @@ class Attention:
     keys: Split
     values: Split
     num_heads: int
-    steps: tuple[Step, ...]
+    stages: tuple[Stage, ...]
     softmax: NodeProto
     last: NodeProto
 
@@ -69,11 +69,11 @@ def find(index: Index, borders: Borders, softmax: NodeProto) -> Attention | None
     mix = next((node for node in index.readers(softmax.output[0]) if node.op_type == "MatMul"), None)
     if scores is None or mix is None or mix.input[0] != softmax.output[0]:
         return None
-    product, steps = scores
+    product, stages = scores
     rank = index.rank(softmax.output[0])
     if rank != 4 or positive(int(attributes_of(softmax).get("axis", -1)), 4) != 3:
         raise NoAttentionError(f"its scores are not (B, heads, Q, K) but of rank {rank}")
-    for node in (product, *(step.node for step in steps), softmax):
+    for node in (product, *(stage.node for stage in stages), softmax):
         if index.only_reader(node.output[0]) is None:
             raise NoAttentionError(f"'{node.output[0]}' is read elsewhere too")
     q, k, v = (trace(index, borders, name) for name in (*product.input, mix.input[1]))
@@ -86,16 +86,16 @@ def find(index: Index, borders: Borders, softmax: NodeProto) -> Attention | None
     is_near = any(borders.is_out(each.heads.source) for each in (queries, keys, values))
     if not is_near and not borders.is_entered(last.output[0]):
         raise NoAttentionError("nothing before or behind it is in the layout")
-    return Attention(queries, keys, values, queries.num_heads, steps, softmax, last)
+    return Attention(queries, keys, values, queries.num_heads, stages, softmax, last)
 
 
-def _scores(index: Index, name: str) -> tuple[NodeProto, tuple[Step, ...]] | None:
-    """The product of which the scores are, and the steps since."""
+def _scores(index: Index, name: str) -> tuple[NodeProto, tuple[Stage, ...]] | None:
+    """The product of which the scores are, and the stages since."""
     node = index.maker(name, "MatMul", "Mul", "Div", "Add", "Where")
     if node is None:
         return None
     if node.op_type == "MatMul":
-        return (node, ()) if all(index.values.constant(each) is None for each in node.input) else None
+        return (node, ()) if all(not index.is_constant(each) for each in node.input) else None
     if node.op_type in ("Mul", "Div"):
         places = [place for place in (0, 1) if index.scalar(node.input[1 - place]) is not None]
         places = places if node.op_type == "Mul" else [place for place in places if place == 0]
@@ -104,7 +104,7 @@ def _scores(index: Index, name: str) -> tuple[NodeProto, tuple[Step, ...]] | Non
     for place in places:
         found = _scores(index, node.input[place])
         if found is not None:
-            return found[0], (*found[1], Step(node, place))
+            return found[0], (*found[1], Stage(node, place))
     return None
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.index import Dim, Index, label, perm_of, positive, same_sizes
-from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 
 MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape")
 
@@ -30,7 +30,7 @@ class _View:
         return order != sorted(order)
 
 
-class Cancel:
+class Cancel(Step):
     """Given chains of Transpose, Squeeze, Unsqueeze and Reshapes that only add or drop axes of size 1.
 
     Result: a Squeeze, a Transpose and an Unsqueeze at most, none where the chain changes nothing, and one for all where
@@ -39,13 +39,9 @@ class Cancel:
 
     name = "cancel"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. What nobody reads any more is left to Tidy."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         views: dict[str, _View] = {}
         made: dict[_View, str] = {}
         renamed: dict[str, str] = {}

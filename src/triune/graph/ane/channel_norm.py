@@ -6,7 +6,7 @@ from onnx import ModelProto, NodeProto
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.flow import Flow
 from triune.graph.ane.index import Index, label
-from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
 MAX_RATIO = 1e3
@@ -15,23 +15,19 @@ MAX_RATIO = 1e3
 CHANNELS = 1
 
 
-class ChannelNorm:
+class ChannelNorm(Step):
     """Given LayerNormalization of the last axis of (B, S, C), near what is in the layout.
 
-    Result: the same over axis 1 of (B, C, 1, S), in the form that coremltools makes one layer_norm of (pass
-    fuse_layernorm_or_instancenorm, the pattern of ml-ane-transformers): (z / sqrt(mean(z * z) + epsilon) + bias / scale)
-    * scale, where z = x - mean(x). The bias comes last where a scale is 0 or very small.
+    Result: the same over axis 1 of (B, C, 1, S) as ml-ane-transformers writes it, which coremltools makes one
+    layer_norm of (pass fuse_layernorm_or_instancenorm): (z / sqrt(mean(z * z) + epsilon) + bias / scale) * scale, where
+    z = x - mean(x). The bias comes last where a scale is 0 or very small.
     """
 
     name = "channel_norm"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         borders = Borders(index)
         flow = Flow(index, borders, list(model.graph.node))
         nodes: list[NodeProto] = []
@@ -79,7 +75,7 @@ def _normal(index: Index, x: str, node: NodeProto) -> str:
 def _per_channel(index: Index, node: NodeProto, place: int) -> str:
     """A scale or bias (C) as (1, C, 1, 1); "" where there is none."""
     name = node.input[place] if len(node.input) > place else ""
-    array = index.values.constant(name) if name else None
+    array = index.constant(name) if name else None
     if array is not None:
         return index.weight(array.reshape(1, -1, 1, 1))
     return index.build.op("Unsqueeze", name, index.build.ints(0, 2, 3)) if name else ""
@@ -87,7 +83,7 @@ def _per_channel(index: Index, node: NodeProto, place: int) -> str:
 
 def _ratio(index: Index, node: NodeProto) -> str | None:
     """Bias over scale (1, C, 1, 1), where both are constants and it is of moderate size."""
-    scale, bias = (index.values.constant(node.input[place]) if len(node.input) > place else None for place in (1, 2))
+    scale, bias = (index.constant(node.input[place]) if len(node.input) > place else None for place in (1, 2))
     if scale is None or bias is None or scale.shape != bias.shape:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,6 +7,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.graph.ane.index import FLOATS, Index, label
 from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
 MASKED = -40_000.0
@@ -27,7 +28,7 @@ _PASSED_ON: Mapping[str, tuple[int, ...] | None] = {
 _WHOLE = frozenset(["Sub", "Add", "Mul", "Max", "Min", *_PASSED_ON])
 
 
-class FiniteMasks:
+class FiniteMasks(Step):
     """Given masks of -inf, fp32's least number and their like, before a Softmax. Result: masks of -40000.
 
     Constants, and products of a constant and whole numbers such as `(1 - mask) * -3.4e38`. The answers are the same but
@@ -37,13 +38,9 @@ class FiniteMasks:
 
     name = "finite_masks"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         masks = _Masks(index, self._report)
         nodes: list[NodeProto] = []
         for node in model.graph.node:
@@ -75,7 +72,7 @@ class _Masks:
         return self._made[name]
 
     def _constant(self, name: str) -> str | None:
-        array = self._index.values.constant(name)
+        array = self._index.constant(name)
         if array is None or self._index.values.elem_type(name) not in FLOATS or not (array < MASKED).any():
             return None
         return self._index.weight(np.maximum(array, array.dtype.type(MASKED)))
@@ -104,7 +101,7 @@ class _Masks:
         index = self._index
         places = tuple(place for place in (0, 1) if self._is_whole(product.input[1 - place]))
         for place in {0, 1}.difference(places):
-            array = index.values.constant(product.input[place])
+            array = index.constant(product.input[place])
             if array is not None and array.dtype.kind == "f" and (array < MASKED).any():
                 self._report.leave(FiniteMasks.name, label(product), "the mask may be other than whole numbers")
         return places
@@ -112,7 +109,7 @@ class _Masks:
     def _is_mask(self, name: str, op_type: str) -> bool:
         """A cast or gathered value is followed where it is a float; a factor where it is a constant."""
         is_float = self._index.values.elem_type(name) in FLOATS
-        return is_float and (op_type != "Mul" or self._index.values.constant(name) is not None)
+        return is_float and (op_type != "Mul" or self._index.is_constant(name))
 
     def _filled(self, node: NodeProto) -> str | None:
         tensor = attributes_of(node).get("value")
@@ -135,7 +132,7 @@ class _Masks:
     def _is_whole(self, name: str) -> bool:
         """Is it a tensor of whole numbers, whatever its type?"""
         index = self._index
-        array = index.values.constant(name)
+        array = index.constant(name)
         if array is not None:
             return array.dtype.kind in "biu" or bool((array == np.round(array)).all())
         elem_type = index.values.elem_type(name)

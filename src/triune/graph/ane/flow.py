@@ -64,7 +64,7 @@ class Flow:
             given = [node.input[0]]
         else:
             return None
-        if any(index.rank(name) != 3 or index.values.constant(name) is not None for name in given):
+        if any(index.rank(name) != 3 or index.is_constant(name) for name in given):
             return None
         return given if given and self._can_move(node) else None
 
@@ -73,7 +73,7 @@ class Flow:
         dims = self._index.dims(name)
         if dims is None or len(dims) > 3:
             return False
-        return self._index.values.constant(name) is not None or all(dim == 1 for dim in dims)
+        return self._index.is_constant(name) or all(dim == 1 for dim in dims)
 
     def is_inside(self, name: str) -> bool:
         """Would the value be in the layout?"""

@@ -203,7 +203,7 @@ def _range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, in
     attributes = attributes_of(node)
     dims = index.dims(name)
     if node.op_type == "Gather":
-        indices = index.values.constant(node.input[1])
+        indices = index.constant(node.input[1])
         if indices is None or indices.ndim != 0:
             return None
         return positive(int(attributes.get("axis", 0)), rank), int(indices), None

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
+from triune.graph.ane.large import Large, NoneLarge
+from triune.graph.ane.names import names_read
 from triune.graph.builder import Builder
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
@@ -19,10 +20,11 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 class Index:
     """A graph as it was when the pass began, and the builder of the nodes that the pass adds."""
 
-    def __init__(self, graph: GraphProto, step: str) -> None:
-        """`step` starts the names of what is added."""
+    def __init__(self, graph: GraphProto, step: str, large: Large | None = None) -> None:
+        """`step` starts the names of what is added; `large` holds constants that are not in the graph."""
         self.graph = graph
         self.values = Values(graph)
+        self._large = large or NoneLarge()
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._readers: dict[str, list[NodeProto]] = {}
         for node in graph.node:
@@ -31,7 +33,7 @@ class Index:
         self._kept = {value.name for value in graph.output}
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                self._kept |= _names_in(subgraph)
+                self._kept |= names_read(subgraph)
         self._dims = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         names = {*self._makers, *self._readers, *(tensor.name for tensor in graph.initializer)}
         self.build = Builder(_fresh(f"ane/{step}", names))
@@ -57,7 +59,7 @@ class Index:
 
     def dims(self, name: str) -> tuple[Dim, ...] | None:
         """The shape, sizes that are not known under their names; None where not even the rank is known."""
-        tensor = self.values.tensor(name)
+        tensor = self._tensor(name)
         if tensor is not None:
             return tuple(tensor.dims)
         value = self._dims.get(name)
@@ -82,20 +84,32 @@ class Index:
         """Is it of fp32 or fp16?"""
         return self.values.elem_type(name) in FLOATS
 
+    def is_constant(self, name: str) -> bool:
+        """Is its value known?"""
+        return self._tensor(name) is not None
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """The value of a constant, None of anything else."""
+        tensor = self._tensor(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def _tensor(self, name: str) -> TensorProto | None:
+        return self._large.get(name) or self.values.tensor(name)
+
     def scalar(self, name: str) -> float | None:
         """The value of a constant of one element."""
-        array = self.values.constant(name)
+        array = self.constant(name) if all(dim == 1 for dim in self.dims(name) or ()) else None
         return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
     def ints(self, node: NodeProto, index: int) -> list[int] | None:
         """The constant whole numbers of an input; None where they are computed or left out."""
-        array = self.values.constant(node.input[index]) if len(node.input) > index and node.input[index] else None
+        array = self.constant(node.input[index]) if len(node.input) > index and node.input[index] else None
         return None if array is None else [int(each) for each in array.reshape(-1)]
 
     def weight(self, array: NDArray[Any]) -> str:
         """A constant; its name is returned."""
         name = self.build.name()
-        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        self._large.add(self.graph, name, array)
         return name
 
     def take(self) -> list[NodeProto]:
@@ -136,15 +150,6 @@ def label(node: NodeProto) -> str:
 def _symbol(text: str) -> str | None:
     # Some exporters write "?" for every size that they do not know.
     return text if text and (text[0].isalpha() or text[0] == "_") else None
-
-
-def _names_in(graph: GraphProto) -> set[str]:
-    names = {value.name for value in graph.output}
-    for node in graph.node:
-        names.update(node.input)
-        for subgraph in subgraphs_of(node):
-            names |= _names_in(subgraph)
-    return names
 
 
 def _fresh(prefix: str, names: set[str]) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from triune.graph.ane.borders import AXES, HEIGHT, SWAP, Borders
+from triune.graph.ane.borders import AXES, SWAP, Borders
 from triune.graph.ane.flow import ALONG, BROADCAST, REDUCE, Flow
 from triune.graph.ane.index import Index, label, positive
-from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 
 
-class Layout:
+class Layout(Step):
     """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) out of the layout.
 
     Result: the same of (B, C, 1, S), where that needs no more Transposes. Constants are turned. The Transposes that are
@@ -20,13 +20,9 @@ class Layout:
 
     name = "layout"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         borders = Borders(index)
         flow = Flow(index, borders, list(model.graph.node))
         turned: dict[str, str] = {}
@@ -52,7 +48,7 @@ class Layout:
 
 def _passed(index: Index, turned: dict[str, str], node: NodeProto, name: str) -> str:
     """An operand that is no value (B, S, C): constants that broadcast are turned, the others stay."""
-    array = index.values.constant(name) if name and node.op_type in BROADCAST | ALONG else None
+    array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"
     if array is None or is_size or (array.size == 1 and node.op_type != "Concat"):
         return name

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.index import Index, label, positive
-from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
 MAX_CHANNELS = 65536
@@ -35,7 +35,7 @@ class _Linear:
     num_outputs: int
 
 
-class LinearToConv:
+class LinearToConv(Step):
     """Given MatMul (and an Add) or Gemm of (B, S, C) and constant weights. Result: a 1x1 Conv of (B, C, 1, S).
 
     Gemm of rows that a Reshape made of (B, S, C) counts too. Rows that have no sequence stay: their last axis would be
@@ -44,13 +44,9 @@ class LinearToConv:
 
     name = "linear_to_conv"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         borders = Borders(index)
         build = index.build
         nodes: list[NodeProto] = []
@@ -88,7 +84,7 @@ class LinearToConv:
             return None
         is_turned = bool(attributes.get("transB", 0))
         shape = index.values.static_shape(weights)
-        if shape is None or index.values.constant(x) is not None:
+        if shape is None or index.is_constant(x):
             return None
         width, num_outputs = shape[::-1] if is_turned else shape
         source, reason = x, None
@@ -115,10 +111,10 @@ class LinearToConv:
 
 
 def _is_constant(index: Index, name: str) -> bool:
-    if index.values.constant(name) is not None:
+    if index.is_constant(name):
         return True
     packed = index.maker(name, "DequantizeLinear")
-    return packed is not None and all(index.values.constant(each) is not None for each in packed.input if each)
+    return packed is not None and all(index.is_constant(each) for each in packed.input if each)
 
 
 def _unflattened(index: Index, rows: str, width: int) -> str:
@@ -130,7 +126,7 @@ def _unflattened(index: Index, rows: str, width: int) -> str:
 
 def _gemm_bias(index: Index, node: NodeProto, width: int) -> NDArray[Any] | None:
     """Gemm's C, if it is a vector."""
-    c = index.values.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    c = index.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if c is None or c.size not in (1, width) or (c.ndim == 2 and c.shape[0] != 1) or c.ndim > 2:
         return None
     return np.broadcast_to(c.reshape(-1) * c.dtype.type(attributes_of(node).get("beta", 1)), (width,))
@@ -142,7 +138,7 @@ def _with_bias(index: Index, node: NodeProto, linear: _Linear) -> tuple[NodeProt
     if linear.bias is not None or node.op_type != "MatMul" or add is None or add.op_type != "Add":
         return node, linear.bias
     for name in add.input:
-        bias = index.values.constant(name)
+        bias = index.constant(name)
         width = linear.num_outputs
         if bias is not None and bias.size == width and bias.ndim <= 3 - linear.is_flat and bias.shape[-1:] == (width,):
             return add, bias.reshape(width)
@@ -151,7 +147,7 @@ def _with_bias(index: Index, node: NodeProto, linear: _Linear) -> tuple[NodeProt
 
 def _conv_weight(index: Index, name: str, alpha: float, *, is_turned: bool) -> str | None:
     """The weights (K, N), or turned (N, K), as (N, K, 1, 1). Quantized ones stay quantized."""
-    weight = index.values.constant(name)
+    weight = index.constant(name)
     if weight is not None:
         turned = weight if is_turned else weight.T
         return index.weight((turned * weight.dtype.type(alpha) if alpha != 1 else turned)[:, :, None, None])
@@ -161,8 +157,8 @@ def _conv_weight(index: Index, name: str, alpha: float, *, is_turned: bool) -> s
     attributes = attributes_of(packed)
     if attributes.get("block_size", 0):
         return None
-    small = index.values.constant(packed.input[0])
-    scale = index.values.constant(packed.input[1])
+    small = index.constant(packed.input[0])
+    scale = index.constant(packed.input[1])
     if small is None or scale is None:
         return None
     turned = index.weight((small if is_turned else small.T)[:, :, None, None])

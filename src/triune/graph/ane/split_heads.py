@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from triune.graph.ane.attention import Attention, NoAttentionError, Step, find
+from triune.graph.ane.attention import Attention, NoAttentionError, Stage, find
 from triune.graph.ane.borders import HEIGHT, Borders
 from triune.graph.ane.heads import Heads, Split
 from triune.graph.ane.index import Index, label
-from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 
 CHANNELS, STEPS = 1, 3
 """The axes of (B, C, 1, S)."""
 
 
-class SplitHeads:
+class SplitHeads(Step):
     """Given MatMul, a scale, masks, Softmax, MatMul of all heads (B, heads, S, width) of channels of (B, S, C).
 
     Result: for each head the products of Apple's ml-ane-transformers: keys (B, K, 1, width) times queries
@@ -25,13 +25,9 @@ class SplitHeads:
 
     name = "split_heads"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         borders = Borders(index)
         writer = _Writer(index, borders)
         found: dict[str, Attention] = {}
@@ -67,8 +63,8 @@ class _Writer:
 
     def check(self, attention: Attention) -> None:
         """Raises NoAttentionError where an operand of the scores is of a shape that cannot be split."""
-        for step in attention.steps:
-            for _, name in step.others:
+        for stage in attention.stages:
+            for _, name in stage.others:
                 dims = self._index.dims(name)
                 heads = dims[-3] if dims is not None and len(dims) >= 3 else 1
                 if dims is None or len(dims) > 4 or heads not in (1, attention.num_heads):
@@ -78,33 +74,33 @@ class _Writer:
         """The nodes that give the result of `attention`."""
         build = self._index.build
         num_heads = attention.num_heads
-        scale, steps = attention.queries.heads.scale * attention.keys.heads.scale, list(attention.steps)
-        while steps and (factor := self._factor(steps[0])) is not None:
+        scale, stages = attention.queries.heads.scale * attention.keys.heads.scale, list(attention.stages)
+        while stages and (factor := self._factor(stages[0])) is not None:
             scale *= factor
-            steps.pop(0)
+            stages.pop(0)
         queries = self._heads(attention.queries, scale)
         keys = self._heads(attention.keys, 1, is_turned=True)
         values = self._heads(attention.values, attention.values.heads.scale)
-        others = [[(place, self._mask(name, num_heads)) for place, name in step.others] for step in steps]
+        others = [[(place, self._mask(name, num_heads)) for place, name in stage.others] for stage in stages]
         mixed: list[str] = []
         for head in range(num_heads):
             scores = self._product(keys[head], queries[head])
-            for step, operands in zip(steps, others, strict=True):
-                inputs = [scores] * len(step.node.input)
+            for stage, operands in zip(stages, others, strict=True):
+                inputs = [scores] * len(stage.node.input)
                 for place, masks in operands:
                     inputs[place] = masks[head]
-                scores = build.op(step.node.op_type, *inputs)
+                scores = build.op(stage.node.op_type, *inputs)
             mixed.append(self._product(values[head], build.op("Softmax", scores, axis=CHANNELS)))
         inside = build.op("Concat", *mixed, axis=CHANNELS) if num_heads > 1 else mixed[0]
         self._borders.leave(inside, attention.last.output[0])
 
-    def _factor(self, step: Step) -> float | None:
-        if step.node.op_type not in ("Mul", "Div"):
+    def _factor(self, stage: Stage) -> float | None:
+        if stage.node.op_type not in ("Mul", "Div"):
             return None
-        value = self._index.scalar(step.others[0][1])
+        value = self._index.scalar(stage.others[0][1])
         if value is None or value == 0:
             return None
-        return value if step.node.op_type == "Mul" else 1 / value
+        return value if stage.node.op_type == "Mul" else 1 / value
 
     def _product(self, a: str, b: str) -> str:
         """(B, n, 1, m) times (B, m, 1, u)."""
@@ -162,7 +158,7 @@ class _Writer:
     def _turned(self, name: str, num_heads: int) -> list[str]:
         build, index = self._index.build, self._index
         dims = index.dims(name) or ()
-        array = index.values.constant(name)
+        array = index.constant(name)
         if all(dim == 1 for dim in dims):
             return [name] * num_heads
         missing = 4 - len(dims)

@@ -3,11 +3,11 @@
 from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.index import Index, label, positive, same_sizes
-from triune.graph.ane.report import Report
+from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
 
-class WholeSoftmax:
+class WholeSoftmax(Step):
     """Given Reshape to rows, Softmax over the last axis, Reshape back. Result: the Softmax alone.
 
     Before operator set 13 a Softmax flattened its operand, and this is what remains of it in models of that time.
@@ -15,13 +15,9 @@ class WholeSoftmax:
 
     name = "whole_softmax"
 
-    def __init__(self, report: Report) -> None:
-        """Writes into `report`."""
-        self._report = report
-
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
-        index = Index(model.graph, self.name)
+        index = self._index(model.graph)
         nodes: list[NodeProto] = []
         for node in model.graph.node:
             source = _source(index, node) if node.op_type == "Reshape" else None
