@@ -9,7 +9,6 @@ from triune.coreml.lowering.broadcast import logical, select
 from triune.coreml.lowering.context import (
     Context,
     Lowering,
-    Refusal,
     dtype_name,
     is_bool,
     is_float,
@@ -78,8 +77,6 @@ def _is_sum_of_sizes(value: Any) -> bool:
 def _mod(c: Context) -> None:
     x, y = c.input(0), c.input(1)
     if not c.attributes.get("fmod", 0):
-        if is_float(x):
-            raise Refusal("Mod of floats without fmod=1, which ONNX forbids; set fmod to 1")
         # Both take the sign of the divisor.
         c.give(mb.mod(x=x, y=y))
     elif is_float(x):

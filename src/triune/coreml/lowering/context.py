@@ -54,6 +54,10 @@ class Context:
         """The value of an input that is known now; None where it is not, or where it is not given."""
         return self.scope.constant(self.node.input[index]) if self.has(index) else None
 
+    def is_empty(self, index: int) -> bool:
+        """Has the input no elements?"""
+        return self.has(index) and self.scope.is_empty(self.node.input[index])
+
     def known(self, index: int, what: str) -> NDArray[Any]:
         """As `constant`, where it must be known."""
         value = self.constant(index)

@@ -7,12 +7,13 @@ from typing import Any
 
 import coremltools
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import InputShape, LowerOptions, Range, Target
+from triune.graph.values import subgraphs_of
 
 _RESERVED = frozenset(
     [
@@ -110,16 +111,16 @@ def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
 def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:
     """Make constants of inputs: `constants` as `typed_constants` gives them."""
     graph = model.graph
-    inputs = [value for value in graph.input if value.name not in constants]
-    defaults = [tensor for tensor in graph.initializer if tensor.name not in constants]
-    del graph.input[:], graph.initializer[:]
-    graph.input.extend(inputs)
-    graph.initializer.extend(defaults)
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    for values in (graph.input, graph.initializer):
+        for place in reversed([place for place, value in enumerate(values) if value.name in constants]):
+            del values[place]
+    # Nodes, not initializers: ONNX's inliner does not know those that are no inputs.
+    for name, array in constants.items():
+        graph.node.insert(0, helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
 
 
 def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
-    """The interface of a package of a normalized and narrowed model.
+    """The interface of a package of a normalized and narrowed model. Empty inputs that nobody reads are left out.
 
     Raises:
         UnsupportedError: an input's type or shape is none that Core ML can have, or its limits are not given.
@@ -130,6 +131,8 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     missing: list[str] = []
     inputs: list[Feature] = []
     for value in _inputs_of(graph):
+        if _is_empty(value) and not _is_read(graph, value.name):
+            continue
         feature = _input(value, names.sanitized(value.name), options, symbols, missing)
         if feature is not None:
             inputs.append(feature)
@@ -141,6 +144,16 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     outputs = [Feature(value.name, names.sanitized(value.name), _elem_type(value, "output")) for value in graph.output]
     library: Any = coremltools
     return Interface(inputs, outputs, getattr(library.target, options.target.label))
+
+
+def _is_empty(value: ValueInfoProto) -> bool:
+    return any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in value.type.tensor_type.shape.dim)
+
+
+def _is_read(graph: GraphProto, name: str) -> bool:
+    if any(value.name == name for value in graph.output):
+        return True
+    return any(name in node.input or any(_is_read(inner, name) for inner in subgraphs_of(node)) for node in graph.node)
 
 
 def _inputs_of(graph: GraphProto) -> list[ValueInfoProto]:

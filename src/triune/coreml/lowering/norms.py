@@ -10,6 +10,9 @@ def _batch_norm(c: Context) -> None:
     """Y = (x - mean) / sqrt(variance + epsilon) * scale + bias, in each channel."""
     x = c.input(0)
     epsilon = c.attributes.get("epsilon", 1e-5)
+    if c.attributes.get("training_mode", 0):
+        _train_batch_norm(c, x, epsilon)
+        return
     known = [c.constant(index) for index in range(1, 5)]
     if 3 <= x.rank <= 5 and all(each is not None and each.dtype == dtype_of(x) for each in known):
         scale, bias, mean, variance = known
@@ -18,6 +21,23 @@ def _batch_norm(c: Context) -> None:
     scale, bias, mean, variance = (_per_channel(c.input(index), x) for index in range(1, 5))
     factor = mb.real_div(x=scale, y=mb.sqrt(x=mb.add(x=variance, y=like(variance, epsilon))))
     c.give(mb.add(x=mb.mul(x=mb.sub(x=x, y=mean), y=factor), y=bias))
+
+
+def _train_batch_norm(c: Context, x: Var, epsilon: float) -> None:
+    """By the batch's own mean and variance; the running ones move towards them."""
+    axes = [axis for axis in range(x.rank) if axis != 1]
+    normal, mean, _ = _normalize(x, axes, epsilon)
+    scale, bias = (_per_channel(c.input(index), x) for index in (1, 2))
+    c.give(mb.add(x=mb.mul(x=normal, y=scale), y=bias))
+    if not c.wants(1) and not c.wants(2):
+        return
+    centered = mb.sub(x=x, y=mean)
+    variance = mb.reduce_mean(x=mb.mul(x=centered, y=centered), axes=axes, keep_dims=False)
+    found = [mb.reduce_mean(x=x, axes=axes, keep_dims=False), variance]
+    momentum = c.attributes.get("momentum", 0.9)
+    for index, value in enumerate(found, start=1):
+        before = mb.mul(x=c.input(index + 2), y=like(value, momentum))
+        c.give(mb.add(x=before, y=mb.mul(x=value, y=like(value, 1 - momentum))), index)
 
 
 def _per_channel(value: Var, x: Var) -> Var:

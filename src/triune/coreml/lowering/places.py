@@ -4,8 +4,9 @@ import numpy as np
 
 from triune.coreml.lowering.binary import negative_from_end
 from triune.coreml.lowering.broadcast import select
-from triune.coreml.lowering.context import Context, Lowering, Refusal, is_bool, is_float, positive, static_dim
+from triune.coreml.lowering.context import Context, Lowering, Refusal, is_bool, is_float, positive
 from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.options import Target
 
 
 def _top_k(c: Context) -> None:
@@ -72,8 +73,15 @@ def _space_to_depth(c: Context) -> None:
     x, block = c.input(0), int(c.attributes["blocksize"])
     if not is_float(x):
         raise Refusal("SpaceToDepth of whole numbers; cast them to FLOAT")
-    static_dim(x, 2, "the height")
-    c.give(x if block == 1 else mb.space_to_depth(x=x, block_size=block))
+    mode = c.attributes.get("mode", "DCR")
+    if block == 1:
+        c.give(x)
+    elif mode == "DCR":
+        c.give(mb.space_to_depth(x=x, block_size=block))
+    elif mode == "CRD" and c.target.value >= Target.IOS16.value:
+        c.give(mb.pixel_unshuffle(x=x, downscale_factor=np.uint32(block)))
+    else:
+        raise Refusal(f"SpaceToDepth in mode {mode}; give --target iOS16 or later")
 
 
 TABLE: dict[str, Lowering] = {

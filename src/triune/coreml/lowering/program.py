@@ -127,8 +127,8 @@ class ProgramWriter:
         try:
             (lowering or _unknown)(Context(node, attributes_of(node), scope, self._options.target, self._lower_graph))
             for name in node.output:
-                if name:
-                    _check(scope.value(name))
+                if name and not scope.is_empty(name):
+                    _check(scope.value(name), node.op_type)
         except MissingError:
             self._lose(node, scope)
         except UnsupportedError as error:
@@ -162,8 +162,9 @@ def _unknown(_context: Context) -> None:
     raise Refusal("there is no such operation in Core ML, nor a way to make it of others")
 
 
-def _check(value: Var) -> None:
-    if value.rank > MAX_RANK:
+def _check(value: Var, op_type: str) -> None:
+    # coremltools brings a transposition between two reshapes back to rank 5.
+    if value.rank > MAX_RANK and op_type not in ("Reshape", "Transpose"):
         shape = ", ".join(str(dim) for dim in value.shape)
         raise Refusal(f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before")
     if any(dim == 0 for dim in value.shape):

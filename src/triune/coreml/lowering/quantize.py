@@ -1,11 +1,15 @@
 """Quantization in plain arithmetic: small integers are held in int32, with the limits of their type."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from onnx import TensorProto, helper
 
-from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, is_float, positive
+from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, positive
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.coreml.lowering.unary import cast
 
+_PRECISIONS: Mapping[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
 
 
@@ -33,14 +37,19 @@ def _quantize(c: Context) -> None:
     if elem_type not in _SMALL:
         kind = helper.tensor_dtype_to_string(elem_type)
         raise Refusal(f"quantization to {kind}, which Core ML has not; use INT8 or UINT8")
-    if not is_float(x):
-        x = mb.cast(x=x, dtype=dtype_name(scale))
+    precision = int(c.attributes.get("precision", 0))
+    kind = _PRECISIONS.get(precision, dtype_name(scale))
     limits = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type).name)
-    levels = mb.round(x=mb.real_div(x=mb.cast(x=x, dtype="fp32"), y=mb.cast(x=_spread(c, scale, x), dtype="fp32")))
+    ratio = mb.real_div(x=_as(x, kind), y=_as(_spread(c, scale, x), kind))
+    levels = mb.round(x=_as(ratio, "fp32"))
     if c.has(2):
         levels = mb.add(x=levels, y=mb.cast(x=_spread(c, c.input(2), x), dtype="fp32"))
     levels = mb.clip(x=levels, alpha=np.float32(limits.min), beta=np.float32(limits.max))
     c.give(mb.cast(x=levels, dtype="int32"))
+
+
+def _as(x: Var, kind: str) -> Var:
+    return x if dtype_name(x) == kind else mb.cast(x=x, dtype=kind)
 
 
 def _dequantize(c: Context) -> None:
@@ -48,7 +57,9 @@ def _dequantize(c: Context) -> None:
     x, scale = c.input(0), c.input(1)
     if c.has(2):
         x = mb.sub(x=x, y=_spread(c, c.input(2), x))
-    c.give(mb.mul(x=mb.cast(x=x, dtype=dtype_name(scale)), y=_spread(c, scale, x)))
+    result = mb.mul(x=mb.cast(x=x, dtype=dtype_name(scale)), y=_spread(c, scale, x))
+    wanted = int(c.attributes.get("output_dtype", 0))
+    c.give(cast(result, wanted) if wanted else result)
 
 
 TABLE: dict[str, Lowering] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

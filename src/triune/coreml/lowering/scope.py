@@ -22,6 +22,13 @@ class MissingError(UnsupportedError):
     """A value could not be made, and nothing is known of its shape: what reads it cannot be judged."""
 
 
+class Empty:
+    """A value without elements, which MIL cannot have: only what leaves it out can read it."""
+
+
+EMPTY = Empty()
+
+
 class Scope:
     """Names of ONNX values to MIL values. A subgraph's scope sees those of the graphs around it.
 
@@ -46,6 +53,8 @@ class Scope:
     def value(self, name: str) -> Var:
         """Raises UnsupportedError for a constant of a type that MIL lacks, and MissingError."""
         found = self._find(name)
+        if found is EMPTY:
+            raise UnsupportedError(f"value '{name}' is empty, and Core ML has no empty tensors; remove what reads it")
         if found is None and self._is_lost(name):
             raise MissingError(f"value '{name}' could not be made")
         if found is None:
@@ -60,9 +69,16 @@ class Scope:
         """The value, where it is known now."""
         found = self._find(name)
         if found is not None:
-            return None if found.val is None else np.asarray(found.val)
+            return None if found is EMPTY or found.val is None else np.asarray(found.val)
         tensor = self.tensor(name)
+        if tensor is not None and 0 in tensor.dims:
+            return numpy_helper.to_array(tensor)
         return None if tensor is None else np.asarray(as_constant(tensor))
+
+    def is_empty(self, name: str) -> bool:
+        """Has the value no elements?"""
+        tensor = self.tensor(name)
+        return self._find(name) is EMPTY or (tensor is not None and 0 in tensor.dims)
 
     def tensor(self, name: str) -> TensorProto | None:
         """The initializer of that name."""

@@ -19,7 +19,7 @@ from triune.coreml.lowering.context import (
     static_shape,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
-from triune.coreml.lowering.scope import as_constant
+from triune.coreml.lowering.scope import EMPTY, as_constant
 
 
 def _shape(c: Context) -> None:
@@ -122,7 +122,9 @@ def _unsqueeze(c: Context) -> None:
 
 
 def _concat(c: Context) -> None:
-    values = [c.scope.value(name) for name in c.node.input]
+    values = [c.scope.value(name) for name in c.node.input if not c.scope.is_empty(name)]
+    if not values:
+        raise Refusal("an empty result: Core ML has no empty tensors")
     axis = positive(int(c.attributes["axis"]), values[0].rank)
     c.give(mb.concat(values=values, axis=axis) if len(values) > 1 else values[0])
 
@@ -139,11 +141,10 @@ def _split(c: Context) -> None:
         size = int(x.shape[axis])
         step = -(-size // int(c.attributes.get("num_outputs", count)))
         sizes = [min(step, size - step * index) for index in range(count)]
-    if any(each <= 0 for each in sizes):
-        raise Refusal("a split with an empty part: Core ML has no empty tensors")
-    parts = mb.split(x=x, split_sizes=sizes, axis=axis) if count > 1 else [x]
-    for index, part in enumerate(parts):
-        c.give(part, index)
+    kept = [each for each in sizes if each > 0]
+    parts = iter(mb.split(x=x, split_sizes=kept, axis=axis) if len(kept) > 1 else [x])
+    for index, size in enumerate(sizes):
+        c.give(next(parts) if size > 0 else EMPTY, index)
 
 
 def _expand(c: Context) -> None:

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 from triune.coreml.lowering.broadcast import logical, select
 from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, is_bool, is_float, like
 from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.scope import EMPTY
 
 MIL_TYPES: Mapping[int, str] = {
     TensorProto.FLOAT16: "fp16",
@@ -66,12 +67,11 @@ def _not(c: Context) -> None:
 
 
 def _identity(c: Context) -> None:
-    c.give(c.input(0))
+    c.give(EMPTY if c.is_empty(0) else c.input(0))
 
 
 def _cast(c: Context) -> None:
-    x, to = c.input(0), int(c.attributes["to"])
-    c.give(cast(x, to))
+    c.give(EMPTY if c.is_empty(0) else cast(c.input(0), int(c.attributes["to"])))
 
 
 def cast(x: Var, to: int) -> Var:
