@@ -27,7 +27,16 @@ mil_types: Any = _mil.types
 def make_package(
     build: Callable[[Any], Any], inputs: Mapping[str, Array], target: str = "iOS15", *, is_dynamic: bool = False
 ) -> Package:
+    """A program of `make_specification`, read."""
+    return read_specification(*make_specification(build, inputs, target, is_dynamic=is_dynamic))
+
+
+def make_specification(
+    build: Callable[[Any], Any], inputs: Mapping[str, Array], target: str = "iOS15", *, is_dynamic: bool = False
+) -> tuple[Any, dict[str, bytes]]:
     """A program of what `build` makes of its inputs (an object that has them by name), with no pass over it.
+
+    Its weight files come with it, by name.
 
     `inputs` are examples: shapes and element types are theirs. With `is_dynamic` no size is known.
     """
@@ -51,7 +60,7 @@ def make_package(
     with quiet(), tempfile.TemporaryDirectory() as folder:
         specification = _backend.load(program, folder, specification_version=opset)
         weights = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    return read_specification(specification, weights)
+    return specification, weights
 
 
 def run(
