@@ -53,7 +53,7 @@ class Executable(Protocol):
 
 
 class Runtime(Protocol):
-    """A vendor library. `name` is the backend's name in config.pbtxt."""
+    """A vendor library. It can be pickled: a worker process loads models with its own copy."""
 
     @property
     def name(self) -> str:

@@ -63,9 +63,10 @@ class ModelConfig:
         num_instances: executables per unit.
         batching: how its requests wait and go together.
         warmup: what runs before it is ready.
-        parameters: the config's `parameters`, but for those Triune itself reads (`units`).
+        parameters: the config's `parameters`, but for those Triune itself reads (`units`, `own_process`).
         is_decoupled: a request may have any number of responses.
         metric_tags: labels to add to its metrics.
+        has_own_process: each executable runs in a process of its own.
     """
 
     message: ModelConfigMessage
@@ -81,3 +82,4 @@ class ModelConfig:
     parameters: Mapping[str, str]
     is_decoupled: bool
     metric_tags: Mapping[str, str]
+    has_own_process: bool = False

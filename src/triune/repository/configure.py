@@ -14,9 +14,10 @@ from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
 from triune.repository.layout import CONFIG_FILENAME, Stamp, choose_versions, find_versions, inside
 from triune.repository.parse import parse_json, parse_text
-from triune.repository.placement import UNITS_PARAMETER, Machine, place
+from triune.repository.placement import OWN_PROCESS_PARAMETER, UNITS_PARAMETER, Machine, place
 from triune.repository.samples import translate_warmup
 from triune.repository.tensors import translate_tensors
+from triune.runtimes.options import boolean
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
         inputs=inputs,
         outputs=outputs,
         units=placement.units,
+        has_own_process=_has_own_process(message),
         num_instances=placement.num_instances,
         batching=batching,
         warmup=translate_warmup(message, inputs),
@@ -104,7 +106,13 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
 
 
 def _parameters(message: ModelConfigMessage) -> Mapping[str, str]:
-    return {name: value.string_value for name, value in message.parameters.items() if name != UNITS_PARAMETER}
+    ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
+    return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
+
+
+def _has_own_process(message: ModelConfigMessage) -> bool:
+    given = message.parameters.get(OWN_PROCESS_PARAMETER)
+    return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
 
 
 def _read_config(folder: Path) -> ModelConfigMessage:

@@ -1,5 +1,6 @@
 """A version's executables, compiled, warmed up and measured. Runs in a worker thread; touches no shared state."""
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from triune.repository.model import LoadedVersion
 from triune.repository.placement import Machine, runtime_for, threads_per_executable
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
+from triune.runtimes.hosting import HostedExecutable
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import QuickWorker, ThreadWorker
@@ -65,6 +67,8 @@ class Build:
         words = [recipe.runtime, mine[0].precision, f"{len(mine)} x {threads}" if len(mine) > 1 else threads]
         if self.is_inline:
             words.append("inline")
+        if mine[0].is_hosted:
+            words.append("own process")
         if unit in self.unit_errors:
             words.append(f"error {self.unit_errors[unit]:.2g} against cpu")
         return f"{unit.value} ({', '.join(words)})"
@@ -117,7 +121,7 @@ class Loader:
                 errors = previous.unit_errors if previous else {}
                 unit_errors = {unit: errors[unit] for unit in config.units if unit in old_units and unit in errors}
                 unit_errors |= self._measure_errors(config, path, source.folder, executables, set(unit_errors))
-                is_inline = is_quick(config, executables[0], self._clock)
+                is_inline = not executables[0].is_hosted and is_quick(config, executables[0], self._clock)
             except TriuneError:
                 raise
             except Exception as error:
@@ -151,12 +155,15 @@ class Loader:
         runtime = runtime_for(config.backend, unit, self.machine)
         # The settings are the backend's own; a stand-in would not know them.
         options = _options(config, runtime) if runtime.name == config.backend else {}
-        return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())))
+        return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process)
 
     def _compile(self, path: Path, recipe: Recipe) -> SharedExecutable:
         runtime = self.machine.runtimes[recipe.runtime]
-        executable = runtime.load(path, unit=recipe.unit, num_threads=recipe.num_threads, options=dict(recipe.options))
-        return SharedExecutable(executable, recipe)
+        options = dict(recipe.options)
+        load = functools.partial(runtime.load, path, unit=recipe.unit, num_threads=recipe.num_threads, options=options)
+        if not recipe.has_own_process:
+            return SharedExecutable(load(), recipe)
+        return SharedExecutable(HostedExecutable(load, f"'{path}' on '{recipe.unit.value}'"), recipe)
 
     def _warm_up(self, executable: SharedExecutable, config: ModelConfig, folder: Path) -> None:
         for sample in config.warmup:

@@ -12,6 +12,9 @@ from triune.protos.model_config_pb2 import ModelInstanceGroup
 UNITS_PARAMETER = "units"
 """The config's parameter that names a model's units, "cpu,amx"; it wins over the kinds of `instance_group`."""
 
+OWN_PROCESS_PARAMETER = "own_process"
+"""The config's parameter that has each of a model's executables run in a process of its own."""
+
 _STAND_INS: Mapping[tuple[str, Unit], str] = {("onnxruntime", Unit.AMX): "openvino"}
 """A unit that the backend's own runtime does not reach, and the backend that serves it from the same file."""
 
@@ -93,7 +96,7 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
     """The config's parameters that somebody here reads: the backend's runtime, or Triune itself."""
     runtime = machine.runtimes.get(backend)
-    return frozenset({UNITS_PARAMETER, *(runtime.option_names if runtime is not None else ())})
+    return frozenset({UNITS_PARAMETER, OWN_PROCESS_PARAMETER, *(runtime.option_names if runtime is not None else ())})
 
 
 def place(message: ModelConfigMessage, machine: Machine) -> Placement:

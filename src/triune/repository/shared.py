@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from triune.core.datatypes import Array
 from triune.core.runtime import Executable
 from triune.core.units import Unit
+from triune.runtimes.hosting import HostedExecutable
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,14 @@ class Recipe:
         unit: what it was compiled for.
         num_threads: CPU threads of one run.
         options: the runtime's own settings, sorted by name.
+        has_own_process: it runs in a process of its own.
     """
 
     runtime: str
     unit: Unit
     num_threads: int
     options: tuple[tuple[str, str], ...]
+    has_own_process: bool = False
 
 
 class SharedExecutable:
@@ -31,6 +34,10 @@ class SharedExecutable:
 
     While a model is changed, its old dispatcher, which drains, and its new one may both hold an executable; a lock
     lets one of them run it at a time. Uncontended, that costs less than a tenth of a microsecond.
+
+    Attributes:
+        recipe: what it was made from.
+        is_hosted: it runs in another process, and a call may wait for that to be started again.
     """
 
     def __init__(self, executable: Executable, recipe: Recipe) -> None:
@@ -39,6 +46,7 @@ class SharedExecutable:
         self.signature = executable.signature
         self.unit = executable.unit
         self.precision = executable.precision
+        self.is_hosted = isinstance(executable, HostedExecutable)
         self._executable = executable
         self._num_holders = 1
         self._lock = threading.Lock()

@@ -80,6 +80,10 @@ class OpenVino:
         self._statuses = {status.unit: status for status in units}
         self._core = _library.Core()
 
+    def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus]]]:
+        """The library's core stays in its process; another one makes its own."""
+        return OpenVino, (tuple(self._statuses.values()),)
+
     def units(self) -> Sequence[Unit]:
         """AMX first, where this CPU has it, then the CPU."""
         amx = self._statuses.get(Unit.AMX)

@@ -76,7 +76,7 @@ class Channel:
         try:
             message = json.loads(frame[_HEAD.size :])
             tensors = self._reader.view(message.pop(_TENSORS))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InternalError(f"a worker process sent what is no message: {error}") from error
         return cast("dict[str, Any]", message), tensors
 
@@ -85,7 +85,7 @@ class Channel:
         self.connection.close()
 
     def _extend(self, frame: bytearray, num_bytes: int) -> None:
-        chunk = self.connection.recv(num_bytes)
+        chunk = self.connection.recv(min(num_bytes, _CHUNK_BYTES))
         if not chunk:
             raise EOFError(_GONE)
         frame += chunk

@@ -97,16 +97,20 @@ class Reader:
             InternalError: a layout leads out of the memory.
         """
         arrays: dict[str, Array] = {}
-        for name, datatype_name, dims, offset, num_bytes in layouts:
-            datatype, shape = DataType(datatype_name), tuple(dims)
+        for name, datatype, shape, offset, num_bytes in layouts:
             try:
-                if datatype is DataType.BYTES:
-                    arrays[name] = _unpack(np.ndarray(num_bytes, np.uint8, self._memory, offset), shape)
-                else:
-                    arrays[name] = np.ndarray(shape, datatype.dtype, self._memory, offset)
+                arrays[name] = self._tensor(DataType(datatype), tuple(shape), offset, num_bytes)
             except (TypeError, ValueError) as error:
                 raise InternalError(f"tensor '{name}' of a worker process does not fit its memory: {error}") from error
         return arrays
+
+    def _tensor(self, datatype: DataType, shape: tuple[int, ...], offset: int, num_bytes: int) -> Array:
+        if offset < 0:
+            # numpy would read what lies before the memory.
+            raise ValueError(f"its offset is {offset}")
+        if datatype is DataType.BYTES:
+            return _unpack(np.ndarray(num_bytes, np.uint8, self._memory, offset), shape)
+        return np.ndarray(shape, datatype.dtype, self._memory, offset)
 
 
 def _mapped(size_bytes: int) -> tuple[int, mmap.mmap]:

@@ -1,0 +1,76 @@
+"""An executable that dies, hangs or fails as its input says, to be loaded in a worker process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Unit
+
+DIE, EXIT, SLEEP, FAIL, REFUSE, PRINT, GO_ON = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0
+
+
+class Fragile:
+    """y = 2x, unless the first x is one of the above."""
+
+    precision = "fp16"
+    unit = Unit.ANE
+    signature = Signature(
+        (TensorSpec("x", DataType.FP32, (-1, -1), ("batch", None)),), (TensorSpec("y", DataType.FP32, (-1, -1)),)
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        x = inputs["x"]
+        first = float(x.flat[0]) if x.size else 0.0
+        if first == DIE:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if first == EXIT:
+            os._exit(3)
+        if first == SLEEP:
+            (self._folder / "asleep").touch()
+            time.sleep(60)
+        if first == FAIL:
+            raise KeyError("x")
+        if first == REFUSE:
+            raise InvalidArgumentError("x is refused")
+        if first == PRINT:
+            print("printed by the model")
+            sys.stdout.flush()
+        if first == GO_ON:
+            # A process that this one leaves behind, with everything that it had open.
+            subprocess.Popen(["sleep", "5"], close_fds=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"y": x * 2 if "w" not in inputs else x + inputs["w"].astype(np.float32)}
+
+    def close(self) -> None:
+        (self._folder / "closed").touch()
+
+
+def load(folder: Path) -> Fragile:
+    """Notes each load in `folder`; a file there that is called as follows has it done otherwise."""
+    loads = folder / "loads"
+    with loads.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if (folder / "die").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (folder / "refuse").exists():
+        raise InvalidArgumentError("the model file is broken")
+    if (folder / "hang").exists():
+        time.sleep(60)
+    return Fragile(folder)
+
+
+def pids(folder: Path) -> list[int]:
+    """The processes that loaded, in order."""
+    return [int(line) for line in (folder / "loads").read_text().split()]
