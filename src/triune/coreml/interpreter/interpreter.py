@@ -17,6 +17,8 @@ from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _VARIADIC = frozenset({"values", "loop_vars", "elem_shape", "ref_tensors", "begins", "ends", "end_masks"})
+# What numpy and Python raise of values of the wrong kind, size or range: parameters are not checked one by one.
+_UNSUITABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 # Those that need the scope: they are walked, not computed.
 _WALKED = frozenset({"const", "cond", "while_loop", "read_state", "write_state"})
 
@@ -114,7 +116,7 @@ class Interpreter:
             result = OPERATIONS[operation.op](**values)
         except TriuneError as error:
             raise type(error)(f"{self._called(operation)}: {error}") from error
-        except (ValueError, IndexError, MemoryError, ZeroDivisionError) as error:
+        except _UNSUITABLE as error:
             raise InvalidArgumentError(f"{self._called(operation)}: its inputs do not suit it: {error}") from error
         return cast(tuple[Any, ...], result) if isinstance(result, tuple) else (result,)
 
