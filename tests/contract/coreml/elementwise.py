@@ -58,6 +58,9 @@ CASES = [
     *(inferred("gelu", op("gelu", mode=f"{mode}_APPROXIMATION"), x=X) for mode in ("TANH", "SIGMOID")),
     inferred("gelu", op("gelu"), x=X),
     inferred("pow", binary("pow"), x=POSITIVE, y=X),
+    known("real_div of integers", binary("real_div"), [[3, -3, -1], [-2, 1, 0]], x=NUMBERS, y=DIVISORS),
+    known("pow of integers", binary("pow"), [[49, 49, 0], [25, 9, 1]], x=NUMBERS, y=DIVISORS),
+    known("exp2 of integers", op("exp2"), [[128, 0, 32], [0, 8, 2]], x=NUMBERS),
     inferred("cast to int32", op("cast", dtype="int32"), x=X),
     known(
         "cast to bool",

@@ -50,6 +50,26 @@ _PRODUCTS = [
     ),
 ]
 
+_ATTENTION = [
+    inferred(
+        "attention without a mask",
+        lambda v: mb.scaled_dot_product_attention(query=v.q, key=v.q, value=v.v),
+        q=uniform(2, 3, 4),
+        v=uniform(2, 3, 1, seed=2),
+    ),
+    known(
+        "attention with a mask of bool",
+        lambda v: mb.scaled_dot_product_attention(
+            query=v.q, key=v.q, value=v.v, attn_mask=mb.cast(x=v.m, dtype="bool")
+        ),
+        # The first sees the second alone, the second both alike.
+        [[[2.0], [1.5]]],
+        q=np.zeros((1, 2, 3), np.float32),
+        v=np.array([[[1], [2]]], np.float32),
+        m=np.array([[0, 1], [1, 1]], np.int32),
+    ),
+]
+
 _CONVOLVED = [
     known(
         "conv by hand",
@@ -227,4 +247,4 @@ _RESIZED = [
     ),
 ]
 
-CASES = [*_PRODUCTS, *_CONVOLVED, *_NORMALIZED, *_RESIZED]
+CASES = [*_PRODUCTS, *_ATTENTION, *_CONVOLVED, *_NORMALIZED, *_RESIZED]

@@ -67,10 +67,21 @@ def clip(x: Array, alpha: Array, beta: Array) -> Array:
     return np.minimum(np.maximum(x, alpha), beta)
 
 
+# Besides MIL's names, coremltools' front ends write Python's and numpy's.
+_SPELLINGS: Mapping[str, str] = {
+    "double": "fp64",
+    "float": "fp32",
+    "float16": "fp16",
+    "float32": "fp32",
+    "float64": "fp64",
+    "int": "int32",
+}
+
+
 def cast(x: Array, dtype: str) -> Array:
     """X as another type; floats are rounded towards zero on their way to integers, and not 0 is true."""
     try:
-        target = DType(dtype)
+        target = DType(_SPELLINGS.get(dtype, dtype))
     except ValueError as error:
         raise UnsupportedError(f"'{dtype}' is no element type") from error
     if target is DType.STRING or x.dtype == object:
