@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
     from triune.coreml.lowering.program import Problem
 
-MAX_RANK = 5
 SOURCE_KEY = "triune.source"
 """The key of the package's user-defined metadata under which the source's names, types and shapes are, as JSON."""
 
@@ -81,7 +80,8 @@ def lower(
         program = writer.write()
         _raise_for(writer.problems)
         tell("optimizing and saving the package")
-        return _save(program, interface, model, path, options)
+        package = _convert(program, interface, options, writer.deep)
+        return _save(package, program, interface, model, path)
 
 
 def _silent(_what: str) -> None:
@@ -104,7 +104,8 @@ def _raise_for(problems: Sequence["Problem"]) -> None:
     raise UnsupportedError(f"{nodes} cannot be converted to Core ML:\n{listed}")
 
 
-def _save(program: Any, interface: "Interface", model: ModelProto, path: Path, options: LowerOptions) -> Lowered:
+def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: Sequence["Problem"]) -> Any:
+    """The program as coremltools' MLModel, after its passes."""
     import coremltools
 
     from triune.coreml.lowering.precision import compute_precision
@@ -113,19 +114,27 @@ def _save(program: Any, interface: "Interface", model: ModelProto, path: Path, o
     pipeline = library.PassPipeline()
     # It squeezes whole numbers into 16 bits without knowing how large they get.
     pipeline.remove_passes({"common::add_int16_cast"})
-    package = library.convert(
-        program,
-        source="milinternal",
-        convert_to="mlprogram",
-        inputs=[feature.tensor_type() for feature in interface.inputs],
-        minimum_deployment_target=interface.opset,
-        compute_precision=compute_precision(options),
-        compute_units=library.ComputeUnit.ALL,
-        pass_pipeline=pipeline,
-        skip_model_load=True,
-    )
+    try:
+        return library.convert(
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            inputs=[feature.tensor_type() for feature in interface.inputs],
+            minimum_deployment_target=interface.opset,
+            compute_precision=compute_precision(options),
+            compute_units=library.ComputeUnit.ALL,
+            pass_pipeline=pipeline,
+            skip_model_load=True,
+        )
+    # coremltools' passes raise exceptions of every kind.
+    except Exception as error:
+        if "rank <=" in str(error):
+            _raise_for(deep)
+        raise UnsupportedError(f"coremltools refuses the program: {error}") from error
+
+
+def _save(package: Any, program: Any, interface: "Interface", model: ModelProto, path: Path) -> Lowered:
     ops = list(_ops(program.functions["main"]))
-    _check_ranks(ops)
     package.user_defined_metadata[SOURCE_KEY] = json.dumps(_source(model, interface))
     package.short_description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
     if path.exists():
@@ -146,13 +155,6 @@ def _ops(block: Any) -> list[Any]:
         for inner in op.blocks:
             found += _ops(inner)
     return found
-
-
-def _check_ranks(ops: Sequence[Any]) -> None:
-    """Raises UnsupportedError where the passes left a tensor of a rank that Core ML has not."""
-    deep = [op.name for op in ops for value in op.outputs if getattr(value, "rank", 0) > MAX_RANK]
-    if deep:
-        raise UnsupportedError(f"tensors of rank over {MAX_RANK}: {', '.join(deep)}; reshape them before")
 
 
 def _source(model: ModelProto, interface: "Interface") -> dict[str, Any]:

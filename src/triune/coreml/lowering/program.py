@@ -73,7 +73,12 @@ class Problem:
 
 
 class ProgramWriter:
-    """Writes the function `main` of a program."""
+    """Writes the function `main` of a program.
+
+    Attributes:
+        problems: what cannot be converted.
+        deep: tensors of more dimensions than Core ML has; coremltools' passes may rid the program of them.
+    """
 
     def __init__(self, model: ModelProto, interface: Interface, options: LowerOptions) -> None:
         """`model` has been normalized and narrowed; its interface has shapes for all inputs."""
@@ -81,6 +86,7 @@ class ProgramWriter:
         self._interface = interface
         self._options = options
         self.problems: list[Problem] = []
+        self.deep: list[Problem] = []
         self._given: list[Var] = []
 
     def write(self) -> Any:
@@ -128,7 +134,7 @@ class ProgramWriter:
             (lowering or _unknown)(Context(node, attributes_of(node), scope, self._options.target, self._lower_graph))
             for name in node.output:
                 if name and not scope.is_empty(name):
-                    _check(scope.value(name), node.op_type)
+                    self._check(scope.value(name), node)
         except MissingError:
             self._lose(node, scope)
         except UnsupportedError as error:
@@ -137,10 +143,23 @@ class ProgramWriter:
         except Exception as error:  # noqa: BLE001
             self._refuse(node, scope, f"coremltools refuses it: {' '.join(str(error).split()) or repr(error)}")
 
+    def _check(self, value: Var, node: NodeProto) -> None:
+        if value.rank > MAX_RANK:
+            shape = ", ".join(str(dim) for dim in value.shape)
+            reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before"
+            # coremltools brings a transposition between two reshapes back to rank 5.
+            if node.op_type not in ("Reshape", "Transpose"):
+                raise Refusal(reason)
+            self.deep.append(Problem(_called(node), reason))
+        if any(dim == 0 for dim in value.shape):
+            raise Refusal("an empty result: Core ML has no empty tensors")
+
     def _refuse(self, node: NodeProto, scope: Scope, reason: str) -> None:
         """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
-        domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
-        self.problems.append(Problem(f"{domain}{node.op_type} '{node.name or node.output[0]}'", reason))
+        problem = Problem(_called(node), reason)
+        # The body of a loop is lowered more than once.
+        if problem not in self.problems:
+            self.problems.append(problem)
         self._lose(node, scope)
 
     def _lose(self, node: NodeProto, scope: Scope) -> None:
@@ -158,17 +177,13 @@ class ProgramWriter:
         return [scope.value(value.name) for value in graph.output]
 
 
+def _called(node: NodeProto) -> str:
+    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
+    return f"{domain}{node.op_type} '{node.name or node.output[0]}'"
+
+
 def _unknown(_context: Context) -> None:
     raise Refusal("there is no such operation in Core ML, nor a way to make it of others")
-
-
-def _check(value: Var, op_type: str) -> None:
-    # coremltools brings a transposition between two reshapes back to rank 5.
-    if value.rank > MAX_RANK and op_type not in ("Reshape", "Transpose"):
-        shape = ", ".join(str(dim) for dim in value.shape)
-        raise Refusal(f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before")
-    if any(dim == 0 for dim in value.shape):
-        raise Refusal("an empty result: Core ML has no empty tensors")
 
 
 def _stand_in(scope: Scope, name: str) -> Var:

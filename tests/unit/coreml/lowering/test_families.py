@@ -1,0 +1,241 @@
+"""One hard case or a few of each family of operators, computed by both executors and by ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from triune.core.errors import UnsupportedError
+from triune.coreml.lowering import InputShape, LowerOptions, Range, lower
+from unit.coreml.lowering.test_lower import BOOL, FLOAT, INT64, check, model_of
+
+RNG = np.random.default_rng(7)
+
+
+def noise(*shape: int) -> Any:
+    return (RNG.random(shape, np.float32) * 2 - 1).astype(np.float32)
+
+
+def one(op: str, x: Any, shape: Any, folder: Path, *more: Any, **attributes: Any) -> None:
+    """A node `op` of the input `x` and constants `more`, to one float output."""
+    names = [f"c{index}" for index in range(len(more))]
+    node = helper.make_node(op, ["x", *names], ["y"], **attributes)
+    model = model_of([node], [("x", FLOAT, x.shape)], [("y", FLOAT, shape)], **dict(zip(names, more, strict=True)))
+    check(model, {"x": x}, folder)
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_convolutions_pad_as_onnx_does(auto_pad: str, tmp_path: Path) -> None:
+    size = 3 if auto_pad != "VALID" else 2
+    one("Conv", noise(1, 2, 6, 6), [1, 3, size, size], tmp_path, noise(3, 2, 3, 3), auto_pad=auto_pad, strides=[2, 2])
+
+
+def test_computed_kernels_are_dilated(tmp_path: Path) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], dilations=[2, 3])
+    model = model_of([node], [("x", FLOAT, [1, 1, 8, 9]), ("w", FLOAT, [2, 1, 3, 2])], [("y", FLOAT, [1, 2, 4, 6])])
+    check(model, {"x": noise(1, 1, 8, 9), "w": noise(2, 1, 3, 2)}, tmp_path)
+
+
+def test_transposed_convolutions_may_grow_beyond_the_kernel(tmp_path: Path) -> None:
+    attributes = {"strides": [3, 3], "output_padding": [2, 1], "pads": [0, 1, 0, 0]}
+    one("ConvTranspose", noise(1, 2, 3, 3), [1, 2, 10, 9], tmp_path, noise(2, 2, 2, 2), noise(2), **attributes)
+
+
+@pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
+def test_pools_end_behind_the_image_in_ceil_mode(op: str, tmp_path: Path) -> None:
+    attributes: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 0, 1], "ceil_mode": 1}
+    one(op, noise(1, 2, 6, 7), [1, 2, 3, 4], tmp_path, **attributes)
+
+
+def test_pools_tell_the_places(tmp_path: Path) -> None:
+    node = helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2], strides=[1, 2], dilations=[2, 1])
+    outputs = [("y", FLOAT, [2, 1, 3, 2]), ("i", INT64, [2, 1, 3, 2])]
+    model = model_of([node], [("x", FLOAT, [2, 1, 5, 4])], outputs)
+    check(model, {"x": noise(2, 1, 5, 4)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "steps", "size"), [([-1], [-9], [-2], 3), ([1], [2**62], [3], 2), ([-3], [-1], [1], 2)]
+)
+def test_slices_clamp(starts: Any, ends: Any, steps: Any, size: int, tmp_path: Path) -> None:
+    operands = [np.array(each, np.int64) for each in (starts, ends, [1], steps)]
+    one("Slice", noise(2, 6), [2, size], tmp_path, *operands)
+
+
+def test_slices_with_computed_bounds(tmp_path: Path) -> None:
+    node = helper.make_node("Slice", ["x", "s", "e"], ["y"])
+    model = model_of([node], [("x", FLOAT, [6]), ("s", INT64, [1]), ("e", INT64, [1])], [("y", FLOAT, ["n"])])
+    for start, end in ((1, 4), (-3, 100), (0, -1)):
+        check(model, {"x": noise(6), "s": np.array([start]), "e": np.array([end])}, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
+def test_whole_numbers_are_padded(mode: str, tmp_path: Path) -> None:
+    node = helper.make_node("Pad", ["x", "p"], ["y"], mode=mode)
+    model = model_of([node], [("x", INT64, [2, 3])], [("y", INT64, [4, 6])], p=np.array([1, 2, 1, 1]))
+    check(model, {"x": np.array([[2**30 + 1, 2, 3], [4, 5, 6]])}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "coordinates"),
+    [("linear", "half_pixel"), ("linear", "align_corners"), ("cubic", "half_pixel"), ("nearest", "asymmetric")],
+)
+def test_images_are_resized(mode: str, coordinates: str, tmp_path: Path) -> None:
+    node = helper.make_node(
+        "Resize", ["x", "", "", "sizes"], ["y"], mode=mode, coordinate_transformation_mode=coordinates
+    )
+    model = model_of([node], [("x", FLOAT, [1, 2, 4, 6])], [("y", FLOAT, [1, 2, 7, 9])], sizes=np.array([1, 2, 7, 9]))
+    check(model, {"x": noise(1, 2, 4, 6)}, tmp_path)
+
+
+def test_images_of_any_size_grow_by_whole_factors(tmp_path: Path) -> None:
+    node = helper.make_node(
+        "Resize", ["x", "", "s"], ["y"], coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
+    scales = np.array([1, 1, 2, 3], np.float32)
+    model = model_of([node], [("x", FLOAT, [1, 1, "h", "w"])], [("y", FLOAT, [1, 1, "a", "b"])], s=scales)
+    options = LowerOptions(shapes={"x": InputShape(((1, 1, Range(1, 9), Range(1, 9)),))})
+    check(model, {"x": noise(1, 1, 4, 5)}, tmp_path, options)
+
+
+@pytest.mark.parametrize(("mode", "padding"), [("linear", "zeros"), ("nearest", "reflection"), ("cubic", "border")])
+def test_grids_are_sampled(mode: str, padding: str, tmp_path: Path) -> None:
+    node = helper.make_node("GridSample", ["x", "g"], ["y"], mode=mode, padding_mode=padding)
+    inputs = [("x", FLOAT, [1, 2, 4, 5]), ("g", FLOAT, [1, 3, 3, 2])]
+    model = model_of([node], inputs, [("y", FLOAT, [1, 2, 3, 3])])
+    check(model, {"x": noise(1, 2, 4, 5), "g": noise(1, 3, 3, 2) * 1.5}, tmp_path)
+
+
+def test_indices_count_from_the_end_and_may_be_fewer(tmp_path: Path) -> None:
+    node = helper.make_node("GatherElements", ["x", "i"], ["y"], axis=1)
+    model = model_of([node], [("x", FLOAT, [3, 4]), ("i", INT64, [2, 3])], [("y", FLOAT, [2, 3])])
+    check(model, {"x": noise(3, 4), "i": np.array([[0, -1, 2], [3, -4, 1]])}, tmp_path)
+    node = helper.make_node("ScatterElements", ["x", "i", "u"], ["y"], axis=1, reduction="add")
+    inputs = [("x", FLOAT, [3, 4]), ("i", INT64, [2, 2]), ("u", FLOAT, [2, 2])]
+    model = model_of([node], inputs, [("y", FLOAT, [3, 4])])
+    check(model, {"x": noise(3, 4), "i": np.array([[0, -1], [1, 1]]), "u": noise(2, 2)}, tmp_path)
+
+
+def test_truths_are_gathered_and_chosen(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["flags", "i"], ["some"]),
+        helper.make_node("Where", ["some", "a", "b"], ["y"]),
+    ]
+    inputs = [("flags", BOOL, [3]), ("i", INT64, [2, 2]), ("a", FLOAT, [1])]
+    model = model_of(nodes, inputs, [("y", FLOAT, [2, 2])], b=np.float32(7))
+    feeds = {"flags": np.array([True, False, True]), "i": np.array([[0, 1], [-1, 1]]), "a": noise(1)}
+    check(model, feeds, tmp_path)
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("steps", [3, 40])
+def test_recurrent_layers_go_both_ways(op: str, gates: int, steps: int, tmp_path: Path) -> None:
+    hidden, inputs = 2, 3
+    weights = {"w": noise(2, gates * hidden, inputs), "r": noise(2, gates * hidden, hidden)}
+    node = helper.make_node(op, ["x", "w", "r", "b"], ["y", "h"], hidden_size=hidden, direction="bidirectional")
+    outputs = [("y", FLOAT, [steps, 2, 1, hidden]), ("h", FLOAT, [2, 1, hidden])]
+    model = model_of([node], [("x", FLOAT, [steps, 1, inputs])], outputs, b=noise(2, 2 * gates * hidden), **weights)
+    check(model, {"x": noise(steps, 1, inputs)}, tmp_path)
+
+
+def test_recurrent_rows_end_by_themselves(tmp_path: Path) -> None:
+    node = helper.make_node("GRU", ["x", "w", "r", "", "n"], ["y", "h"], hidden_size=2, direction="reverse")
+    inputs = [("x", FLOAT, [4, 2, 3]), ("n", TensorProto.INT32, [2])]
+    outputs = [("y", FLOAT, [4, 1, 2, 2]), ("h", FLOAT, [1, 2, 2])]
+    model = model_of([node], inputs, outputs, w=noise(1, 6, 3), r=noise(1, 6, 2))
+    check(model, {"x": noise(4, 2, 3), "n": np.array([4, 2], np.int32)}, tmp_path)
+
+
+def test_branches_become_cond(tmp_path: Path) -> None:
+    value = [helper.make_tensor_value_info("z", FLOAT, [2])]
+    then = helper.make_graph([helper.make_node("Neg", ["x"], ["z"])], "t", [], value)
+    other = helper.make_graph([helper.make_node("Identity", ["x"], ["z"])], "e", [], value)
+    node = helper.make_node("If", ["flag"], ["y"], then_branch=then, else_branch=other)
+    model = model_of([node], [("flag", BOOL, []), ("x", FLOAT, [2])], [("y", FLOAT, [2])])
+    for flag in (True, False):
+        check(model, {"flag": np.array(flag), "x": noise(2)}, tmp_path)
+
+
+@pytest.mark.parametrize("limit", [5, 30])
+def test_loops_stop_early_and_collect(limit: int, tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["sum", "x"], ["next"]),
+            helper.make_node("Less", ["next", "most"], ["go"]),
+            helper.make_node("Identity", ["next"], ["seen"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", INT64, []),
+            helper.make_tensor_value_info("cond", BOOL, []),
+            helper.make_tensor_value_info("sum", FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("go", BOOL, []),
+            helper.make_tensor_value_info("next", FLOAT, []),
+            helper.make_tensor_value_info("seen", FLOAT, []),
+        ],
+    )
+    node = helper.make_node("Loop", ["limit", "", "zero"], ["total", "all"], body=body)
+    model = model_of(
+        [node],
+        [("x", FLOAT, []), ("most", FLOAT, [])],
+        [("total", FLOAT, []), ("all", FLOAT, ["n"])],
+        limit=np.array(limit, np.int64),
+        zero=np.array(0, np.float32),
+    )
+    feeds = {"x": np.array(1, np.float32), "most": np.array(3, np.float32)}
+    results = check(model, feeds, tmp_path)
+    np.testing.assert_array_equal(results["all"], [1, 2, 3])
+
+
+def test_boxes_suppress_lesser_ones(tmp_path: Path) -> None:
+    node = helper.make_node("NonMaxSuppression", ["boxes", "scores", "n", "iou", "least"], ["y"])
+    model = model_of(
+        [node],
+        [("boxes", FLOAT, [1, 12, 4]), ("scores", FLOAT, [1, 2, 12])],
+        [("y", INT64, ["n", 3])],
+        n=np.array([4]),
+        iou=np.array([0.3], np.float32),
+        least=np.array([0.1], np.float32),
+    )
+    check(model, {"boxes": RNG.random((1, 12, 4), np.float32), "scores": RNG.random((1, 2, 12), np.float32)}, tmp_path)
+
+
+def test_quantization_saturates_and_rounds_to_even(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    model = model_of(nodes, [("x", FLOAT, [6])], [("y", FLOAT, [6])], s=np.array(2, np.float32), z=np.array(3, np.int8))
+    check(model, {"x": np.array([1, 3, -1, 5, 999, -999], np.float32)}, tmp_path)
+
+
+def test_small_integers_wrap(tmp_path: Path) -> None:
+    kind = TensorProto.UINT8
+    model = model_of([helper.make_node("Add", ["x", "x"], ["y"])], [("x", kind, [2])], [("y", kind, [2])])
+    results = check(model, {"x": np.array([200, 3], np.uint8)}, tmp_path)
+    np.testing.assert_array_equal(results["y"], [144, 6])
+
+
+def test_what_would_be_empty_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Slice", ["x", "s", "e"], ["y"])
+    model = model_of([node], [("x", FLOAT, [4])], [("y", FLOAT, [0])], s=np.array([3]), e=np.array([1]))
+    with pytest.raises(UnsupportedError, match="empty"):
+        lower(model, tmp_path / "m.mlpackage")
+
+
+def test_six_dimensions_are_refused_unless_they_vanish(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "six"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 3, 4, 1, 5, 2]),
+        helper.make_node("Reshape", ["b", "four"], ["y"]),
+    ]
+    shapes = {"six": np.array([1, 2, 2, 2, 2, 3]), "four": np.array([1, 2, 4, 6])}
+    model = model_of(nodes, [("x", FLOAT, [1, 8, 2, 3])], [("y", FLOAT, [1, 2, 4, 6])], **shapes)
+    check(model, {"x": noise(1, 8, 2, 3)}, tmp_path)
+    model = model_of(nodes[:2], [("x", FLOAT, [1, 8, 2, 3])], [("b", FLOAT, [1, 2, 2, 2, 3, 2])], six=shapes["six"])
+    with pytest.raises(UnsupportedError, match="rank"):
+        lower(model, tmp_path / "m.mlpackage")
