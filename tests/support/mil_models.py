@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,14 @@ def save_accumulator(folder: Path) -> Path:
     return save(folder, made, precision="FLOAT16")
 
 
-def save_classifier(folder: Path) -> Path:
+def save_classifier(folder: Path, labels: Sequence[Any] = ("ant", "bee", "cat")) -> Path:
     """Saves a softmax over three classes."""
 
     @program(tensor(1, 3))
     def made(x: Any) -> Any:
         return mb.softmax(x=x, axis=-1, name="probabilities")
 
-    return save(folder, made, classifier_config=ct.ClassifierConfig(["ant", "bee", "cat"]))
+    return save(folder, made, classifier_config=ct.ClassifierConfig(list(labels)))
 
 
 def save_functions(folder: Path) -> Path:

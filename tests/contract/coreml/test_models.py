@@ -41,10 +41,7 @@ def test_predicts_alone_in_batches_and_asynchronously(tmp_path: Path, executor: 
         np.testing.assert_allclose(answer["y"], 2 * (X + at) + 1)
 
 
-def test_fp16_programs_compute_in_fp16(tmp_path: Path, executor: ExecutorName, request: pytest.FixtureRequest) -> None:
-    if executor == "onnxruntime":
-        # Where its CPU has no fp16 kernel it computes in fp32, and leaves out the roundings between operations.
-        request.applymarker(pytest.mark.xfail(strict=True, reason="ONNX Runtime drops casts to fp16 and back"))
+def test_fp16_programs_compute_in_fp16(tmp_path: Path, executor: ExecutorName) -> None:
     model = coreml.load(save_affine(tmp_path, factor=2049.0, precision="FLOAT16"), executor=executor)
     # fp16 has no 2049, and none of the odd numbers from there on.
     np.testing.assert_array_equal(model.predict({"x": np.full((2, 3), 1)})["y"], np.full((2, 3), 2048))
@@ -83,6 +80,9 @@ def test_a_classifier_names_the_class_and_all_probabilities(tmp_path: Path, exec
     expected = dict(zip(["ant", "bee", "cat"], weights / weights.sum(), strict=True))
     assert answer["classLabel_probs"] == pytest.approx(expected)
     assert list(answer["classLabel_probs"]) == ["ant", "bee", "cat"]
+    numbered = coreml.load(save_classifier(tmp_path, [30, 10, 20]), executor=executor).predict({"x": [[1, 3, 2]]})
+    assert numbered["classLabel"] == 10
+    assert list(numbered["classLabel_probs"]) == [30, 10, 20]
 
 
 def test_functions_by_name(tmp_path: Path, executor: ExecutorName) -> None:

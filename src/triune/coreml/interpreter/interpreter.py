@@ -52,14 +52,16 @@ class Interpreter:
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """See `Executor.run`."""
         function: Function = self._function
-        buffers = {name: Buffer(array) for name, array in states.items()}
+        buffers: dict[str, Buffer] = {}
         scope: Scope = {}
         for value in function.inputs:
             is_state = isinstance(value.type, StateType)
-            given: Mapping[str, Any] = buffers if is_state else inputs
+            given = states if is_state else inputs
             if value.name not in given:
                 raise InvalidArgumentError(f"{self._where}: no {'state' if is_state else 'input'} '{value.name}'")
             scope[value.name] = given[value.name]
+            if isinstance(value.type, StateType):
+                scope[value.name] = buffers[value.name] = Buffer(given[value.name], value.type.wrapped)
         # Infinities and NaN are answers here, not accidents.
         with np.errstate(all="ignore"):
             outputs = self._run_block(function.block, scope)
@@ -89,7 +91,9 @@ class Interpreter:
             case "read_state":
                 return (self._buffer(operation, "input", scope).array,)
             case "write_state":
-                self._buffer(operation, "input", scope).array = self._read(operation.inputs["data"][0], scope)
+                buffer = self._buffer(operation, "input", scope)
+                data = self._read(operation.inputs["data"][0], scope)
+                buffer.array = stored(data, buffer.type, f"{self._called(operation)}, the state")
                 return ()
             case _:
                 return self._compute(operation, scope)

@@ -16,9 +16,10 @@ Family: TypeAlias = Mapping[str, Compute]
 
 @dataclass(slots=True, eq=False)
 class Buffer:
-    """A state's array during a call; `write_state` replaces it."""
+    """A state's array during a call; `write_state` replaces it with one of the same type."""
 
     array: Array
+    type: TensorType
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,17 +1,19 @@
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.mil_models import save_accumulator
 from support.mil_programs import make_package, mb
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.interpreter.operations import OPERATIONS
 from triune.coreml.mil import Array, Block, Constant, DType, Function, Name, Operation, Output, Program, TensorType
-from triune.coreml.package import Package
+from triune.coreml.package import Package, read_package
 from triune.coreml.parameters import PARAMETERS
 
 X = np.array([1, -2, 3], np.float32)
@@ -70,6 +72,18 @@ def test_outputs_must_be_what_is_declared() -> None:
     two = relu_with(outputs=(Output(name, TensorType(DType.FP32, (3,))), Output("b", TensorType(DType.FP32, (3,)))))
     with pytest.raises(UnsupportedError, match="2 outputs are declared, 1 computed"):
         run(two, x=X)
+
+
+def test_states_keep_their_type(tmp_path: Path) -> None:
+    package = read_package(save_accumulator(tmp_path))
+    executor = Interpreter(package)
+    given = {"total": np.ones((1, 2), np.float16)}
+    outputs, states = executor.run({"x": np.ones((1, 2), np.float16)}, given)
+    np.testing.assert_array_equal(states["total"], [[2, 2]])
+    np.testing.assert_array_equal(outputs["y"], [[2, 2]])
+    np.testing.assert_array_equal(given["total"], [[1, 1]])
+    with pytest.raises(InvalidArgumentError, match="no state 'total'"):
+        executor.run({"x": np.ones((1, 2), np.float16)}, {})
 
 
 def test_inputs_that_are_missing() -> None:
