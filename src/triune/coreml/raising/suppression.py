@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
+from onnx import helper
 
-from triune.core.errors import UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.coreml.raising.graph import Graph, Tensor, elem_type
 
 
 def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:
@@ -24,25 +24,51 @@ def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:
     if not is_older:
         boxes, scores = (graph.op("Transpose", each, perm=[0, 2, 1]) for each in (boxes, scores))
     num_images = given["scores"].size(0)
+    chosen: Sequence[Tensor]
     if num_images is None:
-        raise UnsupportedError("the number of images is only known when the program runs")
-    results = [_of_image(graph, given, boxes, scores, image) for image in range(num_images)]
-    chosen = [graph.op("Concat", *column, axis=0) for column in zip(*results, strict=True)]
+        chosen = _of_all_images(graph, given, boxes, scores)
+    else:
+        results = [
+            _of_image(graph, given, *(_image(graph, each, image) for each in (boxes, scores)))
+            for image in range(num_images)
+        ]
+        chosen = [graph.concat(*column) for column in zip(*results, strict=True)]
     if not is_older:
-        chosen = [graph.op("Transpose", each, perm=[0, 2, 1]) for each in chosen[:2]] + chosen[2:3]
+        chosen = [*(graph.op("Transpose", each, perm=[0, 2, 1]) for each in chosen[:2]), chosen[2]]
     return chosen
 
 
-def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor, image: int) -> Sequence[Tensor]:
+def _image(graph: Graph, images: Tensor, image: int) -> Tensor:
+    return graph.op("Slice", images, graph.ints(image), graph.ints(image + 1), graph.ints(0))
+
+
+def _of_all_images(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequence[Tensor]:
+    """One image after the other, however many there are."""
+    body = graph.subgraph()
+    image = [Tensor(graph.root.fresh(f"{graph.prefix}/{name}"), DType.FP32) for name in ("boxes", "scores")]
+    found = _of_image(body, given, *(body.unsqueeze(each, 0) for each in image))
+    results = [body.squeeze(each, 0) for each in found]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(each.name, elem_type(each.dtype), None) for each in tensors]
+        for tensors in (image, results)
+    )
+    return graph.ops(
+        "Scan",
+        [boxes, scores],
+        [each.dtype for each in results],
+        body=body.proto(f"{graph.prefix}/image", inputs, outputs),
+        num_scan_inputs=2,
+    )
+
+
+def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequence[Tensor]:
+    """For one image: boxes [1, B, 4] and scores [1, B, K]."""
     limit = given.integer("max_boxes")
-    slices = [
-        graph.op("Slice", each, graph.ints(image), graph.ints(image + 1), graph.ints(0)) for each in (boxes, scores)
-    ]
-    best = graph.op("ReduceMax", slices[1], graph.ints(2), keepdims=0)
+    best = graph.op("ReduceMax", scores, graph.ints(2), keepdims=0)
     by_class = graph.unsqueeze(best, 1)
     if given.flag("per_class_suppression"):
         # The score in the row of the box's class, and nothing in the others.
-        winner = graph.op("ArgMax", slices[1], dtype=DType.INT64, axis=2, keepdims=0)
+        winner = graph.op("ArgMax", scores, dtype=DType.INT64, axis=2, keepdims=0)
         size = graph.scalar(graph.op("Shape", scores, dtype=DType.INT64, start=2))
         classes = graph.op("Range", graph.constant(0, DType.INT64), size, graph.constant(1, DType.INT64))
         is_own = graph.op("Equal", graph.unsqueeze(winner, 1), graph.reshape(classes, 1, -1, 1), dtype=DType.BOOL)
@@ -51,7 +77,7 @@ def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor, image: 
     lowest = float(np.finfo(np.float32).min) if threshold is None else float(threshold.reshape(-1)[0])
     selected = graph.op(
         "NonMaxSuppression",
-        slices[0],
+        boxes,
         by_class,
         graph.ints(limit),
         graph.constant([given.number("iou_threshold")], DType.FP32),
@@ -74,7 +100,7 @@ def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor, image: 
     missing = graph.op("Sub", graph.ints(limit), number)
     zero = graph.ints(0)
     pads = graph.concat(zero, zero, zero, zero, missing, zero)
-    picked = [graph.op("Pad", graph.op("Gather", each, indices, axis=1), pads) for each in slices]
+    picked = [graph.op("Pad", graph.op("Gather", each, indices, axis=1), pads) for each in (boxes, scores)]
     padded = graph.op("Pad", indices, graph.concat(zero, missing), graph.constant(-1, DType.INT64))
     return [*picked, graph.unsqueeze(padded, 0), number]
 
