@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from support.lowered import BOOL, FLOAT, INT64, check, model_of
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import InputShape, LowerOptions, Range, lower
-from unit.coreml.lowering.test_lower import BOOL, FLOAT, INT64, check, model_of
 
 RNG = np.random.default_rng(7)
 

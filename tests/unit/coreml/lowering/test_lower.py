@@ -1,55 +1,18 @@
 """Small graphs converted, and computed by both executors."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import helper
 
+from support.lowered import BOOL, FLOAT, INT64, Value, check, model_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import InputShape, LowerOptions, Precision, Range, Target, lower
-from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import read_package
-
-FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-Value = tuple[str, int, Sequence[int | str]]
-
-
-def model_of(nodes: Sequence[Any], inputs: Sequence[Value], outputs: Sequence[Value], **constants: Any) -> ModelProto:
-    graph = helper.make_graph(
-        list(nodes),
-        "g",
-        [helper.make_tensor_value_info(*each) for each in inputs],
-        [helper.make_tensor_value_info(*each) for each in outputs],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-
-
-def check(
-    model: ModelProto, feeds: Mapping[str, Any], folder: Path, options: LowerOptions | None = None, atol: float = 1e-5
-) -> dict[str, Any]:
-    """Convert, compute with both executors and ONNX Runtime, compare; the outputs are returned."""
-    lowered = lower(model, folder / "m.mlpackage", options)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = session.run(None, dict(feeds))
-    given = {}
-    for name, array in feeds.items():
-        narrow = array.astype(np.int32) if array.dtype.kind in "biu" else array
-        given[lowered.inputs[name]] = narrow.reshape(1) if narrow.ndim == 0 else narrow
-    results: dict[str, Any] = {}
-    for executor in (OnnxExecutor, Interpreter):
-        results, _ = executor(read_package(lowered.path)).run(given, {})
-        for value, right in zip(model.graph.output, expected, strict=True):
-            actual = results[lowered.outputs[value.name]]
-            assert actual.shape == (right.shape or (1,))
-            np.testing.assert_allclose(actual.reshape(right.shape), right, atol=atol, rtol=1e-4)
-    return results
 
 
 @pytest.mark.parametrize("op", ["Div", "Mod"])
