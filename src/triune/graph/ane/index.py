@@ -1,20 +1,19 @@
 """What a pass asks about a graph: who makes a value, who reads it, how large it is."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from triune.graph.ane.large import Large, NoneLarge
 from triune.graph.ane.names import names_read
+from triune.graph.ane.sizes import Dim, Dims, Sizes
 from triune.graph.builder import Builder
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
-Dim: TypeAlias = int | str | None
-"""A size, the name of a size (two of one name are equal), or None where nothing is known."""
-
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+INTS = (TensorProto.INT32, TensorProto.INT64)
 
 
 class Index:
@@ -34,7 +33,7 @@ class Index:
         for node in graph.node:
             for subgraph in subgraphs_of(node):
                 self._kept |= names_read(subgraph)
-        self._dims = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+        self._sizes = Sizes(graph, self._few_ints, self._shapes_of_constants())
         names = {*self._makers, *self._readers, *(tensor.name for tensor in graph.initializer)}
         self.build = Builder(_fresh(f"ane/{step}", names))
         self._num_taken = 0
@@ -57,23 +56,13 @@ class Index:
         readers = self.readers(name)
         return readers[0] if len(readers) == 1 and not self.is_kept(name) else None
 
-    def dims(self, name: str) -> tuple[Dim, ...] | None:
+    def dims(self, name: str) -> Dims | None:
         """The shape, sizes that are not known under their names; None where not even the rank is known."""
-        tensor = self._tensor(name)
-        if tensor is not None:
-            return tuple(tensor.dims)
-        value = self._dims.get(name)
-        if value is None or not value.type.tensor_type.HasField("shape"):
-            return None
-        return tuple(
-            dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param)
-            for dim in value.type.tensor_type.shape.dim
-        )
+        return self._sizes.get(name)
 
     def learn(self, name: str, like: str) -> None:
         """`name`, which was built, has the shape of `like`."""
-        if name not in self._dims and like in self._dims:
-            self._dims[name] = self._dims[like]
+        self._sizes.learn(name, like)
 
     def rank(self, name: str) -> int | None:
         """The number of dimensions, where known."""
@@ -95,6 +84,26 @@ class Index:
 
     def _tensor(self, name: str) -> TensorProto | None:
         return self._large.get(name) or self.values.tensor(name)
+
+    def _few_ints(self, name: str) -> list[int] | None:
+        tensor = self._tensor(name)
+        if tensor is None or len(tensor.dims) > 1 or tensor.data_type not in INTS or sum(tensor.dims) > 16:
+            return None
+        return [int(each) for each in numpy_helper.to_array(tensor).reshape(-1)]
+
+    def _shapes_of_constants(self) -> dict[str, Dims]:
+        inputs = {value.name for value in self.graph.input}
+        shapes: dict[str, Dims] = {t.name: tuple(t.dims) for t in self.graph.initializer if t.name not in inputs}
+        for name in inputs:
+            tensor = self._large.get(name)
+            if tensor is not None:
+                shapes[name] = tuple(tensor.dims)
+        for node in self.graph.node:
+            if node.op_type == "Constant":
+                tensor = self._tensor(node.output[0])
+                if tensor is not None:
+                    shapes[node.output[0]] = tuple(tensor.dims)
+        return shapes
 
     def scalar(self, name: str) -> float | None:
         """The value of a constant of one element."""
@@ -145,11 +154,6 @@ def perm_of(node: NodeProto, rank: int) -> tuple[int, ...]:
 def label(node: NodeProto) -> str:
     """A node's operator and name, for reports."""
     return f"{node.op_type} '{node.name or node.output[0]}'"
-
-
-def _symbol(text: str) -> str | None:
-    # Some exporters write "?" for every size that they do not know.
-    return text if text and (text[0].isalpha() or text[0] == "_") else None
 
 
 def _fresh(prefix: str, names: set[str]) -> str:

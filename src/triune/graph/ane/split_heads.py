@@ -48,8 +48,16 @@ class SplitHeads(Step):
             writer.write(attention)
             nodes += index.take()
             self._report.change(self.name, label(attention.softmax), f"{attention.num_heads} heads, each by itself")
+            self._mention_turned(attention)
         index.replace(nodes)
         return model
+
+    def _mention_turned(self, attention: Attention) -> None:
+        parts = {"queries": attention.queries, "keys": attention.keys, "values": attention.values}
+        turned = [name for name, part in parts.items() if part.heads.is_split]
+        if turned:
+            text = "computed as (B, heads, S, width), as RoPE and shared keys are: one Transpose more for each"
+            self._report.leave(self.name, label(attention.softmax), f"{', '.join(turned)} {text}")
 
 
 class _Writer:

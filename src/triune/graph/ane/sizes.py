@@ -1,0 +1,217 @@
+"""Sizes by name: which sizes of a graph are the same, though none is known.
+
+ONNX infers shapes too, but loses the names at a Slice, at a Reshape by a computed shape, and at a Gemm of rows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, TypeAlias
+
+from onnx import GraphProto, NodeProto, ValueInfoProto
+
+from triune.graph.values import attributes_of
+
+Dim: TypeAlias = int | str | None
+"""A size, the name of a size (two of one name are equal), or None where nothing is known."""
+Dims: TypeAlias = tuple[Dim, ...]
+Ints: TypeAlias = Callable[[str], list[int] | None]
+"""The value of a constant of a few whole numbers."""
+
+_LIKE_FIRST = frozenset(
+    [
+        *("Softmax", "LayerNormalization", "Gelu", "Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Abs"),
+        *("Cast", "Clip", "Identity", "Reciprocal", "Not", "BatchNormalization", "HardSigmoid", "LeakyRelu", "Elu"),
+    ]
+)
+_BROADCAST = frozenset(
+    ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "And", "Or", "Equal", "Greater", "Less"]
+)
+
+
+class Sizes:
+    """The shapes of a graph's values."""
+
+    def __init__(self, graph: GraphProto, ints: Ints, constants: Mapping[str, Dims]) -> None:
+        """`ints` gives the value of constants, `constants` the shapes of all of them."""
+        self._ints = ints
+        self._dims: dict[str, Dims] = dict(constants)
+        self._vectors: dict[str, Dims] = {}
+        declared = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+        for name, value in declared.items():
+            self._declare(name, value)
+        for node in graph.node:
+            self._vector(node)
+            for name in node.output:
+                found = self._made(node, name)
+                if found is not None:
+                    given = self._dims.get(name) or found
+                    self._dims[name] = tuple(a if a is not None else b for a, b in zip(found, given, strict=True))
+
+    def get(self, name: str) -> Dims | None:
+        """The shape; None where not even the rank is known."""
+        return self._dims.get(name)
+
+    def learn(self, name: str, like: str) -> None:
+        """`name` has the shape of `like`."""
+        if name not in self._dims and like in self._dims:
+            self._dims[name] = self._dims[like]
+
+    def _declare(self, name: str, value: ValueInfoProto) -> None:
+        if name in self._dims or not value.type.tensor_type.HasField("shape"):
+            return
+        self._dims[name] = tuple(
+            dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param) or f"{name}[{axis}]"
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+        )
+
+    def _made(self, node: NodeProto, name: str) -> Dims | None:
+        """The shape of a node's output by those of its operands."""
+        given = [self._dims.get(each) for each in node.input if each]
+        first = given[0] if given else None
+        if first is None:
+            return None
+        found: Dims | None = None
+        attributes = attributes_of(node)
+        rank = len(first)
+        if node.op_type in _LIKE_FIRST:
+            found = first if name == node.output[0] else None
+        elif node.op_type in _BROADCAST:
+            found = _broadcast(given)
+        elif node.op_type == "Transpose":
+            perm: Sequence[int] = attributes.get("perm", range(rank - 1, -1, -1))
+            found = tuple(first[axis] for axis in perm)
+        elif node.op_type == "Reshape":
+            found = self._reshaped(node, first)
+        elif node.op_type == "Slice":
+            axes = self._ints(node.input[3]) if len(node.input) > 3 and node.input[3] else None
+            cut = {axis % rank for axis in axes} if axes is not None else set(range(rank))
+            found = tuple(None if axis in cut else dim for axis, dim in enumerate(first))
+        elif node.op_type == "MatMul" and len(given) > 1 and given[1] is not None and min(rank, len(given[1])) > 1:
+            rows = _broadcast([first[:-2], given[1][:-2]])
+            found = None if rows is None else (*rows, first[-2], given[1][-1])
+        elif node.op_type == "Gemm" and not attributes.get("transA", 0):
+            weight = given[1] or (None, None)
+            found = (first[0], weight[0 if attributes.get("transB", 0) else 1])
+        elif node.op_type in ("Squeeze", "Unsqueeze"):
+            found = self._with_ones(node, first)
+        elif node.op_type == "Conv" and given[1] is not None and _is_pointwise(given[1], attributes):
+            found = (first[0], given[1][0], *first[2:])
+        elif node.op_type in ("Concat", "Split"):
+            along = attributes.get("axis", 0) % rank
+            found = tuple(None if axis == along else dim for axis, dim in enumerate(first))
+        elif node.op_type.startswith("Reduce") and attributes.get("keepdims", 1):
+            axes = self._ints(node.input[1]) if len(node.input) > 1 else None
+            found = None if not axes else _reduced(first, axes)
+        known = self._dims.get(name)
+        return found if found is not None and (known is None or len(known) == len(found)) else None
+
+    def _reshaped(self, node: NodeProto, given: Dims) -> Dims | None:
+        wanted = self._elements(node.input[1])
+        if wanted is None or attributes_of(node).get("allowzero", 0):
+            return None
+        dims = [given[axis] if dim == 0 and axis < len(given) else dim for axis, dim in enumerate(wanted)]
+        if -1 in dims:
+            dims[dims.index(-1)] = _rest(given, [dim for dim in dims if dim != -1])
+        return tuple(dims)
+
+    def _with_ones(self, node: NodeProto, given: Dims) -> Dims | None:
+        places = self._ints(node.input[1]) if len(node.input) > 1 else None
+        if places is None:
+            return None
+        if node.op_type == "Squeeze":
+            dropped = {place % len(given) for place in places}
+            return tuple(dim for axis, dim in enumerate(given) if axis not in dropped)
+        rank = len(given) + len(places)
+        added = {place % rank for place in places}
+        rest = iter(given)
+        return tuple(1 if axis in added else next(rest) for axis in range(rank))
+
+    def _elements(self, name: str) -> Dims | None:
+        """The elements of a vector of sizes."""
+        constant = self._ints(name)
+        return tuple(constant) if constant is not None else self._vectors.get(name)
+
+    def _vector(self, node: NodeProto) -> None:
+        """Follows vectors of sizes."""
+        attributes = attributes_of(node)
+        found: Dims | None = None
+        if node.op_type == "Shape":
+            dims = self._dims.get(node.input[0])
+            found = None if dims is None else dims[attributes.get("start", 0) : attributes.get("end")]
+        elif node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
+            found = self._elements(node.input[0])
+        elif node.op_type == "Concat":
+            parts = [self._elements(name) for name in node.input]
+            if all(part is not None for part in parts):
+                found = tuple(dim for part in parts for dim in part or ())
+        elif node.op_type == "Gather":
+            given, places = self._elements(node.input[0]), self._ints(node.input[1])
+            if given is not None and places is not None and all(-len(given) <= place < len(given) for place in places):
+                found = tuple(given[place] for place in places)
+        elif node.op_type == "Slice":
+            given = self._elements(node.input[0])
+            limits = [self._ints(name) for name in node.input[1:]]
+            if given is not None and all(each is not None and len(each) == 1 for each in limits):
+                begin, end, *rest = (each[0] for each in limits if each)
+                step = rest[1] if len(rest) > 1 else 1
+                found = given[begin:end:step] if step > 0 else None
+        if found is not None and len(found) <= 16:
+            self._vectors[node.output[0]] = found
+
+
+def _reduced(given: Dims, axes: Sequence[int]) -> Dims:
+    places = {axis % len(given) for axis in axes}
+    return tuple(1 if axis in places else dim for axis, dim in enumerate(given))
+
+
+def _is_pointwise(weight: Dims, attributes: Mapping[str, Any]) -> bool:
+    """Is a Conv of this weight 1x1, without steps and borders?"""
+    is_plain = not any(attributes.get("pads", ())) and all(step == 1 for step in attributes.get("strides", ()))
+    return all(size == 1 for size in weight[2:]) and is_plain and attributes.get("auto_pad", "NOTSET") == "NOTSET"
+
+
+def _broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) != len(shapes):
+        return None
+    rank = max(len(shape) for shape in known)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in known]
+    return tuple(_together({shape[axis] for shape in padded}) for axis in range(rank))
+
+
+def _together(dims: set[Dim]) -> Dim:
+    """The size of sizes that broadcast."""
+    larger = dims - {1}
+    fixed = [dim for dim in larger if isinstance(dim, int)]
+    if fixed:
+        return fixed[0]
+    return next(iter(larger)) if len(larger) == 1 else (1 if not larger else None)
+
+
+def _rest(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
+    """What is left of as many elements as `given` has, without the sizes of `others`."""
+    if None in given or None in others or 0 in others:
+        return None
+    names, size = _factors(given)
+    taken, divisor = _factors(others)
+    if size % divisor or taken - names:
+        return None
+    left = sorted((names - taken).elements())
+    factor = size // divisor
+    if not left:
+        return factor
+    return "*".join(left if factor == 1 else [*left, str(factor)])
+
+
+def _factors(dims: Sequence[Dim]) -> tuple[Counter[str], int]:
+    parts = [part for dim in dims if isinstance(dim, str) for part in dim.split("*")]
+    fixed = prod(dim for dim in dims if isinstance(dim, int))
+    return Counter(part for part in parts if not part.isdecimal()), fixed * prod(
+        int(part) for part in parts if part.isdecimal()
+    )
+
+
+def _symbol(text: str) -> str | None:
+    # Some exporters write "?" for every size that they do not know.
+    return text if text and (text[0].isalpha() or text[0] == "_") else None
