@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.mil_programs import mb, run
+from support.mil_programs import make_package, mb, run
+from triune.coreml.onnx_executor import OnnxExecutor
 
 SHAPE = np.array([50, 400], np.int32)
 DRAWS: dict[str, Any] = {
@@ -55,7 +56,7 @@ def test_categorical(mode: str) -> None:
         assert np.bincount(drawn.astype(int), minlength=3) / 4000 == pytest.approx(expected, abs=0.03)
 
 
-def test_a_seed_gives_the_same_numbers_and_none_gives_others() -> None:
+def test_a_seed_gives_the_same_numbers() -> None:
     x = np.zeros(1, np.float32)
 
     def numbers(seed: int) -> list[list[float]]:
@@ -64,5 +65,12 @@ def test_a_seed_gives_the_same_numbers_and_none_gives_others() -> None:
     first, second = numbers(5)
     assert first == second
     assert numbers(6)[0] != first
-    first, second = numbers(-1)
+
+
+def test_without_a_seed_each_call_gives_others() -> None:
+    x = np.zeros(1, np.float32)
+    package = make_package(lambda given: mb.random_normal(shape=[5]), {"x": x})
+    executor = OnnxExecutor(package)
+    (name,) = package.function().block.outputs
+    first, second = (executor.run({"x": x}, {})[0][name].tolist() for _ in range(2))
     assert first != second
