@@ -37,10 +37,10 @@ def conv(
     if min(counts) <= 0:
         raise InvalidArgumentError(f"a kernel of {kernel} on an input of {list(x.shape[2:])}, padded by {pads}")
     padded = np.pad(x, [(0, 0), (0, 0), *pads])
-    grouped = weight.reshape(groups, num_out // groups, num_in, *kernel)
+    matrices = _by_position(weight.reshape(groups, num_out // groups, num_in, *kernel))
     out = np.zeros((x.shape[0], groups, num_out // groups, int(np.prod(counts))), x.dtype)
     for position, seen in taps(padded, kernel, [int(s) for s in strides], [int(d) for d in dilations], counts):
-        out += np.matmul(grouped[(..., *position)], seen.reshape(x.shape[0], groups, num_in, -1))
+        out += np.matmul(matrices[position], seen.reshape(x.shape[0], groups, num_in, -1))
     return _with_bias(out.reshape(x.shape[0], num_out, *counts), bias)
 
 
@@ -88,11 +88,10 @@ def conv_transpose(
     # Room for every window, and for an output that reaches past all of them.
     room = [max(size, start + want) for size, start, want in zip(full, starts, wanted, strict=True)]
     out = np.zeros((x.shape[0], num_out * groups, *room), x.dtype)
-    grouped = weight.reshape(groups, num_in // groups, num_out, *kernel)
+    matrices = _by_position(weight.reshape(groups, num_in // groups, num_out, *kernel).swapaxes(1, 2))
     flat = x.reshape(x.shape[0], groups, num_in // groups, -1)
     for position, target in taps(out, kernel, steps, gaps, sizes):
-        product = np.matmul(np.swapaxes(grouped[(..., *position)], -1, -2), flat)
-        target += product.reshape(target.shape)
+        target += np.matmul(matrices[position], flat).reshape(target.shape)
     cut = [slice(start, start + want) for start, want in zip(starts, wanted, strict=True)]
     return _with_bias(out[(..., *cut)], bias)
 
@@ -118,6 +117,12 @@ def _crop(
             return [max(0, size - want) // 2 for size, want in zip(full, wanted, strict=True)], wanted
         case _:
             raise UnsupportedError(f"there is no pad_type '{pad_type}'")
+
+
+def _by_position(weight: Array) -> Array:
+    """Weights of (groups, out, in, *kernel) as a matrix for each position and group: (*kernel, groups, out, in)."""
+    spatial = weight.ndim - 3
+    return np.ascontiguousarray(np.moveaxis(weight, range(3, weight.ndim), range(spatial)))
 
 
 def _with_bias(x: Array, bias: Array | None) -> Array:
