@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.coreml.half_rounding import keep_half_rounding
 from triune.coreml.mil import Array, StateType
 from triune.coreml.package import Package
 from triune.coreml.raising import new_state, raise_function
@@ -43,6 +44,7 @@ class OnnxExecutor:
         options = library.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
+        keep_half_rounding(model)
         # Kept alive as long as the session, which reads them where they are.
         self._weights = _set_aside(model, options, library)
         self._name = f"'{package.name}', function '{program.name}'"

@@ -1,0 +1,199 @@
+"""Keeping the rounding of fp16 where ONNX Runtime would drop it.
+
+On most CPUs ONNX Runtime has no fp16 arithmetic: it computes in fp32 between casts, and takes the casts between two
+operations out again, so that a chain of fp16 operations is rounded once, at its end. A program of fp16 rounds after
+each operation. Casts that are in a model stay in it, so they are put there.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
+
+_HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
+# These move elements, and have kernels for all types.
+_MOVES = {
+    "Cast",
+    "Concat",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Identity",
+    "Reshape",
+    "ScatterElements",
+    "ScatterND",
+    "Shape",
+    "Size",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
+_TYPE_ATTRIBUTES = {
+    "Bernoulli": "dtype",
+    "Cast": "to",
+    "EyeLike": "dtype",
+    "Multinomial": "dtype",
+    "RandomNormal": "dtype",
+    "RandomNormalLike": "dtype",
+    "RandomUniform": "dtype",
+    "RandomUniformLike": "dtype",
+}
+
+
+def keep_half_rounding(model: ModelProto) -> None:
+    """Let each fp16 operation of a model compute in fp32 and round its result to fp16, in place.
+
+    Given `Add(x, y) -> z` in fp16, the result is `Cast(Add(Cast(x), Cast(y))) -> z`. Operations that only move
+    elements, and the inputs and outputs of the model, keep their types; constants become fp32 where they are read so.
+
+    Nodes named OPERATION/OP_TYPE/NUMBER are one operation together, as `raise_function` names them: what they hand to
+    each other is not rounded. Of other nodes each is an operation.
+    """
+    version = next(each.version for each in model.opset_import if each.domain == "")
+    types = {each.name: each.type.tensor_type.elem_type for each in model.graph.input}
+    rounding = _Rounding(model.graph, version)
+    rounding.graph(model.graph, types)
+    rounding.drop_unread()
+
+
+class _Rounding:
+    """The rewriting of a model's graphs.
+
+    Constants are those of the outermost graph; the graphs inside it see them.
+    """
+
+    def __init__(self, root: GraphProto, version: int) -> None:
+        self._root = root
+        self._version = version
+        self._halves = {each.name: each for each in root.initializer if each.data_type == _HALF}
+        self._constants: dict[str, str] = {}
+        self._casts: set[str] = set()
+        self._num_names = 0
+
+    def graph(self, graph: GraphProto, outer: Mapping[str, int]) -> list[int]:
+        """Rewrites a graph that sees the values `outer`; the types of its outputs."""
+        types = dict(outer)
+        types.update({each.name: each.type.tensor_type.elem_type for each in graph.input})
+        types.update({each.name: each.data_type for each in graph.initializer})
+        raised: dict[str, str] = {}
+        # Values before their rounding, for the operation that made them.
+        unrounded: dict[tuple[str, str], str] = {}
+        nodes: list[NodeProto] = []
+        for index, node in enumerate(list(graph.node)):
+            self._infer(node, types)
+            operation = _operation(node, index)
+            is_plain = not any(each.HasField("g") for each in node.attribute)
+            is_inside = any((operation, name) in unrounded for name in node.input)
+            if not is_plain or node.domain or (node.op_type in _MOVES and not is_inside):
+                nodes.append(node)
+                continue
+            for place, name in enumerate(node.input):
+                if name and types.get(name) == _HALF:
+                    node.input[place] = unrounded.get((operation, name)) or self._single(name, raised, nodes)
+            nodes.append(node)
+            for place, name in enumerate(node.output):
+                if name and types.get(name) == _HALF and node.op_type != "Cast":
+                    node.output[place] = unrounded[operation, name] = self._fresh(name)
+                    nodes.append(_cast(node.output[place], name, _HALF))
+                    self._casts.add(name)
+        del graph.node[:]
+        graph.node.extend(nodes)
+        return [types.get(each.name, each.type.tensor_type.elem_type) for each in graph.output]
+
+    def drop_unread(self) -> None:
+        """Takes out what nobody reads now: roundings inside an operation, and constants in fp16."""
+        read = set(_read(self._root))
+        self._drop_casts(self._root, read)
+        read = set(_read(self._root))
+        kept = [each for each in self._root.initializer if each.name not in self._constants or each.name in read]
+        if len(kept) < len(self._root.initializer):
+            del self._root.initializer[:]
+            self._root.initializer.extend(kept)
+
+    def _drop_casts(self, graph: GraphProto, read: Set[str]) -> None:
+        kept = [node for node in graph.node if node.output[0] not in self._casts or node.output[0] in read]
+        del graph.node[:]
+        graph.node.extend(kept)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    self._drop_casts(attribute.g, read)
+
+    def _single(self, name: str, raised: dict[str, str], nodes: list[NodeProto]) -> str:
+        """The fp32 form of an fp16 value; the cast that makes it is added to `nodes`."""
+        if name in self._halves:
+            if name not in self._constants:
+                half = self._halves[name]
+                single = self._fresh(name)
+                # A weight that is cast when the model runs would be cast at each call.
+                self._root.initializer.append(numpy_helper.from_array(_array(half), single))
+                self._constants[name] = single
+            return self._constants[name]
+        if name not in raised:
+            raised[name] = self._fresh(name)
+            nodes.append(_cast(name, raised[name], _SINGLE))
+        return raised[name]
+
+    def _fresh(self, name: str) -> str:
+        self._num_names += 1
+        return f"{name}/fp32/{self._num_names}"
+
+    def _infer(self, node: NodeProto, types: dict[str, int]) -> None:
+        """Adds the types of a node's outputs, from its schema and its inputs; rewrites the graphs inside it."""
+        attributes = {each.name: each for each in node.attribute}
+        inner = [self.graph(each.g, types) for each in node.attribute if each.HasField("g")]
+        if inner:
+            # A Loop's body has its condition before the outputs.
+            types.update(zip(node.output, inner[0][-len(node.output) :], strict=True))
+            return
+        stated = attributes.get(_TYPE_ATTRIBUTES.get(node.op_type, ""))
+        if stated is not None:
+            types.update(dict.fromkeys(node.output, stated.i))
+            return
+        if node.op_type in ("Constant", "ConstantOfShape") and "value" in attributes:
+            types.update(dict.fromkeys(node.output, attributes["value"].t.data_type))
+            return
+        schema: Any = defs.get_schema(node.op_type, self._version, node.domain)
+        bound: dict[str, int] = {}
+        for formal, name in _paired(schema.inputs, node.input):
+            if name in types:
+                bound.setdefault(formal.type_str, types[name])
+        for formal, name in _paired(schema.outputs, node.output):
+            if formal.type_str in bound:
+                types[name] = bound[formal.type_str]
+
+
+def _cast(name: str, result: str, elem_type: int) -> NodeProto:
+    return helper.make_node("Cast", [name], [result], name=f"{result}/Cast", to=elem_type)
+
+
+def _operation(node: NodeProto, index: int) -> str:
+    """What the node is a part of; a name of its own if it is named in another way."""
+    parts = node.name.rsplit("/", 2)
+    return parts[0] if len(parts) == 3 and parts[1] == node.op_type else f"{index}"
+
+
+def _read(graph: GraphProto) -> Iterator[str]:
+    """The names that a graph, or one inside it, reads or gives."""
+    yield from (each.name for each in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _read(attribute.g)
+
+
+def _array(half: TensorProto) -> Any:
+    return numpy_helper.to_array(half).astype(np.float32)
+
+
+def _paired(formals: Iterable[Any], names: Iterable[str]) -> Iterable[tuple[Any, str]]:
+    """Formal parameters and the values given for them; the last one may take several."""
+    listed = list(formals)
+    for index, name in enumerate(names):
+        if name and listed:
+            yield listed[min(index, len(listed) - 1)], name
