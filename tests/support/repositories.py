@@ -92,7 +92,7 @@ def write_model(repository: Path, name: str, config: str | None = None, **versio
 class ReferenceRuntime:
     """Runs ONNX by the book. `amx` rounds to bfloat16's 8 bits, so that it has an error to measure."""
 
-    default_filename = "model.onnx"
+    default_filenames = ("model.onnx",)
     option_names = ("level",)
 
     def __init__(self, name: str = "onnxruntime", units: Sequence[Unit] = (Unit.CPU,)) -> None:

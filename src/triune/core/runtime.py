@@ -61,8 +61,8 @@ class Runtime(Protocol):
         ...
 
     @property
-    def default_filename(self) -> str:
-        """The model file's name in a version's folder when the config names none: "model.onnx"."""
+    def default_filenames(self) -> Sequence[str]:
+        """The names that a model file in a version's folder has when the config names none, the usual one first."""
         ...
 
     @property

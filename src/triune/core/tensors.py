@@ -31,10 +31,17 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The inputs and outputs of a model file, in the file's order."""
+    """The inputs and outputs of a model file, in the file's order.
+
+    Attributes:
+        inputs, outputs: the tensors.
+        max_batch_size: the most rows that the file allows where the first dimension of every tensor is free. None where
+            it sets no limit, 0 where that dimension is no batch dimension.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    max_batch_size: int | None = None
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """Apple's own Core ML as an executor, through coremltools' MLModel: on Apple's systems only."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,22 @@ class AppleExecutor:
     States are copied into Core ML and out of it with each call.
     """
 
-    def __init__(self, package: Package, function: str | None = None) -> None:
+    def __init__(
+        self,
+        package: Package,
+        function: str | None = None,
+        *,
+        compute_units: str | None = None,
+        compiled: Path | None = None,
+    ) -> None:
         """Let Core ML compile and load the package.
+
+        Args:
+            package: read from disk.
+            function: its name; the default function for None.
+            compute_units: the name of one of coremltools' `ComputeUnit`s, such as "CPU_AND_NE"; None leaves the choice
+                to Core ML.
+            compiled: the `.mlmodelc` that Core ML made of the package, which is loaded without compiling again.
 
         Raises:
             UnsupportedError: this is no Apple system, coremltools is missing, or the package is not on disk.
@@ -36,9 +51,13 @@ class AppleExecutor:
         self._classes = classes_of(package.function(name))
         # Only models with several functions may name one.
         named = {"function_name": name} if len(package.description.functions) > 1 else {}
-        models: Any = coremltools.models
+        library: Any = coremltools
+        chosen = {} if compute_units is None else {"compute_units": library.ComputeUnit[compute_units]}
         try:
-            self._model: Any = models.MLModel(str(package.path), **named)
+            if compiled is not None:
+                self._model: Any = library.models.CompiledMLModel(str(compiled), **named, **chosen)
+                return
+            self._model = library.models.MLModel(str(package.path), **named, **chosen)
         except (RuntimeError, ValueError) as error:
             raise InvalidArgumentError(f"Core ML refuses '{package.path}': {error}") from error
         if self._model.__proxy__ is None:

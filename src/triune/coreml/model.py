@@ -83,26 +83,31 @@ class State:
 class Model:
     """One function of a Core ML model. Calls may run at the same time, except those on the same state."""
 
-    def __init__(self, package: Package, *, function: str | None = None, executor: ExecutorName | None = None) -> None:
+    def __init__(
+        self, package: Package, *, function: str | None = None, executor: ExecutorName | Executor | None = None
+    ) -> None:
         """Prepare to run a function of a package that was read.
 
         Args:
             package: from `read_package` or `read_specification`.
             function: as of `load`.
-            executor: as of `load`.
+            executor: as of `load`; or an executor of that very function.
 
         Raises:
             As `load`.
         """
         self.package: Final = package
-        self.executor: Final[str] = executor or ("coreml" if sys.platform == "darwin" else "onnxruntime")
+        executor = executor or ("coreml" if sys.platform == "darwin" else "onnxruntime")
+        self.executor: Final[str] = executor if isinstance(executor, str) else type(executor).__name__
         self.function: Final = function or package.description.default_function
         self._program: Final[Function] = package.function(self.function)
         if self.function not in package.description.functions:
             raise NotFoundError(f"'{package.name}' does not describe its function '{self.function}'")
         self._types: Final = {value.name: _tensor_type(value.type, value.name) for value in self._program.inputs}
         self._classes: Final = classes_of(self._program)
-        self._run: Final = _make_executor(self.executor, package, self.function).run
+        if isinstance(executor, str):
+            executor = _make_executor(executor, package, self.function)
+        self._run: Final = executor.run
 
     @classmethod
     def from_specification(

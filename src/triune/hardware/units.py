@@ -23,21 +23,30 @@ def detect_units(cpu: Cpu, *, is_installed: Callable[[str], bool] = is_installed
         is_installed: tells whether a Python package is here.
     """
     cores = f"{cpu.num_cores} core{'s' if cpu.num_cores > 1 else ''}"
+    present = UnitStatus(Unit.CPU, Presence.PRESENT, f"{cpu.name}, {cores}")
+    has_core_ml = is_installed("coremltools")
+    if cpu.is_apple_silicon:
+        return (present, *(_apple(unit, words, cpu, has_core_ml=has_core_ml) for unit, words in _APPLE.items()))
     return (
-        UnitStatus(Unit.CPU, Presence.PRESENT, f"{cpu.name}, {cores}"),
+        present,
         _amx(cpu, is_installed=is_installed),
-        UnitStatus(Unit.GPU, Presence.ABSENT, reason=_gpu_reason(cpu)),
-        UnitStatus(Unit.ANE, Presence.ABSENT, reason=_ane_reason(cpu)),
+        UnitStatus(Unit.GPU, Presence.ABSENT, reason="no runtime of this version of Triune runs on a GPU yet"),
+        _emulated_ane(cpu, has_core_ml=has_core_ml),
     )
 
 
+_APPLE = {Unit.AMX: "matrix unit", Unit.GPU: "GPU", Unit.ANE: "Neural Engine"}
+
+
+def _apple(unit: Unit, words: str, cpu: Cpu, *, has_core_ml: bool) -> UnitStatus:
+    if has_core_ml:
+        return UnitStatus(unit, Presence.PRESENT, f"{cpu.name}'s {words}, through Core ML")
+    reason = f"{cpu.name}'s {words} is reached through Core ML, which needs coremltools: pip install 'triune[coreml]'"
+    return UnitStatus(unit, Presence.ABSENT, reason=reason)
+
+
 def _amx(cpu: Cpu, *, is_installed: Callable[[str], bool]) -> UnitStatus:
-    if cpu.is_apple_silicon:
-        reason = (
-            f"{cpu.name} has a matrix unit, but Triune reaches it only by way of Core ML, which this version "
-            "does not run yet; unit 'cpu' serves"
-        )
-    elif missing := sorted(AMX_FEATURES - cpu.features):
+    if missing := sorted(AMX_FEATURES - cpu.features):
         reason = f"{cpu.name} has no AMX tiles: it lacks {' and '.join(missing)} (Intel Xeons have them from 2023 on)"
     elif not is_installed("openvino"):
         reason = f"{cpu.name} has AMX tiles, but OpenVINO is not installed: pip install 'triune[openvino]'"
@@ -46,12 +55,13 @@ def _amx(cpu: Cpu, *, is_installed: Callable[[str], bool]) -> UnitStatus:
     return UnitStatus(Unit.AMX, Presence.ABSENT, reason=reason)
 
 
-def _gpu_reason(cpu: Cpu) -> str:
-    whose = f"{cpu.name}'s GPU" if cpu.is_apple_silicon else "a GPU"
-    return f"no runtime of this version of Triune runs on {whose} yet"
-
-
-def _ane_reason(cpu: Cpu) -> str:
-    if cpu.is_apple_silicon:
-        return f"no runtime of this version of Triune runs on {cpu.name}'s Neural Engine yet; Core ML comes later"
-    return f"{cpu.name} has no Neural Engine, which is Apple's, and this version of Triune does not emulate one yet"
+def _emulated_ane(cpu: Cpu, *, has_core_ml: bool) -> UnitStatus:
+    lack = f"{cpu.name} has no Neural Engine, which is Apple's"
+    if not has_core_ml:
+        reason = f"{lack}, and emulating one needs coremltools: pip install 'triune[coreml]'"
+        return UnitStatus(Unit.ANE, Presence.ABSENT, reason=reason)
+    reason = (
+        f"{lack}; Core ML programs run on the CPU in fp16, for their answers and not for speed, "
+        "where a model or a request names 'ane'"
+    )
+    return UnitStatus(Unit.ANE, Presence.EMULATED, reason=reason)

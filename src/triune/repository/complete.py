@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.runtime import Runtime
 from triune.core.tensors import Signature, TensorSpec
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -19,7 +20,10 @@ from triune.repository.placement import Machine
 
 _log = logging.getLogger(__name__)
 
-_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime"}
+PACKAGE_SUFFIXES = frozenset({".mlpackage", ".mlmodelc"})
+"""Models of Core ML, which are folders."""
+
+_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "coreml": "coreml"}
 _PLATFORM_OF_BACKEND = {backend: platform for platform, backend in _BACKEND_OF_PLATFORM.items()}
 
 
@@ -62,7 +66,7 @@ def complete_backend(
             f"backend '{message.backend}' of model '{message.name}' is not available; {_backends(machine)}"
         )
     message.platform = message.platform or _PLATFORM_OF_BACKEND.get(message.backend, "")
-    message.default_model_filename = message.default_model_filename or runtime.default_filename
+    message.default_model_filename = message.default_model_filename or _filename(runtime, version_folder)
     if not message.HasField("version_policy"):
         message.version_policy.latest.num_versions = 1
     return message
@@ -71,13 +75,16 @@ def complete_backend(
 def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
     """The model file of a version. Where its name is that of a folder, the file of the same name in it.
 
+    Apple's packages are folders themselves.
+
     Raises:
         InvalidArgumentError: it does not exist, or the config's name for it leads elsewhere.
     """
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
-    if path.is_dir():
+    is_package = path.suffix in PACKAGE_SUFFIXES
+    if path.is_dir() and not is_package:
         path /= path.name
-    if not path.is_file():
+    if not (path.is_dir() if is_package else path.is_file()):
         raise InvalidArgumentError(
             f"unable to find '{message.default_model_filename}' of model '{message.name}' in its version folder "
             f"'{version_folder.name}'; put the model file there, or name it in 'default_model_filename'"
@@ -89,13 +96,19 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
     If inputs or outputs are missing, and there are inputs, and every tensor's first dimension is free, the model can
-    batch: max_batch_size
-    0 becomes the default, and above 1 the dynamic batcher is turned on unless a scheduler is chosen. A tensor that
-    is named without data_type or dims takes them from the file.
+    batch: max_batch_size 0 becomes the default, or what the file allows if that is less, and above 1 the dynamic
+    batcher is turned on unless a scheduler is chosen. A tensor that is named without data_type or dims takes them from
+    the file.
 
     Raises:
-        InvalidArgumentError: max_batch_size is set, and the model cannot batch.
+        InvalidArgumentError: max_batch_size is set, and the model cannot batch, or not so many rows.
     """
+    limit = signature.max_batch_size
+    if limit is not None and message.max_batch_size > limit:
+        raise InvalidArgumentError(
+            f"max_batch_size of model '{message.name}' is {message.max_batch_size}, but its file takes "
+            f"{f'{limit} rows at most' if limit else 'no batches'}; set max_batch_size to {limit}"
+        )
     if not message.input or not message.output:
         _complete_batching(message, signature, machine.default_max_batch_size)
     required = [spec for spec in signature.inputs if not spec.is_optional]
@@ -121,8 +134,11 @@ def _complete_batching(message: ModelConfigMessage, signature: Signature, defaul
                 f"max_batch_size is specified: {reason}; set max_batch_size to 0"
             )
         return
+    limit = signature.max_batch_size
     if message.max_batch_size == 0:
-        message.max_batch_size = max(default_max_batch_size, 0)
+        message.max_batch_size = max(default_max_batch_size if limit is None else min(default_max_batch_size, limit), 0)
+        if limit == 0:
+            return
         _log.info("model '%s': max_batch_size is completed to %d", message.name, message.max_batch_size)
     if message.max_batch_size > 1 and message.WhichOneof("scheduling_choice") is None:
         message.dynamic_batching.SetInParent()
@@ -150,20 +166,26 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
     for name in sorted(machine.runtimes, key=lambda each: each not in _PLATFORM_OF_BACKEND):
         runtime = machine.runtimes[name]
         if message.default_model_filename:
-            if message.default_model_filename == runtime.default_filename:
+            if message.default_model_filename in runtime.default_filenames:
                 return name
-        elif (version_folder / runtime.default_filename).exists():
+        elif any((version_folder / filename).exists() for filename in runtime.default_filenames):
             return name
     if message.default_model_filename:
         raise InvalidArgumentError(
             f"must specify 'platform' or 'backend' for '{message.name}': the file name "
             f"'{message.default_model_filename}' does not tell it; {_backends(machine)}"
         )
-    names = sorted({runtime.default_filename for runtime in machine.runtimes.values()})
+    names = sorted({filename for runtime in machine.runtimes.values() for filename in runtime.default_filenames})
     raise InvalidArgumentError(
         f"could not determine backend for model '{message.name}': its config names none, and version folder "
         f"'{version_folder.name}' has no {' or '.join(names)}"
     )
+
+
+def _filename(runtime: Runtime, version_folder: Path) -> str:
+    """The first of the runtime's names that is there; the usual one if none is, for the message that it is missing."""
+    names = runtime.default_filenames
+    return next((name for name in names if (version_folder / name).exists()), names[0])
 
 
 def _backends(machine: Machine) -> str:

@@ -17,7 +17,7 @@ from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
 from triune.repository.layout import FileStamps
 from triune.repository.measure import is_quick, largest_error
 from triune.repository.model import LoadedVersion
-from triune.repository.placement import Machine, runtime_for, threads_per_executable
+from triune.repository.placement import Machine, options_of, runtime_for, threads_per_executable
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.runtimes.hosting import HostedExecutable
@@ -153,8 +153,7 @@ class Loader:
 
     def _recipe(self, config: ModelConfig, unit: Unit, num_threads: int) -> Recipe:
         runtime = runtime_for(config.backend, unit, self.machine)
-        # The settings are the backend's own; a stand-in would not know them.
-        options = _options(config, runtime) if runtime.name == config.backend else {}
+        options = _options(config, runtime)
         return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process)
 
     def _compile(self, path: Path, recipe: Recipe) -> SharedExecutable:
@@ -203,8 +202,12 @@ class Loader:
 
 
 def _options(config: ModelConfig, runtime: Runtime) -> dict[str, str]:
-    options = {name: value for name, value in config.parameters.items() if name in runtime.option_names}
+    known = options_of(runtime, config.backend)
+    options = {name: value for name, value in config.parameters.items() if name in known}
     optimization = config.message.optimization
-    if config.backend in BACKENDS_WITH_GRAPH_LEVEL and optimization.HasField("graph"):
+    if runtime.name in BACKENDS_WITH_GRAPH_LEVEL and optimization.HasField("graph"):
         options["optimization.graph.level"] = str(optimization.graph.level)
+    limit = f"{runtime.name}.max_batch_size"
+    if limit in known:
+        options.setdefault(limit, str(config.batching.max_batch_size))
     return options

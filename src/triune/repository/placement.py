@@ -15,8 +15,12 @@ UNITS_PARAMETER = "units"
 OWN_PROCESS_PARAMETER = "own_process"
 """The config's parameter that has each of a model's executables run in a process of its own."""
 
-_STAND_INS: Mapping[tuple[str, Unit], str] = {("onnxruntime", Unit.AMX): "openvino"}
-"""A unit that the backend's own runtime does not reach, and the backend that serves it from the same file."""
+_STAND_INS: Mapping[tuple[str, Unit], tuple[str, ...]] = {
+    ("onnxruntime", Unit.AMX): ("openvino", "coreml"),
+    ("onnxruntime", Unit.GPU): ("coreml",),
+    ("onnxruntime", Unit.ANE): ("coreml",),
+}
+"""A unit that the backend's own runtime does not reach, and the backends that may serve it from the same file."""
 
 _MAX_INSTANCES = 1024
 
@@ -73,20 +77,22 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
     own = machine.runtimes.get(backend)
     if own is not None and unit in own.units():
         return own
-    stand_in_name = _STAND_INS.get((backend, unit))
-    stand_in = machine.runtimes.get(stand_in_name) if stand_in_name else None
-    if stand_in is not None and unit in stand_in.units():
-        return stand_in
+    stand_ins = _STAND_INS.get((backend, unit), ())
+    for name in stand_ins:
+        stand_in = machine.runtimes.get(name)
+        if stand_in is not None and unit in stand_in.units():
+            return stand_in
     status = machine.status(unit)
     if status.presence is Presence.ABSENT:
         raise UnsupportedError(
             f"unit '{unit.value}' is absent on this machine ({status.reason}); "
             f"present are {_present(machine)}: name one of these in parameters 'units'"
         )
-    if stand_in_name and stand_in is None:
+    missing = [name for name in stand_ins if name not in machine.runtimes]
+    if missing:
         raise UnsupportedError(
-            f"unit '{unit.value}' of a model of backend '{backend}' is served by {stand_in_name}, which is not "
-            f"installed: pip install 'triune[{stand_in_name}]'"
+            f"unit '{unit.value}' of a model of backend '{backend}' is served by {missing[0]}, which is not "
+            f"installed: pip install 'triune[{missing[0]}]'"
         )
     raise UnsupportedError(
         f"backend '{backend}' does not run on unit '{unit.value}' here; name another unit in parameters 'units'"
@@ -95,8 +101,18 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
 
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
     """The config's parameters that somebody here reads: the backend's runtime, or Triune itself."""
-    runtime = machine.runtimes.get(backend)
-    return frozenset({UNITS_PARAMETER, OWN_PROCESS_PARAMETER, *(runtime.option_names if runtime is not None else ())})
+    names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER}
+    for runtime in machine.runtimes.values():
+        names.update(options_of(runtime, backend))
+    return frozenset(names)
+
+
+def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
+    """The config's parameters that `runtime` reads for a model of `backend`: a stand-in those that bear its name."""
+    if runtime.name == backend:
+        return frozenset(runtime.option_names)
+    is_stand_in = any(runtime.name in names for (whose, _), names in _STAND_INS.items() if whose == backend)
+    return frozenset(name for name in runtime.option_names if is_stand_in and name.startswith(f"{runtime.name}."))
 
 
 def place(message: ModelConfigMessage, machine: Machine) -> Placement:

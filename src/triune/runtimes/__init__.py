@@ -20,11 +20,18 @@ def available(units: Sequence[UnitStatus]) -> Mapping[str, Runtime]:
         from triune.runtimes.openvino import OpenVino
 
         runtimes.append(OpenVino(units))
+    if "coreml" not in missing():
+        from triune.runtimes.coreml import CoreMl
+
+        runtimes.append(CoreMl(units))
     return {runtime.name: runtime for runtime in runtimes}
 
 
 def missing() -> Mapping[str, str]:
     """The backends whose library is not installed, and the line that installs it. Imports nothing."""
-    if importlib.util.find_spec("openvino") is None:
-        return {"openvino": "backend 'openvino' needs OpenVINO: pip install 'triune[openvino]'"}
-    return {}
+    lines = {
+        "openvino": "backend 'openvino' needs OpenVINO: pip install 'triune[openvino]'",
+        "coreml": "backend 'coreml' needs coremltools: pip install 'triune[coreml]'",
+    }
+    libraries = {"openvino": "openvino", "coreml": "coremltools"}
+    return {name: line for name, line in lines.items() if importlib.util.find_spec(libraries[name]) is None}

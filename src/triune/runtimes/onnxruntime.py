@@ -76,7 +76,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     option_names = _KNOWN_OPTIONS
-    default_filename = "model.onnx"
+    default_filenames = ("model.onnx",)
 
     def units(self) -> Sequence[Unit]:
         """The CPU, wherever it is."""

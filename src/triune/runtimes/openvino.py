@@ -71,7 +71,7 @@ class OpenVino:
 
     name = "openvino"
     option_names = OPTION_NAMES
-    default_filename = "model.onnx"
+    default_filenames = ("model.onnx",)
 
     def __init__(self, units: Sequence[UnitStatus]) -> None:
         """Args:

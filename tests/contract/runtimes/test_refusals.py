@@ -33,7 +33,7 @@ def test_what_an_executable_says_of_itself(bench: Bench) -> None:
     assert executable.unit is bench.unit
     assert executable.precision == ("bf16" if bench.unit is Unit.AMX else "fp32")
     assert bench.unit in bench.runtime.units()
-    assert bench.runtime.default_filename == "model.onnx"
+    assert bench.runtime.default_filenames == ("model.onnx",)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

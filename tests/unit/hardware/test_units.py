@@ -48,11 +48,26 @@ def test_tiles_without_bf16_are_not_enough() -> None:
     assert "lacks amx_bf16" in status.reason
 
 
-def test_apple_silicon_serves_only_the_cpu_for_now() -> None:
-    found = by_unit(M2, has_openvino=True)
-    assert {unit for unit, status in found.items() if status.presence is Presence.PRESENT} == {Unit.CPU}
-    for unit in (Unit.AMX, Unit.GPU, Unit.ANE):
-        assert "Apple M2" in found[unit].reason
+def test_apple_silicon_has_every_unit_through_core_ml() -> None:
+    found = detect_units(M2, is_installed=lambda package: package == "coremltools")
+    assert {status.presence for status in found} == {Presence.PRESENT}
+    assert found[3].description == "Apple M2's Neural Engine, through Core ML"
+    found = detect_units(M2, is_installed=lambda package: package == "openvino")
+    assert {status.unit for status in found if status.presence is Presence.PRESENT} == {Unit.CPU}
+    for status in found[1:]:
+        assert "Apple M2's" in status.reason
+        assert "pip install 'triune[coreml]'" in status.reason
+
+
+@pytest.mark.parametrize("cpu", [XEON, EPYC], ids=lambda cpu: cpu.name)
+def test_the_neural_engine_is_emulated_elsewhere_and_says_so(cpu: Cpu) -> None:
+    ane = detect_units(cpu, is_installed=lambda package: package == "coremltools")[3]
+    assert (ane.unit, ane.presence, ane.description) == (Unit.ANE, Presence.EMULATED, "")
+    assert f"{cpu.name} has no Neural Engine" in ane.reason
+    assert "names 'ane'" in ane.reason
+    ane = detect_units(cpu, is_installed=lambda package: package == "openvino")[3]
+    assert ane.presence is Presence.ABSENT
+    assert "pip install 'triune[coreml]'" in ane.reason
 
 
 def test_is_installed_asks_python() -> None:

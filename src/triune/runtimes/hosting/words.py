@@ -29,12 +29,17 @@ def to_error(words: Sequence[str]) -> TriuneError:
 
 def from_signature(signature: Signature) -> dict[str, Any]:
     """As JSON has it."""
-    return {"inputs": [_from_spec(each) for each in signature.inputs], "outputs": [*map(_from_spec, signature.outputs)]}
+    return {
+        "inputs": [_from_spec(each) for each in signature.inputs],
+        "outputs": [_from_spec(each) for each in signature.outputs],
+        "max_batch_size": signature.max_batch_size,
+    }
 
 
 def to_signature(words: dict[str, Any]) -> Signature:
     """The signature that `from_signature` described."""
-    return Signature(tuple(map(_to_spec, words["inputs"])), tuple(map(_to_spec, words["outputs"])))
+    inputs, outputs = (tuple(_to_spec(each) for each in words[kind]) for kind in ("inputs", "outputs"))
+    return Signature(inputs, outputs, words["max_batch_size"])
 
 
 def _from_spec(spec: TensorSpec) -> list[Any]:

@@ -188,5 +188,6 @@ def test_signatures_cross() -> None:
     signature = Signature(
         (TensorSpec("x", DataType.BYTES, (-1, 3), ("batch", None)), TensorSpec("o", DataType.BF16, (), (), True)),
         (TensorSpec("y", DataType.FP32, ()),),
+        max_batch_size=7,
     )
     assert to_signature(from_signature(signature)) == signature

@@ -1,0 +1,111 @@
+"""What is made of a model once and kept: packages of ONNX models, and what Core ML compiled.
+
+An entry's name is a digest of all that decides its content, so nothing is ever out of date.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+
+from onnx import GraphProto, TensorProto
+
+import triune
+from triune.core.cache import cache_folder
+from triune.core.errors import UnavailableError
+from triune.coreml.lowering import LowerOptions
+from triune.graph.load import read_model
+from triune.graph.values import subgraphs_of
+
+_CODE = ("graph", "coreml/lowering")
+
+
+class CompiledCache:
+    """A folder of `.mlpackage` and `.mlmodelc` folders."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Args:
+        folder: made when there is something to keep. None takes `coreml` in Triune's cache.
+        """
+        self.folder = folder or cache_folder() / "coreml"
+
+    def get(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The entry of that name, made if it is not there: whole, or not at all.
+
+        One is made at a time, over all processes that share the folder: coremltools is not for several threads.
+
+        Args:
+            name: digest and suffix.
+            make: writes the entry at the path that it is given. What it raises is raised, and nothing is kept.
+
+        Raises:
+            UnavailableError: the folder cannot be written to.
+        """
+        path = self.folder / name
+        if path.exists():
+            return path
+        with self._locked():
+            if path.exists():
+                return path
+            with tempfile.TemporaryDirectory(prefix=".making-", dir=self.folder) as temporary:
+                made = Path(temporary) / name
+                make(made)
+                made.rename(path)
+        return path
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("a")
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot write to {self.folder}: {error.strerror or error}; set TRIUNE_CACHE to a folder that can be "
+                "written"
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def conversion_digest(path: Path, options: LowerOptions) -> str:
+    """Of an ONNX file, its weights, how it is to be converted, and all that converts it."""
+    files = [path, *(path.parent / name for name in sorted(set(_external_files(read_model(path).graph))))]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("coremltools", "onnx")]
+    return _digest([*files, *_code()], [repr(options), triune.__version__, *versions])
+
+
+def package_digest(path: Path) -> str:
+    """Of a package's files, and the system that compiles it."""
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    names = [each.relative_to(path).as_posix() for each in files]
+    version = importlib.metadata.version("coremltools")
+    return _digest(files, [*names, f"coremltools {version}", platform.platform(), platform.machine()])
+
+
+def _external_files(graph: GraphProto) -> Iterable[str]:
+    for tensor in graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            yield from _external_files(inner)
+
+
+def _code() -> list[Path]:
+    root = Path(__file__).parents[1]
+    return sorted(path for room in _CODE for path in (root / room).rglob("*.py"))
+
+
+def _digest(files: Iterable[Path], words: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for word in words:
+        total.update(f"{len(word)} {word}".encode())
+    for path in files:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,154 @@
+"""A Core ML model's features as tensors of the server: their specifications, and values on the way in and out.
+
+Images are UINT8 of (height, width) or (height, width, 3), red first. A classifier's label is one element, of BYTES or
+INT64; its probabilities are FP64, in the order of the classes.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import UnsupportedError
+from triune.core.tensors import Signature, TensorSpec
+from triune.coreml.description import (
+    ArrayFeature,
+    ColorSpace,
+    DictionaryFeature,
+    Feature,
+    FunctionDescription,
+    ImageFeature,
+    ScalarFeature,
+)
+from triune.coreml.feature_values import classes_of
+from triune.coreml.mil import DType, Function, TensorType
+from triune.coreml.package import Package
+
+_DATATYPES = {
+    DType.FP16: DataType.FP16,
+    DType.FP32: DataType.FP32,
+    DType.FP64: DataType.FP64,
+    DType.INT8: DataType.INT8,
+    DType.INT32: DataType.INT32,
+    DType.INT64: DataType.INT64,
+    DType.STRING: DataType.BYTES,
+}
+
+
+def signature_of(package: Package) -> Signature:
+    """The inputs and outputs of a package's default function.
+
+    The first dimension is a batch dimension where every input takes a range of sizes there that begins at 1, and no
+    output has another size there.
+
+    Raises:
+        UnsupportedError: the function has states, which no request carries, or a feature that is no tensor.
+    """
+    described = package.description.functions[package.description.default_function]
+    if described.states:
+        names = ", ".join(f"'{feature.name}'" for feature in described.states)
+        raise UnsupportedError(
+            f"'{package.name}' keeps the states {names} between calls, and a request is one call: convert the model "
+            "with its states as inputs and outputs, which the client keeps"
+        )
+    program = package.function()
+    outputs = tuple(_output(feature, program, package.name) for feature in described.outputs)
+    inputs = tuple(_input(feature, package.name) for feature in described.inputs)
+    return Signature(inputs, outputs, _max_batch_size(described, outputs))
+
+
+def precision_of(package: Package) -> str:
+    """What the default function computes in: "fp16" if any of its operations does, else "fp32"."""
+    operations = package.function().block.operations
+    kinds = (output.type for operation in operations if operation.op != "const" for output in operation.outputs)
+    return "fp16" if any(isinstance(kind, TensorType) and kind.dtype is DType.FP16 for kind in kinds) else "fp32"
+
+
+def to_output(spec: TensorSpec, value: Any, *, is_scalar: bool = False) -> Array:
+    """An output of `coreml.Model.predict` as its specification has it.
+
+    Args:
+        spec: of the output.
+        value: an array, a label, or probabilities by label.
+        is_scalar: the output is of rank 0, which Core ML gives as one element.
+    """
+    if isinstance(value, str):
+        array: Array = np.empty(1, np.object_)
+        array[0] = value.encode()
+        return array
+    if isinstance(value, dict):
+        return np.array(list(cast("dict[object, float]", value).values()), np.float64)
+    array = np.atleast_1d(np.asarray(value)).astype(spec.datatype.dtype, copy=False)
+    return array.reshape(()) if is_scalar else array
+
+
+def _input(feature: Feature, package: str) -> TensorSpec:
+    match feature.type:
+        case ArrayFeature() as array:
+            shape = _shape(array)
+            if not shape:
+                raise UnsupportedError(f"input '{feature.name}' of '{package}' states no shape; convert the model anew")
+            return _spec(feature, _DATATYPES[array.dtype], shape)
+        case ImageFeature() as image:
+            return _image(feature, image)
+        case other:
+            raise UnsupportedError(f"input '{feature.name}' of '{package}' is a {type(other).__name__}, no tensor")
+
+
+def _output(feature: Feature, program: Function, package: str) -> TensorSpec:
+    match feature.type:
+        case ArrayFeature() as array:
+            # The program tells more than the interface, which may leave the shape out.
+            return _spec(feature, _DATATYPES[array.dtype], _computed_shape(feature.name, program) or _shape(array))
+        case ImageFeature() as image:
+            return _image(feature, image)
+        case ScalarFeature(dtype):
+            return _spec(feature, _DATATYPES[dtype], (1,))
+        case DictionaryFeature():
+            return _spec(feature, DataType.FP64, (len(classes_of(program)),))
+        case other:
+            raise UnsupportedError(f"output '{feature.name}' of '{package}' is a {type(other).__name__}, no tensor")
+
+
+def _spec(feature: Feature, datatype: DataType, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(feature.name, datatype, shape, (None,) * len(shape), feature.is_optional)
+
+
+def _image(feature: Feature, image: ImageFeature) -> TensorSpec:
+    datatype = DataType.FP16 if image.color_space is ColorSpace.GRAYSCALE_FLOAT16 else DataType.UINT8
+    sides = (-1, -1) if image.is_flexible else (image.height, image.width)
+    return _spec(feature, datatype, sides if image.color_space.num_channels == 1 else (*sides, 3))
+
+
+def _shape(array: ArrayFeature) -> tuple[int, ...]:
+    if array.bounds:
+        return tuple(bounds.lower if bounds.lower == bounds.upper else -1 for bounds in array.bounds)
+    if array.shapes:
+        return tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*array.shapes, strict=False))
+    return array.shape
+
+
+def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
+    """The shape that the program gives a value; () if not even the rank is known."""
+    values = [*program.inputs, *(output for operation in program.block.operations for output in operation.outputs)]
+    kind = next((value.type for value in values if value.name == name), None)
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return ()
+    # Core ML has no arrays of rank 0.
+    return tuple(-1 if size is None else size for size in kind.shape) or (1,)
+
+
+def _max_batch_size(described: FunctionDescription, outputs: tuple[TensorSpec, ...]) -> int | None:
+    limits: list[int] = []
+    for feature in described.inputs:
+        array = feature.type
+        if not isinstance(array, ArrayFeature) or not array.bounds:
+            return 0
+        first = array.bounds[0]
+        if first.lower > 1 or first.upper == first.lower:
+            return 0
+        if first.upper is not None:
+            limits.append(first.upper)
+    if any(not spec.shape or spec.shape[0] != -1 for spec in outputs):
+        return 0
+    return min(limits, default=None)

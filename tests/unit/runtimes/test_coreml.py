@@ -1,0 +1,394 @@
+"""The Core ML runtime: packages and ONNX models on the emulated Neural Engine, and the way to Apple's Core ML."""
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto
+
+from contract.runtimes.models import add_sub, dense, identity, model, node, tensor
+from support.mil_models import (
+    ct,
+    save_accumulator,
+    save_affine,
+    save_classifier,
+    save_flexible,
+    save_functions,
+    save_image_model,
+)
+from triune.core.datatypes import DataType
+from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.runtimes import coreml as adapter
+from triune.runtimes.coreml import CoreMl
+from triune.runtimes.coreml_cache import CompiledCache, package_digest
+from triune.runtimes.hosting import HostedExecutable
+
+ELSEWHERE = (
+    UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),
+    UnitStatus(Unit.AMX, Presence.ABSENT, reason="no tiles here"),
+    UnitStatus(Unit.GPU, Presence.ABSENT, reason="no GPU here"),
+    UnitStatus(Unit.ANE, Presence.EMULATED, reason="it is emulated"),
+)
+APPLE = tuple(UnitStatus(unit, Presence.PRESENT, f"a Mac's {unit.value}") for unit in Unit)
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> CoreMl:
+    return CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"))
+
+
+def spec(name: str, datatype: DataType, *shape: int) -> TensorSpec:
+    return TensorSpec(name, datatype, shape, (None,) * len(shape))
+
+
+def save_onnx(folder: Path, built: ModelProto, name: str = "model") -> Path:
+    path = folder / f"{name}.onnx"
+    path.write_bytes(built.SerializeToString())
+    return path
+
+
+def entries(runtime: CoreMl) -> list[str]:
+    """What the cache keeps."""
+    folder = runtime._cache.folder
+    return sorted(each.name for each in folder.iterdir() if each.name != ".lock") if folder.exists() else []
+
+
+@pytest.mark.parametrize(("precision", "words"), [("FLOAT32", "fp32"), ("FLOAT16", "fp16")])
+@pytest.mark.parametrize("executor", ["onnxruntime", "reference"])
+@pytest.mark.parametrize("unit", [Unit.ANE, Unit.CPU])
+def test_a_package_runs_on_the_emulated_unit_and_on_the_cpu(
+    runtime: CoreMl, tmp_path: Path, unit: Unit, executor: str, precision: str, words: str
+) -> None:
+    path = save_affine(tmp_path, precision=precision)
+    executable = runtime.load(path, unit=unit, num_threads=1, options={"coreml.executor": executor})
+    assert (executable.unit, executable.precision) == (unit, words)
+    assert executable.signature == runtime.inspect(path)
+    found = executable.run({"x": X}, ["y"])
+    np.testing.assert_allclose(found["y"], 2 * X + 1, rtol=1e-3)
+    first = found["y"].copy()
+    executable.run({"x": X + 5}, ["y"])
+    np.testing.assert_array_equal(found["y"], first)
+    executable.close()
+    assert entries(runtime) == []
+
+
+def test_fp16_is_computed_in_fp16(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_affine(tmp_path, precision="FLOAT16")
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    found = executable.run({"x": np.full((2, 3), 1025.3, np.float32)}, ["y"])["y"]
+    # 1025.3 is 1025 in fp16, and 2051 lies between two of its values.
+    assert set(found.ravel().tolist()) <= {2050.0, 2052.0}
+
+
+def test_a_range_of_rows_is_a_batch(runtime: CoreMl, tmp_path: Path) -> None:
+    for index, (dimension, shape, limit) in enumerate(
+        (
+            (ct.RangeDim(1, 8, default=1), (-1, 3), 8),
+            (ct.RangeDim(2, 8, default=2), (-1, 3), 0),
+            (ct.EnumeratedShapes([[1, 3], [4, 3]]), (-1, 3), 0),
+        )
+    ):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        path = save_flexible(folder, dimension)
+        signature = runtime.inspect(path)
+        assert signature.inputs == (spec("x", DataType.FP32, *shape),)
+        assert signature.outputs[0].shape == (-1, 3)
+        assert signature.max_batch_size == limit
+        executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+        assert executable.run({"x": np.ones((4, 3), np.float32)}, ["y"])["y"].shape == (4, 3)
+        with pytest.raises(InvalidArgumentError, match="'x' has shape"):
+            executable.run({"x": np.ones((9, 3), np.float32)}, ["y"])
+
+
+def test_one_fixed_row_is_no_batch(runtime: CoreMl, tmp_path: Path) -> None:
+    signature = runtime.inspect(save_classifier(tmp_path))
+    assert signature.inputs[0].shape == (1, 3)
+    assert signature.max_batch_size == 0
+
+
+def test_a_classifier_gives_its_label_and_probabilities(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_classifier(tmp_path)
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    assert executable.signature.outputs == (
+        spec("classLabel", DataType.BYTES, 1),
+        spec("classLabel_probs", DataType.FP64, 3),
+    )
+    found = executable.run({"x": np.array([[1, 3, 2]], np.float32)}, ["classLabel_probs", "classLabel"])
+    assert list(found) == ["classLabel_probs", "classLabel"]
+    assert found["classLabel"].tolist() == [b"bee"]
+    np.testing.assert_allclose(found["classLabel_probs"], [0.09, 0.665, 0.245], atol=1e-3)
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("RGB", (4, 5, 3)), ("GRAYSCALE", (4, 5))])
+def test_images_are_pixels(runtime: CoreMl, tmp_path: Path, layout: str, shape: tuple[int, ...]) -> None:
+    path = save_image_model(tmp_path, layout)
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    expected = Signature((spec("x", DataType.UINT8, *shape),), (spec("y", DataType.UINT8, *shape),), 0)
+    assert executable.signature == expected
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    np.testing.assert_array_equal(executable.run({"x": pixels}, ["y"])["y"], 255 - pixels)
+
+
+def test_the_default_function_is_served(runtime: CoreMl, tmp_path: Path) -> None:
+    executable = runtime.load(save_functions(tmp_path), unit=Unit.ANE, num_threads=1, options={})
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
+
+
+def test_states_are_refused(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_accumulator(tmp_path)
+    with pytest.raises(UnsupportedError, match="keeps the states 'total' between calls.*inputs and outputs"):
+        runtime.inspect(path)
+
+
+def test_wrong_inputs_are_refused(runtime: CoreMl, tmp_path: Path) -> None:
+    executable = runtime.load(save_affine(tmp_path), unit=Unit.ANE, num_threads=1, options={})
+    with pytest.raises(InvalidArgumentError, match="input 'x' is missing"):
+        executable.run({}, ["y"])
+    with pytest.raises(InvalidArgumentError, match="no input 'z'; it has x"):
+        executable.run({"x": X, "z": X}, ["y"])
+    with pytest.raises(InvalidArgumentError, match=r"'x' has shape \[3, 2\]"):
+        executable.run({"x": X.T}, ["y"])
+
+
+def test_what_is_no_package_is_refused(runtime: CoreMl, tmp_path: Path) -> None:
+    empty = tmp_path / "model.mlpackage"
+    for attempt in (runtime.inspect, lambda path: runtime.load(path, unit=Unit.ANE, num_threads=1, options={})):
+        with pytest.raises(InvalidArgumentError, match="cannot be read"):
+            attempt(empty)
+    empty.mkdir()
+    with pytest.raises(InvalidArgumentError, match="no Core ML package"):
+        runtime.inspect(empty)
+    compiled = tmp_path / "model.mlmodelc"
+    compiled.mkdir()
+    (compiled / "coremldata.bin").touch()
+    with pytest.raises(UnsupportedError, match="give the .mlpackage"):
+        runtime.inspect(compiled)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coreml.executor": "gpu"}, "'coreml.executor' is 'gpu'"),
+        ({"coreml.precision": "int8"}, "'coreml.precision' is 'int8'"),
+        ({"coreml.target": "iOS3"}, "'iOS3' is not known"),
+        ({"coreml.shapes": "x=0,3"}, "'0' of --shape"),
+        ({"coreml.max_batch_size": "-1"}, "'coreml.max_batch_size' is '-1'"),
+        ({"frobnicate": "1"}, "backend 'coreml' knows no parameter 'frobnicate'"),
+    ],
+)
+def test_wrong_options_are_refused(runtime: CoreMl, tmp_path: Path, options: dict[str, str], message: str) -> None:
+    path = save_onnx(tmp_path, identity())
+    with pytest.raises(InvalidArgumentError, match=message):
+        runtime.load(path, unit=Unit.ANE, num_threads=1, options=options)
+
+
+def test_units_that_are_not_here(tmp_path: Path) -> None:
+    path = save_affine(tmp_path)
+    elsewhere = CoreMl(ELSEWHERE)
+    assert list(elsewhere.units()) == [Unit.ANE, Unit.CPU]
+    with pytest.raises(UnsupportedError, match="does not run on unit 'gpu' here: no GPU here"):
+        elsewhere.load(path, unit=Unit.GPU, num_threads=1, options={})
+    assert list(CoreMl(ELSEWHERE[:3]).units()) == [Unit.CPU]
+    assert list(CoreMl(APPLE).units()) == [Unit.ANE, Unit.GPU, Unit.AMX, Unit.CPU]
+
+
+def test_an_onnx_model_keeps_its_own_interface(runtime: CoreMl, tmp_path: Path) -> None:
+    """Names that Core ML does not take, INT64, a scalar, BOOL: as the ONNX file has them."""
+    built = model(
+        [
+            node("Mul", "a.b/c rate", "scaled"),
+            node("Cast", "n:0", "wide", to=1),
+            node("Add", "scaled wide", "out.1"),
+            node("ReduceSum", "scaled", "total", keepdims=0),
+            node("ArgMax", "scaled", "best", axis=1, keepdims=0),
+            node("Greater", "scaled wide", "is_more"),
+        ],
+        [tensor("a.b/c", (2, 3)), tensor("rate", ()), tensor("n:0", (2, 3), DataType.INT64)],
+        [
+            tensor("out.1", (2, 3)),
+            tensor("total", ()),
+            tensor("best", (2,), DataType.INT64),
+            tensor("is_more", (2, 3), DataType.BOOL),
+        ],
+    )
+    path = save_onnx(tmp_path, built)
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    assert executable.precision == "fp16"
+    assert [str(each) for each in executable.signature.inputs] == [
+        "a.b/c: FP32[2,3]",
+        "rate: FP32[]",
+        "n:0: INT64[2,3]",
+    ]
+    inputs = {"a.b/c": X, "rate": np.float32(2).reshape(()), "n:0": np.full((2, 3), 4)}
+    found = executable.run(inputs, ["is_more", "best", "total", "out.1"])
+    assert [(name, array.dtype, array.shape) for name, array in found.items()] == [
+        ("is_more", np.dtype(bool), (2, 3)),
+        ("best", np.dtype(np.int64), (2,)),
+        ("total", np.dtype(np.float32), ()),
+        ("out.1", np.dtype(np.float32), (2, 3)),
+    ]
+    np.testing.assert_array_equal(found["out.1"], 2 * X + 4)
+    np.testing.assert_array_equal(found["is_more"], 2 * X > 4)
+    assert found["best"].tolist() == [2, 2]
+    assert found["total"] == 30
+    with pytest.raises(InvalidArgumentError, match="int32 cannot hold"):
+        executable.run({**inputs, "n:0": np.full((2, 3), 2**40)}, ["out.1"])
+
+
+def test_an_onnx_model_is_converted_once(runtime: CoreMl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths: list[Path] = []
+    lower = adapter.lower
+
+    def counting(*arguments: object) -> object:
+        paths.append(Path(str(arguments[1])))
+        return lower(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adapter, "lower", counting)
+    path = save_onnx(tmp_path, identity(shape=(2, 3)))
+    for _ in range(3):
+        assert runtime.load(path, unit=Unit.ANE, num_threads=1, options={}).run({"x": X}, ["y"])["y"].shape == (2, 3)
+    assert len(paths) == len(entries(runtime)) == 1
+    runtime.load(path, unit=Unit.ANE, num_threads=1, options={"coreml.precision": "fp32"})
+    assert len(paths) == 2
+    other = save_onnx(tmp_path, identity(shape=(3, 3)), "other")
+    runtime.load(other, unit=Unit.ANE, num_threads=1, options={})
+    assert len(paths) == 3
+    # The content counts, not the name.
+    other.rename(tmp_path / "renamed.onnx")
+    runtime.load(tmp_path / "renamed.onnx", unit=Unit.ANE, num_threads=1, options={})
+    assert len(paths) == 3
+
+
+def test_weights_beside_the_model_count(runtime: CoreMl, tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    built = dense(8)
+    built.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    built.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save_model(built, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    x = np.ones((1, 8), np.float32)
+    for factor in (1, 3):
+        weights = np.full((8, 8), factor / 8, np.float32)
+        (tmp_path / "weights.bin").write_bytes(weights.tobytes())
+        found = runtime.load(path, unit=Unit.ANE, num_threads=1, options={}).run({"x": x}, ["y"])["y"]
+        np.testing.assert_allclose(found, factor * x, rtol=1e-3)
+    assert len(entries(runtime)) == 2
+
+
+def test_free_dimensions_need_limits(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_onnx(tmp_path, add_sub(DataType.FP32))
+    with pytest.raises(UnsupportedError, match=r"dimension 0 of input 'INPUT0'.*'coreml.shapes'.*'INPUT0=1,1..512'"):
+        runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={"coreml.max_batch_size": "4"})
+    for rows in (1, 4):
+        ones = np.ones((rows, 16), np.float32)
+        assert executable.run({"INPUT0": ones, "INPUT1": ones}, ["OUTPUT0"])["OUTPUT0"].tolist() == (2 * ones).tolist()
+    nine = np.ones((9, 16), np.float32)
+    with pytest.raises(InvalidArgumentError, match=r"has shape \[9, 16\]"):
+        executable.run({"INPUT0": nine, "INPUT1": nine}, ["OUTPUT0"])
+    given = {"coreml.shapes": "INPUT0=1..2,16;INPUT1=1..2,16"}
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options=given)
+    ones = np.ones((2, 16), np.float32)
+    assert executable.run({"INPUT0": ones, "INPUT1": ones}, ["OUTPUT1"])["OUTPUT1"].tolist() == (0 * ones).tolist()
+
+
+def test_what_cannot_be_converted_leaves_nothing(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_onnx(tmp_path, identity(DataType.BYTES, (3,)))
+    with pytest.raises(UnsupportedError, match="'x' is STRING"):
+        runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    assert entries(runtime) == []
+
+
+def test_loads_at_the_same_time_share_one_conversion(
+    runtime: CoreMl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_calls = 0
+    lower = adapter.lower
+
+    def counting(*arguments: object) -> object:
+        nonlocal num_calls
+        num_calls += 1
+        return lower(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adapter, "lower", counting)
+    path = save_onnx(tmp_path, identity(shape=(2, 3)))
+    barrier = threading.Barrier(4)
+
+    def work(_: int) -> list[list[float]]:
+        barrier.wait()
+        executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+        return executable.run({"x": X}, ["y"])["y"].tolist()  # type: ignore[no-any-return]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [X.tolist()] * 4
+    assert num_calls == 1
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    runtime = CoreMl(ELSEWHERE, CompiledCache(tmp_path / "file" / "cache"))
+    with pytest.raises(UnavailableError, match="TRIUNE_CACHE"):
+        runtime.load(save_onnx(tmp_path, identity(shape=(2, 3))), unit=Unit.ANE, num_threads=1, options={})
+
+
+@pytest.fixture
+def mac(tmp_path: Path) -> CoreMl:
+    """A Mac's units, with Triune's stand-in for Core ML in the worker processes."""
+    return CoreMl(APPLE, CompiledCache(tmp_path / "cache"), preparation="triune.coreml.anywhere")
+
+
+@pytest.mark.parametrize("unit", [Unit.ANE, Unit.GPU, Unit.AMX])
+def test_core_ml_runs_each_unit_in_a_process_of_its_own(mac: CoreMl, tmp_path: Path, unit: Unit) -> None:
+    path = save_affine(tmp_path, precision="FLOAT16")
+    executable = mac.load(path, unit=unit, num_threads=1, options={})
+    assert isinstance(executable, HostedExecutable)
+    assert executable.pid not in (None, os.getpid())
+    assert (executable.unit, executable.precision) == (unit, "fp16")
+    assert executable.signature == mac.inspect(path)
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
+    assert entries(mac) == [f"{package_digest(path)}.mlmodelc"]
+    with pytest.raises(InvalidArgumentError, match="'x' has shape"):
+        executable.run({"x": X.T}, ["y"])
+    os.kill(executable.pid or 0, signal.SIGKILL)
+    with pytest.raises(InternalError, match=f"m.mlpackage' on '{unit.value}' was killed by SIGKILL"):
+        executable.run({"x": X}, ["y"])
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
+    executable.close()
+
+
+def test_core_ml_runs_onnx_classifiers_images_and_functions(mac: CoreMl, tmp_path: Path) -> None:
+    def run(path: Path, *arrays: object) -> dict[str, object]:
+        executable = mac.load(path, unit=Unit.ANE, num_threads=1, options={})
+        names = [each.name for each in executable.signature.inputs]
+        outputs = [each.name for each in executable.signature.outputs]
+        try:
+            return dict(executable.run(dict(zip(names, arrays, strict=True)), outputs))  # type: ignore[arg-type]
+        finally:
+            executable.close()
+
+    wide = np.full((2, 16), 5)
+    found = run(save_onnx(tmp_path, add_sub(DataType.INT64, (2, 16))), wide, wide)
+    assert [array.tolist() for array in found.values()] == [(2 * wide).tolist(), (0 * wide).tolist()]  # type: ignore[attr-defined]
+    assert {array.dtype for array in found.values()} == {np.dtype(np.int64)}  # type: ignore[attr-defined]
+    found = run(save_classifier(tmp_path), np.array([[1, 3, 2]], np.float32))
+    assert found["classLabel"].tolist() == [b"bee"]  # type: ignore[attr-defined]
+    pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    folder = tmp_path / "image"
+    folder.mkdir()
+    np.testing.assert_array_equal(run(save_image_model(folder), pixels)["y"], 255 - pixels)
+    np.testing.assert_array_equal(run(save_functions(tmp_path), X)["y"], 2 * X + 1)
+
+
+def test_without_core_ml_the_worker_process_says_so(tmp_path: Path) -> None:
+    runtime = CoreMl(APPLE, CompiledCache(tmp_path / "cache"))
+    with pytest.raises(InvalidArgumentError, match="Core ML does not compile.*only support on macOS"):
+        runtime.load(save_affine(tmp_path), unit=Unit.ANE, num_threads=1, options={})
+    assert entries(runtime) == []
