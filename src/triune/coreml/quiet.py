@@ -14,7 +14,6 @@ _NOISE = (
     "Torch version",
     "You may run into unexpected errors",
     "Unable to load CoreML.framework",
-    "minimum_deployment_target",
 )
 
 
