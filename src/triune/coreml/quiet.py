@@ -41,7 +41,8 @@ def quiet() -> Generator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*invalid value encountered.*")
+            # Its passes try constants out, infinities among them.
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"coremltools\.")
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
