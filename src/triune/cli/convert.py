@@ -16,10 +16,11 @@ from rich.table import Table
 from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.coreml.lowering import LowerOptions, Precision, Target, lower, parse_shapes
+from triune.coreml.lowering import Layout, LowerOptions, Precision, Target, lower, parse_shapes
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
 from triune.coreml.verify import OutputError, verify_lowered, verify_raised
+from triune.graph.ane import Report as LayoutReport
 from triune.graph.load import load
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
@@ -42,6 +43,9 @@ def convert(
         list[str] | None, typer.Option("--keep-fp32", help="A node or operator that --precision mixed keeps in fp32.")
     ] = None,
     target: Annotated[str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")] = "iOS18",
+    layout: Annotated[
+        Layout, typer.Option(help="ane: transformers as the Neural Engine likes them, (B, C, 1, S).")
+    ] = Layout.SOURCE,
     function: Annotated[str | None, typer.Option(help="Of a package with several functions, which to convert.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run both on the same inputs and compare.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
@@ -64,34 +68,37 @@ def convert(
                     Target.parse(target),
                     parse_shapes(shapes or []),
                     _constants(constants or []),
+                    layout,
                 )
-                errors, renamed = _to_coreml(source, output, options, report, verify=verify)
+                errors, renamed, laid = _to_coreml(source, output, options, report, verify=verify)
             case ".mlpackage" | ".mlmodel" | ".mlmodelc", ".onnx":
-                if shapes or constants or keep_fp32:
-                    raise InvalidArgumentError("--shape, --constant and --keep-fp32 are for converting to .mlpackage")
-                errors, renamed = _to_onnx(source, output, function, report, verify=verify), {}
+                if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:
+                    raise InvalidArgumentError(
+                        "--shape, --constant, --keep-fp32 and --layout are for converting to .mlpackage"
+                    )
+                errors, renamed, laid = _to_onnx(source, output, function, report, verify=verify), {}, None
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage"
                 )
     seconds = time.monotonic() - started
     if as_json:
-        _print_json(output, seconds, renamed, errors)
+        _print_json(output, seconds, renamed, errors, laid)
     else:
-        _print(output, seconds, renamed, errors)
+        _print(output, seconds, renamed, errors, laid)
 
 
 def _to_coreml(
     source: Path, output: Path, options: LowerOptions, report: Callable[[str], None], *, verify: bool
-) -> tuple[list[OutputError] | None, dict[str, str]]:
+) -> tuple[list[OutputError] | None, dict[str, str], LayoutReport | None]:
     model = load(source)
     lowered = lower(model, output, options, report=report)
     names = {**lowered.inputs, **lowered.outputs}
     renamed = {name: other for name, other in names.items() if name != other}
     if not verify:
-        return None, renamed
+        return None, renamed, lowered.layout
     report("running both")
-    return verify_lowered(model, lowered, options), renamed
+    return verify_lowered(model, lowered, options), renamed, lowered.layout
 
 
 def _to_onnx(
@@ -136,8 +143,16 @@ def _constant(name: str, body: str) -> Array:
     return np.array(numbers[0] if len(numbers) == 1 else numbers)
 
 
-def _print_json(output: Path, seconds: float, renamed: dict[str, str], errors: Sequence[OutputError] | None) -> None:
+def _print_json(
+    output: Path,
+    seconds: float,
+    renamed: dict[str, str],
+    errors: Sequence[OutputError] | None,
+    laid: LayoutReport | None,
+) -> None:
     found: dict[str, object] = {"output": str(output), "seconds": round(seconds, 3), "renamed": renamed}
+    if laid is not None:
+        found["layout"] = {"changed": laid.counts(), "left": [str(entry) for entry in laid.left]}
     if errors is not None:
         found["errors"] = [
             {
@@ -152,12 +167,20 @@ def _print_json(output: Path, seconds: float, renamed: dict[str, str], errors: S
     print_json(found)
 
 
-def _print(output: Path, seconds: float, renamed: dict[str, str], errors: Sequence[OutputError] | None) -> None:
+def _print(
+    output: Path,
+    seconds: float,
+    renamed: dict[str, str],
+    errors: Sequence[OutputError] | None,
+    laid: LayoutReport | None,
+) -> None:
     console = Console()
     console.print(f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s", highlight=False, soft_wrap=True)
     for name, other in renamed.items():
         text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
         console.print(text, highlight=False, soft_wrap=True)
+    if laid is not None:
+        console.print(escape(f"layout {laid}"), highlight=False, soft_wrap=True)
     if errors is None:
         return
     table = Table("output", "shape", "largest error", "largest value")

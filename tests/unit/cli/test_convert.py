@@ -10,6 +10,7 @@ from onnx import helper
 from typer.testing import CliRunner, Result
 
 from support.lowered import FLOAT, INT64, model_of
+from support.transformers import encoder
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 
@@ -54,6 +55,19 @@ def test_precision_is_chosen(source: Path, tmp_path: Path) -> None:
     mixed = run(source, "-o", package, *options, "--precision", "mixed", *kept)
     (error,) = json.loads(mixed.stdout)["errors"]
     assert error["error"] < 1e-6
+
+
+def test_the_neural_engines_layout_is_told_of(tmp_path: Path) -> None:
+    path, package = tmp_path / "encoder.onnx", tmp_path / "m.mlpackage"
+    path.write_bytes(encoder("thirds").SerializeToString())
+    done = run(path, "-o", package, "--shape", "x=1,4,32", "--layout", "ane", "--verify", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["errors"][0]["error"] < 1e-5
+    assert found["layout"]["changed"]["linear_to_conv"] == 2
+    assert found["layout"]["left"] == []
+    text = run(path, "-o", package, "--shape", "x=1,4,32", "--layout", "ane").stdout
+    assert "layout changed: linear_to_conv 2, split_heads 1" in text
 
 
 def test_inputs_become_constants(tmp_path: Path) -> None:

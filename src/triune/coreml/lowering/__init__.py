@@ -3,6 +3,7 @@
 from triune.coreml.lowering.lower import Lowered, lower
 from triune.coreml.lowering.options import (
     InputShape,
+    Layout,
     LowerOptions,
     Precision,
     Range,
@@ -13,6 +14,7 @@ from triune.coreml.lowering.options import (
 
 __all__ = [
     "InputShape",
+    "Layout",
     "LowerOptions",
     "Lowered",
     "Precision",

@@ -1,10 +1,15 @@
 """Products of matrices."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from triune.coreml.lowering.broadcast import to_rank
 from triune.coreml.lowering.context import Context, Lowering, is_float, like
 from triune.coreml.lowering.mb import Var, mb
+
+HEIGHT = 2
+"""The axis of size 1 in (B, C, 1, S)."""
 
 
 def _matmul(c: Context) -> None:
@@ -23,6 +28,29 @@ def matmul(x: Var, y: Var) -> Var:
     product = matmul(left, right)
     axes = [-2] * is_row + [-1] * is_column
     return mb.squeeze(x=product, axes=axes)
+
+
+def product_of_images(x: Var, axes: Sequence[int]) -> Var | None:
+    """The einsum that (n, c, 1, u) is, where it is `x`, a product of (n, c, w) and (n, w, u), with an axis 2.
+
+    Only of values (n, c, 1, w) and (n, w, 1, u) that were squeezed for it: so the attention of `triune.graph.ane` comes
+    out as that of Apple's ml-ane-transformers does. None of anything else.
+    """
+    op = x.op
+    if list(axes) != [HEIGHT] or op is None or op.op_type != "matmul" or op.transpose_x.val or op.transpose_y.val:
+        return None
+    left, right = _squeezed_from(op.x), _squeezed_from(op.y)
+    if left is None or right is None or left.shape[0] != right.shape[0]:
+        return None
+    return mb.einsum(values=(left, right), equation="nchw,nwhu->nchu")
+
+
+def _squeezed_from(x: Var) -> Var | None:
+    """The value (n, c, 1, w) of which `x` is (n, c, w)."""
+    op = x.op
+    if op is None or op.op_type != "squeeze" or op.x.rank != 4 or list(op.axes.val) != [HEIGHT]:
+        return None
+    return op.x
 
 
 def _gemm(c: Context) -> None:

@@ -3,15 +3,17 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.coreml.lowering.options import LowerOptions, typed_constants
+from triune.coreml.lowering.options import Layout, LowerOptions, typed_constants
 from triune.coreml.quiet import quiet
+from triune.graph.ane import Report as LayoutReport
+from triune.graph.ane import ane_layout
 from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
 
@@ -35,12 +37,14 @@ class Lowered:
         inputs: the source's names to the package's.
         outputs: the source's names to the package's.
         num_ops: the operations of the program, without constants.
+        layout: what was brought into another layout, and what was left and why; None where none was asked for.
     """
 
     path: Path
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     num_ops: int
+    layout: LayoutReport | None = None
 
 
 def lower(
@@ -73,7 +77,12 @@ def lower(
         bind_constants(copy, typed_constants(copy, options.constants))
         apply_shapes(copy, options.shapes)
         tell("bringing the graph to core operators")
-        narrow = Narrow()(normalize(copy))
+        core = normalize(copy)
+        layout = LayoutReport() if options.layout is Layout.ANE else None
+        if layout is not None:
+            tell("bringing transformers into the Neural Engine's layout")
+            core = ane_layout(core, layout)
+        narrow = Narrow()(core)
         interface = interface_of(narrow, options)
         tell("writing the program")
         writer = ProgramWriter(narrow, interface, options)
@@ -81,7 +90,7 @@ def lower(
         _raise_for(writer.problems)
         tell("optimizing and saving the package")
         package = _convert(program, interface, options, writer.deep)
-        return _save(package, program, interface, model, path)
+        return replace(_save(package, program, interface, model, path), layout=layout)
 
 
 def _silent(_what: str) -> None:
@@ -114,6 +123,8 @@ def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: 
     pipeline = library.PassPipeline()
     # It squeezes whole numbers into 16 bits without knowing how large they get.
     pipeline.remove_passes({"common::add_int16_cast"})
+    # What nobody reads would hide patterns from the passes.
+    pipeline.insert_pass(0, "common::dead_code_elimination")
     try:
         return library.convert(
             program,

@@ -20,6 +20,13 @@ class Precision(Enum):
     MIXED = "mixed"
 
 
+class Layout(Enum):
+    """How the program's activations lie in memory."""
+
+    SOURCE = "source"
+    ANE = "ane"
+
+
 class Target(Enum):
     """The oldest system that shall run the package. The value is Core ML's specification version."""
 
@@ -80,6 +87,7 @@ class LowerOptions:
         target: the oldest system that shall run it.
         shapes: by input. Inputs of fixed shape need none.
         constants: values for inputs that are to be no inputs of the package: what decides shapes or branches.
+        layout: as the source has it, or transformers as the Neural Engine likes them (`triune.graph.ane`).
     """
 
     precision: Precision = Precision.FP32
@@ -87,6 +95,7 @@ class LowerOptions:
     target: Target = Target.IOS18
     shapes: Mapping[str, InputShape] = field(default_factory=dict[str, InputShape])
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    layout: Layout = Layout.SOURCE
 
     def __post_init__(self) -> None:
         if self.keep_fp32 and self.precision is not Precision.MIXED:

@@ -18,6 +18,7 @@ from triune.coreml.lowering.context import (
     positive,
     static_shape,
 )
+from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.scope import EMPTY, as_constant
 
@@ -118,7 +119,9 @@ def _unsqueeze(c: Context) -> None:
     x = c.input(0)
     axes = c.ints(1, "the axes to unsqueeze")
     rank = x.rank + len(axes)
-    c.give(mb.expand_dims(x=x, axes=sorted(positive(each, rank) for each in axes)))
+    places = sorted(positive(each, rank) for each in axes)
+    product = product_of_images(x, places)
+    c.give(mb.expand_dims(x=x, axes=places) if product is None else product)
 
 
 def _concat(c: Context) -> None:

@@ -1,0 +1,43 @@
+"""Transformers converted in the Neural Engine's layout."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from support.lowered import check
+from support.transformers import VOCABULARY, encoder, gpt2, hidden
+from triune.coreml.lowering import InputShape, Layout, LowerOptions, Range, lower
+from triune.coreml.package import read_package
+
+
+def ops_of(path: Path) -> Counter[str]:
+    block = read_package(path).program.functions["main"].block
+    return Counter(operation.op for operation in block.operations)
+
+
+def test_gpt2_becomes_convolutions_einsums_and_norms_over_channels(tmp_path: Path) -> None:
+    tokens = np.random.default_rng(1).integers(0, VOCABULARY, (2, 8))
+    options = LowerOptions(shapes={"tokens": InputShape(((2, 8),))}, layout=Layout.ANE)
+    check(gpt2(), {"tokens": tokens}, tmp_path, options)
+    ops = ops_of(tmp_path / "m.mlpackage")
+    # 9 linear layers; 2 products for each of 4 heads in each of 2 layers; the keys' 2 Transposes and the borders'.
+    assert (ops["conv"], ops["einsum"], ops["layer_norm"], ops["transpose"]) == (9, 16, 5, 4)
+    assert (ops["linear"], ops["matmul"], ops["reshape"], ops["rsqrt"]) == (0, 0, 0, 0)
+
+
+def test_ranges_of_shapes_keep_the_layout(tmp_path: Path) -> None:
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 4), Range(1, 32), 32),))}, layout=Layout.ANE)
+    check(encoder("stacked"), hidden(2, 7), tmp_path, options)
+    ops = ops_of(tmp_path / "m.mlpackage")
+    assert (ops["conv"], ops["einsum"], ops["transpose"]) == (2, 8, 3)
+
+
+def test_what_was_done_is_told_only_when_asked_for(tmp_path: Path) -> None:
+    shapes = {"x": InputShape(((1, 4, 32),))}
+    lowered = lower(encoder("thirds"), tmp_path / "ane.mlpackage", LowerOptions(shapes=shapes, layout=Layout.ANE))
+    assert lowered.layout is not None
+    assert lowered.layout.counts()["linear_to_conv"] == 2
+    plain = lower(encoder("thirds"), tmp_path / "plain.mlpackage", LowerOptions(shapes=shapes))
+    assert plain.layout is None
+    assert ops_of(plain.path)["linear"] == 2
