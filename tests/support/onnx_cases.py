@@ -3,12 +3,14 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx.backend.test.loader
 from onnx import ModelProto, TensorProto, TypeProto, helper, numpy_helper
 
+DEBIAN = Path("/usr/share/libonnx-testdata/data")
 _NUMBERS = frozenset(
     [
         *(TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL),
@@ -50,6 +52,33 @@ def load_cases() -> Sequence[Case]:
         for case in found
         if case.model is not None and case.data_sets is not None
     ]
+
+
+@functools.cache
+def load_debian_cases() -> Sequence[Case]:
+    """The cases of ONNX 1.12, older operator sets and whole models among them: Debian's package libonnx-testdata."""
+    return [_read_case(path) for path in sorted(DEBIAN.glob("*/*/model.onnx"))]
+
+
+def _read_case(path: Path) -> Case:
+    model = onnx.load(path)
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in defaults]
+    types = {value.name: value.type for value in (*model.graph.input, *model.graph.output)}
+    sets: list[tuple[dict[str, Any], Sequence[Any]]] = []
+    for folder in sorted(path.parent.glob("test_data_set_*")):
+        inputs = [_read_value(folder / f"input_{index}.pb", types[name]) for index, name in enumerate(names)]
+        outputs = [
+            _read_value(folder / f"output_{index}.pb", value.type) for index, value in enumerate(model.graph.output)
+        ]
+        sets.append((dict(zip(names, inputs, strict=True)), outputs))
+    return Case(f"{path.parts[-3]}/{path.parts[-2]}", model, sets, 1e-3, 1e-7)
+
+
+def _read_value(path: Path, type_: TypeProto) -> Any:
+    if type_.WhichOneof("value") != "tensor_type":
+        return None
+    return numpy_helper.to_array(TensorProto.FromString(path.read_bytes()))
 
 
 def _named(model: ModelProto, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[dict[str, Any], Sequence[Any]]:

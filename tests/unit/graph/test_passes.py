@@ -185,5 +185,8 @@ def test_narrow_array_checks_the_range() -> None:
     assert narrow_array("x", np.array([2**31 - 1])).dtype == np.int32
     with pytest.raises(InvalidArgumentError, match="input 'x' holds 2147483648; the model computes in int32"):
         narrow_array("x", np.array([0, 2**31]))
+    assert narrow_array("x", np.array([-np.inf, 3e38])).tolist() == [-np.inf, np.float32(3e38)]
+    with pytest.raises(InvalidArgumentError, match=r"holds 1e\+300; the model computes in fp32, up to 3.403e\+38"):
+        narrow_array("x", np.array([1, -1e300]))
     with pytest.raises(InvalidArgumentError, match="holds 4294967295"):
         narrow_array("x", np.array([2**32 - 1], np.uint32))

@@ -86,14 +86,23 @@ def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
     elem_type = NARROWED.get(helper.np_dtype_to_tensor_dtype(array.dtype))
     if elem_type is None:
         return array
-    if elem_type == TensorProto.INT32 and (found := _outside(array)) is not None:
-        raise InvalidArgumentError(
-            f"input '{name}' holds {found}; the model computes in int32, from {_INT32.min} to {_INT32.max}"
-        )
+    if (found := _outside(array)) is not None:
+        raise InvalidArgumentError(f"input '{name}' holds {found}; the model computes in {_limits_of(elem_type)}")
     return array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
 
 
-def _outside(array: NDArray[Any]) -> int | None:
+def _limits_of(elem_type: int) -> str:
+    if elem_type == TensorProto.INT32:
+        return f"int32, from {_INT32.min} to {_INT32.max}"
+    return f"fp32, up to {np.finfo(np.float32).max:.4g} either way"
+
+
+def _outside(array: NDArray[Any]) -> int | float | None:
+    """A value of a wide array that the narrow type does not hold; infinity is held."""
+    if array.dtype == np.float64:
+        sizes = np.abs(array[np.isfinite(array)])
+        largest = float(sizes.max(initial=0))
+        return largest if largest > float(np.finfo(np.float32).max) else None
     if array.dtype.itemsize < 4 or array.dtype == np.int32 or not array.size:
         return None
     return next((int(end) for end in (array.min(), array.max()) if not _INT32.min <= int(end) <= _INT32.max), None)
@@ -245,11 +254,11 @@ def _narrow_tensor(tensor: TensorProto, *, is_limit: Callable[[], bool]) -> Tens
     if elem_type is None:
         return tensor
     array = numpy_helper.to_array(tensor)
-    if elem_type == TensorProto.INT32 and (found := _outside(array)) is not None:
+    if (found := _outside(array)) is not None:
         if not is_limit():
             raise UnsupportedError(
-                f"constant '{tensor.name}' holds {found}, which does not fit into int32, from {_INT32.min} to "
-                f"{_INT32.max}: Apple's runtimes have no wider integers"
+                f"constant '{tensor.name}' holds {found}, which does not fit into {_limits_of(elem_type)}: Apple's "
+                "runtimes have nothing wider"
             )
         array = array.clip(_INT32.min, _INT32.max)
     return numpy_helper.from_array(array.astype(helper.tensor_dtype_to_np_dtype(elem_type)), tensor.name)
