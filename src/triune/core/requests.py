@@ -8,6 +8,9 @@ from triune.core.datatypes import Array
 
 Parameter: TypeAlias = bool | int | float | str
 
+UNIT_PARAMETER = "triune_unit"
+"""The request's parameter that names the unit to compute on. An emulated unit waits for it to be named."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:

@@ -10,7 +10,7 @@ from pathlib import Path
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.runtime import Runtime
-from triune.core.units import Unit
+from triune.core.units import Presence, Unit
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
@@ -140,8 +140,16 @@ class Loader:
             kind(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
             for index, executable in enumerate(build.executables)
         ]
+        emulated = [status.unit for status in self.machine.units if status.presence is Presence.EMULATED]
         dispatcher = Dispatcher(
-            config.name, build.version, config.batching, tuple(config.outputs), workers, statistics, self._clock
+            config.name,
+            build.version,
+            config.batching,
+            tuple(config.outputs),
+            workers,
+            statistics,
+            self._clock,
+            emulated,
         )
         return LoadedVersion(build.version, config, dispatcher, statistics)
 

@@ -1,10 +1,11 @@
 """Which of the waiting requests run next, together. Decides only: it takes nothing out of the queue."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from triune.core.datatypes import Array
 from triune.scheduling.policy import BatchingPolicy
-from triune.scheduling.queue import Pending, RequestQueue
+from triune.scheduling.queue import Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Batcher:
             (name, array.ndim if name in policy.ragged_inputs else array.shape[1:]) for name, array in inputs.items()
         )
 
-    def form(self, queue: RequestQueue, now_ns: int) -> Formed | WaitUntil | None:
+    def form(self, queue: Iterable[Pending], now_ns: int) -> Formed | WaitUntil | None:
         """The next batch; when to ask again; or None if nothing waits."""
         policy = self._policy
         chosen: list[Pending] = []

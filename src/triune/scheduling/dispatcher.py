@@ -9,15 +9,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.units import Unit
 from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
-from triune.scheduling.lane import Lane, choose_lane
+from triune.scheduling.lane import Lane, Reach, choose_lane
 from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Finisher, Pending, RequestQueue
 from triune.scheduling.statistics import FailureReason, ModelStatistics
@@ -41,6 +42,7 @@ class Dispatcher:
         workers: Sequence[Worker],
         statistics: ModelStatistics,
         clock: Clock,
+        emulated: Collection[Unit] = (),
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -50,12 +52,14 @@ class Dispatcher:
         workers: at least one; `close` closes them.
         statistics: written here, read by anyone on the loop's thread.
         clock: time.
+        emulated: units whose workers take only requests that name them, unless there are no others.
         """
         self._name = name
         self._version = version
         self._policy = policy
         self._outputs = tuple(outputs)
         self._lanes = [Lane(worker, self._complete) for worker in workers]
+        self._reach = Reach(self._lanes, emulated)
         self._statistics = statistics
         self._clock = clock
         self._queue = RequestQueue(policy)
@@ -95,11 +99,13 @@ class Dispatcher:
 
         Raises:
             UnavailableError: the queue is full, or the model is being unloaded.
+            InvalidArgumentError: it names a unit that the model is not served on.
         """
         statistics = self._statistics
         if self._is_closed:
             self._count_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
+        unit = self._reach.unit_of(request) if request.parameters else None
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()
         if self._direct is not None and self._direct.is_inline:
@@ -107,8 +113,8 @@ class Dispatcher:
             if response is not None:
                 future.set_result(response)
                 return future
-        pending = Pending(request, inputs, batch_size, future, finish, now_ns)
-        pending.group = self._batcher.group_of(inputs)
+        pending = Pending(request, inputs, batch_size, future, finish, now_ns, unit=unit)
+        pending.group = self._batcher.group_of(inputs) if unit is None else (unit, self._batcher.group_of(inputs))
         try:
             self._queue.push(pending)
         except UnavailableError:
@@ -191,12 +197,15 @@ class Dispatcher:
             self._fail(pending, error, FailureReason.REJECTED)
         when_ns = 0
         while self._queue and any(lane.running is None for lane in self._lanes):
-            decision = self._batcher.form(self._queue, now_ns)
+            decision = self._batcher.form(self._reach.waiting(self._queue), now_ns)
             if isinstance(decision, WaitUntil):
                 when_ns = decision.when_ns
                 break
-            lane = choose_lane(self._lanes, decision.pendings, len(self._queue), now_ns) if decision else None
-            if decision is None or lane is None:
+            if decision is None:
+                break
+            lanes = self._reach.lanes_of(decision.pendings[0])
+            lane = choose_lane(lanes, decision.pendings, len(self._queue), now_ns)
+            if lane is None:
                 break
             if self._batcher.is_size_free and not lane.worker.is_inline:
                 decision = decision.first(lane.sizer.choose(decision.num_rows))

@@ -1,11 +1,14 @@
 """Which worker a batch goes to."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import UNIT_PARAMETER, InferenceRequest
+from triune.core.units import Unit
 from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.cost import CostEstimate
-from triune.scheduling.queue import Pending
+from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
 
@@ -48,6 +51,57 @@ class Lane:
         if self.running is None:
             return 0.0
         return max(0.0, self._begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
+
+
+class Reach:
+    """Which lanes a request may go to: those of the unit that it names, else all but the emulated ones.
+
+    A model on nothing but emulated units was put there by name, so any request will do.
+
+    Attributes:
+        is_divided: there are requests that may not go to every lane.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], emulated: Collection[Unit]) -> None:
+        """Args:
+        lanes: all of a model's.
+        emulated: units that give answers, and no speed.
+        """
+        self._lanes = lanes
+        self._units = {lane.worker.executable.unit for lane in lanes}
+        self._usual = self._units.difference(emulated) or self._units
+        self.is_divided = self._usual != self._units
+
+    def unit_of(self, request: InferenceRequest) -> Unit | None:
+        """The unit that a request names, None if it names none.
+
+        Raises:
+            InvalidArgumentError: the model has no lane of that unit.
+        """
+        name = request.parameters.get(UNIT_PARAMETER)
+        if name is None:
+            return None
+        for unit in self._units:
+            if unit.value == name:
+                self.is_divided = self.is_divided or len(self._units) > 1
+                return unit
+        raise InvalidArgumentError(
+            f"the request's parameter '{UNIT_PARAMETER}' is {name!r}, but model '{request.model}' is served on "
+            f"{', '.join(sorted(unit.value for unit in self._units))}; name one of these, or none"
+        )
+
+    def lanes_of(self, pending: Pending) -> Sequence[Lane]:
+        """Where a request may go."""
+        if not self.is_divided:
+            return self._lanes
+        units = self._usual if pending.unit is None else (pending.unit,)
+        return [lane for lane in self._lanes if lane.worker.executable.unit in units]
+
+    def waiting(self, queue: RequestQueue) -> Iterable[Pending]:
+        """The requests of a queue that have a free lane."""
+        if not self.is_divided:
+            return queue
+        return [each for each in queue if any(lane.running is None for lane in self.lanes_of(each))]
 
 
 def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting: int, now_ns: int) -> Lane | None:

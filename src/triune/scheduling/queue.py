@@ -9,6 +9,7 @@ from typing import TypeAlias
 from triune.core.datatypes import Array
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.units import Unit
 from triune.scheduling.policy import BatchingPolicy, TimeoutAction
 
 Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
@@ -28,6 +29,7 @@ class Pending:
         deadline_ns: when it has waited too long; 0 never.
         level: its priority level.
         group: requests of equal group may share a batch.
+        unit: the unit that the client asked for; None leaves the choice to the dispatcher.
     """
 
     request: InferenceRequest
@@ -39,6 +41,7 @@ class Pending:
     deadline_ns: int = 0
     level: int = 0
     group: object = None
+    unit: Unit | None = None
 
 
 class RequestQueue:
