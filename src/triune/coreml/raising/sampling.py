@@ -16,9 +16,9 @@ from triune.coreml.raising.given import Given
 from triune.coreml.raising.graph import Graph, Tensor
 
 SAMPLING_MODES = frozenset({"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS"})
-_PADDING = MappingProxyType(
-    {"constant": "zeros", "border": "border", "reflection": "reflection", "symmetric": "reflection"}
-)
+_PADDING = MappingProxyType({"constant": "zeros", "border": "border", "reflection": "border", "symmetric": "border"})
+# How far before the centre of the first pixel images are reflected.
+_EDGES = MappingProxyType({"reflection": 0.0, "symmetric": 0.5})
 # Where the four numbers of a box stand.
 _BOXES = MappingProxyType(
     {
@@ -211,9 +211,12 @@ def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
     mode, padding = given.text("sampling_mode").lower(), given.text("padding_mode").lower()
     if mode not in ("bilinear", "nearest") or padding not in _PADDING:
         raise UnsupportedError(f"the sampling mode '{mode}' or padding mode '{padding}' is not known")
-    # Reflections turn at the centres of the outermost pixels, symmetry at their edges: so does GridSample.
-    is_aligned = padding == "reflection"
-    points = _normalized(graph, given, x, coordinates, is_aligned)
+    pixels = _pixels(graph, given, x, coordinates)
+    if padding in _EDGES:
+        pixels = _reflected(graph, pixels, _sizes(graph, x), _EDGES[padding])
+    # From pixels to -1 at the left edge of the first and 1 at the right edge of the last.
+    doubled = graph.op("Add", graph.op("Mul", pixels, graph.constant(2, DType.FP32)), graph.constant(1, DType.FP32))
+    points = graph.op("Sub", graph.op("Div", doubled, _sizes(graph, x)), graph.constant(1, DType.FP32))
     offset = None
     if padding == "constant" and float(given.array("padding_value").reshape(-1)[0]) != 0:
         # GridSample pads with zeros.
@@ -225,40 +228,50 @@ def _sampled(graph: Graph, given: Given, coordinates: Tensor) -> Tensor:
         points,
         mode="linear" if mode == "bilinear" else "nearest",
         padding_mode=_PADDING[padding],
-        align_corners=int(is_aligned),
+        align_corners=0,
     )
     if offset is not None:
         result = graph.op("Add", result, offset)
     return graph.cast(result, given["x"].dtype)
 
 
-def _normalized(graph: Graph, given: Given, x: Tensor, coordinates: Tensor, is_aligned: bool) -> Tensor:
-    """Coordinates of the given mode as GridSample wants them: from -1 to 1, at centres or at edges."""
+def _sizes(graph: Graph, x: Tensor) -> Tensor:
+    """(width, height), as coordinates have it."""
+    return graph.cast(graph.concat(graph.dim(x, 3), graph.dim(x, 2)), DType.FP32)
+
+
+def _pixels(graph: Graph, given: Given, x: Tensor, coordinates: Tensor) -> Tensor:
+    """Coordinates counted in pixels from the centre of the first."""
     kind = given.text("coordinates_mode").lower()
-    given_aligned = given.flag("align_corners")
-    if kind == "normalized_minus_one_to_one" and given_aligned == is_aligned:
-        return coordinates
-    sizes = graph.cast(graph.concat(graph.dim(x, 3), graph.dim(x, 2)), DType.FP32)
-    one, half, two = (graph.constant(value, DType.FP32) for value in (1, 0.5, 2))
-    gaps = graph.op("Sub", sizes, one)
+    one, half = graph.constant(1, DType.FP32), graph.constant(0.5, DType.FP32)
     match kind:
         case "unnormalized":
-            pixels = coordinates
-        case "normalized_zero_to_one" | "normalized_minus_one_to_one":
+            return coordinates
+        case "normalized_minus_one_to_one":
+            unit = graph.op("Mul", graph.op("Add", coordinates, one), half)
+        case "normalized_zero_to_one":
             unit = coordinates
-            if kind == "normalized_minus_one_to_one":
-                unit = graph.op("Mul", graph.op("Add", coordinates, one), half)
-            if given_aligned:
-                pixels = graph.op("Mul", unit, gaps)
-            else:
-                pixels = graph.op("Sub", graph.op("Mul", unit, sizes), half)
         case _:
             raise UnsupportedError(f"the coordinates mode '{kind}' is not known")
-    if is_aligned:
-        scaled = graph.op("Div", graph.op("Mul", pixels, two), graph.op("Max", gaps, one))
-    else:
-        scaled = graph.op("Div", graph.op("Add", graph.op("Mul", pixels, two), one), sizes)
-    return graph.op("Sub", scaled, one)
+    sizes = _sizes(graph, x)
+    if given.flag("align_corners"):
+        return graph.op("Mul", unit, graph.op("Sub", sizes, one))
+    return graph.op("Sub", graph.op("Mul", unit, sizes), half)
+
+
+def _reflected(graph: Graph, pixels: Tensor, sizes: Tensor, edge: float) -> Tensor:
+    """Pixels thrown back into the image at `edge` before the first and after the last, as often as it takes.
+
+    GridSample does it too, but rounds to the nearest pixel before, not after.
+    """
+    start = graph.constant(-edge, DType.FP32)
+    span = graph.op("Add", sizes, graph.constant(2 * edge - 1, DType.FP32))
+    # An image of one pixel has no span between the centres.
+    span = graph.op("Max", span, graph.constant(1e-6, DType.FP32))
+    distance = graph.op("Abs", graph.op("Sub", pixels, start))
+    turn = graph.op("Mod", distance, graph.op("Add", span, span), fmod=1)
+    back = graph.op("Sub", span, graph.op("Abs", graph.op("Sub", turn, span)))
+    return graph.op("Add", back, start)
 
 
 TABLE: Mapping[str, Raise] = MappingProxyType({"affine": _affine, "crop_resize": _crop_resize, "resample": _resample})

@@ -1,4 +1,9 @@
-"""Gathers and scatters. Indices out of range end the run with an error, whether they are to be validated or not."""
+"""Gathers and scatters, and what becomes of indices that are out of range.
+
+To iOS 16 negative indices count from the end. From iOS 17 on they are out of range: with `validate_indices` such an
+index ends the run with an error; without, Core ML leaves open what happens, and here a scatter ignores it, and a gather
+treats it as before iOS 17. An index beyond the end is an error in all others.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,13 +21,52 @@ _REDUCTIONS = MappingProxyType(
 )
 
 
-def _indices(graph: Graph, given: Given) -> Tensor:
-    return graph.cast(given["indices"], DType.INT64)
+# Up to this opset negative indices count from the end.
+_OLDER = frozenset({"CoreML3", "CoreML4", "CoreML5", "CoreML6"})
+
+
+def _indices(graph: Graph, given: Given, size: Tensor) -> Tensor:
+    """The indices as INT64; those that must not be negative are beyond `size` if they are, which is an error."""
+    indices = graph.cast(given["indices"], DType.INT64)
+    if not given.flag("validate_indices") or (indices.constant is not None and not (indices.constant < 0).any()):
+        return indices
+    is_negative = graph.op("Less", indices, graph.ints(0), dtype=DType.BOOL)
+    return _with_shape(graph.op("Where", is_negative, size, indices, dtype=DType.INT64), indices)
+
+
+def _with_shape(tensor: Tensor, like: Tensor) -> Tensor:
+    return Tensor(tensor.name, tensor.dtype, like.shape)
+
+
+def _is_lenient(given: Given, indices: Tensor, limits: Tensor) -> bool:
+    """Whether indices out of range are to be ignored and may be there."""
+    if given.opset in _OLDER or given.flag("validate_indices"):
+        return False
+    if indices.constant is None or limits.constant is None:
+        return True
+    return bool(((indices.constant < 0) | (indices.constant >= limits.constant)).any())
+
+
+def _is_valid(graph: Graph, indices: Tensor, limits: Tensor) -> Tensor:
+    at_least = graph.op("GreaterOrEqual", indices, graph.ints(0), dtype=DType.BOOL)
+    return graph.op("And", at_least, graph.op("Less", indices, limits, dtype=DType.BOOL))
+
+
+def _with_a_row_more(graph: Graph, data: Tensor, axis: int) -> Tensor:
+    """Data with a place at the end of an axis, where updates that are ignored go."""
+    more = graph.op("Pad", data, graph.ints(0, 1), None, graph.ints(axis))
+    shape = None if data.shape is None else tuple(None if at == axis else size for at, size in enumerate(data.shape))
+    return Tensor(more.name, data.dtype, shape)
+
+
+def _without_it(graph: Graph, result: Tensor, axis: int) -> Tensor:
+    return graph.op("Slice", result, graph.ints(0), graph.ints(-1), graph.ints(axis))
 
 
 def _gather(graph: Graph, given: Given) -> Tensor:
     """Along an axis; the first `batch_dims` dimensions of x and the indices go together."""
-    x, indices, axis = given["x"], _indices(graph, given), given.axis()
+    x, axis = given["x"], given.axis()
+    indices = _indices(graph, given, graph.dim(x, axis))
     batch = given.integer("batch_dims")
     if batch == 0:
         return graph.op("Gather", x, indices, axis=axis)
@@ -42,11 +86,17 @@ def _gather(graph: Graph, given: Given) -> Tensor:
 
 
 def _gather_along_axis(graph: Graph, given: Given) -> Tensor:
-    return graph.op("GatherElements", given["x"], _indices(graph, given), axis=given.axis())
+    x, axis = given["x"], given.axis()
+    return graph.op("GatherElements", x, _indices(graph, given, graph.dim(x, axis)), axis=axis)
 
 
 def _gather_nd(graph: Graph, given: Given) -> Tensor:
-    return graph.op("GatherND", given["x"], _indices(graph, given), batch_dims=given.integer("batch_dims"))
+    x, batch = given["x"], given.integer("batch_dims")
+    depth = given["indices"].size(-1)
+    if depth is None:
+        raise UnsupportedError("the depth of the indices is only known when the program runs")
+    limits = graph.concat(*(graph.dim(x, axis) for axis in range(batch, batch + depth)))
+    return graph.op("GatherND", x, _indices(graph, given, limits), batch_dims=batch)
 
 
 def _scattered(
@@ -71,7 +121,8 @@ def _scattered(
 
 def _scatter(graph: Graph, given: Given) -> Tensor:
     """Whole slices of `data` along an axis, one for each index."""
-    data, indices, axis = given["data"], _indices(graph, given), given.axis(of="data")
+    data, axis = given["data"], given.axis(of="data")
+    indices = _indices(graph, given, graph.dim(data, axis))
     updates = graph.cast(given["updates"], data.dtype)
     sizes = [graph.dim(data, each) for each in range(data.rank)]
     sizes[axis] = graph.ints(-1)
@@ -80,19 +131,42 @@ def _scatter(graph: Graph, given: Given) -> Tensor:
     column = graph.reshape(indices, *[-1 if each == axis else 1 for each in range(data.rank)])
     shape = graph.op("Shape", updates, dtype=DType.INT64)
     everywhere = graph.op("Expand", column, shape)
+    if _is_lenient(given, indices, graph.dim(data, axis)):
+        return _scattered_leniently(graph, data, everywhere, updates, given.text("mode"), axis)
     return _scattered("ScatterElements", graph, data, everywhere, updates, given.text("mode"), axis=axis)
+
+
+def _scattered_leniently(graph: Graph, data: Tensor, indices: Tensor, updates: Tensor, mode: str, axis: int) -> Tensor:
+    size = graph.dim(data, axis)
+    kept = graph.op("Where", _is_valid(graph, indices, size), indices, size, dtype=DType.INT64)
+    result = _scattered("ScatterElements", graph, _with_a_row_more(graph, data, axis), kept, updates, mode, axis=axis)
+    return _without_it(graph, result, axis)
 
 
 def _scatter_along_axis(graph: Graph, given: Given) -> Tensor:
     data, axis = given["data"], given.axis(of="data")
-    updates = graph.cast(given["updates"], data.dtype)
-    return _scattered("ScatterElements", graph, data, _indices(graph, given), updates, given.text("mode"), axis=axis)
+    size = graph.dim(data, axis)
+    indices, updates = _indices(graph, given, size), graph.cast(given["updates"], data.dtype)
+    if _is_lenient(given, indices, size):
+        return _scattered_leniently(graph, data, indices, updates, given.text("mode"), axis)
+    return _scattered("ScatterElements", graph, data, indices, updates, given.text("mode"), axis=axis)
 
 
 def _scatter_nd(graph: Graph, given: Given) -> Tensor:
-    data = given["data"]
-    updates = graph.cast(given["updates"], data.dtype)
-    return _scattered("ScatterND", graph, data, _indices(graph, given), updates, given.text("mode"))
+    data, depth = given["data"], given["indices"].size(-1)
+    if depth is None:
+        raise UnsupportedError("the depth of the indices is only known when the program runs")
+    limits = graph.concat(*(graph.dim(data, axis) for axis in range(depth)))
+    indices, updates = _indices(graph, given, limits), graph.cast(given["updates"], data.dtype)
+    mode = given.text("mode")
+    if not _is_lenient(given, indices, limits):
+        return _scattered("ScatterND", graph, data, indices, updates, mode)
+    # Where one of an index is out of range all of it goes to the row more of the first axis.
+    valid = graph.cast(_is_valid(graph, indices, limits), DType.INT32)
+    is_whole = graph.cast(graph.op("ReduceMin", valid, graph.ints(-1), keepdims=1), DType.BOOL)
+    nowhere = graph.concat(graph.dim(data, 0), graph.ints(*[0] * (depth - 1)))
+    kept = graph.op("Where", is_whole, indices, nowhere, dtype=DType.INT64)
+    return _without_it(graph, _scattered("ScatterND", graph, _with_a_row_more(graph, data, 0), kept, updates, mode), 0)
 
 
 TABLE: Mapping[str, Raise] = MappingProxyType(
