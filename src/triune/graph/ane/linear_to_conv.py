@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, helper
 
+from triune.core.errors import InternalError
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.index import Index, label, positive
 from triune.graph.ane.step import Step
@@ -14,6 +15,9 @@ from triune.graph.values import attributes_of
 
 MAX_CHANNELS = 65536
 """The Neural Engine's largest dimension. A vocabulary may be larger."""
+
+_UNPACKING = ("Cast", "Mul", "Sub", "Add")
+"""How exporters unpack small integers to weights, but for DequantizeLinear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +104,28 @@ class LinearToConv(Step):
         bias = _gemm_bias(index, node, num_outputs)
         if bias is None and len(node.input) > 2 and node.input[2]:
             reason = reason or "its bias is no constant vector"
-        weight = None
-        if reason is None:
-            weight = _conv_weight(index, weights, float(attributes.get("alpha", 1)), is_turned=is_turned)
-            reason = None if weight else "its weights are quantized in blocks, or scaled too"
-        if reason is not None or weight is None:
-            self._report.leave(self.name, label(node), reason or "")
+        if reason is not None:
+            self._report.leave(self.name, label(node), reason)
             return None
+        weight = _conv_weight(index, weights, is_turned=is_turned)
+        alpha = float(attributes.get("alpha", 1))
+        if alpha != 1:
+            dtype = helper.tensor_dtype_to_np_dtype(index.values.elem_type(x))
+            weight = index.build.op("Mul", weight, index.weight(np.array(alpha, dtype)))
         return _Linear(source, rank == 2, weight, bias, num_outputs)
 
 
 def _is_constant(index: Index, name: str) -> bool:
+    """Is it a constant, or one that is unpacked in a way that `_conv_weight` can turn?"""
     if index.is_constant(name):
         return True
-    packed = index.maker(name, "DequantizeLinear")
-    return packed is not None and all(index.is_constant(each) for each in packed.input if each)
+    node = index.maker(name, "DequantizeLinear", *_UNPACKING)
+    if node is None:
+        return False
+    if node.op_type == "DequantizeLinear":
+        is_blocked = attributes_of(node).get("block_size", 0)
+        return not is_blocked and all(index.is_constant(each) for each in node.input if each)
+    return all((index.rank(each) or 0) <= 2 and _is_constant(index, each) for each in node.input)
 
 
 def _unflattened(index: Index, rows: str, width: int) -> str:
@@ -145,24 +156,21 @@ def _with_bias(index: Index, node: NodeProto, linear: _Linear) -> tuple[NodeProt
     return node, None
 
 
-def _conv_weight(index: Index, name: str, alpha: float, *, is_turned: bool) -> str | None:
-    """The weights (K, N), or turned (N, K), as (N, K, 1, 1). Quantized ones stay quantized."""
-    weight = index.constant(name)
-    if weight is not None:
-        turned = weight if is_turned else weight.T
-        return index.weight((turned * weight.dtype.type(alpha) if alpha != 1 else turned)[:, :, None, None])
-    packed = index.maker(name, "DequantizeLinear")
-    if packed is None or alpha != 1:
-        return None
-    attributes = attributes_of(packed)
-    if attributes.get("block_size", 0):
-        return None
-    small = index.constant(packed.input[0])
-    scale = index.constant(packed.input[1])
-    if small is None or scale is None:
-        return None
-    turned = index.weight((small if is_turned else small.T)[:, :, None, None])
-    others = {key: value for key, value in attributes.items() if key not in ("axis", "block_size")}
-    axis = positive(int(attributes.get("axis", 1)), 2)
+def _conv_weight(index: Index, name: str, *, is_turned: bool) -> str:
+    """The weights (K, N), or turned (N, K), as (N, K, 1, 1). Packed ones stay packed."""
+    array = index.constant(name)
+    if array is not None:
+        whole = array.reshape((1,) * (2 - array.ndim) + array.shape)
+        return name if array.size == 1 else index.weight((whole if is_turned else whole.T)[:, :, None, None])
+    node = index.maker(name)
+    if node is None:
+        raise InternalError(f"the weight '{name}' is no constant")
+    if node.op_type in _UNPACKING:
+        inputs = [_conv_weight(index, each, is_turned=is_turned) for each in node.input]
+        return index.build.op(node.op_type, *inputs, **attributes_of(node))
+    attributes = dict(attributes_of(node))
+    axis = positive(int(attributes.pop("axis", 1)), 2)
+    attributes.pop("block_size", None)
+    packed = _conv_weight(index, node.input[0], is_turned=is_turned)
     axis = axis if is_turned else 1 - axis
-    return index.build.op("DequantizeLinear", turned, *packed.input[1:], axis=axis, **others)
+    return index.build.op("DequantizeLinear", packed, *node.input[1:], axis=axis, **attributes)

@@ -37,25 +37,52 @@ class Sizes:
         self._ints = ints
         self._dims: dict[str, Dims] = dict(constants)
         self._vectors: dict[str, Dims] = {}
+        self._same: dict[str, Dim] = {}
         declared = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         for name, value in declared.items():
             self._declare(name, value)
+        outputs = {value.name for value in graph.output}
         for node in graph.node:
             self._vector(node)
             for name in node.output:
                 found = self._made(node, name)
                 if found is not None:
                     given = self._dims.get(name) or found
-                    self._dims[name] = tuple(a if a is not None else b for a, b in zip(found, given, strict=True))
+                    # What a model says of its outputs is a name for people, and often means nothing.
+                    is_sure = name not in outputs
+                    self._dims[name] = tuple(
+                        self._one(a, b) if is_sure or a is None else a for a, b in zip(found, given, strict=True)
+                    )
 
     def get(self, name: str) -> Dims | None:
         """The shape; None where not even the rank is known."""
-        return self._dims.get(name)
+        dims = self._dims.get(name)
+        return None if dims is None else tuple(self._canonical(dim) for dim in dims)
 
     def learn(self, name: str, like: str) -> None:
         """`name` has the shape of `like`."""
         if name not in self._dims and like in self._dims:
             self._dims[name] = self._dims[like]
+
+    def _one(self, found: Dim, declared: Dim) -> Dim:
+        """One size known in two ways: their names mean the same from now on."""
+        found, declared = self._canonical(found), self._canonical(declared)
+        if found is None or declared is None or found == declared:
+            return declared if found is None else found
+        for name, other in ((declared, found), (found, declared)):
+            # A product has no name of its own to stand for another, least of all for one of its factors.
+            if isinstance(name, str) and "*" not in name and name not in str(other).split("*"):
+                self._same[name] = other
+                break
+        return self._canonical(found)
+
+    def _canonical(self, dim: Dim) -> Dim:
+        """The one name of a size."""
+        if isinstance(dim, str) and "*" in dim:
+            return _product([self._canonical(part) for part in dim.split("*")])
+        while isinstance(dim, str) and dim in self._same:
+            dim = self._same[dim]
+        return dim
 
     def _declare(self, name: str, value: ValueInfoProto) -> None:
         if name in self._dims or not value.type.tensor_type.HasField("shape"):
@@ -67,7 +94,7 @@ class Sizes:
 
     def _made(self, node: NodeProto, name: str) -> Dims | None:
         """The shape of a node's output by those of its operands."""
-        given = [self._dims.get(each) for each in node.input if each]
+        given = [self.get(each) for each in node.input if each]
         first = given[0] if given else None
         if first is None:
             return None
@@ -130,14 +157,15 @@ class Sizes:
     def _elements(self, name: str) -> Dims | None:
         """The elements of a vector of sizes."""
         constant = self._ints(name)
-        return tuple(constant) if constant is not None else self._vectors.get(name)
+        found = tuple(constant) if constant is not None else self._vectors.get(name)
+        return None if found is None else tuple(self._canonical(dim) for dim in found)
 
     def _vector(self, node: NodeProto) -> None:
         """Follows vectors of sizes."""
         attributes = attributes_of(node)
         found: Dims | None = None
         if node.op_type == "Shape":
-            dims = self._dims.get(node.input[0])
+            dims = self.get(node.input[0])
             found = None if dims is None else dims[attributes.get("start", 0) : attributes.get("end")]
         elif node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
             found = self._elements(node.input[0])
@@ -202,6 +230,10 @@ def _rest(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
     if not left:
         return factor
     return "*".join(left if factor == 1 else [*left, str(factor)])
+
+
+def _product(dims: Sequence[Dim]) -> Dim:
+    return _rest(dims, [])
 
 
 def _factors(dims: Sequence[Dim]) -> tuple[Counter[str], int]:
