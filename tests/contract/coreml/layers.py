@@ -50,6 +50,16 @@ _PRODUCTS = [
     ),
 ]
 
+_MIXED = [
+    known(
+        f"matmul of {x} and constant {y}",
+        op("matmul", y=np.arange(6).reshape(3, 2).astype(y)),
+        np.array([[10, 13], [28, 40]], x),
+        x=np.arange(6).reshape(2, 3).astype(x),
+    )
+    for x, y in (("int32", "float32"), ("float32", "int32"), ("int32", "int32"))
+]
+
 _ATTENTION = [
     inferred(
         "attention without a mask",
@@ -247,4 +257,4 @@ _RESIZED = [
     ),
 ]
 
-CASES = [*_PRODUCTS, *_ATTENTION, *_CONVOLVED, *_NORMALIZED, *_RESIZED]
+CASES = [*_PRODUCTS, *_MIXED, *_ATTENTION, *_CONVOLVED, *_NORMALIZED, *_RESIZED]

@@ -9,7 +9,7 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.coreml.interpreter.operations import OPERATIONS
 from triune.coreml.interpreter.values import Buffer, stored, widened
-from triune.coreml.mil import Argument, Array, Block, Constant, Function, Name, Operation, StateType
+from triune.coreml.mil import Argument, Array, Block, Constant, Function, Name, Operation, StateType, TensorType
 from triune.coreml.package import Package
 from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
 
@@ -17,6 +17,8 @@ from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _VARIADIC = frozenset({"values", "loop_vars", "elem_shape", "ref_tensors", "begins", "ends", "end_masks"})
+# Of integers and floats these have the type of the one that is no constant, which only the declaration tells.
+_MIXED = frozenset({"linear", "matmul"})
 # What numpy and Python raise of values of the wrong kind, size or range: parameters are not checked one by one.
 _UNSUITABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 # Those that need the scope: they are walked, not computed.
@@ -122,6 +124,8 @@ class Interpreter:
             raise type(error)(f"{self._called(operation)}: {error}") from error
         except _UNSUITABLE as error:
             raise InvalidArgumentError(f"{self._called(operation)}: its inputs do not suit it: {error}") from error
+        if operation.op in _MIXED and isinstance(kind := operation.outputs[0].type, TensorType):
+            result = np.asarray(result).astype(kind.dtype.numpy)
         return cast(tuple[Any, ...], result) if isinstance(result, tuple) else (result,)
 
     def _read(self, argument: Argument, scope: Scope) -> Any:
