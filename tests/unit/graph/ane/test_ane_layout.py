@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from support.graphs import model_of, ops_of
+from support.real_models import inputs_of
 from support.transformers import VOCABULARY, encoder, gpt2, hidden, llama, minilm_inputs, random_minilm
 from triune.core.errors import InternalError
 from triune.graph import ane
@@ -20,6 +21,8 @@ from triune.graph.ane.layout import Layout
 from triune.graph.check import sample_inputs
 from triune.graph.core_ops import CORE_OPS
 from triune.graph.normalize import foreign_ops, normalize
+from triune.zoo import rapidocr_rec
+from triune.zoo.packages import PackageCache
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -128,6 +131,22 @@ def test_llama_with_rope_and_shared_keys() -> None:
     assert "queries, keys, values computed as (B, heads, S, width)" in report.left[0].text
     assert_same_interface(model, laid)
     assert_same(model, laid, hidden)
+
+
+def test_rapidocrs_recogniser_of_convolutions_and_attention() -> None:
+    (content,) = PackageCache().read(rapidocr_rec.PACKAGE, [rapidocr_rec.MODEL])
+    model = normalize(onnx.load_model_from_string(content))
+    report = Report()
+    laid = ane_layout(model, report)
+    before, after = Counter(ops_of(model)), Counter(ops_of(laid))
+    # The keys of two attentions of 8 heads, and the border behind.
+    assert (before["Transpose"], after["Transpose"]) == (9, 3)
+    assert (before["Reshape"], after["Reshape"]) == (12, 1)
+    assert (before["Conv"], after["Conv"]) == (38, 38 + 9)
+    assert (before["MatMul"], after["MatMul"]) == (9 + 2 * 2, 2 * 2 * 8)
+    assert set(after) <= CORE_OPS
+    assert report.left == []
+    assert_same(model, laid, lambda batch, length: inputs_of("rapidocr_rec", length=8 * batch + length))
 
 
 @pytest.mark.parametrize("cut", ["thirds", "stacked", "interleaved", "scaled"])

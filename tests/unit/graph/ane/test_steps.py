@@ -1,0 +1,343 @@
+"""Each pass by itself: given -> result."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from support.graphs import model_of, ops_of
+from triune.graph.ane.cancel import Cancel
+from triune.graph.ane.channel_norm import ChannelNorm
+from triune.graph.ane.finite_masks import FiniteMasks
+from triune.graph.ane.index import Index
+from triune.graph.ane.linear_to_conv import LinearToConv
+from triune.graph.ane.report import Report
+from triune.graph.ane.split_heads import SplitHeads
+from triune.graph.ane.step import Step
+from triune.graph.ane.whole_softmax import WholeSoftmax
+from triune.graph.check import Arrays, compare, evaluate, sample_inputs
+from triune.graph.normalize import normalize
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.tidy import Tidy
+
+LEAST = "-3.4028234663852886e+38"
+
+
+def after(step: type[Step], text: str, inputs: Arrays | None = None) -> tuple[list[str], Report]:
+    """The operators after the pass, which is held to the answers before it."""
+    model = normalize(model_of(text))
+    inputs = inputs or sample_inputs(model)
+    expected = evaluate(model, inputs)
+    report = Report()
+    result = Infer()(Tidy()(step(report)(model)))
+    compare(step.name, expected, result, inputs)
+    return ops_of(result), report
+
+
+# Linear layers
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<float[2,3] w = {1,2,3,4,5,6}> { y = MatMul (x, w) }", {"Conv": 1}),
+        ("<float[2,3] w = {1,2,3,4,5,6}, float[3] b = {1,2,3}> { z = MatMul (x, w)  y = Add (b, z) }", {"Conv": 1}),
+        # A bias for each step is no bias of a convolution.
+        (
+            "<float[2,3] w = {1,2,3,4,5,6}, float[5,1] b = {1,2,3,4,5}> { z = MatMul (x, w)  y = Add (z, b) }",
+            {"Conv": 1, "Add": 1},
+        ),
+        (
+            "<int8[2,3] q = {1,2,3,4,5,6}, float[3] s = {0.5,1,2}> { w = DequantizeLinear (q, s)  y = MatMul (x, w) }",
+            {"Conv": 1, "DequantizeLinear": 1},
+        ),
+    ],
+)
+def test_products_of_sequences_are_convolutions(text: str, expected: dict[str, int]) -> None:
+    ops, report = after(LinearToConv, f"agraph (float[N,5,2] x) => (float[N,5,3] y) {text}")
+    counts = Counter(ops)
+    assert {name: counts[name] for name in ("Conv", "Add", "DequantizeLinear") if counts[name]} == expected
+    assert counts["MatMul"] == 0
+    assert report.counts() == {"linear_to_conv": 1}
+
+
+def test_gemm_of_rows_is_a_convolution_with_its_factors() -> None:
+    text = """agraph (float[N,S,2] x) => (float[M,3] y)
+      <float[3,2] w = {1,2,3,4,5,6}, float[3] b = {1,2,3}, int64[2] r = {-1,2}> {
+        z = Reshape (x, r)  y = Gemm <alpha = 0.5, beta = 2.0, transB = 1> (z, w, b) }"""
+    ops, _ = after(LinearToConv, text)
+    assert Counter(ops)["Conv"] == 1
+    assert "Gemm" not in ops
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "reason"),
+    [
+        ("(float[N,2] x) => (float[N,3] y)", "y = MatMul (x, w)", "rows without a sequence"),
+        ("(float[N,4,5,2] x) => (float[N,4,5,3] y)", "y = MatMul (x, w)", "an operand of rank 4 has no layout"),
+        ("(float[2,N] x) => (float[N,3] y)", "y = Gemm <transA = 1> (x, w)", "its operand is transposed"),
+        ("(float[N,2] x, float[3] b) => (float[N,3] y)", "y = Gemm (x, w, b)", "rows without a sequence"),
+    ],
+)
+def test_other_products_stay(signature: str, body: str, reason: str) -> None:
+    ops, report = after(LinearToConv, f"agraph {signature} <float[2,3] w = {{1,2,3,4,5,6}}> {{ {body} }}")
+    assert "Conv" not in ops
+    assert reason in report.left[0].text
+
+
+def test_too_many_channels_stay() -> None:
+    model = model_of("agraph (float[1,N,1] x, float[1,65537] w) => (float[1,N,65537] y) { y = MatMul (x, w) }")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 65537), np.float32), "w"))
+    del model.graph.input[1]
+    report = Report()
+    assert ops_of(LinearToConv(report)(normalize(model))) == ["MatMul"]
+    assert report.left[0].text == "65537 channels; the Neural Engine has at most 65536"
+
+
+def test_products_of_two_inputs_are_no_linear_layers() -> None:
+    ops, report = after(
+        LinearToConv, "agraph (float[N,5,2] x, float[N,2,3] w) => (float[N,5,3] y) { y = MatMul (x, w) }"
+    )
+    assert ops == ["MatMul"]
+    assert report.left == []
+
+
+# Masks
+
+
+@pytest.mark.parametrize("least", [LEAST, "-1.0e9", "-65504.0"])
+def test_computed_masks_become_finite(least: str) -> None:
+    text = f"""agraph (float[N,4] x, int64[N,4] m) => (float[N,4] y) <float one = {{1.0}}, float least = {{{least}}}> {{
+      f = Cast <to = 1> (m)  n = Sub (one, f)  b = Mul (n, least)  z = Add (x, b)  y = Softmax (z) }}"""
+    inputs = {
+        "x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32),
+        "m": np.array([[1, 1, 0, 0], [0, 1, 1, 1]]),
+    }
+    model = normalize(model_of(text))
+    expected, report = evaluate(model, inputs), Report()
+    result = Tidy()(FiniteMasks(report)(model))
+    compare("finite_masks", expected, result, inputs)
+    assert report.counts() == {"finite_masks": 1}
+    constants = [numpy_helper.to_array(tensor).min() for tensor in result.graph.initializer]
+    assert min(constants) == -40_000
+
+
+def test_masks_by_where_and_made_of_a_shape_become_finite() -> None:
+    value = numpy_helper.from_array(np.array([-np.inf], np.float32))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("ConstantOfShape", ["s"], ["full"], value=value),
+        helper.make_node("Trilu", ["full", "one"], ["above"], upper=1),
+        helper.make_node("Add", ["x", "above"], ["masked"]),
+        helper.make_node("Where", ["keep", "masked", "least"], ["chosen"]),
+        helper.make_node("Softmax", ["chosen"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "n"]),
+         helper.make_tensor_value_info("keep", TensorProto.BOOL, ["n", "n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "n"])],
+        [numpy_helper.from_array(np.array(1), "one"), numpy_helper.from_array(np.array(-np.inf, np.float32), "least")],
+    )  # fmt: skip
+    model = normalize(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    keep = np.ones((4, 4), np.bool_)
+    keep[2, 0] = False
+    inputs = {"x": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32), "keep": keep}
+    expected = evaluate(model, inputs)
+    result = Tidy()(FiniteMasks(Report())(model))
+    compare("finite_masks", expected, result, inputs)
+    filled = next(node for node in result.graph.node if node.op_type == "ConstantOfShape")
+    assert numpy_helper.to_array(filled.attribute[0].t) == -40_000
+    assert all(np.isfinite(numpy_helper.to_array(tensor)).all() for tensor in result.graph.initializer)
+
+
+def test_masks_that_others_read_keep_their_values_there() -> None:
+    text = f"""agraph (float[4] x) => (float[4] y, float[4] m)
+      <float[4] least = {{0.0, {LEAST}, 0.0, {LEAST}}}> {{
+      m = Add (least, least)  k = Max (least, x)  z = Add (k, least)  y = Softmax (z) }}"""
+    _, report = after(FiniteMasks, text)
+    assert report.counts() == {"finite_masks": 1}
+
+
+def test_masks_of_fractions_stay() -> None:
+    text = f"""agraph (float[4] x, float[4] m) => (float[4] y) <float least = {{{LEAST}}}> {{
+      b = Mul (m, least)  z = Add (x, b)  y = Softmax (z) }}"""
+    inputs = {"x": np.zeros(4, np.float32), "m": np.array([0, 0, 1e-3, 1], np.float32)}
+    ops, report = after(FiniteMasks, text, inputs)
+    assert ops == ["Mul", "Add", "Softmax"]
+    assert report.changed == []
+    assert report.left[0].text == "the mask may be other than whole numbers"
+
+
+def test_small_masks_and_other_large_numbers_stay() -> None:
+    text = """agraph (float[4] x) => (float[4] y, float[4] z) <float[4] b = {0, -10000, 0, 0}, float c = {-1.0e9}> {
+      a = Add (x, b)  y = Softmax (a)  z = Max (x, c) }"""
+    _, report = after(FiniteMasks, text)
+    assert report.changed == []
+
+
+def test_rows_whose_nan_are_caught_stay() -> None:
+    text = """agraph (float[4] x) => (float[4] y) <float zero = {0.0}, float[4] b = {-1.0e9, 0, 0, 0}> {
+      a = Add (x, b)  s = Softmax (a)  n = IsNaN (s)  y = Where (n, zero, s) }"""
+    _, report = after(FiniteMasks, text)
+    assert report.changed == []
+    assert "NaN" in report.left[0].text
+
+
+# Softmax
+
+
+def test_a_flattened_softmax_is_a_softmax() -> None:
+    text = """agraph (float[N,3,4] x) => (float[N,3,4] y) <int64[2] r = {-1, 4}> {
+      s = Shape (x)  z = Reshape (x, r)  w = Softmax (z)  y = Reshape (w, s) }"""
+    assert after(WholeSoftmax, text)[0] == ["Softmax"]
+
+
+def test_a_softmax_over_several_axes_stays() -> None:
+    text = """agraph (float[2,3,4] x) => (float[2,3,4] y) <int64[2] r = {2, 12}, int64[3] b = {2, 3, 4}> {
+      z = Reshape (x, r)  w = Softmax (z)  y = Reshape (w, b) }"""
+    assert after(WholeSoftmax, text)[0] == ["Reshape", "Softmax", "Reshape"]
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "expected"),
+    [
+        (
+            "(float[A,B,C] x) => (float[A,B,C] y)",
+            "a = Transpose <perm = [0,2,1]> (x)  b = Transpose <perm = [0,2,1]> (a)  y = Relu (b)",
+            ["Relu"],
+        ),
+        (
+            "(float[A,B,C] x) => (float[C,A,B] y)",
+            "a = Transpose <perm = [1,2,0]> (x)  b = Transpose <perm = [1,2,0]> (a)  y = Relu (b)",
+            ["Transpose", "Relu"],
+        ),
+        (
+            "(float[A,B,1,C] x) => (float[A,C,1,B] y)",
+            """i = Constant <value_ints = [2]> ()  a = Squeeze (x, i)  b = Transpose <perm = [0,2,1]> (a)
+               c = Unsqueeze (b, i)  y = Relu (c)""",
+            ["Transpose", "Relu"],
+        ),
+        # An axis of size 1 moves without a Transpose.
+        (
+            "(float[A,1,1,C] x) => (float[A,C,1,1] y)",
+            "a = Transpose <perm = [0,3,1,2]> (x)  y = Relu (a)",
+            ["Squeeze", "Unsqueeze", "Relu"],
+        ),
+        # Two that are alike are one.
+        (
+            "(float[A,B] x) => (float[B,A] y)",
+            "a = Transpose (x)  b = Transpose (x)  c = Relu (a)  d = Neg (b)  y = Add (c, d)",
+            ["Transpose", "Relu", "Neg", "Add"],
+        ),
+        # The first stays for its other reader: the second would be no less.
+        (
+            "(float[A,B,C] x) => (float[A,C,B] y, float[A,C,1,B] z)",
+            """i = Constant <value_ints = [2]> ()  a = Transpose <perm = [0,2,1]> (x)  y = Relu (a)
+               z = Unsqueeze (a, i)""",
+            ["Transpose", "Relu", "Unsqueeze"],
+        ),
+        (
+            "(float[A,6] x) => (float[A,6] y)",
+            "i = Constant <value_ints = [0,2,3]> ()  j = Constant <value_ints = [-1,6]> ()  a = Reshape (x, i)  "
+            "b = Reshape (a, j)  y = Relu (b)",
+            ["Relu"],
+        ),
+        (
+            "(float[A,B] x) => (float[A,B] y)",
+            "a = Transpose (x)  y = Transpose (a)",
+            ["Identity"],
+        ),
+    ],
+)
+def test_axis_moves_cancel(signature: str, body: str, expected: list[str]) -> None:
+    assert after(Cancel, f"agraph {signature} {{ {body} }}")[0] == expected
+
+
+# Norms
+
+
+def layer_norm(scale: str, rank: str = "N,S,2") -> str:
+    return f"""agraph (float[{rank}] x) => (float[{rank}] y)
+      <float[2] g = {{{scale}}}, float[2] b = {{0.5, -0.25}}, float[2,2] w = {{1,2,3,4}}> {{
+        n = LayerNormalization (x, g, b)  y = MatMul (n, w) }}"""
+
+
+@pytest.mark.parametrize(("scale", "last"), [("1.5, 2.0", "Mul"), ("0.0, 2.0", "Add"), ("1.0e-6, 2.0", "Add")])
+def test_norms_are_over_channels_and_the_scale_comes_last_where_it_can(scale: str, last: str) -> None:
+    model = normalize(model_of(layer_norm(scale)))
+    inputs = {"x": np.random.default_rng(0).standard_normal((2, 3, 2)).astype(np.float32)}
+    expected = evaluate(model, inputs)
+    laid = Infer()(Tidy()(LinearToConv(Report())(model)))
+    result = Tidy()(ChannelNorm(Report())(laid))
+    compare("channel_norm", expected, result, inputs)
+    ops = ops_of(result)
+    assert "LayerNormalization" not in ops
+    assert ops[ops.index("Reciprocal") + 1 :][:3] == (["Mul", "Add", "Mul"] if last == "Mul" else ["Mul", "Mul", "Add"])
+
+
+def test_norms_far_from_the_layout_stay() -> None:
+    text = """agraph (float[N,S,2] x) => (float[N,S,2] y) <float[2] g = {1,2}> { y = LayerNormalization (x, g) }"""
+    ops, report = after(ChannelNorm, text)
+    assert ops == ["LayerNormalization"]
+    assert report.left[0].text == "nothing before or behind it is in the layout"
+
+
+# Heads
+
+
+def test_attention_far_from_the_layout_stays() -> None:
+    text = """agraph (float[B,2,S,4] q, float[B,2,4,S] k, float[B,2,S,4] v) => (float[B,S,8] y)
+      <int64[3] r = {0, 0, 8}> {
+        s = MatMul (q, k)  p = Softmax (s)  m = MatMul (p, v)
+        t = Transpose <perm = [0,2,1,3]> (m)  y = Reshape (t, r) }"""
+    ops, report = after(SplitHeads, text)
+    assert ops == ["MatMul", "Softmax", "MatMul", "Transpose", "Reshape"]
+    assert len(report.left) == 1
+
+
+def test_attention_whose_shares_are_an_output_stays() -> None:
+    text = """agraph (float[B,2,S,4] q, float[B,2,S,4] k, float[B,2,S,4] v) => (float[B,S,8] y, float[B,2,S,S] p)
+      <int64[3] r = {0, 0, 8}> {
+        h = Transpose <perm = [0,1,3,2]> (k)  s = MatMul (q, h)  p = Softmax (s)  m = MatMul (p, v)
+        t = Transpose <perm = [0,2,1,3]> (m)  y = Reshape (t, r) }"""
+    _, report = after(SplitHeads, text)
+    assert report.left[0].text == "'p' is read elsewhere too"
+
+
+# Sizes
+
+
+def sizes(text: str) -> ModelProto:
+    return normalize(model_of(text))
+
+
+def test_sizes_keep_their_names_through_computed_shapes() -> None:
+    text = """agraph (float[B,S,6] x) => (float[U,V,2,3] y) <int64[2] r = {-1, 6}, int64[2] h = {2, 3}> {
+      rows = Reshape (x, r)  d = Shape <start = 0, end = 2> (x)  t = Concat <axis = 0> (d, h)
+      n = Relu (rows)  z = Reshape (n, t)  y = Neg (z) }"""
+    index = Index(sizes(text).graph, "test")
+    assert index.dims("rows") == ("B*S", 6)
+    assert index.dims("z") == ("B", "S", 2, 3)
+
+
+def test_sizes_that_are_cut_are_new() -> None:
+    text = """agraph (float[B,S,6] x, int64[1] n) => (float[B,T,6] y) <int64[1] zero = {0}, int64[1] one = {1}> {
+      z = Slice (x, zero, n, one)  y = Neg (z) }"""
+    dims = Index(sizes(text).graph, "test").dims("z")
+    assert dims is not None
+    assert (dims[0], dims[2]) == ("B", 6)
+    assert dims[1] not in ("S", None)
+
+
+def test_sizes_that_broadcast_are_not_taken_for_each_other() -> None:
+    text = "agraph (float[B,S,6] x, float[T,6] z) => (float[B,U,6] y) { a = Add (x, z)  y = Neg (a) }"
+    dims = Index(sizes(text).graph, "test").dims("a")
+    assert dims is not None
+    assert dims[0] == "B"
+    assert dims[1] not in ("S", "T", None)
