@@ -67,8 +67,11 @@ def find(index: Index, borders: Borders, softmax: NodeProto) -> Attention | None
     """
     scores = _scores(index, softmax.input[0])
     mix = next((node for node in index.readers(softmax.output[0]) if node.op_type == "MatMul"), None)
-    if scores is None or mix is None or mix.input[0] != softmax.output[0]:
+    if scores is None:
         return None
+    if mix is None or mix.input[0] != softmax.output[0]:
+        readers = ", ".join(sorted({node.op_type for node in index.readers(softmax.output[0])})) or "no node"
+        raise NoAttentionError(f"its shares are not multiplied with values, but read by {readers}")
     product, stages = scores
     rank = index.rank(softmax.output[0])
     if rank != 4 or positive(int(attributes_of(softmax).get("axis", -1)), 4) != 3:

@@ -310,6 +310,13 @@ def test_attention_whose_shares_are_an_output_stays() -> None:
     assert report.left[0].text == "'p' is read elsewhere too"
 
 
+def test_attention_whose_nan_are_caught_stays() -> None:
+    text = """agraph (float[B,2,S,4] q, float[B,2,4,S] k, float[B,2,S,4] v) => (float[B,2,S,4] y) <float zero = {0.0}> {
+      s = MatMul (q, k)  p = Softmax (s)  n = IsNaN (p)  c = Where (n, zero, p)  y = MatMul (c, v) }"""
+    _, report = after(SplitHeads, text)
+    assert report.left[0].text == "its shares are not multiplied with values, but read by Equal, Where"
+
+
 # Sizes
 
 
