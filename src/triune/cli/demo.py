@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from triune import app
 from triune.cli import serve
@@ -12,8 +13,9 @@ from triune.core.errors import UnavailableError
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
+from triune.runtimes import missing
 from triune.zoo.progress import Outcome, RichProgress
-from triune.zoo.repository import build_repository
+from triune.zoo.repository import RECIPES, build_repository
 
 
 def demo(
@@ -38,10 +40,22 @@ def demo(
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:
-    present = [each.unit for each in detect_units(read_cpu()) if each.presence is Presence.PRESENT]
-    # Both share the CPU's cores, so the matrix unit alone is faster than the two together (docs/benchmarks.md).
-    units = [Unit.AMX if Unit.AMX in present else Unit.CPU]
+    lacking = missing()
+    for name in models or RECIPES:
+        if name in RECIPES and (line := lacking.get(RECIPES[name].backend)):
+            console.print(f"[yellow]left out[/] {name}: {escape(line)}", highlight=False, soft_wrap=True)
+    wanted = [name for name in models or RECIPES if name not in RECIPES or RECIPES[name].backend not in lacking]
     with RichProgress(console) as progress:
-        built = build_repository(repository, models=models, units=units, progress=progress)
+        built = build_repository(repository, models=wanted, units=_units(), progress=progress)
     if all(each.outcome is Outcome.FAILED for each in built):
         raise UnavailableError("no model could be built, so there is nothing to serve; the reasons stand above")
+
+
+def _units() -> list[Unit]:
+    cpu = read_cpu()
+    statuses = {each.unit: each.presence for each in detect_units(cpu)}
+    # Intel's shares the CPU's cores, so it alone is faster than both together (docs/benchmarks.md); Apple's takes
+    # programs of Core ML, which the models in ONNX would have to be converted to first.
+    has_tiles = statuses[Unit.AMX] is Presence.PRESENT and not cpu.is_apple_silicon
+    units = [Unit.AMX if has_tiles else Unit.CPU]
+    return units if statuses[Unit.ANE] is Presence.ABSENT else [*units, Unit.ANE]

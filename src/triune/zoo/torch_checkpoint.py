@@ -1,13 +1,17 @@
-"""PyTorch's older checkpoint format (before 1.6), read without PyTorch, by an unpickler that knows only tensors.
+"""PyTorch's checkpoints, read without PyTorch, by an unpickler that knows only tensors.
 
-Format: five pickles one after another (magic number, protocol version, system facts, the object, the keys of its
-storages), then for each key an unsigned 64-bit little-endian count of elements and the elements themselves.
+The format before 1.6: five pickles one after another (magic number, protocol version, system facts, the object, the
+keys of its storages), then for each key an unsigned 64-bit little-endian count of elements and the elements themselves.
+The format since: a zip file, nothing in it compressed, with the object in `data.pkl` and each storage in `data/KEY`,
+all in one folder.
 """
 
 import io
 import math
 import pickle
 import reprlib
+import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, cast
@@ -19,6 +23,8 @@ from triune.core.errors import InvalidArgumentError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_ZIP_MAGIC = b"PK\x03\x04"
+_OBJECT = "data.pkl"
 
 
 def read_checkpoint(content: bytes) -> dict[str, Array]:
@@ -27,9 +33,11 @@ def read_checkpoint(content: bytes) -> dict[str, Array]:
     Raises:
         InvalidArgumentError: the file is no such checkpoint, is cut short, or holds anything but tensors.
     """
+    if content.startswith(_ZIP_MAGIC):
+        return _read_zip(content)
     stream = io.BytesIO(content)
     if _load(stream) != _MAGIC:
-        raise InvalidArgumentError("checkpoint: the magic number is missing; only PyTorch's format before 1.6 is read")
+        raise InvalidArgumentError("checkpoint: the magic number is missing; this is no file of PyTorch's")
     if (protocol := _load(stream)) != _PROTOCOL:
         raise InvalidArgumentError(f"checkpoint: protocol {_show(protocol)}; only {_PROTOCOL} is read")
     match _load(stream):
@@ -37,11 +45,10 @@ def read_checkpoint(content: bytes) -> dict[str, Array]:
             pass
         case facts:
             raise InvalidArgumentError(f"checkpoint: only little-endian ones are read, this one says {_show(facts)}")
-    state = _load(stream)
+    tensors = _tensors(_load(stream))
     keys = _load(stream)
-    if not isinstance(state, dict) or not isinstance(keys, list):
-        raise InvalidArgumentError("checkpoint: expected a state dict and the list of its storages")
-    tensors = _tensors(cast("dict[object, object]", state))
+    if not isinstance(keys, list):
+        raise InvalidArgumentError("checkpoint: expected the list of its storages")
     storages = _read_storages(content, stream.tell(), cast("list[object]", keys), tensors)
     return {name: tensor.view(name, storages) for name, tensor in tensors.items()}
 
@@ -142,7 +149,14 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 
     def persistent_load(self, pid: object) -> Any:
         match pid:
-            case ("storage", _StorageType() as kind, str(key), str(), int(count), None) if 0 <= count < 2**48:
+            # The older format says of each storage that it is no view of another.
+            case ("storage", _StorageType() as kind, str(key), str(), int(count), None) | (
+                "storage",
+                _StorageType() as kind,
+                str(key),
+                str(),
+                int(count),
+            ) if 0 <= count < 2**48:
                 return _Storage(key, kind.dtype, count)
             case _:
                 raise pickle.UnpicklingError(f"a storage described as {_show(pid)}")
@@ -156,9 +170,44 @@ def _load(stream: io.BytesIO) -> object:
         raise InvalidArgumentError(f"checkpoint: refused at byte {stream.tell()}: {error or repr(error)}") from None
 
 
-def _tensors(state: Mapping[object, object]) -> dict[str, _Tensor]:
+def _read_zip(content: bytes) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {each.filename: each for each in archive.infolist()}
+            folder = next((name.removesuffix(_OBJECT) for name in members if name.endswith(f"/{_OBJECT}")), None)
+            if folder is None:
+                raise InvalidArgumentError(f"checkpoint: the zip file has no {_OBJECT}")
+            # What is not compressed is no larger than the file that it is in, unless entries lie on each other.
+            if sum(each.file_size for each in members.values()) > len(content):
+                raise InvalidArgumentError("checkpoint: the zip file claims to hold more than it does")
+            if packed := [name for name, each in members.items() if each.compress_type != zipfile.ZIP_STORED]:
+                raise InvalidArgumentError(f"checkpoint: {packed[0]!r} is compressed, which PyTorch never does")
+            order = f"{folder}byteorder"
+            if order in members and archive.read(order) != b"little":
+                raise InvalidArgumentError("checkpoint: only little-endian ones are read")
+            tensors = _tensors(_load(io.BytesIO(archive.read(f"{folder}{_OBJECT}"))))
+            storages: dict[str, Array] = {}
+            for storage in {tensor.storage for tensor in tensors.values()}:
+                name = f"{folder}data/{storage.key}"
+                if name not in members:
+                    raise InvalidArgumentError(f"checkpoint: the storage {storage.key!r} is missing")
+                if members[name].file_size != storage.num_elements * storage.dtype.itemsize:
+                    raise InvalidArgumentError(
+                        f"checkpoint: storage {storage.key!r} has {members[name].file_size} bytes; "
+                        f"{storage.num_elements} elements of {storage.dtype} were announced"
+                    )
+                storages[storage.key] = np.frombuffer(archive.read(name), storage.dtype)
+    # A broken zip file may fail in any of these ways.
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise InvalidArgumentError(f"checkpoint: cannot be read as a zip file: {error}") from error
+    return {name: tensor.view(name, storages) for name, tensor in tensors.items()}
+
+
+def _tensors(state: object) -> dict[str, _Tensor]:
+    if not isinstance(state, dict):
+        raise InvalidArgumentError(f"checkpoint: expected a state dict, found a {type(state).__name__}")
     tensors: dict[str, _Tensor] = {}
-    for name, value in state.items():
+    for name, value in cast("dict[object, object]", state).items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise InvalidArgumentError(f"checkpoint: {_show(name)} is a {type(value).__name__}, not a tensor")
         tensors[name] = value

@@ -6,6 +6,7 @@ import pickle
 import struct
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune.core.errors import InvalidArgumentError
+from triune.zoo import torch_checkpoint
 from triune.zoo.torch_checkpoint import read_checkpoint
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -212,13 +214,62 @@ def test_hostile_tensors_are_refused(write: Write, change: dict[str, Any], messa
 def test_other_formats_are_named(write: Write) -> None:
     for content, message in (
         (b"", "refused"),
-        (b"PK\x03\x04" + bytes(100), "refused"),
-        (dump(1), "only PyTorch's format before 1.6"),
+        (b"PK\x03\x04" + bytes(100), "cannot be read as a zip file"),
+        (dump(1), "no file of PyTorch's"),
         (dump(MAGIC, 1002), "protocol 1002"),
         (dump(MAGIC, 1001, {"little_endian": False}), "only little-endian"),
     ):
         with pytest.raises(InvalidArgumentError, match=message):
             read_checkpoint(content)
+
+
+def zipped(content: bytes, *, compression: int = zipfile.ZIP_STORED, **changes: bytes | None) -> bytes:
+    """The newer format with what the older one holds: `changes` are other members, or without one, by name."""
+    stream = io.BytesIO(content)
+    for _ in range(3):
+        pickle.load(stream)
+    begin = stream.tell()
+    torch_checkpoint._load(stream)
+    state = content[begin : stream.tell()]
+    members = {"data.pkl": state, "byteorder": b"little", "data/7": content[-24:], "version": b"3\n"}
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", compression) as archive:
+        for key, value in (members | {name.replace("__", "/"): value for name, value in changes.items()}).items():
+            if value is not None:
+                archive.writestr(f"archive/{key}", value)
+    return target.getvalue()
+
+
+def test_the_newer_format_holds_the_same(write: Write) -> None:
+    (tensor,) = read_checkpoint(zipped(write())).values()
+    np.testing.assert_array_equal(tensor, np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert not tensor.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__7": None}, "storage '7' is missing"),
+        ({"data__7": bytes(20)}, "has 20 bytes; 6 elements of float32 were announced"),
+        ({"byteorder": b"big"}, "only little-endian"),
+        ({"data.pkl": None}, "no data.pkl"),
+        ({"data.pkl": b"cos\nsystem\n(S'true'\ntR."}, "it names os.system"),
+        ({"data.pkl": dump([1, 2])}, "expected a state dict, found a list"),
+        ({"compression": zipfile.ZIP_DEFLATED}, "is compressed"),
+    ],
+    ids=str,
+)
+def test_hostile_zip_files_are_refused(write: Write, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        read_checkpoint(zipped(write(), **changes))
+    assert message in str(caught.value)
+
+
+def test_every_cut_of_a_zip_file_is_refused(write: Write) -> None:
+    content = zipped(write())
+    for length in range(len(content)):
+        with pytest.raises(InvalidArgumentError):
+            read_checkpoint(content[:length])
 
 
 def test_a_small_pickle_takes_little_memory() -> None:
