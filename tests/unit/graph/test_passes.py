@@ -39,6 +39,16 @@ def test_upgrade_refuses_what_is_to_come() -> None:
         Upgrade()(model_of("agraph (float[1] x) => (float[1] y) { y = Relu (x) }", opset=99))
 
 
+def test_upgrade_refuses_scans_over_batches() -> None:
+    text = """
+    agraph (float[1,2] s, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z) {
+      y, z = Scan <num_scan_inputs = 1, body = g (float[2] a, float[2] b) => (float[2] c, float[2] d) {
+        c = Add (a, b)  d = Identity (c) }> ("", s, x)
+    }"""
+    with pytest.raises(UnsupportedError, match="a Scan of operator set 8, over batches"):
+        Upgrade()(model_of(text, opset=8))
+
+
 def test_inline_opens_the_models_own_functions_and_the_standards() -> None:
     text = """
     agraph (float[2,3] x) => (float[2,3] y) { z = own.twice (x)  y = LogSoftmax <axis = 1> (z) }

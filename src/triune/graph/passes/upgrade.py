@@ -1,10 +1,14 @@
 """One version of the operator set for every model."""
 
 import onnx.version_converter
-from onnx import ModelProto, OperatorSetIdProto
+from onnx import GraphProto, ModelProto, OperatorSetIdProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.core_ops import OPSET
+from triune.graph.values import subgraphs_of
+
+_FIRST_SCAN_WITHOUT_BATCH = 9
+"""ONNX's converter takes older ones as they are, with another meaning."""
 
 
 class Upgrade:
@@ -28,9 +32,18 @@ class Upgrade:
             )
         if version == OPSET:
             return model
+        if version < _FIRST_SCAN_WITHOUT_BATCH and _has_scan(model.graph):
+            raise UnsupportedError(
+                f"the model has a Scan of operator set {version}, over batches, which later sets do not have: export "
+                f"it again for operator set {_FIRST_SCAN_WITHOUT_BATCH} or later"
+            )
         try:
             return onnx.version_converter.convert_version(model, OPSET)
         except Exception as error:  # the converter raises RuntimeError, ValueError and its own without a common root
             raise UnsupportedError(
                 f"the model cannot be brought from operator set {version} to {OPSET}: {' '.join(str(error).split())}"
             ) from error
+
+
+def _has_scan(graph: GraphProto) -> bool:
+    return any(node.op_type == "Scan" or any(map(_has_scan, subgraphs_of(node))) for node in graph.node)
