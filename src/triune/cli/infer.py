@@ -21,6 +21,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
 from triune.core.tensors import describe
+from triune.repository.complete import PACKAGE_SUFFIXES
 from triune.repository.repository import ControlMode
 
 
@@ -70,7 +71,7 @@ def _repository_of(model: str, repository: list[Path]) -> Generator[tuple[list[P
     path = Path(model)
     if repository:
         yield repository, model
-    elif path.is_file():
+    elif path.is_file() or (path.is_dir() and path.suffix in PACKAGE_SUFFIXES):
         with tempfile.TemporaryDirectory() as folder:
             version = Path(folder) / path.stem / "1"
             version.mkdir(parents=True)

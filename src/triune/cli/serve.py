@@ -111,7 +111,10 @@ def _print_models(console: Console, server: Server) -> None:
             continue
         model = server.model(entry.name, entry.version)
         workers = [worker.executable for worker in model.dispatcher.workers]
-        units = ", ".join(dict.fromkeys(f"{each.unit.value} ({each.precision})" for each in workers))
+        labels = dict.fromkeys(model.emulated, "emulated, ")
+        units = ", ".join(
+            dict.fromkeys(f"{each.unit.value} ({labels.get(each.unit, '')}{each.precision})" for each in workers)
+        )
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
         table.add_row(escape(entry.name), str(entry.version), units, errors)
     console.print(table)

@@ -40,6 +40,7 @@ class Build:
         is_inline: the event loop runs it itself, as long as it stays quick.
         stamp: what the version's folder looked like.
         duration_ns: what building it took.
+        emulated: those of its units that are no hardware here.
     """
 
     version: int
@@ -49,6 +50,7 @@ class Build:
     is_inline: bool
     stamp: FileStamps
     duration_ns: int
+    emulated: frozenset[Unit]
 
     def close(self) -> None:
         """Free the executables, where it is not to be assembled."""
@@ -65,6 +67,8 @@ class Build:
         recipe = mine[0].recipe
         threads = f"{recipe.num_threads} thread{'s' if recipe.num_threads > 1 else ''}"
         words = [recipe.runtime, mine[0].precision, f"{len(mine)} x {threads}" if len(mine) > 1 else threads]
+        if unit in self.emulated:
+            words.insert(0, "emulated")
         if self.is_inline:
             words.append("inline")
         if mine[0].is_hosted:
@@ -129,7 +133,8 @@ class Loader:
                 raise InternalError(f"unexpected {type(error).__name__} while loading: {error}") from error
             stack.pop_all()
         duration_ns = self._clock.now_ns() - started_ns
-        return Build(version, config, tuple(executables), unit_errors, is_inline, version_stamp, duration_ns)
+        emulated = frozenset(unit for unit in config.units if self.machine.status(unit).presence is Presence.EMULATED)
+        return Build(version, config, tuple(executables), unit_errors, is_inline, version_stamp, duration_ns, emulated)
 
     def assemble(self, build: Build) -> LoadedVersion:
         """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build."""
@@ -140,7 +145,6 @@ class Loader:
             kind(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
             for index, executable in enumerate(build.executables)
         ]
-        emulated = [status.unit for status in self.machine.units if status.presence is Presence.EMULATED]
         dispatcher = Dispatcher(
             config.name,
             build.version,
@@ -149,9 +153,9 @@ class Loader:
             workers,
             statistics,
             self._clock,
-            emulated,
+            build.emulated,
         )
-        return LoadedVersion(build.version, config, dispatcher, statistics)
+        return LoadedVersion(build.version, config, dispatcher, statistics, build.emulated)
 
     def _recipes(self, config: ModelConfig) -> Iterator[Recipe]:
         num_threads = threads_per_executable(len(config.units), config.num_instances, self.machine.num_cores)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from triune.core.units import Unit
 from triune.repository.config import ModelConfig
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.statistics import ModelStatistics
@@ -43,9 +44,11 @@ class LoadedVersion:
         config: the completed configuration.
         dispatcher: takes its requests.
         statistics: what the dispatcher counted since it was loaded.
+        emulated: those of its units that are no hardware here.
     """
 
     version: int
     config: ModelConfig
     dispatcher: Dispatcher
     statistics: ModelStatistics
+    emulated: frozenset[Unit] = frozenset()

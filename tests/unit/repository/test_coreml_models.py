@@ -142,7 +142,8 @@ class Asked:
         return (await self.server.infer(request)).outputs["y"].tolist()
 
 
-async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine) -> None:
+async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     models = tmp_path / "models"
     put(models, "package", save_affine(tmp_path, precision="FLOAT16"), ON_ANE)
     put(models, "plain", save_affine(tmp_path, name="plain"))
@@ -170,6 +171,7 @@ async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine) -> Non
         ask = Asked(repository)
         reasons = {entry.name: entry.reason for entry in repository.index() if entry.reason}
         assert list(reasons) == ["broken"]
+        assert "and ane (emulated, coreml, fp16, 1 thread, error" in caplog.text
         assert "no Core ML specification" in reasons["broken"]
         x = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
         for model in ("package", "plain"):
@@ -180,6 +182,8 @@ async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine) -> Non
         assert ask.server.model("onnx").statistics.unit_inferences == {Unit.CPU: 2, Unit.ANE: 1}
         with pytest.raises(InvalidArgumentError, match="served on ane, cpu"):
             await ask("onnx", [[1, 2, 3, 4]], **{UNIT_PARAMETER: "gpu"})
+        assert ask.server.model("package").emulated == ask.server.model("onnx").emulated == {Unit.ANE}
+        assert ask.server.model("plain").emulated == set()
         # The error of fp16 against cpu was measured when they were loaded.
         errors = ask.server.model("onnx").statistics.unit_errors
         assert 0 < errors[Unit.ANE] < 0.01
