@@ -4,6 +4,7 @@ Loaded by `run.py` into the process that runs them. One JSON object a line: the 
 often the stand-in predicted for it, so that a test which compares nothing is not mistaken for one that agrees.
 """
 
+import gc
 import json
 import random
 import re
@@ -25,6 +26,11 @@ SHORTER = (
         r"\1-\2",
     ),
     (r"<class 'numpy\.(\w+)'>", r"\1"),
+    # The ledger's lines are cut at this.
+    (": ", ":"),
+)
+DIFFERENCE = re.compile(
+    r"Not equal to tolerance.*?Mismatched elements: (\d+ / \d+).*?Max absolute difference among violations: (\S+)"
 )
 
 
@@ -55,6 +61,11 @@ class Report:
         size = -(-len(chosen) // self._parts)
         items[:] = chosen[self._part * size : (self._part + 1) * size][self._num_done :]
         self._count_predictions()
+
+    def pytest_collection_finish(self) -> None:
+        # coremltools collects garbage at each conversion: half of the time, with 17,000 cases to look through.
+        gc.collect()
+        gc.freeze()
 
     def _count_predictions(self) -> None:
         proxy: Any = sys.modules["coremltools.libcoremlpython"]._MLModelProxy
@@ -116,7 +127,9 @@ def _last_line(report: Any) -> str:
     """The message of an error or a skip, in a line."""
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
-        return " ".join(crash.message.split())
+        message = " ".join(crash.message.split())
+        found = DIFFERENCE.search(message)
+        return f"{found[1]} elements differ, by up to {found[2].rstrip('.')}" if found else message
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[-1])
     lines = str(report.longrepr).strip().splitlines()

@@ -7,9 +7,9 @@ from triune.core.errors import TriuneError
 
 
 @contextmanager
-def as_runtime_errors() -> Generator[None]:
+def as_runtime_errors(beginning: str = "") -> Generator[None]:
     """Raise Triune's errors as the RuntimeError that coremltools' own module raises, with their messages."""
     try:
         yield
     except TriuneError as error:
-        raise RuntimeError(str(error)) from error
+        raise RuntimeError(f"{beginning}{error}") from error

@@ -21,6 +21,9 @@ from triune.coreml.mil import Array
 from triune.coreml.model import Model, State
 from triune.coreml.package import read_package
 
+# How Core ML's own message begins: there are programs that look for it.
+_PREDICTION = "Unable to compute the prediction using ML Program: "
+
 
 class StateProxy:
     """The buffers of a stateful model."""
@@ -83,7 +86,7 @@ class ModelProxy:
     def predict(self, data: Mapping[str, Any], state: StateProxy | None = None) -> dict[str, Any]:
         """Outputs by name: arrays, Pillow images, labels, dictionaries of probabilities. Raises RuntimeError."""
         start = time.perf_counter_ns()
-        with as_runtime_errors():
+        with as_runtime_errors(_PREDICTION):
             outputs = self._model.predict(data, None if state is None else state.state)
         self._predict_ns = time.perf_counter_ns() - start
         return {name: self._to_image(name, value) for name, value in outputs.items()}

@@ -67,19 +67,24 @@ def _layer_norm(graph: Graph, given: Given) -> Tensor:
 
 
 def _local_response_norm(graph: Graph, given: Given) -> Tensor:
-    """X / (k + alpha * mean of squares over `size` channels around)^beta; beyond the first and last are zeros."""
+    """X / (k + alpha * mean of squares over `size` channels around)^beta; beyond the first and last are zeros.
+
+    The channels are the third dimension from the end, as in Core ML's neural networks: coremltools' tests of its
+    answers for (1, 3, 2) have no neighbors.
+    """
     x, size = given["x"], given.integer("size")
-    squares = graph.unsqueeze(graph.op("Mul", x, x), 1)
-    spatial = x.rank - 2
+    sizes = [graph.dim(x, axis) for axis in range(x.rank - 3, x.rank)]
+    squares = graph.op("Reshape", graph.op("Mul", x, x), graph.concat(graph.ints(-1, 1), *sizes))
     mean = graph.op(
         "AveragePool",
         squares,
-        kernel_shape=[size, *[1] * spatial],
-        strides=[1] * (spatial + 1),
-        pads=[size // 2, *[0] * spatial, (size - 1) // 2, *[0] * spatial],
+        kernel_shape=[size, 1, 1],
+        strides=[1, 1, 1],
+        pads=[size // 2, 0, 0, (size - 1) // 2, 0, 0],
         count_include_pad=1,
     )
-    scaled = graph.op("Mul", graph.squeeze(mean, 1), graph.like(given.array("alpha"), x))
+    mean = graph.op("Reshape", mean, graph.shape_of(x))
+    scaled = graph.op("Mul", mean, graph.like(given.array("alpha"), x))
     base = graph.op("Add", scaled, graph.like(given.array("k"), x))
     return graph.op("Div", x, graph.op("Pow", base, graph.like(given.array("beta"), x)))
 

@@ -179,6 +179,12 @@ CASES: dict[str, tuple[Build, Mapping[str, Array], str, bool]] = {
         False,
     ),
     "local_response_norm": (lambda given: mb.local_response_norm(x=given.x, size=2, alpha=0.3), IMAGE, "iOS15", True),
+    "local_response_norm of volumes": (
+        lambda given: mb.local_response_norm(x=given.x, size=3, alpha=0.3),
+        {"x": _numbers(1, 4, 2, 3, 2)},
+        "iOS15",
+        True,
+    ),
     "batch_norm": (
         lambda given: mb.batch_norm(x=given.x, mean=np.ones(3, np.float32), variance=np.arange(1, 4, dtype=np.float32)),
         IMAGE,

@@ -161,7 +161,10 @@ def mb_symbol() -> Any:
 
 
 def test_wrong_inputs_are_runtime_errors(layers: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"'x' has shape \[1, 5\]; it must have \[1, 4\]"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"Unable to compute the prediction using ML Program: 'x' has shape \[1, 5\]; it must have \[1, 4\]",
+    ):
         layers.predict({"x": np.ones((1, 5))})
     with pytest.raises(RuntimeError, match="'x' is missing"):
         layers.predict({})
