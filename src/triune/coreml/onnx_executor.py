@@ -10,10 +10,13 @@ from triune.coreml.half_rounding import keep_half_rounding
 from triune.coreml.mil import Array, StateType
 from triune.coreml.package import Package
 from triune.coreml.raising import new_state, raise_function
+from triune.graph.passes.widen import Widen
 
 # Weights from this size on are handed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
 _LARGE_BYTES = 1 << 20
 _NO_LOG = 4
+_HALF = 10
+"""ONNX's TensorProto.FLOAT16."""
 
 
 class OnnxExecutor:
@@ -22,13 +25,16 @@ class OnnxExecutor:
     Thread-safe: a session has no state of its own.
     """
 
-    def __init__(self, package: Package, function: str | None = None, *, num_threads: int = 0) -> None:
+    def __init__(
+        self, package: Package, function: str | None = None, *, num_threads: int = 0, is_widened: bool = False
+    ) -> None:
         """Raise a function and load it.
 
         Args:
             package: as `read_package` gives it.
             function: its name; the default function for None.
             num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
+            is_widened: compute in fp32 what the program has in fp16: what its precision costs is measured against that.
 
         Raises:
             NotFoundError: there is no such function.
@@ -44,7 +50,15 @@ class OnnxExecutor:
         options = library.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
-        keep_half_rounding(model)
+        halves = {value.name for value in model.graph.output if value.type.tensor_type.elem_type == _HALF}
+        # What an interface has in fp16 stays so; what is computed between is wider.
+        self._narrowed = halves if is_widened else set[str]()
+        self._widened = [value.name for value in model.graph.input if value.type.tensor_type.elem_type == _HALF]
+        self._widened = self._widened if is_widened else []
+        if is_widened:
+            Widen()(model)
+        else:
+            keep_half_rounding(model)
         # Kept alive as long as the session, which reads them where they are.
         self._weights = _set_aside(model, options, library)
         self._name = f"'{package.name}', function '{program.name}'"
@@ -73,12 +87,18 @@ class OnnxExecutor:
             raise InvalidArgumentError(f"{self._name}: the inputs {missing} are missing")
         names = [*self._outputs, *(new_state(name) for name in self._states)]
         feed = {name: np.ascontiguousarray(given[name]) for name in (*self._inputs, *self._states)}
+        for name in self._widened:
+            feed[name] = feed[name].astype(np.float32)
         try:
             results: list[Array] = self._session.run(names, feed)
         except self._failures as error:
             raise InvalidArgumentError(f"{self._name}: {error}") from error
         except RuntimeError as error:
             raise InternalError(f"{self._name}: ONNX Runtime: {error}") from error
+        if self._narrowed:
+            with np.errstate(over="ignore"):
+                pairs = zip(names, results, strict=True)
+                results = [array.astype(np.float16) if name in self._narrowed else array for name, array in pairs]
         count = len(self._outputs)
         return (
             dict(zip(self._outputs, results[:count], strict=True)),

@@ -2,7 +2,7 @@
 
 On Apple's systems Core ML runs them, on `ane`, `gpu` and `amx`, each in a process of its own: coremltools holds the GIL
 while it predicts. Elsewhere `ane` is emulated: the same program in the same precision, run by ONNX Runtime. On `cpu`
-ONNX Runtime runs them everywhere.
+ONNX Runtime runs them everywhere, in fp32 whatever the program says.
 """
 
 import functools
@@ -36,12 +36,13 @@ COMPUTE_UNITS: Mapping[Unit, str] = {Unit.ANE: "CPU_AND_NE", Unit.GPU: "CPU_AND_
 """What coremltools calls a unit of Apple's: the CPU is always among them, for what the unit does not do."""
 
 _ONNX = ".onnx"
+_COMPILED = ".mlmodelc"
 
 
 class CoreMl:
     """Core ML, and Triune's runtime of Core ML programs where it is not.
 
-    Options: `coreml.executor` (off Apple's systems: onnxruntime, or reference, which is slow), and for ONNX models
+    Options: `coreml.executor` (of an emulated unit: onnxruntime, or reference, which is slow), and for ONNX models
     `coreml.precision` (fp16, fp32), `coreml.target` (iOS18), `coreml.shapes` ("x=1,1..512;y=1,128|1,512"),
     `coreml.max_batch_size`.
     """
@@ -99,12 +100,12 @@ class CoreMl:
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
         package = _read(package_path)
         executor: Executor
-        if settings.executor == "reference":
+        if settings.executor == "reference" and unit is not Unit.CPU:
             from triune.coreml.interpreter import Interpreter
 
             executor = Interpreter(package, None)
         else:
-            executor = OnnxExecutor(package, num_threads=num_threads)
+            executor = OnnxExecutor(package, num_threads=num_threads, is_widened=unit is Unit.CPU)
         return _CoreMlExecutable(package, executor, unit, signature)
 
     def _is_present(self, unit: Unit) -> bool:
@@ -122,7 +123,8 @@ class _CoreMlExecutable:
 
     def __init__(self, package: Package, executor: Executor, unit: Unit, signature: Signature) -> None:
         self.unit = unit
-        self.precision = precision_of(package)
+        # Fp32 on the CPU is what the others are measured against.
+        self.precision = "fp32" if unit is Unit.CPU else precision_of(package)
         self.signature = signature
         self._model = Model(package, executor=executor)
         source: Any = json.loads(package.description.metadata.get(SOURCE_KEY, "null"))
@@ -163,11 +165,13 @@ def _read(path: Path) -> Package:
 def _load_in_core_ml(
     path: Path, signature: Signature, unit: Unit, cache: CompiledCache, preparation: str
 ) -> _CoreMlExecutable:
-    """In the worker process: the package compiled, once, and loaded by Core ML."""
+    """In the worker process: the package compiled, once, and loaded by Core ML. What is compiled is taken as it is."""
     if preparation:
         importlib.import_module(preparation)
     package = read_package(path)
-    compiled = cache.get(f"{package_digest(path)}.mlmodelc", functools.partial(_compile, path))
+    compiled = path
+    if path.suffix != _COMPILED:
+        compiled = cache.get(f"{package_digest(path)}{_COMPILED}", functools.partial(_compile, path))
     executor = AppleExecutor(package, compute_units=COMPUTE_UNITS[unit], compiled=compiled)
     return _CoreMlExecutable(package, executor, unit, signature)
 

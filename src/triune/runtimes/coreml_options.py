@@ -23,7 +23,7 @@ class Settings:
     """What a config says.
 
     Attributes:
-        executor: what computes off Apple's systems: ONNX Runtime, or Triune's slow reference.
+        executor: what computes an emulated unit: ONNX Runtime, or Triune's slow reference.
         precision: that a converted model computes in.
         target: the oldest system that runs a converted model.
         shapes: of the inputs of a model to be converted, where they have free dimensions.

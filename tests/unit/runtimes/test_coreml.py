@@ -5,6 +5,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,8 @@ from onnx import ModelProto
 from contract.runtimes.models import add_sub, dense, identity, model, node, tensor
 from support.mil_models import (
     ct,
+    program,
+    save,
     save_accumulator,
     save_affine,
     save_classifier,
@@ -21,6 +24,8 @@ from support.mil_models import (
     save_functions,
     save_image_model,
 )
+from support.mil_models import tensor as half_tensor
+from support.mil_programs import mb
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
@@ -69,7 +74,7 @@ def test_a_package_runs_on_the_emulated_unit_and_on_the_cpu(
 ) -> None:
     path = save_affine(tmp_path, precision=precision)
     executable = runtime.load(path, unit=unit, num_threads=1, options={"coreml.executor": executor})
-    assert (executable.unit, executable.precision) == (unit, words)
+    assert (executable.unit, executable.precision) == (unit, "fp32" if unit is Unit.CPU else words)
     assert executable.signature == runtime.inspect(path)
     found = executable.run({"x": X}, ["y"])
     np.testing.assert_allclose(found["y"], 2 * X + 1, rtol=1e-3)
@@ -86,6 +91,23 @@ def test_fp16_is_computed_in_fp16(runtime: CoreMl, tmp_path: Path) -> None:
     found = executable.run({"x": np.full((2, 3), 1025.3, np.float32)}, ["y"])["y"]
     # 1025.3 is 1025 in fp16, and 2051 lies between two of its values.
     assert set(found.ravel().tolist()) <= {2050.0, 2052.0}
+    executable = runtime.load(path, unit=Unit.CPU, num_threads=1, options={})
+    found = executable.run({"x": np.full((2, 3), 1025.3, np.float32)}, ["y"])["y"]
+    np.testing.assert_allclose(found, 2051.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [Unit.ANE, Unit.CPU])
+def test_an_interface_in_fp16_stays_so(runtime: CoreMl, tmp_path: Path, unit: Unit) -> None:
+    @program(half_tensor(2, 3, dtype="fp16"))
+    def made(x: Any) -> Any:
+        return mb.mul(x=x, y=np.float16(3), name="y")
+
+    executable = runtime.load(save(tmp_path, made, precision="FLOAT16"), unit=unit, num_threads=1, options={})
+    assert executable.signature.inputs[0].datatype is executable.signature.outputs[0].datatype is DataType.FP16
+    found = executable.run({"x": X.astype(np.float16)}, ["y"])["y"]
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, 3 * X)
+    assert np.isinf(executable.run({"x": np.full((2, 3), 60000, np.float16)}, ["y"])["y"]).all()
 
 
 def test_a_range_of_rows_is_a_batch(runtime: CoreMl, tmp_path: Path) -> None:
@@ -357,6 +379,10 @@ def test_core_ml_runs_each_unit_in_a_process_of_its_own(mac: CoreMl, tmp_path: P
     assert entries(mac) == [f"{package_digest(path)}.mlmodelc"]
     with pytest.raises(InvalidArgumentError, match="'x' has shape"):
         executable.run({"x": X.T}, ["y"])
+    compiled = mac.load(mac._cache.folder / entries(mac)[0], unit=unit, num_threads=1, options={})
+    np.testing.assert_array_equal(compiled.run({"x": X}, ["y"])["y"], 2 * X + 1)
+    compiled.close()
+    assert len(entries(mac)) == 1
     os.kill(executable.pid or 0, signal.SIGKILL)
     with pytest.raises(InternalError, match=f"m.mlpackage' on '{unit.value}' was killed by SIGKILL"):
         executable.run({"x": X}, ["y"])
