@@ -19,6 +19,7 @@ from triune.core.runtime import Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.apple import AppleExecutor
+from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.executor import Executor
 from triune.coreml.lowering.lower import SOURCE_KEY, lower
 from triune.coreml.model import Model
@@ -27,7 +28,7 @@ from triune.coreml.package import Package, read_package
 from triune.graph.load import load as load_onnx
 from triune.runtimes.coreml_cache import CompiledCache, conversion_digest, package_digest
 from triune.runtimes.coreml_options import OPTION_NAMES, Settings, read_settings
-from triune.runtimes.coreml_tensors import precision_of, signature_of, to_output
+from triune.runtimes.coreml_tensors import compiled_signature, precision_of, signature_of, to_output
 from triune.runtimes.failures import run_failure
 from triune.runtimes.hosting import HostedExecutable
 from triune.runtimes.onnx_file import read_signature
@@ -79,6 +80,8 @@ class CoreMl:
         if path.suffix == _ONNX:
             signature = read_signature(path)
             return Signature(tuple(spec for spec in signature.inputs if not spec.is_optional), signature.outputs)
+        if self._is_for_core_ml_only(path):
+            return compiled_signature(read_compiled(path).interface, str(path))
         return signature_of(_read(path))
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
@@ -96,6 +99,9 @@ class CoreMl:
         signature = self.inspect(path)
         package_path = self._converted(path, signature, settings) if path.suffix == _ONNX else path
         if unit is not Unit.CPU and self._is_present(unit):
+            if self._is_for_core_ml_only(path):
+                load = functools.partial(_load_compiled, path, signature, unit, self._preparation)
+                return HostedExecutable(load, f"'{path}' on '{unit.value}'")
             load = functools.partial(_load_in_core_ml, package_path, signature, unit, self._cache, self._preparation)
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
         package = _read(package_path)
@@ -111,6 +117,9 @@ class CoreMl:
     def _is_present(self, unit: Unit) -> bool:
         status = self._statuses.get(unit)
         return status is not None and status.presence is Presence.PRESENT
+
+    def _is_for_core_ml_only(self, path: Path) -> bool:
+        return path.suffix == _COMPILED and self._is_present(Unit.ANE) and (path / METADATA).exists()
 
     def _converted(self, path: Path, signature: Signature, settings: Settings) -> Path:
         options = settings.lower_options(signature, str(path))
@@ -154,6 +163,44 @@ class _CoreMlExecutable:
 
     def close(self) -> None:
         del self._model
+
+
+class _CompiledExecutable:
+    """A compiled model in Core ML."""
+
+    def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature) -> None:
+        self.unit = unit
+        self.precision = precision
+        self.signature = signature
+        self._model = model
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        try:
+            answers = self._model.predict(dict(inputs))
+        except TriuneError:
+            raise
+        except Exception as error:
+            raise run_failure(error) from error
+        return {name: to_output(self._outputs[name], answers[name]) for name in outputs}
+
+    def close(self) -> None:
+        del self._model
+
+
+def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: str) -> _CompiledExecutable:
+    """In the worker process: what only Core ML reads, loaded by it."""
+    if preparation:
+        importlib.import_module(preparation)
+    import coremltools
+
+    library: Any = coremltools
+    try:
+        model = library.models.CompiledMLModel(str(path), library.ComputeUnit[COMPUTE_UNITS[unit]])
+    # coremltools raises Exception itself.
+    except Exception as error:
+        raise InvalidArgumentError(f"Core ML refuses '{path}': {error}") from error
+    return _CompiledExecutable(model, unit, read_compiled(path).precision, signature)
 
 
 def _read(path: Path) -> Package:

@@ -57,6 +57,21 @@ def signature_of(package: Package) -> Signature:
     return Signature(inputs, outputs, _max_batch_size(described, outputs))
 
 
+def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
+    """The same of a compiled model, whose program nobody but Core ML reads.
+
+    Raises:
+        UnsupportedError: an input states no shape.
+    """
+    inputs = tuple(_input(feature, name) for feature in interface.inputs)
+    outputs = tuple(
+        _spec(feature, _DATATYPES[feature.type.dtype], _shape(feature.type))
+        for feature in interface.outputs
+        if isinstance(feature.type, ArrayFeature)
+    )
+    return Signature(inputs, outputs, _max_batch_size(interface, outputs))
+
+
 def precision_of(package: Package) -> str:
     """What the default function computes in: "fp16" if any of its operations does, else "fp32"."""
     operations = package.function().block.operations

@@ -1,5 +1,6 @@
 """The Core ML runtime: packages and ONNX models on the emulated Neural Engine, and the way to Apple's Core ML."""
 
+import json
 import os
 import signal
 import threading
@@ -27,7 +28,7 @@ from support.mil_models import (
 from support.mil_models import tensor as half_tensor
 from support.mil_programs import mb
 from triune.core.datatypes import DataType
-from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.runtimes import coreml as adapter
@@ -411,6 +412,27 @@ def test_core_ml_runs_onnx_classifiers_images_and_functions(mac: CoreMl, tmp_pat
     folder.mkdir()
     np.testing.assert_array_equal(run(save_image_model(folder), pixels)["y"], 255 - pixels)
     np.testing.assert_array_equal(run(save_functions(tmp_path), X)["y"], 2 * X + 1)
+
+
+def test_a_compiled_model_that_only_core_ml_reads(mac: CoreMl, tmp_path: Path) -> None:
+    """Its metadata give the interface. What the stand-in reads lies beside them, as Core ML's own form would."""
+    mac.load(save_affine(tmp_path), unit=Unit.ANE, num_threads=1, options={}).close()
+    path = tmp_path / "model.mlmodelc"
+    (mac._cache.folder / entries(mac)[0]).rename(path)
+    features = {"type": "MultiArray", "dataType": "Float32", "isOptional": "0", "hasShapeFlexibility": "0"}
+    schemas = {
+        "inputSchema": [{**features, "name": "x", "shape": "[2, 3]"}],
+        "outputSchema": [{**features, "name": "y", "shape": "[]"}],
+    }
+    (path / "metadata.json").write_text(json.dumps([{**schemas, "computePrecision": "Mixed (Float16, Int32)"}]))
+    signature = mac.inspect(path)
+    assert signature == Signature((spec("x", DataType.FP32, 2, 3),), (spec("y", DataType.FP32),), 0)
+    executable = mac.load(path, unit=Unit.ANE, num_threads=1, options={})
+    assert (executable.precision, executable.signature) == ("fp16", signature)
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
+    with pytest.raises(TriuneError):
+        executable.run({"x": X.T}, ["y"])
+    executable.close()
 
 
 def test_without_core_ml_the_worker_process_says_so(tmp_path: Path) -> None:
