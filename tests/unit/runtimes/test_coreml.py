@@ -323,6 +323,14 @@ def test_free_dimensions_need_limits(runtime: CoreMl, tmp_path: Path) -> None:
     assert executable.run({"INPUT0": ones, "INPUT1": ones}, ["OUTPUT1"])["OUTPUT1"].tolist() == (0 * ones).tolist()
 
 
+def test_a_conversion_does_not_fill_the_log(runtime: CoreMl, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    built = model([node("Neg", "x", "h"), node("Add", "h h", "y")], [tensor("x", (2, 3))], [tensor("y", (2, 3))])
+    runtime.load(save_onnx(tmp_path, built), unit=Unit.ANE, num_threads=1, options={})
+    assert len(entries(runtime)) == 1
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("coremltools")] == []
+
+
 def test_what_cannot_be_converted_leaves_nothing(runtime: CoreMl, tmp_path: Path) -> None:
     path = save_onnx(tmp_path, identity(DataType.BYTES, (3,)))
     with pytest.raises(UnsupportedError, match="'x' is STRING"):
