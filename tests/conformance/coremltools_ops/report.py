@@ -37,7 +37,7 @@ DIFFERENCE = re.compile(
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--report-to", required=True, help="the file of results")
     parser.addoption("--every", type=int, default=1, help="of all cases, run every so many-th")
-    parser.addoption("--part", default="0/1", help="0/2 and 1/2 are two halves of the run")
+    parser.addoption("--part", default="0/1", help="0/2 and 1/2: every other case, and the others")
     parser.addoption("--done", type=int, default=0, help="leave out so many cases at the begin of the part")
 
 
@@ -57,9 +57,7 @@ class Report:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         chosen = items[:: self._every]
-        # By blocks, so that tests which share a module's state stay together.
-        size = -(-len(chosen) // self._parts)
-        items[:] = chosen[self._part * size : (self._part + 1) * size][self._num_done :]
+        items[:] = chosen[self._part :: self._parts][self._num_done :]
         self._count_predictions()
 
     def pytest_collection_finish(self) -> None:
