@@ -127,7 +127,9 @@ def _last_line(report: Any) -> str:
     if crash is not None:
         message = " ".join(crash.message.split())
         found = DIFFERENCE.search(message)
-        return f"{found[1]} elements differ, by up to {found[2].rstrip('.')}" if found else message
+        if found:
+            return f"{found[1]} elements differ, by up to {found[2].rstrip('.')}"
+        return re.sub(r"\S*/(?=tmp\w+\.ml)tmp\w+", "model", message)
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[-1])
     lines = str(report.longrepr).strip().splitlines()
