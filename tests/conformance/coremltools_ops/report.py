@@ -129,7 +129,7 @@ def _last_line(report: Any) -> str:
         found = DIFFERENCE.search(message)
         if found:
             return f"{found[1]} elements differ, by up to {found[2].rstrip('.')}"
-        return re.sub(r"\S*/(?=tmp\w+\.ml)tmp\w+", "model", message)
+        return re.sub(r"[^\s']*/(?=tmp\w+\.ml)tmp\w+", "model", message)
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[-1])
     lines = str(report.longrepr).strip().splitlines()
