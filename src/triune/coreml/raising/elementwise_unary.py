@@ -71,12 +71,14 @@ def _log(graph: Graph, given: Given) -> Tensor:
 
 
 def _clip(graph: Graph, given: Given) -> Tensor:
-    x = given["x"]
-    return _clamp(graph, x, given.array("alpha"), given.array("beta"))
+    return _clamp(graph, given["x"], given.number("alpha"), given.number("beta"))
 
 
-def _clamp(graph: Graph, x: Tensor, low: object, high: object) -> Tensor:
+def _clamp(graph: Graph, x: Tensor, low: float, high: float) -> Tensor:
     lower, upper = graph.like(low, x), graph.like(high, x)
+    if low <= high and x.dtype is DType.FP32:
+        # ONNX Runtime makes a Clip, and it alone, part of the convolution before it.
+        return graph.op("Clip", x, lower, upper)
     return graph.op("Min", graph.op("Max", x, lower), upper)
 
 
