@@ -11,19 +11,18 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
 from conformance.test_onnx_to_coreml import _deciding_inputs as deciding_inputs
+from conformance.test_onnx_to_coreml import _given as given
 from conformance.test_onnx_to_coreml import result_of
 from support.onnx_cases import Case, difference, load_cases
 from triune.coreml.model import Model
 from triune.coreml.package import read_package
 from triune.graph.decompose import STANDARD
-from triune.graph.passes.narrow import narrow_array
 
 FAMILIES = {
     "arithmetic": "Abs Neg Add Sub Mul Div Pow Mod Max Min Sum Mean Sqrt Reciprocal Exp Log Floor Ceil Round Sign Clip "
@@ -100,7 +99,7 @@ def peer_failure(case: Case, path: Path) -> str:
         names = {feature.name for feature in model.interface.inputs}
         outputs = [feature.name for feature in model.interface.outputs]
         for feeds, expected in case.sets:
-            inputs = {key: _given(key, array) for key, array in feeds.items() if key in names or _plain(key) in names}
+            inputs = {key: given(key, array) for key, array in feeds.items() if key in names or _plain(key) in names}
             results = model.predict({key if key in names else _plain(key): array for key, array in inputs.items()})
             if len(outputs) != len(expected):
                 return "wrong: outputs are missing"
@@ -121,12 +120,6 @@ def peer_failure(case: Case, path: Path) -> str:
 
 def _plain(name: str) -> str:
     return "".join(each if each.isalnum() else "_" for each in name)
-
-
-def _given(name: str, array: Any) -> Any:
-    narrow = narrow_array(name, np.asarray(array))
-    narrow = narrow.astype(np.int32) if narrow.dtype == np.bool_ else narrow
-    return narrow.reshape(1) if narrow.ndim == 0 else narrow
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a conformance suite is known to fail, case by case with its reason. A ledger only shrinks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -18,6 +18,16 @@ class Ledger:
             raise AssertionError(f"{case}: {failure}")
         if not failure and case in self.reasons:
             raise AssertionError(f"{case} passes: take it off {self.path.name}")
+
+    def judge_all(self, failures: Iterable[tuple[str, str]]) -> None:
+        """As `judge`, for pairs of case and failure; what is wrong with any of them is told together."""
+        wrong: list[str] = []
+        for case, failure in failures:
+            try:
+                self.judge(case, failure)
+            except AssertionError as error:
+                wrong.append(str(error))
+        assert not wrong, "\n".join(wrong)
 
     def write(self, failures: Mapping[str, str], head: str) -> None:
         """Replace the file. For a person, after a whole run."""

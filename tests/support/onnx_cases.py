@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx.backend.test.loader
-from onnx import ModelProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, TypeProto, numpy_helper
 
 DEBIAN = Path("/usr/share/libonnx-testdata/data")
 _NUMBERS = frozenset(
@@ -111,9 +111,3 @@ def difference(actual: Any, expected: Any, *, rtol: float, atol: float) -> str:
     with np.errstate(all="ignore"):
         error = np.nanmax(np.abs(actual.astype(np.float64) - expected.astype(np.float64)), initial=0)
     return f"differs by up to {error:.3g}"
-
-
-def elem_types(model: ModelProto) -> set[str]:
-    """The names of the element types of a model's inputs and outputs."""
-    values = (*model.graph.input, *model.graph.output)
-    return {helper.tensor_dtype_to_string(value.type.tensor_type.elem_type) for value in values}
