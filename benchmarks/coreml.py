@@ -21,7 +21,9 @@ import onnxruntime
 
 from servers import heading
 from triune.coreml import load
-from triune.coreml.lowering import LowerOptions, Precision, lower, parse_shapes
+from triune.coreml.lowering import LowerOptions, lower
+from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load as load_graph
 from triune.zoo.packages import PackageCache
 from triune.zoo.repository import build_repository

@@ -16,11 +16,14 @@ from rich.table import Table
 from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.coreml.lowering import Layout, LowerOptions, Precision, Target, lower, parse_shapes
+from triune.coreml.lowering import LowerOptions, Target, lower
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
-from triune.coreml.verify import OutputError, verify_lowered, verify_raised
+from triune.coreml.verify import verify_lowered, verify_raised
 from triune.graph.ane import Report as LayoutReport
+from triune.graph.conversion.compared import OutputError
+from triune.graph.conversion.options import Layout, Precision
+from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
@@ -63,12 +66,12 @@ def convert(
                 if function is not None:
                     raise InvalidArgumentError("--function chooses among the functions of a package; leave it out")
                 options = LowerOptions(
-                    precision,
-                    frozenset(keep_fp32 or []),
-                    Target.parse(target),
-                    parse_shapes(shapes or []),
-                    _constants(constants or []),
-                    layout,
+                    precision=precision,
+                    keep_fp32=frozenset(keep_fp32 or []),
+                    target=Target.parse(target),
+                    shapes=parse_shapes(shapes or []),
+                    constants=_constants(constants or []),
+                    layout=layout,
                 )
                 errors, renamed, laid = _to_coreml(source, output, options, report, verify=verify)
             case ".mlpackage" | ".mlmodel" | ".mlmodelc", ".onnx":

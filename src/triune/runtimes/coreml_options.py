@@ -7,7 +7,9 @@ from typing import Literal
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.tensors import Signature
-from triune.coreml.lowering.options import InputShape, LowerOptions, Precision, Range, Target, parse_shapes
+from triune.coreml.lowering.options import LowerOptions, Target
+from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import InputShape, Range, parse_shapes
 from triune.runtimes.options import check_names, choice, integer
 
 EXECUTOR = "coreml.executor"

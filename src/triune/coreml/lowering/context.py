@@ -8,16 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from triune.core.errors import UnsupportedError
 from triune.coreml.lowering.mb import Var, is_fixed, mb, types
 from triune.coreml.lowering.options import Target
 from triune.coreml.lowering.scope import Scope
+from triune.graph.conversion.problems import Refusal
 
 MAX_RANK = 5
-
-
-class Refusal(UnsupportedError):  # noqa: N818 - it is no failure of the program
-    """A node cannot be expressed exactly. The message is the reason, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

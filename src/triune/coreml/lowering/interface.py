@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import coremltools
-from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import UnsupportedError
 from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
-from triune.coreml.lowering.options import InputShape, LowerOptions, Range, Target
+from triune.coreml.lowering.options import LowerOptions, Target
+from triune.graph.conversion.shapes import InputShape, Range, inputs_of
 from triune.graph.values import subgraphs_of
 
 _RESERVED = frozenset(
@@ -95,30 +95,6 @@ class Interface:
     opset: Any
 
 
-def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
-    """Write the fixed sizes among `shapes` into the model's inputs, so that what depends on them can be folded.
-
-    Raises:
-        InvalidArgumentError: there is no such input, or a shape contradicts the model.
-    """
-    inputs = {value.name: value for value in _inputs_of(model.graph)}
-    for name, shape in shapes.items():
-        if name not in inputs:
-            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {_listed(inputs)}")
-        _apply(inputs[name], shape)
-
-
-def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:
-    """Make constants of inputs: `constants` as `typed_constants` gives them."""
-    graph = model.graph
-    for values in (graph.input, graph.initializer):
-        for place in reversed([place for place, value in enumerate(values) if value.name in constants]):
-            del values[place]
-    # Nodes, not initializers: ONNX's inliner does not know those that are no inputs.
-    for name, array in constants.items():
-        graph.node.insert(0, helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
-
-
 def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     """The interface of a package of a normalized and narrowed model. Empty inputs that nobody reads are left out.
 
@@ -126,11 +102,11 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
         UnsupportedError: an input's type or shape is none that Core ML can have, or its limits are not given.
     """
     graph = model.graph
-    names = _Names([value.name for value in (*_inputs_of(graph), *graph.output)])
+    names = _Names([value.name for value in (*inputs_of(graph), *graph.output)])
     symbols: dict[str, Any] = {}
     missing: list[str] = []
     inputs: list[Feature] = []
-    for value in _inputs_of(graph):
+    for value in inputs_of(graph):
         if _is_empty(value) and not _is_read(graph, value.name):
             continue
         feature = _input(value, names.sanitized(value.name), options, symbols, missing)
@@ -154,36 +130,6 @@ def _is_read(graph: GraphProto, name: str) -> bool:
     if any(value.name == name for value in graph.output):
         return True
     return any(name in node.input or any(_is_read(inner, name) for inner in subgraphs_of(node)) for node in graph.node)
-
-
-def _inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
-    defaults = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in defaults]
-
-
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
-def _apply(value: ValueInfoProto, shape: InputShape) -> None:
-    tensor = value.type.tensor_type
-    rank = len(shape.choices[0])
-    if tensor.HasField("shape") and len(tensor.shape.dim) != rank:
-        raise InvalidArgumentError(
-            f"the shape given for input '{value.name}' is of rank {rank}, the model's of {len(tensor.shape.dim)}"
-        )
-    while len(tensor.shape.dim) < rank:
-        tensor.shape.dim.add()
-    for axis, dim in enumerate(tensor.shape.dim):
-        sizes = {choice[axis] for choice in shape.choices}
-        if dim.HasField("dim_value"):
-            if sizes != {dim.dim_value}:
-                raise InvalidArgumentError(
-                    f"dimension {axis} of input '{value.name}' is {dim.dim_value} in the model; "
-                    "--shape cannot change it"
-                )
-        elif len(sizes) == 1 and isinstance(size := next(iter(sizes)), int):
-            dim.dim_value = size
 
 
 def _elem_type(value: ValueInfoProto, role: str) -> int:

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.coreml.lowering.options import Layout, LowerOptions, typed_constants
+from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.quiet import quiet
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.ane import ane_layout
+from triune.graph.conversion.constants import bind_constants, typed_constants
+from triune.graph.conversion.options import Layout
+from triune.graph.conversion.problems import Problem, require_none
+from triune.graph.conversion.shapes import apply_shapes
 from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
-    from triune.coreml.lowering.program import Problem
 
 SOURCE_KEY = "triune.source"
 """The key of the package's user-defined metadata under which the source's names, types and shapes are, as JSON."""
@@ -69,7 +72,7 @@ def lower(
     tell = report or _silent
     with quiet():
         _require_coremltools()
-        from triune.coreml.lowering.interface import apply_shapes, bind_constants, interface_of
+        from triune.coreml.lowering.interface import interface_of
         from triune.coreml.lowering.program import ProgramWriter
 
         copy = ModelProto()
@@ -87,7 +90,7 @@ def lower(
         tell("writing the program")
         writer = ProgramWriter(narrow, interface, options)
         program = writer.write()
-        _raise_for(writer.problems)
+        require_none(writer.problems, "Core ML")
         tell("optimizing and saving the package")
         package = _convert(program, interface, options, writer.deep)
         return replace(_save(package, program, interface, model, path), layout=layout)
@@ -105,15 +108,7 @@ def _require_coremltools() -> None:
     del coremltools
 
 
-def _raise_for(problems: Sequence["Problem"]) -> None:
-    if not problems:
-        return
-    listed = "\n".join(f"  {problem.node}: {problem.reason}" for problem in problems)
-    nodes = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
-    raise UnsupportedError(f"{nodes} cannot be converted to Core ML:\n{listed}")
-
-
-def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: Sequence["Problem"]) -> Any:
+def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: Sequence[Problem]) -> Any:
     """The program as coremltools' MLModel, after its passes."""
     import coremltools
 
@@ -140,7 +135,7 @@ def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: 
     # coremltools' passes raise exceptions of every kind.
     except Exception as error:
         if "rank <=" in str(error):
-            _raise_for(deep)
+            require_none(deep, "Core ML")
         raise UnsupportedError(f"coremltools refuses the program: {error}") from error
 
 

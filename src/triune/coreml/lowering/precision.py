@@ -9,7 +9,8 @@ from coremltools.converters.mil.mil.scope import ScopeInfo, ScopeSource
 from onnx import NodeProto
 
 from triune.coreml.lowering.mb import mb
-from triune.coreml.lowering.options import LowerOptions, Precision
+from triune.coreml.lowering.options import LowerOptions
+from triune.graph.conversion.options import Precision
 
 _KEPT = "fp32"
 _MARK: Any = ScopeSource.EXIR_STACK_TRACE

@@ -1,7 +1,6 @@
 """A graph of core ops as a MIL program, node by node."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -33,7 +32,8 @@ from triune.coreml.lowering.interface import Interface
 from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb, typed_var, types
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
-from triune.coreml.lowering.scope import MissingError, Scope
+from triune.coreml.lowering.scope import Scope
+from triune.graph.conversion.problems import MissingError, Problem, called
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
@@ -57,19 +57,6 @@ TABLE: dict[str, Lowering] = {
     **recurrent.TABLE,
     **control.TABLE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A node that cannot be converted.
-
-    Attributes:
-        node: `Op 'name'`.
-        reason: why, and what to do.
-    """
-
-    node: str
-    reason: str
 
 
 class ProgramWriter:
@@ -150,13 +137,13 @@ class ProgramWriter:
             # coremltools brings a transposition between two reshapes back to rank 5.
             if node.op_type not in ("Reshape", "Transpose"):
                 raise Refusal(reason)
-            self.deep.append(Problem(_called(node), reason))
+            self.deep.append(Problem(called(node), reason))
         if any(dim == 0 for dim in value.shape):
             raise Refusal("an empty result: Core ML has no empty tensors")
 
     def _refuse(self, node: NodeProto, scope: Scope, reason: str) -> None:
         """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
-        problem = Problem(_called(node), reason)
+        problem = Problem(called(node), reason)
         # The body of a loop is lowered more than once.
         if problem not in self.problems:
             self.problems.append(problem)
@@ -175,11 +162,6 @@ class ProgramWriter:
             scope.put(name, value)
         self._lower_nodes(graph, scope)
         return [scope.value(value.name) for value in graph.output]
-
-
-def _called(node: NodeProto) -> str:
-    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
-    return f"{domain}{node.op_type} '{node.name or node.output[0]}'"
 
 
 def _unknown(_context: Context) -> None:

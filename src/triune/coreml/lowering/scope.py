@@ -9,6 +9,7 @@ from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InternalError, UnsupportedError
 from triune.coreml.lowering.mb import Var, mb
+from triune.graph.conversion.problems import MissingError
 from triune.graph.values import Values
 
 _FLOATS: Mapping[int, Any] = {
@@ -16,10 +17,6 @@ _FLOATS: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.DOUBLE: np.float32,
 }
-
-
-class MissingError(UnsupportedError):
-    """A value could not be made, and nothing is known of its shape: what reads it cannot be judged."""
 
 
 class Empty:

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from support.lowered import BOOL, FLOAT, INT64, check, model_of
 from triune.core.errors import UnsupportedError
-from triune.coreml.lowering import InputShape, LowerOptions, Range, lower
+from triune.coreml.lowering import LowerOptions, lower
+from triune.graph.conversion.shapes import InputShape, Range
 
 RNG = np.random.default_rng(7)
 

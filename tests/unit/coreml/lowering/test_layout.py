@@ -7,8 +7,10 @@ import numpy as np
 
 from support.lowered import check
 from support.transformers import VOCABULARY, encoder, gpt2, hidden
-from triune.coreml.lowering import InputShape, Layout, LowerOptions, Range, lower
+from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.package import read_package
+from triune.graph.conversion.options import Layout
+from triune.graph.conversion.shapes import InputShape, Range
 
 
 def ops_of(path: Path) -> Counter[str]:

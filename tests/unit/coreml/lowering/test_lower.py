@@ -11,8 +11,10 @@ from onnx import helper
 from support.lowered import BOOL, FLOAT, INT64, Value, check, model_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.interpreter import Interpreter
-from triune.coreml.lowering import InputShape, LowerOptions, Precision, Range, Target, lower
+from triune.coreml.lowering import LowerOptions, Target, lower
 from triune.coreml.package import read_package
+from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import InputShape, Range
 
 
 @pytest.mark.parametrize("op", ["Div", "Mod"])
@@ -137,9 +139,9 @@ def test_precision_is_that_of_each_node(tmp_path: Path) -> None:
     model = model_of(nodes, [("x", FLOAT, [1, 4])], [("y", FLOAT, [1, 4])], w=weights)
     x = np.ones((1, 4), np.float32)
     # exp(12) is beyond fp16.
-    results = check(model, {"x": x}, tmp_path, LowerOptions(Precision.MIXED, frozenset(["grows"])))
+    results = check(model, {"x": x}, tmp_path, LowerOptions(precision=Precision.MIXED, keep_fp32=frozenset(["grows"])))
     assert np.isfinite(results["y"]).all()
-    lower(model, tmp_path / "half.mlpackage", LowerOptions(Precision.FP16))
+    lower(model, tmp_path / "half.mlpackage", LowerOptions(precision=Precision.FP16))
     results, _ = Interpreter(read_package(tmp_path / "half.mlpackage")).run({"x": x}, {})
     assert np.isinf(results["y"]).all()
     assert results["y"].dtype == np.float32

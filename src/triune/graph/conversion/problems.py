@@ -1,0 +1,44 @@
+"""What cannot be converted: all of it is found and told in one run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from triune.core.errors import UnsupportedError
+
+
+class Refusal(UnsupportedError):  # noqa: N818 - it is no failure of the program
+    """A node cannot be expressed exactly. The message is the reason, and what to do."""
+
+
+class MissingError(UnsupportedError):
+    """A value could not be made, and nothing is known of its shape: what reads it cannot be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A node that cannot be converted.
+
+    Attributes:
+        node: `Op 'name'`.
+        reason: why, and what to do.
+    """
+
+    node: str
+    reason: str
+
+
+def called(node: NodeProto) -> str:
+    """A node as a report names it: `domain:Op 'name'`."""
+    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
+    return f"{domain}{node.op_type} '{node.name or node.output[0]}'"
+
+
+def require_none(problems: Sequence[Problem], target: str) -> None:
+    """Raises UnsupportedError with every problem, where there are any. `target` is what was to be made: "Core ML"."""
+    if not problems:
+        return
+    told = "\n".join(f"  {problem.node}: {problem.reason}" for problem in problems)
+    nodes = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
+    raise UnsupportedError(f"{nodes} cannot be converted to {target}:\n{told}")

@@ -1,0 +1,128 @@
+"""The shapes that a user gives for the inputs of a conversion."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from onnx import GraphProto, ModelProto, ValueInfoProto
+
+from triune.core.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A dimension between two sizes, both included."""
+
+    low: int
+    high: int
+
+
+Dim: TypeAlias = int | Range
+
+
+@dataclass(frozen=True, slots=True)
+class InputShape:
+    """The shape of an input.
+
+    Attributes:
+        choices: one shape, in which dimensions may be ranges; or several fixed shapes of one rank.
+    """
+
+    choices: tuple[tuple[Dim, ...], ...]
+
+    @property
+    def is_enumerated(self) -> bool:
+        """Is it one of several shapes?"""
+        return len(self.choices) > 1
+
+
+_DIM = re.compile(r"(\d+)(?:\.\.(\d+))?")
+
+
+def parse_shape(text: str) -> tuple[str, InputShape]:
+    """`input=1,1..512` or, one of several shapes, `input=1,128|1,512`: the input's name and its shape.
+
+    Raises:
+        InvalidArgumentError: it is not of that form, or a size is 0 or a range ends before it begins.
+    """
+    name, separator, body = text.rpartition("=")
+    if not separator or not name:
+        raise InvalidArgumentError(f"--shape {text!r} is not of the form input=1,1..512 or input=1,128|1,512")
+    choices = tuple(_shape(each, text) for each in body.split("|"))
+    if len(choices) > 1:
+        if any(isinstance(dim, Range) for choice in choices for dim in choice):
+            raise InvalidArgumentError(f"--shape {text!r} mixes ranges and several shapes; use one or the other")
+        if len({len(choice) for choice in choices}) > 1:
+            raise InvalidArgumentError(f"--shape {text!r} has shapes of different ranks; give shapes of one rank")
+    return name, InputShape(choices)
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, InputShape]:
+    """As `parse_shape`, for each; an input given twice is an InvalidArgumentError."""
+    shapes: dict[str, InputShape] = {}
+    for text in texts:
+        name, shape = parse_shape(text)
+        if name in shapes:
+            raise InvalidArgumentError(f"--shape of '{name}' is given twice; separate several shapes by '|'")
+        shapes[name] = shape
+    return shapes
+
+
+def _shape(text: str, whole: str) -> tuple[Dim, ...]:
+    return tuple(_dim(each.strip(), whole) for each in text.split(",")) if text.strip() else ()
+
+
+def _dim(text: str, whole: str) -> Dim:
+    match = _DIM.fullmatch(text)
+    if match is None:
+        raise InvalidArgumentError(f"dimension {text!r} of --shape {whole!r} is no size (8) and no range (1..512)")
+    low, high = int(match[1]), int(match[2] or match[1])
+    if low < 1 or high < low:
+        raise InvalidArgumentError(f"dimension {text!r} of --shape {whole!r} is empty; sizes begin at 1")
+    return low if low == high else Range(low, high)
+
+
+def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
+    """Write the fixed sizes among `shapes` into the model's inputs, so that what depends on them can be folded.
+
+    Raises:
+        InvalidArgumentError: there is no such input, or a shape contradicts the model.
+    """
+    inputs = {value.name: value for value in inputs_of(model.graph)}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {listed(inputs)}")
+        _apply(inputs[name], shape)
+
+
+def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    """The inputs that a caller must give: those without a default."""
+    defaults = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in defaults]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message."""
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _apply(value: ValueInfoProto, shape: InputShape) -> None:
+    tensor = value.type.tensor_type
+    rank = len(shape.choices[0])
+    if tensor.HasField("shape") and len(tensor.shape.dim) != rank:
+        raise InvalidArgumentError(
+            f"the shape given for input '{value.name}' is of rank {rank}, the model's of {len(tensor.shape.dim)}"
+        )
+    while len(tensor.shape.dim) < rank:
+        tensor.shape.dim.add()
+    for axis, dim in enumerate(tensor.shape.dim):
+        sizes = {choice[axis] for choice in shape.choices}
+        if dim.HasField("dim_value"):
+            if sizes != {dim.dim_value}:
+                raise InvalidArgumentError(
+                    f"dimension {axis} of input '{value.name}' is {dim.dim_value} in the model; "
+                    "--shape cannot change it"
+                )
+        elif len(sizes) == 1 and isinstance(size := next(iter(sizes)), int):
+            dim.dim_value = size
