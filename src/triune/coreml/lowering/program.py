@@ -1,6 +1,6 @@
 """A graph of core ops as a MIL program, node by node."""
 
-from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -33,7 +33,9 @@ from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
 from triune.coreml.lowering.scope import Scope
+from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.problems import MissingError, Problem, called
+from triune.graph.conversion.writer import GraphWriter
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
@@ -59,20 +61,21 @@ TABLE: dict[str, Lowering] = {
 }
 
 
-class ProgramWriter:
+class ProgramWriter(GraphWriter[Var]):
     """Writes the function `main` of a program.
 
     Attributes:
-        problems: what cannot be converted.
         deep: tensors of more dimensions than Core ML has; coremltools' passes may rid the program of them.
     """
 
+    library = "coremltools"
+
     def __init__(self, model: ModelProto, interface: Interface, options: LowerOptions) -> None:
         """`model` has been normalized and narrowed; its interface has shapes for all inputs."""
+        super().__init__()
         self._graph = model.graph
         self._interface = interface
         self._options = options
-        self.problems: list[Problem] = []
         self.deep: list[Problem] = []
         self._given: list[Var] = []
 
@@ -81,16 +84,16 @@ class ProgramWriter:
         program = Program()
         inputs = {feature.name: feature.placeholder() for feature in self._interface.inputs}
         with Function(inputs, opset_version=self._interface.opset) as function:
-            scope = Scope(self._graph)
+            scope = self.new_scope(self._graph)
             for feature in self._interface.inputs:
                 scope.put(feature.source, feature.received(function.inputs[feature.name]))
-            self._lower_nodes(self._graph, scope)
+            self.write_nodes(self._graph, scope)
             outputs = [self._output(feature.source, feature.name, scope) for feature in self._interface.outputs]
             function.set_outputs([each for each in outputs if each is not None])
         program.add_function("main", function)
         return program
 
-    def _output(self, source: str, name: str, scope: Scope) -> Var | None:
+    def _output(self, source: str, name: str, scope: conversion.Scope[Var]) -> Var | None:
         """An output as Core ML gives it: of rank 1 at least, bools as int32, under its own name."""
         try:
             value = scope.value(source)
@@ -110,27 +113,22 @@ class ProgramWriter:
         value.op.name = name
         return value
 
-    def _lower_nodes(self, graph: GraphProto, scope: Scope) -> None:
-        for node in graph.node:
-            with kept_scope(node, self._options):
-                self._lower(node, scope)
+    def new_scope(self, graph: GraphProto, outer: conversion.Scope[Var] | None = None) -> conversion.Scope[Var]:
+        """A scope for the values of a graph."""
+        return Scope(graph, outer)
 
-    def _lower(self, node: NodeProto, scope: Scope) -> None:
+    def around(self, node: NodeProto) -> AbstractContextManager[object]:
+        """The precision in which the node computes."""
+        return kept_scope(node, self._options)
+
+    def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
+        """Convert a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        try:
-            (lowering or _unknown)(Context(node, attributes_of(node), scope, self._options.target, self._lower_graph))
-            for name in node.output:
-                if name and not scope.is_empty(name):
-                    self._check(scope.value(name), node)
-        except MissingError:
-            self._lose(node, scope)
-        except UnsupportedError as error:
-            self._refuse(node, scope, str(error))
-        # coremltools' builder says so in exceptions of every kind.
-        except Exception as error:  # noqa: BLE001
-            self._refuse(node, scope, f"coremltools refuses it: {' '.join(str(error).split()) or repr(error)}")
+        context = Context(node, attributes_of(node), scope, self.write_graph, self._options.target)
+        (lowering or _unknown)(context)
 
-    def _check(self, value: Var, node: NodeProto) -> None:
+    def check(self, value: Var, node: NodeProto) -> None:
+        """Raises Refusal for more dimensions than Core ML has, and for no elements."""
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)
             reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before"
@@ -141,37 +139,14 @@ class ProgramWriter:
         if any(dim == 0 for dim in value.shape):
             raise Refusal("an empty result: Core ML has no empty tensors")
 
-    def _refuse(self, node: NodeProto, scope: Scope, reason: str) -> None:
-        """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
-        problem = Problem(called(node), reason)
-        # The body of a loop is lowered more than once.
-        if problem not in self.problems:
-            self.problems.append(problem)
-        self._lose(node, scope)
-
-    def _lose(self, node: NodeProto, scope: Scope) -> None:
-        for name in node.output:
-            if name and scope.values.shape(name) is not None:
-                scope.put(name, _stand_in(scope, name))
-            elif name:
-                scope.lose(name)
-
-    def _lower_graph(self, graph: GraphProto, outer: Scope, inputs: Mapping[str, Var]) -> list[Var]:
-        scope = Scope(graph, outer)
-        for name, value in inputs.items():
-            scope.put(name, value)
-        self._lower_nodes(graph, scope)
-        return [scope.value(value.name) for value in graph.output]
+    def stand_in(self, scope: conversion.Scope[Var], name: str) -> Var:
+        """Something of the type of a value that could not be made."""
+        elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
+        shape = scope.values.shape(name) or ()
+        kind = unary.MIL_TYPES.get(elem_type, "int32")
+        dims = [get_new_symbol() if dim is None else dim for dim in shape]
+        return typed_var(name, dims, kind)
 
 
 def _unknown(_context: Context) -> None:
     raise Refusal("there is no such operation in Core ML, nor a way to make it of others")
-
-
-def _stand_in(scope: Scope, name: str) -> Var:
-    """Something of the type of a value that could not be made."""
-    elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
-    shape = scope.values.shape(name) or ()
-    kind = unary.MIL_TYPES.get(elem_type, "int32")
-    dims = [get_new_symbol() if dim is None else dim for dim in shape]
-    return typed_var(name, dims, kind)

@@ -1,0 +1,107 @@
+"""The values of a graph while it is converted."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from numpy.typing import NDArray
+from onnx import GraphProto, TensorProto, numpy_helper
+
+from triune.core.errors import InternalError, UnsupportedError
+from triune.graph.conversion.problems import MissingError
+from triune.graph.values import Values
+
+V = TypeVar("V")
+"""What stands for a tensor in the program that is written."""
+
+
+class Empty:
+    """A value without elements, which no program can have: only what leaves it out can read it."""
+
+
+EMPTY: Final = Empty()
+
+
+class Scope(ABC, Generic[V]):
+    """Names of ONNX values to the program's. A subgraph's scope sees those of the graphs around it.
+
+    A constant becomes one of the program when it is first used.
+    """
+
+    runtime: ClassVar[str]
+    """What messages call what the program is for: "Core ML"."""
+
+    def __init__(self, graph: GraphProto, outer: "Scope[V] | None" = None) -> None:
+        self._outer = outer
+        self.values = Values(graph, None if outer is None else outer.values)
+        self._made: dict[str, V | Empty] = {}
+        self._lost: set[str] = set()
+        self._tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+
+    @abstractmethod
+    def make(self, tensor: TensorProto) -> V:
+        """A constant of the program. Raises UnsupportedError for one that it cannot have."""
+
+    @abstractmethod
+    def known(self, value: V) -> NDArray[Any] | None:
+        """The numbers of a value that was made, where the program's builder knows them now."""
+
+    @abstractmethod
+    def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
+        """The numbers of a constant as `make` has them; it is not empty."""
+
+    def put(self, name: str, value: V | Empty) -> None:
+        """The value of that name is `value`."""
+        self._made[name] = value
+
+    def lose(self, name: str) -> None:
+        """The value of that name could not be made."""
+        self._lost.add(name)
+
+    def value(self, name: str) -> V:
+        """Raises UnsupportedError for a constant that the program cannot have, and MissingError."""
+        found = self._find(name)
+        if isinstance(found, Empty):
+            raise UnsupportedError(
+                f"value '{name}' is empty, and {self.runtime} has no empty tensors; remove what reads it"
+            )
+        if found is None and self._is_lost(name):
+            raise MissingError(f"value '{name}' could not be made")
+        if found is None:
+            tensor = self.tensor(name)
+            if tensor is None:
+                raise InternalError(f"value '{name}' is used before it is made")
+            found = self.make(tensor)
+            self._made[name] = found
+        return found
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """The value, where it is known now."""
+        found = self._find(name)
+        if found is not None:
+            return None if isinstance(found, Empty) else self.known(found)
+        tensor = self.tensor(name)
+        if tensor is not None and 0 in tensor.dims:
+            return numpy_helper.to_array(tensor)
+        return None if tensor is None else self.narrowed(tensor)
+
+    def is_empty(self, name: str) -> bool:
+        """Has the value no elements?"""
+        tensor = self.tensor(name)
+        return self._find(name) is EMPTY or (tensor is not None and 0 in tensor.dims)
+
+    def tensor(self, name: str) -> TensorProto | None:
+        """The initializer of that name, as long as it was not made."""
+        if name in self._made:
+            return None
+        if name in self._tensors:
+            return self._tensors[name]
+        return self._outer.tensor(name) if self._outer else None
+
+    def _is_lost(self, name: str) -> bool:
+        return name in self._lost or (self._outer is not None and self._outer._is_lost(name))
+
+    def _find(self, name: str) -> V | Empty | None:
+        if name in self._made:
+            return self._made[name]
+        return self._outer._find(name) if self._outer else None

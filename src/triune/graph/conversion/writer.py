@@ -1,0 +1,90 @@
+"""A graph of core ops converted node by node; what cannot be converted is noted, and the rest goes on."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Generic
+
+from onnx import GraphProto, NodeProto
+
+from triune.core.errors import UnsupportedError
+from triune.graph.conversion.problems import MissingError, Problem, called
+from triune.graph.conversion.scope import Scope, V
+
+
+class GraphWriter(ABC, Generic[V]):
+    """Converts the nodes of a graph, and of those within its nodes.
+
+    Attributes:
+        problems: what cannot be converted.
+    """
+
+    library: str
+    """What messages call the builder of programs: "coremltools"."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    @abstractmethod
+    def new_scope(self, graph: GraphProto, outer: Scope[V] | None = None) -> Scope[V]:
+        """A scope for the values of a graph."""
+
+    @abstractmethod
+    def lower(self, node: NodeProto, scope: Scope[V]) -> None:
+        """Convert a node. Raises Refusal, and whatever the library raises."""
+
+    @abstractmethod
+    def check(self, value: V, node: NodeProto) -> None:
+        """Raises Refusal for a result that the program cannot have."""
+
+    @abstractmethod
+    def stand_in(self, scope: Scope[V], name: str) -> V:
+        """Something of the type of a value that could not be made, for what reads it to be judged too."""
+
+    def around(self, _node: NodeProto) -> AbstractContextManager[object]:
+        """What holds while a node is converted."""
+        return contextlib.nullcontext()
+
+    def write_nodes(self, graph: GraphProto, scope: Scope[V]) -> None:
+        """Convert all nodes, in order."""
+        for node in graph.node:
+            with self.around(node):
+                self._write(node, scope)
+
+    def write_graph(self, graph: GraphProto, outer: Scope[V], inputs: Mapping[str, V]) -> list[V]:
+        """Convert a subgraph in the current block; its outputs."""
+        scope = self.new_scope(graph, outer)
+        for name, value in inputs.items():
+            scope.put(name, value)
+        self.write_nodes(graph, scope)
+        return [scope.value(value.name) for value in graph.output]
+
+    def _write(self, node: NodeProto, scope: Scope[V]) -> None:
+        try:
+            self.lower(node, scope)
+            for name in node.output:
+                if name and not scope.is_empty(name):
+                    self.check(scope.value(name), node)
+        except MissingError:
+            self._lose(node, scope)
+        except UnsupportedError as error:
+            self._refuse(node, scope, str(error))
+        # Builders say so in exceptions of every kind.
+        except Exception as error:  # noqa: BLE001
+            self._refuse(node, scope, f"{self.library} refuses it: {' '.join(str(error).split()) or repr(error)}")
+
+    def _refuse(self, node: NodeProto, scope: Scope[V], reason: str) -> None:
+        """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
+        problem = Problem(called(node), reason)
+        # The body of a loop is converted more than once.
+        if problem not in self.problems:
+            self.problems.append(problem)
+        self._lose(node, scope)
+
+    def _lose(self, node: NodeProto, scope: Scope[V]) -> None:
+        for name in node.output:
+            if name and scope.values.shape(name) is not None:
+                scope.put(name, self.stand_in(scope, name))
+            elif name:
+                scope.lose(name)
