@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 comma := ,
-# OpenVINO drives the matrix unit of Intel CPUs; elsewhere it is of no use.
-EXTRAS := coreml$(if $(filter x86_64 amd64,$(shell uname -m)),$(comma)openvino,)
+SYSTEM := $(shell uname -s)-$(shell uname -m)
+# OpenVINO drives the matrix unit of Intel CPUs; Core AI's library comes for these two alone.
+EXTRAS := coreml$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test check docs conformance bench clean

@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from conformance.test_onnx_to_coreml import _deciding_inputs as deciding_inputs
-from conformance.test_onnx_to_coreml import _given as given
-from conformance.test_onnx_to_coreml import result_of
+from conformance.test_onnx_to_coreml import given, result
+from support.converted_cases import deciding_inputs
 from support.onnx_cases import Case, difference, load_cases
 from triune.coreml.model import Model
 from triune.coreml.package import read_package
 from triune.graph.decompose import STANDARD
+from triune.graph.passes.narrow import narrow_array
 
 FAMILIES = {
     "arithmetic": "Abs Neg Add Sub Mul Div Pow Mod Max Min Sum Mean Sqrt Reciprocal Exp Log Floor Ceil Round Sign Clip "
@@ -99,7 +99,11 @@ def peer_failure(case: Case, path: Path) -> str:
         names = {feature.name for feature in model.interface.inputs}
         outputs = [feature.name for feature in model.interface.outputs]
         for feeds, expected in case.sets:
-            inputs = {key: given(key, array) for key, array in feeds.items() if key in names or _plain(key) in names}
+            inputs = {
+                key: given(narrow_array(key, np.asarray(array)))
+                for key, array in feeds.items()
+                if key in names or _plain(key) in names
+            }
             results = model.predict({key if key in names else _plain(key): array for key, array in inputs.items()})
             if len(outputs) != len(expected):
                 return "wrong: outputs are missing"
@@ -139,7 +143,7 @@ def main() -> None:
         peer_packages(sys.argv[1], bound, folder / "bound")
         for case in cases:
             family = family_of(case)
-            ours = result_of(case, folder).failure
+            ours = result(case, folder).failure
             free = folder / "free" / f"{case.name}.mlpackage"
             theirs = peer_failure(case, free if free.exists() else folder / "bound" / free.name)
             counts[family, "all", ""] += 1

@@ -11,6 +11,7 @@ from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit
+from triune.hosting import HostedExecutable
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
@@ -20,7 +21,6 @@ from triune.repository.model import LoadedVersion
 from triune.repository.placement import Machine, options_of, runtime_for, threads_per_executable
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
-from triune.runtimes.hosting import HostedExecutable
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import QuickWorker, ThreadWorker

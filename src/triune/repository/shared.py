@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from triune.core.datatypes import Array
 from triune.core.runtime import Executable
 from triune.core.units import Unit
-from triune.runtimes.hosting import HostedExecutable
+from triune.hosting import HostedExecutable
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,11 @@ from triune.coreml.model import Model
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.graph.load import load as load_onnx
+from triune.hosting import HostedExecutable
 from triune.runtimes.coreml_cache import CompiledCache, conversion_digest, package_digest
 from triune.runtimes.coreml_options import OPTION_NAMES, Settings, read_settings
 from triune.runtimes.coreml_tensors import compiled_signature, precision_of, signature_of, to_output
 from triune.runtimes.failures import run_failure
-from triune.runtimes.hosting import HostedExecutable
 from triune.runtimes.onnx_file import read_signature
 
 COMPUTE_UNITS: Mapping[Unit, str] = {Unit.ANE: "CPU_AND_NE", Unit.GPU: "CPU_AND_GPU", Unit.AMX: "CPU_ONLY"}

@@ -13,8 +13,8 @@ from triune.core.runtime import Executable, Runtime
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
+from triune.hosting import HostedExecutable
 from triune.runtimes import missing
-from triune.runtimes.hosting import HostedExecutable
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.runtimes.reference import Reference
 

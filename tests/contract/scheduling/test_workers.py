@@ -14,7 +14,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
 from triune.core.runtime import Executable
-from triune.runtimes.hosting import HostedExecutable
+from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
 from triune.scheduling.queue import Pending
 from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker

@@ -31,10 +31,10 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.hosting import HostedExecutable
 from triune.runtimes import coreml as adapter
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_cache import CompiledCache, package_digest
-from triune.runtimes.hosting import HostedExecutable
 
 ELSEWHERE = (
     UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import coremltools
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions, Target
-from triune.graph.conversion.shapes import InputShape, Range, inputs_of
-from triune.graph.values import subgraphs_of
+from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
 
 _RESERVED = frozenset(
     [
@@ -107,7 +106,7 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     missing: list[str] = []
     inputs: list[Feature] = []
     for value in inputs_of(graph):
-        if _is_empty(value) and not _is_read(graph, value.name):
+        if is_left_out(value, graph):
             continue
         feature = _input(value, names.sanitized(value.name), options, symbols, missing)
         if feature is not None:
@@ -120,16 +119,6 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     outputs = [Feature(value.name, names.sanitized(value.name), _elem_type(value, "output")) for value in graph.output]
     library: Any = coremltools
     return Interface(inputs, outputs, getattr(library.target, options.target.label))
-
-
-def _is_empty(value: ValueInfoProto) -> bool:
-    return any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in value.type.tensor_type.shape.dim)
-
-
-def _is_read(graph: GraphProto, name: str) -> bool:
-    if any(value.name == name for value in graph.output):
-        return True
-    return any(name in node.input or any(_is_read(inner, name) for inner in subgraphs_of(node)) for node in graph.node)
 
 
 def _elem_type(value: ValueInfoProto, role: str) -> int:

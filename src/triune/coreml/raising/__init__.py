@@ -1,5 +1,6 @@
 """Raising ML Programs to ONNX: one file an operation family, each with its table."""
 
-from triune.coreml.raising.function import new_state, raise_function
+from triune.coreml.raising.function import raise_function
+from triune.graph.state_names import new_state
 
 __all__ = ["new_state", "raise_function"]

@@ -14,14 +14,10 @@ from triune.coreml.raising.block import BlockRaiser
 from triune.coreml.raising.graph import Graph, Root, Tensor, value_info
 from triune.coreml.raising.table import FAMILIES
 from triune.coreml.read_program import find_function
+from triune.graph.state_names import new_state
 
 OPSET = 21
 _IR_VERSION = 10
-
-
-def new_state(name: str) -> str:
-    """The name of the output that holds a state's value after the call."""
-    return f"{name}/new"
 
 
 def raise_function(source: Package | Program, name: str | None = None, *, keep_quantized: bool = False) -> ModelProto:

@@ -1,12 +1,13 @@
-"""Inputs that become constants of the converted model."""
+"""Constants: inputs that become ones, and the element types that they have."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 
 def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -40,3 +41,46 @@ def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> 
     # Nodes, not initializers: ONNX's inliner does not know those that are no inputs.
     for name, array in constants.items():
         graph.node.insert(0, helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
+
+
+_FLOATS: Mapping[int, Any] = {
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float32,
+}
+
+
+def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
+    """A constant in one of the element types that Apple's runtimes compute in: fp16, fp32, int32, bool.
+
+    Args:
+        tensor: of a narrowed graph.
+        runtime: what messages call what it is for: "Core ML".
+
+    Raises:
+        UnsupportedError: of another type, or empty, or a whole number beyond int32.
+    """
+    if 0 in tensor.dims:
+        raise UnsupportedError(f"constant '{tensor.name}' is empty, and {runtime} has no empty tensors; remove its use")
+    array = numpy_helper.to_array(tensor)
+    if tensor.data_type in _FLOATS:
+        return array.astype(_FLOATS[tensor.data_type], copy=False)
+    if array.dtype.kind in "iu" and tensor.data_type != TensorProto.BFLOAT16:
+        return _as_int32(array, tensor.name, runtime)
+    if tensor.data_type != TensorProto.BOOL:
+        kind = helper.tensor_dtype_to_string(tensor.data_type)
+        raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which {runtime} has not; cast it to FLOAT")
+    return array
+
+
+def _as_int32(array: NDArray[Any], name: str, runtime: str) -> NDArray[np.int32]:
+    limits = np.iinfo(np.int32)
+    # INT64's ends stand for "to the end" in slices; as int32's ends they mean the same.
+    ends = np.iinfo(np.int64)
+    if array.dtype == np.int64:
+        array = np.where(array >= ends.max - 1, limits.max, np.where(array <= ends.min + 1, limits.min, array))
+    if array.min() < limits.min or array.max() > limits.max:
+        raise UnsupportedError(
+            f"constant '{name}' has whole numbers beyond int32, the widest of {runtime}; narrow them"
+        )
+    return array.astype(np.int32)

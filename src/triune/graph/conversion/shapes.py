@@ -8,6 +8,7 @@ from typing import TypeAlias
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
+from triune.graph.values import subgraphs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,18 @@ def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
     """The inputs that a caller must give: those without a default."""
     defaults = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in defaults]
+
+
+def is_left_out(value: ValueInfoProto, graph: GraphProto) -> bool:
+    """Has an input no elements, and nobody reads it? Programs have no empty tensors, and need none."""
+    is_empty = any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in value.type.tensor_type.shape.dim)
+    return is_empty and not _is_read(graph, value.name)
+
+
+def _is_read(graph: GraphProto, name: str) -> bool:
+    if any(value.name == name for value in graph.output):
+        return True
+    return any(name in node.input or any(_is_read(inner, name) for inner in subgraphs_of(node)) for node in graph.node)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.runtime import Executable
-from triune.runtimes.hosting.limits import Limits
-from triune.runtimes.hosting.process import ProcessEndedError, WorkerProcess
+from triune.hosting.limits import Limits
+from triune.hosting.process import ProcessEndedError, WorkerProcess
 
 _log = logging.getLogger(__name__)
 

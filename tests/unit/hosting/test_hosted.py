@@ -17,7 +17,7 @@ import pytest
 
 from support import fragile
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
-from triune.runtimes.hosting import HostedExecutable, Limits
+from triune.hosting import HostedExecutable, Limits
 
 QUICK = Limits(load_seconds=30, close_seconds=2, delays_seconds=(0.0, 0.01), rest_seconds=0.3)
 
@@ -187,7 +187,7 @@ def test_what_the_model_prints_is_no_output_of_ours(tmp_path: Path) -> None:
     program = f"""
 import functools, numpy, pathlib
 from support import fragile
-from triune.runtimes.hosting import HostedExecutable
+from triune.hosting import HostedExecutable
 hosted = HostedExecutable(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})), "fragile")
 hosted.run({{"x": numpy.full((1, 1), fragile.PRINT, numpy.float32)}}, ["y"])
 hosted.close()
@@ -203,7 +203,7 @@ def test_it_ends_when_its_server_is_killed(tmp_path: Path, value: float) -> None
     program = f"""
 import functools, numpy, pathlib, time
 from support import fragile
-from triune.runtimes.hosting import HostedExecutable
+from triune.hosting import HostedExecutable
 hosted = HostedExecutable(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})), "fragile")
 print("ready", flush=True)
 hosted.run({{"x": numpy.full((1, 1), {value}, numpy.float32)}}, ["y"])

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError
-from triune.runtimes.hosting.memory import Reader, Writer
+from triune.hosting.memory import Reader, Writer
 
 _HEAD = struct.Struct("<I")
 _CHUNK_BYTES = 1 << 16

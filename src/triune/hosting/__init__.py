@@ -5,7 +5,7 @@ in shared memory; what crosses the socket beside them is a few hundred bytes. Wh
 way gets an error that says so, and the process is started again.
 """
 
-from triune.runtimes.hosting.executable import HostedExecutable
-from triune.runtimes.hosting.limits import Limits
+from triune.hosting.executable import HostedExecutable
+from triune.hosting.limits import Limits
 
 __all__ = ["HostedExecutable", "Limits"]

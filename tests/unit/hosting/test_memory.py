@@ -10,10 +10,10 @@ import pytest
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError, TriuneError
 from triune.core.tensors import Signature, TensorSpec
-from triune.runtimes.hosting import memory
-from triune.runtimes.hosting.channel import Channel
-from triune.runtimes.hosting.memory import Reader, Writer, unlinked_memory
-from triune.runtimes.hosting.words import from_error, from_signature, to_error, to_signature
+from triune.hosting import memory
+from triune.hosting.channel import Channel
+from triune.hosting.memory import Reader, Writer, unlinked_memory
+from triune.hosting.words import from_error, from_signature, to_error, to_signature
 
 
 @pytest.fixture(params=["memfd", "unlinked"])

@@ -1,6 +1,6 @@
 """The worker process: loads one executable, runs it for each message, ends when the server does.
 
-`python -m triune.runtimes.hosting.child SOCKET LIFE NAME`: descriptors of the channel and of a pipe that nobody
+`python -m triune.hosting.child SOCKET LIFE NAME`: descriptors of the channel and of a pipe that nobody
 writes to; NAME is for whoever lists the processes.
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 from triune.core.errors import TriuneError
 from triune.core.runtime import Executable
-from triune.runtimes.hosting.channel import Channel
-from triune.runtimes.hosting.words import from_error, from_signature
+from triune.hosting.channel import Channel
+from triune.hosting.words import from_error, from_signature
 
 _log = logging.getLogger(__name__)
 

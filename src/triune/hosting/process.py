@@ -18,9 +18,9 @@ from triune.core.errors import InternalError, UnavailableError
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
-from triune.runtimes.hosting.channel import Channel
-from triune.runtimes.hosting.limits import Limits
-from triune.runtimes.hosting.words import to_error, to_signature
+from triune.hosting.channel import Channel
+from triune.hosting.limits import Limits
+from triune.hosting.words import to_error, to_signature
 
 _STANDARD_ERROR = 2
 _END_SECONDS = 10.0
@@ -63,7 +63,7 @@ class WorkerProcess:
         self._talking = threading.Lock()
         ours, theirs = socket.socketpair()
         life, self._life = os.pipe()
-        command = [sys.executable, "-P", "-m", "triune.runtimes.hosting.child", f"{theirs.fileno()}", f"{life}", name]
+        command = [sys.executable, "-P", "-m", "triune.hosting.child", f"{theirs.fileno()}", f"{life}", name]
         try:
             self._process = subprocess.Popen(
                 command,

@@ -1,0 +1,158 @@
+"""A function of an asset, computed by Apple's own library: its interpreter, or on macOS 27 the system's runtime.
+
+Apple's library ends its process on some mistakes. Have this run in a process of its own (`hosting`).
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Unit
+from triune.graph.state_names import new_state
+
+_KINDS: Mapping[Unit, str] = {Unit.ANE: "neural_engine", Unit.GPU: "gpu"}
+"""Apple's word for a unit that it is to prefer."""
+
+_OWN = "USE_LOCAL_COREAI"
+"""The variable that has the library use its own interpreter where the system has Core AI."""
+
+
+class AppleExecutable:
+    """An `Executable` over `coreai-core`. States are inputs, and outputs under the names of `new_state`.
+
+    Attributes:
+        signature: of the function; a dimension that is free in it is -1.
+        unit: what was asked for: Core AI does not say where a function ran.
+        precision: the widest of floats among its inputs and outputs.
+    """
+
+    def __init__(self, path: Path, function: str, unit: Unit | None) -> None:
+        """Load a function.
+
+        Args:
+            path: the .aimodel.
+            function: its name.
+            unit: that the system's runtime shall prefer; None for the library's own interpreter.
+
+        Raises:
+            InvalidArgumentError: the asset is broken.
+            NotFoundError: it has no such function.
+            UnsupportedError: the library is not installed, or the system has no Core AI.
+        """
+        if unit is None:
+            os.environ[_OWN] = "1"
+        _require(unit)
+        from coreai.authoring import AIModelAsset
+        from coreai.runtime import NDArray
+
+        self._array: Any = NDArray
+        self._loop = asyncio.new_event_loop()
+        self._open = contextlib.AsyncExitStack()
+        asset: Any = AIModelAsset
+        try:
+            entered = self._open.enter_async_context(asset.load(path).executable(_options(unit)))
+            model: Any = self._loop.run_until_complete(entered)
+        # Swift's and MLIR's exceptions have no common root but this.
+        except Exception as error:
+            raise InvalidArgumentError(f"Core AI does not load '{path.name}': {error}") from error
+        try:
+            self._function: Any = model.load_function(function)
+        except KeyError:
+            known = ", ".join(f"'{name}'" for name in model.function_names)
+            raise NotFoundError(f"'{path.name}' has no function '{function}'; it has {known}") from None
+        about: Any = self._function.desc
+        self._states = list(about.state_names)
+        states = [_spec(name, about.state_descriptor(name)) for name in self._states]
+        outputs = [_spec(name, about.output_descriptor(name)) for name in about.output_names]
+        self.signature = Signature(
+            (*(_spec(name, about.input_descriptor(name)) for name in about.input_names), *states),
+            (*outputs, *(TensorSpec(new_state(each.name), each.datatype, each.shape) for each in states)),
+        )
+        self.unit = unit or Unit.CPU
+        self.precision = _precision(self.signature)
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute the named outputs. See `core.runtime.Executable`."""
+        given = {name: self._array(_contiguous(array)) for name, array in inputs.items()}
+        states = {name: given.pop(name) for name in self._states}
+        try:
+            results: Any = self._loop.run_until_complete(self._function(given, states))
+        # The library's errors are RuntimeErrors of any cause.
+        except RuntimeError as error:
+            raise InvalidArgumentError(f"Core AI refuses the inputs: {error}") from error
+        found = dict(results) | {new_state(name): each for name, each in states.items()}
+        missing = [name for name in outputs if name not in found]
+        if missing:
+            raise InternalError(f"Core AI gave no output '{missing[0]}'")
+        # What it gives are views of its own memory.
+        return {name: np.array(found[name].numpy()) for name in outputs}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._loop.run_until_complete(self._open.aclose())
+        self._loop.close()
+
+
+def has_system_runtime() -> bool:
+    """Has this system Core AI of its own: macOS 27 or later?"""
+    if sys.platform != "darwin":
+        return False
+    import platform
+
+    return int(platform.mac_ver()[0].split(".")[0] or 0) >= 27
+
+
+def _require(unit: Unit | None) -> None:
+    try:
+        import coreai
+    except ImportError as error:
+        raise UnsupportedError("Core AI needs coreai-core; pip install 'triune[coreai]'") from error
+    del coreai
+    if unit is not None and not has_system_runtime():
+        raise UnsupportedError(f"unit '{unit.value}' needs Core AI of macOS 27 or later; this system has none")
+
+
+def _options(unit: Unit | None) -> Any:
+    if unit is None:
+        return None
+    from coreai import runtime
+
+    library: Any = runtime
+    if unit not in _KINDS:
+        return library.SpecializationOptions.cpu_only()
+    kind = getattr(library.ComputeUnitKind, _KINDS[unit])()
+    return library.SpecializationOptions.from_preferred_compute_unit_kind(kind)
+
+
+def _spec(name: str, about: Any) -> TensorSpec:
+    kinds = {
+        "float32": DataType.FP32,
+        "float16": DataType.FP16,
+        "bfloat16": DataType.BF16,
+        "bool": DataType.BOOL,
+        **{f"int{bits}": DataType(f"INT{bits}") for bits in (8, 16, 32, 64)},
+        **{f"uint{bits}": DataType(f"UINT{bits}") for bits in (8, 16, 32, 64)},
+    }
+    word = str(about.dtype)
+    if word not in kinds:
+        raise UnsupportedError(f"'{name}' is of {word}, which no request can carry")
+    return TensorSpec(name, kinds[word], tuple(-1 if size is None else int(size) for size in about.shape))
+
+
+def _precision(signature: Signature) -> str:
+    kinds = {spec.datatype for spec in (*signature.inputs, *signature.outputs)}
+    return "fp16" if DataType.FP16 in kinds and DataType.FP32 not in kinds else "fp32"
+
+
+def _contiguous(array: Array) -> Array:
+    """In order, aligned and the library's to read; of the shape that it has."""
+    return np.array(array, order="C")

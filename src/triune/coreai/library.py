@@ -1,0 +1,51 @@
+"""Apple's `coreai-core`, imported in the one order that it bears. Whoever imports this module needs it installed."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+# First: the dialect's import is circular without it.
+import coreai.authoring
+from coreai._compiler import ir as _ir
+from coreai._compiler.dialects import coreai as _dialect
+
+ir: Final[Any] = _ir
+"""MLIR's own classes: types, attributes, modules."""
+
+authoring: Final[Any] = coreai.authoring
+
+dialect: Final[Any] = _dialect
+"""All of Core AI's dialect."""
+
+Value: TypeAlias = Any
+"""A tensor within a program: an MLIR value."""
+
+_NOISE = re.compile(
+    r"^(Verification failed:|error: .*?loc\S*: |error: [^:]*: )|note: .*$|see current operation: .*$", re.S | re.M
+)
+
+
+class _Checked:
+    """The dialect's functions; their results are verified as they are made, for a module says it only as a whole."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        add = getattr(_dialect, name)
+
+        def added(*arguments: Any, **named: Any) -> Any:
+            value = add(*arguments, **named)
+            owner = getattr(value, "owner", None)
+            if owner is not None:
+                owner.verify()
+            return value
+
+        setattr(self, name, added)
+        return added
+
+
+ops: Final[Any] = _Checked()
+"""The operations of the dialect that have no regions: each is a function that adds one and gives its result."""
+
+
+def plain(error: Exception) -> str:
+    """What an exception of the library says, without the places in Apple's and our own code that it names."""
+    return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)

@@ -1,0 +1,202 @@
+"""ONNX models lowered to a Core AI asset: each a function of one program."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai.lowering.options import LowerOptions
+from triune.graph.ane import Report as LayoutReport
+from triune.graph.ane import ane_layout
+from triune.graph.conversion.constants import bind_constants, typed_constants
+from triune.graph.conversion.options import Layout, Precision
+from triune.graph.conversion.problems import Problem, require_none
+from triune.graph.conversion.shapes import InputShape, Range, apply_shapes
+from triune.graph.normalize import normalize
+from triune.graph.passes.halve import Halve
+from triune.graph.passes.narrow import Narrow
+
+if TYPE_CHECKING:
+    from triune.coreai.lowering.interface import Interface
+
+SOURCE_KEY = "triune.source"
+"""The key of the asset's metadata under which the sources' names, types and limits of shapes are."""
+
+MAIN = "main"
+"""The function of a model that was converted alone."""
+
+Report = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to become a function.
+
+    Attributes:
+        model: any ONNX model; external data must have been loaded. Not changed.
+        options: see there.
+    """
+
+    model: ModelProto
+    options: LowerOptions = field(default_factory=LowerOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A saved asset.
+
+    Attributes:
+        path: the .aimodel.
+        functions: their names; one that was given several shapes is one function a shape.
+        layout: what was brought into another layout, and what was left and why; None where none was asked for.
+    """
+
+    path: Path
+    functions: tuple[str, ...]
+    layout: LayoutReport | None = None
+
+
+def lower(
+    model: ModelProto, path: Path, options: LowerOptions | None = None, *, report: Report | None = None
+) -> Lowered:
+    """Convert `model` to a function `main`: see `lower_functions`."""
+    return lower_functions({MAIN: Source(model, options or LowerOptions())}, path, report=report)
+
+
+def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report | None = None) -> Lowered:
+    """Convert models to functions of one program, which share the weights that are equal, and save it.
+
+    Args:
+        sources: by the function's name.
+        path: ends in .aimodel; replaced.
+        report: told of each step.
+
+    Raises:
+        InvalidArgumentError: `path` does not end so, a given shape contradicts a model, or a model itself.
+        UnsupportedError: what cannot be converted: every node with its reason and what to do, in one message; or
+            coreai-core is not installed.
+    """
+    if path.suffix != ".aimodel":
+        raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
+    _require_library()
+    from triune.coreai.library import authoring
+    from triune.coreai.lowering.interface import interface_of
+    from triune.coreai.lowering.program import FunctionWriter
+
+    tell = report or _silent
+    layout = LayoutReport() if any(each.options.layout is Layout.ANE for each in sources.values()) else None
+    module = authoring.Module.create()
+    problems: list[Problem] = []
+    interfaces: dict[str, Interface] = {}
+    prepared = {name: _prepare(source, layout, tell) for name, source in sources.items()}
+    tell("writing the program")
+    with module:
+        for name, model in prepared.items():
+            interfaces[name] = interface_of(model, sources[name].options)
+            writer = FunctionWriter(name, model, interfaces[name])
+            writer.write()
+            problems += [_of(name, problem, len(sources)) for problem in writer.problems]
+        # Inside: leaving the module has it rewritten, and one with stand-ins is none.
+        require_none(problems, "Core AI")
+    tell("saving the asset")
+    program = authoring.AIProgram(module)
+    functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]
+    _save(program, path, sources, interfaces)
+    return Lowered(path, tuple(functions), layout)
+
+
+def _silent(_what: str) -> None:
+    """Nobody asked."""
+
+
+def _require_library() -> None:
+    try:
+        import coreai
+    except ImportError as error:
+        raise UnsupportedError("converting to Core AI needs coreai-core; pip install 'triune[coreai]'") from error
+    del coreai
+
+
+def _prepare(source: Source, layout: LayoutReport | None, tell: Report) -> ModelProto:
+    """The model in core ops, in the element types and layout that it is to have."""
+    options = source.options
+    model = ModelProto()
+    model.CopyFrom(source.model)
+    bind_constants(model, typed_constants(model, options.constants))
+    apply_shapes(model, options.shapes)
+    tell("bringing the graph to core operators")
+    model = normalize(model)
+    if layout is not None and options.layout is Layout.ANE:
+        tell("bringing transformers into the Neural Engine's layout")
+        model = ane_layout(model, layout)
+    model = Narrow()(model)
+    return model if options.precision is Precision.FP32 else Halve(options.keep_fp32)(model)
+
+
+def _of(function: str, problem: Problem, num_functions: int) -> Problem:
+    return problem if num_functions == 1 else Problem(f"{problem.node} of function '{function}'", problem.reason)
+
+
+def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
+    """One function for each of the shapes that the user gave; the function itself where there are none."""
+    given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
+    several = {key: shape for key, shape in given.items() if shape.is_enumerated}
+    if not several:
+        return [name]
+    counts = {len(shape.choices) for shape in several.values()}
+    if len(counts) > 1:
+        raise InvalidArgumentError("inputs have different numbers of shapes; give each as many as the others, in order")
+    ladder: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for number in range(counts.pop()):
+        shapes = {key: shape.choices[number] for key, shape in several.items()}
+        ladder["_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
+    program.set_static_shape_config(name, ladder)
+    return [f"{name}_{key}" for key in ladder]
+
+
+def _save(program: Any, path: Path, sources: Mapping[str, Source], interfaces: Mapping[str, "Interface"]) -> None:
+    from coreai.runtime import AIModelAssetMetadata
+
+    from triune.coreai.library import plain
+
+    kind: Any = AIModelAssetMetadata
+    metadata = kind()
+    graphs = [source.model.graph for source in sources.values()]
+    metadata.model_description = "; ".join(
+        graph.doc_string or f"Converted from ONNX graph '{graph.name}'" for graph in graphs
+    )
+    metadata.set_custom(SOURCE_KEY, {name: _source(sources[name], interfaces[name]) for name in sources})
+    if path.exists():
+        shutil.rmtree(path)
+    try:
+        program.save_asset(path, metadata)
+    # MLIR's own exceptions have no common root but this.
+    except Exception as error:
+        raise UnsupportedError(f"Core AI refuses the program: {plain(error)}") from error
+
+
+def _source(source: Source, interface: "Interface") -> dict[str, Any]:
+    """What a caller must know beside the program: the source's element types, and the limits of shapes."""
+    from onnx import TensorProto
+
+    def kinds(values: Any) -> dict[str, str]:
+        return {value.name: TensorProto.DataType.Name(value.type.tensor_type.elem_type) for value in values}
+
+    limits = {feature.name: _limits(feature.given) for feature in interface.inputs if feature.given is not None}
+    graph = source.model.graph
+    return {
+        "format": "onnx",
+        "graph": graph.name,
+        "inputs": kinds(graph.input),
+        "outputs": kinds(graph.output),
+        "limits": limits,
+    }
+
+
+def _limits(shape: InputShape) -> list[list[Any]]:
+    return [[[dim.low, dim.high] if isinstance(dim, Range) else dim for dim in choice] for choice in shape.choices]

@@ -1,0 +1,127 @@
+"""A graph of core ops as a function of a Core AI program, node by node."""
+
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from triune.core.errors import UnsupportedError
+from triune.coreai.library import Value, dialect, ir, ops, plain
+from triune.coreai.lowering import binary, unary
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
+from triune.coreai.lowering.scope import Scope
+from triune.coreai.lowering.values import dtype_of, rank_of, shape_of, tensor_type
+from triune.graph.conversion import scope as conversion
+from triune.graph.conversion.problems import MissingError, Problem, Refusal
+from triune.graph.conversion.writer import GraphWriter
+from triune.graph.passes.narrow import NARROWED
+from triune.graph.values import attributes_of
+
+TABLE: dict[str, Lowering] = {
+    **unary.TABLE,
+    **binary.TABLE,
+}
+
+
+class FunctionWriter(GraphWriter[Value]):
+    """Writes a function into the module whose context is entered."""
+
+    library = "Core AI"
+
+    def __init__(self, name: str, model: ModelProto, interface: Interface) -> None:
+        """`model` has been normalized and narrowed.
+
+        Args:
+            name: the function's.
+            model: the graph.
+            interface: what the function is to take and give.
+        """
+        super().__init__()
+        self._name = name
+        self._graph = model.graph
+        self._interface = interface
+
+    def write(self) -> None:
+        """Add the function, and close it; where there are `problems`, the module is not to be used."""
+        inputs, outputs = self._interface.inputs, self._interface.outputs
+        kinds = [feature.type() for feature in inputs]
+        function = dialect.GraphOp(self._name, kinds, [], [feature.name for feature in inputs], [])
+        # Else every operation names a line of this program.
+        with function.block, ir.Location.unknown():
+            scope = self.new_scope(self._graph)
+            tokens: dict[str, Value] = {}
+            for feature, argument in zip(inputs, function.arguments, strict=True):
+                value = argument
+                if feature.next:
+                    value, tokens[feature.name] = dialect.read_handle(argument, dialect.create_token())
+                scope.put(feature.name, value)
+            self.write_nodes(self._graph, scope)
+            results = [
+                *(
+                    self._next(feature, argument, tokens[feature.name], scope)
+                    for feature, argument in zip(inputs, function.arguments, strict=True)
+                    if feature.next
+                ),
+                *(self._output(feature.name, scope) for feature in outputs),
+            ]
+            given = [each for each in results if each is not None]
+            dialect.output(given)
+        function.attributes["function_type"] = ir.TypeAttr.get(
+            ir.FunctionType.get(kinds, [value.type for value in given])
+        )
+        function.res_attrs = argument_attributes([*self._interface.states, *outputs][: len(given)])
+
+    def new_scope(self, graph: GraphProto, outer: conversion.Scope[Value] | None = None) -> conversion.Scope[Value]:
+        """A scope for the values of a graph."""
+        return Scope(graph, outer)
+
+    def lower(self, node: NodeProto, scope: conversion.Scope[Value]) -> None:
+        """Convert a node."""
+        lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        try:
+            (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph))
+        except UnsupportedError:
+            raise
+        # MLIR's own exceptions have no common root but this.
+        except Exception as error:
+            raise Refusal(f"{self.library} refuses it: {plain(error)}") from error
+
+    def check(self, value: Value, node: NodeProto) -> None:
+        """Raises Refusal for a value without elements, on which Apple's interpreter ends its process."""
+        if 0 in shape_of(value):
+            raise Refusal("an empty result: Core AI has no empty tensors")
+        del node
+
+    def stand_in(self, scope: conversion.Scope[Value], name: str) -> Value:
+        """Something of the type of a value that could not be made."""
+        elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
+        dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
+        kind = tensor_type(scope.values.shape(name) or (), dtype)
+        # An operation that gives any type of what it is given; the program is not to be used.
+        cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
+        return cast.result
+
+    def _output(self, name: str, scope: conversion.Scope[Value]) -> Value | None:
+        try:
+            value = scope.value(name)
+        except MissingError:
+            return None
+        except UnsupportedError as error:
+            self.problems.append(Problem(f"output '{name}'", str(error)))
+            return None
+        return value
+
+    def _next(self, feature: Feature, handle: Value, token: Value, scope: conversion.Scope[Value]) -> Value | None:
+        """Write a state's next value; the token that says so."""
+        value = self._output(feature.next, scope)
+        if value is None:
+            return None
+        if dtype_of(value) != feature.dtype or rank_of(value) != len(feature.shape):
+            self.problems.append(
+                Problem(f"output '{feature.next}'", f"it is not of the type and rank of state '{feature.name}'")
+            )
+            return None
+        return ops.write_handle(handle, value, token)
+
+
+def _unknown(_context: Context) -> None:
+    raise Refusal("there is no such operation in Core AI, nor a way to make it of others")

@@ -1,0 +1,143 @@
+"""What is known of the values of a program while it is written, and small values to write it with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.errors import InternalError
+from triune.coreai.library import Value, ir, ops
+
+_DTYPES: Mapping[str, Any] = {
+    "f16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "f32": np.float32,
+    "i1": np.bool_,
+    **{f"si{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"ui{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+    "si4": ml_dtypes.int4,
+    "ui4": ml_dtypes.uint4,
+}
+"""Numpy's dtype by MLIR's word for the element type."""
+
+
+def dtype_of(x: Value) -> np.dtype[Any]:
+    """Numpy's dtype of a value."""
+    word = str(x.type.element_type)
+    if word not in _DTYPES:
+        raise InternalError(f"a value of element type {word}, which no core op has")
+    return np.dtype(_DTYPES[word])
+
+
+def shape_of(x: Value) -> tuple[int | None, ...]:
+    """The shape; None for a dimension that is not known."""
+    return tuple(None if ir.ShapedType.is_dynamic_size(dim) else int(dim) for dim in x.type.shape)
+
+
+def rank_of(x: Value) -> int:
+    """The number of dimensions."""
+    return int(x.type.rank)
+
+
+def is_float(x: Value) -> bool:
+    """Is it fp16 or fp32?"""
+    return dtype_of(x).kind == "f"
+
+
+def is_bool(x: Value) -> bool:
+    """Is it of truth values?"""
+    return dtype_of(x) == np.bool_
+
+
+def constant(array: Any) -> Value:
+    """A constant of numpy's array or scalar, in its own dtype."""
+    return ops.constant(np.asarray(array))
+
+
+def like(x: Value, value: Any) -> Value:
+    """A scalar of the element type of `x`."""
+    return constant(np.asarray(value).astype(dtype_of(x)))
+
+
+def full_like(x: Value, value: Any) -> Value:
+    """As `like`, of the shape of `x`."""
+    return ops.broadcast_to(like(x, value), sizes_of(x, np.uint32))
+
+
+def axes(numbers: Sequence[int]) -> Value:
+    """A vector of places or signed sizes, as most operations take it."""
+    return constant(np.array(numbers, np.int32))
+
+
+def axis(number: int) -> Value:
+    """A place, as operations on one axis take it."""
+    return constant(np.int32(number))
+
+
+def sizes(numbers: Sequence[int]) -> Value:
+    """A vector of sizes, where operations insist that they have no sign."""
+    return constant(np.array(numbers, np.uint32))
+
+
+def sizes_of(x: Value, dtype: Any = np.int32) -> Value:
+    """The shape as a vector: a constant where all of it is known."""
+    shape = shape_of(x)
+    if None not in shape:
+        return constant(np.array(shape, dtype))
+    return cast(ops.get_shape(x), dtype)
+
+
+def size_of(x: Value, place: int) -> Value:
+    """One dimension as a scalar of int32."""
+    size = shape_of(x)[place]
+    if size is not None:
+        return constant(np.int32(size))
+    part = ops.slice_(ops.get_shape(x), axes([place]), axes([place + 1]), axes([1]))
+    return ops.reshape(cast(part, np.int32), axes([]))
+
+
+def cast(x: Value, dtype: Any) -> Value:
+    """`x` in another element type; itself where it is of that."""
+    return x if dtype_of(x) == np.dtype(dtype) else ops.cast(x, np.dtype(dtype).type)
+
+
+def reshape(x: Value, shape: Sequence[int]) -> Value:
+    """`x` of a shape that is known but for one -1."""
+    return x if shape_of(x) == tuple(shape) else ops.reshape(x, axes(shape))
+
+
+def transpose(x: Value, permutation: Sequence[int]) -> Value:
+    """The dimensions in another order."""
+    return x if list(permutation) == list(range(rank_of(x))) else ops.transpose(x, sizes(permutation))
+
+
+def concat(values: Sequence[Value], place: int) -> Value:
+    """Values one after the other along a dimension."""
+    return values[0] if len(values) == 1 else ops.concat(axis(place), list(values))
+
+
+def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
+    """The type of a tensor; None for a dimension that is not known."""
+    words = {np.dtype(kind): word for word, kind in _DTYPES.items()}
+    word = words[np.dtype(dtype)]
+    element = ir.Type.parse(word)
+    dynamic = ir.ShapedType.get_dynamic_size()
+    return ir.RankedTensorType.get([dynamic if dim is None else dim for dim in shape], element)
+
+
+def positive(place: int, rank: int) -> int:
+    """The axis counted from the front."""
+    return place + rank if place < 0 else place
+
+
+def known_shape(x: Value) -> list[int] | None:
+    """The shape where all of it is known."""
+    shape = shape_of(x)
+    return None if None in shape else [dim for dim in shape if dim is not None]
+
+
+def as_dtype(array: NDArray[Any], x: Value) -> NDArray[Any]:
+    """`array` in the dtype of `x`."""
+    return array.astype(dtype_of(x))

@@ -1,0 +1,125 @@
+"""ONNX's node tests converted to another form, and computed: the right answers, or a reason.
+
+A reason begins with what happened: `unsupported` (refused, with the reason), `wrong` (another answer), `error`
+(anything else). Where a case's inputs decide by their values what shapes there are (the axes of a reduction, the sizes
+of a split), and the conversion refuses it so, those inputs are bound to their values, as `--constant` does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from support.onnx_cases import Case, difference, load_cases
+from triune.core.errors import TriuneError, UnsupportedError
+from triune.graph.passes.narrow import narrow_array
+
+Arrays = Mapping[str, Any]
+
+DECIDING = {
+    **dict.fromkeys(["Reshape", "Expand", "Tile", "Squeeze", "Unsqueeze", "Split", "TopK", "Trilu"], (1,)),
+    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"], (1,)),
+    **dict.fromkeys(["ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"], (1,)),
+    **dict.fromkeys(["OneHot", "CumSum", "CumProd", "CenterCropPad", "AffineGrid", "SplitToSequence"], (1,)),
+    "Loop": (0, 1),
+    **dict.fromkeys(["ConstantOfShape", "HannWindow", "HammingWindow", "BlackmanWindow"], (0,)),
+    "Slice": (1, 2, 3, 4),
+    "Pad": (1, 2, 3),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "NonMaxSuppression": (2, 3, 4),
+    "DFT": (1, 2),
+    "STFT": (1, 3),
+    "Col2Im": (1, 2),
+    "MaxUnpool": (2,),
+    "Dropout": (1, 2),
+    "MelWeightMatrix": (0, 1, 2, 3, 4),
+}
+"""The operands whose values decide shapes or what is computed."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What computes a converted model: inputs by the source's names, narrowed, to outputs by the source's names."""
+
+    name: str
+    run: Callable[[dict[str, Any]], Arrays]
+
+
+Convert = Callable[[ModelProto, Arrays], Sequence[Runner]]
+"""Converts a model with some inputs bound to values."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case.
+
+    Attributes:
+        failure: nothing, or the category and the reason.
+        num_bound: how many inputs had to be bound to their values.
+    """
+
+    failure: str
+    num_bound: int = 0
+
+
+def result_of(case: Case, convert: Convert) -> Result:
+    bound: dict[str, Any] = {}
+    try:
+        try:
+            runners = convert(case.model, {})
+        except UnsupportedError:
+            bound = deciding_inputs(case)
+            if not bound:
+                raise
+            runners = convert(case.model, bound)
+    except UnsupportedError as error:
+        return Result(f"unsupported: {first_reason(str(error))}")
+    except TriuneError as error:
+        return Result(f"error: {error}")
+    for runner in runners:
+        try:
+            failure = _judge(case, runner, bound)
+        except Exception as error:
+            failure = f"error: {runner.name}: {type(error).__name__}: {error}"
+        if failure:
+            return Result(failure, len(bound))
+    return Result("", len(bound))
+
+
+def deciding_inputs(case: Case) -> dict[str, Any]:
+    # The body of a function has the inputs of the function's own case.
+    whole = {each.name: each for each in load_cases()}.get(case.name.partition("_expanded")[0], case)
+    names = {
+        node.input[index]
+        for node in whole.model.graph.node
+        for index in DECIDING.get(node.op_type, ())
+        if index < len(node.input)
+    }
+    return {name: array for name, array in case.sets[0][0].items() if name in names}
+
+
+def first_reason(message: str) -> str:
+    lines = message.splitlines()
+    return lines[1].strip() if len(lines) > 1 else message
+
+
+def _judge(case: Case, runner: Runner, bound: Arrays) -> str:
+    for feeds, expected in case.sets:
+        inputs = {name: narrow_array(name, np.asarray(array)) for name, array in feeds.items() if name not in bound}
+        results = runner.run(inputs)
+        for value, right in zip(case.model.graph.output, expected, strict=True):
+            right = np.asarray(right)
+            actual = np.asarray(results[value.name])
+            # A narrow model gives narrow results; their values are the same.
+            actual = actual.astype(right.dtype)
+            if case.is_random:
+                actual = right if actual.shape == right.shape else actual
+            # In fp16, whose steps are 1e-3 below 2, which steps are rounded is the runtime's choice.
+            atol = 1e-3 if right.dtype == np.float16 else 1e-5
+            if found := difference(actual, right, rtol=max(case.rtol, 1e-3), atol=max(case.atol, atol)):
+                return f"wrong: {runner.name}: output '{value.name}' {found}"
+    return ""
