@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.executor import Executor
 from triune.coreml.description import Description, Feature, FunctionDescription, StateFeature
-from triune.coreml.executor import Executor
 from triune.coreml.feature_values import classes_of, default_of, from_program, to_array, to_program
 from triune.coreml.mil import Array, Function, StateType, TensorType
 from triune.coreml.package import Package, read_package, read_specification

@@ -14,13 +14,13 @@ from typing import Any
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.executor import Executor
 from triune.core.requests import Parameter
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.apple import AppleExecutor
 from triune.coreml.compiled import METADATA, read_compiled
-from triune.coreml.executor import Executor
 from triune.coreml.lowering.lower import SOURCE_KEY, lower
 from triune.coreml.model import Model
 from triune.coreml.onnx_executor import OnnxExecutor

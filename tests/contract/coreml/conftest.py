@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from triune.coreml.executor import Executor
+from triune.core.executor import Executor
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package

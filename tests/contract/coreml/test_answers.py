@@ -6,7 +6,7 @@ import pytest
 from contract.coreml import elementwise, layers, shapes, weights
 from contract.coreml.cases import Case
 from support.mil_programs import make_package
-from triune.coreml.executor import Executor
+from triune.core.executor import Executor
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.package import Package
 

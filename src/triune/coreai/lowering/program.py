@@ -1,6 +1,5 @@
 """A graph of core ops as a function of a Core AI program, node by node."""
 
-
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from triune.coreml.mil import Array
+from triune.core.datatypes import Array
 
 
 class Executor(Protocol):

@@ -1,0 +1,102 @@
+"""A graph with states, computed by ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.state_names import new_state
+
+# Weights from this size on are handed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
+_LARGE_BYTES = 1 << 20
+_NO_LOG = 4
+
+
+class GraphSession:
+    """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own."""
+
+    def __init__(self, model: ModelProto, name: str, *, states: Sequence[str] = (), num_threads: int = 0) -> None:
+        """Load a graph.
+
+        Args:
+            model: changed: its large weights are taken out of it.
+            name: what messages call it: "'model.mlpackage', function 'main'".
+            states: those of its inputs that are states; the output `new_state` of each is its next value.
+            num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
+
+        Raises:
+            UnsupportedError: ONNX Runtime does not load it.
+        """
+        import onnxruntime
+
+        library: Any = onnxruntime
+        options = library.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = _NO_LOG
+        self._name = name
+        self._states = list(states)
+        nexts = {new_state(each) for each in states}
+        self._inputs = [value.name for value in model.graph.input if value.name not in states]
+        self._outputs = [value.name for value in model.graph.output if value.name not in nexts]
+        # Kept alive as long as the session, which reads them where they are.
+        self._weights = _set_aside(model, options, library)
+        self._failures: tuple[type[Exception], ...] = _failures(library)
+        try:
+            self._session: Any = library.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except self._failures as error:
+            raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
+
+    def run(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Compute the outputs and the new states; what is given is not changed.
+
+        Raises:
+            InvalidArgumentError: an input or state is missing, or the graph cannot compute with its values.
+        """
+        given = {**{name: inputs[name] for name in self._inputs if name in inputs}, **states}
+        missing = [name for name in (*self._inputs, *self._states) if name not in given]
+        if missing:
+            raise InvalidArgumentError(f"{self._name}: the inputs {missing} are missing")
+        names = [*self._outputs, *(new_state(name) for name in self._states)]
+        feed = {name: np.asarray(given[name], order="C") for name in (*self._inputs, *self._states)}
+        try:
+            results: list[Array] = self._session.run(names, feed)
+        except self._failures as error:
+            raise InvalidArgumentError(f"{self._name}: {error}") from error
+        except RuntimeError as error:
+            raise InternalError(f"{self._name}: ONNX Runtime: {error}") from error
+        count = len(self._outputs)
+        return (
+            dict(zip(self._outputs, results[:count], strict=True)),
+            dict(zip(self._states, results[count:], strict=True)),
+        )
+
+
+def _failures(library: Any) -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises; the pybind11 classes share no base of their own."""
+    state = library.capi.onnxruntime_pybind11_state
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    return tuple(getattr(state, name) for name in names)
+
+
+def _set_aside(model: ModelProto, options: Any, library: Any) -> list[Any]:
+    """Takes large weights out of the model and hands them to ONNX Runtime as arrays."""
+    names: list[str] = []
+    values: list[Any] = []
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= _LARGE_BYTES:
+            values.append(library.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)))
+            names.append(tensor.name)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            # It must name a file, which is never opened.
+            tensor.external_data.add(key="location", value="weights")
+    if names:
+        options.add_external_initializers(names, values)
+    return values
