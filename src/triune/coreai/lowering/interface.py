@@ -124,7 +124,6 @@ def _input(value: ValueInfoProto, options: LowerOptions) -> Feature:
     return Feature(value.name, dtype, shape, options.shapes.get(value.name), options.states.get(value.name, ""))
 
 
-def argument_attributes(features: Sequence[Feature]) -> Any:
+def argument_attributes(names: Sequence[str]) -> Any:
     """The attributes that give a function's arguments or results their names."""
-    names = [ir.DictAttr.get({"coreai.name": ir.StringAttr.get(feature.name)}) for feature in features]
-    return ir.ArrayAttr.get(names)
+    return ir.ArrayAttr.get([ir.DictAttr.get({"coreai.name": ir.StringAttr.get(name)}) for name in names])

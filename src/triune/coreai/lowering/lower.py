@@ -19,6 +19,7 @@ from triune.graph.conversion.shapes import InputShape, Range, apply_shapes
 from triune.graph.normalize import normalize
 from triune.graph.passes.halve import Halve
 from triune.graph.passes.narrow import Narrow
+from triune.graph.whole import keep_whole
 
 if TYPE_CHECKING:
     from triune.coreai.lowering.interface import Interface
@@ -135,7 +136,10 @@ def _prepare(source: Source, layout: LayoutReport | None, tell: Report) -> Model
         tell("bringing transformers into the Neural Engine's layout")
         model = ane_layout(model, layout)
     model = Narrow()(model)
-    return model if options.precision is Precision.FP32 else Halve(options.keep_fp32)(model)
+    if options.precision is not Precision.FP32:
+        model = Halve(options.keep_fp32)(model)
+    # The Neural Engine's layout takes apart what Core AI would keep whole.
+    return keep_whole(model) if options.layout is Layout.SOURCE else model
 
 
 def _of(function: str, problem: Problem, num_functions: int) -> Problem:

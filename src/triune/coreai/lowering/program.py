@@ -1,10 +1,12 @@
 """A graph of core ops as a function of a Core AI program, node by node."""
 
+from typing import Any
+
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError
 from triune.coreai.library import Value, dialect, ir, ops, plain
-from triune.coreai.lowering import binary, unary
+from triune.coreai.lowering import binary, composites, unary
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
@@ -14,6 +16,7 @@ from triune.graph.conversion.problems import MissingError, Problem, Refusal
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.passes.narrow import NARROWED
 from triune.graph.values import attributes_of
+from triune.graph.whole.outline import DOMAIN, RESULT
 
 TABLE: dict[str, Lowering] = {
     **unary.TABLE,
@@ -38,6 +41,8 @@ class FunctionWriter(GraphWriter[Value]):
         self._name = name
         self._graph = model.graph
         self._interface = interface
+        self._wholes = {function.name: function for function in model.functions if function.domain == DOMAIN}
+        self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
     def write(self) -> None:
         """Add the function, and close it; where there are `problems`, the module is not to be used."""
@@ -64,10 +69,8 @@ class FunctionWriter(GraphWriter[Value]):
             ]
             given = [each for each in results if each is not None]
             dialect.output(given)
-        function.attributes["function_type"] = ir.TypeAttr.get(
-            ir.FunctionType.get(kinds, [value.type for value in given])
-        )
-        function.res_attrs = argument_attributes([*self._interface.states, *outputs][: len(given)])
+        names = [feature.name for feature in (*self._interface.states, *outputs)]
+        _close(function, kinds, [value.type for value in given], names[: len(given)])
 
     def new_scope(self, graph: GraphProto, outer: conversion.Scope[Value] | None = None) -> conversion.Scope[Value]:
         """A scope for the values of a graph."""
@@ -76,6 +79,8 @@ class FunctionWriter(GraphWriter[Value]):
     def lower(self, node: NodeProto, scope: conversion.Scope[Value]) -> None:
         """Convert a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if node.domain == DOMAIN:
+            lowering = self._keep_whole
         try:
             (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph))
         except UnsupportedError:
@@ -83,6 +88,30 @@ class FunctionWriter(GraphWriter[Value]):
         # MLIR's own exceptions have no common root but this.
         except Exception as error:
             raise Refusal(f"{self.library} refuses it: {plain(error)}") from error
+
+    def _keep_whole(self, c: Context) -> None:
+        """A composite operation: a private function of the module, and its call."""
+        function = self._wholes[c.node.op_type]
+        given = {name: c.input(place) for place, name in enumerate(function.input)}
+        operands = {name: composites.passed(name, value) for name, value in given.items()}
+        kinds = [value.type for value in operands.values()]
+        whole = composites.private_function(
+            f"{self._name}_{function.name}",
+            kinds,
+            list(operands),
+            composites.declaration(c.node, list(operands)),
+            ir.InsertionPoint.current.block.owner.parent.regions[0].blocks[0],
+        )
+        graph = composites.body_of(function, given, self._opset)
+        with whole.block, ir.Location.unknown():
+            scope = self.new_scope(graph)
+            for name, argument in zip(operands, whole.arguments, strict=True):
+                scope.put(name, composites.received(name, argument))
+            self.write_nodes(graph, scope)
+            result = scope.value(RESULT)
+            dialect.output([result])
+        _close(whole, kinds, [result.type], [RESULT])
+        c.give(dialect.invoke([result.type], whole.symbol_name, list(operands.values())))
 
     def check(self, value: Value, node: NodeProto) -> None:
         """Raises Refusal for a value without elements, on which Apple's interpreter ends its process."""
@@ -120,6 +149,12 @@ class FunctionWriter(GraphWriter[Value]):
             )
             return None
         return ops.write_handle(handle, value, token)
+
+
+def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str]) -> None:
+    """Give a function that was written the type and the names of what it gives."""
+    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
+    function.res_attrs = argument_attributes(names)
 
 
 def _unknown(_context: Context) -> None:

@@ -1,0 +1,95 @@
+"""Composite operations: private functions that say what they are, which Core AI keeps whole."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
+
+from triune.coreai.library import Value, dialect, ir
+from triune.coreai.lowering.values import cast, dtype_of, shape_of
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.tidy import Tidy
+from triune.graph.values import attributes_of
+from triune.graph.whole.outline import RESULT
+
+_VERSION = 1
+"""Of the declarations: what coreai-torch 0.4.3 writes."""
+
+_UNSIGNED = "_indices"
+"""The ending of operands that Apple's composites take as whole numbers without a sign."""
+
+
+def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) -> GraphProto:
+    """A function's body as a graph: constants as initializers, all types known.
+
+    Args:
+        function: of the model, its body in core ops.
+        operands: its operands' names, and what they are.
+        opset: the version of ONNX's operators in the body.
+    """
+    inputs = [_input(name, value) for name, value in operands.items()]
+    output = helper.make_value_info(RESULT, TypeProto())
+    model: ModelProto = helper.make_model(
+        helper.make_graph(list(function.node), function.name, inputs, [output]),
+        opset_imports=[helper.make_opsetid("", opset)],
+    )
+    return Infer()(Tidy()(model)).graph
+
+
+def passed(name: str, value: Value) -> Value:
+    """An operand as the composite takes it."""
+    return cast(value, np.uint32) if name.endswith(_UNSIGNED) else value
+
+
+def received(name: str, value: Value) -> Value:
+    """An operand within the composite's body, whose whole numbers have signs."""
+    return cast(value, np.int32) if name.endswith(_UNSIGNED) else value
+
+
+def declaration(node: NodeProto, names: Sequence[str]) -> Any:
+    """The attribute that says which composite a function is. Its form: coreai-torch, `_composite_declaration.py`."""
+    settings = dict(attributes_of(node))
+    kind = settings.pop("kind")
+    whole = {"input_names": list(names), "output_names": [RESULT], "op_attrs": {**settings, "version": _VERSION}}
+    return ir.Attribute.parse(f'#coreai.composite_declaration<"{kind}" = {_attribute(whole, "")!s}>')
+
+
+_TRUTHS = frozenset({"is_causal", "interleaved"})
+"""Settings that are truths, which ONNX's attributes have as 0 and 1."""
+
+
+def _attribute(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        entries: Mapping[str, Any] = value
+        return ir.DictAttr.get({key: _attribute(each, key) for key, each in entries.items()})
+    if isinstance(value, list):
+        items: list[Any] = value
+        return ir.ArrayAttr.get([_attribute(each, name) for each in items])
+    if isinstance(value, str):
+        return ir.StringAttr.get(value)
+    if isinstance(value, float):
+        return ir.FloatAttr.get(ir.F32Type.get(), value)
+    if name in _TRUTHS:
+        return ir.BoolAttr.get(bool(value))
+    return ir.IntegerAttr.get(ir.IntegerType.get_signed(64), value)
+
+
+def private_function(name: str, kinds: Sequence[Any], names: Sequence[str], declared: Any, module: Any) -> Any:
+    """A function that only its module calls, and that nothing inlines."""
+    return dialect.GraphOp(
+        name,
+        list(kinds),
+        [],
+        list(names),
+        [],
+        private=True,
+        no_inline=True,
+        composite_decl=declared,
+        ip=ir.InsertionPoint.at_block_begin(module),
+    )
+
+
+def _input(name: str, value: Value) -> Any:
+    elem_type = helper.np_dtype_to_tensor_dtype(dtype_of(value))
+    return helper.make_tensor_value_info(name, elem_type, list(shape_of(value)))
