@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from typing import cast as cast_type
 
 import numpy as np
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
@@ -60,12 +61,11 @@ _TRUTHS = frozenset({"is_causal", "interleaved"})
 
 
 def _attribute(value: Any, name: str) -> Any:
-    if isinstance(value, Mapping):
-        entries: Mapping[str, Any] = value
+    if isinstance(value, dict):
+        entries = cast_type("dict[str, Any]", value)
         return ir.DictAttr.get({key: _attribute(each, key) for key, each in entries.items()})
     if isinstance(value, list):
-        items: list[Any] = value
-        return ir.ArrayAttr.get([_attribute(each, name) for each in items])
+        return ir.ArrayAttr.get([_attribute(each, name) for each in cast_type("list[Any]", value)])
     if isinstance(value, str):
         return ir.StringAttr.get(value)
     if isinstance(value, float):

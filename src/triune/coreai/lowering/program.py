@@ -6,7 +6,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError
 from triune.coreai.library import Value, dialect, ir, ops, plain
-from triune.coreai.lowering import binary, composites, unary
+from triune.coreai.lowering import binary, composites, gathers, shapes, slices, unary
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
@@ -21,6 +21,9 @@ from triune.graph.whole.outline import DOMAIN, RESULT
 TABLE: dict[str, Lowering] = {
     **unary.TABLE,
     **binary.TABLE,
+    **shapes.TABLE,
+    **slices.TABLE,
+    **gathers.TABLE,
 }
 
 

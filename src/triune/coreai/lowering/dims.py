@@ -1,0 +1,183 @@
+"""Dimensions, known now or computed, and values given shapes of them."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from triune.coreai.library import Value, dialect, ops
+from triune.coreai.lowering.values import (
+    axes,
+    axis,
+    cast,
+    concat,
+    constant,
+    dtype_of,
+    rank_of,
+    reshape,
+    shape_of,
+    size_of,
+    sizes_of,
+    tensor_type,
+    transpose,
+)
+
+Dim: TypeAlias = int | Value
+"""A size: a number, or a scalar of int32 that is computed."""
+
+
+def dim_of(x: Value, place: int) -> Dim:
+    """One dimension."""
+    size = shape_of(x)[place]
+    return size_of(x, place) if size is None else size
+
+
+def dims_of(x: Value) -> list[Dim]:
+    """All dimensions."""
+    return [dim_of(x, place) for place in range(rank_of(x))]
+
+
+def known(dims: Sequence[Dim]) -> list[int | None]:
+    """The numbers among them."""
+    return [dim if isinstance(dim, int) else None for dim in dims]
+
+
+def as_scalar(dim: Dim) -> Value:
+    """A dimension as a scalar of int32."""
+    return constant(np.int32(dim)) if isinstance(dim, int) else dim
+
+
+def vector(dims: Sequence[Dim]) -> Value:
+    """Dimensions or other whole numbers as a vector of int32."""
+    if all(isinstance(dim, int) for dim in dims):
+        return axes([int(dim) for dim in dims])
+    parts: list[Value] = []
+    run: list[int] = []
+    for dim in dims:
+        if isinstance(dim, int):
+            run.append(dim)
+            continue
+        parts += [axes(run)] if run else []
+        parts.append(ops.reshape(dim, axes([1])))
+        run = []
+    return concat([*parts, axes(run)] if run else parts, 0)
+
+
+def product(dims: Sequence[Dim]) -> Dim:
+    """Of all of them."""
+    number = int(np.prod([dim for dim in dims if isinstance(dim, int)], initial=1))
+    computed = [dim for dim in dims if not isinstance(dim, int)]
+    if not computed:
+        return number
+    total = computed[0]
+    for dim in computed[1:]:
+        total = ops.mul(total, dim)
+    return total if number == 1 else ops.mul(total, as_scalar(number))
+
+
+def element(x: Value, place: int) -> Value:
+    """One element of a vector, as a scalar."""
+    return scalar(ops.slice_(x, axes([place]), axes([place + 1]), axes([1])))
+
+
+def scalar(x: Value) -> Value:
+    """The only element without a shape."""
+    return x if rank_of(x) == 0 else ops.reshape(x, axes([]))
+
+
+def retyped(x: Value, shape: Sequence[int | None]) -> Value:
+    """`x` whose type says more of its shape, or less."""
+    if shape_of(x) == tuple(shape):
+        return x
+    kind = tensor_type(shape, dtype_of(x))
+    return dialect.ReshapeOp(x, cast(ops.get_shape(x), np.int32), results=[kind]).result
+
+
+def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
+    """`x` whose type says what is known of its shape from elsewhere too: `shape`, where it is given."""
+    if shape is None or len(shape) != rank_of(x):
+        return x
+    return retyped(x, [own if own is not None else dim for own, dim in zip(shape_of(x), shape, strict=True)])
+
+
+def shaped(x: Value, dims: Sequence[Dim]) -> Value:
+    """`x` reshaped."""
+    numbers = known(dims)
+    if numbers.count(None) == 0:
+        return reshape(x, [dim for dim in numbers if dim is not None])
+    if numbers.count(None) == 1:
+        return ops.reshape(x, axes([-1 if dim is None else dim for dim in numbers]))
+    return dialect.ReshapeOp(x, vector(dims), results=[tensor_type(numbers, dtype_of(x))]).result
+
+
+def spread(x: Value, dims: Sequence[Dim]) -> Value:
+    """`x` broadcast to a shape."""
+    numbers = known(dims)
+    if list(shape_of(x)) == numbers and None not in numbers:
+        return x
+    target = cast(vector(dims), np.uint32)
+    return dialect.BroadcastToOp(x, target, results=[tensor_type(numbers, dtype_of(x))]).result
+
+
+def iota(size: Dim) -> Value:
+    """The numbers from 0 to before `size`, in int32."""
+    if isinstance(size, int):
+        return constant(np.arange(size, dtype=np.int32))
+    return ops.range_(axis(0), size, axis(1))
+
+
+def along(x: Value, place: int, rank: int) -> Value:
+    """A vector as the dimension `place` of a value of rank `rank`, the others 1."""
+    return shaped(x, [dim_of(x, 0) if each == place else 1 for each in range(rank)])
+
+
+def expand(x: Value, places: Sequence[int]) -> Value:
+    """Dimensions of 1 inserted, at places counted in the result from the front."""
+    return ops.expand_dims(x, axes(places)) if places else x
+
+
+def squeeze(x: Value, places: Sequence[int]) -> Value:
+    """Dimensions of 1 dropped."""
+    if not places:
+        return x
+    if all(shape_of(x)[place] == 1 for place in places):
+        return ops.shrink_dims(x, axes(places))
+    return shaped(x, [dim for place, dim in enumerate(dims_of(x)) if place not in places])
+
+
+def take(x: Value, indices: Value, place: int) -> Value:
+    """The parts of `x` at `indices`, of any rank, along a dimension; they stand where it stood."""
+    rank, more = rank_of(x), rank_of(indices)
+    front = [place, *(each for each in range(rank) if each != place)]
+    taken = ops.gather_nd(transpose(x, front), expand(indices, [more]))
+    order = [*range(more, more + place), *range(more), *range(more + place, more + rank - 1)]
+    return transpose(taken, order)
+
+
+def row(x: Value, place: int | Value) -> Value:
+    """One part of `x` along its first dimension, which is dropped."""
+    if isinstance(place, int):
+        return squeeze(cut(x, 0, place, place + 1), [0])
+    return ops.gather_nd(x, ops.reshape(place, axes([1])))
+
+
+def cut(x: Value, place: int, start: Dim, end: Dim) -> Value:
+    """From `start` to before `end` along one dimension."""
+    rank = rank_of(x)
+    starts: list[Dim] = [0] * rank
+    ends = [np.iinfo(np.int32).max if size is None else size for size in shape_of(x)]
+    starts[place] = start
+    bounds: list[Dim] = [*ends[:place], end, *ends[place + 1 :]]
+    return ops.slice_(x, vector(starts), vector(bounds), axes([1] * rank))
+
+
+def from_front(indices: Value, size: Dim) -> Value:
+    """Indices of which the negative count from the end."""
+    more = ops.broadcasting_add(indices, as_scalar(size))
+    is_behind = ops.broadcasting_greater(axis(0), indices)
+    return ops.broadcasting_where(is_behind, more, indices)
+
+
+def shape_vector(x: Value) -> Value:
+    """The shape as a vector of int32."""
+    return sizes_of(x)

@@ -1,0 +1,202 @@
+"""Elements by their indices: taken, put, ordered, and found."""
+
+import numpy as np
+
+from triune.coreai.library import Value, ir, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.dims import (
+    Dim,
+    along,
+    as_scalar,
+    cut,
+    dim_of,
+    dims_of,
+    element,
+    expand,
+    from_front,
+    iota,
+    known,
+    product,
+    row,
+    scalar,
+    shaped,
+    spread,
+    squeeze,
+    take,
+    vector,
+)
+from triune.coreai.lowering.values import (
+    axes,
+    axis,
+    cast,
+    concat,
+    constant,
+    is_bool,
+    is_float,
+    positive,
+    rank_of,
+    shape_of,
+    transpose,
+)
+from triune.graph.conversion.problems import Refusal
+
+
+def _gather(c: Context) -> None:
+    x, place = c.input(0), positive(int(c.attributes.get("axis", 0)), rank_of(c.input(0)))
+    known_place = c.constant(1)
+    size = shape_of(x)[place]
+    if known_place is not None and known_place.ndim == 0 and size is not None:
+        index = positive(int(known_place), size)
+        c.give(squeeze(cut(x, place, index, index + 1), [place]))
+        return
+    c.give(take(x, c.input(1), place))
+
+
+def _gather_elements(c: Context) -> None:
+    x, indices = c.input(0), c.input(1)
+    place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    ends: list[Dim] = [dim_of(x, each) if each == place else size for each, size in enumerate(dims_of(indices))]
+    if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
+        # Core AI wants the other dimensions alike; ONNX reads the first of them.
+        x = ops.slice_(x, axes([0] * rank_of(x)), vector(ends), axes([1] * rank_of(x)))
+    c.give(ops.gather_along_axis(x, indices, axis(place)))
+
+
+def _gather_nd(c: Context) -> None:
+    x, indices = c.input(0), c.input(1)
+    batch_dims = int(c.attributes.get("batch_dims", 0))
+    if batch_dims:
+        dims = dims_of(indices)[:-1]
+        own = [spread(along(iota(dims[each]), each, len(dims) + 1), [*dims, 1]) for each in range(batch_dims)]
+        indices = concat([*own, indices], len(dims))
+    c.give(ops.gather_nd(x, indices))
+
+
+_MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+
+
+def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
+    """`updates` put into `x` along a dimension, the others of one size."""
+    reduction = c.attributes.get("reduction", "none")
+    is_truth = is_bool(x) and reduction != "none"
+    if is_truth:
+        if reduction not in ("max", "min"):
+            raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
+        x, updates = cast(x, np.int32), cast(updates, np.int32)
+    mode = ir.Attribute.parse(f"#coreai.scatter_mode<{_MODES[reduction]}>")
+    result = ops.scatter_along_axis(x.type, x, indices, updates, axis(place), scatter_mode=mode)
+    return cast(result, np.bool_) if is_truth else result
+
+
+def _scatter_elements(c: Context) -> None:
+    x, indices, updates = (c.input(index) for index in range(3))
+    place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    others = [each for each in range(rank_of(x)) if each != place]
+    if all(shape_of(x)[each] is not None and shape_of(x)[each] == shape_of(indices)[each] for each in others):
+        c.give(_scatter(c, x, indices, updates, place))
+        return
+    # Each update's own place but along the dimension, in all of `x` one after the other.
+    dims = dims_of(indices)
+    tuples = [along(iota(dims[each]), each, len(dims)) for each in range(len(dims))]
+    tuples[place] = from_front(indices, dim_of(x, place))
+    linear = shaped(spread(_linear(tuples, dims_of(x)), dims), [product(dims)])
+    flat = _scatter(c, _flat(x), linear, _flat(updates), 0)
+    c.give(shaped(flat, dims_of(x)))
+
+
+def _flat(x: Value) -> Value:
+    return shaped(x, [product(dims_of(x))])
+
+
+def _linear(parts: list[Value], dims: list[Dim]) -> Value:
+    """The places that indices of several dimensions address in all of them, one after the other."""
+    total = parts[0]
+    for part, dim in zip(parts[1:], dims[1:], strict=True):
+        total = ops.broadcasting_add(ops.broadcasting_mul(total, as_scalar(dim)), part)
+    return total
+
+
+def _scatter_nd(c: Context) -> None:
+    x, indices, updates = (c.input(index) for index in range(3))
+    if c.attributes.get("reduction", "none") == "none":
+        c.give(ops.scatter_nd(x, indices, updates))
+        return
+    depth = shape_of(indices)[-1]
+    if depth is None:
+        raise Refusal("how many dimensions the indices address is not known; fix their shape")
+    last = rank_of(indices) - 1
+    own = dims_of(x)
+    parts = [from_front(cut(indices, last, each, each + 1), own[each]) for each in range(depth)]
+    count, size = product(dims_of(indices)[:-1]), product(own[depth:])
+    linear = spread(shaped(_linear(parts, own[:depth]), [count, 1]), [count, size])
+    rows = shaped(x, [product(own[:depth]), size])
+    c.give(shaped(_scatter(c, rows, linear, shaped(updates, [count, size]), 0), own))
+
+
+def _one_hot(c: Context) -> None:
+    """Where the number of the place equals the index. Indices out of range match nothing, as ONNX has it."""
+    indices = c.input(0)
+    depth = c.constant(1)
+    count: Dim = cast(scalar(c.input(1)), np.int32) if depth is None else int(depth.reshape(-1)[0])
+    place = positive(int(c.attributes.get("axis", -1)), rank_of(indices) + 1)
+    if is_float(indices):
+        indices = cast(indices, np.int32)
+    places = along(iota(count), place, rank_of(indices) + 1)
+    hits = ops.broadcasting_equal(expand(from_front(indices, count), [place]), places)
+    off, on = (row(c.input(2), each) for each in range(2))
+    c.give(ops.broadcasting_where(hits, on, off))
+
+
+def _top_k(c: Context) -> None:
+    x = c.input(0)
+    place = positive(int(c.attributes.get("axis", -1)), rank_of(x))
+    k = c.constant(1)
+    count: Dim = element(c.input(1), 0) if k is None else int(k.reshape(-1)[0])
+    is_descending = constant(np.bool_(c.attributes.get("largest", 1)))
+    # Stable: of equals the first comes first, as ONNX has it.
+    order = ops.argsort(x, axis(place), is_descending, constant(np.bool_(True)))
+    indices = cut(order, place, 0, count)
+    c.give(ops.gather_along_axis(x, indices, axis(place)))
+    c.give(indices, 1)
+
+
+def _non_zero(c: Context) -> None:
+    x = c.input(0)
+    if rank_of(x) == 0:
+        raise Refusal("the places of a scalar; reshape it to [1]")
+    c.give(transpose(ops.non_zero(x), [1, 0]))
+
+
+def _reverse_sequence(c: Context) -> None:
+    x, lengths = c.input(0), c.input(1)
+    time = int(c.attributes.get("time_axis", 0))
+    batch = int(c.attributes.get("batch_axis", 1))
+    c.give(reverse_sequence(x, lengths, time, batch))
+
+
+def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
+    """The first `lengths` elements of each batch row reversed along `time`."""
+    rest = [each for each in range(rank_of(x)) if each not in (time, batch)]
+    order = [time, batch, *rest]
+    steps, rows = dim_of(x, time), dim_of(x, batch)
+    step = along(iota(steps), 0, 2)
+    mirrored = ops.broadcasting_sub(ops.broadcasting_sub(expand(lengths, [0]), step), axis(1))
+    is_turned = ops.broadcasting_greater(expand(lengths, [0]), step)
+    places = ops.broadcasting_where(is_turned, mirrored, step)
+    own = spread(along(iota(rows), 1, 2), [steps, rows])
+    tuples = concat([expand(places, [2]), expand(own, [2])], 2)
+    turned = ops.gather_nd(transpose(x, order), tuples)
+    return transpose(turned, [int(each) for each in np.argsort(order)])
+
+
+TABLE: dict[str, Lowering] = {
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements,
+    "ScatterND": _scatter_nd,
+    "OneHot": _one_hot,
+    "TopK": _top_k,
+    "NonZero": _non_zero,
+    "ReverseSequence": _reverse_sequence,
+}

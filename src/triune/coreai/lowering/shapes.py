@@ -1,0 +1,292 @@
+"""Shapes: asked for, and given."""
+
+import numpy as np
+
+from triune.coreai.library import Value, dialect, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.dims import (
+    Dim,
+    along,
+    as_scalar,
+    cut,
+    dim_of,
+    dims_of,
+    element,
+    expand,
+    iota,
+    refined,
+    scalar,
+    shape_vector,
+    shaped,
+    spread,
+    squeeze,
+    vector,
+)
+from triune.coreai.lowering.values import (
+    axis,
+    cast,
+    concat,
+    constant,
+    dtype_of,
+    is_bool,
+    like,
+    positive,
+    rank_of,
+    shape_of,
+    sizes,
+    tensor_type,
+    transpose,
+)
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.scope import EMPTY
+
+
+def length(x: Value, what: str) -> int:
+    """How many elements a vector has; a Refusal where that is not known."""
+    size = shape_of(x)[0]
+    if size is None:
+        raise Refusal(f"{what} is computed while the model runs; fix it")
+    return size
+
+
+def _shape(c: Context) -> None:
+    x = c.input(0)
+    rank = rank_of(x)
+    start = positive(int(c.attributes.get("start", 0)), rank)
+    end = positive(int(c.attributes.get("end", rank)), rank)
+    start, end = min(max(start, 0), rank), min(max(end, 0), rank)
+    if start >= end:
+        c.give(EMPTY)
+        return
+    whole = shape_vector(x)
+    c.give(whole if end - start == rank else cut(whole, 0, start, end))
+
+
+def _reshape(c: Context) -> None:
+    x = c.input(0)
+    wanted = c.constant(1)
+    keeps_zero = bool(c.attributes.get("allowzero", 0))
+    if wanted is None:
+        c.give(_reshape_as_computed(c, x, c.input(1), keeps_zero=keeps_zero))
+        return
+    sizes = [int(each) for each in wanted]
+    if keeps_zero and 0 in sizes:
+        raise Refusal("an empty result: Core AI has no empty tensors")
+    own = dims_of(x)
+    dims: list[Dim] = [own[place] if size == 0 else size for place, size in enumerate(sizes)]
+    if -1 in sizes and all(isinstance(dim, int) for dim in (*dims, *own)):
+        rest = int(np.prod([dim for dim in dims if dim != -1], initial=1))
+        dims[sizes.index(-1)] = int(np.prod(own, initial=1)) // rest
+    c.give(_with_rest(x, dims))
+
+
+def _with_rest(x: Value, dims: list[Dim]) -> Value:
+    """`x` reshaped; one of the dimensions may be -1."""
+    if -1 not in dims or all(isinstance(dim, int) for dim in dims):
+        return shaped(x, dims)
+    kind = [dim if isinstance(dim, int) and dim != -1 else None for dim in dims]
+    return dialect.ReshapeOp(x, vector(dims), results=[tensor_type(kind, dtype_of(x))]).result
+
+
+def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
+    rank = length(shape, "the rank of the reshaped value")
+    if not keeps_zero:
+        # Zeros stand for the dimensions of `x`.
+        own = dims_of(x)[:rank]
+        own += [1] * (rank - len(own))
+        shape = ops.broadcasting_where(ops.broadcasting_equal(shape, axis(0)), vector(own), shape)
+    inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
+    return dialect.ReshapeOp(x, shape, results=[tensor_type(inferred, dtype_of(x))]).result
+
+
+def _transpose(c: Context) -> None:
+    x = c.input(0)
+    c.give(transpose(x, list(c.attributes.get("perm", range(rank_of(x) - 1, -1, -1)))))
+
+
+def _squeeze(c: Context) -> None:
+    x = c.input(0)
+    if c.has(1):
+        places = sorted({positive(each, rank_of(x)) for each in c.ints(1, "the axes to squeeze")})
+    else:
+        if None in shape_of(x):
+            raise Refusal("which dimensions are 1, and squeezed, is not known; give axes, or sizes with --shape")
+        places = [place for place, dim in enumerate(shape_of(x)) if dim == 1]
+    c.give(squeeze(x, places))
+
+
+def _unsqueeze(c: Context) -> None:
+    x = c.input(0)
+    places = c.ints(1, "the axes to unsqueeze")
+    rank = rank_of(x) + len(places)
+    c.give(expand(x, sorted(positive(each, rank) for each in places)))
+
+
+def _concat(c: Context) -> None:
+    values = [c.scope.value(name) for name in c.node.input if not c.scope.is_empty(name)]
+    if not values:
+        c.give(EMPTY)
+        return
+    c.give(concat(values, positive(int(c.attributes["axis"]), rank_of(values[0]))))
+
+
+def _split(c: Context) -> None:
+    x = c.input(0)
+    place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    count = len(c.node.output)
+    size = dim_of(x, place)
+    if not c.has(1) and isinstance(size, int):
+        step = -(-size // int(c.attributes.get("num_outputs", count)))
+        parts = [min(step, size - step * index) for index in range(count)]
+    elif c.has(1) and c.constant(1) is not None:
+        parts = c.ints(1, "the sizes of a split")
+    else:
+        _split_as_computed(c, x, place, size)
+        return
+    kept = [each for each in parts if each > 0]
+    values = iter(ops.split(x, sizes(kept), axis(place)) if len(kept) > 1 else [x])
+    for index, each in enumerate(parts):
+        c.give(next(values) if each > 0 else EMPTY, index)
+
+
+def _split_as_computed(c: Context, x: Value, place: int, size: Dim) -> None:
+    """By slices, whose bounds are computed."""
+    count = len(c.node.output)
+    start: Value = axis(0)
+    for index in range(count):
+        if c.has(1):
+            step = element(c.input(1), index)
+        else:
+            pieces = int(c.attributes.get("num_outputs", count))
+            more = ops.add(as_scalar(size), axis(pieces - 1))
+            step = ops.floor_divide(more, axis(pieces))
+        end = ops.add(start, step)
+        c.give(cut(x, place, start, end), index)
+        start = end
+
+
+def _expand(c: Context) -> None:
+    x = c.input(0)
+    wanted = c.constant(1)
+    if wanted is not None:
+        c.give(spread(x, _common(dims_of(x), [int(each) for each in wanted])))
+        return
+    shape = c.input(1)
+    rank = max(length(shape, "the rank of the expanded value"), rank_of(x))
+    if rank_of(x):
+        shape = ops.broadcast_shapes(cast(shape_vector(x), np.uint32), cast(shape, np.uint32))
+    inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
+    kind = tensor_type(inferred, dtype_of(x))
+    c.give(dialect.BroadcastToOp(x, cast(shape, np.uint32), results=[kind]).result)
+
+
+def _common(own: list[Dim], wanted: list[int]) -> list[Dim]:
+    """The dimensions of `own` and `wanted` broadcast."""
+    rank = max(len(own), len(wanted))
+    own = [1] * (rank - len(own)) + own
+    wanted = [1] * (rank - len(wanted)) + wanted
+    return [one if other == 1 else other for one, other in zip(own, wanted, strict=True)]
+
+
+def _tile(c: Context) -> None:
+    x = c.input(0)
+    reps = c.constant(1)
+    if reps is None:
+        c.give(ops.tile(x, cast(c.input(1), np.uint32)))
+        return
+    if (reps <= 0).any():
+        raise Refusal("an empty result: Core AI has no empty tensors")
+    c.give(ops.tile(x, sizes([int(each) for each in reps])))
+
+
+def _constant_of_shape(c: Context) -> None:
+    tensor = c.attributes.get("value")
+    filler = constant(np.float32(0)) if tensor is None else scalar(c.scope.make(tensor))
+    if c.is_empty(0):
+        c.give(filler)
+        return
+    wanted = c.constant(0)
+    if wanted is not None:
+        if 0 in wanted:
+            c.give(EMPTY)
+            return
+        c.give(spread(filler, [int(each) for each in wanted]))
+        return
+    shape = c.input(0)
+    rank = length(shape, "the rank of the filled value")
+    inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
+    kind = tensor_type(inferred, dtype_of(filler))
+    c.give(dialect.BroadcastToOp(filler, cast(shape, np.uint32), results=[kind]).result)
+
+
+def _range(c: Context) -> None:
+    start, limit, delta = (scalar(c.input(index)) for index in range(3))
+    if dtype_of(start) == np.float16:
+        # How often a step fits depends on its rounding.
+        raise Refusal("a range of fp16; compute it in fp32 (--keep-fp32 Range)")
+    found = ops.range_(start, limit, delta)
+    c.give(refined(found, c.scope.values.shape(c.node.output[0])))
+
+
+def _trilu(c: Context) -> None:
+    x = c.input(0)
+    rows, columns = dims_of(x)[-2:]
+    k = scalar(c.input(1)) if c.has(1) else axis(0)
+    diagonal = ops.broadcasting_sub(along(iota(columns), 1, 2), along(iota(rows), 0, 2))
+    out = (diagonal, k) if not c.attributes.get("upper", 1) else (k, diagonal)
+    is_out = ops.broadcasting_greater(*out)
+    if is_bool(x):
+        c.give(ops.broadcasting_and(x, ops.not_(is_out)))
+        return
+    # A product would make NaN of infinities.
+    c.give(ops.broadcasting_where(is_out, like(x, 0), x))
+
+
+def _depth_to_space(c: Context) -> None:
+    x, block = c.input(0), int(c.attributes["blocksize"])
+    batch, depth, height, width = dims_of(x)
+    if not isinstance(depth, int):
+        raise Refusal("DepthToSpace of a depth that is not known; give its size with --shape")
+    rest = depth // block**2
+    if c.attributes.get("mode", "DCR") == "DCR":
+        split = shaped(x, [batch, block, block, rest, height, width])
+        turned = transpose(split, [0, 3, 4, 1, 5, 2])
+    else:
+        split = shaped(x, [batch, rest, block, block, height, width])
+        turned = transpose(split, [0, 1, 4, 2, 5, 3])
+    c.give(shaped(turned, [batch, rest, _times(height, block), _times(width, block)]))
+
+
+def _space_to_depth(c: Context) -> None:
+    x, block = c.input(0), int(c.attributes["blocksize"])
+    batch, depth, height, width = dims_of(x)
+    high, wide = _by(height, block), _by(width, block)
+    split = shaped(x, [batch, depth, high, block, wide, block])
+    order = [0, 1, 3, 5, 2, 4] if c.attributes.get("mode", "DCR") == "CRD" else [0, 3, 5, 1, 2, 4]
+    c.give(shaped(transpose(split, order), [batch, _times(depth, block**2), high, wide]))
+
+
+def _times(size: Dim, factor: int) -> Dim:
+    return size * factor if isinstance(size, int) else ops.mul(size, axis(factor))
+
+
+def _by(size: Dim, divisor: int) -> Dim:
+    return size // divisor if isinstance(size, int) else ops.floor_divide(size, axis(divisor))
+
+
+TABLE: dict[str, Lowering] = {
+    "Shape": _shape,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Concat": _concat,
+    "Split": _split,
+    "Expand": _expand,
+    "Tile": _tile,
+    "ConstantOfShape": _constant_of_shape,
+    "Range": _range,
+    "Trilu": _trilu,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+}

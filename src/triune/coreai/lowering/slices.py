@@ -1,0 +1,134 @@
+"""Parts of a tensor by their place, and tensors with more around them."""
+
+from typing import Any
+
+import numpy as np
+
+from triune.coreai.library import Value, dialect, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.dims import Dim, as_scalar, dim_of, element, scalar, take, vector
+from triune.coreai.lowering.shapes import length
+from triune.coreai.lowering.values import (
+    axes,
+    axis,
+    cast,
+    constant,
+    dtype_of,
+    like,
+    positive,
+    rank_of,
+    shape_of,
+    sizes,
+    tensor_type,
+)
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.scope import EMPTY
+
+_END = np.iinfo(np.int32).max
+
+_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+def _slice(c: Context) -> None:
+    x = c.input(0)
+    starts, ends, steps = c.constant(1), c.constant(2), c.constant(4)
+    count = length(c.input(1), "the number of sliced axes")
+    places = c.ints(3, "the axes of a slice") if c.has(3) else list(range(count))
+    begin: list[Dim] = [0] * rank_of(x)
+    end: list[Dim] = [_END if size is None else size for size in shape_of(x)]
+    stride: list[Dim] = [1] * rank_of(x)
+    kind = list(shape_of(x))
+    for index, each in enumerate(places):
+        place = positive(each, rank_of(x))
+        one: Dim = element(c.input(1), index) if starts is None else int(starts[index])
+        other: Dim = element(c.input(2), index) if ends is None else int(ends[index])
+        step: Dim = 1
+        if c.has(4):
+            step = element(c.input(4), index) if steps is None else int(steps[index])
+        size = shape_of(x)[place]
+        kind[place] = None
+        if size is not None and isinstance(one, int) and isinstance(other, int) and isinstance(step, int):
+            found = range(*slice(one, other, step).indices(size))
+            if len(found) == 0:
+                c.give(EMPTY)
+                return
+            kind[place] = len(found)
+            one = found.start
+            # Before the first element: counted from the end, for -1 is the last.
+            other = found.stop if found.stop >= 0 else -size - 1
+        begin[place], end[place], stride[place] = one, other, step
+    result = tensor_type(kind, dtype_of(x))
+    c.give(dialect.SliceOp(x, vector(begin), vector(end), vector(stride), results=[result]).result)
+
+
+def _pad(c: Context) -> None:
+    x = c.input(0)
+    mode = c.attributes.get("mode", "constant")
+    places = [positive(each, rank_of(x)) for each in (c.ints(3, "the padded axes") if c.has(3) else range(rank_of(x)))]
+    pads = c.constant(1)
+    if pads is None:
+        c.give(_pad_as_computed(c, x, places, mode))
+        return
+    begins, ends = [0] * rank_of(x), [0] * rank_of(x)
+    for index, place in enumerate(places):
+        begins[place] = int(pads[index])
+        ends[place] = int(pads[index + len(places)])
+    if min(*begins, *ends, 0) < 0:
+        if mode != "constant":
+            raise Refusal(f"negative padding in mode '{mode}'; use Slice")
+        x = _cropped(x, begins, ends)
+        begins, ends = ([max(each, 0) for each in side] for side in (begins, ends))
+    if mode != "constant":
+        x, begins, ends = _gathered(x, begins, ends, mode)
+    if any(begins) or any(ends):
+        widths = sizes([each for pair in zip(begins, ends, strict=True) for each in pair])
+        x = ops.pad(x, widths, _filler(c, x, mode), _MODES[mode])
+    c.give(x)
+
+
+def _filler(c: Context, x: Value, mode: str) -> Value:
+    # Modes that do not use it insist on a constant.
+    return scalar(c.input(2)) if c.has(2) and mode == "constant" else like(x, 0)
+
+
+def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
+    """Negative padding cuts."""
+    shape = shape_of(x)
+    begin = [max(-each, 0) for each in begins]
+    end = [(_END if size is None else size) if each >= 0 else each for size, each in zip(shape, ends, strict=True)]
+    for size, one, other in zip(shape, begins, ends, strict=True):
+        if size is not None and size + min(one, 0) + min(other, 0) <= 0:
+            raise Refusal("an empty result: Core AI has no empty tensors")
+    return ops.slice_(x, axes(begin), axes(end), axes([1] * len(begin)))
+
+
+def _gathered(x: Value, begins: list[int], ends: list[int], mode: str) -> tuple[Value, list[int], list[int]]:
+    """Where more is padded than Core AI's operation bears, the places repeated as numpy repeats them."""
+    begins, ends = list(begins), list(ends)
+    for place, (before, after) in enumerate(zip(begins, ends, strict=True)):
+        size = shape_of(x)[place]
+        if size is None or mode == "edge" or max(before, after) <= size - (1 if mode == "reflect" else 0):
+            continue
+        numpy_pad: Any = np.pad
+        places = numpy_pad(np.arange(size, dtype=np.int32), (before, after), mode=mode)
+        x = take(x, constant(places), place)
+        begins[place] = ends[place] = 0
+    return x, begins, ends
+
+
+def _pad_as_computed(c: Context, x: Value, places: list[int], mode: str) -> Value:
+    pads = c.input(1)
+    count = len(places)
+    before = [element(pads, places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
+    after = [element(pads, count + places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
+    if mode == "constant":
+        # Negative padding cuts.
+        begin = [ops.maximum(ops.broadcasting_mul(each, axis(-1)), axis(0)) for each in before]
+        end = [ops.add(as_scalar(dim_of(x, place)), ops.minimum(each, axis(0))) for place, each in enumerate(after)]
+        x = ops.slice_(x, vector(begin), vector(end), axes([1] * rank_of(x)))
+        before, after = ([ops.maximum(each, axis(0)) for each in side] for side in (before, after))
+    widths = cast(vector([each for pair in zip(before, after, strict=True) for each in pair]), np.uint32)
+    return ops.pad(x, widths, _filler(c, x, mode), _MODES[mode])
+
+
+TABLE: dict[str, Lowering] = {"Slice": _slice, "Pad": _pad}
