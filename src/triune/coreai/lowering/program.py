@@ -114,7 +114,7 @@ class FunctionWriter(GraphWriter[Value]):
             result = scope.value(RESULT)
             dialect.output([result])
         _close(whole, kinds, [result.type], [RESULT])
-        c.give(dialect.invoke([result.type], whole.symbol_name, list(operands.values())))
+        c.give(dialect.invoke([result.type], whole.symbol_name, list(operands.values()))[0])
 
     def check(self, value: Value, node: NodeProto) -> None:
         """Raises Refusal for a value without elements, on which Apple's interpreter ends its process."""
