@@ -6,7 +6,21 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.core.errors import UnsupportedError
 from triune.coreai.library import Value, dialect, ir, ops, plain
-from triune.coreai.lowering import binary, composites, gathers, shapes, slices, unary
+from triune.coreai.lowering import (
+    binary,
+    composites,
+    conv,
+    gathers,
+    linear,
+    norms,
+    pools,
+    quantize,
+    random_numbers,
+    reductions,
+    shapes,
+    slices,
+    unary,
+)
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
@@ -24,6 +38,13 @@ TABLE: dict[str, Lowering] = {
     **shapes.TABLE,
     **slices.TABLE,
     **gathers.TABLE,
+    **linear.TABLE,
+    **conv.TABLE,
+    **pools.TABLE,
+    **norms.TABLE,
+    **reductions.TABLE,
+    **quantize.TABLE,
+    **random_numbers.TABLE,
 }
 
 

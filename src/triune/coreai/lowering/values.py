@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.core.errors import InternalError
-from triune.coreai.library import Value, ir, ops
+from triune.coreai.library import Value, dialect, ir, ops
 
 _DTYPES: Mapping[str, Any] = {
     "f16": np.float16,
@@ -21,6 +21,8 @@ _DTYPES: Mapping[str, Any] = {
     "ui4": ml_dtypes.uint4,
 }
 """Numpy's dtype by MLIR's word for the element type."""
+
+_HALVES = (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4))
 
 
 def dtype_of(x: Value) -> np.dtype[Any]:
@@ -53,7 +55,17 @@ def is_bool(x: Value) -> bool:
 
 def constant(array: Any) -> Value:
     """A constant of numpy's array or scalar, in its own dtype."""
-    return ops.constant(np.asarray(array))
+    array = np.asarray(array)
+    return _constant_of_halves(array) if array.dtype in _HALVES else ops.constant(array)
+
+
+def _constant_of_halves(array: NDArray[Any]) -> Value:
+    """Of integers of 4 bits, of which Core AI wants two in a byte, the first below."""
+    halves = np.resize(array.reshape(-1).astype(np.uint8) & 15, array.size + array.size % 2)
+    attribute = ir.DenseResourceElementsAttr.get_from_buffer(
+        halves[0::2] | halves[1::2] << 4, "dense_resource", tensor_type(array.shape, array.dtype)
+    )
+    return dialect.ConstantOp(attribute).result
 
 
 def like(x: Value, value: Any) -> Value:

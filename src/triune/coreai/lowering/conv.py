@@ -1,0 +1,119 @@
+"""Convolutions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from triune.coreai.library import Value, dialect, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.values import axes, constant, dtype_of, shape_of, sizes, sizes_of, tensor_type
+from triune.coreai.lowering.windows import at_least_two, off_plane, on_plane, pad, spatial_of, widths_of
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.window import SAME, window_of
+
+
+def _conv(c: Context) -> None:
+    x, weight = c.input(0), c.input(1)
+    spatial = spatial_of(x, "a convolution")
+    window = window_of(c.attributes, _kernel(weight))
+    padded = pad(x, widths_of(x, window), 0)
+    conv = ops.conv2d if spatial <= 2 else ops.conv3d
+    result = conv(
+        on_plane(padded),
+        on_plane(weight),
+        sizes(at_least_two(window.strides, 1)),
+        sizes(at_least_two(window.dilations, 1)),
+        constant(np.uint32(c.attributes.get("group", 1))),
+    )
+    c.give(_biased(c, off_plane(result, spatial), spatial))
+
+
+def _kernel(weight: Value) -> list[int]:
+    """The kernel's spatial sizes."""
+    kernel = [size for size in shape_of(weight)[2:] if size is not None]
+    if len(kernel) < len(shape_of(weight)) - 2:
+        raise Refusal("the kernel's shape is not fixed; give fixed sizes with --shape")
+    return kernel
+
+
+def _biased(c: Context, result: Value, spatial: int) -> Value:
+    if not c.has(2):
+        return result
+    per_channel = ops.expand_dims(c.input(2), axes(range(1, 1 + spatial)))
+    return ops.broadcasting_add(result, per_channel)
+
+
+def _conv_transpose(c: Context) -> None:
+    x, weight = c.input(0), c.input(1)
+    spatial = spatial_of(x, "a transposed convolution")
+    strides = list(c.attributes.get("strides", [1] * spatial))
+    dilations = list(c.attributes.get("dilations", [1] * spatial))
+    extents = [(size - 1) * step + 1 for size, step in zip(_kernel(weight), dilations, strict=True)]
+    cuts = _cuts(c, x, extents, strides)
+    # Core AI cuts as much on both sides and then adds to the end what would have been there: less than a stride.
+    is_native = all(begin >= 0 and 0 <= begin - end < step for (begin, end), step in zip(cuts, strides, strict=True))
+    begins = [begin if is_native else 0 for begin, _ in cuts]
+    more = [begin - end if is_native else 0 for begin, end in cuts]
+    groups = int(c.attributes.get("group", 1))
+    full = [
+        None if size is None else stride * (size - 1) + extent - 2 * begin + grown
+        for size, stride, extent, begin, grown in zip(shape_of(x)[2:], strides, extents, begins, more, strict=True)
+    ]
+    channels = shape_of(weight)[1]
+    shape = [shape_of(x)[0], None if channels is None else channels * groups, *([1] if spatial == 1 else []), *full]
+    make = dialect.ConvTranspose2dOp if spatial <= 2 else dialect.ConvTranspose3dOp
+    made = make(
+        output=tensor_type(shape, dtype_of(x)),
+        input=on_plane(x),
+        weight=on_plane(weight),
+        stride=sizes(at_least_two(strides, 1)),
+        padding=sizes(at_least_two(begins, 0)),
+        dilation=sizes(at_least_two(dilations, 1)),
+        output_pad=sizes(at_least_two(more, 0)),
+        groups=constant(np.uint32(groups)),
+    )
+    made.operation.verify()
+    result = off_plane(made.result, spatial)
+    if not is_native:
+        result = _cut(result, cuts)
+        result = pad(result, [(max(-begin, 0), max(-end, 0)) for begin, end in cuts], 0)
+    c.give(_biased(c, result, spatial))
+
+
+def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
+    """Without so much at the begin and the end of each spatial dimension, where that is positive."""
+    begins, ends = ([max(pair[side], 0) for pair in cuts] for side in (0, 1))
+    if not any((*begins, *ends)):
+        return x
+    limits = ops.sub(sizes_of(x), axes([0, 0, *ends]))
+    return ops.slice_(x, axes([0, 0, *begins]), limits, axes([1] * (2 + len(cuts))))
+
+
+def _cuts(c: Context, x: Value, extents: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """How much of the full result is cut at the begin and the end of each dimension; negative where zeros are added.
+
+    ConvTranspose in ONNX's standard: `total_padding = stride * (size - 1) + output_padding + extent - output_shape`.
+    """
+    spatial = len(extents)
+    more = list(c.attributes.get("output_padding", [0] * spatial))
+    auto = c.attributes.get("auto_pad", "NOTSET")
+    wanted = c.attributes.get("output_shape")
+    if wanted is None and auto not in SAME:
+        pads = list(c.attributes.get("pads", [0] * 2 * spatial)) if auto == "NOTSET" else [0] * 2 * spatial
+        return [(pads[axis], pads[spatial + axis] - more[axis]) for axis in range(spatial)]
+    cuts: list[tuple[int, int]] = []
+    for axis in range(spatial):
+        # The size by the stride, which SAME wants, is a stride more than the full result without the window's extent.
+        total = more[axis] + extents[axis] - strides[axis]
+        if wanted is not None:
+            size = shape_of(x)[2 + axis]
+            if size is None:
+                raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
+            total += strides[axis] * size - wanted[axis - spatial]
+        # ONNX's standard text and its own evaluator differ for SAME_*: the evaluator and ONNX Runtime agree on this.
+        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        cuts.append((before, total - before - more[axis]))
+    return cuts
+
+
+TABLE: dict[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

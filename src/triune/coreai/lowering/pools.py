@@ -1,0 +1,175 @@
+"""Pools."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.coreai.library import Value, dialect, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.values import (
+    axes,
+    concat,
+    constant,
+    dtype_of,
+    known_shape,
+    like,
+    rank_of,
+    shape_of,
+    sizes,
+    sizes_of,
+    tensor_type,
+)
+from triune.coreai.lowering.windows import (
+    Size,
+    at_least_two,
+    excess_of,
+    off_plane,
+    on_plane,
+    pad,
+    spatial_of,
+    widths_of,
+)
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.window import Window, window_of
+
+_MOST_PLACES = 256
+"""A window whose places are asked for is written out element by element up to this size."""
+
+
+def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Size, Size]], list[tuple[Size, Size]]]:
+    """The window, the padding, and what `ceil_mode` adds behind it."""
+    spatial = spatial_of(x, "a pool")
+    window = window_of(c.attributes, c.attributes["kernel_shape"])
+    none: list[tuple[Size, Size]] = [(0, 0)] * spatial
+    return window, widths_of(x, window), excess_of(x, window) if c.attributes.get("ceil_mode", 0) else none
+
+
+def _max_pool(c: Context) -> None:
+    x = c.input(0)
+    window, widths, excess = _window(c, x)
+    padded = pad(pad(x, widths, -np.inf), excess, -np.inf)
+    if c.wants(1):
+        values, places = _written_out(c, padded, window, x, widths, excess)
+        c.give(values)
+        c.give(places, 1)
+        return
+    spatial = len(window.kernel)
+    counts = [
+        None if size is None else (size - window.extent(axis)) // window.strides[axis] + 1
+        for axis, size in enumerate(shape_of(padded)[2:])
+    ]
+    make = dialect.MaxPool2dOp if spatial <= 2 else dialect.MaxPool3dOp
+    made = make(
+        output=tensor_type([*shape_of(x)[:2], *([1] if spatial == 1 else []), *counts], dtype_of(x)),
+        input=on_plane(padded),
+        kernel_size=sizes(at_least_two(window.kernel, 1)),
+        stride=sizes(at_least_two(window.strides, 1)),
+        dilation=sizes(at_least_two(window.dilations, 1)),
+        ceil_mode=constant(np.bool_(False)),
+    )
+    made.operation.verify()
+    c.give(off_plane(made.result, spatial))
+
+
+def _written_out(
+    c: Context,
+    padded: Value,
+    window: Window,
+    x: Value,
+    widths: Sequence[tuple[Size, Size]],
+    excess: Sequence[tuple[Size, Size]],
+) -> tuple[Value, Value]:
+    """The largest element under each element of the window in turn, and where it is."""
+    shape, whole = known_shape(x), known_shape(padded)
+    if shape is None or whole is None:
+        raise Refusal("the places of a pool's elements, of an image that is not fixed; give fixed sizes with --shape")
+    if math.prod(window.kernel) > _MOST_PLACES:
+        raise Refusal(f"the places of the elements of a window of {window.kernel}; use a smaller one")
+    flat = _flat_indices(shape, is_column_major=bool(c.attributes.get("storage_order", 0)))
+    known: Any = [(one[0], one[1] + other[1]) for one, other in zip(widths, excess, strict=True)]
+    indices = np.pad(flat, [(0, 0), (0, 0), *known])
+    counts = [(size - window.extent(axis)) // window.strides[axis] + 1 for axis, size in enumerate(whole[2:])]
+    best: Value | None = None
+    where: Value | None = None
+    for offset in itertools.product(*(range(k) for k in window.kernel)):
+        begins = [o * d for o, d in zip(offset, window.dilations, strict=True)]
+        ends = [b + (n - 1) * s + 1 for b, n, s in zip(begins, counts, window.strides, strict=True)]
+        values = ops.slice_(padded, axes([0, 0, *begins]), axes([*shape[:2], *ends]), axes([1, 1, *window.strides]))
+        cut = tuple(slice(b, e, s) for b, e, s in zip(begins, ends, window.strides, strict=True))
+        index = constant(np.ascontiguousarray(indices[(slice(None), slice(None), *cut)]))
+        if best is None:
+            best, where = values, index
+            continue
+        is_more = ops.greater(values, best)
+        best, where = ops.where(is_more, values, best), ops.where(is_more, index, where)
+    return best, where
+
+
+def _flat_indices(shape: Sequence[int], *, is_column_major: bool) -> NDArray[np.int32]:
+    """Of each element of an image, its index in memory."""
+    plane = math.prod(shape[2:])
+    within = np.arange(plane).reshape(shape[2:], order="F" if is_column_major else "C")
+    images = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * (len(shape) - 2))
+    return (images * plane + within).astype(np.int32)
+
+
+def _average_pool(c: Context) -> None:
+    x = c.input(0)
+    window, widths, excess = _window(c, x)
+    size = math.prod(window.kernel)
+    # In fp16 the sum may be beyond its numbers where the average is not: a power of two, for it changes no digits.
+    shrink = 2.0 ** -math.ceil(math.log2(size)) if dtype_of(x) == np.float16 else 1.0
+    padded = pad(pad(x, widths, 0), excess, 0)
+    small = ops.broadcasting_mul(padded, like(x, shrink)) if shrink != 1 else padded
+    sums = _sums(small, window)
+    is_padding_counted = bool(c.attributes.get("count_include_pad", 0))
+    counted = _no_edge(excess) and (is_padding_counted or _no_edge(widths))
+    counts = like(x, size) if counted else _counts(x, window, widths, excess, is_padding_counted)
+    factor = ops.broadcasting_mul(counts, like(x, shrink)) if shrink != 1 else counts
+    c.give(ops.broadcasting_divide(sums, factor))
+
+
+def _sums(x: Value, window: Window) -> Value:
+    spatial = len(window.kernel)
+    sums = (ops.sumpool2d if spatial <= 2 else ops.sumpool3d)(
+        on_plane(x),
+        sizes(at_least_two(window.kernel, 1)),
+        sizes(at_least_two(window.strides, 1)),
+        sizes(at_least_two(window.dilations, 1)),
+    )
+    return off_plane(sums, spatial)
+
+
+def _no_edge(widths: Sequence[tuple[Size, Size]]) -> bool:
+    return all(isinstance(each, int) and each == 0 for pair in widths for each in pair)
+
+
+def _counts(
+    x: Value,
+    window: Window,
+    widths: Sequence[tuple[Size, Size]],
+    excess: Sequence[tuple[Size, Size]],
+    is_padding_counted: bool,
+) -> Value:
+    """How many elements each window averages. What `ceil_mode` adds behind the padding never counts."""
+    edge = 1 if is_padding_counted else 0
+    spatial = known_shape(x) or []
+    if not spatial:
+        sides = ops.slice_(sizes_of(x, np.uint32), axes([2]), axes([rank_of(x)]), axes([1]))
+        ones = ops.broadcast_to(like(x, 1), concat([sizes([1, 1]), sides], 0))
+        return _sums(pad(pad(ones, widths, edge), excess, 0), window)
+    counts: NDArray[Any] = np.ones((1, 1))
+    for axis, size in enumerate(spatial[2:]):
+        known: Any = (widths[axis], excess[axis])
+        line = np.pad(np.pad(np.ones(size), known[0], constant_values=edge), known[1])
+        starts = np.arange(0, len(line) - window.extent(axis) + 1, window.strides[axis])
+        places = starts[:, None] + np.arange(window.kernel[axis]) * window.dilations[axis]
+        counts = counts[..., None] * line[places].sum(axis=1)
+    return constant(counts.astype(dtype_of(x)))
+
+
+TABLE: dict[str, Lowering] = {"MaxPool": _max_pool, "AveragePool": _average_pool}

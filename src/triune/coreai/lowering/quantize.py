@@ -1,0 +1,165 @@
+"""Quantization. Integers of 4 and 8 bits are values of their own; those of 16 bits are held in int32."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from triune.coreai.library import Value, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.values import (
+    axes,
+    axis,
+    cast,
+    concat,
+    constant,
+    dtype_of,
+    known_shape,
+    positive,
+    rank_of,
+    reshape,
+    shape_of,
+    sizes,
+    sizes_of,
+)
+from triune.graph.conversion.problems import Refusal
+
+_PRECISIONS: Mapping[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_PACKED: Mapping[int, np.dtype[Any]] = {
+    TensorProto.INT8: np.dtype(np.int8),
+    TensorProto.UINT8: np.dtype(np.uint8),
+    TensorProto.INT4: np.dtype(ml_dtypes.int4),
+    TensorProto.UINT4: np.dtype(ml_dtypes.uint4),
+}
+"""The types that Core AI's own operations take."""
+
+_HELD = (TensorProto.INT16, TensorProto.UINT16)
+
+
+def _quantize(c: Context) -> None:
+    """saturate(round(x / scale) + zero_point)."""
+    x, scale = c.input(0), c.input(1)
+    elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
+    if c.has(2):
+        elem_type = c.scope.values.elem_type(c.node.input[2]) or elem_type
+    elem_type = elem_type or TensorProto.UINT8
+    if elem_type not in _PACKED and elem_type not in _HELD:
+        kind = helper.tensor_dtype_to_string(elem_type)
+        raise Refusal(f"quantization to {kind}; use INT8, UINT8, INT4 or UINT4")
+    precision = _PRECISIONS.get(int(c.attributes.get("precision", 0)), dtype_of(scale))
+    x, scale = cast(x, precision), cast(scale, precision)
+    places = _places(c, scale, x)
+    if elem_type in _PACKED and places is not None:
+        scale = _plain(scale, places)
+        c.give(ops.quantize(x, scale, _offset(c, scale, _PACKED[elem_type]), _zeros(scale, precision), places))
+        return
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    limits = ml_dtypes.iinfo(dtype)
+    levels = cast(ops.round_(ops.broadcasting_divide(x, _spread(c, scale, x))), np.float32)
+    if c.has(2):
+        levels = ops.broadcasting_add(levels, cast(_spread(c, c.input(2), x), np.float32))
+    low, high = (constant(np.float32(end)) for end in (limits.min, limits.max))
+    levels = ops.broadcasting_minimum(ops.broadcasting_maximum(levels, low), high)
+    c.give(cast(levels, dtype if elem_type in _PACKED else np.int32))
+
+
+def _dequantize(c: Context) -> None:
+    """(x - zero_point) * scale, of the type of the scale."""
+    x, scale = _small(c, 0), c.input(1)
+    wanted = _PRECISIONS.get(int(c.attributes.get("output_dtype", 0)), dtype_of(scale))
+    is_packed = dtype_of(x) in _PACKED.values()
+    places = _places(c, scale, x)
+    if is_packed and places is not None:
+        scale = _plain(scale, places)
+        c.give(ops.dequantize(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted), places))
+    elif is_packed and _is_divided(c, scale, x):
+        c.give(ops.blockwise_shift_scale(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted)))
+    else:
+        x = cast(x, np.int32)
+        if c.has(2):
+            x = ops.broadcasting_sub(x, _spread(c, cast(c.input(2), np.int32), x))
+        result = ops.broadcasting_mul(cast(x, dtype_of(scale)), _spread(c, scale, x))
+        c.give(cast(result, wanted))
+
+
+def _small(c: Context, index: int) -> Value:
+    """An operand; a constant of few bits as it is."""
+    tensor = c.scope.tensor(c.node.input[index])
+    is_small = tensor is not None and tensor.data_type in _PACKED and 0 not in tensor.dims
+    return constant(numpy_helper.to_array(tensor)) if tensor is not None and is_small else c.input(index)
+
+
+def _is_single(scale: Value) -> bool:
+    return rank_of(scale) == 0 or shape_of(scale) == (1,)
+
+
+def _places(c: Context, scale: Value, x: Value) -> Value | None:
+    """The operand by which Core AI's operations know what has one scale: all axes, or one axis; None for blocks."""
+    if rank_of(x) == 0:
+        return None
+    if _is_single(scale):
+        return axes(range(rank_of(x)))
+    return None if c.attributes.get("block_size", 0) else axis(_axis(c, x))
+
+
+def _axis(c: Context, x: Value) -> int:
+    return positive(int(c.attributes.get("axis", 1)), rank_of(x))
+
+
+def _plain(scale: Value, places: Value) -> Value:
+    """A scale or offset as Core AI's operations want it: a scalar for all of a tensor."""
+    return reshape(scale, []) if rank_of(places) else scale
+
+
+def _offset(c: Context, scale: Value, dtype: Any) -> Value:
+    """The zero point, in the form of `scale` and the type of what is quantized."""
+    if not c.has(2):
+        return _zeros(scale, dtype)
+    value = cast(_small(c, 2), dtype)
+    return reshape(value, []) if rank_of(scale) == 0 else value
+
+
+def _zeros(scale: Value, dtype: Any) -> Value:
+    shape = known_shape(scale)
+    if shape is not None:
+        return constant(np.zeros(shape, dtype))
+    return ops.broadcast_to(constant(np.zeros((), dtype)), sizes_of(scale, np.uint32))
+
+
+def _is_divided(c: Context, scale: Value, x: Value) -> bool:
+    """Does each scale hold for a whole block?"""
+    if not rank_of(x) or rank_of(scale) != rank_of(x):
+        return False
+    size, count = shape_of(x)[_axis(c, x)], shape_of(scale)[_axis(c, x)]
+    return size is not None and count is not None and size == count * int(c.attributes["block_size"])
+
+
+def _spread(c: Context, value: Value, x: Value) -> Value:
+    """A scale or zero point in the form of `x`: of all of it, of each slice along an axis, or of each block."""
+    if _is_single(value):
+        return reshape(value, [])
+    place = _axis(c, x)
+    block = int(c.attributes.get("block_size", 0))
+    if not block:
+        return reshape(value, [-1 if each == place else 1 for each in range(rank_of(x))])
+    size = shape_of(x)[place]
+    if size is None:
+        raise Refusal("a blocked dimension that is not fixed; give its size with --shape")
+    repeats = [1] * (rank_of(value) + 1)
+    repeats[place + 1] = block
+    repeated = ops.tile(ops.expand_dims(value, axes([place + 1])), sizes(repeats))
+    before, after = (_sides(value, *ends) for ends in ((0, place), (place + 1, rank_of(value))))
+    merged = ops.reshape(repeated, concat([*before, axes([-1]), *after], 0))
+    limits = [np.iinfo(np.int32).max] * rank_of(value)
+    limits[place] = size
+    return ops.slice_(merged, axes([0] * rank_of(value)), axes(limits), axes([1] * rank_of(value)))
+
+
+def _sides(x: Value, begin: int, end: int) -> list[Value]:
+    """A part of the shape of `x`, for `concat`."""
+    return [ops.slice_(sizes_of(x), axes([begin]), axes([end]), axes([1]))] if end > begin else []
+
+
+TABLE: dict[str, Lowering] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

@@ -1,0 +1,105 @@
+"""Images padded for the windows that move over them."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from triune.coreai.library import Value, ops
+from triune.coreai.lowering.values import axes, cast, concat, constant, like, rank_of, reshape, shape_of, size_of, sizes
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.window import SAME, Window
+
+Size: TypeAlias = "int | Value"
+"""A number that is known now, or a scalar of int32."""
+
+MAX_SPATIAL: Final = 3
+
+
+def spatial_of(x: Value, what: str) -> int:
+    """The number of spatial dimensions: those behind the batch and the channels.
+
+    Raises:
+        Refusal: there are more than Core AI has operations for, or none; `what` names the operation.
+    """
+    spatial = rank_of(x) - 2
+    if not 1 <= spatial <= MAX_SPATIAL:
+        raise Refusal(f"{what} over {spatial} dimensions; Core AI has 1 to {MAX_SPATIAL}; reshape to fewer")
+    return spatial
+
+
+def on_plane(x: Value) -> Value:
+    """A signal (N, C, W) as an image (N, C, 1, W); images as they are. Of kernels too."""
+    return ops.expand_dims(x, axes([2])) if rank_of(x) == MAX_SPATIAL else x
+
+
+def off_plane(x: Value, spatial: int) -> Value:
+    """What `on_plane` was given."""
+    return ops.shrink_dims(x, axes([2])) if spatial == 1 else x
+
+
+def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:
+    """Numbers of spatial dimensions, for what `on_plane` gives."""
+    return [fill, *numbers] if len(numbers) == 1 else list(numbers)
+
+
+def pad(x: Value, widths: Sequence[tuple[Size, Size]], value: float) -> Value:
+    """`value` put before and after each of the last dimensions."""
+    flat = [each for pair in widths for each in pair]
+    if all(isinstance(each, int) and each == 0 for each in flat):
+        return x
+    before = [0] * (2 * (rank_of(x) - len(widths)))
+    if all(isinstance(each, int) for each in flat):
+        return ops.pad(x, sizes([*before, *flat]), like(x, value))
+    parts = [sizes(before)] if before else []
+    parts += [sizes([each]) if isinstance(each, int) else cast(reshape(each, [1]), np.uint32) for each in flat]
+    return ops.pad(x, concat(parts, 0), like(x, value))
+
+
+def widths_of(x: Value, window: Window) -> list[tuple[Size, Size]]:
+    """How much the window wants before and after each spatial dimension."""
+    return [_width(x, window, axis) for axis in range(len(window.kernel))]
+
+
+def _width(x: Value, window: Window, axis: int) -> tuple[Size, Size]:
+    known = window.padding(axis, shape_of(x)[2 + axis])
+    if known is not None:
+        return known
+    size, stride = size_of(x, 2 + axis), window.strides[axis]
+    # As `Window.padding` has it, of a size that is known when the program runs.
+    places = _op(ops.divide, _op(ops.add, size, stride - 1), stride)
+    reach = _op(ops.add, _op(ops.mul, _op(ops.sub, places, 1), stride), window.extent(axis))
+    total = _op(ops.maximum, ops.sub(reach, size), 0)
+    half = _op(ops.divide, total, 2)
+    rest = ops.sub(total, half)
+    return (half, rest) if window.auto_pad == SAME[0] else (rest, half)
+
+
+def excess_of(x: Value, window: Window) -> list[tuple[Size, Size]]:
+    """How far the windows of `ceil_mode` reach behind the padding of `x`, which has it not."""
+    return [(0, _excess(x, window, axis)) for axis in range(len(window.kernel))]
+
+
+def _excess(x: Value, window: Window, axis: int) -> Size:
+    known = shape_of(x)[2 + axis]
+    if known is not None:
+        begin, end = window.padding(axis, known) or (0, 0)
+        reach = window.needed(axis, window.count(axis, known, is_ceil=True))
+        return max(reach - known - begin - end, 0)
+    if window.auto_pad in SAME:
+        # It is padded for as many windows as there are steps.
+        return 0
+    begin, end = window.padding(axis, None) or (0, 0)
+    stride, extent = window.strides[axis], window.extent(axis)
+    size = size_of(x, 2 + axis)
+    room = _op(ops.add, size, begin + end - extent)
+    # ceil(room / stride), and one less where that begins behind the image.
+    last = _op(ops.divide, _op(ops.add, room, stride - 1), stride)
+    is_behind = _op(ops.greater, _op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
+    last = ops.sub(last, cast(is_behind, np.int32))
+    reach = _op(ops.add, _op(ops.mul, last, stride), extent - begin - end)
+    return _op(ops.maximum, ops.sub(reach, size), 0)
+
+
+def _op(make: Callable[[Value, Value], Value], x: Value, number: int) -> Value:
+    return make(x, constant(np.int32(number)))

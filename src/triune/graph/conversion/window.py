@@ -1,0 +1,76 @@
+"""Where the windows of convolutions and pools lie."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from triune.graph.conversion.problems import Refusal
+
+SAME = ("SAME_UPPER", "SAME_LOWER")
+"""The values of `auto_pad` by which the padding depends on the image's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window that moves over spatial dimensions; a list has an element for each of them.
+
+    Attributes:
+        kernel: its size.
+        strides: how far it moves.
+        dilations: the distance of its elements.
+        auto_pad: ONNX's.
+        pads: as written: all begins, then all ends; none where `auto_pad` says so.
+    """
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    auto_pad: str
+    pads: list[int]
+
+    def extent(self, axis: int) -> int:
+        """From its first element to its last."""
+        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
+    def padding(self, axis: int, size: int | None) -> tuple[int, int] | None:
+        """What is put before and after a dimension of the image; None where its size decides and is not known."""
+        if self.auto_pad not in SAME:
+            return self.pads[axis], self.pads[axis + len(self.kernel)]
+        stride, extent = self.strides[axis], self.extent(axis)
+        if stride == 1:
+            total = extent - 1
+        elif size is None:
+            return None
+        else:
+            total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+        before = total // 2 if self.auto_pad == "SAME_UPPER" else total - total // 2
+        return before, total - before
+
+    def count(self, axis: int, size: int, *, is_ceil: bool = False) -> int:
+        """How many places it takes; with `is_ceil` also one that begins inside and ends behind the padding."""
+        begin, end = self.padding(axis, size) or (0, 0)
+        room = size + begin + end - self.extent(axis)
+        places = (math.ceil(room / self.strides[axis]) if is_ceil else room // self.strides[axis]) + 1
+        if is_ceil and (places - 1) * self.strides[axis] >= size + begin:
+            places -= 1
+        return places
+
+    def needed(self, axis: int, count: int) -> int:
+        """How far `count` windows reach."""
+        return (count - 1) * self.strides[axis] + self.extent(axis)
+
+
+def window_of(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
+    """The window of a node of those attributes.
+
+    Raises:
+        Refusal: pads are negative.
+    """
+    spatial = len(kernel)
+    auto = attributes.get("auto_pad", "NOTSET")
+    pads = list(attributes.get("pads", [0] * 2 * spatial)) if auto == "NOTSET" else [0] * 2 * spatial
+    if any(each < 0 for each in pads):
+        raise Refusal("negative pads; use Slice")
+    strides = list(attributes.get("strides", [1] * spatial))
+    return Window(list(kernel), strides, list(attributes.get("dilations", [1] * spatial)), auto, pads)
