@@ -15,6 +15,7 @@ from triune.coreai.lowering.values import (
     dtype_of,
     rank_of,
     reshape,
+    reshaped,
     shape_of,
     size_of,
     sizes_of,
@@ -89,8 +90,7 @@ def retyped(x: Value, shape: Sequence[int | None]) -> Value:
     """`x` whose type says more of its shape, or less."""
     if shape_of(x) == tuple(shape):
         return x
-    kind = tensor_type(shape, dtype_of(x))
-    return dialect.ReshapeOp(x, cast(ops.get_shape(x), np.int32), results=[kind]).result
+    return reshaped(x, cast(ops.get_shape(x), np.int32), shape)
 
 
 def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
@@ -106,8 +106,8 @@ def shaped(x: Value, dims: Sequence[Dim]) -> Value:
     if numbers.count(None) == 0:
         return reshape(x, [dim for dim in numbers if dim is not None])
     if numbers.count(None) == 1:
-        return ops.reshape(x, axes([-1 if dim is None else dim for dim in numbers]))
-    return dialect.ReshapeOp(x, vector(dims), results=[tensor_type(numbers, dtype_of(x))]).result
+        return reshape(x, [-1 if dim is None else dim for dim in numbers])
+    return reshaped(x, vector(dims), numbers)
 
 
 def spread(x: Value, dims: Sequence[Dim]) -> Value:

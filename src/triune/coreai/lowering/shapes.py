@@ -32,6 +32,7 @@ from triune.coreai.lowering.values import (
     like,
     positive,
     rank_of,
+    reshaped,
     shape_of,
     sizes,
     tensor_type,
@@ -85,7 +86,7 @@ def _with_rest(x: Value, dims: list[Dim]) -> Value:
     if -1 not in dims or all(isinstance(dim, int) for dim in dims):
         return shaped(x, dims)
     kind = [dim if isinstance(dim, int) and dim != -1 else None for dim in dims]
-    return dialect.ReshapeOp(x, vector(dims), results=[tensor_type(kind, dtype_of(x))]).result
+    return reshaped(x, vector(dims), kind)
 
 
 def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
@@ -96,7 +97,7 @@ def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool
         own += [1] * (rank - len(own))
         shape = ops.broadcasting_where(ops.broadcasting_equal(shape, axis(0)), vector(own), shape)
     inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
-    return dialect.ReshapeOp(x, shape, results=[tensor_type(inferred, dtype_of(x))]).result
+    return reshaped(x, shape, inferred)
 
 
 def _transpose(c: Context) -> None:

@@ -117,7 +117,31 @@ def cast(x: Value, dtype: Any) -> Value:
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
     """`x` of a shape that is known but for one -1."""
-    return x if shape_of(x) == tuple(shape) else ops.reshape(x, axes(shape))
+    if shape_of(x) == tuple(shape):
+        return x
+    if -1 in shape:
+        return reshaped(x, axes(shape), [None if size == -1 else size for size in shape])
+    return ops.reshape(x, axes(shape))
+
+
+def reshaped(x: Value, shape: Value, dims: Sequence[int | None]) -> Value:
+    """`x` of a shape that is computed, or has a free dimension.
+
+    Ones in front are added after the rest: coreai-core 1.0.0b3 moves a reshape that seems to do no more than that
+    behind the broadcast that it is for, where its numbers are wrong.
+
+    Args:
+        x: the value.
+        shape: a vector of int32; one may be -1.
+        dims: what is known of it.
+    """
+    num_ones = next((place for place, dim in enumerate(dims) if dim != 1), 0)
+    if num_ones:
+        rest = ops.slice_(shape, axes([num_ones]), axes([len(dims)]), axes([1]))
+        return ops.expand_dims(reshaped(x, rest, dims[num_ones:]), axes(range(num_ones)))
+    result = dialect.ReshapeOp(x, shape, results=[tensor_type(dims, dtype_of(x))]).result
+    result.owner.verify()
+    return result
 
 
 def transpose(x: Value, permutation: Sequence[int]) -> Value:

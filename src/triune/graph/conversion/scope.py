@@ -35,6 +35,7 @@ class Scope(ABC, Generic[V]):
         self._outer = outer
         self.values = Values(graph, None if outer is None else outer.values)
         self._made: dict[str, V | Empty] = {}
+        self._constants: dict[str, V] = {}
         self._lost: set[str] = set()
         self._tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -68,11 +69,7 @@ class Scope(ABC, Generic[V]):
         if found is None and self._is_lost(name):
             raise MissingError(f"value '{name}' could not be made")
         if found is None:
-            tensor = self.tensor(name)
-            if tensor is None:
-                raise InternalError(f"value '{name}' is used before it is made")
-            found = self.make(tensor)
-            self._made[name] = found
+            return self._constant(name)
         return found
 
     def constant(self, name: str) -> NDArray[Any] | None:
@@ -91,12 +88,21 @@ class Scope(ABC, Generic[V]):
         return self._find(name) is EMPTY or (tensor is not None and 0 in tensor.dims)
 
     def tensor(self, name: str) -> TensorProto | None:
-        """The initializer of that name, as long as it was not made."""
+        """The initializer of that name."""
         if name in self._made:
             return None
         if name in self._tensors:
             return self._tensors[name]
         return self._outer.tensor(name) if self._outer else None
+
+    def _constant(self, name: str) -> V:
+        """Made once in this scope: a graph within does not see what another one makes."""
+        if name not in self._constants:
+            tensor = self.tensor(name)
+            if tensor is None:
+                raise InternalError(f"value '{name}' is used before it is made")
+            self._constants[name] = self.make(tensor)
+        return self._constants[name]
 
     def _is_lost(self, name: str) -> bool:
         return name in self._lost or (self._outer is not None and self._outer._is_lost(name))
