@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.coreml.compiled_program import is_of_core_ml, read_compiled_program
 from triune.coreml.description import Description, read_description
 from triune.coreml.mil import Function, Program
 from triune.coreml.protos import model_pb2
@@ -19,7 +20,7 @@ from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weigh
 
 _MANIFEST = "Manifest.json"
 _DATA = "Data"
-# In an .mlmodelc that Triune wrote; Core ML's own have a coremldata.bin instead, which nobody else reads.
+# In an .mlmodelc that Triune wrote; Core ML's own hold the program as text: see `compiled_program`.
 COMPILED_MODEL = "model.mlmodel"
 _LARGEST_MANIFEST_BYTES = 1 << 20
 # Parsed, a protobuf of small messages takes some tens of times its size.
@@ -59,7 +60,7 @@ class Package:
 
 
 def read_package(path: Path | str) -> Package:
-    """Read an `.mlpackage`, an `.mlmodel` that holds an ML Program, or an `.mlmodelc` that Triune wrote.
+    """Read an `.mlpackage`, an `.mlmodel` that holds an ML Program, or an `.mlmodelc` of one.
 
     Raises:
         NotFoundError: there is nothing at `path`, or a file that the package names does not exist.
@@ -67,16 +68,25 @@ def read_package(path: Path | str) -> Package:
         UnsupportedError: it holds another kind of model, or something that Triune does not know.
     """
     path = Path(path)
+    if is_compiled(path):
+        version, description, program = read_compiled_program(path)
+        _check_agreement(description, program, str(path))
+        return Package(path, version, description, program, _size_of(path))
     if path.is_dir():
         model = find_model(path)
         weights: Weights = FolderWeights(model.parent, path)
-        size_bytes = sum(each.stat().st_size for each in model.parent.rglob("*") if each.is_file())
+        size_bytes = _size_of(model.parent)
     elif path.exists():
         model, weights = path, NoWeights()
         size_bytes = path.stat().st_size
     else:
         raise NotFoundError(f"there is no Core ML package at '{path}'")
     return _read(_parse(_bytes_of(model, _LARGEST_MODEL_BYTES), str(path)), weights, path, size_bytes)
+
+
+def is_compiled(path: Path) -> bool:
+    """Whether it is an `.mlmodelc` of Core ML's, and none that Triune wrote."""
+    return path.is_dir() and is_of_core_ml(path) and not (path / COMPILED_MODEL).exists()
 
 
 def read_specification(specification: Any, weights: Mapping[str, bytes] | Path | str | None = None) -> Package:
@@ -131,6 +141,10 @@ def _check_agreement(description: Description, program: Program, file: str) -> N
             )
 
 
+def _size_of(folder: Path) -> int:
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+
+
 def _parse(data: bytes, file: str) -> Any:
     module = model_pb2()
     # The class that protobuf raises is not the same in all its implementations; it is always a ValueError or its own.
@@ -150,13 +164,8 @@ def find_model(path: Path) -> Path:
     Raises:
         InvalidArgumentError: the folder is neither, or its manifest is malformed.
         NotFoundError: the file that the manifest names does not exist.
-        UnsupportedError: it is an `.mlmodelc` of Core ML's.
     """
-    if path.suffix == ".mlmodelc" or (path / "coremldata.bin").exists():
-        if not (path / COMPILED_MODEL).exists():
-            raise UnsupportedError(
-                f"'{path}' is compiled: only Core ML itself reads that form; give the .mlpackage it was made from"
-            )
+    if is_of_core_ml(path):
         return inside(path, path / COMPILED_MODEL, COMPILED_MODEL)
     manifest_path = path / _MANIFEST
     if not manifest_path.exists():

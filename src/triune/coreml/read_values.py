@@ -16,7 +16,7 @@ _LARGEST_SIZE = 2**31 - 1
 _MOST_ELEMENTS = 2**44
 _MOST_DIMENSIONS = 16
 
-_DTYPES = MappingProxyType(
+DTYPES = MappingProxyType(
     {
         1: DType.BOOL,
         2: DType.STRING,
@@ -40,6 +40,7 @@ _DTYPES = MappingProxyType(
         39: DType.UINT3,
     }
 )
+"""Element types by their numbers in MIL's protobuf."""
 
 
 def read_type(proto: Any, where: str) -> Type:
@@ -106,7 +107,7 @@ def read_value(proto: Any, weights: Weights, where: str) -> Constant:
 
 
 def _tensor_type(proto: Any, where: str) -> TensorType:
-    dtype = _DTYPES.get(proto.dataType)
+    dtype = DTYPES.get(proto.dataType)
     if dtype is None:
         raise UnsupportedError(f"{where}: elements of MIL's type {proto.dataType} are not known")
     dimensions = list(proto.dimensions)

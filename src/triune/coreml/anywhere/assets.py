@@ -1,14 +1,14 @@
 """Models on their way in: compiled folders, and assets from disk or memory.
 
 Triune compiles nothing ahead of time. Its `.mlmodelc` holds what the package held, under plain names, so that a
-program that compiles, moves and loads models goes its usual way:
+program that compiles, moves and loads models goes its usual way; what Core ML compiled stays as it is:
 
     NAME.mlmodelc/
         model.mlmodel       the specification, byte for byte
         weights/...         and whatever else lay beside it in the package
         triune.json         {"compiler": "triune"}: for people, and so that nobody takes it for Core ML's
 
-Core ML does not read it, nor Triune Core ML's.
+Core ML does not read it.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from triune.core.errors import InvalidArgumentError
-from triune.coreml.package import COMPILED_MODEL, Package, find_model, read_package, read_specification
+from triune.coreml.package import COMPILED_MODEL, Package, find_model, is_compiled, read_package, read_specification
 
 _NOTE = {
     "compiler": "triune",
@@ -70,6 +70,9 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
     """
     read_package(source)
     target = (folder or Path(tempfile.mkdtemp(prefix="triune-"))) / f"{source.stem}.mlmodelc"
+    if is_compiled(source):
+        shutil.copytree(source, target, symlinks=True)
+        return target
     if source.is_dir():
         model = find_model(source)
         # Links are copied as links: what leads out of the package must not be read.

@@ -1,0 +1,134 @@
+"""An ML Program that Core ML compiled, read: an `.mlmodelc` folder as Xcode and coremlcompiler write it.
+
+    NAME.mlmodelc/
+        model.mil           the program, as text
+        weights/weight.bin  the same file as in the package; the text refers to its records
+        coremldata.bin      the interface: the package's own description, in an envelope
+        metadata.json       the interface again, for people
+"""
+
+import struct
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.coreml.compiled import METADATA, read_compiled
+from triune.coreml.description import Description, read_description
+from triune.coreml.mil import Program
+from triune.coreml.mil_text import read_text
+from triune.coreml.protos import model_pb2
+from triune.coreml.read_program import read_program
+from triune.coreml.weights import FolderWeights, inside
+
+PROGRAM = "model.mil"
+CORE_DATA = "coremldata.bin"
+_NEURAL_NETWORK = "model.espresso.net"
+# A pipeline's models are folders of their own.
+_FIRST_OF_PIPELINE = "model0"
+
+_LARGEST_TEXT_BYTES = 1 << 28
+_LARGEST_DATA_BYTES = 1 << 26
+# The kind of model (502: an ML Program), a number that is 5 or 9, 20 zeros, and the length of a name, which follows:
+# "generic". Then the specification's version, 28 zeros, the size of the description, and the description.
+_HEAD = struct.Struct("<II20xQ")
+_DESCRIPTION = struct.Struct("<I28xQ")
+_ML_PROGRAM = 502
+_LONGEST_NAME = 256
+
+
+def is_of_core_ml(folder: Path) -> bool:
+    """Whether a folder is what Core ML makes of a model of any kind."""
+    return folder.suffix == ".mlmodelc" or (folder / CORE_DATA).exists() or (folder / PROGRAM).exists()
+
+
+def read_compiled_program(folder: Path) -> tuple[int, Description, Program]:
+    """Read and check one.
+
+    Returns:
+        The specification's version, the interface, and the program with its weights.
+
+    Raises:
+        InvalidArgumentError: it is malformed: the message names the file, and of the text the line and the column.
+        NotFoundError: a file of it does not exist.
+        UnsupportedError: it holds another kind of model, or something that Triune does not know.
+    """
+    if not (folder / PROGRAM).exists():
+        raise UnsupportedError(f"'{folder}' is compiled, and {_other_kind(folder)}")
+    name = str(folder / PROGRAM)
+    proto = read_text(_text_of(inside(folder, folder / PROGRAM, PROGRAM), name), name)
+    program = read_program(proto, FolderWeights(folder, folder), name)
+    found = _read_core_data(folder)
+    if found is not None:
+        return *found, program
+    if not (folder / METADATA).exists():
+        raise NotFoundError(f"'{folder}' has neither a {CORE_DATA} that can be read nor a {METADATA}")
+    interface = read_compiled(folder).interface
+    description = Description(MappingProxyType({interface.name: interface}), interface.name, MappingProxyType({}))
+    return _version_of(program), description, program
+
+
+def _other_kind(folder: Path) -> str:
+    if (folder / _NEURAL_NETWORK).exists():
+        return "a neural network, which only Core ML itself runs: convert its source again, as an ML Program"
+    if (folder / _FIRST_OF_PIPELINE).exists():
+        return "a pipeline, which only Core ML itself runs: give its models one by one"
+    return f"no ML Program: it has no {PROGRAM}, and only Core ML itself reads other kinds; give the .mlpackage"
+
+
+def _text_of(path: Path, name: str) -> str:
+    try:
+        return _bytes_of(path, name, _LARGEST_TEXT_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"'{name}' is no text: {error}") from error
+
+
+def _bytes_of(path: Path, name: str, limit: int) -> bytes:
+    if not path.is_file():
+        raise InvalidArgumentError(f"'{name}' is not a file")
+    size = path.stat().st_size
+    if size > limit:
+        raise UnsupportedError(f"'{name}' has {size} bytes; {limit} is the most that is read")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read '{name}': {error}") from error
+
+
+def _read_core_data(folder: Path) -> tuple[int, Description] | None:
+    """The specification's version and the interface; None where there are none, or in another envelope."""
+    path = folder / CORE_DATA
+    if not path.exists():
+        return None
+    data = _bytes_of(inside(folder, path, CORE_DATA), str(path), _LARGEST_DATA_BYTES)
+    if len(data) < _HEAD.size:
+        return None
+    kind, _, length = _HEAD.unpack_from(data)
+    start = _HEAD.size + length
+    if kind != _ML_PROGRAM or length > _LONGEST_NAME or start + _DESCRIPTION.size > len(data):
+        return None
+    version, size = _DESCRIPTION.unpack_from(data, start)
+    start += _DESCRIPTION.size
+    if start + size > len(data):
+        raise InvalidArgumentError(
+            f"'{path}' claims a description of {size} bytes at {start}, but has {len(data)}: is it truncated?"
+        )
+    proto = _parse(data[start : start + size], str(path))
+    return int(version), read_description(proto, str(path))
+
+
+def _parse(data: bytes, name: str) -> Any:
+    module = model_pb2()
+    from google.protobuf.message import DecodeError
+
+    proto = module.ModelDescription()
+    try:
+        proto.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        raise InvalidArgumentError(f"'{name}': {len(data)} bytes that are no description of a model: {error}") from error
+    return proto
+
+
+def _version_of(program: Program) -> int:
+    """The least version of a specification that has the program's operator sets: 6 for CoreML5."""
+    return 1 + max(int(each.opset.removeprefix("CoreML")) for each in program.functions.values())

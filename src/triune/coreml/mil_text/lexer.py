@@ -1,0 +1,157 @@
+"""The words of a MIL text: names, numbers, strings and punctuation, one after the other."""
+
+import re
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, NoReturn, TypeAlias
+
+from triune.core.errors import InvalidArgumentError, TriuneError
+
+Kind: TypeAlias = Literal["name", "number", "string", "punctuation", "end"]
+
+_WORD = re.compile(
+    r"""
+    \s*
+    (?:
+        (?P<name>[A-Za-z_][\w@.$/:]*)
+      | (?P<number>[-+]?(?:0[xX][0-9a-fA-F]+(?:\.[0-9a-fA-F]*)?(?:[pP][-+]?[0-9]+)?
+                      |[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?
+                      |(?:inf|nan)\b))
+      | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*")
+      | (?P<punctuation>->|[()\[\]{}<>,;=?])
+      | (?P<end>\Z)
+    )
+    """,
+    re.VERBOSE | re.DOTALL | re.ASCII,
+)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", '"': '"', "'": "'", "\\": "\\", "/": "/"}
+# Types, values and blocks within each other. Core ML's own models have five.
+_DEEPEST = 40
+_LONGEST_QUOTE = 40
+
+
+class Word(NamedTuple):
+    """A word of the text, and where it begins."""
+
+    kind: Kind
+    text: str
+    offset: int
+
+
+class Words:
+    """The words of a text, read as they are asked for."""
+
+    def __init__(self, text: str, file: str) -> None:
+        """`file` is what errors call the text."""
+        self._text = text
+        self._file = file
+        self._offset = 0
+        self._ahead: deque[Word] = deque()
+        self._depth = 0
+
+    def peek(self, ahead: int = 0) -> Word:
+        """The next word, or one of those behind it, which stay where they are."""
+        while len(self._ahead) <= ahead:
+            self._ahead.append(self._read())
+        return self._ahead[ahead]
+
+    def take(self) -> Word:
+        """The next word."""
+        return self._ahead.popleft() if self._ahead else self._read()
+
+    def is_next(self, punctuation: str) -> bool:
+        """Whether this is next."""
+        return self.peek().text == punctuation
+
+    def accept(self, punctuation: str) -> bool:
+        """Take this if it is next."""
+        is_next = self.is_next(punctuation)
+        if is_next:
+            self.take()
+        return is_next
+
+    def expect(self, text: str) -> Word:
+        """Take this; anything else is an error."""
+        word = self.take()
+        # A string never equals punctuation or a name: its quotes are part of it.
+        if word.text != text:
+            self.fail(f"'{text}' is expected, not {_quoted(word)}", word)
+        return word
+
+    def expect_kind(self, kind: Kind, what: str) -> Word:
+        """Take a word of a kind; errors call it `what`."""
+        word = self.take()
+        if word.kind != kind:
+            self.fail(f"{what} is expected, not {_quoted(word)}", word)
+        return word
+
+    def separated(self, closing: str) -> Generator[None]:
+        """Once for each of the elements with commas between them, until `closing`, which is taken.
+
+        The loop's body must take the element.
+        """
+        if self.accept(closing):
+            return
+        while True:
+            yield
+            if self.accept(closing):
+                return
+            if not self.accept(","):
+                word = self.peek()
+                self.fail(f"',' or '{closing}' is expected, not {_quoted(word)}", word)
+
+    @contextmanager
+    def nested(self) -> Generator[None]:
+        """One level deeper, up to a limit."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            self.fail(f"more than {_DEEPEST} types, values or blocks within each other")
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def where(self, word: Word | None = None) -> str:
+        """What errors call the place of a word: the file, the line and the column, both from 1."""
+        offset = (word or self.peek()).offset
+        line = self._text.count("\n", 0, offset) + 1
+        column = offset - self._text.rfind("\n", 0, offset)
+        return f"'{self._file}', line {line}, column {column}"
+
+    def fail(self, message: str, word: Word | None = None, kind: type[TriuneError] = InvalidArgumentError) -> NoReturn:
+        """Raise an error at a word, or at the next one."""
+        raise kind(f"{self.where(word)}: {message}")
+
+    def _read(self) -> Word:
+        found = _WORD.match(self._text, self._offset)
+        if found is None:
+            # Past the blanks: the word that is none.
+            at = self._offset
+            while self._text[at].isspace():
+                at += 1
+            word = Word("punctuation", self._text[at], at)
+            kind = "a string that does not end" if word.text == '"' else f"{_quoted(word)}, which is no part of MIL"
+            self.fail(kind, word)
+        kind: Kind = found.lastgroup  # pyright: ignore[reportAssignmentType]  # the groups' names are the kinds
+        self._offset = found.end()
+        return Word(kind, found[kind], found.start(kind))
+
+
+def string_of(words: Words, word: Word) -> str:
+    """What a string says, without its quotes and escapes."""
+
+    def replaced(found: re.Match[str]) -> str:
+        if found[1] not in _ESCAPES:
+            words.fail(f"the escape {found[0]!r} in a string is not known", word)
+        return _ESCAPES[found[1]]
+
+    return _ESCAPE.sub(replaced, word.text[1:-1])
+
+
+def _quoted(word: Word) -> str:
+    if word.kind == "end":
+        return "the end of the text"
+    text = word.text if len(word.text) <= _LONGEST_QUOTE else f"{word.text[:_LONGEST_QUOTE]}..."
+    return repr(text)

@@ -1,0 +1,203 @@
+"""Values in MIL text: a type, and a literal in parentheses whose form the type decides.
+
+    value     = type "(" literal ")"
+    literal   = "BLOBFILE" "(" "path" "=" value "," "offset" "=" value ")"     of a tensor
+              | scalar                                                         of a tensor without dimensions
+              | "[" literal,* "]"                                              of a tensor or a list
+              | "{" ("{" literal "," literal "}"),* "}"                        of a dictionary
+              | "(" literal,* ")"                                              of a tuple
+    scalar    = number | string | "true" | "false" | "inf" | "nan"
+
+Floats are in C's hexadecimal form, exact; decimal ones are read as well, as people write them.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.mil import Array, DType
+from triune.coreml.mil_text.lexer import Word, Words, string_of
+from triune.coreml.mil_text.types import dtype_of, is_value_next, read_type_text
+from triune.coreml.protos import mil_pb2
+
+_BLOB = "BLOBFILE"
+# Python refuses to read longer ones, and no number of a model needs them.
+_LONGEST_NUMBER = 400
+_FLOATS = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
+
+
+def read_value_text(words: Words) -> Any:
+    """A value, as `MIL_pb2.Value`: numbers as the bytes of their type.
+
+    Raises:
+        InvalidArgumentError: it is malformed, does not have the shape of its type, or a number does not fit into it.
+        UnsupportedError: its type is not known.
+    """
+    kind = read_type_text(words)
+    words.expect("(")
+    value = _literal(words, kind)
+    words.expect(")")
+    return value
+
+
+def _literal(words: Words, kind: Any) -> Any:
+    value = mil_pb2().Value()
+    value.type.CopyFrom(kind)
+    with words.nested():
+        match kind.WhichOneof("type"):
+            case "tensorType" if words.is_next(_BLOB):
+                _fill_blob(words, value.blobFileValue)
+            case "tensorType":
+                _fill_tensor(words, kind.tensorType, value.immediateValue.tensor)
+            case "listType":
+                _fill_list(words, kind.listType.type, value.immediateValue.list)
+            case "dictionaryType":
+                _fill_dictionary(words, kind.dictionaryType, value.immediateValue.dictionary)
+            case "tupleType":
+                _fill_tuple(words, kind.tupleType, value.immediateValue.tuple)
+            case _:
+                words.fail("a state has no value")
+    return value
+
+
+def _element(words: Words, kind: Any) -> Any:
+    """A literal within another; its type may be said again."""
+    return read_value_text(words) if is_value_next(words) and not words.is_next(_BLOB) else _literal(words, kind)
+
+
+def _fill_list(words: Words, kind: Any, proto: Any) -> None:
+    proto.SetInParent()
+    words.expect("[")
+    for _ in words.separated("]"):
+        proto.values.append(_element(words, kind))
+
+
+def _fill_dictionary(words: Words, kind: Any, proto: Any) -> None:
+    proto.SetInParent()
+    words.expect("{")
+    for _ in words.separated("}"):
+        words.expect("{")
+        pair = proto.values.add()
+        pair.key.CopyFrom(_element(words, kind.keyType))
+        words.expect(",")
+        pair.value.CopyFrom(_element(words, kind.valueType))
+        words.expect("}")
+
+
+def _fill_tuple(words: Words, kind: Any, proto: Any) -> None:
+    proto.SetInParent()
+    start = words.expect("(")
+    kinds = list(kind.types)
+    for _ in words.separated(")"):
+        if len(proto.values) == len(kinds):
+            words.fail(f"a tuple of more than {len(kinds)} values", start)
+        proto.values.append(_element(words, kinds[len(proto.values)]))
+    if len(proto.values) < len(kinds):
+        words.fail(f"a tuple of {len(proto.values)} values; its type has {len(kinds)}", start)
+
+
+def _fill_blob(words: Words, proto: Any) -> None:
+    words.expect(_BLOB)
+    words.expect("(")
+    words.expect("path")
+    words.expect("=")
+    start = words.peek()
+    path = read_value_text(words).immediateValue.tensor
+    if len(path.strings.values) != 1:
+        words.fail("the path of a weight file is expected, a string", start)
+    proto.fileName = path.strings.values[0]
+    words.expect(",")
+    words.expect("offset")
+    words.expect("=")
+    start = words.peek()
+    offset = read_value_text(words)
+    dtype, data = DType.UINT64, offset.immediateValue.tensor.bytes.values
+    if dtype_of(offset.type.tensorType) is not dtype or len(data) != dtype.numpy.itemsize:
+        words.fail("the offset in a weight file is expected, a uint64", start)
+    proto.offset = int(np.frombuffer(data, dtype.numpy)[0])
+    words.expect(")")
+
+
+def _fill_tensor(words: Words, kind: Any, proto: Any) -> None:
+    dtype, start = dtype_of(kind), words.peek()
+    sizes = [int(each.constant.size) if each.WhichOneof("dimension") == "constant" else None for each in kind.dimensions]
+    scalars: list[Word] = []
+    _gather(words, sizes, scalars)
+    if dtype is DType.STRING:
+        proto.strings.values.extend([_string(words, each) for each in scalars])
+    elif dtype is DType.BOOL:
+        proto.bools.values.extend([_boolean(words, each) for each in scalars])
+    else:
+        proto.bytes.values = _numbers(words, scalars, dtype, start)
+
+
+def _gather(words: Words, sizes: list[int | None], scalars: list[Word]) -> None:
+    """The scalars of nested brackets, which must have the tensor's shape."""
+    if not sizes:
+        scalars.append(words.take())
+        return
+    start, count = words.expect("["), 0
+    for _ in words.separated("]"):
+        _gather(words, sizes[1:], scalars)
+        count += 1
+    if sizes[0] not in (None, count):
+        words.fail(f"{count} elements in brackets; the type says {sizes[0]}", start)
+
+
+def _string(words: Words, word: Word) -> str:
+    if word.kind != "string":
+        words.fail("a string in quotes is expected", word)
+    return string_of(words, word)
+
+
+def _boolean(words: Words, word: Word) -> bool:
+    if word.text not in ("true", "false"):
+        words.fail("'true' or 'false' is expected", word)
+    return word.text == "true"
+
+
+def _numbers(words: Words, scalars: list[Word], dtype: DType, start: Word) -> bytes:
+    if dtype in _FLOATS:
+        exact = np.array([_float(words, each) for each in scalars], np.float64)
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(dtype.numpy)
+        is_lost = np.isinf(rounded.astype(np.float64)) & ~np.isinf(exact)
+        if is_lost.any():
+            words.fail(f"the number does not fit into {dtype.value}", scalars[int(is_lost.argmax())])
+        return rounded.tobytes()
+    signed = dtype is DType.INT4 or dtype.numpy.kind == "i"
+    lowest = -(2 ** (dtype.bits - 1)) if signed else 0
+    largest = 2 ** (dtype.bits - 1) - 1 if signed else 2**dtype.bits - 1
+    numbers = [_integer(words, each) for each in scalars]
+    for number, word in zip(numbers, scalars, strict=True):
+        if not lowest <= number <= largest:
+            words.fail(f"the number does not fit into {dtype.value}, which has {lowest} to {largest}", word)
+    return _packed(np.array(numbers, dtype.numpy), dtype)
+
+
+def _float(words: Words, word: Word) -> float:
+    if word.kind == "number" or word.text in ("inf", "nan"):
+        try:
+            number = float.fromhex(word.text) if "x" in word.text.lower() else float(word.text)
+        except OverflowError:
+            words.fail("the number does not fit into a float", word)
+        # Of a decimal number Python makes an infinity.
+        if math.isinf(number) and "inf" not in word.text:
+            words.fail("the number does not fit into a float", word)
+        return number
+    words.fail("a number is expected", word)
+
+
+def _integer(words: Words, word: Word) -> int:
+    if word.kind != "number" or not word.text.lstrip("+-").isdigit() or len(word.text) > _LONGEST_NUMBER:
+        words.fail("a whole number is expected", word)
+    return int(word.text)
+
+
+def _packed(numbers: Array, dtype: DType) -> bytes:
+    """Their bytes; elements under a byte one after the other, lowest bits first."""
+    if dtype.bits >= 8:
+        return numbers.tobytes()
+    bits = np.unpackbits(numbers.view(np.uint8)[:, None], axis=1, count=dtype.bits, bitorder="little")
+    return np.packbits(bits, bitorder="little").tobytes()
