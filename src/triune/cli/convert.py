@@ -31,7 +31,7 @@ _MOST_BYTES_INLINE = 2**31 - 2**20
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="model.onnx or model.mlpackage")],
+    source: Annotated[Path, typer.Argument(help="model.onnx, model.mlpackage or model.mlmodelc")],
     output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage or model.onnx; replaced.")],
     shapes: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 
 def predict(
-    program: Annotated[Path, typer.Argument(help="The .mlpackage to run.")],
+    program: Annotated[Path, typer.Argument(help="The .mlpackage or .mlmodelc to run.")],
     inputs: Annotated[
         list[str] | None, typer.Option("--input", help="name=file, for each input: a .npy array, or an image.")
     ] = None,

@@ -34,7 +34,8 @@ class AppleExecutor:
             function: its name; the default function for None.
             compute_units: the name of one of coremltools' `ComputeUnit`s, such as "CPU_AND_NE"; None leaves the choice
                 to Core ML.
-            compiled: the `.mlmodelc` that Core ML made of the package, which is loaded without compiling again.
+            compiled: the `.mlmodelc` that Core ML made of the package, which is loaded without compiling again; the
+                package itself if it is one.
 
         Raises:
             UnsupportedError: this is no Apple system, coremltools is missing, or the package is not on disk.
@@ -52,6 +53,8 @@ class AppleExecutor:
         # Only models with several functions may name one.
         named = {"function_name": name} if len(package.description.functions) > 1 else {}
         library: Any = coremltools
+        if compiled is None and package.path.suffix == ".mlmodelc":
+            compiled = package.path
         chosen = {} if compute_units is None else {"compute_units": library.ComputeUnit[compute_units]}
         try:
             if compiled is not None:

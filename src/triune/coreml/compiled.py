@@ -1,6 +1,7 @@
 """What a compiled model of Core ML's says of itself: the `metadata.json` in an `.mlmodelc` folder.
 
-Its values are text: "[1, 3]" for a shape, "1" for true. Nothing else in the folder is for anybody but Core ML.
+Its values are text: "[1, 3]" for a shape, "1" for true. It tells less than the `coremldata.bin` beside it, but also of
+models that are no ML Programs, which only Core ML runs.
 """
 
 import json
@@ -36,7 +37,7 @@ def read_compiled(path: Path) -> Compiled:
 
     Raises:
         InvalidArgumentError: there are none, or they are malformed.
-        UnsupportedError: a feature is no multi-array, a shape is flexible and no range, or there are states.
+        UnsupportedError: a feature is no multi-array, a shape is flexible in an unknown way, or there are states.
     """
     file = path / METADATA
     try:
@@ -72,10 +73,11 @@ def _feature(entry: dict[str, str], where: str) -> Feature:
         ranges = cast("list[tuple[Any, Any]]", json.loads(entry["shapeRange"]))
         # An upper end of -1 is no limit.
         bounds = tuple(Bounds(_size(low), None if high == -1 else _size(high)) for low, high in ranges)
-    elif entry.get("hasShapeFlexibility", "0") != "0":
-        raise UnsupportedError(f"{where}: its shape is flexible, and not by a range; give the .mlpackage")
+    elif entry.get("hasShapeFlexibility", "0") != "0" and "enumeratedShapes" not in entry:
+        raise UnsupportedError(f"{where}: its shape is flexible in a way that is not known; give the .mlpackage")
     shape = tuple(_size(size) for size in json.loads(entry["shape"]))
-    array = ArrayFeature(_DTYPES[entry["dataType"]], shape, bounds=bounds)
+    shapes = tuple(tuple(_size(size) for size in each) for each in json.loads(entry.get("enumeratedShapes", "[]")))
+    array = ArrayFeature(_DTYPES[entry["dataType"]], shape, shapes, bounds)
     return Feature(name, array, entry.get("isOptional", "0") != "0")
 
 

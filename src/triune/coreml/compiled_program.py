@@ -1,10 +1,10 @@
 """An ML Program that Core ML compiled, read: an `.mlmodelc` folder as Xcode and coremlcompiler write it.
 
-    NAME.mlmodelc/
-        model.mil           the program, as text
-        weights/weight.bin  the same file as in the package; the text refers to its records
-        coremldata.bin      the interface: the package's own description, in an envelope
-        metadata.json       the interface again, for people
+NAME.mlmodelc/
+model.mil           the program, as text
+weights/weight.bin  the same file as in the package; the text refers to its records
+coremldata.bin      the interface: the package's own description, in an envelope
+metadata.json       the interface again, for people
 """
 
 import struct
@@ -54,7 +54,7 @@ def read_compiled_program(folder: Path) -> tuple[int, Description, Program]:
         UnsupportedError: it holds another kind of model, or something that Triune does not know.
     """
     if not (folder / PROGRAM).exists():
-        raise UnsupportedError(f"'{folder}' is compiled, and {_other_kind(folder)}")
+        raise UnsupportedError(f"'{folder}' is a compiled {_other_kind(folder)}")
     name = str(folder / PROGRAM)
     proto = read_text(_text_of(inside(folder, folder / PROGRAM, PROGRAM), name), name)
     program = read_program(proto, FolderWeights(folder, folder), name)
@@ -70,10 +70,10 @@ def read_compiled_program(folder: Path) -> tuple[int, Description, Program]:
 
 def _other_kind(folder: Path) -> str:
     if (folder / _NEURAL_NETWORK).exists():
-        return "a neural network, which only Core ML itself runs: convert its source again, as an ML Program"
+        return "neural network, which only Core ML itself runs: convert its source again, as an ML Program"
     if (folder / _FIRST_OF_PIPELINE).exists():
-        return "a pipeline, which only Core ML itself runs: give its models one by one"
-    return f"no ML Program: it has no {PROGRAM}, and only Core ML itself reads other kinds; give the .mlpackage"
+        return "pipeline, which only Core ML itself runs: give its models one by one"
+    return f"model without a {PROGRAM}: only Core ML itself reads that form; give the .mlpackage it was made from"
 
 
 def _text_of(path: Path, name: str) -> str:
@@ -125,7 +125,9 @@ def _parse(data: bytes, name: str) -> Any:
     try:
         proto.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        raise InvalidArgumentError(f"'{name}': {len(data)} bytes that are no description of a model: {error}") from error
+        raise InvalidArgumentError(
+            f"'{name}': {len(data)} bytes that are no description of a model: {error}"
+        ) from error
     return proto
 
 

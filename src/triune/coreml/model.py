@@ -21,7 +21,7 @@ _EXECUTORS: Final = get_args(ExecutorName)
 
 
 def load(path: Path | str, *, function: str | None = None, executor: ExecutorName | None = None) -> "Model":
-    """Load an `.mlpackage`.
+    """Load an `.mlpackage`, or the `.mlmodelc` that was made of one.
 
     Args:
         path: the package.

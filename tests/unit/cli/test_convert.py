@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 from typer.testing import CliRunner, Result
 
+from support.compiled_models import compile_package
 from support.lowered import FLOAT, INT64, model_of
 from support.transformers import encoder
 from triune.cli import app
@@ -43,6 +44,9 @@ def test_there_and_back_again(source: Path, tmp_path: Path) -> None:
     assert home.exit_code == 0, home.output
     assert "largest error" in home.stdout
     assert [value.name for value in onnx.load(back).graph.input] == ["x"]
+    compiled = compile_package(package, tmp_path / "m.mlmodelc")
+    assert run(compiled, "-o", tmp_path / "again.onnx", "--verify").exit_code == 0
+    assert onnx.load(tmp_path / "again.onnx").graph == onnx.load(back).graph
 
 
 def test_precision_is_chosen(source: Path, tmp_path: Path) -> None:

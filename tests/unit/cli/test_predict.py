@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.compiled_models import compile_package
 from support.mil_models import save_accumulator, save_affine, save_classifier, save_functions, save_image_model
 from triune import cli
 from triune.core.datatypes import Array
@@ -48,6 +49,18 @@ def test_prints_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         "executor": "reference",
         "outputs": {"y": {"datatype": "float32", "shape": [2, 3], "data": ["NaN", "Infinity", 3, 1, 1, 1]}},
     }
+
+
+def test_what_core_ml_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = saved(tmp_path, np.ones((2, 3)))
+    path = compile_package(save_affine(tmp_path), tmp_path / "m.mlmodelc")
+    assert predict(monkeypatch, path, f"--input=x={x}") == 0
+    assert "[3. 3. 3. 3. 3. 3.]" in capsys.readouterr().out
+    (path / "model.mil").write_text("program(1.0)\n{ func main<ios16>( }")
+    assert predict(monkeypatch, path, f"--input=x={x}") != 0
+    assert "line 2, column 21: a type is expected, not '}'" in capsys.readouterr().err
 
 
 def test_saves_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.compiled_models import compile_package
 from support.mil_models import ct, save_accumulator, save_affine, save_classifier, save_functions, save_image_model
 from triune import coreml
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
@@ -47,7 +48,7 @@ class MLModelInstead:
 def load(path: Path, model: Any = MLModelInstead, **options: Any) -> coreml.Model:
     """The model, through coremltools' class as it would be on Apple's systems."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ct.models, "MLModel", model)
+        patch.setattr(ct.models, "CompiledMLModel" if path.suffix == ".mlmodelc" else "MLModel", model)
         return coreml.load(path, executor="coreml", **options)
 
 
@@ -62,6 +63,11 @@ def test_answers_of_core_ml_come_back_as_ours(tmp_path: Path) -> None:
     assert answer["classLabel_probs"]["cat"] == pytest.approx(0.24473, abs=1e-4)
     thrice = load(save_functions(tmp_path), function="thrice")
     np.testing.assert_array_equal(thrice.predict({"x": X})["y"], 4 * X)
+
+
+def test_what_it_compiled_is_loaded_as_it_is(tmp_path: Path) -> None:
+    compiled = compile_package(save_affine(tmp_path), tmp_path / "m.mlmodelc")
+    np.testing.assert_array_equal(load(compiled).predict({"x": X})["y"], 3 * X)
 
 
 @pytest.mark.parametrize("layout", ["RGB", "BGR", "GRAYSCALE"])

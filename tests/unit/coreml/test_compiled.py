@@ -29,6 +29,9 @@ def test_fixed_and_ranged_shapes(tmp_path: Path) -> None:
     (found,) = read_compiled(write(tmp_path, **ranged)).interface.inputs
     assert found.is_optional
     assert found.type == ArrayFeature(DType.INT32, (1, 4), bounds=(Bounds(1, 512), Bounds(4, 4)))
+    listed = {"hasShapeFlexibility": "1", "enumeratedShapes": "[[1, 4], [2, 4]]"}
+    (found,) = read_compiled(write(tmp_path, **listed)).interface.inputs
+    assert found.type == ArrayFeature(DType.FP16, (1, 4), ((1, 4), (2, 4)))
     (found,) = read_compiled(write(tmp_path, shapeRange="[[1, -1], [4, 4]]")).interface.inputs
     assert found.type == ArrayFeature(DType.FP16, (1, 4), bounds=(Bounds(1, None), Bounds(4, 4)))
 
@@ -61,7 +64,7 @@ def test_what_is_malformed_is_refused(tmp_path: Path, changes: dict[str, Any]) -
     [
         ({"type": "Image"}, "'x': compiled models of Image features"),
         ({"dataType": "Float8"}, "'x': multi-arrays of Float8"),
-        ({"hasShapeFlexibility": "1"}, "'x': its shape is flexible"),
+        ({"hasShapeFlexibility": "1"}, "'x': its shape is flexible in a way that is not known"),
         ({"content": [{"stateSchema": [{}]}]}, "keeps states"),
     ],
     ids=str,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.compiled_models import compile_package
 from support.mil_models import ct, save_affine, save_classifier, save_flexible
 from support.repositories import add_sub, affine
 from triune.core.clock import MonotonicClock
@@ -82,7 +83,14 @@ def test_a_package_of_another_name(tmp_path: Path, machine: Machine) -> None:
         configured(put(tmp_path, "other", save_affine(tmp_path, name="other"), filename="pitch.mlpackage"), machine)
 
 
-def test_a_compiled_model_is_found_and_explained(tmp_path: Path, machine: Machine) -> None:
+def test_a_compiled_model_is_as_good_as_its_package(tmp_path: Path, machine: Machine) -> None:
+    path = compile_package(save_flexible(tmp_path, ct.RangeDim(1, 512)), tmp_path / "compiled")
+    config = configured(put(tmp_path, "plain", path, filename="model.mlmodelc"), machine)
+    assert (config.backend, config.filename, config.batching.max_batch_size) == ("coreml", "model.mlmodelc", 4)
+    assert {name: (each.datatype.value, each.dims) for name, each in config.inputs.items()} == {"x": ("FP32", (3,))}
+
+
+def test_another_kind_of_compiled_model_is_explained(tmp_path: Path, machine: Machine) -> None:
     (tmp_path / "compiled").mkdir()
     (tmp_path / "compiled" / "coremldata.bin").touch()
     with pytest.raises(UnsupportedError, match=r"model\.mlmodelc.*only Core ML itself"):

@@ -14,6 +14,7 @@ import pytest
 from onnx import ModelProto
 
 from contract.runtimes.models import add_sub, dense, identity, model, node, tensor
+from support.compiled_models import compile_package
 from support.mil_models import (
     ct,
     program,
@@ -180,6 +181,16 @@ def test_wrong_inputs_are_refused(runtime: CoreMl, tmp_path: Path) -> None:
         executable.run({"x": X, "z": X}, ["y"])
     with pytest.raises(InvalidArgumentError, match=r"'x' has shape \[3, 2\]"):
         executable.run({"x": X.T}, ["y"])
+
+
+@pytest.mark.parametrize("unit", [Unit.ANE, Unit.CPU])
+def test_what_core_ml_compiled_runs_elsewhere(runtime: CoreMl, tmp_path: Path, unit: Unit) -> None:
+    path = save_affine(tmp_path, precision="FLOAT16")
+    compiled = compile_package(path, tmp_path / "model.mlmodelc")
+    assert runtime.inspect(compiled) == runtime.inspect(path)
+    executable = runtime.load(compiled, unit=unit, num_threads=1, options={})
+    assert executable.precision == ("fp32" if unit is Unit.CPU else "fp16")
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
 
 
 def test_what_is_no_package_is_refused(runtime: CoreMl, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import re
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, NoReturn, TypeAlias
+from typing import Literal, NamedTuple, NoReturn, TypeAlias, cast
 
 from triune.core.errors import InvalidArgumentError, TriuneError
 
@@ -132,9 +132,8 @@ class Words:
             while self._text[at].isspace():
                 at += 1
             word = Word("punctuation", self._text[at], at)
-            kind = "a string that does not end" if word.text == '"' else f"{_quoted(word)}, which is no part of MIL"
-            self.fail(kind, word)
-        kind: Kind = found.lastgroup  # pyright: ignore[reportAssignmentType]  # the groups' names are the kinds
+            self.fail("a string does not end" if word.text == '"' else f"{_quoted(word)} is no part of MIL", word)
+        kind = cast("Kind", found.lastgroup)
         self._offset = found.end()
         return Word(kind, found[kind], found.start(kind))
 
@@ -144,7 +143,7 @@ def string_of(words: Words, word: Word) -> str:
 
     def replaced(found: re.Match[str]) -> str:
         if found[1] not in _ESCAPES:
-            words.fail(f"the escape {found[0]!r} in a string is not known", word)
+            words.fail(f"the escape '{found[0]}' in a string is not known", word)
         return _ESCAPES[found[1]]
 
     return _ESCAPE.sub(replaced, word.text[1:-1])

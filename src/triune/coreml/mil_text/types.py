@@ -1,8 +1,8 @@
 """Types in MIL text.
 
-    type      = dtype | "tensor" "<" dtype "," "[" size,* "]" ">" | "list" "<" type "," size ">"
-              | "state" "<" type ">" | "dict" "<" type "," type ">" | "tuple" "<" type,* ">"
-    size      = number | "?"
+type      = dtype | "tensor" "<" dtype "," "[" size,* "]" ">" | "list" "<" type "," size ">"
+| "state" "<" type ">" | "dict" "<" type "," type ">" | "tuple" "<" type,* ">"
+size      = number | "?"
 """
 
 from types import MappingProxyType

@@ -100,36 +100,39 @@ def _fill_tuple(words: Words, kind: Any, proto: Any) -> None:
 def _fill_blob(words: Words, proto: Any) -> None:
     words.expect(_BLOB)
     words.expect("(")
-    words.expect("path")
-    words.expect("=")
-    start = words.peek()
-    path = read_value_text(words).immediateValue.tensor
-    if len(path.strings.values) != 1:
-        words.fail("the path of a weight file is expected, a string", start)
-    proto.fileName = path.strings.values[0]
+    (proto.fileName,) = _scalar_of(words, "path", DType.STRING).strings.values
     words.expect(",")
-    words.expect("offset")
-    words.expect("=")
-    start = words.peek()
-    offset = read_value_text(words)
-    dtype, data = DType.UINT64, offset.immediateValue.tensor.bytes.values
-    if dtype_of(offset.type.tensorType) is not dtype or len(data) != dtype.numpy.itemsize:
-        words.fail("the offset in a weight file is expected, a uint64", start)
-    proto.offset = int(np.frombuffer(data, dtype.numpy)[0])
+    (proto.offset,) = np.frombuffer(_scalar_of(words, "offset", DType.UINT64).bytes.values, np.uint64).tolist()
     words.expect(")")
 
 
+def _scalar_of(words: Words, name: str, dtype: DType) -> Any:
+    """The `MIL_pb2.TensorValue` of `name = value`, which must be one of an element type."""
+    words.expect(name)
+    words.expect("=")
+    start = words.peek()
+    value = read_value_text(words)
+    tensor = value.type.tensorType
+    is_in_place = value.WhichOneof("value") == "immediateValue" and value.type.WhichOneof("type") == "tensorType"
+    if not is_in_place or tensor.dimensions or dtype_of(tensor) is not dtype:
+        words.fail(f"the {name} of a blob is expected, one {dtype.value}", start)
+    return value.immediateValue.tensor
+
+
 def _fill_tensor(words: Words, kind: Any, proto: Any) -> None:
-    dtype, start = dtype_of(kind), words.peek()
-    sizes = [int(each.constant.size) if each.WhichOneof("dimension") == "constant" else None for each in kind.dimensions]
+    dtype = dtype_of(kind)
     scalars: list[Word] = []
-    _gather(words, sizes, scalars)
+    _gather(words, [_size(each) for each in kind.dimensions], scalars)
     if dtype is DType.STRING:
         proto.strings.values.extend([_string(words, each) for each in scalars])
     elif dtype is DType.BOOL:
         proto.bools.values.extend([_boolean(words, each) for each in scalars])
     else:
-        proto.bytes.values = _numbers(words, scalars, dtype, start)
+        proto.bytes.values = _numbers(words, scalars, dtype)
+
+
+def _size(dimension: Any) -> int | None:
+    return int(dimension.constant.size) if dimension.WhichOneof("dimension") == "constant" else None
 
 
 def _gather(words: Words, sizes: list[int | None], scalars: list[Word]) -> None:
@@ -157,7 +160,7 @@ def _boolean(words: Words, word: Word) -> bool:
     return word.text == "true"
 
 
-def _numbers(words: Words, scalars: list[Word], dtype: DType, start: Word) -> bytes:
+def _numbers(words: Words, scalars: list[Word], dtype: DType) -> bytes:
     if dtype in _FLOATS:
         exact = np.array([_float(words, each) for each in scalars], np.float64)
         with np.errstate(over="ignore"):
@@ -177,16 +180,16 @@ def _numbers(words: Words, scalars: list[Word], dtype: DType, start: Word) -> by
 
 
 def _float(words: Words, word: Word) -> float:
-    if word.kind == "number" or word.text in ("inf", "nan"):
-        try:
-            number = float.fromhex(word.text) if "x" in word.text.lower() else float(word.text)
-        except OverflowError:
-            words.fail("the number does not fit into a float", word)
-        # Of a decimal number Python makes an infinity.
-        if math.isinf(number) and "inf" not in word.text:
-            words.fail("the number does not fit into a float", word)
-        return number
-    words.fail("a number is expected", word)
+    if word.kind != "number" and word.text not in ("inf", "nan"):
+        words.fail("a number is expected", word)
+    try:
+        number = float.fromhex(word.text) if "x" in word.text.lower() else float(word.text)
+    except OverflowError:
+        number = math.inf
+    # Of a decimal number that is too large Python makes an infinity itself.
+    if math.isinf(number) and "inf" not in word.text:
+        words.fail("the number does not fit into a float", word)
+    return number
 
 
 def _integer(words: Words, word: Word) -> int:

@@ -13,6 +13,7 @@ from coremltools.models.model import MLModelAsset
 from coremltools.models.utils import compile_model
 
 import triune.coreml
+from support.compiled_models import compile_package
 
 X = np.array([[1, -2, 3, 0.5]], np.float32)
 PROXY: Any = libcoremlpython._MLModelProxy
@@ -41,6 +42,21 @@ def test_a_compiled_folder_is_its_own_compiled_path(package: Path, tmp_path: Pat
     target = str(tmp_path / "a.mlmodelc")
     compile_model(str(package), target)
     assert CompiledMLModel(target)._proxy.get_compiled_model_path() == target
+
+
+def test_what_core_ml_compiled(package: Path, layers: Any, tmp_path: Path) -> None:
+    theirs = compile_package(package, tmp_path / "theirs.mlmodelc")
+    want = layers.predict({"x": X})["y"]
+    model = CompiledMLModel(str(theirs))
+    np.testing.assert_array_equal(model.predict({"x": X})["y"], want)
+    assert model._proxy.get_compiled_model_path() == str(theirs)
+    asset = CompiledMLModel.from_asset(MLModelAsset.from_path(str(theirs)))
+    np.testing.assert_array_equal(asset.predict({"x": X})["y"], want)
+    copied = PROXY.compileModel(str(theirs))
+    try:
+        assert sorted(each.name for each in Path(copied).iterdir()) == sorted(each.name for each in theirs.iterdir())
+    finally:
+        shutil.rmtree(Path(copied).parent)
 
 
 def test_states_of_a_compiled_model(counter: Any) -> None:
