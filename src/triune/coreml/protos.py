@@ -1,5 +1,6 @@
 """The protobuf classes of Core ML's files: the one place where they are imported, and only when they are needed."""
 
+import functools
 import importlib
 import logging
 from typing import Any
@@ -27,6 +28,8 @@ def model_pb2() -> Any:
     return _module("coremltools.proto.Model_pb2")
 
 
+# Asked for with every message: once imported it is had for nothing.
+@functools.cache
 def _module(name: str) -> Any:
     # Off Apple's systems coremltools warns once for each class of its compiled module, which is not needed here.
     logger = logging.getLogger("coremltools")
