@@ -98,8 +98,9 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     tell("writing the program")
     with module:
         for name, model in prepared.items():
-            interfaces[name] = interface_of(model, sources[name].options)
-            writer = FunctionWriter(name, model, interfaces[name])
+            options = sources[name].options
+            interfaces[name] = interface_of(model, options)
+            writer = FunctionWriter(name, model, interfaces[name], is_packing=options.packs_weights)
             writer.write()
             problems += [_of(name, problem, len(sources)) for problem in writer.problems]
         # Inside: leaving the module has it rewritten, and one with stand-ins is none.

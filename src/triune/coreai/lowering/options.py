@@ -12,6 +12,8 @@ class LowerOptions(ConversionOptions):
 
     Attributes:
         states: inputs that become state of the program, each with the output that is its next value: KV caches.
+        packs_weights: weights of few different values become look-up tables, those of many zeros sparse; exactly.
     """
 
     states: Mapping[str, str] = field(default_factory=dict[str, str])
+    packs_weights: bool = False

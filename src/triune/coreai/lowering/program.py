@@ -53,18 +53,20 @@ class FunctionWriter(GraphWriter[Value]):
 
     library = "Core AI"
 
-    def __init__(self, name: str, model: ModelProto, interface: Interface) -> None:
+    def __init__(self, name: str, model: ModelProto, interface: Interface, *, is_packing: bool = False) -> None:
         """`model` has been normalized and narrowed.
 
         Args:
             name: the function's.
             model: the graph.
             interface: what the function is to take and give.
+            is_packing: see `LowerOptions.packs_weights`.
         """
         super().__init__()
         self._name = name
         self._graph = model.graph
         self._interface = interface
+        self._is_packing = is_packing
         self._wholes = {function.name: function for function in model.functions if function.domain == DOMAIN}
         self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
@@ -98,7 +100,7 @@ class FunctionWriter(GraphWriter[Value]):
 
     def new_scope(self, graph: GraphProto, outer: conversion.Scope[Value] | None = None) -> conversion.Scope[Value]:
         """A scope for the values of a graph."""
-        return Scope(graph, outer)
+        return Scope(graph, outer, is_packing=self._is_packing)
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Value]) -> None:
         """Convert a node."""

@@ -3,9 +3,10 @@
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import GraphProto, TensorProto
 
 from triune.coreai.library import Value
+from triune.coreai.lowering.packing import packed
 from triune.coreai.lowering.values import constant
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.constants import narrow_constant
@@ -16,9 +17,18 @@ class Scope(conversion.Scope[Value]):
 
     runtime = "Core AI"
 
+    def __init__(
+        self, graph: GraphProto, outer: conversion.Scope[Value] | None = None, *, is_packing: bool = False
+    ) -> None:
+        """`is_packing` has weights packed where that loses nothing; see `packing`."""
+        super().__init__(graph, outer)
+        self._is_packing = is_packing
+
     def make(self, tensor: TensorProto) -> Value:
         """A constant. Raises UnsupportedError for one of a type that no core op has."""
-        return constant(self.narrowed(tensor))
+        array = self.narrowed(tensor)
+        small = packed(array) if self._is_packing else None
+        return constant(array) if small is None else small
 
     def known(self, value: Value) -> NDArray[Any] | None:
         """Nothing: what is known was folded before."""

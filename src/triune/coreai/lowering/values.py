@@ -56,15 +56,19 @@ def is_bool(x: Value) -> bool:
 def constant(array: Any) -> Value:
     """A constant of numpy's array or scalar, in its own dtype."""
     array = np.asarray(array)
-    return _constant_of_halves(array) if array.dtype in _HALVES else ops.constant(array)
+    if array.dtype in _HALVES:
+        return small_constant(array, 4, is_signed=array.dtype == _HALVES[0])
+    return ops.constant(array)
 
 
-def _constant_of_halves(array: NDArray[Any]) -> Value:
-    """Of integers of 4 bits, of which Core AI wants two in a byte, the first below."""
-    halves = np.resize(array.reshape(-1).astype(np.uint8) & 15, array.size + array.size % 2)
-    attribute = ir.DenseResourceElementsAttr.get_from_buffer(
-        halves[0::2] | halves[1::2] << 4, "dense_resource", tensor_type(array.shape, array.dtype)
-    )
+def small_constant(numbers: NDArray[Any], bits: int, *, is_signed: bool = False) -> Value:
+    """Whole numbers of 1, 2 or 4 bits, packed into bytes: the first ones in the lowest bits."""
+    low = numbers.reshape(-1).astype(np.uint8) & ((1 << bits) - 1)
+    packed = np.packbits((low[:, None] >> np.arange(bits, dtype=np.uint8)) & 1, bitorder="little")
+    integer = ir.IntegerType
+    element = integer.get_signed(bits) if is_signed else integer.get_unsigned(bits)
+    kind = ir.RankedTensorType.get(list(numbers.shape), element)
+    attribute = ir.DenseResourceElementsAttr.get_from_buffer(packed, "dense_resource", kind)
     return dialect.ConstantOp(attribute).result
 
 

@@ -1,0 +1,64 @@
+"""Weights in the forms in which Core AI keeps them small, where that loses nothing: look-up tables and bitmasks."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.coreai.library import Value, ops
+from triune.coreai.lowering.values import constant, small_constant
+
+SMALLEST_BYTES = 1 << 14
+"""Smaller weights stay as they are."""
+
+_INDEX_BITS = (1, 2, 4, 8)
+_NUM_LOOKED_AT = 1 << 12
+_MOST_FILLED = 0.7
+"""A bitmask pays from this share of elements that are not zero downwards: it costs a bit an element."""
+
+
+def packed(weight: NDArray[Any]) -> Value | None:
+    """A weight as a look-up table (at most 256 different values) or its elements that are not zero with a bitmask.
+
+    Returns:
+        the dense value, which is exactly `weight`; None where neither form is smaller.
+    """
+    if weight.dtype.kind != "f" or weight.nbytes < SMALLEST_BYTES or weight.ndim == 0:
+        return None
+    table = _table(weight)
+    if table is not None:
+        return _looked_up(weight, table)
+    bits = _bits(weight)
+    is_filled = bits != 0
+    share = float(np.count_nonzero(is_filled)) / weight.size
+    return _masked(weight, is_filled) if 0 < share <= _MOST_FILLED else None
+
+
+def _bits(weight: NDArray[Any]) -> NDArray[Any]:
+    """The elements as whole numbers: -0 is not 0, and what is no number is itself."""
+    return weight.view(f"u{weight.itemsize}")
+
+
+def _table(weight: NDArray[Any]) -> NDArray[Any] | None:
+    """The different elements, in order of their bits; None if they are more than 256."""
+    flat = _bits(np.ascontiguousarray(weight)).reshape(-1)
+    if len(np.unique(flat[:: max(1, flat.size // _NUM_LOOKED_AT)])) > 1 << _INDEX_BITS[-1]:
+        return None
+    different = np.unique(flat)
+    return different if len(different) <= 1 << _INDEX_BITS[-1] else None
+
+
+def _looked_up(weight: NDArray[Any], table: NDArray[Any]) -> Value:
+    bits = next(each for each in _INDEX_BITS if len(table) <= 1 << each)
+    indices = np.searchsorted(table, _bits(np.ascontiguousarray(weight)))
+    entries = np.zeros(1 << bits, table.dtype)
+    entries[: len(table)] = table
+    # One table for the whole weight: of rank 2 more, its last axis the width of an entry.
+    lut = entries.view(weight.dtype).reshape(*[1] * weight.ndim, -1, 1)
+    places = constant(indices.astype(np.uint8)) if bits == 8 else small_constant(indices, bits)
+    return ops.lut_to_dense(places, constant(lut), constant(np.int16(0)))
+
+
+def _masked(weight: NDArray[Any], is_filled: NDArray[np.bool_]) -> Value:
+    sparse = ops.build_sparse_with_bitmask(constant(weight[is_filled]), small_constant(is_filled, 1))
+    return ops.sparse_with_bitmask_to_dense(sparse)
