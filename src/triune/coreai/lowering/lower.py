@@ -159,7 +159,8 @@ def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
     ladder: dict[str, dict[str, tuple[Any, ...]]] = {}
     for number in range(counts.pop()):
         shapes = {key: shape.choices[number] for key, shape in several.items()}
-        ladder["_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
+        # A name of MLIR begins with a letter.
+        ladder["of_" + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
     program.set_static_shape_config(name, ladder)
     return [f"{name}_{key}" for key in ladder]
 
