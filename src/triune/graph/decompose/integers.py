@@ -43,8 +43,15 @@ def conv_integer(c: Context) -> bool:
     return True
 
 
+def _scale(c: Context, index: int) -> str:
+    """A scale in fp32: in fp16 the sum over a row is not exact enough for the integer that it becomes."""
+    name = c.input(index)
+    is_half = c.values.elem_type(name) == TensorProto.FLOAT16
+    return c.build.cast(name, TensorProto.FLOAT) if is_half else name
+
+
 def _dequantized(c: Context, first: int, axis: int | None = None) -> str:
-    names = [c.input(first + offset) for offset in range(3)]
+    names = [c.input(first), _scale(c, first + 1), c.input(first + 2)]
     if axis is None:
         return c.build.op("DequantizeLinear", *names)
     return c.build.op("DequantizeLinear", *names, axis=axis)
@@ -53,7 +60,7 @@ def _dequantized(c: Context, first: int, axis: int | None = None) -> str:
 def q_linear_mat_mul(c: Context) -> bool:
     """Dequantized, multiplied, quantized."""
     product = c.build.op("MatMul", _dequantized(c, 0), _dequantized(c, 3))
-    c.give(c.build.op("QuantizeLinear", product, c.input(6), c.input(7)))
+    c.give(c.build.op("QuantizeLinear", product, _scale(c, 6), c.input(7)))
     return True
 
 
