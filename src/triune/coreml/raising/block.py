@@ -5,12 +5,13 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
-from onnx import AttributeProto, NodeProto
+from onnx import NodeProto
 
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.coreml.mil import Argument, Array, Block, Constant, DType, Name, Operation, TensorType
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.subgraphs import rename
 
 Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
 # What a malformed operation makes Python and numpy raise; the message then gets the operation's name.
@@ -127,15 +128,7 @@ class BlockRaiser:
             tensor = self.values[output.name]
             if tensor.name in names:
                 self.values[output.name] = Tensor(names[tensor.name], tensor.dtype, tensor.shape, tensor.constant)
-        for node in _all(nodes):
-            for names_of in (node.input, node.output):
-                for index, name in enumerate(names_of):
-                    if name in names:
-                        names_of[index] = names[name]
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
-                    for value in attribute.g.output:
-                        value.name = names.get(value.name, value.name)
+        rename(nodes, names)
 
 
 ControlFlow: TypeAlias = Callable[[BlockRaiser, Operation], Sequence[Tensor]]
@@ -171,11 +164,3 @@ def _stacked(values: tuple[Array, ...], dtype: DType) -> Array:
         texts[:] = [str(each.reshape(-1)[0]) for each in values]
         return texts
     return np.stack(values)
-
-
-def _all(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _all(attribute.g.node)

@@ -7,8 +7,8 @@ import numpy as np
 from onnx import GraphProto, helper
 
 from triune.coreml.mil import Array, DType
-from triune.coreml.raising.graph import Graph, Tensor, elem_type
 from triune.coreml.raising.recurrent_activation import activate
+from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 
 @dataclass(frozen=True, slots=True, eq=False)

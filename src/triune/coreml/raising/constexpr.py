@@ -15,8 +15,8 @@ from triune.coreml.mil import Array, DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.elementwise_unary import dtype_called
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
-from triune.coreml.raising.quantized_weights import quantized_weights
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.quantized_weights import quantized_weights
 
 # A small file must not become a large one in memory; Core ML's own compression has vectors of 8 at most.
 _LARGEST_VECTOR = 256

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from onnx import ValueInfoProto, helper
-
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import Argument, Block, DType, ListType, Name, Operation, TensorType, Type
 from triune.coreml.raising.block import BlockRaiser, ControlFlow
-from triune.coreml.raising.graph import Graph, Shape, Tensor, elem_type, list_shape
+from triune.graph.raising.graph import Graph, Shape, Tensor
+from triune.graph.raising.subgraphs import own_outputs, untyped
 
 
 def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
@@ -23,7 +22,7 @@ def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
         graph = raiser.graph.subgraph()
         inner = raiser.inner(graph)
         values = inner.block(block)
-        results.append(_own(graph, [*values, *(inner.states[name] for name in written)]))
+        results.append(own_outputs(graph, [*values, *(inner.states[name] for name in written)]))
         graphs.append(graph)
     yes, no = results
     if len(yes) != len(no):
@@ -31,7 +30,7 @@ def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
     no = [graphs[1].cast(given, want.dtype) for given, want in zip(no, yes, strict=True)]
     raiser.graph.prefix = operation.name
     branches = {
-        name: graph.proto(name, [], [_untyped(each) for each in outputs])
+        name: graph.proto(name, [], [untyped(each) for each in outputs])
         for name, graph, outputs in zip(("then_branch", "else_branch"), graphs, (yes, no), strict=True)
     }
     outputs = raiser.graph.ops("If", [predicate], [each.dtype for each in yes], **branches)
@@ -69,12 +68,12 @@ def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tens
     ended = [graph.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
     _enter(inner, condition, ended, written)
     again = graph.scalar(_one(inner.block(condition)))
-    outputs = _own(graph, [again, *ended])
+    outputs = own_outputs(graph, [again, *ended])
     raiser.graph.prefix = operation.name
     proto = graph.proto(
         f"{operation.name}/body",
-        [_untyped(each) for each in (counter, going, *round_start)],
-        [_untyped(each) for each in outputs],
+        [untyped(each) for each in (counter, going, *round_start)],
+        [untyped(each) for each in outputs],
     )
     results = raiser.graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=proto)
     return _with_states(raiser, results, written)
@@ -110,30 +109,13 @@ def _with_states(raiser: BlockRaiser, results: Sequence[Tensor], written: Sequen
     return results[:count]
 
 
-def _own(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs of a graph must be made in it, each by a node of its own."""
-    made = {name for node in graph.nodes for name in node.output}
-    own: list[Tensor] = []
-    for output in outputs:
-        if output.name in made:
-            own.append(output)
-        else:
-            own.append(graph.op("Identity", output))
-        made.discard(output.name)
-    return own
-
-
-def _untyped(tensor: Tensor) -> ValueInfoProto:
-    """A subgraph's input or output: shapes may change from round to round, but not that of a scalar."""
-    return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), () if tensor.shape == () else None)
-
-
 def _shape(kind: Type) -> Shape | None:
     match kind:
         case TensorType(shape=shape):
             return shape
         case ListType(element=element):
-            return list_shape(element)
+            # The tensor that stands for a list: its elements, stacked.
+            return None if element.shape is None else (None, *element.shape)
         case _:
             raise InvalidArgumentError("a block's input is neither a tensor nor a list")
 

@@ -8,8 +8,8 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
 from triune.coreml.raising.window import padding
+from triune.graph.raising.graph import Graph, Tensor
 
 
 def _kernel(weight: Tensor) -> list[int]:

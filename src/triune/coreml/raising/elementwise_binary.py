@@ -7,7 +7,7 @@ from types import MappingProxyType
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64)
 

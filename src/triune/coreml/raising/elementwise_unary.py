@@ -8,7 +8,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 _FLOATS = (DType.FP16, DType.FP32)
 _CAST_DTYPES = MappingProxyType({dtype.value: dtype for dtype in DType if dtype is not DType.STRING})

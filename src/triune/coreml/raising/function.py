@@ -11,9 +11,9 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import DictionaryType, DType, Function, Output, Program, StateType, TensorType
 from triune.coreml.package import Package
 from triune.coreml.raising.block import BlockRaiser
-from triune.coreml.raising.graph import Graph, Root, Tensor, value_info
 from triune.coreml.raising.table import FAMILIES
 from triune.coreml.read_program import find_function
+from triune.graph.raising.graph import Graph, Root, Tensor, value_info
 from triune.graph.state_names import new_state
 
 OPSET = 21

@@ -8,7 +8,7 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import Array, DType, Operation, TensorType
 from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
-from triune.coreml.raising.graph import Tensor
+from triune.graph.raising.graph import Tensor
 
 
 class Given:

@@ -15,9 +15,9 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
 from triune.coreml.raising.sampling import SAMPLING_MODES, grid, resampled
 from triune.coreml.raising.tensor_transformation import cropped
+from triune.graph.raising.graph import Graph, Tensor
 
 # MIL's sampling modes as ONNX's transformations; those with a None are ours where the output's size is 1.
 _TRANSFORMATIONS = MappingProxyType(

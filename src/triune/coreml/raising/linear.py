@@ -10,7 +10,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 
 def transposed(graph: Graph, tensor: Tensor) -> Tensor:

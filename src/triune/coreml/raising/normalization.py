@@ -9,7 +9,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given, positive
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 
 def _channels(graph: Graph, given: Given, name: str, default: float) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
 from triune.coreml.raising.window import padding
+from triune.graph.raising.graph import Graph, Tensor
 
 
 def _attributes(given: Given) -> dict[str, Any]:

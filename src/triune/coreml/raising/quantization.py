@@ -11,7 +11,7 @@ from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.elementwise_unary import dtype_called
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 
 def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tensor], dict[str, Any]]:

@@ -10,8 +10,8 @@ from triune.core.errors import UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
 from triune.coreml.raising.tensor_operation import filled
+from triune.graph.raising.graph import Graph, Tensor
 
 
 def _seed(given: Given) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from triune.coreml.mil import Array
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.clipped_lstm import Activations, Cell, clipped_lstm
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
 from triune.coreml.raising.recurrent_activation import attributes
+from triune.graph.raising.graph import Graph, Tensor
 
 # ONNX's order of gates, by their places in MIL's.
 _LSTM_GATES = (0, 2, 1, 3)

@@ -6,7 +6,7 @@ from typing import Any
 
 from triune.core.errors import UnsupportedError
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 # With both of its constants 1, scaled_tanh is tanh.
 _OP_TYPES = MappingProxyType(

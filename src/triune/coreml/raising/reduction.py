@@ -8,7 +8,7 @@ from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.elementwise_binary import FLOATS
 from triune.coreml.raising.given import Given, positive
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 # Of integers, these are computed in fp32 and rounded to zero, as MIL's values are.
 _FLOATING = frozenset({"ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean"})

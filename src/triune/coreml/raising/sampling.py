@@ -13,7 +13,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 SAMPLING_MODES = frozenset({"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS"})
 _PADDING = MappingProxyType({"constant": "zeros", "border": "border", "reflection": "border", "symmetric": "border"})

@@ -10,7 +10,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import Array, DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.slices import replaced, slice_of
 
 _LARGEST = np.iinfo(np.int64).max
 
@@ -93,8 +94,7 @@ def _choose(graph: Graph, mask: Array, yes: Tensor, no: Tensor) -> Tensor:
 
 
 def _slice(graph: Graph, x: Tensor, region: _Region) -> Tensor:
-    axes = graph.ints(*range(len(region.steps)))
-    return graph.op("Slice", x, region.starts, region.ends, axes, graph.constant(region.steps, DType.INT64))
+    return slice_of(graph, x, region.starts, region.ends, graph.constant(region.steps, DType.INT64))
 
 
 def _slice_by_index(graph: Graph, given: Given) -> Tensor:
@@ -123,24 +123,8 @@ def _slice_update(graph: Graph, given: Given) -> Tensor:
     partial = [axis for axis in range(x.rank) if axis not in region.whole]
     if not partial:
         return update
-    # The usual one, a cache that gets new rows: what is before, the update, what is after.
-    if len(partial) == 1 and region.steps[partial[0]] == 1:
-        return _replace_along(graph, x, update, region, partial[0])
-    shape = graph.shape_of(x)
-    count = graph.op("ReduceProd", shape, keepdims=0)
-    positions = graph.op("Range", graph.constant(0, DType.INT64), count, graph.constant(1, DType.INT64))
-    chosen = graph.reshape(_slice(graph, graph.op("Reshape", positions, shape), region), -1)
-    flat = graph.op("ScatterElements", graph.reshape(x, -1), chosen, graph.reshape(update, -1), axis=0)
-    return graph.op("Reshape", flat, shape)
-
-
-def _replace_along(graph: Graph, x: Tensor, update: Tensor, region: _Region, axis: int) -> Tensor:
-    at = graph.constant(axis, DType.INT64)
-    start, end = (graph.unsqueeze(graph.op("Gather", each, at, axis=0), 0) for each in (region.starts, region.ends))
-    axes = graph.ints(axis)
-    before = graph.op("Slice", x, graph.ints(0), start, axes)
-    after = graph.op("Slice", x, end, graph.ints(_LARGEST), axes)
-    return graph.op("Concat", before, update, after, axis=axis)
+    steps = graph.constant(region.steps, DType.INT64)
+    return replaced(graph, x, update, region.starts, region.ends, steps, partial)
 
 
 TABLE: Mapping[str, Raise] = MappingProxyType(

@@ -9,7 +9,7 @@ from onnx import helper
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Graph, Tensor, elem_type
+from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 
 def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:

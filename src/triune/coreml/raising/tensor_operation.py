@@ -10,7 +10,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given, positive
-from triune.coreml.raising.graph import Graph, Tensor, elem_type
+from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 _PAD_MODES = MappingProxyType({"constant": "constant", "reflect": "reflect", "replicate": "edge"})
 _NARROW = frozenset({DType.INT8, DType.INT16, DType.UINT8, DType.UINT16})

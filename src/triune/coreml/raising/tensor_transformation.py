@@ -10,7 +10,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import Array, DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given, positive
-from triune.coreml.raising.graph import Graph, Tensor
+from triune.graph.raising.graph import Graph, Tensor
 
 LARGEST = np.iinfo(np.int64).max
 # From iOS 17 on zeros in a shape count from the right.

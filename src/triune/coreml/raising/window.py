@@ -4,7 +4,7 @@ from typing import Any
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.raising.given import Given
-from triune.coreml.raising.graph import Tensor
+from triune.graph.raising.graph import Tensor
 
 
 def padding(given: Given, x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> dict[str, Any]:

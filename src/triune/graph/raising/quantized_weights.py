@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from triune.coreml.mil import Array, DType
+from triune.graph.raising.types import Array, DType
 
 # Below this many elements a scale and a node are hardly smaller than the values.
 _FEWEST = 1024

@@ -9,8 +9,8 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from triune.core.errors import UnsupportedError
-from triune.coreml.mil import Array, DType, TensorType
-from triune.coreml.raising.quantized_weights import QuantizedWeights
+from triune.graph.raising.quantized_weights import QuantizedWeights
+from triune.graph.raising.types import Array, DType, TensorType
 
 Shape = tuple[int | None, ...]
 
@@ -42,7 +42,7 @@ _ELEM_TYPES = MappingProxyType(
 
 
 def elem_type(dtype: DType) -> int:
-    """ONNX's TensorProto.DataType of a MIL type."""
+    """ONNX's TensorProto.DataType of an element type."""
     return int(_ELEM_TYPES[dtype])
 
 
@@ -54,18 +54,13 @@ def value_info(name: str, kind: TensorType) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, elem_type(kind.dtype), shape)
 
 
-def list_shape(element: TensorType) -> Shape | None:
-    """The shape of the tensor that stands for a list: its elements, stacked."""
-    return None if element.shape is None else (None, *element.shape)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
     """A value of the graph.
 
     Attributes:
         name: in the graph; a constant is written into the graph under it when it is first used.
-        dtype: MIL's type.
+        dtype: the element type.
         shape: as far as it is known; None where not even the rank is.
         constant: the value, where it is known before the graph runs.
     """

@@ -1,0 +1,205 @@
+"""Conditions, loops, graphs that are invoked; states, which blocks may read and write."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai.raising.region import ControlFlow, LostError, RegionRaiser
+from triune.coreai.raising.types import tensor_type
+from triune.coreai.raising.values import Held, State, Token
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.subgraphs import own_outputs, untyped
+from triune.graph.raising.types import DType
+
+
+def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """The condition chooses the first block or the second. States that either writes are outputs more."""
+    predicate = raiser.graph.scalar(raiser.graph.cast(raiser.tensor(view.operands[0]), DType.BOOL))
+    prefix = raiser.graph.prefix
+    written = _written(raiser, view)
+    graphs: list[Graph] = []
+    results: list[list[Tensor]] = []
+    for region in view.regions:
+        graph = raiser.graph.subgraph()
+        inner = raiser.inner(graph)
+        values = _tensors(inner.block(region.blocks[0])) if len(region.blocks) else []
+        results.append(own_outputs(graph, [*values, *(inner.states[name] for name in written)]))
+        graphs.append(graph)
+    yes, no = results
+    if len(yes) != len(no):
+        raise InvalidArgumentError(f"its blocks have {len(yes)} and {len(no)} outputs")
+    no = [graphs[1].cast(given, want.dtype) for given, want in zip(no, yes, strict=True)]
+    raiser.graph.prefix = prefix
+    branches = {
+        name: graph.proto(f"{prefix}/{name}", [], [untyped(each) for each in outputs])
+        for name, graph, outputs in zip(("then_branch", "else_branch"), graphs, (yes, no), strict=True)
+    }
+    outputs = raiser.graph.ops("If", [predicate], [each.dtype for each in yes], **branches)
+    return _with_states(raiser, outputs, written)
+
+
+def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """The first block says whether to go on, and what with; the second is the body. States go round with the rest.
+
+    ONNX's Loop asks at the end of a round what the first block asks at its beginning: it is raised before the loop and
+    in it.
+    """
+    before, after = (region.blocks[0] for region in view.regions)
+    prefix = raiser.graph.prefix
+    written = _written(raiser, view)
+    outer = raiser.inner(raiser.graph)
+    _enter(outer, before, [raiser.held(value) for value in view.operands])
+    go_on, *start = _tensors(outer.block(before))
+    go_on = raiser.graph.scalar(raiser.graph.cast(go_on, DType.BOOL))
+    start += [outer.states[name] for name in written]
+
+    graph = raiser.graph.subgraph()
+    fresh = graph.root.fresh
+    counter = Tensor(fresh(f"{prefix}/iteration"), DType.INT64, ())
+    going = Tensor(fresh(f"{prefix}/going"), DType.BOOL, ())
+    shapes = [tensor_type(argument.type).shape for argument in after.arguments]
+    shapes += [raiser.states[name].shape for name in written]
+    round_start = [
+        Tensor(fresh(f"{prefix}/variable"), value.dtype, shape) for shape, value in zip(shapes, start, strict=True)
+    ]
+    inner = raiser.inner(graph)
+    count = len(start) - len(written)
+    inner.states.update(zip(written, round_start[count:], strict=True))
+    _enter(inner, after, round_start[:count])
+    carried = inner.block(after)
+    _enter(inner, before, carried)
+    again, *ended = _tensors(inner.block(before))
+    ended += [inner.states[name] for name in written]
+    ended = [graph.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
+    outputs = own_outputs(graph, [graph.scalar(graph.cast(again, DType.BOOL)), *ended])
+    raiser.graph.prefix = prefix
+    body = graph.proto(
+        f"{prefix}/body",
+        [untyped(each) for each in (counter, going, *round_start)],
+        [untyped(each) for each in outputs],
+    )
+    results = raiser.graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=body)
+    return _with_states(raiser, results, written)
+
+
+def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """Another graph of the module, put in the place of its call: so are composites, which runtimes know whole."""
+    name = _callee(view)
+    if name not in raiser.program.graphs:
+        raise InvalidArgumentError(f"there is no graph '{name}' to invoke")
+    block = raiser.program.graphs[name].regions[0].blocks[0]
+    inside = RegionRaiser(raiser.program, raiser.graph, {}, raiser.states, raiser.depth + 1)
+    return _inlined(raiser, inside, block, view)
+
+
+def raise_isolated_group(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """A block for one unit: put in its place."""
+    inside = RegionRaiser(raiser.program, raiser.graph, {}, raiser.states, raiser.depth + 1)
+    return _inlined(raiser, inside, view.regions[0].blocks[0], view)
+
+
+def raise_create_token(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """Tokens order nothing here."""
+    del raiser, view
+    return [Token()]
+
+
+def raise_read_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """The state's value of now."""
+    return [raiser.states[_state(raiser, view.operands[0])], Token()]
+
+
+def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """A new value for the state."""
+    name = _state(raiser, view.operands[0])
+    data, state = raiser.tensor(view.operands[1]), raiser.states[name]
+    raiser.states[name] = Tensor(data.name, state.dtype, state.shape, data.constant)
+    return [Token()]
+
+
+def raise_nothing(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
+    """What only describes the program."""
+    del raiser, view
+    return []
+
+
+def _inlined(raiser: RegionRaiser, inside: RegionRaiser, block: Any, view: Any) -> Sequence[Held]:
+    _enter(inside, block, [raiser.held(value) for value in view.operands])
+    results = inside.block(block)
+    raiser.states.update(inside.states)
+    return results
+
+
+def _enter(raiser: RegionRaiser, block: Any, values: Sequence[Held]) -> None:
+    """Gives a block's arguments their values."""
+    for argument, value in zip(block.arguments, values, strict=True):
+        raiser.values[argument] = value
+
+
+def _tensors(values: Sequence[Held]) -> list[Tensor]:
+    found = [value for value in values if isinstance(value, Tensor)]
+    if len(found) < len(values):
+        raise UnsupportedError("a block hands out what is no tensor of real numbers")
+    return found
+
+
+def _with_states(raiser: RegionRaiser, results: Sequence[Tensor], written: Sequence[str]) -> Sequence[Tensor]:
+    count = len(results) - len(written)
+    for name, value in zip(written, results[count:], strict=True):
+        raiser.states[name] = Tensor(value.name, value.dtype, raiser.states[name].shape)
+    return results[:count]
+
+
+def _written(raiser: RegionRaiser, view: Any) -> list[str]:
+    """The states that the blocks of an operation may write."""
+    found = {_state(raiser, value) for value in _handles(view)}
+    return sorted(found)
+
+
+def _handles(view: Any) -> Iterator[Any]:
+    for region in view.regions:
+        for block in region.blocks:
+            for operation in block.operations:
+                name = operation.operation.name
+                # What a graph does with a handle is not looked at: it may write it.
+                if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
+                    yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
+                yield from _handles(operation)
+
+
+def _state(raiser: RegionRaiser, value: Any) -> str:
+    try:
+        held = raiser.held(value)
+    except LostError:
+        held = None
+    if not isinstance(held, State):
+        raise UnsupportedError("a handle that is no argument of the function")
+    return held.name
+
+
+def _callee(view: Any) -> str:
+    """The name of the graph that is invoked: `#param.bind<@NAME>` and the like; quoted where it is no word."""
+    text = str(view.attributes["callee"])
+    found = re.search(r"@(?:\"((?:[^\"\\]|\\.)*)\"|([\w$.]+))(?!.*@)", text)
+    if found is None:
+        raise InvalidArgumentError(f"it invokes {text}, which is no name")
+    return found[1] if found[1] is not None else found[2]
+
+
+CONTROL_FLOW: Mapping[str, ControlFlow] = MappingProxyType(
+    {
+        "create_token": raise_create_token,
+        "if": raise_if,
+        "invoke": raise_invoke,
+        "isolated_group": raise_isolated_group,
+        "join_token": raise_create_token,
+        "read_handle": raise_read_handle,
+        "target_spec": raise_nothing,
+        "while": raise_while,
+        "write_handle": raise_write_handle,
+        "debuginfo.record": raise_nothing,
+        "debuginfo.value": raise_nothing,
+    }
+)

@@ -1,0 +1,139 @@
+"""Functions of one tensor, element by element; activations; casts."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+
+from triune.core.errors import UnsupportedError
+from triune.coreai.raising.given import Given
+from triune.coreai.raising.kernels import computed, is_float
+from triune.coreai.raising.region import Raise
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.types import DType
+
+
+def _simple(op_type: str, graph: Graph, given: Given) -> Tensor:
+    """An ONNX operator of the same meaning, on floats."""
+    return graph.op(op_type, _operand(given))
+
+
+def _operand(given: Given) -> Tensor:
+    """The dialect calls it `x` or `input`."""
+    return given["x" if hasattr(given.operation, "x") else "input"]
+
+
+def _abs(graph: Graph, given: Given) -> Tensor:
+    return computed(graph, "Abs", given["x"])
+
+
+def _round(graph: Graph, given: Given) -> Tensor:
+    x = given["x"]
+    return graph.op("Round", x) if is_float(x) else x
+
+
+def _rsqrt(graph: Graph, given: Given) -> Tensor:
+    return graph.op("Reciprocal", graph.op("Sqrt", given["x"]))
+
+
+def _relu(graph: Graph, given: Given) -> Tensor:
+    x = given["input"]
+    return graph.op("Relu", x) if is_float(x) else computed(graph, "Max", x, graph.like(0, x))
+
+
+def _silu(graph: Graph, given: Given) -> Tensor:
+    x = given["input"]
+    return graph.op("Mul", x, graph.op("Sigmoid", x))
+
+
+def _gelu(graph: Graph, given: Given) -> Tensor:
+    x, approximate = given["input"], given.word("approximate")
+    match approximate:
+        case "none" | "tanh":
+            return graph.op("Gelu", x, approximate=approximate)
+        case "sigmoid":
+            return graph.op("Mul", x, graph.op("Sigmoid", graph.op("Mul", x, graph.like(1.702, x))))
+        case _:
+            raise UnsupportedError(f"the approximation '{approximate}' is not known")
+
+
+def _softmax(graph: Graph, given: Given) -> Tensor:
+    x = given["input"]
+    return graph.op("Softmax", x, axis=given.axis("axis"))
+
+
+def _cast(graph: Graph, given: Given) -> Tensor:
+    x, element = given["input"], given.element()
+    if element.bits < 8 and element.storage.kind in "iu":
+        # What has less than a byte is carried in one, and wraps there.
+        low = graph.cast(x, DType.INT32)
+        span = graph.constant(1 << element.bits, DType.INT32)
+        shifted = graph.op("Mod", graph.op("Sub", low, graph.constant(element.lowest, DType.INT32)), span)
+        return graph.op("Add", shifted, graph.constant(element.lowest, DType.INT32))
+    rounded = element.storage.itemsize == 1 and element.storage.kind not in "iub"
+    return rounded_to(graph, graph.cast(x, DType.FP32), element.storage) if rounded else graph.cast(x, given.dtype)
+
+
+def rounded_to(graph: Graph, x: Tensor, storage: "np.dtype[np.generic]") -> Tensor:
+    """fp32 with the values that a float of 8 bits can have.
+
+    Raises:
+        UnsupportedError: ONNX does not round to that type.
+    """
+    kinds = {"float8_e4m3fn": 17, "float8_e5m2": 19}
+    if storage.name not in kinds:
+        raise UnsupportedError(f"rounding to {storage.name}")
+    narrow = graph.op("Cast", x, to=kinds[storage.name], saturate=1)
+    return graph.op("Cast", narrow, dtype=DType.FP32, to=1)
+
+
+def _not(graph: Graph, given: Given) -> Tensor:
+    return graph.op("Not", given["x"])
+
+
+def _identity(graph: Graph, given: Given) -> Tensor:
+    del graph
+    return given["source"]
+
+
+_SAME = MappingProxyType(
+    {
+        "acos": "Acos",
+        "acosh": "Acosh",
+        "asin": "Asin",
+        "asinh": "Asinh",
+        "atan": "Atan",
+        "atanh": "Atanh",
+        "cos": "Cos",
+        "cosh": "Cosh",
+        "erf": "Erf",
+        "exp": "Exp",
+        "log": "Log",
+        "sigmoid": "Sigmoid",
+        "sin": "Sin",
+        "sinh": "Sinh",
+        "sqrt": "Sqrt",
+        "tan": "Tan",
+        "tanh": "Tanh",
+    }
+)
+
+TABLE: Mapping[str, Raise] = MappingProxyType(
+    {
+        **{name: partial(_simple, op_type) for name, op_type in _SAME.items()},
+        "abs": _abs,
+        "cast": _cast,
+        "coreaix.cast": lambda graph, given: graph.cast(given["source"], given.dtype),
+        "coreaix.copy_discarding_constraints": _identity,
+        "coreaix.copy_with_constraints": _identity,
+        "coreaix.view": _identity,
+        "gelu": _gelu,
+        "not": _not,
+        "relu": _relu,
+        "round": _round,
+        "rsqrt": _rsqrt,
+        "silu": _silu,
+        "softmax": _softmax,
+    }
+)

@@ -1,0 +1,236 @@
+"""Raising a function of a Core AI program to an ONNX model that computes the same.
+
+Inputs and outputs keep their names, shapes and element types; a state NAME is the input NAME and the output
+"NAME/new": its value after the call. Types that no runtime has are carried in wider ones (`types`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.coreai.asset import read_asset
+from triune.coreai.library import authoring, dialect, plain
+from triune.coreai.raising.complex_numbers import joined, parted
+from triune.coreai.raising.constants import Constants
+from triune.coreai.raising.control_flow import CONTROL_FLOW
+from triune.coreai.raising.region import LostError, Program, RegionRaiser
+from triune.coreai.raising.table import TABLE
+from triune.coreai.raising.types import is_complex, tensor_type
+from triune.coreai.raising.values import Complex, Held, State
+from triune.graph.raising.graph import Graph, Root, Tensor, value_info
+from triune.graph.raising.subgraphs import all_nodes, rename
+from triune.graph.raising.types import TensorType
+from triune.graph.state_names import new_state
+
+OPSET = 21
+_IR_VERSION = 10
+_NAME = "coreai.name"
+
+
+def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool = False) -> ModelProto:
+    """Raise a function.
+
+    Args:
+        source: the path of an .aimodel, or a `coreai.authoring.AIProgram`.
+        name: the function's; None for "main", or the only one.
+        keep_quantized: whether large quantized weights stay so, read through DequantizeLinear, where ONNX has their
+            form. The model is smaller then, and may be slower.
+
+    Raises:
+        NotFoundError: there is no such file or function.
+        InvalidArgumentError: the file or an operation is broken.
+        UnsupportedError: operations have no equivalent; the message lists all of them with their reasons.
+    """
+    file, module = "program", source
+    if isinstance(source, (str, Path)):
+        file = Path(source).name
+        module = load(Path(source))
+    graphs = graphs_of(module)
+    function = find_function(graphs, name, file)
+    try:
+        return _raise(function, graphs, Constants(mlir_module(module)), keep_quantized)
+    except (InvalidArgumentError, UnsupportedError) as error:
+        raise type(error)(f"'{file}', function '{function.symbol_name}': {error}") from error
+
+
+def load(path: Path) -> Any:
+    """The program of an asset, which is checked before Apple's library touches it.
+
+    Raises:
+        NotFoundError: there is no such asset.
+        InvalidArgumentError: it is broken.
+        UnsupportedError: it is of another version.
+    """
+    read_asset(path)
+    try:
+        return authoring.AIModelAsset.load(path).program
+    # Swift's and MLIR's exceptions have no common root but this.
+    except Exception as error:
+        raise InvalidArgumentError(f"Core AI does not read '{path.name}': {plain(error)}") from error
+
+
+def mlir_module(program: Any) -> Any:
+    """MLIR's module of a program; the bindings show it under a name of their own."""
+    return program._module._mlir_module
+
+
+def graphs_of(program: Any) -> dict[str, Any]:
+    """The graphs of a program by name, those within namespaces too."""
+    return {graph.symbol_name: graph for graph in _graphs(mlir_module(program).body)}
+
+
+def _graphs(block: Any) -> Iterator[Any]:
+    for operation in block.operations:
+        view = getattr(operation, "opview", operation)
+        if isinstance(view, dialect.GraphOp):
+            yield view
+        elif view.operation.name == "udml.namespace":
+            yield from _graphs(view.regions[0].blocks[0])
+
+
+def is_public(graph: Any) -> bool:
+    """Can it be called from outside?"""
+    return not graph.priv
+
+
+def find_function(graphs: Mapping[str, Any], name: str | None, file: str) -> Any:
+    """The function of that name; "main" or the only one for None. Raises NotFoundError."""
+    public = {each: graph for each, graph in graphs.items() if is_public(graph)}
+    if name is None:
+        name = "main" if "main" in public or len(public) != 1 else next(iter(public))
+    if name not in public:
+        known = ", ".join(f"'{each}'" for each in public) or "none"
+        raise NotFoundError(f"'{file}' has no function '{name}'; it has {known}")
+    return public[name]
+
+
+def names_of(attributes: Any, count: int) -> list[str]:
+    """The names of a function's arguments or results; "" where there is none."""
+    found = [each[_NAME].value if _NAME in each else "" for each in attributes or ()]
+    return found if len(found) == count else [""] * count
+
+
+def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_quantized: bool) -> ModelProto:
+    block = function.regions[0].blocks[0]
+    arguments = list(block.arguments)
+    names = _named(names_of(function.arg_attrs, len(arguments)), "input")
+    results = list(list(block.operations)[-1].operands)
+    places = [place for place, value in enumerate(results) if not str(value.type).startswith("!coreai.token")]
+    given_names = names_of(function.res_attrs, len(results))
+    result_names = _named([given_names[place] for place in places], "output")
+    states = [name for name, value in zip(names, arguments, strict=True) if dialect.HandleType.isinstance(value.type)]
+    outputs = [*result_names, *(new_state(name) for name in states)]
+    _check_names(names, outputs)
+
+    root = Root([*names, *outputs], keep_quantized=keep_quantized)
+    graph = Graph(root)
+    inputs: list[ValueInfoProto] = []
+    values: dict[Any, Held] = {}
+    current: dict[str, Tensor] = {}
+    for name, argument in zip(names, arguments, strict=True):
+        kind = _passed(argument.type, f"input '{name}'")
+        inputs.append(value_info(name, kind))
+        tensor = Tensor(name, kind.dtype, kind.shape)
+        values[argument] = State(name) if name in states else tensor
+        if is_complex(argument.type):
+            graph.prefix = name
+            values[argument] = parted(graph, tensor)
+        if name in states:
+            current[name] = tensor
+    program = Program(constants, graphs, TABLE, CONTROL_FLOW)
+    raiser = RegionRaiser(program, graph, values, current)
+    held = _body(raiser, block, program)
+    given = [*(held[place] for place in places), *(raiser.states[name] for name in states)]
+    given = [joined(graph, each) if isinstance(each, Complex) else each for each in given]
+    kinds = [_passed(results[place].type, f"output '{name}'") for place, name in zip(places, result_names, strict=True)]
+    kinds += [_passed(argument.type, "state") for argument in arguments if dialect.HandleType.isinstance(argument.type)]
+    _deliver(graph, given, outputs, names)
+    graph.nodes[:0] = root.nodes
+    graph.nodes[:] = _used(graph.nodes, outputs)
+    proto = graph.proto(
+        function.symbol_name, inputs, [value_info(name, kind) for name, kind in zip(outputs, kinds, strict=True)]
+    )
+    read = {name for node in all_nodes(graph.nodes) for name in node.input}
+    proto.initializer.extend(tensor for tensor in root.initializers if tensor.name in read)
+    model = helper.make_model(
+        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="triune"
+    )
+    model.doc_string = "Raised from a Core AI program"
+    return model
+
+
+def _body(raiser: RegionRaiser, block: Any, program: Program) -> list[Held]:
+    """The function's results. Raises what is told in `program`, all of it at once."""
+    held: list[Held] = []
+    try:
+        held = raiser.block(block)
+    except LostError:
+        if not program.problems and not program.malformed:
+            raise
+    if program.malformed:
+        raise InvalidArgumentError("; ".join([*program.malformed, *program.problems]))
+    if program.problems:
+        raise UnsupportedError("; ".join(program.problems))
+    return held
+
+
+def _named(names: Sequence[str], role: str) -> list[str]:
+    for place, name in enumerate(names):
+        if not name:
+            raise UnsupportedError(
+                f"{role} {place} has no name, and Core AI cannot call the function; name it in its TensorSpec"
+            )
+    return list(names)
+
+
+def _check_names(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    for names, role in ((inputs, "inputs"), (outputs, "outputs")):
+        for name in names:
+            if list(names).count(name) > 1:
+                raise InvalidArgumentError(f"two {role} are called '{name}'")
+    both = sorted(set(inputs) & set(outputs))
+    if both:
+        raise UnsupportedError(f"an input and an output are both called '{both[0]}', which no graph can have")
+
+
+def _passed(kind: Any, what: str) -> TensorType:
+    """The type of an input, output or state in the graph. Raises UnsupportedError."""
+    try:
+        passed = tensor_type(kind)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{what} is {error}; convert images to tensors outside the function") from error
+    return TensorType(passed.dtype, (*(passed.shape or ()), 2)) if is_complex(kind) else passed
+
+
+def _deliver(graph: Graph, results: Sequence[Held], names: Sequence[str], inputs: Sequence[str]) -> None:
+    """Makes the results the outputs: under their names where a node makes them, by a node of their own otherwise."""
+    made = {name for node in graph.nodes for name in node.output} - set(inputs)
+    new: dict[str, str] = {}
+    rest: list[tuple[Tensor, str]] = []
+    for result, name in zip(results, names, strict=True):
+        if not isinstance(result, Tensor):
+            raise UnsupportedError(f"output '{name}' is {type(result).__name__}, which no request can carry")
+        if result.name in made and result.name not in new and result.constant is None:
+            new[result.name] = name
+        else:
+            rest.append((result, name))
+    rename(graph.nodes, new)
+    for result, name in rest:
+        graph.prefix = name
+        graph.put(
+            "Identity", [Tensor(new.get(result.name, result.name), result.dtype, result.shape, result.constant)], name
+        )
+
+
+def _used(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
+    """Without the nodes that nothing reads."""
+    needed = set(outputs)
+    kept: list[NodeProto] = []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            needed.update(name for each in all_nodes([node]) for name in each.input)
+            kept.append(node)
+    return kept[::-1]

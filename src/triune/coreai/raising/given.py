@@ -1,0 +1,119 @@
+"""An operation as its raiser sees it: operands as tensors of the graph, by the names that the dialect gives them."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai.raising.types import Element, element_type, tensor_type
+from triune.coreai.raising.values import Held
+from triune.graph.raising.graph import Tensor
+from triune.graph.raising.types import Array, DType, TensorType
+
+H = TypeVar("H", bound=Held)
+
+
+class Given:
+    """One operation's operands and attributes.
+
+    Attributes:
+        operation: MLIR's.
+    """
+
+    def __init__(self, operation: Any, held: Callable[[Any], Held]) -> None:
+        self.operation = operation
+        self._held = held
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An operand. Raises UnsupportedError if it is no tensor of real numbers."""
+        return self.of(Tensor, name)
+
+    def of(self, kind: type[H], name: str) -> H:
+        """An operand that is no tensor. Raises UnsupportedError if it is of another kind."""
+        held = self._held(getattr(self.operation, name))
+        if not isinstance(held, kind):
+            raise UnsupportedError(f"the operand '{name}' is {type(held).__name__}, not {kind.__name__}")
+        return held
+
+    def many(self, name: str) -> list[Tensor]:
+        """The operands of a parameter that takes several."""
+        found: list[Tensor] = []
+        for value in getattr(self.operation, name):
+            held = self._held(value)
+            if not isinstance(held, Tensor):
+                raise UnsupportedError(f"an operand of '{name}' is {type(held).__name__}, not Tensor")
+            found.append(held)
+        return found
+
+    def all(self) -> list[Held]:
+        """All operands in order."""
+        return [self._held(value) for value in self.operation.operands]
+
+    def replaced(self, by: Callable[[Held], Held]) -> "Given":
+        """The operation with other operands."""
+        return Given(self.operation, lambda value: by(self._held(value)))
+
+    def array(self, name: str) -> Array:
+        """A constant operand. Raises UnsupportedError if it is only known when the program runs."""
+        constant = self[name].constant
+        if constant is None:
+            raise UnsupportedError(f"the operand '{name}' is not a constant")
+        return constant
+
+    def ints(self, name: str) -> list[int]:
+        """A constant vector of integers."""
+        return [int(each) for each in self.array(name).reshape(-1)]
+
+    def integer(self, name: str) -> int:
+        """A constant integer."""
+        found = self.ints(name)
+        if len(found) != 1:
+            raise InvalidArgumentError(f"the operand '{name}' has {len(found)} values instead of one")
+        return found[0]
+
+    def flag(self, name: str) -> bool:
+        """A constant truth value."""
+        return bool(self.integer(name))
+
+    def word(self, name: str) -> str:
+        """What an attribute names: "linear"."""
+        text = str(getattr(self.operation, name))
+        found = re.search(r"<(\w+)>$", text)
+        return found[1] if found else text.strip('"')
+
+    def axis(self, name: str, of: str = "input") -> int:
+        """A constant axis of the operand `of`, from 0 on. Raises InvalidArgumentError if there is no such axis."""
+        return positive(self.integer(name), self[of].rank)
+
+    def axes(self, name: str, of: str = "input", extra: int = 0) -> list[int]:
+        """Constant axes of the operand `of` (with `extra` dimensions more), from 0 on."""
+        rank = self[of].rank + extra
+        return [positive(axis, rank) for axis in self.ints(name)]
+
+    def result(self, index: int = 0) -> TensorType:
+        """A result's type in the graph."""
+        return tensor_type(self.operation.results[index].type)
+
+    @property
+    def dtype(self) -> DType:
+        """The element type of the first result in the graph."""
+        return self.result().dtype
+
+    def element(self, index: int = 0) -> Element:
+        """The element type of a result in the program."""
+        return element_type(self.operation.results[index].type)
+
+    def producer(self, name: str, operation: str) -> "Given | None":
+        """The operation of that name that makes the operand; None if another does, or others read it too."""
+        value = getattr(self.operation, name)
+        owner = getattr(value, "owner", None)
+        if getattr(owner, "name", "") != operation or len(list(value.uses)) != 1:
+            return None
+        return Given(getattr(owner, "opview", owner), self._held)
+
+
+def positive(axis: int, rank: int) -> int:
+    """An axis counted from 0 on. Raises InvalidArgumentError if there is no such axis."""
+    if not -rank <= axis < rank:
+        raise InvalidArgumentError(f"the axis {axis}, but there are {rank} dimensions")
+    return axis % rank

@@ -1,0 +1,85 @@
+"""Quantizing and dequantizing while the program runs, by tensor or along an axis."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from triune.coreai.raising.elementwise_unary import rounded_to
+from triune.coreai.raising.given import Given, positive
+from triune.coreai.raising.kernels import FLOATS
+from triune.coreai.raising.region import Raise
+from triune.coreai.raising.types import element_type
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.types import DType
+
+_NATIVE = (DType.INT8, DType.UINT8)
+
+
+def _axis(given: Given, x: Tensor) -> int | None:
+    """The axis of vectors; None where the parameters are scalars."""
+    if given["scale"].rank == 0:
+        return None
+    return positive(given.integer("axis"), x.rank)
+
+
+def _along(graph: Graph, parameter: Tensor, axis: int | None, rank: int) -> Tensor:
+    """A vector that broadcasts against a tensor along an axis."""
+    return parameter if axis is None else graph.reshape(parameter, *(-1 if each == axis else 1 for each in range(rank)))
+
+
+def _is_zero(parameter: Tensor) -> bool:
+    return parameter.constant is not None and not parameter.constant.any()
+
+
+def _attributes(axis: int | None) -> dict[str, Any]:
+    return {} if axis is None else {"axis": axis}
+
+
+def _quantize(graph: Graph, given: Given) -> Tensor:
+    """clip(round((input - offset2) / scale) + offset1); to the nearest even."""
+    x, scale, offset1, offset2 = (given[name] for name in ("input", "scale", "offset1", "offset2"))
+    axis, element = _axis(given, x), given.element()
+    is_native = element.bits == 8 and element.carried in _NATIVE and x.dtype in (DType.FP32, DType.FP16)
+    if is_native and _is_zero(offset2) and scale.dtype is x.dtype:
+        # What runtimes make one operation of with what is around it.
+        return graph.op("QuantizeLinear", x, scale, offset1, dtype=element.carried, **_attributes(axis))
+    scale, offset1, offset2 = (_along(graph, each, axis, x.rank) for each in (scale, offset1, offset2))
+    shifted = graph.op("Sub", *(graph.cast(each, DType.FP32) for each in (x, offset2)))
+    scaled = graph.op("Div", shifted, graph.cast(scale, DType.FP32))
+    if element.storage.kind not in "iu":
+        return rounded_to(graph, graph.op("Add", scaled, graph.cast(offset1, DType.FP32)), element.storage)
+    moved = graph.op("Add", graph.op("Round", scaled), graph.cast(offset1, DType.FP32))
+    low, high = (graph.like(end, moved) for end in (element.lowest, element.highest))
+    return graph.op("Clip", moved, low, high)
+
+
+def _dequantize(graph: Graph, given: Given) -> Tensor:
+    """(input - offset1) * scale + offset2."""
+    x, scale, offset1, offset2 = (given[name] for name in ("input", "scale", "offset1", "offset2"))
+    axis, dtype = _axis(given, x), given.dtype
+    if is_native(given) and _is_zero(offset2) and dtype in FLOATS:
+        zero_point = None if _is_zero(offset1) else offset1
+        scale = graph.cast(scale, dtype)
+        return graph.op("DequantizeLinear", x, scale, zero_point, dtype=dtype, **_attributes(axis))
+    parameters = [_along(graph, each, axis, x.rank) for each in (scale, offset1, offset2)]
+    return shifted_scaled(graph, x, parameters[0], parameters[1], parameters[2], dtype)
+
+
+def is_native(given: Given, name: str = "input") -> bool:
+    """Is an operand of whole numbers of 8 bits, which DequantizeLinear reads?"""
+    element = element_type(getattr(given.operation, name).type)
+    return element.bits == 8 and element.carried in _NATIVE
+
+
+def shifted_scaled(graph: Graph, x: Tensor, scale: Tensor, offset1: Tensor, offset2: Tensor, dtype: DType) -> Tensor:
+    """Of parameters that broadcast against `x`."""
+    shifted = graph.cast(x, DType.FP32)
+    if not _is_zero(offset1):
+        shifted = graph.op("Sub", shifted, graph.cast(offset1, DType.FP32))
+    result = graph.op("Mul", shifted, graph.cast(scale, DType.FP32))
+    if not _is_zero(offset2):
+        result = graph.op("Add", result, graph.cast(offset2, DType.FP32))
+    return graph.cast(result, dtype)
+
+
+TABLE: Mapping[str, Raise] = MappingProxyType({"dequantize": _dequantize, "quantize": _quantize})

@@ -1,0 +1,184 @@
+"""Raising blocks of operations, one after the other, each by its family's function."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.coreai.raising.constants import Constants
+from triune.coreai.raising.given import Given
+from triune.coreai.raising.types import is_complex, ranked, tensor_type
+from triune.coreai.raising.values import Complex, Held, Sparse, State, Token
+from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.types import DType
+
+Raise: TypeAlias = Callable[[Graph, Given], Held | Sequence[Held]]
+ControlFlow: TypeAlias = Callable[["RegionRaiser", Any], Sequence[Held]]
+
+# What a malformed operation makes Python and numpy raise; the message then gets the operation's name.
+_MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
+_DEEPEST = 64
+
+
+class LostError(Exception):
+    """An operand could not be made, for a reason that was told before."""
+
+
+@dataclass(slots=True)
+class Program:
+    """What is shared by all blocks of a function.
+
+    Attributes:
+        constants: the module's.
+        graphs: the module's graphs by name.
+        table: who raises which operation.
+        control_flow: those with blocks, states or graphs of their own.
+        problems: what cannot be raised, told once each.
+        count: of operations that were raised so far, for names.
+    """
+
+    constants: Constants
+    graphs: Mapping[str, Any]
+    table: Mapping[str, Raise]
+    control_flow: Mapping[str, ControlFlow]
+    problems: list[str] = field(default_factory=list[str])
+    malformed: list[str] = field(default_factory=list[str])
+    count: int = 0
+
+
+class RegionRaiser:
+    """Raises blocks into one graph.
+
+    Attributes:
+        graph: the one under construction.
+        values: MLIR's values and what stands for them; shared with the blocks inside.
+        states: the current value of each state.
+        depth: of graphs that invoke one another.
+    """
+
+    def __init__(
+        self, program: Program, graph: Graph, values: dict[Any, Held], states: Mapping[str, Tensor], depth: int = 0
+    ) -> None:
+        if depth > _DEEPEST:
+            raise UnsupportedError(f"graphs invoke one another more than {_DEEPEST} deep")
+        self.program = program
+        self.graph = graph
+        self.values = values
+        self.states = dict(states)
+        self.depth = depth
+
+    def inner(self, graph: Graph) -> "RegionRaiser":
+        """A raiser for a graph inside this one, which sees the values and states of now."""
+        return RegionRaiser(self.program, graph, self.values, self.states, self.depth)
+
+    def block(self, block: Any) -> list[Held]:
+        """Raise all operations; what the last one hands out is returned. Raises LostError."""
+        operations = list(block.operations)
+        if not operations:
+            return []
+        for operation in operations[:-1]:
+            self._operation(operation)
+        return [self.held(value) for value in operations[-1].operands]
+
+    def held(self, value: Any) -> Held:
+        """What stands for a value. Raises LostError if it could not be made."""
+        if value not in self.values:
+            raise LostError
+        return self.values[value]
+
+    def tensor(self, value: Any) -> Tensor:
+        """As `held`, of a tensor of real numbers. Raises UnsupportedError for others."""
+        held = self.held(value)
+        if not isinstance(held, Tensor):
+            raise UnsupportedError(f"an operand is {type(held).__name__}, not Tensor")
+        return held
+
+    def _operation(self, operation: Any) -> None:
+        view = getattr(operation, "opview", operation)
+        whole = view.operation.name
+        name = whole.removeprefix("coreai.").removeprefix("decomposable.")
+        self.program.count += 1
+        self.graph.prefix = f"{name.removeprefix('broadcasting_')}_{self.program.count}"
+        try:
+            results = self._raised(name, view)
+            for value, result in zip(view.results, results, strict=True):
+                self.values[value] = self._declared(value, result)
+        except LostError:
+            return
+        except (UnsupportedError, InvalidArgumentError) as error:
+            self._refuse(whole, view, str(error), isinstance(error, InvalidArgumentError))
+        except InternalError:
+            raise
+        except _MALFORMED as error:
+            self._refuse(whole, view, str(error) or repr(error), True)
+
+    def _raised(self, name: str, view: Any) -> Sequence[Held]:
+        if name == "constant":
+            return [self._constant(view)]
+        if name in self.program.control_flow:
+            return self.program.control_flow[name](self, view)
+        raiser = self.program.table.get(name)
+        if raiser is None:
+            raise UnsupportedError("there is no such operation in Core AI, or ONNX has nothing like it")
+        results = raiser(self.graph, Given(view, self._operand))
+        return [results] if isinstance(results, (Tensor, Complex, Sparse, State, Token)) else results
+
+    def _operand(self, value: Any) -> Held:
+        held = self.held(value)
+        # No runtime computes in bf16; what is made of it is rounded again.
+        if isinstance(held, Tensor) and held.dtype is DType.BF16:
+            return self.graph.cast(held, DType.FP32)
+        return held
+
+    def _constant(self, view: Any) -> Held:
+        attribute = view.value
+        ranked(attribute.type)
+        array = self.program.constants.array(attribute)
+        kind = tensor_type(attribute.type)
+        fresh = self.graph.root.fresh
+        if is_complex(attribute.type):
+            parts = [
+                Tensor(fresh("constant"), kind.dtype, array.shape, part) for part in (np.real(array), np.imag(array))
+            ]
+            return Complex(*parts)
+        return Tensor(fresh("constant"), kind.dtype, array.shape, array)
+
+    def _declared(self, value: Any, result: Held) -> Held:
+        """A result in its declared type and shape."""
+        if isinstance(result, Complex):
+            shape = tensor_type(value.type).shape
+            parts = (result.real, result.imaginary)
+            return Complex(*(Tensor(part.name, part.dtype, shape, part.constant) for part in parts))
+        if not isinstance(result, Tensor):
+            return result
+        kind = tensor_type(value.type)
+        cast = self.graph.cast(result, kind.dtype)
+        shape = cast.constant.shape if cast.constant is not None else kind.shape
+        return Tensor(cast.name, kind.dtype, shape, cast.constant)
+
+    def _refuse(self, name: str, view: Any, reason: str, is_malformed: bool) -> None:
+        """Note it, and go on with stand-ins for the results, to find whatever else cannot be raised."""
+        told = self.program.malformed if is_malformed else self.program.problems
+        problem = f"{name}: {reason}"
+        if problem not in told:
+            told.append(problem)
+        for value in view.results:
+            try:
+                kind = tensor_type(value.type)
+            except UnsupportedError:
+                continue
+            if not is_complex(value.type):
+                self.values[value] = Tensor(self.graph.root.fresh("lost"), kind.dtype, kind.shape)
+
+
+def table_of(*tables: Mapping[str, Raise]) -> Mapping[str, Raise]:
+    """The families' tables, put together. Raises InternalError if two raise the same."""
+    whole: dict[str, Raise] = {}
+    for table in tables:
+        if whole.keys() & table.keys():
+            raise InternalError(f"two families raise {sorted(whole.keys() & table.keys())}")
+        whole.update(table)
+    return MappingProxyType(whole)

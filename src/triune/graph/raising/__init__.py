@@ -1,0 +1,1 @@
+"""Writing ONNX graphs out of Apple's programs: what raising ML Programs and Core AI programs share."""
