@@ -3,3 +3,7 @@
 Core AI is Apple's runtime from macOS and iOS 27 on. Its authoring library and an interpreter come with `coreai-core`,
 on Linux too: that interpreter is the referee of every conversion.
 """
+
+from triune.coreai.model import Model, State, load
+
+__all__ = ["Model", "State", "load"]

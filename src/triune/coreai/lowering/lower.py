@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SOURCE_KEY = "triune.source"
 """The key of the asset's metadata under which the sources' names, types and limits of shapes are."""
 
+LADDER = "_of_"
+"""What is between the name of a function and the shapes that one of several functions made of it is for."""
+
 MAIN = "main"
 """The function of a model that was converted alone."""
 
@@ -160,7 +163,7 @@ def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
     for number in range(counts.pop()):
         shapes = {key: shape.choices[number] for key, shape in several.items()}
         # A name of MLIR begins with a letter.
-        ladder["of_" + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
+        ladder[LADDER[1:] + "_".join("x".join(map(str, each)) for each in shapes.values())] = shapes
     program.set_static_shape_config(name, ladder)
     return [f"{name}_{key}" for key in ladder]
 

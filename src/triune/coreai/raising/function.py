@@ -82,6 +82,11 @@ def graphs_of(program: Any) -> dict[str, Any]:
     return {graph.symbol_name: graph for graph in _graphs(mlir_module(program).body)}
 
 
+def function_names(program: Any) -> list[str]:
+    """The functions that can be called from outside."""
+    return [name for name, graph in graphs_of(program).items() if is_public(graph)]
+
+
 def _graphs(block: Any) -> Iterator[Any]:
     for operation in block.operations:
         view = getattr(operation, "opview", operation)

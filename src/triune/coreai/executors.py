@@ -1,0 +1,69 @@
+"""What computes a function of an asset: Apple's library in a process of its own, or ONNX Runtime on what is raised."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from triune.core.datatypes import Array
+from triune.core.tensors import Signature
+from triune.core.units import Unit
+from triune.coreai.executable import AppleExecutable
+from triune.coreai.interface import signature_of
+from triune.coreai.raising import raise_function
+from triune.graph.session import GraphSession
+from triune.graph.state_names import new_state
+from triune.hosting import HostedExecutable
+
+
+class AppleExecutor:
+    """An `Executor` over Apple's library: its interpreter, or the system's runtime on macOS 27 and later."""
+
+    def __init__(self, path: Path, function: str, unit: Unit | None) -> None:
+        """As `AppleExecutable`, whose errors it raises; InternalError where Apple's library ended its process."""
+        what = "Core AI's interpreter" if unit is None else f"Core AI on '{unit.value}'"
+        load = functools.partial(AppleExecutable, path, function, unit)
+        self._executable = HostedExecutable(load, f"'{path.name}' in {what}")
+        self.signature: Signature = self._executable.signature
+
+    def run(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """See `Executor.run`."""
+        names = [spec.name for spec in self.signature.outputs]
+        found = self._executable.run({**inputs, **states}, names)
+        return found, {name: found.pop(new_state(name)) for name in states}
+
+    def close(self) -> None:
+        """End its process."""
+        self._executable.close()
+
+
+class RaisedExecutor:
+    """An `Executor` over ONNX Runtime, on the CPU."""
+
+    def __init__(self, program: Any, where: str, function: str, *, num_threads: int = 0) -> None:
+        """Raise a function, and load it. Raises as `raise_function` and `GraphSession`.
+
+        Args:
+            program: as `raising.load` gives it.
+            where: what messages call the asset.
+            function: its name.
+            num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
+        """
+        model = raise_function(program, function)
+        self.signature: Signature = signature_of(model)
+        names = {spec.name for spec in self.signature.outputs}
+        states = [spec.name for spec in self.signature.inputs if new_state(spec.name) in names]
+        name = f"'{where}', function '{function}'"
+        self._session = GraphSession(model, name, states=states, num_threads=num_threads)
+
+    def run(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """See `Executor.run`."""
+        return self._session.run(inputs, states)
+
+    def close(self) -> None:
+        """Free it."""
+        del self._session

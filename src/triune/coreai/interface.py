@@ -1,0 +1,140 @@
+"""What a function of an asset takes and gives, and whether given values are that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, helper
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import Signature, TensorSpec, format_shape
+from triune.graph.state_names import new_state
+
+Limits = Sequence[Sequence[Any]]
+"""The shapes that an input may have, as the asset's metadata holds them: sizes, or [lowest, highest]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """Of a function.
+
+    Attributes:
+        inputs, outputs, states: a dimension that is free is -1.
+        limits: by input, where the source's conversion gave them.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[TensorSpec, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
+
+    @classmethod
+    def of(cls, signature: Signature, limits: Mapping[str, Limits]) -> "Interface":
+        """Of a signature in which each state is an input, and an output under the name of `new_state`."""
+        names = {spec.name for spec in signature.outputs}
+        states = tuple(spec for spec in signature.inputs if new_state(spec.name) in names)
+        nexts = {new_state(spec.name) for spec in states}
+        inputs = tuple(spec for spec in signature.inputs if spec not in states)
+        return cls(inputs, tuple(spec for spec in signature.outputs if spec.name not in nexts), states, limits)
+
+    def check(self, inputs: Mapping[str, Any], where: str) -> dict[str, Array]:
+        """The values as arrays that the function takes.
+
+        Raises:
+            InvalidArgumentError: one is missing, unknown, or not of the type and shape that it must have.
+        """
+        known = {spec.name: spec for spec in self.inputs}
+        unknown = sorted(inputs.keys() - known.keys())
+        if unknown:
+            raise InvalidArgumentError(f"{where} has no input '{unknown[0]}'; it has {sorted(known)}")
+        missing = [name for name in known if inputs.get(name) is None]
+        if missing:
+            raise InvalidArgumentError(f"input '{missing[0]}' of {where} is missing; it is {known[missing[0]]}")
+        arrays = {name: to_array(f"input '{name}'", spec, inputs[name]) for name, spec in known.items()}
+        for name, limits in self.limits.items():
+            if name in arrays:
+                _check_limits(name, arrays[name].shape, limits)
+        return arrays
+
+    def fits(self, inputs: Mapping[str, Any]) -> bool:
+        """Are the shapes of these inputs those of this function?"""
+        known = {spec.name: spec for spec in self.inputs}
+        return all(name not in known or _fits(np.shape(value), known[name].shape) for name, value in inputs.items())
+
+
+def signature_of(model: ModelProto) -> Signature:
+    """The signature of a graph that was raised of a function."""
+    return Signature(
+        tuple(_spec(value) for value in model.graph.input), tuple(_spec(value) for value in model.graph.output)
+    )
+
+
+def _spec(value: ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return TensorSpec(value.name, DataType.of(np.empty(0, dtype)), shape)
+
+
+def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
+    """A value as an array of the type and shape that it must have.
+
+    Whole numbers and floats of other widths are converted where they fit.
+
+    Raises:
+        InvalidArgumentError: they do not, or it is of another kind or shape.
+    """
+    try:
+        array: Array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{what} is no array: {error}") from error
+    dtype = spec.datatype.dtype
+    if not _is_of_kind(array, dtype):
+        raise InvalidArgumentError(f"{what} is of {array.dtype}; it must be of {spec.datatype.value}")
+    if not _fits(array.shape, spec.shape):
+        raise InvalidArgumentError(
+            f"{what} is of shape {format_shape(array.shape)}; it must be {format_shape(spec.shape)}"
+        )
+    if array.size == 0:
+        raise InvalidArgumentError(f"{what} is empty: {format_shape(array.shape)}; Core AI has no empty tensors")
+    if dtype.kind in "iu" and array.dtype != dtype:
+        limits = np.iinfo(cast(Any, dtype))
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InvalidArgumentError(f"{what} has numbers beyond {spec.datatype.value}, {limits.min} to {limits.max}")
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
+
+
+def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
+    given, wanted = array.dtype.kind, dtype.kind
+    if wanted in "iu":
+        return given in "iu"
+    if wanted == "b":
+        return given == "b"
+    # Numpy knows bf16 as a kind of its own.
+    return given in "fV"
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(size in (-1, have) for have, size in zip(shape, wanted, strict=True))
+
+
+def _check_limits(name: str, shape: Sequence[int], limits: Limits) -> None:
+    if not any(_is_within(shape, choice) for choice in limits):
+        told = " or ".join(format_choice(choice) for choice in limits)
+        raise InvalidArgumentError(f"input '{name}' is of shape {format_shape(shape)}; it must be {told}")
+
+
+def _is_within(shape: Sequence[int], choice: Sequence[Any]) -> bool:
+    return len(shape) == len(choice) and all(
+        dim[0] <= size <= dim[1] if isinstance(dim, list) else size == dim
+        for size, dim in zip(shape, cast("Sequence[list[int] | int]", choice), strict=True)
+    )
+
+
+def format_choice(choice: Sequence[Any]) -> str:
+    """`[1..8,4]`."""
+    dims = cast("Sequence[list[int] | int]", choice)
+    return f"[{','.join(f'{dim[0]}..{dim[1]}' if isinstance(dim, list) else str(dim) for dim in dims)}]"

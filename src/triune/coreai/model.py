@@ -1,0 +1,226 @@
+"""Core AI models that predict: through Core AI itself on macOS 27 and later, through Apple's interpreter or raised to
+ONNX anywhere.
+"""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.tensors import TensorSpec, format_shape
+from triune.core.units import Unit
+from triune.coreai.asset import read_asset
+from triune.coreai.executable import has_system_runtime
+from triune.coreai.interface import Interface, Limits, to_array
+from triune.coreai.lowering.lower import LADDER, SOURCE_KEY
+
+ExecutorName: TypeAlias = Literal["coreai", "interpreter", "onnxruntime"]
+_EXECUTORS: Final = get_args(ExecutorName)
+
+_CUSTOM = "creatorDefinedMetadata"
+
+
+def load(
+    path: Path | str, *, function: str | None = None, executor: ExecutorName | None = None, unit: Unit | None = None
+) -> "Model":
+    """Load an `.aimodel`.
+
+    Args:
+        path: the asset.
+        function: which of its functions; "main", or the only one, if None. One that was converted for several shapes
+            stands for all of them.
+        executor: "coreai" (the system's own: macOS 27 and later), "interpreter" (Apple's, slow: for answers, in a
+            process of its own), or "onnxruntime" (raised to ONNX). If None, Core AI where it is, else ONNX Runtime.
+        unit: that Core AI shall prefer, `cpu`, `gpu` or `ane`; the Neural Engine if None. It does not tell where
+            it ran.
+
+    Raises:
+        NotFoundError: there is no such asset or function.
+        InvalidArgumentError: the asset is broken.
+        UnsupportedError: it holds what the executor does not do, or the executor is not to be had here.
+    """
+    return Model(Path(path), function=function, executor=executor, unit=unit)
+
+
+class State:
+    """The buffers of a stateful model, zeros at first. One call at a time works on them; others wait."""
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self.lock = threading.Lock()
+        self.arrays: dict[str, Array] = {spec.name: np.zeros(spec.shape, spec.datatype.dtype) for spec in specs}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The states' names."""
+        return tuple(self._specs)
+
+    def read(self, name: str) -> Array:
+        """A copy of a buffer.
+
+        Raises:
+            NotFoundError: there is no such state.
+        """
+        with self.lock:
+            return self.arrays[self._known(name)].copy()
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace a buffer.
+
+        Raises:
+            NotFoundError: there is no such state.
+            InvalidArgumentError: the value is of another shape or kind.
+        """
+        array = to_array(f"state '{name}'", self._specs[self._known(name)], value)
+        with self.lock:
+            self.arrays[name] = array.copy()
+
+    def _known(self, name: str) -> str:
+        if name not in self._specs:
+            raise NotFoundError(f"there is no state '{name}'; there are {sorted(self._specs)}")
+        return name
+
+
+class Model:
+    """One function of an asset. Calls may run at the same time, except those on the same state.
+
+    Attributes:
+        function: its name.
+        executor: what computes it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        function: str | None = None,
+        executor: ExecutorName | None = None,
+        unit: Unit | None = None,
+    ) -> None:
+        """As `load`."""
+        asset = read_asset(path)
+        if executor is not None and executor not in _EXECUTORS:
+            raise UnsupportedError(f"there is no executor '{executor}'; there are {', '.join(_EXECUTORS)}")
+        if executor is None:
+            executor = "coreai" if has_system_runtime() else "onnxruntime"
+        if unit is not None and executor != "coreai":
+            raise InvalidArgumentError(f"a unit is for executor 'coreai'; '{executor}' runs on the CPU: leave unit out")
+        self._name = path.name
+        self.executor: Final = executor
+        # They import Apple's library.
+        from triune.coreai.executors import AppleExecutor, RaisedExecutor
+        from triune.coreai.raising import function_names
+        from triune.coreai.raising import load as load_program
+
+        program = load_program(path)
+        sources: Mapping[str, Any] = asset.metadata.get(_CUSTOM, {}).get(SOURCE_KEY, {})
+        self.function, names, limits = _choose(path.name, function, function_names(program), sources)
+        self._variants: Final[list[_Variant]] = []
+        for name in names:
+            if executor == "onnxruntime":
+                computing = RaisedExecutor(program, path.name, name)
+            else:
+                computing = AppleExecutor(path, name, (unit or Unit.ANE) if executor == "coreai" else None)
+            self._variants.append(_Variant(name, computing, limits))
+
+    @property
+    def interface(self) -> Interface:
+        """What it takes and gives; of the first shape where there are several."""
+        return self._variants[0].interface
+
+    def make_state(self) -> State:
+        """New buffers of zeros for the function's states; none if it has no states."""
+        return State(self.interface.states)
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Array]:
+        """Compute the outputs.
+
+        Args:
+            inputs: a value for each input by name.
+            state: the buffers to work on, from `make_state`; required if the function has states.
+
+        Raises:
+            InvalidArgumentError: an input is missing, unknown, or not what the function takes; a state is missing.
+            InternalError: Apple's library ended its process over it.
+        """
+        variant = self._variant(inputs)
+        arrays = variant.interface.check(inputs, f"'{self._name}', function '{variant.name}'")
+        if state is None:
+            if variant.interface.states:
+                names = [spec.name for spec in variant.interface.states]
+                raise InvalidArgumentError(f"the model has states {names}: predict(..., state=model.make_state())")
+            return variant.executor.run(arrays, {})[0]
+        with state.lock:
+            want = {spec.name: spec.shape for spec in variant.interface.states}
+            have = {name: array.shape for name, array in state.arrays.items()}
+            if want != have:
+                raise InvalidArgumentError(f"the state is of another model: it has {have}, this model has {want}")
+            outputs, state.arrays = variant.executor.run(arrays, state.arrays)
+        return outputs
+
+    def predict_batch(
+        self, requests: Sequence[Mapping[str, Any]], state: State | None = None
+    ) -> list[dict[str, Array]]:
+        """Compute several requests, one after the other."""
+        return [self.predict(inputs, state) for inputs in requests]
+
+    async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Array]:
+        """As `predict`, in another thread."""
+        return await asyncio.to_thread(self.predict, inputs, state)
+
+    def close(self) -> None:
+        """End the processes that compute. No call is under way and none follows."""
+        for variant in self._variants:
+            variant.executor.close()
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _variant(self, inputs: Mapping[str, Any]) -> "_Variant":
+        for variant in self._variants:
+            if variant.interface.fits(inputs):
+                return variant
+        if len(self._variants) == 1:
+            return self._variants[0]
+        given = {name: format_shape(np.shape(value)) for name, value in inputs.items()}
+        known = "; ".join(
+            ", ".join(f"{spec.name} {format_shape(spec.shape)}" for spec in each.interface.inputs)
+            for each in self._variants
+        )
+        raise InvalidArgumentError(f"'{self._name}' has no function for the shapes {given}; it has {known}")
+
+
+class _Variant:
+    """A function for certain shapes."""
+
+    def __init__(self, name: str, executor: Any, limits: Mapping[str, Limits]) -> None:
+        self.name = name
+        self.executor = executor
+        self.interface = Interface.of(executor.signature, limits)
+
+
+def _choose(
+    where: str, function: str | None, names: Sequence[str], sources: Mapping[str, Any]
+) -> tuple[str, Sequence[str], Mapping[str, Limits]]:
+    """The function's name, the functions that compute it, and the limits of its inputs."""
+    wanted = function or ("main" if "main" in {*names, *sources} or len(names) != 1 else names[0])
+    limits: Mapping[str, Limits] = sources.get(wanted, {}).get("limits", {})
+    if wanted in names:
+        return wanted, [wanted], limits
+    ladder = [name for name in names if wanted in sources and name.startswith(f"{wanted}{LADDER}")]
+    if not ladder:
+        told = ", ".join(f"'{name}'" for name in dict.fromkeys((*sources, *names))) or "none"
+        raise NotFoundError(f"'{where}' has no function '{wanted}'; it has {told}")
+    # Each of them has fixed shapes: there is nothing more to check.
+    return wanted, ladder, {}
