@@ -110,8 +110,10 @@ def _cuts(c: Context, x: Value, extents: Sequence[int], strides: Sequence[int]) 
             if size is None:
                 raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
             total += strides[axis] * size - wanted[axis - spatial]
-        # ONNX's standard text and its own evaluator differ for SAME_*: the evaluator and ONNX Runtime agree on this.
+        # ONNX's standard text and its own evaluator differ: the evaluator and ONNX Runtime agree on this.
         before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        if auto not in SAME:
+            before = max(before, 0)
         cuts.append((before, total - before - more[axis]))
     return cuts
 

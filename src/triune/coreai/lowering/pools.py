@@ -10,23 +10,21 @@ from numpy.typing import NDArray
 
 from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.dims import Dim, dims_of, spread
 from triune.coreai.lowering.values import (
     axes,
-    concat,
     constant,
     dtype_of,
     known_shape,
     like,
-    rank_of,
     shape_of,
     sizes,
-    sizes_of,
     tensor_type,
 )
 from triune.coreai.lowering.windows import (
-    Size,
     at_least_two,
     excess_of,
+    is_some,
     off_plane,
     on_plane,
     pad,
@@ -40,11 +38,11 @@ _MOST_PLACES = 256
 """A window whose places are asked for is written out element by element up to this size."""
 
 
-def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Size, Size]], list[tuple[Size, Size]]]:
+def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Dim, Dim]], list[tuple[Dim, Dim]]]:
     """The window, the padding, and what `ceil_mode` adds behind it."""
     spatial = spatial_of(x, "a pool")
     window = window_of(c.attributes, c.attributes["kernel_shape"])
-    none: list[tuple[Size, Size]] = [(0, 0)] * spatial
+    none: list[tuple[Dim, Dim]] = [(0, 0)] * spatial
     return window, widths_of(x, window), excess_of(x, window) if c.attributes.get("ceil_mode", 0) else none
 
 
@@ -80,8 +78,8 @@ def _written_out(
     padded: Value,
     window: Window,
     x: Value,
-    widths: Sequence[tuple[Size, Size]],
-    excess: Sequence[tuple[Size, Size]],
+    widths: Sequence[tuple[Dim, Dim]],
+    excess: Sequence[tuple[Dim, Dim]],
 ) -> tuple[Value, Value]:
     """The largest element under each element of the window in turn, and where it is."""
     shape, whole = known_shape(x), known_shape(padded)
@@ -127,8 +125,8 @@ def _average_pool(c: Context) -> None:
     small = ops.broadcasting_mul(padded, like(x, shrink)) if shrink != 1 else padded
     sums = _sums(small, window)
     is_padding_counted = bool(c.attributes.get("count_include_pad", 0))
-    counted = _no_edge(excess) and (is_padding_counted or _no_edge(widths))
-    counts = like(x, size) if counted else _counts(x, window, widths, excess, is_padding_counted)
+    is_partial = _has_edge(excess) or (_has_edge(widths) and not is_padding_counted)
+    counts = like(x, size) if not is_partial else _counts(x, window, widths, excess, is_padding_counted)
     factor = ops.broadcasting_mul(counts, like(x, shrink)) if shrink != 1 else counts
     c.give(ops.broadcasting_divide(sums, factor))
 
@@ -144,23 +142,22 @@ def _sums(x: Value, window: Window) -> Value:
     return off_plane(sums, spatial)
 
 
-def _no_edge(widths: Sequence[tuple[Size, Size]]) -> bool:
-    return all(isinstance(each, int) and each == 0 for pair in widths for each in pair)
+def _has_edge(widths: Sequence[tuple[Dim, Dim]]) -> bool:
+    return any(is_some(each) for pair in widths for each in pair)
 
 
 def _counts(
     x: Value,
     window: Window,
-    widths: Sequence[tuple[Size, Size]],
-    excess: Sequence[tuple[Size, Size]],
+    widths: Sequence[tuple[Dim, Dim]],
+    excess: Sequence[tuple[Dim, Dim]],
     is_padding_counted: bool,
 ) -> Value:
     """How many elements each window averages. What `ceil_mode` adds behind the padding never counts."""
     edge = 1 if is_padding_counted else 0
     spatial = known_shape(x) or []
     if not spatial:
-        sides = ops.slice_(sizes_of(x, np.uint32), axes([2]), axes([rank_of(x)]), axes([1]))
-        ones = ops.broadcast_to(like(x, 1), concat([sizes([1, 1]), sides], 0))
+        ones = spread(like(x, 1), [1, 1, *dims_of(x)[2:]])
         return _sums(pad(pad(ones, widths, edge), excess, 0), window)
     counts: NDArray[Any] = np.ones((1, 1))
     for axis, size in enumerate(spatial[2:]):

@@ -9,11 +9,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.dims import cut, dims_of, product, shaped
 from triune.coreai.lowering.values import (
     axes,
     axis,
     cast,
-    concat,
     constant,
     dtype_of,
     known_shape,
@@ -150,16 +150,9 @@ def _spread(c: Context, value: Value, x: Value) -> Value:
     repeats = [1] * (rank_of(value) + 1)
     repeats[place + 1] = block
     repeated = ops.tile(ops.expand_dims(value, axes([place + 1])), sizes(repeats))
-    before, after = (_sides(value, *ends) for ends in ((0, place), (place + 1, rank_of(value))))
-    merged = ops.reshape(repeated, concat([*before, axes([-1]), *after], 0))
-    limits = [np.iinfo(np.int32).max] * rank_of(value)
-    limits[place] = size
-    return ops.slice_(merged, axes([0] * rank_of(value)), axes(limits), axes([1] * rank_of(value)))
-
-
-def _sides(x: Value, begin: int, end: int) -> list[Value]:
-    """A part of the shape of `x`, for `concat`."""
-    return [ops.slice_(sizes_of(x), axes([begin]), axes([end]), axes([1]))] if end > begin else []
+    dims = dims_of(value)
+    dims[place] = product([dims[place], block])
+    return cut(shaped(repeated, dims), place, 0, size)
 
 
 TABLE: dict[str, Lowering] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

@@ -1,17 +1,15 @@
 """Images padded for the windows that move over them."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
 from triune.coreai.library import Value, ops
-from triune.coreai.lowering.values import axes, cast, concat, constant, like, rank_of, reshape, shape_of, size_of, sizes
+from triune.coreai.lowering.dims import Dim, vector
+from triune.coreai.lowering.values import axes, cast, constant, like, rank_of, shape_of, size_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import SAME, Window
-
-Size: TypeAlias = "int | Value"
-"""A number that is known now, or a scalar of int32."""
 
 MAX_SPATIAL: Final = 3
 
@@ -43,25 +41,26 @@ def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:
     return [fill, *numbers] if len(numbers) == 1 else list(numbers)
 
 
-def pad(x: Value, widths: Sequence[tuple[Size, Size]], value: float) -> Value:
+def pad(x: Value, widths: Sequence[tuple[Dim, Dim]], value: float) -> Value:
     """`value` put before and after each of the last dimensions."""
     flat = [each for pair in widths for each in pair]
-    if all(isinstance(each, int) and each == 0 for each in flat):
+    if not any(map(is_some, flat)):
         return x
     before = [0] * (2 * (rank_of(x) - len(widths)))
-    if all(isinstance(each, int) for each in flat):
-        return ops.pad(x, sizes([*before, *flat]), like(x, value))
-    parts = [sizes(before)] if before else []
-    parts += [sizes([each]) if isinstance(each, int) else cast(reshape(each, [1]), np.uint32) for each in flat]
-    return ops.pad(x, concat(parts, 0), like(x, value))
+    return ops.pad(x, cast(vector([*before, *flat]), np.uint32), like(x, value))
 
 
-def widths_of(x: Value, window: Window) -> list[tuple[Size, Size]]:
+def is_some(width: Dim) -> bool:
+    """May it be more than nothing?"""
+    return not isinstance(width, int) or width != 0
+
+
+def widths_of(x: Value, window: Window) -> list[tuple[Dim, Dim]]:
     """How much the window wants before and after each spatial dimension."""
     return [_width(x, window, axis) for axis in range(len(window.kernel))]
 
 
-def _width(x: Value, window: Window, axis: int) -> tuple[Size, Size]:
+def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
     known = window.padding(axis, shape_of(x)[2 + axis])
     if known is not None:
         return known
@@ -75,12 +74,12 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Size, Size]:
     return (half, rest) if window.auto_pad == SAME[0] else (rest, half)
 
 
-def excess_of(x: Value, window: Window) -> list[tuple[Size, Size]]:
+def excess_of(x: Value, window: Window) -> list[tuple[Dim, Dim]]:
     """How far the windows of `ceil_mode` reach behind the padding of `x`, which has it not."""
     return [(0, _excess(x, window, axis)) for axis in range(len(window.kernel))]
 
 
-def _excess(x: Value, window: Window, axis: int) -> Size:
+def _excess(x: Value, window: Window, axis: int) -> Dim:
     known = shape_of(x)[2 + axis]
     if known is not None:
         begin, end = window.padding(axis, known) or (0, 0)
@@ -95,7 +94,7 @@ def _excess(x: Value, window: Window, axis: int) -> Size:
     room = _op(ops.add, size, begin + end - extent)
     # ceil(room / stride), and one less where that begins behind the image.
     last = _op(ops.divide, _op(ops.add, room, stride - 1), stride)
-    is_behind = _op(ops.greater, _op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
+    is_behind = ops.greater(_op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
     last = ops.sub(last, cast(is_behind, np.int32))
     reach = _op(ops.add, _op(ops.mul, last, stride), extent - begin - end)
     return _op(ops.maximum, ops.sub(reach, size), 0)

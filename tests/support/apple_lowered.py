@@ -1,0 +1,47 @@
+"""Small ONNX graphs converted to Core AI, and computed by Apple's interpreter and by ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto
+
+from support.apple_interpreter import Apart, interpret
+from triune.coreai.lowering import LowerOptions, lower
+from triune.graph.passes.narrow import narrow_array
+
+Arrays = Mapping[str, Any]
+
+
+def _interpret(argument: tuple[Path, Arrays]) -> Any:
+    return interpret(*argument)
+
+
+_APART = Apart(_interpret)
+
+
+def check(
+    model: ModelProto,
+    feeds: Arrays,
+    folder: Path,
+    options: LowerOptions | None = None,
+    *,
+    atol: float = 1e-5,
+    rtol: float = 1e-4,
+) -> dict[str, Any]:
+    """Convert, compute with Apple's interpreter and ONNX Runtime, compare; the outputs are returned."""
+    lowered = lower(model, folder / "m.aimodel", options)
+    return compare(model, lowered.path, feeds, atol=atol, rtol=rtol)
+
+
+def compare(model: ModelProto, path: Path, feeds: Arrays, *, atol: float = 1e-5, rtol: float = 1e-4) -> dict[str, Any]:
+    """As `check`, of a program that has been made of the model."""
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, dict(feeds))
+    results = _APART((path, {name: narrow_array(name, array) for name, array in feeds.items()}))
+    for value, right in zip(model.graph.output, expected, strict=True):
+        assert results[value.name].shape == right.shape
+        np.testing.assert_allclose(results[value.name], right, atol=atol, rtol=rtol)
+    return results
