@@ -9,6 +9,7 @@ from triune.coreai.library import Value, dialect, ir, ops, plain
 from triune.coreai.lowering import (
     binary,
     composites,
+    control,
     conv,
     gathers,
     linear,
@@ -45,6 +46,7 @@ TABLE: dict[str, Lowering] = {
     **reductions.TABLE,
     **quantize.TABLE,
     **random_numbers.TABLE,
+    **control.TABLE,
 }
 
 

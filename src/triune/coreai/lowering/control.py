@@ -1,0 +1,184 @@
+"""Branches and loops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, numpy_helper
+
+from triune.coreai.library import Value, dialect, ir, ops
+from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.dims import cut, expand, refined, scalar
+from triune.coreai.lowering.loops import as_type, joined_type, loop
+from triune.coreai.lowering.values import axes, axis, concat, constant, dtype_of, known_shape, shape_of
+from triune.graph.conversion.problems import Refusal
+from triune.graph.values import Values
+
+MOST_STEPS_BUFFERED = 65_536
+"""Of a loop of at most so many steps, what is collected has room from the start; else it grows step by step."""
+
+
+def _written(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value]:
+    """The body of a loop in the current block; of its results what it declares of their shapes is known."""
+    names = [value.name for value in body.input]
+    values = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
+    declared = Values(body)
+    return [refined(value, declared.shape(output.name)) for value, output in zip(values, body.output, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a step gives that is collected."""
+
+    shape: list[int]
+    dtype: np.dtype[Any]
+
+
+def _if(c: Context) -> None:
+    graphs = [c.attributes[name] for name in ("then_branch", "else_branch")]
+    known = c.constant(0)
+    if known is not None:
+        for index, value in enumerate(c.lower_graph(graphs[not known.reshape(-1)[0]], c.scope, {})):
+            c.give(value, index)
+        return
+    condition = scalar(c.input(0))
+    # What types the branches give is known when they are written: only then the operation can be made.
+    draft = dialect.IfOp([], condition)
+    blocks = [draft.thenRegion.blocks[0], draft.elseRegion.blocks[0]]
+    found: list[list[Value]] = []
+    for graph, block in zip(graphs, blocks, strict=True):
+        with ir.InsertionPoint(block):
+            found.append(c.lower_graph(graph, c.scope, {}))
+    pairs = dict(enumerate(zip(*found, strict=True)))
+    kinds = [joined_type(*pair, "its branches give") for pair in pairs.values()]
+    # Core AI itself makes a selection of what no branch computes, and then cannot load it.
+    for index, pair in list(pairs.items()):
+        if known_shape(pair[0]) == known_shape(pair[1]) is not None and all(map(_is_ready, pair, blocks)):
+            for value in pair:
+                _move_out(value, draft)
+            c.give(ops.broadcasting_where(condition, *pair), index)
+            del pairs[index]
+    wanted = [kinds[index] for index in pairs]
+    whole = ir.Operation.create("coreai.if", results=wanted, operands=[condition], regions=2)
+    for place, (block, region) in enumerate(zip(blocks, whole.regions, strict=True)):
+        with ir.InsertionPoint(block):
+            dialect.yield_([as_type(pair[place], kinds[index]) for index, pair in pairs.items()])
+        block.append_to(region)
+    draft.operation.erase()
+    for index, value in zip(pairs, whole.results, strict=True):
+        c.give(value, index)
+
+
+def _is_ready(value: Value, block: Any) -> bool:
+    """Is nothing computed for it in the branch?"""
+    owner = value.owner
+    return isinstance(owner, ir.Block) or owner.name == "coreai.constant" or owner.block != block
+
+
+def _move_out(value: Value, branches: Any) -> None:
+    """A constant made in a branch before both of them."""
+    owner = value.owner
+    if not isinstance(owner, ir.Block) and owner.parent == branches.operation:
+        owner.move_before(branches.operation)
+
+
+def _loop(c: Context) -> None:
+    """A loop over the step's number, whether to go on, what is carried, and a buffer for each collected value."""
+    body: GraphProto = c.attributes["body"]
+    num_carried = len(c.node.input) - 2
+    limit = c.constant(0)
+    last = scalar(c.input(0)) if c.has(0) else None
+    going = scalar(c.input(1)) if c.has(1) else constant(np.bool_(True))
+    carried = [c.input(2 + index) for index in range(num_carried)]
+    most = None if limit is None else int(limit.reshape(-1)[0])
+    if most is not None and most > MOST_STEPS_BUFFERED:
+        most = None
+    if most == 0 and len(body.output) > 1 + num_carried:
+        raise Refusal("a loop of no steps gives empty results; Core AI has no empty tensors")
+    wanted = [place for place in range(num_carried, len(body.output) - 1) if c.wants(place)]
+    buffers = [_Buffer(place, row, most) for place, row in zip(wanted, _rows(c, body, wanted), strict=True)]
+
+    def go_on(step: Value, is_going: Value, *_rest: Value) -> Value:
+        return is_going if last is None else ops.and_(is_going, ops.greater(last, step))
+
+    def run(step: Value, is_going: Value, *rest: Value) -> Sequence[Value]:
+        given = [step, is_going, *rest[:num_carried]]
+        results = _written(c, body, given)
+        kept = [
+            buffer.with_row(value, results[1 + buffer.place], step)
+            for buffer, value in zip(buffers, rest[num_carried:], strict=True)
+        ]
+        return [ops.add(step, axis(1)), scalar(results[0]), *results[1 : 1 + num_carried], *kept]
+
+    starts = [buffer.start() for buffer in buffers]
+    results = loop([axis(0), going, *carried, *starts], go_on, run)
+    for index, value in enumerate(results[2 : 2 + num_carried]):
+        c.give(value, index)
+    is_whole = most is not None and _always_goes_on(c, body)
+    for buffer, value in zip(buffers, results[2 + num_carried :], strict=True):
+        c.give(value if is_whole else buffer.filled(value, results[0]), buffer.place)
+
+
+class _Buffer:
+    """Room for a value of each step."""
+
+    def __init__(self, place: int, row: _Row, most: int | None) -> None:
+        self.place = place
+        self._row = row
+        self._most = most
+
+    def start(self) -> Value:
+        """Before the first step. What grows begins with a row that is dropped, for Core AI has no empty tensors."""
+        return constant(np.zeros([self._most or 1, *self._row.shape], self._row.dtype))
+
+    def with_row(self, buffer: Value, value: Value, step: Value) -> Value:
+        """With the value of a step."""
+        if self._most is None:
+            return concat([buffer, expand(value, [0])], 0)
+        return ops.scatter_nd(buffer, ops.reshape(step, axes([1, 1])), expand(value, [0]))
+
+    def filled(self, buffer: Value, steps: Value) -> Value:
+        """What was written of it."""
+        if self._most is None:
+            return cut(buffer, 0, 1, np.iinfo(np.int32).max)
+        return cut(buffer, 0, 0, steps)
+
+
+def _rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
+    """The shapes and types of collected values: of the body, written once to be seen."""
+    if not places:
+        return []
+    given = [axis(0), constant(np.bool_(True)), *(c.input(place) for place in range(2, len(c.node.input)))]
+    draft = dialect.IfOp([], constant(np.bool_(True)))
+    with ir.InsertionPoint(draft.thenRegion.blocks[0]):
+        values = _written(c, body, given)
+        seen = [(shape_of(values[1 + place]), dtype_of(values[1 + place])) for place in places]
+    draft.operation.erase()
+    rows: list[_Row] = []
+    for place, (shape, dtype) in zip(places, seen, strict=True):
+        sizes = [size for size in shape if size is not None]
+        if len(sizes) < len(shape):
+            name = body.output[1 + place].name
+            raise Refusal(f"'{name}' of each step is collected, but its shape is not fixed; give fixed shapes")
+        rows.append(_Row(sizes, dtype))
+    return rows
+
+
+def _always_goes_on(c: Context, body: GraphProto) -> bool:
+    """Is the condition true before the first step and after each?"""
+    start = c.constant(1)
+    if c.has(1) and (start is None or not start.all()):
+        return False
+    name = body.output[0].name
+    makers = {output: node for node in body.node for output in node.output}
+    while name in makers and makers[name].op_type == "Identity":
+        name = makers[name].input[0]
+    if name == body.input[1].name:
+        return True
+    own = {tensor.name: tensor for tensor in body.initializer}
+    tensor = own.get(name) or (None if name in makers else c.scope.tensor(name))
+    return tensor is not None and bool(numpy_helper.to_array(tensor).all())
+
+
+TABLE: dict[str, Lowering] = {"If": _if, "Loop": _loop}

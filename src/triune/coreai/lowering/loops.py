@@ -1,0 +1,66 @@
+"""Core AI's loop, whose values may have shapes that differ from step to step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from triune.coreai.library import Value, dialect, ir, ops
+from triune.coreai.lowering.dims import as_scalar, dims_of, element, vector
+from triune.coreai.lowering.values import axes, cast, constant, dtype_of, rank_of, shape_of, tensor_type
+from triune.graph.conversion.problems import Refusal
+
+
+def joined_type(one: Value, other: Value, what: str) -> Any:
+    """The type of both; a Refusal, which says `what` they are, where there is none."""
+    if dtype_of(one) != dtype_of(other) or rank_of(one) != rank_of(other):
+        raise Refusal(f"{what} values of different types or ranks: {one.type} and {other.type}")
+    dims = [size if size == more else None for size, more in zip(shape_of(one), shape_of(other), strict=True)]
+    return tensor_type(dims, dtype_of(one))
+
+
+def as_type(value: Value, kind: Any) -> Value:
+    """`value` of a type that says less of its shape.
+
+    By a slice to its end, which is computed so that nothing finds out before the model runs: what is known of a value
+    is told to its type again when the program is rewritten, and loops and branches then contradict theirs.
+    """
+    rank = rank_of(value)
+    if value.type == kind:
+        return value
+    one = element(cast(ops.get_shape(ops.non_zero(constant(np.ones(1, np.bool_)))), np.int32), 0)
+    ends = [ops.mul(one, as_scalar(dim)) for dim in dims_of(value)]
+    return dialect.SliceOp(value, axes([0] * rank), vector(ends), axes([1] * rank), results=[kind]).result
+
+
+def loop(
+    starts: Sequence[Value],
+    go_on: Callable[..., Value],
+    run: Callable[..., Sequence[Value]],
+) -> list[Value]:
+    """The values after the last step.
+
+    Args:
+        starts: the values before the first step.
+        go_on: adds operations that tell of the values, given one by one, whether there is a step: a scalar.
+        run: adds operations that make the values after a step of those before it. Called again where a shape turns
+            out to change.
+    """
+    values = list(starts)
+    while True:
+        kinds = [value.type for value in values]
+        whole = dialect.WhileOp(kinds, values)
+        with ir.InsertionPoint(whole.before.blocks[0]):
+            arguments = list(whole.before.blocks[0].arguments)
+            dialect.condition(go_on(*arguments), *arguments)
+        with ir.InsertionPoint(whole.after.blocks[0]):
+            after = list(run(*whole.after.blocks[0].arguments))
+            wanted = [
+                joined_type(value, new, "a step makes of what is carried")
+                for value, new in zip(values, after, strict=True)
+            ]
+            if wanted == kinds:
+                dialect.yield_([as_type(value, kind) for value, kind in zip(after, kinds, strict=True)])
+                return list(whole.results)
+        whole.operation.erase()
+        values = [as_type(value, kind) for value, kind in zip(values, wanted, strict=True)]

@@ -1,0 +1,42 @@
+"""Small ONNX graphs converted to Core AI, and computed by Apple's interpreter and by ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto
+
+from support.apple_interpreter import Apart, interpret
+from triune.coreai.lowering import LowerOptions, lower
+from triune.graph.passes.narrow import narrow_array
+
+
+def _computed(argument: tuple[Path, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    path, calls = argument
+    return [interpret(path, inputs) for inputs in calls]
+
+
+_apart = Apart(_computed)
+
+
+def check(
+    model: ModelProto,
+    folder: Path,
+    *calls: Mapping[str, Any],
+    options: LowerOptions | None = None,
+    atol: float = 1e-5,
+) -> list[dict[str, Any]]:
+    """Convert, call with the inputs of each of `calls`, and compare with ONNX Runtime; the outputs are returned."""
+    lowered = lower(model, folder / "m.aimodel", options)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = [{name: narrow_array(name, np.asarray(array)) for name, array in inputs.items()} for inputs in calls]
+    found = _apart((lowered.path, given))
+    for inputs, results in zip(calls, found, strict=True):
+        expected = session.run(None, dict(inputs))
+        for value, right in zip(model.graph.output, expected, strict=True):
+            actual = results[value.name]
+            assert actual.shape == right.shape
+            np.testing.assert_allclose(actual, right, atol=atol, rtol=1e-4)
+    return found

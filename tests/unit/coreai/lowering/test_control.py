@@ -1,0 +1,116 @@
+"""Branches and loops, computed by Apple's interpreter and by ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from support.lowered import BOOL, FLOAT, INT64, model_of
+from support.lowered_coreai import check
+from triune.core.errors import UnsupportedError
+from triune.coreai.lowering import lower
+
+INT32 = TensorProto.INT32
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def graph(nodes: Any, inputs: Any, outputs: Any, **constants: Any) -> Any:
+    return helper.make_graph(
+        nodes,
+        "body",
+        [helper.make_tensor_value_info(*each) for each in inputs],
+        [helper.make_tensor_value_info(*each) for each in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+
+
+def branches(then: Any, other: Any, shape: Any, folder: Path, size: Any = 2) -> None:
+    node = helper.make_node("If", ["p"], ["y"], then_branch=then, else_branch=other)
+    model = model_of([node], [("p", BOOL, []), ("x", FLOAT, [size, 3])], [("y", FLOAT, shape)])
+    check(model, folder, {"p": np.array(True), "x": X}, {"p": np.array(False), "x": X})
+
+
+def test_branches_that_compute_nothing(tmp_path: Path) -> None:
+    then = graph([helper.make_node("Identity", ["x"], ["a"])], [], [("a", FLOAT, [2, 3])])
+    other = graph([], [], [("b", FLOAT, [2, 3])], b=X + 7)
+    branches(then, other, [2, 3], tmp_path)
+
+
+@pytest.mark.parametrize("size", [2, "n"])
+def test_branches_of_different_shapes(size: Any, tmp_path: Path) -> None:
+    then = graph([helper.make_node("Identity", ["x"], ["a"])], [], [("a", FLOAT, [size, 3])])
+    other = graph([helper.make_node("Concat", ["x", "x"], ["b"], axis=0)], [], [("b", FLOAT, ["m", 3])])
+    branches(then, other, ["k", 3], tmp_path, size)
+
+
+def looped(
+    body: Any, outputs: Any, folder: Path, count: Any, *calls: Any, size: Any = 2, going: Any = True
+) -> None:
+    """A loop that carries `x`; `count` steps, or computed where it is None."""
+    inputs = [("x", FLOAT, [size, 3])] + ([("n", INT64, [])] if count is None else [])
+    constants = {"go": np.array(going)} | ({} if count is None else {"n": np.array(count)})
+    node = helper.make_node("Loop", ["n", "go", "x"], [each[0] for each in outputs], body=body)
+    check(model_of([node], inputs, outputs, **constants), folder, *calls)
+
+
+STEP = [("i", INT64, []), ("c", BOOL, []), ("v", FLOAT, None)]
+
+
+def test_loops_whose_number_of_steps_is_computed_collect(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Identity", ["c"], ["d"]),
+        helper.make_node("Add", ["v", "one"], ["w"]),
+        helper.make_node("Mul", ["w", "two"], ["s"]),
+    ]
+    body = graph(
+        nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None), ("s", FLOAT, [2, 3])], one=np.float32(1), two=np.float32(2)
+    )
+    outputs = [("y", FLOAT, [2, 3]), ("z", FLOAT, ["n", 2, 3])]
+    looped(body, outputs, tmp_path, None, {"x": X, "n": np.array(3)}, {"x": X, "n": np.array(1)})
+    looped(body, [outputs[0], ("z", FLOAT, [4, 2, 3])], tmp_path, 4, {"x": X})
+
+
+def test_loops_that_end_early_collect_what_was_done(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["v", "one"], ["w"]),
+        helper.make_node("ReduceMax", ["w"], ["m"], keepdims=0),
+        helper.make_node("Identity", ["w"], ["s"]),
+        helper.make_node("Less", ["i", "last"], ["d"]),
+    ]
+    del nodes[1]
+    body = graph(
+        nodes,
+        STEP,
+        [("d", BOOL, []), ("w", FLOAT, [2, 3]), ("s", FLOAT, [2, 3])],
+        one=np.float32(1),
+        last=np.array(2),
+    )
+    looped(body, [("y", FLOAT, [2, 3]), ("z", FLOAT, ["n", 2, 3])], tmp_path, 9, {"x": X})
+
+
+@pytest.mark.parametrize("size", [2, "n"])
+def test_what_is_carried_may_grow(size: Any, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Concat", ["v", "v"], ["w"], axis=0)]
+    body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None)])
+    looped(body, [("y", FLOAT, ["m", 3])], tmp_path, 3, {"x": X}, size=size)
+
+
+def test_a_condition_that_is_false_from_the_start(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Add", ["v", "v"], ["w"])]
+    body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None)])
+    looped(body, [("y", FLOAT, [2, 3])], tmp_path, 3, {"x": X}, going=False)
+
+
+def test_what_is_collected_must_have_a_fixed_shape(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])]
+    nodes.append(helper.make_node("Identity", ["v"], ["s"]))
+    body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None), ("s", FLOAT, None)])
+    outputs = [("y", FLOAT, ["m", 3]), ("z", FLOAT, ["n", "m", 3])]
+    node = helper.make_node("Loop", ["n", "go", "x"], ["y", "z"], body=body)
+    model = model_of(
+        [node], [("x", FLOAT, ["m", 3])], outputs, go=np.array(True), n=np.array(20)
+    )
+    with pytest.raises(UnsupportedError, match="its shape is not fixed"):
+        lower(model, tmp_path / "m.aimodel")
