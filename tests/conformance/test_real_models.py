@@ -1,4 +1,4 @@
-"""The zoo's models brought to core ops and narrow types compute what they did."""
+"""The zoo's models brought to core ops and narrow types, and MiniLM as it is served on `ane`, compute what they did."""
 
 from pathlib import Path
 
@@ -9,9 +9,14 @@ from onnx import ModelProto
 
 from support.real_models import NAMES, inputs_of
 from triune.core.datatypes import Array
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.coreml.package import read_package
 from triune.graph.load import load
 from triune.graph.normalize import foreign_ops, normalize
 from triune.graph.passes.narrow import Narrow, narrow_array
+from triune.runtimes.coreml import CoreMl
+from triune.runtimes.coreml_cache import CompiledCache
+from triune.runtimes.coreml_conversion import convert_here
 
 
 def run(model: ModelProto, inputs: dict[str, Array]) -> list[Array]:
@@ -30,3 +35,27 @@ def test_normalized_and_narrowed_models_compute_the_same(models: Path, name: str
     narrow = {key: narrow_array(key, array) for key, array in inputs.items()}
     for actual, right in zip(run(Narrow()(normal), narrow), expected, strict=True):
         np.testing.assert_allclose(actual, right, rtol=1e-4, atol=2e-5)
+
+
+def test_minilm_on_the_emulated_neural_engine(models: Path, tmp_path: Path) -> None:
+    """In the Neural Engine's layout and in fp16, with rows and steps free: what ONNX Runtime computes in fp32."""
+    units = (UnitStatus(Unit.CPU, Presence.PRESENT), UnitStatus(Unit.ANE, Presence.EMULATED, reason="no Mac"))
+    path = models / "minilm" / "1" / "model.onnx"
+    source = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    shapes = ";".join(f"{each.name}=1..4,1..128" for each in source.get_inputs())
+    runtime = CoreMl(units, CompiledCache(tmp_path), convert=convert_here)
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=2, options={"coreml.shapes": shapes})
+    (package,) = tmp_path.glob("*.mlpackage")
+    ops = [operation.op for operation in read_package(package).function().block.operations]
+    # 6 layers of 6 linear layers, and of 2 products for each of 12 heads.
+    assert (ops.count("conv"), ops.count("einsum"), ops.count("linear")) == (36, 144, 0)
+    names = [each.name for each in source.get_outputs()]
+    for length in (12, 100):
+        inputs = dict(inputs_of("minilm", length=length))
+        expected = dict(zip(names, source.run(names, inputs), strict=True))
+        found = executable.run(inputs, names)
+        largest = np.abs(expected["last_hidden_state"]).max()
+        np.testing.assert_allclose(found["last_hidden_state"], expected["last_hidden_state"], atol=largest * 5e-3)
+        # Embeddings of length 1, and of as good as length 1 in fp16.
+        ours, theirs = found["sentence_embedding"], expected["sentence_embedding"]
+        assert np.all(np.sum(ours * theirs, axis=1) / np.linalg.norm(ours, axis=1) > 0.99999)

@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,29 @@ def save_accumulator(folder: Path) -> Path:
     return save(folder, made, precision="FLOAT16")
 
 
+def save_cached_attention(folder: Path, slots: int = 8, width: int = 4) -> Path:
+    """Saves one step of an attention whose keys, which are its values too, are a state of (1, slots, width).
+
+    x of (1, width) is the step's key and query; `slot` of (1, slots, 1) is 1 where it goes; `mask` of (1, 1, slots) is
+    added to the scores.
+    """
+
+    @program(
+        tensor(1, width, dtype="fp16"),
+        tensor(1, slots, 1, dtype="fp16"),
+        tensor(1, 1, slots, dtype="fp16"),
+        state(1, slots, width),
+    )
+    def made(x: Any, slot: Any, mask: Any, keys: Any) -> Any:
+        row = mb.expand_dims(x=x, axes=[1])
+        kept = mb.mul(x=mb.read_state(input=keys), y=mb.sub(x=np.float16(1), y=slot))
+        every = mb.coreml_update_state(state=keys, value=mb.add(x=kept, y=mb.mul(x=slot, y=row)))
+        scores = mb.add(x=mb.matmul(x=row, y=every, transpose_y=True), y=mask)
+        return mb.squeeze(x=mb.matmul(x=mb.softmax(x=scores, axis=-1), y=every), axes=[1], name="y")
+
+    return save(folder, made, precision="FLOAT16", name="attention")
+
+
 def save_classifier(folder: Path, labels: Sequence[Any] = ("ant", "bee", "cat")) -> Path:
     """Saves a softmax over three classes."""
 
@@ -80,12 +103,31 @@ def save_classifier(folder: Path, labels: Sequence[Any] = ("ant", "bee", "cat"))
 
 def save_functions(folder: Path) -> Path:
     """Saves a model of two functions of one input: "twice" (the default), and "thrice"."""
-    with tempfile.TemporaryDirectory() as parts, quiet():
+    with tempfile.TemporaryDirectory() as parts:
+        packages = {name: save_affine(Path(parts), factor, name) for name, factor in (("twice", 2.0), ("thrice", 3.0))}
+        return _join(folder / "functions.mlpackage", packages)
+
+
+def save_two_kinds(folder: Path) -> Path:
+    """Saves a model of the functions "single" (the default), fp32 of (2, 3), and "half", fp16 of (1, 4)."""
+
+    @program(tensor(1, 4, dtype="fp16"))
+    def half(x: Any) -> Any:
+        return mb.mul(x=x, y=np.float16(3), name="y")
+
+    with tempfile.TemporaryDirectory() as parts:
+        single = save_affine(Path(parts), name="single")
+        packages = {"single": single, "half": save(Path(parts), half, precision="FLOAT16", name="half")}
+        return _join(folder / "kinds.mlpackage", packages)
+
+
+def _join(path: Path, packages: Mapping[str, Path]) -> Path:
+    """One package of several, each a function; the first is the default."""
+    with quiet():
         descriptor = ct.utils.MultiFunctionDescriptor()
-        for name, factor in (("twice", 2.0), ("thrice", 3.0)):
-            descriptor.add_function(str(save_affine(Path(parts), factor, name)), "main", name)
-        descriptor.default_function_name = "twice"
-        path = folder / "functions.mlpackage"
+        for name, package in packages.items():
+            descriptor.add_function(str(package), "main", name)
+        descriptor.default_function_name = next(iter(packages))
         ct.utils.save_multifunction(descriptor, str(path))
     return path
 

@@ -12,6 +12,7 @@ from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
+from triune.core.runtime import NO_OPTIONS
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.placement import Machine
@@ -109,7 +110,7 @@ class ReferenceRuntime:
     def num_open(self) -> int:
         return sum(not each.is_closed for each in self.executables)
 
-    def inspect(self, path: Path) -> Signature:
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         try:
             graph = onnx.load(path).graph
         except Exception as error:

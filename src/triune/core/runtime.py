@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from triune.core.datatypes import Array
 from triune.core.requests import Parameter
 from triune.core.tensors import Signature
 from triune.core.units import Unit
+
+NO_OPTIONS: Mapping[str, Parameter] = MappingProxyType({})
+"""Of a config that says nothing of the runtime's own."""
 
 
 class Executable(Protocol):
@@ -67,18 +71,22 @@ class Runtime(Protocol):
 
     @property
     def option_names(self) -> Collection[str]:
-        """The options that `load` reads; any other is an error."""
+        """The options that `inspect` and `load` read; any other is an error."""
         ...
 
     def units(self) -> Sequence[Unit]:
         """The units of this machine that it can compile for, the preferred one first."""
         ...
 
-    def inspect(self, path: Path) -> Signature:
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """Read the signature of a model file without compiling it.
 
+        Args:
+            path: the model file.
+            options: as of `load`: some choose among the interfaces that a file has.
+
         Raises:
-            InvalidArgumentError: the file is no model that this runtime reads.
+            InvalidArgumentError: the file is no model that this runtime reads, or an option is unknown or wrong.
         """
         ...
 

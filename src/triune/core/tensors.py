@@ -17,6 +17,7 @@ class TensorSpec:
         axes: for each dimension the file's own name of it ("batch", "sequence") or None. Two dimensions of one
             name have the same size in every call.
         is_optional: a call may leave it out.
+        is_state: an input in place of a buffer that the model would keep between calls: zeros where it is left out.
     """
 
     name: str
@@ -24,6 +25,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     axes: tuple[str | None, ...] = ()
     is_optional: bool = False
+    is_state: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype.value}{format_shape(self.shape)}"

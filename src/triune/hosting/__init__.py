@@ -2,10 +2,11 @@
 
 `HostedExecutable` is an `Executable` like any other, so a `ThreadWorker` with one is the process worker. Tensors cross
 in shared memory; what crosses the socket beside them is a few hundred bytes. When the process dies, the request under
-way gets an error that says so, and the process is started again.
+way gets an error that says so, and the process is started again. `run_apart` is for what is done once.
 """
 
 from triune.hosting.executable import HostedExecutable
 from triune.hosting.limits import Limits
+from triune.hosting.once import run_apart
 
-__all__ = ["HostedExecutable", "Limits"]
+__all__ = ["HostedExecutable", "Limits", "run_apart"]

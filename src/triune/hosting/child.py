@@ -1,4 +1,4 @@
-"""The worker process: loads one executable, runs it for each message, ends when the server does.
+"""The worker process: loads one executable, runs it for each message, ends when the server does. Or it does one thing.
 
 `python -m triune.hosting.child SOCKET LIFE NAME`: descriptors of the channel and of a pipe that nobody
 writes to; NAME is for whoever lists the processes.
@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from triune.core.errors import TriuneError
 from triune.core.runtime import Executable
@@ -42,17 +43,21 @@ def main() -> None:
 
 
 def serve(channel: Channel) -> None:
-    """Load what the first message says, then answer one message after another.
+    """Call what the first message says; if it gives an executable, then answer one message after another.
 
     Raises:
         EOFError, ConnectionError: the server is gone.
     """
-    _, tensors = channel.receive()
+    message, tensors = channel.receive()
+    is_executable: bool = message["is_executable"]
     try:
-        load: Callable[[], Executable] = pickle.loads(tensors["load"].tobytes())
-        executable = load()
+        call: Callable[[], Any] = pickle.loads(tensors["call"].tobytes())
+        executable: Executable = call()
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
-        _tell(channel, error, "loading failed")
+        _tell(channel, error, "loading failed" if is_executable else "it failed")
+        return
+    if not is_executable:
+        channel.send({})
         return
     ready = {
         "signature": from_signature(executable.signature),

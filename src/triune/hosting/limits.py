@@ -8,7 +8,7 @@ class Limits:
     """What a worker process is allowed.
 
     Attributes:
-        load_seconds: from its start until its executable is ready.
+        load_seconds: from its start until its executable is ready, or its one piece of work is done.
         close_seconds: for an orderly end; then it is killed.
         delays_seconds: before it is started again, after the first failure in a row, the second, and so on. A failure
             is an end without any answer given, or a load that failed. One more failure than there are delays, and it

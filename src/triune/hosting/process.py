@@ -51,7 +51,7 @@ class WorkerProcess:
     precision: str
 
     def __init__(self, name: str, limits: Limits) -> None:
-        """Start the process; it waits for `load`.
+        """Start the process; it waits for `load` or `work`.
 
         Raises:
             InternalError: the system starts no process.
@@ -102,12 +102,22 @@ class WorkerProcess:
             UnavailableError: it took too long, and was ended.
         """
         with self._talking:
-            message = self._load(pickle.dumps(load))
-        if "error" in message:
-            raise to_error(message["error"])
+            message = self._call(load, is_executable=True)
         self.signature = to_signature(message["signature"])
         self.unit = Unit(message["unit"])
         self.precision = message["precision"]
+
+    def work(self, work: Callable[[], object]) -> None:
+        """Have something done, and wait for it; the process is of no use after that.
+
+        Args:
+            work: to be pickled, and called in the process.
+
+        Raises:
+            As `load`.
+        """
+        with self._talking:
+            self._call(work, is_executable=False)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """As `Executable.run`.
@@ -163,20 +173,25 @@ class WorkerProcess:
                 os.close(self._life)
                 self._life = -1
 
-    def _load(self, pickled: bytes) -> Mapping[str, Any]:
+    def _call(self, call: Callable[[], object], *, is_executable: bool) -> Mapping[str, Any]:
         connection = self._channel.connection
+        pickled = np.frombuffer(pickle.dumps(call), np.uint8)
         try:
             connection.settimeout(self._limits.load_seconds)
-            self._channel.send({}, {"load": np.frombuffer(pickled, np.uint8)})
+            self._channel.send({"is_executable": is_executable}, {"call": pickled})
             message, _ = self._channel.receive()
             connection.settimeout(None)
         except TimeoutError:
             self.kill()
             raise UnavailableError(
-                f"{self.name} was not loaded within {self._limits.load_seconds:g} s; its process was ended"
+                f"{self.name} was not {'loaded' if is_executable else 'done'} within {self._limits.load_seconds:g} s; "
+                "its process was ended"
             ) from None
         except (EOFError, OSError):
-            raise InternalError(f"the worker process of {self.name} {self._how()} while it loaded") from None
+            when = "while it loaded" if is_executable else "before that was done"
+            raise InternalError(f"the worker process of {self.name} {self._how()} {when}") from None
+        if "error" in message:
+            raise to_error(message["error"])
         return message
 
     def _how(self) -> str:

@@ -98,7 +98,7 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
     If inputs or outputs are missing, and there are inputs, and every tensor's first dimension is free, the model can
     batch: max_batch_size 0 becomes the default, or what the file allows if that is less, and above 1 the dynamic
     batcher is turned on unless a scheduler is chosen. A tensor that is named without data_type or dims takes them from
-    the file.
+    the file. Of the optional inputs only states are filled in.
 
     Raises:
         InvalidArgumentError: max_batch_size is set, and the model cannot batch, or not so many rows.
@@ -111,9 +111,9 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
         )
     if not message.input or not message.output:
         _complete_batching(message, signature, machine.default_max_batch_size)
-    required = [spec for spec in signature.inputs if not spec.is_optional]
     if not message.input:
-        message.input.extend(ModelInput(name=spec.name) for spec in required)
+        shown = [spec for spec in signature.inputs if spec.is_state or not spec.is_optional]
+        message.input.extend(ModelInput(name=spec.name, optional=spec.is_optional) for spec in shown)
     if not message.output:
         message.output.extend(ModelOutput(name=spec.name) for spec in signature.outputs)
     _complete_each(message.input, signature.inputs, message.max_batch_size)

@@ -14,7 +14,7 @@ from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
 from triune.repository.layout import CONFIG_FILENAME, Stamp, choose_versions, find_versions, inside
 from triune.repository.parse import parse_json, parse_text
-from triune.repository.placement import OWN_PROCESS_PARAMETER, UNITS_PARAMETER, Machine, place
+from triune.repository.placement import OWN_PROCESS_PARAMETER, UNITS_PARAMETER, Machine, place, read_options
 from triune.repository.samples import translate_warmup
 from triune.repository.tensors import translate_tensors
 from triune.runtimes.options import boolean
@@ -73,7 +73,9 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
     version_folder = source.folder / str(version)
     message = complete_backend(source.message, source.name, version_folder, machine)
     path = model_file(message, version_folder)
-    signature = machine.runtimes[message.backend].inspect(path)
+    parameters = _parameters(message)
+    runtime = machine.runtimes[message.backend]
+    signature = runtime.inspect(path, read_options(parameters, runtime, message.backend))
     complete_tensors(message, signature, machine)
     batching = translate_batching(message)
     labels = {
@@ -98,7 +100,7 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
         num_instances=placement.num_instances,
         batching=batching,
         warmup=translate_warmup(message, inputs),
-        parameters=_parameters(message),
+        parameters=parameters,
         is_decoupled=message.model_transaction_policy.decoupled,
         metric_tags=dict(message.metric_tags),
     )

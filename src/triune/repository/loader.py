@@ -18,7 +18,7 @@ from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
 from triune.repository.layout import FileStamps
 from triune.repository.measure import is_quick, largest_error
 from triune.repository.model import LoadedVersion
-from triune.repository.placement import Machine, options_of, runtime_for, threads_per_executable
+from triune.repository.placement import Machine, options_of, read_options, runtime_for, threads_per_executable
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
@@ -214,12 +214,11 @@ class Loader:
 
 
 def _options(config: ModelConfig, runtime: Runtime) -> dict[str, str]:
-    known = options_of(runtime, config.backend)
-    options = {name: value for name, value in config.parameters.items() if name in known}
+    options = read_options(config.parameters, runtime, config.backend)
     optimization = config.message.optimization
     if runtime.name in BACKENDS_WITH_GRAPH_LEVEL and optimization.HasField("graph"):
         options["optimization.graph.level"] = str(optimization.graph.level)
     limit = f"{runtime.name}.max_batch_size"
-    if limit in known:
+    if limit in options_of(runtime, config.backend):
         options.setdefault(limit, str(config.batching.max_batch_size))
     return options

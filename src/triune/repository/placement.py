@@ -115,6 +115,12 @@ def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
     return frozenset(name for name in runtime.option_names if is_stand_in and name.startswith(f"{runtime.name}."))
 
 
+def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) -> dict[str, str]:
+    """Those of a config's parameters that `runtime` reads for a model of `backend`."""
+    known = options_of(runtime, backend)
+    return {name: value for name, value in parameters.items() if name in known}
+
+
 def place(message: ModelConfigMessage, machine: Machine) -> Placement:
     """Decide a model's units and instances from `parameters` and `instance_group`.
 

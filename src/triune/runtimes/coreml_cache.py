@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from triune.coreml.lowering import LowerOptions
 from triune.graph.load import read_model
 from triune.graph.values import subgraphs_of
 
+_MAKING = ".making-"
 _CODE = ("graph", "coreml/lowering")
 
 
@@ -51,7 +53,7 @@ class CompiledCache:
         with self._locked():
             if path.exists():
                 return path
-            with tempfile.TemporaryDirectory(prefix=".making-", dir=self.folder) as temporary:
+            with tempfile.TemporaryDirectory(prefix=_MAKING, dir=self.folder) as temporary:
                 made = Path(temporary) / name
                 make(made)
                 made.rename(path)
@@ -69,6 +71,9 @@ class CompiledCache:
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever was killed while he had the lock left it.
+            for left in self.folder.glob(f"{_MAKING}*"):
+                shutil.rmtree(left, ignore_errors=True)
             yield
 
 

@@ -2,22 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.tensors import Signature
+from triune.core.units import Unit
 from triune.coreml.lowering.options import LowerOptions, Target
-from triune.graph.conversion.options import Precision
+from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import InputShape, Range, parse_shapes
 from triune.runtimes.options import check_names, choice, integer
 
+FUNCTION = "coreml.function"
+STATES = "coreml.states"
 EXECUTOR = "coreml.executor"
 PRECISION = "coreml.precision"
+LAYOUT = "coreml.layout"
 TARGET = "coreml.target"
 SHAPES = "coreml.shapes"
 MAX_BATCH_SIZE = "coreml.max_batch_size"
-OPTION_NAMES = (EXECUTOR, PRECISION, TARGET, SHAPES, MAX_BATCH_SIZE)
+CONVERSION_SECONDS = "coreml.conversion_seconds"
+OPTION_NAMES = (FUNCTION, STATES, EXECUTOR, PRECISION, LAYOUT, TARGET, SHAPES, MAX_BATCH_SIZE, CONVERSION_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +31,38 @@ class Settings:
     """What a config says.
 
     Attributes:
+        function: of a package, which of its functions is served; None is the default one.
+        has_explicit_states: the states of a package's function become inputs and outputs.
         executor: what computes an emulated unit: ONNX Runtime, or Triune's slow reference.
         precision: that a converted model computes in.
+        layout: of a converted model; None is the Neural Engine's on that unit, and the source's on others.
         target: the oldest system that runs a converted model.
         shapes: of the inputs of a model to be converted, where they have free dimensions.
         max_batch_size: the most rows of a converted model's free first dimension; 0 if that is no batch dimension.
+        conversion_seconds: what a conversion may take.
     """
 
+    function: str | None = None
+    has_explicit_states: bool = False
     executor: Literal["onnxruntime", "reference"] = "onnxruntime"
     precision: Precision = Precision.FP16
+    layout: Layout | None = None
     target: Target = Target.IOS18
     shapes: Mapping[str, InputShape] = field(default_factory=dict[str, InputShape])
     max_batch_size: int = 0
+    conversion_seconds: int = 600
 
-    def lower_options(self, signature: Signature, name: str) -> LowerOptions:
-        """How to convert a model of that signature.
+    def check_for_package_only(self, path: Path, what: str) -> None:
+        """Raises InvalidArgumentError if a setting is given that only packages have a use for; `path` is `what`."""
+        given = {FUNCTION: self.function is not None, STATES: self.has_explicit_states}
+        for name, is_given in given.items():
+            if is_given:
+                raise InvalidArgumentError(
+                    f"parameter '{name}' is for Core ML packages, and '{path}' is {what}: leave it out"
+                )
+
+    def lower_options(self, signature: Signature, name: str, unit: Unit) -> LowerOptions:
+        """How to convert a model of that signature for that unit.
 
         Raises:
             UnsupportedError: Core ML needs limits for a dimension that nothing here gives.
@@ -56,7 +79,8 @@ class Settings:
                 )
             rows = 1 if self.max_batch_size == 1 else Range(1, self.max_batch_size)
             shapes[spec.name] = InputShape(((rows, *spec.shape[1:]),))
-        return LowerOptions(precision=self.precision, target=self.target, shapes=shapes)
+        layout = self.layout or (Layout.ANE if unit is Unit.ANE else Layout.SOURCE)
+        return LowerOptions(precision=self.precision, target=self.target, shapes=shapes, layout=layout)
 
 
 def read_settings(options: Mapping[str, Parameter]) -> Settings:
@@ -69,10 +93,16 @@ def read_settings(options: Mapping[str, Parameter]) -> Settings:
         shapes = parse_shapes([each for each in given.get(SHAPES, "").split(";") if each.strip()])
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"the config's parameters: {error}") from error
+    if STATES in given:
+        choice(STATES, given[STATES], ("EXPLICIT",))
     return Settings(
+        given.get(FUNCTION),
+        STATES in given,
         "reference" if is_reference else "onnxruntime",
         Precision(choice(PRECISION, given.get(PRECISION, "fp16"), ("FP16", "FP32")).lower()),
+        Layout(choice(LAYOUT, given[LAYOUT], ("ANE", "SOURCE")).lower()) if LAYOUT in given else None,
         target,
         shapes,
         integer(MAX_BATCH_SIZE, given.get(MAX_BATCH_SIZE, "0")),
+        integer(CONVERSION_SECONDS, given.get(CONVERSION_SECONDS, "600"), at_least=1),
     )

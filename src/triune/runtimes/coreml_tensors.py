@@ -4,12 +4,13 @@ Images are UINT8 of (height, width) or (height, width, 3), red first. A classifi
 INT64; its probabilities are FP64, in the order of the classes.
 """
 
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.coreml.description import (
     ArrayFeature,
@@ -19,10 +20,13 @@ from triune.coreml.description import (
     FunctionDescription,
     ImageFeature,
     ScalarFeature,
+    StateFeature,
 )
 from triune.coreml.feature_values import classes_of
 from triune.coreml.mil import DType, Function, TensorType
 from triune.coreml.package import Package
+from triune.coreml.raising import new_state
+from triune.runtimes.coreml_options import FUNCTION, STATES, Settings
 
 _DATATYPES = {
     DType.FP16: DataType.FP16,
@@ -35,26 +39,34 @@ _DATATYPES = {
 }
 
 
-def signature_of(package: Package) -> Signature:
-    """The inputs and outputs of a package's default function.
+def signature_of(package: Package, settings: Settings) -> Signature:
+    """The inputs and outputs of a package's function.
 
-    The first dimension is a batch dimension where every input takes a range of sizes there that begins at 1, and no
-    output has another size there.
+    The first dimension is a batch dimension where every input takes a range of sizes there that begins at 1, no output
+    has another size there, and there are no states. With explicit states, a state NAME is the optional input NAME and
+    the output "NAME/new", as where a program is raised to ONNX.
 
     Raises:
-        UnsupportedError: the function has states, which no request carries, or a feature that is no tensor.
+        InvalidArgumentError: there is no such function, or states are to be explicit and there are none.
+        UnsupportedError: the function has states that are not explicit, or a feature that is no tensor.
     """
-    described = package.description.functions[package.description.default_function]
-    if described.states:
-        names = ", ".join(f"'{feature.name}'" for feature in described.states)
-        raise UnsupportedError(
-            f"'{package.name}' keeps the states {names} between calls, and a request is one call: convert the model "
-            "with its states as inputs and outputs, which the client keeps"
+    functions = package.description.functions
+    name = settings.function or package.description.default_function
+    if name not in functions:
+        known = ", ".join(f"'{each}'" for each in functions)
+        raise InvalidArgumentError(
+            f"'{package.name}' has no function '{name}': parameter '{FUNCTION}' may name {known}"
         )
-    program = package.function()
+    described = functions[name]
+    _check_states(described, settings, package.name)
+    program = package.function(name)
     outputs = tuple(_output(feature, program, package.name) for feature in described.outputs)
     inputs = tuple(_input(feature, package.name) for feature in described.inputs)
-    return Signature(inputs, outputs, _max_batch_size(described, outputs))
+    if not described.states:
+        return Signature(inputs, outputs, _max_batch_size(described, outputs))
+    states = tuple(_state(feature, package.name) for feature in described.states)
+    news = tuple(replace(spec, name=new_state(spec.name), is_optional=False, is_state=False) for spec in states)
+    return Signature((*inputs, *states), (*outputs, *news), 0)
 
 
 def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
@@ -72,9 +84,9 @@ def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
     return Signature(inputs, outputs, _max_batch_size(interface, outputs))
 
 
-def precision_of(package: Package) -> str:
-    """What the default function computes in: "fp16" if any of its operations does, else "fp32"."""
-    operations = package.function().block.operations
+def precision_of(package: Package, function: str | None) -> str:
+    """What a function, or the default one, computes in: "fp16" if any of its operations does, else "fp32"."""
+    operations = package.function(function).block.operations
     kinds = (output.type for operation in operations if operation.op != "const" for output in operation.outputs)
     return "fp16" if any(isinstance(kind, TensorType) and kind.dtype is DType.FP16 for kind in kinds) else "fp32"
 
@@ -95,6 +107,31 @@ def to_output(spec: TensorSpec, value: Any, *, is_scalar: bool = False) -> Array
         return np.array(list(cast("dict[object, float]", value).values()), np.float64)
     array = np.atleast_1d(np.asarray(value)).astype(spec.datatype.dtype, copy=False)
     return array.reshape(()) if is_scalar else array
+
+
+def _check_states(described: FunctionDescription, settings: Settings, package: str) -> None:
+    names = ", ".join(f"'{feature.name}'" for feature in described.states)
+    if described.states and not settings.has_explicit_states:
+        raise UnsupportedError(
+            f"function '{described.name}' of '{package}' keeps the states {names} between calls, and a request is one "
+            f"call: set parameter '{STATES}' to 'explicit', and they are inputs and outputs, which the client keeps"
+        )
+    if settings.has_explicit_states and not described.states:
+        raise InvalidArgumentError(
+            f"parameter '{STATES}' is given, but function '{described.name}' of '{package}' has no states: leave it out"
+        )
+    taken = {feature.name for feature in described.outputs} & {new_state(feature.name) for feature in described.states}
+    if taken:
+        raise UnsupportedError(
+            f"output '{taken.pop()}' of '{package}' has the name that a state's new value would have"
+        )
+
+
+def _state(feature: Feature, package: str) -> TensorSpec:
+    if not isinstance(feature.type, StateFeature):
+        raise UnsupportedError(f"state '{feature.name}' of '{package}' is a {type(feature.type).__name__}, no state")
+    array = feature.type.array
+    return replace(_spec(feature, _DATATYPES[array.dtype], array.shape), is_optional=True, is_state=True)
 
 
 def _input(feature: Feature, package: str) -> TensorSpec:

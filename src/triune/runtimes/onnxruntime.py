@@ -12,7 +12,7 @@ from onnx import TensorProto
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
-from triune.core.runtime import Executable
+from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.runtimes import options as read
@@ -82,8 +82,8 @@ class OnnxRuntime:
         """The CPU, wherever it is."""
         return (Unit.CPU,)
 
-    def inspect(self, path: Path) -> Signature:
-        """Read the signature of an ONNX file. Raises as `read_signature` does."""
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
+        """Read the signature of an ONNX file, whatever the options. Raises as `read_signature` does."""
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:

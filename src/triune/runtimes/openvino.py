@@ -16,7 +16,7 @@ import numpy as np
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
-from triune.core.runtime import Executable
+from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.runtimes.arrays import packed
@@ -89,7 +89,7 @@ class OpenVino:
         amx = self._statuses.get(Unit.AMX)
         return (Unit.AMX, Unit.CPU) if amx is not None and amx.presence is Presence.PRESENT else (Unit.CPU,)
 
-    def inspect(self, path: Path) -> Signature:
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         """Read the signature of an ONNX file. Inputs with a default are left out: OpenVINO compiles the default in.
 
         Raises as `read_signature` does.

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
-from triune.core.runtime import Executable
+from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.graph.load import read_model
@@ -32,8 +32,8 @@ class Reference:
         """The CPU."""
         return (Unit.CPU,)
 
-    def inspect(self, path: Path) -> Signature:
-        """Read the signature of an ONNX file. Raises as `read_signature` does."""
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
+        """Read the signature of an ONNX file, whatever the options. Raises as `read_signature` does."""
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:

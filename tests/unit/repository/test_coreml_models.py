@@ -21,6 +21,7 @@ from triune.repository.placement import Machine
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_cache import CompiledCache
+from triune.runtimes.coreml_conversion import convert_here
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.serving.server import Server
 
@@ -37,7 +38,10 @@ UNITS = (
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    runtimes = {each.name: each for each in (OnnxRuntime(), CoreMl(UNITS, CompiledCache(tmp_path / "cache")))}
+    runtimes = {
+        each.name: each
+        for each in (OnnxRuntime(), CoreMl(UNITS, CompiledCache(tmp_path / "cache"), convert=convert_here))
+    }
     return Machine(runtimes, UNITS, num_cores=2)
 
 

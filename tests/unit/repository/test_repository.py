@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import pytest
 from support.repositories import Bench, affine, write_model
 from triune.core.clock import VirtualClock
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError
-from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
+from triune.core.runtime import NO_OPTIONS
 from triune.core.units import Unit
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import ControlMode, Repository
@@ -519,10 +520,10 @@ async def test_poll_keeps_what_serves_when_a_change_is_bad_and_tries_once(tmp_pa
         attempts = 0
         inspect = bench.onnxruntime.inspect
 
-        def counted(path: Path) -> object:
+        def counted(path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> object:
             nonlocal attempts
             attempts += 1
-            return inspect(path)
+            return inspect(path, options)
 
         bench.onnxruntime.inspect = counted
         await repository.poll()

@@ -25,17 +25,21 @@ from support.mil_models import (
     save_flexible,
     save_functions,
     save_image_model,
+    save_two_kinds,
 )
 from support.mil_models import tensor as half_tensor
 from support.mil_programs import mb
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
+from triune.core.runtime import Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.coreml.lowering import LowerOptions
 from triune.hosting import HostedExecutable
-from triune.runtimes import coreml as adapter
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_cache import CompiledCache, package_digest
+from triune.runtimes.coreml_conversion import convert_here
+from triune.runtimes.coreml_options import FUNCTION, STATES
 
 ELSEWHERE = (
     UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),
@@ -44,12 +48,14 @@ ELSEWHERE = (
     UnitStatus(Unit.ANE, Presence.EMULATED, reason="it is emulated"),
 )
 APPLE = tuple(UnitStatus(unit, Presence.PRESENT, f"a Mac's {unit.value}") for unit in Unit)
+EXPLICIT = {STATES: "explicit"}
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> CoreMl:
-    return CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"))
+    """Elsewhere, converting in this process, which is quicker to start."""
+    return CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"), convert=convert_here)
 
 
 def spec(name: str, datatype: DataType, *shape: int) -> TensorSpec:
@@ -162,15 +168,78 @@ def test_images_are_pixels(runtime: CoreMl, tmp_path: Path, layout: str, shape: 
     np.testing.assert_array_equal(executable.run({"x": pixels}, ["y"])["y"], 255 - pixels)
 
 
-def test_the_default_function_is_served(runtime: CoreMl, tmp_path: Path) -> None:
-    executable = runtime.load(save_functions(tmp_path), unit=Unit.ANE, num_threads=1, options={})
-    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
+@pytest.mark.parametrize("executor", ["onnxruntime", "reference"])
+@pytest.mark.parametrize(("options", "factor"), [({}, 2), ({FUNCTION: "twice"}, 2), ({FUNCTION: "thrice"}, 3)])
+def test_any_function_is_served(
+    runtime: CoreMl, tmp_path: Path, options: dict[str, str], factor: int, executor: str
+) -> None:
+    options = {**options, "coreml.executor": executor}
+    executable = runtime.load(save_functions(tmp_path), unit=Unit.ANE, num_threads=1, options=options)
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], factor * X + 1)
 
 
-def test_states_are_refused(runtime: CoreMl, tmp_path: Path) -> None:
+def test_a_function_has_its_own_signature_and_precision(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_two_kinds(tmp_path)
+    for name, kind, shape, precision in (("single", "FP32", (2, 3), "fp32"), ("half", "FP16", (1, 4), "fp16")):
+        options = {FUNCTION: name}
+        signature = runtime.inspect(path, options)
+        assert [str(each) for each in (*signature.inputs, *signature.outputs)] == [
+            f"x: {kind}[{shape[0]},{shape[1]}]",
+            f"y: {kind}[{shape[0]},{shape[1]}]",
+        ]
+        executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options=options)
+        assert (executable.signature, executable.precision) == (signature, precision)
+        assert executable.run({"x": np.ones(shape, DataType(kind).dtype)}, ["y"])["y"].shape == shape
+
+
+def test_a_function_that_is_not_there(runtime: CoreMl, tmp_path: Path) -> None:
+    path = save_functions(tmp_path)
+    with pytest.raises(InvalidArgumentError, match=r"no function 'main': parameter 'coreml.function' may name 'twice'"):
+        runtime.inspect(path, {FUNCTION: "main"})
+    with pytest.raises(InvalidArgumentError, match="'coreml.function' is for Core ML packages.*an ONNX model: leave"):
+        runtime.inspect(save_onnx(tmp_path, identity()), {FUNCTION: "main"})
+
+
+def test_states_need_a_word(runtime: CoreMl, tmp_path: Path) -> None:
     path = save_accumulator(tmp_path)
-    with pytest.raises(UnsupportedError, match="keeps the states 'total' between calls.*inputs and outputs"):
+    with pytest.raises(
+        UnsupportedError, match=r"keeps the states 'total' between calls.*'coreml.states' to 'explicit'"
+    ):
         runtime.inspect(path)
+    with pytest.raises(InvalidArgumentError, match=r"'coreml.states' is 'kept'; write one of EXPLICIT"):
+        runtime.inspect(path, {STATES: "kept"})
+    with pytest.raises(
+        InvalidArgumentError, match="'coreml.states' is given, but.*'main'.*has no states: leave it out"
+    ):
+        runtime.inspect(save_affine(tmp_path, name="affine"), EXPLICIT)
+
+
+@pytest.mark.parametrize("executor", ["onnxruntime", "reference"])
+@pytest.mark.parametrize("unit", [Unit.ANE, Unit.CPU])
+def test_explicit_states_are_inputs_and_outputs(runtime: CoreMl, tmp_path: Path, unit: Unit, executor: str) -> None:
+    options = {**EXPLICIT, "coreml.executor": executor}
+    check_accumulator(runtime.load(save_accumulator(tmp_path), unit=unit, num_threads=1, options=options))
+
+
+def check_accumulator(executable: Executable) -> None:
+    total = TensorSpec("total", DataType.FP16, (1, 2), (None, None), is_optional=True, is_state=True)
+    assert executable.signature == Signature(
+        (spec("x", DataType.FP16, 1, 2), total),
+        (spec("y", DataType.FP16, 1, 2), spec("total/new", DataType.FP16, 1, 2)),
+        0,
+    )
+    x = np.array([[1, 2]], np.float16)
+    # Nothing is kept: what is not given is zeros, each time.
+    for _ in range(2):
+        found = executable.run({"x": x}, ["total/new", "y"])
+        assert list(found) == ["total/new", "y"]
+        assert {array.dtype for array in found.values()} == {np.dtype(np.float16)}
+        assert found["total/new"].tolist() == found["y"].tolist() == [[1, 2]]
+    state = found["total/new"]
+    after = executable.run({"x": x, "total": state}, ["total/new"])["total/new"]
+    assert (state.tolist(), after.tolist()) == ([[1, 2]], [[2, 4]])
+    with pytest.raises(InvalidArgumentError, match=r"'state total' has shape \[1, 3\]; it must have \[1, 2\]"):
+        executable.run({"x": x, "total": np.zeros((1, 3), np.float16)}, ["y"])
 
 
 def test_wrong_inputs_are_refused(runtime: CoreMl, tmp_path: Path) -> None:
@@ -216,6 +285,8 @@ def test_what_is_no_package_is_refused(runtime: CoreMl, tmp_path: Path) -> None:
         ({"coreml.target": "iOS3"}, "'iOS3' is not known"),
         ({"coreml.shapes": "x=0,3"}, "'0' of --shape"),
         ({"coreml.max_batch_size": "-1"}, "'coreml.max_batch_size' is '-1'"),
+        ({"coreml.layout": "nhwc"}, "'coreml.layout' is 'nhwc'; write one of ANE, SOURCE"),
+        ({"coreml.conversion_seconds": "0"}, "'coreml.conversion_seconds' is '0'.*at least 1"),
         ({"frobnicate": "1"}, "backend 'coreml' knows no parameter 'frobnicate'"),
     ],
 )
@@ -278,15 +349,14 @@ def test_an_onnx_model_keeps_its_own_interface(runtime: CoreMl, tmp_path: Path) 
         executable.run({**inputs, "n:0": np.full((2, 3), 2**40)}, ["out.1"])
 
 
-def test_an_onnx_model_is_converted_once(runtime: CoreMl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_onnx_model_is_converted_once(tmp_path: Path) -> None:
     paths: list[Path] = []
-    lower = adapter.lower
 
-    def counting(*arguments: object) -> object:
-        paths.append(Path(str(arguments[1])))
-        return lower(*arguments)  # type: ignore[arg-type]
+    def counting(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
+        paths.append(target)
+        convert_here(path, target, options, seconds)
 
-    monkeypatch.setattr(adapter, "lower", counting)
+    runtime = CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"), convert=counting)
     path = save_onnx(tmp_path, identity(shape=(2, 3)))
     for _ in range(3):
         assert runtime.load(path, unit=Unit.ANE, num_threads=1, options={}).run({"x": X}, ["y"])["y"].shape == (2, 3)
@@ -349,18 +419,15 @@ def test_what_cannot_be_converted_leaves_nothing(runtime: CoreMl, tmp_path: Path
     assert entries(runtime) == []
 
 
-def test_loads_at_the_same_time_share_one_conversion(
-    runtime: CoreMl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loads_at_the_same_time_share_one_conversion(tmp_path: Path) -> None:
     num_calls = 0
-    lower = adapter.lower
 
-    def counting(*arguments: object) -> object:
+    def counting(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
         nonlocal num_calls
         num_calls += 1
-        return lower(*arguments)  # type: ignore[arg-type]
+        convert_here(path, target, options, seconds)
 
-    monkeypatch.setattr(adapter, "lower", counting)
+    runtime = CoreMl(ELSEWHERE, CompiledCache(tmp_path / "cache"), convert=counting)
     path = save_onnx(tmp_path, identity(shape=(2, 3)))
     barrier = threading.Barrier(4)
 
@@ -384,7 +451,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.fixture
 def mac(tmp_path: Path) -> CoreMl:
     """A Mac's units, with Triune's stand-in for Core ML in the worker processes."""
-    return CoreMl(APPLE, CompiledCache(tmp_path / "cache"), preparation="triune.coreml.anywhere")
+    return CoreMl(APPLE, CompiledCache(tmp_path / "cache"), preparation="triune.coreml.anywhere", convert=convert_here)
 
 
 @pytest.mark.parametrize("unit", [Unit.ANE, Unit.GPU, Unit.AMX])
@@ -431,6 +498,15 @@ def test_core_ml_runs_onnx_classifiers_images_and_functions(mac: CoreMl, tmp_pat
     folder.mkdir()
     np.testing.assert_array_equal(run(save_image_model(folder), pixels)["y"], 255 - pixels)
     np.testing.assert_array_equal(run(save_functions(tmp_path), X)["y"], 2 * X + 1)
+    thrice = mac.load(save_functions(tmp_path), unit=Unit.GPU, num_threads=1, options={FUNCTION: "thrice"})
+    np.testing.assert_array_equal(thrice.run({"x": X}, ["y"])["y"], 3 * X + 1)
+    thrice.close()
+
+
+def test_core_ml_takes_states_and_gives_them(mac: CoreMl, tmp_path: Path) -> None:
+    executable = mac.load(save_accumulator(tmp_path), unit=Unit.ANE, num_threads=1, options=EXPLICIT)
+    check_accumulator(executable)
+    executable.close()
 
 
 def test_a_compiled_model_that_only_core_ml_reads(mac: CoreMl, tmp_path: Path) -> None:
@@ -452,6 +528,8 @@ def test_a_compiled_model_that_only_core_ml_reads(mac: CoreMl, tmp_path: Path) -
     with pytest.raises(TriuneError):
         executable.run({"x": X.T}, ["y"])
     executable.close()
+    with pytest.raises(InvalidArgumentError, match="'coreml.function' is for Core ML packages.*compiled by Core ML"):
+        mac.inspect(path, {FUNCTION: "main"})
 
 
 def test_without_core_ml_the_worker_process_says_so(tmp_path: Path) -> None:

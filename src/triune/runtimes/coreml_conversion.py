@@ -1,0 +1,43 @@
+"""ONNX models converted to Core ML packages when they are loaded."""
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from triune.core.errors import UnavailableError
+from triune.coreml.lowering import LowerOptions, lower
+from triune.graph.load import load
+from triune.hosting import Limits, run_apart
+from triune.runtimes.coreml_options import CONVERSION_SECONDS
+
+_log = logging.getLogger(__name__)
+
+Convert: TypeAlias = Callable[[Path, Path, LowerOptions, float], None]
+"""Given an ONNX file, where the package goes, how to convert, and how many seconds that may take."""
+
+
+def convert_apart(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
+    """Convert in a process of its own: coremltools holds Python's lock for seconds, and others are to be served.
+
+    Raises:
+        InvalidArgumentError, UnsupportedError: as `lower`.
+        InternalError: the process ended before it was done, or could not be started.
+        UnavailableError: it took longer than `seconds`, and was ended.
+    """
+    _log.info("converting '%s' to Core ML, once", path)
+    work = functools.partial(convert_here, path, target, options, seconds)
+    try:
+        run_apart(work, f"the conversion of '{path}'", Limits(load_seconds=seconds))
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}; give it more in the config's parameter '{CONVERSION_SECONDS}'") from error
+
+
+def convert_here(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
+    """The same in this process, which nothing ends. Raises as `lower`."""
+    del seconds
+    lowered = lower(load(path), target, options)
+    if lowered.layout is not None and lowered.layout.changed:
+        counts = ", ".join(f"{step} {count}" for step, count in lowered.layout.counts().items())
+        _log.info("'%s' is in the Neural Engine's layout: %s", path, counts)

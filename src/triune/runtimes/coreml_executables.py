@@ -1,0 +1,107 @@
+"""Core ML programs, ready to run, under the names and datatypes that the server knows their tensors by."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.executor import Executor
+from triune.core.tensors import Signature
+from triune.core.units import Unit
+from triune.coreml.lowering.lower import SOURCE_KEY
+from triune.coreml.model import Model
+from triune.coreml.package import Package
+from triune.coreml.raising import new_state
+from triune.runtimes.coreml_tensors import precision_of, to_output
+from triune.runtimes.failures import run_failure
+
+
+class PackageExecutable:
+    """A function of a package, and the names that the package has for the tensors of the signature.
+
+    A state of the function is an input, zeros where it is not given, and an output: nothing is kept between calls.
+    """
+
+    def __init__(
+        self, package: Package, executor: Executor, unit: Unit, signature: Signature, function: str | None = None
+    ) -> None:
+        """Args:
+        package: as it was read.
+        executor: of that function.
+        unit: what it computes on.
+        signature: as `coreml_tensors.signature_of` tells it; of the source, if the package was converted here.
+        function: its name; the default function for None.
+        """
+        self.unit = unit
+        # Fp32 on the CPU is what the others are measured against.
+        self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
+        self.signature = signature
+        self._model = Model(package, function=function, executor=executor)
+        source: Any = json.loads(package.description.metadata.get(SOURCE_KEY, "null"))
+        # A package that is served as such is known by its own names; one that was converted here by its source's.
+        sources: dict[str, Any] = source["inputs"] | source["outputs"] if source else {}
+        names = {entry["source"]: name for name, entry in sources.items()}
+        self._inputs = {spec.name: names.get(spec.name, spec.name) for spec in signature.inputs}
+        self._outputs = {spec.name: (names.get(spec.name, spec.name), spec) for spec in signature.outputs}
+        self._scalars = {entry["source"] for entry in sources.values() if entry.get("rank") == 0}
+        self._states = {feature.name for feature in self._model.interface.states}
+        self._new_states = {new_state(name): name for name in self._states}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """See `Executable.run`."""
+        unknown = sorted(inputs.keys() - self._inputs.keys())
+        if unknown:
+            raise InvalidArgumentError(f"the model has no input '{unknown[0]}'; it has {', '.join(self._inputs)}")
+        given = {self._inputs[name]: array if array.ndim else array.reshape(1) for name, array in inputs.items()}
+        state = self._model.make_state() if self._states else None
+        try:
+            if state is not None:
+                for name in self._states & given.keys():
+                    state.write(name, given.pop(name))
+            answers = self._model.predict(given, state)
+        except TriuneError:
+            raise
+        except Exception as error:
+            raise run_failure(error) from error
+        if state is not None:
+            # Nobody else has this state, so its buffers need no copies.
+            answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
+        found: dict[str, Array] = {}
+        for name in outputs:
+            package_name, spec = self._outputs[name]
+            found[name] = to_output(spec, answers[package_name], is_scalar=name in self._scalars)
+        return found
+
+    def close(self) -> None:
+        """See `Executable.close`."""
+        del self._model
+
+
+class CompiledExecutable:
+    """A compiled model in Core ML."""
+
+    def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature) -> None:
+        """Args:
+        model: coremltools' `CompiledMLModel`.
+        unit, precision, signature: of it.
+        """
+        self.unit = unit
+        self.precision = precision
+        self.signature = signature
+        self._model = model
+        self._outputs = {spec.name: spec for spec in signature.outputs}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """See `Executable.run`."""
+        try:
+            answers = self._model.predict(dict(inputs))
+        except TriuneError:
+            raise
+        except Exception as error:
+            raise run_failure(error) from error
+        return {name: to_output(self._outputs[name], answers[name]) for name in outputs}
+
+    def close(self) -> None:
+        """See `Executable.close`."""
+        del self._model
