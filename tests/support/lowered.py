@@ -47,3 +47,10 @@ def check(
             assert actual.shape == (right.shape or (1,))
             np.testing.assert_allclose(actual.reshape(right.shape), right, atol=atol, rtol=1e-4)
     return results
+
+
+def save_renamed(folder: Path) -> Path:
+    """Saves a package of `out/y:0` = `in/x:0` + `plain`, of (1, 4). Core ML has no such names."""
+    nodes = [helper.make_node("Add", ["in/x:0", "plain"], ["out/y:0"])]
+    inputs = [(name, FLOAT, (1, 4)) for name in ("in/x:0", "plain")]
+    return lower(model_of(nodes, inputs, [("out/y:0", FLOAT, (1, 4))]), folder / "renamed.mlpackage").path

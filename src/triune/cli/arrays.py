@@ -9,21 +9,21 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 
 
-def split_inputs(texts: Sequence[str]) -> dict[str, str]:
-    """The files of `--input name=file`, by name.
+def split_pairs(texts: Sequence[str], *, option: str = "--input", form: str = "name=file.npy") -> dict[str, str]:
+    """What options of the form name=value give to inputs, by name: for `--input`, files.
 
     Raises:
         InvalidArgumentError: a text of another form, or a name that is given twice.
     """
-    files: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
-        name, separator, file = text.partition("=")
+        name, separator, value = text.partition("=")
         if not separator or not name:
-            raise InvalidArgumentError(f"--input {text!r} is not of the form name=file.npy")
-        if name in files:
-            raise InvalidArgumentError(f"--input '{name}' is given twice; give each input once")
-        files[name] = file
-    return files
+            raise InvalidArgumentError(f"{option} {text!r} is not of the form {form}")
+        if name in values:
+            raise InvalidArgumentError(f"{option} '{name}' is given twice; give each input once")
+        values[name] = value
+    return values
 
 
 def read_array(name: str, file: str) -> Array:

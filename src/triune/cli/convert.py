@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from triune.cli.arrays import read_array, split_pairs
 from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
@@ -21,7 +22,7 @@ from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
 from triune.coreml.verify import verify_lowered, verify_raised
 from triune.graph.ane import Report as LayoutReport
-from triune.graph.conversion.compared import OutputError
+from triune.graph.conversion.compared import OutputError, check_given
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load
@@ -51,10 +52,17 @@ def convert(
     ] = Layout.SOURCE,
     function: Annotated[str | None, typer.Option(help="Of a package with several functions, which to convert.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run both on the same inputs and compare.")] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="name=file.npy, an input to verify with; those not given are made up."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Convert ONNX to Core ML, or Core ML to ONNX."""
     started = time.monotonic()
+    given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
+    if given and not verify:
+        raise InvalidArgumentError("--input is what --verify compares with; give --verify, too")
     with progress_bar() as progress:
         task = progress.add_task("reading", total=None)
 
@@ -73,13 +81,13 @@ def convert(
                     constants=_constants(constants or []),
                     layout=layout,
                 )
-                errors, renamed, laid = _to_coreml(source, output, options, report, verify=verify)
+                errors, renamed, laid = _to_coreml(source, output, options, report, given if verify else None)
             case ".mlpackage" | ".mlmodel" | ".mlmodelc", ".onnx":
                 if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:
                     raise InvalidArgumentError(
                         "--shape, --constant, --keep-fp32 and --layout are for converting to .mlpackage"
                     )
-                errors, renamed, laid = _to_onnx(source, output, function, report, verify=verify), {}, None
+                errors, renamed, laid = _to_onnx(source, output, function, report, given if verify else None), {}, None
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage"
@@ -92,57 +100,57 @@ def convert(
 
 
 def _to_coreml(
-    source: Path, output: Path, options: LowerOptions, report: Callable[[str], None], *, verify: bool
+    source: Path,
+    output: Path,
+    options: LowerOptions,
+    report: Callable[[str], None],
+    given: Mapping[str, Array] | None,
 ) -> tuple[list[OutputError] | None, dict[str, str], LayoutReport | None]:
     model = load(source)
+    check_given(model, given or {}, options.constants)
     lowered = lower(model, output, options, report=report)
     names = {**lowered.inputs, **lowered.outputs}
     renamed = {name: other for name, other in names.items() if name != other}
-    if not verify:
+    if given is None:
         return None, renamed, lowered.layout
     report("running both")
-    return verify_lowered(model, lowered, options), renamed, lowered.layout
+    return verify_lowered(model, lowered, options, given), renamed, lowered.layout
 
 
 def _to_onnx(
-    source: Path, output: Path, function: str | None, report: Callable[[str], None], *, verify: bool
+    source: Path, output: Path, function: str | None, report: Callable[[str], None], given: Mapping[str, Array] | None
 ) -> list[OutputError] | None:
     package = read_package(source)
     report("raising the program")
     model = raise_function(package, function)
+    check_given(model, given or {})
     report("saving")
     # onnx publishes partial types.
     library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE
     beside = f"{output.name}.data" if is_large else None
     library.save(model, str(output), save_as_external_data=is_large, location=beside)
-    if not verify:
+    if given is None:
         return None
     report("running both")
-    return verify_raised(package, function, model)
+    return verify_raised(package, function, model, given)
 
 
 def _constants(texts: Sequence[str]) -> dict[str, Array]:
-    values: dict[str, Array] = {}
-    for text in texts:
-        name, separator, body = text.partition("=")
-        if not separator or not name:
-            raise InvalidArgumentError(f"--constant {text!r} is not of the form input=1,2 or input=file.npy")
-        if name in values:
-            raise InvalidArgumentError(f"--constant of '{name}' is given twice; give each input once")
-        values[name] = _constant(name, body)
-    return values
+    pairs = split_pairs(texts, option="--constant", form="input=1,2 or input=file.npy")
+    return {name: _constant(name, body) for name, body in pairs.items()}
 
 
 def _constant(name: str, body: str) -> Array:
     """One number is a scalar, several are a vector; a file has the shape that it has."""
+    if body.endswith(".npy"):
+        return read_array(name, body)
     try:
-        if body.endswith(".npy"):
-            with Path(body).open("rb") as stream:
-                return np.lib.format.read_array(stream, allow_pickle=False)
         numbers = [float(each) if "." in each or "e" in each else int(each) for each in body.split(",")]
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"the constant for input '{name}' cannot be read: {error}") from error
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"the constant for input '{name}' cannot be read: {error}; write 3, 1,2 or a .npy file"
+        ) from error
     return np.array(numbers[0] if len(numbers) == 1 else numbers)
 
 

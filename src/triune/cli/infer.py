@@ -15,19 +15,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from triune import app
-from triune.cli.arrays import as_numbers, preview, read_array, split_inputs
+from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
+from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
-from triune.core.tensors import describe
+from triune.core.tensors import describe, format_shape
+from triune.coreml.package import read_package
+from triune.coreml.source import Source, read_source
 from triune.repository.complete import PACKAGE_SUFFIXES
+from triune.repository.config import ModelConfig
+from triune.repository.model import LoadedVersion
 from triune.repository.repository import ControlMode
 
 
 def infer(
     model: Annotated[str, typer.Argument(help="A model's name in the repository, or the path of a model file.")],
-    inputs: Annotated[list[str], typer.Option("--input", help="name=file.npy, for each input.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", help="name=file.npy, for each input. Names are the model's, or its source's."),
+    ],
     repository: Annotated[
         list[Path] | None, typer.Option("--repository", "--model-repository", help="Where the model is.")
     ] = None,
@@ -38,7 +46,7 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
     """Run a model once on arrays in .npy files."""
-    arrays = {input_name: read_array(input_name, file) for input_name, file in split_inputs(inputs).items()}
+    arrays = {input_name: read_array(input_name, file) for input_name, file in split_pairs(inputs).items()}
     with _repository_of(model, repository or []) as (folders, name):
         response = asyncio.run(_infer(folders, name, version, arrays, outputs or [], classes))
     if save is not None:
@@ -60,9 +68,29 @@ async def _infer(
         task = progress.add_task(f"loading {name}", total=None)
         async with app.opened(repository) as server:
             progress.update(task, description=f"running {name}")
-            names = outputs or (list(server.config(name, version).outputs) if classes else [])
-            wanted = tuple(RequestedOutput(output, classes) for output in names)
-            return await server.infer(InferenceRequest(name, arrays, version, wanted))
+            model = server.model(name, version)
+            inputs, own_outputs = _names(model, folders)
+            given = inputs.translate(arrays, _required(model.config))
+            chosen = [own_outputs.find(each) for each in outputs] or (list(own_outputs.own) if classes else [])
+            wanted = tuple(RequestedOutput(output, classes) for output in chosen)
+            return await server.infer(InferenceRequest(name, given, version, wanted))
+
+
+def _required(config: ModelConfig) -> dict[str, str]:
+    """The inputs that must be given, and what they take."""
+    batch = (-1,) if config.batching.max_batch_size else ()
+    needed = [each for each in config.inputs.values() if not each.is_optional]
+    return {each.name: f"{each.datatype.value}{format_shape((*batch, *each.dims))}" for each in needed}
+
+
+def _names(model: LoadedVersion, folders: Sequence[Path]) -> tuple[Names, Names]:
+    """Those of a model's inputs and outputs; of a Core ML package, those of its source, too."""
+    config = model.config
+    paths = [folder / config.name / str(model.version) / config.filename for folder in folders]
+    package = next((path for path in paths if path.suffix == ".mlpackage" and path.exists()), None)
+    source = Source() if package is None else read_source(read_package(package))
+    inputs = Names(config.name, "input", list(config.inputs), source.inputs)
+    return inputs, Names(config.name, "output", list(config.outputs), source.outputs)
 
 
 @contextlib.contextmanager

@@ -12,15 +12,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from triune import coreml
-from triune.cli.arrays import as_numbers, preview, read_array, split_inputs
+from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
+from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.feature_values import describe
+from triune.coreml.source import read_source
 
 
 def predict(
     program: Annotated[Path, typer.Argument(help="The .mlpackage or .mlmodelc to run.")],
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", help="name=file, for each input: a .npy array, or an image.")
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="name=file, for each input: a .npy array, or an image. Names are the program's, or its source's.",
+        ),
     ] = None,
     function: Annotated[str | None, typer.Option(help="Which function; the default one if not given.")] = None,
     executor: Annotated[
@@ -31,10 +38,13 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
     """Run a Core ML program once. A stateful one starts from states of zeros."""
-    values = {name: _read(name, file) for name, file in split_inputs(inputs or []).items()}
+    given = {name: _read(name, file) for name, file in split_pairs(inputs or []).items()}
     with progress_bar() as progress:
         task = progress.add_task(f"loading {program}", total=None)
         model = coreml.load(program, function=function, executor=executor)
+        features = model.interface.inputs
+        names = Names(str(program), "input", [each.name for each in features], read_source(model.package).inputs)
+        values = names.translate(given, {each.name: describe(each) for each in features if not each.is_optional})
         progress.update(task, description=f"running {model.function}")
         started = time.perf_counter()
         outputs = model.predict(values, model.make_state() if model.interface.states else None)
@@ -55,7 +65,7 @@ def predict(
         return
     table = Table("output", "datatype and shape", "values")
     for name, value in outputs.items():
-        table.add_row(*(escape(text) for text in (name, _describe(value), _preview(value))))
+        table.add_row(*(escape(text) for text in (name, _kind_and_shape(value), _preview(value))))
     console = Console()
     console.print(table)
     console.print(f"{escape(model.function)} in {elapsed_ms:.1f} ms, computed by {model.executor}", highlight=False)
@@ -88,7 +98,7 @@ def _as_json(value: Any) -> object:
     return value
 
 
-def _describe(value: Any) -> str:
+def _kind_and_shape(value: Any) -> str:
     if isinstance(value, np.ndarray):
         array = cast(Any, value)
         return f"{array.dtype}{list(array.shape)}"

@@ -21,6 +21,7 @@ from triune.coreml.apple import AppleExecutor
 from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
+from triune.coreml.source import read_source
 from triune.hosting import HostedExecutable
 from triune.runtimes.coreml_cache import CompiledCache, conversion_digest, package_digest
 from triune.runtimes.coreml_conversion import Convert, convert_apart
@@ -113,7 +114,14 @@ class CoreMl:
                 load = functools.partial(_load_compiled, path, signature, unit, self._preparation)
                 return HostedExecutable(load, f"'{path}' on '{unit.value}'")
             load = functools.partial(
-                _load_in_core_ml, package_path, signature, unit, settings.function, self._cache, self._preparation
+                _load_in_core_ml,
+                package_path,
+                signature,
+                unit,
+                function=settings.function,
+                is_converted=package_path != path,
+                cache=self._cache,
+                preparation=self._preparation,
             )
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
         package = _read(package_path)
@@ -125,7 +133,8 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
-        return PackageExecutable(package, executor, unit, signature, settings.function)
+        source = read_source(package) if package_path != path else None
+        return PackageExecutable(package, executor, unit, signature, function=settings.function, source=source)
 
     def _is_present(self, unit: Unit) -> bool:
         status = self._statuses.get(unit)
@@ -162,7 +171,14 @@ def _read(path: Path) -> Package:
 
 
 def _load_in_core_ml(
-    path: Path, signature: Signature, unit: Unit, function: str | None, cache: CompiledCache, preparation: str
+    path: Path,
+    signature: Signature,
+    unit: Unit,
+    *,
+    function: str | None,
+    is_converted: bool,
+    cache: CompiledCache,
+    preparation: str,
 ) -> PackageExecutable:
     """In the worker process: the package compiled, once, and loaded by Core ML. What is compiled is taken as it is."""
     if preparation:
@@ -172,7 +188,8 @@ def _load_in_core_ml(
     if path.suffix != _COMPILED:
         compiled = cache.get(f"{package_digest(path)}{_COMPILED}", functools.partial(_compile, path))
     executor = AppleExecutor(package, function, compute_units=COMPUTE_UNITS[unit], compiled=compiled)
-    return PackageExecutable(package, executor, unit, signature, function)
+    source = read_source(package) if is_converted else None
+    return PackageExecutable(package, executor, unit, signature, function=function, source=source)
 
 
 def _compile(path: Path, target: Path) -> None:

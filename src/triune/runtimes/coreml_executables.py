@@ -1,6 +1,5 @@
 """Core ML programs, ready to run, under the names and datatypes that the server knows their tensors by."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +8,10 @@ from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.executor import Executor
 from triune.core.tensors import Signature
 from triune.core.units import Unit
-from triune.coreml.lowering.lower import SOURCE_KEY
 from triune.coreml.model import Model
 from triune.coreml.package import Package
 from triune.coreml.raising import new_state
+from triune.coreml.source import Source
 from triune.runtimes.coreml_tensors import precision_of, to_output
 from triune.runtimes.failures import run_failure
 
@@ -24,27 +23,34 @@ class PackageExecutable:
     """
 
     def __init__(
-        self, package: Package, executor: Executor, unit: Unit, signature: Signature, function: str | None = None
+        self,
+        package: Package,
+        executor: Executor,
+        unit: Unit,
+        signature: Signature,
+        *,
+        function: str | None = None,
+        source: Source | None = None,
     ) -> None:
         """Args:
         package: as it was read.
         executor: of that function.
         unit: what it computes on.
-        signature: as `coreml_tensors.signature_of` tells it; of the source, if the package was converted here.
+        signature: as `coreml_tensors.signature_of` tells it; or the source's.
         function: its name; the default function for None.
+        source: where the signature is the source's, what the package says of that.
         """
         self.unit = unit
         # Fp32 on the CPU is what the others are measured against.
         self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
         self.signature = signature
         self._model = Model(package, function=function, executor=executor)
-        source: Any = json.loads(package.description.metadata.get(SOURCE_KEY, "null"))
-        # A package that is served as such is known by its own names; one that was converted here by its source's.
-        sources: dict[str, Any] = source["inputs"] | source["outputs"] if source else {}
-        names = {entry["source"]: name for name, entry in sources.items()}
-        self._inputs = {spec.name: names.get(spec.name, spec.name) for spec in signature.inputs}
-        self._outputs = {spec.name: (names.get(spec.name, spec.name), spec) for spec in signature.outputs}
-        self._scalars = {entry["source"] for entry in sources.values() if entry.get("rank") == 0}
+        source = source or Source()
+        inputs = {tensor.name: name for name, tensor in source.inputs.items()}
+        outputs = {tensor.name: name for name, tensor in source.outputs.items()}
+        self._inputs = {spec.name: inputs.get(spec.name, spec.name) for spec in signature.inputs}
+        self._outputs = {spec.name: (outputs.get(spec.name, spec.name), spec) for spec in signature.outputs}
+        self._scalars = {tensor.name for tensor in source.outputs.values() if tensor.rank == 0}
         self._states = {feature.name for feature in self._model.interface.states}
         self._new_states = {new_state(name): name for name in self._states}
 

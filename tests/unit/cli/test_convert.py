@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from support.compiled_models import compile_package
 from support.lowered import FLOAT, INT64, model_of
+from support.mil_models import save_accumulator
 from support.transformers import encoder
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -101,6 +102,8 @@ def test_inputs_become_constants(tmp_path: Path) -> None:
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--target", "iOS3"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--keep-fp32", "Softmax"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--constant", "x=a"],
+        ["-o", "m.mlpackage", "--shape", "x=1,4", "--constant", "x=none.npy"],
+        ["-o", "m.mlpackage", "--shape", "x=1,4", "--input", "x=none.npy", "--verify"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--function", "main"],
     ],
 )
@@ -112,3 +115,87 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"\x08\x00\xff\xff")
     assert isinstance(run(path, "-o", tmp_path / "m.mlpackage").exception, InvalidArgumentError)
+
+
+def refused(result: Result) -> str:
+    assert isinstance(result.exception, InvalidArgumentError), result.output
+    return str(result.exception)
+
+
+@pytest.mark.parametrize("value", ["1.5", "1e30", "100000000000000000000000"])
+def test_constants_that_the_input_cannot_hold(value: str, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["n", "n"], ["y"])]
+    onnx.save(model_of(nodes, [("n", INT64, [1])], [("y", INT64, [1])]), tmp_path / "m.onnx")
+    message = refused(run(tmp_path / "m.onnx", "-o", tmp_path / "m.mlpackage", "--constant", f"n={value}"))
+    assert "the constant for input 'n' is" in message
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> Path:
+    """A table of 3 rows and of 1 row, by an index of (n,) each; what is made up, zeros and ones, does not suit it."""
+    nodes = [
+        helper.make_node("Sub", ["a", "ten"], ["index"]),
+        helper.make_node("Gather", ["rows", "index"], ["found"]),
+        helper.make_node("Add", ["found", "b"], ["y"]),
+    ]
+    inputs = [("a", INT64, ["n"]), ("b", FLOAT, ["n", 2])]
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    path = tmp_path / "lookup.onnx"
+    onnx.save(model_of(nodes, inputs, [("y", FLOAT, ["n", 2])], rows=rows, ten=np.array(10)), path)
+    return path
+
+
+def test_inputs_to_verify_with(lookup: Path, tmp_path: Path) -> None:
+    """What is given is computed; of the rest, dimensions of the same name have the same size."""
+    package, back = tmp_path / "m.mlpackage", tmp_path / "back.onnx"
+    np.save(tmp_path / "a.npy", np.array([10, 12, 11, 12, 10]))
+    shapes = ["--shape", "a=1..8", "--shape", "b=1..8,2"]
+    nothing = run(lookup, "-o", package, *shapes, "--verify")
+    assert isinstance(nothing.exception, UnsupportedError)
+    assert "give inputs that it takes with --input" in str(nothing.exception)
+    result = run(lookup, "-o", package, *shapes, "--verify", "--input", f"a={tmp_path / 'a.npy'}", "--json")
+    assert result.exit_code == 0, result.output
+    (error,) = json.loads(result.stdout)["errors"]
+    assert error["shape"] == [5, 2]
+    assert error["error"] < 1e-6
+    assert 4 < error["largest"] < 7
+    np.save(tmp_path / "a.npy", np.array([10, 12, 11], np.int32))
+    home = run(package, "-o", back, "--verify", "--input", f"a={tmp_path / 'a.npy'}", "--json")
+    assert home.exit_code == 0, home.output
+    assert json.loads(home.stdout)["errors"][0]["shape"] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "options", "message"),
+    [
+        ("c", np.zeros(1, np.int64), ["--verify"], "there is no input 'c' to give; the inputs are 'a', 'b'"),
+        ("rows", np.zeros((3, 2), np.float32), ["--verify"], "there is no input 'rows' to give"),
+        ("a", np.zeros(1, np.int64), [], "--input is what --verify compares with"),
+        ("a", np.zeros(1, np.float64), ["--verify"], "'a' is given as float64; the model takes int64"),
+        ("a", np.zeros((1, 1), np.int64), ["--verify"], "'a' has shape [1, 1]; the model takes [n]"),
+        ("b", np.zeros((1, 3), np.float32), ["--verify"], "'b' has shape [1, 3]; the model takes [n, 2]"),
+        (
+            "a",
+            np.full(9, 10),
+            ["--verify"],
+            "'a' has shape [9]; the package takes [1..8]: give another array, or other",
+        ),
+        ("a", np.full(1, 10), ["--verify", "--constant", "a=10"], "'a' is given, and becomes a constant"),
+    ],
+)
+def test_inputs_that_do_not_suit_the_model(
+    name: str, array: np.ndarray, options: list[str], message: str, lookup: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "given.npy", array)
+    shapes = ["--shape", "b=1..8,2"] + ["--shape", "a=1..8"] * ("--constant" not in options)
+    given = ["--input", f"{name}={tmp_path / 'given.npy'}"]
+    assert message in refused(run(lookup, "-o", tmp_path / "m.mlpackage", *shapes, *given, *options))
+
+
+def test_inputs_of_a_package(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[3, 4]], np.float16))
+    np.save(tmp_path / "total.npy", np.array([[1, 1]], np.float16))
+    given = ["--input", f"x={tmp_path / 'x.npy'}", "--input", f"total={tmp_path / 'total.npy'}"]
+    result = run(save_accumulator(tmp_path), "-o", tmp_path / "m.onnx", "--verify", *given, "--json")
+    assert result.exit_code == 0, result.output
+    assert {each["output"]: each["largest"] for each in json.loads(result.stdout)["errors"]} == {"y": 5, "total/new": 5}

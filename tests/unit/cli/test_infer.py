@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from support.lowered import save_renamed
 from support.repositories import FP32, STRING, affine, identity, write_model
 from triune import cli
 from triune.core.datatypes import Array
@@ -93,3 +94,25 @@ def test_saving(
     assert np.load(tmp_path / "out" / "scope%2Fy:0.npy").tolist() == [[2, 2, 2, 2]]
     assert infer(monkeypatch, "twice", "--repository", repository, x, "--save", tmp_path / "x.npy") == 1
     assert "cannot save to" in capsys.readouterr().err
+
+
+def test_names_of_a_package_are_its_own_or_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, x = save_renamed(tmp_path), saved(tmp_path, np.ones((1, 4), np.float32))
+    for name in ("in/x:0", "in_x_0"):
+        for output in ("out/y:0", "out_y_0"):
+            given = (f"--input={name}={x}", f"--input=plain={x}", f"--output={output}")
+            assert infer(monkeypatch, path, *given, "--json") == 0
+            assert json.loads(capsys.readouterr().out)["outputs"]["out_y_0"]["data"] == [2] * 4
+    both = "'in_x_0' (in its source 'in/x:0')"
+    for arguments, message in (
+        ([f"--input=x={x}"], f"has no input 'x'; it has {both}, 'plain'"),
+        ([f"--input=plain={x}"], f"input {both} is missing: give --input in_x_0=FILE, FP32[1,4]"),
+        (
+            [f"--input=in_x_0={x}", f"--input=plain={x}", "--output=y"],
+            "has no output 'y'; it has 'out_y_0' (in its source 'out/y:0')",
+        ),
+    ):
+        assert infer(monkeypatch, path, *arguments) == 1
+        assert message in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from support.compiled_models import compile_package
+from support.lowered import save_renamed
 from support.mil_models import save_accumulator, save_affine, save_classifier, save_functions, save_image_model
 from triune import cli
 from triune.core.datatypes import Array
@@ -107,7 +108,8 @@ def test_what_is_wrong_is_one_line(
     (tmp_path / "broken.png").write_bytes(b"no image")
     for arguments, message in (
         ([path, f"--input=x={x}"], "'x' has shape [3, 2]; it must have [2, 3]"),
-        ([path], "input 'x' is missing"),
+        ([path], "input 'x' is missing: give --input x=FILE, fp32 of [2, 3]"),
+        ([path, f"--input=z={x}"], "has no input 'z'; it has 'x'"),
         ([path, "--input=x"], "'x' is not of the form name=file.npy"),
         ([path, f"--input=x={x}", f"--input=x={x}"], "--input 'x' is given twice"),
         ([path, f"--input=x={tmp_path / 'none.npy'}"], "cannot read input 'x'"),
@@ -119,3 +121,20 @@ def test_what_is_wrong_is_one_line(
         error = capsys.readouterr().err
         assert message in error
         assert len(error.strip().splitlines()) == 1
+
+
+def test_names_are_the_programs_or_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, x = save_renamed(tmp_path), saved(tmp_path, np.ones((1, 4), np.float32))
+    for name in ("in/x:0", "in_x_0"):
+        assert predict(monkeypatch, path, f"--input={name}={x}", f"--input=plain={x}", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["outputs"]["out_y_0"]["data"] == [2] * 4
+    both = "'in_x_0' (in its source 'in/x:0')"
+    for arguments, message in (
+        ([f"--input=x={x}"], f"has no input 'x'; it has {both}, 'plain'"),
+        ([f"--input=plain={x}"], f"input {both} is missing: give --input in_x_0=FILE, fp32 of [1, 4]"),
+        ([f"--input=in_x_0={x}", f"--input=in/x:0={x}"], f"input {both} is given twice, once by each name"),
+    ):
+        assert predict(monkeypatch, path, *arguments) == 1
+        assert message in capsys.readouterr().err

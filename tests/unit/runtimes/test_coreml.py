@@ -34,7 +34,7 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError,
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.coreml.lowering import LowerOptions
+from triune.coreml.lowering import LowerOptions, lower
 from triune.hosting import HostedExecutable
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_cache import CompiledCache, package_digest
@@ -347,6 +347,23 @@ def test_an_onnx_model_keeps_its_own_interface(runtime: CoreMl, tmp_path: Path) 
     assert found["total"] == 30
     with pytest.raises(InvalidArgumentError, match="int32 cannot hold"):
         executable.run({**inputs, "n:0": np.full((2, 3), 2**40)}, ["out.1"])
+
+
+def test_a_converted_package_that_is_served_as_such_has_its_own_names(runtime: CoreMl, tmp_path: Path) -> None:
+    """Even where one of them is the source's name of another tensor; and no tensor of rank 0."""
+    built = model(
+        [node("Sub", "a.b a_b", "c.d"), node("ReduceSum", "c.d", "total", keepdims=0)],
+        [tensor("a.b", (2, 3)), tensor("a_b", (2, 3))],
+        [tensor("c.d", (2, 3)), tensor("total", ())],
+    )
+    path = tmp_path / "made.mlpackage"
+    inputs = lower(built, path).inputs
+    assert set(inputs.values()) == {"a_b", "a_b_1"}
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={})
+    found = executable.run({inputs["a.b"]: 3 * X, inputs["a_b"]: X}, ["c_d", "total"])
+    np.testing.assert_array_equal(found["c_d"], 2 * X)
+    assert found["total"].tolist() == [30]
+    assert [each.shape for each in executable.signature.outputs] == [(2, 3), (1,)]
 
 
 def test_an_onnx_model_is_converted_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.quiet import quiet
+from triune.coreml.source import SOURCE_KEY
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.ane import ane_layout
 from triune.graph.conversion.constants import bind_constants, typed_constants
@@ -23,9 +24,6 @@ from triune.graph.passes.narrow import Narrow
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
-
-SOURCE_KEY = "triune.source"
-"""The key of the package's user-defined metadata under which the source's names, types and shapes are, as JSON."""
 
 Report = Callable[[str], None]
 """Told what is being done."""

@@ -1,14 +1,14 @@
 """Is a converted model the one that it was made of? What the answers of both, on the same inputs, say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
-from triune.core.errors import InternalError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.conversion.shapes import InputShape, Range
 
 Array: TypeAlias = NDArray[Any]
@@ -36,6 +36,32 @@ class OutputError:
     largest: float
 
 
+def check_given(model: ModelProto, given: Mapping[str, Array], constants: Collection[str] = ()) -> None:
+    """Are these arrays for inputs that the model has, of the types that it takes?
+
+    Raises:
+        InvalidArgumentError: an array is for no input or for one that becomes a constant, or of another type or rank.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: value.type.tensor_type for value in model.graph.input if value.name not in weights}
+    for name, array in given.items():
+        if name not in inputs:
+            known = ", ".join(f"'{each}'" for each in inputs) or "none"
+            raise InvalidArgumentError(f"there is no input '{name}' to give; the inputs are {known}")
+        if name in constants:
+            raise InvalidArgumentError(f"input '{name}' is given, and becomes a constant; leave one out")
+        dtype = helper.tensor_dtype_to_np_dtype(inputs[name].elem_type)
+        if array.dtype != dtype:
+            raise InvalidArgumentError(f"input '{name}' is given as {array.dtype}; the model takes {dtype}")
+        dims = inputs[name].shape.dim
+        fits = len(dims) == array.ndim and all(
+            dim.dim_value == size or not dim.HasField("dim_value") for dim, size in zip(dims, array.shape, strict=True)
+        )
+        if inputs[name].HasField("shape") and not fits:
+            sizes = ", ".join(str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
+            raise InvalidArgumentError(f"input '{name}' has shape {list(array.shape)}; the model takes [{sizes}]")
+
+
 def compared(name: str, expected: Array, actual: Array) -> OutputError:
     """Raises InternalError where the shapes differ; scalars are vectors of one element to Core ML."""
     shape = expected.shape or (1,)
@@ -49,24 +75,38 @@ def compared(name: str, expected: Array, actual: Array) -> OutputError:
     return OutputError(name, shape, float(np.max(difference, initial=0.0)), float(np.max(finite, initial=0.0)))
 
 
-def sized(model: ModelProto, shapes: Mapping[str, InputShape]) -> ModelProto:
-    """The model's interface with a size for every dimension that the user gave limits for."""
+def sized(model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array]) -> ModelProto:
+    """The interface of what is not given, with a size for every dimension that the user gave limits for.
+
+    Dimensions that bear the name of one of a given array have its size.
+    """
+    named: dict[str, int] = {}
+    for value in model.graph.input:
+        if value.name in given:
+            named.update(zip((dim.dim_param for dim in _dims(value)), given[value.name].shape, strict=False))
+    named.pop("", None)
     sized = ModelProto()
-    sized.graph.input.extend(model.graph.input)
+    sized.graph.input.extend(value for value in model.graph.input if value.name not in given)
     for tensor in model.graph.initializer:
         # Only its name counts: inputs that have a default need no sample.
         sized.graph.initializer.add().name = tensor.name
     for value in sized.graph.input:
+        bound = {axis: named[dim.dim_param] for axis, dim in enumerate(_dims(value)) if dim.dim_param in named}
         if value.name in shapes:
             _set_sizes(value, shapes[value.name].choices[0])
+        for axis, size in bound.items():
+            _dims(value)[axis].dim_value = size
     return sized
 
 
+def _dims(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
 def _set_sizes(value: Any, dims: Sequence[int | Range]) -> None:
-    shape = value.type.tensor_type.shape
-    while len(shape.dim) < len(dims):
-        shape.dim.add()
-    for dim, size in zip(shape.dim, dims, strict=True):
+    while len(_dims(value)) < len(dims):
+        _dims(value).add()
+    for dim, size in zip(_dims(value), dims, strict=True):
         dim.dim_value = min(max(size.low, FREE_SIZE), size.high) if isinstance(size, Range) else size
 
 
@@ -88,6 +128,7 @@ def run_onnx(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]
     # ONNX Runtime's own exceptions have no common root but this.
     except Exception as error:
         raise UnsupportedError(
-            f"ONNX Runtime does not run the model on sample inputs, so it was not verified: {error}"
+            f"ONNX Runtime does not run the model on these inputs, so it was not verified: {error}; give inputs that "
+            "it takes with --input"
         ) from error
     return dict(zip([value.name for value in model.graph.output], results, strict=True))

@@ -14,7 +14,7 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
     """Constants in the types of the inputs that they are given for. One number does for any shape of one element.
 
     Raises:
-        InvalidArgumentError: there is no such input, or it is of another rank.
+        InvalidArgumentError: there is no such input, it is of another rank, or its type cannot hold the value.
     """
     inputs = {value.name: value.type.tensor_type for value in model.graph.input}
     typed: dict[str, NDArray[Any]] = {}
@@ -28,8 +28,20 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
             raise InvalidArgumentError(
                 f"the constant for input '{name}' is of rank {given.ndim}, the model's of {len(tensor.shape.dim)}"
             )
-        typed[name] = given.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        typed[name] = _cast(name, given, helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return typed
+
+
+def _cast(name: str, given: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Floats may be rounded; whole numbers and truths stay what they are."""
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            array = given.astype(dtype)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidArgumentError(f"the constant for input '{name}' is no {dtype}: {error}") from error
+    if dtype.kind in "iub" and np.any(array != given):
+        raise InvalidArgumentError(f"the constant for input '{name}' is {given.tolist()}; the input holds {dtype}")
+    return array
 
 
 def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:

@@ -1,0 +1,59 @@
+"""What a package that Triune converted says of its source: the names and ranks that its tensors had there."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.package import Package
+
+SOURCE_KEY = "triune.source"
+"""The key of the package's user-defined metadata under which the source's names, types and shapes are, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """A tensor as it was in the source.
+
+    Attributes:
+        name: its name there.
+        rank: its rank there; None where the source did not state it. Core ML has no tensors of rank 0.
+    """
+
+    name: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """All that a package says of its source, by the package's own names. Nothing if it was not converted by Triune."""
+
+    inputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
+    outputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
+
+
+def read_source(package: Package) -> Source:
+    """What the package's metadata say.
+
+    Raises:
+        InvalidArgumentError: they are not what a conversion writes.
+    """
+    text = package.description.metadata.get(SOURCE_KEY)
+    if text is None:
+        return Source()
+    try:
+        given: Any = json.loads(text)
+        return Source(*({name: _tensor(each) for name, each in given[kind].items()} for kind in ("inputs", "outputs")))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InvalidArgumentError(
+            f"the metadata '{SOURCE_KEY}' of '{package.name}' are not what a conversion writes "
+            f"({type(error).__name__}: {error}); convert the model again"
+        ) from error
+
+
+def _tensor(entry: Any) -> SourceTensor:
+    name, rank = entry["source"], entry.get("rank")
+    if not isinstance(name, str) or not (rank is None or isinstance(rank, int)):
+        raise TypeError(f"{entry!r} is no name with a rank")
+    return SourceTensor(name, rank)

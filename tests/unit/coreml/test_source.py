@@ -1,0 +1,52 @@
+"""What a package says of its source."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from support.lowered import save_renamed
+from support.mil_models import save_affine
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.package import Package, read_package
+from triune.coreml.source import SOURCE_KEY, Source, SourceTensor, read_source
+
+
+def test_a_conversion_tells_names_and_ranks(tmp_path: Path) -> None:
+    assert read_source(read_package(save_renamed(tmp_path))) == Source(
+        {"in_x_0": SourceTensor("in/x:0", 2), "plain": SourceTensor("plain", 2)},
+        {"out_y_0": SourceTensor("out/y:0", 2)},
+    )
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return read_package(save_affine(tmp_path_factory.mktemp("affine")))
+
+
+def test_packages_of_others_tell_nothing(other: Package) -> None:
+    assert read_source(other) == Source()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        '{"inputs": {}}',
+        '{"inputs": [], "outputs": {}}',
+        '{"inputs": {"x": {}}, "outputs": {}}',
+        '{"inputs": {"x": {"source": 3}}, "outputs": {}}',
+        '{"inputs": {"x": {"source": "x", "rank": "2"}}, "outputs": {}}',
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_no_conversion_writes_is_refused(other: Package, text: str) -> None:
+    metadata = MappingProxyType({SOURCE_KEY: text})
+    package = replace(other, description=replace(other.description, metadata=metadata))
+    with pytest.raises(InvalidArgumentError, match=r"'triune.source' of '.*' are not what a conversion writes.*again"):
+        read_source(package)
