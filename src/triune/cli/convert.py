@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,11 +93,22 @@ def convert(
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage"
                 )
-    seconds = time.monotonic() - started
+    done = _Done(output, time.monotonic() - started, renamed, errors, laid)
     if as_json:
-        _print_json(output, seconds, renamed, errors, laid)
+        _print_json(done)
     else:
-        _print(output, seconds, renamed, errors, laid)
+        _print(done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What there is to tell of a conversion: `renamed` from the source's names, `laid` out for the Neural Engine."""
+
+    output: Path
+    seconds: float
+    renamed: Mapping[str, str]
+    errors: Sequence[OutputError] | None
+    laid: LayoutReport | None
 
 
 def _to_coreml(
@@ -154,17 +166,15 @@ def _constant(name: str, body: str) -> Array:
     return np.array(numbers[0] if len(numbers) == 1 else numbers)
 
 
-def _print_json(
-    output: Path,
-    seconds: float,
-    renamed: dict[str, str],
-    errors: Sequence[OutputError] | None,
-    laid: LayoutReport | None,
-) -> None:
-    found: dict[str, object] = {"output": str(output), "seconds": round(seconds, 3), "renamed": renamed}
-    if laid is not None:
-        found["layout"] = {"changed": laid.counts(), "left": [str(entry) for entry in laid.left]}
-    if errors is not None:
+def _print_json(done: _Done) -> None:
+    found: dict[str, object] = {
+        "output": str(done.output),
+        "seconds": round(done.seconds, 3),
+        "renamed": done.renamed,
+    }
+    if done.laid is not None:
+        found["layout"] = {"changed": done.laid.counts(), "left": [str(entry) for entry in done.laid.left]}
+    if done.errors is not None:
         found["errors"] = [
             {
                 "output": each.name,
@@ -173,29 +183,24 @@ def _print_json(
                 "error": each.error if math.isfinite(each.error) else "Infinity",
                 "largest": each.largest,
             }
-            for each in errors
+            for each in done.errors
         ]
     print_json(found)
 
 
-def _print(
-    output: Path,
-    seconds: float,
-    renamed: dict[str, str],
-    errors: Sequence[OutputError] | None,
-    laid: LayoutReport | None,
-) -> None:
+def _print(done: _Done) -> None:
     console = Console()
-    console.print(f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s", highlight=False, soft_wrap=True)
-    for name, other in renamed.items():
+    text = f"[green]wrote[/] {escape(str(done.output))} in {done.seconds:.1f} s"
+    console.print(text, highlight=False, soft_wrap=True)
+    for name, other in done.renamed.items():
         text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
         console.print(text, highlight=False, soft_wrap=True)
-    if laid is not None:
-        console.print(escape(f"layout {laid}"), highlight=False, soft_wrap=True)
-    if errors is None:
+    if done.laid is not None:
+        console.print(escape(f"layout {done.laid}"), highlight=False, soft_wrap=True)
+    if done.errors is None:
         return
     table = Table("output", "shape", "largest error", "largest value")
-    for each in errors:
+    for each in done.errors:
         shape = escape(str(list(each.shape)))
         table.add_row(escape(each.name), shape, f"{each.error:.3g}", f"{each.largest:.3g}")
     console.print(table)

@@ -51,7 +51,7 @@ def signature_of(package: Package, settings: Settings) -> Signature:
         UnsupportedError: the function has states that are not explicit, or a feature that is no tensor.
     """
     functions = package.description.functions
-    name = settings.function or package.description.default_function
+    name = package.description.default_function if settings.function is None else settings.function
     if name not in functions:
         known = ", ".join(f"'{each}'" for each in functions)
         raise InvalidArgumentError(

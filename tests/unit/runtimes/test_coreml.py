@@ -196,6 +196,8 @@ def test_a_function_that_is_not_there(runtime: CoreMl, tmp_path: Path) -> None:
     path = save_functions(tmp_path)
     with pytest.raises(InvalidArgumentError, match=r"no function 'main': parameter 'coreml.function' may name 'twice'"):
         runtime.inspect(path, {FUNCTION: "main"})
+    with pytest.raises(InvalidArgumentError, match="no function ''"):
+        runtime.inspect(path, {FUNCTION: ""})
     with pytest.raises(InvalidArgumentError, match="'coreml.function' is for Core ML packages.*an ONNX model: leave"):
         runtime.inspect(save_onnx(tmp_path, identity()), {FUNCTION: "main"})
 

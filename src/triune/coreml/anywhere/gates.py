@@ -45,7 +45,7 @@ def open_gates(module: ModuleType) -> None:
     macos_version.__code__ = _answer_macos_version.__code__
     questions._macos_version.cache_clear()
     platform.machine = _machine_for_coremltools(originals[2])
-    _fill(module)
+    _turn(module, is_open=True)
 
 
 def close_gates(module: ModuleType) -> None:
@@ -57,7 +57,7 @@ def close_gates(module: ModuleType) -> None:
     questions._macos_version.cache_clear()
     del sys.modules[NAME]
     del package.libcoremlpython
-    _empty(module)
+    _turn(module, is_open=False)
 
 
 def _questions(questions: Any) -> tuple[FunctionType, FunctionType]:
@@ -89,27 +89,17 @@ def _loaded() -> list[ModuleType]:
     return [each for name, each in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE and each]
 
 
-def _fill(module: ModuleType) -> None:
+def _turn(module: ModuleType, *, is_open: bool) -> None:
+    """In the modules that are loaded: the flag, and `module`'s classes in place of None, or None in their place."""
     proxies = {name: value for name, value in vars(module).items() if name.startswith("_ML")}
     for each in _loaded():
         names = vars(each)
-        if names.get(_FLAG) is False:
-            setattr(each, _FLAG, True)
+        if names.get(_FLAG) is (not is_open):
+            setattr(each, _FLAG, is_open)
         for name, value in proxies.items():
-            if each is not module and name in names and names[name] is None:
-                setattr(each, name, value)
-    _derive_again()
-
-
-def _empty(module: ModuleType) -> None:
-    proxies = {name: value for name, value in vars(module).items() if name.startswith("_ML")}
-    for each in _loaded():
-        names = vars(each)
-        if names.get(_FLAG) is True:
-            setattr(each, _FLAG, False)
-        for name, value in proxies.items():
-            if names.get(name) is value:
-                setattr(each, name, None)
+            before, after = (None, value) if is_open else (value, None)
+            if each is not module and name in names and names[name] is before:
+                setattr(each, name, after)
     _derive_again()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -24,19 +25,16 @@ def _conv(graph: Graph, given: Given) -> Tensor:
 
 
 def _convolve(graph: Graph, given: Given, weight: Tensor) -> Tensor:
-    x, bias = given["x"], given.maybe("bias")
     kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
-    return graph.op(
-        "Conv",
-        x,
-        weight,
-        None if bias is None else graph.cast(bias, x.dtype),
-        kernel_shape=kernel,
-        strides=strides,
-        dilations=dilations,
-        group=given.integer("groups"),
-        **padding(given, x, kernel, strides, dilations),
-    )
+    pads = padding(given, given["x"], kernel, strides, dilations)
+    return _op(graph, "Conv", given, weight, kernel_shape=kernel, strides=strides, dilations=dilations, **pads)
+
+
+def _op(graph: Graph, op_type: str, given: Given, weight: Tensor, **attributes: Any) -> Tensor:
+    """A convolution with the bias and the groups that are given."""
+    x, bias = given["x"], given.maybe("bias")
+    bias = None if bias is None else graph.cast(bias, x.dtype)
+    return graph.op(op_type, x, weight, bias, group=given.integer("groups"), **attributes)
 
 
 def _conv_quantized(graph: Graph, given: Given) -> Tensor:
@@ -54,25 +52,16 @@ def _conv_quantized(graph: Graph, given: Given) -> Tensor:
 
 def _conv_transpose(graph: Graph, given: Given) -> Tensor:
     """The output's size is `output_shape`'s, or input size * stride for "same", or what is left of the padding."""
-    x, bias = given["x"], given.maybe("bias")
+    x = given["x"]
     weight = graph.cast(given["weight"], x.dtype)
     kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
     count = x.rank - 2
     if not len(kernel) == len(strides) == len(dilations) == count:
         raise InvalidArgumentError(f"kernel {kernel}, strides {strides}, dilations {dilations} for {count} dimensions")
     starts, ends, more = _cropping(given, x, kernel, strides, dilations)
-    return graph.op(
-        "ConvTranspose",
-        x,
-        weight,
-        None if bias is None else graph.cast(bias, x.dtype),
-        kernel_shape=kernel,
-        strides=strides,
-        dilations=dilations,
-        group=given.integer("groups"),
-        pads=[*starts, *ends],
-        output_padding=more,
-    )
+    pads = [*starts, *ends]
+    sizes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "output_padding": more}
+    return _op(graph, "ConvTranspose", given, weight, pads=pads, **sizes)
 
 
 def _cropping(

@@ -2,7 +2,7 @@
 
 uvicorn's own protocol, over which this one is laid, hands every other request to the ASGI app on the same port.
 What is uvicorn's: the parser, TLS, the app's requests, graceful shutdown. What is ours: inferences, the order of
-answers on a connection that pipelines both, and the limits on size and time.
+answers on a connection that pipelines both (`http_order`), and the limits on size and time.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from triune.frontends.kserve.http_cycle import InferCycle
 from triune.frontends.kserve.http_heads import Head, KnownHeads
 from triune.frontends.kserve.http_infer import InferEndpoint, Route, json_bytes
 from triune.frontends.kserve.http_limits import Limits
+from triune.frontends.kserve.http_order import AnswerOrder
 from triune.frontends.kserve.http_receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
@@ -56,7 +57,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._front_end = front_end
         self._inferences = front_end.inferences
         self._max_bytes = front_end.limits.request_bytes
-        self._running: RequestResponseCycle | None = None
+        self._order = AnswerOrder(self.pipeline, self._begin_cycle)
         self._receiving: RequestResponseCycle | None = None
         self._receiver: BodyReceiver | None = None
         self._is_receiving = False
@@ -67,7 +68,6 @@ class KServeProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + front_end.limits.idle_seconds
         self._is_draining = False
         self._is_deaf = False
-        self._is_starting = False
         self._num_begun = 0
 
     # The socket.
@@ -162,7 +162,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the inference under way; tell the app of its request, even if a later one has come in behind it."""
-        running = self._running
+        running = self._order.running
         self.pipeline.clear()
         if isinstance(running, InferCycle):
             running.disconnected = True
@@ -175,14 +175,13 @@ class KServeProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has taken enough of an answer to go on."""
         super().resume_writing()
-        if self._is_draining and isinstance(self._running, InferCycle):
+        running = self._order.running
+        if self._is_draining and isinstance(running, InferCycle):
             self._is_draining = False
-            self._finish(self._running)
+            self._finish(running)
 
     def check_deadline(self, now: float) -> None:
         """End what has taken too long. Called several times a second with the loop's time."""
-        running = self._running
-        is_idle = running is None or running.response_complete
         if self._is_draining:
             if now >= self._deadline:
                 self.transport.abort()
@@ -193,7 +192,7 @@ class KServeProtocol(HttpToolsProtocol):
             elif now >= self._receive_deadline:
                 seconds = self._front_end.limits.receive_seconds
                 self._refuse(408, f"the request did not arrive whole within {seconds:g} s, the server's limit")
-        elif is_idle and now >= self._deadline:
+        elif self._order.is_idle and now >= self._deadline:
             self.transport.close()
 
     # The parser's callbacks.
@@ -254,7 +253,7 @@ class KServeProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         cycle.is_received = True
-        if cycle is self._running:
+        if cycle is self._order.running:
             self._answer(cycle)
 
     def _hand_to_app(self) -> None:
@@ -289,19 +288,14 @@ class KServeProtocol(HttpToolsProtocol):
     # The order of requests.
 
     def _queue(self, cycle: InferCycle) -> None:
-        previous = cast("RequestResponseCycle | None", self.cycle)
         self.cycle = cycle
-        if previous is None or previous.response_complete:
-            self._start_cycle(cycle, self._app)
-        else:
+        if self._order.add(cycle, self._app):
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self._app))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._start_cycle(cycle, app)
+        self._order.start(cycle, app)
 
-    def _start_cycle(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
+    def _begin_cycle(self, cycle: RequestResponseCycle, app: Any) -> None:
         if not isinstance(cycle, InferCycle):
             super()._start_asgi_task(cycle, app)
         elif cycle.is_received:
@@ -312,17 +306,8 @@ class KServeProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is out: start what waits behind it, or begin to count idle time."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or not self._order.go_on():
             return
-        if self._is_starting:
-            return
-        # A loop, for hundreds of small requests may wait, each answered before its start returns.
-        self._is_starting = True
-        try:
-            while self.pipeline and (self._running is None or self._running.response_complete):
-                self._start_cycle(*self.pipeline.pop())
-        finally:
-            self._is_starting = False
         if not self.pipeline:
             self.flow.resume_reading()
         limits = self._front_end.limits
@@ -393,7 +378,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._receiver.drop()
         cycle = self._receiving
         if not isinstance(cycle, InferCycle):
-            if cycle is not None and cycle is self._running:
+            if cycle is not None and cycle is self._order.running:
                 self._take_from_app(cycle, status, message)
                 return
             if cycle is not None:
@@ -404,7 +389,7 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.keep_alive = False
         cycle.received = b""
         cycle.is_received = True
-        if cycle is self._running:
+        if cycle is self._order.running:
             self._answer(cycle)
         elif cycle is not self.cycle:
             self._queue(cycle)
