@@ -10,8 +10,8 @@ from onnx import GraphProto, numpy_helper
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import cut, expand, refined, scalar
-from triune.coreai.lowering.loops import as_type, joined_type, loop
-from triune.coreai.lowering.values import axes, axis, concat, constant, dtype_of, known_shape, shape_of
+from triune.coreai.lowering.loops import as_type, joined_type, loop, with_row
+from triune.coreai.lowering.values import axis, concat, constant, dtype_of, known_shape, shape_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.values import Values
 
@@ -136,7 +136,7 @@ class _Buffer:
         """With the value of a step."""
         if self._most is None:
             return concat([buffer, expand(value, [0])], 0)
-        return ops.scatter_nd(buffer, ops.reshape(step, axes([1, 1])), expand(value, [0]))
+        return with_row(buffer, value, step)
 
     def filled(self, buffer: Value, steps: Value) -> Value:
         """What was written of it."""

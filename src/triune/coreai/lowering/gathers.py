@@ -25,6 +25,7 @@ from triune.coreai.lowering.dims import (
     take,
     vector,
 )
+from triune.coreai.lowering.loops import is_nested
 from triune.coreai.lowering.values import (
     axes,
     axis,
@@ -118,7 +119,7 @@ def _linear(parts: list[Value], dims: list[Dim]) -> Value:
 
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
-    if c.attributes.get("reduction", "none") == "none":
+    if c.attributes.get("reduction", "none") == "none" and not is_nested():
         c.give(ops.scatter_nd(x, indices, updates))
         return
     depth = shape_of(indices)[-1]

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from triune.coreai.library import Value, dialect, ir, ops
-from triune.coreai.lowering.dims import as_scalar, dims_of, element, vector
-from triune.coreai.lowering.values import axes, cast, constant, dtype_of, rank_of, shape_of, tensor_type
+from triune.coreai.lowering.dims import as_scalar, dims_of, element, expand, vector
+from triune.coreai.lowering.values import axes, axis, cast, constant, dtype_of, rank_of, shape_of, tensor_type
 from triune.graph.conversion.problems import Refusal
 
 
@@ -31,6 +31,22 @@ def as_type(value: Value, kind: Any) -> Value:
     one = element(cast(ops.get_shape(ops.non_zero(constant(np.ones(1, np.bool_)))), np.int32), 0)
     ends = [ops.mul(one, as_scalar(dim)) for dim in dims_of(value)]
     return dialect.SliceOp(value, axes([0] * rank), vector(ends), axes([1] * rank), results=[kind]).result
+
+
+def with_row(buffer: Value, row: Value, step: Value) -> Value:
+    """`buffer` whose part number `step` is `row`."""
+    sizes = dims_of(buffer)
+    starts = vector([step, *([0] * (len(sizes) - 1))])
+    ends = vector([ops.add(step, axis(1)), *sizes[1:]])
+    return ops.slice_update(buffer, starts, ends, axes([1] * len(sizes)), expand(row, [0]))
+
+
+def is_nested() -> bool:
+    """Is what is written now within a loop or a branch?
+
+    There scatter_nd is not used: with it Apple's interpreter (1.0.0b3) loses other values of a loop.
+    """
+    return ir.InsertionPoint.current.block.owner.name != "coreai.graph"
 
 
 def loop(

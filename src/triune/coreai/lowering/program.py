@@ -17,6 +17,7 @@ from triune.coreai.lowering import (
     pools,
     quantize,
     random_numbers,
+    recurrent,
     reductions,
     shapes,
     slices,
@@ -47,6 +48,7 @@ TABLE: dict[str, Lowering] = {
     **quantize.TABLE,
     **random_numbers.TABLE,
     **control.TABLE,
+    **recurrent.TABLE,
 }
 
 

@@ -68,7 +68,8 @@ def softplus(x: Value) -> Value:
     return ops.add(ops.relu(x), rest)
 
 
-def _softsign(x: Value) -> Value:
+def softsign(x: Value) -> Value:
+    """X by (1 + |x|)."""
     return ops.divide(x, ops.broadcasting_add(ops.abs_(x), like(x, 1)))
 
 
@@ -174,7 +175,7 @@ TABLE: dict[str, Lowering] = {
     "Reciprocal": _made(reciprocal),
     "Sign": _made(_sign),
     "Softplus": _made(softplus),
-    "Softsign": _made(_softsign),
+    "Softsign": _made(softsign),
     "Identity": _identity,
     "Cast": _cast,
     "LeakyRelu": _leaky_relu,

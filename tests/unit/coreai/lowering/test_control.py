@@ -45,9 +45,7 @@ def test_branches_of_different_shapes(size: Any, tmp_path: Path) -> None:
     branches(then, other, ["k", 3], tmp_path, size)
 
 
-def looped(
-    body: Any, outputs: Any, folder: Path, count: Any, *calls: Any, size: Any = 2, going: Any = True
-) -> None:
+def looped(body: Any, outputs: Any, folder: Path, count: Any, *calls: Any, size: Any = 2, going: Any = True) -> None:
     """A loop that carries `x`; `count` steps, or computed where it is None."""
     inputs = [("x", FLOAT, [size, 3])] + ([("n", INT64, [])] if count is None else [])
     constants = {"go": np.array(going)} | ({} if count is None else {"n": np.array(count)})
@@ -75,11 +73,9 @@ def test_loops_whose_number_of_steps_is_computed_collect(tmp_path: Path) -> None
 def test_loops_that_end_early_collect_what_was_done(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Add", ["v", "one"], ["w"]),
-        helper.make_node("ReduceMax", ["w"], ["m"], keepdims=0),
         helper.make_node("Identity", ["w"], ["s"]),
         helper.make_node("Less", ["i", "last"], ["d"]),
     ]
-    del nodes[1]
     body = graph(
         nodes,
         STEP,
@@ -109,8 +105,30 @@ def test_what_is_collected_must_have_a_fixed_shape(tmp_path: Path) -> None:
     body = graph(nodes, STEP, [("d", BOOL, []), ("w", FLOAT, None), ("s", FLOAT, None)])
     outputs = [("y", FLOAT, ["m", 3]), ("z", FLOAT, ["n", "m", 3])]
     node = helper.make_node("Loop", ["n", "go", "x"], ["y", "z"], body=body)
-    model = model_of(
-        [node], [("x", FLOAT, ["m", 3])], outputs, go=np.array(True), n=np.array(20)
-    )
+    model = model_of([node], [("x", FLOAT, ["m", 3])], outputs, go=np.array(True), n=np.array(20))
     with pytest.raises(UnsupportedError, match="its shape is not fixed"):
         lower(model, tmp_path / "m.aimodel")
+
+
+@pytest.mark.parametrize("order", ["dis", "ids", "sdi"])
+def test_loops_may_scatter(order: str, tmp_path: Path) -> None:
+    nodes = {
+        "d": helper.make_node("Less", ["i", "last"], ["d"]),
+        "i": helper.make_node("Reshape", ["i", "form"], ["j"]),
+        "s": helper.make_node("Add", ["v", "one"], ["u"]),
+    }
+    ordered = [nodes[each] for each in order] + [
+        helper.make_node("Gather", ["u", "i"], ["r"], axis=0),
+        helper.make_node("Unsqueeze", ["r", "zero"], ["q"]),
+        helper.make_node("ScatterND", ["u", "j", "q"], ["w"]),
+    ]
+    body = graph(
+        ordered,
+        STEP,
+        [("d", BOOL, []), ("w", FLOAT, [2, 3])],
+        one=np.float32(1),
+        last=np.array(0),
+        form=np.array([1, 1]),
+        zero=np.array([0]),
+    )
+    looped(body, [("y", FLOAT, [2, 3])], tmp_path, 9, {"x": X})
