@@ -21,6 +21,9 @@ from triune.coreai.lowering import (
     reductions,
     shapes,
     slices,
+    resize,
+    sampling,
+    suppression,
     unary,
 )
 from triune.coreai.lowering.context import Context, Lowering
@@ -49,6 +52,9 @@ TABLE: dict[str, Lowering] = {
     **random_numbers.TABLE,
     **control.TABLE,
     **recurrent.TABLE,
+    **resize.TABLE,
+    **sampling.TABLE,
+    **suppression.TABLE,
 }
 
 

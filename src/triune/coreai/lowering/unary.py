@@ -49,7 +49,8 @@ def reciprocal(x: Value) -> Value:
     return ops.broadcasting_divide(like(x, 1), x)
 
 
-def _ceil(x: Value) -> Value:
+def ceil(x: Value) -> Value:
+    """The next whole number above."""
     return negative(floor(negative(x)))
 
 
@@ -69,7 +70,7 @@ def softplus(x: Value) -> Value:
 
 
 def softsign(x: Value) -> Value:
-    """X by (1 + |x|)."""
+    """Each element by 1 more than its absolute value."""
     return ops.divide(x, ops.broadcasting_add(ops.abs_(x), like(x, 1)))
 
 
@@ -169,7 +170,7 @@ TABLE: dict[str, Lowering] = {
             "Tanh": "tanh",
         }.items()
     },
-    "Ceil": _made(_ceil),
+    "Ceil": _made(ceil),
     "Floor": _made(floor),
     "Neg": _made(negative),
     "Reciprocal": _made(reciprocal),

@@ -1,0 +1,254 @@
+"""Shapes, cuts, gathers and what reads images, of fixed and of free dimensions, computed by Apple's interpreter."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from support.lowered import BOOL, FLOAT, INT64, model_of
+from support.lowered_coreai import check
+from triune.core.errors import UnsupportedError
+from triune.coreai.lowering import lower
+
+RNG = np.random.default_rng(7)
+KINDS: Mapping[Any, int] = {"f": FLOAT, "i": INT64, "b": BOOL}
+
+
+def noise(*shape: int) -> Any:
+    return (RNG.random(shape, np.float32) * 2 - 1).astype(np.float32)
+
+
+def numbers(*values: int) -> Any:
+    return np.array(values, np.int64)
+
+
+def one(
+    op: str,
+    inputs: Mapping[str, Any],
+    shape: Any,
+    folder: Path,
+    *,
+    free: bool = False,
+    kind: int = FLOAT,
+    more: tuple[str, ...] = (),
+    **attributes: Any,
+) -> None:
+    """A node of `inputs`, in order: arrays are inputs, of free dimensions if `free`; pairs (array,) are constants.
+
+    Of a free input twice: with the array, and with it repeated along its first dimension, if `more` names it.
+    """
+    given = {name: array for name, array in inputs.items() if not isinstance(array, tuple)}
+    constants = {name: array[0] for name, array in inputs.items() if isinstance(array, tuple)}
+    node = helper.make_node(op, list(inputs), ["y"], **attributes)
+    described = [
+        (name, KINDS[array.dtype.kind], [f"{name}{place}" if free else size for place, size in enumerate(array.shape)])
+        for name, array in given.items()
+    ]
+    model = model_of([node], described, [("y", kind, shape)], **constants)
+    calls = [given]
+    if more:
+        calls.append({name: np.concatenate([array, array]) if name in more else array for name, array in given.items()})
+    check(model, folder, *calls)
+
+
+@pytest.mark.parametrize("target", [[0, -1], [-1, 2, 0], [3, 4]])
+def test_reshapes(target: Any, tmp_path: Path) -> None:
+    x = noise(3, 2, 2)
+    free = 0 in target
+    one("Reshape", {"x": x, "s": (numbers(*target),)}, [None] * len(target), tmp_path, free=free)
+
+
+def test_reshapes_to_computed_shapes(tmp_path: Path) -> None:
+    x = noise(3, 2, 2)
+    node = helper.make_node("Reshape", ["x", "s"], ["y"])
+    model = model_of([node], [("x", FLOAT, ["a", "b", 2]), ("s", INT64, [2])], [("y", FLOAT, [None, None])])
+    check(model, tmp_path, {"x": x, "s": numbers(0, -1)}, {"x": x, "s": numbers(6, 2)})
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_squeezes_and_unsqueezes(free: bool, tmp_path: Path) -> None:
+    one("Squeeze", {"x": noise(1, 3, 1), "a": (numbers(0, -1),)}, [None], tmp_path, free=free)
+    one("Unsqueeze", {"x": noise(2, 3), "a": (numbers(0, -1),)}, [1, None, None, 1], tmp_path, free=free)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_expands_and_tiles(free: bool, tmp_path: Path) -> None:
+    one("Expand", {"x": noise(3, 1), "s": (numbers(2, 1, 4),)}, [2, None, 4], tmp_path, free=free)
+    one("Expand", {"x": noise(3, 1), "s": numbers(2, 1, 4)}, [None, None, None], tmp_path)
+    one("Tile", {"x": noise(3, 2), "r": (numbers(2, 3),)}, [None, None], tmp_path, free=free, more=("x",) * free)
+    one("Tile", {"x": noise(3, 2), "r": numbers(2, 3)}, [None, None], tmp_path)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_splits(free: bool, tmp_path: Path) -> None:
+    size: Any = "n" if free else 5
+    equal = helper.make_node("Split", ["x"], ["a", "b"], axis=0, num_outputs=2)
+    given = helper.make_node("Split", ["x", "s"], ["c", "d"], axis=0)
+    computed = helper.make_node("Split", ["x", "t"], ["e", "f"], axis=0)
+    outputs = [(each, FLOAT, [None, 2]) for each in "abcdef"]
+    inputs = [("x", FLOAT, [size, 2]), ("t", INT64, [2])]
+    model = model_of([equal, given, computed], inputs, outputs, s=numbers(2, 3))
+    check(model, tmp_path, {"x": noise(5, 2), "t": numbers(4, 1)})
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "steps"),
+    [([-1], [-9], [-2]), ([1], [2**62], [3]), ([-3], [-1], [1]), ([2**62], [-(2**62)], [-1])],
+)
+@pytest.mark.parametrize("free", [False, True])
+def test_slices(starts: Any, ends: Any, steps: Any, free: bool, tmp_path: Path) -> None:
+    operands = {"s": (numbers(*starts),), "e": (numbers(*ends),), "a": (numbers(1),), "t": (numbers(*steps),)}
+    one("Slice", {"x": noise(2, 6), **operands}, [None, None], tmp_path, free=free)
+
+
+def test_slices_with_computed_bounds(tmp_path: Path) -> None:
+    node = helper.make_node("Slice", ["x", "s", "e", "", "t"], ["y"])
+    inputs = [("x", FLOAT, [6]), ("s", INT64, [1]), ("e", INT64, [1]), ("t", INT64, [1])]
+    model = model_of([node], inputs, [("y", FLOAT, ["n"])])
+    bounds = [(1, 4, 1), (-3, 100, 2), (0, -1, 1), (5, -100, -2), (-1, 1, -1)]
+    calls = [{"x": noise(6), "s": numbers(s), "e": numbers(e), "t": numbers(t)} for s, e, t in bounds]
+    check(model, tmp_path, *calls)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge", "wrap"])
+@pytest.mark.parametrize("free", [False, True])
+def test_pads(mode: str, free: bool, tmp_path: Path) -> None:
+    pads = numbers(1, 2, 1, 1)
+    one("Pad", {"x": noise(3, 4), "p": (pads,)}, [None, None], tmp_path, free=free, mode=mode)
+    one("Pad", {"x": noise(3, 4), "p": pads}, [None, None], tmp_path, mode=mode)
+    whole = np.array([[2**30 + 1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    one("Pad", {"x": whole, "p": (pads,)}, [None, None], tmp_path, free=free, kind=INT64, mode=mode)
+
+
+def test_pads_that_cut_or_repeat_more_than_there_is(tmp_path: Path) -> None:
+    one("Pad", {"x": noise(3, 4), "p": (numbers(-1, 2, 1, -2),)}, [None, None], tmp_path, free=True)
+    one("Pad", {"x": noise(3, 4), "p": numbers(-1, 2, 1, -2)}, [None, None], tmp_path, free=True)
+    one("Pad", {"x": noise(1, 3), "p": (numbers(0, 4, 0, 8),)}, [1, 15], tmp_path, mode="wrap")
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_gathers(free: bool, tmp_path: Path) -> None:
+    x = noise(3, 4, 2)
+    one("Gather", {"x": x, "i": numbers(0, -1, 2)}, [None] * 3, tmp_path, free=free, axis=1, more=("x",) * free)
+    one("Gather", {"x": x, "i": (np.array(-2),)}, [None] * 2, tmp_path, free=free, axis=1)
+    one("Gather", {"x": x > 0, "i": np.array([[1, 0]])}, [None] * 4, tmp_path, free=free, kind=BOOL, axis=2)
+    fewer = np.array([[[0, -1]], [[3, 1]]])
+    one("GatherElements", {"x": x, "i": fewer}, [None] * 3, tmp_path, free=free, axis=1)
+    tuples = np.array([[[0, 1], [-1, 0]], [[3, 1], [1, -1]], [[0, 0], [2, 1]]])
+    one("GatherND", {"x": x, "i": (tuples,)}, [None] * 2, tmp_path, free=free, batch_dims=1)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+@pytest.mark.parametrize("free", [False, True])
+def test_scatters(reduction: str, free: bool, tmp_path: Path) -> None:
+    indices = np.array([[0, -1], [1, 1]]) if reduction != "none" else np.array([[0, -1], [1, 2]])
+    operands = {"x": noise(3, 4), "i": indices, "u": noise(2, 2)}
+    one("ScatterElements", operands, [None, None], tmp_path, free=free, axis=1, reduction=reduction)
+    rows = np.array([[0], [-1], [0]]) if reduction != "none" else np.array([[0], [-1], [1]])
+    one(
+        "ScatterND",
+        {"x": noise(3, 4), "i": (rows,), "u": noise(3, 4)},
+        [None, None],
+        tmp_path,
+        free=free,
+        reduction=reduction,
+    )
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_places(free: bool, tmp_path: Path) -> None:
+    x = np.round(noise(3, 5) * 2)
+    node = helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=1, largest=0)
+    shape: Any = ["a", "b"] if free else [3, 5]
+    outputs = [("y", FLOAT, [None, None]), ("i", INT64, [None, None])]
+    check(model_of([node], [("x", FLOAT, shape)], outputs, k=numbers(3)), tmp_path, {"x": x})
+    model = model_of([node], [("x", FLOAT, shape), ("k", INT64, [1])], outputs)
+    check(model, tmp_path, {"x": x, "k": numbers(2)}, {"x": x, "k": numbers(5)})
+    one("NonZero", {"x": x}, [2, None], tmp_path, free=free, kind=INT64)
+    hot = {"i": numbers(0, -1, 7, 2), "d": (np.array(4),), "v": (np.array([0.5, 2], np.float32),)}
+    one("OneHot", hot, [None, 4], tmp_path, free=free)
+    one("OneHot", {**hot, "d": np.array(4)}, [None, None], tmp_path)
+    lengths = numbers(1, 3, 2)
+    one("ReverseSequence", {"x": noise(4, 3, 2), "l": lengths}, [None] * 3, tmp_path, free=free)
+
+
+@pytest.mark.parametrize("upper", [0, 1])
+@pytest.mark.parametrize("k", [-1, 0, 2])
+def test_triangles(upper: int, k: int, tmp_path: Path) -> None:
+    one("Trilu", {"x": noise(2, 3, 4), "k": (np.array(k),)}, [None] * 3, tmp_path, free=True, upper=upper)
+    one("Trilu", {"x": noise(3, 4) > 0, "k": np.array(k)}, [None] * 2, tmp_path, kind=BOOL, upper=upper)
+
+
+def test_ranges_and_fillings_are_computed(tmp_path: Path) -> None:
+    value = helper.make_tensor("v", TensorProto.INT64, [1], [7])
+    nodes = [
+        helper.make_node("Range", ["a", "b", "c"], ["r"]),
+        helper.make_node("Shape", ["r"], ["s"]),
+        helper.make_node("ConstantOfShape", ["s"], ["f"], value=value),
+    ]
+    inputs = [(each, INT64, []) for each in "abc"]
+    model = model_of(nodes, inputs, [("r", INT64, ["n"]), ("f", INT64, ["n"])])
+    calls = [dict(zip("abc", map(np.array, each), strict=True)) for each in ((1, 9, 3), (5, -2, -2))]
+    check(model, tmp_path, *calls)
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_becomes_space(mode: str, tmp_path: Path) -> None:
+    node = helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode=mode)
+    model = model_of([node], [("x", FLOAT, ["n", 8, "h", "w"])], [("y", FLOAT, [None] * 4)])
+    check(model, tmp_path, {"x": noise(2, 8, 2, 3)})
+
+
+def resized(sizes: Any, free: bool, folder: Path, **attributes: Any) -> None:
+    x = noise(1, 2, 4, 6)
+    shape: Any = [1, 2, "h", "w"] if free else [1, 2, 4, 6]
+    if isinstance(sizes[0], float):
+        node = helper.make_node("Resize", ["x", "", "s"], ["y"], **attributes)
+        operand = np.array(sizes, np.float32)
+    else:
+        node = helper.make_node("Resize", ["x", "", "", "s"], ["y"], **attributes)
+        operand = numbers(*sizes)
+    check(model_of([node], [("x", FLOAT, shape)], [("y", FLOAT, [None] * 4)], s=operand), folder, {"x": x})
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])
+def test_images_are_resized(coordinates: str, free: bool, tmp_path: Path) -> None:
+    for sizes in ([1, 2, 7, 9], [1.0, 1.0, 2.0, 1.5], [1, 2, 3, 1]):
+        for mode in ("linear", "nearest"):
+            resized(sizes, free, tmp_path, mode=mode, coordinate_transformation_mode=coordinates)
+
+
+def test_cubic_resizes_need_fixed_sizes(tmp_path: Path) -> None:
+    resized([1, 2, 7, 9], False, tmp_path, mode="cubic", coordinate_transformation_mode="half_pixel")
+    with pytest.raises(UnsupportedError, match="fix the size"):
+        resized([1, 2, 7, 9], True, tmp_path, mode="cubic", coordinate_transformation_mode="half_pixel")
+
+
+@pytest.mark.parametrize(("mode", "padding"), [("linear", "zeros"), ("nearest", "reflection"), ("cubic", "border")])
+@pytest.mark.parametrize("free", [False, True])
+def test_grids_are_sampled(mode: str, padding: str, free: bool, tmp_path: Path) -> None:
+    operands = {"x": noise(1, 2, 4, 5), "g": noise(1, 3, 3, 2) * 1.5}
+    one("GridSample", operands, [None] * 4, tmp_path, free=free, mode=mode, padding_mode=padding)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_boxes_are_suppressed(free: bool, tmp_path: Path) -> None:
+    corners = RNG.random((2, 9, 2), np.float32)
+    boxes = np.concatenate([corners, corners + 0.4], 2)
+    node = helper.make_node("NonMaxSuppression", ["b", "s", "m", "i", "t"], ["y"])
+    shapes: Any = [["n", "k", 4], ["n", "c", "k"]] if free else [[2, 9, 4], [2, 3, 9]]
+    inputs = [("b", FLOAT, shapes[0]), ("s", FLOAT, shapes[1])]
+    operands = {"m": numbers(3), "i": np.array([0.3], np.float32), "t": np.array([0.2], np.float32)}
+    model = model_of([node], inputs, [("y", INT64, [None, 3])], **operands)
+    check(model, tmp_path, {"b": boxes, "s": RNG.random((2, 3, 9), np.float32)})
+
+
+def test_empty_results_are_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Slice", ["x", "s", "e"], ["y"])
+    model = model_of([node], [("x", FLOAT, [3])], [("y", FLOAT, [0])], s=numbers(2), e=numbers(1))
+    with pytest.raises(UnsupportedError, match="no empty tensors"):
+        lower(model, tmp_path / "m.aimodel")
