@@ -19,10 +19,10 @@ from triune.coreai.lowering import (
     random_numbers,
     recurrent,
     reductions,
-    shapes,
-    slices,
     resize,
     sampling,
+    shapes,
+    slices,
     suppression,
     unary,
 )
