@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import TensorProto
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
@@ -60,18 +59,15 @@ def _instance_norm(c: Context) -> None:
     x = c.input(0)
     normal, _, _ = _normalize(x, list(range(2, rank_of(x))), c.attributes.get("epsilon", 1e-5))
     scale, bias = (_per_channel(c.input(index), x) for index in (1, 2))
-    c.give(ops.broadcasting_add(ops.broadcasting_mul(cast(normal, dtype_of(x)), scale), bias))
+    c.give(ops.broadcasting_add(ops.broadcasting_mul(normal, scale), bias))
 
 
 def _layer_norm(c: Context) -> None:
     x = c.input(0)
     epsilon = c.attributes.get("epsilon", 1e-5)
     places = list(range(positive(int(c.attributes.get("axis", -1)), rank_of(x)), rank_of(x)))
-    # "stash_type" is the type of the first stage, and of the mean and the deviation.
-    is_wide = c.attributes.get("stash_type", TensorProto.FLOAT) == TensorProto.FLOAT
-    first = cast(x, np.float32) if is_wide else x
-    normal, mean, variance = _normalize(first, places, epsilon)
-    result = ops.broadcasting_mul(cast(normal, dtype_of(x)), c.input(1))
+    normal, mean, variance = _normalize(x, places, epsilon)
+    result = ops.broadcasting_mul(normal, c.input(1))
     c.give(ops.broadcasting_add(result, c.input(2)) if c.has(2) else result)
     c.give(mean, 1)
     if c.wants(2):
@@ -79,12 +75,13 @@ def _layer_norm(c: Context) -> None:
 
 
 def _normalize(x: Value, places: Sequence[int], epsilon: float) -> tuple[Value, Value, Value]:
-    """`x` of mean 0 and variance 1, the mean, and the variance."""
+    """`x` of mean 0 and variance 1; the mean and the variance in fp32: in fp16 the squares soon are infinite."""
+    dtype, x = dtype_of(x), cast(x, np.float32)
     mean = ops.reduce_mean(x, axes(places))
     centered = ops.broadcasting_sub(x, mean)
     variance = ops.reduce_mean(ops.mul(centered, centered), axes(places))
     inverse = ops.rsqrt(ops.broadcasting_add(variance, like(x, epsilon)))
-    return ops.broadcasting_mul(centered, inverse), mean, variance
+    return cast(ops.broadcasting_mul(centered, inverse), dtype), mean, variance
 
 
 TABLE: dict[str, Lowering] = {

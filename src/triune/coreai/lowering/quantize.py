@@ -16,6 +16,7 @@ from triune.coreai.lowering.values import (
     cast,
     constant,
     dtype_of,
+    is_float,
     known_shape,
     positive,
     rank_of,
@@ -48,7 +49,8 @@ def _quantize(c: Context) -> None:
     if elem_type not in _PACKED and elem_type not in _HELD:
         kind = helper.tensor_dtype_to_string(elem_type)
         raise Refusal(f"quantization to {kind}; use INT8, UINT8, INT4 or UINT4")
-    precision = _PRECISIONS.get(int(c.attributes.get("precision", 0)), dtype_of(scale))
+    plain = dtype_of(scale) if is_float(scale) else np.float32
+    precision = _PRECISIONS.get(int(c.attributes.get("precision", 0)), plain)
     x, scale = cast(x, precision), cast(scale, precision)
     places = _places(c, scale, x)
     if elem_type in _PACKED and places is not None:
@@ -59,7 +61,7 @@ def _quantize(c: Context) -> None:
     limits = ml_dtypes.iinfo(dtype)
     levels = cast(ops.round_(ops.broadcasting_divide(x, _spread(c, scale, x))), np.float32)
     if c.has(2):
-        levels = ops.broadcasting_add(levels, cast(_spread(c, c.input(2), x), np.float32))
+        levels = ops.broadcasting_add(levels, _spread(c, cast(_small(c, 2), np.float32), x))
     low, high = (constant(np.float32(end)) for end in (limits.min, limits.max))
     levels = ops.broadcasting_minimum(ops.broadcasting_maximum(levels, low), high)
     c.give(cast(levels, dtype if elem_type in _PACKED else np.int32))
@@ -79,7 +81,7 @@ def _dequantize(c: Context) -> None:
     else:
         x = cast(x, np.int32)
         if c.has(2):
-            x = ops.broadcasting_sub(x, _spread(c, cast(c.input(2), np.int32), x))
+            x = ops.broadcasting_sub(x, _spread(c, cast(_small(c, 2), np.int32), x))
         result = ops.broadcasting_mul(cast(x, dtype_of(scale)), _spread(c, scale, x))
         c.give(cast(result, wanted))
 
