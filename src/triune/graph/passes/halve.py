@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from triune.core.errors import InvalidArgumentError
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values, subgraphs_of
 from triune.graph.weights import SetAside
 
@@ -18,7 +20,8 @@ _ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
 """Operators that ONNX has in fp32 alone."""
 
 _FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (2,)}
-"""Operands that ONNX has in fp32 alone, of operators that are halved."""
+_FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}
+"""Operands and results that ONNX has in fp32 alone, of operators that are halved."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -27,86 +30,174 @@ class Halve:
     """Given tensors of fp32. Result: fp16 in their place, but for the model's inputs and outputs and what is kept.
 
     Finite constants beyond fp16 become its largest numbers: masks of -3.4e38 stay masks. What is computed beyond it
-    becomes infinite, as it does in fp16.
+    becomes infinite, as it does in fp16. Between two kept nodes values and constants stay fp32.
     """
 
     name = "halve"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
         """Args:
-        keep: names of nodes or operators ("Softmax") that go on computing in fp32, between casts.
+        keep: names of nodes or operators ("Softmax") that go on computing in fp32, between casts; all that is within
+            their graphs does.
         """
-        self._keep = frozenset(keep) | _ALWAYS_FP32
+        self._keep = frozenset(keep)
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose constants are initializers and whose types are known."""
+        """Changes `model`, whose constants are initializers and whose types are known.
+
+        Raises:
+            InvalidArgumentError: no node or operator has a name that is to be kept.
+        """
         graph = model.graph
-        entering = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+        self._require_known(graph)
         leaving = [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
-        _Names(graph).rename({name: f"{name}/fp16" for name in (*entering, *leaving)})
-        self._halve(graph, None)
-        for name in reversed(entering):
+        # What is in the graph's own types from the start: a constant may be given out as it is.
+        given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+        given += [tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in given]
+        run = _Run(self._keep | _ALWAYS_FP32, {name: f"{name}/given" for name in given})
+        wide = run.halve(graph, None, {}, is_kept=False)
+        renamed = {name: f"{name}/fp16" for name in (*given, *leaving)}
+        _Names(graph).rename(renamed | {wide[name]: name for name in renamed if name in wide})
+        for name in reversed(given):
             graph.node.insert(0, _cast(name, f"{name}/fp16", TensorProto.FLOAT16))
-        graph.node.extend(_cast(f"{name}/fp16", name, TensorProto.FLOAT) for name in leaving)
+        graph.node.extend(_cast(f"{name}/fp16", name, TensorProto.FLOAT) for name in leaving if name not in wide)
+        model = Tidy()(model)
         weights = SetAside(model)
         model = Infer()(model)
         weights.give_back(model)
         return model
 
-    def _halve(self, graph: GraphProto, outer: Values | None) -> None:
-        values = Values(graph, outer)
-        if outer is not None:
-            for value in (*graph.input, *graph.output):
-                if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-                    value.type.tensor_type.elem_type = TensorProto.FLOAT16
-        del graph.value_info[:]
-        wide = {node.input[place] for node in graph.node for place in _wide_places(node)}
-        nodes: list[NodeProto] = []
-        for node in graph.node:
-            for inner in subgraphs_of(node):
-                self._halve(inner, values)
-            if self._keep & {node.name, node.op_type} and not any(True for _ in subgraphs_of(node)):
-                nodes += self._kept(node, values)
-            else:
-                nodes += self._halved(node)
-        del graph.node[:]
-        graph.node.extend(nodes)
-        for tensor in graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT and tensor.name not in wide:
-                tensor.CopyFrom(numpy_helper.from_array(halved(numpy_helper.to_array(tensor)), tensor.name))
+    def _require_known(self, graph: GraphProto) -> None:
+        unknown = sorted(self._keep - _names_of(graph))
+        if unknown:
+            raise InvalidArgumentError(
+                f"no node or operator of the model in core operators is '{unknown[0]}', which is to be kept in fp32; "
+                "give the name of a node or an operator"
+            )
 
-    def _halved(self, node: NodeProto) -> list[NodeProto]:
+
+def _names_of(graph: GraphProto) -> set[str]:
+    """Of all nodes and operators."""
+    names: set[str] = set()
+    for node in graph.node:
+        names |= {node.name, node.op_type}
+        for inner in subgraphs_of(node):
+            names |= _names_of(inner)
+    return names
+
+
+class _Run:
+    """Halving one model. A value that is read in fp32 too has a second name, by its first in the maps called `wide`."""
+
+    def __init__(self, keep: frozenset[str], given: Mapping[str, str]) -> None:
+        self._keep = keep
+        self._given = given
+        self._num_wide = 0
+
+    def halve(
+        self, graph: GraphProto, outer: Values | None, wide: Mapping[str, str], *, is_kept: bool
+    ) -> dict[str, str]:
+        """Halve a graph, or with `is_kept` bring its nodes what they read in fp32; its map, with that of `outer`."""
+        values, known = Values(graph, outer), dict(wide)
+        if outer is None:
+            known.update(self._given)
+        elif is_kept:
+            known.update({value.name: value.name for value in graph.input})
+        work = _Nodes(self, values, known)
+        for node in graph.node:
+            is_wide = is_kept or bool(self._keep & {node.name, node.op_type})
+            for inner in subgraphs_of(node):
+                self.halve(inner, values, known, is_kept=is_wide)
+            work.keep(node) if is_wide else work.halve(node)
+        if outer is not None and is_kept:
+            for value in graph.output:
+                if _is_float(value.type.tensor_type.elem_type):
+                    value.name = work.widened(value.name)
+        elif outer is not None:
+            for value in (*graph.input, *graph.output):
+                if _is_float(value.type.tensor_type.elem_type):
+                    value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        inputs = {value.name for value in graph.input}
+        del graph.value_info[:], graph.node[:]
+        graph.node.extend(work.nodes)
+        for tensor in graph.initializer:
+            if _is_float(tensor.data_type) and tensor.name not in inputs and tensor.name not in self._given:
+                tensor.CopyFrom(numpy_helper.from_array(halved(numpy_helper.to_array(tensor)), tensor.name))
+        graph.initializer.extend(work.constants)
+        return known
+
+    def wide_name(self, name: str) -> str:
+        """A new name for the same value in fp32."""
+        self._num_wide += 1
+        return f"{name}/fp32/{self._num_wide}"
+
+
+class _Nodes:
+    """The nodes of a graph as they are to be, and the constants that they read in fp32."""
+
+    def __init__(self, run: _Run, values: Values, wide: dict[str, str]) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._run = run
+        self._values = values
+        self._wide = wide
+
+    def halve(self, node: NodeProto) -> None:
+        """Have it compute in fp16."""
         for attribute in node.attribute:
             if attribute.type == AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES:
-                attribute.i = TensorProto.FLOAT16 if attribute.i == TensorProto.FLOAT else attribute.i
-            elif attribute.type == AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16 if _is_float(attribute.i) else attribute.i
+            elif attribute.type == AttributeProto.TENSOR and _is_float(attribute.t.data_type):
                 attribute.t.CopyFrom(numpy_helper.from_array(halved(numpy_helper.to_array(attribute.t))))
-        return [node]
+        _say_type(node)
+        self._put(node, _FP32_OPERANDS.get(node.op_type, ()), _FP32_RESULTS.get(node.op_type, ()))
 
-    def _kept(self, node: NodeProto, values: Values) -> list[NodeProto]:
-        before: list[NodeProto] = []
-        after: list[NodeProto] = []
+    def keep(self, node: NodeProto) -> None:
+        """Have it compute in fp32."""
+        self._put(node, range(len(node.input)), range(len(node.output)))
+
+    def _put(self, node: NodeProto, operands: Collection[int], results: Collection[int]) -> None:
         for place, name in enumerate(node.input):
-            if name and values.elem_type(name) == TensorProto.FLOAT and place not in _wide_places(node):
-                wide = f"{node.output[0]}/{place}/fp32"
-                before.append(_cast(name, wide, TensorProto.FLOAT))
-                node.input[place] = wide
+            if place in operands and name and _is_float(self._values.elem_type(name)):
+                node.input[place] = self.widened(name)
+        self.nodes.append(node)
         for place, name in enumerate(node.output):
-            if name and values.elem_type(name) == TensorProto.FLOAT:
-                wide = f"{name}/fp32"
-                after.append(_cast(wide, name, TensorProto.FLOAT16))
-                node.output[place] = wide
-        return [*before, node, *after]
+            if place in results and name and _is_float(self._values.elem_type(name)):
+                node.output[place] = self._wide[name] = self._run.wide_name(name)
+                self.nodes.append(_cast(node.output[place], name, TensorProto.FLOAT16))
+
+    def widened(self, name: str) -> str:
+        """The name of a value in fp32, which is made where there is none."""
+        if name not in self._wide:
+            tensor = self._values.tensor(name)
+            self._wide[name] = self._run.wide_name(name)
+            if tensor is None:
+                self.nodes.append(_cast(name, self._wide[name], TensorProto.FLOAT))
+            else:
+                copy = TensorProto()
+                copy.CopyFrom(tensor)
+                copy.name = self._wide[name]
+                self.constants.append(copy)
+        return self._wide[name]
+
+
+def _say_type(node: NodeProto) -> None:
+    """Write fp16 where fp32 is what not to write means."""
+    written = {attribute.name for attribute in node.attribute}
+    if node.op_type in ("RandomUniform", "RandomNormal") and "dtype" not in written:
+        node.attribute.append(helper.make_attribute("dtype", TensorProto.FLOAT16))
+    elif node.op_type == "ConstantOfShape" and "value" not in written:
+        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float16))))
+
+
+def _is_float(elem_type: int) -> bool:
+    return elem_type == TensorProto.FLOAT
 
 
 def halved(array: NDArray[Any]) -> NDArray[np.float16]:
     """As fp16: what is finite stays so."""
     finite = np.clip(array, -_LARGEST, _LARGEST)
     return np.where(np.isinf(array), array, finite).astype(np.float16)
-
-
-def _wide_places(node: NodeProto) -> tuple[int, ...]:
-    return tuple(place for place in _FP32_OPERANDS.get(node.op_type, ()) if place < len(node.input))
 
 
 def _cast(name: str, other: str, to: int) -> NodeProto:
