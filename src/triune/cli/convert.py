@@ -2,39 +2,34 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnx
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from triune.cli.arrays import read_array, split_pairs
+from triune.cli.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.coreml.lowering import LowerOptions, Target, lower
-from triune.coreml.package import read_package
-from triune.coreml.raising import raise_function
-from triune.coreml.verify import verify_lowered, verify_raised
-from triune.graph.ane import Report as LayoutReport
-from triune.graph.conversion.compared import OutputError, check_given
+from triune.coreai.lowering import MAIN
+from triune.coreai.lowering import LowerOptions as CoreAiOptions
+from triune.coreml.lowering import LowerOptions as CoreMlOptions
+from triune.coreml.lowering import Target
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import parse_shapes
-from triune.graph.load import load
 
-_MOST_BYTES_INLINE = 2**31 - 2**20
-"""Protobuf ends at 2 GiB; larger weights go into a file beside the model."""
+_TARGET = "iOS18"
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="model.onnx, model.mlpackage or model.mlmodelc")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage or model.onnx; replaced.")],
+    source: Annotated[Path, typer.Argument(help="model.onnx, model.mlpackage, model.mlmodelc or model.aimodel")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage, .aimodel or .onnx; replaced.")],
     shapes: Annotated[
         list[str] | None,
         typer.Option("--shape", help="input=1,1..512 (a range), input=1,128|1,512 (one of these), input=1,64."),
@@ -47,11 +42,27 @@ def convert(
     keep_fp32: Annotated[
         list[str] | None, typer.Option("--keep-fp32", help="A node or operator that --precision mixed keeps in fp32.")
     ] = None,
-    target: Annotated[str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")] = "iOS18",
+    target: Annotated[str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")] = _TARGET,
     layout: Annotated[
         Layout, typer.Option(help="ane: transformers as the Neural Engine likes them, (B, C, 1, S).")
     ] = Layout.SOURCE,
-    function: Annotated[str | None, typer.Option(help="Of a package with several functions, which to convert.")] = None,
+    function: Annotated[
+        str | None, typer.Option(help="Which function of the source to convert; of an .aimodel, what to call it.")
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--add", help="name=other.onnx: one more function of the .aimodel; equal weights are shared."),
+    ] = None,
+    states: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", help="past=present: an input becomes state of the .aimodel, that output its next value."
+        ),
+    ] = None,
+    pack_weights: Annotated[
+        bool,
+        typer.Option("--pack-weights", help="Look-up tables and bitmasks for the .aimodel's weights; nothing is lost."),
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Run both on the same inputs and compare.")] = False,
     inputs: Annotated[
         list[str] | None,
@@ -59,7 +70,7 @@ def convert(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
-    """Convert ONNX to Core ML, or Core ML to ONNX."""
+    """Convert ONNX to Core ML or Core AI, or either of them to ONNX."""
     started = time.monotonic()
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
     if given and not verify:
@@ -70,82 +81,57 @@ def convert(
         def report(what: str) -> None:
             progress.update(task, description=what)
 
+        shared: dict[str, Any] = {
+            "precision": precision,
+            "keep_fp32": frozenset(keep_fp32 or []),
+            "shapes": parse_shapes(shapes or []),
+            "constants": _constants(constants or []),
+            "layout": layout,
+        }
+        compared = given if verify else None
+        if output.suffix != ".aimodel" and (more or states or pack_weights):
+            raise InvalidArgumentError("--add, --state and --pack-weights are for converting to .aimodel")
         match source.suffix, output.suffix:
             case ".onnx", ".mlpackage":
                 if function is not None:
                     raise InvalidArgumentError("--function chooses among the functions of a package; leave it out")
-                options = LowerOptions(
-                    precision=precision,
-                    keep_fp32=frozenset(keep_fp32 or []),
-                    target=Target.parse(target),
-                    shapes=parse_shapes(shapes or []),
-                    constants=_constants(constants or []),
-                    layout=layout,
-                )
-                errors, renamed, laid = _to_coreml(source, output, options, report, given if verify else None)
-            case ".mlpackage" | ".mlmodel" | ".mlmodelc", ".onnx":
+                options = CoreMlOptions(target=Target.parse(target), **shared)
+                done = onnx_to_coreml(source, output, options, report, compared)
+            case ".onnx", ".aimodel":
+                _check_target(target)
+                sources = {function or MAIN: source, **_more_sources(more or [], function or MAIN)}
+                states_by_name = split_pairs(states or [], option="--state", form="past=present")
+                options = CoreAiOptions(states=states_by_name, packs_weights=pack_weights, **shared)
+                done = onnx_to_coreai(sources, output, options, report, compared)
+            case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
                 if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:
                     raise InvalidArgumentError(
-                        "--shape, --constant, --keep-fp32 and --layout are for converting to .mlpackage"
+                        "--shape, --constant, --keep-fp32 and --layout are for converting from .onnx"
                     )
-                errors, renamed, laid = _to_onnx(source, output, function, report, given if verify else None), {}, None
+                raised = coreai_to_onnx if source.suffix == ".aimodel" else coreml_to_onnx
+                done = raised(source, output, function, report, compared)
             case _:
                 raise InvalidArgumentError(
-                    f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage"
+                    f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage or "
+                    ".aimodel"
                 )
-    done = _Done(output, time.monotonic() - started, renamed, errors, laid)
+    seconds = time.monotonic() - started
     if as_json:
-        _print_json(done)
+        _print_json(output, seconds, done)
     else:
-        _print(done)
+        _print(output, seconds, done)
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """What there is to tell of a conversion: `renamed` from the source's names, `laid` out for the Neural Engine."""
-
-    output: Path
-    seconds: float
-    renamed: Mapping[str, str]
-    errors: Sequence[OutputError] | None
-    laid: LayoutReport | None
+def _check_target(target: str) -> None:
+    if target != _TARGET:
+        raise InvalidArgumentError("--target is for .mlpackage; an .aimodel runs from macOS and iOS 27 on")
 
 
-def _to_coreml(
-    source: Path,
-    output: Path,
-    options: LowerOptions,
-    report: Callable[[str], None],
-    given: Mapping[str, Array] | None,
-) -> tuple[list[OutputError] | None, dict[str, str], LayoutReport | None]:
-    model = load(source)
-    check_given(model, given or {}, options.constants)
-    lowered = lower(model, output, options, report=report)
-    names = {**lowered.inputs, **lowered.outputs}
-    renamed = {name: other for name, other in names.items() if name != other}
-    if given is None:
-        return None, renamed, lowered.layout
-    report("running both")
-    return verify_lowered(model, lowered, options, given), renamed, lowered.layout
-
-
-def _to_onnx(
-    source: Path, output: Path, function: str | None, report: Callable[[str], None], given: Mapping[str, Array] | None
-) -> list[OutputError] | None:
-    package = read_package(source)
-    report("raising the program")
-    model = raise_function(package, function)
-    check_given(model, given or {})
-    report("saving")
-    # onnx publishes partial types.
-    library: Any = onnx
-    is_large = model.ByteSize() > _MOST_BYTES_INLINE
-    beside = f"{output.name}.data" if is_large else None
-    library.save(model, str(output), save_as_external_data=is_large, location=beside)
-    if given is None:
-        return None
-    report("running both")
-    return verify_raised(package, function, model, given)
+def _more_sources(texts: Sequence[str], first: str) -> dict[str, Path]:
+    found = {name: Path(file) for name, file in split_pairs(texts, option="--add", form="name=other.onnx").items()}
+    if first in found:
+        raise InvalidArgumentError(f"--add names function '{first}' again; give the first another name with --function")
+    return found
 
 
 def _constants(texts: Sequence[str]) -> dict[str, Array]:
@@ -166,14 +152,14 @@ def _constant(name: str, body: str) -> Array:
     return np.array(numbers[0] if len(numbers) == 1 else numbers)
 
 
-def _print_json(done: _Done) -> None:
+def _print_json(output: Path, seconds: float, done: Done) -> None:
     found: dict[str, object] = {
-        "output": str(done.output),
-        "seconds": round(done.seconds, 3),
+        "output": str(output),
+        "seconds": round(seconds, 3),
         "renamed": done.renamed,
     }
-    if done.laid is not None:
-        found["layout"] = {"changed": done.laid.counts(), "left": [str(entry) for entry in done.laid.left]}
+    if done.layout is not None:
+        found["layout"] = {"changed": done.layout.counts(), "left": [str(entry) for entry in done.layout.left]}
     if done.errors is not None:
         found["errors"] = [
             {
@@ -188,15 +174,15 @@ def _print_json(done: _Done) -> None:
     print_json(found)
 
 
-def _print(done: _Done) -> None:
+def _print(output: Path, seconds: float, done: Done) -> None:
     console = Console()
-    text = f"[green]wrote[/] {escape(str(done.output))} in {done.seconds:.1f} s"
+    text = f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s"
     console.print(text, highlight=False, soft_wrap=True)
     for name, other in done.renamed.items():
         text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
         console.print(text, highlight=False, soft_wrap=True)
-    if done.laid is not None:
-        console.print(escape(f"layout {done.laid}"), highlight=False, soft_wrap=True)
+    if done.layout is not None:
+        console.print(escape(f"layout {done.layout}"), highlight=False, soft_wrap=True)
     if done.errors is None:
         return
     table = Table("output", "shape", "largest error", "largest value")

@@ -17,6 +17,7 @@ from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
+from triune.coreai.installed import require_library
 from triune.graph.state_names import new_state
 
 _KINDS: Mapping[Unit, str] = {Unit.ANE: "neural_engine", Unit.GPU: "gpu"}
@@ -112,11 +113,7 @@ def has_system_runtime() -> bool:
 
 
 def _require(unit: Unit | None) -> None:
-    try:
-        import coreai
-    except ImportError as error:
-        raise UnsupportedError("Core AI needs coreai-core; pip install 'triune[coreai]'") from error
-    del coreai
+    require_library()
     if unit is not None and not has_system_runtime():
         raise UnsupportedError(f"unit '{unit.value}' needs Core AI of macOS 27 or later; this system has none")
 

@@ -17,6 +17,7 @@ from triune.core.tensors import TensorSpec, format_shape
 from triune.core.units import Unit
 from triune.coreai.asset import read_asset
 from triune.coreai.executable import has_system_runtime
+from triune.coreai.installed import require_library
 from triune.coreai.interface import Interface, Limits, to_array
 from triune.coreai.lowering.lower import LADDER, SOURCE_KEY
 
@@ -113,7 +114,8 @@ class Model:
             raise InvalidArgumentError(f"a unit is for executor 'coreai'; '{executor}' runs on the CPU: leave unit out")
         self._name = path.name
         self.executor: Final = executor
-        # They import Apple's library.
+        require_library()
+        # They import it.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.raising import function_names
         from triune.coreai.raising import load as load_program

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.ane import ane_layout
@@ -87,7 +88,7 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     """
     if path.suffix != ".aimodel":
         raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
-    _require_library()
+    require_library()
     from triune.coreai.library import authoring
     from triune.coreai.lowering.interface import interface_of
     from triune.coreai.lowering.program import FunctionWriter
@@ -117,14 +118,6 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
 
 def _silent(_what: str) -> None:
     """Nobody asked."""
-
-
-def _require_library() -> None:
-    try:
-        import coreai
-    except ImportError as error:
-        raise UnsupportedError("converting to Core AI needs coreai-core; pip install 'triune[coreai]'") from error
-    del coreai
 
 
 def _prepare(source: Source, layout: LayoutReport | None, tell: Report) -> ModelProto:

@@ -1,0 +1,145 @@
+"""The conversions of `triune convert`: each reads a model, writes another, and compares the two where it shall."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onnx
+from onnx import ModelProto
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.coreai import verify as coreai_verify
+from triune.coreai.installed import require_library
+from triune.coreai.lowering import LowerOptions as CoreAiOptions
+from triune.coreai.lowering import Source, lower_functions
+from triune.coreml import verify as coreml_verify
+from triune.coreml.lowering import LowerOptions as CoreMlOptions
+from triune.coreml.lowering import lower
+from triune.coreml.package import read_package
+from triune.coreml.raising import raise_function
+from triune.graph.ane import Report as LayoutReport
+from triune.graph.conversion.compared import OutputError, check_given
+from triune.graph.conversion.shapes import inputs_of, listed
+from triune.graph.load import load
+
+_MOST_BYTES_INLINE = 2**31 - 2**20
+"""Protobuf ends at 2 GiB; larger weights go into a file beside the model."""
+
+_T = TypeVar("_T")
+
+Tell = Callable[[str], None]
+"""Told what is being done."""
+
+Given = Mapping[str, Array] | None
+"""Inputs to compare with, by name; None where nothing is to be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What there is to tell of a conversion.
+
+    Attributes:
+        renamed: the source's names to others, where they had to change.
+        errors: of each output; None where nothing was compared.
+        layout: what was laid out for the Neural Engine; None where that was not asked for.
+    """
+
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    errors: Sequence[OutputError] | None = None
+    layout: LayoutReport | None = None
+
+
+def onnx_to_coreml(source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given) -> Done:
+    """A package."""
+    model = load(source)
+    check_given(model, given or {}, options.constants)
+    lowered = lower(model, output, options, report=tell)
+    names = {**lowered.inputs, **lowered.outputs}
+    renamed = {name: other for name, other in names.items() if name != other}
+    if given is None:
+        return Done(renamed, None, lowered.layout)
+    tell("running both")
+    return Done(renamed, coreml_verify.verify_lowered(model, lowered, options, given), lowered.layout)
+
+
+def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
+    """A graph of a package's function."""
+    package = read_package(source)
+    tell("raising the program")
+    model = raise_function(package, function)
+    check_given(model, given or {})
+    tell("saving")
+    _save(model, output)
+    if given is None:
+        return Done()
+    tell("running both")
+    return Done(errors=coreml_verify.verify_raised(package, function, model, given))
+
+
+def onnx_to_coreai(sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given) -> Done:
+    """An asset of one function for each source."""
+    models = {name: load(path) for name, path in sources.items()}
+    _check_names(models, options)
+    each = {name: _own(model, options) for name, model in models.items()}
+    for name, model in models.items():
+        check_given(model, _own_values(model, given or {}), each[name].constants)
+    functions = {name: Source(model, each[name]) for name, model in models.items()}
+    lowered = lower_functions(functions, output, report=tell)
+    if given is None:
+        return Done(layout=lowered.layout)
+    tell("running both")
+    errors: list[OutputError] = []
+    for name, model in models.items():
+        found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
+        errors += found if len(models) == 1 else [replace(error, name=f"{name}: {error.name}") for error in found]
+    return Done(errors=errors, layout=lowered.layout)
+
+
+def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
+    """A graph of an asset's function."""
+    require_library()
+    # It imports Apple's library.
+    from triune.coreai import raising
+
+    tell("raising the program")
+    model = raising.raise_function(raising.load(source), function)
+    check_given(model, given or {})
+    tell("saving")
+    _save(model, output)
+    if given is None:
+        return Done()
+    tell("running both")
+    return Done(errors=coreai_verify.verify_raised(source, model.graph.name, model, given))
+
+
+def _save(model: ModelProto, output: Path) -> None:
+    # onnx publishes partial types.
+    library: Any = onnx
+    is_large = model.ByteSize() > _MOST_BYTES_INLINE
+    beside = f"{output.name}.data" if is_large else None
+    library.save(model, str(output), save_as_external_data=is_large, location=beside)
+
+
+def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> None:
+    """Raises InvalidArgumentError for a name that is no input of any model."""
+    names = dict.fromkeys(value.name for model in models.values() for value in inputs_of(model.graph))
+    for name in (*options.shapes, *options.constants, *options.states):
+        if name not in names:
+            raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {listed(names)}")
+
+
+def _own(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
+    """Those of the options that speak of this model's inputs."""
+    return replace(
+        options,
+        shapes=_own_values(model, options.shapes),
+        constants=_own_values(model, options.constants),
+        states=_own_values(model, options.states),
+    )
+
+
+def _own_values(model: ModelProto, values: Mapping[str, _T]) -> dict[str, _T]:
+    names = {value.name for value in inputs_of(model.graph)}
+    return {name: value for name, value in values.items() if name in names}
