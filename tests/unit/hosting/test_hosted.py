@@ -269,4 +269,4 @@ def test_callers_of_several_side_by_side_while_one_is_killed(tmp_path: Path) -> 
 
 
 def _env() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
