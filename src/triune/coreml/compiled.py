@@ -47,7 +47,10 @@ def read_compiled(path: Path) -> Compiled:
             )
         (metadata,) = json.loads(file.read_bytes())
         if metadata.get("stateSchema"):
-            raise UnsupportedError(f"'{path}' keeps states between calls, and a request is one call")
+            raise UnsupportedError(
+                f"'{path}' keeps states between calls, and a request is one call; a server takes them as inputs "
+                "and outputs where parameter 'coreml.states' is 'explicit'"
+            )
         inputs, outputs = (
             tuple(_feature(each, f"'{path}'") for each in metadata[f"{kind}Schema"]) for kind in ("input", "output")
         )

@@ -87,11 +87,10 @@ class CoreMl:
 
     def _signature(self, path: Path, settings: Settings) -> Signature:
         if path.suffix == _ONNX:
-            settings.check_for_package_only(path, "an ONNX model")
+            settings.check_for_onnx(path)
             signature = read_signature(path)
             return Signature(tuple(spec for spec in signature.inputs if not spec.is_optional), signature.outputs)
-        if self._is_for_core_ml_only(path):
-            settings.check_for_package_only(path, "compiled by Core ML")
+        if self._is_left_to_core_ml(path, settings):
             return compiled_signature(read_compiled(path).interface, str(path))
         return signature_of(_read(path), settings)
 
@@ -110,7 +109,7 @@ class CoreMl:
         signature = self._signature(path, settings)
         package_path = self._converted(path, unit, signature, settings) if path.suffix == _ONNX else path
         if unit is not Unit.CPU and self._is_present(unit):
-            if self._is_for_core_ml_only(path):
+            if self._is_left_to_core_ml(path, settings):
                 load = functools.partial(_load_compiled, path, signature, unit, self._preparation)
                 return HostedExecutable(load, f"'{path}' on '{unit.value}'")
             load = functools.partial(
@@ -140,8 +139,10 @@ class CoreMl:
         status = self._statuses.get(unit)
         return status is not None and status.presence is Presence.PRESENT
 
-    def _is_for_core_ml_only(self, path: Path) -> bool:
-        return path.suffix == _COMPILED and self._is_present(Unit.ANE) and (path / METADATA).exists()
+    def _is_left_to_core_ml(self, path: Path, settings: Settings) -> bool:
+        """Its program is not looked at, which need be none that Triune reads. Functions and states are in there."""
+        is_compiled = path.suffix == _COMPILED and (path / METADATA).exists()
+        return is_compiled and self._is_present(Unit.ANE) and not settings.is_of_programs
 
     def _converted(self, path: Path, unit: Unit, signature: Signature, settings: Settings) -> Path:
         options = settings.lower_options(signature, str(path), unit)

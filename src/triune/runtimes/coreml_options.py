@@ -52,14 +52,18 @@ class Settings:
     max_batch_size: int = 0
     conversion_seconds: int = 600
 
-    def check_for_package_only(self, path: Path, what: str) -> None:
-        """Raises InvalidArgumentError if a setting is given that only packages have a use for; `path` is `what`."""
-        given = {FUNCTION: self.function is not None, STATES: self.has_explicit_states}
-        for name, is_given in given.items():
-            if is_given:
-                raise InvalidArgumentError(
-                    f"parameter '{name}' is for Core ML packages, and '{path}' is {what}: leave it out"
-                )
+    @property
+    def is_of_programs(self) -> bool:
+        """A function or states are spoken of, which only ML Programs have."""
+        return self.function is not None or self.has_explicit_states
+
+    def check_for_onnx(self, path: Path) -> None:
+        """Raises InvalidArgumentError if a setting is given that is of no use for the ONNX model at `path`."""
+        if self.is_of_programs:
+            name = STATES if self.function is None else FUNCTION
+            raise InvalidArgumentError(
+                f"parameter '{name}' is for Core ML packages, and '{path}' is an ONNX model: leave it out"
+            )
 
     def lower_options(self, signature: Signature, name: str, unit: Unit) -> LowerOptions:
         """How to convert a model of that signature for that unit.

@@ -264,6 +264,14 @@ def test_what_core_ml_compiled_runs_elsewhere(runtime: CoreMl, tmp_path: Path, u
     np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
 
 
+def test_functions_and_states_of_what_core_ml_compiled(runtime: CoreMl, tmp_path: Path) -> None:
+    path = compile_package(save_functions(tmp_path), tmp_path / "functions.mlmodelc")
+    executable = runtime.load(path, unit=Unit.ANE, num_threads=1, options={FUNCTION: "thrice"})
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 3 * X + 1)
+    path = compile_package(save_accumulator(tmp_path), tmp_path / "accumulator.mlmodelc")
+    check_accumulator(runtime.load(path, unit=Unit.ANE, num_threads=1, options=EXPLICIT))
+
+
 def test_what_is_no_package_is_refused(runtime: CoreMl, tmp_path: Path) -> None:
     empty = tmp_path / "model.mlpackage"
     for attempt in (runtime.inspect, lambda path: runtime.load(path, unit=Unit.ANE, num_threads=1, options={})):
@@ -547,8 +555,13 @@ def test_a_compiled_model_that_only_core_ml_reads(mac: CoreMl, tmp_path: Path) -
     with pytest.raises(TriuneError):
         executable.run({"x": X.T}, ["y"])
     executable.close()
-    with pytest.raises(InvalidArgumentError, match="'coreml.function' is for Core ML packages.*compiled by Core ML"):
-        mac.inspect(path, {FUNCTION: "main"})
+    # A function is one of a program's, which is looked at then.
+    with pytest.raises(InvalidArgumentError, match="no function 'prefill'.*may name 'main'"):
+        mac.inspect(path, {FUNCTION: "prefill"})
+    executable = mac.load(path, unit=Unit.ANE, num_threads=1, options={FUNCTION: "main"})
+    assert (executable.precision, executable.signature) == ("fp32", mac.inspect(path, {FUNCTION: "main"}))
+    np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], 2 * X + 1)
+    executable.close()
 
 
 def test_without_core_ml_the_worker_process_says_so(tmp_path: Path) -> None:
