@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from onnx import ModelProto
 
+from support.lowered import plain_answers
 from support.real_models import NAMES, inputs_of
 from triune.core.datatypes import Array
 from triune.core.units import Presence, Unit, UnitStatus
@@ -20,8 +20,11 @@ from triune.runtimes.coreml_conversion import convert_here
 
 
 def run(model: ModelProto, inputs: dict[str, Array]) -> list[Array]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)
+    # ONNX Runtime 1.32 has no kernel for version 28 of DequantizeLinear, which differs from 25 in its types alone.
+    model = ModelProto.FromString(model.SerializeToString())
+    for opset in model.opset_import:
+        opset.version = min(opset.version, 25)
+    return plain_answers(model, inputs)
 
 
 @pytest.mark.parametrize("name", NAMES)

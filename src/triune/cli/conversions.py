@@ -44,11 +44,13 @@ class Done:
         renamed: the source's names to others, where they had to change.
         errors: of each output; None where nothing was compared.
         layout: what was laid out for the Neural Engine; None where that was not asked for.
+        notes: what could not be kept as it was.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     errors: Sequence[OutputError] | None = None
     layout: LayoutReport | None = None
+    notes: Sequence[str] = ()
 
 
 def onnx_to_coreml(source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given) -> Done:
@@ -59,9 +61,10 @@ def onnx_to_coreml(source: Path, output: Path, options: CoreMlOptions, tell: Tel
     names = {**lowered.inputs, **lowered.outputs}
     renamed = {name: other for name, other in names.items() if name != other}
     if given is None:
-        return Done(renamed, None, lowered.layout)
+        return Done(renamed, None, lowered.layout, lowered.notes)
     tell("running both")
-    return Done(renamed, coreml_verify.verify_lowered(model, lowered, options, given), lowered.layout)
+    errors = coreml_verify.verify_lowered(model, lowered, options, given)
+    return Done(renamed, errors, lowered.layout, lowered.notes)
 
 
 def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:

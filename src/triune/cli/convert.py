@@ -158,6 +158,8 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
         "seconds": round(seconds, 3),
         "renamed": done.renamed,
     }
+    if done.notes:
+        found["notes"] = list(done.notes)
     if done.layout is not None:
         found["layout"] = {"changed": done.layout.counts(), "left": [str(entry) for entry in done.layout.left]}
     if done.errors is not None:
@@ -181,6 +183,8 @@ def _print(output: Path, seconds: float, done: Done) -> None:
     for name, other in done.renamed.items():
         text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
         console.print(text, highlight=False, soft_wrap=True)
+    for note in done.notes:
+        console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     if done.layout is not None:
         console.print(escape(f"layout {done.layout}"), highlight=False, soft_wrap=True)
     if done.errors is None:

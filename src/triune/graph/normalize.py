@@ -15,10 +15,11 @@ from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
+from triune.graph.passes.pack import Pack
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
 from triune.graph.values import subgraphs_of
-from triune.graph.weights import SetAside
+from triune.graph.weights import Large, NoneLarge
 
 MAX_ROUNDS = 8
 """Each round may open what the next folds: a branch, a shape, a function's body."""
@@ -57,7 +58,8 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    weights = None if check is not None else SetAside(copy)
+    large = Large() if check is None else NoneLarge()
+    large.take(copy)
     require_valid(copy)
     expected = None if check is None else evaluate(copy, check)
 
@@ -70,13 +72,12 @@ def normalize(
     copy = run(Upgrade(), copy)
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
-        for step in (Infer(), Inline(keep), Decompose(keep), Infer(), Fold(), Branches(), Tidy()):
+        for step in (Infer(), Inline(keep), Decompose(keep), Pack(large), Infer(), Fold(), Branches(), Tidy()):
             copy = run(step, copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
     copy = Infer()(copy)
-    if weights is not None:
-        weights.give_back(copy)
+    large.give_back(copy)
     return copy
 
 

@@ -133,3 +133,19 @@ def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def names_read(graph: GraphProto) -> set[str]:
+    """The names of the values that nodes of `graph`, its outputs, and the graphs within read."""
+    names = {value.name for value in graph.output}
+    for node in graph.node:
+        names |= names_read_by(node)
+    return names
+
+
+def names_read_by(node: NodeProto) -> set[str]:
+    """The names of the values that a node and the graphs within it read."""
+    names = set(node.input)
+    for graph in subgraphs_of(node):
+        names |= names_read(graph)
+    return names

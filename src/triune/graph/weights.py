@@ -1,40 +1,82 @@
-"""Large weights set aside while ONNX's C++ code, which copies all it is given, works on the rest."""
+"""Large weights kept out of a graph while passes, and ONNX's C++ code, which copies all it is given, work on it."""
 
-from onnx import ModelProto, TensorProto, helper
+from typing import Any
 
-from triune.graph.values import subgraphs_of
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+
+from triune.graph.values import names_read
 
 LARGE_BYTES = 1 << 16
 
 
-class SetAside:
-    """The large initializers of a model, which are inputs of it for the time being.
+class Large:
+    """The large initializers of a model. In its graph they are inputs for the time being.
 
-    A message of protobuf holds 2 GiB at most, and every call of shape inference copies the model twice.
+    A message of protobuf holds 2 GiB at most, every call of shape inference copies the model twice, and passes copy the
+    graph often.
     """
 
-    def __init__(self, model: ModelProto) -> None:
-        """Takes them out of `model`."""
+    def __init__(self) -> None:
+        self._tensors: dict[str, TensorProto] = {}
+        # An initializer that is listed as an input is only that input's default, and stays an input.
+        self._defaults: set[str] = set()
+
+    def get(self, name: str) -> TensorProto | None:
+        """A constant that is kept here."""
+        return None if name in self._defaults else self._tensors.get(name)
+
+    def take(self, model: ModelProto) -> None:
+        """Takes the large constants out of `model`."""
         graph = model.graph
-        self._inputs = {value.name for value in graph.input}
-        self._large = [tensor for tensor in graph.initializer if _num_bytes(tensor) >= LARGE_BYTES]
-        small = [tensor for tensor in graph.initializer if _num_bytes(tensor) < LARGE_BYTES]
-        self._large = [_copy(tensor) for tensor in self._large]
-        small = [_copy(tensor) for tensor in small]
+        inputs = {value.name for value in graph.input}
+        copies = [_copy(tensor) for tensor in graph.initializer]
         del graph.initializer[:]
-        graph.initializer.extend(small)
-        for tensor in self._large:
-            if tensor.name not in self._inputs:
-                graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        for tensor in copies:
+            if _num_bytes(tensor) < LARGE_BYTES:
+                graph.initializer.append(tensor)
+            elif tensor.name in inputs:
+                self._tensors[tensor.name] = tensor
+                self._defaults.add(tensor.name)
+            else:
+                self._keep(graph, tensor)
+
+    def add(self, graph: GraphProto, tensor: TensorProto) -> None:
+        """A new constant of `graph`, kept here if it is large."""
+        if _num_bytes(tensor) < LARGE_BYTES:
+            graph.initializer.append(tensor)
+        else:
+            self._keep(graph, tensor)
 
     def give_back(self, model: ModelProto) -> None:
         """Puts those that `model` still reads back into it."""
-        names = {tensor.name for tensor in self._large}
-        inputs = [value for value in model.graph.input if value.name not in names or value.name in self._inputs]
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
-        used = _names_read(model)
-        model.graph.initializer.extend(tensor for tensor in self._large if tensor.name in used)
+        graph = model.graph
+        inputs = [value for value in graph.input if self.get(value.name) is None]
+        del graph.input[:]
+        graph.input.extend(inputs)
+        used = names_read(graph)
+        graph.initializer.extend(tensor for name, tensor in self._tensors.items() if name in used)
+
+    def _keep(self, graph: GraphProto, tensor: TensorProto) -> None:
+        self._tensors[tensor.name] = tensor
+        graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+
+
+class NoneLarge(Large):
+    """Keeps nothing: every constant is in the graph."""
+
+    def take(self, model: ModelProto) -> None:
+        """Nothing is taken."""
+
+    def add(self, graph: GraphProto, tensor: TensorProto) -> None:
+        """A new constant of `graph`."""
+        graph.initializer.append(tensor)
+
+
+def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
+    """An array, however its axes lie in memory, as an initializer."""
+    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
 def _num_bytes(tensor: TensorProto) -> int:
@@ -45,15 +87,3 @@ def _copy(tensor: TensorProto) -> TensorProto:
     copy = TensorProto()
     copy.CopyFrom(tensor)
     return copy
-
-
-def _names_read(model: ModelProto) -> set[str]:
-    names = {value.name for value in model.graph.output}
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        names.update(value.name for value in graph.output)
-        for node in graph.node:
-            names.update(node.input)
-            graphs.extend(subgraphs_of(node))
-    return names

@@ -9,6 +9,7 @@ import numpy as np
 from triune.coreml.lowering.mb import Var, is_fixed, mb, types
 from triune.coreml.lowering.options import Target
 from triune.graph.conversion.context import NodeContext
+from triune.graph.conversion.options import Precision
 from triune.graph.conversion.problems import Refusal
 
 MAX_RANK = 5
@@ -20,9 +21,13 @@ class Context(NodeContext[Var]):
 
     Attributes:
         target: what the program may use.
+        precision: in which it will compute.
+        note: told of what could not be kept as it was.
     """
 
     target: Target
+    precision: Precision
+    note: Callable[[str], None]
 
 
 Lowering: TypeAlias = Callable[[Context], None]
@@ -37,6 +42,11 @@ def is_float(x: Var) -> bool:
 def is_bool(x: Var) -> bool:
     """Is it of truth values?"""
     return x.dtype == types.bool
+
+
+def is_weight(x: Var) -> bool:
+    """Is it a constant, or one that the program unpacks?"""
+    return x.val is not None or (x.op is not None and x.op.op_type.startswith("constexpr_"))
 
 
 def dtype_of(x: Var) -> Any:

@@ -1,19 +1,30 @@
 """Products of matrices."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triune.coreml.lowering.broadcast import to_rank
-from triune.coreml.lowering.context import Context, Lowering, is_float, like
+from triune.coreml.lowering.context import Context, Lowering, is_float, is_weight, like
 from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.packed import packed_input, unpacked
 
 HEIGHT = 2
 """The axis of size 1 in (B, C, 1, S)."""
 
 
+_MOST_AXES = 3
+"""Of the operand of MIL's `linear`."""
+
+
 def _matmul(c: Context) -> None:
-    c.give(matmul(c.input(0), c.input(1)))
+    x, packed = c.input(0), packed_input(c, 1)
+    if packed is not None and packed.data.ndim == 2 and 2 <= x.rank <= _MOST_AXES:
+        c.give(mb.linear(x=x, weight=unpacked(c, packed.transposed(1, 0))))
+        return
+    c.give(matmul(x, c.input(1)))
 
 
 def matmul(x: Var, y: Var) -> Var:
@@ -22,7 +33,7 @@ def matmul(x: Var, y: Var) -> Var:
     if not is_row and not is_column:
         # MIL wants both of one rank where neither is a plain matrix.
         rank = max(x.rank, y.rank)
-        return mb.matmul(x=to_rank(x, rank), y=y if y.rank == 2 and y.val is not None else to_rank(y, rank))
+        return mb.matmul(x=to_rank(x, rank), y=y if y.rank == 2 and is_weight(y) else to_rank(y, rank))
     left = mb.expand_dims(x=x, axes=[0]) if is_row else x
     right = mb.expand_dims(x=y, axes=[1]) if is_column else y
     product = matmul(left, right)
@@ -60,11 +71,11 @@ def _gemm(c: Context) -> None:
     weight, bias = c.constant(1), c.constant(2)
     is_plain = alpha == 1 and not turn_a and weight is not None and is_float(a)
     if is_plain and weight is not None and (not c.has(2) or (bias is not None and beta == 1 and bias.ndim == 1)):
-        matrix = weight if turn_b else np.ascontiguousarray(weight.T)
+        matrix = _rows(c, weight, turn_b)
         if bias is None:
             c.give(mb.linear(x=a, weight=matrix))
             return
-        if len(bias) == len(matrix):
+        if len(bias) == matrix.shape[0]:
             c.give(mb.linear(x=a, weight=matrix, bias=bias))
             return
     product = mb.matmul(x=a, y=b, transpose_x=turn_a, transpose_y=turn_b)
@@ -73,6 +84,14 @@ def _gemm(c: Context) -> None:
     if c.has(2) and beta != 0:
         product = mb.add(x=product, y=_scale(c.input(2), beta) if beta != 1 else c.input(2))
     c.give(product)
+
+
+def _rows(c: Context, weight: NDArray[Any], is_turned: bool) -> Any:
+    """The weights as `linear` takes them, (N, K); packed ones stay packed."""
+    packed = packed_input(c, 1)
+    if packed is not None:
+        return unpacked(c, packed if is_turned else packed.transposed(1, 0))
+    return weight if is_turned else np.ascontiguousarray(weight.T)
 
 
 def _scale(x: Var, factor: float) -> Var:

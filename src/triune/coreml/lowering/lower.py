@@ -38,6 +38,7 @@ class Lowered:
         inputs: the source's names to the package's.
         outputs: the source's names to the package's.
         num_ops: the operations of the program, without constants.
+        notes: what could not be kept as it was, and why: packed weights that the target lacks.
         layout: what was brought into another layout, and what was left and why; None where none was asked for.
     """
 
@@ -45,6 +46,7 @@ class Lowered:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     num_ops: int
+    notes: Sequence[str] = ()
     layout: LayoutReport | None = None
 
 
@@ -91,7 +93,7 @@ def lower(
         require_none(writer.problems, "Core ML")
         tell("optimizing and saving the package")
         package = _convert(program, interface, options, writer.deep)
-        return replace(_save(package, program, interface, model, path), layout=layout)
+        return replace(_save(package, program, interface, model, path), notes=writer.notes, layout=layout)
 
 
 def _silent(_what: str) -> None:

@@ -65,6 +65,7 @@ class ProgramWriter(GraphWriter[Var]):
     """Writes the function `main` of a program.
 
     Attributes:
+        notes: what could not be kept as it was, and why.
         deep: tensors of more dimensions than Core ML has; coremltools' passes may rid the program of them.
     """
 
@@ -76,6 +77,7 @@ class ProgramWriter(GraphWriter[Var]):
         self._graph = model.graph
         self._interface = interface
         self._options = options
+        self.notes: list[str] = []
         self.deep: list[Problem] = []
         self._given: list[Var] = []
 
@@ -124,7 +126,12 @@ class ProgramWriter(GraphWriter[Var]):
     def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
         """Convert a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        context = Context(node, attributes_of(node), scope, self.write_graph, self._options.target)
+
+        def note(what: str) -> None:
+            self.notes.append(f"{called(node)}: {what}")
+
+        target, precision = self._options.target, self._options.precision
+        context = Context(node, attributes_of(node), scope, self.write_graph, target, precision, note)
         (lowering or _unknown)(context)
 
     def check(self, value: Var, node: NodeProto) -> None:

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, positive
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.coreml.lowering.packed import dequantize
 from triune.coreml.lowering.unary import cast
 
 _PRECISIONS: Mapping[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
@@ -53,7 +54,9 @@ def _as(x: Var, kind: str) -> Var:
 
 
 def _dequantize(c: Context) -> None:
-    """(x - zero_point) * scale, of the type of the scale."""
+    """(x - zero_point) * scale, of the type of the scale; of constants packed weights."""
+    if dequantize(c):
+        return
     x, scale = c.input(0), c.input(1)
     if c.has(2):
         x = mb.sub(x=x, y=_spread(c, c.input(2), x))

@@ -27,7 +27,6 @@ from onnx import ModelProto
 from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.finite_masks import FiniteMasks
-from triune.graph.ane.large import Large, NoneLarge
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.report import Report
@@ -37,6 +36,7 @@ from triune.graph.ane.whole_softmax import WholeSoftmax
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
+from triune.graph.weights import Large, NoneLarge
 
 __all__ = ["Report", "ane_layout"]
 

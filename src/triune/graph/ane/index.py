@@ -6,11 +6,11 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
-from triune.graph.ane.large import Large, NoneLarge
-from triune.graph.ane.names import names_read
 from triune.graph.ane.sizes import Dim, Dims, Sizes
 from triune.graph.builder import Builder
-from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.packed import Packed, as_dequantize, packed_of
+from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
+from triune.graph.weights import Large, NoneLarge, tensor_of
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 INTS = (TensorProto.INT32, TensorProto.INT64)
@@ -118,7 +118,25 @@ class Index:
     def weight(self, array: NDArray[Any]) -> str:
         """A constant; its name is returned."""
         name = self.build.name()
-        self._large.add(self.graph, name, array)
+        self._large.add(self.graph, tensor_of(name, array))
+        return name
+
+    def packed(self, name: str) -> Packed | None:
+        """The packed weights that are unpacked to `name`; None if it is none."""
+        node = self.maker(name, "DequantizeLinear")
+        return None if node is None else packed_of(node, self._tensor)
+
+    def is_weight(self, name: str) -> bool:
+        """Is it a constant, or unpacked from some?"""
+        return self.is_constant(name) or self.packed(name) is not None
+
+    def packed_weight(self, packed: Packed) -> str:
+        """Packed weights, unpacked; the name of the result is returned."""
+        name = self.build.name()
+        unpacking, constants = as_dequantize(packed, name, name)
+        self.build.nodes.append(unpacking)
+        for tensor in constants:
+            self._large.add(self.graph, tensor)
         return name
 
     def take(self) -> list[NodeProto]:

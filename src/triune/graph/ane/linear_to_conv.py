@@ -5,19 +5,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto
 
 from triune.core.errors import InternalError
 from triune.graph.ane.borders import Borders
-from triune.graph.ane.index import Index, label, positive
+from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
 MAX_CHANNELS = 65536
 """The Neural Engine's largest dimension. A vocabulary may be larger."""
-
-_UNPACKING = ("Cast", "Mul", "Sub", "Add")
-"""How exporters unpack small integers to weights, but for DequantizeLinear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ class LinearToConv(Step):
         x, weights = node.input[0], node.input[1]
         attributes = attributes_of(node)
         rank = index.rank(x)
-        if not index.is_float(x) or index.rank(weights) != 2 or not _is_constant(index, weights):
+        if not index.is_float(x) or index.rank(weights) != 2 or not index.is_weight(weights):
             return None
         is_turned = bool(attributes.get("transB", 0))
         shape = index.values.static_shape(weights)
@@ -107,25 +104,8 @@ class LinearToConv(Step):
         if reason is not None:
             self._report.leave(self.name, label(node), reason)
             return None
-        weight = _conv_weight(index, weights, is_turned=is_turned)
-        alpha = float(attributes.get("alpha", 1))
-        if alpha != 1:
-            dtype = helper.tensor_dtype_to_np_dtype(index.values.elem_type(x))
-            weight = index.build.op("Mul", weight, index.weight(np.array(alpha, dtype)))
+        weight = _conv_weight(index, weights, float(attributes.get("alpha", 1)), is_turned=is_turned)
         return _Linear(source, rank == 2, weight, bias, num_outputs)
-
-
-def _is_constant(index: Index, name: str) -> bool:
-    """Is it a constant, or one that is unpacked in a way that `_conv_weight` can turn?"""
-    if index.is_constant(name):
-        return True
-    node = index.maker(name, "DequantizeLinear", *_UNPACKING)
-    if node is None:
-        return False
-    if node.op_type == "DequantizeLinear":
-        is_blocked = attributes_of(node).get("block_size", 0)
-        return not is_blocked and all(index.is_constant(each) for each in node.input if each)
-    return all((index.rank(each) or 0) <= 2 and _is_constant(index, each) for each in node.input)
 
 
 def _unflattened(index: Index, rows: str, width: int) -> str:
@@ -156,21 +136,14 @@ def _with_bias(index: Index, node: NodeProto, linear: _Linear) -> tuple[NodeProt
     return node, None
 
 
-def _conv_weight(index: Index, name: str, *, is_turned: bool) -> str:
-    """The weights (K, N), or turned (N, K), as (N, K, 1, 1). Packed ones stay packed."""
+def _conv_weight(index: Index, name: str, factor: float, *, is_turned: bool) -> str:
+    """The weights (K, N), or turned (N, K), as (N, K, 1, 1), times `factor`. Packed ones stay packed."""
+    packed = index.packed(name)
+    if packed is not None:
+        return index.packed_weight((packed if is_turned else packed.transposed(1, 0)).with_ones(2).times(factor))
     array = index.constant(name)
-    if array is not None:
-        whole = array.reshape((1,) * (2 - array.ndim) + array.shape)
-        return name if array.size == 1 else index.weight((whole if is_turned else whole.T)[:, :, None, None])
-    node = index.maker(name)
-    if node is None:
+    if array is None:
         raise InternalError(f"the weight '{name}' is no constant")
-    if node.op_type in _UNPACKING:
-        inputs = [_conv_weight(index, each, is_turned=is_turned) for each in node.input]
-        return index.build.op(node.op_type, *inputs, **attributes_of(node))
-    attributes = dict(attributes_of(node))
-    axis = positive(int(attributes.pop("axis", 1)), 2)
-    attributes.pop("block_size", None)
-    packed = _conv_weight(index, node.input[0], is_turned=is_turned)
-    axis = axis if is_turned else 1 - axis
-    return index.build.op("DequantizeLinear", packed, *node.input[1:], axis=axis, **attributes)
+    if factor != 1:
+        array = array * array.dtype.type(factor)
+    return index.weight((array if is_turned else array.T)[:, :, None, None])

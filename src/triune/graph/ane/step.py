@@ -6,8 +6,8 @@ from typing import ClassVar
 from onnx import GraphProto, ModelProto
 
 from triune.graph.ane.index import Index
-from triune.graph.ane.large import Large, NoneLarge
 from triune.graph.ane.report import Report
+from triune.graph.weights import Large, NoneLarge
 
 
 class Step(ABC):

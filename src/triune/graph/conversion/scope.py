@@ -9,6 +9,7 @@ from onnx import GraphProto, TensorProto, numpy_helper
 
 from triune.core.errors import InternalError, UnsupportedError
 from triune.graph.conversion.problems import MissingError
+from triune.graph.packed import Packed
 from triune.graph.values import Values
 
 V = TypeVar("V")
@@ -36,6 +37,7 @@ class Scope(ABC, Generic[V]):
         self.values = Values(graph, None if outer is None else outer.values)
         self._made: dict[str, V | Empty] = {}
         self._constants: dict[str, V] = {}
+        self._packed: dict[str, Packed] = {}
         self._lost: set[str] = set()
         self._tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
 
@@ -54,6 +56,14 @@ class Scope(ABC, Generic[V]):
     def put(self, name: str, value: V | Empty) -> None:
         """The value of that name is `value`."""
         self._made[name] = value
+
+    def pack(self, name: str, packed: Packed) -> None:
+        """The value of that name, which was put, is unpacked from these weights."""
+        self._packed[name] = packed
+
+    def packed(self, name: str) -> Packed | None:
+        """The packed weights of that name."""
+        return self._packed.get(name) or (self._outer.packed(name) if self._outer else None)
 
     def lose(self, name: str) -> None:
         """The value of that name could not be made."""
@@ -74,6 +84,9 @@ class Scope(ABC, Generic[V]):
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """The value, where it is known now."""
+        packed = self.packed(name)
+        if packed is not None:
+            return packed.whole()
         found = self._find(name)
         if found is not None:
             return None if isinstance(found, Empty) else self.known(found)

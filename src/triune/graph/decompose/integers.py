@@ -1,5 +1,6 @@
 """Products of quantized tensors, in fp32, which is exact below 2**24."""
 
+import numpy as np
 from onnx import TensorProto
 
 from triune.graph.decompose.context import Context, Decomposition
@@ -25,12 +26,27 @@ def _shifted(c: Context, index: int, zero: int, axis: int | None = None) -> str:
     return b.op("Sub", wide, shift)
 
 
+def _weight(c: Context, index: int, zero: int, axis: int) -> str:
+    """As `_shifted`, but as weights are packed, a DequantizeLinear of scale 1, where the zero point has its form."""
+    b, name = c.build, c.input(zero)
+    if not name:
+        return b.op("DequantizeLinear", c.input(index), b.constant(1, np.float32))
+    shape = c.values.static_shape(name)
+    if shape is None or len(shape) > 1 or (len(shape) == 1 and c.values.rank(c.input(index)) is None):
+        return _shifted(c, index, zero, axis if axis == 0 else None)
+    if shape in ((), (1,)):
+        point = b.op("Reshape", name, b.constant([], np.int64))
+        return b.op("DequantizeLinear", c.input(index), b.constant(1, np.float32), point)
+    scale = b.constant(np.ones(shape), np.float32)
+    return b.op("DequantizeLinear", c.input(index), scale, name, axis=axis)
+
+
 def mat_mul_integer(c: Context) -> bool:
     """(A - a) (B - b); a is one or one a row, b one or one a column."""
     rank = c.values.rank(c.input(0))
     if rank is None:
         return False
-    product = c.build.op("MatMul", _shifted(c, 0, 2, rank - 2 if rank > 1 else None), _shifted(c, 1, 3))
+    product = c.build.op("MatMul", _shifted(c, 0, 2, rank - 2 if rank > 1 else None), _weight(c, 1, 3, -1))
     c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
     return True
 
@@ -38,7 +54,7 @@ def mat_mul_integer(c: Context) -> bool:
 def conv_integer(c: Context) -> bool:
     """The convolution of (x - x0) with (w - w0)."""
     rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
-    product = c.build.op("Conv", _shifted(c, 0, 2), _shifted(c, 1, 3, 0), **rest)
+    product = c.build.op("Conv", _shifted(c, 0, 2), _weight(c, 1, 3, 0), **rest)
     c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
     return True
 

@@ -10,8 +10,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.builder import Builder
 from triune.graph.passes.infer import Infer
-from triune.graph.values import subgraphs_of
-from triune.graph.weights import SetAside
+from triune.graph.values import names_read_by, subgraphs_of
+from triune.graph.weights import Large
 
 NARROWED: Mapping[int, int] = {
     TensorProto.DOUBLE: TensorProto.FLOAT,
@@ -71,9 +71,10 @@ class Narrow:
             UnsupportedError: a constant does not fit into int32.
         """
         _Graph(model.graph, {}).narrow()
-        weights = SetAside(model)
+        large = Large()
+        large.take(model)
         model = Infer()(model)
-        weights.give_back(model)
+        large.give_back(model)
         return model
 
 
@@ -141,7 +142,7 @@ class _Graph:
             self._narrow(node)
         for value in (*graph.output, *graph.value_info):
             _retype(value.type.tensor_type)
-        read = {name for node in self._nodes for name in _names_read(node)} | {value.name for value in graph.output}
+        read = {name for node in self._nodes for name in names_read_by(node)} | {value.name for value in graph.output}
         kept = [self._narrow_tensor(tensor) for tensor in graph.initializer if tensor.name in read]
         del graph.node[:], graph.initializer[:]
         graph.node.extend(self._nodes)
@@ -219,17 +220,8 @@ class _Graph:
         # "To the end" of a Slice is written as the largest number there is.
         return _narrow_tensor(
             tensor,
-            is_limit=lambda: all(node.op_type == "Slice" for node in self._nodes if tensor.name in _names_read(node)),
+            is_limit=lambda: all(node.op_type == "Slice" for node in self._nodes if tensor.name in names_read_by(node)),
         )
-
-
-def _names_read(node: NodeProto) -> set[str]:
-    names = set(node.input)
-    for graph in subgraphs_of(node):
-        names.update(value.name for value in graph.output)
-        for inner in graph.node:
-            names |= _names_read(inner)
-    return names
 
 
 def _retype(tensor_type: Any) -> None:

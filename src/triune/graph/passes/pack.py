@@ -1,0 +1,141 @@
+"""One form for packed weights: DequantizeLinear of constants."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from triune.graph.packed import Packed, as_dequantize, packed_of
+from triune.graph.passes import n_bits
+from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.weights import Large, NoneLarge
+
+_STANDARD = ("", "ai.onnx")
+_BYTES = (TensorProto.INT8, TensorProto.UINT8)
+
+
+class Pack:
+    """Given weights in small integers that are unpacked in the ways of exporters. Result: DequantizeLinear of them.
+
+    The ways are Cast, Sub and Mul by constants (`(q - zero) * scale`), and ONNX Runtime's MatMulNBits. A Transpose of a
+    DequantizeLinear becomes one of transposed weights. Whatever is in no such form stays.
+    """
+
+    name = "pack"
+
+    def __init__(self, large: Large | None = None) -> None:
+        """`large` holds constants that are not in the model's graph, and takes those that are made."""
+        self._large = large or NoneLarge()
+        self._count = 0
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`. The new values have no types yet: infer them again."""
+        self._pack(model.graph, None)
+        return model
+
+    def _pack(self, graph: GraphProto, outer: Values | None) -> None:
+        view = _View(graph, outer, self._large)
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            for subgraph in subgraphs_of(node):
+                self._pack(subgraph, view.values)
+            self._count += 1
+            found = _packed(view, node, f"{node.output[0]}/packed{self._count}") if node.output else None
+            nodes += [node] if found is None else found
+        if any(a is not b for a, b in zip(nodes, graph.node, strict=False)):
+            copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+            del graph.node[:]
+            graph.node.extend(copies)
+
+
+class _View:
+    """The makers and constants of a graph; new constants go into `large` where it is the model's own."""
+
+    def __init__(self, graph: GraphProto, outer: Values | None, large: Large) -> None:
+        self.values = Values(graph, outer)
+        self._graph = graph
+        self._large = large
+        self._own = large if outer is None else NoneLarge()
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+
+    def tensor(self, name: str) -> TensorProto | None:
+        """A constant."""
+        return self._large.get(name) or self.values.tensor(name)
+
+    def maker(self, name: str, op_type: str) -> NodeProto | None:
+        """The node of that standard operator that makes `name`."""
+        node = self._makers.get(name)
+        return node if node is not None and node.op_type == op_type and node.domain in _STANDARD else None
+
+    def add(self, tensor: TensorProto) -> None:
+        """A new constant."""
+        self._own.add(self._graph, tensor)
+
+
+def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None:
+    """What takes the node's place; None if it stays."""
+    if node.op_type == "MatMulNBits" and node.domain == n_bits.DOMAIN:
+        return n_bits.replaced(node, view.tensor, view.add, prefix)
+    if node.domain not in _STANDARD:
+        return None
+    found: Packed | None = None
+    if node.op_type == "Mul":
+        found = _scaled(view, *node.input) or _scaled(view, *reversed(node.input))
+    elif node.op_type == "Transpose":
+        unpacking = view.maker(node.input[0], "DequantizeLinear")
+        packed = None if unpacking is None else packed_of(unpacking, view.tensor)
+        if packed is not None:
+            found = packed.transposed(*attributes_of(node).get("perm", range(packed.data.ndim - 1, -1, -1)))
+    unpacking, constants = (None, []) if found is None else as_dequantize(found, node.output[0], prefix)
+    for tensor in constants:
+        view.add(tensor)
+    return None if unpacking is None else [unpacking]
+
+
+def _scaled(view: _View, shifted: str, factor: str) -> Packed | None:
+    """The product of unpacked integers and a constant."""
+    scale = view.tensor(factor)
+    if scale is None or scale.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        return None
+    name, zero = shifted, None
+    difference = view.maker(shifted, "Sub")
+    if difference is not None:
+        name, zero = difference.input[0], _whole_numbers(view, difference.input[1])
+        if zero is None:
+            return None
+    cast = view.maker(name, "Cast")
+    data = None if cast is None else view.tensor(cast.input[0])
+    if cast is None or data is None or data.data_type not in _BYTES or attributes_of(cast)["to"] != scale.data_type:
+        return None
+    array, scales = numpy_helper.to_array(data), numpy_helper.to_array(scale)
+    form = _together(array.shape, scales.shape, () if zero is None else zero.shape)
+    if form is None:
+        return None
+    if zero is not None:
+        limits = np.iinfo(array.dtype)
+        if zero.min() < limits.min or zero.max() > limits.max:
+            return None
+        zero = _spread(zero, form).astype(array.dtype) if zero.any() else None
+    return Packed(data.data_type, array, _spread(scales, form), zero)
+
+
+def _whole_numbers(view: _View, name: str) -> NDArray[Any] | None:
+    """A constant of whole numbers, before or after its Cast."""
+    cast = view.maker(name, "Cast")
+    tensor = view.tensor(cast.input[0] if cast is not None else name)
+    array = None if tensor is None else numpy_helper.to_array(tensor)
+    return array if array is not None and array.size and bool((array == np.round(array)).all()) else None
+
+
+def _together(shape: tuple[int, ...], *others: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What the others' shapes make together, of as many dimensions; None where it is not one axis of `shape`."""
+    if not shape or 0 in shape or any(len(other) > len(shape) for other in others):
+        return None
+    form = np.broadcast_shapes((1,) * len(shape), *others)
+    many = [axis for axis, size in enumerate(form) if size != 1]
+    return form if len(many) <= 1 and all(form[axis] == shape[axis] for axis in many) else None
+
+
+def _spread(array: NDArray[Any], form: tuple[int, ...]) -> NDArray[Any]:
+    return np.broadcast_to(array, form)
