@@ -58,7 +58,7 @@ def minilm_inputs(batch: int, length: int) -> dict[str, NDArray[Any]]:
     }
 
 
-class _Writer(GraphBuilder):
+class Writer(GraphBuilder):
     """Layers with random weights."""
 
     def __init__(self, name: str) -> None:
@@ -119,7 +119,7 @@ class _Writer(GraphBuilder):
 
 def gpt2() -> ModelProto:
     """Two layers of GPT-2: tokens (B, S) to logits (B, S, vocabulary). Gemm of rows, a fused QKV, masks by Where."""
-    graph = _Writer("gpt2")
+    graph = Writer("gpt2")
     graph.input("tokens", TensorProto.INT64, ["batch", "steps"])
     length = graph.add("Shape", "tokens", start=1, end=2)
     table = graph.random(VOCABULARY, WIDTH)
@@ -143,7 +143,7 @@ def gpt2() -> ModelProto:
     return graph.model()
 
 
-def _tanh_gelu(graph: _Writer, x: str) -> str:
+def _tanh_gelu(graph: Writer, x: str) -> str:
     cube = graph.add("Mul", graph.add("Pow", x, graph.scalar(3)), graph.scalar(0.044715))
     inner = graph.add("Mul", graph.add("Add", x, cube), graph.scalar(math.sqrt(2 / math.pi)))
     bent = graph.add("Add", graph.add("Tanh", inner), graph.scalar(1))
@@ -152,7 +152,7 @@ def _tanh_gelu(graph: _Writer, x: str) -> str:
 
 def llama() -> ModelProto:
     """One layer of LLaMA: (B, S, C) to (B, S, C). RMSNorm, RoPE, two heads of keys for four, -inf masks, SwiGLU."""
-    graph = _Writer("llama")
+    graph = Writer("llama")
     graph.input("x", TensorProto.FLOAT, ["batch", "steps", WIDTH])
     length = graph.add("Shape", "x", start=1, end=2)
     square = graph.add("Concat", length, length, axis=0)
@@ -205,7 +205,7 @@ def encoder(cut: str) -> ModelProto:
         cut: "thirds": Slices of the channels; "stacked": (B, S, 3, heads, width), turned, then Gather;
             "interleaved": (B, S, heads, 3 * width), GPT-NeoX's; "scaled": the queries are scaled, not the scores.
     """
-    graph = _Writer("encoder")
+    graph = Writer("encoder")
     graph.input("x", TensorProto.FLOAT, ["batch", "steps", WIDTH])
     fused = graph.linear("x", WIDTH, 3 * WIDTH)
     if cut == "stacked":

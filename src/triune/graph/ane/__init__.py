@@ -6,39 +6,49 @@ computes convolutions of images, and its last axis is contiguous and padded to 6
 the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository apple/ml-ane-transformers). Each is a
 pass:
 
+- `CaughtNans`: no look for NaN after a Softmax, whose mask tells where they would be.
 - `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf.
 - `WholeSoftmax`: no Reshapes around a Softmax.
+- `WholeTranspose`: nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
+- `Rope`: rotary position embeddings of all heads at once.
 - `SplitHeads`: an attention per head, of operands (B, width, 1, S).
 - `ChannelNorm`: layer normalization over axis 1.
 - `Layout`: what lies between computes in the layout too.
-- `Cancel`: the Transposes that undo each other now are gone.
+- `Cancel`: the Transposes that undo each other now are gone. `Layout` again: what is in the layout by now may draw
+  more into it.
 
 Every pass leaves a graph that computes the same, with Transposes at its borders; the model's inputs and outputs never
 change. `borders.py` is how a value gets in and out, `index.py` what a pass can ask about a graph.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triune.graph.ane.cancel import Cancel
+from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.finite_masks import FiniteMasks
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.report import Report
+from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
 from triune.graph.ane.step import Step
 from triune.graph.ane.whole_softmax import WholeSoftmax
+from triune.graph.ane.whole_transpose import WholeTranspose
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.weights import Large, NoneLarge
 
 __all__ = ["Report", "ane_layout"]
+
+_MASKS: Sequence[type[Step]] = (CaughtNans, FiniteMasks)
+"""Done to every model, the others only where there are linear layers."""
 
 
 def ane_layout(
@@ -75,16 +85,18 @@ def ane_layout(
     copy = ModelProto()
     copy.CopyFrom(model)
     large.take(copy)
-    copy = run(FiniteMasks, copy)
+    for kind in _MASKS:
+        copy = run(kind, copy)
     finite = ModelProto()
     finite.CopyFrom(copy)
-    for kind in (WholeSoftmax, LinearToConv):
+    for kind in (WholeSoftmax, WholeTranspose, LinearToConv):
         copy = run(kind, copy)
     if LinearToConv.name in report.counts():
-        for kind in (Cancel, SplitHeads, ChannelNorm, Layout, Cancel):
+        for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):
             copy = run(kind, copy)
     else:
-        report.changed[:] = [entry for entry in report.changed if entry.step == FiniteMasks.name]
+        names = [kind.name for kind in _MASKS]
+        report.changed[:] = [entry for entry in report.changed if entry.step in names]
         copy = finite
     large.give_back(copy)
     return copy

@@ -57,8 +57,7 @@ def _reason(index: Index, node: NodeProto, *, is_near: bool) -> str:
 def _normal(index: Index, x: str, node: NodeProto) -> str:
     """The nodes; (B, C, 1, S)."""
     build = index.build
-    dtype = np.float32 if index.values.elem_type(node.input[0]) == 1 else np.float16
-    epsilon = index.weight(np.array(attributes_of(node).get("epsilon", 1e-5), dtype))
+    epsilon = index.weight(np.array(attributes_of(node).get("epsilon", 1e-5), index.dtype(node.input[0])))
     axes = build.ints(CHANNELS)
     centred = build.op("Sub", x, build.op("ReduceMean", x, axes, keepdims=1))
     variance = build.op("ReduceMean", build.op("Mul", centred, centred), axes, keepdims=1)

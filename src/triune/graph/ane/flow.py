@@ -84,11 +84,12 @@ class Flow:
         operands = self.operands(node)
         if not operands:
             return False
+        is_wanted = any(name in self.wanted for name in node.output)
         inside = [name for name in dict.fromkeys(operands) if self.is_inside(name)]
         others = [name for name in dict.fromkeys(operands) if not self.is_inside(name)]
         if not inside:
-            return False
-        is_wanted = any(name in self.wanted for name in node.output)
+            # Somebody else lets them in: then this node may as well read them there.
+            return is_wanted and all(self._borders.is_entered(name) for name in others)
         if not is_wanted and any(not self._borders.is_entered(name) for name in others):
             return False
         is_last = all(self._index.only_reader(name) is not None for name in inside)

@@ -15,10 +15,16 @@ BATCH, STEPS = "batch", "steps"
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """An axis over some of the channels: `size` of them, `stride` apart."""
+    """An axis over some of the channels: `size` of them, `stride` apart, each `times` in a row."""
 
     size: int
     stride: int
+    times: int = 1
+
+    @property
+    def length(self) -> int:
+        """The size of the axis."""
+        return self.size * self.times
 
 
 Axis = str | Channels
@@ -64,12 +70,14 @@ class Split:
     Attributes:
         heads: all of them.
         num_heads: how many.
+        times: how many heads in a row are the same: keys and values that several heads share.
         width: the channels of each.
         stride: how many channels lie between the first ones of two neighbours.
     """
 
     heads: Heads
     num_heads: int
+    times: int
     width: int
     stride: int
 
@@ -83,7 +91,9 @@ def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
         steps, width = width, steps
     if batch != BATCH or steps != STEPS or not isinstance(several, Channels) or not isinstance(width, Channels):
         return None
-    return Split(heads, several.size, width.size, several.stride) if width.stride == 1 or width.size == 1 else None
+    if width.times != 1 or (width.stride != 1 and width.size != 1):
+        return None
+    return Split(heads, several.length, several.times, width.size, several.stride)
 
 
 def trace(index: Index, borders: Borders, name: str) -> Heads | None:
@@ -111,7 +121,7 @@ def _step(index: Index, borders: Borders, node: NodeProto, name: str) -> Heads |
     match node.op_type:
         case "Mul" | "Div":
             return _scaled(index, borders, node)
-        case "Reshape" | "Transpose" | "Squeeze" | "Slice" | "Split" | "Gather":
+        case "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Split" | "Gather":
             given = trace(index, borders, node.input[0])
         case _:
             return None
@@ -125,6 +135,10 @@ def _step(index: Index, borders: Borders, node: NodeProto, name: str) -> Heads |
             return given.moved([given.axes[place] for place in perm_of(node, len(given.axes))])
         case "Squeeze":
             return _squeezed(index, node, given)
+        case "Unsqueeze":
+            return _unsqueezed(index, node, given)
+        case "Expand":
+            return _repeated(index, node, given)
         case _:
             return _part(index, node, name, given)
 
@@ -143,13 +157,14 @@ def _scaled(index: Index, borders: Borders, node: NodeProto) -> Heads | None:
 
 
 def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple[Dim, ...] | None) -> list[Axis] | None:
-    """The axes after a Reshape that divides channels."""
+    """The axes after a Reshape that divides channels, or puts neighbours together."""
     if dims is None or result is None:
         return None
     found: list[Axis] = []
     rest = list(result)
     num_unproven = 0
-    for axis, dim in zip(axes, dims, strict=True):
+    places = iter(zip(axes, (*axes[1:], None), dims, strict=True))
+    for axis, after, dim in places:
         if isinstance(axis, str):
             if not rest:
                 return None
@@ -157,6 +172,17 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
             if size != dim and isinstance(size, int) and isinstance(dim, int):
                 return None
             num_unproven += size is None or size != dim
+            found.append(axis)
+            continue
+        both = _together(axis, after) if isinstance(after, Channels) else None
+        if both is not None and rest and rest[0] == both.length:
+            found.append(both)
+            rest.pop(0)
+            next(places)
+            continue
+        if axis.times > 1:
+            if not rest or rest.pop(0) != axis.length:
+                return None
             found.append(axis)
             continue
         sizes: list[int] = []
@@ -168,6 +194,44 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
         found += [Channels(size, axis.stride * prod(sizes[place + 1 :])) for place, size in enumerate(sizes)]
     # As many elements as before: if one size is not known, the others prove it.
     return found if not rest and num_unproven <= 1 else None
+
+
+def _together(axis: Channels, after: Channels) -> Channels | None:
+    """Two neighbours as one axis."""
+    if axis.times == 1 and after.size == 1 and after.times > 1:
+        return Channels(axis.size, axis.stride, after.times)
+    is_row = axis.times == after.times == 1 and axis.size > 1 and after.size > 1
+    return (
+        Channels(axis.size * after.size, after.stride)
+        if is_row and axis.stride == after.length * after.stride
+        else None
+    )
+
+
+def _unsqueezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
+    places = index.ints(node, 1)
+    if places is None:
+        return None
+    rank = len(given.axes) + len(places)
+    added = {positive(place, rank) for place in places}
+    rest = iter(given.axes)
+    return given.moved([Channels(1, 1) if place in added else next(rest) for place in range(rank)])
+
+
+def _repeated(index: Index, node: NodeProto, given: Heads) -> Heads | None:
+    """Of an Expand along axes of one channel."""
+    before, after = index.dims(node.input[0]), index.dims(node.output[0])
+    if before is None or after is None or len(before) != len(after):
+        return None
+    axes: list[Axis] = []
+    for axis, old, new in zip(given.axes, before, after, strict=True):
+        if isinstance(axis, Channels) and axis.length == 1 and isinstance(new, int):
+            axes.append(Channels(1, axis.stride, new))
+        elif old is None or old != new:
+            return None
+        else:
+            axes.append(axis)
+    return given.moved(axes)
 
 
 def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
@@ -187,7 +251,7 @@ def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | Non
         return None
     place, start, size = found
     axis = given.axes[place]
-    if not isinstance(axis, Channels):
+    if not isinstance(axis, Channels) or axis.times > 1:
         return None
     start = start + axis.size if start < 0 else min(start, axis.size)
     axes = list(given.axes)

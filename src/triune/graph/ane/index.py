@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
@@ -72,6 +73,10 @@ class Index:
     def is_float(self, name: str) -> bool:
         """Is it of fp32 or fp16?"""
         return self.values.elem_type(name) in FLOATS
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Numpy's type of a value of fp32 or fp16."""
+        return np.dtype(np.float16 if self.values.elem_type(name) == TensorProto.FLOAT16 else np.float32)
 
     def is_constant(self, name: str) -> bool:
         """Is its value known?"""

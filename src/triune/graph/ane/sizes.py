@@ -110,6 +110,8 @@ class Sizes:
             found = tuple(first[axis] for axis in perm)
         elif node.op_type == "Reshape":
             found = self._reshaped(node, first)
+        elif node.op_type == "Expand":
+            found = _broadcast([first, self._elements(node.input[1])])
         elif node.op_type == "Slice":
             axes = self._ints(node.input[3]) if len(node.input) > 3 and node.input[3] else None
             cut = {axis % rank for axis in axes} if axes is not None else set(range(rank))
@@ -135,7 +137,7 @@ class Sizes:
 
     def _reshaped(self, node: NodeProto, given: Dims) -> Dims | None:
         wanted = self._elements(node.input[1])
-        if wanted is None or attributes_of(node).get("allowzero", 0):
+        if wanted is None or (attributes_of(node).get("allowzero", 0) and 0 in wanted):
             return None
         dims = [given[axis] if dim == 0 and axis < len(given) else dim for axis, dim in enumerate(wanted)]
         if -1 in dims:
@@ -184,8 +186,27 @@ class Sizes:
                 begin, end, *rest = (each[0] for each in limits if each)
                 step = rest[1] if len(rest) > 1 else 1
                 found = given[begin:end:step] if step > 0 else None
+        elif node.op_type in ("Equal", "Where"):
+            parts = [self._elements(name) for name in node.input]
+            if len({len(part) if part is not None else None for part in parts}) == 1:
+                choose = _equal if node.op_type == "Equal" else _chosen
+                found = tuple(choose(*each) for each in zip(*(part or () for part in parts), strict=True))
         if found is not None and len(found) <= 16:
             self._vectors[node.output[0]] = found
+
+
+def _equal(a: Dim, b: Dim) -> Dim:
+    """1 or 0 where it is known; sizes are not negative."""
+    if a is not None and a == b:
+        return 1
+    known = [each for each in (a, b) if isinstance(each, int)]
+    is_unlike = len(known) == 2 or (None not in (a, b) and any(each < 0 for each in known))
+    return 0 if is_unlike else None
+
+
+def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
+    """What a Where gives."""
+    return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
 
 
 def _reduced(given: Dims, axes: Sequence[int]) -> Dims:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.attention import Attention, NoAttentionError, Stage, find
 from triune.graph.ane.borders import HEIGHT, Borders
@@ -56,7 +56,7 @@ class SplitHeads(Step):
         parts = {"queries": attention.queries, "keys": attention.keys, "values": attention.values}
         turned = [name for name, part in parts.items() if part.heads.is_split]
         if turned:
-            text = "computed as (B, heads, S, width), as RoPE and shared keys are: one Transpose more for each"
+            text = "computed as (B, heads, S, width): one Transpose more for each"
             self._report.leave(self.name, label(attention.softmax), f"{', '.join(turned)} {text}")
 
 
@@ -119,27 +119,25 @@ class _Writer:
     def _heads(self, split: Split, scale: float, *, is_turned: bool = False) -> list[str]:
         """(B, width, 1, S) of each head; turned, as keys are, (B, S, 1, width)."""
         build = self._index.build
-        heads, num_heads, width, stride = split.heads, split.num_heads, split.width, split.stride
+        heads, width, stride = split.heads, split.width, split.stride
+        num_heads = split.num_heads // split.times
         value, offset = self._source(heads), heads.offset
         is_row = stride == width or num_heads == 1
         if is_row and num_heads * width != heads.num_channels:
             value, offset = self._slice(value, offset, num_heads * width, CHANNELS), 0
         if scale != 1:
-            factor = self._index.weight(np.array(scale, self._dtype(heads.source)))
+            factor = self._index.weight(np.array(scale, self._index.dtype(heads.source)))
             value = build.op("Mul", value, factor)
         axis = CHANNELS
         if is_turned:
             value, axis = build.op("Transpose", value, perm=[0, 3, 2, 1]), STEPS
         if num_heads == 1:
-            return [value]
-        if is_row:
-            return build.ops("Split", num_heads, value, build.ints(*[width] * num_heads), axis=axis)
-        return [self._slice(value, offset + head * stride, width, axis) for head in range(num_heads)]
-
-    def _dtype(self, name: str) -> np.dtype[np.float32] | np.dtype[np.float16]:
-        return (
-            np.dtype(np.float16) if self._index.values.elem_type(name) == TensorProto.FLOAT16 else np.dtype(np.float32)
-        )
+            found = [value]
+        elif is_row:
+            found = build.ops("Split", num_heads, value, build.ints(*[width] * num_heads), axis=axis)
+        else:
+            found = [self._slice(value, offset + head * stride, width, axis) for head in range(num_heads)]
+        return [head for head in found for _ in range(split.times)]
 
     def _slice(self, value: str, start: int, size: int, axis: int) -> str:
         build = self._index.build

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from support.llama import exported_llama, llama_inputs
 from support.lowered import check
 from support.transformers import VOCABULARY, encoder, gpt2, hidden
 from triune.coreml.lowering import LowerOptions, lower
@@ -26,6 +27,23 @@ def test_gpt2_becomes_convolutions_einsums_and_norms_over_channels(tmp_path: Pat
     # 9 linear layers; 2 products for each of 4 heads in each of 2 layers; the keys' 2 Transposes and the borders'.
     assert (ops["conv"], ops["einsum"], ops["layer_norm"], ops["transpose"]) == (9, 16, 5, 4)
     assert (ops["linear"], ops["matmul"], ops["reshape"], ops["rsqrt"]) == (0, 0, 0, 0)
+
+
+def test_llama_becomes_convolutions_and_einsums(tmp_path: Path) -> None:
+    inputs = llama_inputs(2, 6)
+    shapes = {name: InputShape(((2, 6),)) for name in inputs}
+    check(exported_llama("dynamo"), inputs, tmp_path, LowerOptions(shapes=shapes, layout=Layout.ANE), atol=1e-4)
+    ops = ops_of(tmp_path / "m.mlpackage")
+    # 7 linear layers in each of 2 layers and the last; 2 products for each of 4 heads.
+    assert (ops["conv"], ops["einsum"], ops["softmax"], ops["linear"]) == (15, 16, 8, 0)
+    assert (ops["reshape"], ops["transpose"]) == (0, 5)
+
+
+def test_llama_of_ranges_of_shapes(tmp_path: Path) -> None:
+    inputs = llama_inputs(2, 6)
+    shapes = {name: InputShape(((Range(1, 2), Range(1, 16)),)) for name in inputs}
+    check(exported_llama("dynamo"), inputs, tmp_path, LowerOptions(shapes=shapes, layout=Layout.ANE), atol=1e-4)
+    assert ops_of(tmp_path / "m.mlpackage")["conv"] == 15
 
 
 def test_ranges_of_shapes_keep_the_layout(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from support.graphs import model_of, ops_of
+from support.llama import Exporter, exported_llama, llama_inputs
 from support.real_models import inputs_of
 from support.transformers import VOCABULARY, encoder, gpt2, hidden, llama, minilm_inputs, random_minilm
 from triune.core.errors import InternalError
@@ -126,11 +127,30 @@ def test_llama_with_rope_and_shared_keys() -> None:
     model = normalize(llama())
     report = Report()
     laid = ane_layout(model, report)
-    assert Counter(ops_of(laid))["Conv"] == 7
-    assert [entry.step for entry in report.left] == ["split_heads"]
-    assert "queries, keys, values computed as (B, heads, S, width)" in report.left[0].text
+    counts = Counter(ops_of(laid))
+    # 4 heads that share 2 of keys; the keys, the mask, the two tables and the borders are turned.
+    assert (counts["Conv"], counts["Softmax"], counts["MatMul"], counts["Transpose"]) == (7, 4, 8, 6)
+    assert counts["Reshape"] == counts["Expand"] == counts["Neg"] == 0
+    assert report.left == []
     assert_same_interface(model, laid)
     assert_same(model, laid, hidden)
+
+
+@pytest.mark.parametrize("exporter", ["traced", "dynamo"])
+def test_llama_as_exporters_write_it(exporter: Exporter) -> None:
+    source = exported_llama(exporter)
+    model = normalize(source)
+    report = Report()
+    laid = ane_layout(model, report, check=llama_inputs(2, 3, is_padded=False))
+    counts = Counter(ops_of(laid))
+    assert (counts["Conv"], counts["Softmax"], counts["MatMul"], counts["Reshape"]) == (15, 8, 16 + 1, 0)
+    # The keys of two layers, the mask, and the borders; the tables come turned as the exporters made them.
+    assert counts["Transpose"] == 5
+    assert report.counts()["rope"] == 4
+    assert report.left == []
+    assert_same_interface(model, laid)
+    # A row that is masked whole is 0 where the export catches its NaN, and means nothing where it does not.
+    assert_same(source, laid, lambda b, s: llama_inputs(b, s, is_padded=exporter == "dynamo"))
 
 
 def test_rapidocrs_recogniser_of_convolutions_and_attention() -> None:

@@ -7,15 +7,20 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from support.graphs import model_of, ops_of
+from triune.graph.ane.borders import Borders
 from triune.graph.ane.cancel import Cancel
+from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.finite_masks import FiniteMasks
+from triune.graph.ane.heads import Channels, split, trace
 from triune.graph.ane.index import Index
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.report import Report
+from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
 from triune.graph.ane.step import Step
 from triune.graph.ane.whole_softmax import WholeSoftmax
+from triune.graph.ane.whole_transpose import WholeTranspose
 from triune.graph.check import Arrays, compare, evaluate, sample_inputs
 from triune.graph.normalize import normalize
 from triune.graph.passes.infer import Infer
@@ -348,3 +353,128 @@ def test_sizes_that_broadcast_are_not_taken_for_each_other() -> None:
     assert dims is not None
     assert dims[0] == "B"
     assert dims[1] not in ("S", "T", None)
+
+
+# Caught NaN
+
+GUARDED = """agraph (float[N,2,4] x) => (float[N,2,4] y)
+  <int64[4] heads = {0,0,2,2}, int64[3] flat = {0,0,4}, float zero = {0}, float[1,1,2,2] mask = MASK> {
+    h = Reshape (x, heads)  q = Transpose <perm=[0,2,1,3]> (h)  k = Transpose <perm=[0,2,3,1]> (h)
+    s = MatMul (q, k)  a = Add (s, mask)  p = Softmax (a)  n = IsNaN (p)  c = Where (n, zero, p)
+    m = MatMul (c, q)  t = Transpose <perm=[0,2,1,3]> (m)  y = Reshape (t, flat) }"""
+
+
+@pytest.mark.parametrize(
+    ("mask", "num_wheres"),
+    [("{0,-inf,0,0}", 0), ("{0,0,-inf,-inf}", 1), ("{-3.4e38,-3.4e38,0,0}", 0)],
+)
+def test_nan_of_known_masks_are_foreseen(mask: str, num_wheres: int) -> None:
+    text = GUARDED.replace("MASK", mask)
+    ops, report = after(CaughtNans, text)
+    assert (Counter(ops)["Where"], report.counts()["caught_nans"]) == (num_wheres, 1)
+    assert "Not" not in ops
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("a = Add (s, mask)", "a = Mul (s, mask)"), "nothing is known of its mask"),
+        (("MASK", "{inf,0,0,0}"), "nothing is known of its mask"),
+        (("t = Transpose <perm=[0,2,1,3]> (m)", "t = Transpose <perm=[0,1,2,3]> (m)"), "not put side by side"),
+    ],
+)
+def test_nan_of_other_masks_stay_caught(change: tuple[str, str], reason: str) -> None:
+    text = GUARDED.replace(*change).replace("MASK", "{0,-inf,0,0}")
+    ops, report = after(CaughtNans, text)
+    assert "Where" in ops
+    assert reason in report.left[0].text
+
+
+# Keys turned by way of rank 3
+
+
+def test_a_transpose_of_the_last_axes_needs_no_reshapes() -> None:
+    text = """agraph (float[2,3,4,5] x) => (float[2,3,5,4] y) <int64[3] rows = {6,4,5}, int64[4] back = {2,3,5,4}> {
+      r = Reshape (x, rows)  t = Transpose <perm=[0,2,1]> (r)  y = Reshape (t, back) }"""
+    assert after(WholeTranspose, text)[0] == ["Transpose"]
+
+
+def test_a_transpose_of_other_rows_stays() -> None:
+    text = """agraph (float[2,3,4,5] x) => (float[2,3,5,4] y) <int64[3] rows = {6,5,4}, int64[4] back = {2,3,5,4}> {
+      r = Reshape (x, rows)  t = Transpose <perm=[0,2,1]> (r)  y = Reshape (t, back) }"""
+    assert after(WholeTranspose, text)[0] == ["Reshape", "Transpose", "Reshape"]
+
+
+# Rotary embeddings
+
+
+def rope(*, order: str = "heads", table: str = "S,4", change: tuple[str, str] = ("", "")) -> str:
+    """Heads (B, heads, S, 4), or (B, S, heads, 4), of the middle 8 of 12 channels of a convolution."""
+    turn = "h = Transpose <perm=[0,2,1,3]> (r)" if order == "heads" else "h = Identity (r)"
+    shape = "B,2,S,4" if order == "heads" else "B,S,2,4"
+    return f"""agraph (float[B,12,S] z, float[{table}] cos, float[{table}] sin) => (float[{shape}] y)
+    <int64[1] a = {{2}}, int64[1] b = {{10}}, int64[1] axis = {{2}}, int64[4] heads = {{0,0,2,4}},
+     int64[1] half = {{2}}, int64[1] none = {{0}}, int64[1] all = {{4}}, int64[1] last = {{3}}> {{
+      x = Transpose <perm=[0,2,1]> (z)  c = Slice (x, a, b, axis)  r = Reshape (c, heads)  {turn}
+      left = Slice (h, none, half, last)  right = Slice (h, half, all, last)
+      minus = Neg (right)  rotated = Concat <axis=-1> (minus, left)
+      p = Mul (cos, h)  q = Mul (rotated, sin)  y = Add (q, p) }}""".replace(*change)
+
+
+@pytest.mark.parametrize(
+    ("order", "table"), [("heads", "S,4"), ("heads", "B,1,S,4"), ("steps", "S,1,4"), ("steps", "B,S,1,4")]
+)
+def test_all_heads_are_turned_at_once(order: str, table: str) -> None:
+    ops, report = after(Rope, rope(order=order, table=table))
+    assert report.counts() == {"rope": 1}
+    assert "Neg" not in ops
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("(minus, left)", "(left, minus)"), None),
+        (("minus = Neg (right)", "minus = Neg (left)"), None),
+        (
+            ("h = Transpose <perm=[0,2,1,3]> (r)", "i = Transpose <perm=[0,2,1,3]> (r)  h = Relu (i)"),
+            "not made of the channels",
+        ),
+        (("x = Transpose <perm=[0,2,1]> (z)", "w = Transpose <perm=[0,2,1]> (z)  x = Relu (w)"), "nothing before it"),
+    ],
+)
+def test_what_is_no_such_embedding_stays(change: tuple[str, str], reason: str | None) -> None:
+    ops, report = after(Rope, rope(change=change))
+    assert "Neg" in ops
+    assert report.counts() == {}
+    assert [reason in entry.text for entry in report.left if reason] == [True] * bool(reason)
+
+
+def test_tables_for_each_head_stay() -> None:
+    report = after(Rope, rope(table="B,2,S,4"))[1]
+    assert "is not one for all heads" in report.left[0].text
+
+
+# Shared heads
+
+
+@pytest.mark.parametrize(
+    ("dims", "result", "expected"),
+    [
+        ("B,2,S,4", "0,8,-1,4", Channels(2, 4, 4)),
+        ("B,1,S,8", "0,4,-1,8", Channels(1, 8, 4)),
+    ],
+)
+def test_repeated_heads_are_found(dims: str, result: str, expected: Channels) -> None:
+    heads, width = dims.split(",")[1], dims.split(",")[3]
+    text = f"""agraph (float[B,S,8] x) => (float[B,{result.split(",")[1]},S,{width}] y)
+    <int64[4] parts = {{0,0,{heads},{width}}}, int64[1] two = {{2}},
+     int64[5] wide = {{1,1,4,1,1}}, int64[4] back = {{{result}}}> {{
+      r = Reshape (x, parts)  t = Transpose <perm=[0,2,1,3]> (r)
+      u = Unsqueeze (t, two)  e = Expand (u, wide)  y = Reshape (e, back) }}"""
+    index = Index(normalize(model_of(text)).graph, "test")
+    found = trace(index, Borders(index), "y")
+    assert found is not None
+    assert (found.source, found.axes[1]) == ("x", expected)
+    parted = split(found)
+    assert parted is not None
+    assert (parted.num_heads, parted.times) == (int(heads) * 4, 4)

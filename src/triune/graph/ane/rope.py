@@ -1,0 +1,181 @@
+"""Rotary position embeddings."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from triune.graph.ane.borders import AXES, Borders
+from triune.graph.ane.heads import STEPS, Channels, Heads, trace
+from triune.graph.ane.index import Index, label, positive
+from triune.graph.ane.step import Step
+from triune.graph.values import attributes_of
+
+CHANNELS = AXES[2]
+
+
+class Rope(Step):
+    """Given x * cos + rotated(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width), of channels of
+    (B, S, C) out of the layout, where rotated(x) is the negated second half of each head before the first one.
+
+    Result: of all heads at once in (B, C, 1, S): x * cos + swapped(x) * sin, where swapped(x) is the halves of each
+    head changed for each other, and the sign is the table's. The tables become (B, C, 1, S), once for all layers.
+    """
+
+    name = "rope"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = self._index(model.graph)
+        borders = Borders(index)
+        tables = _Tables(index)
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            rotation = _rotation(index, borders, node) if node.op_type == "Add" else None
+            if isinstance(rotation, str):
+                self._report.leave(self.name, label(node), rotation)
+            if not isinstance(rotation, _Rotation):
+                nodes.append(node)
+                continue
+            _write(index, borders, tables, rotation, node.output[0])
+            nodes += index.take()
+            self._report.change(self.name, label(node), f"{rotation.num_heads} heads turned at once")
+        index.replace(nodes)
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Rotation:
+    """One embedding.
+
+    Attributes:
+        heads: x, its channels in a row.
+        num_heads: how many heads.
+        width: of each.
+        is_steps_first: (B, S, heads, width), else (B, heads, S, width).
+        cos: the table, which broadcasts over heads.
+        sin: the other.
+    """
+
+    heads: Heads
+    num_heads: int
+    width: int
+    is_steps_first: bool
+    cos: str
+    sin: str
+
+
+def _rotation(index: Index, borders: Borders, add: NodeProto) -> _Rotation | str | None:
+    """The embedding that an Add ends, None if it is none, or the reason why it stays."""
+    products = [index.maker(name, "Mul") for name in add.input]
+    for straight, turned in (products, products[::-1]):
+        if straight is None or turned is None:
+            continue
+        for place in (0, 1):
+            halves = _halves(index, turned.input[place])
+            if halves is None:
+                continue
+            for x, cos in (straight.input, reversed(straight.input)):
+                found = _of(index, borders, x, halves, (cos, turned.input[1 - place]))
+                if found is not None:
+                    return found
+    return None
+
+
+def _halves(index: Index, name: str) -> tuple[str, str] | None:
+    """First and second half of what is rotated."""
+    joined = index.maker(name, "Concat")
+    if joined is None or len(joined.input) != 2 or positive(int(attributes_of(joined)["axis"]), 4) != 3:
+        return None
+    negated = index.maker(joined.input[0], "Neg")
+    return (joined.input[1], negated.input[0]) if negated is not None and index.rank(name) == 4 else None
+
+
+def _of(
+    index: Index, borders: Borders, x: str, halves: tuple[str, str], tables: tuple[str, str]
+) -> _Rotation | str | None:
+    heads, *parts = (trace(index, borders, name) for name in (x, *halves))
+    first, second = parts
+    if heads is None or first is None or second is None or len(heads.axes) != 4:
+        return None
+    if heads.is_split:
+        # The halves are of the same value, or this is no embedding.
+        is_embedding = first.source == second.source == heads.source
+        return "its heads are not made of the channels of a value (B, S, C)" if is_embedding else None
+    is_steps_first = heads.axes[1] == STEPS
+    several, width = heads.axes[2 if is_steps_first else 1], heads.axes[3]
+    if not isinstance(several, Channels) or not isinstance(width, Channels) or width.size % 2:
+        return None
+    if several.times != 1 or width != Channels(width.size, 1) or several.stride != width.size:
+        return "its heads do not lie in a row"
+    half = width.size // 2
+    for part, offset in ((first, heads.offset), (second, heads.offset + half)):
+        if part != heads.moved([*heads.axes[:3], Channels(half, 1)], offset=offset):
+            return None
+    if not borders.is_out(heads.source):
+        return "nothing before it is in the layout"
+    for table in tables:
+        dims = index.dims(table)
+        heads_axis = -2 if is_steps_first else -3
+        is_spread = dims is not None and (len(dims) < -heads_axis or dims[heads_axis] == 1)
+        if dims is None or not is_spread or not 0 < len(dims) <= 4 or dims[len(dims) - 1] != width.size:
+            return f"its table '{table}' is not one for all heads"
+    return _Rotation(heads, several.size, width.size, is_steps_first, *tables)
+
+
+def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotation, name: str) -> None:
+    build, heads = index.build, rotation.heads
+    num_heads, width = rotation.num_heads, rotation.width
+    half = width // 2
+    x = borders.enter(heads.source)
+    if num_heads * width != heads.num_channels:
+        limits = build.ints(heads.offset), build.ints(heads.offset + num_heads * width), build.ints(CHANNELS)
+        x = build.op("Slice", x, *limits)
+    parts = build.ops("Split", 2 * num_heads, x, build.ints(*[half] * 2 * num_heads), axis=CHANNELS)
+    swapped = build.op("Concat", *(parts[place ^ 1] for place in range(len(parts))), axis=CHANNELS)
+    cos = tables.get(rotation.cos, rotation, is_signed=False)
+    sin = tables.get(rotation.sin, rotation, is_signed=True)
+    turned = build.op("Add", build.op("Mul", x, cos), build.op("Mul", swapped, sin))
+    if heads.scale != 1:
+        turned = build.op("Mul", turned, index.weight(np.array(heads.scale, index.dtype(heads.source))))
+    flat = build.name()
+    borders.leave(turned, flat)
+    shape = build.ints(0, 0, num_heads, width)
+    if rotation.is_steps_first:
+        build.put("Reshape", [flat, shape], [name])
+    else:
+        build.put("Transpose", [build.op("Reshape", flat, shape)], [name], perm=[0, 2, 1, 3])
+
+
+class _Tables:
+    """Tables (B, heads * width, 1, S); each is made once."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._made: dict[tuple[str, int, bool, bool], str] = {}
+        self._spread: dict[tuple[str, int], str] = {}
+
+    def get(self, name: str, rotation: _Rotation, *, is_signed: bool) -> str:
+        """The table for all heads; signed, the first half of each is negated."""
+        key = (name, rotation.width, rotation.is_steps_first, is_signed)
+        if key not in self._made:
+            self._made[key] = self._table(name, rotation, is_signed=is_signed)
+        table, count = self._made[key], rotation.num_heads
+        if (table, count) not in self._spread:
+            self._spread[table, count] = self._index.build.op("Concat", *[table] * count, axis=CHANNELS)
+        return self._spread[table, count]
+
+    def _table(self, name: str, rotation: _Rotation, *, is_signed: bool) -> str:
+        build, index = self._index.build, self._index
+        perm = (0, 3, 2, 1) if rotation.is_steps_first else (0, 3, 1, 2)
+        missing = 4 - (index.rank(name) or 0)
+        signs = np.ones((1, rotation.width, 1, 1), index.dtype(name))
+        signs[:, : rotation.width // 2] = -1
+        array = index.constant(name)
+        if array is not None:
+            turned: NDArray[np.generic] = array.reshape((1,) * missing + array.shape).transpose(perm)
+            return index.weight(turned * signs if is_signed else turned)
+        whole = build.op("Unsqueeze", name, build.ints(*range(missing))) if missing else name
+        table = build.op("Transpose", whole, perm=list(perm))
+        return build.op("Mul", table, index.weight(signs)) if is_signed else table
