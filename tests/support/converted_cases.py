@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from support.onnx_cases import Case, difference, load_cases
 from triune.core.errors import TriuneError, UnsupportedError
@@ -32,6 +32,8 @@ DECIDING = {
     "Upsample": (1,),
     "NonMaxSuppression": (2, 3, 4),
     "DFT": (1, 2),
+    **dict.fromkeys(["SequenceAt", "SequenceErase"], (1,)),
+    "SequenceInsert": (2,),
     "STFT": (1, 3),
     "Col2Im": (1, 2),
     "MaxUnpool": (2,),
@@ -99,7 +101,10 @@ def deciding_inputs(case: Case) -> dict[str, Any]:
         for index in DECIDING.get(node.op_type, ())
         if index < len(node.input)
     }
-    return {name: array for name, array in case.sets[0][0].items() if name in names}
+    # An initializer that is listed as an input is that input's default.
+    inputs = {value.name for value in case.model.graph.input}
+    defaults = {each.name: numpy_helper.to_array(each) for each in case.model.graph.initializer if each.name in inputs}
+    return {name: array for name, array in {**defaults, **case.sets[0][0]}.items() if name in names}
 
 
 def first_reason(message: str) -> str:

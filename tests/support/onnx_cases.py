@@ -39,7 +39,11 @@ class Case:
     def is_random(self) -> bool:
         """Whether the values cannot be foretold."""
         random = ("Bernoulli", "RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Multinomial")
-        return any(node.op_type in random for node in self.model.graph.node) or "bernoulli" in self.name
+        return (
+            any(node.op_type in random for node in self.model.graph.node)
+            or any(each in self.name for each in ("bernoulli", "training_dropout_default", "training_dropout_mask"))
+            or self.name.endswith("training_dropout")
+        )
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
 from triune.graph.passes.pack import Pack
+from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
 from triune.graph.values import subgraphs_of
@@ -72,7 +73,17 @@ def normalize(
     copy = run(Upgrade(), copy)
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
-        for step in (Infer(), Inline(keep), Decompose(keep), Pack(large), Infer(), Fold(), Branches(), Tidy()):
+        for step in (
+            Infer(),
+            Inline(keep),
+            Sequences(),
+            Decompose(keep),
+            Pack(large),
+            Infer(),
+            Fold(),
+            Branches(),
+            Tidy(),
+        ):
             copy = run(step, copy)
         if copy.SerializeToString(deterministic=True) == before:
             break

@@ -34,6 +34,7 @@ from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
 from triune.coreml.lowering.scope import Scope
 from triune.graph.conversion import scope as conversion
+from triune.graph.conversion.left import why_left
 from triune.graph.conversion.problems import MissingError, Problem, called
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.values import attributes_of
@@ -155,5 +156,5 @@ class ProgramWriter(GraphWriter[Var]):
         return typed_var(name, dims, kind)
 
 
-def _unknown(_context: Context) -> None:
-    raise Refusal("there is no such operation in Core ML, nor a way to make it of others")
+def _unknown(context: Context) -> None:
+    raise Refusal(why_left(context.node, "Core ML"))

@@ -5,11 +5,20 @@ from collections.abc import Collection
 from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.builder import Builder
-from triune.graph.decompose import elementwise, integers, linear, pools, scan, shapes, training
+from triune.graph.decompose import (
+    classical,
+    counting,
+    elementwise,
+    integers,
+    linear,
+    pools,
+    regions,
+    scan,
+    shapes,
+    training,
+)
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.values import Values, attributes_of, subgraphs_of
-
-_TRAINING = "ai.onnx.preview.training"
 
 STANDARD: dict[str, Decomposition] = {
     **elementwise.TABLE,
@@ -18,7 +27,15 @@ STANDARD: dict[str, Decomposition] = {
     **integers.TABLE,
     **linear.TABLE,
     **scan.TABLE,
+    **regions.TABLE,
+    **counting.TABLE,
 }
+
+OTHERS: dict[str, dict[str, Decomposition]] = {
+    "ai.onnx.ml": classical.TABLE,
+    "ai.onnx.preview.training": training.TABLE,
+}
+"""Those of other domains."""
 
 
 class Decompose:
@@ -46,9 +63,7 @@ class Decompose:
         for node in graph.node:
             for subgraph in subgraphs_of(node):
                 self._decompose(subgraph, values)
-            table = self._table if node.domain in ("", "ai.onnx") else {}
-            if node.domain == _TRAINING:
-                table = training.TABLE
+            table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
             decomposition = table.get(node.op_type)
             if decomposition is not None:
                 self._count += 1

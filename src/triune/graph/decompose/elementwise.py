@@ -93,12 +93,35 @@ def dropout(c: Context) -> bool:
     if c.input(2):
         mode = c.values.constant(c.input(2))
         if mode is None or mode.reshape(-1)[0]:
-            ratio = c.values.constant(c.input(1)) if c.input(1) else None
-            if mode is None or ratio is None or ratio.reshape(-1)[0] != 0:
-                return False
+            return _training_dropout(c)
     c.give(c.input(0))
     if c.output(1):
         c.give(c.build.op("Expand", c.build.constant(True), c.build.op("Shape", c.input(0))), 1)
+    return True
+
+
+def _training_dropout(c: Context) -> bool:
+    """Each element dropped with a probability, and the others the larger for it; of a shape that is known."""
+    b, x, shape = c.build, c.input(0), c.values.static_shape(c.input(0))
+    if shape is None:
+        return False
+    ratio = b.cast(c.input(1), TensorProto.FLOAT) if c.input(1) else b.constant(0.5, np.float32)
+    ratio = b.op("Where", c.input(2), ratio, b.constant(0, np.float32))
+    seed = {"seed": float(c.attributes["seed"])} if "seed" in c.attributes else {}
+    is_kept = b.op("GreaterOrEqual", b.op("RandomUniform", shape=shape, dtype=TensorProto.FLOAT, **seed), ratio)
+    factor = b.op("Reciprocal", b.op("Sub", b.constant(1, np.float32), ratio))
+    larger = b.op("Mul", x, b.cast(factor, c.values.elem_type(x)))
+    c.give(b.op("Where", is_kept, larger, b.constant(0, _dtype(c))))
+    c.give(is_kept, 1)
+    return True
+
+
+def bit_cast(c: Context) -> bool:
+    """Between whole numbers, which wrap: their bits have one meaning."""
+    dtype, target = _dtype(c), helper.tensor_dtype_to_np_dtype(c.attributes["to"])
+    if dtype.kind not in "iub" or target.kind not in "iu" or dtype.itemsize != target.itemsize:
+        return False
+    c.give(c.build.cast(c.input(0), c.attributes["to"]))
     return True
 
 
@@ -182,6 +205,7 @@ TABLE: dict[str, Decomposition] = {
     "Min": chain("Min"),
     "Mean": mean,
     "Dropout": dropout,
+    "BitCast": bit_cast,
     "BitShift": bit_shift,
     "BitwiseNot": bitwise_not,
     "BitwiseAnd": bitwise("And"),

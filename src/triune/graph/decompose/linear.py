@@ -134,19 +134,22 @@ def dft(c: Context) -> bool:
     axis = int(axis_array.reshape(-1)[0]) % len(shape)
     is_inverse, is_onesided = bool(c.attributes.get("inverse", 0)), bool(c.attributes.get("onesided", 0))
     is_real = shape[-1] == 1
-    if is_inverse and is_onesided:
-        return False
-    length = shape[axis] if length_array is None else int(length_array.reshape(-1)[0])
+    # The inverse of a half gives real numbers, of which twice as many come.
+    is_half = is_inverse and is_onesided
+    num_given = 2 * (shape[axis] - 1) if is_half else shape[axis]
+    length = num_given if length_array is None else int(length_array.reshape(-1)[0])
     dtype = helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))
-    kept = length // 2 + 1 if is_onesided else length
-    used = min(length, shape[axis])
+    kept = length // 2 + 1 if is_onesided and not is_inverse else length
+    used = min(length // 2 + 1 if is_half else length, shape[axis])
     if used < shape[axis]:
         x = b.op("Slice", x, b.ints(0), b.ints(used), b.ints(axis))
     sign = 1 if is_inverse else -1
     angle = sign * 2 * np.pi * np.outer(np.arange(used), np.arange(kept)) / length
     scale = length if is_inverse else 1
-    cos = b.constant(np.cos(angle) / scale, dtype)
-    sin = b.constant(np.sin(angle) / scale, dtype)
+    # The other half is the mirror image: all but the first, and the middle one of an even length, count twice.
+    weights = np.where(is_half & (np.arange(used) % length != 0) & (2 * np.arange(used) != length), 2, 1)[:, None]
+    cos = b.constant(np.cos(angle) * weights / scale, dtype)
+    sin = b.constant(np.sin(angle) * weights / scale, dtype)
     rank = len(shape)
     # The transformed axis goes last, the pair of real and imaginary part first.
     others = [place for place in range(rank - 1) if place != axis]
@@ -159,7 +162,7 @@ def dft(c: Context) -> bool:
         parts = [
             b.op("Sub", b.op("MatMul", real, cos), b.op("MatMul", imaginary, sin)),
             b.op("Add", b.op("MatMul", real, sin), b.op("MatMul", imaginary, cos)),
-        ]
+        ][: 1 if is_half else 2]
     both = b.op("Concat", *(b.op("Unsqueeze", part, b.ints(rank - 1)) for part in parts), axis=rank - 1)
     order = [0] * rank
     for place, source in enumerate([*others, axis]):

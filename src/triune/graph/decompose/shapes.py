@@ -163,6 +163,22 @@ def tensor_scatter(c: Context) -> bool:
     return True
 
 
+def optional_get_element(c: Context) -> bool:
+    """A tensor is its own element."""
+    if c.values.rank(c.input(0)) is None:
+        return False
+    c.give(c.input(0))
+    return True
+
+
+def optional_has_element(c: Context) -> bool:
+    """A tensor has one, an input that is left out has none."""
+    if c.input(0) and c.values.rank(c.input(0)) is None:
+        return False
+    c.give(c.build.constant(bool(c.input(0)), np.bool_))
+    return True
+
+
 def _dim(c: Context, name: str, axis: int) -> str:
     b = c.build
     return b.op("Gather", b.op("Shape", name), b.constant(axis, np.int64))
@@ -179,4 +195,6 @@ TABLE: dict[str, Decomposition] = {
     "CumProd": cum_prod,
     "MaxUnpool": max_unpool,
     "TensorScatter": tensor_scatter,
+    "OptionalGetElement": optional_get_element,
+    "OptionalHasElement": optional_has_element,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from triune.graph.core_ops import OPSET
@@ -42,7 +42,7 @@ def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[st
     known: dict[str, NDArray[Any]] = {}
 
     def constant(name: str) -> NDArray[Any] | None:
-        return known[name] if name in known else values.constant(name)
+        return known[name] if name in known else _constant(values, name)
 
     for node in graph.node:
         for subgraph in subgraphs_of(node):
@@ -57,6 +57,14 @@ def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[st
                 nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array, name)))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _constant(values: Values, name: str) -> NDArray[Any] | None:
+    """The value of a constant, and of what has no elements: it has but one value."""
+    shape, elem_type = values.static_shape(name), values.elem_type(name)
+    if shape is not None and 0 in shape and elem_type not in (0, TensorProto.STRING):
+        return np.empty(shape, helper.tensor_dtype_to_np_dtype(elem_type))
+    return values.constant(name)
 
 
 def _evaluate(

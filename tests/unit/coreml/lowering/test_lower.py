@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
+from support.graphs import model_of as model_of_text
 from support.lowered import BOOL, FLOAT, INT64, Value, check, model_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.interpreter import Interpreter
@@ -67,15 +68,17 @@ def test_outputs_may_be_inputs_constants_and_each_other(tmp_path: Path) -> None:
 
 def test_every_node_that_cannot_be_converted_is_listed(tmp_path: Path) -> None:
     nodes = [
-        helper.make_node("Unique", ["x"], ["u"], name="first"),
-        helper.make_node("Relu", ["u"], ["r"]),
+        helper.make_node("ImageDecoder", ["x"], ["u"], name="first"),
+        helper.make_node("Abs", ["u"], ["r"]),
         helper.make_node("Det", ["m"], ["d"], name="second"),
     ]
-    model = model_of(nodes, [("x", FLOAT, [4]), ("m", FLOAT, [2, 2])], [("r", FLOAT, ["n"]), ("d", FLOAT, [])])
+    inputs: list[Value] = [("x", TensorProto.UINT8, [4]), ("m", FLOAT, [5, 5])]
+    model = model_of(nodes, inputs, [("r", TensorProto.UINT8, ["h", "w", "c"]), ("d", FLOAT, [])])
     with pytest.raises(UnsupportedError) as caught:
         lower(model, tmp_path / "m.mlpackage")
-    assert "Unique 'first'" in str(caught.value)
-    assert "Relu" not in str(caught.value)
+    assert "ImageDecoder 'first': it decodes the bytes of a file" in str(caught.value)
+    assert "Det 'second'" in str(caught.value)
+    assert "Abs" not in str(caught.value)
 
 
 def test_free_dimensions_need_limits(tmp_path: Path) -> None:
@@ -151,3 +154,23 @@ def test_the_path_says_what_is_written(tmp_path: Path) -> None:
     model = model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
     with pytest.raises(InvalidArgumentError, match=r"\.mlpackage"):
         lower(model, tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("agraph (float[2] x) => (int32[2] y) { y = BitCast <to=6> (x) }", "cast the values"),
+        (
+            "agraph (float[1,1,4,4] x, float[2,4] b, int64[2] i) => (float[2,1,1,1] y) { y = RoiAlign (x, b, i) }",
+            "give it a sampling_ratio",
+        ),
+        (
+            """agraph (float[2,3] x, int64 at) => (float[2,1] y) {
+                 s = SplitToSequence <axis=1> (x)  y = SequenceAt (s, at) }""",
+            "a place in it, is computed",
+        ),
+    ],
+)
+def test_what_is_left_says_why_and_what_to_do(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        lower(model_of_text(text), tmp_path / "m.mlpackage")

@@ -1,0 +1,123 @@
+"""What is in a tensor, and how often."""
+
+from itertools import pairwise
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from triune.graph.decompose.context import Context, Decomposition
+
+
+def unique(c: Context) -> bool:
+    """Every row compared with every other: a row's key is how many are less, or where the first of its like is.
+
+    NaN are alike, and the largest. For n rows the comparisons take n * n places.
+    """
+    b, x = c.build, c.input(0)
+    rank, elem_type = c.values.rank(x), c.values.elem_type(x)
+    if rank is None or elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return False
+    axis = c.attributes.get("axis")
+    if axis is None:
+        x, axis = b.op("Reshape", x, b.ints(-1)), 0
+        rows = b.op("Unsqueeze", x, b.ints(1))
+    else:
+        axis %= rank
+        moved = b.op("Transpose", x, perm=[axis, *(place for place in range(rank) if place != axis)])
+        rows = b.op("Flatten", moved)
+    if elem_type == TensorProto.BOOL:
+        rows = b.cast(rows, TensorProto.INT32)
+    less, equal = _compared(c, rows, is_float=helper.tensor_dtype_to_np_dtype(elem_type).kind == "f")
+    alike = b.op("ReduceMin", equal, b.ints(2), keepdims=0)
+    first = b.op("ArgMax", alike, axis=1, keepdims=0)
+    key = first
+    if c.attributes.get("sorted", 1):
+        # The first element in which two rows differ decides.
+        differs = b.op("Sub", b.constant(1, np.float32), equal)
+        place = b.op("ArgMax", differs, axis=2, keepdims=1)
+        is_less = b.op("GatherElements", less, place, axis=2)
+        key = b.cast(b.op("ReduceSum", is_less, b.ints(1, 2), keepdims=0), TensorProto.INT64)
+    zeros = b.op("Sub", first, first)
+    ones = b.op("Add", zeros, b.constant(1, np.int64))
+    is_there = b.op("ScatterElements", zeros, key, ones)
+    keys = b.op("Squeeze", b.op("NonZero", is_there), b.ints(0))
+
+    def by_key(values: str) -> str:
+        return b.op("Gather", b.op("ScatterElements", zeros, key, values), keys)
+
+    indices = by_key(first)
+    c.give(b.op("Gather", x, indices, axis=axis))
+    c.give(indices, 1)
+    if c.output(2):
+        order = b.op("Sub", b.op("CumSum", is_there, b.constant(0, np.int64)), b.constant(1, np.int64))
+        c.give(b.op("Gather", order, key), 2)
+    if c.output(3):
+        c.give(by_key(b.cast(b.op("ReduceSum", alike, b.ints(1), keepdims=0), TensorProto.INT64)), 3)
+    return True
+
+
+def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
+    """Of rows (n, m): 1 where row j has less than row i, and 1 where it has the same, (i, j, m) in fp32."""
+    b = c.build
+    own, other = b.op("Unsqueeze", rows, b.ints(1)), b.op("Unsqueeze", rows, b.ints(0))
+    less, equal = b.op("Less", other, own), b.op("Equal", other, own)
+    if is_float:
+        is_own, is_other = (b.op("Not", b.op("Equal", each, each)) for each in (own, other))
+        less = b.op("Or", less, b.op("And", is_own, b.op("Not", is_other)))
+        equal = b.op("Or", equal, b.op("And", is_own, is_other))
+    return b.cast(less, TensorProto.FLOAT), b.cast(equal, TensorProto.FLOAT)
+
+
+def tf_idf_vectorizer(c: Context) -> bool:
+    """Every run of tokens compared with every n-gram of the pool."""
+    shape, b = c.values.shape(c.input(0)), c.build
+    length = shape[len(shape) - 1] if shape else None
+    if shape is None or length is None or "pool_int64s" not in c.attributes or len(shape) > 2:
+        return False
+    columns: list[int] = c.attributes["ngram_indexes"]
+    tokens = b.op("Reshape", c.input(0), b.ints(-1, length))
+    totals: list[str] = []
+    starts = [*c.attributes["ngram_counts"], len(c.attributes["pool_int64s"])]
+    num_before = 0
+    for size, (start, end) in enumerate(pairwise(starts), start=1):
+        grams = np.array(c.attributes["pool_int64s"][start:end], np.int64).reshape(-1, size)
+        own = columns[num_before : num_before + len(grams)]
+        num_before += len(grams)
+        if not c.attributes["min_gram_length"] <= size <= c.attributes["max_gram_length"] or not own:
+            continue
+        places = np.zeros((len(grams), max(columns) + 1))
+        places[np.arange(len(grams)), own] = 1
+        for skip in range(1 if size == 1 else c.attributes["max_skip_count"] + 1):
+            counts = _counts(c, tokens, length, grams, skip + 1)
+            if counts is not None:
+                totals.append(b.op("MatMul", counts, b.constant(places, np.float32)))
+    if not totals:
+        return False
+    total = totals[0]
+    for each in totals[1:]:
+        total = b.op("Add", total, each)
+    mode, weights = c.attributes["mode"], c.attributes.get("weights")
+    if mode == "IDF":
+        total = b.cast(b.op("Greater", total, b.constant(0, np.float32)), TensorProto.FLOAT)
+    if mode != "TF" and weights:
+        total = b.op("Mul", total, b.constant(weights, np.float32))
+    c.give(b.op("Reshape", total, b.ints(-1)) if len(shape) == 1 else total)
+    return True
+
+
+def _counts(
+    c: Context, tokens: str, length: int, grams: np.ndarray[tuple[int, ...], np.dtype[np.int64]], step: int
+) -> str | None:
+    """How often each n-gram stands in each row with its tokens `step` apart, (rows, grams)."""
+    b, size = c.build, grams.shape[1]
+    num_places = length - (size - 1) * step
+    if num_places < 1:
+        return None
+    places = np.arange(num_places)[:, None] + np.arange(size) * step
+    runs = b.op("Unsqueeze", b.op("Gather", tokens, b.constant(places, np.int64), axis=1), b.ints(2))
+    pool = b.constant(grams, helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(0))))
+    is_same = b.cast(b.op("Equal", runs, pool), TensorProto.FLOAT)
+    return b.op("ReduceSum", b.op("ReduceMin", is_same, b.ints(3), keepdims=0), b.ints(1), keepdims=0)
+
+
+TABLE: dict[str, Decomposition] = {"Unique": unique, "TfIdfVectorizer": tf_idf_vectorizer}

@@ -1,0 +1,135 @@
+"""Values between the pixels of images: regions pooled, and convolutions whose kernels are bent."""
+
+import math
+
+import numpy as np
+
+from triune.graph.decompose.context import Context, Decomposition
+
+
+def roi_align(c: Context) -> bool:
+    """Bilinear interpolation is a product with a matrix for the rows and one for the columns, so that the mean over
+    samples is one of mean matrices. The largest of weighted corners, mode `max`, takes four such products.
+
+    Source: the definition in ONNX's standard, and `RoiAlign` of its reference evaluator.
+    """
+    shape, ratio = c.values.shape(c.input(0)), int(c.attributes.get("sampling_ratio", 0))
+    if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None or ratio < 1:
+        return False
+    b = c.build
+    images = b.op("Gather", c.input(0), c.input(2))
+    sizes = int(c.attributes.get("output_height", 1)), int(c.attributes.get("output_width", 1))
+    axes = [_Axis(c, place, sizes[1 - place], ratio, length) for place, length in ((1, shape[2]), (0, shape[3]))]
+    if c.attributes.get("mode", "avg") == "avg":
+        c.give(_between(c, images, *(axis.mean() for axis in axes)))
+        return True
+    corners = [_between(c, images, rows, columns) for rows in axes[0].corners() for columns in axes[1].corners()]
+    largest = b.op("Max", b.op("Max", *corners[:2]), b.op("Max", *corners[2:]))
+    for axis, (size, after) in enumerate(zip(sizes, (sizes[1] * ratio, 1), strict=True)):
+        form = [0, 0, size, ratio, after] if axis == 0 else [0, 0, sizes[0], size, ratio]
+        largest = b.op("ReduceMax", b.op("Reshape", largest, b.ints(*form)), b.ints(3 + axis), keepdims=0)
+    c.give(largest)
+    return True
+
+
+def _between(c: Context, images: str, rows: str, columns: str) -> str:
+    """(R, C, H, W) times the matrices (R, h, H) and (R, w, W)."""
+    b = c.build
+    turned = b.op("Transpose", b.op("Unsqueeze", columns, b.ints(1)), perm=[0, 1, 3, 2])
+    return b.op("MatMul", b.op("MatMul", b.op("Unsqueeze", rows, b.ints(1)), images), turned)
+
+
+class _Axis:
+    """Where the samples of each box lie along one axis of the image."""
+
+    def __init__(self, c: Context, place: int, size: int, ratio: int, length: int) -> None:
+        """`place` of the axis among a box's coordinates; `size` bins of `ratio` samples along `length` pixels."""
+        self._b = b = c.build
+        self._size, self._ratio, self._length = size, ratio, length
+        is_half = c.attributes.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+        scale = b.constant(c.attributes.get("spatial_scale", 1.0), np.float32)
+        start, end = (
+            b.op("Mul", b.op("Slice", c.input(1), b.ints(at), b.ints(at + 1), b.ints(1)), scale)
+            for at in (place, place + 2)
+        )
+        extent = b.op("Sub", end, start)
+        if is_half:
+            start = b.op("Sub", start, b.constant(0.5, np.float32))
+        else:
+            extent = b.op("Max", extent, b.constant(1, np.float32))
+        steps = (np.arange(size)[:, None] + (np.arange(ratio) + 0.5) / ratio).reshape(-1) / size
+        points = b.op("Add", start, b.op("Mul", extent, b.constant(steps, np.float32)))
+        is_inside = b.op(
+            "And",
+            b.op("GreaterOrEqual", points, b.constant(-1, np.float32)),
+            b.op("LessOrEqual", points, b.constant(length, np.float32)),
+        )
+        # 1 for the samples in the image, 0 for the others: (R, size * ratio, 1).
+        self._share = b.op("Unsqueeze", b.cast(is_inside, 1), b.ints(2))
+        clipped = b.op("Clip", points, b.constant(0, np.float32), b.constant(length - 1, np.float32))
+        self._points = b.op("Unsqueeze", clipped, b.ints(2))
+        self._pixels = b.constant(np.arange(length), np.float32)
+
+    def mean(self) -> str:
+        """The mean weight of each pixel in each bin, (R, size, length)."""
+        b = self._b
+        distance = b.op("Abs", b.op("Sub", self._points, self._pixels))
+        weights = b.op("Relu", b.op("Sub", b.constant(1, np.float32), distance))
+        shared = b.op("Mul", weights, self._share)
+        parted = b.op("Reshape", shared, b.ints(-1, self._size, self._ratio, self._length))
+        return b.op("ReduceMean", parted, b.ints(2), keepdims=0)
+
+    def corners(self) -> list[str]:
+        """The weights of the pixel before each sample, and of the one behind, (R, size * ratio, length)."""
+        b = self._b
+        before = b.op("Floor", self._points)
+        rest = b.op("Sub", self._points, before)
+        one = b.constant(1, np.float32)
+        weights = [(before, b.op("Sub", one, rest)), (b.op("Add", before, one), rest)]
+        return [
+            b.op("Mul", b.cast(b.op("Equal", self._pixels, place), 1), b.op("Mul", weight, self._share))
+            for place, weight in weights
+        ]
+
+
+def deform_conv(c: Context) -> bool:
+    """Each element of the kernel sampled where its offset puts it, then a 1x1 convolution of all of them."""
+    shape, weight = c.values.shape(c.input(0)), c.values.static_shape(c.input(1))
+    offsets = c.values.shape(c.input(2))
+    if shape is None or weight is None or offsets is None or len(shape) != 4 or None in (*shape[1:], *offsets[2:]):
+        return False
+    b = c.build
+    channels, height, width = (int(dim or 0) for dim in shape[1:])
+    groups = int(c.attributes.get("offset_group", 1))
+    kernel, result = weight[2:], [int(dim or 0) for dim in offsets[2:]]
+    count, places = math.prod(kernel), math.prod(result)
+    split = b.op("Reshape", c.input(2), b.ints(-1, count, 2, places))
+    grid: list[str] = []
+    for axis, length in ((1, width), (0, height)):
+        moved = b.op("Gather", split, b.constant(axis, np.int64), axis=2)
+        points = b.op("Add", moved, b.constant(_points(c, axis, kernel, result), np.float32))
+        # From pixels to GridSample's -1 to 1, the borders of the image.
+        scaled = b.op("Mul", points, b.constant(2 / length, np.float32))
+        grid.append(b.op("Unsqueeze", b.op("Add", scaled, b.constant(1 / length - 1, np.float32)), b.ints(3)))
+    images = b.op("Reshape", c.input(0), b.ints(-1, channels // groups, height, width))
+    samples = b.op("GridSample", images, b.op("Concat", *grid, axis=3), mode="linear", padding_mode="zeros")
+    if c.input(4):
+        samples = b.op("Mul", samples, b.op("Reshape", c.input(4), b.ints(-1, 1, count, places)))
+    columns = b.op("Reshape", samples, b.ints(-1, channels * count, *result))
+    flat = b.op("Reshape", c.input(1), b.ints(weight[0], weight[1] * count, 1, 1))
+    bias = [c.input(3)] if c.input(3) else []
+    c.give(b.op("Conv", columns, flat, *bias, group=int(c.attributes.get("group", 1)), kernel_shape=[1, 1]))
+    return True
+
+
+def _points(
+    c: Context, axis: int, kernel: tuple[int, ...], result: list[int]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Where the kernel's elements lie without offsets along an axis, (elements, places), in pixels."""
+    stride = c.attributes.get("strides", [1, 1])[axis]
+    dilation = c.attributes.get("dilations", [1, 1])[axis]
+    elements, places = np.indices(kernel)[axis].reshape(-1, 1), np.indices(result)[axis].reshape(1, -1)
+    return elements * dilation + places * stride - float(c.attributes.get("pads", [0] * 4)[axis])
+
+
+TABLE: dict[str, Decomposition] = {"RoiAlign": roi_align, "DeformConv": deform_conv}

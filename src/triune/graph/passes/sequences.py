@@ -1,0 +1,136 @@
+"""Sequences of tensors, whose length and places are known."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto
+
+from triune.graph.builder import Builder
+from triune.graph.values import Values, attributes_of, subgraphs_of
+
+_MAKERS = ("SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence", "Identity")
+_READERS = ("SequenceAt", "SequenceLength", "ConcatFromSequence")
+
+
+class Sequences:
+    """Given sequences that are made of known tensors, and read at known places. Result: the tensors themselves.
+
+    What makes a sequence stays, for others that may read it; Tidy takes it away where nobody does.
+    """
+
+    name = "sequences"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """The new values have no types yet: infer them again."""
+        _resolve(model.graph, None, {})
+        return model
+
+
+def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequence[str]]) -> None:
+    values = Values(graph, outer)
+    sequences = dict(known)
+    nodes: list[NodeProto] = []
+    given = {name for node in graph.node for name in node.output}
+    is_changed = False
+    for node in graph.node:
+        for subgraph in subgraphs_of(node):
+            _resolve(subgraph, values, sequences)
+        name = node.output[0] if node.output else ""
+        build = Builder(f"{name}/{node.op_type}")
+        is_read = False
+        if node.domain in ("", "ai.onnx") and node.op_type in _MAKERS:
+            made = _made(node, values, sequences, build)
+            if made is not None:
+                sequences[name] = made
+            if any(each.output[0] in given for each in build.nodes):
+                # A round before this one split it, and somebody still reads the sequence.
+                build.nodes.clear()
+        elif node.domain in ("", "ai.onnx") and node.op_type in _READERS and node.input[0] in sequences:
+            is_read = _read(node, values, sequences[node.input[0]], build)
+        nodes += build.nodes if is_read else [*build.nodes, node]
+        is_changed = is_changed or bool(build.nodes)
+    if is_changed:
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _made(
+    node: NodeProto, values: Values, sequences: Mapping[str, Sequence[str]], build: Builder
+) -> Sequence[str] | None:
+    """The tensors of the sequence that a node makes; None if they are not known."""
+    if node.op_type == "SequenceEmpty":
+        return []
+    if node.op_type == "SequenceConstruct":
+        return list(node.input)
+    if node.op_type == "SplitToSequence":
+        return _split(node, values, build)
+    given = sequences.get(node.input[0])
+    if given is None or node.op_type == "Identity":
+        return given
+    place_input = 2 if node.op_type == "SequenceInsert" else 1
+    is_insert = node.op_type == "SequenceInsert"
+    place = len(given) if is_insert else len(given) - 1
+    if len(node.input) > place_input and node.input[place_input]:
+        found = _place(node.input[place_input], values, len(given))
+        if found is None or not 0 <= found < len(given) + is_insert:
+            return None
+        place = found
+    return [*given[:place], node.input[1], *given[place:]] if is_insert else [*given[:place], *given[place + 1 :]]
+
+
+def _place(name: str, values: Values, length: int) -> int | None:
+    array = values.constant(name)
+    if array is None:
+        return None
+    place = int(array.reshape(-1)[0])
+    return place + length if place < 0 else place
+
+
+def _split(node: NodeProto, values: Values, build: Builder) -> Sequence[str] | None:
+    shape, attributes = values.shape(node.input[0]), attributes_of(node)
+    if shape is None:
+        return None
+    axis: int = attributes.get("axis", 0) % len(shape)
+    size = shape[axis]
+    sizes: list[int] | None = None
+    if len(node.input) > 1 and node.input[1]:
+        array = values.constant(node.input[1])
+        if array is None:
+            return None
+        sizes = [int(each) for each in array.reshape(-1)]
+        if array.ndim == 0 and size is not None:
+            step = sizes[0]
+            sizes = [min(step, size - start) for start in range(0, size, step)]
+        elif array.ndim == 0:
+            return None
+    elif size is not None:
+        sizes = [1] * size
+    if not sizes:
+        return None
+    parts = build.ops("Split", len(sizes), node.input[0], build.constant(sizes, np.int64), axis=axis)
+    if (len(node.input) > 1 and node.input[1]) or attributes.get("keepdims", 1):
+        return parts
+    return [build.op("Squeeze", part, build.ints(axis)) for part in parts]
+
+
+def _read(node: NodeProto, values: Values, tensors: Sequence[str], build: Builder) -> bool:
+    """Writes what a node reads of a sequence; False where that is not known."""
+    attributes = attributes_of(node)
+    if node.op_type == "SequenceLength":
+        build.put("Identity", [build.constant(len(tensors), np.int64)], [node.output[0]])
+        return True
+    if node.op_type == "SequenceAt":
+        place = _place(node.input[1], values, len(tensors))
+        if place is None or not 0 <= place < len(tensors):
+            return False
+        build.put("Identity", [tensors[place]], [node.output[0]])
+        return True
+    if not tensors:
+        return False
+    axis = attributes["axis"]
+    parts = list(tensors)
+    if attributes.get("new_axis", 0):
+        parts = [build.op("Unsqueeze", tensor, build.ints(axis)) for tensor in tensors]
+    build.put("Concat", parts, [node.output[0]], axis=axis)
+    return True

@@ -1,0 +1,183 @@
+"""Operators written with core ops: the answers of ONNX's reference evaluator, where ONNX's own cases do not reach."""
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from support.graphs import model_of, ops_of
+from triune.graph.check import Arrays, evaluate
+from triune.graph.normalize import foreign_ops, normalize
+
+RNG = np.random.default_rng(2)
+
+
+def same(text: str, inputs: Arrays, *, imports: str = "") -> ModelProto:
+    """The model in core ops, which computes what `text` does."""
+    model = model_of(text, imports=imports)
+    normal = normalize(model)
+    assert foreign_ops(normal) == []
+    for actual, expected in zip(evaluate(normal, inputs), evaluate(model, inputs), strict=True):
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+    return normal
+
+
+# Sets
+
+COUNTS = "int64[?] indices, int64[?] inverse, int64[?] counts"
+
+
+@pytest.mark.parametrize("is_sorted", [0, 1])
+@pytest.mark.parametrize("values", [[2, 1, 1, 3, 4, 3], [7], [np.inf, -0.0, 0.0, -np.inf]])
+def test_unique_values(is_sorted: int, values: list[float]) -> None:
+    text = f"""agraph (float[N] x) => (float[?] y, {COUNTS}) {{
+      y, indices, inverse, counts = Unique <sorted={is_sorted}> (x) }}"""
+    same(text, {"x": np.array(values, np.float32)})
+
+
+def test_unique_rows_of_any_axis() -> None:
+    rows = RNG.integers(0, 2, (3, 9, 2))
+    for axis in (0, 1, 2, -1):
+        text = f"""agraph (int64[3,9,2] x) => (int64[?,?,?] y, {COUNTS}) {{
+          y, indices, inverse, counts = Unique <axis={axis}> (x) }}"""
+        same(text, {"x": rows})
+
+
+def test_all_nan_are_one_value_the_largest() -> None:
+    text = f"agraph (float[N] x) => (float[?] y, {COUNTS}) {{ y, indices, inverse, counts = Unique (x) }}"
+    y, indices, inverse, counts = evaluate(normalize(model_of(text)), {"x": np.float32([np.nan, 2, np.nan, 1])})
+    np.testing.assert_array_equal(y, [1, 2, np.nan])
+    assert [each.tolist() for each in (indices, inverse, counts)] == [[3, 1, 0], [2, 1, 2, 0], [1, 1, 2]]
+
+
+@pytest.mark.parametrize("mode", ["TF", "IDF", "TFIDF"])
+@pytest.mark.parametrize("skips", [0, 1, 5])
+def test_runs_of_tokens_are_counted(mode: str, skips: int) -> None:
+    text = f"""agraph (int64[2,7] x) => (float[2,5] y) {{
+      y = TfIdfVectorizer <mode="{mode}", min_gram_length=1, max_gram_length=3, max_skip_count={skips},
+        ngram_counts=[0,2,6], ngram_indexes=[0,3,1,2,4], pool_int64s=[1,2, 1,2,2,1, 1,2,1],
+        weights=[0.5,2.0,3.0,4.0,5.0]> (x) }}"""
+    same(text, {"x": np.array([[1, 2, 1, 2, 1, 1, 3], [2, 2, 1, 3, 2, 1, 1]])})
+
+
+# Between pixels
+
+
+@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "output_half_pixel"])
+def test_regions_inside_across_and_outside_the_image(mode: str, coordinates: str) -> None:
+    text = f"""agraph (float[2,3,5,7] x, float[R,4] boxes, int64[R] batch) => (float[R,3,2,3] y) {{
+      y = RoiAlign <mode="{mode}", coordinate_transformation_mode="{coordinates}", output_height=2, output_width=3,
+        sampling_ratio=3, spatial_scale=0.5> (x, boxes, batch) }}"""
+    boxes = [[0, 0, 8, 6], [2, 1, 3, 9], [-9, -7, 4, 4], [5, 5, 5, 5], [8, 2, 30, 20], [40, 40, 50, 50]]
+    inputs = {"x": RNG.standard_normal((2, 3, 5, 7)), "boxes": np.array(boxes), "batch": np.arange(6) % 2}
+    same(text, {name: a if name == "batch" else a.astype(np.float32) for name, a in inputs.items()})
+
+
+def test_regions_whose_number_of_samples_depends_on_them_stay() -> None:
+    text = """agraph (float[2,3,5,7] x, float[R,4] boxes, int64[R] batch) => (float[R,3,1,1] y) {
+      y = RoiAlign (x, boxes, batch) }"""
+    assert ops_of(normalize(model_of(text))) == ["RoiAlign"]
+
+
+def test_kernels_bent_with_all_that_convolutions_have() -> None:
+    text = """agraph (float[N,4,6,5] x, float[6,2,2,3] w, float[N,24,2,2] offset, float[6] b, float[N,12,2,2] mask)
+      => (float[N,6,2,2] y) {
+      y = DeformConv <group=2, offset_group=2, strides=[3,2], dilations=[2,1], pads=[1,0,0,1], kernel_shape=[2,3]>
+        (x, w, offset, b, mask) }"""
+    shapes = {"x": (2, 4, 6, 5), "w": (6, 2, 2, 3), "offset": (2, 24, 2, 2), "b": (6,), "mask": (2, 12, 2, 2)}
+    same(text, {name: RNG.standard_normal(shape).astype(np.float32) * 1.5 for name, shape in shapes.items()})
+
+
+def test_bent_kernels_on_an_image_of_one_column() -> None:
+    text = """agraph (float[1,1,4,1] x, float[1,1,2,1] w, float[1,4,3,1] offset) => (float[1,1,3,1] y) {
+      y = DeformConv <kernel_shape=[2,1]> (x, w, offset) }"""
+    offset = np.zeros((1, 4, 3, 1), np.float32)
+    offset[0, 0, 1] = 0.5
+    x = np.arange(4, dtype=np.float32).reshape(1, 1, 4, 1)
+    (y,) = evaluate(normalize(model_of(text)), {"x": x, "w": np.ones((1, 1, 2, 1), np.float32), "offset": offset})
+    np.testing.assert_allclose(y.reshape(-1), [1, 3.5, 5], atol=1e-6)
+
+
+# Spectra
+
+
+@pytest.mark.parametrize("length", [None, 7, 8, 12])
+def test_real_signals_of_half_a_spectrum(length: int | None) -> None:
+    signal = RNG.standard_normal((2, length or 10)).astype(np.float32)
+    half = np.fft.rfft(signal)
+    n = f"int64 n = {{{length}}}," if length else ""
+    text = f"""agraph (float[2,{half.shape[1]},2] x) => (float[2,?,1] y) <{n} int64 axis = {{1}}> {{
+      y = DFT <inverse=1, onesided=1> (x, {"n" if length else ""}, axis) }}""".replace("(x, ,", '(x, "",')
+    x = np.stack([half.real, half.imag], -1).astype(np.float32)
+    (y,) = evaluate(normalize(model_of(text)), {"x": x})
+    np.testing.assert_allclose(y[..., 0], signal, atol=1e-5)
+
+
+# Sequences
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = SplitToSequence <axis=1> (x)  y = ConcatFromSequence <axis=0> (s)",
+        "s = SplitToSequence <axis=1, keepdims=0> (x)  y = ConcatFromSequence <axis=1, new_axis=1> (s)",
+        "<int64 two = {2}> { s = SplitToSequence <axis=1> (x, two)  y = SequenceAt (s, one) }",
+        "<int64[2] parts = {2,1}> { s = SplitToSequence <axis=1> (x, parts)  y = SequenceAt (s, minus) }",
+        "e = SequenceEmpty ()  s = SequenceInsert (e, x)  t = SequenceInsert (s, x)"
+        "  y = ConcatFromSequence <axis=0> (t)",
+        "n = Neg (x)  s = SequenceConstruct (x, n, x)  t = SequenceErase (s, minus)  y = SequenceAt (t, minus)",
+        "n = Neg (x)  s = SequenceConstruct (x, x)  t = SequenceInsert (s, n, one)  i = Identity (t)"
+        "  y = SequenceAt (i, one)",
+        "s = SequenceConstruct (x, x)  l = SequenceLength (s)  f = Cast <to=1> (l)  y = Mul (x, f)",
+    ],
+)
+def test_sequences_are_their_tensors(body: str) -> None:
+    constants = "int64 one = {1}, int64 minus = {-1}"
+    if body.startswith("<"):
+        more, _, body = body[1:].partition("> { ")
+        constants, body = f"{constants}, {more}", body.removesuffix(" }")
+    text = f"agraph (float[2,3] x) => (float[?,?] y) <{constants}> {{ {body} }}"
+    normal = same(text, {"x": RNG.standard_normal((2, 3)).astype(np.float32)})
+    assert not any("Sequence" in op for op in ops_of(normal))
+
+
+def test_sequences_read_at_places_that_are_not_known_stay() -> None:
+    text = """agraph (float[2,3] x, int64 at, int64 one) => (float[2] y, float[2] z) {
+      s = SplitToSequence <axis=1, keepdims=0> (x)  y = SequenceAt (s, at)  k = Constant <value_int=1> ()
+      z = SequenceAt (s, k) }"""
+    assert foreign_ops(normalize(model_of(text))) == ["SplitToSequence 's'", "SequenceAt 'y'"]
+
+
+# What has one value
+
+
+def test_what_is_made_of_no_elements_is_known() -> None:
+    text = """agraph (float[2,0,4] x, float[2,1,4] z) => (float[2,1,4] y) {
+      a = Constant <value_ints=[1]> ()  s = ReduceSum (x, a)  m = ReduceProd (x, a)  t = Add (s, m)  y = Add (t, z) }"""
+    normal = normalize(model_of(text))
+    assert ops_of(normal) == ["Add"]
+    (y,) = evaluate(normal, {"x": np.zeros((2, 0, 4), np.float32), "z": np.zeros((2, 1, 4), np.float32)})
+    np.testing.assert_array_equal(y, np.ones((2, 1, 4)))
+
+
+def test_dropout_in_training_drops_and_scales() -> None:
+    text = """agraph (float[100,100] x, float ratio, bool training) => (float[100,100] y, bool[100,100] kept) {
+      y, kept = Dropout (x, ratio, training) }"""
+    normal = normalize(model_of(text))
+    assert foreign_ops(normal) == []
+    x = np.ones((100, 100), np.float32)
+    y, kept = evaluate(normal, {"x": x, "ratio": np.float32(0.75), "training": np.bool_(True)})
+    assert 0.2 < kept.mean() < 0.3
+    np.testing.assert_array_equal(y, np.where(kept, 4, 0))
+    y, kept = evaluate(normal, {"x": x, "ratio": np.float32(0.75), "training": np.bool_(False)})
+    assert kept.all()
+    np.testing.assert_array_equal(y, x)
+
+
+def test_columns_and_thresholds_of_classical_models() -> None:
+    imports = ', "ai.onnx.ml" : 5'
+    text = """agraph (float[3,4] x, int64[1,2] columns) => (float[3,2] y) {
+      f = ai.onnx.ml.ArrayFeatureExtractor (x, columns)  y = ai.onnx.ml.Binarizer <threshold=0.5> (f) }"""
+    inputs = {"x": RNG.standard_normal((3, 4)).astype(np.float32), "columns": np.array([[3, 1]])}
+    same(text, inputs, imports=imports)
