@@ -60,18 +60,16 @@ class Constants:
 
 
 def _unpacked(data: memoryview, element: Element, shape: tuple[int, ...]) -> Array:
-    """Elements below a byte take one each, or are packed from the lowest bits on, up to a whole number of bytes."""
+    """Elements below a byte are packed from the lowest bits on; Apple's interpreter reads nothing after them."""
     count = math.prod(shape)
     least = (count * element.bits + 7) // 8
-    if len(data) == count * element.storage.itemsize:
-        values = np.frombuffer(data, element.storage)
-    elif element.bits < 8 and least <= len(data) < least + element.bits:
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count * element.bits, bitorder="little")
-        values = np.packbits(bits.reshape(count, element.bits), axis=1, bitorder="little").reshape(count)
-        values = values.view(element.storage)
-    else:
-        raise InvalidArgumentError(f"a constant of shape {list(shape)} has {len(data)} bytes")
-    return element.carry(values).reshape(shape)
+    if (len(data) < least) if element.bits < 8 else (len(data) != least):
+        raise InvalidArgumentError(f"a constant of shape {list(shape)} has {len(data)} bytes instead of {least}")
+    if element.bits >= 8:
+        return element.carry(np.frombuffer(data, element.storage)).reshape(shape)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count * element.bits, bitorder="little")
+    values = np.packbits(bits.reshape(count, element.bits), axis=1, bitorder="little").reshape(count)
+    return element.carry(values.view(element.storage)).reshape(shape)
 
 
 def _written(attribute: Any, element: Element, shape: tuple[int, ...]) -> Array:
@@ -79,7 +77,7 @@ def _written(attribute: Any, element: Element, shape: tuple[int, ...]) -> Array:
     text = str(attribute)
     found = _HEX.match(text)
     if found is not None:
-        return _unpacked(memoryview(bytes.fromhex(found[1])), element, shape)
+        return element.carry(np.frombuffer(bytes.fromhex(found[1]), element.storage)).reshape(shape)
     body = text[text.index("<") + 1 : text.rindex("> : ")]
     words = re.findall(r"[^\s,\[\]()]+", body)
     values = np.array([_number(word, element) for word in words])

@@ -10,6 +10,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreai.raising.given import Given
 from triune.coreai.raising.kernels import computed, is_float
 from triune.coreai.raising.region import Raise
+from triune.coreai.raising.types import Element, element_type
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
@@ -64,15 +65,33 @@ def _softmax(graph: Graph, given: Given) -> Tensor:
 
 
 def _cast(graph: Graph, given: Given) -> Tensor:
+    """To whole numbers Apple's interpreter rounds to zero and saturates; what is no number becomes 0."""
     x, element = given["input"], given.element()
-    if element.bits < 8 and element.storage.kind in "iu":
-        # What has less than a byte is carried in one, and wraps there.
-        low = graph.cast(x, DType.INT32)
-        span = graph.constant(1 << element.bits, DType.INT32)
-        shifted = graph.op("Mod", graph.op("Sub", low, graph.constant(element.lowest, DType.INT32)), span)
-        return graph.op("Add", shifted, graph.constant(element.lowest, DType.INT32))
-    rounded = element.storage.itemsize == 1 and element.storage.kind not in "iub"
-    return rounded_to(graph, graph.cast(x, DType.FP32), element.storage) if rounded else graph.cast(x, given.dtype)
+    if element.storage.itemsize == 1 and element.storage.kind not in "iub":
+        return rounded_to(graph, graph.cast(x, DType.FP32), element.storage)
+    if element.storage.kind not in "iu" or x.dtype is DType.BOOL:
+        return graph.cast(x, given.dtype)
+    if is_float(x):
+        return _saturated(graph, x, element)
+    source = element_type(given.operation.input.type)
+    if element.lowest <= source.lowest and source.highest <= element.highest:
+        return graph.cast(x, given.dtype)
+    return _clamped(graph, graph.cast(x, DType.INT64), element.lowest, element.highest)
+
+
+def _saturated(graph: Graph, x: Tensor, element: Element) -> Tensor:
+    x = graph.cast(x, DType.FP32) if x.dtype is DType.FP16 else x
+    is_none = graph.op("IsNaN", x, dtype=DType.BOOL)
+    known = graph.op("Where", is_none, graph.like(0, x), x, dtype=x.dtype)
+    if element.bits <= 16:
+        return _clamped(graph, known, element.lowest, element.highest)
+    # The highest is no float: the next number is, and is taken back among whole numbers.
+    near = _clamped(graph, known, element.lowest, min(element.highest + 1, 1 << 62))
+    return _clamped(graph, graph.cast(near, DType.INT64), element.lowest, min(element.highest, (1 << 63) - 1))
+
+
+def _clamped(graph: Graph, x: Tensor, low: int, high: int) -> Tensor:
+    return graph.op("Min", graph.op("Max", x, graph.like(low, x)), graph.like(high, x))
 
 
 def rounded_to(graph: Graph, x: Tensor, storage: "np.dtype[np.generic]") -> Tensor:

@@ -10,7 +10,7 @@ from triune.coreai.raising.kernels import int64
 from triune.coreai.raising.region import Raise
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.slices import replaced, slice_of
-from triune.graph.raising.types import DType
+from triune.graph.raising.types import Array, DType
 
 _BEFORE = np.iinfo(np.int64).min + 1
 
@@ -25,6 +25,8 @@ def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
     steps = int64(graph, given["strides"])
     if steps.constant is not None and (steps.constant > 0).all():
         return starts, ends, steps
+    if steps.constant is not None and starts.constant is not None:
+        ends = _declared_ends(graph, given, starts.constant, ends, steps.constant)
     if steps.constant is not None and ends.constant is not None:
         is_before = (steps.constant < 0) & (ends.constant == -1)
         return starts, graph.constant(np.where(is_before, _BEFORE, ends.constant), DType.INT64), steps
@@ -32,6 +34,25 @@ def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
     is_before = graph.op("And", is_back, graph.op("Equal", ends, graph.ints(-1), dtype=DType.BOOL))
     ends = graph.op("Where", is_before, graph.ints(_BEFORE), ends, dtype=DType.INT64)
     return starts, ends, steps
+
+
+def _declared_ends(graph: Graph, given: Given, starts: Array, ends: Tensor, steps: Array) -> Tensor:
+    """Ends that give as many elements backwards as the result is declared to have.
+
+    Where sizes are known, Apple's library counts one less than where they are not: what it declares is what it gives.
+    """
+    sizes = given["update"].shape if hasattr(given.operation, "update") else given.result().shape
+    whole = given["input"].shape
+    if ends.constant is None or sizes is None or whole is None:
+        return ends
+    known = ends.constant.copy()
+    for axis in np.flatnonzero(steps < 0):
+        size, count = whole[axis], sizes[axis]
+        if size is not None and count is not None:
+            start = int(starts[axis]) + (size if starts[axis] < 0 else 0)
+            end = min(max(start, 0), size - 1) + count * int(steps[axis])
+            known[axis] = end if end >= 0 else -1
+    return graph.constant(known, DType.INT64)
 
 
 def _slice(graph: Graph, given: Given) -> Tensor:
