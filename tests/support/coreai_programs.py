@@ -68,7 +68,7 @@ def add_graph(
     **named: Any,
 ) -> Any:
     """A graph of the current module. Its tensors are called y0, y1 and so on, its tokens as the states."""
-    graph = dialect.GraphOp(name, list(kinds), [], list(names), [], **named)
+    graph = dialect.GraphOp(name, list(kinds), [], list(names) or None, None, **named)
     with graph.block, ir.Location.unknown():
         made = build(*graph.arguments)
         values: list[Value] = list(made) if isinstance(made, (list, tuple)) else [made]

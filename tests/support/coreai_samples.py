@@ -452,6 +452,10 @@ def _complex() -> dict[str, Sample]:
         "complex_add": Sample(of(lambda x, y: ops.add(x, y)), pair),
         "complex_mul": Sample(of(lambda x, y: ops.mul(x, y)), pair),
         "complex_divide": Sample(of(lambda x, y: ops.divide(x, y)), pair),
+        **{
+            f"complex_{name}": Sample(of(lambda x, y, f=name: ops.add(getattr(ops, f)(x), y)), pair)
+            for name in ("cosh", "sin", "sinh")
+        },
         "complex_exp": Sample(of(lambda x, y: ops.exp(ops.sub(x, y))), pair),
         "complex_shapes": Sample(of(lambda x, y: ops.transpose(ops.concat(axis(0), [x, y]), uints(1, 0))), pair),
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,16 +117,11 @@ def _digest(program: Path) -> bytes:
 
 
 def _check_bytecode(path: Path, program: Path) -> None:
-    import mmap
-
     if program.stat().st_size == 0:
         raise InvalidArgumentError(f"'{path.name}/{_PROGRAM}' is empty")
-    with program.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        try:
-            code = read_bytecode(view)
-        except (InvalidArgumentError, UnsupportedError) as error:
-            raise type(error)(f"'{path.name}/{_PROGRAM}': {error}") from error
-        finally:
-            view.release()
-        del code
+    with program.open("rb") as file:
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        read_bytecode(view)
+    except (InvalidArgumentError, UnsupportedError) as error:
+        raise type(error)(f"'{path.name}/{_PROGRAM}': {error}") from error

@@ -54,10 +54,11 @@ def _divide(graph: Graph, operands: Sequence[Complex]) -> Complex:
     return Complex(graph.op("Div", above.real, square), graph.op("Div", above.imaginary, square))
 
 
-def _exp(graph: Graph, operands: Sequence[Complex]) -> Complex:
+def _turned(real: tuple[str, str], imaginary: tuple[str, str], graph: Graph, operands: Sequence[Complex]) -> Complex:
+    """A product of a function of each part, for both parts."""
     (x,) = operands
-    radius = graph.op("Exp", x.real)
-    return Complex(*(graph.op("Mul", radius, graph.op(turn, x.imaginary)) for turn in ("Cos", "Sin")))
+    pairs = [(graph.op(name, x.real), graph.op(other, x.imaginary)) for name, other in (real, imaginary)]
+    return Complex(*(graph.op("Mul", *pair) for pair in pairs))
 
 
 def _equal(graph: Graph, operands: Sequence[Complex]) -> Tensor:
@@ -71,7 +72,16 @@ def _not_equal(graph: Graph, operands: Sequence[Complex]) -> Tensor:
 
 
 _CALCULATED: Mapping[str, Calculate] = MappingProxyType(
-    {"divide": _divide, "equal": _equal, "exp": _exp, "mul": _mul, "not_equal": _not_equal}
+    {
+        "cosh": partial(_turned, ("Cosh", "Cos"), ("Sinh", "Sin")),
+        "divide": _divide,
+        "equal": _equal,
+        "exp": partial(_turned, ("Exp", "Cos"), ("Exp", "Sin")),
+        "mul": _mul,
+        "not_equal": _not_equal,
+        "sin": partial(_turned, ("Sin", "Cosh"), ("Cos", "Sinh")),
+        "sinh": partial(_turned, ("Sinh", "Cos"), ("Cosh", "Sin")),
+    }
 )
 _PARTWISE = frozenset(
     {

@@ -71,6 +71,9 @@ def _cast(graph: Graph, given: Given) -> Tensor:
         return rounded_to(graph, graph.cast(x, DType.FP32), element.storage)
     if element.storage.kind not in "iu" or x.dtype is DType.BOOL:
         return graph.cast(x, given.dtype)
+    if x.constant is not None and x.constant.size <= _SMALL:
+        known = np.nan_to_num(x.constant.astype(np.float64), nan=0.0) if is_float(x) else x.constant.astype(np.int64)
+        return graph.constant(np.clip(known, element.lowest, element.highest), given.dtype)
     if is_float(x):
         return _saturated(graph, x, element)
     source = element_type(given.operation.input.type)
@@ -115,6 +118,9 @@ def _identity(graph: Graph, given: Given) -> Tensor:
     del graph
     return given["source"]
 
+
+# Parameters are computed here and now, for what needs to know them; weights when the graph is optimized.
+_SMALL = 64
 
 _SAME = MappingProxyType(
     {

@@ -1,18 +1,30 @@
 """Raising a function of a Core AI program to an ONNX model that computes the same.
 
-Inputs and outputs keep their names, shapes and element types; a state NAME is the input NAME and the output
-"NAME/new": its value after the call. Types that no runtime has are carried in wider ones (`types`).
+Inputs and outputs keep their names, shapes and element types. A state NAME is the input NAME and the output
+"NAME/new": its value after the call; an output that is called as an input is "NAME/output". Types that no runtime has
+are carried in wider ones (`types`), complex numbers as pairs in a last dimension of 2.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
-from triune.coreai.asset import read_asset
-from triune.coreai.library import authoring, dialect, plain
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai.description import describe
+from triune.coreai.library import dialect
+from triune.coreai.program import (
+    argument_names,
+    find_function,
+    functions_of,
+    graphs_of,
+    is_token,
+    load_program,
+    mlir_module,
+    result_names,
+    results_of,
+)
 from triune.coreai.raising.complex_numbers import joined, parted
 from triune.coreai.raising.constants import Constants
 from triune.coreai.raising.control_flow import CONTROL_FLOW
@@ -27,7 +39,6 @@ from triune.graph.state_names import new_state
 
 OPSET = 21
 _IR_VERSION = 10
-_NAME = "coreai.name"
 
 
 def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool = False) -> ModelProto:
@@ -42,93 +53,36 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
     Raises:
         NotFoundError: there is no such file or function.
         InvalidArgumentError: the file or an operation is broken.
+        UnavailableError: reading the file took too long.
         UnsupportedError: operations have no equivalent; the message lists all of them with their reasons.
     """
-    file, module = "program", source
+    file, program = "program", source
     if isinstance(source, (str, Path)):
-        file = Path(source).name
-        module = load(Path(source))
-    graphs = graphs_of(module)
-    function = find_function(graphs, name, file)
+        file, path = Path(source).name, Path(source)
+        # A process of its own reads it first, and asking for what is not there costs no more than that.
+        name = find_function([each.name for each in describe(path).functions], name, file)
+        program = load_program(path)
+    graphs = graphs_of(program)
+    functions = functions_of(graphs)
+    function = functions[find_function(list(functions), name, file)]
     try:
-        return _raise(function, graphs, Constants(mlir_module(module)), keep_quantized)
+        return _raise(function, graphs, Constants(mlir_module(program)), keep_quantized)
     except (InvalidArgumentError, UnsupportedError) as error:
         raise type(error)(f"'{file}', function '{function.symbol_name}': {error}") from error
-
-
-def load(path: Path) -> Any:
-    """The program of an asset, which is checked before Apple's library touches it.
-
-    Raises:
-        NotFoundError: there is no such asset.
-        InvalidArgumentError: it is broken.
-        UnsupportedError: it is of another version.
-    """
-    read_asset(path)
-    try:
-        return authoring.AIModelAsset.load(path).program
-    # Swift's and MLIR's exceptions have no common root but this.
-    except Exception as error:
-        raise InvalidArgumentError(f"Core AI does not read '{path.name}': {plain(error)}") from error
-
-
-def mlir_module(program: Any) -> Any:
-    """MLIR's module of a program; the bindings show it under a name of their own."""
-    return program._module._mlir_module
-
-
-def graphs_of(program: Any) -> dict[str, Any]:
-    """The graphs of a program by name, those within namespaces too."""
-    return {graph.symbol_name: graph for graph in _graphs(mlir_module(program).body)}
-
-
-def function_names(program: Any) -> list[str]:
-    """The functions that can be called from outside."""
-    return [name for name, graph in graphs_of(program).items() if is_public(graph)]
-
-
-def _graphs(block: Any) -> Iterator[Any]:
-    for operation in block.operations:
-        view = getattr(operation, "opview", operation)
-        if isinstance(view, dialect.GraphOp):
-            yield view
-        elif view.operation.name == "udml.namespace":
-            yield from _graphs(view.regions[0].blocks[0])
-
-
-def is_public(graph: Any) -> bool:
-    """Can it be called from outside?"""
-    return not graph.priv
-
-
-def find_function(graphs: Mapping[str, Any], name: str | None, file: str) -> Any:
-    """The function of that name; "main" or the only one for None. Raises NotFoundError."""
-    public = {each: graph for each, graph in graphs.items() if is_public(graph)}
-    if name is None:
-        name = "main" if "main" in public or len(public) != 1 else next(iter(public))
-    if name not in public:
-        known = ", ".join(f"'{each}'" for each in public) or "none"
-        raise NotFoundError(f"'{file}' has no function '{name}'; it has {known}")
-    return public[name]
-
-
-def names_of(attributes: Any, count: int) -> list[str]:
-    """The names of a function's arguments or results; "" where there is none."""
-    found = [each[_NAME].value if _NAME in each else "" for each in attributes or ()]
-    return found if len(found) == count else [""] * count
 
 
 def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_quantized: bool) -> ModelProto:
     block = function.regions[0].blocks[0]
     arguments = list(block.arguments)
-    names = _named(names_of(function.arg_attrs, len(arguments)), "input")
-    results = list(list(block.operations)[-1].operands)
-    places = [place for place, value in enumerate(results) if not str(value.type).startswith("!coreai.token")]
-    given_names = names_of(function.res_attrs, len(results))
-    result_names = _named([given_names[place] for place in places], "output")
+    names = _named(argument_names(function), "input")
+    results = results_of(function)
+    places = [place for place, value in enumerate(results) if not is_token(value)]
+    given_names = result_names(function)
+    called = _named([given_names[place] for place in places], "output")
     states = [name for name, value in zip(names, arguments, strict=True) if dialect.HandleType.isinstance(value.type)]
-    outputs = [*result_names, *(new_state(name) for name in states)]
-    _check_names(names, outputs)
+    _check_names(names, "inputs")
+    _check_names(called, "outputs")
+    outputs = [*(output_name(name, names) for name in called), *(new_state(name) for name in states)]
 
     root = Root([*names, *outputs], keep_quantized=keep_quantized)
     graph = Graph(root)
@@ -150,7 +104,7 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
     held = _body(raiser, block, program)
     given = [*(held[place] for place in places), *(raiser.states[name] for name in states)]
     given = [joined(graph, each) if isinstance(each, Complex) else each for each in given]
-    kinds = [_passed(results[place].type, f"output '{name}'") for place, name in zip(places, result_names, strict=True)]
+    kinds = [_passed(results[place].type, f"output '{name}'") for place, name in zip(places, called, strict=True)]
     kinds += [_passed(argument.type, "state") for argument in arguments if dialect.HandleType.isinstance(argument.type)]
     _deliver(graph, given, outputs, names)
     graph.nodes[:0] = root.nodes
@@ -191,14 +145,15 @@ def _named(names: Sequence[str], role: str) -> list[str]:
     return list(names)
 
 
-def _check_names(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    for names, role in ((inputs, "inputs"), (outputs, "outputs")):
-        for name in names:
-            if list(names).count(name) > 1:
-                raise InvalidArgumentError(f"two {role} are called '{name}'")
-    both = sorted(set(inputs) & set(outputs))
-    if both:
-        raise UnsupportedError(f"an input and an output are both called '{both[0]}', which no graph can have")
+def _check_names(names: Sequence[str], role: str) -> None:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise InvalidArgumentError(f"two {role} are called '{name}'")
+
+
+def output_name(name: str, inputs: Collection[str]) -> str:
+    """The name in a graph of a function's output: its own, but for one that an input has."""
+    return f"{name}/output" if name in inputs else name
 
 
 def _passed(kind: Any, what: str) -> TensorType:

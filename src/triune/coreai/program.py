@@ -1,0 +1,82 @@
+"""Core AI programs in memory: Apple's library's, and where their functions are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.coreai.library import authoring, dialect, plain
+
+_NAME = "coreai.name"
+
+
+def load_program(path: Path) -> Any:
+    """The program of an asset. On bytecode that is broken, Apple's library ends the process: see `describe`.
+
+    Raises:
+        InvalidArgumentError: the library refuses it.
+    """
+    try:
+        return authoring.AIModelAsset.load(path).program
+    # Swift's and MLIR's exceptions have no common root but this.
+    except Exception as error:
+        raise InvalidArgumentError(f"Core AI does not read '{path.name}': {plain(error)}") from error
+
+
+def mlir_module(program: Any) -> Any:
+    """MLIR's module of a program; the bindings have it under a name of their own."""
+    return program._module._mlir_module
+
+
+def graphs_of(program: Any) -> dict[str, Any]:
+    """The graphs of a program by name, those within namespaces too."""
+    return {graph.symbol_name: graph for graph in _graphs(mlir_module(program).body)}
+
+
+def _graphs(block: Any) -> Iterator[Any]:
+    for operation in block.operations:
+        view = getattr(operation, "opview", operation)
+        if isinstance(view, dialect.GraphOp):
+            yield view
+        elif view.operation.name == "udml.namespace":
+            yield from _graphs(view.regions[0].blocks[0])
+
+
+def functions_of(graphs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can be called from outside."""
+    return {name: graph for name, graph in graphs.items() if not graph.priv}
+
+
+def find_function(names: Sequence[str], name: str | None, file: str) -> str:
+    """The function of that name; "main" or the only one for None. Raises NotFoundError."""
+    if name is None:
+        name = "main" if "main" in names or len(names) != 1 else names[0]
+    if name not in names:
+        known = ", ".join(f"'{each}'" for each in names) or "none"
+        raise NotFoundError(f"'{file}' has no function '{name}'; it has {known}")
+    return name
+
+
+def argument_names(graph: Any) -> list[str]:
+    """The names of a graph's arguments; "" where one has none."""
+    return _names(graph.arg_attrs, len(graph.regions[0].blocks[0].arguments))
+
+
+def results_of(graph: Any) -> list[Any]:
+    """The values that a graph hands out."""
+    return list(list(graph.regions[0].blocks[0].operations)[-1].operands)
+
+
+def result_names(graph: Any) -> list[str]:
+    """The names of a graph's results; "" where one has none."""
+    return _names(graph.res_attrs, len(results_of(graph)))
+
+
+def is_token(value: Any) -> bool:
+    """Does a value only order what is done with states?"""
+    return str(value.type).startswith("!coreai.token")
+
+
+def _names(attributes: Any, count: int) -> list[str]:
+    found = [each[_NAME].value if _NAME in each else "" for each in attributes or ()]
+    return found if len(found) == count else [""] * count
