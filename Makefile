@@ -8,7 +8,7 @@ SYSTEM := $(shell uname -s)-$(shell uname -m)
 EXTRAS := coreml$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs conformance bench clean
+.PHONY: demo test check docs conformance torch bench clean
 
 demo: .venv/demo
 	$(BIN)/triune demo
@@ -22,9 +22,13 @@ check: .venv/develop
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# The conformance suites whole (about an hour); `make test` runs fixed samples of them.
+# The conformance suites whole (about an hour); `make test` runs fixed samples of them. With PyTorch, which `make torch`
+# installs, almost twice as many of coremltools' own tests run, and it takes another hour.
 conformance: .venv/develop
 	$(BIN)/python -m pytest --whole tests/conformance
+
+torch: .venv/develop
+	$(PIP) --group torch
 
 docs: .venv/develop
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -6,15 +6,14 @@ often the stand-in predicted for it, so that a test which compares nothing is no
 
 import gc
 import json
-import random
 import re
 import sys
-import zlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from trials import Trials, seed
 
 NEEDS_TORCH = "name 'torch' is not defined"
 PREFIX = "coremltools/converters/mil/mil/ops/tests/"
@@ -53,12 +52,15 @@ class Report:
         self._num_done: int = config.getoption("--done")
         self._num_predictions = 0
         self._reasons: dict[str, tuple[str, str]] = {}
+        self._trials = Trials(config.getoption("--coreml-executor"))
+        self._verdict = ""
+        self._counted: Any = None
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         chosen = items[:: self._every]
         items[:] = chosen[self._part :: self._parts][self._num_done :]
-        self._count_predictions()
+        self._trials.install()
 
     def pytest_collection_finish(self) -> None:
         # coremltools collects garbage at each conversion: half of the time, with 17,000 cases to look through.
@@ -66,8 +68,11 @@ class Report:
         gc.freeze()
 
     def _count_predictions(self) -> None:
+        # A trial may have put another one in its place.
         proxy: Any = sys.modules["coremltools.libcoremlpython"]._MLModelProxy
-        predict = proxy.predict
+        if proxy is self._counted:
+            return
+        self._counted, predict = proxy, proxy.predict
 
         def counting(*args: Any, **kwargs: Any) -> Any:
             self._num_predictions += 1
@@ -82,15 +87,22 @@ class Report:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        # The same numbers for a case in every run, whatever ran before it.
-        seed = zlib.crc32(item.nodeid.encode())
-        random.seed(seed)
-        np.random.seed(seed)
-        if "torch" in sys.modules:
-            sys.modules["torch"].manual_seed(seed)
+        seed(item)
+        self._verdict = ""
+        self._count_predictions()
         self._num_predictions = 0
         # If the process dies, this is what is found.
         self._write(item.nodeid, "begun", "")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        try:
+            return (yield)
+        except AssertionError as error:
+            num_predictions = self._num_predictions
+            self._verdict = self._trials.verdict(item, error)
+            self._num_predictions = num_predictions
+            raise
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome
@@ -98,6 +110,8 @@ class Report:
             reason = _last_line(report)
             # Some say by a NameError, not by a skip, that they need PyTorch.
             outcome = "skipped" if NEEDS_TORCH in reason and "torch" not in sys.modules else outcome
+            if outcome == "failed" and self._verdict:
+                outcome, reason = "impossible", f"cannot pass ({self._verdict}): {reason}"
             self._reasons[report.nodeid] = (outcome, reason)
         if report.when == "teardown":
             final, reason = self._reasons.pop(report.nodeid, ("passed", ""))

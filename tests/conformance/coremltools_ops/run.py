@@ -6,7 +6,9 @@
 import argparse
 import importlib.util
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,14 +17,24 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from support.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 LEDGER_PATH = ROOT / "conformance" / "coremltools_ops.ledger"
-HEAD = """coremltools' own tests of its operations that fail with Triune, with the reason; fp32 and fp16 variants.
-In "fp32-" cases that differ by 0.0001 to 0.01 and have fp16 among their types the program computes in fp16 or gives
-fp16, and the tolerance of 0.0001 is finer than that; in TestConstexprLutToSparse, TestConstexprSparseToDense and
-test_sparse_lut the program adds in fp32 what the expected answer adds in fp16. Triune's numpy interpreter differs there
-by the same. "assert 0 == 2" counts casts, of which programs in fp32 have none."""
+HEAD = "coremltools' own tests of its operations that fail with Triune, with the reason. Run with PyTorch."
+HEAD_IMPOSSIBLE = """Those that cannot pass, whatever computes: see coremltools_ops/trials.py.
+nearest: the numbers of the output's type that are nearest to the expected ones are not near enough either.
+exact: with each operation exact and rounded to its type it differs as much; with fp32 for fp16 the case passes.
+unpredicted: it fails alike where nothing predicts."""
+# What an answer cannot help begins with this.
+IMPOSSIBLE = "cannot pass ("
+# Those that were judged.
+RAN = ("passed", "failed", "impossible")
+_VARIANTS = ("fp16", "fp32")
+_VARIANT = re.compile(r"\b(fp16|fp32)-iOS\d+\b")
 _TESTS = Path("converters/mil/mil/ops/tests")
 # Plugins that happen to be installed only cost time.
 _ENVIRONMENT = {
@@ -34,7 +46,11 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a case: `outcome` is passed, failed, skipped, xfailed (coremltools expects it) or unimportable."""
+    """What came of a case.
+
+    `outcome` is passed, failed, impossible (it failed, and could not have passed: see `trials`), skipped, xfailed
+    (coremltools expects it) or unimportable.
+    """
 
     case: str
     outcome: str
@@ -45,6 +61,12 @@ class Result:
     def family(self) -> str:
         """The operations it tests: the name of its file."""
         return Path(self.case.split("::")[0]).stem.removeprefix("test_")
+
+    @property
+    def variant(self) -> str:
+        """The precision that its programs are converted to; "" where it converts none or as it likes."""
+        found = _VARIANT.search(self.case)
+        return found[1] if found else ""
 
 
 def run(every: int = 1, *, executor: str = "onnxruntime", parts: int = 2, only: str = "") -> list[Result]:
@@ -120,30 +142,54 @@ def _read(report: Path) -> list[Result]:
 
 
 def failures_of(results: Sequence[Result]) -> dict[str, str]:
-    """The reasons by case."""
-    return {each.case: each.reason for each in results if each.outcome == "failed"}
+    """The reasons by case, of those too that could not have passed."""
+    return {each.case: each.reason for each in results if each.outcome in ("failed", "impossible")}
+
+
+def write_ledger(results: Sequence[Result], ledger: "Ledger") -> None:
+    """Write the ledger anew. What did not run for want of PyTorch stays as it is."""
+    ran = {each.case for each in results if each.outcome in RAN}
+    kept = {} if importlib.util.find_spec("torch") else ledger.reasons
+    reasons = failures_of(results) | {case: reason for case, reason in kept.items() if case not in ran}
+    impossible = {case: reason for case, reason in reasons.items() if reason.startswith(IMPOSSIBLE)}
+    failed = {case: reason for case, reason in reasons.items() if case not in impossible}
+    ledger.write(failed, HEAD, (HEAD_IMPOSSIBLE, impossible))
 
 
 def table(results: Sequence[Result]) -> str:
-    """Counts by family, in Markdown. A test that predicts nothing checks coremltools alone, and is counted apart."""
+    """Counts by family and by variant, in Markdown.
+
+    A test that predicts nothing checks coremltools alone, and is counted apart. "of those that can" leaves out the
+    impossible.
+    """
     lines = [
-        "| family | executed | of them predict | passed | failed | skipped | expected failures | pass rate |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| family | executed | of them predict | passed | failed | cannot pass | skipped | expected failures "
+        "| pass rate | of those that can |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     families = sorted({each.family for each in results})
-    for family in [*families, "all"]:
-        chosen = [each for each in results if family in (each.family, "all")]
-        counts = Counter(each.outcome for each in chosen)
-        ran = [each for each in chosen if each.outcome in ("passed", "failed")]
-        predicting = sum(1 for each in ran if each.num_predictions or each.outcome == "failed")
-        rate = f"{100 * counts['passed'] / len(ran):.1f}%" if ran else "-"
-        lines.append(
-            f"| {family} | {len(ran)} | {predicting} | {counts['passed']} | {counts['failed']} | "
-            f"{counts['skipped']} | {counts['xfailed']} | {rate} |"
-        )
+    groups = {family: [each for each in results if each.family == family] for family in families}
+    groups |= {f"all in {variant}": [each for each in results if each.variant == variant] for variant in _VARIANTS}
+    groups["all"] = list(results)
+    lines += [_row(name, group) for name, group in groups.items()]
     gone = [each for each in results if each.outcome == "unimportable"]
     lines += ["", *(f"Not importable: {each.case}: {each.reason}" for each in gone)]
-    return "\n".join(lines)
+    verdicts = Counter(each.reason.split(":")[0] for each in results if each.outcome == "impossible")
+    return "\n".join([*lines, *(f"{count} {verdict}" for verdict, count in verdicts.most_common())])
+
+
+def _row(name: str, group: Sequence[Result]) -> str:
+    counts = Counter(each.outcome for each in group)
+    ran = [each for each in group if each.outcome in RAN]
+    predicting = sum(1 for each in ran if each.num_predictions or each.outcome == "failed")
+    cells = [len(ran), predicting, *(counts[key] for key in ("passed", "failed", "impossible", "skipped", "xfailed"))]
+    rates = [_rate(counts["passed"], num) for num in (len(ran), len(ran) - counts["impossible"])]
+    return f"| {' | '.join(str(each) for each in (name, *cells, *rates))} |"
+
+
+def _rate(num_passed: int, num_all: int) -> str:
+    # Down, so that no 100.0% hides a failure.
+    return f"{math.floor(1000 * num_passed / num_all) / 10:.1f}%" if num_all else "-"
 
 
 def main() -> None:
@@ -158,11 +204,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a file or folder of coremltools' tests, as iOS14/test_conv.py")
     options = parser.parse_args()
     results = run(options.every, executor=options.executor, parts=options.parts, only=options.only)
-    failures = failures_of(results)
     if options.every == 1 and not options.only and options.executor == "onnxruntime":
-        Ledger(LEDGER_PATH).write(failures, HEAD)
+        write_ledger(results, Ledger(LEDGER_PATH))
     else:
-        print("\n".join(f"{case}: {reason[:300]}" for case, reason in failures.items()))
+        print("\n".join(f"{case}: {reason[:300]}" for case, reason in failures_of(results).items()))
     print(table(results))
 
 

@@ -32,12 +32,13 @@ class Interpreter:
     accumulates in fp32.
     """
 
-    def __init__(self, package: Package, function: str | None = None) -> None:
+    def __init__(self, package: Package, function: str | None = None, *, is_exact: bool = False) -> None:
         """Check that all operations are known.
 
         Args:
             package: the model.
             function: which of its functions; the default function if None.
+            is_exact: compute each operation in fp64, and round its result to its declared type.
 
         Raises:
             NotFoundError: there is no such function.
@@ -45,6 +46,7 @@ class Interpreter:
             InvalidArgumentError: an operation lacks a parameter, or has one that it does not know.
         """
         self._function = package.function(function)
+        self._is_exact = is_exact
         self._where = f"'{package.name}', function '{self._function.name}'"
         for operation in _all_operations(self._function.block):
             _check(operation, self._called(operation))
@@ -111,9 +113,10 @@ class Interpreter:
 
     def _compute(self, operation: Operation, scope: Scope) -> tuple[Any, ...]:
         values = dict(PARAMETERS[operation.op])
-        values |= {name: widened(constant.value) for name, constant in _attributes(operation)}
+        exact = self._is_exact
+        values |= {name: widened(constant.value, is_exact=exact) for name, constant in _attributes(operation)}
         for name, arguments in operation.inputs.items():
-            read = tuple(widened(self._read(each, scope)) for each in arguments)
+            read = tuple(widened(self._read(each, scope), is_exact=exact) for each in arguments)
             values[name] = read if name in _VARIADIC else read[0]
         for name, value in values.items():
             if isinstance(value, PerSpatial):

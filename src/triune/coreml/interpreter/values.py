@@ -38,14 +38,22 @@ class TensorList:
 Value: TypeAlias = Array | TensorList | Buffer | tuple[Array, ...] | str
 
 
-def widened(value: Any) -> Any:
-    """fp16 and bf16 as fp32, so that an operation rounds once, when its output is stored; text of rank 0 as str."""
+_HALVES = (DType.FP16.numpy, DType.BF16.numpy)
+
+
+def widened(value: Any, *, is_exact: bool = False) -> Any:
+    """fp16 and bf16 as fp32, so that an operation rounds once, when its output is stored; text of rank 0 as str.
+
+    With `is_exact` fp32 becomes fp64 too, and they do.
+    """
     if not isinstance(value, np.ndarray):
         return value
     array = cast(Array, value)
     if array.dtype == object and array.ndim == 0:
         return array.item()
-    return array.astype(np.float32) if array.dtype in (DType.FP16.numpy, DType.BF16.numpy) else array
+    if is_exact and array.dtype in (*_HALVES, DType.FP32.numpy):
+        return array.astype(np.float64)
+    return array.astype(np.float32) if array.dtype in _HALVES else array
 
 
 def stored(value: Any, kind: Type, where: str) -> Any:

@@ -101,6 +101,19 @@ def test_each_operation_of_fp16_rounds_once() -> None:
     np.testing.assert_array_equal(twice, [0, 1, 1, 1])
 
 
+def test_exact_operations_still_round_their_results() -> None:
+    values = np.array([1e8, 1, 1, -1e8], np.float32)
+    package = package_of(lambda v: mb.reduce_sum(x=v.x, axes=[0], keep_dims=True), x=values)
+    (total,) = Interpreter(package, is_exact=True).run({"x": values}, {})[0].values()
+    assert total.dtype == np.float32
+    np.testing.assert_array_equal(total, [2])
+    (near,) = run(package, x=values).values()
+    np.testing.assert_array_equal(near, [0])
+    package = package_of(lambda v: mb.sub(x=mb.add(x=v.x, y=np.float32(1)), y=v.x), x=values)
+    (twice,) = Interpreter(package, is_exact=True).run({"x": values}, {})[0].values()
+    np.testing.assert_array_equal(twice, [0, 1, 1, 0])
+
+
 def test_what_is_given_is_not_written_to() -> None:
     x = np.zeros((2, 2), np.float32)
     package = package_of(
