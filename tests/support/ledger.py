@@ -29,17 +29,8 @@ class Ledger:
                 wrong.append(str(error))
         assert not wrong, "\n".join(wrong)
 
-    def write(self, failures: Mapping[str, str], head: str, *sections: tuple[str, Mapping[str, str]]) -> None:
-        """Replace the file. For a person, after a whole run.
-
-        Args:
-            failures: reasons by case.
-            head: what the file begins with.
-            sections: more failures, each set with a heading of its own.
-        """
-        parts: list[str] = []
-        for heading, reasons in ((head, failures), *sections):
-            lines = [f"# {line}" for line in heading.splitlines()]
-            lines += [f"{case}: {' '.join(reasons[case].split())[:200]}" for case in sorted(reasons)]
-            parts.append("\n".join(lines) + "\n")
-        self.path.write_text("\n".join(parts))
+    def write(self, failures: Mapping[str, str], head: str) -> None:
+        """Replace the file. For a person, after a whole run."""
+        lines = [f"# {line}" for line in head.splitlines()]
+        lines += [f"{case}: {' '.join(failures[case].split())[:200]}" for case in sorted(failures)]
+        self.path.write_text("\n".join(lines) + "\n")

@@ -24,16 +24,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 LEDGER_PATH = ROOT / "conformance" / "coremltools_ops.ledger"
-HEAD = "coremltools' own tests of its operations that fail with Triune, with the reason. Run with PyTorch."
-HEAD_IMPOSSIBLE = """Those that cannot pass, whatever computes: see coremltools_ops/trials.py.
-nearest: the numbers of the output's type that are nearest to the expected ones are not near enough either.
-exact: with each operation exact and rounded to its type it differs as much; with fp32 for fp16 the case passes.
-unpredicted: it fails alike where nothing predicts."""
-# What an answer cannot help begins with this.
-IMPOSSIBLE = "cannot pass ("
+HEAD = """coremltools' own tests of its operations that fail with Triune, with the reason. Run with PyTorch.
+Those that cannot pass, whatever computes, are judged anew in each run (coremltools_ops/trials.py); here are their
+numbers by test:"""
 # Those that were judged.
 RAN = ("passed", "failed", "impossible")
 _VARIANTS = ("fp16", "fp32")
+_VERDICT = re.compile(r"cannot pass \((\w+)\): ")
 _VARIANT = re.compile(r"\b(fp16|fp32)-iOS\d+\b")
 _TESTS = Path("converters/mil/mil/ops/tests")
 # Plugins that happen to be installed only cost time.
@@ -61,6 +58,12 @@ class Result:
     def family(self) -> str:
         """The operations it tests: the name of its file."""
         return Path(self.case.split("::")[0]).stem.removeprefix("test_")
+
+    @property
+    def verdict(self) -> str:
+        """Why it could not have passed, in a word of `trials`."""
+        found = _VERDICT.match(self.reason)
+        return found[1] if found else ""
 
     @property
     def variant(self) -> str:
@@ -142,18 +145,18 @@ def _read(report: Path) -> list[Result]:
 
 
 def failures_of(results: Sequence[Result]) -> dict[str, str]:
-    """The reasons by case, of those too that could not have passed."""
-    return {each.case: each.reason for each in results if each.outcome in ("failed", "impossible")}
+    """The reasons by case, without those that could not have passed."""
+    return {each.case: each.reason for each in results if each.outcome == "failed"}
 
 
 def write_ledger(results: Sequence[Result], ledger: "Ledger") -> None:
     """Write the ledger anew. What did not run for want of PyTorch stays as it is."""
     ran = {each.case for each in results if each.outcome in RAN}
     kept = {} if importlib.util.find_spec("torch") else ledger.reasons
-    reasons = failures_of(results) | {case: reason for case, reason in kept.items() if case not in ran}
-    impossible = {case: reason for case, reason in reasons.items() if reason.startswith(IMPOSSIBLE)}
-    failed = {case: reason for case, reason in reasons.items() if case not in impossible}
-    ledger.write(failed, HEAD, (HEAD_IMPOSSIBLE, impossible))
+    failures = failures_of(results) | {case: reason for case, reason in kept.items() if case not in ran}
+    impossible = Counter((each.case.split("[")[0], each.verdict) for each in results if each.outcome == "impossible")
+    lines = [f"{test}: {count} {verdict}" for (test, verdict), count in sorted(impossible.items())]
+    ledger.write(failures, "\n".join([*HEAD.splitlines(), *lines]))
 
 
 def table(results: Sequence[Result]) -> str:
@@ -174,8 +177,9 @@ def table(results: Sequence[Result]) -> str:
     lines += [_row(name, group) for name, group in groups.items()]
     gone = [each for each in results if each.outcome == "unimportable"]
     lines += ["", *(f"Not importable: {each.case}: {each.reason}" for each in gone)]
-    verdicts = Counter(each.reason.split(":")[0] for each in results if each.outcome == "impossible")
-    return "\n".join([*lines, *(f"{count} {verdict}" for verdict, count in verdicts.most_common())])
+    verdicts = Counter(each.verdict for each in results if each.outcome == "impossible")
+    lines += [f"Cannot pass ({verdict}): {count}" for verdict, count in verdicts.most_common()]
+    return "\n".join(lines)
 
 
 def _row(name: str, group: Sequence[Result]) -> str:

@@ -18,6 +18,18 @@ Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
 
 
+# Their parameters may be of another type than `x`.
+_MIXED = frozenset(
+    {
+        *("batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"),
+        *("clamped_relu", "elu", "leaky_relu", "linear_activation", "prelu", "scaled_tanh", "sigmoid_hard"),
+        *("softplus_parametric", "thresholded_relu"),
+        *("conv", "conv_transpose", "linear", "matmul"),
+        *("inverse", "log", "rsqrt"),
+    }
+)
+
+
 class BlockRaiser:
     """Raises a block's operations into one graph.
 
@@ -108,6 +120,8 @@ class BlockRaiser:
             for name, constant in operation.attributes.items():
                 if name != "name":
                     arguments[name] = (self.constant("constant", constant),)
+            if operation.op in _MIXED:
+                arguments = _in_one_type(graph, arguments)
             results = raiser(graph, Given(operation, arguments, self._opset))
             self.define(operation, [results] if isinstance(results, Tensor) else results)
             self._rename(operation, graph.nodes[start:])
@@ -154,6 +168,21 @@ class Families:
                 yield f"'{operation.name}' ({operation.op})"
             for inner in operation.blocks:
                 yield from self.missing(inner)
+
+
+def _in_one_type(graph: Graph, arguments: Mapping[str, tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...]]:
+    """Arguments of fp16 as fp32 where others are of that: an operation rounds its result, not its parameters."""
+    kinds = {each.dtype for given in arguments.values() for each in given}
+    if not kinds.issuperset((DType.FP16, DType.FP32)):
+        return dict(arguments)
+    # Constants take the type of `x` where they are used.
+    return {
+        name: tuple(
+            graph.cast(each, DType.FP32) if each.dtype is DType.FP16 and each.constant is None else each
+            for each in given
+        )
+        for name, given in arguments.items()
+    }
 
 
 def _stacked(values: tuple[Array, ...], dtype: DType) -> Array:

@@ -36,8 +36,9 @@ def _linear(graph: Graph, given: Given) -> Tensor:
 def _matmul(graph: Graph, given: Given) -> Tensor:
     """Broadcasts over leading dimensions. A constant may be of another type than the result."""
     factors: list[Tensor] = []
+    is_wide = given.dtype is DType.FP16 and DType.FP32 in (given["x"].dtype, given["y"].dtype)
     for name in ("x", "y"):
-        tensor = graph.cast(given[name], given.dtype)
+        tensor = graph.cast(given[name], DType.FP32 if is_wide else given.dtype)
         is_transposed = given.flag(f"transpose_{name}") and tensor.rank > 1
         factors.append(transposed(graph, tensor) if is_transposed else tensor)
     return graph.op("MatMul", *factors)
