@@ -107,7 +107,7 @@ def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     from triune.coreai import raising
 
     tell("raising the program")
-    model = raising.raise_function(raising.load(source), function)
+    model = raising.raise_function(source, function)
     check_given(model, given or {})
     tell("saving")
     _save(model, output)

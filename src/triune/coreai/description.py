@@ -141,7 +141,7 @@ def _told(path: Path) -> dict[str, Any]:
     try:
         from triune.coreai.program import functions_of, graphs_of, load_program
     except ImportError:
-        return {"unsupported": "Core AI needs coreai-core; pip install 'triune[coreai]'"}
+        return {"unsupported": "Core AI programs need coreai-core; pip install 'triune[coreai]'"}
     try:
         program = load_program(path)
     except InvalidArgumentError as error:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from triune.core.datatypes import Array
-from triune.core.tensors import Signature
 from triune.core.units import Unit
+from triune.coreai.description import Function
 from triune.coreai.executable import AppleExecutable
-from triune.coreai.interface import signature_of
 from triune.coreai.raising import raise_function
 from triune.graph.session import GraphSession
 from triune.graph.state_names import new_state
@@ -24,13 +23,12 @@ class AppleExecutor:
         what = "Core AI's interpreter" if unit is None else f"Core AI on '{unit.value}'"
         load = functools.partial(AppleExecutable, path, function, unit)
         self._executable = HostedExecutable(load, f"'{path.name}' in {what}")
-        self.signature: Signature = self._executable.signature
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """See `Executor.run`."""
-        names = [spec.name for spec in self.signature.outputs]
+        names = [spec.name for spec in self._executable.signature.outputs]
         found = self._executable.run({**inputs, **states}, names)
         return found, {name: found.pop(new_state(name)) for name in states}
 
@@ -42,27 +40,29 @@ class AppleExecutor:
 class RaisedExecutor:
     """An `Executor` over ONNX Runtime, on the CPU."""
 
-    def __init__(self, program: Any, where: str, function: str, *, num_threads: int = 0) -> None:
+    def __init__(self, program: Any, where: str, function: Function, *, num_threads: int = 0) -> None:
         """Raise a function, and load it. Raises as `raise_function` and `GraphSession`.
 
         Args:
-            program: as `raising.load` gives it.
+            program: as `load_program` gives it.
             where: what messages call the asset.
-            function: its name.
+            function: what `describe` says of it.
             num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
         """
-        model = raise_function(program, function)
-        self.signature: Signature = signature_of(model)
-        names = {spec.name for spec in self.signature.outputs}
-        states = [spec.name for spec in self.signature.inputs if new_state(spec.name) in names]
-        name = f"'{where}', function '{function}'"
+        model = raise_function(program, function.name)
+        # A graph cannot call an output as an input; the order is the same.
+        names = [value.name for value in model.graph.output]
+        self._names = dict(zip(names, [each.name for each in function.outputs], strict=False))
+        states = [each.name for each in function.states]
+        name = f"'{where}', function '{function.name}'"
         self._session = GraphSession(model, name, states=states, num_threads=num_threads)
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """See `Executor.run`."""
-        return self._session.run(inputs, states)
+        outputs, after = self._session.run(inputs, states)
+        return {self._names[name]: array for name, array in outputs.items()}, after
 
     def close(self) -> None:
         """Free it."""

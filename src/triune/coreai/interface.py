@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto, helper
 
-from triune.core.datatypes import Array, DataType
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.core.tensors import Signature, TensorSpec, format_shape
-from triune.graph.state_names import new_state
+from triune.core.tensors import TensorSpec, format_shape
+from triune.coreai.description import Function
 
 Limits = Sequence[Sequence[Any]]
 """The shapes that an input may have, as the asset's metadata holds them: sizes, or [lowest, highest]."""
@@ -31,13 +30,12 @@ class Interface:
     limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
 
     @classmethod
-    def of(cls, signature: Signature, limits: Mapping[str, Limits]) -> "Interface":
-        """Of a signature in which each state is an input, and an output under the name of `new_state`."""
-        names = {spec.name for spec in signature.outputs}
-        states = tuple(spec for spec in signature.inputs if new_state(spec.name) in names)
-        nexts = {new_state(spec.name) for spec in states}
-        inputs = tuple(spec for spec in signature.inputs if spec not in states)
-        return cls(inputs, tuple(spec for spec in signature.outputs if spec.name not in nexts), states, limits)
+    def of(cls, function: Function, limits: Mapping[str, Limits]) -> "Interface":
+        """Of what an asset says of a function. Raises UnsupportedError for what no request can carry."""
+        inputs, outputs, states = (
+            tuple(each.spec() for each in features) for features in (function.inputs, function.outputs, function.states)
+        )
+        return cls(inputs, outputs, states, limits)
 
     def check(self, inputs: Mapping[str, Any], where: str) -> dict[str, Array]:
         """The values as arrays that the function takes.
@@ -62,20 +60,6 @@ class Interface:
         """Are the shapes of these inputs those of this function?"""
         known = {spec.name: spec for spec in self.inputs}
         return all(name not in known or _fits(np.shape(value), known[name].shape) for name, value in inputs.items())
-
-
-def signature_of(model: ModelProto) -> Signature:
-    """The signature of a graph that was raised of a function."""
-    return Signature(
-        tuple(_spec(value) for value in model.graph.input), tuple(_spec(value) for value in model.graph.output)
-    )
-
-
-def _spec(value: ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
-    return TensorSpec(value.name, DataType.of(np.empty(0, dtype)), shape)
 
 
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:

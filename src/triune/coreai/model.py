@@ -5,9 +5,10 @@ ONNX anywhere.
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.tensors import TensorSpec, format_shape
 from triune.core.units import Unit
-from triune.coreai.asset import read_asset
+from triune.coreai.description import describe
 from triune.coreai.executable import has_system_runtime
-from triune.coreai.installed import require_library
 from triune.coreai.interface import Interface, Limits, to_array
 from triune.coreai.lowering.lower import LADDER, SOURCE_KEY
+
+if TYPE_CHECKING:
+    from triune.coreai.executors import AppleExecutor, RaisedExecutor
 
 ExecutorName: TypeAlias = Literal["coreai", "interpreter", "onnxruntime"]
 _EXECUTORS: Final = get_args(ExecutorName)
@@ -105,7 +108,6 @@ class Model:
         unit: Unit | None = None,
     ) -> None:
         """As `load`."""
-        asset = read_asset(path)
         if executor is not None and executor not in _EXECUTORS:
             raise UnsupportedError(f"there is no executor '{executor}'; there are {', '.join(_EXECUTORS)}")
         if executor is None:
@@ -114,22 +116,23 @@ class Model:
             raise InvalidArgumentError(f"a unit is for executor 'coreai'; '{executor}' runs on the CPU: leave unit out")
         self._name = path.name
         self.executor: Final = executor
-        require_library()
-        # They import it.
+        description = describe(path)
+        functions = {each.name: each for each in description.functions}
+        sources: Mapping[str, Any] = description.asset.metadata.get(_CUSTOM, {}).get(SOURCE_KEY, {})
+        self.function, names, limits = _choose(path.name, function, list(functions), sources)
+        interfaces = {name: Interface.of(functions[name], limits) for name in names}
+        # They import Apple's library, which is here: it described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
-        from triune.coreai.raising import function_names
-        from triune.coreai.raising import load as load_program
+        from triune.coreai.program import load_program
 
-        program = load_program(path)
-        sources: Mapping[str, Any] = asset.metadata.get(_CUSTOM, {}).get(SOURCE_KEY, {})
-        self.function, names, limits = _choose(path.name, function, function_names(program), sources)
+        program = load_program(path) if executor == "onnxruntime" else None
         self._variants: Final[list[_Variant]] = []
-        for name in names:
-            if executor == "onnxruntime":
-                computing = RaisedExecutor(program, path.name, name)
+        for name, interface in interfaces.items():
+            if program is not None:
+                computing = RaisedExecutor(program, path.name, functions[name])
             else:
                 computing = AppleExecutor(path, name, (unit or Unit.ANE) if executor == "coreai" else None)
-            self._variants.append(_Variant(name, computing, limits))
+            self._variants.append(_Variant(name, computing, interface))
 
     @property
     def interface(self) -> Interface:
@@ -203,13 +206,13 @@ class Model:
         raise InvalidArgumentError(f"'{self._name}' has no function for the shapes {given}; it has {known}")
 
 
+@dataclass(frozen=True, slots=True)
 class _Variant:
     """A function for certain shapes."""
 
-    def __init__(self, name: str, executor: Any, limits: Mapping[str, Limits]) -> None:
-        self.name = name
-        self.executor = executor
-        self.interface = Interface.of(executor.signature, limits)
+    name: str
+    executor: "AppleExecutor | RaisedExecutor"
+    interface: Interface
 
 
 def _choose(

@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values, subgraphs_of
-from triune.graph.weights import SetAside
+from triune.graph.weights import Large
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 """Attributes of ONNX's operators whose integer is an element type."""
@@ -62,9 +62,10 @@ class Halve:
             graph.node.insert(0, _cast(name, f"{name}/fp16", TensorProto.FLOAT16))
         graph.node.extend(_cast(f"{name}/fp16", name, TensorProto.FLOAT) for name in leaving if name not in wide)
         model = Tidy()(model)
-        weights = SetAside(model)
+        large = Large()
+        large.take(model)
         model = Infer()(model)
-        weights.give_back(model)
+        large.give_back(model)
         return model
 
     def _require_known(self, graph: GraphProto) -> None:

@@ -14,7 +14,7 @@ from triune.graph.ane.index import Index
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
-from triune.graph.weights import SetAside
+from triune.graph.weights import Large
 from triune.graph.whole.attention import find_attentions
 from triune.graph.whole.gather_matmul import find_gather_matmuls
 from triune.graph.whole.outline import DOMAIN, Outline, call
@@ -54,10 +54,10 @@ def keep_whole(model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = 
                 outline, before = found
                 nodes += [*before, call(model, outline)]
         index.replace(nodes)
-        weights = SetAside(model) if check is None else None
+        large = Large()
+        large.take(model)
         model = Infer()(Tidy()(model))
-        if weights is not None:
-            weights.give_back(model)
+        large.give_back(model)
     if check is not None and expected is not None:
         compare("whole", expected, model, check)
     return model
