@@ -16,8 +16,8 @@ from triune.graph.load import load
 from triune.graph.normalize import foreign_ops, normalize
 from triune.graph.passes.narrow import Narrow, narrow_array
 from triune.runtimes.coreml import CoreMl
-from triune.runtimes.coreml_cache import CompiledCache
 from triune.runtimes.coreml_conversion import convert_here
+from triune.runtimes.made_cache import CompiledCache
 
 
 def run(model: ModelProto, inputs: dict[str, Array]) -> list[Array]:

@@ -1,6 +1,8 @@
-"""`triune predict`: run a Core ML program on any system, without a server."""
+"""`triune predict`: run a Core ML or Core AI program on any system, without a server."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote
@@ -11,17 +13,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from triune import coreml
+from triune import coreai, coreml
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import format_shape
 from triune.coreml.feature_values import describe
 from triune.coreml.source import read_source
 
+_CORE_ML = "coreml, onnxruntime or reference"
+_CORE_AI = "coreai, onnxruntime or interpreter"
+
 
 def predict(
-    program: Annotated[Path, typer.Argument(help="The .mlpackage or .mlmodelc to run.")],
+    program: Annotated[Path, typer.Argument(help="The .mlpackage, .mlmodelc or .aimodel to run.")],
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,24 +37,27 @@ def predict(
     ] = None,
     function: Annotated[str | None, typer.Option(help="Which function; the default one if not given.")] = None,
     executor: Annotated[
-        Literal["coreml", "onnxruntime", "reference"] | None,
-        typer.Option(help="What computes it; Core ML on Apple's systems, else ONNX Runtime, if not given."),
+        Literal["coreml", "coreai", "onnxruntime", "reference", "interpreter"] | None,
+        typer.Option(
+            help="What computes it: Apple's runtime where it is, else ONNX Runtime, if not given. reference is slow "
+            "and obvious (Core ML); interpreter is Apple's (Core AI)."
+        ),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="A folder to write each output to, as name.npy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
-    """Run a Core ML program once. A stateful one starts from states of zeros."""
+    """Run a Core ML or Core AI program once. A stateful one starts from states of zeros."""
     given = {name: _read(name, file) for name, file in split_pairs(inputs or []).items()}
     with progress_bar() as progress:
         task = progress.add_task(f"loading {program}", total=None)
-        model = coreml.load(program, function=function, executor=executor)
-        features = model.interface.inputs
-        names = Names(str(program), "input", [each.name for each in features], read_source(model.package).inputs)
-        values = names.translate(given, {each.name: describe(each) for each in features if not each.is_optional})
+        load = _core_ai if program.suffix == ".aimodel" else _core_ml
+        model = load(program, function, executor)
+        values = model.names.translate(given, model.required)
         progress.update(task, description=f"running {model.function}")
         started = time.perf_counter()
-        outputs = model.predict(values, model.make_state() if model.interface.states else None)
+        outputs = model.run(values)
         elapsed_ms = (time.perf_counter() - started) * 1000
+        model.close()
     if save is not None:
         _save(outputs, save)
     if as_json:
@@ -69,6 +78,47 @@ def predict(
     console = Console()
     console.print(table)
     console.print(f"{escape(model.function)} in {elapsed_ms:.1f} ms, computed by {model.executor}", highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A function, ready to run: the names of its inputs, and what is required of them."""
+
+    function: str
+    executor: str
+    names: Names
+    required: dict[str, str]
+    run: Callable[[dict[str, Any]], dict[str, Any]]
+    close: Callable[[], None]
+
+
+def _core_ml(program: Path, function: str | None, executor: str | None) -> _Loaded:
+    if executor in ("coreai", "interpreter"):
+        raise InvalidArgumentError(f"executor '{executor}' is for .aimodel; '{program.name}' takes {_CORE_ML}")
+    model = coreml.load(program, function=function, executor=cast("coreml.ExecutorName | None", executor))
+    features = model.interface.inputs
+    names = Names(str(program), "input", [each.name for each in features], read_source(model.package).inputs)
+    required = {each.name: describe(each) for each in features if not each.is_optional}
+
+    def run(values: dict[str, Any]) -> dict[str, Any]:
+        return model.predict(values, model.make_state() if model.interface.states else None)
+
+    return _Loaded(model.function, model.executor, names, required, run, lambda: None)
+
+
+def _core_ai(program: Path, function: str | None, executor: str | None) -> _Loaded:
+    if executor in ("coreml", "reference"):
+        raise InvalidArgumentError(f"executor '{executor}' is for Core ML; '{program.name}' takes {_CORE_AI}")
+    model = coreai.load(program, function=function, executor=cast("coreai.ExecutorName | None", executor))
+    specs = model.interface.inputs
+    required = {each.name: f"{each.datatype.value} of {format_shape(each.shape)}" for each in specs}
+
+    def run(values: dict[str, Any]) -> dict[str, Any]:
+        return model.predict(values, model.make_state() if model.interface.states else None)
+
+    return _Loaded(
+        model.function, model.executor, Names(str(program), "input", list(required)), required, run, model.close
+    )
 
 
 def _read(name: str, file: str) -> Any:

@@ -4,6 +4,6 @@ Core AI is Apple's runtime from macOS and iOS 27 on. Its authoring library and a
 on Linux too: that interpreter is the referee of every conversion.
 """
 
-from triune.coreai.model import Model, State, load
+from triune.coreai.model import ExecutorName, Model, State, load
 
-__all__ = ["Model", "State", "load"]
+__all__ = ["ExecutorName", "Model", "State", "load"]

@@ -1,5 +1,5 @@
 """Core ML ML Programs: made from graphs, raised to graphs, and run on any system."""
 
-from triune.coreml.model import Model, State, load
+from triune.coreml.model import ExecutorName, Model, State, load
 
-__all__ = ["Model", "State", "load"]
+__all__ = ["ExecutorName", "Model", "State", "load"]

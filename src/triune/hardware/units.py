@@ -24,7 +24,7 @@ def detect_units(cpu: Cpu, *, is_installed: Callable[[str], bool] = is_installed
     """
     cores = f"{cpu.num_cores} core{'s' if cpu.num_cores > 1 else ''}"
     present = UnitStatus(Unit.CPU, Presence.PRESENT, f"{cpu.name}, {cores}")
-    has_core_ml = is_installed("coremltools")
+    has_core_ml = is_installed("coremltools") or is_installed("coreai")
     if cpu.is_apple_silicon:
         return (present, *(_apple(unit, words, cpu, has_core_ml=has_core_ml) for unit, words in _APPLE.items()))
     return (

@@ -20,10 +20,10 @@ from triune.repository.placement import Machine
 
 _log = logging.getLogger(__name__)
 
-PACKAGE_SUFFIXES = frozenset({".mlpackage", ".mlmodelc"})
-"""Models of Core ML, which are folders."""
+PACKAGE_SUFFIXES = frozenset({".mlpackage", ".mlmodelc", ".aimodel"})
+"""Models of Core ML and Core AI, which are folders."""
 
-_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "coreml": "coreml"}
+_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "coreml": "coreml", "coreai": "coreai"}
 _PLATFORM_OF_BACKEND = {backend: platform for platform, backend in _BACKEND_OF_PLATFORM.items()}
 
 

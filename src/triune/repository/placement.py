@@ -17,8 +17,8 @@ OWN_PROCESS_PARAMETER = "own_process"
 
 _STAND_INS: Mapping[tuple[str, Unit], tuple[str, ...]] = {
     ("onnxruntime", Unit.AMX): ("openvino", "coreml"),
-    ("onnxruntime", Unit.GPU): ("coreml",),
-    ("onnxruntime", Unit.ANE): ("coreml",),
+    ("onnxruntime", Unit.GPU): ("coreai", "coreml"),
+    ("onnxruntime", Unit.ANE): ("coreai", "coreml"),
 }
 """A unit that the backend's own runtime does not reach, and the backends that may serve it from the same file."""
 
@@ -78,10 +78,11 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
     if own is not None and unit in own.units():
         return own
     stand_ins = _STAND_INS.get((backend, unit), ())
-    for name in stand_ins:
-        stand_in = machine.runtimes.get(name)
-        if stand_in is not None and unit in stand_in.units():
-            return stand_in
+    able = [machine.runtimes[name] for name in stand_ins if name in machine.runtimes]
+    able = [each for each in able if unit in each.units()]
+    if able:
+        # Core AI reaches the Neural Engine where the system has it; elsewhere it is one unit among others to it.
+        return next((each for each in able if each.units()[0] is unit), able[0])
     status = machine.status(unit)
     if status.presence is Presence.ABSENT:
         raise UnsupportedError(

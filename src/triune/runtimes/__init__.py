@@ -20,10 +20,15 @@ def available(units: Sequence[UnitStatus]) -> Mapping[str, Runtime]:
         from triune.runtimes.openvino import OpenVino
 
         runtimes.append(OpenVino(units))
+    raised = {unit: runtime for runtime in reversed(runtimes) for unit in runtime.units()}
     if "coreml" not in missing():
         from triune.runtimes.coreml import CoreMl
 
         runtimes.append(CoreMl(units))
+    if "coreai" not in missing():
+        from triune.runtimes.coreai import CoreAi
+
+        runtimes.append(CoreAi(units, raised))
     return {runtime.name: runtime for runtime in runtimes}
 
 
@@ -32,6 +37,7 @@ def missing() -> Mapping[str, str]:
     lines = {
         "openvino": "backend 'openvino' needs OpenVINO: pip install 'triune[openvino]'",
         "coreml": "backend 'coreml' needs coremltools: pip install 'triune[coreml]'",
+        "coreai": "backend 'coreai' needs coreai-core: pip install 'triune[coreai]'",
     }
-    libraries = {"openvino": "openvino", "coreml": "coremltools"}
+    libraries = {"openvino": "openvino", "coreml": "coremltools", "coreai": "coreai"}
     return {name: line for name, line in lines.items() if importlib.util.find_spec(libraries[name]) is None}

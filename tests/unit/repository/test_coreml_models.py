@@ -20,8 +20,8 @@ from triune.repository.layout import stamp
 from triune.repository.placement import Machine
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.coreml import CoreMl
-from triune.runtimes.coreml_cache import CompiledCache
 from triune.runtimes.coreml_conversion import convert_here
+from triune.runtimes.made_cache import CompiledCache
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.serving.server import Server
 

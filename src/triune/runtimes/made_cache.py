@@ -1,4 +1,4 @@
-"""What is made of a model once and kept: packages of ONNX models, and what Core ML compiled.
+"""What is made of a model once and kept: programs of ONNX models, ONNX models of programs, what Core ML compiled.
 
 An entry's name is a digest of all that decides its content, so nothing is ever out of date.
 """
@@ -10,7 +10,7 @@ import importlib.metadata
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
 from onnx import GraphProto, TensorProto
@@ -18,27 +18,30 @@ from onnx import GraphProto, TensorProto
 import triune
 from triune.core.cache import cache_folder
 from triune.core.errors import UnavailableError
-from triune.coreml.lowering import LowerOptions
+from triune.coreml.lowering import LowerOptions as CoreMlOptions
+from triune.graph.conversion.options import ConversionOptions
 from triune.graph.load import read_model
 from triune.graph.values import subgraphs_of
 
 _MAKING = ".making-"
-_CODE = ("graph", "coreml/lowering")
+_CORE_ML = (("graph", "coreml/lowering"), ("coremltools", "onnx"))
+_CORE_AI = (("graph", "coreai"), ("coreai-core", "onnx"))
 
 
 class CompiledCache:
-    """A folder of `.mlpackage` and `.mlmodelc` folders."""
+    """A folder of what was made."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, name: str = "coreml") -> None:
         """Args:
-        folder: made when there is something to keep. None takes `coreml` in Triune's cache.
+        folder: made when there is something to keep. None takes `name` in Triune's cache.
+        name: see there.
         """
-        self.folder = folder or cache_folder() / "coreml"
+        self.folder = folder or cache_folder() / name
 
     def get(self, name: str, make: Callable[[Path], object]) -> Path:
         """The entry of that name, made if it is not there: whole, or not at all.
 
-        One is made at a time, over all processes that share the folder: coremltools is not for several threads.
+        One is made at a time, over all processes that share the folder: Apple's libraries are not for several threads.
 
         Args:
             name: digest and suffix.
@@ -77,11 +80,21 @@ class CompiledCache:
             yield
 
 
-def conversion_digest(path: Path, options: LowerOptions) -> str:
+def conversion_digest(path: Path, options: ConversionOptions) -> str:
     """Of an ONNX file, its weights, how it is to be converted, and all that converts it."""
     files = [path, *(path.parent / name for name in sorted(set(_external_files(read_model(path).graph))))]
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("coremltools", "onnx")]
-    return _digest([*files, *_code()], [repr(options), triune.__version__, *versions])
+    rooms, libraries = _CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI
+    return _digest([*files, *_code(rooms)], [repr(options), *_versions(libraries)])
+
+
+def raising_digest(asset_digest: bytes, function: str) -> str:
+    """Of a Core AI program, its function that is to be raised, and all that raises it."""
+    rooms, libraries = _CORE_AI
+    return _digest(_code(rooms), [asset_digest.hex(), function, *_versions(libraries)])
+
+
+def _versions(libraries: Sequence[str]) -> list[str]:
+    return [triune.__version__, *(f"{name} {importlib.metadata.version(name)}" for name in libraries)]
 
 
 def package_digest(path: Path) -> str:
@@ -101,9 +114,9 @@ def _external_files(graph: GraphProto) -> Iterable[str]:
             yield from _external_files(inner)
 
 
-def _code() -> list[Path]:
+def _code(rooms: Sequence[str]) -> list[Path]:
     root = Path(__file__).parents[1]
-    return sorted(path for room in _CODE for path in (root / room).rglob("*.py"))
+    return sorted(path for room in rooms for path in (root / room).rglob("*.py"))
 
 
 def _digest(files: Iterable[Path], words: Iterable[str]) -> str:

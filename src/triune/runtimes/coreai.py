@@ -1,0 +1,216 @@
+"""Core AI: assets, and ONNX models that are converted to assets. Backend "coreai".
+
+On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each in a process of its own. On `cpu` and `amx` the
+program is raised to ONNX, once, and run by the runtimes of these units. Elsewhere `ane` is emulated: raised as well, or
+in Apple's own interpreter.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.core.runtime import NO_OPTIONS, Executable, Runtime
+from triune.core.tensors import Signature, TensorSpec
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.coreai.description import Description, Function, describe
+from triune.coreai.executable import AppleExecutable, has_system_runtime
+from triune.hosting import HostedExecutable
+from triune.runtimes.coreai_options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
+from triune.runtimes.coreai_work import MODEL, convert_apart, raise_apart
+from triune.runtimes.made_cache import CompiledCache, conversion_digest, raising_digest
+from triune.runtimes.onnx_file import read_signature
+
+_ONNX = ".onnx"
+
+
+class CoreAi:
+    """Core AI, and what stands in for it where it is not.
+
+    Options: for assets `coreai.function` (which of several), `coreai.states` (explicit: as inputs and outputs) and
+    `coreai.executor` (of an emulated unit: onnxruntime, or interpreter, which is Apple's and slow), and for ONNX models
+    `coreai.precision` (fp16, fp32), `coreai.shapes` ("x=1,1..512") and `coreai.conversion_seconds`.
+    """
+
+    name = "coreai"
+    option_names = OPTION_NAMES
+    default_filenames = ("model.aimodel", "model.onnx")
+
+    def __init__(
+        self,
+        units: Sequence[UnitStatus],
+        raised: Mapping[Unit, Runtime],
+        cache: CompiledCache | None = None,
+        *,
+        has_core_ai: bool | None = None,
+    ) -> None:
+        """Args:
+        units: this machine's, as `hardware.units.detect_units` tells them.
+        raised: the runtimes of ONNX models that run what is raised, by unit; `cpu` is among them.
+        cache: keeps what is converted and raised; None takes the user's.
+        has_core_ai: whether the system has Core AI; None finds out.
+        """
+        self._statuses = {status.unit: status for status in units}
+        self._raised = raised
+        self._cache = cache or CompiledCache(name="coreai")
+        self._has_core_ai = has_system_runtime() if has_core_ai is None else has_core_ai
+
+    def units(self) -> Sequence[Unit]:
+        """Core AI's own where the system has it; the units of what is raised; the emulated Neural Engine."""
+        own = (Unit.ANE, Unit.GPU) if self._has_core_ai else ()
+        others = [unit for unit in (Unit.CPU, Unit.AMX) if unit in self._raised]
+        ane = self._statuses.get(Unit.ANE)
+        is_emulated = ane is not None and ane.presence is Presence.EMULATED
+        return (*own, *others, *((Unit.ANE,) if is_emulated and not own else ()))
+
+    def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
+        """The signature of an asset's function, or of an ONNX file.
+
+        Raises:
+            NotFoundError: there is no such file.
+            InvalidArgumentError: it is broken, or an option does not go with it.
+            UnsupportedError: it is none that requests can be made of.
+        """
+        settings = read_settings(options)
+        if path.suffix == _ONNX:
+            return read_signature(path)
+        return _signature(_function(describe(path), settings), settings, path)
+
+    def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
+        """Convert if it is ONNX, and load.
+
+        Raises:
+            InvalidArgumentError: the file is broken, or an option is unknown or wrong.
+            UnsupportedError: the unit is not here, or the model cannot be converted or run.
+        """
+        if unit not in self.units():
+            raise UnsupportedError(
+                f"backend 'coreai' does not run on unit '{unit.value}' here; it runs on "
+                f"{', '.join(each.value for each in self.units())}"
+            )
+        settings = read_settings(options)
+        source = read_signature(path) if path.suffix == _ONNX else None
+        asset = self._converted(path, settings) if path.suffix == _ONNX else path
+        description = describe(asset)
+        function = _function(description, settings)
+        signature = _signature(function, settings, asset)
+        precision = settings.precision.value if source is not None else _precision(signature)
+        if self._is_apples(unit, settings):
+            asked = unit if self._has_core_ai else None
+            load = functools.partial(AppleExecutable, asset, function.name, asked)
+            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'")
+        else:
+            name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
+            make = functools.partial(raise_apart, asset, function.name, settings.conversion_seconds)
+            model = self._cache.get(name, make) / MODEL
+            runs_on = unit if unit in self._raised else Unit.CPU
+            inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
+            precision = inner.precision if unit in self._raised else precision
+        return FunctionExecutable(inner, unit, precision, source or signature, signature)
+
+    def _is_apples(self, unit: Unit, settings: Settings) -> bool:
+        """Does Apple's library compute it?"""
+        if unit not in (Unit.ANE, Unit.GPU):
+            return False
+        return self._has_core_ai or settings.executor == "interpreter"
+
+    def _converted(self, path: Path, settings: Settings) -> Path:
+        options = settings.lower_options()
+        make = functools.partial(convert_apart, path, options, settings.conversion_seconds)
+        return self._cache.get(f"{conversion_digest(path, options)}.aimodel", make)
+
+
+class FunctionExecutable:
+    """A function under the names and datatypes that the server knows its tensors by.
+
+    A state is an input, zeros where it is not given, and an output: nothing is kept between calls.
+    """
+
+    def __init__(
+        self, inner: Executable, unit: Unit, precision: str, signature: Signature, function: Signature
+    ) -> None:
+        """Args:
+        inner: computes the function; its tensors are called alike.
+        unit, precision, signature: what is told of it. The signature is the source's where one was converted.
+        function: the function's own.
+        """
+        self.unit = unit
+        self.precision = precision
+        self.signature = signature
+        self._inner = inner
+        self._given = {spec.name: spec for spec in function.inputs}
+        self._wanted = {spec.name: spec for spec in signature.outputs}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """See `Executable.run`."""
+        unknown = sorted(inputs.keys() - self._given.keys())
+        if unknown:
+            raise InvalidArgumentError(f"the model has no input '{unknown[0]}'; it has {', '.join(self._given)}")
+        given: dict[str, Array] = {}
+        for name, spec in self._given.items():
+            if name in inputs:
+                given[name] = _narrowed(name, inputs[name], spec)
+            elif spec.is_state:
+                given[name] = np.zeros(spec.shape, spec.datatype.dtype)
+            else:
+                raise InvalidArgumentError(f"input '{name}' is missing")
+        found = self._inner.run(given, outputs)
+        return {name: found[name].astype(self._wanted[name].datatype.dtype, copy=False) for name in outputs}
+
+    def close(self) -> None:
+        """See `Executable.close`."""
+        self._inner.close()
+
+
+def _narrowed(name: str, array: Array, spec: TensorSpec) -> Array:
+    """As the function takes it. Raises InvalidArgumentError for whole numbers that do not fit."""
+    dtype = spec.datatype.dtype
+    if array.dtype == dtype:
+        return array
+    if dtype.kind in "iu" and array.size:
+        limits = np.iinfo(dtype)  # pyright: ignore[reportArgumentType,reportCallIssue,reportUnknownVariableType]
+        low, high = int(limits.min), int(limits.max)  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]
+        if array.min() < low or array.max() > high:
+            raise InvalidArgumentError(f"input '{name}' has numbers beyond {spec.datatype.value}, {low} to {high}")
+    return array.astype(dtype)
+
+
+def _function(description: Description, settings: Settings) -> Function:
+    functions = {each.name: each for each in description.functions}
+    wanted = settings.function or ("main" if "main" in functions or len(functions) != 1 else next(iter(functions)))
+    if wanted not in functions:
+        known = ", ".join(f"'{name}'" for name in functions) or "none"
+        raise InvalidArgumentError(
+            f"'{description.asset.path.name}' has no function '{wanted}': parameter '{FUNCTION}' may name {known}"
+        )
+    return functions[wanted]
+
+
+def _signature(function: Function, settings: Settings, path: Path) -> Signature:
+    if function.states and not settings.has_explicit_states:
+        names = ", ".join(f"'{each.name}'" for each in function.states)
+        raise UnsupportedError(
+            f"function '{function.name}' of '{path.name}' has states {names}, and requests keep none between them: "
+            f"parameter '{STATES}' with the value 'explicit' has them as inputs and outputs"
+        )
+    if settings.has_explicit_states and not function.states:
+        raise InvalidArgumentError(f"parameter '{STATES}' is for states; '{path.name}' has none: leave it out")
+    if not function.states:
+        return function.signature()
+    whole = function.signature()
+    states = {each.name for each in function.states}
+    inputs = tuple(
+        replace(spec, is_optional=True, is_state=True) if spec.name in states else spec for spec in whole.inputs
+    )
+    return Signature(inputs, whole.outputs, 0)
+
+
+def _precision(signature: Signature) -> str:
+    """By the interface: what a program computes in within is not told."""
+    kinds = {spec.datatype for spec in (*signature.inputs, *signature.outputs)}
+    return "fp16" if DataType.FP16 in kinds and DataType.FP32 not in kinds else "fp32"

@@ -1,0 +1,53 @@
+"""What the Core AI runtime has done once, in a process of its own, which Apple's library ends on some mistakes."""
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from triune.coreai.lowering import LowerOptions, lower
+from triune.graph.load import load
+from triune.hosting import Limits, run_apart
+
+_log = logging.getLogger(__name__)
+
+MODEL = "model.onnx"
+"""The file within a folder of the cache."""
+
+
+def convert_apart(path: Path, options: LowerOptions, seconds: float, target: Path) -> None:
+    """Make an asset of an ONNX file at `target`.
+
+    Raises:
+        InvalidArgumentError, UnsupportedError: as `lower`.
+        InternalError: the process ended before it was done, or could not be started.
+        UnavailableError: it took longer than `seconds`, and was ended.
+    """
+    _log.info("converting '%s' to Core AI, once", path)
+    run_apart(functools.partial(_convert, path, target, options), f"the conversion of '{path}'", Limits(seconds))
+
+
+def raise_apart(path: Path, function: str, seconds: float, target: Path) -> None:
+    """Make an ONNX file of a function of an asset, in the folder `target`.
+
+    Raises:
+        As `convert_apart`, and as `raise_function`.
+    """
+    _log.info("raising '%s' to ONNX, once", path)
+    run_apart(functools.partial(_raise, path, function, target), f"the raising of '{path}'", Limits(seconds))
+
+
+def _convert(path: Path, target: Path, options: LowerOptions) -> None:
+    lower(load(path), target, options)
+
+
+def _raise(path: Path, function: str, target: Path) -> None:
+    # It imports Apple's library.
+    from triune.coreai.raising import raise_function
+
+    target.mkdir()
+    # onnx publishes partial types.
+    library: Any = onnx
+    library.save(raise_function(path, function), target / MODEL, save_as_external_data=True, location=f"{MODEL}.data")
