@@ -71,6 +71,24 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
         raise type(error)(f"'{file}', function '{function.symbol_name}': {error}") from error
 
 
+def load(path: Path) -> Any:
+    """The program of an asset, for `raise_function`: checked, and read by a process of its own first.
+
+    Raises:
+        NotFoundError: there is no such asset.
+        InvalidArgumentError: it is broken.
+        UnsupportedError: it is of another version.
+        UnavailableError: reading it took too long.
+    """
+    describe(path)
+    return load_program(path)
+
+
+def function_names(program: Any) -> list[str]:
+    """The functions that can be called from outside."""
+    return list(functions_of(graphs_of(program)))
+
+
 def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_quantized: bool) -> ModelProto:
     block = function.regions[0].blocks[0]
     arguments = list(block.arguments)
