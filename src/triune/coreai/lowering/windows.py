@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.dims import Dim, vector
-from triune.coreai.lowering.values import axes, cast, constant, like, rank_of, shape_of, size_of
+from triune.coreai.lowering.values import axes, cast, constant, like, rank_of, shape_of, size_of, sizes
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import SAME, Window
 
@@ -46,8 +46,11 @@ def pad(x: Value, widths: Sequence[tuple[Dim, Dim]], value: float) -> Value:
     flat = [each for pair in widths for each in pair]
     if not any(map(is_some, flat)):
         return x
-    before = [0] * (2 * (rank_of(x) - len(widths)))
-    return ops.pad(x, cast(vector([*before, *flat]), np.uint32), like(x, value))
+    whole = [*[0] * (2 * (rank_of(x) - len(widths))), *flat]
+    numbers = [each for each in whole if isinstance(each, int)]
+    # Of a constant alone Core AI knows the shape that comes of it.
+    amounts = sizes(numbers) if len(numbers) == len(whole) else cast(vector(whole), np.uint32)
+    return ops.pad(x, amounts, like(x, value))
 
 
 def is_some(width: Dim) -> bool:

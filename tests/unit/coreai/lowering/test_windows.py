@@ -124,6 +124,10 @@ def test_pools_tell_the_places(tmp_path: Path) -> None:
     outputs = [("y", FLOAT, [2, 1, 3, 2]), ("i", INT64, [2, 1, 3, 2])]
     model = model_of([node], [("x", FLOAT, [2, 1, 5, 4])], outputs)
     check(model, {"x": noise(2, 1, 5, 4)}, tmp_path)
+    node = helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[3], strides=[2], pads=[1, 0], ceil_mode=1)
+    model = model_of([node], [("x", FLOAT, [2, 1, 6])], [("y", FLOAT, [2, 1, 3]), ("i", INT64, [2, 1, 3])])
+    check(model, {"x": noise(2, 1, 6)}, tmp_path)
+    node = helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2], strides=[1, 2])
     model = model_of([node], [("x", FLOAT, [2, 1, "h", 4])], [("y", FLOAT, [None] * 4), ("i", INT64, [None] * 4)])
     with pytest.raises(UnsupportedError, match="--shape"):
         lower(model, tmp_path / "m.aimodel")
