@@ -56,10 +56,10 @@ class Interface:
                 _check_limits(name, arrays[name].shape, limits)
         return arrays
 
-    def fits(self, inputs: Mapping[str, Any]) -> bool:
+    def fits(self, inputs: Mapping[str, Array]) -> bool:
         """Are the shapes of these inputs those of this function?"""
         known = {spec.name: spec for spec in self.inputs}
-        return all(name not in known or _fits(np.shape(value), known[name].shape) for name, value in inputs.items())
+        return all(name not in known or _fits(array.shape, known[name].shape) for name, array in inputs.items())
 
 
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
@@ -70,10 +70,7 @@ def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
     Raises:
         InvalidArgumentError: they do not, or it is of another kind or shape.
     """
-    try:
-        array: Array = np.asarray(value)
-    except ValueError as error:
-        raise InvalidArgumentError(f"{what} is no array: {error}") from error
+    array = as_array(what, value)
     dtype = spec.datatype.dtype
     if not _is_of_kind(array, dtype):
         raise InvalidArgumentError(f"{what} is of {array.dtype}; it must be of {spec.datatype.value}")
@@ -89,6 +86,14 @@ def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
             raise InvalidArgumentError(f"{what} has numbers beyond {spec.datatype.value}, {limits.min} to {limits.max}")
     with np.errstate(over="ignore"):
         return array.astype(dtype, copy=False)
+
+
+def as_array(what: str, value: Any) -> Array:
+    """What numpy makes of it. Raises InvalidArgumentError where that is no array."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{what} is no array: {error}") from error
 
 
 def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:

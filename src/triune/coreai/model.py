@@ -18,7 +18,7 @@ from triune.core.tensors import TensorSpec, format_shape
 from triune.core.units import Unit
 from triune.coreai.description import describe
 from triune.coreai.executable import has_system_runtime
-from triune.coreai.interface import Interface, Limits, to_array
+from triune.coreai.interface import Interface, Limits, as_array, to_array
 from triune.coreai.lowering.lower import LADDER, SOURCE_KEY
 
 if TYPE_CHECKING:
@@ -193,12 +193,13 @@ class Model:
         self.close()
 
     def _variant(self, inputs: Mapping[str, Any]) -> "_Variant":
-        for variant in self._variants:
-            if variant.interface.fits(inputs):
-                return variant
         if len(self._variants) == 1:
             return self._variants[0]
-        given = {name: format_shape(np.shape(value)) for name, value in inputs.items()}
+        arrays = {name: as_array(f"input '{name}'", value) for name, value in inputs.items()}
+        for variant in self._variants:
+            if variant.interface.fits(arrays):
+                return variant
+        given = {name: format_shape(array.shape) for name, array in arrays.items()}
         known = "; ".join(
             ", ".join(f"{spec.name} {format_shape(spec.shape)}" for spec in each.interface.inputs)
             for each in self._variants

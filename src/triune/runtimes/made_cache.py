@@ -15,9 +15,9 @@ from pathlib import Path
 
 from onnx import GraphProto, TensorProto
 
-import triune
 from triune.core.cache import cache_folder
 from triune.core.errors import UnavailableError
+from triune.core.version import VERSION
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.graph.conversion.options import ConversionOptions
 from triune.graph.load import read_model
@@ -94,7 +94,7 @@ def raising_digest(asset_digest: bytes, function: str) -> str:
 
 
 def _versions(libraries: Sequence[str]) -> list[str]:
-    return [triune.__version__, *(f"{name} {importlib.metadata.version(name)}" for name in libraries)]
+    return [VERSION, *(f"{name} {importlib.metadata.version(name)}" for name in libraries)]
 
 
 def package_digest(path: Path) -> str:

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from triune import __version__
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.version import VERSION
 from triune.repository.config import ModelConfig
 from triune.repository.model import IndexEntry, LoadedVersion
 from triune.repository.repository import Repository
@@ -45,7 +45,7 @@ class Server:
         extensions: the protocol extensions that it speaks.
     """
 
-    version = __version__
+    version = VERSION
     extensions: Sequence[str] = EXTENSIONS
 
     def __init__(self, repository: Repository, *, name: str = "triune", is_ready_strict: bool = True) -> None:

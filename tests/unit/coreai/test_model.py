@@ -1,0 +1,113 @@
+"""Core AI models that predict: raised, and in Apple's interpreter."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from support.lowered import FLOAT, model_of
+from triune import coreai
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.units import Unit
+from triune.coreai.lowering import LowerOptions, lower
+from triune.graph.conversion.shapes import InputShape, Range
+
+X = np.arange(8, dtype=np.float32).reshape(2, 4)
+
+
+def _save(path: Path, shape: InputShape | None = None) -> Path:
+    nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
+    model = model_of(nodes, [("x", FLOAT, ["rows", 4])], [("y", FLOAT, ["rows", 4])])
+    return lower(model, path, LowerOptions(shapes={} if shape is None else {"x": shape})).path
+
+
+def _save_counter(path: Path) -> Path:
+    nodes = [helper.make_node("Add", ["past", "x"], ["next"]), helper.make_node("Neg", ["next"], ["y"])]
+    values = [(name, FLOAT, [1, 4]) for name in ("past", "x", "next", "y")]
+    return lower(model_of(nodes, values[:2], values[2:]), path, LowerOptions(states={"past": "next"})).path
+
+
+@pytest.fixture(params=["onnxruntime", "interpreter"])
+def executor(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_both_executors_compute_the_same(executor: Any, tmp_path: Path) -> None:
+    with coreai.load(_save(tmp_path / "m.aimodel"), executor=executor) as model:
+        assert (model.function, model.executor) == ("main", executor)
+        np.testing.assert_array_equal(model.predict({"x": X})["y"], 2 * X)
+        np.testing.assert_array_equal(model.predict({"x": X[:1].tolist()})["y"], 2 * X[:1])
+        assert [each["y"].shape for each in model.predict_batch([{"x": X}, {"x": X[:1]}])] == [(2, 4), (1, 4)]
+
+
+def test_states_are_kept_where_they_are_given(executor: Any, tmp_path: Path) -> None:
+    with coreai.load(_save_counter(tmp_path / "m.aimodel"), executor=executor) as model:
+        state = model.make_state()
+        assert state.names == ("past",)
+        for count in (1, 2):
+            np.testing.assert_array_equal(model.predict({"x": np.ones((1, 4))}, state)["y"], np.full((1, 4), -count))
+        np.testing.assert_array_equal(state.read("past"), np.full((1, 4), 2))
+        state.write("past", np.zeros((1, 4)))
+        np.testing.assert_array_equal(model.predict({"x": np.ones((1, 4))}, state)["y"], -np.ones((1, 4)))
+        with pytest.raises(InvalidArgumentError, match=r"\[2,4\]; it must be \[1,4\]"):
+            state.write("past", X)
+        with pytest.raises(NotFoundError, match="'past'"):
+            state.read("future")
+        with pytest.raises(InvalidArgumentError, match="make_state"):
+            model.predict({"x": np.ones((1, 4))})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({}, r"input 'x'.*is missing; it is x: FP32\[-1,4\]"),
+        ({"x": X, "z": X}, "no input 'z'"),
+        ({"x": X[0]}, r"\[4\]; it must be \[-1,4\]"),
+        ({"x": X[:, :3]}, r"\[2,3\]; it must be \[-1,4\]"),
+        ({"x": X[:0]}, "is empty"),
+        ({"x": X.astype(np.int32)}, "int32; it must be of FP32"),
+        ({"x": [[1, 2], [3]]}, "no array"),
+    ],
+)
+def test_wrong_inputs_never_reach_apples_library(inputs: Any, told: str, tmp_path: Path) -> None:
+    with coreai.load(_save(tmp_path / "m.aimodel")) as model, pytest.raises(InvalidArgumentError, match=told):
+        model.predict(inputs)
+
+
+def test_limits_of_the_conversion_are_enforced(tmp_path: Path) -> None:
+    path = _save(tmp_path / "m.aimodel", InputShape(((Range(1, 2), 4),)))
+    with coreai.load(path) as model:
+        assert model.predict({"x": X})["y"].shape == (2, 4)
+        with pytest.raises(InvalidArgumentError, match=r"\[3,4\]; it must be \[1..2,4\]"):
+            model.predict({"x": np.ones((3, 4))})
+
+
+def test_a_ladder_of_shapes_is_one_model(tmp_path: Path) -> None:
+    path = _save(tmp_path / "m.aimodel", InputShape(((1, 4), (2, 4))))
+    with coreai.load(path) as model:
+        assert model.function == "main"
+        for rows in (1, 2):
+            np.testing.assert_array_equal(model.predict({"x": X[:rows]})["y"], 2 * X[:rows])
+        with pytest.raises(InvalidArgumentError, match=r"\[1,4\].*\[2,4\]"):
+            model.predict({"x": np.ones((3, 4))})
+    with coreai.load(path, function="main_of_2x4") as model, pytest.raises(InvalidArgumentError):
+        model.predict({"x": X[:1]})
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    path = _save(tmp_path / "m.aimodel")
+    with pytest.raises(NotFoundError, match="no function 'other'; it has 'main'"):
+        coreai.load(path, function="other")
+    with pytest.raises(NotFoundError):
+        coreai.load(tmp_path / "none.aimodel")
+    with pytest.raises(InvalidArgumentError, match="leave unit out"):
+        coreai.load(path, executor="onnxruntime", unit=Unit.ANE)
+    with pytest.raises(UnsupportedError, match="macOS 27"):
+        coreai.load(path, executor="coreai")
+
+
+async def test_predicting_does_not_hold_the_loop(tmp_path: Path) -> None:
+    with coreai.load(_save(tmp_path / "m.aimodel")) as model:
+        np.testing.assert_array_equal((await model.predict_async({"x": X}))["y"], 2 * X)
