@@ -31,6 +31,7 @@ from triune.coreai.lowering.interface import Feature, Interface, argument_attrib
 from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.values import dtype_of, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
+from triune.graph.conversion.left import why_left
 from triune.graph.conversion.problems import MissingError, Problem, Refusal
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.passes.narrow import NARROWED
@@ -193,5 +194,5 @@ def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str
     function.res_attrs = argument_attributes(names)
 
 
-def _unknown(_context: Context) -> None:
-    raise Refusal("there is no such operation in Core AI, nor a way to make it of others")
+def _unknown(context: Context) -> None:
+    raise Refusal(why_left(context.node, "Core AI"))
