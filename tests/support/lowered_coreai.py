@@ -30,7 +30,7 @@ def check(
 ) -> list[dict[str, Any]]:
     """Convert, call with the inputs of each of `calls`, and compare with ONNX Runtime; the outputs are returned."""
     lowered = lower(model, folder / "m.aimodel", options)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session: Any = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     given = [{name: narrow_array(name, np.asarray(array)) for name, array in inputs.items()} for inputs in calls]
     found = _apart((lowered.path, given))
     for inputs, results in zip(calls, found, strict=True):

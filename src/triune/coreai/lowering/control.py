@@ -50,8 +50,8 @@ def _if(c: Context) -> None:
     for graph, block in zip(graphs, blocks, strict=True):
         with ir.InsertionPoint(block):
             found.append(c.lower_graph(graph, c.scope, {}))
-    pairs = dict(enumerate(zip(*found, strict=True)))
-    kinds = [joined_type(*pair, "its branches give") for pair in pairs.values()]
+    pairs: dict[int, tuple[Value, ...]] = dict(enumerate(zip(*found, strict=True)))
+    kinds = [joined_type(one, other, "its branches give") for one, other in pairs.values()]
     # Core AI itself makes a selection of what no branch computes, and then cannot load it.
     for index, pair in list(pairs.items()):
         if known_shape(pair[0]) == known_shape(pair[1]) is not None and all(map(_is_ready, pair, blocks)):
@@ -109,10 +109,10 @@ def _loop(c: Context) -> None:
             buffer.with_row(value, results[1 + buffer.place], step)
             for buffer, value in zip(buffers, rest[num_carried:], strict=True)
         ]
-        return [ops.add(step, axis(1)), scalar(results[0]), *results[1 : 1 + num_carried], *kept]
+        return [scalar(results[0]), *results[1 : 1 + num_carried], *kept]
 
     starts = [buffer.start() for buffer in buffers]
-    results = loop([axis(0), going, *carried, *starts], go_on, run)
+    results = loop([going, *carried, *starts], go_on, run)
     for index, value in enumerate(results[2 : 2 + num_carried]):
         c.give(value, index)
     is_whole = most is not None and _always_goes_on(c, body)

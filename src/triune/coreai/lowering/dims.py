@@ -15,10 +15,9 @@ from triune.coreai.lowering.values import (
     dtype_of,
     rank_of,
     reshape,
-    reshaped,
+    reshape_to,
     shape_of,
     size_of,
-    sizes_of,
     tensor_type,
     transpose,
 )
@@ -78,7 +77,7 @@ def product(dims: Sequence[Dim]) -> Dim:
 
 def element(x: Value, place: int) -> Value:
     """One element of a vector, as a scalar."""
-    return scalar(ops.slice_(x, axes([place]), axes([place + 1]), axes([1])))
+    return ops.gather_nd(x, axes([place]))
 
 
 def scalar(x: Value) -> Value:
@@ -90,7 +89,7 @@ def retyped(x: Value, shape: Sequence[int | None]) -> Value:
     """`x` whose type says more of its shape, or less."""
     if shape_of(x) == tuple(shape):
         return x
-    return reshaped(x, cast(ops.get_shape(x), np.int32), shape)
+    return reshape_to(x, cast(ops.get_shape(x), np.int32), shape)
 
 
 def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
@@ -107,7 +106,7 @@ def shaped(x: Value, dims: Sequence[Dim]) -> Value:
         return reshape(x, [dim for dim in numbers if dim is not None])
     if numbers.count(None) == 1:
         return reshape(x, [-1 if dim is None else dim for dim in numbers])
-    return reshaped(x, vector(dims), numbers)
+    return reshape_to(x, vector(dims), numbers)
 
 
 def spread(x: Value, dims: Sequence[Dim]) -> Value:
@@ -176,8 +175,3 @@ def from_front(indices: Value, size: Dim) -> Value:
     more = ops.broadcasting_add(indices, as_scalar(size))
     is_behind = ops.broadcasting_greater(axis(0), indices)
     return ops.broadcasting_where(is_behind, more, indices)
-
-
-def shape_vector(x: Value) -> Value:
-    """The shape as a vector of int32."""
-    return sizes_of(x)

@@ -54,15 +54,16 @@ def loop(
     go_on: Callable[..., Value],
     run: Callable[..., Sequence[Value]],
 ) -> list[Value]:
-    """The values after the last step.
+    """The number of steps done, and the values after the last step.
 
     Args:
         starts: the values before the first step.
-        go_on: adds operations that tell of the values, given one by one, whether there is a step: a scalar.
-        run: adds operations that make the values after a step of those before it. Called again where a shape turns
-            out to change.
+        go_on: adds operations that tell of the step's number and the values, given one by one, whether there is a
+            step: a scalar.
+        run: adds operations that make of the same the values after a step. Called again where a shape turns out to
+            change.
     """
-    values = list(starts)
+    values = [axis(0), *starts]
     while True:
         kinds = [value.type for value in values]
         whole = dialect.WhileOp(kinds, values)
@@ -70,7 +71,10 @@ def loop(
             arguments = list(whole.before.blocks[0].arguments)
             dialect.condition(go_on(*arguments), *arguments)
         with ir.InsertionPoint(whole.after.blocks[0]):
-            after = list(run(*whole.after.blocks[0].arguments))
+            arguments = list(whole.after.blocks[0].arguments)
+            # First: Apple's interpreter (1.0.0b3) may have lost the number when it is read after other operations.
+            following = ops.add(arguments[0], axis(1))
+            after = [following, *run(*arguments)]
             wanted = [
                 joined_type(value, new, "a step makes of what is carried")
                 for value, new in zip(values, after, strict=True)

@@ -244,7 +244,7 @@ def _run(cell: _Cell, x: Value, states: list[Value], lengths: Value | None) -> t
 
     def run(step: Value, filled: Value, *before: Value) -> Sequence[Value]:
         one, after = advance(row(parts, step), step, before)
-        return [ops.add(step, axis(1)), with_row(filled, one, step), *after]
+        return [with_row(filled, one, step), *after]
 
-    results = loop([axis(0), buffer, *states], go_on, run)
+    results = loop([buffer, *states], go_on, run)
     return results[1], list(results[2:])

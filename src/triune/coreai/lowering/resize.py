@@ -51,7 +51,7 @@ def _free(c: Context, x: Value) -> list[Free] | None:
     scale = c.input(2) if c.has(2) and not c.is_empty(2) else None
     size = None if scale is not None else c.input(3)
     return [
-        Free(place, scale, size, index, None if scales is None or not scales.size else float(scales[index]))
+        Free(place, scale, size, index)
         for index, place in enumerate(places)
         if not _is_one(scales, index) and not (sizes is not None and sizes.size and sizes[index] == shape_of(x)[place])
     ]

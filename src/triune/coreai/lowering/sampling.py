@@ -16,7 +16,7 @@ def _grid_sample(c: Context) -> None:
     x, grid = c.input(0), c.input(1)
     if not is_float(x):
         raise Refusal("GridSample of whole numbers; cast them to FLOAT")
-    named = c.attributes.get("mode", "linear")
+    named = str(c.attributes.get("mode", "linear"))
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(named, named)
     padding = c.attributes.get("padding_mode", "zeros")
     c.give(_Sampler(x, grid, padding, aligned=bool(c.attributes.get("align_corners", 0))).sample(mode))

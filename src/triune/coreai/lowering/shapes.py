@@ -16,7 +16,6 @@ from triune.coreai.lowering.dims import (
     iota,
     refined,
     scalar,
-    shape_vector,
     shaped,
     spread,
     squeeze,
@@ -32,9 +31,10 @@ from triune.coreai.lowering.values import (
     like,
     positive,
     rank_of,
-    reshaped,
+    reshape_to,
     shape_of,
     sizes,
+    sizes_of,
     tensor_type,
     transpose,
 )
@@ -59,7 +59,7 @@ def _shape(c: Context) -> None:
     if start >= end:
         c.give(EMPTY)
         return
-    whole = shape_vector(x)
+    whole = sizes_of(x)
     c.give(whole if end - start == rank else cut(whole, 0, start, end))
 
 
@@ -86,7 +86,7 @@ def _with_rest(x: Value, dims: list[Dim]) -> Value:
     if -1 not in dims or all(isinstance(dim, int) for dim in dims):
         return shaped(x, dims)
     kind = [dim if isinstance(dim, int) and dim != -1 else None for dim in dims]
-    return reshaped(x, vector(dims), kind)
+    return reshape_to(x, vector(dims), kind)
 
 
 def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
@@ -97,7 +97,7 @@ def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool
         own += [1] * (rank - len(own))
         shape = ops.broadcasting_where(ops.broadcasting_equal(shape, axis(0)), vector(own), shape)
     inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
-    return reshaped(x, shape, inferred)
+    return reshape_to(x, shape, inferred)
 
 
 def _transpose(c: Context) -> None:
@@ -175,7 +175,7 @@ def _expand(c: Context) -> None:
     shape = c.input(1)
     rank = max(length(shape, "the rank of the expanded value"), rank_of(x))
     if rank_of(x):
-        shape = ops.broadcast_shapes(cast(shape_vector(x), np.uint32), cast(shape, np.uint32))
+        shape = ops.broadcast_shapes(sizes_of(x, np.uint32), cast(shape, np.uint32))
     inferred = c.scope.values.shape(c.node.output[0]) or (None,) * rank
     kind = tensor_type(inferred, dtype_of(x))
     c.give(dialect.BroadcastToOp(x, cast(shape, np.uint32), results=[kind]).result)

@@ -38,6 +38,7 @@ def _slice(c: Context) -> None:
     end: list[Dim] = [_END if size is None else size for size in shape_of(x)]
     stride: list[Dim] = [1] * rank_of(x)
     kind = list(shape_of(x))
+    turned: list[int] = []
     for index, each in enumerate(places):
         place = positive(each, rank_of(x))
         one: Dim = element(c.input(1), index) if starts is None else int(starts[index])
@@ -46,6 +47,9 @@ def _slice(c: Context) -> None:
         if c.has(4):
             step = element(c.input(4), index) if steps is None else int(steps[index])
         size = shape_of(x)[place]
+        if _is_turned(one, other, step, size):
+            turned.append(place)
+            continue
         kind[place] = None
         if size is not None and isinstance(one, int) and isinstance(other, int) and isinstance(step, int):
             found = range(*slice(one, other, step).indices(size))
@@ -57,8 +61,19 @@ def _slice(c: Context) -> None:
             # Before the first element: counted from the end, for -1 is the last.
             other = found.stop if found.stop >= 0 else -size - 1
         begin[place], end[place], stride[place] = one, other, step
+    # Core AI (1.0.0b3) leaves out a slice that keeps the shape, though it turned the elements around.
+    x = ops.reverse(x, axes(turned)) if turned else x
     result = tensor_type(kind, dtype_of(x))
     c.give(dialect.SliceOp(x, vector(begin), vector(end), vector(stride), results=[result]).result)
+
+
+def _is_turned(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:
+    """Are all elements taken, backwards?"""
+    if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)) or step != -1:
+        return False
+    if size is None:
+        return start in (-1, _END) and end <= -_END
+    return len(range(*slice(start, end, step).indices(size))) == size
 
 
 def _pad(c: Context) -> None:

@@ -14,12 +14,12 @@ from triune.coreai.lowering.dims import (
     dims_of,
     expand,
     iota,
+    known,
     product,
+    retyped,
     scalar,
     shaped,
     spread,
-    squeeze,
-    take,
 )
 from triune.coreai.lowering.loops import loop
 from triune.coreai.lowering.values import axis, cast, concat, constant, like, transpose
@@ -92,12 +92,13 @@ def _dropped(ordered: Value, most: Value, rows: Dim, count: Dim) -> Value:
         return ops.greater(limit, step)
 
     def run(step: Value, dropped: Value) -> Sequence[Value]:
-        place = ops.reshape(step, constant(np.ones(1, np.int32)))
-        is_here = ops.broadcasting_sub(axis(1), take(dropped, place, 1))
-        more = ops.broadcasting_mul(squeeze(take(drops, place, 1), [1]), is_here)
-        return [ops.add(step, axis(1)), ops.maximum(dropped, more)]
+        following = ops.add(step, axis(1))
+        is_here = ops.broadcasting_sub(axis(1), retyped(cut(dropped, 1, step, following), [*known([rows]), 1]))
+        row = retyped(cut(drops, 1, step, following), [*known([rows]), 1, *known([count])])
+        more = ops.broadcasting_mul(shaped(row, [rows, count]), is_here)
+        return [ops.maximum(dropped, more)]
 
-    _, dropped = loop([axis(0), spread(axis(0), [rows, count])], go_on, run)
+    _, dropped = loop([spread(axis(0), [rows, count])], go_on, run)
     return cast(dropped, np.bool_)
 
 

@@ -110,8 +110,7 @@ def size_of(x: Value, place: int) -> Value:
     size = shape_of(x)[place]
     if size is not None:
         return constant(np.int32(size))
-    part = ops.slice_(ops.get_shape(x), axes([place]), axes([place + 1]), axes([1]))
-    return ops.reshape(cast(part, np.int32), axes([]))
+    return cast(ops.gather_nd(ops.get_shape(x), axes([place])), np.int32)
 
 
 def cast(x: Value, dtype: Any) -> Value:
@@ -123,29 +122,22 @@ def reshape(x: Value, shape: Sequence[int]) -> Value:
     """`x` of a shape that is known but for one -1."""
     if shape_of(x) == tuple(shape):
         return x
-    if -1 in shape:
-        return reshaped(x, axes(shape), [None if size == -1 else size for size in shape])
-    return ops.reshape(x, axes(shape))
+    if None not in shape_of(x) or -1 not in shape:
+        return ops.reshape(x, axes(shape))
+    return reshape_to(x, axes(shape), [None if size == -1 else size for size in shape])
 
 
-def reshaped(x: Value, shape: Value, dims: Sequence[int | None]) -> Value:
-    """`x` of a shape that is computed, or has a free dimension.
+def reshape_to(x: Value, target: Value, shape: Sequence[int | None]) -> Value:
+    """`x` of a shape that is computed, of which `shape` is known.
 
-    Ones in front are added after the rest: coreai-core 1.0.0b3 moves a reshape that seems to do no more than that
-    behind the broadcast that it is for, where its numbers are wrong.
-
-    Args:
-        x: the value.
-        shape: a vector of int32; one may be -1.
-        dims: what is known of it.
+    By way of one dimension more: of two reshapes to unknown shapes whose results are combined, Core AI (1.0.0b3) makes
+    one after the combination, which gives the wrong shape where the first two broadcast.
     """
-    num_ones = next((place for place, dim in enumerate(dims) if dim != 1), 0)
-    if num_ones:
-        rest = ops.slice_(shape, axes([num_ones]), axes([len(dims)]), axes([1]))
-        return ops.expand_dims(reshaped(x, rest, dims[num_ones:]), axes(range(num_ones)))
-    result = dialect.ReshapeOp(x, shape, results=[tensor_type(dims, dtype_of(x))]).result
-    result.owner.verify()
-    return result
+    if None not in shape:
+        return dialect.ReshapeOp(x, target, results=[tensor_type(shape, dtype_of(x))]).result
+    wide = ops.concat(axis(0), [axes([1]), target])
+    found = dialect.ReshapeOp(x, wide, results=[tensor_type([1, *shape], dtype_of(x))]).result
+    return ops.shrink_dims(found, axes([0]))
 
 
 def transpose(x: Value, permutation: Sequence[int]) -> Value:

@@ -53,7 +53,7 @@ def looped(body: Any, outputs: Any, folder: Path, count: Any, *calls: Any, size:
     check(model_of([node], inputs, outputs, **constants), folder, *calls)
 
 
-STEP = [("i", INT64, []), ("c", BOOL, []), ("v", FLOAT, None)]
+STEP: Any = [("i", INT64, []), ("c", BOOL, []), ("v", FLOAT, None)]
 
 
 def test_loops_whose_number_of_steps_is_computed_collect(tmp_path: Path) -> None:

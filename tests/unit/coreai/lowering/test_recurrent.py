@@ -32,7 +32,7 @@ def layer(op: str, steps: int, folder: Path, *, free: bool = False, lengths: Any
         weights["l"] = np.array(lengths, np.int32)
     node = helper.make_node(op, names, ["y", "h"], hidden_size=HIDDEN, **attributes)
     shape: Any = ["t", "n", INPUTS] if free else [steps, BATCH, INPUTS]
-    outputs = [("y", FLOAT, [None] * 4), ("h", FLOAT, [None] * 3)]
+    outputs: Any = [("y", FLOAT, [None] * 4), ("h", FLOAT, [None] * 3)]
     check(model_of([node], [("x", FLOAT, shape)], outputs, **weights), folder, {"x": noise(steps, BATCH, INPUTS)})
 
 

@@ -13,6 +13,10 @@ from support.lowered_coreai import check
 from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import lower
 
+FREE1: Any = [None]
+FREE2: Any = [None] * 2
+FREE3: Any = [None] * 3
+FREE4: Any = [None] * 4
 RNG = np.random.default_rng(7)
 KINDS: Mapping[Any, int] = {"f": FLOAT, "i": INT64, "b": BOOL}
 
@@ -40,8 +44,8 @@ def one(
 
     Of a free input twice: with the array, and with it repeated along its first dimension, if `more` names it.
     """
-    given = {name: array for name, array in inputs.items() if not isinstance(array, tuple)}
-    constants = {name: array[0] for name, array in inputs.items() if isinstance(array, tuple)}
+    given: dict[str, Any] = {name: array for name, array in inputs.items() if not isinstance(array, tuple)}
+    constants: dict[str, Any] = {name: array[0] for name, array in inputs.items() if isinstance(array, tuple)}
     node = helper.make_node(op, list(inputs), ["y"], **attributes)
     described = [
         (name, KINDS[array.dtype.kind], [f"{name}{place}" if free else size for place, size in enumerate(array.shape)])
@@ -64,22 +68,22 @@ def test_reshapes(target: Any, tmp_path: Path) -> None:
 def test_reshapes_to_computed_shapes(tmp_path: Path) -> None:
     x = noise(3, 2, 2)
     node = helper.make_node("Reshape", ["x", "s"], ["y"])
-    model = model_of([node], [("x", FLOAT, ["a", "b", 2]), ("s", INT64, [2])], [("y", FLOAT, [None, None])])
+    model = model_of([node], [("x", FLOAT, ["a", "b", 2]), ("s", INT64, [2])], [("y", FLOAT, FREE2)])
     check(model, tmp_path, {"x": x, "s": numbers(0, -1)}, {"x": x, "s": numbers(6, 2)})
 
 
 @pytest.mark.parametrize("free", [False, True])
 def test_squeezes_and_unsqueezes(free: bool, tmp_path: Path) -> None:
-    one("Squeeze", {"x": noise(1, 3, 1), "a": (numbers(0, -1),)}, [None], tmp_path, free=free)
+    one("Squeeze", {"x": noise(1, 3, 1), "a": (numbers(0, -1),)}, FREE1, tmp_path, free=free)
     one("Unsqueeze", {"x": noise(2, 3), "a": (numbers(0, -1),)}, [1, None, None, 1], tmp_path, free=free)
 
 
 @pytest.mark.parametrize("free", [False, True])
 def test_expands_and_tiles(free: bool, tmp_path: Path) -> None:
     one("Expand", {"x": noise(3, 1), "s": (numbers(2, 1, 4),)}, [2, None, 4], tmp_path, free=free)
-    one("Expand", {"x": noise(3, 1), "s": numbers(2, 1, 4)}, [None, None, None], tmp_path)
-    one("Tile", {"x": noise(3, 2), "r": (numbers(2, 3),)}, [None, None], tmp_path, free=free, more=("x",) * free)
-    one("Tile", {"x": noise(3, 2), "r": numbers(2, 3)}, [None, None], tmp_path)
+    one("Expand", {"x": noise(3, 1), "s": numbers(2, 1, 4)}, FREE3, tmp_path)
+    one("Tile", {"x": noise(3, 2), "r": (numbers(2, 3),)}, FREE2, tmp_path, free=free, more=("x",) * free)
+    one("Tile", {"x": noise(3, 2), "r": numbers(2, 3)}, FREE2, tmp_path)
 
 
 @pytest.mark.parametrize("free", [False, True])
@@ -88,7 +92,7 @@ def test_splits(free: bool, tmp_path: Path) -> None:
     equal = helper.make_node("Split", ["x"], ["a", "b"], axis=0, num_outputs=2)
     given = helper.make_node("Split", ["x", "s"], ["c", "d"], axis=0)
     computed = helper.make_node("Split", ["x", "t"], ["e", "f"], axis=0)
-    outputs = [(each, FLOAT, [None, 2]) for each in "abcdef"]
+    outputs: Any = [(each, FLOAT, [None, 2]) for each in "abcdef"]
     inputs = [("x", FLOAT, [size, 2]), ("t", INT64, [2])]
     model = model_of([equal, given, computed], inputs, outputs, s=numbers(2, 3))
     check(model, tmp_path, {"x": noise(5, 2), "t": numbers(4, 1)})
@@ -101,7 +105,7 @@ def test_splits(free: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("free", [False, True])
 def test_slices(starts: Any, ends: Any, steps: Any, free: bool, tmp_path: Path) -> None:
     operands = {"s": (numbers(*starts),), "e": (numbers(*ends),), "a": (numbers(1),), "t": (numbers(*steps),)}
-    one("Slice", {"x": noise(2, 6), **operands}, [None, None], tmp_path, free=free)
+    one("Slice", {"x": noise(2, 6), **operands}, FREE2, tmp_path, free=free)
 
 
 def test_slices_with_computed_bounds(tmp_path: Path) -> None:
@@ -117,28 +121,28 @@ def test_slices_with_computed_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("free", [False, True])
 def test_pads(mode: str, free: bool, tmp_path: Path) -> None:
     pads = numbers(1, 2, 1, 1)
-    one("Pad", {"x": noise(3, 4), "p": (pads,)}, [None, None], tmp_path, free=free, mode=mode)
-    one("Pad", {"x": noise(3, 4), "p": pads}, [None, None], tmp_path, mode=mode)
+    one("Pad", {"x": noise(3, 4), "p": (pads,)}, FREE2, tmp_path, free=free, mode=mode)
+    one("Pad", {"x": noise(3, 4), "p": pads}, FREE2, tmp_path, mode=mode)
     whole = np.array([[2**30 + 1, 2, 3], [4, 5, 6], [7, 8, 9]])
-    one("Pad", {"x": whole, "p": (pads,)}, [None, None], tmp_path, free=free, kind=INT64, mode=mode)
+    one("Pad", {"x": whole, "p": (pads,)}, FREE2, tmp_path, free=free, kind=INT64, mode=mode)
 
 
 def test_pads_that_cut_or_repeat_more_than_there_is(tmp_path: Path) -> None:
-    one("Pad", {"x": noise(3, 4), "p": (numbers(-1, 2, 1, -2),)}, [None, None], tmp_path, free=True)
-    one("Pad", {"x": noise(3, 4), "p": numbers(-1, 2, 1, -2)}, [None, None], tmp_path, free=True)
+    one("Pad", {"x": noise(3, 4), "p": (numbers(-1, 2, 1, -2),)}, FREE2, tmp_path, free=True)
+    one("Pad", {"x": noise(3, 4), "p": numbers(-1, 2, 1, -2)}, FREE2, tmp_path, free=True)
     one("Pad", {"x": noise(1, 3), "p": (numbers(0, 4, 0, 8),)}, [1, 15], tmp_path, mode="wrap")
 
 
 @pytest.mark.parametrize("free", [False, True])
 def test_gathers(free: bool, tmp_path: Path) -> None:
     x = noise(3, 4, 2)
-    one("Gather", {"x": x, "i": numbers(0, -1, 2)}, [None] * 3, tmp_path, free=free, axis=1, more=("x",) * free)
-    one("Gather", {"x": x, "i": (np.array(-2),)}, [None] * 2, tmp_path, free=free, axis=1)
-    one("Gather", {"x": x > 0, "i": np.array([[1, 0]])}, [None] * 4, tmp_path, free=free, kind=BOOL, axis=2)
+    one("Gather", {"x": x, "i": numbers(0, -1, 2)}, FREE3, tmp_path, free=free, axis=1, more=("x",) * free)
+    one("Gather", {"x": x, "i": (np.array(-2),)}, FREE2, tmp_path, free=free, axis=1)
+    one("Gather", {"x": x > 0, "i": np.array([[1, 0]])}, FREE4, tmp_path, free=free, kind=BOOL, axis=2)
     fewer = np.array([[[0, -1]], [[3, 1]]])
-    one("GatherElements", {"x": x, "i": fewer}, [None] * 3, tmp_path, free=free, axis=1)
+    one("GatherElements", {"x": x, "i": fewer}, FREE3, tmp_path, free=free, axis=1)
     tuples = np.array([[[0, 1], [-1, 0]], [[3, 1], [1, -1]], [[0, 0], [2, 1]]])
-    one("GatherND", {"x": x, "i": (tuples,)}, [None] * 2, tmp_path, free=free, batch_dims=1)
+    one("GatherND", {"x": x, "i": (tuples,)}, FREE2, tmp_path, free=free, batch_dims=1)
 
 
 @pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
@@ -146,12 +150,12 @@ def test_gathers(free: bool, tmp_path: Path) -> None:
 def test_scatters(reduction: str, free: bool, tmp_path: Path) -> None:
     indices = np.array([[0, -1], [1, 1]]) if reduction != "none" else np.array([[0, -1], [1, 2]])
     operands = {"x": noise(3, 4), "i": indices, "u": noise(2, 2)}
-    one("ScatterElements", operands, [None, None], tmp_path, free=free, axis=1, reduction=reduction)
+    one("ScatterElements", operands, FREE2, tmp_path, free=free, axis=1, reduction=reduction)
     rows = np.array([[0], [-1], [0]]) if reduction != "none" else np.array([[0], [-1], [1]])
     one(
         "ScatterND",
         {"x": noise(3, 4), "i": (rows,), "u": noise(3, 4)},
-        [None, None],
+        FREE2,
         tmp_path,
         free=free,
         reduction=reduction,
@@ -160,26 +164,26 @@ def test_scatters(reduction: str, free: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("free", [False, True])
 def test_places(free: bool, tmp_path: Path) -> None:
-    x = np.round(noise(3, 5) * 2)
+    x: Any = np.round(noise(3, 5) * 2)
     node = helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=1, largest=0)
     shape: Any = ["a", "b"] if free else [3, 5]
-    outputs = [("y", FLOAT, [None, None]), ("i", INT64, [None, None])]
+    outputs = [("y", FLOAT, FREE2), ("i", INT64, FREE2)]
     check(model_of([node], [("x", FLOAT, shape)], outputs, k=numbers(3)), tmp_path, {"x": x})
     model = model_of([node], [("x", FLOAT, shape), ("k", INT64, [1])], outputs)
     check(model, tmp_path, {"x": x, "k": numbers(2)}, {"x": x, "k": numbers(5)})
     one("NonZero", {"x": x}, [2, None], tmp_path, free=free, kind=INT64)
     hot = {"i": numbers(0, -1, 7, 2), "d": (np.array(4),), "v": (np.array([0.5, 2], np.float32),)}
     one("OneHot", hot, [None, 4], tmp_path, free=free)
-    one("OneHot", {**hot, "d": np.array(4)}, [None, None], tmp_path)
+    one("OneHot", {**hot, "d": np.array(4)}, FREE2, tmp_path)
     lengths = numbers(1, 3, 2)
-    one("ReverseSequence", {"x": noise(4, 3, 2), "l": lengths}, [None] * 3, tmp_path, free=free)
+    one("ReverseSequence", {"x": noise(4, 3, 2), "l": lengths}, FREE3, tmp_path, free=free)
 
 
 @pytest.mark.parametrize("upper", [0, 1])
 @pytest.mark.parametrize("k", [-1, 0, 2])
 def test_triangles(upper: int, k: int, tmp_path: Path) -> None:
-    one("Trilu", {"x": noise(2, 3, 4), "k": (np.array(k),)}, [None] * 3, tmp_path, free=True, upper=upper)
-    one("Trilu", {"x": noise(3, 4) > 0, "k": np.array(k)}, [None] * 2, tmp_path, kind=BOOL, upper=upper)
+    one("Trilu", {"x": noise(2, 3, 4), "k": (np.array(k),)}, FREE3, tmp_path, free=True, upper=upper)
+    one("Trilu", {"x": noise(3, 4) > 0, "k": np.array(k)}, FREE2, tmp_path, kind=BOOL, upper=upper)
 
 
 def test_ranges_and_fillings_are_computed(tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def test_ranges_and_fillings_are_computed(tmp_path: Path) -> None:
         helper.make_node("Shape", ["r"], ["s"]),
         helper.make_node("ConstantOfShape", ["s"], ["f"], value=value),
     ]
-    inputs = [(each, INT64, []) for each in "abc"]
+    inputs: Any = [(each, INT64, []) for each in "abc"]
     model = model_of(nodes, inputs, [("r", INT64, ["n"]), ("f", INT64, ["n"])])
     calls = [dict(zip("abc", map(np.array, each), strict=True)) for each in ((1, 9, 3), (5, -2, -2))]
     check(model, tmp_path, *calls)
@@ -198,7 +202,7 @@ def test_ranges_and_fillings_are_computed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 def test_depth_becomes_space(mode: str, tmp_path: Path) -> None:
     node = helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2, mode=mode)
-    model = model_of([node], [("x", FLOAT, ["n", 8, "h", "w"])], [("y", FLOAT, [None] * 4)])
+    model = model_of([node], [("x", FLOAT, ["n", 8, "h", "w"])], [("y", FLOAT, FREE4)])
     check(model, tmp_path, {"x": noise(2, 8, 2, 3)})
 
 
@@ -211,15 +215,31 @@ def resized(sizes: Any, free: bool, folder: Path, **attributes: Any) -> None:
     else:
         node = helper.make_node("Resize", ["x", "", "", "s"], ["y"], **attributes)
         operand = numbers(*sizes)
-    check(model_of([node], [("x", FLOAT, shape)], [("y", FLOAT, [None] * 4)], s=operand), folder, {"x": x})
+    check(model_of([node], [("x", FLOAT, shape)], [("y", FLOAT, FREE4)], s=operand), folder, {"x": x})
 
 
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])
 def test_images_are_resized(coordinates: str, free: bool, tmp_path: Path) -> None:
     for sizes in ([1, 2, 7, 9], [1.0, 1.0, 2.0, 1.5], [1, 2, 3, 1]):
-        for mode in ("linear", "nearest"):
+        is_refused = free and coordinates in ("pytorch_half_pixel", "align_corners")
+        for mode in ("linear",) if is_refused else ("linear", "nearest"):
             resized(sizes, free, tmp_path, mode=mode, coordinate_transformation_mode=coordinates)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric"])
+def test_images_are_resized_as_computed(mode: str, coordinates: str, tmp_path: Path) -> None:
+    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    x = {"x": noise(1, 2, 4, 6)}
+    inputs: Any = [("x", FLOAT, [1, 2, "h", "w"]), ("s", FLOAT, [4])]
+    node = helper.make_node("Resize", ["x", "", "s"], ["y"], **attributes)
+    scales = [np.array(each, np.float32) for each in ((1, 1, 2, 1.5), (1, 1, 0.5, 1))]
+    model = model_of([node], inputs, [("y", FLOAT, FREE4)])
+    check(model, tmp_path, *({**x, "s": each} for each in scales))
+    node = helper.make_node("Resize", ["x", "", "", "s"], ["y"], **attributes)
+    inputs[1] = ("s", INT64, [4])
+    check(model_of([node], inputs, [("y", FLOAT, FREE4)]), tmp_path, {**x, "s": numbers(1, 2, 7, 3)})
 
 
 def test_cubic_resizes_need_fixed_sizes(tmp_path: Path) -> None:
@@ -232,7 +252,7 @@ def test_cubic_resizes_need_fixed_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("free", [False, True])
 def test_grids_are_sampled(mode: str, padding: str, free: bool, tmp_path: Path) -> None:
     operands = {"x": noise(1, 2, 4, 5), "g": noise(1, 3, 3, 2) * 1.5}
-    one("GridSample", operands, [None] * 4, tmp_path, free=free, mode=mode, padding_mode=padding)
+    one("GridSample", operands, FREE4, tmp_path, free=free, mode=mode, padding_mode=padding)
 
 
 @pytest.mark.parametrize("free", [False, True])
@@ -241,9 +261,10 @@ def test_boxes_are_suppressed(free: bool, tmp_path: Path) -> None:
     boxes = np.concatenate([corners, corners + 0.4], 2)
     node = helper.make_node("NonMaxSuppression", ["b", "s", "m", "i", "t"], ["y"])
     shapes: Any = [["n", "k", 4], ["n", "c", "k"]] if free else [[2, 9, 4], [2, 3, 9]]
-    inputs = [("b", FLOAT, shapes[0]), ("s", FLOAT, shapes[1])]
+    inputs: Any = [("b", FLOAT, shapes[0]), ("s", FLOAT, shapes[1])]
     operands = {"m": numbers(3), "i": np.array([0.3], np.float32), "t": np.array([0.2], np.float32)}
-    model = model_of([node], inputs, [("y", INT64, [None, 3])], **operands)
+    outputs: Any = [("y", INT64, [None, 3])]
+    model = model_of([node], inputs, outputs, **operands)
     check(model, tmp_path, {"b": boxes, "s": RNG.random((2, 3, 9), np.float32)})
 
 
@@ -252,3 +273,19 @@ def test_empty_results_are_refused(tmp_path: Path) -> None:
     model = model_of([node], [("x", FLOAT, [3])], [("y", FLOAT, [0])], s=numbers(2), e=numbers(1))
     with pytest.raises(UnsupportedError, match="no empty tensors"):
         lower(model, tmp_path / "m.aimodel")
+
+
+@pytest.mark.parametrize("between", ["Identity", "Exp"])
+def test_values_of_free_shapes_are_reshaped_and_broadcast(between: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "r"], ["u"]),
+        helper.make_node("Reshape", ["z", "s"], ["v"]),
+        helper.make_node(between, ["u"], ["a"]),
+        helper.make_node("Sub", ["a", "v"], ["y"]),
+        helper.make_node("Unsqueeze", ["x", "one"], ["b"]),
+        helper.make_node("Sub", ["u", "b"], ["w"]),
+    ]
+    outputs = [("y", FLOAT, FREE2), ("w", FLOAT, FREE2)]
+    constants = {"r": numbers(1, -1), "s": numbers(-1, 1), "one": numbers(1)}
+    model = model_of(nodes, [("x", FLOAT, ["n"]), ("z", FLOAT, ["m"])], outputs, **constants)
+    check(model, tmp_path, {"x": noise(4), "z": noise(3)})
