@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.coreai.installed import require_library
 from triune.graph.state_names import new_state
+from triune.hosting import Limits
 
 _KINDS: Mapping[Unit, str] = {Unit.ANE: "neural_engine", Unit.GPU: "gpu"}
 """Apple's word for a unit that it is to prefer."""
@@ -101,6 +102,10 @@ class AppleExecutable:
         """Free the model."""
         self._loop.run_until_complete(self._open.aclose())
         self._loop.close()
+
+
+HOST_LIMITS: Final = Limits(run_seconds=600.0)
+"""Of a process that hosts one: Apple's interpreter (1.0.0b3) never comes back from some loops."""
 
 
 def has_system_runtime() -> bool:

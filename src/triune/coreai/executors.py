@@ -8,7 +8,7 @@ from typing import Any
 from triune.core.datatypes import Array
 from triune.core.units import Unit
 from triune.coreai.description import Function
-from triune.coreai.executable import AppleExecutable
+from triune.coreai.executable import HOST_LIMITS, AppleExecutable
 from triune.coreai.raising import raise_function
 from triune.graph.session import GraphSession
 from triune.graph.state_names import new_state
@@ -22,7 +22,7 @@ class AppleExecutor:
         """As `AppleExecutable`, whose errors it raises; InternalError where Apple's library ended its process."""
         what = "Core AI's interpreter" if unit is None else f"Core AI on '{unit.value}'"
         load = functools.partial(AppleExecutable, path, function, unit)
-        self._executable = HostedExecutable(load, f"'{path.name}' in {what}")
+        self._executable = HostedExecutable(load, f"'{path.name}' in {what}", limits=HOST_LIMITS)
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]

@@ -124,14 +124,23 @@ class WorkerProcess:
 
         Raises:
             TriuneError: what the executable raised.
+            UnavailableError: it took too long, and was ended.
             ProcessEndedError: the process ended.
         """
         has_request = False
         with self._talking:
             try:
+                self._channel.connection.settimeout(self._limits.run_seconds)
                 self._channel.send({"outputs": list(outputs)}, inputs)
                 has_request = True
                 message, views = self._channel.receive()
+            except TimeoutError:
+                self.has_ended = True
+                self.kill()
+                raise UnavailableError(
+                    f"{self.name} did not answer within {self._limits.run_seconds:g} s; its process was ended, and is "
+                    "started again"
+                ) from None
             except (EOFError, OSError):
                 self.has_ended = True
                 raise ProcessEndedError(self._how(), has_request=has_request) from None

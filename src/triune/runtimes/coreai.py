@@ -19,7 +19,7 @@ from triune.core.runtime import NO_OPTIONS, Executable, Runtime
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreai.description import Description, Function, describe
-from triune.coreai.executable import AppleExecutable, has_system_runtime
+from triune.coreai.executable import HOST_LIMITS, AppleExecutable, has_system_runtime
 from triune.hosting import HostedExecutable
 from triune.runtimes.coreai_options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
 from triune.runtimes.coreai_work import MODEL, convert_apart, raise_apart
@@ -103,7 +103,7 @@ class CoreAi:
         if self._is_apples(unit, settings):
             asked = unit if self._has_core_ai else None
             load = functools.partial(AppleExecutable, asset, function.name, asked)
-            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'")
+            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=HOST_LIMITS)
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
             make = functools.partial(raise_apart, asset, function.name, settings.conversion_seconds)

@@ -26,7 +26,9 @@ def convert_apart(path: Path, options: LowerOptions, seconds: float, target: Pat
         UnavailableError: it took longer than `seconds`, and was ended.
     """
     _log.info("converting '%s' to Core AI, once", path)
-    run_apart(functools.partial(_convert, path, target, options), f"the conversion of '{path}'", Limits(seconds))
+    run_apart(
+        functools.partial(_convert, path, target, options), f"the conversion of '{path}'", Limits(load_seconds=seconds)
+    )
 
 
 def raise_apart(path: Path, function: str, seconds: float, target: Path) -> None:
@@ -36,7 +38,9 @@ def raise_apart(path: Path, function: str, seconds: float, target: Path) -> None
         As `convert_apart`, and as `raise_function`.
     """
     _log.info("raising '%s' to ONNX, once", path)
-    run_apart(functools.partial(_raise, path, function, target), f"the raising of '{path}'", Limits(seconds))
+    run_apart(
+        functools.partial(_raise, path, function, target), f"the raising of '{path}'", Limits(load_seconds=seconds)
+    )
 
 
 def _convert(path: Path, target: Path, options: LowerOptions) -> None:

@@ -127,6 +127,17 @@ def test_a_load_that_hangs_is_ended(tmp_path: Path) -> None:
     assert all(map(is_gone, fragile.pids(tmp_path)))
 
 
+def test_a_run_that_hangs_is_ended_and_harms_no_other(tmp_path: Path) -> None:
+    hosted = HostedExecutable(functools.partial(fragile.load, tmp_path), "'fragile'", limits=Limits(run_seconds=1))
+    try:
+        with pytest.raises(UnavailableError, match=r"did not answer within 1 s; its process was ended"):
+            hosted.run({"x": np.full((1, 1), fragile.SLEEP, np.float32)}, ["y"])
+        assert hosted.run({"x": np.ones((1, 1), np.float32)}, ["y"])["y"].item() == 2
+        assert len(fragile.pids(tmp_path)) == 2
+    finally:
+        hosted.close()
+
+
 def test_after_repeated_failures_it_is_given_up_and_tried_once_more_later(
     hosted: HostedExecutable, tmp_path: Path
 ) -> None:

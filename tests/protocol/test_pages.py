@@ -1,0 +1,38 @@
+"""Every block of the pages on Core ML and Core AI runs, in its order, in one folder a page."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+_BLOCK = re.compile(r"^```(bash|python)(?: title=\"(.+?)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("page", "library", "told"),
+    [
+        ("coreml.md", "coremltools", ["largest error", "1 passed"]),
+        ("coreai.md", "coreai", ["largest error", "interpreter"]),
+    ],
+)
+def test_the_blocks_run_in_order(page: str, library: str, told: list[str], tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    outputs: list[str] = []
+    for language, title, code in _BLOCK.findall((DOCS / page).read_text()):
+        if title:
+            (tmp_path / title).write_text(code)
+            continue
+        command = ["bash", "-euo", "pipefail", "-c", code] if language == "bash" else [sys.executable, "-c", code]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
+        outputs.append(result.stdout)
+    for words in told:
+        assert any(words in output for output in outputs)
