@@ -13,9 +13,12 @@ from triune.graph.raising.types import DType
 
 def _operands(given: Given) -> tuple[Tensor, Tensor]:
     """The dialect calls them `x` and `y`, or `input` and `other`."""
-    if hasattr(given.operation, "y"):
-        return given["x"], given["y"]
-    return given["input"], given["other"]
+    first, second = _names(given)
+    return given[first], given[second]
+
+
+def _names(given: Given) -> tuple[str, str]:
+    return ("x", "y") if hasattr(given.operation, "y") else ("input", "other")
 
 
 def _same(op_type: str, on_bool: str, graph: Graph, given: Given) -> Tensor:
@@ -23,6 +26,40 @@ def _same(op_type: str, on_bool: str, graph: Graph, given: Given) -> Tensor:
     if x.dtype is DType.BOOL:
         return graph.op(on_bool, x, y)
     return computed(graph, op_type, x, y)
+
+
+def _minimum(graph: Graph, given: Given) -> Tensor:
+    """Of a maximum, by constants: a Clip, which ONNX Runtime, it alone, makes part of the convolution before it."""
+    x, y = _operands(given)
+    first, _ = _names(given)
+    high = _number(y)
+    if x.dtype is not DType.FP32 or high is None or y.rank > x.rank:
+        return _same("Min", "And", graph, given)
+    below = _maximum_before(given, first)
+    if below is not None and below[1] <= high:
+        return graph.op("Clip", below[0], graph.like(below[1], x), graph.like(high, x))
+    return _same("Min", "And", graph, given)
+
+
+def _maximum_before(given: Given, name: str) -> tuple[Tensor, float] | None:
+    """What an operand is the maximum of, and the number that it is at least."""
+    relu = given.producer(name, "coreai.relu")
+    if relu is not None:
+        return relu["input"], 0.0
+    for prefix in ("coreai.", "coreai.decomposable.broadcasting_"):
+        before = given.producer(name, f"{prefix}maximum")
+        if before is not None:
+            x, y = _operands(before)
+            low = _number(y)
+            # Another shape would be broadcast.
+            return None if low is None or y.rank > x.rank else (x, low)
+    return None
+
+
+def _number(tensor: Tensor) -> float | None:
+    """The value of a constant of one element."""
+    value = tensor.constant
+    return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
 
 
 def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
@@ -97,7 +134,7 @@ _EITHER: Mapping[str, Raise] = MappingProxyType(
         "floor_divide": _floor_divide,
         "greater": partial(_compare, "Greater"),
         "maximum": partial(_same, "Max", "Or"),
-        "minimum": partial(_same, "Min", "And"),
+        "minimum": _minimum,
         "modulo": _modulo,
         "mul": partial(_same, "Mul", "And"),
         "not_equal": _not_equal,

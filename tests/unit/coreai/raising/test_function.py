@@ -159,6 +159,18 @@ def test_padding_becomes_part_of_the_convolution(tmp_path: Path) -> None:
     assert [node.op_type for node in model.graph.node] == ["Pad", "Conv"]
 
 
+def test_a_minimum_of_a_maximum_is_a_clip(tmp_path: Path) -> None:
+    def build(x: Any) -> Any:
+        relu6 = ops.broadcasting_minimum(ops.relu(x), np.float32(1))
+        return [relu6, ops.broadcasting_minimum(ops.broadcasting_maximum(x, np.float32(-0.5)), np.float32(0.5))]
+
+    path = save(Sample(build, {"x": X}), tmp_path / "m.aimodel")
+    model = raise_function(path)
+    assert [node.op_type for node in model.graph.node] == ["Clip", "Clip"]
+    expected, actual = interpret(path, {"x": X}), computed(model, {"x": X})
+    assert [difference(actual[name], expected[name]) for name in ("y0", "y1")] == ["", ""]
+
+
 def test_shapes_that_are_declared_are_not_computed(tmp_path: Path) -> None:
     def build(x: Any) -> Any:
         rows = ops.slice_(ops.get_shape(x), ints(0), ints(1), ints(1))
