@@ -67,11 +67,11 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
     inputs, shapes, constants = MODELS[name]
     source = folder / name / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    feeds = {**inputs, **{key: np.reshape(value, [1] * _rank(session, key)) for key, value in constants.items()}}
+    feeds = {**inputs, **{key: np.reshape(value, [1] * rank_of(session, key)) for key, value in constants.items()}}
     expected = dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
     for precision in (Precision.FP32, Precision.FP16):
         began = time.perf_counter()
-        options = LowerOptions(precision, shapes=parse_shapes(shapes), constants=constants)
+        options = LowerOptions(precision=precision, shapes=parse_shapes(shapes), constants=constants)
         lowered = lower(load_graph(source), folder / f"{name}-{precision.value}.mlpackage", options)
         converted = time.perf_counter() - began
         given = {lowered.inputs[key]: value for key, value in inputs.items()}
@@ -79,9 +79,9 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
         for executor in ("onnxruntime", "reference"):
             model = load(folder / f"{name}-{precision.value}.mlpackage", executor=executor)
             results = model.predict(given)
-            errors.append(max(_error(results[lowered.outputs[key]], value) for key, value in expected.items()))
+            errors.append(max(error_of(results[lowered.outputs[key]], value) for key, value in expected.items()))
         model = load(folder / f"{name}-{precision.value}.mlpackage", executor="onnxruntime")
-        ratios, times = _in_turn(partial(model.predict, given), partial(session.run, None, feeds), rounds, seconds)
+        ratios, times = in_turn(partial(model.predict, given), partial(session.run, None, feeds), rounds, seconds)
         largest = max(float(np.abs(value).max()) for value in expected.values())
         print(
             f"{name:19} {precision.value}  converted in {converted:5.1f} s  largest error {errors[0]:.2g} "
@@ -91,15 +91,15 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
         )
 
 
-def _rank(session: onnxruntime.InferenceSession, name: str) -> int:
+def rank_of(session: onnxruntime.InferenceSession, name: str) -> int:
     return next(len(each.shape) for each in session.get_inputs() if each.name == name)
 
 
-def _error(actual: Any, expected: Any) -> float:
+def error_of(actual: Any, expected: Any) -> float:
     return float(np.max(np.abs(np.asarray(actual, np.float64).reshape(expected.shape) - expected)))
 
 
-def _in_turn(
+def in_turn(
     first: Callable[[], Any], second: Callable[[], Any], rounds: int, seconds: float
 ) -> tuple[list[float], tuple[float, float]]:
     pairs = [(_median(first, seconds), _median(second, seconds)) for _ in range(rounds)]
