@@ -2,7 +2,7 @@
 
 Usage: core_ai.py [--rounds 5] [--seconds 2] [--models minilm ...]
 
-Each model is converted in fp32 and in fp16. The largest errors are those of Apple's own interpreter, of Triune's Core ML
+Each model is converted in fp32 and in fp16. The largest errors are those of Apple's interpreter, of Triune's Core ML
 runtime on the same model converted to Core ML, and of ONNX Runtime on what is raised, all against ONNX Runtime on the
 source; and of the first two against each other. Source and raised program then predict in turn, A B A B, with the same
 inputs; the ratio of the medians is printed. No runtime of a Mac is involved.

@@ -83,7 +83,8 @@ class AppleExecutable:
         self.precision = _precision(self.signature)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Compute the named outputs. See `core.runtime.Executable`. Inputs that nothing reads, Apple's compiler drops."""
+        """Compute the named outputs. See `core.runtime.Executable`."""
+        # Inputs that nothing reads, Apple's compiler drops.
         read = {spec.name for spec in self.signature.inputs}
         given = {name: self._array(_contiguous(array)) for name, array in inputs.items() if name in read}
         states = {name: given.pop(name) for name in self._states}
