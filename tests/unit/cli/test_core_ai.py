@@ -1,0 +1,81 @@
+"""`triune convert` and `triune predict` with `.aimodel`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from typer.testing import CliRunner, Result
+
+from support.lowered import FLOAT, model_of
+from triune.cli import app
+from triune.core.errors import InvalidArgumentError
+
+
+def run(command: str, *arguments: object) -> Result:
+    return CliRunner().invoke(app, [command, *map(str, arguments)], catch_exceptions=True)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    nodes = [helper.make_node("Add", ["past", "x"], ["present"]), helper.make_node("Neg", ["present"], ["y"])]
+    values = [(name, FLOAT, [1, 4]) for name in ("past", "x", "present", "y")]
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(nodes, values[:2], values[2:]), path)
+    return path
+
+
+def test_there_and_back_again_with_apple_as_the_referee(source: Path, tmp_path: Path) -> None:
+    asset, back = tmp_path / "m.aimodel", tmp_path / "back.onnx"
+    there = run("convert", source, "-o", asset, "--state", "past=present", "--verify", "--json")
+    assert there.exit_code == 0, there.output
+    assert {each["output"]: each["error"] for each in json.loads(there.stdout)["errors"]} == {"present": 0, "y": 0}
+    home = run("convert", asset, "-o", back, "--verify", "--json")
+    assert home.exit_code == 0, home.output
+    assert {each["output"]: each["error"] for each in json.loads(home.stdout)["errors"]} == {"y": 0, "past/new": 0}
+
+
+def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:
+    asset = tmp_path / "m.aimodel"
+    done = run(
+        "convert", source, "-o", asset, "--function", "prefill", "--add", f"decode={source}", "--verify", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    names = [each["output"] for each in json.loads(done.stdout)["errors"]]
+    assert names == ["prefill: present", "prefill: y", "decode: present", "decode: y"]
+    x, past = tmp_path / "x.npy", tmp_path / "past.npy"
+    np.save(x, np.ones((1, 4), np.float32))
+    np.save(past, np.ones((1, 4), np.float32))
+    shown = run("predict", asset, "--function", "decode", "--input", f"x={x}", "--input", f"past={past}", "--json")
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    assert (found["function"], found["executor"]) == ("decode", "onnxruntime")
+    assert found["outputs"]["y"]["data"] == [-2.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-o", "m.mlpackage", "--state", "past=present"), "--add, --state and --pack-weights are for"),
+        (("-o", "m.aimodel", "--target", "iOS17"), "--target is for .mlpackage"),
+        (("-o", "m.aimodel", "--state", "past"), "past=present"),
+        (("-o", "m.aimodel", "--state", "post=present"), "no input 'post'; the inputs are 'past', 'x'"),
+        (("-o", "m.aimodel", "--add", "main=other.onnx"), "names function 'main' again"),
+        (("-o", "m.aimodel", "--shape", "z=1"), "no input 'z'"),
+        (("-o", "m.model"), "one is .onnx, the other .mlpackage or .aimodel"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: tuple[str, ...], told: str, source: Path) -> None:
+    done = run("convert", source, *arguments)
+    assert isinstance(done.exception, InvalidArgumentError)
+    assert told in str(done.exception)
+
+
+def test_executors_are_those_of_the_program(source: Path, tmp_path: Path) -> None:
+    asset = tmp_path / "m.aimodel"
+    assert run("convert", source, "-o", asset).exit_code == 0
+    done = run("predict", asset, "--executor", "reference")
+    assert isinstance(done.exception, InvalidArgumentError)
+    assert "takes coreai, onnxruntime or interpreter" in str(done.exception)
