@@ -131,6 +131,8 @@ def _cuts(
         total = strides[axis] * (size - 1) + more[axis] + extent - target
         # ONNX's standard text and its own evaluator differ for SAME_*: the evaluator and ONNX Runtime agree on this.
         before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        if auto not in ("SAME_UPPER", "SAME_LOWER"):
+            before = max(before, 0)
         begins.append(before)
         ends.append(total - before - more[axis])
     return begins, ends

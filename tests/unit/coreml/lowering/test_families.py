@@ -44,6 +44,12 @@ def test_transposed_convolutions_may_grow_beyond_the_kernel(tmp_path: Path) -> N
     one("ConvTranspose", noise(1, 2, 3, 3), [1, 2, 10, 9], tmp_path, noise(2, 2, 2, 2), noise(2), **attributes)
 
 
+@pytest.mark.parametrize(("shape", "auto_pad"), [([10, 8], "NOTSET"), ([11, 7], "NOTSET"), ([8, 6], "SAME_UPPER")])
+def test_transposed_convolutions_of_a_wanted_size(shape: list[int], auto_pad: str, tmp_path: Path) -> None:
+    attributes: dict[str, Any] = {"strides": [3, 2], "output_shape": shape, "auto_pad": auto_pad}
+    one("ConvTranspose", noise(1, 2, 3, 3), [1, 1, *shape], tmp_path, noise(2, 1, 3, 3), **attributes)
+
+
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 def test_pools_end_behind_the_image_in_ceil_mode(op: str, tmp_path: Path) -> None:
     attributes: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 0, 1], "ceil_mode": 1}
