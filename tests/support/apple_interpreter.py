@@ -42,13 +42,19 @@ class Apart:
             self._process = context.Process(target=_serve, args=(theirs, self._call), daemon=True)
             self._process.start()
             theirs.close()
-        self._ours.send(argument)
         try:
+            self._ours.send(argument)
             is_good, answer = self._ours.recv()
         except EOFError:
             self._process.join()
             code, self._process = self._process.exitcode, None
             raise EOFError(f"the process ended with {code}") from None
+        except BaseException:
+            # A test's time is up: what the process answers later belongs to no call.
+            self._process.kill()
+            self._process.join()
+            self._process = None
+            raise
         if not is_good:
             raise answer
         return answer

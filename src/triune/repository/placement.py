@@ -91,9 +91,10 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
         )
     missing = [name for name in stand_ins if name not in machine.runtimes]
     if missing:
+        remedies = " or ".join(f"pip install 'triune[{name}]'" for name in missing)
         raise UnsupportedError(
-            f"unit '{unit.value}' of a model of backend '{backend}' is served by {missing[0]}, which is not "
-            f"installed: pip install 'triune[{missing[0]}]'"
+            f"unit '{unit.value}' of a model of backend '{backend}' is served by {' or '.join(missing)}, which is not "
+            f"installed: {remedies}"
         )
     raise UnsupportedError(
         f"backend '{backend}' does not run on unit '{unit.value}' here; name another unit in parameters 'units'"

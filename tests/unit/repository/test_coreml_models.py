@@ -138,7 +138,9 @@ def test_an_onnx_model_goes_to_ane_where_the_config_names_it(tmp_path: Path, mac
     config = configured(put(tmp_path, "both", affine(), ON_BOTH, "model.onnx"), machine)
     assert (config.backend, config.units) == ("onnxruntime", (Unit.CPU, Unit.ANE))
     without = Machine({"onnxruntime": machine.runtimes["onnxruntime"]}, UNITS, 2)
-    with pytest.raises(UnsupportedError, match=r"served by coreml, which is not installed: pip install"):
+    with pytest.raises(
+        UnsupportedError, match=r"served by coreai or coreml, which is not .* or pip install 'triune\[coreml\]'$"
+    ):
         configured(put(tmp_path, "ane", affine(), ON_ANE, "model.onnx"), without)
 
 
