@@ -7,10 +7,10 @@ import numpy as np
 from triune.coreai.library import Value, ir, ops
 from triune.coreai.lowering.context import Context
 from triune.coreai.lowering.dims import Dim, as_scalar, dim_of, dims_of, element, iota, take, vector
-from triune.coreai.lowering.resize_places import coordinates_of
 from triune.coreai.lowering.unary import ceil, floor
 from triune.coreai.lowering.values import axes, axis, cast, concat, constant, rank_of
 from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.resize import coordinates_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _line(c: Context, size: Value, each: Free) -> _Line:
         target = element(each.sizes, each.index)
         length = cast(target, np.float32)
         scale = ops.broadcasting_divide(length, own)
-    match mode := coordinates_of(c):
+    match mode := coordinates_of(c.attributes):
         case "half_pixel":
             return _Line(target, scale, zero)
         case "asymmetric":
@@ -112,7 +112,7 @@ def _places(c: Context, line: _Line) -> Value:
     """As a line says, in as few operations: of longer ones Apple's interpreter (1.0.0b3) loses operands."""
     index = cast(iota(line.target), np.float32)
     half = constant(np.float32(0.5))
-    match coordinates_of(c):
+    match coordinates_of(c.attributes):
         case "asymmetric":
             return ops.broadcasting_divide(index, line.scale)
         case "half_pixel":

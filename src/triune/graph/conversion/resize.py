@@ -1,0 +1,158 @@
+"""Resize: where in a dimension of known size the elements of the result lie, and what they are made of.
+
+The formulas are those of ONNX's standard (operator Resize) and of its reference evaluator.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.graph.conversion.problems import Refusal
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How one dimension is resized.
+
+    Attributes:
+        axis: which.
+        size: how long it is; 0 where that is not known.
+        target: how long it becomes.
+        scale: how much longer.
+        begin: where the region of interest begins, of the length.
+        end: where it ends.
+    """
+
+    axis: int
+    size: int
+    target: int
+    scale: float
+    begin: float = 0.0
+    end: float = 1.0
+
+
+def coordinates_of(attributes: Mapping[str, Any]) -> str:
+    """The node's coordinate_transformation_mode."""
+    return str(attributes.get("coordinate_transformation_mode", "half_pixel"))
+
+
+def is_cropped(attributes: Mapping[str, Any]) -> bool:
+    """Is a region of the image resized?"""
+    return coordinates_of(attributes) == "tf_crop_and_resize"
+
+
+def changed_of(
+    attributes: Mapping[str, Any],
+    axes: Sequence[int],
+    lengths: Sequence[int],
+    scales: NDArray[Any] | None,
+    sizes: NDArray[Any] | None,
+    roi: NDArray[Any] | None,
+) -> list[Axis]:
+    """Those of the dimensions `axes`, so long, that change; `roi` is the region where the image is cropped.
+
+    Raises:
+        Refusal: neither scales nor sizes are given.
+    """
+    if sizes is not None and sizes.size:
+        factors = [int(size) / length for size, length in zip(sizes, lengths, strict=True)]
+        targets = [int(size) for size in sizes]
+        policy = attributes.get("keep_aspect_ratio_policy", "stretch")
+        if policy != "stretch":
+            factor = min(factors) if policy == "not_larger" else max(factors)
+            factors = [factor] * len(factors)
+            targets = [math.floor(factor * length + 0.5) for length in lengths]
+    elif scales is not None and scales.size:
+        factors = [float(each) for each in scales]
+        targets = [math.floor(length * factor) for length, factor in zip(lengths, factors, strict=True)]
+    else:
+        raise Refusal("neither scales nor sizes are given")
+    found = [
+        Axis(axis, lengths[index], targets[index], factors[index])
+        if roi is None
+        else Axis(
+            axis, lengths[index], targets[index], factors[index], float(roi[index]), float(roi[index + len(axes)])
+        )
+        for index, axis in enumerate(axes)
+    ]
+    return [each for each in found if each.scale != 1 or each.size != each.target or roi is not None]
+
+
+def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
+    """For each element of the result its place in the dimension."""
+    mode = coordinates_of(attributes)
+    index = np.arange(each.target, dtype=np.float64)
+    length = each.scale * each.size
+    halves = (index + 0.5) / each.scale - 0.5
+    match mode:
+        case "half_pixel":
+            return halves
+        case "asymmetric":
+            return index / each.scale
+        case "align_corners":
+            return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
+        case "pytorch_half_pixel":
+            return index * 0 - 0.5 if length == 1 else halves
+        case "half_pixel_symmetric":
+            return each.size / 2 * (1 - each.target / length) + halves
+        case "tf_crop_and_resize":
+            width = (each.end - each.begin) * (each.size - 1)
+            inner = index * 0 + width / 2 if length == 1 else index * width / (length - 1)
+            return inner + each.begin * (each.size - 1)
+        case _:
+            raise Refusal(f"coordinate_transformation_mode '{mode}'")
+
+
+def picked_of(attributes: Mapping[str, Any], places: Floats) -> NDArray[np.int32]:
+    """The elements at the places that are nearest."""
+    mode = attributes.get("nearest_mode", "round_prefer_floor")
+    match mode:
+        case "round_prefer_floor":
+            result = np.ceil(places - 0.5)
+        case "round_prefer_ceil":
+            result = np.floor(places + 0.5)
+        case "floor":
+            result = np.floor(places)
+        case "ceil":
+            result = np.ceil(places)
+        case _:
+            raise Refusal(f"nearest_mode '{mode}'")
+    return result.astype(np.int32)
+
+
+def matrix_of(attributes: Mapping[str, Any], each: Axis, places: Floats, mode: str) -> Floats:
+    """Of each element of the result the weights of all elements of the dimension."""
+    base = np.ceil(places).astype(np.int64) - 1
+    ratio = places - base
+    scale = min(each.scale, 1.0) if attributes.get("antialias", 0) else 1.0
+    reach = 1 if mode == "linear" else 2
+    start = math.floor(-reach / scale) + 1
+    offsets = np.arange(start, 2 - start)
+    distance = np.abs((offsets[None, :] - ratio[:, None]) * scale)
+    if mode == "linear":
+        weights = np.clip(1 - distance, 0, 1)
+    elif mode == "cubic":
+        weights = _cubic(distance, float(attributes.get("cubic_coeff_a", -0.75)))
+    else:
+        raise Refusal(f"mode '{mode}'")
+    index = base[:, None] + offsets[None, :]
+    if attributes.get("exclude_outside", 0):
+        weights = np.where((index >= 0) & (index < each.size), weights, 0)
+    if attributes.get("exclude_outside", 0) or scale < 1:
+        weights = weights / weights.sum(axis=1, keepdims=True)
+    matrix = np.zeros((each.target, each.size))
+    np.add.at(matrix, (np.arange(each.target)[:, None], index.clip(0, each.size - 1)), weights)
+    return matrix
+
+
+def _cubic(x: Floats, a: float) -> Floats:
+    """Keys' kernel (1981)."""
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
