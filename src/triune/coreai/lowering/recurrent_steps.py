@@ -12,6 +12,7 @@ from triune.coreai.lowering.loops import loop, with_row
 from triune.coreai.lowering.unary import softplus, softsign
 from triune.coreai.lowering.values import axes, axis, concat, like, shape_of, transpose
 from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.recurrent import activations_of
 
 MOST_STEPS_WRITTEN_OUT = 16
 
@@ -43,7 +44,7 @@ def step_by_step(c: Context, layer: Layer) -> tuple[Value, list[Value]]:
     """All hidden states (steps, directions, batch, hidden), and the last states, each (directions, batch, hidden)."""
     wholes: list[Value] = []
     ends: list[list[Value]] = []
-    activations = _activations(c)
+    activations = [_activation(*one) for one in activations_of(c)]
     each = len(activations) // len(layer.directions)
     for place, direction in enumerate(layer.directions):
         cell = _Cell(c, layer, place, activations[place * each : (place + 1) * each])
@@ -63,25 +64,6 @@ def _turned(x: Value, lengths: Value | None) -> Value:
     """The steps backwards; of each batch row only those that count."""
     return ops.reverse(x, axes([0])) if lengths is None else reverse_sequence(x, lengths, 0, 1)
 
-
-def _activations(c: Context) -> list[Activation]:
-    """Those of each direction, in ONNX's order."""
-    defaults = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}[c.node.op_type]
-    number = 2 if c.attributes.get("direction", "forward") == "bidirectional" else 1
-    names = list(c.attributes.get("activations", defaults * number))
-    alphas = list(c.attributes.get("activation_alpha", []))
-    betas = list(c.attributes.get("activation_beta", []))
-    found: list[Activation] = []
-    for name in names:
-        # The lists have elements only for those activations that take them.
-        alpha = alphas.pop(0) if name in _WITH_ALPHA and alphas else None
-        beta = betas.pop(0) if name in _WITH_BETA and betas else None
-        found.append(_activation(name, alpha, beta))
-    return found
-
-
-_WITH_ALPHA = frozenset(["Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu"])
-_WITH_BETA = frozenset(["Affine", "ScaledTanh", "HardSigmoid"])
 
 _PLAIN: dict[str, Activation] = {
     "Sigmoid": ops.sigmoid,

@@ -9,7 +9,8 @@ from triune.coreml.lowering.broadcast import as_vector, sizes_of
 from triune.coreml.lowering.context import Context, Lowering, Refusal, is_float, like, static_dim
 from triune.coreml.lowering.mb import Var, is_fixed, mb, types
 from triune.coreml.lowering.options import Target
-from triune.coreml.lowering.recurrent_steps import Layer, activations_of, step_by_step
+from triune.coreml.lowering.recurrent_steps import Layer, step_by_step
+from triune.graph.conversion.recurrent import activations_of
 
 
 def _recurrent(c: Context) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from triune.coreml.lowering.broadcast import as_vector, select, sizes_of
 from triune.coreml.lowering.context import Context, Refusal, like
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.graph.conversion.recurrent import activations_of
 
 MOST_STEPS_WRITTEN_OUT = 16
 
@@ -40,10 +41,10 @@ def step_by_step(c: Context, layer: Layer) -> tuple[Var, list[Var]]:
     """All hidden states (steps, directions, batch, hidden), and the last states, each (directions, batch, hidden)."""
     wholes: list[Var] = []
     ends: list[list[Var]] = []
-    activations = activations_of(c)
+    activations = [_activation(*one) for one in activations_of(c)]
     each = len(activations) // len(layer.directions)
     for place, direction in enumerate(layer.directions):
-        cell = _Cell(c, layer, place, [_activation(*one) for one in activations[place * each : (place + 1) * each]])
+        cell = _Cell(c, layer, place, activations[place * each : (place + 1) * each])
         x = _turned(layer.x, layer.lengths) if direction == "reverse" else layer.x
         states = [_row(state, place) for state in layer.states]
         whole, last = _run(cell, x, states, layer.lengths)
@@ -62,26 +63,6 @@ def _turned(x: Var, lengths: Var | None) -> Var:
     if lengths is None:
         return mb.reverse(x=x, axes=[0])
     return mb.reverse_sequence(x=x, lengths=lengths, seq_axis=0, batch_axis=1)
-
-
-def activations_of(c: Context) -> list[tuple[str, float | None, float | None]]:
-    """Name, alpha and beta of each activation of each direction, in ONNX's order."""
-    defaults = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}[c.node.op_type]
-    number = 2 if c.attributes.get("direction", "forward") == "bidirectional" else 1
-    names = list(c.attributes.get("activations", defaults * number))
-    alphas = list(c.attributes.get("activation_alpha", []))
-    betas = list(c.attributes.get("activation_beta", []))
-    found: list[tuple[str, float | None, float | None]] = []
-    for name in names:
-        # The lists have elements only for those activations that take them.
-        alpha = alphas.pop(0) if name in _WITH_ALPHA and alphas else None
-        beta = betas.pop(0) if name in _WITH_BETA and betas else None
-        found.append((name, alpha, beta))
-    return found
-
-
-_WITH_ALPHA = frozenset(["Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu"])
-_WITH_BETA = frozenset(["Affine", "ScaledTanh", "HardSigmoid"])
 
 
 def _activation(name: str, alpha: float | None, beta: float | None) -> Activation:
