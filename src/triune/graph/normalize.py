@@ -15,6 +15,7 @@ from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
+from triune.graph.passes.means import Means
 from triune.graph.passes.pack import Pack
 from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
@@ -82,6 +83,7 @@ def normalize(
             Infer(),
             Fold(),
             Branches(),
+            Means(),
             Tidy(),
         ):
             copy = run(step, copy)

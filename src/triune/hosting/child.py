@@ -40,6 +40,11 @@ def main() -> None:
     # The server is gone, perhaps in the middle of a message.
     with contextlib.suppress(EOFError, ConnectionError):
         serve(channel)
+    # What was loaded is closed. Destructors of libraries whose threads still run, as Apple's interpreter's do, abort.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def serve(channel: Channel) -> None:

@@ -181,3 +181,27 @@ def test_columns_and_thresholds_of_classical_models() -> None:
       f = ai.onnx.ml.ArrayFeatureExtractor (x, columns)  y = ai.onnx.ml.Binarizer <threshold=0.5> (f) }"""
     inputs = {"x": RNG.standard_normal((3, 4)).astype(np.float32), "columns": np.array([[3, 1]])}
     same(text, inputs, imports=imports)
+
+
+# Sums of exponentials
+
+
+@pytest.mark.parametrize(
+    ("axes", "attributes", "dims"),
+    [
+        ("<int64[1] a = {-1}>", "<keepdims = 0> (x, a)", "2"),
+        ("<int64[1] a = {0}>", "(x, a)", "1,3"),
+        ("", "(x)", "1,1"),
+        ("", "<noop_with_empty_axes = 1> (x)", "2,3"),
+    ],
+)
+def test_sums_of_exponentials_of_large_numbers(axes: str, attributes: str, dims: str) -> None:
+    normal = normalize(
+        model_of(f"agraph (float[2,3] x) => (float[{dims}] y) {axes} {{ y = ReduceLogSumExp {attributes} }}")
+    )
+    assert foreign_ops(normal) == []
+    x = np.float32([[1000, 999, -5], [-np.inf, -1000, -1000]])
+    with np.errstate(divide="ignore"):
+        places = {"2": 1, "1,3": 0, "1,1": (0, 1), "2,3": ()}[dims]
+        expected = np.logaddexp.reduce(x.astype(np.float64), axis=places, keepdims=dims != "2")
+    np.testing.assert_allclose(evaluate(normal, {"x": x})[0], expected, rtol=1e-6)

@@ -14,6 +14,7 @@ from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import MAX_ELEMENTS, Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
+from triune.graph.passes.means import Means
 from triune.graph.passes.narrow import Narrow, narrow_array
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
@@ -116,6 +117,27 @@ def test_branches_take_the_branch_of_a_known_condition() -> None:
     model = Branches()(model_of(text))
     assert ops_of(model) == ["Constant", "Abs", "Identity"]
     assert evaluate(model, {"x": np.array([-1, 2], np.float32)})[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        "<float[1] c = {0.25}, int64[1] a = {-1}> { s = ReduceSum (x, a)  y = Mul (c, s) }",
+        "<float c = {4}, int64[1] a = {1}> { s = ReduceSum (x, a)  y = Div (s, c) }",
+        # Of another number, of one that is not known, of a sum that nothing is taken of.
+        "<float c = {0.5}, int64[1] a = {1}> { s = ReduceSum (x, a)  y = Mul (s, c) }",
+        "<float c = {0.33333333}, int64[1] a = {0}> { s = ReduceSum (z, a)  t = Mul (s, c)  y = Add (x, t) }",
+        "<float c = {1}> { s = ReduceSum <noop_with_empty_axes = 1> (x)  y = Mul (s, c) }",
+    ],
+)
+def test_means_are_written_as_sums(scaled: str) -> None:
+    model = Infer()(model_of(f"agraph (float[3,4] x, float[N,4] z) => (float[?,?] y) {scaled}"))
+    inputs = {"x": np.arange(12, dtype=np.float32).reshape(3, 4), "z": np.ones((5, 4), np.float32)}
+    before = evaluate(model, inputs)
+    is_mean = "4}" in scaled or "0.25" in scaled
+    ops = ops_of(Tidy()(Means()(model)))
+    assert ("ReduceMean" in ops, "ReduceSum" in ops) == (is_mean, not is_mean)
+    np.testing.assert_allclose(evaluate(model, inputs)[0], before[0], rtol=1e-6)
 
 
 def test_tidy_removes_what_nobody_reads() -> None:

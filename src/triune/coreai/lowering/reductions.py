@@ -10,6 +10,7 @@ from triune.coreai.lowering.values import (
     axis,
     cast,
     constant,
+    dtype_of,
     is_bool,
     is_float,
     like,
@@ -50,13 +51,27 @@ def _reduce(name: str) -> Lowering:
     return lower
 
 
+def _summed(x: Value) -> Value:
+    """`x` as what sums it takes it: in fp16 Core AI adds in fp16 too, where a mean of moderate numbers is infinite."""
+    return cast(x, np.float32) if dtype_of(x) == np.float16 else x
+
+
+def _sum(c: Context) -> None:
+    x = c.input(0)
+    places = _places(c, x)
+    if places is None:
+        c.give(x)
+    else:
+        _give(c, cast(ops.reduce_sum(_summed(x), axes(places)), dtype_of(x)), places)
+
+
 def _mean(c: Context) -> None:
     x = c.input(0)
     places = _places(c, x)
     if places is None:
         c.give(x)
     elif is_float(x):
-        _give(c, ops.reduce_mean(x, axes(places)), places)
+        _give(c, cast(ops.reduce_mean(_summed(x), axes(places)), dtype_of(x)), places)
     else:
         count = constant(np.int32(1))
         for place in places:
@@ -88,8 +103,8 @@ def _arg(c: Context, x: Value) -> None:
 
 
 def _cumsum(c: Context) -> None:
-    x = c.input(0)
-    rank = rank_of(x)
+    given = c.input(0)
+    x, rank = _summed(given), rank_of(given)
     place = positive(c.ints(1, "the axis of a running sum")[0], rank)
     is_reverse = bool(c.attributes.get("reverse", 0))
     if c.attributes.get("exclusive", 0):
@@ -100,11 +115,12 @@ def _cumsum(c: Context) -> None:
         begins, ends = [0] * rank, [np.iinfo(np.int32).max] * rank
         begins[place], ends[place] = (1, ends[place]) if is_reverse else (0, -1)
         x = ops.slice_(wider, axes(begins), axes(ends), axes([1] * rank))
-    c.give(ops.scan(x, constant(np.uint32(place)), constant(np.bool_(is_reverse))))
+    found = ops.scan(x, constant(np.uint32(place)), constant(np.bool_(is_reverse)))
+    c.give(cast(found, dtype_of(given)))
 
 
 TABLE: dict[str, Lowering] = {
-    "ReduceSum": _reduce("reduce_sum"),
+    "ReduceSum": _sum,
     "ReduceMax": _reduce("reduce_max"),
     "ReduceMin": _reduce("reduce_min"),
     "ReduceProd": _reduce("reduce_product"),

@@ -1,4 +1,4 @@
-"""Sums of products: Einsum, Fourier transforms, small determinants."""
+"""Sums: of products (Einsum, Fourier transforms, small determinants), and of exponentials."""
 
 import itertools
 from collections.abc import Sequence
@@ -218,4 +218,29 @@ def det(c: Context) -> bool:
     return True
 
 
-TABLE: dict[str, Decomposition] = {"Einsum": einsum, "DFT": dft, "STFT": stft, "Det": det}
+def reduce_log_sum_exp(c: Context) -> bool:
+    """Max + log(sum(exp(x - max))): exp(x) alone, as ONNX defines it, is infinite from 89 on, in fp16 from 12."""
+    b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    zero = b.constant(0, helper.tensor_dtype_to_np_dtype(elem_type))
+    given = [c.input(1)] if c.input(1) else []
+    noop, kept = c.attributes.get("noop_with_empty_axes", 0), c.attributes.get("keepdims", 1)
+    largest = b.op("ReduceMax", x, *given, keepdims=1, noop_with_empty_axes=noop)
+    # Of infinity nothing is taken: it stays what it is.
+    largest = b.op("Where", b.op("IsInf", largest), zero, largest)
+    total = b.op("Exp", b.op("Sub", x, largest))
+    total = b.op("ReduceSum", total, *given, keepdims=kept, noop_with_empty_axes=noop)
+    if not kept:
+        largest = b.op("ReduceMax", largest, *given, keepdims=0, noop_with_empty_axes=noop)
+    c.give(b.op("Add", b.op("Log", total), largest))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "ReduceLogSumExp": reduce_log_sum_exp,
+    "Einsum": einsum,
+    "DFT": dft,
+    "STFT": stft,
+    "Det": det,
+}

@@ -14,6 +14,11 @@ from triune.graph.values import Values, subgraphs_of
 
 _DOMAIN = "triune.body"
 
+_OURS = ("CastLike", "ReduceLogSumExp")
+"""Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSumExp's body
+overflows.
+"""
+
 # onnx's stubs lack most of a schema's members.
 _schemas: Any = onnx.defs
 
@@ -32,8 +37,7 @@ class Inline:
 
     def __init__(self, keep: Collection[str] = ()) -> None:
         """`keep`: operators that stay whole though they have a body."""
-        # CastLike is a Cast once its target's type is known: a decomposition of ours.
-        self._kept = {*CORE_OPS, "CastLike", *keep}
+        self._kept = {*CORE_OPS, *_OURS, *keep}
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Raises InvalidArgumentError where the model's own functions call each other in a circle."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import helper
 
 from support.apple_lowered import check
@@ -67,3 +68,25 @@ def test_quantized_weights_in_fp16(tmp_path: Path) -> None:
     weight, scale = RNG.integers(-128, 128, (8, 6)).astype(np.int8), np.abs(noise(2, 6)) / 100
     model = model_of(nodes, [("x", FLOAT, [3, 8])], [("y", FLOAT, [3, 6])], w=weight, s=scale)
     check(model, {"x": noise(3, 8)}, tmp_path, FP16, atol=1e-2)
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "CumSum"])
+def test_sums_are_made_in_fp32(op: str, tmp_path: Path) -> None:
+    # In fp16 the sum of each 4096 is infinite; so is 4096 + 1 = 4096 on the way.
+    places = np.array(-1) if op == "CumSum" else np.array([-1])
+    nodes = [helper.make_node(op, ["x", "a"], ["y"])]
+    model = model_of(nodes, [("x", FLOAT, [2, 4096])], [("y", FLOAT, [2, 4096 if op == "CumSum" else 1])], a=places)
+    level = {"ReduceMean": 1000, "ReduceSum": 2, "CumSum": 1.3}[op]
+    check(model, {"x": np.full((2, 4096), level, np.float32)}, tmp_path, FP16, atol=0, rtol=1e-3)
+
+
+def test_means_that_are_written_as_sums(tmp_path: Path) -> None:
+    """As magika's layer normalization does: the sum of squares is beyond fp16, their mean is not."""
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+        helper.make_node("ReduceSum", ["square", "last"], ["sum"]),
+        helper.make_node("Mul", ["sum", "share"], ["y"]),
+    ]
+    constants = {"last": np.array([-1]), "share": np.float32(1 / 512)}
+    model = model_of(nodes, [("x", FLOAT, [1, 512])], [("y", FLOAT, [1, 1])], **constants)
+    check(model, {"x": noise(1, 512) * 50}, tmp_path, FP16, atol=0, rtol=2e-3)

@@ -1,0 +1,71 @@
+"""Means that are written as sums."""
+
+import math
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from triune.graph.values import Values, attributes_of, subgraphs_of
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_NEAR = 1e-3
+"""How far, in parts, a factor in fp16 may be from the share that it stands for."""
+
+
+class Means:
+    """Given ReduceSum and its product with 1/n, or its quotient by n, of n numbers each. Result: ReduceMean.
+
+    JAX and TensorFlow write means so. In fp16 the sum is infinite where the mean is moderate.
+    """
+
+    name = "means"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, whose shapes are inferred; a sum that nobody reads any more stays for `Tidy`."""
+        _find(model.graph, None)
+        return model
+
+
+def _find(graph: GraphProto, outer: Values | None) -> None:
+    values = Values(graph, outer)
+    sums = {node.output[0]: node for node in graph.node if node.op_type == "ReduceSum"}
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _find(inner, values)
+        if node.op_type not in ("Mul", "Div") or node.domain not in ("", "ai.onnx"):
+            continue
+        orders = ((0, 1), (1, 0)) if node.op_type == "Mul" else ((0, 1),)
+        for of, by in orders:
+            total = sums.get(node.input[of])
+            if total is not None and _is_share(values, node, total, node.input[by]):
+                attributes = [each for each in total.attribute if each.name == "keepdims"]
+                mean = helper.make_node("ReduceMean", list(total.input), list(node.output), name=node.name)
+                mean.attribute.extend(attributes)
+                node.CopyFrom(mean)
+                break
+
+
+def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> bool:
+    """Is `by` one over the number of elements in each sum (the number, of a quotient), and no larger than the sum?"""
+    factor = values.constant(by)
+    shape, result = values.shape(total.input[0]), values.shape(total.output[0])
+    if factor is None or factor.size != 1 or shape is None or result is None or factor.ndim > len(result):
+        return False
+    places = _places(values, total, len(shape))
+    sizes = [shape[place] for place in places]
+    if not sizes or values.elem_type(total.input[0]) not in _FLOATS:
+        return False
+    count = math.prod(size or 0 for size in sizes)
+    share = float(factor.astype(np.float64).reshape(())) * (count if node.op_type == "Mul" else 1)
+    return count > 0 and math.isclose(share, 1 if node.op_type == "Mul" else count, rel_tol=_NEAR)
+
+
+def _places(values: Values, total: NodeProto, rank: int) -> list[int]:
+    """The axes of a sum; none where they are not known, or where it does nothing."""
+    if len(total.input) > 1 and total.input[1]:
+        axes = values.constant(total.input[1])
+        if axes is None:
+            return []
+        if axes.size:
+            return [int(each) % rank for each in axes.reshape(-1)]
+    return [] if attributes_of(total).get("noop_with_empty_axes", 0) else list(range(rank))
