@@ -13,8 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 demo: .venv/demo
 	$(BIN)/triune demo
 
+# One process of tests for each core: those of a file may run in several, since files differ much in how long they take.
 test: check docs .venv/develop
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: .venv/develop
 	$(BIN)/ruff check .
