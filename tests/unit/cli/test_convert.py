@@ -42,6 +42,7 @@ def test_there_and_back_again(source: Path, tmp_path: Path) -> None:
     assert error["shape"] == [3, 3]
     assert error["error"] < 1e-6
     home = run(package, "-o", back, "--verify")
+    assert "compared on made-up inputs" in home.stdout
     assert home.exit_code == 0, home.output
     assert "largest error" in home.stdout
     assert [value.name for value in onnx.load(back).graph.input] == ["x"]
