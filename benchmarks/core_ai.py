@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from coreml import MODELS, error_of, in_turn, rank_of
+from real_models import MODELS, error_of, in_turn, rank_of
 from servers import heading
 from triune import coreai, coreml
 from triune.coreai.lowering import LowerOptions, lower

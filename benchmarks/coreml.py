@@ -11,14 +11,13 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from real_models import MODELS, error_of, in_turn, rank_of
 from servers import heading
 from triune.coreml import load
 from triune.coreml.lowering import LowerOptions, lower
@@ -27,40 +26,6 @@ from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load as load_graph
 from triune.zoo.packages import PackageCache
 from triune.zoo.repository import build_repository
-
-_RNG = np.random.default_rng(0)
-_TOKENS = (1, 128)
-MODELS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...], Mapping[str, Any]]] = {
-    "minilm": (
-        {
-            "input_ids": _RNG.integers(1000, 20000, _TOKENS),
-            "attention_mask": np.ones(_TOKENS, np.int64),
-            "token_type_ids": np.zeros(_TOKENS, np.int64),
-        },
-        tuple(f"{name}=1..8,1..256" for name in ("input_ids", "attention_mask", "token_type_ids")),
-        {},
-    ),
-    "efficientnet_lite0": (
-        {"image": _RNG.standard_normal((1, 3, 224, 224), np.float32)},
-        ("image=1..8,3,224,224",),
-        {},
-    ),
-    "silero_vad": (
-        {
-            "input": _RNG.standard_normal((1, 576), np.float32) * np.float32(0.1),
-            "state": np.zeros((2, 1, 128), np.float32),
-        },
-        ("input=1,576", "state=2,1,128"),
-        {"sr": np.array(16000)},
-    ),
-    "magika": ({"bytes": _RNG.integers(0, 257, (1, 2048)).astype(np.int32)}, ("bytes=1..8,2048",), {}),
-    "rapidocr_rec": (
-        {"x": _RNG.random((1, 3, 48, 320), np.float32) * 2 - 1},
-        ("x=1,3,48,32..640",),
-        {},
-    ),
-}
-"""Inputs, shapes as the command line takes them, and constants."""
 
 
 def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
@@ -89,31 +54,6 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
             f"{times[1] * 1e3:7.2f} ms, ratio {statistics.median(ratios):.2f}",
             flush=True,
         )
-
-
-def rank_of(session: onnxruntime.InferenceSession, name: str) -> int:
-    return next(len(each.shape) for each in session.get_inputs() if each.name == name)
-
-
-def error_of(actual: Any, expected: Any) -> float:
-    return float(np.max(np.abs(np.asarray(actual, np.float64).reshape(expected.shape) - expected)))
-
-
-def in_turn(
-    first: Callable[[], Any], second: Callable[[], Any], rounds: int, seconds: float
-) -> tuple[list[float], tuple[float, float]]:
-    pairs = [(_median(first, seconds), _median(second, seconds)) for _ in range(rounds)]
-    times = statistics.median(each[0] for each in pairs), statistics.median(each[1] for each in pairs)
-    return [each[0] / each[1] for each in pairs], times
-
-
-def _median(call: Callable[[], Any], seconds: float) -> float:
-    times, until = [], time.perf_counter() + seconds
-    while time.perf_counter() < until or len(times) < 3:
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from triune.graph.check import evaluate
 from triune.graph.core_ops import OPSET
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import MAX_ELEMENTS, Fold
+from triune.graph.passes.hard_swish import HardSwish
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
 from triune.graph.passes.means import Means
@@ -222,3 +223,54 @@ def test_narrow_array_checks_the_range() -> None:
         narrow_array("x", np.array([1, -1e300]))
     with pytest.raises(InvalidArgumentError, match="holds 4294967295"):
         narrow_array("x", np.array([2**32 - 1], np.uint32))
+
+
+@pytest.mark.parametrize(
+    ("written", "is_whole"),
+    [
+        ("{ s = Add (x, three)  c = Clip (s, low, high)  m = Mul (x, c)  y = Mul (m, sixth) }", True),
+        ("{ s = Add (three, x)  c = Clip (s, low, high)  y = Mul (c, x) }", True),
+        # Constants that a compiler has folded into one another.
+        (
+            "{ a = Add (x, half)  s = Add (x, more)  c = Clip (s, low, high)  m = Mul (a, c)  y = Mul (sixth, m) }",
+            True,
+        ),
+        ("{ s = Add (x, half)  c = Clip (s, low, high)  y = Mul (x, c) }", False),
+        ("{ s = Add (x, three)  c = Clip (s, low, three)  y = Mul (x, c) }", False),
+        ("{ s = Add (z, three)  c = Clip (s, low, high)  y = Mul (x, c) }", False),
+        # What is read twice keeps its value.
+        ("{ s = Add (x, three)  c = Clip (s, low, high)  m = Mul (x, c)  n = Mul (m, sixth)  y = Add (n, m) }", True),
+    ],
+)
+def test_hard_swish_is_one_operator(written: str, is_whole: bool) -> None:
+    constants = "float three = {3}, float low = {0}, float high = {6}, float sixth = {0.16666667}, "
+    constants += "float[1] half = {0.5}, float[1] more = {3.5000002}"
+    text = f"agraph (float[N] x, float[N] z) => (float[N] y) <{constants}> {written}"
+    inputs = {"x": np.linspace(-5, 5, 41, dtype=np.float32), "z": np.ones(41, np.float32)}
+    (expected,) = evaluate(model_of(text, opset=21), inputs)
+    model = Tidy()(HardSwish()(model_of(text, opset=21)))
+    assert ("HardSwish" in ops_of(model), "Clip" in ops_of(model)) == (is_whole, not is_whole)
+    np.testing.assert_allclose(evaluate(model, inputs)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_softmax_of_old_keeps_its_dimensions_where_only_their_number_is_known() -> None:
+    """Before operator set 13 it flattened what it read, which says nothing where its axis is the last."""
+    text = """
+    agraph (float[N,6] x, int64[2] cut) => (float[?,?,?] y) <int64[1] two = {2}> {
+      s = Concat <axis = 0> (cut, two)  r = Reshape (x, s)  t = Transpose <perm = [1, 0, 2]> (r)
+      y = Softmax <axis = 2> (t)
+    }"""
+    model = Upgrade()(model_of(text, opset=11))
+    assert ops_of(model) == ["Concat", "Reshape", "Transpose", "Softmax"]
+    x, cut = np.arange(12, dtype=np.float32).reshape(2, 6), np.array([2, 3])
+    powers = np.exp(x.reshape(2, 3, 2).transpose(1, 0, 2) % 2)
+    found = evaluate(model, {"x": x % 2, "cut": cut})[0]
+    np.testing.assert_allclose(found, powers / powers.sum(-1, keepdims=True), rtol=1e-6)
+
+
+def test_the_length_of_a_computed_shape_is_a_rank() -> None:
+    text = """
+    agraph (float[N,6] x, int64[3] s) => (y) { r = Reshape (x, s)  t = Relu (r)  y = Reshape (t, s) }"""
+    model = Infer()(model_of(text))
+    ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in (*model.graph.value_info, *model.graph.output)}
+    assert ranks == {"r": 3, "t": 3, "y": 3}

@@ -32,6 +32,8 @@ from triune.coreai.raising.region import LostError, Program, RegionRaiser
 from triune.coreai.raising.table import TABLE
 from triune.coreai.raising.types import is_complex, tensor_type
 from triune.coreai.raising.values import Complex, Held, State
+from triune.graph.passes.hard_swish import HardSwish
+from triune.graph.passes.tidy import Tidy
 from triune.graph.raising.graph import Graph, Root, Tensor, value_info
 from triune.graph.raising.subgraphs import all_nodes, rename
 from triune.graph.raising.types import TensorType
@@ -136,7 +138,7 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="triune"
     )
     model.doc_string = "Raised from a Core AI program"
-    return model
+    return Tidy()(HardSwish()(model))
 
 
 def _body(raiser: RegionRaiser, block: Any, program: Program) -> list[Held]:

@@ -1,9 +1,13 @@
 """Types and shapes of every value."""
 
 import onnx.shape_inference
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, TypeProto
 
 from triune.core.errors import InvalidArgumentError
+from triune.graph.values import Values, subgraphs_of
+
+MAX_ROUNDS = 64
+"""What ONNX infers after a rank became known may tell the next one."""
 
 
 class Infer:
@@ -17,8 +21,37 @@ class Infer:
     def __call__(self, model: ModelProto) -> ModelProto:
         """Raises InvalidArgumentError where ONNX gives up. Shapes that contradict each other are left for compilers."""
         try:
-            return onnx.shape_inference.infer_shapes(model, data_prop=True)
+            for _ in range(MAX_ROUNDS):
+                model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+                if not _say_ranks(model.graph, None):
+                    break
+            return model
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
             raise InvalidArgumentError(
                 f"the model's types do not fit together: {' '.join(str(error).split())}"
             ) from error
+
+
+def _say_ranks(graph: GraphProto, outer: Values | None) -> bool:
+    """Give results of Reshape the rank that the length of a computed shape tells; ONNX infers nothing of them. Is
+    anything new?
+    """
+    values, is_new = Values(graph, outer), False
+    infos = {info.name: info for info in (*graph.value_info, *graph.output)}
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            is_new |= _say_ranks(inner, values)
+        if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx") or len(node.input) < 2:
+            continue
+        target, elem_type = values.static_shape(node.input[1]), values.elem_type(node.input[0])
+        if target is None or len(target) != 1 or not elem_type or values.shape(node.output[0]) is not None:
+            continue
+        kind = TypeProto()
+        kind.tensor_type.elem_type = elem_type
+        kind.tensor_type.shape.SetInParent()
+        for _ in range(target[0]):
+            kind.tensor_type.shape.dim.add()
+        info = infos.get(node.output[0]) or graph.value_info.add(name=node.output[0])
+        info.type.CopyFrom(kind)
+        is_new = True
+    return is_new

@@ -5,10 +5,13 @@ from onnx import GraphProto, ModelProto, OperatorSetIdProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.core_ops import OPSET
+from triune.graph.passes.infer import Infer
 from triune.graph.values import subgraphs_of
 
 _FIRST_SCAN_WITHOUT_BATCH = 9
 """ONNX's converter takes older ones as they are, with another meaning."""
+
+_FIRST_SOFTMAX_OF_ONE_AXIS = 13
 
 
 class Upgrade:
@@ -37,6 +40,9 @@ class Upgrade:
                 f"the model has a Scan of operator set {version}, over batches, which later sets do not have: export "
                 f"it again for operator set {_FIRST_SCAN_WITHOUT_BATCH} or later"
             )
+        if version < _FIRST_SOFTMAX_OF_ONE_AXIS:
+            # With ranks known, the converter need not bring what Softmax reads to two dimensions.
+            model = Infer()(model)
         try:
             return onnx.version_converter.convert_version(model, OPSET)
         except Exception as error:  # the converter raises RuntimeError, ValueError and its own without a common root

@@ -1,0 +1,119 @@
+"""x * clip(x + 3, 0, 6) / 6 as the one operator that it is."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from triune.graph.values import Values, names_read, subgraphs_of
+
+_NEAR = 1e-5
+"""How far, in parts of the shift, a difference that compilers folded into constants may be from 3."""
+
+
+class HardSwish:
+    """Given x * clip(x + 3, 0, 6) in fp32, also where x is z + a and x + 3 is z + b. Result: 6 * HardSwish(x).
+
+    Compilers fold the constants around an activation into one another, as Core AI's does; runtimes with a kernel for
+    it then know it no more. A factor that follows takes the 6 up.
+    """
+
+    name = "hard_swish"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`. The new values have no types yet; what nobody reads any more stays for `Tidy`."""
+        _Search(model.graph, None).replace()
+        return model
+
+
+class _Search:
+    """One graph: who makes its values, and how often they are read."""
+
+    def __init__(self, graph: GraphProto, outer: Values | None) -> None:
+        self._graph = graph
+        self._values = Values(graph, outer)
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._kept = {value.name for value in graph.output}
+        for node in graph.node:
+            for inner in subgraphs_of(node):
+                self._kept |= names_read(inner)
+
+    def replace(self) -> None:
+        """Every one of them, in the graphs of nodes too."""
+        nodes: list[NodeProto] = []
+        for node in self._graph.node:
+            for inner in subgraphs_of(node):
+                _Search(inner, self._values).replace()
+            x = self._activated(node)
+            nodes += [node] if x is None else self._written(node, x)
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self._graph.node[:]
+        self._graph.node.extend(copies)
+
+    def _activated(self, node: NodeProto) -> str | None:
+        """Of which value this product is the activation."""
+        if node.op_type != "Mul":
+            return None
+        for x, clipped in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
+            clip = self._maker(clipped, "Clip")
+            if clip is None or [self._scalar(name) for name in clip.input[1:]] != [0.0, 6.0]:
+                continue
+            base, shift = self._shifted(x)
+            other, further = self._shifted(clip.input[0])
+            # x + 3 as it stands, or both as sums of the same.
+            if other == x and _is_three(further, np.float32(0)):
+                return x
+            if base == other and _is_three(further, shift):
+                return x
+        return None
+
+    def _shifted(self, name: str) -> tuple[str, NDArray[Any]]:
+        """A value as another one and the constant that is added to it."""
+        node = self._maker(name, "Add")
+        if node is not None:
+            for value, by in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
+                constant = self._values.constant(by)
+                if constant is not None and constant.dtype == np.float32:
+                    return value, constant
+        return name, np.zeros((), np.float32)
+
+    def _written(self, node: NodeProto, x: str) -> list[NodeProto]:
+        (result,) = node.output
+        swish = f"{result}/swish"
+        readers = [each for each in self._graph.node if result in each.input]
+        factor = 6.0
+        if len(readers) == 1 and readers[0].op_type == "Mul" and result not in self._kept:
+            reader = readers[0]
+            place = list(reader.input).index(result)
+            scale = self._values.constant(reader.input[1 - place])
+            if scale is not None and scale.size == 1 and scale.dtype == np.float32:
+                # Its product becomes that of the activation itself.
+                reader.input[place] = swish
+                reader.input[1 - place] = self._constant(f"{result}/factor", scale * np.float32(factor))
+                return [helper.make_node("HardSwish", [x], [swish], name=swish)]
+        constant = self._constant(f"{result}/factor", np.float32(factor))
+        return [
+            helper.make_node("HardSwish", [x], [swish], name=swish),
+            helper.make_node("Mul", [swish, constant], [result], name=node.name),
+        ]
+
+    def _constant(self, name: str, value: Any) -> str:
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        return name
+
+    def _maker(self, name: str, op_type: str) -> NodeProto | None:
+        node = self._makers.get(name)
+        return node if node is not None and node.op_type == op_type else None
+
+    def _scalar(self, name: str) -> float | None:
+        tensor: TensorProto | None = self._values.tensor(name) if name else None
+        if tensor is None or tensor.data_type != TensorProto.FLOAT:
+            return None
+        array = numpy_helper.to_array(tensor)
+        return float(array.reshape(())) if array.size == 1 else None
+
+
+def _is_three(further: NDArray[Any], shift: NDArray[Any]) -> bool:
+    difference = further.astype(np.float64) - shift.astype(np.float64)
+    return bool(np.all(np.abs(difference - 3) <= _NEAR * np.maximum(1, np.abs(shift))))
