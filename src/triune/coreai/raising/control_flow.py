@@ -166,7 +166,9 @@ def _handles(view: Any) -> Iterator[Any]:
                 # What a graph does with a handle is not looked at: it may write it.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                yield from _handles(operation)
+                # Within a group its own arguments stand for them.
+                if name != "coreai.isolated_group":
+                    yield from _handles(operation)
 
 
 def _state(raiser: RegionRaiser, value: Any) -> str:
