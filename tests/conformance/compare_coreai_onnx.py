@@ -24,7 +24,7 @@ def peer_failure(argument: tuple[str, Path]) -> str:
     """For a process of its own: what is wrong with the peer's asset of a case, or nothing."""
     name, path = argument
     case = _cases()[name]
-    executable = AppleExecutable(path, "main", None)
+    executable = AppleExecutable(path, "main", None, "fp32")
     try:
         known = {spec.name: spec for spec in executable.signature.inputs}
         names = [spec.name for spec in executable.signature.outputs]

@@ -14,7 +14,7 @@ def interpret(
     path: Path, inputs: Mapping[str, Any], *, function: str = "main", states: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """In this process: the outputs, and the states after the call under their names as outputs."""
-    executable = AppleExecutable(path, function, None)
+    executable = AppleExecutable(path, function, None, "fp32")
     try:
         names = [spec.name for spec in executable.signature.outputs]
         return executable.run({**inputs, **(states or {})}, names)

@@ -84,6 +84,25 @@ def add_graph(
     return graph
 
 
+def fill(region: Any, kinds: Sequence[Any], build: Build) -> None:
+    """A block in an operation's region: `build` gives what it hands out."""
+    block = region.blocks.append(*kinds, arg_locs=[ir.Location.unknown()] * len(kinds))
+    with ir.InsertionPoint(block):
+        dialect.yield_(build(*block.arguments))
+
+
+def grouped(build: Build, kinds: Callable[[Sequence[Any]], Sequence[Any]] = list) -> Build:
+    """An isolated group of what `build` makes; `kinds` gives the results' types for those of the operands."""
+
+    def added(*values: Any) -> list[Value]:
+        given = [value.type for value in values]
+        group = dialect.IsolatedGroupOp(kinds(given), list(values), "Interpreter")
+        fill(group.regions[0], given, build)
+        return list(group.results)
+
+    return added
+
+
 def _name(name: str) -> Any:
     return ir.DictAttr.get({"coreai.name": ir.StringAttr.get(name)} if name else {})
 

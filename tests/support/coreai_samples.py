@@ -6,7 +6,20 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from support.coreai_programs import Array, Build, Sample, axis, integers, ints, numbers, one, ops, packed, uints
+from support.coreai_programs import (
+    Array,
+    Build,
+    Sample,
+    axis,
+    grouped,
+    integers,
+    ints,
+    numbers,
+    one,
+    ops,
+    packed,
+    uints,
+)
 from triune.coreai.library import ir
 from triune.coreai.lowering.values import tensor_type
 
@@ -408,6 +421,48 @@ def _quantized() -> dict[str, Sample]:
     }
 
 
+def _sparse_tables() -> dict[str, Sample]:
+    mask = np.array([[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 1], [0, 1, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0]], bool)
+    places = integers(9, low=0, high=4, dtype=np.uint8)
+
+    def dense(values: Any, lut: Any, along: int) -> Any:
+        sparse = ops.build_sparse_with_bitmask(values, packed(mask, "ui1"))
+        return ops.sparse_with_bitmask_to_dense(
+            ops.lut_to_sparse_with_bitmask(sparse, lut, ops.constant(np.int16(along)))
+        )
+
+    def known(lut: Array, along: int) -> Build:
+        return lambda x: ops.broadcasting_mul(x, dense(packed(places, "ui2"), ops.constant(lut), along))
+
+    def whole_rows(values: Any) -> Any:
+        return ops.sparse_with_bitmask_to_dense(ops.build_sparse_with_bitmask(values, packed(mask, "ui1")))
+
+    one_table, vectors = numbers(1, 1, 4, 1), numbers(1, 1, 4, 3)
+    moving_table = {"x": numbers(4, 18), "t": vectors}
+    moving_places = {"x": numbers(4, 6), "i": places}
+    wide = numbers(1, 1, 256, 1)
+    return {
+        "lut_to_sparse": Sample(known(one_table, 0), {"x": numbers(4, 6)}),
+        "lut_to_sparse_half": Sample(known(one_table.astype(np.float16), 1), {"x": numbers(4, 6, dtype=np.float16)}),
+        "lut_to_sparse_int8": Sample(
+            known(integers(1, 1, 4, 1, dtype=np.int8), 0), {"x": integers(4, 6, dtype=np.int8)}
+        ),
+        "lut_to_sparse_blocks": Sample(known(numbers(2, 3, 4, 1), 0), {"x": numbers(4, 6)}),
+        # Those along other axes Apple's interpreter puts in wrong places: see test_compression.
+        "lut_to_sparse_vectors": Sample(known(vectors, 1), {"x": numbers(4, 18)}),
+        "lut_to_sparse_blocks_of_vectors": Sample(known(numbers(2, 3, 4, 2), 1), {"x": numbers(4, 12)}),
+        "lut_to_sparse_moving_table": Sample(
+            lambda x, t: ops.broadcasting_mul(x, dense(packed(places, "ui2"), t, 1)),
+            moving_table,
+            places={"t": range(4)},
+        ),
+        "lut_to_sparse_moving_places": Sample(
+            lambda x, i: ops.broadcasting_mul(x, dense(i, ops.constant(wide), 0)), moving_places, places={"i": (0,)}
+        ),
+        "sparse_moving": Sample(whole_rows, {"v": numbers(9)}, places={"v": (0,)}),
+    }
+
+
 def _interpolations() -> dict[str, Sample]:
     def resized(mode: str, sizes: list[int], scale: list[float], offset: list[float]) -> Build:
         return lambda x: ops.interpolate(
@@ -486,6 +541,15 @@ def _control() -> dict[str, Sample]:
         new = ops.add(value, x)
         return [ops.write_handle(total, new, token), ops.mul(new, new)]
 
+    def nested(x: Any, y: Any) -> Any:
+        return [*grouped(lambda a, b: [ops.sub(a, b)], lambda kinds: kinds[:1])(x, y), ops.relu(y)]
+
+    def with_constant(x: Any) -> Any:
+        return grouped(lambda a: [ops.broadcasting_mul(a, ops.constant(np.float32(3)))])(x)
+
+    def counted_in_group(x: Any, total: Any) -> Any:
+        return grouped(counted, lambda kinds: [ops.TokenType.get(), kinds[0]])(x, total)
+
     state = {"total": numbers(2, 3)}
     return {
         "if_yes": Sample(chosen, {"c": np.array(True), "x": UNIT, "y": UNIT + 1}),
@@ -493,6 +557,10 @@ def _control() -> dict[str, Sample]:
         "while": Sample(doubled, {"n": np.array(3, np.int32), "x": UNIT}),
         "while_never": Sample(doubled, {"n": np.array(0, np.int32), "x": UNIT}),
         "state": Sample(counted, {"x": numbers(2, 3)}, states=state, is_static=True),
+        "group": Sample(grouped(lambda x, y: [ops.sub(x, y), ops.mul(x, y)]), {"x": UNIT, "y": UNIT + 1}),
+        "group_in_group": Sample(grouped(nested), {"x": UNIT, "y": UNIT + 1}),
+        "group_with_constant": Sample(with_constant, {"x": UNIT}),
+        "group_with_state": Sample(counted_in_group, {"x": numbers(2, 3)}, states=state, is_static=True),
     }
 
 
@@ -508,6 +576,7 @@ SAMPLES: Mapping[str, Mapping[str, Sample]] = {
     "shaping": _shapes(),
     "window": _windows(),
     "quantization": _quantized(),
+    "compression": _sparse_tables(),
     "interpolation": _interpolations(),
     "complex_numbers": _complex(),
     "control_flow": _control(),

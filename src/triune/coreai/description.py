@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,12 +57,17 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What a function takes and gives, in its order."""
+    """What a function takes and gives, in its order.
+
+    Attributes:
+        precision: what it computes in: "fp32", "bf16", "fp16"; see `precision.precision_of`.
+    """
 
     name: str
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
     states: tuple[Feature, ...]
+    precision: str
 
     def signature(self) -> Signature:
         """States are inputs, and outputs under the names of `new_state`. Raises UnsupportedError."""
@@ -133,7 +138,7 @@ def _function(told: dict[str, Any]) -> Function:
             for each in told[role]
         )
 
-    return Function(told["name"], features("inputs"), features("outputs"), features("states"))
+    return Function(told["name"], features("inputs"), features("outputs"), features("states"), told["precision"])
 
 
 def _told(path: Path) -> dict[str, Any]:
@@ -143,14 +148,17 @@ def _told(path: Path) -> dict[str, Any]:
     except ImportError:
         return {"unsupported": "Core AI programs need coreai-core; pip install 'triune[coreai]'"}
     try:
+        # Graphs do not keep the program that they are of.
         program = load_program(path)
+        graphs = graphs_of(program)
+        return {"functions": [_shown(name, graph, graphs) for name, graph in functions_of(graphs).items()]}
     except InvalidArgumentError as error:
         return {"invalid": str(error)}
-    return {"functions": [_shown(name, graph) for name, graph in functions_of(graphs_of(program)).items()]}
 
 
-def _shown(name: str, graph: Any) -> dict[str, Any]:
+def _shown(name: str, graph: Any, graphs: Mapping[str, Any]) -> dict[str, Any]:
     from triune.coreai.library import dialect
+    from triune.coreai.precision import precision_of
     from triune.coreai.program import argument_names, is_token, result_names, results_of
 
     arguments = list(graph.regions[0].blocks[0].arguments)
@@ -164,6 +172,7 @@ def _shown(name: str, graph: Any) -> dict[str, Any]:
         "states": _features(
             [(each, dialect.HandleType(value.type).inner_type) for each, value in given if is_state(value.type)]
         ),
+        "precision": precision_of(graph, graphs),
     }
 
 

@@ -34,16 +34,17 @@ class AppleExecutable:
     Attributes:
         signature: of the function; a dimension that is free in it is -1.
         unit: what was asked for: Core AI does not say where a function ran.
-        precision: the widest of floats among its inputs and outputs.
+        precision: what it computes in, as `description.Function` has it.
     """
 
-    def __init__(self, path: Path, function: str, unit: Unit | None) -> None:
+    def __init__(self, path: Path, function: str, unit: Unit | None, precision: str) -> None:
         """Load a function.
 
         Args:
             path: the .aimodel.
             function: its name.
             unit: that the system's runtime shall prefer; None for the library's own interpreter.
+            precision: what `describe` says that it computes in: the library does not tell.
 
         Raises:
             InvalidArgumentError: the asset is broken.
@@ -80,7 +81,7 @@ class AppleExecutable:
             (*outputs, *(TensorSpec(new_state(each.name), each.datatype, each.shape) for each in states)),
         )
         self.unit = unit or Unit.CPU
-        self.precision = _precision(self.signature)
+        self.precision = precision
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs. See `core.runtime.Executable`."""
@@ -150,11 +151,6 @@ def _spec(name: str, about: Any) -> TensorSpec:
     if word not in kinds:
         raise UnsupportedError(f"'{name}' is of {word}, which no request can carry")
     return TensorSpec(name, kinds[word], tuple(-1 if size is None else int(size) for size in about.shape))
-
-
-def _precision(signature: Signature) -> str:
-    kinds = {spec.datatype for spec in (*signature.inputs, *signature.outputs)}
-    return "fp16" if DataType.FP16 in kinds and DataType.FP32 not in kinds else "fp32"
 
 
 def _contiguous(array: Array) -> Array:

@@ -18,10 +18,10 @@ from triune.hosting import HostedExecutable
 class AppleExecutor:
     """An `Executor` over Apple's library: its interpreter, or the system's runtime on macOS 27 and later."""
 
-    def __init__(self, path: Path, function: str, unit: Unit | None) -> None:
+    def __init__(self, path: Path, function: Function, unit: Unit | None) -> None:
         """As `AppleExecutable`, whose errors it raises; InternalError where Apple's library ended its process."""
         what = "Core AI's interpreter" if unit is None else f"Core AI on '{unit.value}'"
-        load = functools.partial(AppleExecutable, path, function, unit)
+        load = functools.partial(AppleExecutable, path, function.name, unit, function.precision)
         self._executable = HostedExecutable(load, f"'{path.name}' in {what}", limits=HOST_LIMITS)
 
     def run(

@@ -131,7 +131,7 @@ class Model:
             if program is not None:
                 computing = RaisedExecutor(program, path.name, functions[name])
             else:
-                computing = AppleExecutor(path, name, (unit or Unit.ANE) if executor == "coreai" else None)
+                computing = AppleExecutor(path, functions[name], (unit or Unit.ANE) if executor == "coreai" else None)
             self._variants.append(_Variant(name, computing, interface))
 
     @property

@@ -1,5 +1,6 @@
 """Core AI programs in memory: Apple's library's, and where their functions are."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def results_of(graph: Any) -> list[Any]:
 def result_names(graph: Any) -> list[str]:
     """The names of a graph's results; "" where one has none."""
     return _names(graph.res_attrs, len(results_of(graph)))
+
+
+def invoked(view: Any) -> str:
+    """The name of the graph that is invoked: `#param.bind<@NAME>` and the like; quoted where it is no word.
+
+    Raises:
+        InvalidArgumentError: it has none.
+    """
+    text = str(view.attributes["callee"])
+    found = re.search(r"@(?:\"((?:[^\"\\]|\\.)*)\"|([\w$.]+))(?!.*@)", text)
+    if found is None:
+        raise InvalidArgumentError(f"it invokes {text}, which is no name")
+    return found[1] if found[1] is not None else found[2]
 
 
 def is_token(value: Any) -> bool:

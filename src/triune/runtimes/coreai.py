@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from triune.core.datatypes import Array, DataType
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable, Runtime
@@ -99,10 +99,9 @@ class CoreAi:
         description = describe(asset)
         function = _function(description, settings)
         signature = _signature(function, settings, asset)
-        precision = settings.precision.value if source is not None else _precision(signature)
         if self._is_apples(unit, settings):
             asked = unit if self._has_core_ai else None
-            load = functools.partial(AppleExecutable, asset, function.name, asked)
+            load = functools.partial(AppleExecutable, asset, function.name, asked, function.precision)
             inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=HOST_LIMITS)
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
@@ -110,7 +109,8 @@ class CoreAi:
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
-            precision = inner.precision if unit in self._raised else precision
+        # What is raised is computed as it is, except on `amx`, which narrows it.
+        precision = inner.precision if unit is Unit.AMX else function.precision
         return FunctionExecutable(inner, unit, precision, source or signature, signature)
 
     def _is_apples(self, unit: Unit, settings: Settings) -> bool:
@@ -208,9 +208,3 @@ def _signature(function: Function, settings: Settings, path: Path) -> Signature:
         replace(spec, is_optional=True, is_state=True) if spec.name in states else spec for spec in whole.inputs
     )
     return Signature(inputs, whole.outputs, 0)
-
-
-def _precision(signature: Signature) -> str:
-    """By the interface: what a program computes in within is not told."""
-    kinds = {spec.datatype for spec in (*signature.inputs, *signature.outputs)}
-    return "fp16" if DataType.FP16 in kinds and DataType.FP32 not in kinds else "fp32"

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from support.lowered import FLOAT, model_of
+from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreai.lowering import LowerOptions, Source, lower, lower_functions
@@ -59,6 +60,42 @@ def test_where_the_system_has_core_ai_its_units_come_first(tmp_path: Path) -> No
 def test_an_asset_computes(unit: Unit, executor: str, runtime: CoreAi, tmp_path: Path) -> None:
     path = lower(_double(), tmp_path / "m.aimodel").path
     np.testing.assert_array_equal(_run(runtime, path, {"x": X}, unit, executor=executor)["y"], 2 * X)
+
+
+class _Narrowing(OnnxRuntime):
+    """As OpenVINO on `amx`, as far as what it says of itself goes."""
+
+    def load(self, path: Path, **named: Any) -> Any:
+        executable = super().load(path, **named | {"unit": Unit.CPU})
+        executable.precision = "bf16"
+        return executable
+
+
+@pytest.mark.parametrize(
+    ("unit", "executor", "told"),
+    [
+        (Unit.CPU, "onnxruntime", "fp16"),
+        (Unit.AMX, "onnxruntime", "bf16"),
+        (Unit.ANE, "onnxruntime", "fp16"),
+        (Unit.ANE, "interpreter", "fp16"),
+    ],
+)
+def test_the_precision_is_that_of_what_is_computed(unit: Unit, executor: str, told: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["half", "half"], ["square"]),
+        helper.make_node("Cast", ["square"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = model_of(nodes, [("x", FLOAT, [2, 4])], [("y", FLOAT, [2, 4])])
+    path = lower(model, tmp_path / "m.aimodel").path
+    runtime = CoreAi(UNITS, {Unit.CPU: OnnxRuntime(), Unit.AMX: _Narrowing()}, CompiledCache(tmp_path / "cache"))
+    executable = runtime.load(path, unit=unit, num_threads=1, options={"coreai.executor": executor})
+    try:
+        assert {spec.datatype for spec in executable.signature.inputs} == {DataType.FP32}
+        assert executable.precision == told
+        np.testing.assert_array_equal(executable.run({"x": X}, ["y"])["y"], X * X)
+    finally:
+        executable.close()
 
 
 def test_an_onnx_model_is_converted_once(runtime: CoreAi, tmp_path: Path) -> None:

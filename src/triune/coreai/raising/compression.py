@@ -9,7 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.coreai.raising.given import Given
+from triune.coreai.raising.given import Given, positive
+from triune.coreai.raising.kernels import where
 from triune.coreai.raising.quantization import shifted_scaled
 from triune.coreai.raising.region import Raise
 from triune.coreai.raising.types import element_type
@@ -147,7 +148,7 @@ def _build_sparse(graph: Graph, given: Given) -> Sparse:
         return Sparse(_constant(graph, _filled(values.constant, mask.constant), values.dtype), mask)
     places = graph.op("Transpose", graph.op("NonZero", graph.cast(mask, DType.BOOL), dtype=DType.INT64), perm=[1, 0])
     zeros = graph.op("Expand", graph.like(0, values), graph.shape_of(mask))
-    return Sparse(graph.op("ScatterND", zeros, places, values), mask)
+    return Sparse(graph.op("ScatterND", zeros, places, values, shape=mask.shape), mask)
 
 
 def _filled(values: Array, mask: Array) -> Array:
@@ -166,13 +167,18 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sparse:
     """What the tables have for the indices where the mask is 1, which is repeated along the vectors."""
-    sparse, lut, axis = given.of(Sparse, "indices"), given["lut"], given.integer("axis")
-    if sparse.dense.constant is None or lut.constant is None or sparse.mask.constant is None:
-        raise UnsupportedError("a sparse look-up table that is only known when the program runs")
-    axis %= sparse.dense.rank
-    mask = np.repeat(sparse.mask.constant, lut.constant.shape[-1], axis)
-    dense = np.where(mask != 0, _looked_up(sparse.dense.constant, lut.constant, axis), 0)
-    return Sparse(_constant(graph, dense, lut.dtype), _constant(graph, mask, sparse.mask.dtype))
+    sparse, lut = given.of(Sparse, "indices"), given["lut"]
+    indices, mask, size = sparse.dense, sparse.mask.constant, lut.size(-1)
+    axis = positive(given.integer("axis"), indices.rank)
+    if mask is None or size is None:
+        raise UnsupportedError("a mask, or the size of a table's vectors, that is only known when the program runs")
+    mask = np.repeat(mask, size, axis)
+    if indices.constant is not None and lut.constant is not None:
+        dense = _constant(graph, np.where(mask, _looked_up(indices.constant, lut.constant, axis), 0), lut.dtype)
+    else:
+        looked_up = _looked_up_in(graph, indices, lut, axis)
+        dense = where(graph, graph.constant(mask, DType.BOOL), looked_up, graph.like(0, lut))
+    return Sparse(dense, _constant(graph, mask, sparse.mask.dtype))
 
 
 TABLE: Mapping[str, Raise] = MappingProxyType(

@@ -1,11 +1,11 @@
 """Conditions, loops, graphs that are invoked; states, which blocks may read and write."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai.program import invoked
 from triune.coreai.raising.region import ControlFlow, LostError, RegionRaiser
 from triune.coreai.raising.types import tensor_type
 from triune.coreai.raising.values import Held, State, Token
@@ -86,7 +86,7 @@ def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
     """Another graph of the module, put in the place of its call: so are composites, which runtimes know whole."""
-    name = _callee(view)
+    name = invoked(view)
     if name not in raiser.program.graphs:
         raise InvalidArgumentError(f"there is no graph '{name}' to invoke")
     block = raiser.program.graphs[name].regions[0].blocks[0]
@@ -166,7 +166,9 @@ def _handles(view: Any) -> Iterator[Any]:
                 # What a graph does with a handle is not looked at: it may write it.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                yield from _handles(operation)
+                # Within a group its own arguments stand for them.
+                if name != "coreai.isolated_group":
+                    yield from _handles(operation)
 
 
 def _state(raiser: RegionRaiser, value: Any) -> str:
@@ -177,15 +179,6 @@ def _state(raiser: RegionRaiser, value: Any) -> str:
     if not isinstance(held, State):
         raise UnsupportedError("a handle that is no argument of the function")
     return held.name
-
-
-def _callee(view: Any) -> str:
-    """The name of the graph that is invoked: `#param.bind<@NAME>` and the like; quoted where it is no word."""
-    text = str(view.attributes["callee"])
-    found = re.search(r"@(?:\"((?:[^\"\\]|\\.)*)\"|([\w$.]+))(?!.*@)", text)
-    if found is None:
-        raise InvalidArgumentError(f"it invokes {text}, which is no name")
-    return found[1] if found[1] is not None else found[2]
 
 
 CONTROL_FLOW: Mapping[str, ControlFlow] = MappingProxyType(

@@ -9,7 +9,7 @@ from onnx import helper
 
 from triune.core.errors import UnsupportedError
 from triune.coreai.raising.given import Given
-from triune.coreai.raising.kernels import computed, is_float, wide
+from triune.coreai.raising.kernels import is_float, wide
 from triune.coreai.raising.region import Raise
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import untyped
@@ -36,19 +36,6 @@ def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
 def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
     """Of truth values: the least or the greatest of 0 and 1."""
     return _reduced(graph, op_type, given["input"], given.axes("axes"))
-
-
-def _generic(graph: Graph, given: Given) -> Tensor:
-    """A reduction by a block, where it is one operation on its two arguments."""
-    block = given.operation.regions[0].blocks[0]
-    operations = list(block.operations)
-    names = {"coreai.add": "Sum", "coreai.mul": "Prod", "coreai.maximum": "Max", "coreai.minimum": "Min"}
-    name = operations[0].operation.name
-    if len(operations) != 2 or name not in names:
-        raise UnsupportedError(f"a reduction by a block of {len(operations) - 1} operations, the first {name}")
-    x = _reduced(graph, f"Reduce{names[name]}", given["input"], given.axes("axes"))
-    combine = {"Sum": "Add", "Prod": "Mul", "Max": "Max", "Min": "Min"}[names[name]]
-    return computed(graph, combine, x, given["init_value"])
 
 
 def _scan(graph: Graph, given: Given) -> Tensor:
@@ -97,21 +84,6 @@ def _argmax(graph: Graph, given: Given) -> Tensor:
     return graph.op("ArgMax", wide(graph, given["input"]), dtype=DType.INT64, axis=given.axis("axis"), keepdims=1)
 
 
-def _reduce_index(graph: Graph, given: Given) -> Tensor:
-    """The place that a block prefers, where it prefers the greater or the smaller."""
-    block = given.operation.regions[0].blocks[0]
-    operations = list(block.operations)
-    best, candidate = block.arguments
-    if len(operations) == 2 and operations[0].operation.name == "coreai.greater":
-        operands = list(operations[0].operands)
-        pair = {(True, True): "ArgMax", (False, False): "ArgMin"}
-        op_type = pair.get((operands[0] == candidate, operands[1] == best))
-        if op_type is not None:
-            x = wide(graph, given["input"])
-            return graph.op(op_type, x, dtype=DType.INT64, axis=given.axis("axis"), keepdims=1)
-    raise UnsupportedError("a reduction by a block that does not compare its two arguments")
-
-
 def _quantization_range(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The largest and the smallest along the axis, and the ends of the range, all in fp32."""
     x = graph.cast(given["input"], DType.FP32)
@@ -147,8 +119,6 @@ TABLE: Mapping[str, Raise] = MappingProxyType(
         "any": partial(_logical, "ReduceMax"),
         "argmax": _argmax,
         "asymmetric_quantization_statistics": _asymmetric,
-        "reduce": _generic,
-        "reduce_index": _reduce_index,
         "reduce_max": partial(_reduce, "ReduceMax"),
         "reduce_mean": partial(_reduce, "ReduceMean"),
         "reduce_min": partial(_reduce, "ReduceMin"),

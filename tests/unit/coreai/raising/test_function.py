@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from support.apple_interpreter import interpret
 from support.compared import difference
-from support.coreai_programs import Sample, add_graph, axis, ints, numbers, ops, packed, save, uints
+from support.coreai_programs import Sample, add_graph, axis, grouped, ints, numbers, ops, packed, save, uints
 from support.coreai_samples import SAMPLES
 from support.raised import computed
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
@@ -85,6 +85,16 @@ def test_graphs_that_others_invoke_are_put_in_place(tmp_path: Path) -> None:
     assert difference(actual["y0"], expected["y0"]) == ""
 
 
+@pytest.mark.parametrize("allocation", list(authoring.AllocationType))
+def test_constraints_of_hardware_change_no_values(allocation: Any, tmp_path: Path) -> None:
+    made = program(lambda: add_graph("main", ["x"], [tensor_type(*KIND)], lambda x: ops.relu(x)))
+    layout = authoring.HardwareConstraints(allocation, (1, 1, 64), (1, 1))
+    made.set_hardware_constraints("main", {"x": layout, "y0": layout})
+    path = tmp_path / "m.aimodel"
+    made.save_asset(path)
+    assert difference(computed(raise_function(path), {"x": X})["y0"], interpret(path, {"x": X})["y0"]) == ""
+
+
 def test_an_input_that_is_an_output() -> None:
     def build(x: Any, y: Any) -> Any:
         return [x, y, x]
@@ -110,6 +120,29 @@ def test_states_are_inputs_and_outputs_even_where_nothing_is_written(tmp_path: P
     results = computed(model, {"x": X, "total": X + 1})
     assert list(results) == ["y0", "total/new"]
     np.testing.assert_array_equal(results["total/new"], X + 1)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_group_in_a_branch_may_write_a_state(is_taken: bool, tmp_path: Path) -> None:
+    """Apple's interpreter dies on states in branches: what must come out is known without it."""
+
+    def counted(x: Any, total: Any) -> Any:
+        value, token = ops.read_handle(total, ops.create_token())
+        new = ops.add(value, x)
+        return [ops.write_handle(total, new, token), new]
+
+    def build(c: Any, x: Any, total: Any) -> Any:
+        result, (yes, no) = ops.if_([x.type], c)
+        with yes:
+            ops.yield_(grouped(counted, lambda kinds: [ops.TokenType.get(), kinds[0]])(x, total)[1:])
+        with no:
+            ops.yield_([x])
+        return [ops.create_token(), result]
+
+    sample = Sample(build, {"c": np.array(is_taken), "x": X}, states={"total": X + 1})
+    results = computed(raise_function(save(sample, tmp_path / "m.aimodel")), {**sample.inputs, **sample.states})
+    np.testing.assert_array_equal(results["y0"], X + 1 + X if is_taken else X)
+    np.testing.assert_array_equal(results["total/new"], X + 1 + X if is_taken else X + 1)
 
 
 def test_everything_that_cannot_be_raised_is_told_at_once() -> None:

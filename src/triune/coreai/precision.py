@@ -1,0 +1,47 @@
+"""What a function computes in, read off its operations."""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from triune.coreai.library import ir
+from triune.coreai.program import invoked
+
+# From the fewest digits on. Floats of 8 bits and fewer are how values are kept, not what is computed in.
+_NARROW: Mapping[str, str] = MappingProxyType({"bf16": "bf16", "f16": "fp16"})
+
+
+def precision_of(function: Any, graphs: Mapping[str, Any]) -> str:
+    """The floats of the fewest digits that its operations give: "bf16" or "fp16"; "fp32" where none gives these.
+
+    Constants do not count: weights may be kept in fewer digits than they are computed with.
+
+    Args:
+        function: its graph.
+        graphs: the program's, by name: what is invoked belongs to the function.
+    """
+    made: set[str] = set()
+    names, waiting = {function.symbol_name}, [function]
+    while waiting:
+        for operation in _operations(waiting.pop()):
+            if operation.operation.name == "coreai.invoke":
+                name = invoked(operation)
+                if name in graphs and name not in names:
+                    names.add(name)
+                    waiting.append(graphs[name])
+            elif operation.operation.name != "coreai.constant":
+                made.update(_element(value.type) for value in operation.results)
+    return next((word for element, word in _NARROW.items() if element in made), "fp32")
+
+
+def _operations(operation: Any) -> Iterator[Any]:
+    """All operations within one, blocks within blocks too."""
+    for region in operation.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                yield inner
+                yield from _operations(inner)
+
+
+def _element(kind: Any) -> str:
+    return str(ir.RankedTensorType(kind).element_type) if ir.RankedTensorType.isinstance(kind) else ""
