@@ -34,11 +34,11 @@ from triune.coreai.lowering.values import (
     constant,
     is_bool,
     is_float,
-    positive,
     rank_of,
     shape_of,
     transpose,
 )
+from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axes, cast, constant, dtype_of, like, positive, rank_of
+from triune.coreai.lowering.values import axes, cast, constant, dtype_of, like, rank_of
+from triune.graph.axes import positive
 
 
 def _batch_norm(c: Context) -> None:

@@ -18,13 +18,13 @@ from triune.coreai.lowering.values import (
     dtype_of,
     is_float,
     known_shape,
-    positive,
     rank_of,
     reshape,
     shape_of,
     sizes,
     sizes_of,
 )
+from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 
 _PRECISIONS: Mapping[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}

@@ -14,11 +14,11 @@ from triune.coreai.lowering.values import (
     is_bool,
     is_float,
     like,
-    positive,
     rank_of,
     size_of,
     sizes,
 )
+from triune.graph.axes import positive
 
 
 def _places(c: Context, x: Value) -> list[int] | None:

@@ -12,7 +12,8 @@ from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import expand, squeeze, take
 from triune.coreai.lowering.resize_free import Free, resize_free
-from triune.coreai.lowering.values import as_dtype, constant, is_float, like, positive, rank_of, shape_of, transpose
+from triune.coreai.lowering.values import as_dtype, constant, is_float, like, rank_of, shape_of, transpose
+from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.resize import Axis, Floats, changed_of, is_cropped, matrix_of, picked_of, places_of
 

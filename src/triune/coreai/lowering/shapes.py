@@ -29,7 +29,6 @@ from triune.coreai.lowering.values import (
     dtype_of,
     is_bool,
     like,
-    positive,
     rank_of,
     reshape_to,
     shape_of,
@@ -38,6 +37,7 @@ from triune.coreai.lowering.values import (
     tensor_type,
     transpose,
 )
+from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
 

@@ -15,12 +15,12 @@ from triune.coreai.lowering.values import (
     constant,
     dtype_of,
     like,
-    positive,
     rank_of,
     shape_of,
     sizes,
     tensor_type,
 )
+from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
 

@@ -8,7 +8,8 @@ from onnx import helper
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axis, cast, constant, is_bool, is_float, like, positive, rank_of
+from triune.coreai.lowering.values import axis, cast, constant, is_bool, is_float, like, rank_of
+from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
 from triune.graph.passes.narrow import NARROWED

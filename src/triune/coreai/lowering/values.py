@@ -159,11 +159,6 @@ def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
     return ir.RankedTensorType.get([dynamic if dim is None else dim for dim in shape], element)
 
 
-def positive(place: int, rank: int) -> int:
-    """The axis counted from the front."""
-    return place + rank if place < 0 else place
-
-
 def known_shape(x: Value) -> list[int] | None:
     """The shape where all of it is known."""
     shape = shape_of(x)

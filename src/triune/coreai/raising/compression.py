@@ -9,12 +9,13 @@ from types import MappingProxyType
 import numpy as np
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.coreai.raising.given import Given, positive
+from triune.coreai.raising.given import Given
 from triune.coreai.raising.kernels import where
 from triune.coreai.raising.quantization import shifted_scaled
 from triune.coreai.raising.region import Raise
 from triune.coreai.raising.types import element_type
 from triune.coreai.raising.values import Sparse
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.quantized_weights import quantized_weights
 from triune.graph.raising.types import Array, DType
@@ -169,7 +170,7 @@ def _lut_to_sparse(graph: Graph, given: Given) -> Sparse:
     """What the tables have for the indices where the mask is 1, which is repeated along the vectors."""
     sparse, lut = given.of(Sparse, "indices"), given["lut"]
     indices, mask, size = sparse.dense, sparse.mask.constant, lut.size(-1)
-    axis = positive(given.integer("axis"), indices.rank)
+    axis = existing_axis(given.integer("axis"), indices.rank)
     if mask is None or size is None:
         raise UnsupportedError("a mask, or the size of a table's vectors, that is only known when the program runs")
     mask = np.repeat(mask, size, axis)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.raising.types import Element, element_type, tensor_type
 from triune.coreai.raising.values import Held
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Tensor
 from triune.graph.raising.types import Array, DType, TensorType
 
@@ -83,12 +84,12 @@ class Given:
 
     def axis(self, name: str, of: str = "input") -> int:
         """A constant axis of the operand `of`, from 0 on. Raises InvalidArgumentError if there is no such axis."""
-        return positive(self.integer(name), self[of].rank)
+        return existing_axis(self.integer(name), self[of].rank, name)
 
     def axes(self, name: str, of: str = "input", extra: int = 0) -> list[int]:
         """Constant axes of the operand `of` (with `extra` dimensions more), from 0 on."""
         rank = self[of].rank + extra
-        return [positive(axis, rank) for axis in self.ints(name)]
+        return [existing_axis(axis, rank, name) for axis in self.ints(name)]
 
     def result(self, index: int = 0) -> TensorType:
         """A result's type in the graph."""
@@ -110,10 +111,3 @@ class Given:
         if getattr(owner, "name", "") != operation or len(list(value.uses)) != 1:
             return None
         return Given(getattr(owner, "opview", owner), self._held)
-
-
-def positive(axis: int, rank: int) -> int:
-    """An axis counted from 0 on. Raises InvalidArgumentError if there is no such axis."""
-    if not -rank <= axis < rank:
-        raise InvalidArgumentError(f"the axis {axis}, but there are {rank} dimensions")
-    return axis % rank

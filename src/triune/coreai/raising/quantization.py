@@ -5,10 +5,11 @@ from types import MappingProxyType
 from typing import Any
 
 from triune.coreai.raising.elementwise_unary import rounded_to
-from triune.coreai.raising.given import Given, positive
+from triune.coreai.raising.given import Given
 from triune.coreai.raising.kernels import FLOATS
 from triune.coreai.raising.region import Raise
 from triune.coreai.raising.types import element_type
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
@@ -19,7 +20,7 @@ def _axis(given: Given, x: Tensor) -> int | None:
     """The axis of vectors; None where the parameters are scalars."""
     if given["scale"].rank == 0:
         return None
-    return positive(given.integer("axis"), x.rank)
+    return existing_axis(given.integer("axis"), x.rank)
 
 
 def _along(graph: Graph, parameter: Tensor, axis: int | None, rank: int) -> Tensor:

@@ -83,11 +83,6 @@ def static_dim(x: Var, axis: int, what: str) -> int:
     return int(x.shape[axis])
 
 
-def positive(axis: int, rank: int) -> int:
-    """The axis counted from the front."""
-    return axis + rank if axis < 0 else axis
-
-
 def through_int(x: Var, op: Callable[[Var], Var]) -> Var:
     """`op` on truth values as 0 and 1, for ops that take none."""
     if not is_bool(x):

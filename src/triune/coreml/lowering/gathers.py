@@ -9,12 +9,12 @@ from triune.coreml.lowering.context import (
     Lowering,
     Refusal,
     is_bool,
-    positive,
     static_shape,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
+from triune.graph.axes import positive
 
 
 def _gather(c: Context) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from triune.coreml.lowering.context import Context, Lowering, dtype_of, like, positive
+from triune.coreml.lowering.context import Context, Lowering, dtype_of, like
 from triune.coreml.lowering.mb import Var, mb
+from triune.graph.axes import positive
 
 
 def _batch_norm(c: Context) -> None:

@@ -14,12 +14,12 @@ from triune.coreml.lowering.context import (
     is_bool,
     is_float,
     like,
-    positive,
     static_dim,
     static_shape,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.graph.axes import positive
 
 _NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 

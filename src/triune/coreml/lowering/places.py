@@ -4,9 +4,10 @@ import numpy as np
 
 from triune.coreml.lowering.binary import negative_from_end
 from triune.coreml.lowering.broadcast import select
-from triune.coreml.lowering.context import Context, Lowering, Refusal, is_bool, is_float, positive
+from triune.coreml.lowering.context import Context, Lowering, Refusal, is_bool, is_float
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.options import Target
+from triune.graph.axes import positive
 
 
 def _top_k(c: Context) -> None:

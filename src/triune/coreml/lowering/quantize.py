@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import TensorProto, helper
 
-from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, positive
+from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.packed import dequantize
 from triune.coreml.lowering.unary import cast
+from triune.graph.axes import positive
 
 _PRECISIONS: Mapping[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)

@@ -4,8 +4,9 @@ import numpy as np
 
 from triune.coreml.lowering.binary import divide_integers
 from triune.coreml.lowering.broadcast import sizes_of
-from triune.coreml.lowering.context import Context, Lowering, is_bool, is_float, like, positive, static_dim, through_int
+from triune.coreml.lowering.context import Context, Lowering, is_bool, is_float, like, static_dim, through_int
 from triune.coreml.lowering.mb import Var, mb
+from triune.graph.axes import positive
 
 
 def _axes(c: Context, x: Var) -> list[int] | None:

@@ -14,11 +14,11 @@ from triune.coreml.lowering.context import (
     has_static_shape,
     is_float,
     like,
-    positive,
     static_dim,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.graph.axes import positive
 from triune.graph.conversion.resize import Axis, Floats, changed_of, is_cropped, matrix_of, picked_of, places_of
 
 

@@ -15,12 +15,12 @@ from triune.coreml.lowering.context import (
     is_bool,
     is_float,
     like,
-    positive,
     static_shape,
 )
 from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.scope import EMPTY, as_constant
+from triune.graph.axes import positive
 
 
 def _shape(c: Context) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from triune.coreml.lowering.broadcast import as_vector, sizes_of
-from triune.coreml.lowering.context import Context, Lowering, Refusal, positive
+from triune.coreml.lowering.context import Context, Lowering, Refusal
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.graph.axes import positive
 
 _END = np.iinfo(np.int32).max
 

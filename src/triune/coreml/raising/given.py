@@ -8,6 +8,7 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import Array, DType, Operation, TensorType
 from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Tensor
 
 
@@ -115,7 +116,7 @@ class Given:
         Raises:
             InvalidArgumentError: there is no such axis.
         """
-        return positive(self.integer(name), self[of].rank + extra, name)
+        return existing_axis(self.integer(name), self[of].rank + extra, name)
 
     @property
     def dtype(self) -> DType:
@@ -139,10 +140,3 @@ class Given:
         if value.size != 1:
             raise InvalidArgumentError(f"the parameter '{name}' has {value.size} values instead of one")
         return value.reshape(-1)[0]
-
-
-def positive(axis: int, rank: int, name: str = "axis") -> int:
-    """An axis counted from 0 on. Raises InvalidArgumentError if there is no such axis."""
-    if not -rank <= axis < rank:
-        raise InvalidArgumentError(f"the parameter '{name}' is {axis}, but there are {rank} dimensions")
-    return axis % rank

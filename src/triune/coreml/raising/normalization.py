@@ -8,7 +8,8 @@ import numpy as np
 from triune.core.errors import UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
-from triune.coreml.raising.given import Given, positive
+from triune.coreml.raising.given import Given
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
 
@@ -47,7 +48,7 @@ def _layer_norm(graph: Graph, given: Given) -> Tensor:
     """Gamma * (x - mean) / sqrt(variance + epsilon) + beta over `axes`, all of them for None; computed in fp32."""
     x = given["x"]
     chosen = given.maybe_ints("axes")
-    axes = sorted({positive(axis, x.rank, "axes") for axis in (range(x.rank) if chosen is None else chosen)})
+    axes = sorted({existing_axis(axis, x.rank, "axes") for axis in (range(x.rank) if chosen is None else chosen)})
     gamma, beta = given.maybe("gamma"), given.maybe("beta")
     if axes == list(range(x.rank - len(axes), x.rank)) and gamma is not None:
         scale, bias = graph.cast(gamma, x.dtype), None if beta is None else graph.cast(beta, x.dtype)

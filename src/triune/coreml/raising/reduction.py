@@ -7,7 +7,8 @@ from types import MappingProxyType
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.elementwise_binary import FLOATS
-from triune.coreml.raising.given import Given, positive
+from triune.coreml.raising.given import Given
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
 # Of integers, these are computed in fp32 and rounded to zero, as MIL's values are.
@@ -22,7 +23,7 @@ def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
         axes = list(range(x.rank))
     if x.dtype not in FLOATS and op_type in _FLOATING:
         x = graph.cast(x, DType.FP32)
-    axes = sorted({positive(axis, x.rank, "axes") for axis in axes})
+    axes = sorted({existing_axis(axis, x.rank, "axes") for axis in axes})
     # Without axes ONNX reduces all, as it does for a scalar, which is then itself.
     return graph.op(op_type, x, graph.ints(*axes), keepdims=int(given.flag("keep_dims")), noop_with_empty_axes=0)
 

@@ -9,7 +9,8 @@ from onnx import helper
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
-from triune.coreml.raising.given import Given, positive
+from triune.coreml.raising.given import Given
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 _PAD_MODES = MappingProxyType({"constant": "constant", "reflect": "reflect", "replicate": "edge"})
@@ -63,7 +64,7 @@ def _one_hot(graph: Graph, given: Given) -> Tensor:
     """`on_value` where the position along the new axis is the index; indices out of range are nowhere."""
     indices = graph.cast(given["indices"], DType.INT32)
     rank = indices.rank + 1
-    axis = positive(given.integer("axis"), rank)
+    axis = existing_axis(given.integer("axis"), rank)
     size = graph.scalar(graph.cast(given["one_hot_vector_size"], DType.INT32))
     zero, one = graph.constant(0, DType.INT32), graph.constant(1, DType.INT32)
     positions = graph.op("Range", zero, size, one)
@@ -145,7 +146,7 @@ def _concat(graph: Graph, given: Given) -> Tensor:
     if values[0].rank == 0:
         return graph.op("Concat", *(graph.unsqueeze(value, 0) for value in values), axis=0)
     rank = values[0].rank
-    axis = positive(given.integer("axis"), rank)
+    axis = existing_axis(given.integer("axis"), rank)
     if not given.flag("interleave"):
         return graph.op("Concat", *values, axis=axis)
     stacked = graph.op("Concat", *(graph.unsqueeze(value, axis + 1) for value in values), axis=axis + 1)
@@ -170,7 +171,7 @@ def _split(graph: Graph, given: Given) -> list[Tensor]:
 
 def _stack(graph: Graph, given: Given) -> Tensor:
     values = given.many("values")
-    axis = positive(given.integer("axis"), values[0].rank + 1)
+    axis = existing_axis(given.integer("axis"), values[0].rank + 1)
     return graph.op("Concat", *(graph.unsqueeze(value, axis) for value in values), axis=axis)
 
 

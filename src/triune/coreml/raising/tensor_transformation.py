@@ -9,7 +9,8 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import Array, DType
 from triune.coreml.raising.block import Raise
-from triune.coreml.raising.given import Given, positive
+from triune.coreml.raising.given import Given
+from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
 LARGEST = np.iinfo(np.int64).max
@@ -38,7 +39,7 @@ def _pixel_unshuffle(graph: Graph, given: Given) -> Tensor:
 
 def _expand_dims(graph: Graph, given: Given) -> Tensor:
     x, axes = given["x"], given.ints("axes")
-    return graph.unsqueeze(x, *sorted(positive(axis, x.rank + len(axes), "axes") for axis in axes))
+    return graph.unsqueeze(x, *sorted(existing_axis(axis, x.rank + len(axes), "axes") for axis in axes))
 
 
 def _squeeze(graph: Graph, given: Given) -> Tensor:
@@ -46,7 +47,7 @@ def _squeeze(graph: Graph, given: Given) -> Tensor:
     x, axes = given["x"], given.maybe_ints("axes")
     if axes is None:
         return graph.squeeze(x, *(axis for axis in range(x.rank) if x.size(axis) == 1))
-    chosen = sorted(positive(axis, x.rank, "axes") for axis in axes)
+    chosen = sorted(existing_axis(axis, x.rank, "axes") for axis in axes)
     return graph.squeeze(x, *(axis for axis in chosen if x.size(axis) in (1, None)))
 
 
@@ -86,7 +87,7 @@ def _reshape_like(graph: Graph, given: Given) -> Tensor:
 
 def _reverse(graph: Graph, given: Given) -> Tensor:
     x, chosen = given["x"], given.maybe_ints("axes")
-    axes = [positive(axis, x.rank, "axes") for axis in (range(x.rank) if chosen is None else chosen)]
+    axes = [existing_axis(axis, x.rank, "axes") for axis in (range(x.rank) if chosen is None else chosen)]
     if not axes:
         return x
     ones = [1] * len(axes)
@@ -109,7 +110,7 @@ def _reverse_sequence(graph: Graph, given: Given) -> Tensor:
 
 def _transpose(graph: Graph, given: Given) -> Tensor:
     x = given["x"]
-    perm = [positive(axis, x.rank, "perm") for axis in given.ints("perm")]
+    perm = [existing_axis(axis, x.rank, "perm") for axis in given.ints("perm")]
     if sorted(perm) != list(range(x.rank)):
         raise InvalidArgumentError(f"'perm' {perm} is no order of {x.rank} dimensions")
     return graph.op("Transpose", x, perm=perm) if perm else x

@@ -7,7 +7,8 @@ from onnx import NodeProto
 
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.heads import Split, split, trace
-from triune.graph.ane.index import Index, perm_of, positive, same_sizes
+from triune.graph.ane.index import Index, perm_of, same_sizes
+from triune.graph.axes import positive
 from triune.graph.values import attributes_of
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.index import Index, label, perm_of, positive
+from triune.graph.ane.index import Index, label, perm_of
 from triune.graph.ane.step import Step
+from triune.graph.axes import positive
 from triune.graph.values import attributes_of
 
 

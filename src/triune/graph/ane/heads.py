@@ -7,7 +7,8 @@ from math import prod
 from onnx import NodeProto
 
 from triune.graph.ane.borders import Borders
-from triune.graph.ane.index import Dim, Index, perm_of, positive
+from triune.graph.ane.index import Dim, Index, perm_of
+from triune.graph.axes import positive
 from triune.graph.values import attributes_of
 
 BATCH, STEPS = "batch", "steps"

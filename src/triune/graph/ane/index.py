@@ -164,11 +164,6 @@ def same_sizes(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
     return len(unproven) <= 1 and not any(isinstance(x, int) and isinstance(y, int) for x, y in unproven)
 
 
-def positive(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
-    return axis + rank if axis < 0 else axis
-
-
 def perm_of(node: NodeProto, rank: int) -> tuple[int, ...]:
     """The permutation of a Transpose."""
     return tuple(attributes_of(node).get("perm", range(rank - 1, -1, -1)))

@@ -8,8 +8,9 @@ from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import AXES, Borders
 from triune.graph.ane.heads import STEPS, Channels, Heads, trace
-from triune.graph.ane.index import Index, label, positive
+from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
+from triune.graph.axes import positive
 from triune.graph.values import attributes_of
 
 CHANNELS = AXES[2]

@@ -2,8 +2,9 @@
 
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.index import Index, label, positive, same_sizes
+from triune.graph.ane.index import Index, label, same_sizes
 from triune.graph.ane.step import Step
+from triune.graph.axes import positive
 from triune.graph.values import attributes_of
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from triune.graph.ane.index import Index, perm_of, positive
+from triune.graph.ane.index import Index, perm_of
+from triune.graph.axes import positive
 from triune.graph.builder import Builder
 from triune.graph.values import attributes_of
 from triune.graph.whole.outline import RESULT, Outline

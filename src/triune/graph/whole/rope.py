@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto
 
-from triune.graph.ane.index import Index, positive
+from triune.graph.ane.index import Index
+from triune.graph.axes import positive
 from triune.graph.builder import Builder
 from triune.graph.values import attributes_of
 from triune.graph.whole.outline import RESULT, Outline
