@@ -9,7 +9,7 @@ from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.values import axes, constant, dtype_of, shape_of, sizes, sizes_of, tensor_type
 from triune.coreai.lowering.windows import at_least_two, off_plane, on_plane, pad, spatial_of, widths_of
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.window import SAME, window_of
+from triune.graph.conversion.window import cuts_of, window_of
 
 
 def _conv(c: Context) -> None:
@@ -49,7 +49,7 @@ def _conv_transpose(c: Context) -> None:
     strides = list(c.attributes.get("strides", [1] * spatial))
     dilations = list(c.attributes.get("dilations", [1] * spatial))
     extents = [(size - 1) * step + 1 for size, step in zip(_kernel(weight), dilations, strict=True)]
-    cuts = _cuts(c, x, extents, strides)
+    cuts = cuts_of(c.attributes, extents, strides, shape_of(x)[2:])
     # Core AI cuts as much on both sides and then adds to the end what would have been there: less than a stride.
     is_native = all(begin >= 0 and 0 <= begin - end < step for (begin, end), step in zip(cuts, strides, strict=True))
     begins = [begin if is_native else 0 for begin, _ in cuts]
@@ -87,35 +87,6 @@ def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
         return x
     limits = ops.sub(sizes_of(x), axes([0, 0, *ends]))
     return ops.slice_(x, axes([0, 0, *begins]), limits, axes([1] * (2 + len(cuts))))
-
-
-def _cuts(c: Context, x: Value, extents: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
-    """How much of the full result is cut at the begin and the end of each dimension; negative where zeros are added.
-
-    ConvTranspose in ONNX's standard: `total_padding = stride * (size - 1) + output_padding + extent - output_shape`.
-    """
-    spatial = len(extents)
-    more = list(c.attributes.get("output_padding", [0] * spatial))
-    auto = c.attributes.get("auto_pad", "NOTSET")
-    wanted = c.attributes.get("output_shape")
-    if wanted is None and auto not in SAME:
-        pads = list(c.attributes.get("pads", [0] * 2 * spatial)) if auto == "NOTSET" else [0] * 2 * spatial
-        return [(pads[axis], pads[spatial + axis] - more[axis]) for axis in range(spatial)]
-    cuts: list[tuple[int, int]] = []
-    for axis in range(spatial):
-        # The size by the stride, which SAME wants, is a stride more than the full result without the window's extent.
-        total = more[axis] + extents[axis] - strides[axis]
-        if wanted is not None:
-            size = shape_of(x)[2 + axis]
-            if size is None:
-                raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
-            total += strides[axis] * size - wanted[axis - spatial]
-        # ONNX's standard text and its own evaluator differ: the evaluator and ONNX Runtime agree on this.
-        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
-        if auto not in SAME:
-            before = max(before, 0)
-        cuts.append((before, total - before - more[axis]))
-    return cuts
 
 
 TABLE: dict[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -32,7 +32,7 @@ from triune.coreai.lowering.windows import (
     widths_of,
 )
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.window import Window, window_of
+from triune.graph.conversion.window import Window, flat_indices, window_of
 
 _MOST_PLACES = 256
 """A window whose places are asked for is written out element by element up to this size."""
@@ -87,7 +87,7 @@ def _written_out(
         raise Refusal("the places of a pool's elements, of an image that is not fixed; give fixed sizes with --shape")
     if math.prod(window.kernel) > _MOST_PLACES:
         raise Refusal(f"the places of the elements of a window of {window.kernel}; use a smaller one")
-    flat = _flat_indices(shape, is_column_major=bool(c.attributes.get("storage_order", 0)))
+    flat = flat_indices(shape, is_column_major=bool(c.attributes.get("storage_order", 0)))
     known: Any = [(one[0], one[1] + other[1]) for one, other in zip(widths, excess, strict=True)]
     indices = np.pad(flat, [(0, 0), (0, 0), *known])
     counts = [(size - window.extent(axis)) // window.strides[axis] + 1 for axis, size in enumerate(whole[2:])]
@@ -105,14 +105,6 @@ def _written_out(
         is_more = ops.greater(values, best)
         best, where = ops.where(is_more, values, best), ops.where(is_more, index, where)
     return best, where
-
-
-def _flat_indices(shape: Sequence[int], *, is_column_major: bool) -> NDArray[np.int32]:
-    """Of each element of an image, its index in memory."""
-    plane = math.prod(shape[2:])
-    within = np.arange(plane).reshape(shape[2:], order="F" if is_column_major else "C")
-    images = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * (len(shape) - 2))
-    return (images * plane + within).astype(np.int32)
 
 
 def _average_pool(c: Context) -> None:

@@ -11,12 +11,12 @@ from triune.coreml.lowering.context import (
     Refusal,
     dtype_of,
     like,
-    static_dim,
     static_shape,
 )
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.options import Target
-from triune.coreml.lowering.window import pairs, window_of
+from triune.coreml.lowering.window import flat, image_sizes, padding_of
+from triune.graph.conversion.window import cuts_of, window_of
 
 
 def _conv(c: Context) -> None:
@@ -24,7 +24,7 @@ def _conv(c: Context) -> None:
     spatial = x.rank - 2
     if not 1 <= spatial <= 3:
         raise Refusal(f"a convolution over {spatial} dimensions; Core ML convolves over 1 to 3")
-    window = window_of(c, x, static_shape(weight, "the kernel's shape")[2:])
+    window = window_of(c.attributes, static_shape(weight, "the kernel's shape")[2:])
     bias, extra = _bias(c)
     is_known = c.constant(1) is not None
     dilations = window.dilations
@@ -37,7 +37,7 @@ def _conv(c: Context) -> None:
         bias=bias,
         strides=window.strides,
         pad_type="custom",
-        pad=pairs(window),
+        pad=flat(padding_of(x, window)),
         dilations=dilations,
         groups=int(c.attributes.get("group", 1)),
     )
@@ -85,57 +85,27 @@ def _conv_transpose(c: Context) -> None:
     kernel = static_shape(weight, "the kernel's shape")[2:]
     strides = list(c.attributes.get("strides", [1] * spatial))
     dilations = list(c.attributes.get("dilations", [1] * spatial))
+    extents = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     if c.constant(1) is None and any(each > 1 for each in dilations):
-        weight, kernel = dilate(weight, dilations), [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        dilations = [1] * spatial
-    begins, ends = _cuts(c, x, kernel, strides, dilations)
+        weight, dilations = dilate(weight, dilations), [1] * spatial
+    cuts = flat(cuts_of(c.attributes, extents, strides, image_sizes(x)))
     bias, extra = _bias(c)
-    is_cut = all(each >= 0 for each in (*begins, *ends))
+    is_cut = all(each >= 0 for each in cuts)
     result = mb.conv_transpose(
         x=x,
         weight=weight,
         bias=bias if is_cut else None,
         pad_type="custom",
-        pad=[max(each, 0) for pair in zip(begins, ends, strict=True) for each in pair],
+        pad=[max(each, 0) for each in cuts],
         strides=strides,
         dilations=dilations,
         groups=int(c.attributes.get("group", 1)),
     )
     if not is_cut:
-        wider = [max(-each, 0) for pair in zip(begins, ends, strict=True) for each in pair]
+        wider = [max(-each, 0) for each in cuts]
         result = mb.pad(x=result, pad=[0, 0, 0, 0, *wider], mode="constant", constant_val=like(result, 0))
         extra = c.input(2) if c.has(2) else None
     c.give(result if extra is None else mb.add(x=result, y=_per_channel(extra, spatial)))
-
-
-def _cuts(
-    c: Context, x: Var, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> tuple[list[int], list[int]]:
-    """How much of the full result is cut at the begin and the end of each dimension; negative where zeros are added.
-
-    ConvTranspose in ONNX's standard: `total_padding = stride * (size - 1) + output_padding + extent - output_shape`.
-    """
-    spatial = len(kernel)
-    more = list(c.attributes.get("output_padding", [0] * spatial))
-    auto = c.attributes.get("auto_pad", "NOTSET")
-    wanted = c.attributes.get("output_shape")
-    if wanted is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
-        pads = list(c.attributes.get("pads", [0] * 2 * spatial)) if auto == "NOTSET" else [0] * 2 * spatial
-        return pads[:spatial], [pads[spatial + axis] - more[axis] for axis in range(spatial)]
-    begins: list[int] = []
-    ends: list[int] = []
-    for axis in range(spatial):
-        size = static_dim(x, 2 + axis, "the size of what is convolved")
-        target = wanted[axis - spatial] if wanted is not None else size * strides[axis]
-        extent = (kernel[axis] - 1) * dilations[axis] + 1
-        total = strides[axis] * (size - 1) + more[axis] + extent - target
-        # ONNX's standard text and its own evaluator differ for SAME_*: the evaluator and ONNX Runtime agree on this.
-        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
-        if auto not in ("SAME_UPPER", "SAME_LOWER"):
-            before = max(before, 0)
-        begins.append(before)
-        ends.append(total - before - more[axis])
-    return begins, ends
 
 
 TABLE: dict[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from triune.graph.conversion.problems import Refusal
 
 SAME = ("SAME_UPPER", "SAME_LOWER")
@@ -74,3 +77,53 @@ def window_of(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
         raise Refusal("negative pads; use Slice")
     strides = list(attributes.get("strides", [1] * spatial))
     return Window(list(kernel), strides, list(attributes.get("dilations", [1] * spatial)), auto, pads)
+
+
+def cuts_of(
+    attributes: Mapping[str, Any], extents: Sequence[int], strides: Sequence[int], sizes: Sequence[int | None]
+) -> list[tuple[int, int]]:
+    """How much of a ConvTranspose's full result is cut at the begin and the end of each spatial dimension.
+
+    `total_padding = stride * (size - 1) + output_padding + extent - output_shape`, says ONNX's standard.
+
+    Args:
+        attributes: of the node.
+        extents: of the kernel, from its first element to its last.
+        strides: how far the kernel moves.
+        sizes: of the image; None where they are not known.
+
+    Returns:
+        Begin and end of each; negative where zeros are added instead.
+
+    Raises:
+        Refusal: there is an `output_shape`, and a size is not known.
+    """
+    spatial = len(extents)
+    more = list(attributes.get("output_padding", [0] * spatial))
+    auto = attributes.get("auto_pad", "NOTSET")
+    wanted = attributes.get("output_shape")
+    if wanted is None and auto not in SAME:
+        pads = list(attributes.get("pads", [0] * 2 * spatial)) if auto == "NOTSET" else [0] * 2 * spatial
+        return [(pads[axis], pads[spatial + axis] - more[axis]) for axis in range(spatial)]
+    cuts: list[tuple[int, int]] = []
+    for axis, size in enumerate(sizes):
+        # The size by the stride, which SAME wants, is a stride more than the full result without the window's extent.
+        total = more[axis] + extents[axis] - strides[axis]
+        if wanted is not None:
+            if size is None:
+                raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
+            total += strides[axis] * size - wanted[axis - spatial]
+        # ONNX's standard text and its own evaluator differ: the evaluator and ONNX Runtime agree on this.
+        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
+        if auto not in SAME:
+            before = max(before, 0)
+        cuts.append((before, total - before - more[axis]))
+    return cuts
+
+
+def flat_indices(shape: Sequence[int], *, is_column_major: bool) -> NDArray[np.int32]:
+    """Of each element of an image (batch, channels, spatial...), its index in memory."""
+    plane = math.prod(shape[2:])
+    within = np.arange(plane).reshape(shape[2:], order="F" if is_column_major else "C")
+    images = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * (len(shape) - 2))
+    return (images * plane + within).astype(np.int32)

@@ -50,6 +50,14 @@ def test_transposed_convolutions_of_a_wanted_size(shape: list[int], auto_pad: st
     one("ConvTranspose", noise(1, 2, 3, 3), [1, 1, *shape], tmp_path, noise(2, 1, 3, 3), **attributes)
 
 
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_transposed_convolutions_of_any_size(auto_pad: str, tmp_path: Path) -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[3, 2], auto_pad=auto_pad)
+    model = model_of([node], [("x", FLOAT, [1, 2, "h", "w"])], [("y", FLOAT, [1, 1, "a", "b"])], w=noise(2, 1, 4, 3))
+    options = LowerOptions(shapes={"x": InputShape(((1, 2, Range(1, 9), Range(1, 9)),))})
+    check(model, {"x": noise(1, 2, 4, 5)}, tmp_path, options)
+
+
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 def test_pools_end_behind_the_image_in_ceil_mode(op: str, tmp_path: Path) -> None:
     attributes: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 0, 1], "ceil_mode": 1}
