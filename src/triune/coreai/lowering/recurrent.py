@@ -3,9 +3,10 @@
 from triune.coreai.library import Value
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import dim_of, spread
-from triune.coreai.lowering.recurrent_steps import Layer, step_by_step
+from triune.coreai.lowering.recurrent_steps import step_by_step
 from triune.coreai.lowering.values import is_float, like, shape_of, transpose
 from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.recurrent import Layer, directions_of
 
 
 def _recurrent(c: Context) -> None:
@@ -17,15 +18,14 @@ def _recurrent(c: Context) -> None:
         c.give(transpose(state, [1, 0, 2]) if is_batch_first else state, index)
 
 
-def _layer(c: Context) -> Layer:
+def _layer(c: Context) -> Layer[Value]:
     x = c.input(0)
     if not is_float(x):
         raise Refusal("a recurrent layer of whole numbers; cast them to FLOAT")
     is_batch_first = bool(c.attributes.get("layout", 0))
     if is_batch_first:
         x = transpose(x, [1, 0, 2])
-    direction = c.attributes.get("direction", "forward")
-    directions = ["forward", "reverse"] if direction == "bidirectional" else [direction]
+    directions = directions_of(c)
     hidden = int(c.attributes.get("hidden_size", 0)) or shape_of(c.input(2))[2]
     if hidden is None:
         raise Refusal("the size of the hidden state is not known; fix the shape of the weights")

@@ -1,7 +1,6 @@
 """Recurrent layers step by step: written out where there are few steps, else as a loop."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from triune.coreai.library import Value, ops
@@ -12,42 +11,17 @@ from triune.coreai.lowering.loops import loop, with_row
 from triune.coreai.lowering.unary import softplus, softsign
 from triune.coreai.lowering.values import axes, axis, concat, like, shape_of, transpose
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.recurrent import activations_of
-
-MOST_STEPS_WRITTEN_OUT = 16
+from triune.graph.conversion.recurrent import MOST_STEPS_WRITTEN_OUT, NUM_GATES, Layer, activations_of
 
 Activation: TypeAlias = Callable[[Value], Value]
 
-_NUM_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A node, its operands brought into one layout.
-
-    Attributes:
-        x: (steps, batch, inputs).
-        lengths: of each batch row, how many steps count; None where all do.
-        hidden: the size of the hidden state.
-        directions: "forward", "reverse" or both.
-        states: the initial states, each (directions, batch, hidden).
-    """
-
-    x: Value
-    lengths: Value | None
-    hidden: int
-    directions: list[str]
-    states: list[Value]
-
-
-def step_by_step(c: Context, layer: Layer) -> tuple[Value, list[Value]]:
+def step_by_step(c: Context, layer: Layer[Value]) -> tuple[Value, list[Value]]:
     """All hidden states (steps, directions, batch, hidden), and the last states, each (directions, batch, hidden)."""
     wholes: list[Value] = []
     ends: list[list[Value]] = []
-    activations = [_activation(*one) for one in activations_of(c)]
-    each = len(activations) // len(layer.directions)
-    for place, direction in enumerate(layer.directions):
-        cell = _Cell(c, layer, place, activations[place * each : (place + 1) * each])
+    for place, (direction, activations) in enumerate(zip(layer.directions, activations_of(c), strict=True)):
+        cell = _Cell(c, layer, place, [_activation(*one) for one in activations])
         x = _turned(layer.x, layer.lengths) if direction == "reverse" else layer.x
         states = [row(state, place) for state in layer.states]
         whole, last = _run(cell, x, states, layer.lengths)
@@ -116,9 +90,9 @@ def _where_below(x: Value, below: Value, limit: float) -> Value:
 class _Cell:
     """One direction's weights, and what a step computes with them. W, R and B are named as in ONNX's standard."""
 
-    def __init__(self, c: Context, layer: Layer, place: int, activations: list[Activation]) -> None:
+    def __init__(self, c: Context, layer: Layer[Value], place: int, activations: list[Activation]) -> None:
         self._kind = c.node.op_type
-        gates = _NUM_GATES[self._kind]
+        gates = NUM_GATES[self._kind]
         self._act = activations
         self._clip = c.attributes.get("clip")
         self._is_coupled = bool(c.attributes.get("input_forget", 0))

@@ -9,8 +9,8 @@ from triune.coreml.lowering.broadcast import as_vector, sizes_of
 from triune.coreml.lowering.context import Context, Lowering, Refusal, is_float, like, static_dim
 from triune.coreml.lowering.mb import Var, is_fixed, mb, types
 from triune.coreml.lowering.options import Target
-from triune.coreml.lowering.recurrent_steps import Layer, step_by_step
-from triune.graph.conversion.recurrent import activations_of
+from triune.coreml.lowering.recurrent_steps import step_by_step
+from triune.graph.conversion.recurrent import Layer, activations_of, directions_of
 
 
 def _recurrent(c: Context) -> None:
@@ -26,15 +26,14 @@ def _recurrent(c: Context) -> None:
         c.give(mb.transpose(x=state, perm=[1, 0, 2]) if is_batch_first else state, index)
 
 
-def _layer(c: Context) -> Layer:
+def _layer(c: Context) -> Layer[Var]:
     x = c.input(0)
     if not is_float(x):
         raise Refusal("a recurrent layer of whole numbers; cast them to FLOAT")
     is_batch_first = bool(c.attributes.get("layout", 0))
     if is_batch_first:
         x = mb.transpose(x=x, perm=[1, 0, 2])
-    direction = c.attributes.get("direction", "forward")
-    directions = ["forward", "reverse"] if direction == "bidirectional" else [direction]
+    directions = directions_of(c)
     hidden = int(c.attributes.get("hidden_size", 0)) or static_dim(c.input(2), 2, "the size of the hidden state")
     states: list[Var] = []
     for index in (5, 6)[: 2 if c.node.op_type == "LSTM" else 1]:
@@ -56,7 +55,7 @@ def _lengths(c: Context, x: Var) -> Var | None:
     return c.input(4)
 
 
-def _native(c: Context, layer: Layer) -> tuple[Var, list[Var]] | None:
+def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
     """Core ML's LSTM, for weights that are constants."""
     weights, recurrence = c.constant(1), c.constant(2)
     if weights is None or recurrence is None or any(c.has(i) and c.constant(i) is None for i in (3, 7)):
@@ -64,9 +63,8 @@ def _native(c: Context, layer: Layer) -> tuple[Var, list[Var]] | None:
     if c.attributes.get("clip") is not None or c.attributes.get("input_forget", 0):
         return None
     allowed = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu"}
-    names = [name for name, _, _ in activations_of(c)]
-    is_same = len(layer.directions) == 1 or names[:3] == names[3:]
-    if not is_same or any(name not in allowed for name in names):
+    names, *others = [[name for name, _, _ in activations] for activations in activations_of(c)]
+    if any(other != names for other in others) or any(name not in allowed for name in names):
         return None
     if layer.x.dtype == types.fp16 and c.target.value < Target.IOS17.value:
         return None
@@ -107,13 +105,13 @@ def _reordered(gates: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(np.concatenate([i, f, o, z]))
 
 
-def _by_direction(whole: Var, layer: Layer) -> Var:
+def _by_direction(whole: Var, layer: Layer[Var]) -> Var:
     steps, batch, _ = sizes_of(whole)
     split = mb.reshape(x=whole, shape=as_vector([steps, batch, len(layer.directions), layer.hidden]))
     return mb.transpose(x=split, perm=[0, 2, 1, 3])
 
 
-def _state_by_direction(state: Var, layer: Layer) -> Var:
+def _state_by_direction(state: Var, layer: Layer[Var]) -> Var:
     split = mb.reshape(x=state, shape=as_vector([sizes_of(state)[0], len(layer.directions), layer.hidden]))
     return mb.transpose(x=split, perm=[1, 0, 2])
 

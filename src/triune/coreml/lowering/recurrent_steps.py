@@ -1,7 +1,6 @@
 """Recurrent layers step by step: written out where there are few steps, else as a loop."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -9,42 +8,17 @@ import numpy as np
 from triune.coreml.lowering.broadcast import as_vector, select, sizes_of
 from triune.coreml.lowering.context import Context, Refusal, like
 from triune.coreml.lowering.mb import Var, is_fixed, mb
-from triune.graph.conversion.recurrent import activations_of
-
-MOST_STEPS_WRITTEN_OUT = 16
+from triune.graph.conversion.recurrent import MOST_STEPS_WRITTEN_OUT, NUM_GATES, Layer, activations_of
 
 Activation: TypeAlias = Callable[[Var], Var]
 
-_NUM_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A node, its operands brought into one layout.
-
-    Attributes:
-        x: (steps, batch, inputs).
-        lengths: of each batch row, how many steps count; None where all do.
-        hidden: the size of the hidden state.
-        directions: "forward", "reverse" or both.
-        states: the initial states, each (directions, batch, hidden).
-    """
-
-    x: Var
-    lengths: Var | None
-    hidden: int
-    directions: list[str]
-    states: list[Var]
-
-
-def step_by_step(c: Context, layer: Layer) -> tuple[Var, list[Var]]:
+def step_by_step(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]]:
     """All hidden states (steps, directions, batch, hidden), and the last states, each (directions, batch, hidden)."""
     wholes: list[Var] = []
     ends: list[list[Var]] = []
-    activations = [_activation(*one) for one in activations_of(c)]
-    each = len(activations) // len(layer.directions)
-    for place, direction in enumerate(layer.directions):
-        cell = _Cell(c, layer, place, activations[place * each : (place + 1) * each])
+    for place, (direction, activations) in enumerate(zip(layer.directions, activations_of(c), strict=True)):
+        cell = _Cell(c, layer, place, [_activation(*one) for one in activations])
         x = _turned(layer.x, layer.lengths) if direction == "reverse" else layer.x
         states = [_row(state, place) for state in layer.states]
         whole, last = _run(cell, x, states, layer.lengths)
@@ -84,9 +58,9 @@ def _activation(name: str, alpha: float | None, beta: float | None) -> Activatio
 class _Cell:
     """One direction's weights, and what a step computes with them. W, R and B are named as in ONNX's standard."""
 
-    def __init__(self, c: Context, layer: Layer, place: int, activations: list[Activation]) -> None:
+    def __init__(self, c: Context, layer: Layer[Var], place: int, activations: list[Activation]) -> None:
         self._kind = c.node.op_type
-        self._gates = _NUM_GATES[self._kind]
+        self._gates = NUM_GATES[self._kind]
         self._act = activations
         self._clip = c.attributes.get("clip")
         self._is_coupled = bool(c.attributes.get("input_forget", 0))
