@@ -8,8 +8,7 @@ pass:
 
 - `CaughtNans`: no look for NaN after a Softmax, whose mask tells where they would be.
 - `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf.
-- `WholeSoftmax`: no Reshapes around a Softmax.
-- `WholeTranspose`: nor around a Transpose of the last two axes.
+- `WholeOperands`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
 - `Rope`: rotary position embeddings of all heads at once.
 - `SplitHeads`: an attention per head, of operands (B, width, 1, S).
@@ -38,8 +37,7 @@ from triune.graph.ane.report import Report
 from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
 from triune.graph.ane.step import Step
-from triune.graph.ane.whole_softmax import WholeSoftmax
-from triune.graph.ane.whole_transpose import WholeTranspose
+from triune.graph.ane.whole_operands import WholeOperands
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
@@ -89,7 +87,7 @@ def ane_layout(
         copy = run(kind, copy)
     finite = ModelProto()
     finite.CopyFrom(copy)
-    for kind in (WholeSoftmax, WholeTranspose, LinearToConv):
+    for kind in (WholeOperands, LinearToConv):
         copy = run(kind, copy)
     if LinearToConv.name in report.counts():
         for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):
