@@ -3,7 +3,6 @@ ONNX anywhere.
 """
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
-from triune.core.tensors import TensorSpec, format_shape
+from triune.core.state import State
+from triune.core.tensors import format_shape
 from triune.core.units import Unit
 from triune.coreai.description import describe
 from triune.coreai.executable import has_system_runtime
@@ -50,45 +50,6 @@ def load(
         UnsupportedError: it holds what the executor does not do, or the executor is not to be had here.
     """
     return Model(Path(path), function=function, executor=executor, unit=unit)
-
-
-class State:
-    """The buffers of a stateful model, zeros at first. One call at a time works on them; others wait."""
-
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
-        self._specs = {spec.name: spec for spec in specs}
-        self.lock = threading.Lock()
-        self.arrays: dict[str, Array] = {spec.name: np.zeros(spec.shape, spec.datatype.dtype) for spec in specs}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The states' names."""
-        return tuple(self._specs)
-
-    def read(self, name: str) -> Array:
-        """A copy of a buffer.
-
-        Raises:
-            NotFoundError: there is no such state.
-        """
-        with self.lock:
-            return self.arrays[self._known(name)].copy()
-
-    def write(self, name: str, value: Any) -> None:
-        """Replace a buffer.
-
-        Raises:
-            NotFoundError: there is no such state.
-            InvalidArgumentError: the value is of another shape or kind.
-        """
-        array = to_array(f"state '{name}'", self._specs[self._known(name)], value)
-        with self.lock:
-            self.arrays[name] = array.copy()
-
-    def _known(self, name: str) -> str:
-        if name not in self._specs:
-            raise NotFoundError(f"there is no state '{name}'; there are {sorted(self._specs)}")
-        return name
 
 
 class Model:
@@ -141,7 +102,9 @@ class Model:
 
     def make_state(self) -> State:
         """New buffers of zeros for the function's states; none if it has no states."""
-        return State(self.interface.states)
+        specs = {spec.name: spec for spec in self.interface.states}
+        arrays = {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in specs.items()}
+        return State(arrays, lambda name, value: to_array(f"state '{name}'", specs[name], value))
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Array]:
         """Compute the outputs.
@@ -162,10 +125,7 @@ class Model:
                 raise InvalidArgumentError(f"the model has states {names}: predict(..., state=model.make_state())")
             return variant.executor.run(arrays, {})[0]
         with state.lock:
-            want = {spec.name: spec.shape for spec in variant.interface.states}
-            have = {name: array.shape for name, array in state.arrays.items()}
-            if want != have:
-                raise InvalidArgumentError(f"the state is of another model: it has {have}, this model has {want}")
+            state.check({spec.name: spec.shape for spec in variant.interface.states})
             outputs, state.arrays = variant.executor.run(arrays, state.arrays)
         return outputs
 

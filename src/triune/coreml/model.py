@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -11,7 +10,8 @@ import numpy as np
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.executor import Executor
-from triune.coreml.description import Description, Feature, FunctionDescription, StateFeature
+from triune.core.state import State
+from triune.coreml.description import ArrayFeature, Description, Feature, FunctionDescription, StateFeature
 from triune.coreml.feature_values import classes_of, default_of, from_program, to_array, to_program
 from triune.coreml.mil import Array, Function, StateType, TensorType
 from triune.coreml.package import Package, read_package, read_specification
@@ -35,49 +35,6 @@ def load(path: Path | str, *, function: str | None = None, executor: ExecutorNam
         UnsupportedError: it holds what Triune or the executor does not do, or the executor is not to be had here.
     """
     return Model(read_package(path), function=function, executor=executor)
-
-
-class State:
-    """The buffers of a stateful model, zeros at first. One call at a time works on them; others wait."""
-
-    def __init__(self, features: Sequence[Feature], types: Mapping[str, TensorType]) -> None:
-        self._features = {feature.name: feature for feature in features}
-        self.lock = threading.Lock()
-        self.arrays = {
-            name: np.zeros(_shape_of(feature), types[name].dtype.numpy) for name, feature in self._features.items()
-        }
-
-    def read(self, name: str) -> Array:
-        """A copy of a buffer.
-
-        Raises:
-            NotFoundError: there is no such state.
-        """
-        with self.lock:
-            return self.arrays[self._known(name)].copy()
-
-    def write(self, name: str, value: Any) -> None:
-        """Replace a buffer.
-
-        Raises:
-            NotFoundError: there is no such state.
-            InvalidArgumentError: the value has another shape, or numbers that the buffer's type cannot hold.
-        """
-        kind = self._features[self._known(name)].type
-        assert isinstance(kind, StateFeature)
-        array = to_array(f"state {name}", kind.array, value)
-        with self.lock:
-            self.arrays[name] = array.astype(self.arrays[name].dtype)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The states' names."""
-        return tuple(self._features)
-
-    def _known(self, name: str) -> str:
-        if name not in self._features:
-            raise NotFoundError(f"there is no state '{name}'; there are {sorted(self._features)}")
-        return name
 
 
 class Model:
@@ -133,7 +90,9 @@ class Model:
 
     def make_state(self) -> State:
         """New buffers of zeros for the function's states; none if it has no states."""
-        return State(self.interface.states, self._types)
+        states = self._states()
+        arrays = {name: np.zeros(kind.shape, self._types[name].dtype.numpy) for name, kind in states.items()}
+        return State(arrays, lambda name, value: to_array(f"state {name}", states[name], value))
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Compute the outputs.
@@ -157,7 +116,7 @@ class Model:
             outputs, _ = self._run(arrays, {})
         else:
             with state.lock:
-                self._check_state(state)
+                state.check({name: kind.shape for name, kind in self._states().items()})
                 outputs, state.arrays = self._run(arrays, state.arrays)
         return {
             feature.name: from_program(feature, outputs[feature.name], self._classes)
@@ -186,11 +145,8 @@ class Model:
             for name, feature in known.items()
         }
 
-    def _check_state(self, state: State) -> None:
-        want = {feature.name: _shape_of(feature) for feature in self.interface.states}
-        have = {name: array.shape for name, array in state.arrays.items()}
-        if want != have:
-            raise InvalidArgumentError(f"the state is of another model: it has {have}, this model has {want}")
+    def _states(self) -> dict[str, ArrayFeature]:
+        return {feature.name: _buffer_of(feature) for feature in self.interface.states}
 
 
 def _make_executor(name: str, package: Package, function: str) -> Executor:
@@ -219,7 +175,7 @@ def _tensor_type(kind: Any, name: str) -> TensorType:
     return kind
 
 
-def _shape_of(feature: Feature) -> tuple[int, ...]:
+def _buffer_of(feature: Feature) -> ArrayFeature:
     if not isinstance(feature.type, StateFeature):
         raise UnsupportedError(f"state '{feature.name}' is described as {type(feature.type).__name__}")
-    return feature.type.array.shape
+    return feature.type.array
