@@ -61,10 +61,9 @@ def main() -> None:
     cases = [case for case in load_cases() if case.is_eligible]
     if len(sys.argv) > 2:
         cases = cases[:: int(sys.argv[2])]
-    script = Path(__file__).with_name("peer_convert_coreai.py")
     ours = dict(results([case.name for case in cases], 2))
     with tempfile.TemporaryDirectory() as name:
-        path = convert_all(sys.argv[1], script, cases, Path(name), ".aimodel")
+        path = convert_all(sys.argv[1], "coreai_onnx", cases, Path(name), ".aimodel")
         apart = Apart(peer_failure)
         rows = []
         for case in cases:

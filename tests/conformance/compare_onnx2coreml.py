@@ -61,10 +61,9 @@ def main() -> None:
     cases = [case for case in load_cases() if case.is_eligible]
     if len(sys.argv) > 2:
         cases = cases[:: int(sys.argv[2])]
-    script = Path(__file__).with_name("peer_convert.py")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = convert_all(sys.argv[1], script, cases, folder, ".mlpackage")
+        path = convert_all(sys.argv[1], "onnx2coreml", cases, folder, ".mlpackage")
         rows = [(case, result(case, folder).failure, peer_failure(case, path(case.name))) for case in cases]
     print(table("onnx2coreml", rows))
 

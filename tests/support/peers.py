@@ -13,6 +13,8 @@ from support.converted_cases import deciding_inputs
 from support.onnx_cases import Case
 from triune.graph.decompose import STANDARD
 
+_SCRIPT = Path(__file__).with_name("peer_convert.py")
+
 FAMILIES = {
     "arithmetic": "Abs Neg Add Sub Mul Div Pow Mod Max Min Sum Mean Sqrt Reciprocal Exp Log Floor Ceil Round Sign Clip "
     "BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot Erf Cast CastLike BitCast Identity IsNaN IsInf CumSum CumProd",
@@ -64,24 +66,24 @@ def bind(case: Case) -> ModelProto | None:
 
 
 def convert_all(
-    python: str, script: Path, cases: Sequence[Case], folder: Path, suffix: str
+    python: str, peer: str, cases: Sequence[Case], folder: Path, suffix: str
 ) -> Callable[[str], Path | None]:
     """Have the peer convert all, those that it refuses with their deciding inputs bound; where each result is.
 
     Args:
         python: a Python with the peer installed.
-        script: run by it with a folder: reads NAME.onnx, writes NAME and `suffix`, prints `NAME: ` before each.
+        peer: its module, which `peer_convert.py` knows.
         cases: what to convert.
         folder: for files.
         suffix: of the results.
     """
-    _convert(python, script, {case.name: case.model for case in cases}, folder / "free")
+    _convert(python, peer, {case.name: case.model for case in cases}, folder / "free")
     bound = {
         case.name: model
         for case in cases
         if not (folder / "free" / f"{case.name}{suffix}").exists() and (model := bind(case)) is not None
     }
-    _convert(python, script, bound, folder / "bound")
+    _convert(python, peer, bound, folder / "bound")
 
     def path(name: str) -> Path | None:
         places = (folder / each / f"{name}{suffix}" for each in ("free", "bound"))
@@ -90,13 +92,13 @@ def convert_all(
     return path
 
 
-def _convert(python: str, script: Path, cases: Mapping[str, ModelProto], folder: Path) -> None:
+def _convert(python: str, peer: str, cases: Mapping[str, ModelProto], folder: Path) -> None:
     """A case that ends the peer's process is skipped."""
     folder.mkdir()
     for name, model in cases.items():
         onnx.save(model, folder / f"{name}.onnx")
     while True:
-        run = subprocess.run([python, str(script), str(folder)], capture_output=True, text=True, check=False)
+        run = subprocess.run([python, str(_SCRIPT), peer, str(folder)], capture_output=True, text=True, check=False)
         lines = run.stdout.splitlines()
         if run.returncode == 0 or not lines:
             return
