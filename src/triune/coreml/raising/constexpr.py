@@ -10,16 +10,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError
 from triune.coreml.mil import Array, DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.elementwise_unary import dtype_called
 from triune.coreml.raising.given import Given
+from triune.graph.raising.compressed import dequantized, filled, looked_up
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.quantized_weights import quantized_weights
-
-# A small file must not become a large one in memory; Core ML's own compression has vectors of 8 at most.
-_LARGEST_VECTOR = 256
 
 
 def _constant(graph: Graph, given: Given, value: Array, dtype: DType, output: int = 0) -> Tensor:
@@ -46,7 +44,7 @@ def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
 
 def _shift_scale(graph: Graph, given: Given, data: str, scale: Array, offset: Array | None, offset_name: str) -> Tensor:
     value, dtype = given[data], given["scale"].dtype
-    result = _constant(graph, given, _dequantized(given.array(data), scale, offset), dtype)
+    result = _constant(graph, given, dequantized(given.array(data), scale, offset), dtype)
     offset_tensor = given.maybe(offset_name)
     if graph.root.keep_quantized and (offset_tensor is None or offset_tensor.dtype is value.dtype):
         weights = quantized_weights(given.array(data), value.dtype, scale, dtype, offset)
@@ -55,37 +53,11 @@ def _shift_scale(graph: Graph, given: Given, data: str, scale: Array, offset: Ar
     return result
 
 
-def _dequantized(data: Array, scale: Array, offset: Array | None) -> Array:
-    """In fp32; one scale for each block of shape data.shape / scale.shape."""
-    result = data.astype(np.float32)
-    if offset is not None:
-        if offset.ndim != scale.ndim:
-            raise InvalidArgumentError(f"an offset of shape {list(offset.shape)}, a scale of {list(scale.shape)}")
-        result -= _spread(offset, data.shape).astype(np.float32)
-    result *= _spread(scale, data.shape).astype(np.float32)
-    return result
-
-
-def _spread(value: Array, shape: Sequence[int]) -> Array:
-    """`value` with each element repeated until it has as many along the first dimensions as `shape`.
-
-    Raises:
-        InvalidArgumentError: a dimension is not a multiple.
-    """
-    if value.ndim < len(shape) or any(not have or want % have for have, want in zip(value.shape, shape, strict=False)):
-        raise InvalidArgumentError(f"blocks of {list(value.shape)} do not divide {list(shape)}")
-    for axis, size in enumerate(shape):
-        # Dimensions of 1 broadcast.
-        if value.shape[axis] not in (1, size):
-            value = np.repeat(value, size // value.shape[axis], axis)
-    return value
-
-
 def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
     lut, dtype = given.array("lut"), given["lut"].dtype
     shape = given.maybe_ints("shape")
     if shape is None:
-        return _constant(graph, given, _looked_up(given.array("indices"), lut, _vector_axis(given)), dtype)
+        return _constant(graph, given, looked_up(given.array("indices"), lut, _vector_axis(given)), dtype)
     if lut.size not in (2, 4, 16, 64, 256) or lut.ndim != 1:
         raise InvalidArgumentError(f"'lut' is of shape {list(lut.shape)}; it has 2, 4, 16, 64 or 256 values")
     bits = lut.size.bit_length() - 1
@@ -95,36 +67,6 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
 
 def _vector_axis(given: Given) -> int | None:
     return None if given.maybe_array("vector_axis") is None else given.integer("vector_axis")
-
-
-def _looked_up(indices: Array, lut: Array, vector_axis: int | None) -> Array:
-    """What `lut`, [blocks along each dimension..., values, vector], has for each index.
-
-    Vectors lie along `vector_axis`.
-    """
-    if lut.ndim != indices.ndim + 2:
-        raise InvalidArgumentError(f"'lut' is of shape {list(lut.shape)} for indices of {list(indices.shape)}")
-    vector_size = lut.shape[-1]
-    if vector_size > _LARGEST_VECTOR:
-        raise UnsupportedError(f"'lut' has vectors of {vector_size}; at most {_LARGEST_VECTOR} are supported")
-    blocks = lut.shape[:-2]
-    if any(not have or want % have for have, want in zip(blocks, indices.shape, strict=True)):
-        raise InvalidArgumentError(f"tables of {list(blocks)} do not divide {list(indices.shape)}")
-    # The number of the table that each index is of.
-    table = np.zeros(indices.shape, np.intp)
-    for axis, (have, want) in enumerate(zip(blocks, indices.shape, strict=True)):
-        places = np.arange(want, dtype=np.intp) // (want // have)
-        table = table * have + places.reshape([-1] + [1] * (indices.ndim - 1 - axis))
-    tables = lut.reshape(-1, *lut.shape[-2:])
-    vectors = tables[table, indices]
-    if vector_size == 1:
-        return vectors[..., 0]
-    if vector_axis is None:
-        raise InvalidArgumentError(f"'vector_axis' is missing for vectors of {vector_size}")
-    axis = range(indices.ndim)[vector_axis]
-    shape = list(indices.shape)
-    shape[axis] *= vector_size
-    return np.moveaxis(vectors, -1, axis + 1).reshape(shape)
 
 
 def _unpacked(data: Array, bits: int, shape: Sequence[int], name: str) -> Array:
@@ -149,23 +91,14 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
     mask = given.array("mask")
     if shape is not None:
         mask = _unpacked(mask, 1, shape, "mask").reshape(shape)
-    value = _filled(given.array("nonzero_data"), mask)
+    value = filled(given.array("nonzero_data"), mask)
     return _constant(graph, given, value, given["nonzero_data"].dtype)
-
-
-def _filled(nonzero: Array, mask: Array) -> Array:
-    count = int(np.count_nonzero(mask))
-    if nonzero.shape != (count,):
-        raise InvalidArgumentError(f"there are {nonzero.size} values for {count} places in the mask")
-    dense = np.zeros(mask.shape, nonzero.dtype)
-    dense[mask != 0] = nonzero
-    return dense
 
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
     """The mask, repeated along the vectors, and what `lut` has for the indices where it is 1."""
     mask, lut, vector_axis = given.array("indices_mask"), given.array("lut"), _vector_axis(given)
-    dense = _looked_up(_filled(given.array("indices_nonzero_data"), mask), lut, vector_axis)
+    dense = looked_up(filled(given.array("indices_nonzero_data"), mask), lut, vector_axis)
     if vector_axis is not None:
         mask = np.repeat(mask, lut.shape[-1], vector_axis)
     return [
@@ -177,8 +110,8 @@ def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
 def _sparse_blockwise_shift_scale(graph: Graph, given: Given) -> Sequence[Tensor]:
     """The mask as it is, and scale * (data - offset) where it is 1."""
     mask = given.array("data_mask")
-    dense = _filled(given.array("nonzero_data"), mask)
-    value = _dequantized(dense, given.array("scale"), given.maybe_array("offset"))
+    dense = filled(given.array("nonzero_data"), mask)
+    value = dequantized(dense, given.array("scale"), given.maybe_array("offset"))
     return [
         _constant(graph, given, mask, given["data_mask"].dtype),
         _constant(graph, given, value[mask != 0], given["scale"].dtype, 1),
