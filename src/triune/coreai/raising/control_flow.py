@@ -9,8 +9,8 @@ from triune.coreai.program import invoked
 from triune.coreai.raising.region import ControlFlow, LostError, RegionRaiser
 from triune.coreai.raising.types import tensor_type
 from triune.coreai.raising.values import Held, State, Token
-from triune.graph.raising.graph import Graph, Tensor
-from triune.graph.raising.subgraphs import own_outputs, untyped
+from triune.graph.raising.graph import Tensor
+from triune.graph.raising.subgraphs import Written, put_if, put_loop, put_states
 from triune.graph.raising.types import DType
 
 
@@ -19,25 +19,13 @@ def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
     predicate = raiser.graph.scalar(raiser.graph.cast(raiser.tensor(view.operands[0]), DType.BOOL))
     prefix = raiser.graph.prefix
     written = _written(raiser, view)
-    graphs: list[Graph] = []
-    results: list[list[Tensor]] = []
+    branches: list[Written] = []
     for region in view.regions:
-        graph = raiser.graph.subgraph()
-        inner = raiser.inner(graph)
+        inner = raiser.inner(raiser.graph.subgraph())
         values = _tensors(inner.block(region.blocks[0])) if len(region.blocks) else []
-        results.append(own_outputs(graph, [*values, *(inner.states[name] for name in written)]))
-        graphs.append(graph)
-    yes, no = results
-    if len(yes) != len(no):
-        raise InvalidArgumentError(f"its blocks have {len(yes)} and {len(no)} outputs")
-    no = [graphs[1].cast(given, want.dtype) for given, want in zip(no, yes, strict=True)]
-    raiser.graph.prefix = prefix
-    branches = {
-        name: graph.proto(f"{prefix}/{name}", [], [untyped(each) for each in outputs])
-        for name, graph, outputs in zip(("then_branch", "else_branch"), graphs, (yes, no), strict=True)
-    }
-    outputs = raiser.graph.ops("If", [predicate], [each.dtype for each in yes], **branches)
-    return _with_states(raiser, outputs, written)
+        branches.append((inner.graph, [*values, *(inner.states[name] for name in written)]))
+    then, other = branches
+    return put_states(raiser.states, written, put_if(raiser.graph, prefix, predicate, then, other))
 
 
 def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
@@ -57,8 +45,6 @@ def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
     graph = raiser.graph.subgraph()
     fresh = graph.root.fresh
-    counter = Tensor(fresh(f"{prefix}/iteration"), DType.INT64, ())
-    going = Tensor(fresh(f"{prefix}/going"), DType.BOOL, ())
     shapes = [tensor_type(argument.type).shape for argument in after.arguments]
     shapes += [raiser.states[name].shape for name in written]
     round_start = [
@@ -70,18 +56,9 @@ def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
     _enter(inner, after, round_start[:count])
     carried = inner.block(after)
     _enter(inner, before, carried)
-    again, *ended = _tensors(inner.block(before))
-    ended += [inner.states[name] for name in written]
-    ended = [graph.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
-    outputs = own_outputs(graph, [graph.scalar(graph.cast(again, DType.BOOL)), *ended])
-    raiser.graph.prefix = prefix
-    body = graph.proto(
-        f"{prefix}/body",
-        [untyped(each) for each in (counter, going, *round_start)],
-        [untyped(each) for each in outputs],
-    )
-    results = raiser.graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=body)
-    return _with_states(raiser, results, written)
+    ended = [*_tensors(inner.block(before)), *(inner.states[name] for name in written)]
+    results = put_loop(raiser.graph, prefix, go_on, start, (graph, ended), round_start)
+    return put_states(raiser.states, written, results)
 
 
 def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
@@ -143,13 +120,6 @@ def _tensors(values: Sequence[Held]) -> list[Tensor]:
     if len(found) < len(values):
         raise UnsupportedError("a block hands out what is no tensor of real numbers")
     return found
-
-
-def _with_states(raiser: RegionRaiser, results: Sequence[Tensor], written: Sequence[str]) -> Sequence[Tensor]:
-    count = len(results) - len(written)
-    for name, value in zip(written, results[count:], strict=True):
-        raiser.states[name] = Tensor(value.name, value.dtype, raiser.states[name].shape)
-    return results[:count]
 
 
 def _written(raiser: RegionRaiser, view: Any) -> list[str]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from triune.core.errors import InvalidArgumentError
-from triune.coreml.mil import Argument, Block, DType, ListType, Name, Operation, TensorType, Type
+from triune.coreml.mil import Argument, Block, ListType, Name, Operation, TensorType, Type
 from triune.coreml.raising.block import BlockRaiser, ControlFlow
-from triune.graph.raising.graph import Graph, Shape, Tensor
-from triune.graph.raising.subgraphs import own_outputs, untyped
+from triune.graph.raising.graph import Shape, Tensor
+from triune.graph.raising.subgraphs import Written, put_if, put_loop, put_states
 
 
 def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
@@ -16,25 +16,13 @@ def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
     if len(operation.blocks) != 2:
         raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
     written = sorted({name for block in operation.blocks for name in _written(block)})
-    graphs: list[Graph] = []
-    results: list[list[Tensor]] = []
+    branches: list[Written] = []
     for block in operation.blocks:
-        graph = raiser.graph.subgraph()
-        inner = raiser.inner(graph)
+        inner = raiser.inner(raiser.graph.subgraph())
         values = inner.block(block)
-        results.append(own_outputs(graph, [*values, *(inner.states[name] for name in written)]))
-        graphs.append(graph)
-    yes, no = results
-    if len(yes) != len(no):
-        raise InvalidArgumentError(f"its blocks have {len(yes)} and {len(no)} outputs")
-    no = [graphs[1].cast(given, want.dtype) for given, want in zip(no, yes, strict=True)]
-    raiser.graph.prefix = operation.name
-    branches = {
-        name: graph.proto(name, [], [untyped(each) for each in outputs])
-        for name, graph, outputs in zip(("then_branch", "else_branch"), graphs, (yes, no), strict=True)
-    }
-    outputs = raiser.graph.ops("If", [predicate], [each.dtype for each in yes], **branches)
-    return _with_states(raiser, outputs, written)
+        branches.append((inner.graph, [*values, *(inner.states[name] for name in written)]))
+    then, other = branches
+    return put_states(raiser.states, written, put_if(raiser.graph, operation.name, predicate, then, other))
 
 
 def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
@@ -51,13 +39,10 @@ def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tens
     go_on = raiser.graph.scalar(_one(outer.block(condition)))
 
     graph = raiser.graph.subgraph()
-    root = graph.root
-    counter = Tensor(root.fresh(f"{operation.name}/iteration"), DType.INT64, ())
-    going = Tensor(root.fresh(f"{operation.name}/going"), DType.BOOL, ())
     names = [*(each.name for each in body.inputs), *written]
     shapes = [*(_shape(each.type) for each in body.inputs), *(raiser.states[name].shape for name in written)]
     round_start = [
-        Tensor(root.fresh(f"{operation.name}/{name}"), value.dtype, shape)
+        Tensor(graph.root.fresh(f"{operation.name}/{name}"), value.dtype, shape)
         for name, shape, value in zip(names, shapes, start, strict=True)
     ]
     inner = raiser.inner(graph)
@@ -67,16 +52,9 @@ def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tens
         raise InvalidArgumentError(f"its body has {len(ended)} outputs for {len(start)} variables")
     ended = [graph.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
     _enter(inner, condition, ended, written)
-    again = graph.scalar(_one(inner.block(condition)))
-    outputs = own_outputs(graph, [again, *ended])
-    raiser.graph.prefix = operation.name
-    proto = graph.proto(
-        f"{operation.name}/body",
-        [untyped(each) for each in (counter, going, *round_start)],
-        [untyped(each) for each in outputs],
-    )
-    results = raiser.graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=proto)
-    return _with_states(raiser, results, written)
+    again = _one(inner.block(condition))
+    results = put_loop(raiser.graph, operation.name, go_on, start, (graph, [again, *ended]), round_start)
+    return put_states(raiser.states, written, results)
 
 
 def raise_read_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
@@ -100,13 +78,6 @@ def _enter(raiser: BlockRaiser, block: Block, values: Sequence[Tensor], states: 
         raise InvalidArgumentError(f"a block has {count} inputs for {len(values) - len(states)} variables")
     raiser.values.update({each.name: value for each, value in zip(block.inputs, values, strict=False)})
     raiser.states.update(zip(states, values[count:], strict=True))
-
-
-def _with_states(raiser: BlockRaiser, results: Sequence[Tensor], written: Sequence[str]) -> Sequence[Tensor]:
-    count = len(results) - len(written)
-    for name, value in zip(written, results[count:], strict=True):
-        raiser.states[name] = Tensor(value.name, value.dtype, raiser.states[name].shape)
-    return results[:count]
 
 
 def _shape(kind: Type) -> Shape | None:

@@ -1,13 +1,79 @@
 """Graphs inside others: bodies of If, Loop and Scan."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from onnx import AttributeProto, NodeProto, ValueInfoProto, helper
 
+from triune.core.errors import InvalidArgumentError
 from triune.graph.raising.graph import Graph, Tensor, elem_type
+from triune.graph.raising.types import DType
+
+Written: TypeAlias = tuple[Graph, Sequence[Tensor]]
+"""A graph that is written, and what it hands out."""
 
 
-def own_outputs(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
+def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: Written) -> list[Tensor]:
+    """An If in `graph`, its results of the types that `then` hands out.
+
+    Args:
+        graph: where it stands.
+        prefix: of its name.
+        predicate: a truth value without dimensions.
+        then: computed where that is true.
+        other: computed where it is false.
+
+    Raises:
+        InvalidArgumentError: the two do not hand out equally many values.
+    """
+    yes, no = (_own_outputs(*each) for each in (then, other))
+    if len(yes) != len(no):
+        raise InvalidArgumentError(f"its blocks have {len(yes)} and {len(no)} outputs")
+    no = [other[0].cast(given, want.dtype) for given, want in zip(no, yes, strict=True)]
+    graph.prefix = prefix
+    branches = {
+        name: inner.proto(f"{prefix}/{name}", [], [untyped(each) for each in outputs])
+        for name, inner, outputs in (("then_branch", then[0], yes), ("else_branch", other[0], no))
+    }
+    return graph.ops("If", [predicate], [each.dtype for each in yes], **branches)
+
+
+def put_loop(
+    graph: Graph, prefix: str, go_on: Tensor, start: Sequence[Tensor], body: Written, inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """A Loop in `graph`, its results of the types of `start`.
+
+    Args:
+        graph: where it stands.
+        prefix: of its name.
+        go_on: a truth value without dimensions: is there a first round?
+        start: the variables before it.
+        body: a round; hands out a truth value of one element, whether to go on, and the variables after it.
+        inputs: the variables in it, before the round.
+    """
+    inner, (again, *ended) = body
+    ended = [inner.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]
+    outputs = _own_outputs(inner, [inner.scalar(inner.cast(again, DType.BOOL)), *ended])
+    graph.prefix = prefix
+    counter = Tensor(graph.root.fresh(f"{prefix}/iteration"), DType.INT64, ())
+    going = Tensor(graph.root.fresh(f"{prefix}/going"), DType.BOOL, ())
+    proto = inner.proto(
+        f"{prefix}/body",
+        [untyped(each) for each in (counter, going, *inputs)],
+        [untyped(each) for each in outputs],
+    )
+    return graph.ops("Loop", [None, go_on, *start], [each.dtype for each in start], body=proto)
+
+
+def put_states(states: dict[str, Tensor], names: Sequence[str], results: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The last of the results are the new values of the states `names`; the others are returned."""
+    count = len(results) - len(names)
+    for name, value in zip(names, results[count:], strict=True):
+        states[name] = Tensor(value.name, value.dtype, states[name].shape)
+    return results[:count]
+
+
+def _own_outputs(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
     """Outputs of a graph must be made in it, each by a node of its own."""
     made = {name for node in graph.nodes for name in node.output}
     own: list[Tensor] = []
