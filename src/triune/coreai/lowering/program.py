@@ -32,7 +32,7 @@ from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.values import dtype_of, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
-from triune.graph.conversion.problems import MissingError, Problem, Refusal
+from triune.graph.conversion.problems import Problem, Refusal
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.passes.narrow import NARROWED
 from triune.graph.values import attributes_of
@@ -102,7 +102,7 @@ class FunctionWriter(GraphWriter[Value]):
                     for feature, argument in zip(inputs, function.arguments, strict=True)
                     if feature.next
                 ),
-                *(self._output(feature.name, scope) for feature in outputs),
+                *(self.output(feature.name, scope) for feature in outputs),
             ]
             given = [each for each in results if each is not None]
             dialect.output(given)
@@ -165,19 +165,9 @@ class FunctionWriter(GraphWriter[Value]):
         cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
         return cast.result
 
-    def _output(self, name: str, scope: conversion.Scope[Value]) -> Value | None:
-        try:
-            value = scope.value(name)
-        except MissingError:
-            return None
-        except UnsupportedError as error:
-            self.problems.append(Problem(f"output '{name}'", str(error)))
-            return None
-        return value
-
     def _next(self, feature: Feature, handle: Value, token: Value, scope: conversion.Scope[Value]) -> Value | None:
         """Write a state's next value; the token that says so."""
-        value = self._output(feature.next, scope)
+        value = self.output(feature.next, scope)
         if value is None:
             return None
         if dtype_of(value) != feature.dtype or rank_of(value) != len(feature.shape):

@@ -5,7 +5,6 @@ from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import (
     binary,
     control,
@@ -35,7 +34,7 @@ from triune.coreml.lowering.precision import kept_scope
 from triune.coreml.lowering.scope import Scope
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
-from triune.graph.conversion.problems import MissingError, Problem, called
+from triune.graph.conversion.problems import Problem, called
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.values import attributes_of
 
@@ -98,12 +97,8 @@ class ProgramWriter(GraphWriter[Var]):
 
     def _output(self, source: str, name: str, scope: conversion.Scope[Var]) -> Var | None:
         """An output as Core ML gives it: of rank 1 at least, bools as int32, under its own name."""
-        try:
-            value = scope.value(source)
-        except MissingError:
-            return None
-        except UnsupportedError as error:
-            self.problems.append(Problem(f"output '{source}'", str(error)))
+        value = self.output(source, scope)
+        if value is None:
             return None
         if value.dtype == types.bool:
             value = mb.cast(x=value, dtype="int32")

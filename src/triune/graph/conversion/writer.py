@@ -60,6 +60,16 @@ class GraphWriter(ABC, Generic[V]):
         self.write_nodes(graph, scope)
         return [scope.value(value.name) for value in graph.output]
 
+    def output(self, name: str, scope: Scope[V]) -> V | None:
+        """The value of an output of the graph; None where there is none, for a reason that has been noted."""
+        try:
+            return scope.value(name)
+        except MissingError:
+            return None
+        except UnsupportedError as error:
+            self.problems.append(Problem(f"output '{name}'", str(error)))
+            return None
+
     def _write(self, node: NodeProto, scope: Scope[V]) -> None:
         try:
             self.lower(node, scope)
