@@ -1,6 +1,5 @@
 """Pools."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -93,12 +92,10 @@ def _written_out(
     counts = [(size - window.extent(axis)) // window.strides[axis] + 1 for axis, size in enumerate(whole[2:])]
     best: Value | None = None
     where: Value | None = None
-    for offset in itertools.product(*(range(k) for k in window.kernel)):
-        begins = [o * d for o, d in zip(offset, window.dilations, strict=True)]
-        ends = [b + (n - 1) * s + 1 for b, n, s in zip(begins, counts, window.strides, strict=True)]
+    for part in window.parts(counts):
+        begins, ends = [each.start for each in part], [each.stop for each in part]
         values = ops.slice_(padded, axes([0, 0, *begins]), axes([*shape[:2], *ends]), axes([1, 1, *window.strides]))
-        cut = tuple(slice(b, e, s) for b, e, s in zip(begins, ends, window.strides, strict=True))
-        index = constant(np.ascontiguousarray(indices[(slice(None), slice(None), *cut)]))
+        index = constant(np.ascontiguousarray(indices[(..., *part)]))
         if best is None:
             best, where = values, index
             continue

@@ -1,6 +1,5 @@
 """Pools."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,14 +68,12 @@ def _written_out(
     indices = np.pad(flat_indices(shape, is_column_major=is_column_major), [(0, 0), (0, 0), *widths])
     best: Var = None
     where: Var = None
-    for offset in itertools.product(*(range(k) for k in window.kernel)):
-        begin = [o * d for o, d in zip(offset, window.dilations, strict=True)]
-        end = [b + (n - 1) * s + 1 for b, n, s in zip(begin, counts, window.strides, strict=True)]
+    for part in window.parts(counts):
+        begin, end = [each.start for each in part], [each.stop for each in part]
         values = mb.slice_by_index(
             x=padded, begin=[0, 0, *begin], end=[*shape[:2], *end], stride=[1, 1, *window.strides]
         )
-        cut = tuple(slice(b, e, s) for b, e, s in zip(begin, end, window.strides, strict=True))
-        index = np.ascontiguousarray(indices[(slice(None), slice(None), *cut)])
+        index = np.ascontiguousarray(indices[(..., *part)])
         if best is None:
             best, where = values, mb.const(val=index)
             continue

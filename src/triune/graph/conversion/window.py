@@ -1,7 +1,8 @@
 """Where the windows of convolutions and pools lie."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,15 @@ class Window:
     def needed(self, axis: int, count: int) -> int:
         """How far `count` windows reach."""
         return (count - 1) * self.strides[axis] + self.extent(axis)
+
+    def parts(self, counts: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+        """Of the padded image what lies under each element in turn, where the window takes so many places."""
+        for offsets in itertools.product(*(range(size) for size in self.kernel)):
+            begins = [offset * dilation for offset, dilation in zip(offsets, self.dilations, strict=True)]
+            yield tuple(
+                slice(begin, begin + (count - 1) * stride + 1, stride)
+                for begin, count, stride in zip(begins, counts, self.strides, strict=True)
+            )
 
 
 def window_of(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
