@@ -1,7 +1,7 @@
 """ONNX models lowered to a Core AI asset: each a function of one program."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,11 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
-from triune.graph.ane import ane_layout
-from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.options import Layout, Precision
+from triune.graph.conversion.prepare import Report, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
-from triune.graph.conversion.shapes import InputShape, Range, apply_shapes
-from triune.graph.normalize import normalize
+from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.passes.halve import Halve
-from triune.graph.passes.narrow import Narrow
 from triune.graph.whole import keep_whole
 
 if TYPE_CHECKING:
@@ -33,9 +30,6 @@ LADDER = "_of_"
 
 MAIN = "main"
 """The function of a model that was converted alone."""
-
-Report = Callable[[str], None]
-"""Told what is being done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,7 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     from triune.coreai.lowering.interface import interface_of
     from triune.coreai.lowering.program import FunctionWriter
 
-    tell = report or _silent
+    tell = report or silent
     layout = LayoutReport() if any(each.options.layout is Layout.ANE for each in sources.values()) else None
     module = authoring.Module.create()
     problems: list[Problem] = []
@@ -116,23 +110,10 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     return Lowered(path, tuple(functions), layout)
 
 
-def _silent(_what: str) -> None:
-    """Nobody asked."""
-
-
 def _prepare(source: Source, layout: LayoutReport | None, tell: Report) -> ModelProto:
     """The model in core ops, in the element types and layout that it is to have."""
     options = source.options
-    model = ModelProto()
-    model.CopyFrom(source.model)
-    bind_constants(model, typed_constants(model, options.constants))
-    apply_shapes(model, options.shapes)
-    tell("bringing the graph to core operators")
-    model = normalize(model)
-    if layout is not None and options.layout is Layout.ANE:
-        tell("bringing transformers into the Neural Engine's layout")
-        model = ane_layout(model, layout)
-    model = Narrow()(model)
+    model = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell)
     if options.precision is not Precision.FP32:
         model = Halve(options.keep_fp32)(model)
     # The Neural Engine's layout takes apart what Core AI would keep whole.

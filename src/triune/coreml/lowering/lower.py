@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,12 @@ from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.quiet import quiet
 from triune.coreml.source import SOURCE_KEY
 from triune.graph.ane import Report as LayoutReport
-from triune.graph.ane import ane_layout
-from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.options import Layout
+from triune.graph.conversion.prepare import Report, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
-from triune.graph.conversion.shapes import apply_shapes
-from triune.graph.normalize import normalize
-from triune.graph.passes.narrow import Narrow
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
-
-Report = Callable[[str], None]
-"""Told what is being done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +62,22 @@ def lower(
     if path.suffix != ".mlpackage":
         raise InvalidArgumentError(f"'{path}' does not end in .mlpackage")
     options = options or LowerOptions()
-    tell = report or _silent
+    tell = report or silent
     with quiet():
         _require_coremltools()
         from triune.coreml.lowering.interface import interface_of
         from triune.coreml.lowering.program import ProgramWriter
 
-        copy = ModelProto()
-        copy.CopyFrom(model)
-        bind_constants(copy, typed_constants(copy, options.constants))
-        apply_shapes(copy, options.shapes)
-        tell("bringing the graph to core operators")
-        core = normalize(copy)
         layout = LayoutReport() if options.layout is Layout.ANE else None
-        if layout is not None:
-            tell("bringing transformers into the Neural Engine's layout")
-            core = ane_layout(core, layout)
-        narrow = Narrow()(core)
-        interface = interface_of(narrow, options)
+        prepared = prepare(model, options, layout, tell)
+        interface = interface_of(prepared, options)
         tell("writing the program")
-        writer = ProgramWriter(narrow, interface, options)
+        writer = ProgramWriter(prepared, interface, options)
         program = writer.write()
         require_none(writer.problems, "Core ML")
         tell("optimizing and saving the package")
         package = _convert(program, interface, options, writer.deep)
         return replace(_save(package, program, interface, model, path), notes=writer.notes, layout=layout)
-
-
-def _silent(_what: str) -> None:
-    """Nobody asked."""
 
 
 def _require_coremltools() -> None:

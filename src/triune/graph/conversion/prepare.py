@@ -1,0 +1,46 @@
+"""What is done to a model before it is converted, whatever to."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from onnx import ModelProto
+
+from triune.graph.ane import Report as LayoutReport
+from triune.graph.ane import ane_layout
+from triune.graph.conversion.constants import bind_constants, typed_constants
+from triune.graph.conversion.options import ConversionOptions
+from triune.graph.conversion.shapes import apply_shapes
+from triune.graph.normalize import normalize
+from triune.graph.passes.narrow import Narrow
+
+Report: TypeAlias = Callable[[str], None]
+"""Told what is being done."""
+
+
+def prepare(model: ModelProto, options: ConversionOptions, layout: LayoutReport | None, tell: Report) -> ModelProto:
+    """The model in core ops and in element types that programs have, its constants bound and its shapes applied.
+
+    Args:
+        model: any ONNX model. Not changed.
+        options: see there.
+        layout: told what is brought into the Neural Engine's layout; None where nothing is to be.
+        tell: told of each step.
+
+    Raises:
+        InvalidArgumentError: a given shape or constant contradicts the model, or the model itself.
+        UnsupportedError: it has operators that core ops do not write.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    bind_constants(copy, typed_constants(copy, options.constants))
+    apply_shapes(copy, options.shapes)
+    tell("bringing the graph to core operators")
+    core = normalize(copy)
+    if layout is not None:
+        tell("bringing transformers into the Neural Engine's layout")
+        core = ane_layout(core, layout)
+    return Narrow()(core)
+
+
+def silent(_what: str) -> None:
+    """Nobody asked."""
