@@ -6,7 +6,7 @@ import numpy as np
 
 from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axes, constant, dtype_of, shape_of, sizes, sizes_of, tensor_type
+from triune.coreai.lowering.values import axes, constant, dtype_of, rank_of, shape_of, sizes, sizes_of, tensor_type
 from triune.coreai.lowering.windows import at_least_two, off_plane, on_plane, pad, spatial_of, widths_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import cuts_of, window_of
@@ -16,16 +16,21 @@ def _conv(c: Context) -> None:
     x, weight = c.input(0), c.input(1)
     spatial = spatial_of(x, "a convolution")
     window = window_of(c.attributes, _kernel(weight))
-    padded = pad(x, widths_of(x, window), 0)
+    widths = widths_of(x, window)
+    if spatial == 1 and all(isinstance(width, int) for pair in widths for width in pair):
+        # On the plane, where what reads the program again finds the padding beside the convolution.
+        padded = pad(on_plane(x), [(0, 0), *widths], 0)
+    else:
+        padded = on_plane(pad(x, widths, 0))
     conv = ops.conv2d if spatial <= 2 else ops.conv3d
     result = conv(
-        on_plane(padded),
+        padded,
         on_plane(weight),
         sizes(at_least_two(window.strides, 1)),
         sizes(at_least_two(window.dilations, 1)),
         constant(np.uint32(c.attributes.get("group", 1))),
     )
-    c.give(_biased(c, off_plane(result, spatial), spatial))
+    c.give(off_plane(_biased(c, result), spatial))
 
 
 def _kernel(weight: Value) -> list[int]:
@@ -36,10 +41,10 @@ def _kernel(weight: Value) -> list[int]:
     return kernel
 
 
-def _biased(c: Context, result: Value, spatial: int) -> Value:
+def _biased(c: Context, result: Value) -> Value:
     if not c.has(2):
         return result
-    per_channel = ops.expand_dims(c.input(2), axes(range(1, 1 + spatial)))
+    per_channel = ops.expand_dims(c.input(2), axes(range(1, rank_of(result) - 1)))
     return ops.broadcasting_add(result, per_channel)
 
 
@@ -77,7 +82,7 @@ def _conv_transpose(c: Context) -> None:
     if not is_native:
         result = _cut(result, cuts)
         result = pad(result, [(max(-begin, 0), max(-end, 0)) for begin, end in cuts], 0)
-    c.give(_biased(c, result, spatial))
+    c.give(_biased(c, result))
 
 
 def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from triune.core.errors import UnsupportedError
-from triune.coreai.raising.given import Given
+from triune.coreai.raising.given import LARGEST_SIZE, Given
 from triune.coreai.raising.kernels import computed, is_float
 from triune.coreai.raising.region import Raise
 from triune.coreai.raising.types import Element, element_type
@@ -78,6 +78,8 @@ def _cast(graph: Graph, given: Given) -> Tensor:
         return _saturated(graph, x, element)
     source = element_type(given.operation.input.type)
     if element.lowest <= source.lowest and source.highest <= element.highest:
+        return graph.cast(x, given.dtype)
+    if element.highest >= LARGEST_SIZE and given.is_of_sizes("input"):
         return graph.cast(x, given.dtype)
     return _clamped(graph, graph.cast(x, DType.INT64), element.lowest, element.highest)
 

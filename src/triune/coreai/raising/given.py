@@ -13,6 +13,17 @@ from triune.graph.raising.types import Array, DType, TensorType
 
 H = TypeVar("H", bound=Held)
 
+LARGEST_SIZE = (1 << 31) - 1
+"""Of a dimension."""
+
+_PICKING = frozenset(
+    f"coreai.{name}" for name in ("cast", "slice", "gather_nd", "expand_dims", "shrink_dims", "reshape")
+)
+"""Operations whose results are elements of their first operand."""
+
+_DEPTH = 16
+_SMALL = 64
+
 
 class Given:
     """One operation's operands and attributes.
@@ -90,6 +101,28 @@ class Given:
         """Constant axes of the operand `of` (with `extra` dimensions more), from 0 on."""
         rank = self[of].rank + extra
         return [existing_axis(axis, rank, name) for axis in self.ints(name)]
+
+    def is_of_sizes(self, name: str) -> bool:
+        """Is the operand made of sizes of dimensions and small constants, picked and put together? Then every type of
+        31 bits and more holds it.
+        """
+        return self._is_of_sizes(getattr(self.operation, name), _DEPTH)
+
+    def _is_of_sizes(self, value: Any, depth: int) -> bool:
+        owner = getattr(value, "owner", None)
+        name = getattr(owner, "name", "")
+        if owner is None or depth == 0:
+            return False
+        if name == "coreai.constant":
+            held = self._held(value)
+            known = held.constant if isinstance(held, Tensor) else None
+            return known is not None and known.size <= _SMALL and all(0 <= each <= LARGEST_SIZE for each in known.flat)
+        if name in _PICKING:
+            return self._is_of_sizes(owner.operands[0], depth - 1)
+        if name == "coreai.concat":
+            # The first tells the axis.
+            return all(self._is_of_sizes(each, depth - 1) for each in list(owner.operands)[1:])
+        return name == "coreai.get_shape"
 
     def result(self, index: int = 0) -> TensorType:
         """A result's type in the graph."""

@@ -215,6 +215,24 @@ def test_shapes_that_are_declared_are_not_computed(tmp_path: Path) -> None:
     assert computed(model, sample.inputs)["y0"].shape == (4, 6)
 
 
+def test_sizes_need_not_be_held_to_their_type(tmp_path: Path) -> None:
+    """Picked and put together they fit; what is computed of them need not."""
+
+    def picked(x: Any) -> Any:
+        first = ops.gather_nd(ops.get_shape(x), ints(0))
+        shape = ops.concat(axis(0), [ops.expand_dims(ops.cast(first, np.int32), ints(0)), ints(1, 3)])
+        return ops.reshape(x, shape)
+
+    def doubled(x: Any) -> Any:
+        sizes = ops.get_shape(x)
+        return ops.cast(ops.mul(sizes, sizes), np.int32)
+
+    for make, is_held in ((picked, False), (doubled, True)):
+        model = raise_function(save(Sample(make, {"x": X}), tmp_path / "m.aimodel", is_dynamic=True))
+        assert ("Min" in [node.op_type for node in model.graph.node]) == is_held
+        np.testing.assert_array_equal(computed(model, {"x": X})["y0"], [4, 9] if is_held else X.reshape(2, 1, 3))
+
+
 def test_two_outputs_of_one_name() -> None:
     def build(x: Any) -> Any:
         return [ops.relu(x), ops.abs_(x)]
