@@ -62,7 +62,7 @@ class _Search:
             base, shift = self._shifted(x)
             other, further = self._shifted(clip.input[0])
             # x + 3 as it stands, or both as sums of the same.
-            if other == x and _is_three(further, np.float32(0)):
+            if other == x and _is_three(further, np.zeros((), np.float32)):
                 return x
             if base == other and _is_three(further, shift):
                 return x
