@@ -18,7 +18,7 @@ from triune.core.units import Unit
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import read_signature
+from triune.runtimes.onnx_file import read_precision, read_signature
 
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
@@ -104,17 +104,17 @@ class OnnxRuntime:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, signature)
+        return _OnnxRuntimeExecutable(session, run_options, signature, read_precision(path))
 
 
 class _OnnxRuntimeExecutable:
     """A session. The plain path hands numpy arrays through; BF16, which numpy lacks, goes by OrtValues."""
 
     unit = Unit.CPU
-    precision = "fp32"
 
-    def __init__(self, session: _Session, run_options: object, signature: Signature) -> None:
+    def __init__(self, session: _Session, run_options: object, signature: Signature, precision: str) -> None:
         self.signature = signature
+        self.precision = precision
         self._session = session
         # The library's own object under its Python one, whose checks are made here. (Same arguments.)
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]

@@ -17,7 +17,7 @@ from triune.core.units import Unit
 from triune.graph.load import read_model
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import read_signature
+from triune.runtimes.onnx_file import read_precision, read_signature
 from triune.runtimes.options import check_names
 
 
@@ -55,15 +55,15 @@ class Reference:
             raise UnsupportedError(f"the reference evaluator cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"the reference evaluator refuses '{path}': {reason_of(error)}") from error
-        return _ReferenceExecutable(evaluator, signature)
+        return _ReferenceExecutable(evaluator, signature, read_precision(path))
 
 
 class _ReferenceExecutable:
     unit = Unit.CPU
-    precision = "fp32"
 
-    def __init__(self, evaluator: Any, signature: Signature) -> None:
+    def __init__(self, evaluator: Any, signature: Signature, precision: str) -> None:
         self.signature = signature
+        self.precision = precision
         self._evaluator = evaluator
         self._outputs = {spec.name: spec for spec in signature.outputs}
 

@@ -4,10 +4,11 @@ import pytest
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from contract.runtimes.models import model, node, save, tensor
+from support.graphs import model_of
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import TensorSpec
-from triune.runtimes.onnx_file import broken_part, read_signature
+from triune.runtimes.onnx_file import broken_part, read_precision, read_signature
 
 
 def read(built: ModelProto, folder: Path) -> tuple[TensorSpec, ...]:
@@ -107,3 +108,26 @@ def test_the_checker_explains(tmp_path: Path) -> None:
     bad = save(model([node("Neg", "z", "y")], [tensor("x", (1,))], [tensor("y", (1,))]), tmp_path / "bad.onnx")
     assert broken_part(good) is None
     assert "z" in (broken_part(bad) or "")
+
+
+@pytest.mark.parametrize(
+    ("body", "precision"),
+    [
+        ("(float[2] x) => (float[2] y) { y = Relu (x) }", "fp32"),
+        ("(float16[2] x) => (float16[2] y) { y = Relu (x) }", "fp16"),
+        ("(float[2] x) => (float[2] y) { h = Cast <to = 10> (x)  r = Relu (h)  y = Cast <to = 1> (r) }", "fp16"),
+        ("(float[2] x) => (float[2] y) { h = Cast <to = 16> (x)  y = Cast <to = 1> (h) }", "bf16"),
+        # Weights that are only kept so.
+        ("(float[2] x) => (float[2] y) <float16[2] w = {1, 2}> { f = Cast <to = 1> (w)  y = Mul (x, f) }", "fp32"),
+        (
+            "(float[2] x, bool c) => (float[2] y) { y = If (c) <"
+            "then_branch = a () => (float[2] p) { h = Cast <to = 10> (x)  p = Cast <to = 1> (h) }, "
+            "else_branch = b () => (float[2] q) { q = Relu (x) }> }",
+            "fp16",
+        ),
+        ("(int64[2] x) => (int64[2] y) { y = Neg (x) }", "fp32"),
+    ],
+)
+def test_the_narrowest_floats_are_the_precision(body: str, precision: str, tmp_path: Path) -> None:
+    save(model_of(f"agraph {body}", opset=21), tmp_path / "model.onnx")
+    assert read_precision(tmp_path / "model.onnx") == precision
