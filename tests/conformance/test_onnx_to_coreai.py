@@ -16,7 +16,7 @@ import pytest
 from onnx import ModelProto
 
 from support.apple_interpreter import Apart, interpret
-from support.converted_cases import Result, Runner, result_of
+from support.converted_cases import Result, Runner, deciding_inputs, result_of
 from support.ledger import Ledger
 from support.onnx_cases import load_cases
 from triune.coreai.lowering import LowerOptions, lower
@@ -39,6 +39,23 @@ def _convert(model: ModelProto, constants: Mapping[str, Any], folder: Path) -> l
         return interpret(lowered.path, {name: array for name, array in inputs.items() if name in known})
 
     return [Runner("Core AI", run)]
+
+
+def resized_freely(argument: tuple[str, bool]) -> Result:
+    """As `result`, of a case of Resize whose image may have any size, its other operands bound or not."""
+    name, is_bound = argument
+    case = _cases()[name]
+
+    def convert(model: ModelProto, constants: Mapping[str, Any], folder: Path) -> list[Runner]:
+        free = ModelProto()
+        free.CopyFrom(model)
+        for value in (free.graph.input[0], *free.graph.output):
+            for place, dim in enumerate(value.type.tensor_type.shape.dim):
+                dim.dim_param = f"{value.name}{place}"
+        return _convert(free, {**constants, **(deciding_inputs(case) if is_bound else {})}, folder)
+
+    with tempfile.TemporaryDirectory() as folder:
+        return result_of(case, functools.partial(convert, folder=Path(folder)))
 
 
 @functools.cache
@@ -72,6 +89,18 @@ def test_converted_nodes_compute_the_same(stride: int) -> None:
     names = list(_cases())[:: stride * 2 if stride > 1 else 1]
     LEDGER.judge_all((name, each.failure) for name, each in results(names))
     assert len(names) > 60
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("is_bound", [True, False])
+def test_images_of_free_sizes_are_resized(is_bound: bool, stride: int) -> None:
+    names = [name for name, case in _cases().items() if case.model.graph.node[0].op_type == "Resize"]
+    apart = Apart(resized_freely)
+    found = {name: apart((name, is_bound)) for name in names[:: 4 if stride > 1 else 1]}
+    apart.close()
+    # Nothing had to be bound for the conversion to take it.
+    assert {name: each for name, each in found.items() if each.failure or each.num_bound} == {}
+    assert len(found) >= 9
 
 
 def test_no_answer_is_wrong() -> None:

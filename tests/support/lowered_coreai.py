@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
 
 from support.apple_interpreter import Apart, interpret
 from triune.coreai.lowering import LowerOptions, lower
@@ -27,10 +28,18 @@ def check(
     *calls: Mapping[str, Any],
     options: LowerOptions | None = None,
     atol: float = 1e-5,
+    by_evaluator: bool = False,
 ) -> list[dict[str, Any]]:
-    """Convert, call with the inputs of each of `calls`, and compare with ONNX Runtime; the outputs are returned."""
+    """Convert, call with the inputs of each of `calls`, and compare with ONNX Runtime; the outputs are returned.
+
+    With `by_evaluator` ONNX's reference evaluator is the judge, for what ONNX Runtime does not do so.
+    """
     lowered = lower(model, folder / "m.aimodel", options)
-    session: Any = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session: Any = (
+        ReferenceEvaluator(model)
+        if by_evaluator
+        else ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    )
     given = [{name: narrow_array(name, np.asarray(array)) for name, array in inputs.items()} for inputs in calls]
     found = _apart((lowered.path, given))
     for inputs, results in zip(calls, found, strict=True):

@@ -182,6 +182,16 @@ def test_scales_of_images_may_be_computed() -> None:
     check(model_of(text, opset=21), feeds)
 
 
+def test_regions_of_images_stay_exact() -> None:
+    # In fp16 the region would begin a quarter of an element elsewhere.
+    text = """g (float[1,1,1,2049] x) => (float[1,1,1,w] y)
+        <float[2] roi = {0.3337, 0.8}, float[1] s = {0.25}> {
+        y = Resize <mode = "nearest", axes = [3], coordinate_transformation_mode = "tf_crop_and_resize"> (x, roi, s)
+    }"""
+    x = np.random.default_rng(0).integers(0, 9, (1, 1, 1, 2049)).astype(np.float32)
+    check(model_of(text, opset=21), {"x": x})
+
+
 def test_boxes_are_compared_in_fp32() -> None:
     text = """g (float[1,2,4] b, float[1,1,2] s) => (int64[k,3] y)
         <int64[1] n = {2}, float[1] most = {0.5}, float[1] least = {0.1}> {

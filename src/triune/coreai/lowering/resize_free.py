@@ -1,130 +1,78 @@
 """Resize of dimensions whose sizes or scales are not known before the model runs."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from triune.coreai.library import Value, ir, ops
 from triune.coreai.lowering.context import Context
-from triune.coreai.lowering.dims import Dim, as_scalar, dim_of, dims_of, element, iota, take, vector
+from triune.coreai.lowering.dims import Dim, along, as_scalar, dim_of, dims_of, expand, iota, squeeze, take, vector
+from triune.coreai.lowering.resize_lines import Line, Resized, number, places_of, resized
 from triune.coreai.lowering.unary import ceil, floor
-from triune.coreai.lowering.values import axes, axis, cast, concat, constant, rank_of
+from triune.coreai.lowering.values import axes, axis, cast, concat, constant, dtype_of, like, rank_of, transpose
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import coordinates_of
+from triune.graph.conversion.resize import coordinates_of, is_cropped
 
 
-@dataclass(frozen=True, slots=True)
-class Free:
-    """How one dimension is resized.
-
-    Attributes:
-        axis: which.
-        scales: the factors of all resized dimensions, where they are given.
-        sizes: else their sizes.
-        index: its place among these.
-    """
-
-    axis: int
-    scales: Value | None
-    sizes: Value | None
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """Where the elements of the result lie: at (index + 0.5 - offset) / scale - 0.5.
-
-    Attributes:
-        target: how many there are, a scalar of int32.
-        scale: a scalar of fp32.
-        offset: likewise.
-    """
-
-    target: Value
-    scale: Value
-    offset: Value
-
-
-def resize_free(c: Context, x: Value, free: list[Free], mode: str) -> Value:
-    """`x` resized along all of `free`.
+def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequence[bool], mode: str) -> Value:
+    """`x` resized along those of the dimensions `places` that change.
 
     Raises:
-        Refusal: what is not known exactly, or not done so.
+        Refusal: an attribute of a value that ONNX does not have.
     """
-    if c.attributes.get("antialias", 0) or c.attributes.get("exclude_outside", 0) or mode not in ("nearest", "linear"):
-        raise Refusal(f"mode '{mode}' of an image of no fixed size, or with antialias or exclude_outside; fix the size")
-    if c.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise Refusal("an image of no fixed size is resized by keep_aspect_ratio_policy; fix it with --shape")
-    # Of all dimensions at once: Apple's interpreter (1.0.0b3) does not always know the shape of what was gathered.
-    sizes = {each.axis: as_scalar(dim_of(x, each.axis)) for each in free}
-    lines = {each.axis: _line(c, sizes[each.axis], each) for each in free}
-    if mode == "linear":
-        return _interpolated(x, lines)
-    for place, line in lines.items():
-        x = take(x, _picked(c, line, ops.broadcasting_sub(sizes[place], axis(1))), place)
+    changed = resized(c, x, places, is_changed)
+    if mode == "linear" and not c.attributes.get("antialias", 0) and not is_cropped(c.attributes):
+        # That an element lies outside is no matter: all that weighs is then the last one.
+        return _interpolated(c, x, changed)
+    for each in changed:
+        line, found = each.numbers, places_of(c, each)
+        x = take(x, _picked(c, line, found), line.axis) if mode == "nearest" else _weighed(c, x, each, found, mode)
+        x = _extrapolated(c, x, line, found)
     return x
 
 
-def _line(c: Context, size: Value, each: Free) -> _Line:
-    own = cast(size, np.float32)
-    one, half, zero = (constant(np.float32(number)) for number in (1, 0.5, 0))
-    if each.scales is not None:
-        scale = cast(element(each.scales, each.index), np.float32)
-        length = ops.broadcasting_mul(own, scale)
-        target = cast(floor(length), np.int32)
-    else:
-        target = element(each.sizes, each.index)
-        length = cast(target, np.float32)
-        scale = ops.broadcasting_divide(length, own)
-    match mode := coordinates_of(c.attributes):
-        case "half_pixel":
-            return _Line(target, scale, zero)
-        case "asymmetric":
-            return _Line(target, scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale)))
-        case "align_corners":
-            # Of one element any scale gives its place, and clamping that of an image of one element.
-            span = ops.broadcasting_maximum(ops.broadcasting_sub(own, one), half)
-            between = ops.broadcasting_divide(ops.broadcasting_sub(length, one), span)
-            scale = ops.broadcasting_maximum(between, constant(np.float32(2**-20)))
-            return _Line(target, scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale)))
-        case "pytorch_half_pixel":
-            return _Line(target, scale, ops.broadcasting_mul(half, cast(ops.equal(length, one), np.float32)))
-        case "half_pixel_symmetric":
-            return _Line(
-                target, scale, ops.broadcasting_mul(half, ops.broadcasting_sub(cast(target, np.float32), length))
-            )
-        case _:
-            raise Refusal(f"coordinate_transformation_mode '{mode}' of an image of no fixed size; fix it with --shape")
-
-
-def _interpolated(x: Value, lines: dict[int, _Line]) -> Value:
+def _interpolated(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
+    """At (index + 0.5 - offset) / scale - 0.5 along each dimension."""
     one, zero = constant(np.ones(1, np.float32)), constant(np.zeros(1, np.float32))
     targets: list[Dim] = dims_of(x)
     scales, offsets = [one] * rank_of(x), [zero] * rank_of(x)
-    for place, line in lines.items():
-        targets[place] = line.target
-        scales[place], offsets[place] = (ops.reshape(each, axes([1])) for each in (line.scale, line.offset))
+    for each in changed:
+        line = each.numbers
+        targets[line.axis] = each.target
+        scale, offset = _affine(c, line)
+        scales[line.axis], offsets[line.axis] = (ops.reshape(given, axes([1])) for given in (scale, offset))
     mode = ir.Attribute.parse("#coreai.interpolation_mode<linear>")
     return ops.interpolate(x, vector(targets), concat(scales, 0), concat(offsets, 0), mode)
 
 
-def _places(c: Context, line: _Line) -> Value:
-    """As a line says, in as few operations: of longer ones Apple's interpreter (1.0.0b3) loses operands."""
-    index = cast(iota(line.target), np.float32)
-    half = constant(np.float32(0.5))
-    match coordinates_of(c.attributes):
-        case "asymmetric":
-            return ops.broadcasting_divide(index, line.scale)
+def _affine(c: Context, line: Line) -> tuple[Value, Value]:
+    """The scale and the offset."""
+    one, half = number(1), number(0.5)
+    scale = line.scale
+    match mode := coordinates_of(c.attributes):
         case "half_pixel":
-            return ops.broadcasting_sub(ops.broadcasting_divide(ops.broadcasting_add(index, half), line.scale), half)
-        case mode:
-            raise Refusal(f"coordinate_transformation_mode '{mode}' of an image of no fixed size; fix it with --shape")
+            return scale, number(0)
+        case "asymmetric":
+            return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
+        case "align_corners":
+            # Of an image of one element what lies beyond it is clamped to it.
+            span = ops.broadcasting_maximum(ops.broadcasting_sub(line.own, one), half)
+            between = ops.broadcasting_divide(ops.broadcasting_sub(line.length, one), span)
+            scale = ops.broadcasting_maximum(between, number(2**-20))
+            return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
+        case "pytorch_half_pixel":
+            is_one = cast(ops.broadcasting_greater(line.length, one), np.float32)
+            return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, is_one))
+        case "half_pixel_symmetric":
+            rest = ops.broadcasting_sub(line.count, line.length)
+            return scale, ops.broadcasting_mul(half, rest)
+        case _:
+            raise Refusal(f"coordinate_transformation_mode '{mode}'")
 
 
-def _picked(c: Context, line: _Line, last: Value) -> Value:
-    """The elements at the places that are nearest."""
-    half = constant(np.float32(0.5))
-    places = _places(c, line)
+def _picked(c: Context, line: Line, places: Value) -> Value:
+    """The elements at the places that are nearest, in int32."""
+    half = number(0.5)
     match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
         case "round_prefer_floor":
             result = ceil(ops.broadcasting_sub(places, half))
@@ -136,5 +84,87 @@ def _picked(c: Context, line: _Line, last: Value) -> Value:
             result = ceil(places)
         case _:
             raise Refusal(f"nearest_mode '{mode}'")
-    indices = ops.broadcasting_maximum(cast(result, np.int32), axis(0))
-    return ops.broadcasting_minimum(indices, last)
+    return _clipped(line, result)
+
+
+def _last(line: Line) -> Value:
+    return ops.broadcasting_sub(line.own, number(1))
+
+
+def _clipped(line: Line, indices: Value) -> Value:
+    """In the dimension, and in int32."""
+    return cast(ops.broadcasting_minimum(ops.broadcasting_maximum(indices, number(0)), _last(line)), np.int32)
+
+
+def _weighed(c: Context, x: Value, each: Resized, places: Value, mode: str) -> Value:
+    """A product with the weights that all elements of the dimension have in each of the result."""
+    is_antialiased = bool(c.attributes.get("antialias", 0))
+    is_excluded = bool(c.attributes.get("exclude_outside", 0))
+    line, size = each.numbers, as_scalar(dim_of(x, each.numbers.axis))
+    if is_excluded:
+        cells = cast(iota(size), np.float32)
+    else:
+        # What lies outside counts as the outermost element.
+        reach, more = number(2), axis(4)
+        if is_antialiased:
+            reach = _reach(line.scale, mode)
+            more = ops.mul(cast(_reach(each.shapes.scale, mode), np.int32), axis(2))
+        cells = ops.broadcasting_sub(cast(iota(ops.add(size, more)), np.float32), reach)
+        x = take(x, _clipped(line, cells), line.axis)
+    distance = ops.abs_(ops.broadcasting_sub(along(places, 1, 2), along(cells, 0, 2)))
+    if is_antialiased:
+        distance = ops.broadcasting_mul(distance, _shrink(line.scale))
+    weights = _hat(distance) if mode == "linear" else _cubic(distance, float(c.attributes.get("cubic_coeff_a", -0.75)))
+    if is_excluded or is_antialiased:
+        weights = ops.broadcasting_divide(weights, ops.reduce_sum(weights, axes([0])))
+    return product_along(x, cast(weights, dtype_of(x)), line.axis)
+
+
+def _shrink(scale: Value) -> Value:
+    """By how much the filter of an antialiased result is wider, of which this is the inverse."""
+    return ops.broadcasting_minimum(scale, number(1))
+
+
+def _reach(scale: Value, mode: str) -> Value:
+    """How many elements on one side weigh in an antialiased result."""
+    return ceil(ops.broadcasting_divide(number(1 if mode == "linear" else 2), _shrink(scale)))
+
+
+def _hat(distance: Value) -> Value:
+    return ops.broadcasting_maximum(ops.broadcasting_sub(number(1), distance), number(0))
+
+
+def _cubic(x: Value, a: float) -> Value:
+    """Keys' kernel (1981)."""
+    near = _polynomial(x, [a + 2, -(a + 3), 0, 1])
+    far = _polynomial(x, [a, -5 * a, 8 * a, -4 * a])
+    beyond = ops.broadcasting_where(ops.broadcasting_greater(number(2), x), far, number(0))
+    return ops.broadcasting_where(ops.broadcasting_greater(x, number(1)), beyond, near)
+
+
+def _polynomial(x: Value, coefficients: Sequence[float]) -> Value:
+    total = number(coefficients[0])
+    for each in coefficients[1:]:
+        total = ops.broadcasting_add(ops.broadcasting_mul(total, x), number(each))
+    return total
+
+
+def product_along(x: Value, weights: Value, place: int) -> Value:
+    """A product with `weights` (from, to) along one dimension."""
+    rank = rank_of(x)
+    order = [*(each for each in range(rank) if each != place), place]
+    turned = transpose(x, order)
+    if rank == 1:
+        return squeeze(ops.batch_matmul(expand(turned, [0]), weights), [0])
+    return transpose(ops.broadcasting_batch_matmul(turned, weights), [int(each) for each in np.argsort(order)])
+
+
+def _extrapolated(c: Context, x: Value, line: Line, places: Value) -> Value:
+    """What lies outside of the image has a value of its own."""
+    if not is_cropped(c.attributes):
+        return x
+    is_outside = ops.broadcasting_or(
+        ops.broadcasting_greater(number(0), places), ops.broadcasting_greater(places, _last(line))
+    )
+    value = like(x, c.attributes.get("extrapolation_value", 0.0))
+    return ops.broadcasting_where(along(is_outside, line.axis, rank_of(x)), value, x)

@@ -81,7 +81,7 @@ def changed_of(
         )
         for index, axis in enumerate(axes)
     ]
-    return [each for each in found if each.scale != 1 or each.size != each.target or roi is not None]
+    return [each for each in found if each.scale != 1 or each.size != each.target or (each.begin, each.end) != (0, 1)]
 
 
 def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
@@ -98,7 +98,8 @@ def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
         case "pytorch_half_pixel":
-            return index * 0 - 0.5 if length == 1 else halves
+            # As ONNX says and ONNX Runtime computes; its reference evaluator has -0.5.
+            return index * 0 if length <= 1 else halves
         case "half_pixel_symmetric":
             return each.size / 2 * (1 - each.target / length) + halves
         case "tf_crop_and_resize":

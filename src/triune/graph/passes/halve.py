@@ -19,9 +19,10 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 _ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
 """Operators that ONNX has in fp32 alone."""
 
-_FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (2,)}
+_FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2)}
 _FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}
-"""Operands and results that ONNX has in fp32 alone, of operators that are halved."""
+"""Operands and results that ONNX has in fp32 alone, of operators that are halved; and regions of images, whose places
+fp16 does not hold."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 

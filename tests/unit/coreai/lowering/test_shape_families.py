@@ -206,48 +206,6 @@ def test_depth_becomes_space(mode: str, tmp_path: Path) -> None:
     check(model, tmp_path, {"x": noise(2, 8, 2, 3)})
 
 
-def resized(sizes: Any, free: bool, folder: Path, **attributes: Any) -> None:
-    x = noise(1, 2, 4, 6)
-    shape: Any = [1, 2, "h", "w"] if free else [1, 2, 4, 6]
-    if isinstance(sizes[0], float):
-        node = helper.make_node("Resize", ["x", "", "s"], ["y"], **attributes)
-        operand = np.array(sizes, np.float32)
-    else:
-        node = helper.make_node("Resize", ["x", "", "", "s"], ["y"], **attributes)
-        operand = numbers(*sizes)
-    check(model_of([node], [("x", FLOAT, shape)], [("y", FLOAT, FREE4)], s=operand), folder, {"x": x})
-
-
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])
-def test_images_are_resized(coordinates: str, free: bool, tmp_path: Path) -> None:
-    for sizes in ([1, 2, 7, 9], [1.0, 1.0, 2.0, 1.5], [1, 2, 3, 1]):
-        is_refused = free and coordinates in ("pytorch_half_pixel", "align_corners")
-        for mode in ("linear",) if is_refused else ("linear", "nearest"):
-            resized(sizes, free, tmp_path, mode=mode, coordinate_transformation_mode=coordinates)
-
-
-@pytest.mark.parametrize("mode", ["linear", "nearest"])
-@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric"])
-def test_images_are_resized_as_computed(mode: str, coordinates: str, tmp_path: Path) -> None:
-    attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
-    x = {"x": noise(1, 2, 4, 6)}
-    inputs: Any = [("x", FLOAT, [1, 2, "h", "w"]), ("s", FLOAT, [4])]
-    node = helper.make_node("Resize", ["x", "", "s"], ["y"], **attributes)
-    scales = [np.array(each, np.float32) for each in ((1, 1, 2, 1.5), (1, 1, 0.5, 1))]
-    model = model_of([node], inputs, [("y", FLOAT, FREE4)])
-    check(model, tmp_path, *({**x, "s": each} for each in scales))
-    node = helper.make_node("Resize", ["x", "", "", "s"], ["y"], **attributes)
-    inputs[1] = ("s", INT64, [4])
-    check(model_of([node], inputs, [("y", FLOAT, FREE4)]), tmp_path, {**x, "s": numbers(1, 2, 7, 3)})
-
-
-def test_cubic_resizes_need_fixed_sizes(tmp_path: Path) -> None:
-    resized([1, 2, 7, 9], False, tmp_path, mode="cubic", coordinate_transformation_mode="half_pixel")
-    with pytest.raises(UnsupportedError, match="fix the size"):
-        resized([1, 2, 7, 9], True, tmp_path, mode="cubic", coordinate_transformation_mode="half_pixel")
-
-
 @pytest.mark.parametrize(("mode", "padding"), [("linear", "zeros"), ("nearest", "reflection"), ("cubic", "border")])
 @pytest.mark.parametrize("free", [False, True])
 def test_grids_are_sampled(mode: str, padding: str, free: bool, tmp_path: Path) -> None:

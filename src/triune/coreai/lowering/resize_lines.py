@@ -1,0 +1,220 @@
+"""Where the elements of a resized dimension lie, computed while the model runs.
+
+The formulas are those of `graph.conversion.resize`, in fp32 as ONNX Runtime computes them, so that of two elements that
+are as near the same is picked. What ONNX divides by a scale that is a ratio of sizes is multiplied by the one and
+divided by the other, so that whole numbers come out whole.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from triune.coreai.library import Value, ops
+from triune.coreai.lowering.context import Context
+from triune.coreai.lowering.dims import as_scalar, cut, dim_of, element, iota, scalar
+from triune.coreai.lowering.unary import floor
+from triune.coreai.lowering.values import cast, constant, rank_of, shape_of
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.resize import coordinates_of, is_cropped
+
+_COARSE = 2.0**10
+"""Scales are split at a multiple of its inverse: lengths up to 4096 by such a multiple are exact in fp32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How one dimension is resized. All are scalars of fp32.
+
+    Attributes:
+        axis: which.
+        own: how long it is.
+        length: how long it becomes.
+        count: the same as a whole number.
+        scale: how much longer that is.
+        over: by this over `under` steps of the result become steps of the dimension.
+        under: see there.
+        roi: where the region of interest begins and ends, of the length; None where there is none.
+    """
+
+    axis: int
+    own: Value
+    length: Value
+    count: Value
+    scale: Value
+    over: Value
+    under: Value
+    roi: tuple[Value, Value] | None = None
+
+
+class Resized(NamedTuple):
+    """A dimension that is resized: twice the same, made of other operations.
+
+    Numbers are computed with sizes that were counted, around a fault (see `_counted`); shapes with the sizes, so that
+    they do not depend on what tensors hold.
+
+    Attributes:
+        numbers: to compute numbers with.
+        shapes: to compute shapes with.
+    """
+
+    numbers: Line
+    shapes: Line
+
+    @property
+    def target(self) -> Value:
+        """How many elements the result has, in int32."""
+        return cast(self.shapes.count, np.int32)
+
+
+def is_given(c: Context, index: int) -> bool:
+    """Has the node the operand? What is empty stands for one that is left out."""
+    return c.has(index) and not c.is_empty(index)
+
+
+def number(value: float) -> Value:
+    """A scalar of fp32."""
+    return constant(np.float32(value))
+
+
+def resized(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool]) -> list[Resized]:
+    """Those of the dimensions `axes` that change, from what the node says of all of them."""
+    numbers = _lines(c, axes, [_counted(x, axis) for axis in axes])
+    shapes = _lines(c, axes, [cast(as_scalar(dim_of(x, axis)), np.float32) for axis in axes])
+    found = [Resized(*both) for both in zip(numbers, shapes, strict=True)]
+    return [each for each, changes in zip(found, is_changed, strict=True) if changes]
+
+
+def _counted(x: Value, axis: int) -> Value:
+    """How many elements a dimension has, counted where the size is not known, in fp32.
+
+    Where an element lies is computed from the size of what was gathered, such as an image resized before: Apple's
+    interpreter (1.0.0b3) finds that size in how the indices were made, and loses what is computed from it.
+    """
+    size = shape_of(x)[axis]
+    if size is not None:
+        return number(size)
+    for each in range(rank_of(x)):
+        x = x if each == axis else cut(x, each, 0, 1)
+    some = cast(x, np.bool_)
+    all_ = cast(ops.or_(some, ops.not_(some)), np.float32)
+    return scalar(ops.reduce_sum(all_, constant(np.arange(rank_of(x), dtype=np.int32))))
+
+
+def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]:
+    """Of all dimensions, which are so long."""
+    if is_given(c, 2):
+        scales = [_element(c, 2, index) for index in range(len(axes))]
+        found = [_by_scale(axis, own, scale) for axis, own, scale in zip(axes, owns, scales, strict=True)]
+    elif is_given(c, 3):
+        found = _by_sizes(c, axes, owns, [_element(c, 3, index) for index in range(len(axes))])
+    else:
+        raise Refusal("neither scales nor sizes are given")
+    if not is_cropped(c.attributes):
+        return found
+    return [replace(line, roi=_roi(c, index, len(axes))) for index, line in enumerate(found)]
+
+
+def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
+    """Where the region begins and ends; all of the dimension where none is given."""
+    if not is_given(c, 1):
+        return number(0), number(1)
+    return _element(c, 1, index), _element(c, 1, index + count)
+
+
+def _element(c: Context, operand: int, index: int) -> Value:
+    """One element of an operand, in fp32."""
+    given = c.constant(operand)
+    return number(float(given[index])) if given is not None else cast(element(c.input(operand), index), np.float32)
+
+
+def _by_scale(axis: int, own: Value, scale: Value) -> Line:
+    length = ops.broadcasting_mul(own, scale)
+    # ONNX has the floor of the exact product; that in fp32 may have been rounded up to a whole number.
+    coarse = ops.broadcasting_divide(floor(ops.broadcasting_mul(scale, number(_COARSE))), number(_COARSE))
+    fine = ops.broadcasting_sub(scale, coarse)
+    count = floor(length)
+    more = ops.broadcasting_sub(
+        ops.broadcasting_sub(count, ops.broadcasting_mul(own, coarse)), ops.broadcasting_mul(own, fine)
+    )
+    count = ops.broadcasting_sub(count, cast(ops.broadcasting_greater(more, number(0)), np.float32))
+    return Line(axis, own, length, count, scale, number(1), scale)
+
+
+def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Sequence[Value]) -> list[Line]:
+    policy = c.attributes.get("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return [
+            Line(axis, own, size, size, ops.broadcasting_divide(size, own), own, size)
+            for axis, own, size in zip(axes, owns, sizes, strict=True)
+        ]
+    choose: Callable[[Value, Value], Value]
+    if policy == "not_larger":
+        choose = ops.broadcasting_minimum
+    elif policy == "not_smaller":
+        choose = ops.broadcasting_maximum
+    else:
+        raise Refusal(f"keep_aspect_ratio_policy '{policy}'")
+    factors = [ops.broadcasting_divide(size, own) for size, own in zip(sizes, owns, strict=True)]
+    factor = factors[0]
+    for other in factors[1:]:
+        factor = choose(factor, other)
+    found: list[Line] = []
+    for axis, own in zip(axes, owns, strict=True):
+        length = ops.broadcasting_mul(own, factor)
+        count = floor(ops.broadcasting_add(length, number(0.5)))
+        found.append(Line(axis, own, length, count, factor, number(1), factor))
+    return found
+
+
+def places_of(c: Context, each: Resized) -> Value:
+    """For each element of the result its place in the dimension: a vector of fp32."""
+    line, index = each.numbers, cast(iota(each.target), np.float32)
+    one, half = number(1), number(0.5)
+    match mode := coordinates_of(c.attributes):
+        case "asymmetric":
+            return _scaled(index, line.over, line.under)
+        case "half_pixel":
+            return _centered(line, index)
+        case "pytorch_half_pixel":
+            is_longer = ops.broadcasting_greater(line.length, one)
+            return ops.broadcasting_mul(_centered(line, index), cast(is_longer, np.float32))
+        case "half_pixel_symmetric":
+            rest = ops.broadcasting_sub(line.length, line.count)
+            return _centered(line, ops.broadcasting_add(index, ops.broadcasting_mul(rest, half)))
+        case "align_corners":
+            return _scaled(index, ops.broadcasting_sub(line.own, one), _spans(line))
+        case "tf_crop_and_resize":
+            return _in_region(line, index)
+        case _:
+            raise Refusal(f"coordinate_transformation_mode '{mode}'")
+
+
+def _scaled(index: Value, over: Value, under: Value) -> Value:
+    return ops.broadcasting_divide(ops.broadcasting_mul(index, over), under)
+
+
+def _centered(line: Line, index: Value) -> Value:
+    """With halves of elements at both ends."""
+    half = number(0.5)
+    return ops.broadcasting_sub(_scaled(ops.broadcasting_add(index, half), line.over, line.under), half)
+
+
+def _spans(line: Line) -> Value:
+    """The steps between the elements of the result. Of one element any number gives its place, but not 0."""
+    return ops.broadcasting_maximum(ops.broadcasting_sub(line.length, number(1)), number(2**-20))
+
+
+def _in_region(line: Line, index: Value) -> Value:
+    if line.roi is None:
+        raise Refusal("a region is resized, and none is given")
+    begin, end = line.roi
+    one = number(1)
+    last = ops.broadcasting_sub(line.own, one)
+    width = ops.broadcasting_mul(ops.broadcasting_sub(end, begin), last)
+    # One element lies in the middle.
+    is_one = cast(ops.broadcasting_equal(line.length, one), np.float32)
+    middle = ops.broadcasting_mul(ops.broadcasting_mul(width, number(0.5)), is_one)
+    start = ops.broadcasting_add(ops.broadcasting_mul(begin, last), middle)
+    return ops.broadcasting_add(_scaled(index, width, _spans(line)), start)
