@@ -84,6 +84,21 @@ def add_graph(
     return graph
 
 
+def image_type(name: str, height: int, width: int) -> Any:
+    """Of the format that the dialect's `FourCC` calls so."""
+    code = dialect.FourCCAttr.get_enum(enum_value=getattr(dialect.FourCC, name))
+    return dialect.ImageType.get(fourcc_attr=code, height=height, width=width)
+
+
+def save_graph(path: Path, names: Sequence[str], kinds: Callable[[], Sequence[Any]], build: Build) -> Path:
+    """An asset of one function whose inputs are of any kind; kinds are made within its module."""
+    module = authoring.Module.create()
+    with module:
+        add_graph("main", names, kinds(), build)
+    authoring.AIProgram(module).save_asset(path)
+    return path
+
+
 def fill(region: Any, kinds: Sequence[Any], build: Build) -> None:
     """A block in an operation's region: `build` gives what it hands out."""
     block = region.blocks.append(*kinds, arg_locs=[ir.Location.unknown()] * len(kinds))

@@ -112,6 +112,7 @@ def _core_ai(program: Path, function: str | None, executor: str | None) -> _Load
     model = coreai.load(program, function=function, executor=cast("coreai.ExecutorName | None", executor))
     specs = model.interface.inputs
     required = {each.name: f"{each.datatype.value} of {format_shape(each.shape)}" for each in specs}
+    required |= {name: f"an {image}" for name, image in model.interface.images.items()}
 
     def run(values: dict[str, Any]) -> dict[str, Any]:
         return model.predict(values, model.make_state() if model.interface.states else None)

@@ -18,6 +18,7 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.coreai.asset import Asset, read_asset
+from triune.coreai.images import Image, image_of
 from triune.graph.state_names import new_state
 
 SECONDS: Final = 600.0
@@ -48,8 +49,16 @@ class Feature:
     type: str
     shape: tuple[int, ...] | None
 
+    @property
+    def image(self) -> Image | None:
+        """What image it is; None of what is none. Raises UnsupportedError for one that is not known."""
+        return image_of(self.type)
+
     def spec(self) -> TensorSpec:
-        """As a request carries it. Raises UnsupportedError if none can."""
+        """As a request carries it, an image as its bytes. Raises UnsupportedError if none can."""
+        image = self.image
+        if image is not None:
+            return TensorSpec(self.name, DataType.UINT8, image.shape)
         if self.shape is None or self.type not in _DATATYPES:
             raise UnsupportedError(f"'{self.name}' is of {self.type}, which no request can carry")
         return TensorSpec(self.name, _DATATYPES[self.type], self.shape)

@@ -10,6 +10,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import TensorSpec, format_shape
 from triune.coreai.description import Function
+from triune.coreai.images import Image
 
 Limits = Sequence[Sequence[Any]]
 """The shapes that an input may have, as the asset's metadata holds them: sizes, or [lowest, highest]."""
@@ -22,12 +23,14 @@ class Interface:
     Attributes:
         inputs, outputs, states: a dimension that is free is -1.
         limits: by input, where the source's conversion gave them.
+        images: by input, of those that are the bytes of one.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: tuple[TensorSpec, ...] = ()
     limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
+    images: Mapping[str, Image] = field(default_factory=dict[str, Image])
 
     @classmethod
     def of(cls, function: Function, limits: Mapping[str, Limits]) -> "Interface":
@@ -35,10 +38,12 @@ class Interface:
         inputs, outputs, states = (
             tuple(each.spec() for each in features) for features in (function.inputs, function.outputs, function.states)
         )
-        return cls(inputs, outputs, states, limits)
+        images = {each.name: each.image for each in function.inputs}
+        known = {name: image for name, image in images.items() if image is not None}
+        return cls(inputs, outputs, states, limits, known)
 
     def check(self, inputs: Mapping[str, Any], where: str) -> dict[str, Array]:
-        """The values as arrays that the function takes.
+        """The values as arrays that the function takes; Pillow images become their bytes.
 
         Raises:
             InvalidArgumentError: one is missing, unknown, or not of the type and shape that it must have.
@@ -50,11 +55,17 @@ class Interface:
         missing = [name for name in known if inputs.get(name) is None]
         if missing:
             raise InvalidArgumentError(f"input '{missing[0]}' of {where} is missing; it is {known[missing[0]]}")
-        arrays = {name: to_array(f"input '{name}'", spec, inputs[name]) for name, spec in known.items()}
+        arrays = {
+            name: to_array(f"input '{name}'", spec, self._pixels(name, inputs[name])) for name, spec in known.items()
+        }
         for name, limits in self.limits.items():
             if name in arrays:
                 _check_limits(name, arrays[name].shape, limits)
         return arrays
+
+    def _pixels(self, name: str, value: Any) -> Any:
+        image = self.images.get(name)
+        return value if image is None else image.pixels(f"input '{name}'", value)
 
     def fits(self, inputs: Mapping[str, Array]) -> bool:
         """Are the shapes of these inputs those of this function?"""

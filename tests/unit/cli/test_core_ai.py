@@ -7,8 +7,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from PIL import Image
 from typer.testing import CliRunner, Result
 
+from support.coreai_programs import image_type, save_graph
 from support.lowered import FLOAT, model_of
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError
@@ -35,6 +37,21 @@ def test_there_and_back_again_with_apple_as_the_referee(source: Path, tmp_path: 
     home = run("convert", asset, "-o", back, "--verify", "--json")
     assert home.exit_code == 0, home.output
     assert {each["output"]: each["error"] for each in json.loads(home.stdout)["errors"]} == {"y": 0, "past/new": 0}
+
+
+def test_images_are_files_on_the_way_in_and_tensors_of_bytes_in_onnx(tmp_path: Path) -> None:
+    asset, back, picture = tmp_path / "m.aimodel", tmp_path / "back.onnx", tmp_path / "x.png"
+    save_graph(asset, ["x"], lambda: [image_type("BGRA32", 1, 2)], lambda x: x)
+    Image.new("RGB", (2, 1), (1, 2, 3)).save(picture)
+    shown = run("predict", asset, "--input", f"x={picture}", "--executor", "onnxruntime", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["outputs"]["y0"]["data"] == [3, 2, 1, 255] * 2
+    missing = run("predict", asset, "--executor", "onnxruntime")
+    assert "an image (k32BGRA) of 2x1" in str(missing.exception)
+    assert run("convert", asset, "-o", back).exit_code == 0
+    (value,) = onnx.load(back).graph.input
+    assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == [1, 2, 4]
 
 
 def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:

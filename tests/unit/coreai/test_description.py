@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.coreai_programs import Sample, numbers, ops, save
+from support.coreai_programs import Sample, image_type, numbers, ops, save, save_graph
 from support.coreai_samples import SAMPLES
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.description import describe
+from triune.coreai.images import Image, PixelFormat
 
 
 def test_functions_and_their_tensors(tmp_path: Path) -> None:
@@ -38,6 +39,14 @@ def test_complex_numbers_are_no_request(tmp_path: Path) -> None:
     (function,) = describe(save(sample, tmp_path / "m.aimodel")).functions
     with pytest.raises(UnsupportedError, match="'y0' is of complex<f32>"):
         function.signature()
+
+
+def test_images_are_requests_of_bytes(tmp_path: Path) -> None:
+    path = save_graph(tmp_path / "m.aimodel", ["x"], lambda: [image_type("BGRA32", 2, 3)], lambda x: x)
+    (function,) = describe(path).functions
+    assert function.inputs[0].image == function.outputs[0].image == Image(PixelFormat.BGRA32, 2, 3)
+    (spec,) = function.signature().inputs
+    assert (spec.name, spec.datatype, spec.shape) == ("x", DataType.UINT8, (2, 3, 4))
 
 
 def test_bytecode_that_ends_apples_library(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
+from PIL import Image
 
+from support.coreai_programs import image_type, ops, save_graph
 from support.lowered import FLOAT, model_of
 from triune import coreai
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
@@ -106,6 +108,19 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         coreai.load(path, executor="onnxruntime", unit=Unit.ANE)
     with pytest.raises(UnsupportedError, match="macOS 27"):
         coreai.load(path, executor="coreai")
+
+
+def test_pictures_and_their_bytes(tmp_path: Path) -> None:
+    path = save_graph(tmp_path / "m.aimodel", ["x"], lambda: [image_type("ARGB32", 2, 3)], ops.image_to_tensor)
+    bytes_of = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    with coreai.load(path, executor="onnxruntime") as model:
+        picture = Image.fromarray(bytes_of[..., [1, 2, 3, 0]])
+        for each in (bytes_of, picture):
+            np.testing.assert_array_equal(model.predict({"x": each})["y0"], bytes_of)
+        with pytest.raises(InvalidArgumentError, match="input 'x' is a picture of 4x3"):
+            model.predict({"x": picture.resize((4, 3))})
+        with pytest.raises(InvalidArgumentError, match=r"input 'x' is of shape \[2,3,3\]; it must be \[2,3,4\]"):
+            model.predict({"x": bytes_of[..., :3]})
 
 
 async def test_predicting_does_not_hold_the_loop(tmp_path: Path) -> None:

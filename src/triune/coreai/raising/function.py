@@ -2,7 +2,7 @@
 
 Inputs and outputs keep their names, shapes and element types. A state NAME is the input NAME and the output
 "NAME/new": its value after the call; an output that is called as an input is "NAME/output". Types that no runtime has
-are carried in wider ones (`types`), complex numbers as pairs in a last dimension of 2.
+are carried in wider ones (`types`), complex numbers as pairs in a last dimension of 2, images as their bytes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -181,7 +181,7 @@ def _passed(kind: Any, what: str) -> TensorType:
     try:
         passed = tensor_type(kind)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{what} is {error}; convert images to tensors outside the function") from error
+        raise UnsupportedError(f"{what} is {error}") from error
     return TensorType(passed.dtype, (*(passed.shape or ()), 2)) if is_complex(kind) else passed
 
 

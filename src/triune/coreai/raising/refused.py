@@ -22,12 +22,10 @@ _REASONS = MappingProxyType(
     {
         "builtin.unrealized_conversion_cast": _FOREIGN,
         "delegate": "it is compiled for one unit, and only that unit's runtime reads it; raise the asset it is made of",
-        "image_to_tensor": "ONNX has no images; convert them to tensors outside the function",
         "metal4_kernel": "it is a kernel in Metal's own language, which runs on Apple's GPUs only",
         # No asset holds these two: coreai-core 1.0.0b3 neither writes nor computes them, so nothing could be the judge.
         "reduce": "Core AI's library neither saves nor computes reductions by a block; write reduce_sum and the like",
         "reduce_index": "Core AI's library neither saves nor computes reductions by a block; write argmax",
-        "tensor_to_image": "ONNX has no images; convert tensors to them outside the function",
         "udml.call": _FOREIGN,
         "udml.placeholder": _FOREIGN,
         "udml.to_memref": _FOREIGN,

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from triune.core.errors import UnsupportedError
+from triune.coreai.images import image_of
 from triune.coreai.library import dialect, ir
 from triune.graph.raising.types import Array, DType, TensorType
 
@@ -103,7 +104,10 @@ def element_type(kind: Any) -> Element:
 
 
 def tensor_type(kind: Any) -> TensorType:
-    """A value's type in the graph. Raises UnsupportedError."""
+    """A value's type in the graph; an image's is that of its bytes. Raises UnsupportedError."""
+    image = image_of(str(kind))
+    if image is not None:
+        return TensorType(DType.UINT8, image.shape)
     tensor = ranked(kind)
     shape = tuple(None if ir.ShapedType.is_dynamic_size(size) else int(size) for size in tensor.shape)
     return TensorType(element_of(str(tensor.element_type)).carried, shape)

@@ -14,7 +14,7 @@ from support.coreai_programs import Sample, add_graph, axis, grouped, ints, numb
 from support.coreai_samples import SAMPLES
 from support.raised import computed
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
-from triune.coreai.library import authoring, dialect
+from triune.coreai.library import authoring
 from triune.coreai.lowering.values import tensor_type
 from triune.coreai.raising import raise_function
 
@@ -239,13 +239,3 @@ def test_two_outputs_of_one_name() -> None:
 
     with pytest.raises(InvalidArgumentError, match="two outputs are called 'y'"):
         raise_function(program(lambda: add_graph("main", ["x"], [tensor_type(*KIND)], build, result_names=["y", "y"])))
-
-
-def test_images_are_refused_with_the_remedy() -> None:
-    def add() -> Any:
-        code = dialect.FourCCAttr.get_enum(enum_value=dialect.FourCC.RGB24)
-        image = dialect.ImageType.get(fourcc_attr=code, height=2, width=2)
-        return add_graph("main", ["x"], [image], lambda x: ops.image_to_tensor(x))
-
-    with pytest.raises(UnsupportedError, match="input 'x' is .*convert images to tensors outside the function"):
-        raise_function(program(add))

@@ -1,0 +1,97 @@
+"""Images that programs take and give: bytes, laid out as Apple documents it for `image_to_tensor`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+
+
+class PixelFormat(StrEnum):
+    """Those that Apple's library writes; the value is its word."""
+
+    RGB24 = "k24RGB"
+    ARGB32 = "k32ARGB"
+    BGRA32 = "k32BGRA"
+    YCBCR420 = "k420YpCbCr8Planar"
+
+
+CHANNELS: Mapping[PixelFormat, str] = MappingProxyType(
+    {PixelFormat.RGB24: "RGB", PixelFormat.ARGB32: "ARGB", PixelFormat.BGRA32: "BGRA"}
+)
+"""The bytes of a pixel, of formats whose channels lie side by side."""
+
+_TYPE = re.compile(r"!coreai\.image<<(.*?)> x (-?\d+) : i64 x (-?\d+) : i64.*>")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image's type. Sizes are in pixels."""
+
+    format: PixelFormat
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        """As messages tell it: "image (k24RGB) of 6x4", the width first."""
+        return f"image ({self.format.value}) of {self.width}x{self.height}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the bytes, uint8: (height, width, channels), or (bytes,) of three planes one after the other."""
+        if self.format is PixelFormat.YCBCR420:
+            return (self.height * self.width + 2 * (self.height // 2) * (self.width // 2),)
+        return (self.height, self.width, len(CHANNELS[self.format]))
+
+    def pixels(self, what: str, value: Any) -> Any:
+        """The bytes of a Pillow image, (height, width, channels); what is none of Pillow's is given back as it is.
+
+        Where a format has alpha, a picture without it is opaque.
+
+        Raises:
+            InvalidArgumentError: it is of another size or mode than this one takes.
+        """
+        # Pillow's images, without an import of Pillow.
+        if not (hasattr(value, "convert") and hasattr(value, "mode")):
+            return value
+        if self.format not in CHANNELS:
+            raise InvalidArgumentError(
+                f"{what} is a picture; it must be the planes Y, Cb and Cr of an {self}, uint8 of {list(self.shape)}"
+            )
+        channels = CHANNELS[self.format]
+        modes = ("RGBA", "RGB") if "A" in channels else ("RGB",)
+        if value.mode not in modes:
+            raise InvalidArgumentError(
+                f"{what} is a picture of mode '{value.mode}'; an {self} takes {' or '.join(modes)}: "
+                f"picture.convert('{modes[0]}')"
+            )
+        if value.size != (self.width, self.height):
+            raise InvalidArgumentError(
+                f"{what} is a picture of {value.size[0]}x{value.size[1]}; it must be an {self}: "
+                f"picture.resize(({self.width}, {self.height}))"
+            )
+        array: Array = np.asarray(value.convert(modes[0]))
+        return array[..., [modes[0].index(channel) for channel in channels]]
+
+
+def image_of(word: str) -> Image | None:
+    """The image type that MLIR writes so: "!coreai.image<<k24RGB> x 4 : i64 x 6 : i64>". None of what is no image.
+
+    Raises:
+        UnsupportedError: it is an image of a format whose layout is not documented, or of no size.
+    """
+    if not word.startswith("!coreai.image<"):
+        return None
+    found = _TYPE.fullmatch(word)
+    if found is None or found[1] not in [each.value for each in PixelFormat]:
+        raise UnsupportedError(f"an image of type {word}; those of {', '.join(PixelFormat)} are known")
+    height, width = int(found[2]), int(found[3])
+    if height < 1 or width < 1:
+        raise UnsupportedError(f"an image of height {height} and width {width}; both must be 1 or more")
+    return Image(PixelFormat(found[1]), height, width)
