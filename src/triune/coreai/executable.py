@@ -17,6 +17,7 @@ from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
+from triune.coreai.images import Image
 from triune.coreai.installed import require_library
 from triune.graph.state_names import new_state
 from triune.hosting import Limits
@@ -30,6 +31,9 @@ _OWN = "USE_LOCAL_COREAI"
 
 class AppleExecutable:
     """An `Executable` over `coreai-core`. States are inputs, and outputs under the names of `new_state`.
+
+    Images are arrays of their bytes here, and Pillow's pictures to the library, which takes them on macOS alone: that
+    was written from its package, and has never run there.
 
     Attributes:
         signature: of the function; a dimension that is free in it is -1.
@@ -49,7 +53,8 @@ class AppleExecutable:
         Raises:
             InvalidArgumentError: the asset is broken.
             NotFoundError: it has no such function.
-            UnsupportedError: the library is not installed, or the system has no Core AI.
+            UnsupportedError: the library is not installed, the system has no Core AI, or the function has images and
+                the library takes none here.
         """
         if unit is None:
             os.environ[_OWN] = "1"
@@ -74,6 +79,11 @@ class AppleExecutable:
             raise NotFoundError(f"'{path.name}' has no function '{function}'; it has {known}") from None
         about: Any = self._function.desc
         self._states = list(about.state_names)
+        images = {name: _image(about.input_descriptor(name)) for name in about.input_names}
+        self._images = {name: image for name, image in images.items() if image is not None}
+        images = {name: _image(about.output_descriptor(name)) for name in about.output_names}
+        self._pictures = {name: image for name, image in images.items() if image is not None}
+        _require_images(path, [*self._images, *self._pictures])
         states = [_spec(name, about.state_descriptor(name)) for name in self._states]
         outputs = [_spec(name, about.output_descriptor(name)) for name in about.output_names]
         self.signature = Signature(
@@ -87,7 +97,7 @@ class AppleExecutable:
         """Compute the named outputs. See `core.runtime.Executable`."""
         # Inputs that nothing reads, Apple's compiler drops.
         read = {spec.name for spec in self.signature.inputs}
-        given = {name: self._array(_contiguous(array)) for name, array in inputs.items() if name in read}
+        given = {name: self._given(name, array) for name, array in inputs.items() if name in read}
         states = {name: given.pop(name) for name in self._states}
         try:
             results: Any = self._loop.run_until_complete(self._function(given, states))
@@ -98,8 +108,19 @@ class AppleExecutable:
         missing = [name for name in outputs if name not in found]
         if missing:
             raise InternalError(f"Core AI gave no output '{missing[0]}'")
-        # What it gives are views of its own memory.
-        return {name: np.array(found[name].numpy()) for name in outputs}
+        return {name: self._taken(name, found[name]) for name in outputs}
+
+    def _given(self, name: str, array: Array) -> Any:
+        return self._images[name].picture(array) if name in self._images else self._array(_contiguous(array))
+
+    def _taken(self, name: str, value: Any) -> Array:
+        if name not in self._pictures:
+            # What it gives are views of its own memory.
+            return np.array(value.numpy())
+        try:
+            return self._pictures[name].pixels(f"output '{name}'", value)
+        except InvalidArgumentError as error:
+            raise InternalError(f"Core AI gave another image than it tells of: {error}") from error
 
     def close(self) -> None:
         """Free the model."""
@@ -138,7 +159,28 @@ def _options(unit: Unit | None) -> Any:
     return library.SpecializationOptions.from_preferred_compute_unit_kind(kind)
 
 
+def _image(about: Any) -> Image | None:
+    """What a descriptor tells of an image; None of a tensor."""
+    if not hasattr(about, "pixel_format_type"):
+        return None
+    return Image.of(str(about.pixel_format_type), about.height, about.width)
+
+
+def _require_images(path: Path, names: Sequence[str]) -> None:
+    from coreai import runtime
+
+    library: Any = runtime
+    if names and not library.HAS_IMAGE_SUPPORT:
+        raise UnsupportedError(
+            f"'{path.name}' has images ('{names[0]}'), and Apple's library takes none on this system; "
+            "run what is raised: executor 'onnxruntime'"
+        )
+
+
 def _spec(name: str, about: Any) -> TensorSpec:
+    image = _image(about)
+    if image is not None:
+        return TensorSpec(name, DataType.UINT8, image.shape)
     kinds = {
         "float32": DataType.FP32,
         "float16": DataType.FP16,

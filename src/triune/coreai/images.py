@@ -38,6 +38,15 @@ class Image:
     height: int
     width: int
 
+    @classmethod
+    def of(cls, word: str, height: int, width: int) -> "Image":
+        """That of Apple's word for a format. Raises UnsupportedError: it is of none that is known, or of no size."""
+        if word not in list(PixelFormat):
+            raise UnsupportedError(f"an image of format {word}; those of {', '.join(PixelFormat)} are known")
+        if height < 1 or width < 1:
+            raise UnsupportedError(f"an image of height {height} and width {width}; both must be 1 or more")
+        return cls(PixelFormat(word), height, width)
+
     def __str__(self) -> str:
         """As messages tell it: "image (k24RGB) of 6x4", the width first."""
         return f"image ({self.format.value}) of {self.width}x{self.height}"
@@ -79,6 +88,24 @@ class Image:
         array: Array = np.asarray(value.convert(modes[0]))
         return array[..., [modes[0].index(channel) for channel in channels]]
 
+    def picture(self, pixels: Array) -> Any:
+        """A Pillow image, RGB or RGBA, of the bytes that an array of this shape holds.
+
+        Raises:
+            UnsupportedError: it is none of channels side by side, or Pillow is not installed.
+        """
+        if self.format not in CHANNELS:
+            raise UnsupportedError(
+                f"an {self} is no picture that Pillow has; run what is raised: executor 'onnxruntime'"
+            )
+        try:
+            from PIL import Image as Pillow
+        except ModuleNotFoundError as error:
+            raise UnsupportedError("Core AI takes images as Pillow's; pip install pillow") from error
+        channels = CHANNELS[self.format]
+        order = [channels.index(channel) for channel in ("RGBA" if "A" in channels else "RGB")]
+        return Pillow.fromarray(np.ascontiguousarray(pixels[..., order]))
+
 
 def image_of(word: str) -> Image | None:
     """The image type that MLIR writes so: "!coreai.image<<k24RGB> x 4 : i64 x 6 : i64>". None of what is no image.
@@ -89,9 +116,6 @@ def image_of(word: str) -> Image | None:
     if not word.startswith("!coreai.image<"):
         return None
     found = _TYPE.fullmatch(word)
-    if found is None or found[1] not in [each.value for each in PixelFormat]:
-        raise UnsupportedError(f"an image of type {word}; those of {', '.join(PixelFormat)} are known")
-    height, width = int(found[2]), int(found[3])
-    if height < 1 or width < 1:
-        raise UnsupportedError(f"an image of height {height} and width {width}; both must be 1 or more")
-    return Image(PixelFormat(found[1]), height, width)
+    if found is None:
+        raise UnsupportedError(f"an image of type {word}, whose size is not told; save the program anew")
+    return Image.of(found[1], int(found[2]), int(found[3]))

@@ -1,6 +1,7 @@
 """`triune convert` and `triune predict` with `.aimodel`."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 from support.coreai_programs import image_type, save_graph
 from support.lowered import FLOAT, model_of
 from triune.cli import app
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 
 def run(command: str, *arguments: object) -> Result:
@@ -49,6 +50,15 @@ def test_images_are_files_on_the_way_in_and_tensors_of_bytes_in_onnx(tmp_path: P
     missing = run("predict", asset, "--executor", "onnxruntime")
     assert "an image (k32BGRA) of 2x1" in str(missing.exception)
     assert run("convert", asset, "-o", back).exit_code == 0
+    if sys.platform == "linux":
+        # No referee here: it is said, and what was converted stays.
+        for told in (
+            ("predict", asset, "--input", f"x={picture}", "--executor", "interpreter"),
+            ("convert", asset, "-o", back, "--verify"),
+        ):
+            error = run(*told).exception
+            assert isinstance(error, UnsupportedError)
+            assert "Apple's library takes none on this system" in str(error)
     (value,) = onnx.load(back).graph.input
     assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == [1, 2, 4]

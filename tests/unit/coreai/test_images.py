@@ -54,7 +54,7 @@ def test_limits_of_memory_do_not_change_the_type() -> None:
     [
         ('!coreai.image<<"L008"> x 4 : i64 x 6 : i64>', "those of k24RGB, k32ARGB"),
         ("!coreai.image<<kUnknown> x 4 : i64 x 6 : i64>", "those of k24RGB, k32ARGB"),
-        ("!coreai.image<<k24RGB> x 4>", "those of k24RGB, k32ARGB"),
+        ("!coreai.image<<k24RGB> x 4>", "whose size is not told"),
         ("!coreai.image<<k24RGB> x 0 : i64 x 6 : i64>", "height 0 and width 6; both must be 1 or more"),
         ("!coreai.image<<k24RGB> x -1 : i64 x -1 : i64>", "height -1"),
     ],
@@ -74,7 +74,14 @@ def test_what_is_no_image_is_none() -> None:
 )
 def test_pictures_become_the_bytes_of_the_format(pixels: PixelFormat, channels: list[int]) -> None:
     picture = Pillow.fromarray(COLORS[..., : len(channels)])
-    np.testing.assert_array_equal(Image(pixels, 2, 3).pixels("x", picture), COLORS[..., channels])
+    image, found = Image(pixels, 2, 3), COLORS[..., channels]
+    np.testing.assert_array_equal(image.pixels("x", picture), found)
+    assert (image.picture(found).mode, image.picture(found).tobytes()) == (picture.mode, picture.tobytes())
+
+
+def test_planes_are_no_picture() -> None:
+    with pytest.raises(UnsupportedError, match="no picture that Pillow has; .*executor 'onnxruntime'"):
+        Image(PixelFormat.YCBCR420, 2, 3).picture(np.zeros(8, np.uint8))
 
 
 def test_pictures_without_alpha_are_opaque() -> None:

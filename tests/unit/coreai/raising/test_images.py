@@ -71,7 +71,7 @@ def _of_no_known_format() -> Any:
 @pytest.mark.parametrize(
     ("kind", "build", "told"),
     [
-        (_of_no_known_format, lambda x: ops.image_to_tensor(x), "input 'x' is an image of type .*L008.*k24RGB"),
+        (_of_no_known_format, lambda x: ops.image_to_tensor(x), "input 'x' is an image of format .*L008.*k24RGB"),
         (lambda: image_type("RGB24", 0, 4), lambda x: x, "input 'x' is an image of height 0 and width 4"),
     ],
 )
