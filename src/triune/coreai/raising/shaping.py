@@ -77,7 +77,7 @@ def _broadcast_shapes(graph: Graph, given: Given) -> Tensor:
             for each, size in zip((x, y), known, strict=True)
         )
         is_one = graph.op("Equal", x, graph.ints(1), dtype=DType.BOOL)
-        return graph.op("Where", is_one, y, x, dtype=DType.INT64)
+        return graph.as_sizes(graph.op("Where", is_one, y, x, dtype=DType.INT64))
     # Of what has those shapes, and adds up: the shape.
     one = graph.constant(1, DType.BOOL)
     return graph.op("Shape", graph.op("And", graph.op("Expand", one, x), graph.op("Expand", one, y)), dtype=DType.INT64)

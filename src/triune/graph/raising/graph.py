@@ -40,6 +40,9 @@ _ELEM_TYPES = MappingProxyType(
     }
 )
 
+_WHOLE = (DType.INT32, DType.UINT32, DType.UINT64)
+"""Types that hold every size of a dimension."""
+
 
 def elem_type(dtype: DType) -> int:
     """ONNX's TensorProto.DataType of an element type."""
@@ -94,6 +97,7 @@ class Root:
         nodes: those that compute constants which stay quantized; they come before all others.
         keep_quantized: whether weights stay quantized where ONNX has their form.
         quantized: the quantized form of constants, by name.
+        sizes: of values that are sizes of dimensions, the same in INT64, by name.
     """
 
     def __init__(self, reserved: Sequence[str], *, keep_quantized: bool = False) -> None:
@@ -102,6 +106,7 @@ class Root:
         self.nodes: list[NodeProto] = []
         self.keep_quantized = keep_quantized
         self.quantized: dict[str, QuantizedWeights] = {}
+        self.sizes: dict[str, Tensor] = {}
         self._reserved = set(reserved)
         self._taken = set(reserved)
         self._counts: dict[str, int] = {}
@@ -225,20 +230,33 @@ class Graph:
             return Tensor(tensor.name, dtype, tensor.shape, tensor.constant)
         if tensor.constant is not None and tensor.constant.size <= 64 and DType.STRING not in (tensor.dtype, dtype):
             return self.constant(tensor.constant.astype(dtype.numpy), dtype)
-        return self.op("Cast", tensor, dtype=dtype, shape=tensor.shape, to=elem_type(dtype))
+        sizes = self.root.sizes.get(tensor.name)
+        if sizes is None:
+            return self.op("Cast", tensor, dtype=dtype, shape=tensor.shape, to=elem_type(dtype))
+        if dtype is DType.INT64:
+            return Tensor(sizes.name, dtype, tensor.shape)
+        result = self.op("Cast", sizes, dtype=dtype, shape=tensor.shape, to=elem_type(dtype))
+        if dtype in _WHOLE:
+            self.root.sizes[result.name] = sizes
+        return result
+
+    def as_sizes(self, tensor: Tensor) -> Tensor:
+        """`tensor` of INT64, known to hold sizes of dimensions: casts to types of 32 bits and back lose nothing."""
+        self.root.sizes[tensor.name] = tensor
+        return tensor
 
     def shape_of(self, tensor: Tensor) -> Tensor:
         """The shape as an INT64 vector; a constant where it is known."""
         if tensor.shape is not None and None not in tensor.shape:
             return self.ints(*(size for size in tensor.shape if size is not None))
-        return self.op("Shape", tensor, dtype=DType.INT64)
+        return self.as_sizes(self.op("Shape", tensor, dtype=DType.INT64))
 
     def dim(self, tensor: Tensor, axis: int) -> Tensor:
         """One dimension as an INT64 vector of one element; `axis` is not negative."""
         size = tensor.size(axis)
         if size is not None:
             return self.ints(size)
-        return self.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1)
+        return self.as_sizes(self.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1))
 
     def concat(self, *vectors: Tensor, axis: int = 0) -> Tensor:
         """Vectors put together; a constant where all are."""
