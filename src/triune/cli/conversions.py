@@ -27,6 +27,10 @@ from triune.graph.load import load
 _MOST_BYTES_INLINE = 2**31 - 2**20
 """Protobuf ends at 2 GiB; larger weights go into a file beside the model."""
 
+_NO_REFEREE = (
+    "Apple's interpreter takes no images on this system: what was compared is the program raised to ONNX again"
+)
+
 _T = TypeVar("_T")
 
 Tell = Callable[[str], None]
@@ -97,7 +101,8 @@ def onnx_to_coreai(sources: Mapping[str, Path], output: Path, options: CoreAiOpt
     for name, model in models.items():
         found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
         errors += found if len(models) == 1 else [replace(error, name=f"{name}: {error.name}") for error in found]
-    return Done(errors=errors, layout=lowered.layout)
+    notes = [] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE]
+    return Done(errors=errors, layout=lowered.layout, notes=notes)
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
@@ -131,6 +136,10 @@ def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> No
     for name in (*options.shapes, *options.constants, *options.states):
         if name not in names:
             raise InvalidArgumentError(f"there is no input '{name}'; the inputs are {listed(names)}")
+    names |= dict.fromkeys(value.name for model in models.values() for value in model.graph.output)
+    for name in options.images:
+        if name not in names:
+            raise InvalidArgumentError(f"there is no '{name}' to be an image; inputs and outputs are {listed(names)}")
 
 
 def _own(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
@@ -140,7 +149,12 @@ def _own(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
         shapes=_own_values(model, options.shapes),
         constants=_own_values(model, options.constants),
         states=_own_values(model, options.states),
+        images=_own_values(model, options.images) | _own_outputs(model, options.images),
     )
+
+
+def _own_outputs(model: ModelProto, values: Mapping[str, _T]) -> dict[str, _T]:
+    return {value.name: values[value.name] for value in model.graph.output if value.name in values}
 
 
 def _own_values(model: ModelProto, values: Mapping[str, _T]) -> dict[str, _T]:

@@ -19,6 +19,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.coreai.lowering import MAIN
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
+from triune.coreai.lowering.image_options import parse_images
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.lowering import Target
 from triune.graph.conversion.options import Layout, Precision
@@ -63,6 +64,14 @@ def convert(
         bool,
         typer.Option("--pack-weights", help="Look-up tables and bitmasks for the .aimodel's weights; nothing is lost."),
     ] = False,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            help="x=rgb24 (argb32, bgra32), or x=rgb24,scale=0.5,bias=1|2|3: floats [1,3,H,W] become an image of the "
+            ".aimodel, its bytes * scale + bias the floats.",
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run both on the same inputs and compare.")] = False,
     inputs: Annotated[
         list[str] | None,
@@ -89,8 +98,8 @@ def convert(
             "layout": layout,
         }
         compared = given if verify else None
-        if output.suffix != ".aimodel" and (more or states or pack_weights):
-            raise InvalidArgumentError("--add, --state and --pack-weights are for converting to .aimodel")
+        if output.suffix != ".aimodel" and (more or states or images or pack_weights):
+            raise InvalidArgumentError("--add, --state, --image and --pack-weights are for converting to .aimodel")
         match source.suffix, output.suffix:
             case ".onnx", ".mlpackage":
                 if function is not None:
@@ -101,7 +110,8 @@ def convert(
                 _check_target(target)
                 sources = {function or MAIN: source, **_more_sources(more or [], function or MAIN)}
                 states_by_name = split_pairs(states or [], option="--state", form="past=present")
-                options = CoreAiOptions(states=states_by_name, packs_weights=pack_weights, **shared)
+                pictures = parse_images(split_pairs(images or [], option="--image", form="x=rgb24"))
+                options = CoreAiOptions(states=states_by_name, images=pictures, packs_weights=pack_weights, **shared)
                 done = onnx_to_coreai(sources, output, options, report, compared)
             case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
                 if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:

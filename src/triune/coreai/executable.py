@@ -141,6 +141,14 @@ def has_system_runtime() -> bool:
     return int(platform.mac_ver()[0].split(".")[0] or 0) >= 27
 
 
+def takes_images() -> bool:
+    """Does Apple's library, which is installed, take images on this system?"""
+    from coreai import runtime
+
+    library: Any = runtime
+    return bool(library.HAS_IMAGE_SUPPORT)
+
+
 def _require(unit: Unit | None) -> None:
     require_library()
     if unit is not None and not has_system_runtime():
@@ -167,10 +175,7 @@ def _image(about: Any) -> Image | None:
 
 
 def _require_images(path: Path, names: Sequence[str]) -> None:
-    from coreai import runtime
-
-    library: Any = runtime
-    if names and not library.HAS_IMAGE_SUPPORT:
+    if names and not takes_images():
         raise UnsupportedError(
             f"'{path.name}' has images ('{names[0]}'), and Apple's library takes none on this system; "
             "run what is raised: executor 'onnxruntime'"

@@ -64,6 +64,28 @@ def test_images_are_files_on_the_way_in_and_tensors_of_bytes_in_onnx(tmp_path: P
     assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == [1, 2, 4]
 
 
+def test_floats_become_images_and_what_judged_them_is_said(tmp_path: Path) -> None:
+    source, asset, x = tmp_path / "model.onnx", tmp_path / "m.aimodel", tmp_path / "x.npy"
+    values = [(name, FLOAT, [1, 3, 2, 4]) for name in ("x", "y")]
+    onnx.save(model_of([helper.make_node("Neg", ["x"], ["y"])], values[:1], values[1:]), source)
+    options = ("-o", asset, "--image", "x=argb32,scale=-0.5,bias=1|2|3", "--image", "y=bgra32", "--verify", "--json")
+    done = run("convert", source, *options)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    (error,) = told["errors"]
+    assert (error["output"], error["shape"], error["error"]) == ("y", [1, 3, 2, 4], 0)
+    # Else all of it were cut off at 0, and the comparison could not fail.
+    assert error["largest"] > 100
+    if sys.platform == "linux":
+        assert told["notes"] == [
+            "Apple's interpreter takes no images on this system: what was compared is the program raised to ONNX again"
+        ]
+    np.save(x, np.full((1, 3, 2, 4), 5, np.float32))
+    error = run("convert", source, *options, "--input", f"x={x}").exception
+    assert isinstance(error, InvalidArgumentError)
+    assert "no bytes * -0.5 + [1.0, 2.0, 3.0]: it is from 5 to 5" in str(error)
+
+
 def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:
     asset = tmp_path / "m.aimodel"
     done = run(
@@ -85,12 +107,15 @@ def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("-o", "m.mlpackage", "--state", "past=present"), "--add, --state and --pack-weights are for"),
+        (("-o", "m.mlpackage", "--state", "past=present"), "--add, --state, --image and --pack-weights are for"),
         (("-o", "m.aimodel", "--target", "iOS17"), "--target is for .mlpackage"),
         (("-o", "m.aimodel", "--state", "past"), "past=present"),
         (("-o", "m.aimodel", "--state", "post=present"), "no input 'post'; the inputs are 'past', 'x'"),
         (("-o", "m.aimodel", "--add", "main=other.onnx"), "names function 'main' again"),
         (("-o", "m.aimodel", "--shape", "z=1"), "no input 'z'"),
+        (("-o", "m.mlpackage", "--image", "x=rgb24"), "--image and --pack-weights are for converting to .aimodel"),
+        (("-o", "m.aimodel", "--image", "z=rgb24"), "no 'z' to be an image; inputs and outputs are 'past', 'x', "),
+        (("-o", "m.aimodel", "--image", "x"), "x=rgb24"),
         (("-o", "m.model"), "one is .onnx, the other .mlpackage or .aimodel"),
     ],
 )

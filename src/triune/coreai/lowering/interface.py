@@ -8,7 +8,10 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import format_shape
 from triune.coreai.library import dialect, ir
+from triune.coreai.lowering.image_options import ImageOptions
+from triune.coreai.lowering.images import image_type
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.lowering.values import tensor_type
 from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, listed
@@ -31,6 +34,7 @@ class Feature:
         shape: None for a dimension that is free in the program.
         given: of an input, what the user said of its shape.
         next: of a state, the graph's output that is its next value.
+        image: how an image becomes these floats, or they one; None where it is none.
     """
 
     name: str
@@ -38,9 +42,13 @@ class Feature:
     shape: tuple[int | None, ...] = ()
     given: InputShape | None = None
     next: str = ""
+    image: ImageOptions | None = None
 
     def type(self) -> Any:
-        """The type of the function's argument."""
+        """The type of the function's argument or result."""
+        image = None if self.image is None else self.image.image(self.shape)
+        if image is not None:
+            return image_type(image)
         tensor = tensor_type(self.shape, self.dtype)
         return dialect.HandleType.get(tensor) if self.next else tensor
 
@@ -62,14 +70,16 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
     """The interface of a function of a normalized and narrowed model.
 
     Raises:
-        InvalidArgumentError: a state names no input or output of the model, or their shapes differ.
+        InvalidArgumentError: a state names no input or output of the model, or their shapes differ; an image names
+            none, or one that is no picture.
         UnsupportedError: an input's type is none that Core AI can have, or not even its rank is known.
     """
     graph = model.graph
     _check_states(graph, options.states)
     inputs = [_input(value, options) for value in inputs_of(graph) if not is_left_out(value, graph)]
     nexts = set(options.states.values())
-    outputs = [Feature(value.name, _dtype(value, "output")) for value in graph.output if value.name not in nexts]
+    outputs = [_output(value, options) for value in graph.output if value.name not in nexts]
+    _check_images(inputs, outputs, options)
     return Interface(inputs, outputs)
 
 
@@ -121,7 +131,38 @@ def _input(value: ValueInfoProto, options: LowerOptions) -> Feature:
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in _dims(value))
     if 0 in shape:
         raise UnsupportedError(f"input '{value.name}' is empty, and Core AI has no empty tensors; remove it")
-    return Feature(value.name, dtype, shape, options.shapes.get(value.name), options.states.get(value.name, ""))
+    image = options.images.get(value.name)
+    # The shape of an image is that of its bytes.
+    given = None if image is not None else options.shapes.get(value.name)
+    return Feature(value.name, dtype, shape, given, options.states.get(value.name, ""), image)
+
+
+def _output(value: ValueInfoProto, options: LowerOptions) -> Feature:
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in _dims(value))
+    return Feature(value.name, _dtype(value, "output"), shape, image=options.images.get(value.name))
+
+
+def _check_images(inputs: Sequence[Feature], outputs: Sequence[Feature], options: LowerOptions) -> None:
+    for name in options.images:
+        if name not in [feature.name for feature in (*inputs, *outputs)]:
+            known = listed([feature.name for feature in (*inputs, *outputs)])
+            raise InvalidArgumentError(f"there is no '{name}' to be an image; inputs and outputs are {known}")
+    for feature in (*inputs, *outputs):
+        if feature.image is None:
+            continue
+        is_picture = np.dtype(feature.dtype).kind == "f" and feature.image.image(feature.shape) is not None
+        if not is_picture or feature.next:
+            shape = format_shape([-1 if size is None else size for size in feature.shape])
+            raise InvalidArgumentError(
+                f"'{feature.name}' is to be an image, and is {'a state, ' if feature.next else ''}"
+                f"{np.dtype(feature.dtype)} of {shape}; an image is made floats of [1,3,height,width]: "
+                "fix the sizes with --shape"
+            )
+    for feature in outputs:
+        if feature.image is not None and feature.image.changes:
+            raise InvalidArgumentError(
+                f"output '{feature.name}' is to be an image, with a scale or bias; these are for inputs: leave them out"
+            )
 
 
 def argument_attributes(names: Sequence[str]) -> Any:

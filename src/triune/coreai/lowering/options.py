@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from triune.coreai.lowering.image_options import ImageOptions
 from triune.graph.conversion.options import ConversionOptions
 
 
@@ -12,8 +13,10 @@ class LowerOptions(ConversionOptions):
 
     Attributes:
         states: inputs that become state of the program, each with the output that is its next value: KV caches.
+        images: inputs and outputs, floats of (1, 3, height, width), that become images of the program.
         packs_weights: weights of few different values become look-up tables, those of many zeros sparse; exactly.
     """
 
     states: Mapping[str, str] = field(default_factory=dict[str, str])
+    images: Mapping[str, ImageOptions] = field(default_factory=dict[str, ImageOptions])
     packs_weights: bool = False

@@ -27,6 +27,7 @@ from triune.coreai.lowering import (
     unary,
 )
 from triune.coreai.lowering.context import Context, Lowering
+from triune.coreai.lowering.images import floats_of, pixels_of
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.values import dtype_of, rank_of, shape_of, tensor_type
@@ -92,7 +93,9 @@ class FunctionWriter(GraphWriter[Value]):
             tokens: dict[str, Value] = {}
             for feature, argument in zip(inputs, function.arguments, strict=True):
                 value = argument
-                if feature.next:
+                if feature.image is not None:
+                    value = floats_of(ops.image_to_tensor(argument), feature.image, feature.dtype)
+                elif feature.next:
                     value, tokens[feature.name] = dialect.read_handle(argument, dialect.create_token())
                 scope.put(feature.name, value)
             self.write_nodes(self._graph, scope)
@@ -102,7 +105,7 @@ class FunctionWriter(GraphWriter[Value]):
                     for feature, argument in zip(inputs, function.arguments, strict=True)
                     if feature.next
                 ),
-                *(self.output(feature.name, scope) for feature in outputs),
+                *(self._result(feature, scope) for feature in outputs),
             ]
             given = [each for each in results if each is not None]
             dialect.output(given)
@@ -164,6 +167,13 @@ class FunctionWriter(GraphWriter[Value]):
         # An operation that gives any type of what it is given; the program is not to be used.
         cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
         return cast.result
+
+    def _result(self, feature: Feature, scope: conversion.Scope[Value]) -> Value | None:
+        value = self.output(feature.name, scope)
+        if value is None or feature.image is None:
+            return value
+        height, width = (size or 0 for size in feature.shape[2:])
+        return ops.tensor_to_image(feature.type(), pixels_of(value, feature.image, height, width))
 
     def _next(self, feature: Feature, handle: Value, token: Value, scope: conversion.Scope[Value]) -> Value | None:
         """Write a state's next value; the token that says so."""

@@ -1,0 +1,50 @@
+"""Images at the borders of a function: floats made of their bytes, and bytes made of floats."""
+
+from typing import Any
+
+import numpy as np
+
+from triune.coreai.images import CHANNELS, Image
+from triune.coreai.library import Value, dialect, ops
+from triune.coreai.lowering.image_options import RGB, ImageOptions
+from triune.coreai.lowering.values import axes, cast, concat, constant, like, reshape, shape_of, transpose
+
+
+def image_type(image: Image) -> Any:
+    """Core AI's type of it."""
+    code = dialect.FourCCAttr.get_enum(enum_value=getattr(dialect.FourCC, image.format.name))
+    return dialect.ImageType.get(fourcc_attr=code, height=image.height, width=image.width)
+
+
+def floats_of(pixels: Value, options: ImageOptions, dtype: Any) -> Value:
+    """Bytes (height, width, channels) as floats (1, 3, height, width), red first."""
+    planes = transpose(pixels, [2, 0, 1])
+    channels = CHANNELS[options.format]
+    if channels != RGB:
+        planes = concat([_plane(planes, channels.index(channel)) for channel in RGB], 0)
+    floats = cast(planes, dtype)
+    if options.changes:
+        scaled = ops.broadcasting_mul(floats, like(floats, options.scale))
+        floats = ops.broadcasting_add(scaled, like(floats, np.reshape(options.bias, [3, 1, 1])))
+    return ops.expand_dims(floats, axes([0]))
+
+
+def pixels_of(floats: Value, options: ImageOptions, height: int, width: int) -> Value:
+    """Floats (1, 3, height, width), rounded and limited to 0 to 255, as bytes (height, width, channels).
+
+    Alpha is 255.
+    """
+    shape = [len(RGB), height, width]
+    limited = ops.broadcasting_minimum(ops.broadcasting_maximum(floats, like(floats, 0)), like(floats, 255))
+    planes = cast(reshape(ops.round_(limited), shape), np.uint8)
+    channels = CHANNELS[options.format]
+    if channels != RGB:
+        opaque = constant(np.full([1, *shape[1:]], 255, np.uint8))
+        colors = {channel: _plane(planes, place) for place, channel in enumerate(RGB)} | {"A": opaque}
+        planes = concat([colors[channel] for channel in channels], 0)
+    return transpose(planes, [1, 2, 0])
+
+
+def _plane(planes: Value, place: int) -> Value:
+    _, height, width = (size or 0 for size in shape_of(planes))
+    return ops.slice_(planes, axes([place, 0, 0]), axes([place + 1, height, width]), axes([1, 1, 1]))
