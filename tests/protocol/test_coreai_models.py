@@ -1,0 +1,89 @@
+"""Core AI's programs behind a real server, through Triton's clients: images, and mistakes that end Apple's process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from support.lowered import FLOAT, model_of
+from support.process import Served, serve
+from support.repositories import write_model
+from triune.coreai.images import PixelFormat
+from triune.coreai.lowering import LowerOptions, lower
+from triune.coreai.lowering.image_options import ImageOptions
+
+UNITS = 'parameters { key: "units" value { string_value: "cpu,ane" } }\n'
+BY_APPLE = UNITS + 'parameters { key: "coreai.executor" value { string_value: "interpreter" } }\n'
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`brightness`, the mean of an image's colors; `shifted`, whose bits Apple's interpreter shifts on `ane`."""
+    folder = tmp_path_factory.mktemp("repository")
+    nodes = [helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0)]
+    brightness = model_of(
+        nodes, [("image", FLOAT, [1, 3, 4, 6])], [("mean", FLOAT, [1, 3])], axes=np.array([2, 3], np.int64)
+    )
+    _write(folder, "brightness", UNITS, brightness, LowerOptions(images={"image": ImageOptions(PixelFormat.BGRA32)}))
+    integers = [(name, TensorProto.INT32, [4]) for name in ("x", "by")]
+    nodes = [helper.make_node("BitShift", ["x", "by"], ["y"], direction="RIGHT")]
+    shifted = model_of(nodes, integers, [("y", TensorProto.INT32, [4])])
+    _write(folder, "shifted", BY_APPLE, shifted, LowerOptions())
+    with serve(folder) as served:
+        yield served
+
+
+def _write(folder: Path, name: str, config: str, model: Any, options: LowerOptions) -> None:
+    write_model(folder, name, config)
+    (folder / name / "1").mkdir(parents=True, exist_ok=True)
+    lower(model, folder / name / "1" / "model.aimodel", options)
+
+
+def tensors(module: ModuleType, **arrays: np.ndarray) -> list[Any]:
+    made = []
+    for name, array in arrays.items():
+        tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        made.append(tensor)
+    return made
+
+
+@pytest.fixture(params=["http", "grpc"])
+def client(request: pytest.FixtureRequest, served: Served) -> Iterator[tuple[Any, Any]]:
+    """A module of tritonclient, and a client of it."""
+    module = {"http": tritonclient.http, "grpc": tritonclient.grpc}[request.param]
+    with module.InferenceServerClient(getattr(served, request.param)) as made:
+        yield module, made
+
+
+@pytest.mark.parametrize("unit", ["cpu", "ane"])
+def test_images_are_their_bytes(unit: str, client: tuple[Any, Any]) -> None:
+    module, asked = client
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 4), np.uint8)
+    answer = asked.infer("brightness", tensors(module, image=pixels), parameters={"triune_unit": unit})
+    colors = pixels[..., 2::-1].reshape(-1, 3).mean(0)
+    np.testing.assert_allclose(answer.as_numpy("mean"), [colors], rtol=1e-5)
+    with pytest.raises(InferenceServerException, match=r"\[4,4,6\], expected \[4,6,4\]"):
+        asked.infer("brightness", tensors(module, image=pixels.transpose(0, 2, 1).copy()))
+
+
+def test_a_mistake_that_ends_apples_process_costs_its_own_request_alone(client: tuple[Any, Any]) -> None:
+    module, asked = client
+    x, by = np.array([8, 9, -8, 1 << 20], np.int32), np.array([1, 2, 1, 3], np.int32)
+
+    def shift(by: np.ndarray) -> Any:
+        found = asked.infer("shifted", tensors(module, x=x, by=by), parameters={"triune_unit": "ane"})
+        return found.as_numpy("y")
+
+    np.testing.assert_array_equal(shift(by), x >> by)
+    with pytest.raises(InferenceServerException, match="process .*was killed by SIG"):
+        shift(-by)
+    np.testing.assert_array_equal(shift(by), x >> by)
+    assert asked.is_server_ready()
