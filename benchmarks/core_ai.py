@@ -8,19 +8,15 @@ source; and of the first two against each other. Source and raised program then 
 inputs; the ratio of the medians is printed. No runtime of a Mac is involved.
 """
 
-import argparse
 import statistics
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
-from real_models import MODELS, error_of, in_turn, rank_of
-from servers import heading
+from real_models import MODELS, error_of, in_turn, main, source_of
 from triune import coreai, coreml
 from triune.coreai.lowering import LowerOptions, lower
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
@@ -29,16 +25,12 @@ from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load as load_graph
 from triune.graph.passes.narrow import narrow_array
-from triune.zoo.packages import PackageCache
-from triune.zoo.repository import build_repository
 
 
 def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
     inputs, shapes, constants = MODELS[name]
     source = folder / name / "1" / "model.onnx"
-    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    feeds = {**inputs, **{key: np.reshape(value, [1] * rank_of(session, key)) for key, value in constants.items()}}
-    expected = dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
+    call_source, expected = source_of(source, inputs, constants)
     given = {key: narrow_array(key, np.asarray(value)) for key, value in inputs.items()}
     for precision in (Precision.FP32, Precision.FP16):
         path = folder / f"{name}-{precision.value}.aimodel"
@@ -53,7 +45,7 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
         core_ml = _core_ml(source, folder, inputs, precision, parse_shapes(shapes), constants)
         with coreai.load(path, executor="onnxruntime") as model:
             raised = model.predict(given)
-            ratios, times = in_turn(partial(model.predict, given), partial(session.run, None, feeds), rounds, seconds)
+            ratios, times = in_turn(partial(model.predict, given), call_source, rounds, seconds)
         errors = [
             max(error_of(found[key], value) for key, value in expected.items()) for found in (apples, core_ml, raised)
         ]
@@ -80,18 +72,5 @@ def _core_ml(
     return {key: np.asarray(results[other]) for key, other in lowered.outputs.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    given = parser.parse_args()
-    print(heading("Core AI programs"))
-    with tempfile.TemporaryDirectory() as folder:
-        build_repository(Path(folder), cache=PackageCache(), models=given.models)
-        for name in given.models:
-            measure(name, Path(folder), given.rounds, given.seconds)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "Core AI programs", measure)

@@ -7,33 +7,25 @@ the numpy interpreter), and compared with ONNX Runtime on the source. The source
 turn, A B A B, with the same inputs; the ratio of the medians is printed. No Core ML of Apple's is involved.
 """
 
-import argparse
 import statistics
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from real_models import MODELS, error_of, in_turn, rank_of
-from servers import heading
+from real_models import MODELS, error_of, in_turn, main, source_of
 from triune.coreml import load
 from triune.coreml.lowering import LowerOptions, lower
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load as load_graph
-from triune.zoo.packages import PackageCache
-from triune.zoo.repository import build_repository
 
 
 def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
     inputs, shapes, constants = MODELS[name]
     source = folder / name / "1" / "model.onnx"
-    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    feeds = {**inputs, **{key: np.reshape(value, [1] * rank_of(session, key)) for key, value in constants.items()}}
-    expected = dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
+    call_source, expected = source_of(source, inputs, constants)
     for precision in (Precision.FP32, Precision.FP16):
         began = time.perf_counter()
         options = LowerOptions(precision=precision, shapes=parse_shapes(shapes), constants=constants)
@@ -46,7 +38,7 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
             results = model.predict(given)
             errors.append(max(error_of(results[lowered.outputs[key]], value) for key, value in expected.items()))
         model = load(folder / f"{name}-{precision.value}.mlpackage", executor="onnxruntime")
-        ratios, times = in_turn(partial(model.predict, given), partial(session.run, None, feeds), rounds, seconds)
+        ratios, times = in_turn(partial(model.predict, given), call_source, rounds, seconds)
         largest = max(float(np.abs(value).max()) for value in expected.values())
         print(
             f"{name:19} {precision.value}  converted in {converted:5.1f} s  largest error {errors[0]:.2g} "
@@ -56,18 +48,5 @@ def measure(name: str, folder: Path, rounds: int, seconds: float) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    given = parser.parse_args()
-    print(heading("Core ML programs in Triune's runtime"))
-    with tempfile.TemporaryDirectory() as folder:
-        build_repository(Path(folder), cache=PackageCache(), models=given.models)
-        for name in given.models:
-            measure(name, Path(folder), given.rounds, given.seconds)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "Core ML programs in Triune's runtime", measure)

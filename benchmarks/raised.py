@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from real_models import MODELS, in_turn
 from servers import heading
@@ -30,6 +29,7 @@ def make(folder: Path, models: list[str]) -> None:
     from triune.coreai.lowering import LowerOptions, lower
     from triune.coreai.program import load_program
     from triune.coreai.raising import raise_function
+    from triune.graph.conversion.constants import bind_constants, typed_constants
     from triune.graph.conversion.shapes import parse_shapes
     from triune.graph.load import load
     from triune.graph.passes.narrow import narrow_array
@@ -44,19 +44,12 @@ def make(folder: Path, models: list[str]) -> None:
             asset = Path(scratch) / f"{name}.aimodel"
             lower(model, asset, LowerOptions(shapes=parse_shapes(shapes), constants=constants))
             (folder / name).mkdir(parents=True, exist_ok=True)
-            # A graph has few inputs; what the asset took as constants the source takes as inputs.
-            _bind(model, constants)
+            bind_constants(model, typed_constants(model, constants))
             onnx.save(model, folder / name / "source.onnx")
             onnx.save(raise_function(load_program(asset), "main"), folder / name / "raised.onnx")
             np.savez(folder / name / "source.npz", **inputs)
             np.savez(folder / name / "raised.npz", **{key: narrow_array(key, each) for key, each in inputs.items()})
             print(f"made {name}", flush=True)
-
-
-def _bind(model: onnx.ModelProto, constants: dict[str, np.ndarray]) -> None:
-    for value in [each for each in model.graph.input if each.name in constants]:
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(constants[value.name]), value.name))
-        model.graph.input.remove(value)
 
 
 def run(folder: Path, unit: Unit, threads: int, rounds: int, seconds: float) -> None:

@@ -1,11 +1,19 @@
-"""What the benchmarks of converted models share: the zoo's models with their inputs, and timing two things in turn."""
+"""What the benchmarks of converted models share.
 
+The zoo's models with their inputs, their source in ONNX Runtime, timing two things in turn, and the command line.
+"""
+
+import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from servers import heading
 
 _RNG = np.random.default_rng(0)
 _TOKENS = (1, 128)
@@ -42,8 +50,15 @@ MODELS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...], Mapping[str, Any]
 """Inputs, shapes as the command line takes them, and constants."""
 
 
-def rank_of(session: Any, name: str) -> int:
-    return next(len(each.shape) for each in session.get_inputs() if each.name == name)
+def source_of(path: Path, inputs: Mapping[str, Any], constants: Mapping[str, Any]) -> tuple[Callable[[], Any], Any]:
+    """A model in ONNX Runtime: a call with these inputs, and its outputs by name."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    ranks = {each.name: len(each.shape) for each in session.get_inputs()}
+    feeds = {**inputs, **{key: np.reshape(value, [1] * ranks[key]) for key, value in constants.items()}}
+    names = [each.name for each in session.get_outputs()]
+    return lambda: session.run(None, feeds), dict(zip(names, session.run(None, feeds), strict=True))
 
 
 def error_of(actual: Any, expected: Any) -> float:
@@ -66,3 +81,20 @@ def _median(call: Callable[[], Any], seconds: float) -> float:
         call()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
+
+
+def main(doc: str | None, title: str, measure: Callable[[str, Path, int, float], None]) -> None:
+    """Measure each of the models that the command line names."""
+    from triune.zoo.packages import PackageCache
+    from triune.zoo.repository import build_repository
+
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    given = parser.parse_args()
+    print(heading(title))
+    with tempfile.TemporaryDirectory() as folder:
+        build_repository(Path(folder), cache=PackageCache(), models=given.models)
+        for name in given.models:
+            measure(name, Path(folder), given.rounds, given.seconds)
