@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.http
 from onnx import TensorProto, helper
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from support.lowered import FLOAT, model_of
 from support.process import Served, serve
 from support.repositories import write_model
+from support.triton_tensors import tensors
 from triune.coreai.images import PixelFormat
 from triune.coreai.lowering import LowerOptions, lower
 from triune.coreai.lowering.image_options import ImageOptions
@@ -46,32 +44,15 @@ def _write(folder: Path, name: str, config: str, model: Any, options: LowerOptio
     lower(model, folder / name / "1" / "model.aimodel", options)
 
 
-def tensors(module: ModuleType, **arrays: np.ndarray) -> list[Any]:
-    made = []
-    for name, array in arrays.items():
-        tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
-        made.append(tensor)
-    return made
-
-
-@pytest.fixture(params=["http", "grpc"])
-def client(request: pytest.FixtureRequest, served: Served) -> Iterator[tuple[Any, Any]]:
-    """A module of tritonclient, and a client of it."""
-    module = {"http": tritonclient.http, "grpc": tritonclient.grpc}[request.param]
-    with module.InferenceServerClient(getattr(served, request.param)) as made:
-        yield module, made
-
-
 @pytest.mark.parametrize("unit", ["cpu", "ane"])
 def test_images_are_their_bytes(unit: str, client: tuple[Any, Any]) -> None:
     module, asked = client
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 4), np.uint8)
-    answer = asked.infer("brightness", tensors(module, image=pixels), parameters={"triune_unit": unit})
+    answer = asked.infer("brightness", tensors(module, {"image": pixels}), parameters={"triune_unit": unit})
     colors = pixels[..., 2::-1].reshape(-1, 3).mean(0)
     np.testing.assert_allclose(answer.as_numpy("mean"), [colors], rtol=1e-5)
     with pytest.raises(InferenceServerException, match=r"\[4,4,6\], expected \[4,6,4\]"):
-        asked.infer("brightness", tensors(module, image=pixels.transpose(0, 2, 1).copy()))
+        asked.infer("brightness", tensors(module, {"image": pixels.transpose(0, 2, 1).copy()}))
 
 
 def test_a_mistake_that_ends_apples_process_costs_its_own_request_alone(client: tuple[Any, Any]) -> None:
@@ -79,7 +60,7 @@ def test_a_mistake_that_ends_apples_process_costs_its_own_request_alone(client: 
     x, by = np.array([8, 9, -8, 1 << 20], np.int32), np.array([1, 2, 1, 3], np.int32)
 
     def shift(by: np.ndarray) -> Any:
-        found = asked.infer("shifted", tensors(module, x=x, by=by), parameters={"triune_unit": "ane"})
+        found = asked.infer("shifted", tensors(module, {"x": x, "by": by}), parameters={"triune_unit": "ane"})
         return found.as_numpy("y")
 
     np.testing.assert_array_equal(shift(by), x >> by)

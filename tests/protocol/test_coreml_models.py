@@ -4,8 +4,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from types import ModuleType
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,13 @@ import psutil
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from support.mil_models import save_cached_attention, save_functions
 from support.process import Served, serve
 from support.repositories import add_sub, write_model
 from support.transformers import VOCABULARY, gpt2
+from support.triton_tensors import tensors
 
 SLOTS, WIDTH = 8, 4
 
@@ -51,23 +51,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         arguments = ["--model-control-mode=explicit", *(f"--load-model={name}" for name in wanted)]
         with serve(folder, *arguments) as served:
             yield served
-
-
-def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray]) -> list[Any]:
-    made = []
-    for name, array in arrays.items():
-        tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
-        made.append(tensor)
-    return made
-
-
-@pytest.fixture(params=["http", "grpc"])
-def client(request: pytest.FixtureRequest, served: Served) -> Iterator[tuple[Any, Any]]:
-    """A module of tritonclient, and a client of it."""
-    module = {"http": tritonclient.http, "grpc": tritonclient.grpc}[request.param]
-    with module.InferenceServerClient(getattr(served, request.param)) as made:
-        yield module, made
 
 
 def test_each_function_is_a_model(client: tuple[Any, Any]) -> None:

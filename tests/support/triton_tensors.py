@@ -1,0 +1,18 @@
+"""Arrays as the inputs of requests of Triton's clients."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tritonclient.utils import np_to_triton_dtype
+
+
+def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray]) -> list[Any]:
+    """For the client of `module`: tritonclient.http or .grpc."""
+    made = []
+    for name, array in arrays.items():
+        tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        made.append(tensor)
+    return made
