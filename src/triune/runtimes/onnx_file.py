@@ -48,7 +48,11 @@ def read_signature(path: Path) -> Signature:
         InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
         UnsupportedError: an input or output is not a tensor of a KServe datatype, or an input has no rank.
     """
-    model = read_model(path)
+    return signature_of(read_model(path), path)
+
+
+def signature_of(model: ModelProto, path: Path) -> Signature:
+    """As `read_signature`, of a file that has been read."""
     graph = model.graph
     if any(not _is_shape_known(value.type) for value in graph.output):
         graph = _infer_shapes(model).graph
@@ -66,15 +70,15 @@ def read_signature(path: Path) -> Signature:
 
 
 _NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
-"""Floats that are computed in where a file has them; from the fewest digits on."""
+"""Floats that are computed in where a model has them; from the fewest digits on."""
 
 
-def read_precision(path: Path) -> str:
-    """The floats of the fewest digits that the file computes in: "bf16", "fp16", or "fp32" for all others.
+def precision_of(model: ModelProto) -> str:
+    """The floats of the fewest digits that a model computes in: "bf16", "fp16", or "fp32" for all others.
 
-    Weights that are kept in fewer digits, and only cast, do not count. Raises as `read_signature` does.
+    Weights that are kept in fewer digits, and only cast, do not count.
     """
-    found = _floats_of(read_model(path).graph)
+    found = _floats_of(model.graph)
     return next((word for elem_type, word in _NARROW.items() if elem_type in found), "fp32")
 
 

@@ -15,10 +15,11 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
+from triune.graph.load import read_model
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import read_precision, read_signature
+from triune.runtimes.onnx_file import precision_of, read_signature, signature_of
 
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
@@ -97,14 +98,17 @@ class OnnxRuntime:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
         session_options = _session_options(num_threads, options)
         run_options = _run_options(options)
-        signature = read_signature(path)
+        model = read_model(path)
+        signature, precision = signature_of(model, path), precision_of(model)
+        # The session reads the file itself.
+        del model
         try:
             session: _Session = _library.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
         except _NotImplemented as error:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, signature, read_precision(path))
+        return _OnnxRuntimeExecutable(session, run_options, signature, precision)
 
 
 class _OnnxRuntimeExecutable:

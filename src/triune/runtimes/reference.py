@@ -17,7 +17,7 @@ from triune.core.units import Unit
 from triune.graph.load import read_model
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import read_precision, read_signature
+from triune.runtimes.onnx_file import precision_of, read_signature, signature_of
 from triune.runtimes.options import check_names
 
 
@@ -46,8 +46,8 @@ class Reference:
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'reference' runs on unit 'cpu', not on '{unit.value}'")
         check_names(self.name, options, ())
-        signature = read_signature(path)
         model = read_model(path)
+        signature, precision = signature_of(model, path), precision_of(model)
         try:
             load_external_data_for_model(model, str(path.parent))
             evaluator: Any = ReferenceEvaluator(model)
@@ -55,7 +55,7 @@ class Reference:
             raise UnsupportedError(f"the reference evaluator cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"the reference evaluator refuses '{path}': {reason_of(error)}") from error
-        return _ReferenceExecutable(evaluator, signature, read_precision(path))
+        return _ReferenceExecutable(evaluator, signature, precision)
 
 
 class _ReferenceExecutable:

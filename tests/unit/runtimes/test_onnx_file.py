@@ -8,7 +8,7 @@ from support.graphs import model_of
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import TensorSpec
-from triune.runtimes.onnx_file import broken_part, read_precision, read_signature
+from triune.runtimes.onnx_file import broken_part, precision_of, read_signature
 
 
 def read(built: ModelProto, folder: Path) -> tuple[TensorSpec, ...]:
@@ -128,6 +128,5 @@ def test_the_checker_explains(tmp_path: Path) -> None:
         ("(int64[2] x) => (int64[2] y) { y = Neg (x) }", "fp32"),
     ],
 )
-def test_the_narrowest_floats_are_the_precision(body: str, precision: str, tmp_path: Path) -> None:
-    save(model_of(f"agraph {body}", opset=21), tmp_path / "model.onnx")
-    assert read_precision(tmp_path / "model.onnx") == precision
+def test_the_narrowest_floats_are_the_precision(body: str, precision: str) -> None:
+    assert precision_of(model_of(f"agraph {body}", opset=21)) == precision
