@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,11 +79,9 @@ class AppleExecutable:
             raise NotFoundError(f"'{path.name}' has no function '{function}'; it has {known}") from None
         about: Any = self._function.desc
         self._states = list(about.state_names)
-        images = {name: _image(about.input_descriptor(name)) for name in about.input_names}
-        self._images = {name: image for name, image in images.items() if image is not None}
-        images = {name: _image(about.output_descriptor(name)) for name in about.output_names}
-        self._pictures = {name: image for name, image in images.items() if image is not None}
-        _require_images(path, [*self._images, *self._pictures])
+        self._given_images = _images(about.input_names, about.input_descriptor)
+        self._taken_images = _images(about.output_names, about.output_descriptor)
+        _require_images(path, [*self._given_images, *self._taken_images])
         states = [_spec(name, about.state_descriptor(name)) for name in self._states]
         outputs = [_spec(name, about.output_descriptor(name)) for name in about.output_names]
         self.signature = Signature(
@@ -111,14 +109,16 @@ class AppleExecutable:
         return {name: self._taken(name, found[name]) for name in outputs}
 
     def _given(self, name: str, array: Array) -> Any:
-        return self._images[name].picture(array) if name in self._images else self._array(_contiguous(array))
+        return (
+            self._given_images[name].picture(array) if name in self._given_images else self._array(_contiguous(array))
+        )
 
     def _taken(self, name: str, value: Any) -> Array:
-        if name not in self._pictures:
+        if name not in self._taken_images:
             # What it gives are views of its own memory.
             return np.array(value.numpy())
         try:
-            return self._pictures[name].pixels(f"output '{name}'", value)
+            return self._taken_images[name].pixels(f"output '{name}'", value)
         except InvalidArgumentError as error:
             raise InternalError(f"Core AI gave another image than it tells of: {error}") from error
 
@@ -172,6 +172,12 @@ def _image(about: Any) -> Image | None:
     if not hasattr(about, "pixel_format_type"):
         return None
     return Image.of(str(about.pixel_format_type), about.height, about.width)
+
+
+def _images(names: Sequence[str], descriptor: Callable[[str], Any]) -> dict[str, Image]:
+    """Those of the names that are images."""
+    images = {name: _image(descriptor(name)) for name in names}
+    return {name: image for name, image in images.items() if image is not None}
 
 
 def _require_images(path: Path, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from triune.core.errors import UnsupportedError
-from triune.coreai.raising.given import LARGEST_SIZE, Given
+from triune.coreai.raising.given import LARGEST_SIZE, SMALL, Given
 from triune.coreai.raising.kernels import computed, is_float
 from triune.coreai.raising.region import Raise
 from triune.coreai.raising.types import Element, element_type
@@ -71,7 +71,7 @@ def _cast(graph: Graph, given: Given) -> Tensor:
         return rounded_to(graph, graph.cast(x, DType.FP32), element.storage)
     if element.storage.kind not in "iu" or x.dtype is DType.BOOL:
         return graph.cast(x, given.dtype)
-    if x.constant is not None and x.constant.size <= _SMALL:
+    if x.constant is not None and x.constant.size <= SMALL:
         known = np.nan_to_num(x.constant.astype(np.float64), nan=0.0) if is_float(x) else x.constant.astype(np.int64)
         return graph.constant(np.clip(known, element.lowest, element.highest), given.dtype)
     if is_float(x):
@@ -120,9 +120,6 @@ def _identity(graph: Graph, given: Given) -> Tensor:
     del graph
     return given["source"]
 
-
-# Parameters are computed here and now, for what needs to know them; weights when the graph is optimized.
-_SMALL = 64
 
 _SAME = MappingProxyType(
     {

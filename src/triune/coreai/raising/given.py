@@ -21,8 +21,11 @@ _PICKING = frozenset(
 )
 """Operations whose results are elements of their first operand."""
 
+SMALL = 64
+"""Constants of at most so many elements are computed with while raising, for what needs to know them; larger ones when
+the graph is optimized."""
+
 _DEPTH = 16
-_SMALL = 64
 
 
 class Given:
@@ -116,7 +119,7 @@ class Given:
         if name == "coreai.constant":
             held = self._held(value)
             known = held.constant if isinstance(held, Tensor) else None
-            return known is not None and known.size <= _SMALL and all(0 <= each <= LARGEST_SIZE for each in known.flat)
+            return known is not None and known.size <= SMALL and all(0 <= each <= LARGEST_SIZE for each in known.flat)
         if name in _PICKING:
             return self._is_of_sizes(owner.operands[0], depth - 1)
         if name == "coreai.concat":
