@@ -1,0 +1,114 @@
+"""Are two answers of a program the same, and what is there to tell where they are not?"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+_FLOOR = 1e-2
+"""Of outputs that are all near zero, errors below the tolerance times this are those of rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where two answers differ most.
+
+    Attributes:
+        before: the value before, as text; or the shape or element type where those differ.
+        after: the value after.
+        index: of the element; empty for a scalar and where shape or type differ.
+        error: the absolute difference, relative to the largest finite value before; infinite where one of the two is
+            no number or infinite and the other is not, where whole numbers differ, and where shape or type do.
+    """
+
+    before: str
+    after: str
+    index: tuple[int, ...]
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A pass that changed an answer.
+
+    Attributes:
+        step: the pass.
+        output: the program's output.
+        inputs: the name of the set of inputs.
+        difference: where the answers differ most.
+    """
+
+    step: str
+    output: str
+    inputs: str
+    difference: Difference
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        where = f" at {list(self.difference.index)}" if self.difference.index else ""
+        return (
+            f"{self.step} changes output '{self.output}'{where} from {self.difference.before} to "
+            f"{self.difference.after} (inputs: {self.inputs})"
+        )
+
+
+def find_difference(before: Array, after: Array, tolerance: float, *, largest_input: float = 1.0) -> Difference | None:
+    """What there is between two answers; None where they are equal within `tolerance`.
+
+    Whole numbers and truths must be equal, and floats that are infinite or no number in one must be so in the other.
+    Other floats may differ by `tolerance` times the largest finite value of `before`.
+
+    Args:
+        before: the right answer.
+        after: the one to judge.
+        tolerance: of floats, relative.
+        largest_input: of what the answers were computed of: of tiny inputs even tiny differences count.
+    """
+    if before.shape != after.shape:
+        return Difference(f"shape {list(before.shape)}", f"shape {list(after.shape)}", (), np.inf)
+    if before.dtype != after.dtype:
+        return Difference(str(before.dtype), str(after.dtype), (), np.inf)
+    if not before.size:
+        return None
+    is_float = before.dtype.kind not in "biu"
+    one, other = (before.astype(np.float64), after.astype(np.float64)) if is_float else (before, after)
+    with np.errstate(all="ignore"):
+        is_same = (one == other) | ((one != one) & (other != other))
+        if is_float:
+            scale = max(float(np.max(np.abs(one), where=np.isfinite(one), initial=0.0)), _FLOOR * min(largest_input, 1))
+            error = np.where(is_same, 0.0, np.abs(one - other) / (scale or 1.0))
+            error[np.isnan(error)] = np.inf
+        else:
+            error = np.where(is_same, 0.0, np.inf)
+    worst = np.unravel_index(int(np.argmax(error)), error.shape)
+    largest = float(error[worst])
+    if largest <= tolerance:
+        return None
+    return Difference(_text(before[worst]), _text(after[worst]), tuple(int(axis) for axis in worst), largest)
+
+
+def differences(
+    step: str,
+    inputs: str,
+    before: Mapping[str, Array],
+    after: Mapping[str, Array],
+    tolerance: float,
+    *,
+    largest_input: float = 1.0,
+) -> Iterator[Finding]:
+    """A finding for each output, by name, whose answer a step changed. An output that is missing is one, too."""
+    for name, array in before.items():
+        if name not in after:
+            yield Finding(step, name, inputs, Difference("an output", "no output", (), np.inf))
+            continue
+        difference = find_difference(array, after[name], tolerance, largest_input=largest_input)
+        if difference is not None:
+            yield Finding(step, name, inputs, difference)
+
+
+def _text(value: Any) -> str:
+    return str(value) if value.dtype.kind in "biu" else f"{float(value):.9g}"

@@ -1,0 +1,178 @@
+"""Inputs that reveal what a compiler pass gets wrong: several sets of values for the inputs of a program.
+
+Passes are wrong for values that noise does not have: exact quotients, negative fractions that truncate, values that
+overflow between two operations, infinities, the ends of the integers. Each set has one kind of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import ml_dtypes
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+_Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
+"""Makes fp64 values of a shape."""
+
+_SIZES: Final = (3, 1, 2, 5)
+"""What the free dimensions of the sets are, in turn, as far as their limits allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A dimension whose size is not fixed.
+
+    Attributes:
+        name: dimensions of one name have one size.
+        low: its least size.
+        high: its largest size; None where it has no limit.
+    """
+
+    name: str
+    low: int = 1
+    high: int | None = None
+
+    def size(self, wanted: int) -> int:
+        """The size within the limits that is nearest to `wanted`."""
+        return max(self.low, wanted if self.high is None else min(wanted, self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input of a program.
+
+    Attributes:
+        name: its name.
+        dtype: its element type.
+        shapes: the shapes that it may have: one, or several where they are enumerated.
+        num_indexed: for whole numbers that index a dimension: its size. Values are then below it and not negative.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shapes: tuple[tuple[int | Free, ...], ...]
+    num_indexed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputSet:
+    """Values for all the inputs of a program.
+
+    Attributes:
+        name: the kind of values: "noise".
+        arrays: by the inputs' names.
+        is_extreme: whether the values are at the end of what floats hold, where a correct rewriting of a sum or a
+            product may overflow where the original did not.
+    """
+
+    name: str
+    arrays: Mapping[str, Array]
+    is_extreme: bool = False
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value among the finite floats; 1 where there are none."""
+        floats = [each.astype(np.float64) for each in self.arrays.values() if each.dtype.kind not in "biu"]
+        found = [float(np.max(np.abs(each), where=np.isfinite(each), initial=0.0)) for each in floats]
+        return max(found, default=0.0) or 1.0
+
+
+def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool = True) -> list[InputSet]:
+    """Sets of inputs, the plain ones first. Equal arguments give equal sets.
+
+    The first set has the smallest enumerated shapes or free sizes of 3, the others vary them.
+
+    Args:
+        inputs: the program's interface.
+        seed: of the random values.
+        extremes: whether to give the extreme sets too.
+    """
+    sets: list[InputSet] = []
+    for number, (name, (floats, integers, is_extreme)) in enumerate(_KINDS.items()):
+        if is_extreme and not extremes:
+            continue
+        rng = np.random.default_rng([seed, number])
+        size = _SIZES[number % len(_SIZES)]
+        arrays: dict[str, Array] = {}
+        for each in inputs:
+            shape = tuple(
+                dim.size(size) if isinstance(dim, Free) else dim for dim in each.shapes[number % len(each.shapes)]
+            )
+            arrays[each.name] = _values(each, shape, rng, floats, integers)
+        sets.append(InputSet(name, arrays, is_extreme))
+    return sets
+
+
+def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, integers: _Fill) -> Array:
+    if each.dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    if each.num_indexed is not None:
+        return rng.integers(0, max(each.num_indexed, 1), shape).astype(each.dtype)
+    if each.dtype.kind in "iu":
+        limits = np.iinfo(each.dtype)
+        return np.clip(integers(rng, shape), float(limits.min), float(limits.max)).astype(each.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        # Beyond the type's largest value the values are infinite, which belongs to the extreme sets only.
+        values = floats(rng, shape)
+        # numpy and ml_dtypes publish partial types.
+        limits_of: Any = ml_dtypes.finfo
+        largest = float(limits_of(each.dtype).max)
+        finite = np.isfinite(values)
+        values[finite] = np.clip(values[finite], -largest, largest)
+        return values.astype(each.dtype)
+
+
+def _noise(scale: float) -> _Fill:
+    return lambda rng, shape: rng.standard_normal(shape) * scale
+
+
+def _whole(low: int, high: int) -> _Fill:
+    return lambda rng, shape: rng.integers(low, high, shape).astype(np.float64)
+
+
+def _uniform(low: float, high: float) -> _Fill:
+    return lambda rng, shape: rng.uniform(low, high, shape)
+
+
+def _among(*values: float) -> _Fill:
+    """Each element is one of `values`; every value is there where there are elements enough."""
+
+    def fill(rng: Generator, shape: tuple[int, ...]) -> Array:
+        count = int(np.prod(shape, dtype=np.int64))
+        return rng.permutation(np.resize(np.array(values), count)).reshape(shape)
+
+    return fill
+
+
+def _ties(rng: Generator, shape: tuple[int, ...]) -> Array:
+    """Halves, which the roundings part at, and negative fractions, which truncate to zero."""
+    return rng.integers(-9, 9, shape) + rng.choice([0.5, 0.5, 0.3, 0.7], shape)
+
+
+def _sprinkled(rng: Generator, shape: tuple[int, ...]) -> Array:
+    """Noise with infinities and values that are no number in it."""
+    values = rng.standard_normal(shape)
+    return np.where(rng.random(shape) < 0.3, rng.choice([np.inf, -np.inf, np.nan], shape), values)
+
+
+_INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
+
+# By name: floats, whole numbers, and whether the set is extreme.
+_KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
+    "noise": (_noise(1.0), _whole(0, 4), False),
+    "whole numbers": (_whole(1, 400), _whole(1, 400), False),
+    "negative whole numbers": (_whole(-60, 60), _whole(-60, 60), False),
+    "ties": (_ties, _whole(-9, 9), False),
+    "fractions": (_uniform(0.01, 1.0), _whole(0, 2), False),
+    "masks": (_among(0.0, 1.0, 1.0), _among(0.0, 1.0, 1.0), False),
+    "zeros": (_among(0.0), _among(0.0), False),
+    "signed zeros": (_among(-0.0, 0.0, 1.0), _among(0.0, 1.0, -1.0), False),
+    "large": (_noise(1e4), _whole(-40_000, 40_000), False),
+    "tiny": (_noise(1e-6), _among(0.0, 1.0, 2.0), False),
+    "infinities": (_sprinkled, _whole(-3, 4), True),
+    "huge": (_noise(1e38), _among(*_INT32_ENDS), True),
+    "next to nothing": (_noise(1e-37), _among(*_INT32_ENDS), True),
+}

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, shape_inference
+
+from support.lowered import model_of
+from triune.core.errors import UnsupportedError
+from triune.graph.audit import Free, Input, inputs_of_model, revealing_inputs
+from triune.graph.conversion.shapes import parse_shapes
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+def test_every_set_has_values_of_the_declared_types_and_shapes():
+    interface = [
+        Input("x", np.dtype(np.float16), ((2, Free("n", 2, 4)),)),
+        Input("y", np.dtype(np.int8), ((Free("n", 2, 4),),)),
+        Input("mask", np.dtype(np.bool_), ((1, 3), (1, 5))),
+    ]
+
+    sets = revealing_inputs(interface)
+
+    for each in sets:
+        x, y, mask = (each.arrays[name] for name in ("x", "y", "mask"))
+        assert (x.dtype, y.dtype, mask.dtype) == (np.float16, np.int8, np.bool_)
+        assert x.shape == (2, y.shape[0])
+        assert 2 <= y.shape[0] <= 4
+        assert mask.shape in ((1, 3), (1, 5))
+        assert each.is_extreme or np.isfinite(x).all()
+    assert {each.arrays["mask"].shape for each in sets} == {(1, 3), (1, 5)}
+    assert len({each.arrays["y"].shape for each in sets}) > 1
+
+
+def test_the_sets_hold_what_noise_lacks():
+    sets = {each.name: each.arrays["x"] for each in revealing_inputs([Input("x", np.dtype(np.float32), ((8, 8),))])}
+
+    assert np.isinf(sets["infinities"]).any()
+    assert np.isnan(sets["infinities"]).any()
+    assert set(sets["masks"].flat) == {0, 1}
+    assert (sets["whole numbers"] % 1 == 0).all()
+    assert (np.abs(sets["ties"]) % 1 == 0.5).any()
+    assert np.signbit(sets["signed zeros"][sets["signed zeros"] == 0]).any()
+    assert np.abs(sets["huge"]).max() > 1e38
+
+
+def test_equal_seeds_give_equal_sets():
+    interface = [Input("x", np.dtype(np.float32), ((4,),))]
+
+    first, again, other = (revealing_inputs(interface, seed=seed)[0].arrays["x"] for seed in (3, 3, 4))
+
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_whole_numbers_that_are_indices_stay_within_what_they_index():
+    nodes = [
+        helper.make_node("Unsqueeze", ["i", "axes"], ["j"]),
+        helper.make_node("Gather", ["table", "j"], ["y"], axis=0),
+        helper.make_node("Add", ["k", "k"], ["z"]),
+    ]
+    model = model_of(
+        nodes,
+        [("i", INT64, ["n"]), ("k", INT64, [6])],
+        [("y", FLOAT, None), ("z", INT64, None)],
+        axes=np.array([1]),
+        table=np.zeros((7, 2), np.float32),
+    )
+
+    interface = inputs_of_model(shape_inference.infer_shapes(model), parse_shapes(["i=2..9"]))
+
+    assert [each.num_indexed for each in interface] == [7, None]
+    assert interface[0].shapes == ((Free("n", 2, 9),),)
+    for each in revealing_inputs(interface):
+        assert ((each.arrays["i"] >= 0) & (each.arrays["i"] < 7)).all()
+
+
+def test_text_cannot_be_made_up():
+    model = model_of([helper.make_node("Identity", ["x"], ["y"])], [("x", TensorProto.STRING, [1])], [])
+
+    with pytest.raises(UnsupportedError, match="input 'x' is no tensor of numbers"):
+        inputs_of_model(model)
