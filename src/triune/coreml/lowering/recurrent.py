@@ -96,6 +96,10 @@ def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
         activation=allowed[names[2]],
         **operands,
     )
+    if layer.directions == ["reverse"]:
+        # Core ML's gives the steps in the order of their computation, the last one first, where the direction is
+        # "reverse" alone (coremltools' test_builder_to_backend_smoke_unilstm); ONNX always in the order of the input.
+        whole = mb.reverse(x=whole, axes=[0])
     return _by_direction(whole, layer), [_state_by_direction(each, layer) for each in last]
 
 

@@ -155,6 +155,31 @@ def test_recurrent_layers_go_both_ways(op: str, gates: int, steps: int, tmp_path
     check(model, {"x": noise(steps, 1, inputs)}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("op", "gates", "activations"),
+    [
+        ("LSTM", 4, ["Sigmoid", "Tanh", "Tanh"]),
+        ("LSTM", 4, ["Relu", "Tanh", "Sigmoid"]),
+        ("LSTM", 4, ["Sigmoid", "Softsign", "Tanh"]),
+        ("GRU", 3, ["Sigmoid", "Tanh"]),
+        ("RNN", 1, ["Relu"]),
+    ],
+)
+def test_a_recurrent_layer_that_goes_back_gives_its_steps_in_order(
+    op: str, gates: int, activations: list[str], tmp_path: Path
+) -> None:
+    """All outputs, from states that are given; the third LSTM is one that Core ML has not, and written step by step."""
+    states, steps = (["h", "c"] if op == "LSTM" else ["h"]), 4
+    names = ["x", "w", "r", "b", "", *states]
+    last = [f"{state}_last" for state in states]
+    node = helper.make_node(op, names, ["y", *last], hidden_size=2, direction="reverse", activations=activations)
+    inputs = [("x", FLOAT, [steps, 2, 3]), *((state, FLOAT, [1, 2, 2]) for state in states)]
+    outputs = [("y", FLOAT, [steps, 1, 2, 2]), *((name, FLOAT, [1, 2, 2]) for name in last)]
+    weights = {"w": noise(1, gates * 2, 3), "r": noise(1, gates * 2, 2), "b": noise(1, 2 * gates * 2)}
+    model = model_of([node], inputs, outputs, **weights)
+    check(model, {"x": noise(steps, 2, 3), **{state: noise(1, 2, 2) for state in states}}, tmp_path)
+
+
 def test_recurrent_rows_end_by_themselves(tmp_path: Path) -> None:
     node = helper.make_node("GRU", ["x", "w", "r", "", "n"], ["y", "h"], hidden_size=2, direction="reverse")
     inputs = [("x", FLOAT, [4, 2, 3]), ("n", TensorProto.INT32, [2])]
