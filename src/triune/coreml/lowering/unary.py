@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from onnx import TensorProto, helper
 
+from triune.core.datatypes import Array
 from triune.coreml.lowering.broadcast import logical, select
 from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name, is_bool, is_float, like
 from triune.coreml.lowering.mb import Var, mb
@@ -125,7 +126,7 @@ def _is_per_channel(shape: tuple[int, ...], x: Var) -> bool:
 def _clip(c: Context) -> None:
     x = c.input(0)
     low, high = c.constant(1), c.constant(2)
-    if is_float(x) and low is not None and high is not None and low <= high and np.isfinite([low, high]).all():
+    if is_float(x) and low is not None and high is not None and _is_range(low, high):
         c.give(mb.clip(x=x, alpha=like(x, low.item()), beta=like(x, high.item())))
         return
     if c.has(1):
@@ -133,6 +134,13 @@ def _clip(c: Context) -> None:
     if c.has(2):
         x = mb.minimum(x=x, y=c.input(2))
     c.give(x)
+
+
+def _is_range(low: Array, high: Array) -> bool:
+    """Does MIL's clip take these ends? It takes no equal ones, and those that differ may become equal in fp16."""
+    with np.errstate(over="ignore"):
+        ends = np.float16(low), np.float16(high)
+    return bool(np.isfinite(ends).all() and ends[0] < ends[1])
 
 
 def _softmax(c: Context) -> None:

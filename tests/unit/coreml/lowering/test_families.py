@@ -260,6 +260,14 @@ def test_small_integers_wrap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(results["y"], [144, 6])
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (1.0, 1.0001), (2.0, -1.0), (-1e6, 1e6)])
+def test_values_are_clipped_to_any_ends(low: float, high: float, tmp_path: Path) -> None:
+    node = helper.make_node("Clip", ["x", "low", "high"], ["y"])
+    ends = {"low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+    model = model_of([node], [("x", FLOAT, [4])], [("y", FLOAT, [4])], **ends)
+    check(model, {"x": np.array([-3, 0.5, 1, 9], np.float32)}, tmp_path)
+
+
 def test_what_would_be_empty_is_refused(tmp_path: Path) -> None:
     node = helper.make_node("Slice", ["x", "s", "e"], ["y"])
     model = model_of([node], [("x", FLOAT, [4])], [("y", FLOAT, [0])], s=np.array([3]), e=np.array([1]))
