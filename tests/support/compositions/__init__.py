@@ -1,0 +1,1 @@
+"""Small random programs of several operators, and what their answers may be."""

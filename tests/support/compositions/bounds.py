@@ -1,0 +1,242 @@
+"""How far from ONNX Runtime's answer a right answer may be: measured by small errors put into every step.
+
+Whoever computes a program rounds each result in its own way. So the program is run again with every intermediate float
+multiplied by `1 + noise`, noise of the size of a rounding; how much the outputs move tells what rounding explains.
+Where all that comes before is exact in IEEE arithmetic (a quotient, a sum), the argument of a jump (Floor, Cast, Less)
+has no noise: there the right side of the jump is the only right answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, helper
+
+EXACT = frozenset(
+    [
+        *(
+            "Add",
+            "Sub",
+            "Mul",
+            "Div",
+            "Neg",
+            "Abs",
+            "Sqrt",
+            "Floor",
+            "Ceil",
+            "Round",
+            "Sign",
+            "Relu",
+            "Max",
+            "Min",
+            "Clip",
+        ),
+        *("Cast", "Where", "Less", "Greater", "Equal", "LessOrEqual", "Not", "Mod", "Reciprocal", "MaxPool"),
+        *("ReduceMax", "ReduceMin", "GlobalMaxPool", "ArgMax", "TopK", "Hardmax", "LeakyRelu", "PRelu"),
+        *(
+            "Transpose",
+            "Reshape",
+            "Flatten",
+            "Squeeze",
+            "Unsqueeze",
+            "Slice",
+            "Pad",
+            "Tile",
+            "Expand",
+            "Concat",
+            "Split",
+        ),
+        *("Gather", "GatherElements", "DepthToSpace", "SpaceToDepth", "QuantizeLinear", "DequantizeLinear"),
+        *("ThresholdedRelu", "HardSwish", "Softsign", "HardSigmoid"),
+    ]
+)
+"""Operators whose results any correct runtime gives to the last place, or nearly so."""
+
+JUMPS = frozenset(
+    [
+        *("Floor", "Ceil", "Round", "Sign", "Cast", "Less", "Greater", "Equal", "LessOrEqual", "Mod", "QuantizeLinear"),
+        *("ArgMax", "TopK", "Hardmax", "ThresholdedRelu"),
+    ]
+)
+NAN_IS_UNDEFINED = frozenset(
+    [
+        *("Cast", "QuantizeLinear", "ArgMax", "TopK", "Hardmax", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"),
+        *("ScatterElements", "Sign", "Mod", "Resize", "Conv", "ConvTranspose", "MatMul", "Gemm", "AveragePool"),
+    ]
+)
+"""ONNX does not say what these give for values that are infinite or no numbers: products with zeros, too."""
+
+_RUNS = 10
+_LARGEST_HALF = 60_000.0
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a precision may do to an answer.
+
+    Attributes:
+        step: the relative size of a rounding of one operation.
+        smallest: the absolute size of one near zero.
+        floor: what is always allowed, relative to the largest number of the output.
+    """
+
+    step: float
+    smallest: float
+    floor: float
+
+
+FP32 = Precision(2.0**-22, 1e-37, 2e-6)
+FP16 = Precision(2.0**-10, 2.0**-24, 3e-3)
+
+
+def session_of(model: ModelProto) -> Any:
+    options: Any = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class Oracle:
+    """The right answers to a program, and how far from them an answer may be."""
+
+    def __init__(self, model: ModelProto, precision: Precision) -> None:
+        self.floor = precision.floor
+        self._model = model
+        self._precision = precision
+        self._names = [value.name for value in model.graph.output]
+        self._all_names = [name for node in model.graph.node for name in node.output]
+        self._types = _types_of(model)
+        self._watched = session_of(_watched(model))
+        self._noisy: Any = None
+        self._noises: dict[str, tuple[int, ...]] = {}
+
+    def answers(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
+        return {name: found[name] for name in self._names}
+
+    def why_unjudged(self, feed: Mapping[str, Any]) -> str:
+        """Why ONNX or the precision lets any answer stand; nothing where it does not."""
+        found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
+        ops = {node.op_type for node in self._model.graph.node}
+        is_half = self._precision is FP16
+        seen = {**{name: np.asarray(array) for name, array in feed.items()}, **found}
+        for name, array in seen.items():
+            if array.dtype == np.int64 and np.any(np.abs(array.astype(np.float64)) > 2**31 - 1):
+                return f"'{name}' leaves int32"
+            if array.dtype != np.float32:
+                continue
+            if not np.all(np.isfinite(array)) and (ops & NAN_IS_UNDEFINED or is_half):
+                return f"'{name}' is not finite"
+            if is_half and np.max(np.abs(array), initial=0) > _LARGEST_HALF:
+                return f"'{name}' leaves fp16"
+        return ""
+
+    def allowed(self, feed: Mapping[str, Any], runs: int = _RUNS) -> dict[str, tuple[Any, Any]]:
+        """By output: the error that is allowed for each element, and where anything may stand."""
+        if self._noisy is None:
+            model, self._noises = _with_noise(self._model, self._types, is_exact=self._precision is not FP16)
+            self._noisy = session_of(model)
+        clean = self.answers(feed)
+        moved = {name: np.zeros(np.shape(array)) for name, array in clean.items()}
+        free = {name: np.zeros(np.shape(array), bool) for name, array in clean.items()}
+        rng = np.random.default_rng(0)
+        for _ in range(runs):
+            noises: dict[str, Any] = {}
+            for name, shape in self._noises.items():
+                step, smallest = self._precision.step, self._precision.smallest
+                # A scalar drawn is no array.
+                noises[f"{name}/by"] = np.asarray(1 + step * rng.uniform(-1, 1, shape), np.float32)
+                noises[f"{name}/plus"] = np.asarray(smallest * rng.uniform(-1, 1, shape), np.float32)
+            names = [f"{name}/noisy" if name in self._noises else name for name in self._names]
+            noisy = dict(zip(self._names, self._noisy.run(names, {**feed, **noises}), strict=True))
+            for name, array in noisy.items():
+                one, other = clean[name].astype(np.float64), array.astype(np.float64)
+                free[name] |= ~np.isfinite(other) & np.isfinite(one)
+                free[name] |= np.isfinite(other) & ~np.isfinite(one)
+                with np.errstate(invalid="ignore"):
+                    moved[name] = np.fmax(moved[name], np.abs(one - other))
+        return {name: (4 * moved[name], free[name]) for name in clean}
+
+
+def differences(clean: Any, actual: Any, floor: float) -> Any:
+    """Which elements are not the same: by more than `floor` of the largest number, or where one is no number."""
+    clean, actual = np.asarray(clean), np.asarray(actual)
+    if clean.dtype.kind in "biu":
+        return clean != actual
+    one, other = clean.astype(np.float64), actual.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        finite = one[np.isfinite(one)]
+        near = np.abs(one - other) <= floor * np.minimum(np.max(np.abs(finite), initial=0.0), 8 * np.abs(one) + 1)
+    return ~(same | near)
+
+
+def _types_of(model: ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
+    import onnx.shape_inference
+
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    infos = (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
+    constants = {each.name: (each.data_type, tuple(each.dims)) for each in model.graph.initializer}
+    return constants | {
+        each.name: (each.type.tensor_type.elem_type, tuple(dim.dim_value for dim in each.type.tensor_type.shape.dim))
+        for each in infos
+    }
+
+
+def _watched(model: ModelProto) -> ModelProto:
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    types = _types_of(model)
+    for node in model.graph.node:
+        for name in node.output:
+            watched.graph.output.append(helper.make_tensor_value_info(name, *types[name]))
+    return watched
+
+
+def _with_noise(
+    model: ModelProto, types: Mapping[str, tuple[int, Sequence[int]]], *, is_exact: bool
+) -> tuple[ModelProto, dict[str, tuple[int, ...]]]:
+    """The model with noise on every intermediate float; and the shape of each noise, by the value's name."""
+    noisy = ModelProto()
+    noisy.CopyFrom(model)
+    del noisy.graph.node[:]
+    noises: dict[str, tuple[int, ...]] = {}
+    stands_for: dict[str, str] = {}
+    inexact: set[str] = set()
+
+    def add_noise(name: str) -> None:
+        elem_type, shape = types[name]
+        if elem_type != TensorProto.FLOAT:
+            return
+        noises[name] = tuple(shape)
+        for kind in ("by", "plus"):
+            noisy.graph.input.append(helper.make_tensor_value_info(f"{name}/{kind}", elem_type, shape))
+        noisy.graph.node.append(helper.make_node("Mul", [name, f"{name}/by"], [f"{name}/scaled"]))
+        noisy.graph.node.append(helper.make_node("Add", [f"{name}/scaled", f"{name}/plus"], [f"{name}/noisy"]))
+        stands_for[name] = f"{name}/noisy"
+
+    if not is_exact:
+        for value in (*model.graph.input, *model.graph.initializer):
+            inexact.add(value.name)
+            add_noise(value.name)
+    for node in model.graph.node:
+        changed = type(node)()
+        changed.CopyFrom(node)
+        is_rough = any(name in inexact for name in node.input)
+        for index, name in enumerate(node.input):
+            if node.op_type not in JUMPS or is_rough:
+                changed.input[index] = stands_for.get(name, name)
+        noisy.graph.node.append(changed)
+        for name in node.output:
+            if is_rough or node.op_type not in EXACT:
+                inexact.add(name)
+            add_noise(name)
+    del noisy.graph.output[:]
+    for value in model.graph.output:
+        name = stands_for.get(value.name, value.name)
+        noisy.graph.output.append(helper.make_tensor_value_info(name, *types[value.name]))
+    return noisy, noises
