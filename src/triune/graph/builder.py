@@ -41,6 +41,10 @@ class Builder:
         self.put("Constant", [], [name], value=tensor)
         return name
 
+    def typed(self, value: ArrayLike, elem_type: int) -> str:
+        """A constant of a TensorProto.DataType."""
+        return self.constant(value, helper.tensor_dtype_to_np_dtype(elem_type))
+
     def ints(self, *values: int) -> str:
         """A constant INT64 vector: axes, sizes, shapes."""
         return self.constant(values, np.int64)

@@ -1,8 +1,14 @@
 """Why an operator is left after normalization, and what to do about it."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import onnx.defs
 from onnx import NodeProto
+
+from triune.graph.conversion.problems import noted_why
+from triune.graph.core_ops import OPSET
+from triune.graph.decompose import OTHERS, STANDARD
 
 _TEXT = "it works on text, and programs have numbers alone; do it before the model"
 _SEQUENCE = "the length of its sequence, or a place in it, is computed; write the tensors out, or fix their number"
@@ -38,6 +44,38 @@ _REASONS: Mapping[str, str] = {
 }
 
 
+_LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
+
+# onnx's stubs lack most of a schema's members.
+_schemas: Any = onnx.defs
+
+
 def why_left(node: NodeProto, runtime: str) -> str:
     """The reason, which a person can act on; `runtime` is whom the program is for: "Core ML"."""
-    return _REASONS.get(node.op_type, f"there is no such operation in {runtime}, nor a way to make it of others")
+    noted = noted_why(node)
+    if noted is not None:
+        return noted
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if domain in ("", "ai.onnx.ml") and node.op_type in _REASONS:
+        return _REASONS[node.op_type]
+    if domain in _LAYOUTS:
+        return (
+            "it has a layout of ONNX Runtime's own; save the model with a lower optimization level: "
+            "ORT_ENABLE_EXTENDED or less"
+        )
+    if node.op_type in (OTHERS.get(domain, {}) if domain else STANDARD) or _has_body(domain, node.op_type):
+        return "a type or shape that it depends on is not known; give fixed sizes with --shape"
+    if domain:
+        return (
+            f"what it computes is not known here; export the model without operators of '{domain}', save it with a "
+            "lower optimization level, or define the operator as a function of the model"
+        )
+    return f"there is no such operation in {runtime}, nor a way to make it of others"
+
+
+def _has_body(domain: str, name: str) -> bool:
+    """Does ONNX define the operator by others?"""
+    if domain or not _schemas.has(name, OPSET, ""):
+        return False
+    schema = _schemas.get_schema(name, OPSET, "")
+    return schema.has_function or schema.has_context_dependent_function

@@ -16,6 +16,21 @@ class MissingError(UnsupportedError):
     """A value could not be made, and nothing is known of its shape: what reads it cannot be judged."""
 
 
+_WHY = "triune.why"
+"""The key of a node's metadata under which the reason is why it was left."""
+
+
+def note_why(node: NodeProto, reason: str) -> None:
+    """Note on the node why it cannot be expressed, for whom it reaches in the end."""
+    if noted_why(node) is None:
+        node.metadata_props.add(key=_WHY, value=reason)
+
+
+def noted_why(node: NodeProto) -> str | None:
+    """The reason that was noted; None where there is none."""
+    return next((each.value for each in node.metadata_props if each.key == _WHY), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A node that cannot be converted.

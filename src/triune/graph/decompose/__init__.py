@@ -5,12 +5,14 @@ from collections.abc import Collection
 from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.builder import Builder
+from triune.graph.conversion.problems import Refusal, note_why
 from triune.graph.decompose import (
     classical,
     counting,
     elementwise,
     integers,
     linear,
+    microsoft,
     pools,
     regions,
     scan,
@@ -18,7 +20,8 @@ from triune.graph.decompose import (
     training,
 )
 from triune.graph.decompose.context import Context, Decomposition
-from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.passes.infer import Infer
+from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 
 STANDARD: dict[str, Decomposition] = {
     **elementwise.TABLE,
@@ -34,6 +37,7 @@ STANDARD: dict[str, Decomposition] = {
 OTHERS: dict[str, dict[str, Decomposition]] = {
     "ai.onnx.ml": classical.TABLE,
     "ai.onnx.preview.training": training.TABLE,
+    "com.microsoft": microsoft.TABLE,
 }
 """Those of other domains."""
 
@@ -53,27 +57,46 @@ class Decompose:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """The new values have no types yet: infer them again."""
-        self._decompose(model.graph, None)
-        return model
+        while True:
+            is_changed, is_waiting = self._decompose(model.graph, None)
+            if not (is_changed and is_waiting):
+                return model
+            # ONNX infers nothing behind an operator of another domain: each that is written out may tell the next
+            # one's types.
+            model = Infer()(model)
 
-    def _decompose(self, graph: GraphProto, outer: Values | None) -> None:
+    def _decompose(self, graph: GraphProto, outer: Values | None) -> tuple[bool, bool]:
+        """Was anything changed, and does anything wait for what is not known yet?"""
         values = Values(graph, outer)
+        read = names_read(graph)
         nodes: list[NodeProto] = []
-        is_changed = False
+        is_changed = is_waiting = False
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                self._decompose(subgraph, values)
-            table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
-            decomposition = table.get(node.op_type)
-            if decomposition is not None:
-                self._count += 1
-                build = Builder(f"{node.output[0]}/{node.op_type}{self._count}")
-                if decomposition(Context(node, values, attributes_of(node), build)):
-                    nodes.extend(build.nodes)
-                    is_changed = True
-                    continue
-            nodes.append(node)
+                found = self._decompose(subgraph, values)
+                is_changed, is_waiting = is_changed or found[0], is_waiting or found[1]
+            written = self._written(node, values, read)
+            is_waiting |= written is None
+            nodes += written if written else [node]
+            is_changed |= bool(written)
         if is_changed:
             copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
             del graph.node[:]
             graph.node.extend(copies)
+        return is_changed, is_waiting
+
+    def _written(self, node: NodeProto, values: Values, read: Collection[str]) -> list[NodeProto] | None:
+        """What takes the node's place; nothing if it stays, None if it stays for now."""
+        table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
+        decomposition = table.get(node.op_type)
+        if decomposition is None:
+            return []
+        self._count += 1
+        name = next((each for each in node.output if each), node.op_type)
+        build = Builder(f"{name}/{node.op_type}{self._count}")
+        try:
+            is_done = decomposition(Context(node, values, attributes_of(node), build, read))
+        except Refusal as refusal:
+            note_why(node, str(refusal))
+            return []
+        return build.nodes if is_done else None

@@ -1,6 +1,6 @@
 """What a decomposition is given."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,12 +19,14 @@ class Context:
         values: types, shapes and constants that it can see.
         attributes: its attributes, those with a default missing where they are not written.
         build: takes the nodes that replace it.
+        read: the names of the values that the graph's nodes and outputs read.
     """
 
     node: NodeProto
     values: Values
     attributes: Mapping[str, Any]
     build: Builder
+    read: Collection[str]
 
     def input(self, index: int) -> str:
         """The name of an input; "" where it is left out."""
@@ -34,6 +36,10 @@ class Context:
         """The name of an output; "" where nobody wants it."""
         return self.node.output[index] if index < len(self.node.output) else ""
 
+    def is_read(self, index: int) -> bool:
+        """Does anybody want the output?"""
+        return self.output(index) != "" and self.output(index) in self.read
+
     def give(self, name: str, index: int = 0) -> None:
         """`name` is the node's output `index`."""
         if self.output(index):
@@ -41,4 +47,6 @@ class Context:
 
 
 Decomposition: TypeAlias = Callable[[Context], bool]
-"""Writes nodes that give the outputs of the node. False, and nothing is changed, where it cannot be done."""
+"""Writes nodes that give the outputs of the node. False, and nothing is changed, where what it depends on is not known
+yet; a Refusal where it cannot be done at all.
+"""

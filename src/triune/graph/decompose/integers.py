@@ -8,37 +8,36 @@ from triune.graph.decompose.context import Context, Decomposition
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
-def _shifted(c: Context, index: int, zero: int, axis: int | None = None) -> str:
-    """An integer input less its zero point, in fp32; a vector of zero points lies along `axis`."""
+def shifted(c: Context, x: str, zero: str, axis: int | None = None) -> str:
+    """Integers `x` less their zero point ("" for none), in fp32; a vector of zero points lies along `axis`."""
     b = c.build
-    wide = b.cast(c.input(index), TensorProto.FLOAT)
-    name = c.input(zero)
-    if not name:
+    wide = b.cast(x, TensorProto.FLOAT)
+    if not zero:
         return wide
-    shift = b.cast(name, TensorProto.FLOAT)
-    rank, zero_rank = c.values.rank(c.input(index)), c.values.rank(name)
+    shift = b.cast(zero, TensorProto.FLOAT)
+    rank, zero_rank = c.values.rank(x), c.values.rank(zero)
     if axis is not None and zero_rank == 1 and rank is not None:
         form = [1] * rank
         form[axis] = -1
-        shape = c.values.shape(name)
+        shape = c.values.shape(zero)
         if shape is not None and shape[0] != 1:
             shift = b.op("Reshape", shift, b.ints(*form))
     return b.op("Sub", wide, shift)
 
 
-def _weight(c: Context, index: int, zero: int, axis: int) -> str:
-    """As `_shifted`, but as weights are packed, a DequantizeLinear of scale 1, where the zero point has its form."""
-    b, name = c.build, c.input(zero)
-    if not name:
-        return b.op("DequantizeLinear", c.input(index), b.constant(1, np.float32))
-    shape = c.values.static_shape(name)
-    if shape is None or len(shape) > 1 or (len(shape) == 1 and c.values.rank(c.input(index)) is None):
-        return _shifted(c, index, zero, axis if axis == 0 else None)
+def shifted_weight(c: Context, x: str, zero: str, axis: int) -> str:
+    """As `shifted`, but as weights are packed, a DequantizeLinear of scale 1, where the zero point has its form."""
+    b = c.build
+    if not zero:
+        return b.op("DequantizeLinear", x, b.constant(1, np.float32))
+    shape = c.values.static_shape(zero)
+    if shape is None or len(shape) > 1 or (len(shape) == 1 and c.values.rank(x) is None):
+        return shifted(c, x, zero, axis if axis == 0 else None)
     if shape in ((), (1,)):
-        point = b.op("Reshape", name, b.constant([], np.int64))
-        return b.op("DequantizeLinear", c.input(index), b.constant(1, np.float32), point)
+        point = b.op("Reshape", zero, b.constant([], np.int64))
+        return b.op("DequantizeLinear", x, b.constant(1, np.float32), point)
     scale = b.constant(np.ones(shape), np.float32)
-    return b.op("DequantizeLinear", c.input(index), scale, name, axis=axis)
+    return b.op("DequantizeLinear", x, scale, zero, axis=axis)
 
 
 def mat_mul_integer(c: Context) -> bool:
@@ -46,7 +45,8 @@ def mat_mul_integer(c: Context) -> bool:
     rank = c.values.rank(c.input(0))
     if rank is None:
         return False
-    product = c.build.op("MatMul", _shifted(c, 0, 2, rank - 2 if rank > 1 else None), _weight(c, 1, 3, -1))
+    rows = shifted(c, c.input(0), c.input(2), rank - 2 if rank > 1 else None)
+    product = c.build.op("MatMul", rows, shifted_weight(c, c.input(1), c.input(3), -1))
     c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
     return True
 
@@ -54,7 +54,8 @@ def mat_mul_integer(c: Context) -> bool:
 def conv_integer(c: Context) -> bool:
     """The convolution of (x - x0) with (w - w0)."""
     rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
-    product = c.build.op("Conv", _shifted(c, 0, 2), _weight(c, 1, 3, 0), **rest)
+    kernel = shifted_weight(c, c.input(1), c.input(3), 0)
+    product = c.build.op("Conv", shifted(c, c.input(0), c.input(2)), kernel, **rest)
     c.give(c.build.cast(c.build.op("Round", product), TensorProto.INT32))
     return True
 

@@ -1,0 +1,69 @@
+"""Convolutions with what is fused into them, and those of images whose channels are last."""
+
+from typing import Any
+
+from triune.graph.conversion.problems import Refusal
+from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.decompose.microsoft.activations import activated, in_order
+
+_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_POOL = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
+
+
+def channels_first(c: Context, name: str) -> str | None:
+    """(N, ..., C) as (N, C, ...); None where the rank is not known."""
+    rank = c.values.rank(name)
+    return None if rank is None else c.build.op("Transpose", name, perm=[0, rank - 1, *range(1, rank - 1)])
+
+
+def channels_last(c: Context, name: str, rank: int) -> str:
+    """(N, C, ...) as (N, ..., C)."""
+    return c.build.op("Transpose", name, perm=[0, *range(2, rank), 1])
+
+
+def _own(c: Context, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: c.attributes[name] for name in names if name in c.attributes}
+
+
+def fused_conv(c: Context) -> bool:
+    """An activation of the convolution of X with W plus B, plus Z."""
+    b, elem_type = c.build, c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
+    if not elem_type:
+        return False
+    inputs = [each for each in (c.input(0), c.input(1), c.input(2)) if each]
+    result = b.op("Conv", *inputs, **_own(c, _CONV))
+    if c.input(3):
+        result = b.op("Add", result, c.input(3))
+    activation = c.attributes.get("activation", "")
+    parameters = in_order(activation, c.attributes.get("activation_params", []))
+    c.give(activated(b, result, activation, parameters, elem_type))
+    return True
+
+
+def nhwc_max_pool(c: Context) -> bool:
+    """MaxPool of images whose channels are last."""
+    rank, first = c.values.rank(c.input(0)), channels_first(c, c.input(0))
+    if rank is None or first is None:
+        return False
+    c.give(channels_last(c, c.build.op("MaxPool", first, **_own(c, _POOL)), rank))
+    return True
+
+
+def conv_transpose_with_dynamic_pads(c: Context) -> bool:
+    """ConvTranspose whose pads are an operand."""
+    own = _own(c, (*_CONV, "output_padding"))
+    if c.input(2):
+        pads = c.values.constant(c.input(2))
+        if pads is None:
+            raise Refusal("its pads are computed while the model runs; fix the sizes that they depend on with --shape")
+        own["pads"] = [int(each) for each in pads.reshape(-1)]
+    inputs = [each for each in (c.input(0), c.input(1), c.input(3)) if each]
+    c.give(c.build.op("ConvTranspose", *inputs, **own))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "FusedConv": fused_conv,
+    "NhwcMaxPool": nhwc_max_pool,
+    "ConvTransposeWithDynamicPads": conv_transpose_with_dynamic_pads,
+}

@@ -1,0 +1,89 @@
+"""Normalizations with what ONNX Runtime fuses into them: sums of residuals, embeddings."""
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.graph.conversion.problems import Refusal
+from triune.graph.decompose.context import Context, Decomposition
+
+_EPSILON = 1e-12
+
+
+def _sum(c: Context, bias: int) -> str:
+    """Input + skip + bias; the skip broadcasts over the batch. It is output 3."""
+    total = c.build.op("Add", c.input(0), c.input(1))
+    if c.input(bias):
+        total = c.build.op("Add", total, c.input(bias))
+    c.give(total, 3)
+    return total
+
+
+def _no_statistics(c: Context) -> None:
+    """The CPU's kernels leave the mean and the inverse deviation (outputs 1 and 2) unwritten."""
+    if c.is_read(1) or c.is_read(2):
+        raise Refusal("its mean and deviation are read, which ONNX Runtime computes for training alone")
+
+
+def skip_layer_normalization(c: Context) -> bool:
+    """LayerNormalization of input + skip + bias over the last axis."""
+    _no_statistics(c)
+    weights = [each for each in (c.input(2), c.input(3)) if each]
+    epsilon = c.attributes.get("epsilon", _EPSILON)
+    c.give(c.build.op("LayerNormalization", _sum(c, 4), *weights, axis=-1, epsilon=epsilon))
+    return True
+
+
+def rms_normalized(c: Context, x: str, scale: str, epsilon: float) -> str:
+    """Of the last axis: x / sqrt(mean(x^2) + epsilon) * scale, in fp32 as ONNX Runtime has it."""
+    b, elem_type = c.build, c.values.elem_type(scale)
+    is_half = elem_type == TensorProto.FLOAT16
+    wide = b.cast(x, TensorProto.FLOAT) if is_half else x
+    kind = TensorProto.FLOAT if is_half else elem_type
+    mean = b.op("ReduceMean", b.op("Mul", wide, wide), b.ints(-1), keepdims=1)
+    root = b.op("Sqrt", b.op("Add", mean, b.typed(epsilon, kind)))
+    normed = b.op("Div", wide, root)
+    return b.op("Mul", b.cast(normed, elem_type) if is_half else normed, scale)
+
+
+def skip_simplified_layer_normalization(c: Context) -> bool:
+    """Root mean square normalization of input + skip + bias."""
+    _no_statistics(c)
+    if not c.values.elem_type(c.input(2)):
+        return False
+    c.give(rms_normalized(c, _sum(c, 3), c.input(2), c.attributes.get("epsilon", _EPSILON)))
+    return True
+
+
+def embed_layer_normalization(c: Context) -> bool:
+    """LayerNormalization of the sum of a word's, its place's and its segment's embedding.
+
+    Output 1 is the number of ones in each row of the mask, 0 without a mask.
+    """
+    b, words = c.build, c.input(0)
+    if c.attributes.get("mask_index_type", 1) not in (0, 1) and c.is_read(1):
+        return False
+    length = b.op("Gather", b.op("Shape", words), b.ints(1))
+    if c.input(8):
+        places = b.op("Gather", c.input(3), c.input(8))
+    else:
+        places = b.op("Slice", c.input(3), b.ints(0), length, b.ints(0))
+    total = b.op("Add", b.op("Gather", c.input(2), words), places)
+    if c.input(4):
+        # Without segments all are of the first.
+        segments = c.input(1) or b.op("Sub", words, words)
+        total = b.op("Add", total, b.op("Gather", c.input(4), segments))
+    epsilon = c.attributes.get("epsilon", _EPSILON)
+    c.give(b.op("LayerNormalization", total, c.input(5), c.input(6), axis=-1, epsilon=epsilon))
+    c.give(total, 2)
+    if c.is_read(1):
+        ones = b.op("Equal", c.input(7), b.constant(1, np.int32)) if c.input(7) else ""
+        counted = b.cast(ones, TensorProto.INT32) if ones else b.op("Sub", words, words)
+        c.give(b.op("ReduceSum", counted, b.ints(1), keepdims=0), 1)
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "SkipLayerNormalization": skip_layer_normalization,
+    "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
+    "EmbedLayerNormalization": embed_layer_normalization,
+}

@@ -1,0 +1,73 @@
+"""Products of matrices with what is fused into them."""
+
+from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.decompose.microsoft.activations import activated
+
+
+def _turned(c: Context, index: int, is_transposed: bool, is_batch_transposed: bool) -> str | None:
+    """A factor with its last two axes exchanged, its first axis moved behind the other axes of the batch, or both."""
+    name = c.input(index)
+    if not (is_transposed or is_batch_transposed):
+        return name
+    rank = c.values.rank(name)
+    if rank is None:
+        return None
+    order = list(range(rank))
+    if is_batch_transposed and rank > 2:
+        order = [*order[1:-1], 0, order[-1]]
+    if is_transposed and rank > 1:
+        order[-2:] = reversed(order[-2:])
+    return c.build.op("Transpose", name, perm=order)
+
+
+def _product(c: Context) -> str | None:
+    """The product alpha A B, either transposed."""
+    b = c.build
+    flags = c.attributes
+    left = _turned(c, 0, flags.get("transA", 0), flags.get("transBatchA", 0))
+    right = _turned(c, 1, flags.get("transB", 0), flags.get("transBatchB", 0))
+    elem_type, alpha = c.values.elem_type(c.input(0)), flags.get("alpha", 1.0)
+    if left is None or right is None or not elem_type:
+        return None
+    product = b.op("MatMul", left, right)
+    return product if alpha == 1 else b.op("Mul", product, b.typed(alpha, elem_type))
+
+
+def fused_mat_mul(c: Context) -> bool:
+    """The product alpha A B."""
+    product = _product(c)
+    if product is None:
+        return False
+    c.give(product)
+    return True
+
+
+def fused_mat_mul_activation(c: Context) -> bool:
+    """An activation of alpha A B."""
+    product, flags = _product(c), c.attributes
+    if product is None:
+        return False
+    parameters = {name: flags[f"activation_{name}"] for name in ("alpha", "beta") if f"activation_{name}" in flags}
+    c.give(activated(c.build, product, flags["activation"], parameters, c.values.elem_type(c.input(0))))
+    return True
+
+
+def fused_gemm(c: Context) -> bool:
+    """An activation of alpha A B + beta C."""
+    flags, elem_type = c.attributes, c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    own = {name: flags[name] for name in ("alpha", "beta", "transA", "transB") if name in flags}
+    inputs = [each for each in (c.input(0), c.input(1), c.input(2)) if each]
+    parameters = {name: flags[f"activation_{name}"] for name in ("alpha", "beta") if f"activation_{name}" in flags}
+    product = c.build.op("Gemm", *inputs, **own)
+    c.give(activated(c.build, product, flags.get("activation", ""), parameters, elem_type))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "FusedMatMul": fused_mat_mul,
+    "TransposeMatMul": fused_mat_mul,
+    "FusedMatMulActivation": fused_mat_mul_activation,
+    "FusedGemm": fused_gemm,
+}

@@ -1,0 +1,177 @@
+"""Operators on quantized tensors, element by element and window by window."""
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.decompose.microsoft.convolutions import channels_first, channels_last
+
+_POOL = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
+_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+
+
+def dequantized(c: Context, first: int) -> str:
+    """Input `first`, whose scale and zero point are the next two inputs, in fp32."""
+    names = [c.input(first), c.input(first + 1), c.input(first + 2)]
+    return c.build.op("DequantizeLinear", *(each for each in names if each))
+
+
+def quantized(c: Context, x: str, scale: int, elem_type: int) -> str:
+    """Input `scale` is the result's scale and the next one its zero point; without that it is 0 of `elem_type`."""
+    b = c.build
+    zero = c.input(scale + 1) or b.typed(0, elem_type)
+    return b.op("QuantizeLinear", x, c.input(scale), zero)
+
+
+def rounded(c: Context, x: str, elem_type: int) -> str:
+    """`x`, in units of the result and with its zero point, rounded half to even and saturated."""
+    b, limits = c.build, np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type))
+    ends = [b.constant(each, np.float32) for each in (limits.min, limits.max)]
+    return b.cast(b.op("Clip", b.op("Round", x), *ends), elem_type)
+
+
+def _zero(c: Context, index: int) -> str:
+    """A zero point in fp32."""
+    return c.build.cast(c.input(index), TensorProto.FLOAT) if c.input(index) else c.build.constant(0, np.float32)
+
+
+def q_linear_add(c: Context) -> bool:
+    """The sum of a sa / sc, b sb / sc and a constant, as ONNX Runtime has it: in units of the result, where halves are
+    halves.
+    """
+    b, elem_type = c.build, c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    # The constant is zc less (sa / sc) za and (sb / sc) zb.
+    ratios = [b.op("Div", c.input(place), c.input(6)) for place in (1, 4)]
+    shifts = [b.op("Mul", ratio, _zero(c, place)) for ratio, place in zip(ratios, (2, 5), strict=True)]
+    fixed = b.op("Sub", _zero(c, 7), b.op("Add", *shifts))
+    terms = [
+        b.op("Mul", b.cast(c.input(place), TensorProto.FLOAT), ratio)
+        for ratio, place in zip(ratios, (0, 3), strict=True)
+    ]
+    c.give(rounded(c, b.op("Add", terms[0], b.op("Add", terms[1], fixed)), elem_type))
+    return True
+
+
+def q_linear_mul(c: Context) -> bool:
+    """(a - za) (b - zb) sa sb / sc + zc."""
+    b, elem_type = c.build, c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    factors = [
+        b.op("Sub", b.cast(c.input(place), TensorProto.FLOAT), _zero(c, zero)) for place, zero in ((0, 2), (3, 5))
+    ]
+    ratio = b.op("Div", b.op("Mul", c.input(1), c.input(4)), c.input(6))
+    product = b.op("Mul", b.op("Mul", *factors), ratio)
+    c.give(rounded(c, b.op("Add", product, _zero(c, 7)), elem_type))
+    return True
+
+
+def q_linear_sigmoid(c: Context) -> bool:
+    """Dequantized, Sigmoid, quantized."""
+    elem_type = c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    c.give(quantized(c, c.build.op("Sigmoid", dequantized(c, 0)), 3, elem_type))
+    return True
+
+
+def q_linear_leaky_relu(c: Context) -> bool:
+    """Dequantized, LeakyRelu, quantized."""
+    elem_type = c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    alpha = c.attributes.get("alpha", 0.01)
+    c.give(quantized(c, c.build.op("LeakyRelu", dequantized(c, 0), alpha=alpha), 3, elem_type))
+    return True
+
+
+def q_linear_softmax(c: Context) -> bool:
+    """Dequantized, Softmax, quantized; of operator sets before 13 all axes from the given one on are one."""
+    b, elem_type, shape = c.build, c.values.elem_type(c.input(0)), c.values.shape(c.input(0))
+    if not elem_type or shape is None:
+        return False
+    x, axis = dequantized(c, 0), c.attributes.get("axis", -1) % len(shape)
+    if c.attributes["opset"] >= 13 or axis == len(shape) - 1:
+        result = b.op("Softmax", x, axis=axis)
+    else:
+        flat = b.op("Flatten", x, axis=axis)
+        result = b.op("Reshape", b.op("Softmax", flat, axis=1), b.op("Shape", c.input(0)))
+    c.give(quantized(c, result, 3, elem_type))
+    return True
+
+
+def q_linear_average_pool(c: Context) -> bool:
+    """Dequantized, AveragePool, quantized."""
+    rank, elem_type = c.values.rank(c.input(0)), c.values.elem_type(c.input(0))
+    if rank is None or not elem_type:
+        return False
+    b, is_last = c.build, c.attributes.get("channels_last", 0)
+    own = {name: c.attributes[name] for name in _POOL if name in c.attributes}
+    x = dequantized(c, 0)
+    x = b.op("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)]) if is_last else x
+    pooled = quantized(c, b.op("AveragePool", x, **own), 3, elem_type)
+    c.give(channels_last(c, pooled, rank) if is_last else pooled)
+    return True
+
+
+def q_linear_global_average_pool(c: Context) -> bool:
+    """The sum of (x - zx) over an image, times sx / (sy size), rounded, plus zy."""
+    shape, elem_type = c.values.shape(c.input(0)), c.values.elem_type(c.input(0))
+    if shape is None or not elem_type:
+        return False
+    b, rank = c.build, len(shape)
+    axes = range(1, rank - 1) if c.attributes.get("channels_last", 0) else range(2, rank)
+    steps = b.op("Sub", b.cast(c.input(0), TensorProto.FLOAT), _zero(c, 2))
+    mean = b.op("ReduceMean", steps, b.ints(*axes), keepdims=1)
+    scaled = b.op("Mul", mean, b.op("Div", c.input(1), c.input(3)))
+    c.give(rounded(c, b.op("Add", scaled, _zero(c, 4)), elem_type))
+    return True
+
+
+def q_linear_concat(c: Context) -> bool:
+    """Each tensor dequantized, all joined, quantized."""
+    elem_type = c.values.elem_type(c.input(1))
+    if not elem_type:
+        return False
+    parts = [dequantized(c, place) for place in range(2, len(c.node.input), 3)]
+    c.give(quantized(c, c.build.op("Concat", *parts, axis=c.attributes["axis"]), 0, elem_type))
+    return True
+
+
+def q_linear_where(c: Context) -> bool:
+    """Dequantized, chosen, quantized."""
+    elem_type = c.values.elem_type(c.input(1))
+    if not elem_type:
+        return False
+    c.give(quantized(c, c.build.op("Where", c.input(0), dequantized(c, 1), dequantized(c, 4)), 7, elem_type))
+    return True
+
+
+def q_linear_conv(c: Context) -> bool:
+    """ONNX's QLinearConv, also of images whose channels are last."""
+    own = {name: c.attributes[name] for name in _CONV if name in c.attributes}
+    inputs, rank = list(c.node.input), c.values.rank(c.input(0))
+    if not c.attributes.get("channels_last", 0):
+        c.build.put("QLinearConv", inputs, list(c.node.output), **own)
+        return True
+    first = channels_first(c, c.input(0))
+    if rank is None or first is None:
+        return False
+    c.give(channels_last(c, c.build.op("QLinearConv", first, *inputs[1:], **own), rank))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "QLinearAdd": q_linear_add,
+    "QLinearMul": q_linear_mul,
+    "QLinearSigmoid": q_linear_sigmoid,
+    "QLinearLeakyRelu": q_linear_leaky_relu,
+    "QLinearSoftmax": q_linear_softmax,
+    "QLinearAveragePool": q_linear_average_pool,
+    "QLinearGlobalAveragePool": q_linear_global_average_pool,
+    "QLinearConcat": q_linear_concat,
+    "QLinearWhere": q_linear_where,
+    "QLinearConv": q_linear_conv,
+}

@@ -1,0 +1,64 @@
+"""Products of quantized matrices: whole numbers multiplied, then scaled, as ONNX Runtime does it."""
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.decompose.integers import shifted, shifted_weight
+from triune.graph.decompose.microsoft.quantized import rounded
+
+
+def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: str) -> str:
+    """A product of whole numbers times both scales plus the bias ("" for none). Scales are numbers or a row each."""
+    b = c.build
+    scale = b.op("Mul", left_scale, right_scale)
+    result = b.op("Mul", product, scale)
+    return b.op("Add", result, bias) if bias else result
+
+
+def mat_mul_integer_to_float(c: Context) -> bool:
+    """(A - a) (B - b) times both scales, plus the bias."""
+    left = shifted(c, c.input(0), c.input(4))
+    product = c.build.op("MatMul", left, shifted_weight(c, c.input(1), c.input(5), -1))
+    c.give(scaled(c, product, c.input(2), c.input(3), c.input(6)))
+    return True
+
+
+def dynamic_quantize_mat_mul(c: Context) -> bool:
+    """As `mat_mul_integer_to_float`, with A brought to 8 bits by its own range."""
+    b = c.build
+    levels, scale, zero = b.ops("DynamicQuantizeLinear", 3, c.input(0))
+    product = b.op("MatMul", shifted(c, levels, zero), shifted_weight(c, c.input(1), c.input(3), -1))
+    c.give(scaled(c, product, scale, c.input(2), c.input(4)))
+    return True
+
+
+def q_gemm(c: Context) -> bool:
+    """Alpha sa sb ((A - a) (B - b) + C), quantized where the result has a scale."""
+    b, flags = c.build, c.attributes
+    columns = 0 if flags.get("transB", 0) else 1
+    left = shifted(c, c.input(0), c.input(2))
+    left = b.op("Transpose", left, perm=[1, 0]) if flags.get("transA", 0) else left
+    right = shifted_weight(c, c.input(3), c.input(5), columns)
+    right = b.op("Transpose", right, perm=[1, 0]) if flags.get("transB", 0) else right
+    product = b.op("MatMul", left, right)
+    if c.input(6):
+        product = b.op("Add", product, b.cast(c.input(6), TensorProto.FLOAT))
+    scale = b.op("Mul", b.op("Mul", c.input(1), c.input(4)), b.constant(flags.get("alpha", 1.0), np.float32))
+    if not c.input(7):
+        c.give(b.op("Mul", product, scale))
+        return True
+    elem_type = c.values.elem_type(c.input(8)) or c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    steps = b.op("Mul", product, b.op("Div", scale, c.input(7)))
+    zero = b.cast(c.input(8), TensorProto.FLOAT) if c.input(8) else b.constant(0, np.float32)
+    c.give(rounded(c, b.op("Add", b.op("Round", steps), zero), elem_type))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "MatMulIntegerToFloat": mat_mul_integer_to_float,
+    "DynamicQuantizeMatMul": dynamic_quantize_mat_mul,
+    "QGemm": q_gemm,
+}

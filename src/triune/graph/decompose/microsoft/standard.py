@@ -1,0 +1,44 @@
+"""Operators that ONNX Runtime had before ONNX did: those of ONNX under another domain."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from triune.graph.conversion.problems import Refusal
+from triune.graph.decompose.context import Context, Decomposition
+
+
+def same_as(op_type: str, defaults: Mapping[str, Any] | None = None) -> Decomposition:
+    """ONNX's operator with the same inputs and attributes; `defaults` are those that differ from ONNX's."""
+
+    def decompose(c: Context) -> bool:
+        c.build.put(op_type, list(c.node.input), list(c.node.output), **{**(defaults or {}), **c.attributes})
+        return True
+
+    return decompose
+
+
+def grid_sample(c: Context) -> bool:
+    """GridSample; `bilinear` and `bicubic` are called `linear` and `cubic` today."""
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(c.attributes.get("mode", "bilinear"), "nearest")
+    c.build.put("GridSample", list(c.node.input), list(c.node.output), **{**c.attributes, "mode": mode})
+    return True
+
+
+def expand_dims(c: Context) -> bool:
+    """Unsqueeze at one axis."""
+    axis = c.values.constant(c.input(1))
+    if axis is None:
+        raise Refusal("its axis is computed while the model runs; write it as a constant")
+    c.give(c.build.op("Unsqueeze", c.input(0), c.build.ints(int(axis.reshape(-1)[0]))))
+    return True
+
+
+TABLE: dict[str, Decomposition] = {
+    "Trilu": same_as("Trilu"),
+    "QuantizeLinear": same_as("QuantizeLinear"),
+    "DequantizeLinear": same_as("DequantizeLinear"),
+    "GatherND": same_as("GatherND"),
+    "Pad": same_as("Pad"),
+    "GridSample": grid_sample,
+    "ExpandDims": expand_dims,
+}

@@ -1,0 +1,16 @@
+"""Models of one operator that ONNX does not have (com.microsoft) or has for classical learning (ai.onnx.ml)."""
+
+from collections.abc import Sequence
+
+from support.contrib import activations, norms, products, quantized, quantized_products
+from support.contrib.case import Case
+
+FAMILIES: dict[str, Sequence[Case]] = {
+    "activations": activations.CASES,
+    "norms": norms.CASES,
+    "products": products.CASES,
+    "quantized": quantized.CASES,
+    "quantized products": quantized_products.CASES,
+}
+
+CASES = [case for cases in FAMILIES.values() for case in cases]

@@ -1,0 +1,122 @@
+"""A case: one operator, its inputs, and what ONNX Runtime answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+MICROSOFT, CLASSICAL = "com.microsoft", "ai.onnx.ml"
+_OPSET_OF_ORT = 21
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of one node.
+
+    Attributes:
+        name: begins with the operator's.
+        domain: the operator's.
+        inputs: of the node, in order; None for one that is left out.
+        weights: the names of inputs that are constants, as in exported models.
+        outputs: of the node, in order, with their types; None for one that is left out.
+        attributes: the node's.
+        atol: how far numbers may be from ONNX Runtime's.
+        reason: a part of the reason for which it is refused; "" where it is converted.
+    """
+
+    name: str
+    domain: str
+    inputs: Mapping[str, Any]
+    weights: Sequence[str] = ()
+    outputs: Mapping[str, Any] = field(default_factory=lambda: {"y": np.float32})
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    atol: float = 1e-5
+    reason: str = ""
+
+    @property
+    def op_type(self) -> str:
+        return self.name.split(" ")[0]
+
+    def feeds(self) -> dict[str, Any]:
+        return {name: each for name, each in self.inputs.items() if each is not None and name not in self.weights}
+
+    def node(self) -> NodeProto:
+        names = [name if each is not None else "" for name, each in self.inputs.items()]
+        while names and not names[-1]:
+            names.pop()
+        results = [name if kind is not None else "" for name, kind in self.outputs.items()]
+        return helper.make_node(self.op_type, names, results, domain=self.domain, **self.attributes)
+
+    def model(self, shapes: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
+        """`shapes`: of the outputs, where known."""
+        values = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(each.dtype), each.shape)
+            for name, each in self.feeds().items()
+        ]
+        results = [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), (shapes or {}).get(name)
+            )
+            for name, kind in self.outputs.items()
+            if kind is not None
+        ]
+        weights = [numpy_helper.from_array(self.inputs[name], name) for name in self.weights]
+        graph = helper.make_graph([self.node()], "contrib", values, results, weights)
+        # The newest version of the domain that onnx knows: each operator has its own within.
+        version = 5 if self.domain == CLASSICAL else 1
+        imports = [helper.make_opsetid("", _OPSET_OF_ORT), helper.make_opsetid(self.domain, version)]
+        return helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+    def expected(self) -> dict[str, Any]:
+        names = [name for name, kind in self.outputs.items() if kind is not None]
+        return dict(zip(names, computed(self.model(), self.feeds()), strict=True))
+
+
+_NEWEST_QUANTIZED_IN_ORT = 25
+
+
+def lowered_opset(model: ModelProto) -> ModelProto:
+    """Core ops under an older number, of the same meaning: ONNX Runtime has no kernel for QuantizeLinear-28 yet."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for each in copy.opset_import:
+        if not each.domain:
+            each.version = min(each.version, _NEWEST_QUANTIZED_IN_ORT)
+    return copy
+
+
+def computed(model: ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
+    """By ONNX Runtime, node by node: its optimizer puts other operators in the place of some."""
+    options: Any = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session: Any = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, dict(feeds))
+
+
+def difference(case: Case, name: str, actual: Any, expected: Any) -> str:
+    """How an output differs from ONNX Runtime's beyond what the case allows, or nothing."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        return f"output '{name}' is of shape {actual.shape} instead of {expected.shape}"
+    one, other = actual.astype(np.float64), expected.astype(np.float64)
+    if np.allclose(one, other, rtol=1e-4, atol=case.atol, equal_nan=True):
+        return ""
+    with np.errstate(all="ignore"):
+        return f"output '{name}' differs by up to {np.nanmax(np.abs(one - other)):.3g}"
+
+
+def microsoft(name: str, inputs: Mapping[str, Any], **options: Any) -> Case:
+    return Case(name, MICROSOFT, inputs, **options)
+
+
+def classical(name: str, inputs: Mapping[str, Any], **options: Any) -> Case:
+    return Case(name, CLASSICAL, inputs, **options)
+
+
+def floats(*shape: int, seed: int = 0, scale: float = 1.0) -> Any:
+    return (np.random.default_rng([seed, *shape]).standard_normal(shape) * scale).astype(np.float32)
