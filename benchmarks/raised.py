@@ -33,6 +33,7 @@ def make(folder: Path, models: list[str]) -> None:
     from triune.graph.conversion.shapes import parse_shapes
     from triune.graph.load import load
     from triune.graph.passes.narrow import narrow_array
+    from triune.graph.weight_files import with_data
     from triune.zoo.packages import PackageCache
     from triune.zoo.repository import build_repository
 
@@ -45,7 +46,7 @@ def make(folder: Path, models: list[str]) -> None:
             lower(model, asset, LowerOptions(shapes=parse_shapes(shapes), constants=constants))
             (folder / name).mkdir(parents=True, exist_ok=True)
             bind_constants(model, typed_constants(model, constants))
-            onnx.save(model, folder / name / "source.onnx")
+            onnx.save(with_data(model), folder / name / "source.onnx")
             onnx.save(raise_function(load_program(asset), "main"), folder / name / "raised.onnx")
             np.savez(folder / name / "source.npz", **inputs)
             np.savez(folder / name / "raised.npz", **{key: narrow_array(key, each) for key, each in inputs.items()})

@@ -15,6 +15,7 @@ from triune.coreml.package import read_package
 from triune.graph.load import load
 from triune.graph.normalize import foreign_ops, normalize
 from triune.graph.passes.narrow import Narrow, narrow_array
+from triune.graph.weight_files import with_data
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_conversion import convert_here
 from triune.runtimes.made_cache import CompiledCache
@@ -22,7 +23,7 @@ from triune.runtimes.made_cache import CompiledCache
 
 def run(model: ModelProto, inputs: dict[str, Array]) -> list[Array]:
     # ONNX Runtime 1.32 has no kernel for version 28 of DequantizeLinear, which differs from 25 in its types alone.
-    model = ModelProto.FromString(model.SerializeToString())
+    model = with_data(model)
     for opset in model.opset_import:
         opset.version = min(opset.version, 25)
     return plain_answers(model, inputs)

@@ -1,29 +1,68 @@
 """ONNX files read and looked over before anything works on them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 
 import onnx.checker
 import onnx.defs
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
-from onnx.external_data_helper import load_external_data_for_model
+from onnx import ModelProto, NodeProto, TensorProto
 
 from triune.core.errors import InvalidArgumentError
+from triune.graph.read_light import read_light
+from triune.graph.values import subgraphs_of
+from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
 
 
 def load(path: Path) -> ModelProto:
-    """The model of an ONNX file with all its weights.
+    """The model of an ONNX file. Its large weights stay in their files: `weight_files.array_of` reads them.
 
     Raises:
         InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
     """
-    model = read_model(path)
-    try:
-        load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InvalidArgumentError(f"the weights beside '{path}' cannot be read: {error}") from error
+    path = path.absolute()
+    model = _read(path, read_light)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _find_data(tensor, path.parent)
+            if num_bytes(tensor) < LARGE_BYTES:
+                load_data(tensor)
+    for tensor in _tensors_within(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _find_data(tensor, path.parent)
+            load_data(tensor)
     return model
+
+
+def _find_data(tensor: TensorProto, folder: Path) -> None:
+    """Says where in the file system the data of a tensor are."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    # An absolute location is one that `read_light` wrote: `_external_data_problems` has refused the file's own.
+    file, offset, size = folder / entries.get("location", ""), int(entries.get("offset", "0")), size_in_file(tensor)
+    length = int(entries["length"]) if "length" in entries else size or file.stat().st_size - offset
+    if size is not None and length != size:
+        raise InvalidArgumentError(
+            f"the data of '{tensor.name}' take {length} bytes of '{file.name}'; its shape {list(tensor.dims)} takes "
+            f"{size}"
+        )
+    refer(tensor, file, offset, length)
+
+
+def _tensors_within(model: ModelProto) -> Iterator[TensorProto]:
+    """Those of the nodes and functions of a model, and of the graphs within nodes."""
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        yield from _tensors_of_node(node)
+
+
+def _tensors_of_node(node: NodeProto) -> Iterator[TensorProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+    for graph in subgraphs_of(node):
+        yield from graph.initializer
+        for inner in graph.node:
+            yield from _tensors_of_node(inner)
 
 
 def require_valid(model: ModelProto) -> None:
@@ -41,8 +80,12 @@ def read_model(path: Path) -> ModelProto:
     Raises:
         InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
     """
+    return _read(path, lambda path: ModelProto.FromString(path.read_bytes()))
+
+
+def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
     try:
-        model = ModelProto.FromString(path.read_bytes())
+        model = parse(path)
     except OSError as error:
         raise InvalidArgumentError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except DecodeError as error:
@@ -70,19 +113,20 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
     for value in (*model.graph.input, *model.graph.output):
         if not value.name:
             yield "an input or output has no name"
-    yield from _external_data_problems(model, path.parent)
+    yield from _external_data_problems(model, path)
 
 
-def _external_data_problems(model: ModelProto, folder: Path) -> Iterator[str]:
-    for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
+def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
+    for tensor in (*model.graph.initializer, *_tensors_within(model)):
         entries = {entry.key: entry.value for entry in tensor.external_data}
+        # What `read_light` left in the model's own file is not told by the file.
+        if tensor.data_location != TensorProto.EXTERNAL or entries.get("location") == str(path):
+            continue
         location = PurePath(entries.get("location", ""))
         if location.is_absolute() or ".." in location.parts:
             yield f"the data of '{tensor.name}' are in '{location}', outside the model's folder"
             return
-        file = folder / location
+        file = path.parent / location
         if not file.is_file():
             yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which does not exist"
             return

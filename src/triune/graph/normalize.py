@@ -21,6 +21,7 @@ from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
 from triune.graph.values import subgraphs_of
+from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
 
 MAX_ROUNDS = 8
@@ -38,15 +39,20 @@ class Pass(Protocol):
 
 
 def normalize(
-    model: ModelProto, *, keep: Collection[str] = (), check: Mapping[str, NDArray[Any]] | None = None
+    model: ModelProto,
+    *,
+    keep: Collection[str] = (),
+    check: Mapping[str, NDArray[Any]] | None = None,
+    file: WeightFile | None = None,
 ) -> ModelProto:
     """A model of core ops that computes the same.
 
     Args:
-        model: not changed. External data must have been loaded.
+        model: not changed. External data are those that `load` has found.
         keep: operators that stay whole though they have a body or a decomposition ("Attention").
         check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
             for tests and for doubts.
+        file: takes large weights that are made; without it they are in the model.
 
     Returns:
         a model of operator set `core_ops.OPSET` with the inputs and outputs of the given one. Its constants are
@@ -60,7 +66,7 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    large = Large() if check is None else NoneLarge()
+    large = Large(file) if check is None else NoneLarge()
     large.take(copy)
     require_valid(copy)
     expected = None if check is None else evaluate(copy, check)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from triune.graph.values import attributes_of
+from triune.graph.weight_files import array_of
 from triune.graph.weights import tensor_of
 
 SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
@@ -91,7 +92,7 @@ def packed_of(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> P
     zeros = None if zero_point is None else _as_bytes(zero_point).reshape(form)
     if zeros is not None and not zeros.any():
         zeros = None
-    return Packed(data.data_type, _as_bytes(data), numpy_helper.to_array(scale).reshape(form), zeros)
+    return Packed(data.data_type, _as_bytes(data), array_of(scale).reshape(form), zeros)
 
 
 def _form(shape: tuple[int, ...], scale: tuple[int, ...], axis: int, block: int) -> tuple[int, ...] | None:
@@ -109,7 +110,7 @@ def _form(shape: tuple[int, ...], scale: tuple[int, ...], axis: int, block: int)
 def _as_bytes(tensor: TensorProto) -> NDArray[Any]:
     """Also of elements of 4 bits, which numpy does not know."""
     is_signed = tensor.data_type in (TensorProto.INT8, TensorProto.INT4)
-    return numpy_helper.to_array(tensor).astype(np.int8 if is_signed else np.uint8, copy=False)
+    return array_of(tensor).astype(np.int8 if is_signed else np.uint8, copy=False)
 
 
 def _with_ones(array: NDArray[Any], count: int) -> NDArray[Any]:

@@ -1,14 +1,16 @@
 """A graph with states, computed by ONNX Runtime."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.state_names import new_state
+from triune.graph.weight_files import array_of, refer
 
 # Weights from this size on are handed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
 _LARGE_BYTES = 1 << 20
@@ -42,7 +44,7 @@ class GraphSession:
         self._inputs = [value.name for value in model.graph.input if value.name not in states]
         self._outputs = [value.name for value in model.graph.output if value.name not in nexts]
         # Kept alive as long as the session, which reads them where they are.
-        self._weights = _set_aside(model, options, library)
+        self._weights = set_aside(model, options, library)
         self._failures: tuple[type[Exception], ...] = _failures(library)
         try:
             self._session: Any = library.InferenceSession(
@@ -85,18 +87,17 @@ def _failures(library: Any) -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names)
 
 
-def _set_aside(model: ModelProto, options: Any, library: Any) -> list[Any]:
+def set_aside(model: ModelProto, options: Any, library: Any) -> list[Any]:
     """Takes large weights out of the model and hands them to ONNX Runtime as arrays."""
     names: list[str] = []
     values: list[Any] = []
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) >= _LARGE_BYTES:
-            values.append(library.OrtValue.ortvalue_from_numpy(numpy_helper.to_array(tensor)))
+        if tensor.data_location == TensorProto.EXTERNAL or len(tensor.raw_data) >= _LARGE_BYTES:
+            values.append(library.OrtValue.ortvalue_from_numpy(array_of(tensor)))
             names.append(tensor.name)
             tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
             # It must name a file, which is never opened.
-            tensor.external_data.add(key="location", value="weights")
+            refer(tensor, PurePath("weights"), 0, 0)
     if names:
         options.add_external_initializers(names, values)
     return values

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
+from triune.graph.weight_files import array_of
+
 
 class Values:
     """The values that a node of `graph` can see: the graph's own, and those of the graphs around it."""
@@ -69,7 +71,7 @@ class Values:
     def constant(self, name: str) -> NDArray[Any] | None:
         """The value of a constant, None of anything else."""
         tensor = self.tensor(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else array_of(tensor)
 
     def tensor(self, name: str) -> TensorProto | None:
         """As `constant`, in ONNX's own form."""

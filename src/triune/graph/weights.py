@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from triune.graph.values import names_read
-
-LARGE_BYTES = 1 << 16
+from triune.graph.weight_files import LARGE_BYTES, WeightFile, num_bytes
 
 
 class Large:
@@ -18,7 +17,9 @@ class Large:
     graph often.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: WeightFile | None = None) -> None:
+        """`file` takes the numbers of those whose numbers are in no file yet; without it they stay where they are."""
+        self._file = file
         self._tensors: dict[str, TensorProto] = {}
         # An initializer that is listed as an input is only that input's default, and stays an input.
         self._defaults: set[str] = set()
@@ -34,17 +35,17 @@ class Large:
         copies = [_copy(tensor) for tensor in graph.initializer]
         del graph.initializer[:]
         for tensor in copies:
-            if _num_bytes(tensor) < LARGE_BYTES:
+            if num_bytes(tensor) < LARGE_BYTES:
                 graph.initializer.append(tensor)
             elif tensor.name in inputs:
-                self._tensors[tensor.name] = tensor
+                self._tensors[tensor.name] = self._moved(tensor)
                 self._defaults.add(tensor.name)
             else:
                 self._keep(graph, tensor)
 
     def add(self, graph: GraphProto, tensor: TensorProto) -> None:
         """A new constant of `graph`, kept here if it is large."""
-        if _num_bytes(tensor) < LARGE_BYTES:
+        if num_bytes(tensor) < LARGE_BYTES:
             graph.initializer.append(tensor)
         else:
             self._keep(graph, tensor)
@@ -59,8 +60,11 @@ class Large:
         graph.initializer.extend(tensor for name, tensor in self._tensors.items() if name in used)
 
     def _keep(self, graph: GraphProto, tensor: TensorProto) -> None:
-        self._tensors[tensor.name] = tensor
+        self._tensors[tensor.name] = self._moved(tensor)
         graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+
+    def _moved(self, tensor: TensorProto) -> TensorProto:
+        return tensor if self._file is None else self._file.moved(tensor)
 
 
 class NoneLarge(Large):
@@ -77,10 +81,6 @@ class NoneLarge(Large):
 def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
     """An array, however its axes lie in memory, as an initializer."""
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
-
-
-def _num_bytes(tensor: TensorProto) -> int:
-    return len(tensor.raw_data) or tensor.ByteSize()
 
 
 def _copy(tensor: TensorProto) -> TensorProto:

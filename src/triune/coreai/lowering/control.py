@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, numpy_helper
+from onnx import GraphProto
 
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
@@ -14,6 +14,7 @@ from triune.coreai.lowering.loops import as_type, joined_type, loop, with_row
 from triune.coreai.lowering.values import axis, concat, constant, dtype_of, known_shape, shape_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.values import Values
+from triune.graph.weight_files import array_of
 
 MOST_STEPS_BUFFERED = 65_536
 """Of a loop of at most so many steps, what is collected has room from the start; else it grows step by step."""
@@ -178,7 +179,7 @@ def _always_goes_on(c: Context, body: GraphProto) -> bool:
         return True
     own = {tensor.name: tensor for tensor in body.initializer}
     tensor = own.get(name) or (None if name in makers else c.scope.tensor(name))
-    return tensor is not None and bool(numpy_helper.to_array(tensor).all())
+    return tensor is not None and bool(array_of(tensor).all())
 
 
 TABLE: dict[str, Lowering] = {"If": _if, "Loop": _loop}

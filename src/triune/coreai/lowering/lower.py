@@ -17,6 +17,7 @@ from triune.graph.conversion.prepare import Report, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.passes.halve import Halve
+from triune.graph.weight_files import WeightFile
 from triune.graph.whole import keep_whole
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Source:
     """A model to become a function.
 
     Attributes:
-        model: any ONNX model; external data must have been loaded. Not changed.
+        model: any ONNX model; external data are those that `load` has found. Not changed.
         options: see there.
     """
 
@@ -92,9 +93,9 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     module = authoring.Module.create()
     problems: list[Problem] = []
     interfaces: dict[str, Interface] = {}
-    prepared = {name: _prepare(source, layout, tell) for name, source in sources.items()}
-    tell("writing the program")
-    with module:
+    with WeightFile() as file, module:
+        prepared = {name: _prepare(source, layout, tell, file) for name, source in sources.items()}
+        tell("writing the program")
         for name, model in prepared.items():
             options = sources[name].options
             interfaces[name] = interface_of(model, options)
@@ -110,14 +111,14 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     return Lowered(path, tuple(functions), layout)
 
 
-def _prepare(source: Source, layout: LayoutReport | None, tell: Report) -> ModelProto:
+def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> ModelProto:
     """The model in core ops, in the element types and layout that it is to have."""
     options = source.options
-    model = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell)
+    model = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
     if options.precision is not Precision.FP32:
-        model = Halve(options.keep_fp32)(model)
+        model = Halve(options.keep_fp32, file)(model)
     # The Neural Engine's layout takes apart what Core AI would keep whole.
-    return keep_whole(model) if options.layout is Layout.SOURCE else model
+    return keep_whole(model, file=file) if options.layout is Layout.SOURCE else model
 
 
 def _of(function: str, problem: Problem, num_functions: int) -> Problem:

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
@@ -26,6 +26,7 @@ from triune.coreai.lowering.values import (
 )
 from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
+from triune.graph.weight_files import array_of
 
 _PRECISIONS: Mapping[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 _PACKED: Mapping[int, np.dtype[Any]] = {
@@ -90,7 +91,7 @@ def _small(c: Context, index: int) -> Value:
     """An operand; a constant of few bits as it is."""
     tensor = c.scope.tensor(c.node.input[index])
     is_small = tensor is not None and tensor.data_type in _PACKED and 0 not in tensor.dims
-    return constant(numpy_helper.to_array(tensor)) if tensor is not None and is_small else c.input(index)
+    return constant(array_of(tensor)) if tensor is not None and is_small else c.input(index)
 
 
 def _is_single(scale: Value) -> bool:

@@ -65,7 +65,7 @@ def _squeezed_from(x: Var) -> Var | None:
 
 
 def _gemm(c: Context) -> None:
-    a, b = c.input(0), c.input(1)
+    a = c.input(0)
     alpha, beta = c.attributes.get("alpha", 1.0), c.attributes.get("beta", 1.0)
     turn_a, turn_b = bool(c.attributes.get("transA", 0)), bool(c.attributes.get("transB", 0))
     weight, bias = c.constant(1), c.constant(2)
@@ -78,7 +78,7 @@ def _gemm(c: Context) -> None:
         if len(bias) == matrix.shape[0]:
             c.give(mb.linear(x=a, weight=matrix, bias=bias))
             return
-    product = mb.matmul(x=a, y=b, transpose_x=turn_a, transpose_y=turn_b)
+    product = mb.matmul(x=a, y=c.input(1), transpose_x=turn_a, transpose_y=turn_b)
     if alpha != 1:
         product = _scale(product, alpha)
     if c.has(2) and beta != 0:

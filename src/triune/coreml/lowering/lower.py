@@ -17,6 +17,7 @@ from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout
 from triune.graph.conversion.prepare import Report, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
+from triune.graph.weight_files import WeightFile
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
@@ -49,7 +50,7 @@ def lower(
     """Convert `model` and save it at `path`, which is replaced.
 
     Args:
-        model: any ONNX model; external data must have been loaded. Not changed.
+        model: any ONNX model; external data are those that `load` has found. Not changed.
         path: ends in .mlpackage.
         options: see there.
         report: told of each step.
@@ -63,13 +64,13 @@ def lower(
         raise InvalidArgumentError(f"'{path}' does not end in .mlpackage")
     options = options or LowerOptions()
     tell = report or silent
-    with quiet():
+    with quiet(), WeightFile() as file:
         _require_coremltools()
         from triune.coreml.lowering.interface import interface_of
         from triune.coreml.lowering.program import ProgramWriter
 
         layout = LayoutReport() if options.layout is Layout.ANE else None
-        prepared = prepare(model, options, layout, tell)
+        prepared = prepare(model, options, layout, tell, file)
         interface = interface_of(prepared, options)
         tell("writing the program")
         writer = ProgramWriter(prepared, interface, options)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from onnx import numpy_helper
 
 from triune.coreml.lowering.broadcast import as_vector, broadcast_to, broadcast_with, select, sizes_of, to_rank
 from triune.coreml.lowering.context import (
@@ -21,6 +20,7 @@ from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.scope import EMPTY, as_constant
 from triune.graph.axes import positive
+from triune.graph.weight_files import array_of
 
 
 def _shape(c: Context) -> None:
@@ -183,7 +183,7 @@ def _constant_of_shape(c: Context) -> None:
     tensor = c.attributes.get("value")
     value = np.float32(0) if tensor is None else as_constant(tensor)
     scalar = np.asarray(value).reshape(-1)[0]
-    if tensor is not None and numpy_helper.to_array(tensor).dtype == np.bool_:
+    if tensor is not None and array_of(tensor).dtype == np.bool_:
         c.give(mb.fill(shape=c.input(0), value=bool(scalar)))
         return
     c.give(mb.fill(shape=c.input(0), value=scalar))

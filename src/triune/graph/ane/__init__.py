@@ -41,6 +41,7 @@ from triune.graph.ane.whole_operands import WholeOperands
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
+from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
 
 __all__ = ["Report", "ane_layout"]
@@ -50,7 +51,11 @@ _MASKS: Sequence[type[Step]] = (CaughtNans, FiniteMasks)
 
 
 def ane_layout(
-    model: ModelProto, report: Report | None = None, *, check: Mapping[str, NDArray[Any]] | None = None
+    model: ModelProto,
+    report: Report | None = None,
+    *,
+    check: Mapping[str, NDArray[Any]] | None = None,
+    file: WeightFile | None = None,
 ) -> ModelProto:
     """The same model in the Neural Engine's layout.
 
@@ -59,6 +64,7 @@ def ane_layout(
         report: told what was changed, and what was left and why.
         check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
             for tests and for doubts.
+        file: takes large weights that are made; without it they are in the model.
 
     Returns:
         a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was, but
@@ -69,7 +75,7 @@ def ane_layout(
     """
     report = report or Report()
     expected = None if check is None else evaluate(model, check)
-    large = Large() if check is None else NoneLarge()
+    large = Large(file) if check is None else NoneLarge()
 
     def run(kind: type[Step], given: ModelProto) -> ModelProto:
         num_changes = len(report.changed)

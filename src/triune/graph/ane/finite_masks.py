@@ -9,6 +9,7 @@ from triune.graph.ane.index import FLOATS, Index, label
 from triune.graph.ane.report import Report
 from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
+from triune.graph.weight_files import array_of
 
 MASKED = -40_000.0
 """What masks a score. Added to any score it stays above fp16's least number, -65504, and its exponential is 0."""
@@ -115,7 +116,7 @@ class _Masks:
         tensor = attributes_of(node).get("value")
         if tensor is None or tensor.data_type not in FLOATS:
             return None
-        array = numpy_helper.to_array(tensor)
+        array = array_of(tensor)
         if not (array < MASKED).any():
             return None
         value = numpy_helper.from_array(np.full_like(array, MASKED))

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.ane.sizes import Dim, Dims, Sizes
 from triune.graph.builder import Builder
 from triune.graph.packed import Packed, as_dequantize, packed_of
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
+from triune.graph.weight_files import array_of
 from triune.graph.weights import Large, NoneLarge, tensor_of
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -85,7 +86,7 @@ class Index:
     def constant(self, name: str) -> NDArray[Any] | None:
         """The value of a constant, None of anything else."""
         tensor = self._tensor(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else array_of(tensor)
 
     def _tensor(self, name: str) -> TensorProto | None:
         return self._large.get(name) or self.values.tensor(name)
@@ -94,7 +95,7 @@ class Index:
         tensor = self._tensor(name)
         if tensor is None or len(tensor.dims) > 1 or tensor.data_type not in INTS or sum(tensor.dims) > 16:
             return None
-        return [int(each) for each in numpy_helper.to_array(tensor).reshape(-1)]
+        return [int(each) for each in array_of(tensor).reshape(-1)]
 
     def _shapes_of_constants(self) -> dict[str, Dims]:
         inputs = {value.name for value in self.graph.input}

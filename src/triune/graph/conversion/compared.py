@@ -10,6 +10,7 @@ from onnx import ModelProto, helper
 
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.conversion.shapes import InputShape, Range
+from triune.graph.session import set_aside
 
 Array: TypeAlias = NDArray[Any]
 
@@ -122,8 +123,12 @@ def run_onnx(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]
     options = library.SessionOptions()
     options.log_severity_level = _NO_LOG
     wanted = {value.name for value in model.graph.input}
+    light = ModelProto()
+    light.CopyFrom(model)
+    # Kept until the session has run, which reads them where they are.
+    weights = set_aside(light, options, library)
     try:
-        session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = library.InferenceSession(light.SerializeToString(), options, providers=["CPUExecutionProvider"])
         results = session.run(None, {name: array for name, array in inputs.items() if name in wanted})
     # ONNX Runtime's own exceptions have no common root but this.
     except Exception as error:
@@ -131,4 +136,5 @@ def run_onnx(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]
             f"ONNX Runtime does not run the model on these inputs, so it was not verified: {error}; give inputs that "
             "it takes with --input"
         ) from error
+    del weights
     return dict(zip([value.name for value in model.graph.output], results, strict=True))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.weight_files import array_of
 
 
 def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -74,7 +75,7 @@ def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
     """
     if 0 in tensor.dims:
         raise UnsupportedError(f"constant '{tensor.name}' is empty, and {runtime} has no empty tensors; remove its use")
-    array = numpy_helper.to_array(tensor)
+    array = array_of(tensor)
     if tensor.data_type in _FLOATS:
         return array.astype(_FLOATS[tensor.data_type], copy=False)
     if array.dtype.kind in "iu" and tensor.data_type != TensorProto.BFLOAT16:

@@ -12,12 +12,15 @@ from triune.graph.conversion.options import ConversionOptions
 from triune.graph.conversion.shapes import apply_shapes
 from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
+from triune.graph.weight_files import WeightFile
 
 Report: TypeAlias = Callable[[str], None]
 """Told what is being done."""
 
 
-def prepare(model: ModelProto, options: ConversionOptions, layout: LayoutReport | None, tell: Report) -> ModelProto:
+def prepare(
+    model: ModelProto, options: ConversionOptions, layout: LayoutReport | None, tell: Report, file: WeightFile
+) -> ModelProto:
     """The model in core ops and in element types that programs have, its constants bound and its shapes applied.
 
     Args:
@@ -25,6 +28,7 @@ def prepare(model: ModelProto, options: ConversionOptions, layout: LayoutReport 
         options: see there.
         layout: told what is brought into the Neural Engine's layout; None where nothing is to be.
         tell: told of each step.
+        file: takes large weights that are made.
 
     Raises:
         InvalidArgumentError: a given shape or constant contradicts the model, or the model itself.
@@ -35,11 +39,11 @@ def prepare(model: ModelProto, options: ConversionOptions, layout: LayoutReport 
     bind_constants(copy, typed_constants(copy, options.constants))
     apply_shapes(copy, options.shapes)
     tell("bringing the graph to core operators")
-    core = normalize(copy)
+    core = normalize(copy, file=file)
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
-        core = ane_layout(core, layout)
-    return Narrow()(core)
+        core = ane_layout(core, layout, file=file)
+    return Narrow(file)(core)
 
 
 def silent(_what: str) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from numpy.typing import NDArray
-from onnx import GraphProto, TensorProto, numpy_helper
+from onnx import GraphProto, TensorProto
 
 from triune.core.errors import InternalError, UnsupportedError
 from triune.graph.conversion.problems import MissingError
 from triune.graph.packed import Packed
 from triune.graph.values import Values
+from triune.graph.weight_files import array_of
 
 V = TypeVar("V")
 """What stands for a tensor in the program that is written."""
@@ -92,7 +93,7 @@ class Scope(ABC, Generic[V]):
             return None if isinstance(found, Empty) else self.known(found)
         tensor = self.tensor(name)
         if tensor is not None and 0 in tensor.dims:
-            return numpy_helper.to_array(tensor)
+            return array_of(tensor)
         return None if tensor is None else self.narrowed(tensor)
 
     def is_empty(self, name: str) -> bool:

@@ -11,6 +11,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values, subgraphs_of
+from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
@@ -36,12 +37,14 @@ class Halve:
 
     name = "halve"
 
-    def __init__(self, keep: Collection[str] = ()) -> None:
+    def __init__(self, keep: Collection[str] = (), file: WeightFile | None = None) -> None:
         """Args:
         keep: names of nodes or operators ("Softmax") that go on computing in fp32, between casts; all that is within
             their graphs does.
+        file: takes large weights that are made; without it they are in the model.
         """
         self._keep = frozenset(keep)
+        self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`, whose constants are initializers and whose types are known.
@@ -55,7 +58,7 @@ class Halve:
         # What is in the graph's own types from the start: a constant may be given out as it is.
         given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
         given += [tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in given]
-        run = _Run(self._keep | _ALWAYS_FP32, {name: f"{name}/given" for name in given})
+        run = _Run(self._keep | _ALWAYS_FP32, {name: f"{name}/given" for name in given}, self._file)
         wide = run.halve(graph, None, {}, is_kept=False)
         renamed = {name: f"{name}/fp16" for name in (*given, *leaving)}
         _Names(graph).rename(renamed | {wide[name]: name for name in renamed if name in wide})
@@ -63,7 +66,7 @@ class Halve:
             graph.node.insert(0, _cast(name, f"{name}/fp16", TensorProto.FLOAT16))
         graph.node.extend(_cast(f"{name}/fp16", name, TensorProto.FLOAT) for name in leaving if name not in wide)
         model = Tidy()(model)
-        large = Large()
+        large = Large(self._file)
         large.take(model)
         model = Infer()(model)
         large.give_back(model)
@@ -91,8 +94,9 @@ def _names_of(graph: GraphProto) -> set[str]:
 class _Run:
     """Halving one model. A value that is read in fp32 too has a second name, by its first in the maps called `wide`."""
 
-    def __init__(self, keep: frozenset[str], given: Mapping[str, str]) -> None:
+    def __init__(self, keep: frozenset[str], given: Mapping[str, str], file: WeightFile | None) -> None:
         self._keep = keep
+        self._file = file
         self._given = given
         self._num_wide = 0
 
@@ -124,7 +128,8 @@ class _Run:
         graph.node.extend(work.nodes)
         for tensor in graph.initializer:
             if _is_float(tensor.data_type) and tensor.name not in inputs and tensor.name not in self._given:
-                tensor.CopyFrom(numpy_helper.from_array(halved(numpy_helper.to_array(tensor)), tensor.name))
+                half = numpy_helper.from_array(halved(array_of(tensor)), tensor.name)
+                tensor.CopyFrom(half if self._file is None else self._file.moved(half))
         graph.initializer.extend(work.constants)
         return known
 
@@ -150,7 +155,7 @@ class _Nodes:
             if attribute.type == AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES:
                 attribute.i = TensorProto.FLOAT16 if _is_float(attribute.i) else attribute.i
             elif attribute.type == AttributeProto.TENSOR and _is_float(attribute.t.data_type):
-                attribute.t.CopyFrom(numpy_helper.from_array(halved(numpy_helper.to_array(attribute.t))))
+                attribute.t.CopyFrom(numpy_helper.from_array(halved(array_of(attribute.t))))
         _say_type(node)
         self._put(node, _FP32_OPERANDS.get(node.op_type, ()), _FP32_RESULTS.get(node.op_type, ()))
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.graph.values import Values, names_read, subgraphs_of
+from triune.graph.weight_files import array_of
 
 _NEAR = 1e-5
 """How far, in parts of the shift, a difference that compilers folded into constants may be from 3."""
@@ -110,7 +111,7 @@ class _Search:
         tensor: TensorProto | None = self._values.tensor(name) if name else None
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
             return None
-        array = numpy_helper.to_array(tensor)
+        array = array_of(tensor)
         return float(array.reshape(())) if array.size == 1 else None
 
 

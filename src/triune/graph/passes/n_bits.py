@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from triune.graph.packed import Packed, as_dequantize
 from triune.graph.values import attributes_of
+from triune.graph.weight_files import array_of
 from triune.graph.weights import tensor_of
 
 DOMAIN = "com.microsoft"
@@ -43,16 +44,16 @@ def replaced(
     if data is None or scales is None or scales.data_type not in _FLOATS or bits not in _PACKED or not is_known:
         return None
     width, num_outputs, block = (int(attributes[name]) for name in ("K", "N", "block_size"))
-    levels = _levels(numpy_helper.to_array(data).reshape(num_outputs, -1), bits)
-    scale = numpy_helper.to_array(scales).reshape(num_outputs, -1)
+    levels = _levels(array_of(data).reshape(num_outputs, -1), bits)
+    scale = array_of(scales).reshape(num_outputs, -1)
     zero: NDArray[Any] | None = None
     is_packed_zero = zeros is not None and zeros.data_type == TensorProto.UINT8
     if zeros is not None:
-        zero = numpy_helper.to_array(zeros).reshape(num_outputs, -1)
+        zero = array_of(zeros).reshape(num_outputs, -1)
         zero = _levels(zero, bits)[:, : scale.shape[1]] if is_packed_zero else zero
     weight, product = f"{prefix}/weight", f"{prefix}/product" if inputs.get(5) else node.output[0]
     if groups is not None or (zeros is not None and not is_packed_zero) or width % block:
-        group = np.arange(width) // block if groups is None else numpy_helper.to_array(groups)
+        group = np.arange(width) // block if groups is None else array_of(groups)
         middle = np.float32(1 << (bits - 1)) if zero is None else zero[:, group].astype(np.float32)
         whole = (levels[:, :width].astype(np.float32) - middle) * scale[:, group].astype(np.float32)
         add(tensor_of(weight, whole.T.astype(scale.dtype)))

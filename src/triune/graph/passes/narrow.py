@@ -11,6 +11,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.builder import Builder
 from triune.graph.passes.infer import Infer
 from triune.graph.values import names_read_by, subgraphs_of
+from triune.graph.weight_files import WeightFile, array_of
 from triune.graph.weights import Large
 
 NARROWED: Mapping[int, int] = {
@@ -64,14 +65,18 @@ class Narrow:
 
     name = "narrow"
 
+    def __init__(self, file: WeightFile | None = None) -> None:
+        """`file` takes large weights that are made; without it they are in the model."""
+        self._file = file
+
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`, whose constants are initializers and whose types are known: `normalize` it first.
 
         Raises:
             UnsupportedError: a constant does not fit into int32.
         """
-        _Graph(model.graph, {}).narrow()
-        large = Large()
+        _Graph(model.graph, {}, self._file).narrow()
+        large = Large(self._file)
         large.take(model)
         model = Infer()(model)
         large.give_back(model)
@@ -112,8 +117,11 @@ def _outside(array: NDArray[Any]) -> int | float | None:
 class _Graph:
     """One graph being narrowed: each name stands for the narrow value; the others are made where they are needed."""
 
-    def __init__(self, graph: GraphProto, outer: Mapping[str, tuple[int, TensorProto | None]]) -> None:
+    def __init__(
+        self, graph: GraphProto, outer: Mapping[str, tuple[int, TensorProto | None]], file: WeightFile | None
+    ) -> None:
         self._graph = graph
+        self._file = file
         # The type that each name had, and its value where that is constant.
         self._known = dict(outer)
         for value in (*graph.input, *graph.value_info, *graph.output):
@@ -152,7 +160,7 @@ class _Graph:
         types = [self._known.get(name, (0, None))[0] for name in node.output]
         wide_body = (0,) if node.op_type == "Loop" else ()
         for subgraph in subgraphs_of(node):
-            _Graph(subgraph, self._known).narrow(wide_body)
+            _Graph(subgraph, self._known, self._file).narrow(wide_body)
         copy = NodeProto.FromString(node.SerializeToString())
         small_inputs, small_outputs = _QUANTIZED.get(node.op_type, ((), ()))
         for index in (*_WIDE_INPUTS.get(node.op_type, ()), *small_inputs):
@@ -218,10 +226,11 @@ class _Graph:
 
     def _narrow_tensor(self, tensor: TensorProto) -> TensorProto:
         # "To the end" of a Slice is written as the largest number there is.
-        return _narrow_tensor(
+        narrow = _narrow_tensor(
             tensor,
             is_limit=lambda: all(node.op_type == "Slice" for node in self._nodes if tensor.name in names_read_by(node)),
         )
+        return narrow if self._file is None else self._file.moved(narrow)
 
 
 def _retype(tensor_type: Any) -> None:
@@ -245,7 +254,7 @@ def _narrow_tensor(tensor: TensorProto, *, is_limit: Callable[[], bool]) -> Tens
     elem_type = NARROWED.get(tensor.data_type)
     if elem_type is None:
         return tensor
-    array = numpy_helper.to_array(tensor)
+    array = array_of(tensor)
     if (found := _outside(array)) is not None:
         if not is_limit():
             raise UnsupportedError(

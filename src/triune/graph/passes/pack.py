@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from triune.graph.packed import Packed, as_dequantize, packed_of
 from triune.graph.passes import n_bits
 from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.weight_files import array_of
 from triune.graph.weights import Large, NoneLarge
 
 _STANDARD = ("", "ai.onnx")
@@ -108,7 +109,7 @@ def _scaled(view: _View, shifted: str, factor: str) -> Packed | None:
     data = None if cast is None else view.tensor(cast.input[0])
     if cast is None or data is None or data.data_type not in _BYTES or attributes_of(cast)["to"] != scale.data_type:
         return None
-    array, scales = numpy_helper.to_array(data), numpy_helper.to_array(scale)
+    array, scales = array_of(data), array_of(scale)
     form = _together(array.shape, scales.shape, () if zero is None else zero.shape)
     if form is None:
         return None
@@ -124,7 +125,7 @@ def _whole_numbers(view: _View, name: str) -> NDArray[Any] | None:
     """A constant of whole numbers, before or after its Cast."""
     cast = view.maker(name, "Cast")
     tensor = view.tensor(cast.input[0] if cast is not None else name)
-    array = None if tensor is None else numpy_helper.to_array(tensor)
+    array = None if tensor is None else array_of(tensor)
     return array if array is not None and array.size and bool((array == np.round(array)).all()) else None
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, TypeProto, numpy_helper
 
+from triune.graph.weight_files import array_of
+
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 """Attributes of ONNX's operators whose integer is an element type."""
 
@@ -45,7 +47,7 @@ def _widen_attributes(attributes: Iterable[AttributeProto]) -> None:
 
 def _widen_tensor(tensor: TensorProto) -> None:
     if tensor.data_type == TensorProto.FLOAT16:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
 
 
 def _widen_type(kind: TypeProto) -> None:

@@ -14,6 +14,7 @@ from triune.graph.ane.index import Index
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
+from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 from triune.graph.whole.attention import find_attentions
 from triune.graph.whole.gather_matmul import find_gather_matmuls
@@ -31,12 +32,15 @@ _FINDERS: tuple[Callable[[Index], Iterator[Outline]], ...] = (
 )
 
 
-def keep_whole(model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
+def keep_whole(
+    model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = None, file: WeightFile | None = None
+) -> ModelProto:
     """Given core ops. Result: calls of functions for what can be kept whole; see the module.
 
     Args:
         model: normalized; changed. Graphs within its nodes stay as they are.
         check: inputs on which the model is computed before and after, by ONNX's reference evaluator.
+        file: takes large weights that are made; without it they are in the model.
 
     Raises:
         InternalError: the model computes something else (only with `check`).
@@ -54,7 +58,7 @@ def keep_whole(model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = 
                 outline, before = found
                 nodes += [*before, call(model, outline)]
         index.replace(nodes)
-        large = Large()
+        large = Large(file)
         large.take(model)
         model = Infer()(Tidy()(model))
         large.give_back(model)

@@ -1,0 +1,153 @@
+"""ONNX files read without their weights: these stay in the file, and their tensors say where they are in it.
+
+The bytes of a message of protobuf are fields one after the other: a key (the field's number * 8 + how its value is
+written), and the value. Messages within messages, bytes and packed numbers are written as a length and that many bytes
+(source: protobuf.dev/programming-guides/encoding). Numbers of fields are those of onnx.proto.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from triune.graph.weight_files import LARGE_BYTES
+
+_WITHIN: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor"},
+}
+"""The messages in which weights are, by the field that holds them. Graphs within nodes keep theirs."""
+
+_DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
+_NUMBERS: Mapping[int, int] = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}
+"""Fields of packed numbers that are the bytes of a tensor, for its element type."""
+
+_VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
+
+
+def read_light(path: Path) -> ModelProto:
+    """The model of a file; the data of its tensors of LARGE_BYTES and more are external, `path` their location.
+
+    Constant nodes of its graph with such data are initializers in it.
+
+    Args:
+        path: absolute.
+
+    Raises:
+        OSError: the file cannot be read.
+        DecodeError: it is no message of protobuf.
+    """
+    if path.stat().st_size < LARGE_BYTES:
+        model = ModelProto.FromString(path.read_bytes())
+    else:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            light = _File(data, str(path)).light("model", 0, len(data))
+            model = ModelProto.FromString(data[:] if light is None else light)
+    _make_initializers(model)
+    return model
+
+
+class _File:
+    """The bytes of a file."""
+
+    def __init__(self, data: mmap.mmap, location: str) -> None:
+        self._data = data
+        self._location = location
+
+    def light(self, kind: str, start: int, end: int) -> bytes | None:
+        """A message of that kind without the weights that are in it; None where there are none."""
+        within = _WITHIN[kind]
+        pieces: list[bytes] = []
+        copied = start
+        for number, wire, begin, value, after in self._fields(start, end):
+            inner = within.get(number)
+            if inner is None or wire != _LENGTH or after - value < LARGE_BYTES:
+                continue
+            text = self._tensor(value, after) if inner == "tensor" else self.light(inner, value, after)
+            if text is not None:
+                pieces += [self._data[copied:begin], _field(number, text)]
+                copied = after
+        return b"".join([*pieces, self._data[copied:end]]) if pieces else None
+
+    def _tensor(self, start: int, end: int) -> bytes | None:
+        """A tensor; None for one whose data are no bytes of the file as they are, or are external already."""
+        data_type, places, others = 0, list[tuple[int, int, int]](), list[bytes]()
+        for number, wire, begin, value, after in self._fields(start, end):
+            if number in (_RAW_DATA, *_NUMBERS) and wire == _LENGTH:
+                places.append((number, value, after))
+                continue
+            if number == _DATA_TYPE:
+                data_type, _ = self._varint(value)
+            if number == _DATA_LOCATION:
+                return None
+            others.append(self._data[begin:after])
+        if len(places) != 1 or _NUMBERS.get(places[0][0], data_type) != data_type:
+            return None
+        _, value, after = places[0]
+        tensor = TensorProto(data_location=TensorProto.EXTERNAL)
+        entries = {"location": self._location, "offset": str(value), "length": str(after - value)}
+        for key, text in entries.items():
+            tensor.external_data.add(key=key, value=text)
+        return b"".join([*others, tensor.SerializeToString()])
+
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """Of each field its number, how its value is written, and where it, its value, and what follows begin."""
+        place = start
+        while place < end:
+            key, value = self._varint(place)
+            number, wire = key >> 3, key & 7
+            if wire == _VARINT:
+                _, after = self._varint(value)
+            elif wire == _LENGTH:
+                length, value = self._varint(value)
+                after = value + length
+            elif wire in (_64_BITS, _32_BITS):
+                after = value + (8 if wire == _64_BITS else 4)
+            else:
+                raise DecodeError(f"a field is written in the way {wire}, which no field of ONNX is")
+            if after > end:
+                raise DecodeError("a field goes beyond its message")
+            yield number, wire, place, value, after
+            place = after
+
+    def _varint(self, place: int) -> tuple[int, int]:
+        """A number of 7 bits a byte, the lowest first, and what follows it."""
+        number = shift = 0
+        while place < len(self._data) and shift < 70:
+            byte = self._data[place]
+            number |= (byte & 127) << shift
+            place, shift = place + 1, shift + 7
+            if byte < 128:
+                return number, place
+        raise DecodeError("a number has no end")
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return b"".join([_varint_of(number << 3 | _LENGTH), _varint_of(len(value)), value])
+
+
+def _varint_of(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def _make_initializers(model: ModelProto) -> None:
+    """Nodes Constant whose data are external become what other libraries take external data of."""
+    graph = model.graph
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and not node.domain and attribute.t.data_location == TensorProto.EXTERNAL:
+                tensor = graph.initializer.add()
+                tensor.CopyFrom(attribute.t)
+                tensor.name = node.output[0]
+                del graph.node[place]
+                break

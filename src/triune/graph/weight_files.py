@@ -1,0 +1,144 @@
+"""Weights that stay in their files until they are used: ONNX's own external data, with a full path for its location.
+
+A message of protobuf never gives the memory of its tensors back, and is copied often. So `triune.graph.load` leaves
+large weights where they are, and what is made of them goes into a scratch file (`WeightFile`).
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from triune.core.errors import InvalidArgumentError
+
+LARGE_BYTES = 1 << 16
+"""Tensors from this size on stay in files."""
+
+_PACKED = frozenset(
+    helper.np_dtype_to_tensor_dtype(helper.tensor_dtype_to_np_dtype(kind))
+    for kind in (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+)
+"""The element types of which several share a byte."""
+
+
+def array_of(tensor: TensorProto) -> NDArray[Any]:
+    """The numbers of a tensor, wherever they are; an array of its own if they are in a file.
+
+    Raises:
+        InvalidArgumentError: the file cannot be read, or is none that `load` has found.
+    """
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor)
+    if tensor.data_type in _PACKED:
+        whole = TensorProto()
+        whole.CopyFrom(tensor)
+        load_data(whole)
+        return numpy_helper.to_array(whole)
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return _read(tensor).view(dtype).reshape(tuple(tensor.dims))
+
+
+def num_bytes(tensor: TensorProto) -> int:
+    """How many bytes the numbers of a tensor take, to within a few."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return int(_entries(tensor)["length"])
+    return len(tensor.raw_data) or tensor.ByteSize()
+
+
+def refer(tensor: TensorProto, path: PurePath, offset: int, length: int) -> None:
+    """Let the numbers of `tensor`, which holds none, be those in the file."""
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", str(path)), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def load_data(tensor: TensorProto) -> None:
+    """Move the numbers of a tensor from their file into it. Raises InvalidArgumentError where it cannot be read."""
+    tensor.raw_data = _read(tensor).tobytes()
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
+
+
+def size_in_file(tensor: TensorProto) -> int | None:
+    """How many bytes the numbers of a tensor take in a file; None where elements share bytes, or are strings."""
+    if tensor.data_type in _PACKED or tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return None
+    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def with_data(model: ModelProto) -> ModelProto:
+    """A copy of a model that has all its weights in it, as other libraries want it."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            load_data(tensor)
+    return copy
+
+
+class WeightFile:
+    """A scratch file for weights that are made during a conversion; it is gone at the end of the `with` block."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="triune-weights-")
+        self._path = Path(self._folder.name) / "weights"
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def tensor(self, name: str, array: NDArray[Any]) -> TensorProto:
+        """An array as an initializer; large ones are written to the file."""
+        elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        if array.nbytes < LARGE_BYTES or elem_type in _PACKED or elem_type == TensorProto.STRING:
+            return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        tensor = TensorProto(name=name, data_type=elem_type, dims=array.shape)
+        self._append(tensor, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        return tensor
+
+    def moved(self, tensor: TensorProto) -> TensorProto:
+        """The same tensor with its numbers in the file, if they are bytes within it; else itself."""
+        if len(tensor.raw_data) < LARGE_BYTES:
+            return tensor
+        light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        self._append(light, tensor.raw_data)
+        return light
+
+    def _append(self, tensor: TensorProto, data: Any) -> None:
+        with self._path.open("ab") as file:
+            file.write(data)
+        refer(tensor, self._path, self._size, len(data))
+        self._size += len(data)
+
+
+def _entries(tensor: TensorProto) -> Mapping[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _read(tensor: TensorProto) -> NDArray[np.uint8]:
+    entries = _entries(tensor)
+    path = Path(entries["location"])
+    if not path.is_absolute():
+        raise InvalidArgumentError(
+            f"the data of '{tensor.name}' are in the file '{path}', which was not loaded; load external data first"
+        )
+    length = int(entries["length"])
+    try:
+        data = np.fromfile(path, np.uint8, length, offset=int(entries["offset"]))
+    except OSError as error:
+        raise InvalidArgumentError(f"the data of '{tensor.name}' cannot be read from '{path}': {error}") from error
+    if len(data) != length:
+        raise InvalidArgumentError(f"'{path}' was cut short while it was converted: '{tensor.name}' is not whole")
+    return data
