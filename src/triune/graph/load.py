@@ -69,7 +69,10 @@ def require_valid(model: ModelProto) -> None:
     """Raises InvalidArgumentError where a name is used before it is defined, or an operator is not as ONNX has it."""
     try:
         # onnx leaves a type argument of its annotation open.
-        onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]
+        # A function may be of another operator set than the model: it is brought to one by its own.
+        onnx.checker.check_model(  # pyright: ignore[reportUnknownMemberType]
+            model, skip_opset_compatibility_check=True
+        )
     except onnx.checker.ValidationError as error:
         raise InvalidArgumentError(f"the model is no valid ONNX: {' '.join(str(error).split())}") from error
 

@@ -9,12 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 from support.graphs import model_of, ops_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.check import evaluate
-from triune.graph.core_ops import OPSET
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import MAX_ELEMENTS, Fold
 from triune.graph.passes.hard_swish import HardSwish
 from triune.graph.passes.infer import Infer
-from triune.graph.passes.inline import Inline
 from triune.graph.passes.means import Means
 from triune.graph.passes.narrow import Narrow, narrow_array
 from triune.graph.passes.tidy import Tidy
@@ -27,55 +25,6 @@ def constants_of(model: onnx.ModelProto) -> dict[str, object]:
         for node in model.graph.node
         if node.op_type == "Constant"
     }
-
-
-def test_upgrade_brings_old_operators_to_their_new_form() -> None:
-    old = model_of("agraph (float[1,3] x) => (float[3] y) { y = Squeeze <axes = [0]> (x) }", opset=11)
-    new = Upgrade()(old)
-    assert new.opset_import[0].version == OPSET
-    assert len(new.graph.node[-1].input) == 2
-
-
-def test_upgrade_refuses_what_is_to_come() -> None:
-    with pytest.raises(InvalidArgumentError, match=f"operator set 99; the newest that is known here is {OPSET}"):
-        Upgrade()(model_of("agraph (float[1] x) => (float[1] y) { y = Relu (x) }", opset=99))
-
-
-def test_upgrade_refuses_scans_over_batches() -> None:
-    text = """
-    agraph (float[1,2] s, float[1,3,2] x) => (float[1,2] y, float[1,3,2] z) {
-      y, z = Scan <num_scan_inputs = 1, body = g (float[2] a, float[2] b) => (float[2] c, float[2] d) {
-        c = Add (a, b)  d = Identity (c) }> ("", s, x)
-    }"""
-    with pytest.raises(UnsupportedError, match="a Scan of operator set 8, over batches"):
-        Upgrade()(model_of(text, opset=8))
-
-
-def test_inline_opens_the_models_own_functions_and_the_standards() -> None:
-    text = """
-    agraph (float[2,3] x) => (float[2,3] y) { z = own.twice (x)  y = LogSoftmax <axis = 1> (z) }
-    <domain: "own", opset_import: ["" : 28]> twice (a) => (b) { b = Add (a, a) }
-    """
-    model = Inline()(model_of(text, imports=', "own" : 1'))
-    assert "twice" not in ops_of(model)
-    assert "LogSoftmax" not in ops_of(model)
-    x = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-    shifted = 2 * x - 2 * x.max(1, keepdims=True)
-    np.testing.assert_allclose(
-        evaluate(model, {"x": x})[0], shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), rtol=1e-5
-    )
-
-
-def test_inline_keeps_what_is_to_be_kept() -> None:
-    text = "agraph (float[2,3] x) => (float[2,3] y) { y = LogSoftmax <axis = 1> (x) }"
-    assert ops_of(Inline(keep=["LogSoftmax"])(model_of(text))) == ["LogSoftmax"]
-
-
-def test_inline_writes_the_defaults_that_a_call_leaves_out() -> None:
-    # Celu's body reads alpha, whose default the schema alone knows.
-    model = Inline()(model_of("agraph (float[2] x) => (float[2] y) { y = Celu (x) }"))
-    x = np.array([-1, 2], np.float32)
-    np.testing.assert_allclose(evaluate(model, {"x": x})[0], [np.expm1(-1), 2], rtol=1e-6)
 
 
 def test_fold_computes_what_depends_on_constants_alone() -> None:

@@ -1,5 +1,6 @@
 """Types and shapes of every value."""
 
+import onnx.checker
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto, TypeProto
 
@@ -26,7 +27,7 @@ class Infer:
                 if not _say_ranks(model.graph, None):
                     break
             return model
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
             raise InvalidArgumentError(
                 f"the model's types do not fit together: {' '.join(str(error).split())}"
             ) from error

@@ -1,18 +1,17 @@
 """Functions replaced by their bodies."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import onnx.defs
-import onnx.inliner
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.core_ops import CORE_OPS, OPSET
+from triune.graph.names import Names, defined_names, rename
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.upgrade import Upgrade
 from triune.graph.values import Values, subgraphs_of
-
-_DOMAIN = "triune.body"
 
 _OURS = ("CastLike", "ReduceLogSumExp")
 """Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSumExp's body
@@ -25,12 +24,16 @@ _schemas: Any = onnx.defs
 MAX_DEPTH = 32
 """Bodies call functions whose bodies call others: none in ONNX's standard nests deeper than a few."""
 
+_Id: TypeAlias = tuple[str, str, str]
+"""Domain, name and overload of a function."""
+
 
 class Inline:
     """Given calls of functions. Result: their bodies; of the model's own functions and of every standard operator that
     ONNX defines by others (Attention, LogSoftmax), but for core ops and those that are to be kept.
 
-    A body that depends on a type which is not known yet stays a call: a later round may know it.
+    Every value and node of a body gets a name of its own for each call, since a model may call a function twice. A body
+    that depends on a type which is not known yet stays a call: a later round may know it.
     """
 
     name = "inline"
@@ -40,85 +43,188 @@ class Inline:
         self._kept = {*CORE_OPS, *_OURS, *keep}
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Raises InvalidArgumentError where the model's own functions call each other in a circle."""
-        try:
-            model = onnx.inliner.inline_local_functions(model)
-            for _ in range(MAX_DEPTH):
-                names = [op for op in _ops(model.graph) if self._has_body(op, depends_on_types=False)]
-                if not names:
-                    break
-                _write_defaults(model.graph, set(names))
-                model = onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
-            model = Infer()(model)
-            if self._write_bodies(model, model.graph, None):
-                model = onnx.inliner.inline_local_functions(model, convert_version=True)
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InvalidArgumentError(f"the model's functions cannot be inlined: {reason}") from error
-        return model
-
-    def _has_body(self, op: tuple[str, str], *, depends_on_types: bool) -> bool:
-        domain, name = op
-        version = OPSET if not domain else 1
-        if (not domain and name in self._kept) or not _schemas.has(name, version, domain):
-            return False
-        schema = _schemas.get_schema(name, version, domain)
-        if depends_on_types:
-            return schema.has_context_dependent_function
-        return schema.has_function and not schema.has_context_dependent_function
-
-    def _write_bodies(self, model: ModelProto, graph: GraphProto, outer: Values | None) -> int:
-        """Make the model's own functions of calls whose bodies depend on types. ONNX's inliner does so too, but fails
-        where an input is left out (onnx 1.23).
+        """Raises InvalidArgumentError where a call does not fit its function, or functions call each other in a
+        circle, UnsupportedError where a body cannot be brought to the model's operator set.
         """
+        names = Names(model)
+        for _ in range(MAX_DEPTH):
+            if not self._inline(model, model.graph, None, names):
+                del model.functions[:]
+                return model
+            model = Infer()(model)
+        raise InvalidArgumentError(
+            f"the model's functions call each other more than {MAX_DEPTH} deep: functions that call themselves have no "
+            "end, and cannot be converted"
+        )
+
+    def _inline(self, model: ModelProto, graph: GraphProto, outer: Values | None, names: Names) -> bool:
+        """Replace each call by its body, in which calls may be left. Was there any?"""
         values = Values(graph, outer)
-        count = 0
+        nodes: list[NodeProto] = []
+        is_changed = False
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                count += self._write_bodies(model, subgraph, values)
-            op = ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
-            if not self._has_body(op, depends_on_types=True):
+                is_changed |= self._inline(model, subgraph, values, names)
+            function = self._function(node, model, values)
+            if function is None:
+                nodes.append(node)
                 continue
-            types = [values.type(name) if name else TypeProto() for name in node.input]
+            body = _bound(node, function)
+            body = _raised(node, body, model, values)
+            prefix = names.prefix(f"{node.name or next(filter(None, node.output), '')}/{node.op_type}")
+            nodes.extend(_placed(node, body, prefix, graph))
+            is_changed = True
+        if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
+            copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+            del graph.node[:]
+            graph.node.extend(copies)
+        return is_changed
+
+    def _function(self, node: NodeProto, model: ModelProto, values: Values) -> FunctionProto | None:
+        """The function that a node calls; None where it calls none, or one whose types are not known."""
+        for function in model.functions:
+            if _id(function.domain, function.name, function.overload) == _id(node.domain, node.op_type, node.overload):
+                return function
+        domain, name = _id(node.domain, node.op_type, "")[:2]
+        version = OPSET if not domain else 1
+        if (not domain and name in self._kept) or not _schemas.has(name, version, domain):
+            return None
+        schema = _schemas.get_schema(name, version, domain)
+        if schema.has_function:
+            newest = max(each for each in schema.function_opset_versions if each <= version)
+            body = FunctionProto.FromString(schema.get_function_with_opset_version(newest))
+        elif schema.has_context_dependent_function:
+            types = [values.type(each) if each else TypeProto() for each in node.input]
             if any(each is None for each in types):
-                continue
-            _write_defaults_of(node)
-            schema = _schemas.get_schema(node.op_type, OPSET if not node.domain else 1, node.domain)
-            body = FunctionProto.FromString(
-                schema.get_context_dependent_function(
-                    node.SerializeToString(), [each.SerializeToString() for each in types if each is not None]
+                return None
+            call = NodeProto.FromString(node.SerializeToString())
+            call.attribute.extend(_defaults(schema, call))
+            newest = max(each for each in schema.context_dependent_function_opset_versions if each <= version)
+            try:
+                text = schema.get_context_dependent_function_with_opset_version(
+                    newest, call.SerializeToString(), [each.SerializeToString() for each in types if each is not None]
                 )
-            )
-            body.domain, body.name = _DOMAIN, f"{node.op_type}{len(model.functions)}"
-            node.domain, node.op_type = body.domain, body.name
-            model.functions.append(body)
-            count += 1
-        if count and all(each.domain != _DOMAIN for each in model.opset_import):
-            model.opset_import.append(OperatorSetIdProto(domain=_DOMAIN, version=1))
-        return count
+            except (RuntimeError, ValueError) as error:
+                raise InvalidArgumentError(
+                    f"the inputs and attributes of {_said(node)} are not as ONNX has them: "
+                    f"{' '.join(str(error).split())}"
+                ) from error
+            body = FunctionProto.FromString(text)
+        else:
+            return None
+        body.attribute_proto.extend(_defaults(schema, node))
+        return body
 
 
-def _write_defaults(graph: GraphProto, ops: set[tuple[str, str]]) -> None:
-    for node in graph.node:
-        for subgraph in subgraphs_of(node):
-            _write_defaults(subgraph, ops)
-        if (node.domain, node.op_type) in ops:
-            _write_defaults_of(node)
+def _id(domain: str, name: str, overload: str) -> _Id:
+    return ("" if domain == "ai.onnx" else domain, name, overload)
 
 
-def _write_defaults_of(node: NodeProto) -> None:
-    """A body's constant that is an attribute of its function has no value where the call leaves the attribute out."""
+def _said(node: NodeProto) -> str:
+    return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
+
+
+def _defaults(schema: Any, node: NodeProto) -> list[AttributeProto]:
+    """The attributes that a call leaves to the schema's defaults."""
     given = {attribute.name for attribute in node.attribute}
-    schema = _schemas.get_schema(node.op_type, OPSET if not node.domain else 1, node.domain)
-    for name, attribute in schema.attributes.items():
-        if name not in given and attribute.default_value.type:
-            node.attribute.append(attribute.default_value)
+    return [
+        attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if name not in given and attribute.default_value.type
+    ]
 
 
-def _ops(graph: GraphProto) -> set[tuple[str, str]]:
-    found: set[tuple[str, str]] = set()
-    for node in graph.node:
-        found.add(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
-        for subgraph in subgraphs_of(node):
-            found |= _ops(subgraph)
-    return found
+def _bound(node: NodeProto, function: FunctionProto) -> FunctionProto:
+    """The body of a call, the attributes that it refers to in place."""
+    body = FunctionProto.FromString(function.SerializeToString())
+    attributes = {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
+    if missing := [name for name in function.attribute if name not in attributes]:
+        # An attribute without a default may be left out; the operators that refer to it then lack theirs too.
+        attributes.update((name, AttributeProto()) for name in missing)
+    _bind(body.node, attributes)
+    return body
+
+
+def _bind(nodes: Sequence[NodeProto], attributes: Mapping[str, AttributeProto]) -> None:
+    for node in nodes:
+        bound: list[AttributeProto] = []
+        for attribute in node.attribute:
+            if not attribute.ref_attr_name:
+                bound.append(attribute)
+                continue
+            value = attributes.get(attribute.ref_attr_name)
+            if value is not None and value.type:
+                copy = AttributeProto.FromString(value.SerializeToString())
+                copy.name = attribute.name
+                bound.append(copy)
+        if len(bound) != len(node.attribute) or any(attribute.ref_attr_name for attribute in node.attribute):
+            copies = [AttributeProto.FromString(attribute.SerializeToString()) for attribute in bound]
+            del node.attribute[:]
+            node.attribute.extend(copies)
+        for graph in subgraphs_of(node):
+            _bind(graph.node, attributes)
+
+
+def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Values) -> FunctionProto:
+    """A body of an older operator set brought to `OPSET`, with the types that the call gives its inputs."""
+    version = next((each.version for each in body.opset_import if each.domain in ("", "ai.onnx")), OPSET)
+    imported = {each.domain for each in model.opset_import}
+    model.opset_import.extend(
+        each for each in body.opset_import if each.domain not in imported and each.domain not in ("", "ai.onnx")
+    )
+    if version == OPSET:
+        return body
+    inputs: list[ValueInfoProto] = []
+    for formal, name in zip(body.input, (*node.input, *[""] * len(body.input)), strict=False):
+        value = ValueInfoProto(name=formal)
+        found = values.type(name) if name else None
+        if found is not None:
+            value.type.CopyFrom(found)
+        inputs.append(value)
+    # A call without an input or an output may get a body that does not compute all of the function's outputs.
+    defined = {*defined_names(body.node), *body.input}
+    outputs = [ValueInfoProto(name=name) for name in body.output if name in defined]
+    graph = helper.make_graph(body.node, body.name, inputs, outputs)
+    alone = helper.make_model(graph, opset_imports=body.opset_import, functions=model.functions)
+    try:
+        raised = Upgrade()(alone)
+    except (InvalidArgumentError, UnsupportedError) as error:
+        raise type(error)(f"in the function that {_said(node)} calls: {error}") from error
+    del body.node[:]
+    body.node.extend(raised.graph.node)
+    return body
+
+
+def _placed(node: NodeProto, body: FunctionProto, prefix: str, graph: GraphProto) -> list[NodeProto]:
+    """The nodes of a body in place of its call, which is a node of `graph`."""
+    if len(node.input) > len(body.input) or len(node.output) > len(body.output):
+        raise InvalidArgumentError(
+            f"{_said(node)} has {len(node.input)} inputs and {len(node.output)} outputs, its function "
+            f"{len(body.input)} and {len(body.output)}"
+        )
+    names = {name: f"{prefix}/{name}" for name in defined_names(body.node)}
+    names.update(zip(body.input, (*node.input, *[""] * (len(body.input) - len(node.input))), strict=True))
+    wanted = [formal for formal, name in zip(body.output, node.output, strict=False) if name]
+    if unknown := [formal for formal in wanted if formal not in names]:
+        raise InvalidArgumentError(f"the function that {_said(node)} calls does not compute its output '{unknown[0]}'")
+    given: list[NodeProto] = []
+    for formal, name in zip(body.output, node.output, strict=False):
+        if not name:
+            continue
+        if formal in body.input or names[formal] in node.output:
+            # An input given out as it is, or a value given out twice.
+            given.append(helper.make_node("Identity", [names[formal]], [name]))
+        else:
+            names[formal] = name
+    for each in body.node:
+        rename(each, names, prefix)
+    for info in body.value_info:
+        if info.name in names and names[info.name] not in node.output:
+            copy = ValueInfoProto.FromString(info.SerializeToString())
+            copy.name = names[info.name]
+            # The function's own symbols are not the model's.
+            for dim in copy.type.tensor_type.shape.dim:
+                if dim.HasField("dim_param"):
+                    dim.ClearField("dim_param")
+            graph.value_info.append(copy)
+    return [*body.node, *given]

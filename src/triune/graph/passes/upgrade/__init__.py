@@ -1,0 +1,106 @@
+"""One version of the operator set for every model: each change of meaning is a rule, one kind of change a file."""
+
+from collections.abc import Mapping
+
+from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.builder import Builder
+from triune.graph.core_ops import OPSET
+from triune.graph.decompose.context import Context
+from triune.graph.names import Names
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.upgrade import attributes, broadcasts, inputs, norms, resize, scans
+from triune.graph.passes.upgrade.rule import Rule, rewrite
+from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
+
+RULES: Mapping[str, tuple[int, Rule]] = {
+    **attributes.TABLE,
+    **broadcasts.TABLE,
+    **inputs.TABLE,
+    **norms.TABLE,
+    **resize.TABLE,
+    **scans.TABLE,
+}
+"""By operator: the first set in which it has today's form, and how a node of an older set is brought to it.
+
+An operator that is not here means what it did, in every version in which ONNX has it.
+"""
+
+_IN_PLACE = 6
+"""Before this set, `consumed_inputs` said which inputs may be overwritten."""
+
+
+class Upgrade:
+    """Given a model of an older operator set. Result: the same of version `OPSET`.
+
+    ONNX's own version converter changes what some operators compute (Upsample, Hardmax), loses a model's functions and
+    fails where types are not known: docs/decisions/0005. Functions keep their sets until they are inlined.
+    """
+
+    name = "upgrade"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Raises UnsupportedError where a node has no form in `OPSET`, InvalidArgumentError for a version to come."""
+        found = next((each for each in model.opset_import if each.domain in ("", "ai.onnx")), None)
+        if found is None:
+            model.opset_import.append(OperatorSetIdProto(domain="", version=OPSET))
+            return model
+        version = found.version
+        if version > OPSET:
+            raise InvalidArgumentError(
+                f"the model is of operator set {version}; the newest that is known here is {OPSET}: export it again "
+                "for an older one, or install a newer Triune"
+            )
+        if version == OPSET:
+            return model
+        if _has_work(model.graph, version):
+            model = Infer()(model)
+            _upgrade(model.graph, version, None, Names(model))
+        for each in model.opset_import:
+            if each.domain in ("", "ai.onnx"):
+                each.version = OPSET
+        return model
+
+
+def _has_work(graph: GraphProto, version: int) -> bool:
+    return any(
+        _rule(node, version) is not None or any(_has_work(inner, version) for inner in subgraphs_of(node))
+        for node in graph.node
+    )
+
+
+def _rule(node: NodeProto, version: int) -> Rule | None:
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    first, rule = RULES.get(node.op_type, (0, _again))
+    if version < first:
+        return rule
+    return _again if version < _IN_PLACE and any(each.name == "consumed_inputs" for each in node.attribute) else None
+
+
+def _again(c: Context) -> None:
+    rewrite(c, without=["consumed_inputs"])
+
+
+def _upgrade(graph: GraphProto, version: int, outer: Values | None, names: Names) -> None:
+    values = Values(graph, outer)
+    read = names_read(graph)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _upgrade(inner, version, values, names)
+        rule = _rule(node, version)
+        if rule is None:
+            nodes.append(node)
+            continue
+        said = node.name or next(filter(None, node.output), "")
+        build = Builder(names.prefix(f"{said}/{node.op_type}"))
+        try:
+            rule(Context(node, values, attributes_of(node), build, read))
+        except (InvalidArgumentError, UnsupportedError) as error:
+            raise type(error)(f"{node.op_type} '{said}' of operator set {version}: {error}") from error
+        nodes.extend(build.nodes)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)

@@ -1,0 +1,91 @@
+"""Normalizations, and operators that took everything from an axis on as one axis."""
+
+import math
+from collections.abc import Mapping
+
+from onnx import TensorProto
+
+from triune.core.errors import UnsupportedError
+from triune.graph.decompose.context import Context
+from triune.graph.passes.upgrade.rule import Rule, rewrite, typed
+
+_LOST = ("consumed_inputs", "is_test", "spatial")
+
+
+def _softmax(c: Context) -> None:
+    """Softmax, LogSoftmax and Hardmax before set 13: over the axis and all that follow it, as if they were one."""
+    x, axis = c.input(0), c.attributes.get("axis", 1)
+    shape = c.values.shape(x)
+    if shape is not None:
+        axis += len(shape) if axis < 0 else 0
+        following = shape[axis + 1 :]
+        if None not in following and math.prod(each for each in following if each is not None) == 1:
+            rewrite(c, axis=axis)
+            return
+    elif axis == -1:
+        rewrite(c)
+        return
+    flat = c.build.op(c.node.op_type, c.build.op("Flatten", x, axis=axis), axis=-1)
+    c.build.put("Reshape", [flat, c.build.op("Shape", x)], [c.output(0)])
+
+
+def _batch_normalization(c: Context) -> None:
+    """Which statistics: `is_test` says it before set 7, the number of outputs before set 14."""
+    is_training = any(map(c.output, range(1, 5))) or c.attributes.get("is_test", 1) == 0
+    if not c.attributes.get("spatial", 1):
+        _of_each_feature(c, is_training=is_training)
+        return
+    if not is_training:
+        rewrite(c, without=_LOST)
+        return
+    rewrite(c, without=_LOST, training_mode=1)
+    node = c.build.nodes[-1]
+    outputs = [c.output(index) or c.build.name() for index in range(3)]
+    del node.output[:]
+    node.output.extend(outputs)
+    if not (c.output(3) or c.output(4)):
+        return
+    # saved_mean and saved_var: the batch's own, along all axes but that of channels.
+    rank = c.values.rank(c.input(0))
+    if rank is None:
+        raise UnsupportedError(f"the rank of '{c.input(0)}' is not known: give it in the model's value_info")
+    axes = c.build.ints(0, *range(2, rank))
+    mean = c.build.op("ReduceMean", c.input(0), axes, keepdims=1)
+    centred = c.build.op("Sub", c.input(0), mean)
+    variance = c.build.op("ReduceMean", c.build.op("Mul", centred, centred), axes, keepdims=0)
+    c.give(c.build.op("Squeeze", mean, axes), 3)
+    c.give(variance, 4)
+
+
+def _of_each_feature(c: Context, *, is_training: bool) -> None:
+    """Give (x - mean) / sqrt(var + epsilon) * scale + bias, each of the shape of a row of x (spatial = 0)."""
+    if is_training:
+        raise UnsupportedError("it trains statistics of each feature (spatial = 0): export the model for inference")
+    x, scale, bias, mean, variance = map(c.input, range(5))
+    epsilon = typed(c, c.attributes.get("epsilon", 1e-5), x)
+    deviation = c.build.op("Sqrt", c.build.op("Add", variance, epsilon))
+    normal = c.build.op("Div", c.build.op("Sub", x, mean), deviation)
+    c.build.put("Add", [c.build.op("Mul", normal, scale), bias], [c.output(0)])
+
+
+def _group_normalization(c: Context) -> None:
+    """A scale and a bias for each group before set 21, for each channel from then on."""
+    groups = c.attributes["num_groups"]
+    channels = c.build.op("Shape", c.input(0), start=1, end=2)
+    size = c.build.op("Div", channels, c.build.ints(groups))
+    target = c.build.op("Concat", c.build.ints(groups), size, axis=0)
+
+    def of_channels(name: str) -> str:
+        column = c.build.op("Reshape", name, c.build.ints(groups, 1))
+        return c.build.op("Reshape", c.build.op("Expand", column, target), c.build.ints(-1))
+
+    # Set 18 computes in the data's own type.
+    elem_type = c.values.elem_type(c.input(0)) or TensorProto.FLOAT
+    rewrite(c, [c.input(0), of_channels(c.input(1)), of_channels(c.input(2))], stash_type=elem_type)
+
+
+TABLE: Mapping[str, tuple[int, Rule]] = {
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), (13, _softmax)),
+    "BatchNormalization": (14, _batch_normalization),
+    "GroupNormalization": (21, _group_normalization),
+}

@@ -1,0 +1,69 @@
+"""Resize and Upsample before set 11."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.graph.decompose.context import Context
+from triune.graph.passes.upgrade.rule import Rule, required, rewrite
+
+_ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric"}
+"""Place i of the result is place i / scale of the data."""
+
+
+def _resize(c: Context) -> None:
+    _resized(c, c.input(1))
+
+
+def _upsample(c: Context) -> None:
+    """The scales are an input from set 9 on, an attribute in sets 7 and 8, and before that those of an image's axes."""
+    if c.input(1):
+        _resized(c, c.input(1))
+    elif "height_scale" in c.attributes:
+        scales = [1.0, 1.0, required(c, "height_scale"), required(c, "width_scale")]
+        _resized(c, c.build.constant(scales, np.float32))
+    else:
+        _resized(c, c.build.constant(required(c, "scales"), np.float32))
+
+
+def _resized(c: Context, scales: str) -> None:
+    if c.attributes.get("mode", "nearest") == "nearest":
+        _nearest(c, scales)
+    else:
+        _again(c, c.input(0), scales, mode="linear", **_ASYMMETRIC)
+
+
+def _nearest(c: Context, scales: str) -> None:
+    """The place before along axes that grow, the place after along those that shrink: ONNX's own examples of set 10."""
+    given = c.values.constant(scales)
+    if given is None:
+        given = _written(c, scales)
+    x = c.input(0)
+    if given is not None and (given >= 1).all():
+        _again(c, x, scales, mode="nearest", nearest_mode="floor", **_ASYMMETRIC)
+    elif given is not None and (given <= 1).all():
+        _again(c, x, scales, mode="nearest", nearest_mode="ceil", **_ASYMMETRIC)
+    else:
+        # First those that grow, then those that shrink: each axis is resized once.
+        one = c.build.constant(1, np.float32)
+        growing, shrinking = c.build.op("Max", scales, one), c.build.op("Min", scales, one)
+        x = c.build.op("Resize", x, "", growing, mode="nearest", nearest_mode="floor", **_ASYMMETRIC)
+        _again(c, x, shrinking, mode="nearest", nearest_mode="ceil", **_ASYMMETRIC)
+
+
+def _again(c: Context, x: str, scales: str, **attributes: str) -> None:
+    rewrite(
+        c, [x, "", scales], op_type="Resize", without=["mode", "scales", "height_scale", "width_scale"], **attributes
+    )
+
+
+def _written(c: Context, name: str) -> NDArray[np.float32] | None:
+    """The scales that are attributes."""
+    if c.input(1) == name:
+        return None
+    heights = [c.attributes.get("height_scale", 1.0), c.attributes.get("width_scale", 1.0)]
+    return np.array(c.attributes.get("scales", heights), np.float32)
+
+
+TABLE: Mapping[str, tuple[int, Rule]] = {"Resize": (11, _resize), "Upsample": (10, _upsample)}

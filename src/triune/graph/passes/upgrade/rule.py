@@ -1,0 +1,69 @@
+"""What a rule of the upgrade is, and what most rules need."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias
+
+from onnx import NodeProto, helper
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.decompose.context import Context
+
+Rule: TypeAlias = Callable[[Context], None]
+"""Writes nodes of the newest operator set that compute what a node of an older one does.
+
+Raises UnsupportedError where that is not possible, InvalidArgumentError where the node lacks what it must have.
+"""
+
+
+def rewrite(
+    c: Context,
+    inputs: Sequence[str] | None = None,
+    *,
+    op_type: str = "",
+    without: Collection[str] = (),
+    **attributes: Any,
+) -> None:
+    """The node again, under its own name.
+
+    Args:
+        c: the node.
+        inputs: its new inputs; None for those that it has.
+        op_type: its new operator; "" for the one that it has.
+        without: attributes that it loses.
+        attributes: attributes that it gains or that change.
+    """
+    node = NodeProto.FromString(c.node.SerializeToString())
+    node.op_type = op_type or node.op_type
+    if inputs is not None:
+        del node.input[:]
+        node.input.extend(inputs)
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+    kept = [attribute for attribute in c.node.attribute if attribute.name not in {*without, *attributes}]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    c.build.nodes.append(node)
+
+
+def required(c: Context, name: str) -> Any:
+    """The value of an attribute without which the node means nothing."""
+    if name not in c.attributes:
+        raise InvalidArgumentError(f"it has no attribute '{name}'")
+    return c.attributes[name]
+
+
+def rank_of(c: Context, name: str) -> int:
+    """The rank of a value."""
+    rank = c.values.rank(name)
+    if rank is None:
+        raise UnsupportedError(f"the rank of '{name}' is not known: give it in the model's value_info")
+    return rank
+
+
+def typed(c: Context, value: float, like: str) -> str:
+    """A constant scalar of the element type of another value."""
+    elem_type = c.values.elem_type(like)
+    if elem_type:
+        return c.build.constant(value, helper.tensor_dtype_to_np_dtype(elem_type))
+    return c.build.op("CastLike", c.build.constant(value, "float32"), like)

@@ -1,0 +1,52 @@
+"""Scan over batches, which set 8 alone had."""
+
+from collections.abc import Iterable, Mapping
+
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper
+
+from triune.core.errors import UnsupportedError
+from triune.graph.decompose.context import Context
+from triune.graph.passes.upgrade.rule import Rule
+
+
+def _scan(c: Context) -> None:
+    """A Scan over the batch, in whose body today's Scan goes over the sequence of one row."""
+    if c.input(0):
+        raise UnsupportedError(
+            "it has sequences of different lengths in one batch, which later sets do not have: export the model again "
+            "for operator set 9 or later"
+        )
+    body: GraphProto = c.attributes["body"]
+    num_scanned: int = c.attributes["num_scan_inputs"]
+    given = c.node.input[1:]
+    num_states = len(given) - num_scanned
+    prefix = c.build.name()
+    inputs = _rows(f"{prefix}/in", body.input, num_states)
+    outputs = _rows(f"{prefix}/out", body.output, num_states)
+    row = NodeProto(op_type="Scan", name=f"{prefix}/row")
+    row.input.extend(value.name for value in inputs)
+    row.output.extend(value.name for value in outputs)
+    row.attribute.append(helper.make_attribute("body", body))
+    row.attribute.append(helper.make_attribute("num_scan_inputs", num_scanned))
+    if directions := c.attributes.get("directions"):
+        row.attribute.append(helper.make_attribute("scan_input_directions", directions))
+    batch = helper.make_graph([row], f"{prefix}/batch", inputs, outputs)
+    node = helper.make_node("Scan", given, c.node.output, c.node.name, body=batch, num_scan_inputs=len(given))
+    c.build.nodes.append(node)
+
+
+def _rows(prefix: str, values: Iterable[ValueInfoProto], num_states: int) -> list[ValueInfoProto]:
+    """States as they are in a step, then what a step takes or gives, with an axis for the steps before its own."""
+    rows: list[ValueInfoProto] = []
+    for index, value in enumerate(values):
+        row = ValueInfoProto(name=f"{prefix}/{index}", type=value.type)
+        if index >= num_states and value.type.tensor_type.HasField("shape"):
+            shape = row.type.tensor_type.shape
+            del shape.dim[:]
+            shape.dim.add()
+            shape.dim.extend(value.type.tensor_type.shape.dim)
+        rows.append(row)
+    return rows
+
+
+TABLE: Mapping[str, tuple[int, Rule]] = {"Scan": (9, _scan)}
