@@ -44,7 +44,7 @@ class Growing:
         values: what can be read, in order; the inputs first.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: Sequence[int]) -> None:
         self.rng = np.random.default_rng(seed)
         self.values: list[Value] = []
         self.nodes: list[NodeProto] = []
