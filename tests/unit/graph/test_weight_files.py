@@ -1,6 +1,5 @@
 """Weights that stay in their files: what is loaded, what is made of it, and what other libraries are handed."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def test_weights_beside_the_model_are_found_through_symbolic_links(tmp_path: Pat
     tensor = numpy_helper.from_array(WEIGHT, "w")
     onnx.save(model_of(tensor), blob, save_as_external_data=True, location="model.onnx_data", size_threshold=0)
     for name in ("model.onnx", "model.onnx_data"):
-        os.symlink(tmp_path / "blobs" / name, tmp_path / "snapshot" / name)
+        (tmp_path / "snapshot" / name).symlink_to(tmp_path / "blobs" / name)
     model = load(tmp_path / "snapshot" / "model.onnx")
     np.testing.assert_array_equal(array_of(model.graph.initializer[0]), WEIGHT)
 
