@@ -32,6 +32,7 @@ from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
 from triune.coreml.lowering.scope import Scope
+from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
 from triune.graph.conversion.problems import Problem, called
@@ -92,6 +93,7 @@ class ProgramWriter(GraphWriter[Var]):
             self.write_nodes(self._graph, scope)
             outputs = [self._output(feature.source, feature.name, scope) for feature in self._interface.outputs]
             function.set_outputs([each for each in outputs if each is not None])
+            add_negated_constants(function)
         program.add_function("main", function)
         return program
 

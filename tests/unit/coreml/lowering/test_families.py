@@ -33,6 +33,29 @@ def test_convolutions_pad_as_onnx_does(auto_pad: str, tmp_path: Path) -> None:
     one("Conv", noise(1, 2, 6, 6), [1, 3, size, size], tmp_path, noise(3, 2, 3, 3), auto_pad=auto_pad, strides=[2, 2])
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_constant_that_a_convolution_subtracts_stays_as_it_is_for_others(op: str, tmp_path: Path) -> None:
+    # coremltools negates it where it lies; folded constants can be written, initializers cannot.
+    nodes = [
+        helper.make_node("Mul", ["c", "two"], ["folded"]),
+        helper.make_node(op, ["x", "w"], ["a"]),
+        helper.make_node(op, ["x", "v"], ["b"]),
+        helper.make_node("Sub", ["a", "folded"], ["y"]),
+        helper.make_node("Mul", ["b", "folded"], ["z"]),
+        helper.make_node("Sub", ["b", "c"], ["u"]),
+    ]
+    model = model_of(
+        nodes,
+        [("x", FLOAT, [1, 3, 4, 4])],
+        [(name, FLOAT, [1, 3, 4, 4]) for name in "yzu"],
+        c=np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1),
+        two=np.float32(2),
+        w=noise(3, 3, 1, 1),
+        v=noise(3, 3, 1, 1),
+    )
+    check(model, {"x": noise(1, 3, 4, 4)}, tmp_path)
+
+
 def test_computed_kernels_are_dilated(tmp_path: Path) -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"], dilations=[2, 3])
     model = model_of([node], [("x", FLOAT, [1, 1, 8, 9]), ("w", FLOAT, [2, 1, 3, 2])], [("y", FLOAT, [1, 2, 4, 6])])
