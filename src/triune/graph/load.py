@@ -6,9 +6,10 @@ from pathlib import Path, PurePath
 import onnx.checker
 import onnx.defs
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
+from triune.graph.declared import free_negative_sizes
 from triune.graph.read_light import read_light
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
@@ -67,14 +68,28 @@ def _tensors_of_node(node: NodeProto) -> Iterator[TensorProto]:
 
 def require_valid(model: ModelProto) -> None:
     """Raises InvalidArgumentError where a name is used before it is defined, or an operator is not as ONNX has it."""
+    checked = model
+    if any(not _is_declared(value) for value in model.graph.output):
+        # The checker wants a type of each output, which inference finds as well; which one does not matter here.
+        checked = ModelProto()
+        checked.CopyFrom(model)
+        for value in checked.graph.output:
+            if not _is_declared(value):
+                value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or TensorProto.FLOAT
+                value.type.tensor_type.shape.SetInParent()
     try:
         # onnx leaves a type argument of its annotation open.
         # A function may be of another operator set than the model: it is brought to one by its own.
         onnx.checker.check_model(  # pyright: ignore[reportUnknownMemberType]
-            model, skip_opset_compatibility_check=True
+            checked, skip_opset_compatibility_check=True
         )
     except onnx.checker.ValidationError as error:
         raise InvalidArgumentError(f"the model is no valid ONNX: {' '.join(str(error).split())}") from error
+
+
+def _is_declared(value: ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    return kind is not None and (kind != "tensor_type" or value.type.tensor_type.HasField("shape"))
 
 
 def read_model(path: Path) -> ModelProto:
@@ -95,6 +110,7 @@ def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
         raise InvalidArgumentError(f"'{path}' is no ONNX model, or it was cut short: {_guess(path)}") from error
     for problem in _problems(model, path):
         raise InvalidArgumentError(f"'{path}' is no complete ONNX model: {problem}")
+    free_negative_sizes(model.graph)
     return model
 
 

@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto
 from triune.core.errors import UnsupportedError
 from triune.graph.check import compare, evaluate
 from triune.graph.core_ops import CORE_OPS
+from triune.graph.declared import free_negative_sizes, give_output_shapes, take_output_shapes
 from triune.graph.decompose import Decompose
 from triune.graph.load import require_valid
 from triune.graph.passes.branches import Branches
@@ -68,7 +69,9 @@ def normalize(
     copy.CopyFrom(model)
     large = Large(file) if check is None else NoneLarge()
     large.take(copy)
+    free_negative_sizes(copy.graph)
     require_valid(copy)
+    declared = take_output_shapes(copy)
     expected = None if check is None else evaluate(copy, check)
 
     def run(step: Pass, given: ModelProto) -> ModelProto:
@@ -96,6 +99,7 @@ def normalize(
         if copy.SerializeToString(deterministic=True) == before:
             break
     copy = Infer()(copy)
+    give_output_shapes(copy, declared)
     large.give_back(copy)
     return copy
 

@@ -90,6 +90,25 @@ def test_means_are_written_as_sums(scaled: str) -> None:
     np.testing.assert_allclose(evaluate(model, inputs)[0], before[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "op", "factor", "is_mean"),
+    [
+        ("float", "Div", 1001, True),
+        ("float", "Div", 1000, False),
+        ("float", "Mul", np.float32(1 / 1001), True),
+        ("float", "Mul", np.nextafter(np.float32(1 / 1001), np.float32(1)), False),
+        ("float16", "Mul", np.float16(1 / 1001), True),
+        ("float16", "Mul", np.float16(1 / 1000), False),
+    ],
+)
+def test_a_sum_over_almost_as_many_is_no_mean(kind: str, op: str, factor: float, is_mean: bool) -> None:
+    text = f"<int64[1] a = {{1}}> {{ s = ReduceSum (x, a)  y = {op} (s, c) }}"
+    model = model_of(f"agraph ({kind}[1,1001] x) => ({kind}[1,1] y) {text}")
+    dtype = np.float16 if kind == "float16" else np.float32
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(factor, dtype), "c"))
+    assert ("ReduceMean" in ops_of(Means()(Infer()(model)))) is is_mean
+
+
 def test_tidy_removes_what_nobody_reads() -> None:
     text = """
     agraph (float[2] x) => (float[2] y) {

@@ -130,7 +130,10 @@ def _input(value: ValueInfoProto, options: LowerOptions) -> Feature:
         raise UnsupportedError(f"not even the rank of input '{value.name}' is known; give its shape with --shape")
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in _dims(value))
     if 0 in shape:
-        raise UnsupportedError(f"input '{value.name}' is empty, and Core AI has no empty tensors; remove it")
+        raise UnsupportedError(
+            f"input '{value.name}' is empty, and Core AI has no empty tensors; remove it, or give its sizes with "
+            "--shape where 0 stands for any size"
+        )
     image = options.images.get(value.name)
     # The shape of an image is that of its bytes.
     given = None if image is not None else options.shapes.get(value.name)

@@ -1,12 +1,13 @@
 """Functions of two tensors, element by element, which broadcast as numpy's do; `where`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
 from triune.coreai.raising.given import Given
-from triune.coreai.raising.kernels import computed, is_float, where, wide
+from triune.coreai.raising.kernels import computed, is_float, where
 from triune.coreai.raising.region import Raise
+from triune.graph.raising.division import floor_quotient, truncated_quotient, truncated_remainder
 from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
@@ -74,48 +75,21 @@ def _not_equal(graph: Graph, given: Given) -> Tensor:
     return graph.op("Not", _compare("Equal", graph, given))
 
 
-def _whole(graph: Graph, x: Tensor, y: Tensor, divide: Callable[[Graph, Tensor, Tensor], Tensor]) -> Tensor:
-    """A division of whole numbers, by a divisor on which no processor ends the process: neither 0 nor, of the lowest
-    number, -1. Core AI leaves open what those give.
-    """
-    if y.constant is None or not y.constant.all() or (y.constant == -1).any():
-        x, y = (graph.cast(each, DType.INT64) for each in (x, y))
-        is_zero = graph.op("Equal", y, graph.like(0, y), dtype=DType.BOOL)
-        y = graph.op("Where", is_zero, graph.like(1, y), y, dtype=y.dtype)
-        return divide(graph, x, y)
-    return divide(graph, wide(graph, x), wide(graph, y))
-
-
 def _divide(graph: Graph, given: Given) -> Tensor:
     """Whole numbers round to zero, as ONNX's do."""
     x, y = _operands(given)
-    if is_float(x):
-        return graph.op("Div", x, y)
-    return graph.cast(_whole(graph, x, y, lambda graph, x, y: graph.op("Div", x, y)), x.dtype)
+    return graph.op("Div", x, y) if is_float(x) else truncated_quotient(graph, x, y)
 
 
 def _floor_divide(graph: Graph, given: Given) -> Tensor:
     x, y = _operands(given)
-    if is_float(x):
-        return graph.op("Floor", graph.op("Div", x, y))
-
-    def divide(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-        # Without its rest, which has the divisor's sign, nothing is rounded.
-        return graph.op("Div", graph.op("Sub", x, graph.op("Mod", x, y)), y)
-
-    return graph.cast(_whole(graph, x, y, divide), x.dtype)
+    return graph.op("Floor", graph.op("Div", x, y)) if is_float(x) else floor_quotient(graph, x, y)
 
 
 def _modulo(graph: Graph, given: Given) -> Tensor:
     """The rest has the sign of `x`."""
     x, y = _operands(given)
-    if is_float(x):
-        return graph.op("Mod", x, y, fmod=1)
-
-    def divide(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-        return graph.op("Sub", x, graph.op("Mul", graph.op("Div", x, y), y))
-
-    return graph.cast(_whole(graph, x, y, divide), x.dtype)
+    return graph.op("Mod", x, y, fmod=1) if is_float(x) else truncated_remainder(graph, x, y)
 
 
 def _where(graph: Graph, given: Given) -> Tensor:

@@ -142,7 +142,10 @@ def _input(
     for axis, dim in enumerate(tensor.shape.dim):
         if dim.HasField("dim_value"):
             if dim.dim_value == 0:
-                raise UnsupportedError(f"input '{value.name}' is empty, and Core ML has no empty tensors; remove it")
+                raise UnsupportedError(
+                    f"input '{value.name}' is empty, and Core ML has no empty tensors; remove it, or give its sizes "
+                    "with --shape where 0 stands for any size"
+                )
             dims.append(dim.dim_value)
         elif given is None:
             missing.append(f"dimension {axis} ('{dim.dim_param or '?'}') of input '{value.name}' is free")

@@ -78,6 +78,7 @@ def lower(
         require_none(writer.problems, "Core ML")
         tell("optimizing and saving the package")
         package = _convert(program, interface, options, writer.deep)
+        package.user_defined_metadata[SOURCE_KEY] = json.dumps(_source(model, prepared, interface))
         return replace(_save(package, program, interface, model, path), notes=writer.notes, layout=layout)
 
 
@@ -99,6 +100,8 @@ def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: 
     pipeline = library.PassPipeline()
     # It squeezes whole numbers into 16 bits without knowing how large they get.
     pipeline.remove_passes({"common::add_int16_cast"})
+    # It takes a factor that is within 1e-6 of 1/n for it: of n > 1000 numbers, that of n - 1. See `graph.passes.means`.
+    pipeline.remove_passes({"common::fuse_reduce_mean"})
     # What nobody reads would hide patterns from the passes.
     pipeline.insert_pass(0, "common::dead_code_elimination")
     try:
@@ -122,7 +125,6 @@ def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: 
 
 def _save(package: Any, program: Any, interface: "Interface", model: ModelProto, path: Path) -> Lowered:
     ops = list(_ops(program.functions["main"]))
-    package.user_defined_metadata[SOURCE_KEY] = json.dumps(_source(model, interface))
     package.short_description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
     if path.exists():
         shutil.rmtree(path)
@@ -144,13 +146,14 @@ def _ops(block: Any) -> list[Any]:
     return found
 
 
-def _source(model: ModelProto, interface: "Interface") -> dict[str, Any]:
-    """What a caller must know to pass the source's own inputs and outputs."""
+def _source(model: ModelProto, prepared: ModelProto, interface: "Interface") -> dict[str, Any]:
+    """What a caller must know to pass the source's own inputs and outputs: types as declared, ranks as inferred."""
     types = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
+    inferred = {value.name: value.type.tensor_type for value in (*prepared.graph.input, *prepared.graph.output)}
 
     def described(source: str, name: str) -> dict[str, Any]:
-        tensor = types[source]
-        kind = TensorProto.DataType.Name(tensor.elem_type)
+        tensor = inferred[source]
+        kind = TensorProto.DataType.Name(types[source].elem_type or tensor.elem_type)
         entry: dict[str, Any] = {"source": source, "type": kind}
         if tensor.HasField("shape"):
             entry["rank"] = len(tensor.shape.dim)

@@ -10,8 +10,8 @@ from triune.coreml.lowering.mb import mb
 def add_negated_constants(block: Any) -> None:
     """Write `x - constant` of floats as `x + -constant`, which rounds the same, in a MIL block and those within it.
 
-    coremltools 9 fuses a subtraction into the convolution before it (`fuse_conv_bias`) by negating the constant in place:
-    whoever else reads the constant gets it negated, and where the array is read-only, the conversion fails.
+    coremltools 9 fuses a subtraction into the convolution before it (`fuse_conv_bias`) by negating the constant in
+    place: whoever else reads the constant gets it negated, and where the array is read-only, the conversion fails.
     """
     for op in list(block.operations):
         for inner in op.blocks:

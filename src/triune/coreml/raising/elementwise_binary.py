@@ -7,6 +7,7 @@ from types import MappingProxyType
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
+from triune.graph.raising.division import floor_quotient, floor_remainder, truncated_quotient
 from triune.graph.raising.graph import Graph, Tensor
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64)
@@ -39,7 +40,7 @@ def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
 def remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """X - floor(x / y) * y: of the sign of y, as Python's `%`."""
     if x.dtype not in FLOATS:
-        return graph.op("Mod", x, y)
+        return floor_remainder(graph, x, y)
     rest = graph.op("Mod", x, y, fmod=1)
     zero = graph.like(0, x)
     is_rest = graph.op("Not", graph.op("Equal", rest, zero, dtype=DType.BOOL))
@@ -56,8 +57,12 @@ def _floor_div(graph: Graph, given: Given) -> Tensor:
     x, y = _operands(graph, given)
     if x.dtype in FLOATS:
         return graph.op("Floor", graph.op("Div", x, y))
-    # Div of integers rounds to zero; without its rest nothing is rounded.
-    return graph.op("Div", graph.op("Sub", x, graph.op("Mod", x, y)), y)
+    return floor_quotient(graph, x, y)
+
+
+def _real_div(graph: Graph, given: Given) -> Tensor:
+    x, y = _operands(graph, given)
+    return graph.op("Div", x, y) if x.dtype in FLOATS else truncated_quotient(graph, x, y)
 
 
 def _select(graph: Graph, given: Given) -> Tensor:
@@ -86,7 +91,7 @@ TABLE: Mapping[str, Raise] = MappingProxyType(
         "mul": partial(_same, "Mul"),
         "not_equal": _not_equal,
         "pow": partial(_same, "Pow"),
-        "real_div": partial(_same, "Div"),
+        "real_div": _real_div,
         "select": _select,
         "sub": partial(_same, "Sub"),
     }

@@ -5,12 +5,14 @@ from typing import TypeAlias
 
 from onnx import ModelProto
 
+from triune.core.errors import UnsupportedError
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.ane import ane_layout
 from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.options import ConversionOptions
-from triune.graph.conversion.shapes import apply_shapes
-from triune.graph.normalize import normalize
+from triune.graph.conversion.shapes import apply_shapes, listed
+from triune.graph.declared import free_negative_sizes
+from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.passes.narrow import Narrow
 from triune.graph.weight_files import WeightFile
 
@@ -36,14 +38,24 @@ def prepare(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
+    free_negative_sizes(copy.graph)
     bind_constants(copy, typed_constants(copy, options.constants))
     apply_shapes(copy, options.shapes)
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
+    _require_typed_outputs(core)
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
         core = ane_layout(core, layout, file=file)
     return Narrow(file)(core)
+
+
+def _require_typed_outputs(core: ModelProto) -> None:
+    """Raises UnsupportedError for an output of which neither the model nor inference tells the element type."""
+    unknown = [value.name for value in core.graph.output if not value.type.WhichOneof("value")]
+    if unknown:
+        require_core_ops(core)
+        raise UnsupportedError(f"the types of the outputs {listed(unknown)} are not known; declare them in the model")
 
 
 def silent(_what: str) -> None:

@@ -131,7 +131,8 @@ def _apply(value: ValueInfoProto, shape: InputShape) -> None:
         tensor.shape.dim.add()
     for axis, dim in enumerate(tensor.shape.dim):
         sizes = {choice[axis] for choice in shape.choices}
-        if dim.HasField("dim_value"):
+        # Some exporters write 0 for a free size.
+        if dim.dim_value:
             if sizes != {dim.dim_value}:
                 raise InvalidArgumentError(
                     f"dimension {axis} of input '{value.name}' is {dim.dim_value} in the model; "

@@ -1,15 +1,16 @@
 """Means that are written as sums."""
 
 import math
+from typing import Any
 
+import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-_NEAR = 1e-3
-"""How far, in parts, a factor in fp16 may be from the share that it stands for."""
 
 
 class Means:
@@ -56,8 +57,16 @@ def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> boo
     if not sizes or values.elem_type(total.input[0]) not in _FLOATS:
         return False
     count = math.prod(size or 0 for size in sizes)
-    share = float(factor.astype(np.float64).reshape(())) * (count if node.op_type == "Mul" else 1)
-    return count > 0 and math.isclose(share, 1 if node.op_type == "Mul" else count, rel_tol=_NEAR)
+    return count > 0 and _is_rounded(factor.reshape(()), 1 / count if node.op_type == "Mul" else count)
+
+
+def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
+    """Is `factor` the number `exact` as its type holds it? Not where so little is left of the digits (of 1e-7 in fp16)
+    that it would be another number: sum / (n - 1) is no mean.
+    """
+    tolerance = float(ml_dtypes.finfo(factor.dtype).eps)
+    is_near = math.isclose(float(factor.astype(np.float64)), exact, rel_tol=tolerance)
+    return is_near and bool(factor == np.float64(exact).astype(factor.dtype))
 
 
 def _places(values: Values, total: NodeProto, rank: int) -> list[int]:

@@ -247,3 +247,13 @@ def test_values_of_free_shapes_are_reshaped_and_broadcast(between: str, tmp_path
     constants = {"r": numbers(1, -1), "s": numbers(-1, 1), "one": numbers(1)}
     model = model_of(nodes, [("x", FLOAT, ["n"]), ("z", FLOAT, ["m"])], outputs, **constants)
     check(model, tmp_path, {"x": noise(4), "z": noise(3)})
+
+
+def test_a_declared_rank_that_nothing_computes_is_passed_over(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Concat", ["sizes", "one"], ["more"], axis=0),
+        helper.make_node("Reshape", ["x", "more"], ["y"]),
+    ]
+    model = model_of(nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], one=np.array([1]))
+    check(model, tmp_path, {"x": noise(3, 4)}, {"x": noise(5, 4)})

@@ -56,6 +56,20 @@ def test_a_constant_that_a_convolution_subtracts_stays_as_it_is_for_others(op: s
     check(model, {"x": noise(1, 3, 4, 4)}, tmp_path)
 
 
+@pytest.mark.parametrize(("op", "factor"), [("Div", 1000), ("Mul", 1 / 2000)])
+def test_a_sum_over_almost_as_many_is_no_mean(op: str, factor: float, tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceSum", ["x", "axis"], ["s"]), helper.make_node(op, ["s", "c"], ["y"])]
+    values = {"axis": np.array([1]), "c": np.float32(factor)}
+    size = round(factor) + 1 if op == "Div" else 1999
+    results = check(
+        model_of(nodes, [("x", FLOAT, [1, size])], [("y", FLOAT, [1, 1])], **values),
+        {"x": np.ones((1, size), np.float32)},
+        tmp_path,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(results["y"], size * factor if op == "Mul" else size / factor, rtol=1e-6)
+
+
 def test_computed_kernels_are_dilated(tmp_path: Path) -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"], dilations=[2, 3])
     model = model_of([node], [("x", FLOAT, [1, 1, 8, 9]), ("w", FLOAT, [2, 1, 3, 2])], [("y", FLOAT, [1, 2, 4, 6])])
