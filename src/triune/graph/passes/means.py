@@ -64,7 +64,9 @@ def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
     """Is `factor` the number `exact` as its type holds it? Not where so little is left of the digits (of 1e-7 in fp16)
     that it would be another number: sum / (n - 1) is no mean.
     """
-    digits: Any = ml_dtypes.finfo(factor.dtype)
+    # ml_dtypes publishes partial types.
+    library: Any = ml_dtypes
+    digits = library.finfo(factor.dtype)
     is_near = math.isclose(float(factor.astype(np.float64)), exact, rel_tol=float(digits.eps))
     return is_near and bool(factor == np.float64(exact).astype(factor.dtype))
 
