@@ -11,6 +11,7 @@ from triune.graph.conversion.options import ConversionOptions
 from triune.graph.conversion.prepare import prepare
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.normalize import normalize
+from triune.graph.weight_files import WeightFile
 
 
 def shapes_of(model: ModelProto) -> list[Any]:
@@ -60,12 +61,13 @@ def test_outputs_have_the_shapes_that_are_inferred(declared: str, opset: int) ->
 def test_an_output_whose_type_nothing_tells_is_named_with_the_node_that_gives_it() -> None:
     model = model_of("agraph (float[2] x) => (float[2] y) { y = my.ops.Odd (x) }", imports=', "my.ops" : 1')
     model.graph.output[0].ClearField("type")
-    with pytest.raises(UnsupportedError, match="my.ops:Odd 'y'"):
-        prepare(model, ConversionOptions(), None, print)
+    with WeightFile() as file, pytest.raises(UnsupportedError, match="my.ops:Odd 'y'"):
+        prepare(model, ConversionOptions(), None, print, file)
 
 
 def test_a_size_of_zero_can_be_given() -> None:
     model = model_of("agraph (float[2,4] x) => (float[2,4] y) { y = Relu (x) }")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
-    prepared = prepare(model, ConversionOptions(shapes=parse_shapes(["x=3,4"])), None, print)
+    with WeightFile() as file:
+        prepared = prepare(model, ConversionOptions(shapes=parse_shapes(["x=3,4"])), None, print, file)
     assert shapes_of(prepared) == [[3, 4], [3, 4]]
