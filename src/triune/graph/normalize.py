@@ -12,6 +12,7 @@ from triune.graph.core_ops import CORE_OPS
 from triune.graph.declared import free_negative_sizes, give_output_shapes, take_output_shapes
 from triune.graph.decompose import Decompose
 from triune.graph.load import require_valid
+from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
@@ -70,6 +71,7 @@ def normalize(
     large = Large(file) if check is None else NoneLarge()
     large.take(copy)
     free_negative_sizes(copy.graph)
+    copy = Adopt()(copy)
     require_valid(copy)
     declared = take_output_shapes(copy)
     expected = None if check is None else evaluate(copy, check)

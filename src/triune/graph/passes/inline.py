@@ -11,6 +11,7 @@ from triune.graph.core_ops import CORE_OPS, OPSET
 from triune.graph.names import Names, defined_names, rename
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.upgrade import Upgrade
+from triune.graph.passes.upgrade.adopted import ADOPTED
 from triune.graph.values import Values, subgraphs_of
 
 _OURS = ("CastLike", "ReduceLogSumExp")
@@ -172,7 +173,7 @@ def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Val
     model.opset_import.extend(
         each for each in body.opset_import if each.domain not in imported and each.domain not in ("", "ai.onnx")
     )
-    if version == OPSET:
+    if version == OPSET and ADOPTED not in {each.domain for each in body.opset_import}:
         return body
     inputs: list[ValueInfoProto] = []
     for formal, name in zip(body.input, (*node.input, *[""] * len(body.input)), strict=False):

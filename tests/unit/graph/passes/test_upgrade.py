@@ -97,6 +97,32 @@ ORT_JUDGED = [
         y, z = Scan <num_scan_inputs = 1, directions = [1], body =
             g (float[2] a, float[2] b) => (float[2] c, float[2] d) { c = Sub (a, b)  d = Neg (c) }> ("", s, x) }""",
     ),
+    # What ONNX has not, or not in this set: its runtime's.
+    (11, "(float[2,3,4] x, float[4] w) => (float[2,3,4] y) { y = SimplifiedLayerNormalization (x, w) }"),
+    (
+        17,
+        """(float[2,3,4] x, float[3,4] w) => (float[2,3,4] y, float[2,1,1] v) {
+        y, v = SimplifiedLayerNormalization <axis = 1, epsilon = 0.5> (x, w) }""",
+    ),
+    (11, "(float[2,3,4] x, float[4] w, float[4] b) => (float[2,3,4] y) { y = LayerNormalization (x, w, b) }"),
+    (
+        18,
+        """(float[1,4,3,3] x, float[2] s, float[2] b) => (float[1,4,3,3] y) {
+        y = GroupNormalization <num_groups = 2> (x, s, b) }""",
+    ),
+    (9, "(float[2,3] x) => (float[2,3] y) { y = ThresholdedRelu <alpha = 0.2> (x) }"),
+    (7, "(float[2,3] x) => (float[2,3] y) { y = Affine <alpha = 2.0, beta = 0.5> (x) }"),
+    (7, "(float[2,3] x) => (float[2,3] y) { y = Scale <scale = 3.0> (x) }"),
+    (7, "(float[1,3,2,2] x) => (float[1,3,2,2] y) { y = ImageScaler <bias = [1.0, 2.0, 3.0], scale = 2.0> (x) }"),
+    (7, "(float[2,3] x) => (float[2,3] y) { y = ScaledTanh <alpha = 2.0, beta = 0.5> (x) }"),
+    (7, "(float[2,3] x) => (float[2,3] y) { y = ParametricSoftplus <alpha = 2.0, beta = 0.5> (x) }"),
+    (7, "(float[1,1,5,6] x) => (float[1,1,a,b] y) { y = Crop <border = [1, 0, 2, 1]> (x) }"),
+    (7, "(float[1,1,5,6] x) => (float[1,1,a,b] y) { y = Crop <border = [1, 0, 2, 1], scale = [2, 3]> (x) }"),
+    (7, "(float[4,5] x) => (float[a,b] y) <int64[2] s = {1, 0}, int64[2] e = {3, -1}> { y = DynamicSlice (x, s, e) }"),
+    *[
+        (8, f"(float[2,3,4,5] x) => (float[2,3,4,5] y) {{ y = MeanVarianceNormalization {attributes} (x) }}")
+        for attributes in ("", "<across_channels = 1>", "<normalize_variance = 0>")
+    ],
     # Within a branch.
     (
         11,

@@ -10,7 +10,7 @@ from triune.graph.core_ops import OPSET
 from triune.graph.decompose.context import Context
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
-from triune.graph.passes.upgrade import attributes, broadcasts, inputs, norms, resize, scans
+from triune.graph.passes.upgrade import adopted, attributes, broadcasts, inputs, norms, resize, scans
 from triune.graph.passes.upgrade.rule import Rule, rewrite
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 
@@ -52,8 +52,6 @@ class Upgrade:
                 f"the model is of operator set {version}; the newest that is known here is {OPSET}: export it again "
                 "for an older one, or install a newer Triune"
             )
-        if version == OPSET:
-            return model
         if _has_work(model.graph, version):
             model = Infer()(model)
             _upgrade(model.graph, version, None, Names(model))
@@ -71,6 +69,8 @@ def _has_work(graph: GraphProto, version: int) -> bool:
 
 
 def _rule(node: NodeProto, version: int) -> Rule | None:
+    if node.domain == adopted.ADOPTED:
+        return adopted.TABLE[node.op_type]
     if node.domain not in ("", "ai.onnx"):
         return None
     first, rule = RULES.get(node.op_type, (0, _again))

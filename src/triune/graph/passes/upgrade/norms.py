@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from triune.core.errors import UnsupportedError
 from triune.graph.decompose.context import Context
-from triune.graph.passes.upgrade.rule import Rule, rewrite, typed
+from triune.graph.passes.upgrade.rule import Rule, rank_of, rewrite, typed
 
 _LOST = ("consumed_inputs", "is_test", "spatial")
 
@@ -46,10 +46,7 @@ def _batch_normalization(c: Context) -> None:
     if not (c.output(3) or c.output(4)):
         return
     # saved_mean and saved_var: the batch's own, along all axes but that of channels.
-    rank = c.values.rank(c.input(0))
-    if rank is None:
-        raise UnsupportedError(f"the rank of '{c.input(0)}' is not known: give it in the model's value_info")
-    axes = c.build.ints(0, *range(2, rank))
+    axes = c.build.ints(0, *range(2, rank_of(c, c.input(0))))
     mean = c.build.op("ReduceMean", c.input(0), axes, keepdims=1)
     centred = c.build.op("Sub", c.input(0), mean)
     variance = c.build.op("ReduceMean", c.build.op("Mul", centred, centred), axes, keepdims=0)
@@ -68,8 +65,8 @@ def _of_each_feature(c: Context, *, is_training: bool) -> None:
     c.build.put("Add", [c.build.op("Mul", normal, scale), bias], [c.output(0)])
 
 
-def _group_normalization(c: Context) -> None:
-    """A scale and a bias for each group before set 21, for each channel from then on."""
+def group_normalization(c: Context) -> None:
+    """GroupNormalization: a scale and a bias for each group before set 21, for each channel from then on."""
     groups = c.attributes["num_groups"]
     channels = c.build.op("Shape", c.input(0), start=1, end=2)
     size = c.build.op("Div", channels, c.build.ints(groups))
@@ -87,5 +84,5 @@ def _group_normalization(c: Context) -> None:
 TABLE: Mapping[str, tuple[int, Rule]] = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), (13, _softmax)),
     "BatchNormalization": (14, _batch_normalization),
-    "GroupNormalization": (21, _group_normalization),
+    "GroupNormalization": (21, group_normalization),
 }

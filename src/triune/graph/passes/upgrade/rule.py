@@ -33,7 +33,7 @@ def rewrite(
         attributes: attributes that it gains or that change.
     """
     node = NodeProto.FromString(c.node.SerializeToString())
-    node.op_type = op_type or node.op_type
+    node.op_type, node.domain = op_type or node.op_type, ""
     if inputs is not None:
         del node.input[:]
         node.input.extend(inputs)
