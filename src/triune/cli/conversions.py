@@ -20,9 +20,9 @@ from triune.coreml.lowering import lower
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
 from triune.graph.ane import Report as LayoutReport
-from triune.graph.conversion.compared import OutputError, check_given
 from triune.graph.conversion.shapes import inputs_of, listed
 from triune.graph.load import load
+from triune.graph.verify import OutputVerdict, Verdict, check_given
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
 """Protobuf ends at 2 GiB; larger weights go into a file beside the model."""
@@ -46,15 +46,23 @@ class Done:
 
     Attributes:
         renamed: the source's names to others, where they had to change.
-        errors: of each output; None where nothing was compared.
+        verdicts: of each output; None where nothing was compared.
         layout: what was laid out for the Neural Engine; None where that was not asked for.
         notes: what could not be kept as it was.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
-    errors: Sequence[OutputError] | None = None
+    verdicts: Sequence[OutputVerdict] | None = None
     layout: LayoutReport | None = None
     notes: Sequence[str] = ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worst of all outputs; unknown where the answers told nothing of any. None where nothing was compared."""
+        if self.verdicts is None:
+            return None
+        found = {each.verdict for each in self.verdicts}
+        return next((each for each in (Verdict.WRONG, Verdict.RIGHT) if each in found), Verdict.UNKNOWN)
 
 
 def onnx_to_coreml(source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given) -> Done:
@@ -67,8 +75,8 @@ def onnx_to_coreml(source: Path, output: Path, options: CoreMlOptions, tell: Tel
     if given is None:
         return Done(renamed, None, lowered.layout, lowered.notes)
     tell("running both")
-    errors = coreml_verify.verify_lowered(model, lowered, options, given)
-    return Done(renamed, errors, lowered.layout, lowered.notes)
+    verdicts = coreml_verify.verify_lowered(model, lowered, options, given)
+    return Done(renamed, verdicts, lowered.layout, lowered.notes)
 
 
 def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
@@ -82,7 +90,7 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     if given is None:
         return Done()
     tell("running both")
-    return Done(errors=coreml_verify.verify_raised(package, function, model, given))
+    return Done(verdicts=coreml_verify.verify_raised(package, function, load(output), given))
 
 
 def onnx_to_coreai(sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given) -> Done:
@@ -97,12 +105,12 @@ def onnx_to_coreai(sources: Mapping[str, Path], output: Path, options: CoreAiOpt
     if given is None:
         return Done(layout=lowered.layout)
     tell("running both")
-    errors: list[OutputError] = []
+    verdicts: list[OutputVerdict] = []
     for name, model in models.items():
         found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
-        errors += found if len(models) == 1 else [replace(error, name=f"{name}: {error.name}") for error in found]
+        verdicts += found if len(models) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
     notes = [] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE]
-    return Done(errors=errors, layout=lowered.layout, notes=notes)
+    return Done(verdicts=verdicts, layout=lowered.layout, notes=notes)
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
@@ -113,16 +121,18 @@ def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
 
     tell("raising the program")
     model = raising.raise_function(source, function)
+    name = model.graph.name
     check_given(model, given or {})
     tell("saving")
     _save(model, output)
     if given is None:
         return Done()
     tell("running both")
-    return Done(errors=coreai_verify.verify_raised(source, model.graph.name, model, given))
+    return Done(verdicts=coreai_verify.verify_raised(source, name, load(output), given))
 
 
 def _save(model: ModelProto, output: Path) -> None:
+    """Large weights go into a file beside the model, and out of it."""
     # onnx publishes partial types.
     library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE

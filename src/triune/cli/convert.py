@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from triune.cli.arrays import read_array, split_pairs
 from triune.cli.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.cli.output import print_json, progress_bar
+from triune.cli.staging import publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.coreai.lowering import MAIN
@@ -24,6 +26,7 @@ from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.lowering import Target
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import parse_shapes
+from triune.graph.verify import Verdict
 
 _TARGET = "iOS18"
 
@@ -72,7 +75,12 @@ def convert(
             ".aimodel, its bytes * scale + bias the floats.",
         ),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Run both on the same inputs and compare.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Compare both on the same inputs; a wrong result is not written, and ends with 1."
+        ),
+    ] = False,
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", help="name=file.npy, an input to verify with; those not given are made up."),
@@ -84,7 +92,7 @@ def convert(
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
     if given and not verify:
         raise InvalidArgumentError("--input is what --verify compares with; give --verify, too")
-    with progress_bar() as progress:
+    with progress_bar() as progress, _place(output, is_staged=verify) as place:
         task = progress.add_task("reading", total=None)
 
         def report(what: str) -> None:
@@ -105,34 +113,44 @@ def convert(
                 if function is not None:
                     raise InvalidArgumentError("--function chooses among the functions of a package; leave it out")
                 options = CoreMlOptions(target=Target.parse(target), **shared)
-                done = onnx_to_coreml(source, output, options, report, compared)
+                done = onnx_to_coreml(source, place, options, report, compared)
             case ".onnx", ".aimodel":
                 _check_target(target)
                 sources = {function or MAIN: source, **_more_sources(more or [], function or MAIN)}
                 states_by_name = split_pairs(states or [], option="--state", form="past=present")
                 pictures = parse_images(split_pairs(images or [], option="--image", form="x=rgb24"))
                 options = CoreAiOptions(states=states_by_name, images=pictures, packs_weights=pack_weights, **shared)
-                done = onnx_to_coreai(sources, output, options, report, compared)
+                done = onnx_to_coreai(sources, place, options, report, compared)
             case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
                 if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:
                     raise InvalidArgumentError(
                         "--shape, --constant, --keep-fp32 and --layout are for converting from .onnx"
                     )
                 raised = coreai_to_onnx if source.suffix == ".aimodel" else coreml_to_onnx
-                done = raised(source, output, function, report, compared)
+                done = raised(source, place, function, report, compared)
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage or "
                     ".aimodel"
                 )
+        is_right = done.verdict is not Verdict.WRONG
+        if verify and is_right:
+            publish(place, output)
     seconds = time.monotonic() - started
     if as_json:
         _print_json(output, seconds, done)
     else:
         _print(output, seconds, done)
-        if done.errors is not None and not given:
-            text = "compared on made-up inputs: noise, zeros and ones; yours, with --input name=file.npy, tell more"
+        if done.verdicts is not None and not given:
+            text = "compared on made-up inputs; yours, with --input name=file.npy, tell more"
             Console().print(text, highlight=False, soft_wrap=True)
+    if not is_right:
+        raise typer.Exit(1)
+
+
+def _place(output: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
+    """Where to write: what is verified comes to its place only if it is right."""
+    return staged(output) if is_staged else nullcontext(output)
 
 
 def _check_target(target: str) -> None:
@@ -175,16 +193,22 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
         found["notes"] = list(done.notes)
     if done.layout is not None:
         found["layout"] = {"changed": done.layout.counts(), "left": [str(entry) for entry in done.layout.left]}
-    if done.errors is not None:
+    if done.verdict is not None and done.verdicts is not None:
+        found["verdict"] = done.verdict.value
+        found["written"] = done.verdict is not Verdict.WRONG
         found["errors"] = [
             {
                 "output": each.name,
+                "verdict": each.verdict.value,
                 "shape": list(each.shape),
                 # JSON has no infinity.
                 "error": each.error if math.isfinite(each.error) else "Infinity",
+                "allowed": each.allowed if math.isfinite(each.allowed) else "Infinity",
                 "largest": each.largest,
+                "inputs": each.inputs,
+                "constant": each.is_constant,
             }
-            for each in done.errors
+            for each in done.verdicts
         ]
     print_json(found)
 
@@ -192,6 +216,8 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
 def _print(output: Path, seconds: float, done: Done) -> None:
     console = Console()
     text = f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s"
+    if done.verdict is Verdict.WRONG:
+        text = f"[red]not written[/]: {escape(str(output))} would answer wrongly; without --verify it is written"
     console.print(text, highlight=False, soft_wrap=True)
     for name, other in done.renamed.items():
         text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
@@ -200,10 +226,20 @@ def _print(output: Path, seconds: float, done: Done) -> None:
         console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     if done.layout is not None:
         console.print(escape(f"layout {done.layout}"), highlight=False, soft_wrap=True)
-    if done.errors is None:
+    if done.verdicts is None:
         return
-    table = Table("output", "shape", "largest error", "largest value")
-    for each in done.errors:
+    table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")
+    for each in done.verdicts:
         shape = escape(str(list(each.shape)))
-        table.add_row(escape(each.name), shape, f"{each.error:.3g}", f"{each.largest:.3g}")
+        color = {Verdict.RIGHT: "green", Verdict.WRONG: "red", Verdict.UNKNOWN: "yellow"}[each.verdict]
+        numbers = (f"{number:.3g}" for number in (each.error, each.largest, each.allowed))
+        verdict = f"[{color}]{each.verdict.value}[/]"
+        table.add_row(escape(each.name), shape, *numbers, each.inputs, verdict)
     console.print(table)
+    for each in done.verdicts:
+        if each.is_constant:
+            text = (
+                f"[yellow]note[/] output '{escape(each.name)}' had one value in all answers (of {each.largest:.3g} at "
+                "most), which tells next to nothing: give inputs with --input"
+            )
+            console.print(text, highlight=False, soft_wrap=True)

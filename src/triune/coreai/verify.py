@@ -3,7 +3,9 @@
 Where it takes no images, as on Linux, what is raised of a program with images stands in for it: `is_judged_by_apple`.
 """
 
+import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ from triune.coreai.images import CHANNELS
 from triune.coreai.lowering.image_options import ImageOptions
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.model import Model
-from triune.graph.check import sample_inputs
-from triune.graph.conversion.compared import FREE_SIZE, OutputError, compared, run_onnx, sized
+from triune.graph.audit import InputSet
 from triune.graph.conversion.constants import typed_constants
+from triune.graph.conversion.options import Precision
 from triune.graph.passes.narrow import narrow_array
+from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.state_names import new_state
+from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
 
 
 def is_judged_by_apple(options: LowerOptions) -> bool:
@@ -29,7 +33,7 @@ def is_judged_by_apple(options: LowerOptions) -> bool:
 
 def verify_lowered(
     model: ModelProto, path: Path, function: str, options: LowerOptions, given: Mapping[str, Array]
-) -> list[OutputError]:
+) -> list[OutputVerdict]:
     """An ONNX model in ONNX Runtime, beside the function made of it in Apple's interpreter; see `is_judged_by_apple`.
 
     Floats that become an image are those of the picture that is nearest to them, on both sides.
@@ -46,33 +50,51 @@ def verify_lowered(
         UnsupportedError: an input is none that can be made up, or ONNX Runtime does not do the model.
         InternalError: the result is of another shape, or Apple's interpreter ended its process.
     """
-    samples = sample_inputs(sized(model, options.shapes, given), free_size=FREE_SIZE)
-    samples.update(given)
-    samples.update(typed_constants(model, options.constants))
-    pictures: dict[str, Array] = {}
-    for name, image in options.images.items():
-        if name in samples:
-            pictures[name] = image.nearest(name, samples[name]) if name in given else _made_up(image, samples[name])
-            samples[name] = image.floats(pictures[name]).astype(samples[name].dtype)
-    expected = run_onnx(model, samples)
-    inputs = {name: narrow_array(name, array) for name, array in samples.items() if name not in options.constants}
-    inputs |= pictures
+    known = {**given, **typed_constants(model, options.constants)}
+    precision = "fp32" if options.precision is Precision.FP32 else "fp16"
+    tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
+    sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
+    sets = [_pictured(each, options, given) for each in sets]
+    source = OnnxModel(model)
+
+    def expected(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = source.run(arrays)
+        shown = {name: np.clip(np.rint(outputs[name]), 0, 255) for name in options.images if name in outputs}
+        return {**outputs, **shown}
+
     executor = "interpreter" if is_judged_by_apple(options) else "onnxruntime"
     with Model(path, function=function, executor=executor) as program:
-        state = program.make_state() if options.states else None
-        for name in options.states:
-            if state is not None:
-                state.write(name, inputs.pop(name))
-        known = {spec.name for spec in program.interface.inputs}
-        results = program.predict({name: array for name, array in inputs.items() if name in known}, state)
-        for name, following in options.states.items():
-            if state is not None:
-                results[following] = state.read(name)
+        result = functools.partial(_computed, program, options)
+        return verify(sets, expected, result, source, tolerance)
+
+
+def _computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs, and the next values of states, by the source's names."""
+    inputs = {name: narrow_array(name, array) for name, array in arrays.items() if name not in options.constants}
+    inputs |= {name: image.nearest(name, arrays[name]) for name, image in options.images.items() if name in arrays}
+    state = program.make_state() if options.states else None
+    for name in options.states:
+        if state is not None:
+            state.write(name, inputs.pop(name))
+    known = {spec.name for spec in program.interface.inputs}
+    results = program.predict({name: array for name, array in inputs.items() if name in known}, state)
+    for name, following in options.states.items():
+        if state is not None:
+            results[following] = state.read(name)
     for name, image in options.images.items():
-        if name in expected:
+        if name in results:
             results[name] = image.floats(results[name])
-            expected[name] = np.clip(np.rint(expected[name]), 0, 255)
-    return [compared(name, array, results[name]) for name, array in expected.items()]
+    return results
+
+
+def _pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
+    """The set with the floats of pictures where the program takes an image: nearest to those given, or made up."""
+    arrays = dict(each.arrays)
+    for name, image in options.images.items():
+        if name in arrays:
+            picture = image.nearest(name, arrays[name]) if name in given else _made_up(image, arrays[name])
+            arrays[name] = image.floats(picture).astype(arrays[name].dtype)
+    return replace(each, arrays=arrays)
 
 
 def _made_up(image: ImageOptions, floats: Array) -> Array:
@@ -81,7 +103,7 @@ def _made_up(image: ImageOptions, floats: Array) -> Array:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[str, Array]) -> list[OutputError]:
+def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[str, Array]) -> list[OutputVerdict]:
     """A function in Apple's interpreter, beside the ONNX model raised of it in ONNX Runtime.
 
     Args:
@@ -93,13 +115,17 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
     Raises:
         As `verify_lowered`.
     """
-    samples = sample_inputs(sized(model, {}, given), free_size=FREE_SIZE)
-    samples.update(given)
-    actual = run_onnx(model, samples)
+    tolerance = TOLERANCES[precision_of(model)]
+    sets = samples_of(model, {}, given, is_half=tolerance > TOLERANCES["fp32"])
+    result = OnnxModel(model)
     with Model(path, function=function, executor="interpreter") as program:
-        state = program.make_state()
-        for name in state.names:
-            state.write(name, samples.pop(name))
-        expected = program.predict(samples, state if state.names else None)
-        expected |= {new_state(name): state.read(name) for name in state.names}
-    return [compared(name, array, actual[name]) for name, array in expected.items()]
+
+        def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            state = program.make_state()
+            inputs = dict(arrays)
+            for name in state.names:
+                state.write(name, inputs.pop(name))
+            outputs = program.predict(inputs, state if state.names else None)
+            return {**outputs, **{new_state(name): state.read(name) for name in state.names}}
+
+        return verify(sets, source, result.run, result, tolerance)

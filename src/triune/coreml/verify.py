@@ -1,4 +1,4 @@
-"""Is a converted model the one that it was made of? Both on the same sample inputs."""
+"""Is a converted model the one that it was made of? Both on the same sets of inputs."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 from onnx import ModelProto
 
 from triune.core.errors import InvalidArgumentError
-from triune.coreml.description import ArrayFeature
+from triune.coreml.description import ArrayFeature, Bounds, Feature, ImageFeature
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering.lower import Lowered
 from triune.coreml.lowering.options import LowerOptions
@@ -14,15 +14,19 @@ from triune.coreml.mil import Array, StateType
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.raising import new_state
-from triune.graph.check import sample_inputs
-from triune.graph.conversion.compared import FREE_SIZE, OutputError, compared, run_onnx, sized
 from triune.graph.conversion.constants import typed_constants
+from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import Dim, InputShape, Range
 from triune.graph.passes.narrow import narrow_array
+from triune.graph.precision import TOLERANCES, precision_of
+from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
+
+_LARGEST = 2**31 - 1
 
 
 def verify_lowered(
     model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]
-) -> list[OutputError]:
+) -> list[OutputVerdict]:
     """An ONNX model in ONNX Runtime, beside the package made of it in Triune's own.
 
     Args:
@@ -36,22 +40,31 @@ def verify_lowered(
         UnsupportedError: an input is none that can be made up, or a runtime does not do the model.
         InternalError: the result is of another shape.
     """
-    samples = sample_inputs(sized(model, options.shapes, given), free_size=FREE_SIZE)
-    samples.update(given)
-    samples.update(typed_constants(model, options.constants))
     package = read_package(lowered.path)
-    inputs = {lowered.inputs[name]: _passed(name, array) for name, array in samples.items() if name in lowered.inputs}
-    for name in given:
-        _check_shape(name, inputs[lowered.inputs[name]], lowered.inputs[name], package)
-    expected = run_onnx(model, samples)
-    results, _ = OnnxExecutor(package).run(inputs, {})
-    return [compared(name, array, results[lowered.outputs[name]]) for name, array in expected.items()]
+    for name, array in given.items():
+        if name in lowered.inputs:
+            _check_shape(name, _passed(name, array), lowered.inputs[name], package)
+    known = {**given, **typed_constants(model, options.constants)}
+    precision = "fp32" if options.precision is Precision.FP32 else "fp16"
+    tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
+    sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
+    source, executor = OnnxModel(model), OnnxExecutor(package)
+
+    def result(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        taken = {name: array for name, array in arrays.items() if name in lowered.inputs}
+        outputs, _ = executor.run({lowered.inputs[name]: _passed(name, array) for name, array in taken.items()}, {})
+        return {name: outputs[other] for name, other in lowered.outputs.items()}
+
+    return verify(sets, source.run, result, source, tolerance)
 
 
 def verify_raised(
     package: Package, function: str | None, model: ModelProto, given: Mapping[str, Array]
-) -> list[OutputError]:
+) -> list[OutputVerdict]:
     """A function of a package in Triune's reference interpreter, beside the ONNX model raised of it in ONNX Runtime.
+
+    Sizes that are made up are within the limits that the package declares, or its default shapes where those do not
+    go together.
 
     Args:
         package: the source.
@@ -60,18 +73,55 @@ def verify_raised(
         given: inputs and states that passed `check_given`. The others are made up.
 
     Raises:
-        InvalidArgumentError: the model refuses an input.
+        InvalidArgumentError: the source refuses all inputs.
         UnsupportedError: the interpreter or ONNX Runtime does not do the model.
         InternalError: the result is of another shape.
     """
-    states = [each.name for each in package.function(function).inputs if isinstance(each.type, StateType)]
-    samples = sample_inputs(sized(model, {}, given), free_size=FREE_SIZE)
-    samples.update(given)
-    inputs = {name: array for name, array in samples.items() if name not in states}
-    outputs, after = Interpreter(package, function).run(inputs, {name: samples[name] for name in states})
-    results = run_onnx(model, samples)
-    expected = {**outputs, **{new_state(name): array for name, array in after.items()}}
-    return [compared(name, array, results[name]) for name, array in expected.items() if name in results]
+    name = function or package.description.default_function
+    states = [each.name for each in package.function(name).inputs if isinstance(each.type, StateType)]
+    features = package.description.functions[name].inputs
+    tolerance = TOLERANCES[precision_of(model)]
+    is_half = tolerance > TOLERANCES["fp32"]
+    result, interpreter = OnnxModel(model), Interpreter(package, name)
+
+    def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        inputs = {name: array for name, array in arrays.items() if name not in states}
+        outputs, after = interpreter.run(inputs, {name: arrays[name] for name in states})
+        return {**outputs, **{new_state(name): array for name, array in after.items()}}
+
+    declared = {each.name: shape for each in features if (shape := _declared(each)) is not None}
+    defaults = {each.name: shape for each in features if (shape := _default(each)) is not None}
+    sets, otherwise = (samples_of(model, shapes, given, is_half=is_half) for shapes in (declared, defaults))
+    return verify(sets, source, result.run, result, tolerance, otherwise=otherwise)
+
+
+def _declared(feature: Feature) -> InputShape | None:
+    """The shapes that an input may have; None where it has one only."""
+    match feature.type:
+        case ArrayFeature(shapes=shapes) if shapes:
+            return InputShape(shapes)
+        case ArrayFeature(bounds=bounds) if bounds:
+            return InputShape((tuple(map(_dim, bounds)),))
+        case ImageFeature(sizes=sizes, color_space=space) if sizes:
+            return InputShape(tuple((1, space.num_channels, height, width) for width, height in sizes))
+        case ImageFeature(width_bounds=Bounds() as width, height_bounds=Bounds() as height, color_space=space):
+            return InputShape(((1, space.num_channels, _dim(height), _dim(width)),))
+        case _:
+            return None
+
+
+def _default(feature: Feature) -> InputShape | None:
+    match feature.type:
+        case ArrayFeature(shape=shape) if shape:
+            return InputShape((shape,))
+        case ImageFeature(width=width, height=height, color_space=space):
+            return InputShape(((1, space.num_channels, height, width),))
+        case _:
+            return None
+
+
+def _dim(bounds: Bounds) -> Dim:
+    return Range(bounds.lower, _LARGEST if bounds.upper is None else bounds.upper)
 
 
 def _check_shape(name: str, array: Array, feature_name: str, package: Package) -> None:

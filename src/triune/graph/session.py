@@ -1,6 +1,7 @@
 """A graph with states, computed by ONNX Runtime."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -20,14 +21,25 @@ _NO_LOG = 4
 class GraphSession:
     """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own."""
 
-    def __init__(self, model: ModelProto, name: str, *, states: Sequence[str] = (), num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        name: str,
+        *,
+        states: Sequence[str] = (),
+        num_threads: int = 0,
+        weights: "Weights | None" = None,
+        optimizes: bool = True,
+    ) -> None:
         """Load a graph.
 
         Args:
-            model: changed: its large weights are taken out of it.
+            model: changed: its large weights are taken out of it, where `weights` does not say that they were.
             name: what messages call it: "'model.mlpackage', function 'main'".
             states: those of its inputs that are states; the output `new_state` of each is its next value.
             num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
+            weights: what `set_aside` took out of the model, for several sessions of one model.
+            optimizes: as ONNX Runtime does by itself; or node by node, as the model has them.
 
         Raises:
             UnsupportedError: ONNX Runtime does not load it.
@@ -38,13 +50,18 @@ class GraphSession:
         options = library.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
+        if not optimizes:
+            options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._name = name
         self._states = list(states)
         nexts = {new_state(each) for each in states}
         self._inputs = [value.name for value in model.graph.input if value.name not in states]
+        self._defaults = {tensor.name for tensor in model.graph.initializer}
         self._outputs = [value.name for value in model.graph.output if value.name not in nexts]
         # Kept alive as long as the session, which reads them where they are.
-        self._weights = set_aside(model, options, library)
+        self._weights = set_aside(model) if weights is None else weights
+        if self._weights.names:
+            options.add_external_initializers(list(self._weights.names), list(self._weights.values))
         self._failures: tuple[type[Exception], ...] = _failures(library)
         try:
             self._session: Any = library.InferenceSession(
@@ -62,11 +79,11 @@ class GraphSession:
             InvalidArgumentError: an input or state is missing, or the graph cannot compute with its values.
         """
         given = {**{name: inputs[name] for name in self._inputs if name in inputs}, **states}
-        missing = [name for name in (*self._inputs, *self._states) if name not in given]
+        missing = [name for name in (*self._inputs, *self._states) if name not in given and name not in self._defaults]
         if missing:
             raise InvalidArgumentError(f"{self._name}: the inputs {missing} are missing")
         names = [*self._outputs, *(new_state(name) for name in self._states)]
-        feed = {name: np.asarray(given[name], order="C") for name in (*self._inputs, *self._states)}
+        feed = {name: np.asarray(array, order="C") for name, array in given.items()}
         try:
             results: list[Array] = self._session.run(names, feed)
         except self._failures as error:
@@ -87,8 +104,19 @@ def _failures(library: Any) -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in names)
 
 
-def set_aside(model: ModelProto, options: Any, library: Any) -> list[Any]:
-    """Takes large weights out of the model and hands them to ONNX Runtime as arrays."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The large weights of a model, as ONNX Runtime takes them: `values` are its OrtValues."""
+
+    names: Sequence[str]
+    values: Sequence[Any]
+
+
+def set_aside(model: ModelProto) -> Weights:
+    """Takes the large weights out of the model, so that what is left is no larger than protobuf allows."""
+    import onnxruntime
+
+    library: Any = onnxruntime
     names: list[str] = []
     values: list[Any] = []
     for tensor in model.graph.initializer:
@@ -98,6 +126,4 @@ def set_aside(model: ModelProto, options: Any, library: Any) -> list[Any]:
             tensor.ClearField("raw_data")
             # It must name a file, which is never opened.
             refer(tensor, PurePath("weights"), 0, 0)
-    if names:
-        options.add_external_initializers(names, values)
-    return values
+    return Weights(names, values)

@@ -5,13 +5,12 @@ from pathlib import Path
 import onnx.checker
 import onnx.shape_inference
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from triune.core.datatypes import DataType
 from triune.core.errors import UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
 from triune.graph.load import read_model
-from triune.graph.values import subgraphs_of
 from triune.runtimes.failures import reason_of
 
 _DATATYPES: dict[int, DataType] = {
@@ -67,35 +66,6 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
         ),
         tuple(_translate(value, path, is_input=False) for value in graph.output),
     )
-
-
-_NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
-"""Floats that are computed in where a model has them; from the fewest digits on."""
-
-
-def precision_of(model: ModelProto) -> str:
-    """The floats of the fewest digits that a model computes in: "bf16", "fp16", or "fp32" for all others.
-
-    Weights that are kept in fewer digits, and only cast, do not count.
-    """
-    found = _floats_of(model.graph)
-    return next((word for elem_type, word in _NARROW.items() if elem_type in found), "fp32")
-
-
-def _floats_of(graph: GraphProto) -> set[int]:
-    """The element types of what a graph and those within it take, give, and hand to anything but a Cast."""
-    found = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
-    constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Cast":
-            found.update(attribute.i for attribute in node.attribute if attribute.name == "to")
-        elif node.op_type == "Constant":
-            constants.update((node.output[0], attribute.t.data_type) for attribute in node.attribute)
-        else:
-            found.update(constants[name] for name in node.input if name in constants)
-        for inner in subgraphs_of(node):
-            found |= _floats_of(inner)
-    return found
 
 
 def broken_part(path: Path) -> str | None:

@@ -16,10 +16,11 @@ from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.graph.load import read_model
+from triune.graph.precision import precision_of
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import precision_of, read_signature, signature_of
+from triune.runtimes.onnx_file import read_signature, signature_of
 
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")

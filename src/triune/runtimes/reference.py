@@ -15,9 +15,10 @@ from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.graph.load import read_model
+from triune.graph.precision import precision_of
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import precision_of, read_signature, signature_of
+from triune.runtimes.onnx_file import read_signature, signature_of
 from triune.runtimes.options import check_names
 
 

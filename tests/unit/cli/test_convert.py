@@ -1,6 +1,7 @@
 """`triune convert`, both ways."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 from onnx import helper
 from typer.testing import CliRunner, Result
 
+import triune.coreml.verify
 from support.compiled_models import compile_package
 from support.lowered import FLOAT, INT64, model_of
-from support.mil_models import save_accumulator
+from support.mil_models import save_accumulator, save_classifier
 from support.transformers import encoder
 from triune.cli import app
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.onnx_executor import OnnxExecutor
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def test_there_and_back_again(source: Path, tmp_path: Path) -> None:
     home = run(package, "-o", back, "--verify")
     assert "compared on made-up inputs" in home.stdout
     assert home.exit_code == 0, home.output
-    assert "largest error" in home.stdout
+    assert "right" in home.stdout
     assert [value.name for value in onnx.load(back).graph.input] == ["x"]
     compiled = compile_package(package, tmp_path / "m.mlmodelc")
     assert run(compiled, "-o", tmp_path / "again.onnx", "--verify").exit_code == 0
@@ -129,6 +133,69 @@ def test_constants_that_the_input_cannot_hold(value: str, tmp_path: Path) -> Non
     onnx.save(model_of(nodes, [("n", INT64, [1])], [("y", INT64, [1])]), tmp_path / "m.onnx")
     message = refused(run(tmp_path / "m.onnx", "-o", tmp_path / "m.mlpackage", "--constant", f"n={value}"))
     assert "the constant for input 'n' is" in message
+
+
+class ShiftedExecutor(OnnxExecutor):
+    """Its answers are wrong by a tenth."""
+
+    def run(
+        self, inputs: Mapping[str, Array], states: Mapping[str, Array]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        outputs, after = super().run(inputs, states)
+        return {name: array + np.float32(0.1) for name, array in outputs.items()}, after
+
+
+def test_what_answers_wrongly_is_not_written(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "m.mlpackage"
+    options = ["-o", package, "--shape", "x=2,4"]
+    assert run(source, *options, "--verify").exit_code == 0
+    written = (package / "Manifest.json").stat().st_mtime_ns
+    monkeypatch.setattr(triune.coreml.verify, "OnnxExecutor", ShiftedExecutor)
+    done = run(source, *options, "--verify", "--json")
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert (found["verdict"], found["written"]) == ("WRONG", False)
+    assert [each["verdict"] for each in found["errors"]] == ["WRONG"]
+    text = run(source, *options, "--verify")
+    assert text.exit_code == 1
+    assert "WRONG" in text.stdout
+    assert "not written" in text.stdout
+    assert (package / "Manifest.json").stat().st_mtime_ns == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.mlpackage", "model.onnx"]
+
+
+def test_sizes_are_within_what_the_package_declares(tmp_path: Path) -> None:
+    model = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [("x", FLOAT, [1, 1, "t"])],
+        [("y", FLOAT, [1, 1, "u"])],
+        w=np.ones((1, 1, 16), np.float32),
+    )
+    path, package = tmp_path / "m.onnx", tmp_path / "m.mlpackage"
+    onnx.save(model, path)
+    for shape in ("x=1,1,16..64", "x=1,1,17|1,1,40"):
+        there = run(path, "-o", package, "--shape", shape, "--verify")
+        assert there.exit_code == 0, there.output
+        home = run(package, "-o", tmp_path / "back.onnx", "--verify", "--json")
+        assert home.exit_code == 0, home.output
+        assert json.loads(home.stdout)["errors"][0]["verdict"] == "right"
+
+
+def test_scalars_and_answers_that_tell_nothing(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "s"], ["y"]), helper.make_node("Mul", ["x", "none"], ["z"])]
+    inputs = [("x", FLOAT, [2]), ("s", FLOAT, [])]
+    onnx.save(model_of(nodes, inputs, [("y", FLOAT, [2]), ("z", FLOAT, [2])], none=np.float32(0)), tmp_path / "m.onnx")
+    done = run(tmp_path / "m.onnx", "-o", tmp_path / "m.mlpackage", "--verify", "--json")
+    assert done.exit_code == 0, done.output
+    assert [each["verdict"] for each in json.loads(done.stdout)["errors"]] == ["right", "unknown"]
+    assert "tells next to nothing" in run(tmp_path / "m.onnx", "-o", tmp_path / "m.mlpackage", "--verify").stdout
+
+
+def test_classifiers_are_verified(tmp_path: Path) -> None:
+    package = save_classifier(tmp_path)
+    done = run(package, "-o", tmp_path / "m.onnx", "--verify", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["verdict"] == "right"
 
 
 @pytest.fixture

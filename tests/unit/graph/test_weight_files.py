@@ -9,10 +9,10 @@ import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError
-from triune.graph.conversion.compared import run_onnx
 from triune.graph.load import load
 from triune.graph.normalize import normalize
 from triune.graph.passes.halve import Halve
+from triune.graph.verify import OnnxModel
 from triune.graph.weight_files import LARGE_BYTES, WeightFile, array_of, with_data
 
 SIZE = 256
@@ -52,7 +52,7 @@ def test_weights_of_every_form_stay_in_the_model_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array_of(tensor), WEIGHT)
     right = GIVEN @ WEIGHT @ WEIGHT @ WEIGHT
     for other in (model, with_data(model), normalize(model)):
-        (found,) = run_onnx(other, {"x": GIVEN}).values()
+        (found,) = OnnxModel(other).run({"x": GIVEN}).values()
         np.testing.assert_allclose(found, right, rtol=1e-3, atol=1e-1)
 
 
@@ -74,7 +74,7 @@ def test_small_weights_and_those_of_graphs_within_are_in_the_model(tmp_path: Pat
     tensors = [found.graph.initializer[0], *(each.g.initializer[0] for each in found.graph.node[0].attribute)]
     assert [tensor.data_location for tensor in tensors] == [TensorProto.DEFAULT] * 3
     np.testing.assert_array_equal(array_of(tensors[1]), WEIGHT)
-    np.testing.assert_allclose(run_onnx(found, {"x": GIVEN})["y"], GIVEN @ WEIGHT, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(OnnxModel(found).run({"x": GIVEN})["y"], GIVEN @ WEIGHT, rtol=1e-4, atol=1e-3)
 
 
 def test_weights_beside_the_model_are_found_through_symbolic_links(tmp_path: Path) -> None:

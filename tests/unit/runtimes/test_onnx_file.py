@@ -8,7 +8,8 @@ from support.graphs import model_of
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import TensorSpec
-from triune.runtimes.onnx_file import broken_part, precision_of, read_signature
+from triune.graph.precision import precision_of
+from triune.runtimes.onnx_file import broken_part, read_signature
 
 
 def read(built: ModelProto, folder: Path) -> tuple[TensorSpec, ...]:

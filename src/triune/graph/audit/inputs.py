@@ -108,15 +108,16 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
 
 def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, integers: _Fill) -> Array:
     if each.dtype.kind == "b":
-        return rng.integers(0, 2, shape).astype(np.bool_)
+        return np.asarray(rng.integers(0, 2, shape)).astype(np.bool_)
     if each.num_indexed is not None:
-        return rng.integers(0, max(each.num_indexed, 1), shape).astype(each.dtype)
+        return np.asarray(rng.integers(0, max(each.num_indexed, 1), shape)).astype(each.dtype)
     if each.dtype.kind in "iu":
         limits = np.iinfo(each.dtype)
-        return np.clip(integers(rng, shape), float(limits.min), float(limits.max)).astype(each.dtype)
+        return np.asarray(np.clip(integers(rng, shape), float(limits.min), float(limits.max))).astype(each.dtype)
     with np.errstate(over="ignore", under="ignore"):
         # Beyond the type's largest value the values are infinite, which belongs to the extreme sets only.
-        values = floats(rng, shape)
+        # numpy makes scalars, not arrays, of rank 0.
+        values = np.array(floats(rng, shape))
         # numpy and ml_dtypes publish partial types.
         limits_of: Any = ml_dtypes.finfo
         largest = float(limits_of(each.dtype).max)

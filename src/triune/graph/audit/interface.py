@@ -1,14 +1,16 @@
 """The interface of an ONNX model as an audit needs it: shapes, and which whole numbers are indices, of what size."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper
 
 from triune.core.errors import UnsupportedError
 from triune.graph.audit.inputs import Free, Input
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of
 from triune.graph.values import Values, attributes_of, subgraphs_of
+
+_ANY = TensorShapeProto.Dimension()
 
 # Operators that read indices: the input that is indexed, and the one with the indices.
 _INDEXING: Mapping[str, tuple[int, int]] = {
@@ -20,18 +22,22 @@ _INDEXING: Mapping[str, tuple[int, int]] = {
 }
 
 
-def inputs_of_model(model: ModelProto, shapes: Mapping[str, InputShape] | None = None) -> list[Input]:
+def inputs_of_model(
+    model: ModelProto, shapes: Mapping[str, InputShape] | None = None, given: Collection[str] = ()
+) -> list[Input]:
     """The inputs that a caller must give.
 
     Args:
         model: shapes are best inferred: what an index reads is looked for among them.
         shapes: the limits that a user gave for free dimensions, by input.
+        given: inputs that have values, and are left out.
 
     Raises:
         UnsupportedError: an input is no tensor of numbers, or not even its rank is known.
     """
     limits = _index_limits(model.graph)
-    return [_input(value, (shapes or {}).get(value.name), limits) for value in inputs_of(model.graph)]
+    wanted = [value for value in inputs_of(model.graph) if value.name not in given]
+    return [_input(value, (shapes or {}).get(value.name), limits) for value in wanted]
 
 
 def _input(value: ValueInfoProto, given: InputShape | None, limits: Mapping[str, int]) -> Input:
@@ -39,12 +45,13 @@ def _input(value: ValueInfoProto, given: InputShape | None, limits: Mapping[str,
     if tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         raise UnsupportedError(f"input '{value.name}' is no tensor of numbers, so no values can be made up for it")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    if not tensor.HasField("shape"):
+    if not tensor.HasField("shape") and given is None:
         raise UnsupportedError(f"the rank of input '{value.name}' is not known, so no values can be made up for it")
     choices: list[tuple[int | Free, ...]] = []
     for choice in given.choices if given is not None else (None,):
         dims: list[int | Free] = []
-        for axis, dim in enumerate(tensor.shape.dim):
+        known = tensor.shape.dim if tensor.HasField("shape") else [_ANY] * len(choice or ())
+        for axis, dim in enumerate(known):
             name = dim.dim_param or f"{value.name}/{axis}"
             if dim.HasField("dim_value") and dim.dim_value >= 0:
                 dims.append(dim.dim_value)

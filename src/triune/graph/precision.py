@@ -1,0 +1,43 @@
+"""The floats that a model computes in, and how far answers computed in them may be from the right ones."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from onnx import GraphProto, ModelProto, TensorProto
+
+from triune.graph.values import subgraphs_of
+
+TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({"fp32": 1e-4, "fp16": 0.05, "bf16": 0.25})
+"""By precision: the error that an output may have, relative to its largest value.
+
+Real models are within a tenth of these: docs/conformance.md. A float of fp16 has 11 bits, of bf16 8.
+"""
+
+_NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
+"""Floats that are computed in where a model has them; from the fewest digits on."""
+
+
+def precision_of(model: ModelProto) -> str:
+    """The floats of the fewest digits that a model computes in: "bf16", "fp16", or "fp32" for all others.
+
+    Weights that are kept in fewer digits, and only cast, do not count.
+    """
+    found = _floats_of(model.graph)
+    return next((word for elem_type, word in _NARROW.items() if elem_type in found), "fp32")
+
+
+def _floats_of(graph: GraphProto) -> set[int]:
+    """The element types of what a graph and those within it take, give, and hand to anything but a Cast."""
+    found = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast":
+            found.update(attribute.i for attribute in node.attribute if attribute.name == "to")
+        elif node.op_type == "Constant":
+            constants.update((node.output[0], attribute.t.data_type) for attribute in node.attribute)
+        else:
+            found.update(constants[name] for name in node.input if name in constants)
+        for inner in subgraphs_of(node):
+            found |= _floats_of(inner)
+    return found

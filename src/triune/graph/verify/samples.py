@@ -1,0 +1,57 @@
+"""Inputs to verify a conversion with: those that the user gave, and revealing ones for the others."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from onnx import ModelProto
+
+from triune.core.datatypes import Array
+from triune.graph.audit import Free, Input, InputSet, inputs_of_model, revealing_inputs
+from triune.graph.conversion.shapes import InputShape
+
+_WITHIN_HALF = frozenset(["noise", "ties", "fractions", "masks", "zeros", "signed zeros"])
+"""Sets of values with which sums and products stay within the range of fp16 in most models."""
+
+
+def samples_of(
+    model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], *, is_half: bool
+) -> list[InputSet]:
+    """Sets of inputs, the plainest first; one where the user gave all inputs.
+
+    Whole numbers that the model reads as indices are within what they index, and sizes within `shapes`. Dimensions
+    that bear the name of one of a given array have its size.
+
+    Args:
+        model: whose inputs are wanted. Its weights are not looked at.
+        shapes: the limits of the free dimensions, by input.
+        given: values by input.
+        is_half: whether one of the programs that are compared computes in fewer bits than fp32.
+
+    Raises:
+        UnsupportedError: an input is none that values can be made up for.
+    """
+    sizes = _sizes_of(model, given)
+    interface = [_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())]
+    if not interface:
+        return [InputSet("yours", dict(given))]
+    sets = revealing_inputs(interface, extremes=False)
+    chosen = [each for each in sets if not is_half or each.name in _WITHIN_HALF]
+    return [replace(each, arrays={**each.arrays, **given}) for each in chosen]
+
+
+def _sizes_of(model: ModelProto, given: Mapping[str, Array]) -> dict[str, int]:
+    """The sizes of the named dimensions of what is given."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.input:
+        if value.name in given:
+            names = (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+            sizes.update(zip(names, given[value.name].shape, strict=False))
+    sizes.pop("", None)
+    return sizes
+
+
+def _with_sizes(each: Input, sizes: Mapping[str, int]) -> Input:
+    shapes = (
+        tuple(sizes.get(dim.name, dim) if isinstance(dim, Free) else dim for dim in shape) for shape in each.shapes
+    )
+    return replace(each, shapes=tuple(shapes))

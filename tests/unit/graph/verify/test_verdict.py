@@ -1,0 +1,73 @@
+"""What answers say: floats within a tolerance of their largest value, whole numbers and truths exactly."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from triune.core.errors import InternalError
+from triune.graph.audit import InputSet
+from triune.graph.verify.verdict import Answers, OutputVerdict, Verdict
+
+INPUTS = InputSet("noise", {"x": np.ones(1, np.float32)})
+
+
+def judged(
+    expected: Any, actual: Any, tolerance: float = 1e-4, doubt: float = 0.0, inputs: InputSet = INPUTS
+) -> OutputVerdict:
+    answers = Answers(tolerance)
+    answers.add(inputs, {"y": np.asarray(expected)}, {"y": np.asarray(actual)}, lambda: {"y": doubt})
+    (verdict,) = answers.verdicts()
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "tolerance", "verdict"),
+    [
+        ([1.0, 100.0], [1.005, 100.0], 1e-4, Verdict.RIGHT),
+        ([1.0, 100.0], [1.02, 100.0], 1e-4, Verdict.WRONG),
+        ([1.0, 100.0], [1.02, 100.0], 0.05, Verdict.RIGHT),
+        ([1e-9, 2e-9], [1e-9, 0.0], 1e-4, Verdict.RIGHT),
+        ([np.nan, 1.0], [np.nan, 1.0], 1e-4, Verdict.RIGHT),
+        ([0.0, 1.0], [np.nan, 1.0], 0.05, Verdict.WRONG),
+        ([np.inf, 1.0], [np.inf, 1.0], 1e-4, Verdict.RIGHT),
+        ([7e4, 1.0], [np.inf, 1.0], 0.05, Verdict.WRONG),
+        ([3, 4], [3, 5], 0.05, Verdict.WRONG),
+        ([2**62, 0], [2**62 + 1, 0], 1e-4, Verdict.WRONG),
+        ([True, False], [True, True], 0.05, Verdict.WRONG),
+        ([True, False], [1, 0], 1e-4, Verdict.RIGHT),
+        ([b"cat", b"dog"], [b"cat", b"cow"], 1e-4, Verdict.WRONG),
+        ([0.0, 0.0], [0.0, 0.0], 1e-4, Verdict.UNKNOWN),
+        ([np.nan, np.nan], [np.nan, np.nan], 1e-4, Verdict.UNKNOWN),
+        ([0.0, 0.0], [0.0, 1.0], 1e-4, Verdict.WRONG),
+    ],
+)
+def test_verdicts(expected: list[Any], actual: list[Any], tolerance: float, verdict: Verdict) -> None:
+    assert judged(expected, actual, tolerance).verdict is verdict
+
+
+def test_tiny_inputs_make_tiny_differences_count() -> None:
+    tiny = InputSet("tiny", {"x": np.full(1, 1e-6, np.float32)})
+    assert judged([1e-6, 2e-6], [1e-6, 0.0], inputs=tiny).verdict is Verdict.WRONG
+
+
+def test_what_the_source_itself_is_unsure_of_is_no_fault() -> None:
+    assert judged([1.0, 2.0], [1.0, 2.09], doubt=0.01).verdict is Verdict.RIGHT
+    assert judged([1.0, 2.0], [1.0, 2.2], doubt=0.01).verdict is Verdict.WRONG
+
+
+def test_the_worst_answer_is_told_and_any_variety_tells_something() -> None:
+    answers = Answers(1e-4)
+    for name, actual in (("noise", 1.0), ("whole numbers", 1.5)):
+        answers.add(InputSet(name, {}), {"y": np.ones(2)}, {"y": np.full(2, actual)}, dict)
+    (verdict,) = answers.verdicts()
+    assert (verdict.inputs, verdict.error, verdict.verdict) == ("whole numbers", 0.5, Verdict.WRONG)
+    answers = Answers(1e-4)
+    for value in (0.0, 1.0):
+        answers.add(INPUTS, {"y": np.full(2, value)}, {"y": np.full(2, value)}, dict)
+    assert next(answers.verdicts()).verdict is Verdict.RIGHT
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(InternalError, match=r"shape \(2,\) after"):
+        judged([1.0], [1.0, 2.0])
