@@ -94,6 +94,7 @@ def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: 
     """The program as coremltools' MLModel, after its passes."""
     import coremltools
 
+    from triune.coreml.lowering.half_cast import small_steps
     from triune.coreml.lowering.precision import compute_precision
 
     library: Any = coremltools
@@ -105,17 +106,18 @@ def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: 
     # What nobody reads would hide patterns from the passes.
     pipeline.insert_pass(0, "common::dead_code_elimination")
     try:
-        return library.convert(
-            program,
-            source="milinternal",
-            convert_to="mlprogram",
-            inputs=[feature.tensor_type() for feature in interface.inputs],
-            minimum_deployment_target=interface.opset,
-            compute_precision=compute_precision(options),
-            compute_units=library.ComputeUnit.ALL,
-            pass_pipeline=pipeline,
-            skip_model_load=True,
-        )
+        with small_steps():
+            return library.convert(
+                program,
+                source="milinternal",
+                convert_to="mlprogram",
+                inputs=[feature.tensor_type() for feature in interface.inputs],
+                minimum_deployment_target=interface.opset,
+                compute_precision=compute_precision(options),
+                compute_units=library.ComputeUnit.ALL,
+                pass_pipeline=pipeline,
+                skip_model_load=True,
+            )
     # coremltools' passes raise exceptions of every kind.
     except Exception as error:
         if "rank <=" in str(error):

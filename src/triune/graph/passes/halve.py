@@ -203,8 +203,12 @@ def _is_float(elem_type: int) -> bool:
 
 def halved(array: NDArray[Any]) -> NDArray[np.float16]:
     """As fp16: what is finite stays so."""
-    finite = np.clip(array, -_LARGEST, _LARGEST)
-    return np.where(np.isinf(array), array, finite).astype(np.float16)
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    overflown = np.isinf(half)
+    overflown &= ~np.isinf(array)
+    half[overflown] = np.copysign(_LARGEST, half[overflown])
+    return half
 
 
 def _cast(name: str, other: str, to: int) -> NodeProto:

@@ -1,0 +1,58 @@
+"""What coremltools looks for in the constants that it casts to fp16, found without copies of them."""
+
+import contextlib
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil.mil.passes.defs.quantization import FP16ComputePrecision
+from numpy.typing import NDArray
+
+_PASS: Any = FP16ComputePrecision
+
+_LARGEST_HALF = 65504.0
+_INFINITE = 1e38
+"""From here on coremltools takes a number for infinite, which fp16 holds."""
+
+_BLOCK = 1 << 20
+_MOST_LOOKED_AT = 400
+"""Larger constants are not looked through for what becomes zero: coremltools copies them to find that out."""
+
+
+@contextlib.contextmanager
+def small_steps() -> Generator[None]:
+    """Within it, coremltools' pass `add_fp16_cast` looks for the same, a part of a constant at a time.
+
+    Its own search for what overflows makes indices of 8 bytes for every element and axis: several times the constant.
+    """
+    overflow, underflow = _PASS.__dict__["fp16_overflow"], _PASS.__dict__["_check_underflow_to_zero"]
+
+    def check_underflow(self: Any, new_var: Any, var: Any) -> None:
+        if np.size(var.val) < _MOST_LOOKED_AT:
+            underflow(self, new_var, var)
+
+    _PASS.fp16_overflow = staticmethod(_overflows)
+    _PASS._check_underflow_to_zero = check_underflow
+    try:
+        yield
+    finally:
+        _PASS.fp16_overflow = overflow
+        _PASS._check_underflow_to_zero = underflow
+
+
+def _overflows(op: Any) -> bool:
+    """Does an operation read a constant that is finite in fp32, and not in fp16?"""
+    given: list[Any] = []
+    for each in op.inputs.values():
+        given += each if isinstance(each, (list, tuple)) else [each]
+    constants = [each for each in given if each.op is not None and each.op.op_type == "const"]
+    return any(each.is_tensor_or_scalar_of(dtype="fp32") and _is_beyond(np.asarray(each.val)) for each in constants)
+
+
+def _is_beyond(array: NDArray[Any]) -> bool:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        sizes = np.abs(flat[start : start + _BLOCK])
+        if bool(((sizes > _LARGEST_HALF) & (sizes < _INFINITE)).any()):
+            return True
+    return False
