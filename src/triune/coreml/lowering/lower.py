@@ -1,9 +1,8 @@
 """An ONNX model lowered to an ML Program package."""
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,17 @@ from triune.coreml.source import SOURCE_KEY
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout
 from triune.graph.conversion.prepare import Report, prepare, silent
-from triune.graph.conversion.problems import Problem, require_none
+from triune.graph.conversion.problems import require_none
+from triune.graph.passes.conv_affine import ConvAffine
+from triune.graph.passes.tidy import Tidy
 from triune.graph.weight_files import WeightFile
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
+    from triune.coreml.lowering.passes.pipeline import Watcher
+
+    Audit = Callable[[ModelProto, Interface, LowerOptions], Watcher]
+    """Given the graph that is written, the package's interface and the options: what looks at the passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,12 @@ class Lowered:
 
 
 def lower(
-    model: ModelProto, path: Path, options: LowerOptions | None = None, *, report: Report | None = None
+    model: ModelProto,
+    path: Path,
+    options: LowerOptions | None = None,
+    *,
+    report: Report | None = None,
+    audit: "Audit | None" = None,
 ) -> Lowered:
     """Convert `model` and save it at `path`, which is replaced.
 
@@ -54,6 +64,7 @@ def lower(
         path: ends in .mlpackage.
         options: see there.
         report: told of each step.
+        audit: looks at what the passes over the program do to its answers.
 
     Raises:
         InvalidArgumentError: `path` does not end so, a given shape contradicts the model, or the model itself.
@@ -67,19 +78,36 @@ def lower(
     with quiet(), WeightFile() as file:
         _require_coremltools()
         from triune.coreml.lowering.interface import interface_of
+        from triune.coreml.lowering.passes.pipeline import optimize
         from triune.coreml.lowering.program import ProgramWriter
+        from triune.coreml.lowering.saving import save
 
         layout = LayoutReport() if options.layout is Layout.ANE else None
-        prepared = prepare(model, options, layout, tell, file)
+        prepared = Tidy()(ConvAffine(file)(prepare(model, options, layout, tell, file)))
         interface = interface_of(prepared, options)
         tell("writing the program")
         writer = ProgramWriter(prepared, interface, options)
         program = writer.write()
         require_none(writer.problems, "Core ML")
-        tell("optimizing and saving the package")
-        package = _convert(program, interface, options, writer.deep)
-        package.user_defined_metadata[SOURCE_KEY] = json.dumps(_source(model, prepared, interface))
-        return replace(_save(package, program, interface, model, path), notes=writer.notes, layout=layout)
+        tell("optimizing the program")
+        try:
+            optimize(program, interface, options, None if audit is None else audit(prepared, interface, options))
+        # coremltools' passes raise exceptions of every kind.
+        except Exception as error:
+            if "rank <=" in str(error):
+                require_none(writer.deep, "Core ML")
+            raise UnsupportedError(f"coremltools refuses the program: {error}") from error
+        tell("saving the package")
+        description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
+        save(program, interface.opset, path, description, {SOURCE_KEY: json.dumps(_source(model, prepared, interface))})
+        return Lowered(
+            path,
+            {feature.source: feature.name for feature in interface.inputs},
+            {feature.source: feature.name for feature in interface.outputs},
+            sum(op.op_type != "const" for op in _ops(program.functions["main"])),
+            notes=writer.notes,
+            layout=layout,
+        )
 
 
 def _require_coremltools() -> None:
@@ -88,55 +116,6 @@ def _require_coremltools() -> None:
     except ImportError as error:
         raise UnsupportedError("converting to Core ML needs coremltools; pip install 'triune[coreml]'") from error
     del coremltools
-
-
-def _convert(program: Any, interface: "Interface", options: LowerOptions, deep: Sequence[Problem]) -> Any:
-    """The program as coremltools' MLModel, after its passes."""
-    import coremltools
-
-    from triune.coreml.lowering.half_cast import small_steps
-    from triune.coreml.lowering.precision import compute_precision
-
-    library: Any = coremltools
-    pipeline = library.PassPipeline()
-    # It squeezes whole numbers into 16 bits without knowing how large they get.
-    pipeline.remove_passes({"common::add_int16_cast"})
-    # It takes a factor that is within 1e-6 of 1/n for it: of n > 1000 numbers, that of n - 1. See `graph.passes.means`.
-    pipeline.remove_passes({"common::fuse_reduce_mean"})
-    # What nobody reads would hide patterns from the passes.
-    pipeline.insert_pass(0, "common::dead_code_elimination")
-    try:
-        with small_steps():
-            return library.convert(
-                program,
-                source="milinternal",
-                convert_to="mlprogram",
-                inputs=[feature.tensor_type() for feature in interface.inputs],
-                minimum_deployment_target=interface.opset,
-                compute_precision=compute_precision(options),
-                compute_units=library.ComputeUnit.ALL,
-                pass_pipeline=pipeline,
-                skip_model_load=True,
-            )
-    # coremltools' passes raise exceptions of every kind.
-    except Exception as error:
-        if "rank <=" in str(error):
-            require_none(deep, "Core ML")
-        raise UnsupportedError(f"coremltools refuses the program: {error}") from error
-
-
-def _save(package: Any, program: Any, interface: "Interface", model: ModelProto, path: Path) -> Lowered:
-    ops = list(_ops(program.functions["main"]))
-    package.short_description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
-    if path.exists():
-        shutil.rmtree(path)
-    package.save(str(path))
-    return Lowered(
-        path,
-        {feature.source: feature.name for feature in interface.inputs},
-        {feature.source: feature.name for feature in interface.outputs},
-        sum(op.op_type != "const" for op in ops),
-    )
 
 
 def _ops(block: Any) -> list[Any]:

@@ -61,7 +61,7 @@ def _reciprocal(c: Context) -> None:
     # MIL's inverse adds an epsilon.
     x = c.input(0)
     if x.op is not None and x.op.op_type == "sqrt":
-        # coremltools recognises layer normalization by it.
+        # A mean of squares and this are a layer normalization: see passes.norms.
         c.give(mb.rsqrt(x=x.op.x, epsilon=like(x, 0)))
         return
     c.give(mb.real_div(x=like(x, 1), y=x))

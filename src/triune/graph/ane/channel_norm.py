@@ -9,18 +9,14 @@ from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
-MAX_RATIO = 1e3
-"""Of bias to scale: with more, adding the bias before the scale would cost digits."""
-
 CHANNELS = 1
 
 
 class ChannelNorm(Step):
     """Given LayerNormalization of the last axis of (B, S, C), near what is in the layout.
 
-    Result: the same over axis 1 of (B, C, 1, S) as ml-ane-transformers writes it, which coremltools makes one
-    layer_norm of (pass fuse_layernorm_or_instancenorm): (z / sqrt(mean(z * z) + epsilon) + bias / scale) * scale, where
-    z = x - mean(x). The bias comes last where a scale is 0 or very small.
+    Result: the same over axis 1 of (B, C, 1, S), z / sqrt(mean(z * z) + epsilon) * scale + bias, where z = x - mean(x).
+    The conversion to Core ML makes one layer_norm of it.
     """
 
     name = "channel_norm"
@@ -64,9 +60,6 @@ def _normal(index: Index, x: str, node: NodeProto) -> str:
     deviation = build.op("Sqrt", build.op("Add", variance, epsilon))
     normal = build.op("Mul", centred, build.op("Reciprocal", deviation))
     scale, bias = _per_channel(index, node, 1), _per_channel(index, node, 2)
-    ratio = _ratio(index, node)
-    if ratio is not None:
-        return build.op("Mul", build.op("Add", normal, ratio), scale)
     scaled = build.op("Mul", normal, scale) if scale else normal
     return build.op("Add", scaled, bias) if bias else scaled
 
@@ -78,15 +71,3 @@ def _per_channel(index: Index, node: NodeProto, place: int) -> str:
     if array is not None:
         return index.weight(array.reshape(1, -1, 1, 1))
     return index.build.op("Unsqueeze", name, index.build.ints(0, 2, 3)) if name else ""
-
-
-def _ratio(index: Index, node: NodeProto) -> str | None:
-    """Bias over scale (1, C, 1, 1), where both are constants and it is of moderate size."""
-    scale, bias = (index.constant(node.input[place]) if len(node.input) > place else None for place in (1, 2))
-    if scale is None or bias is None or scale.shape != bias.shape:
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = bias.astype(np.float64) / scale.astype(np.float64)
-    if not np.isfinite(ratio).all() or np.abs(ratio).max() > MAX_RATIO:
-        return None
-    return index.weight(ratio.astype(scale.dtype).reshape(1, -1, 1, 1))

@@ -1,0 +1,1 @@
+"""What runs over a program before it is saved: few passes of coremltools, and Triune's own."""

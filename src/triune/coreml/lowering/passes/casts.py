@@ -1,0 +1,45 @@
+"""Casts that change nothing."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+from triune.coreml.lowering.context import dtype_name
+from triune.coreml.lowering.mb import mb
+from triune.coreml.lowering.passes.blocks import blocks_of, replace
+
+_HOLDS: Mapping[str, Set[str]] = {
+    "fp32": frozenset({"fp16", "bool", "int8", "uint8", "int16", "uint16"}),
+    "fp16": frozenset({"bool", "int8", "uint8"}),
+    "int32": frozenset({"bool", "int8", "uint8", "int16", "uint16"}),
+}
+"""The types all of whose values another type holds."""
+
+
+def fuse_casts(program: Any) -> None:
+    """Given casts to the type that a value has, and casts of casts. Result: none, and casts of the first value.
+
+    Only where the first cast loses nothing. coremltools' `cast_optimization` goes by the ranges of the types, and drops
+    the first cast of int32 to fp32 to int32, of 16,777,217 for instance, and of fp32 to int32 to bool, of 0.4.
+    """
+    for block in blocks_of(program):
+        with block:
+            for op in list(block.operations):
+                if op.op_type == "cast":
+                    _fuse(block, op)
+
+
+def _fuse(block: Any, op: Any) -> None:
+    source = op.x
+    while source.op is not None and source.op.op_type == "cast" and _is_exact(source.op):
+        source = source.op.x
+    is_given_out = op.outputs[0] in block.outputs
+    if dtype_name(source) == op.dtype.val:
+        # What is given out keeps its name, and a place of its own beside what else is given out.
+        replace(block, op, mb.identity(x=source, name=op.outputs[0].name, before_op=op) if is_given_out else source)
+    elif source is not op.x:
+        replace(block, op, mb.cast(x=source, dtype=op.dtype.val, name=op.outputs[0].name, before_op=op))
+
+
+def _is_exact(cast: Any) -> bool:
+    before, after = dtype_name(cast.x), cast.dtype.val
+    return before == after or before in _HOLDS.get(after, frozenset())

@@ -1,0 +1,61 @@
+"""Products with a weight, and the bias after them, as the `linear` that Core ML has for both."""
+
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.lowering.context import dtype_of, is_weight
+from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
+
+_MOST_AXES = 3
+"""Of the operand of MIL's `linear`."""
+
+
+def fuse_linear(program: Any) -> None:
+    """Given matmul with a matrix of constants and add of a constant for each column, or linear without a bias and add.
+
+    Result: linear. coremltools' passes also take what they must not: biases that widen the product, operands of any
+    rank, and the minuend of a difference for the subtrahend.
+    """
+    for block in blocks_of(program):
+        with block:
+            for op in list(block.operations):
+                if op.op_type in ("matmul", "linear"):
+                    _fuse(block, op)
+
+
+def _fuse(block: Any, op: Any) -> None:
+    add = only_reader(op.outputs[0])
+    if add is None or add.op_type != "add" or add.enclosing_block is not block:
+        return
+    weight = _weight(op)
+    if weight is None:
+        return
+    other = add.y if add.x is op.outputs[0] else add.x
+    bias = _bias(other, op.outputs[0].rank, weight.shape[0])
+    if bias is None or bias.dtype != dtype_of(op.outputs[0]):
+        return
+    replace(block, add, mb.linear(x=op.x, weight=weight, bias=bias, name=add.outputs[0].name, before_op=add))
+    block.remove_ops([op])
+
+
+def _weight(op: Any) -> Any:
+    """(N, K) of a product (..., K) -> (..., N); None where there is no such weight, or already a bias."""
+    if not 2 <= op.x.rank <= _MOST_AXES or is_weight(op.x):
+        return None
+    if op.op_type == "linear":
+        has_bias = op.bias is not None and (op.bias.val is None or bool(np.any(op.bias.val)))
+        return None if has_bias else op.weight
+    if op.y.val is None or op.y.rank != 2 or op.transpose_x.val:
+        return None
+    return op.y.val if op.transpose_y.val else np.ascontiguousarray(op.y.val.T)
+
+
+def _bias(value: Var, rank: int, num_columns: int) -> Any:
+    """One number for each column; None where the value is no such constant."""
+    if value.val is None or not 1 <= value.rank <= rank:
+        return None
+    if tuple(value.shape) != (*([1] * (value.rank - 1)), num_columns):
+        return None
+    return value.val.reshape(num_columns)
