@@ -18,10 +18,12 @@ from triune.graph.passes.fold import Fold
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.inline import Inline
 from triune.graph.passes.means import Means
+from triune.graph.passes.one_number import OneNumber
 from triune.graph.passes.pack import Pack
 from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
+from triune.graph.sparse import make_dense
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
@@ -69,6 +71,7 @@ def normalize(
     copy = ModelProto()
     copy.CopyFrom(model)
     large = Large(file) if check is None else NoneLarge()
+    make_dense(copy.graph)
     large.take(copy)
     free_negative_sizes(copy.graph)
     copy = Adopt()(copy)
@@ -94,6 +97,7 @@ def normalize(
             Infer(),
             Fold(),
             Branches(),
+            OneNumber(),
             Means(),
             Tidy(),
         ):

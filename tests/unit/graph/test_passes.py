@@ -47,6 +47,20 @@ def test_fold_follows_shapes_by_element() -> None:
     assert "z" not in constants_of(model)
 
 
+def test_fold_wraps_what_a_cast_does_not_hold() -> None:
+    text = "<int64[3] c = {9223372036854775807, 4294967297, -3}> { y = Cast <to = 6> (c) }"
+    model = Fold()(Infer()(model_of(f"agraph () => (int32[3] y) {text}")))
+    assert constants_of(model)["y"] == [-1, 1, -3]
+
+
+def test_fold_gives_a_number_as_many_axes_as_it_is_given() -> None:
+    text = """agraph (float[3,4] x) => (int64[?,?] y, int64[?] z)
+    <int64[2] two = {0, 1}, int64[1] one = {0}, int64 i = {1}> {
+      s = Shape (x)  n = Gather (s, i)  y = Unsqueeze (n, two)  z = Unsqueeze (n, one) }"""
+    constants = constants_of(Fold()(Infer()(model_of(text))))
+    assert (constants["y"], constants["z"]) == ([[4]], [4])
+
+
 def test_fold_leaves_quantized_weights_and_large_results() -> None:
     text = f"""
     agraph () => (float[2] y, float[{MAX_ELEMENTS + 1}] z) {{

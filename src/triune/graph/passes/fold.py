@@ -135,6 +135,11 @@ class Part:
         """Every element is known."""
         return None not in self.elements
 
+    def cast(self, dtype: np.dtype[Any]) -> "Part":
+        """In another type of whole numbers; what it does not hold wraps, as ONNX Runtime's does."""
+        elements = [None if each is None else int(np.int64(each).astype(dtype)) for each in self.elements]
+        return Part(elements, is_scalar=self.is_scalar, dtype=dtype)
+
     def array(self) -> NDArray[Any]:
         """The tensor; only of a whole one."""
         array = np.array(self.elements, self.dtype)
@@ -165,17 +170,19 @@ def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, 
             return None if shape is None else Part([math.prod(shape)], is_scalar=True, dtype=int64)
         case "Identity" | "Unsqueeze" | "Squeeze" | "Cast":
             given = part(node.input[0])
-            if given is None or (node.op_type == "Unsqueeze" and not given.is_scalar):
+            if given is None:
                 return None
+            if node.op_type == "Unsqueeze":
+                axes = constant(node.input[1])
+                if not given.is_scalar or axes is None or axes.size != 1:
+                    return None
             if node.op_type == "Squeeze" and len(given.elements) != 1:
                 return None
-            dtype = given.dtype
             if node.op_type == "Cast":
                 dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
-                if dtype.kind != "i":
-                    return None
+                return given.cast(dtype) if dtype.kind == "i" else None
             is_scalar = {"Unsqueeze": False, "Squeeze": True}.get(node.op_type, given.is_scalar)
-            return Part(given.elements, is_scalar=is_scalar, dtype=dtype)
+            return Part(given.elements, is_scalar=is_scalar, dtype=given.dtype)
         case "Gather":
             given, indices = part(node.input[0]), constant(node.input[1])
             if given is None or given.is_scalar or indices is None or indices.ndim > 1:

@@ -1,0 +1,88 @@
+"""Single numbers that branches and loops give now as a scalar, now as a tensor of one element."""
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+from triune.graph.builder import Builder
+from triune.graph.values import Values, attributes_of, subgraphs_of
+
+
+class OneNumber:
+    """Given If and Loop of single numbers in several ranks, [] and [1]. Result: the same in one rank.
+
+    ONNX and its runtime let the rank depend on the branch that is taken and the steps that are done; PaddlePaddle and
+    PyTorch export such models. Programs of Apple's runtimes fix the rank of every value.
+    """
+
+    name = "one-number"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, whose shapes are inferred."""
+        _mend(model.graph, None)
+        return model
+
+
+def _mend(graph: GraphProto, outer: Values | None) -> None:
+    values = Values(graph, outer)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _mend(inner, values)
+        if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+            _mend_branches(graph, node, values)
+        elif node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
+            nodes += _mend_loop(node, values)
+        nodes.append(node)
+    if len(nodes) != len(graph.node):
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _mend_branches(graph: GraphProto, node: NodeProto, values: Values) -> None:
+    """Every output has the higher of the ranks that the branches give it."""
+    attributes = attributes_of(node)
+    branches: list[GraphProto] = [attributes["then_branch"], attributes["else_branch"]]
+    seen = [Values(branch, values) for branch in branches]
+    for name, *outputs in zip(node.output, *(branch.output for branch in branches), strict=True):
+        ranks = [_rank_of_number(each, output.name) for each, output in zip(seen, outputs, strict=True)]
+        known = [each for each in ranks if each is not None]
+        if len(known) < len(ranks) or len(set(known)) == 1:
+            continue
+        for branch, output, own in zip(branches, outputs, known, strict=True):
+            if own != max(known):
+                build = Builder(f"{name}/{branch.name}/one-number")
+                output.name = build.op("Reshape", output.name, build.constant(np.ones(max(known), np.int64)))
+                branch.node.extend(build.nodes)
+                _declare(output, max(known))
+        for info in [info for info in graph.value_info if info.name == name]:
+            graph.value_info.remove(info)
+
+
+def _mend_loop(node: NodeProto, values: Values) -> list[NodeProto]:
+    """What is carried begins with the rank that the steps give it. The nodes that do it are returned."""
+    body: GraphProto = attributes_of(node)["body"]
+    inner, added = Values(body, values), list[NodeProto]()
+    for place in range(2, len(node.input)):
+        start = _rank_of_number(values, node.input[place])
+        after = _rank_of_number(inner, body.output[place - 1].name)
+        if start is not None and after is not None and start != after:
+            build = Builder(f"{body.input[place].name}/one-number")
+            shape = build.constant(np.ones(after, np.int64))
+            node.input[place] = build.op("Reshape", node.input[place], shape)
+            added += build.nodes
+            _declare(body.input[place], after)
+    return added
+
+
+def _rank_of_number(values: Values, name: str) -> int | None:
+    """The rank of a value that has one element; None of any other."""
+    shape = values.static_shape(name)
+    return len(shape) if shape is not None and all(size == 1 for size in shape) else None
+
+
+def _declare(value: ValueInfoProto, rank: int) -> None:
+    """Of `rank` dimensions of 1."""
+    value.type.tensor_type.ClearField("shape")
+    value.type.tensor_type.shape.SetInParent()
+    for _ in range(rank):
+        value.type.tensor_type.shape.dim.add(dim_value=1)

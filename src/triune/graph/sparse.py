@@ -1,0 +1,48 @@
+"""Sparse constants made dense: no other operator of ONNX reads them as they are."""
+
+import math
+
+import numpy as np
+import onnx.checker
+from onnx import GraphProto, SparseTensorProto, TensorProto, helper, numpy_helper
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.values import subgraphs_of
+
+_MOST_BYTES = 1 << 31
+"""A few numbers can stand for any size."""
+
+
+def make_dense(graph: GraphProto) -> None:
+    """Write the sparse initializers and the Constant nodes of sparse tensors, of the graphs within too, as dense ones.
+
+    Raises:
+        InvalidArgumentError: a sparse tensor is not as ONNX has it.
+        UnsupportedError: it takes more than 2 GiB.
+    """
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(_dense(sparse, sparse.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            make_dense(inner)
+        for place, attribute in enumerate(node.attribute):
+            if node.op_type == "Constant" and attribute.name == "sparse_value":
+                dense = _dense(attribute.sparse_tensor, node.output[0])
+                node.attribute[place].CopyFrom(helper.make_attribute("value", dense))
+
+
+def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
+    try:
+        onnx.checker.check_sparse_tensor(sparse)
+    except onnx.checker.ValidationError as error:
+        raise InvalidArgumentError(f"the sparse constant '{name}' is no valid ONNX: {error}") from error
+    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dims = tuple(sparse.dims)
+    if math.prod(dims) * values.dtype.itemsize > _MOST_BYTES:
+        raise UnsupportedError(f"the sparse constant '{name}' of shape {list(dims)} takes more than 2 GiB when dense")
+    array = np.zeros(dims, values.dtype)
+    # The places are counted through the whole tensor, or given axis by axis.
+    flat = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), dims)
+    array.reshape(-1)[flat] = values
+    return numpy_helper.from_array(array, name)
