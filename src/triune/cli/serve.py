@@ -117,6 +117,8 @@ def _print_models(console: Console, server: Server) -> None:
         )
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
         table.add_row(escape(entry.name), str(entry.version), units, errors)
+        if entry.reason:
+            others.append(f"[yellow]{escape(entry.name)} version {entry.version}[/] is {escape(entry.reason)}")
     console.print(table)
     for line in others:
         console.print(line, soft_wrap=True)

@@ -2,9 +2,9 @@
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from triune.core.clock import Clock
@@ -16,9 +16,17 @@ from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
 from triune.repository.layout import FileStamps
-from triune.repository.measure import is_quick, largest_error
+from triune.repository.measure import UnitError, is_quick, unit_error
 from triune.repository.model import LoadedVersion
-from triune.repository.placement import Machine, options_of, read_options, runtime_for, threads_per_executable
+from triune.repository.placement import (
+    TOLERANCE_PARAMETER,
+    Machine,
+    options_of,
+    read_options,
+    runtime_for,
+    threads_per_executable,
+    tolerance_of,
+)
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
@@ -41,6 +49,7 @@ class Build:
         stamp: what the version's folder looked like.
         duration_ns: what building it took.
         emulated: those of its units that are no hardware here.
+        left_out: units that the config names and whose answers are too far from those of cpu, each with what is wrong.
     """
 
     version: int
@@ -51,6 +60,7 @@ class Build:
     stamp: FileStamps
     duration_ns: int
     emulated: frozenset[Unit]
+    left_out: Mapping[Unit, str] = field(default_factory=dict[Unit, str])
 
     def close(self) -> None:
         """Free the executables, where it is not to be assembled."""
@@ -124,7 +134,11 @@ class Loader:
                         self._warm_up(executable, config, source.folder)
                 errors = previous.unit_errors if previous else {}
                 unit_errors = {unit: errors[unit] for unit in config.units if unit in old_units and unit in errors}
-                unit_errors |= self._measure_errors(config, path, source.folder, executables, set(unit_errors))
+                measured = self._measure_errors(config, path, source.folder, executables, set(unit_errors))
+                unit_errors |= {unit: each.largest for unit, each in measured.items()}
+                left_out = {unit: each.excess for unit, each in measured.items() if each.excess}
+                dropped = [each for each in executables if each.unit in left_out]
+                config, executables = _leave_out(left_out, config, executables)
                 is_inline = not executables[0].is_hosted and is_quick(config, executables[0], self._clock)
             except TriuneError:
                 raise
@@ -132,9 +146,13 @@ class Loader:
                 _log.exception("model '%s' version %d: unexpected error while loading", source.name, version)
                 raise InternalError(f"unexpected {type(error).__name__} while loading: {error}") from error
             stack.pop_all()
+        for each in dropped:
+            each.close()
         duration_ns = self._clock.now_ns() - started_ns
         emulated = frozenset(unit for unit in config.units if self.machine.status(unit).presence is Presence.EMULATED)
-        return Build(version, config, tuple(executables), unit_errors, is_inline, version_stamp, duration_ns, emulated)
+        return Build(
+            version, config, tuple(executables), unit_errors, is_inline, version_stamp, duration_ns, emulated, left_out
+        )
 
     def assemble(self, build: Build) -> LoadedVersion:
         """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build."""
@@ -192,12 +210,15 @@ class Loader:
         folder: Path,
         executables: Sequence[SharedExecutable],
         known: set[Unit],
-    ) -> dict[Unit, float]:
-        """The errors of the units that are neither cpu nor known; what cannot be measured is logged and left out."""
+    ) -> dict[Unit, UnitError]:
+        """The errors of the units that are neither cpu nor known; what cannot be measured is logged and passed over."""
         units = [unit for unit in config.units if unit is not Unit.CPU and unit not in known]
         if not units:
             return {}
-        errors: dict[Unit, float] = {}
+        tolerances = {
+            each.unit: tolerance_of(config.parameters, each.precision) for each in executables if each.unit in units
+        }
+        errors: dict[Unit, UnitError] = {}
         truth = next((each for each in executables if each.unit is Unit.CPU), None)
         with ExitStack() as stack:
             try:
@@ -206,11 +227,38 @@ class Loader:
                     stack.callback(truth.close)
                 for unit in units:
                     executable = next(each for each in executables if each.unit is unit)
-                    errors[unit] = largest_error(config, folder, truth, executable)
+                    errors[unit] = unit_error(config, folder, truth, executable, tolerances[unit])
             except (InvalidArgumentError, UnsupportedError) as error:
                 missing = ", ".join(unit.value for unit in units if unit not in errors)
                 _log.warning("model '%s': error of %s against cpu is unavailable: %s", config.name, missing, error)
         return errors
+
+
+def _leave_out(
+    left_out: Mapping[Unit, str], config: ModelConfig, executables: Sequence[SharedExecutable]
+) -> tuple[ModelConfig, list[SharedExecutable]]:
+    """The config and the executables without the units whose answers are wrong.
+
+    Raises:
+        UnsupportedError: no unit is left.
+    """
+    if not left_out:
+        return config, list(executables)
+    for unit, excess in left_out.items():
+        _log.warning("model '%s' is not served on %s: %s", config.name, unit.value, describe_excess(unit, excess))
+    units = tuple(unit for unit in config.units if unit not in left_out)
+    if not units:
+        reasons = "; ".join(describe_excess(unit, excess) for unit, excess in left_out.items())
+        raise UnsupportedError(reasons)
+    return replace(config, units=units), [each for each in executables if each.unit not in left_out]
+
+
+def describe_excess(unit: Unit, excess: str) -> str:
+    """Why a model is not served on a unit, and what to do."""
+    return (
+        f"its answers on '{unit.value}' are not those of 'cpu': {excess}; convert it in fp32, name other units, or "
+        f"allow more by the parameter '{TOLERANCE_PARAMETER}'"
+    )
 
 
 def _options(config: ModelConfig, runtime: Runtime) -> dict[str, str]:

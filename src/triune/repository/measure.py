@@ -1,6 +1,7 @@
 """What is measured when a model is loaded: how far a unit's answers are from the truth, and how long a run takes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +19,9 @@ INLINE_LIMIT_NS = 100_000
 
 _NUM_RUNS = 15
 _NUM_ROUNDS = 3
+
+_SMALLEST = 1e-3
+"""Outputs that are all smaller may be off as if their largest value were this: sums that cancel leave rounding."""
 
 
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
@@ -55,34 +59,68 @@ def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, 
     return median(durations_ns) if len(durations_ns) == _NUM_RUNS else durations_ns[-1]
 
 
-def largest_error(config: ModelConfig, folder: Path, truth: Executable, executable: Executable) -> float:
-    """The largest absolute difference between two executables' outputs on sample input.
+@dataclass(frozen=True, slots=True)
+class UnitError:
+    """How far a unit's answers are from those of `cpu` on sample input.
+
+    Attributes:
+        largest: the largest absolute difference over all outputs; infinite where shapes, strings or NaNs differ.
+        excess: what is told of the output that is beyond what the unit's precision allows; empty where none is.
+    """
+
+    largest: float
+    excess: str = ""
+
+
+def unit_error(
+    config: ModelConfig, folder: Path, truth: Executable, executable: Executable, tolerance: float
+) -> UnitError:
+    """Compare two executables' outputs on sample input.
 
     Args:
         config: the model's.
         folder: the model's folder, for its warm-up files.
         truth: the model on `cpu`.
         executable: the model on another unit.
-
-    Returns:
-        the largest difference over all outputs; infinite where shapes, strings or NaNs differ.
+        tolerance: how far a float may be off, relative to the largest value of its output; and the share of the
+            elements that may differ in an output of whole numbers, truths or strings.
 
     Raises:
         InvalidArgumentError: the model accepts none of the sample inputs, so that the error is unavailable.
     """
     refusal = InvalidArgumentError("it takes no input")
+    names = list(config.outputs)
     for inputs in trial_inputs(config, folder):
         try:
-            expected = truth.run(inputs, list(config.outputs))
+            expected = truth.run(inputs, names)
         except InvalidArgumentError as error:
             refusal = error
             continue
-        return _largest_difference(expected, executable.run(inputs, list(config.outputs)))
+        found = executable.run(inputs, names)
+        largest = _largest_difference(expected, found)
+        excess = _excess(expected, found, tolerance)
+        # What draws random numbers is no measure of a unit.
+        if excess and _excess(expected, truth.run(inputs, names), tolerance):
+            excess = ""
+        return UnitError(largest, excess)
     raise InvalidArgumentError(f"the model accepts none of the sample inputs: {refusal}; give it a model_warmup sample")
 
 
 def _largest_difference(expected: Mapping[str, Array], found: Mapping[str, Array]) -> float:
     return max((_difference(expected[name], found[name]) for name in expected), default=0.0)
+
+
+def _excess(expected: Mapping[str, Array], found: Mapping[str, Array], tolerance: float) -> str:
+    """What is told of the first output that is further off than `tolerance` allows; empty where none is."""
+    for name, array in expected.items():
+        difference = _difference(array, found[name])
+        if array.dtype.kind == "f" and array.shape == found[name].shape:
+            largest = float(np.max(np.abs(array.astype(np.float64)), where=np.isfinite(array), initial=0.0))
+            if difference > tolerance * max(largest, _SMALLEST):
+                return f"output '{name}' is off by {difference:.3g}, where its largest value is {largest:.3g}"
+        elif difference == np.inf or (difference > 0 and np.mean(array != found[name]) > tolerance):
+            return f"output '{name}' has other values"
+    return ""
 
 
 def _difference(expected: Array, found: Array) -> float:

@@ -26,7 +26,7 @@ class IndexEntry:
         name: the model.
         version: its version; None for a model of which no version was ever tried.
         state: the version's state; None for a model that nobody asked to load.
-        reason: why it is not ready, empty if it is.
+        reason: why it is not ready; of one that is, why it is not so on all of its units, mostly empty.
     """
 
     name: str

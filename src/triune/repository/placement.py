@@ -1,11 +1,13 @@
 """Where a model runs: which units, and which runtime serves each of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.graph.precision import TOLERANCES
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInstanceGroup
 
@@ -14,6 +16,11 @@ UNITS_PARAMETER = "units"
 
 OWN_PROCESS_PARAMETER = "own_process"
 """The config's parameter that has each of a model's executables run in a process of its own."""
+
+TOLERANCE_PARAMETER = "unit_tolerance"
+"""The config's parameter that says how far a unit's answers may be from those of `cpu`, as a share: "0.1"."""
+
+_LEAST_TOLERANCE = 1e-3
 
 _STAND_INS: Mapping[tuple[str, Unit], tuple[str, ...]] = {
     ("onnxruntime", Unit.AMX): ("openvino", "coreml"),
@@ -103,7 +110,7 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
 
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
     """The config's parameters that somebody here reads: the backend's runtime, or Triune itself."""
-    names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER}
+    names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER, TOLERANCE_PARAMETER}
     for runtime in machine.runtimes.values():
         names.update(options_of(runtime, backend))
     return frozenset(names)
@@ -121,6 +128,24 @@ def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) 
     """Those of a config's parameters that `runtime` reads for a model of `backend`."""
     known = options_of(runtime, backend)
     return {name: value for name, value in parameters.items() if name in known}
+
+
+def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
+    """How far answers in a precision may be from those of `cpu`, relative to an output's largest value.
+
+    Raises:
+        InvalidArgumentError: the parameter `unit_tolerance` is no number from 0 on.
+    """
+    text = parameters.get(TOLERANCE_PARAMETER)
+    if text is None:
+        return max(TOLERANCES.get(precision, _LEAST_TOLERANCE), _LEAST_TOLERANCE)
+    try:
+        tolerance = float(text)
+    except ValueError:
+        tolerance = math.nan
+    if not tolerance >= 0:
+        raise InvalidArgumentError(f"parameter '{TOLERANCE_PARAMETER}' is {text!r}; write a share from 0 on, as 0.1")
+    return tolerance
 
 
 def place(message: ModelConfigMessage, machine: Machine) -> Placement:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.repository.layout import Stamp
-from triune.repository.loader import Build
+from triune.repository.loader import Build, describe_excess
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
 
@@ -90,7 +90,8 @@ class ModelRecord:
     def succeed(self, servings: Mapping[int, Serving]) -> None:
         """READY, for these versions; all others are forgotten."""
         self.versions = {
-            version: VersionRecord(ModelState.READY, serving=serving) for version, serving in servings.items()
+            version: VersionRecord(ModelState.READY, _left_out(serving.build), serving)
+            for version, serving in servings.items()
         }
         self.problem = ""
         for version, serving in servings.items():
@@ -136,6 +137,10 @@ class ModelRecord:
     def _keep_serving(self, others: Mapping[int, VersionRecord]) -> None:
         serving = {version: self.versions[version] for version in self.serving()}
         self.versions = {**others, **serving}
+
+
+def _left_out(build: Build) -> str:
+    return "; ".join(f"not on {unit.value}: {describe_excess(unit, excess)}" for unit, excess in build.left_out.items())
 
 
 def _describe(version: int, record: VersionRecord) -> str:

@@ -14,7 +14,9 @@ from triune.repository.honour import hints_without_effect
 from triune.repository.layout import stamp
 from triune.repository.loader import Build, Loader
 from triune.repository.measure import is_quick
+from triune.repository.model import ModelState
 from triune.repository.placement import threads_per_executable
+from triune.repository.record import ModelRecord, Serving
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 UNITS = "parameters {{ key: 'units' value {{ string_value: '{}' }} }}"
@@ -110,18 +112,50 @@ def test_errors_of_strings_and_scalars(tmp_path: Path, model: bytes) -> None:
     assert built.unit_errors[Unit.AMX] < 0.1
 
 
-def test_not_a_number_is_infinitely_wrong(tmp_path: Path) -> None:
-    bench = Bench()
+def break_openvino(bench: Bench, factor: float) -> None:
+    """Its answers are multiplied by a factor."""
     load = bench.openvino.load
 
     def load_broken(*args: object, **kwargs: object) -> object:
         executable = load(*args, **kwargs)
         run = executable.run
-        executable.run = lambda *given: {name: array * np.float32(np.nan) for name, array in run(*given).items()}
+        executable.run = lambda *given: {name: array * np.float32(factor) for name, array in run(*given).items()}
         return executable
 
     bench.openvino.load = load_broken
-    assert build(bench, tmp_path, UNITS.format("cpu,amx"), affine()).unit_errors == {Unit.AMX: float("inf")}
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 1.5])
+def test_a_unit_that_answers_wrongly_is_left_out(
+    factor: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    break_openvino(bench, factor)
+    built = build(bench, tmp_path, UNITS.format("amx,cpu"), affine())
+    assert built.config.units == (Unit.CPU,)
+    assert [each.unit for each in built.executables] == [Unit.CPU]
+    assert bench.openvino.num_open == 0
+    assert built.unit_errors[Unit.AMX] > 0.1
+    assert "output 'y' is off by" in built.left_out[Unit.AMX]
+    assert "is not served on amx" in caplog.text
+    record = ModelRecord("m")
+    record.succeed({1: Serving(built, Loader(bench.machine, MonotonicClock()).assemble(built))})
+    (entry,) = record.index()
+    assert entry.state is ModelState.READY
+    assert "not on amx: its answers" in entry.reason
+    with pytest.raises(UnsupportedError, match="answers on 'amx' are not those of 'cpu'.*unit_tolerance"):
+        build(bench, tmp_path, UNITS.format("amx"), affine())
+    assert bench.openvino.num_open == 0
+
+
+def test_a_model_says_how_far_its_units_may_be_off(tmp_path: Path) -> None:
+    bench = Bench()
+    break_openvino(bench, 1.5)
+    more = 'parameters { key: "unit_tolerance" value { string_value: "%s" } }'
+    built = build(bench, tmp_path, UNITS.format("amx") + more % "0.6", affine())
+    assert built.config.units == (Unit.AMX,)
+    with pytest.raises(InvalidArgumentError, match="unit_tolerance"):
+        build(bench, tmp_path, UNITS.format("amx") + more % "much", affine())
 
 
 def test_every_instance_is_warmed_up_as_the_config_says(tmp_path: Path) -> None:
