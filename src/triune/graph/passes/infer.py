@@ -22,6 +22,7 @@ class Infer:
     def __call__(self, model: ModelProto) -> ModelProto:
         """Raises InvalidArgumentError where ONNX gives up. Shapes that contradict each other are left for compilers."""
         try:
+            _forget_constants(model.graph)
             for _ in range(MAX_ROUNDS):
                 model = onnx.shape_inference.infer_shapes(model, data_prop=True)
                 if not _say_ranks(model.graph, None):
@@ -31,6 +32,18 @@ class Infer:
             raise InvalidArgumentError(
                 f"the model's types do not fit together: {' '.join(str(error).split())}"
             ) from error
+
+
+def _forget_constants(graph: GraphProto) -> None:
+    """Removes what is said of values that have become constants: ONNX believes it more than the constant itself."""
+    constants = {tensor.name for tensor in graph.initializer}
+    infos = [info for info in graph.value_info if info.name not in constants]
+    if len(infos) < len(graph.value_info):
+        del graph.value_info[:]
+        graph.value_info.extend(infos)
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _forget_constants(inner)
 
 
 def _say_ranks(graph: GraphProto, outer: Values | None) -> bool:

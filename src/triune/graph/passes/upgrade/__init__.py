@@ -30,6 +30,9 @@ An operator that is not here means what it did, in every version in which ONNX h
 _IN_PLACE = 6
 """Before this set, `consumed_inputs` said which inputs may be overwritten."""
 
+_FIRST_IR_OF_PLAIN_INITIALIZERS = 4
+"""Before this version of ONNX's file format, an initializer had to be an input too."""
+
 
 class Upgrade:
     """Given a model of an older operator set. Result: the same of version `OPSET`.
@@ -58,6 +61,7 @@ class Upgrade:
         for each in model.opset_import:
             if each.domain in ("", "ai.onnx"):
                 each.version = OPSET
+        model.ir_version = max(model.ir_version, _FIRST_IR_OF_PLAIN_INITIALIZERS)
         return model
 
 
