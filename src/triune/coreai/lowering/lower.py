@@ -85,6 +85,7 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
         raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
     require_library()
     from triune.coreai.library import authoring
+    from triune.coreai.lowering.barriers import place_barriers
     from triune.coreai.lowering.interface import interface_of
     from triune.coreai.lowering.program import FunctionWriter
 
@@ -104,6 +105,7 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
             problems += [_of(name, problem, len(sources)) for problem in writer.problems]
         # Inside: leaving the module has it rewritten, and one with stand-ins is none.
         require_none(problems, "Core AI")
+        place_barriers(module._mlir_module.body)
     tell("saving the asset")
     program = authoring.AIProgram(module)
     functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]

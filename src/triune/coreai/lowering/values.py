@@ -48,6 +48,11 @@ def is_float(x: Value) -> bool:
     return dtype_of(x).kind == "f"
 
 
+def is_number(x: Value) -> bool:
+    """Is it of a type that numpy has: neither complex nor an image?"""
+    return ir.RankedTensorType.isinstance(x.type) and str(x.type.element_type) in _DTYPES
+
+
 def is_bool(x: Value) -> bool:
     """Is it of truth values?"""
     return dtype_of(x) == np.bool_

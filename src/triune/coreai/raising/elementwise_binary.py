@@ -29,6 +29,12 @@ def _same(op_type: str, on_bool: str, graph: Graph, given: Given) -> Tensor:
     return computed(graph, op_type, x, y)
 
 
+def _maximum(graph: Graph, given: Given) -> Tensor:
+    """Of a value and itself it is the value, written to keep Apple's compiler from joining two operations."""
+    x, y = _operands(given)
+    return x if x is y else _same("Max", "Or", graph, given)
+
+
 def _minimum(graph: Graph, given: Given) -> Tensor:
     """Of a maximum, by constants: a Clip, which ONNX Runtime, it alone, makes part of the convolution before it."""
     x, y = _operands(given)
@@ -107,7 +113,7 @@ _EITHER: Mapping[str, Raise] = MappingProxyType(
         "equal": partial(_compare, "Equal"),
         "floor_divide": _floor_divide,
         "greater": partial(_compare, "Greater"),
-        "maximum": partial(_same, "Max", "Or"),
+        "maximum": _maximum,
         "minimum": _minimum,
         "modulo": _modulo,
         "mul": partial(_same, "Mul", "And"),

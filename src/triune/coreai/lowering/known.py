@@ -1,0 +1,77 @@
+"""Which values of a program are constant while it is written, and their numbers."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.coreai.library import Value, ir
+from triune.coreai.lowering.values import dtype_of, shape_of
+
+_CONSTANT: Final = "coreai.constant"
+_SHAPE: Final = "coreai.get_shape"
+
+_RESHAPES = frozenset({"coreai.reshape", "coreai.expand_dims", "coreai.shrink_dims"})
+
+# How MLIR prints the bytes of a constant: the alignment in 4 bytes, and the elements.
+_BLOB = re.compile(r"\"0x[0-9A-Fa-f]{8}([0-9A-Fa-f]*)\"")
+
+_LARGEST = 1 << 16
+"""The number of characters up to which a constant's bytes are read from what is printed of it."""
+
+
+class Known:
+    """Constants of a module. Answers are kept: what has been asked for must not change."""
+
+    def __init__(self) -> None:
+        self._constant: dict[Value, bool] = {}
+        self._fixed: dict[Value, bool] = {}
+
+    def is_constant(self, value: Value) -> bool:
+        """Is it a constant, or computed of constants only?"""
+        return _is_made_of(value, lambda name: name == _CONSTANT, self._constant)
+
+    def may_be_constant(self, value: Value) -> bool:
+        """Is it constant, or when a function is made for one shape, whose sizes are?"""
+        return _is_made_of(value, lambda name: name in (_CONSTANT, _SHAPE), self._fixed)
+
+    def numbers(self, value: Value) -> NDArray[Any] | None:
+        """The elements of a small constant in fp64; None for others."""
+        operation = value.owner
+        if isinstance(operation, ir.Block) or None in shape_of(value):
+            return None
+        name = operation.operation.name
+        if name in _RESHAPES:
+            inner = self.numbers(operation.operands[0])
+            return None if inner is None else inner.reshape([size or 0 for size in shape_of(value)])
+        return _elements(operation, value) if name == _CONSTANT else None
+
+
+def _is_made_of(value: Value, is_root: Callable[[str], bool], found: dict[Value, bool]) -> bool:
+    if value not in found:
+        operation = value.owner
+        if isinstance(operation, ir.Block):
+            found[value] = False
+        elif is_root(operation.operation.name):
+            found[value] = True
+        else:
+            operands = list(operation.operands)
+            found[value] = bool(operands) and all(_is_made_of(each, is_root, found) for each in operands)
+    return found[value]
+
+
+def _elements(operation: Any, value: Value) -> NDArray[Any] | None:
+    attribute = operation.attributes["value"]
+    shape = [size or 0 for size in shape_of(value)]
+    if isinstance(attribute, ir.DenseElementsAttr):
+        found = np.array(attribute)
+        if attribute.is_splat:
+            return np.full(shape, found.flat[0], np.float64)
+        return found.reshape(shape).astype(np.float64)
+    # The bindings do not give the bytes of larger ones.
+    blob = _BLOB.search(str(operation.operation.get_asm(large_resource_limit=_LARGEST)))
+    if blob is None:
+        return None
+    return np.frombuffer(bytes.fromhex(blob[1]), dtype_of(value)).reshape(shape).astype(np.float64)
