@@ -1,10 +1,11 @@
 """The shapes that a model declares. They may be wrong: ONNX Runtime only warns of one that it does not compute."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from onnx import GraphProto, ModelProto, TypeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto
 
-from triune.graph.values import subgraphs_of
+from triune.graph.passes.infer import Infer
+from triune.graph.values import Values, subgraphs_of
 
 
 def free_negative_sizes(graph: GraphProto) -> None:
@@ -44,3 +45,102 @@ def give_output_shapes(model: ModelProto, declared: Mapping[str, TypeProto.Tenso
             for dim, known in zip(tensor.shape.dim, shape.dim, strict=True):
                 if not dim.HasField("dim_value") and known.dim_param:
                     dim.dim_param = known.dim_param
+
+
+def infer_anew(model: ModelProto) -> ModelProto:
+    """Infer the types of what is between the inputs and the outputs, whatever the model declares of them.
+
+    What is declared counts where nothing can be inferred (behind an operator that ONNX does not know). Of a model of
+    which any declared size is not the inferred one, no declared size counts: it was written for other inputs.
+    """
+    declared = [_take(graph, node) for graph, node, _ in _graphs(model.graph)]
+    if not any(declared):
+        return model
+    model = Infer()(model)
+    graphs = list(_graphs(model.graph))
+    is_right = all(
+        _agrees(types, graph, node, outer) for types, (graph, node, outer) in zip(declared, graphs, strict=True)
+    )
+    for types, (graph, _, _) in zip(declared, graphs, strict=True):
+        _give(types, graph, with_sizes=is_right)
+    return model
+
+
+def _graphs(
+    graph: GraphProto, node: NodeProto | None = None, outer: Values | None = None
+) -> Iterator[tuple[GraphProto, NodeProto | None, Values | None]]:
+    """A graph and those within it; with each, the node that it belongs to and the values around that."""
+    yield graph, node, outer
+    values = Values(graph, outer)
+    for each in graph.node:
+        for inner in subgraphs_of(each):
+            yield from _graphs(inner, each, values)
+
+
+def _take(graph: GraphProto, node: NodeProto | None) -> dict[str, TypeProto]:
+    """Take what is declared of the values of a graph out of it, and the shapes of a body's inputs and outputs."""
+    types = {info.name: _copy(info.type) for info in graph.value_info}
+    del graph.value_info[:]
+    for value in () if node is None else (*graph.input, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            types[value.name] = _copy(value.type)
+            # Inference needs the shapes of a Loop's step and condition: no operator tells them.
+            if len(value.type.tensor_type.shape.dim):
+                value.type.tensor_type.ClearField("shape")
+    return types
+
+
+def _agrees(types: Mapping[str, TypeProto], graph: GraphProto, node: NodeProto | None, outer: Values | None) -> bool:
+    """Is no declared size another than the inferred one, or a Loop's state of another shape than its first value?"""
+    values = Values(graph)
+    inferred = {name: values.type(name) for name in types}
+    if node is not None and node.op_type == "Loop" and outer is not None:
+        states = zip(graph.input[2:], node.input[2:], strict=False)
+        inferred.update((state.name, outer.type(first)) for state, first in states)
+    return all(_fits(types[name], kind) for name, kind in inferred.items() if name in types and kind is not None)
+
+
+def _fits(declared: TypeProto, inferred: TypeProto) -> bool:
+    if not (declared.tensor_type.HasField("shape") and inferred.tensor_type.HasField("shape")):
+        return True
+    pairs = list(zip(declared.tensor_type.shape.dim, inferred.tensor_type.shape.dim, strict=False))
+    is_same_rank = len(declared.tensor_type.shape.dim) == len(inferred.tensor_type.shape.dim)
+    # A size that an input leaves free is no number, whatever the model was traced with.
+    return is_same_rank and all(
+        not size.HasField("dim_value") or _is_unknown(found) or size.dim_value == found.dim_value
+        for size, found in pairs
+    )
+
+
+def _is_unknown(dim: TensorShapeProto.Dimension) -> bool:
+    """Has inference no size, nor the name of an input's size? ONNX's own names begin with "unk__"."""
+    return not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith("unk__"))
+
+
+def _give(types: Mapping[str, TypeProto], graph: GraphProto, *, with_sizes: bool) -> None:
+    """Say of each value what was declared where nothing was inferred; of its shape the rank alone, or the sizes too."""
+    known: dict[str, ValueInfoProto] = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+    constants = {tensor.name for tensor in graph.initializer}
+    for name, declared in types.items():
+        if name in constants:
+            continue
+        value = known[name] if name in known else graph.value_info.add(name=name)
+        has_shape = declared.tensor_type.HasField("shape")
+        is_new = True
+        if not value.type.WhichOneof("value"):
+            value.type.CopyFrom(declared)
+        elif has_shape and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.CopyFrom(declared.tensor_type.shape)
+        else:
+            is_new = False
+        if not has_shape:
+            continue
+        for dim, size in zip(value.type.tensor_type.shape.dim, declared.tensor_type.shape.dim, strict=False):
+            if with_sizes and size.HasField("dim_value") and _is_unknown(dim):
+                dim.dim_value = size.dim_value
+            elif is_new and not with_sizes:
+                dim.Clear()
+
+
+def _copy(kind: TypeProto) -> TypeProto:
+    return TypeProto.FromString(kind.SerializeToString())

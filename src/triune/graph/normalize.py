@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto
 from triune.core.errors import UnsupportedError
 from triune.graph.check import compare, evaluate
 from triune.graph.core_ops import CORE_OPS
-from triune.graph.declared import free_negative_sizes, give_output_shapes, take_output_shapes
+from triune.graph.declared import free_negative_sizes, give_output_shapes, infer_anew, take_output_shapes
 from triune.graph.decompose import Decompose
 from triune.graph.load import require_valid
 from triune.graph.passes.adopt import Adopt
@@ -85,6 +85,7 @@ def normalize(
             compare(step.name, expected, result, check)
         return result
 
+    copy = infer_anew(copy)
     copy = run(Upgrade(), copy)
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
