@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret_apart
 from support.package_models import MODELS
 from triune.core.errors import UnavailableError
 from triune.coreai import lowering as coreai
@@ -28,12 +28,12 @@ from triune.graph.load import load
 from triune.graph.passes.narrow import narrow_array
 from triune.zoo.packages import PackageCache
 
-SAMPLE = ("fsmn_vad", "khmersm")
-"""Quick ones: a network of sounds with states, and a transformer with its weights beside it."""
+SAMPLE = ("captcha_digits", "fsmn_vad")
+"""Quick ones, of pictures and of sounds."""
 
 _FP32 = 1e-4
 
-_apples = Apart(lambda argument: interpret(*argument))
+_apples = Apart(interpret_apart)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

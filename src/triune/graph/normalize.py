@@ -103,6 +103,8 @@ def normalize(
             Tidy(),
         ):
             copy = run(step, copy)
+        # Those that were in nodes and functions.
+        large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
     copy = Infer()(copy)

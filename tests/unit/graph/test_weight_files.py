@@ -132,3 +132,18 @@ def test_long_lists_of_attributes_are_read_as_they_are(tmp_path: Path) -> None:
     (found,) = load(tmp_path / "m.onnx").graph.node[1].attribute
     assert found.type == AttributeProto.FLOATS
     assert list(found.floats) == numbers
+
+
+def test_weights_of_functions_leave_the_model_once_they_are_constants_of_its_graph(tmp_path: Path) -> None:
+    constant = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(WEIGHT, "w"))
+    product = helper.make_node("MatMul", ["a", "w"], ["b"])
+    function = helper.make_function("own", "Times", ["a"], ["b"], [constant, product], [helper.make_opsetid("", 21)])
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, SIZE])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, SIZE])]
+    graph = helper.make_graph([helper.make_node("Times", ["x"], ["y"], domain="own")], "g", inputs, outputs)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
+    onnx.save(helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10), tmp_path / "m.onnx")
+    with WeightFile() as file:
+        (tensor,) = normalize(load(tmp_path / "m.onnx"), file=file).graph.initializer
+        assert tensor.data_location == TensorProto.EXTERNAL
+        np.testing.assert_array_equal(array_of(tensor), WEIGHT)
