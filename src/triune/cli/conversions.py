@@ -15,11 +15,13 @@ from triune.coreai.installed import require_library
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
 from triune.coreai.lowering import Source, lower_functions
 from triune.coreml import verify as coreml_verify
+from triune.coreml.audit import Audit as CoreMlAudit
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.lowering import lower
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
 from triune.graph.ane import Report as LayoutReport
+from triune.graph.audit import Finding
 from triune.graph.conversion.shapes import inputs_of, listed
 from triune.graph.load import load
 from triune.graph.verify import OutputVerdict, Verdict, check_given
@@ -49,12 +51,14 @@ class Done:
         verdicts: of each output; None where nothing was compared.
         layout: what was laid out for the Neural Engine; None where that was not asked for.
         notes: what could not be kept as it was.
+        findings: the answers that a pass over the program changed; None where the passes were not checked.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     verdicts: Sequence[OutputVerdict] | None = None
     layout: LayoutReport | None = None
     notes: Sequence[str] = ()
+    findings: Sequence[Finding] | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -65,18 +69,23 @@ class Done:
         return next((each for each in (Verdict.WRONG, Verdict.RIGHT) if each in found), Verdict.UNKNOWN)
 
 
-def onnx_to_coreml(source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given) -> Done:
-    """A package."""
+def onnx_to_coreml(
+    source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given, audit: CoreMlAudit | None = None
+) -> Done:
+    """A package. `audit` looks at the passes between the writing of the program and its saving."""
     model = load(source)
     check_given(model, given or {}, options.constants)
-    lowered = lower(model, output, options, report=tell)
+    lowered = lower(model, output, options, report=tell, audit=None if audit is None else audit.begin)
+    if audit is not None:
+        audit.require_answers()
+    findings = None if audit is None else audit.findings
     names = {**lowered.inputs, **lowered.outputs}
     renamed = {name: other for name, other in names.items() if name != other}
     if given is None:
-        return Done(renamed, None, lowered.layout, lowered.notes)
+        return Done(renamed, None, lowered.layout, lowered.notes, findings)
     tell("running both")
     verdicts = coreml_verify.verify_lowered(model, lowered, options, given)
-    return Done(renamed, verdicts, lowered.layout, lowered.notes)
+    return Done(renamed, verdicts, lowered.layout, lowered.notes, findings)
 
 
 def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:

@@ -22,8 +22,10 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreai.lowering import MAIN
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
 from triune.coreai.lowering.image_options import parse_images
+from triune.coreml.audit import Audit
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.coreml.lowering import Target
+from triune.graph.audit import Finding
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.verify import Verdict
@@ -81,18 +83,28 @@ def convert(
             "--verify", help="Compare both on the same inputs; a wrong result is not written, and ends with 1."
         ),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compare the program's answers before and after each compiler pass; if one changes an answer, nothing "
+            "is written, and the command ends with 1.",
+        ),
+    ] = False,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", help="name=file.npy, an input to verify with; those not given are made up."),
+        typer.Option("--input", help="name=file.npy, an input to verify or check with; those not given are made up."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Convert ONNX to Core ML or Core AI, or either of them to ONNX."""
     started = time.monotonic()
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
-    if given and not verify:
-        raise InvalidArgumentError("--input is what --verify compares with; give --verify, too")
-    with progress_bar() as progress, _place(output, is_staged=verify) as place:
+    if given and not (verify or check):
+        raise InvalidArgumentError("--input is what --verify and --check compare with; give one of them, too")
+    if check and output.suffix != ".mlpackage":
+        raise InvalidArgumentError("--check is about the passes over a Core ML program: convert to .mlpackage")
+    with progress_bar() as progress, _place(output, is_staged=verify or check) as place:
         task = progress.add_task("reading", total=None)
 
         def report(what: str) -> None:
@@ -113,7 +125,7 @@ def convert(
                 if function is not None:
                     raise InvalidArgumentError("--function chooses among the functions of a package; leave it out")
                 options = CoreMlOptions(target=Target.parse(target), **shared)
-                done = onnx_to_coreml(source, place, options, report, compared)
+                done = onnx_to_coreml(source, place, options, report, compared, Audit(given) if check else None)
             case ".onnx", ".aimodel":
                 _check_target(target)
                 sources = {function or MAIN: source, **_more_sources(more or [], function or MAIN)}
@@ -133,8 +145,8 @@ def convert(
                     f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage or "
                     ".aimodel"
                 )
-        is_right = done.verdict is not Verdict.WRONG
-        if verify and is_right:
+        is_right = done.verdict is not Verdict.WRONG and not done.findings
+        if (verify or check) and is_right:
             publish(place, output)
     seconds = time.monotonic() - started
     if as_json:
@@ -193,9 +205,12 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
         found["notes"] = list(done.notes)
     if done.layout is not None:
         found["layout"] = {"changed": done.layout.counts(), "left": [str(entry) for entry in done.layout.left]}
+    if done.findings is not None:
+        found["findings"] = [_as_json(each) for each in done.findings]
+        found["written"] = not done.findings
     if done.verdict is not None and done.verdicts is not None:
         found["verdict"] = done.verdict.value
-        found["written"] = done.verdict is not Verdict.WRONG
+        found["written"] = done.verdict is not Verdict.WRONG and not done.findings
         found["errors"] = [
             {
                 "output": each.name,
@@ -213,11 +228,24 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
     print_json(found)
 
 
+def _as_json(finding: Finding) -> dict[str, object]:
+    difference = finding.difference
+    return {
+        "pass": finding.step,
+        "output": finding.output,
+        "inputs": finding.inputs,
+        "index": list(difference.index),
+        "before": difference.before,
+        "after": difference.after,
+    }
+
+
 def _print(output: Path, seconds: float, done: Done) -> None:
     console = Console()
     text = f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s"
-    if done.verdict is Verdict.WRONG:
-        text = f"[red]not written[/]: {escape(str(output))} would answer wrongly; without --verify it is written"
+    if done.verdict is Verdict.WRONG or done.findings:
+        option = "--verify" if done.verdict is Verdict.WRONG else "--check"
+        text = f"[red]not written[/]: {escape(str(output))} would answer wrongly; without {option} it is written"
     console.print(text, highlight=False, soft_wrap=True)
     for name, other in done.renamed.items():
         text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
@@ -226,6 +254,10 @@ def _print(output: Path, seconds: float, done: Done) -> None:
         console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     if done.layout is not None:
         console.print(escape(f"layout {done.layout}"), highlight=False, soft_wrap=True)
+    for finding in done.findings or ():
+        console.print(f"[red]WRONG[/] {escape(str(finding))}", highlight=False, soft_wrap=True)
+    if done.findings is not None and not done.findings:
+        console.print("[green]checked[/] no pass changes an answer", highlight=False, soft_wrap=True)
     if done.verdicts is None:
         return
     table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")

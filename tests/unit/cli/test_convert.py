@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from support.transformers import encoder
 from triune.cli import app
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.lowering.mb import mb
+from triune.coreml.lowering.passes import pipeline
 from triune.coreml.onnx_executor import OnnxExecutor
 
 
@@ -238,7 +241,7 @@ def test_inputs_to_verify_with(lookup: Path, tmp_path: Path) -> None:
     [
         ("c", np.zeros(1, np.int64), ["--verify"], "there is no input 'c' to give; the inputs are 'a', 'b'"),
         ("rows", np.zeros((3, 2), np.float32), ["--verify"], "there is no input 'rows' to give"),
-        ("a", np.zeros(1, np.int64), [], "--input is what --verify compares with"),
+        ("a", np.zeros(1, np.int64), [], "--input is what --verify and --check compare with"),
         ("a", np.zeros(1, np.float64), ["--verify"], "'a' is given as float64; the model takes int64"),
         ("a", np.zeros((1, 1), np.int64), ["--verify"], "'a' has shape [1, 1]; the model takes [n]"),
         ("b", np.zeros((1, 3), np.float32), ["--verify"], "'b' has shape [1, 3]; the model takes [n, 2]"),
@@ -267,3 +270,38 @@ def test_inputs_of_a_package(tmp_path: Path) -> None:
     result = run(save_accumulator(tmp_path), "-o", tmp_path / "m.onnx", "--verify", *given, "--json")
     assert result.exit_code == 0, result.output
     assert {each["output"]: each["largest"] for each in json.loads(result.stdout)["errors"]} == {"y": 5, "total/new": 5}
+
+
+def half_of_the_last(program: Any) -> None:
+    """A pass that is wrong: every softmax comes out halved."""
+    for function in program.functions.values():
+        with function:
+            for op in list(function.operations):
+                if op.op_type == "softmax":
+                    half = mb.mul(x=mb.softmax(x=op.x, axis=op.axis.val, before_op=op), y=np.float32(0.5), before_op=op)
+                    function.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=half)
+                    function.remove_ops([op])
+
+
+def test_a_pass_that_changes_an_answer_is_named_and_nothing_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "m.mlpackage"
+    options = ["-o", package, "--shape", "x=2,4", "--check"]
+    assert "no pass changes an answer" in run(source, *options).output
+    package.rename(tmp_path / "right.mlpackage")
+    monkeypatch.setattr(pipeline, "PASSES", (half_of_the_last, *pipeline.PASSES))
+    done = run(source, *options, "--json")
+    assert done.exit_code == 1
+    assert not package.exists()
+    found = json.loads(done.stdout)
+    assert not found["written"]
+    assert {(each["pass"], each["output"]) for each in found["findings"]} == {("half_of_the_last", "y")}
+    first = found["findings"][0]
+    assert float(first["after"]) == pytest.approx(float(first["before"]) / 2)
+    assert "half_of_the_last changes output 'y'" in run(source, *options).output
+
+
+def test_passes_are_checked_of_core_ml_programs_only(source: Path, tmp_path: Path) -> None:
+    done = run(source, "-o", tmp_path / "m.aimodel", "--check")
+    assert isinstance(done.exception, InvalidArgumentError)

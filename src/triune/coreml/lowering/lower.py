@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, TensorProto
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.quiet import quiet
 from triune.coreml.source import SOURCE_KEY
@@ -92,6 +92,8 @@ def lower(
         tell("optimizing the program")
         try:
             optimize(program, interface, options, None if audit is None else audit(prepared, interface, options))
+        except TriuneError:
+            raise
         # coremltools' passes raise exceptions of every kind.
         except Exception as error:
             if "rank <=" in str(error):

@@ -27,6 +27,11 @@ def kept_scope(node: NodeProto, options: LowerOptions) -> Generator[None]:
         yield
 
 
+def is_kept(op: Any) -> bool:
+    """Is it to compute in fp32?"""
+    return _KEPT in (op.scopes.get(_MARK) or [])
+
+
 def compute_precision(options: LowerOptions) -> Any:
     """What `coremltools.convert` takes as `compute_precision`."""
     library: Any = coremltools
@@ -36,6 +41,6 @@ def compute_precision(options: LowerOptions) -> Any:
         return library.precision.FLOAT16
 
     def is_free(op: Any) -> bool:
-        return _KEPT not in (op.scopes.get(_MARK) or [])
+        return not is_kept(op)
 
     return library.transform.FP16ComputePrecision(op_selector=is_free)

@@ -49,12 +49,14 @@ class Input:
         dtype: its element type.
         shapes: the shapes that it may have: one, or several where they are enumerated.
         num_indexed: for whole numbers that index a dimension: its size. Values are then below it and not negative.
+        numbers: constants of the program, whose multiples are tried: their quotients are whole.
     """
 
     name: str
     dtype: np.dtype[Any]
     shapes: tuple[tuple[int | Free, ...], ...]
     num_indexed: int | None = None
+    numbers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
             shape = tuple(
                 dim.size(size) if isinstance(dim, Free) else dim for dim in each.shapes[number % len(each.shapes)]
             )
+            if name == _MULTIPLES and each.numbers:
+                floats = integers = _multiples(each.numbers)
             arrays[each.name] = _values(each, shape, rng, floats, integers)
         sets.append(InputSet(name, arrays, is_extreme))
     return sets
@@ -148,6 +152,10 @@ def _among(*values: float) -> _Fill:
     return fill
 
 
+def _multiples(numbers: Sequence[float]) -> _Fill:
+    return lambda rng, shape: rng.choice(numbers, shape) * rng.integers(-8, 65, shape)
+
+
 def _ties(rng: Generator, shape: tuple[int, ...]) -> Array:
     """Halves, which the roundings part at, and negative fractions, which truncate to zero."""
     return rng.integers(-9, 9, shape) + rng.choice([0.5, 0.5, 0.3, 0.7], shape)
@@ -159,6 +167,8 @@ def _sprinkled(rng: Generator, shape: tuple[int, ...]) -> Array:
     return np.where(rng.random(shape) < 0.3, rng.choice([np.inf, -np.inf, np.nan], shape), values)
 
 
+_MULTIPLES: Final = "multiples"
+
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
 
 # By name: floats, whole numbers, and whether the set is extreme.
@@ -167,6 +177,7 @@ _KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
     "whole numbers": (_whole(1, 400), _whole(1, 400), False),
     "negative whole numbers": (_whole(-60, 60), _whole(-60, 60), False),
     "ties": (_ties, _whole(-9, 9), False),
+    _MULTIPLES: (_multiples((3, 7, 10, 41, 49)), _multiples((2, 3, 7, 10)), False),
     "fractions": (_uniform(0.01, 1.0), _whole(0, 2), False),
     "masks": (_among(0.0, 1.0, 1.0), _among(0.0, 1.0, 1.0), False),
     "zeros": (_among(0.0), _among(0.0), False),

@@ -1,5 +1,6 @@
 """The interface of an ONNX model as an audit needs it: shapes, and which whole numbers are indices, of what size."""
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -9,6 +10,9 @@ from triune.core.errors import UnsupportedError
 from triune.graph.audit.inputs import Free, Input
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of
 from triune.graph.values import Values, attributes_of, subgraphs_of
+from triune.graph.weight_files import array_of
+
+_MOST_NUMBERS = 16
 
 _ANY = TensorShapeProto.Dimension()
 
@@ -35,12 +39,27 @@ def inputs_of_model(
     Raises:
         UnsupportedError: an input is no tensor of numbers, or not even its rank is known.
     """
-    limits = _index_limits(model.graph)
+    limits, numbers = _index_limits(model.graph), _numbers(model)
     wanted = [value for value in inputs_of(model.graph) if value.name not in given]
-    return [_input(value, (shapes or {}).get(value.name), limits) for value in wanted]
+    return [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
 
 
-def _input(value: ValueInfoProto, given: InputShape | None, limits: Mapping[str, int]) -> Input:
+def _numbers(model: ModelProto) -> tuple[float, ...]:
+    """Single numbers among the constants, of moderate size."""
+    values = Values(model.graph)
+    found = {
+        abs(float(array.reshape(())))
+        for node in model.graph.node
+        for name in node.input
+        if (tensor := values.tensor(name)) is not None and math.prod(tensor.dims) == 1
+        if (array := array_of(tensor)).dtype.kind in "iuf"
+    }
+    return tuple(sorted(number for number in found if 1e-3 < number < 1e6))[:_MOST_NUMBERS]
+
+
+def _input(
+    value: ValueInfoProto, given: InputShape | None, limits: Mapping[str, int], numbers: tuple[float, ...]
+) -> Input:
     tensor = value.type.tensor_type
     if tensor.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         raise UnsupportedError(f"input '{value.name}' is no tensor of numbers, so no values can be made up for it")
@@ -61,7 +80,7 @@ def _input(value: ValueInfoProto, given: InputShape | None, limits: Mapping[str,
                 limit = choice[axis]
                 dims.append(Free(name, limit.low, limit.high) if isinstance(limit, Range) else limit)
         choices.append(tuple(dims))
-    return Input(value.name, dtype, tuple(choices), limits.get(value.name))
+    return Input(value.name, dtype, tuple(choices), limits.get(value.name), numbers)
 
 
 def _index_limits(graph: GraphProto) -> dict[str, int]:

@@ -78,3 +78,13 @@ def test_text_cannot_be_made_up():
 
     with pytest.raises(UnsupportedError, match="input 'x' is no tensor of numbers"):
         inputs_of_model(model)
+
+
+def test_multiples_of_the_constants_are_tried():
+    nodes = [helper.make_node("Div", ["x", "k"], ["y"])]
+    model = model_of(nodes, [("x", FLOAT, [200])], [("y", FLOAT, [200])], k=np.float32(41))
+
+    sets = {each.name: each.arrays["x"] for each in revealing_inputs(inputs_of_model(model))}
+
+    assert (sets["multiples"] % 41 == 0).all()
+    assert len(set(sets["multiples"])) > 20

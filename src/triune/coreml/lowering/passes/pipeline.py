@@ -15,6 +15,7 @@ from triune.coreml.lowering.passes.constants import merge_constants
 from triune.coreml.lowering.passes.linear import fuse_linear
 from triune.coreml.lowering.passes.norms import fuse_layer_norm
 from triune.coreml.lowering.passes.outputs import name_outputs
+from triune.coreml.lowering.passes.redundant import merge_equal
 from triune.coreml.lowering.precision import compute_precision
 
 _library: Any = coremltools
@@ -34,7 +35,7 @@ PASSES: Sequence[Pass] = (
     fuse_layer_norm,
     fuse_linear,
     "common::dead_code_elimination",
-    "common::remove_redundant_ops",
+    merge_equal,
     # FP16 knows values by their names.
     "common::dedup_op_and_var_names",
     FP16,

@@ -1,0 +1,46 @@
+"""Operations that compute the same, once."""
+
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.lowering.mb import Var
+from triune.coreml.lowering.passes.blocks import blocks_of, replace
+from triune.coreml.lowering.precision import is_kept
+
+_LARGE = 100
+"""Constants of more elements are equal only if they are one: `merge_constants` sees to that."""
+
+
+def merge_equal(program: Any) -> None:
+    """Given operations of one kind on the same values in a block. Result: the first of them.
+
+    coremltools' `remove_redundant_ops` takes 0.0 and -0.0 for the same constant, and quotients by them with it.
+    """
+    for block in blocks_of(program):
+        with block:
+            known: dict[Any, Any] = {}
+            for op in list(block.operations):
+                if not _is_plain(op):
+                    continue
+                inputs = [(name, _key(value)) for name, value in op.inputs.items()]
+                first = known.setdefault((op.op_type, is_kept(op), tuple(inputs)), op)
+                if first is not op and op.outputs[0] not in block.outputs:
+                    replace(block, op, first.outputs[0])
+
+
+def _is_plain(op: Any) -> bool:
+    """Does it compute one value, the same from the same, and nothing else?"""
+    is_other = op.op_type == "const" or "state" in op.op_type or "list" in op.op_type or "random" in op.op_type
+    return not is_other and not op.blocks and len(op.outputs) == 1
+
+
+def _key(value: Any) -> Any:
+    return tuple(_key_of(each) for each in value) if hasattr(value, "__len__") else _key_of(value)
+
+
+def _key_of(value: Var) -> Any:
+    if value.op is None or value.op.op_type != "const" or np.size(value.val) > _LARGE:
+        return id(value)
+    known = np.asarray(value.val)
+    return str(value.dtype), known.dtype.str, known.shape, known.tobytes()
