@@ -240,6 +240,8 @@ def read_description(proto: Any, file: str) -> Description:
 def _function(proto: Any, name: str, file: str) -> FunctionDescription:
     where = f"'{file}', function '{name}'"
     groups = {kind: tuple(_feature(each, f"{where}, {kind}") for each in getattr(proto, kind)) for kind in _KINDS}
+    # One value may be given as two outputs, which then have one name: to a caller they are one.
+    groups["output"] = tuple(dict.fromkeys(groups["output"]))
     for kind in _KINDS:
         names = [feature.name for feature in groups[kind]]
         if len(set(names)) < len(names):

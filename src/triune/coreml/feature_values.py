@@ -46,8 +46,9 @@ def default_of(feature: Feature, kind: TensorType) -> Array:
 def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
     """A multi-array in the feature's type and one of its shapes.
 
-    Numbers change their type where each keeps its value: int64 in the range of int32 becomes int32, whole floats
-    become integers. Floats are rounded; to fp16 they also overflow to infinity, as Core ML has it.
+    int64 in the range of int32 becomes int32. Floats lose their fractions where integers are wanted: Core ML takes
+    them so (coremltools' TestFuseOnehotMatmulToGather gives fractions to int32 on a Mac). Floats are rounded to floats
+    of fewer bits; to fp16 they also overflow to infinity, as Core ML has it.
 
     Raises:
         InvalidArgumentError: it is no array of numbers, has another shape, or a number does not fit.
@@ -61,7 +62,9 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
         raise InvalidArgumentError(f"'{name}' is of {array.dtype}; it must be of {feature.dtype.value}")
     has_shape = bool(feature.shape or feature.is_flexible)
     if has_shape and not feature.allows(array.shape):
-        raise InvalidArgumentError(f"'{name}' has shape {list(array.shape)}; it must have {feature.limits()}")
+        raise InvalidArgumentError(
+            f"{_refusal(feature, array.shape)}: '{name}' has shape {list(array.shape)}; it must have {feature.limits()}"
+        )
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
@@ -70,8 +73,8 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
         return converted
     if dtype.kind == "i":
         limits = np.iinfo(dtype)
-        is_whole = array.dtype.kind in "iu" or bool(np.all(np.trunc(array) == array))
-        if not is_whole or array.min() < limits.min or array.max() > limits.max:
+        # Written so that it is false of what is no number.
+        if not (np.trunc(array.min()) >= limits.min and np.trunc(array.max()) <= limits.max):
             raise InvalidArgumentError(
                 f"'{name}' has values that {feature.dtype.value} cannot hold: it is of {array.dtype}, "
                 f"from {array.min()} to {array.max()}"
@@ -133,6 +136,24 @@ def describe(feature: Feature) -> str:
             return type(other).__name__
 
 
+def _refusal(feature: ArrayFeature, shape: tuple[int, ...]) -> str:
+    """Core ML's own words for a shape that is not allowed.
+
+    They are those that coremltools' tests of flexible shapes look for (test_torch_conversion_api.py), and for fixed
+    shapes those of cactus-compute/cactus#570.
+    """
+    given = " x ".join(map(str, shape))
+    if feature.shapes:
+        return f"MultiArray Shape ({given}) was not in enumerated set of allowed shapes"
+    if len(feature.bounds) == len(shape):
+        for axis, (size, bounds) in enumerate(zip(shape, feature.bounds, strict=True)):
+            if size not in bounds:
+                upper = "inf" if bounds.upper is None else bounds.upper
+                return f"Size ({size}) of dimension ({axis}) is not in allowed range ({bounds.lower}..{upper})"
+    wanted = " x ".join(map(str, feature.shape))
+    return f"MultiArray shape ({given}) does not match the shape ({wanted}) specified in the model description"
+
+
 def _from_image(name: str, feature: ImageFeature, value: Any) -> Array:
     if hasattr(value, "convert") and hasattr(value, "mode"):
         # Pillow's images, without an import of Pillow.
@@ -150,7 +171,11 @@ def _from_image(name: str, feature: ImageFeature, value: Any) -> Array:
         raise InvalidArgumentError(f"image '{name}' has shape {list(pixels.shape)}; it must have {shape}")
     height, width = pixels.shape[:2]
     if not feature.allows(width, height):
-        raise InvalidArgumentError(f"image '{name}' is {width}x{height}; it must be {feature.limits()}: resize it")
+        # The first words are Core ML's (huggingface/coreml-examples#5).
+        raise InvalidArgumentError(
+            f"Image size {width} x {height} not in allowed set of image sizes: image '{name}' must be "
+            f"{feature.limits()}: resize it"
+        )
     if feature.color_space is ColorSpace.BGR:
         pixels = pixels[:, :, ::-1]
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])

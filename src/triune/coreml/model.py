@@ -11,6 +11,7 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.executor import Executor
 from triune.core.state import State
+from triune.coreml.default_shapes import check_stacks
 from triune.coreml.description import ArrayFeature, Description, Feature, FunctionDescription, StateFeature
 from triune.coreml.feature_values import classes_of, default_of, from_program, to_array, to_program
 from triune.coreml.mil import Array, Function, StateType, TensorType
@@ -60,6 +61,7 @@ class Model:
         self._program: Final[Function] = package.function(self.function)
         if self.function not in package.description.functions:
             raise NotFoundError(f"'{package.name}' does not describe its function '{self.function}'")
+        check_stacks(self._program, package.description.functions[self.function], package.name)
         self._types: Final = {value.name: _tensor_type(value.type, value.name) for value in self._program.inputs}
         self._classes: Final = classes_of(self._program)
         if isinstance(executor, str):

@@ -1,7 +1,7 @@
 """`pytest -p triune.coreml.pytest_plugin`: coremltools predicts with Triune for this run, off Apple's systems.
 
-Tests need not know of it: what asks for a Mac (`utils._is_macos()`, `MLModel.predict`) gets one. The run's header says
-that answers are Triune's.
+Tests need not know of it: what asks for a Mac (`utils._is_macos()`, `MLModel.predict`) gets one. The run's header, or
+its last line where it is quiet (`-q`), says that answers are Triune's.
 """
 
 import sys
@@ -45,6 +45,12 @@ def pytest_report_header(config: pytest.Config) -> str:
         return "triune: an Apple system, coremltools predicts with Core ML"
     executor = config.getoption(_OPTION)
     return f"triune: coremltools predicts with Triune ({executor}), not with Core ML; compute plans are predictions"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say it at the end of a quiet run, which has no header."""
+    if sys.platform != "darwin" and terminalreporter.config.get_verbosity() < 0:
+        terminalreporter.write_line("triune: coremltools predicted with Triune; these answers are not Core ML's")
 
 
 def pytest_unconfigure() -> None:

@@ -4,6 +4,7 @@ Blocks must define each name before it is used, so a program that was read has n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -79,7 +80,8 @@ class _Reader:
             )
         inputs = self._outputs(proto.inputs, f"{self._where}, inputs")
         block = self._block(proto.block_specializations[opset], inputs, frozenset())
-        return Function(name, inputs, opset, block)
+        # One value may be given as two outputs, which then have one name.
+        return Function(name, inputs, opset, replace(block, outputs=tuple(dict.fromkeys(block.outputs))))
 
     def _block(self, proto: Any, function_inputs: tuple[Output, ...], outer: frozenset[str]) -> Block:
         inputs = self._outputs(proto.inputs, f"{self._where}, block inputs")

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,12 +60,66 @@ def test_numbers_that_do_not_fit_are_refused(affine: coreml.Model, whole: coreml
     with pytest.raises(InvalidArgumentError, match="fp32 cannot hold: up to 1e"):
         affine.predict({"x": np.full((2, 3), 1e300)})
     np.testing.assert_array_equal(whole.predict({"n": np.array([2**31 - 2, -(2**31)], np.int64)})["m"][0], 2**31 - 1)
-    for values in ([2**31, 0], [-(2**31) - 1, 0], [0.5, 1], [np.nan, 0], [np.inf, 0]):
+    for values in ([2**31, 0], [-(2**31) - 1, 0], [-2.2e9, 0], [np.nan, 0], [np.inf, 0]):
         with pytest.raises(InvalidArgumentError, match="'n' has values that int32 cannot hold"):
             whole.predict({"n": np.array(values)})
     np.testing.assert_array_equal(whole.predict({"n": np.array([2.0, 3.0])})["m"], [3, 4])
+    np.testing.assert_array_equal(whole.predict({"n": np.array([0.75, -1.75])})["m"], [1, 0])
     # Infinity is a number of fp32.
     assert np.isinf(affine.predict({"x": np.full((2, 3), np.inf)})["y"]).all()
+
+
+@pytest.mark.parametrize(
+    ("dimension", "shape", "message"),
+    [
+        (3, (3, 4), "MultiArray shape (3 x 4) does not match the shape (3 x 3) specified in the model description"),
+        (ct.RangeDim(3, 5), (3, 99), "Size (99) of dimension (1) is not in allowed range (3..5)"),
+        (None, (3, 4), "MultiArray Shape (3 x 4) was not in enumerated set of allowed shapes"),
+    ],
+)
+def test_shapes_are_refused_in_core_mls_words(
+    dimension: Any, shape: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    shapes = ct.EnumeratedShapes([(3, 3), (3, 5)]) if dimension is None else (3, dimension)
+
+    @program(tensor(3, 3 if dimension == 3 else ct.RangeDim().symbol))
+    def made(x: Any) -> Any:
+        return mb.relu(x=x, name="y")
+
+    path = save(tmp_path, made, inputs=[ct.TensorType("x", shapes)])
+    with pytest.raises(InvalidArgumentError, match=re.escape(message) + ": 'x' has shape"):
+        coreml.load(path, executor="reference").predict({"x": np.ones(shape, np.float32)})
+
+
+def test_one_value_as_two_outputs(tmp_path: Path) -> None:
+    @program(tensor(2))
+    def made(x: Any) -> Any:
+        y = mb.relu(x=x, name="y")
+        return y, y, x
+
+    path = save(tmp_path, made)
+    for executor in ("onnxruntime", "reference"):
+        answers = coreml.load(path, executor=executor).predict({"x": np.array([-1, 2], np.float32)})
+        assert {name: array.tolist() for name, array in answers.items()} == {"y": [0, 2], "x": [-1, 2]}
+
+
+def test_what_is_stacked_has_one_shape_by_default(tmp_path: Path) -> None:
+    @program(tensor(2, 4), tensor(2, ct.RangeDim().symbol))
+    def made(a: Any, b: Any) -> Any:
+        return mb.stack(values=[a, b], axis=0, name="y")
+
+    for default in (4, 2):
+        path = save(
+            tmp_path,
+            made,
+            inputs=[ct.TensorType("a", (2, 4)), ct.TensorType("b", (2, ct.RangeDim(1, 10, default=default)))],
+        )
+        if default == 4:
+            answer = coreml.load(path, executor="reference").predict({"a": np.ones((2, 4)), "b": np.zeros((2, 4))})
+            assert answer["y"].shape == (2, 2, 4)
+        else:
+            with pytest.raises(InvalidArgumentError, match=r"\(stack\): .* the shapes \[2, 2\] and \[2, 4\]"):
+                coreml.load(path, executor="reference")
 
 
 def test_optional_inputs_have_defaults(tmp_path: Path) -> None:
@@ -91,7 +146,10 @@ def test_outputs_of_rank_0_have_one_dimension(tmp_path: Path) -> None:
 def test_images_must_have_the_models_size_and_type(tmp_path: Path) -> None:
     model = coreml.load(save_image_model(tmp_path), executor="reference")
     for image, message in (
-        (np.zeros((5, 4, 3), np.uint8), "image 'x' is 4x5; it must be 5x4: resize it"),
+        (
+            np.zeros((5, 4, 3), np.uint8),
+            "Image size 4 x 5 not in allowed set of image sizes: image 'x' must be 5x4",
+        ),
         (np.zeros((4, 5), np.uint8), r"shape \[4, 5\]; it must have \(height, width, 3\)"),
         (np.zeros((4, 5, 3)), "image 'x' is of float64; it must be of uint8, or a Pillow image"),
     ):

@@ -53,7 +53,7 @@ def rnn(
         UnsupportedError: an unknown activation or direction.
     """
     act, shift = _activation(activation), _or_zeros(bias, weight_hh)
-    h, states = initial_h, list[Array]()
+    h, states = _of_batch(initial_h, x), list[Array]()
     for step in _in_order(x, direction):
         h = act(step @ weight_ih.T + h @ weight_hh.T + shift)
         states.append(h)
@@ -86,7 +86,7 @@ def gru(
     r_r, r_o, r_z = np.split(weight_hh, 3)
     b_r, b_o, b_z = np.split(_or_zeros(bias, weight_hh), 3)
     i_r, i_o, i_z = np.split(_or_zeros(input_bias, weight_hh), 3)
-    h, states = initial_h, list[Array]()
+    h, states = _of_batch(initial_h, x), list[Array]()
     for step in _in_order(x, direction):
         reset = gate(step @ w_r.T + i_r + h @ r_r.T + b_r)
         update = gate(step @ w_z.T + i_z + h @ r_z.T + b_z)
@@ -125,6 +125,7 @@ def lstm(
         UnsupportedError: an unknown activation or direction.
         InvalidArgumentError: the weights of the way back are missing.
     """
+    initial_h, initial_c = _of_batch(initial_h, x), _of_batch(initial_c, x)
     settings = {
         "gate": _activation(recurrent_activation),
         "cell_act": _activation(cell_activation),
@@ -183,6 +184,11 @@ def _activation(name: str) -> _Activation:
 def _or_zeros(bias: Array | None, weight_hh: Array) -> Array:
     zeros = np.zeros(len(weight_hh), np.float32)
     return zeros if bias is None else bias
+
+
+def _of_batch(state: Array, x: Array) -> Array:
+    """The batch's rows. coremltools gives more of them for packed sequences, and Core ML takes those."""
+    return state[: x.shape[1]]
 
 
 def _in_order(x: Array, direction: str) -> Array:

@@ -68,10 +68,20 @@ def _reorder(value: Array, gates: Sequence[int]) -> Array:
 
 def _start(graph: Graph, given: Given, name: str, directions: int, hidden: int) -> Tensor:
     """A state of [batch, directions * hidden] as ONNX's [directions, batch, hidden]."""
-    state = graph.cast(given[name], given["x"].dtype)
+    state = _of_batch(graph, graph.cast(given[name], given["x"].dtype), given["x"])
     if directions == 1:
         return graph.unsqueeze(state, 0)
     return graph.op("Transpose", graph.reshape(state, 0, directions, hidden), perm=[1, 0, 2])
+
+
+def _of_batch(graph: Graph, state: Tensor, x: Tensor) -> Tensor:
+    """The batch's rows. coremltools gives more of them for packed sequences, and Core ML takes those."""
+    batch = None if x.shape is None else x.shape[1]
+    rows = None if state.shape is None else state.shape[0]
+    if batch is not None and batch == rows:
+        return state
+    ends = graph.ints(batch) if batch is not None else graph.op("Shape", x, start=1, end=2)
+    return graph.op("Slice", state, graph.ints(0), ends, graph.ints(0))
 
 
 def _compute(

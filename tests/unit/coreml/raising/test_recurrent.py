@@ -87,6 +87,24 @@ def test_lstm(direction: str, is_sequence: bool, clip: float | None, last: str) 
     assert_close(run(build, inputs), [steps if is_sequence else steps[-1:], h, c])
 
 
+@pytest.mark.parametrize("is_dynamic", [True, False])
+@pytest.mark.parametrize("op", ["lstm", "gru", "rnn"])
+def test_only_the_batchs_rows_of_the_initial_states_count(op: str, is_dynamic: bool) -> None:
+    """coremltools gives more rows for packed sequences."""
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[op]
+    weights = {"weight_ih": numbers(1, gates * HIDDEN, FEATURES), "weight_hh": numbers(2, gates * HIDDEN, HIDDEN)}
+    states = ["h", "c"] if op == "lstm" else ["h"]
+
+    def build(given: Any) -> Any:
+        initial = {f"initial_{name}": getattr(given, name) for name in states}
+        return getattr(mb, op)(x=given.x, output_sequence=True, **initial, **weights)
+
+    inputs = {"x": numbers(9, LENGTH, BATCH, FEATURES), **{name: numbers(10, BATCH, HIDDEN) for name in states}}
+    more = {name: np.concatenate([inputs[name], numbers(11, 3, HIDDEN)]) for name in states}
+    expected = run(build, inputs)
+    assert_close(run(build, {**inputs, **more}, is_dynamic=is_dynamic), expected)
+
+
 @pytest.mark.parametrize("is_sequence", [True, False])
 @pytest.mark.parametrize("clip", [None, 0.2])
 @pytest.mark.parametrize("is_dynamic", [True, False])

@@ -163,7 +163,7 @@ def mb_symbol() -> Any:
 def test_wrong_inputs_are_runtime_errors(layers: Any) -> None:
     with pytest.raises(
         RuntimeError,
-        match=r"Unable to compute the prediction using ML Program: 'x' has shape \[1, 5\]; it must have \[1, 4\]",
+        match=r"Unable to compute the prediction using ML Program: MultiArray shape \(1 x 5\) does not match",
     ):
         layers.predict({"x": np.ones((1, 5))})
     with pytest.raises(RuntimeError, match="'x' is missing"):

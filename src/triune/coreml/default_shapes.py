@@ -1,0 +1,71 @@
+"""What Core ML finds wrong when it loads a program, which it does with the default shapes of flexible inputs."""
+
+from triune.core.errors import InvalidArgumentError
+from triune.coreml.description import ArrayFeature, FunctionDescription
+from triune.coreml.mil import Argument, Constant, Function, Operation, TensorType
+
+_SAME_SHAPE = frozenset(
+    {
+        "abs",
+        "cast",
+        "clip",
+        "exp",
+        "gelu",
+        "identity",
+        "leaky_relu",
+        "log",
+        "relu",
+        "sigmoid",
+        "softmax",
+        "sqrt",
+        "tanh",
+    }
+)
+"""Operations whose output has the shape of `x`; through others a shape is followed where it is declared."""
+
+
+def check_stacks(function: Function, described: FunctionDescription, model: str) -> None:
+    """Have the inputs of each `stack` one shape by default? Core ML refuses to load a program where they have not.
+
+    It does so in coremltools' test_stack_dynamic_range_dim, where the default of one of two ranges is another.
+
+    Args:
+        function: of the program.
+        described: its interface, with the default shapes.
+        model: what errors call the model.
+
+    Raises:
+        InvalidArgumentError: they have several.
+    """
+    shapes: dict[str, tuple[int, ...] | None] = {value.name: _fixed(value.type) for value in function.inputs}
+    for feature in described.inputs:
+        if isinstance(feature.type, ArrayFeature) and feature.type.shape:
+            shapes[feature.name] = feature.type.shape
+    for operation in function.block.operations:
+        if operation.op == "stack":
+            found = {shape for each in operation.inputs["values"] if (shape := _shape(each, shapes)) is not None}
+            if len(found) > 1:
+                several = " and ".join(str(list(shape)) for shape in sorted(found))
+                raise InvalidArgumentError(
+                    f"'{model}', function '{function.name}', operation '{operation.name}' (stack): its inputs have by "
+                    f"default the shapes {several}, and Core ML loads no such program: give them one default shape"
+                )
+        for output in operation.outputs:
+            shapes[output.name] = _kept(operation, shapes) or _fixed(output.type)
+
+
+def _kept(operation: Operation, shapes: dict[str, tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    if operation.op not in _SAME_SHAPE or len(operation.inputs.get("x", ())) != 1:
+        return None
+    return _shape(operation.inputs["x"][0], shapes)
+
+
+def _shape(argument: Argument, shapes: dict[str, tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    return argument.shape if isinstance(argument, Constant) else shapes.get(argument.name)
+
+
+def _fixed(kind: object) -> tuple[int, ...] | None:
+    """A shape that is declared, where all of its sizes are."""
+    if not isinstance(kind, TensorType) or kind.shape is None or None in kind.shape:
+        return None
+    return tuple(size for size in kind.shape if size is not None)
