@@ -51,14 +51,15 @@ class Case:
         return helper.make_node(self.op_type, names, results, domain=self.domain, **self.attributes)
 
     def model(self, shapes: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
-        """`shapes`: of the outputs, where known."""
+        """`shapes`: of the outputs; where they are not known, what reads the model sees those of the first input."""
+        usual = next(iter(self.feeds().values())).shape
         values = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(each.dtype), each.shape)
             for name, each in self.feeds().items()
         ]
         results = [
             helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), (shapes or {}).get(name)
+                name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), usual if shapes is None else shapes.get(name)
             )
             for name, kind in self.outputs.items()
             if kind is not None
@@ -72,7 +73,7 @@ class Case:
 
     def expected(self) -> dict[str, Any]:
         names = [name for name, kind in self.outputs.items() if kind is not None]
-        return dict(zip(names, computed(self.model(), self.feeds()), strict=True))
+        return dict(zip(names, computed(self.model({}), self.feeds()), strict=True))
 
 
 _NEWEST_QUANTIZED_IN_ORT = 25

@@ -36,9 +36,7 @@ _REASONS: Mapping[str, str] = {
     ),
     **dict.fromkeys(["SplitToSequence", "ConcatFromSequence", "SequenceMap"], _SEQUENCE),
     **dict.fromkeys(["Optional", "OptionalGetElement", "OptionalHasElement"], "what it holds is no tensor"),
-    **dict.fromkeys(
-        ["StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch", "LabelEncoder", "CategoryMapper"], _TEXT
-    ),
+    **dict.fromkeys(["StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch"], _TEXT),
     **dict.fromkeys(["TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"], _TREES),
     "Gradient": "it differentiates the model; write the gradient's operators out",
 }
