@@ -11,6 +11,7 @@ from triune.graph.check import compare, evaluate
 from triune.graph.core_ops import CORE_OPS
 from triune.graph.declared import free_negative_sizes, give_output_shapes, infer_anew, take_output_shapes
 from triune.graph.decompose import Decompose
+from triune.graph.decompose.classical.tables import Tabulate
 from triune.graph.load import require_valid
 from triune.graph.passes.adopt import Adopt
 from triune.graph.passes.branches import Branches
@@ -72,6 +73,9 @@ def normalize(
     copy.CopyFrom(model)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
+    if check is None:
+        # First of all: what follows copies attributes, and their numbers one by one. ONNX's evaluator knows no tables.
+        Tabulate()(copy)
     large.take(copy)
     free_negative_sizes(copy.graph)
     copy = Adopt()(copy)

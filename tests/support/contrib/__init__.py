@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from support.contrib import activations, features, norms, products, quantized, quantized_products
+from support.contrib import activations, features, forests, norms, products, quantized, quantized_products
 from support.contrib.case import Case
 
 FAMILIES: dict[str, Sequence[Case]] = {
@@ -12,6 +12,7 @@ FAMILIES: dict[str, Sequence[Case]] = {
     "quantized": quantized.CASES,
     "quantized products": quantized_products.CASES,
     "features": features.CASES,
+    "forests": forests.CASES,
 }
 
 CASES = [case for cases in FAMILIES.values() for case in cases]

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 MICROSOFT, CLASSICAL = "com.microsoft", "ai.onnx.ml"
 _OPSET_OF_ORT = 21
+_VERSIONS = {"TreeEnsembleRegressor": 3, "TreeEnsembleClassifier": 3, "TreeEnsemble": 5}
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class Case:
         ]
         weights = [numpy_helper.from_array(self.inputs[name], name) for name in self.weights]
         graph = helper.make_graph([self.node()], "contrib", values, results, weights)
-        # The newest version of the domain that onnx knows: each operator has its own within.
-        version = 5 if self.domain == CLASSICAL else 1
+        version = _VERSIONS.get(self.op_type, 4) if self.domain == CLASSICAL else 1
         imports = [helper.make_opsetid("", _OPSET_OF_ORT), helper.make_opsetid(self.domain, version)]
         return helper.make_model(graph, opset_imports=imports, ir_version=10)
 

@@ -12,7 +12,6 @@ from triune.graph.decompose import OTHERS, STANDARD
 
 _TEXT = "it works on text, and programs have numbers alone; do it before the model"
 _SEQUENCE = "the length of its sequence, or a place in it, is computed; write the tensors out, or fix their number"
-_TREES = "trees have no form in tensor programs; keep them in ONNX Runtime"
 
 _REASONS: Mapping[str, str] = {
     "BitCast": "it reads the bits of one kind of number as another's, of which programs have no way; cast the values",
@@ -37,7 +36,6 @@ _REASONS: Mapping[str, str] = {
     **dict.fromkeys(["SplitToSequence", "ConcatFromSequence", "SequenceMap"], _SEQUENCE),
     **dict.fromkeys(["Optional", "OptionalGetElement", "OptionalHasElement"], "what it holds is no tensor"),
     **dict.fromkeys(["StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch"], _TEXT),
-    **dict.fromkeys(["TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"], _TREES),
     "Gradient": "it differentiates the model; write the gradient's operators out",
 }
 

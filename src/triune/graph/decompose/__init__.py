@@ -19,6 +19,7 @@ from triune.graph.decompose import (
     shapes,
     training,
 )
+from triune.graph.decompose.classical.tables import DOMAIN as TREES
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.passes.infer import Infer
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
@@ -36,6 +37,7 @@ STANDARD: dict[str, Decomposition] = {
 
 OTHERS: dict[str, dict[str, Decomposition]] = {
     "ai.onnx.ml": classical.TABLE,
+    TREES: classical.TABLE,
     "ai.onnx.preview.training": training.TABLE,
     "com.microsoft": microsoft.TABLE,
 }

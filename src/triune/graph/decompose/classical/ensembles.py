@@ -1,0 +1,257 @@
+"""Ensembles of trees as tables: what ONNX writes node by node, in arrays of numpy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, numpy_helper
+
+from triune.graph.conversion.problems import Refusal
+
+Array: TypeAlias = NDArray[Any]
+
+MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER", "LEAF")
+"""The comparisons of TreeEnsemble by their numbers there; the older operators have their names."""
+
+_EQ, _MEMBER, _LEAF = (MODES.index(name) for name in ("BRANCH_EQ", "BRANCH_MEMBER", "LEAF"))
+_CODES = {name.encode(): code for code, name in enumerate(MODES)}
+_LONG = ("nodes_", "target_", "class_", "leaf_", "tree_roots", "membership_values")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ensemble:
+    """Trees whose nodes are numbered through all of them, leaves first.
+
+    Attributes:
+        roots: (trees,) the number of each tree's root.
+        features: (nodes,) the feature that a node looks at; 0 of a leaf.
+        splits: (nodes,) fp32, what it is compared with.
+        modes: (nodes,) places in MODES; of a leaf those of BRANCH_LEQ.
+        tracks_missing: (nodes,) does NaN take the true branch?
+        if_true: (nodes,) the next node; of a leaf itself.
+        if_false: as `if_true`.
+        scores: (leaves, targets) fp32; 0 where a leaf has none for a target.
+        given: (leaves, targets) whether it has.
+        depth: how many comparisons lead from a root to a leaf, at most.
+    """
+
+    roots: Array
+    features: Array
+    splits: Array
+    modes: Array
+    tracks_missing: Array
+    if_true: Array
+    if_false: Array
+    scores: Array
+    given: Array
+    depth: int
+
+    def target_of_trees(self) -> Array | None:
+        """(trees,) where all leaves of each tree speak of one target, that; else None."""
+        if not (self.given.sum(axis=1) == 1).all():
+            return None
+        leaves = np.arange(len(self.given))
+        tree = self._tree_of_nodes()[leaves]
+        target = self.given.argmax(axis=1)
+        of_trees = np.full(len(self.roots), -1)
+        of_trees[tree] = target
+        return of_trees if (of_trees[tree] == target).all() and (of_trees >= 0).all() else None
+
+    def _tree_of_nodes(self) -> Array:
+        """(nodes,) the tree of each."""
+        tree = np.zeros(len(self.features), np.int64)
+        front, owner = self.roots, np.arange(len(self.roots))
+        while front.size:
+            tree[front] = owner
+            inner = front >= len(self.scores)
+            front, owner = front[inner], owner[inner]
+            front = np.concatenate([self.if_true[front], self.if_false[front]])
+            owner = np.concatenate([owner, owner])
+        return tree
+
+
+def is_long(name: str) -> bool:
+    """Is it an attribute that is read here: one of a number for each node or leaf?"""
+    return name.startswith(_LONG)
+
+
+def ensemble_of(node: NodeProto, num_targets: int) -> Ensemble:
+    """The trees of a TreeEnsemble, TreeEnsembleRegressor or TreeEnsembleClassifier.
+
+    Raises:
+        Refusal: they are no trees.
+    """
+    arrays = {each.name: _array(each) for each in node.attribute if is_long(each.name)}
+    build = _of_version_5 if node.op_type == "TreeEnsemble" else _of_older
+    try:
+        return build(arrays, num_targets)
+    except (KeyError, IndexError, ValueError) as error:
+        raise Refusal(f"its attributes make no trees: {error}; export the model again") from error
+
+
+def _array(attribute: AttributeProto) -> Array:
+    """Without a Python object for each element that would outlive it."""
+    match attribute.type:
+        case AttributeProto.INTS:
+            return np.fromiter(attribute.ints, np.int64, len(attribute.ints))
+        case AttributeProto.FLOATS:
+            return np.fromiter(attribute.floats, np.float32, len(attribute.floats))
+        case AttributeProto.STRINGS:
+            names = attribute.strings
+            return np.fromiter((_CODES.get(name, -1) for name in names), np.int8, len(names))
+        case AttributeProto.TENSOR:
+            return numpy_helper.to_array(attribute.t)
+        case _:
+            raise Refusal(f"its attribute '{attribute.name}' is no list of numbers; export the model again")
+
+
+def _either(arrays: Mapping[str, Array], *names: str) -> Array:
+    """The first of these attributes that is given and not empty."""
+    found = next((arrays[name] for name in names if name in arrays and arrays[name].size), None)
+    if found is None:
+        raise KeyError(f"there is no {' or '.join(names)}")
+    return found
+
+
+def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
+    """Nodes are found by the numbers of their tree and of themselves."""
+    kind = "class" if "class_ids" in arrays else "target"
+    trees, ids = arrays["nodes_treeids"], arrays["nodes_nodeids"]
+    width = int(ids.max()) + 1
+    keys = trees * width + ids
+    order = np.argsort(keys, kind="stable")
+
+    def found(tree: Array, node: Array) -> Array:
+        wanted = tree * width + node
+        places = order[np.searchsorted(keys, wanted, sorter=order).clip(0, len(order) - 1)]
+        if (keys[places] != wanted).any() or (node < 0).any() or (node >= width).any():
+            raise ValueError("a branch or weight names a node that is not there")
+        return places
+
+    modes = arrays["nodes_modes"]
+    if (modes < 0).any():
+        raise ValueError("a node's mode is none of ONNX's")
+    inner = np.flatnonzero(modes != _LEAF)
+    if_true, if_false = np.arange(len(ids)), np.arange(len(ids))
+    if_true[inner] = found(trees[inner], arrays["nodes_truenodeids"][inner])
+    if_false[inner] = found(trees[inner], arrays["nodes_falsenodeids"][inner])
+    is_child = np.zeros(len(ids), bool)
+    is_child[if_true[inner]] = is_child[if_false[inner]] = True
+    leaf = found(arrays[f"{kind}_treeids"], arrays[f"{kind}_nodeids"])
+    weights = _either(arrays, f"{kind}_weights", f"{kind}_weights_as_tensor")
+    missing = arrays.get("nodes_missing_value_tracks_true", np.zeros(0))
+    return _numbered(
+        roots=np.flatnonzero(~is_child),
+        features=arrays["nodes_featureids"],
+        splits=_either(arrays, "nodes_values", "nodes_values_as_tensor"),
+        modes=modes,
+        missing=missing if missing.size else np.zeros(len(ids), np.int64),
+        if_true=if_true,
+        if_false=if_false,
+        weights=(leaf, arrays[f"{kind}_ids"], weights),
+        num_targets=num_targets,
+    )
+
+
+def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
+    """Nodes and leaves are found by their places; here leaves come behind the nodes."""
+    modes, splits = arrays["nodes_modes"].astype(np.int8), _either(arrays, "nodes_splits").astype(np.float32)
+    features = arrays["nodes_featureids"]
+    num_nodes, num_leaves = len(modes), len(arrays["leaf_targetids"])
+    missing = arrays.get("nodes_missing_value_tracks_true", np.zeros(0))
+    missing = missing if missing.size else np.zeros(num_nodes, np.int64)
+
+    def children(kind: str) -> Array:
+        places = arrays[f"nodes_{kind}nodeids"]
+        limits = np.where(arrays[f"nodes_{kind}leafs"] != 0, num_leaves, num_nodes)
+        if (places < 0).any() or (places >= limits).any():
+            raise ValueError("a branch names a node or leaf that is not there")
+        return places + np.where(arrays[f"nodes_{kind}leafs"] != 0, num_nodes, 0)
+
+    fill = np.zeros(num_leaves, np.int64)
+    leaves = np.arange(num_nodes, num_nodes + num_leaves)
+    columns = {
+        "features": np.concatenate([features, fill]),
+        "splits": np.concatenate([splits, fill.astype(np.float32)]),
+        "modes": np.concatenate([modes, np.full(num_leaves, _LEAF, np.int8)]),
+        "missing": np.concatenate([missing, fill]),
+        "if_true": np.concatenate([children("true"), leaves]),
+        "if_false": np.concatenate([children("false"), leaves]),
+    }
+    if (modes == _MEMBER).any():
+        columns = _without_members(columns, arrays["membership_values"])
+    weights = (leaves, arrays["leaf_targetids"], arrays["leaf_weights"])
+    return _numbered(roots=arrays["tree_roots"], weights=weights, num_targets=num_targets, **columns)
+
+
+def _without_members(columns: Mapping[str, Array], members: Array) -> dict[str, Array]:
+    """Whether a feature is one of a set, as a chain of whether it is this one or that.
+
+    New nodes come behind all others. `members`: the sets one after the other, a NaN behind each.
+    """
+    found: dict[str, list[Any]] = {name: array.tolist() for name, array in columns.items()}
+    ends = np.flatnonzero(np.isnan(members))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    nodes = np.flatnonzero(columns["modes"] == _MEMBER)
+    for node, start, end in zip(nodes.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        chain = [node, *range(len(found["modes"]), len(found["modes"]) + end - start - 1)]
+        for values in found.values():
+            values += [values[node]] * (len(chain) - 1)
+        for place, value, following in zip(chain, members[start:end].tolist(), [*chain[1:], None], strict=True):
+            found["modes"][place], found["splits"][place] = _EQ, value
+            if following is not None:
+                found["if_false"][place] = following
+    return {name: np.array(values, columns[name].dtype) for name, values in found.items()}
+
+
+def _numbered(
+    *,
+    roots: Array,
+    features: Array,
+    splits: Array,
+    modes: Array,
+    missing: Array,
+    if_true: Array,
+    if_false: Array,
+    weights: Sequence[Array],
+    num_targets: int,
+) -> Ensemble:
+    """Leaves numbered before the other nodes. `weights`: node, target and weight of each."""
+    is_leaf = modes == _LEAF
+    order = np.argsort(~is_leaf, kind="stable")
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    num_leaves = int(is_leaf.sum())
+    leaf, target, weight = weights
+    places, is_counted = number[leaf], is_leaf[leaf]
+    scores = np.zeros((num_leaves, num_targets), np.float32)
+    given = np.zeros((num_leaves, num_targets), bool)
+    np.add.at(scores, (places[is_counted], target[is_counted]), weight[is_counted])
+    given[places[is_counted], target[is_counted]] = True
+    true, false = (number[branch][order].astype(np.int32) for branch in (if_true, if_false))
+    return Ensemble(
+        roots=number[roots].astype(np.int32),
+        features=np.where(is_leaf, 0, features)[order].astype(np.int32),
+        splits=splits[order].astype(np.float32),
+        modes=np.where(is_leaf, 0, modes)[order],
+        tracks_missing=(np.where(is_leaf, 0, missing)[order]) != 0,
+        if_true=true,
+        if_false=false,
+        scores=scores,
+        given=given,
+        depth=_depth(number[roots], true, false, num_leaves),
+    )
+
+
+def _depth(roots: Array, if_true: Array, if_false: Array, num_leaves: int) -> int:
+    """How many steps lead to the last leaf."""
+    depth, front = 0, roots[roots >= num_leaves]
+    while front.size:
+        depth += 1
+        if depth > len(if_true):
+            raise ValueError("branches lead in a circle")
+        front = np.unique(np.concatenate([if_true[front], if_false[front]]))
+        front = front[front >= num_leaves]
+    return depth

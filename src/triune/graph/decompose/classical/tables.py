@@ -1,0 +1,146 @@
+"""The tables of an ensemble of trees by which it is walked, as constants of a graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from triune.graph.conversion.problems import Refusal, note_why
+from triune.graph.decompose.classical.ensembles import MODES, Ensemble, ensemble_of, is_long
+from triune.graph.values import attributes_of, subgraphs_of
+from triune.graph.weights import tensor_of
+
+OPERATORS = ("TreeEnsemble", "TreeEnsembleRegressor", "TreeEnsembleClassifier")
+DOMAIN = "ai.onnx.ml.trees"
+"""Of the same operators, with tables as inputs behind the features and without what they were made of."""
+
+COMPARISONS = {
+    "BRANCH_LEQ": "LessOrEqual",
+    "BRANCH_LT": "Less",
+    "BRANCH_GTE": "GreaterOrEqual",
+    "BRANCH_GT": "Greater",
+    "BRANCH_EQ": "Equal",
+}
+
+ALWAYS, SOMETIMES, NEVER = 2, 1, 0
+"""Whether a row has a score for a target, which depends on the leaves that it reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of an ensemble beside its tables.
+
+    Attributes:
+        depth: how many comparisons lead from a root to a leaf, at most.
+        comparison: the operator by which all nodes compare; "" where they differ, or a NaN may be true.
+        num_trees: how many trees.
+        given: for each target ALWAYS, SOMETIMES or NEVER.
+        are_positive: is no score below 0?
+    """
+
+    depth: int
+    comparison: str
+    num_trees: int
+    given: tuple[int, ...]
+    are_positive: bool
+
+
+def num_targets_of(attributes: Mapping[str, Any]) -> int:
+    """How many targets or classes an ensemble has."""
+    labels = ("classlabels_int64s", "classlabels_strings")
+    return max([len(attributes.get(name, [])) for name in labels]) or attributes.get("n_targets", 1)
+
+
+def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
+    """Tables by name, and facts.
+
+    `features`, `splits`, `if_true`, `if_false` and `rules` have a row for each node; there are `rules` only where nodes
+    compare in several ways: twice the place of the mode, and 1 where NaN is true. `root_features` and so on are
+    (1, trees).
+    `scores` is (leaves,) where each tree speaks of one target, `targets` (trees, targets) then being 1 at that, else
+    (leaves, targets). `given`, where it is not all 1, says which of the scores there are.
+    """
+    modes: list[int] = np.unique(trees.modes[len(trees.scores) :]).tolist() or [0]
+    is_simple = len(modes) == 1 and not trees.tracks_missing.any()
+    comparison = COMPARISONS.get(MODES[modes[0]], "") if is_simple else ""
+    tables: dict[str, NDArray[Any]] = {
+        "features": trees.features,
+        "splits": trees.splits,
+        "if_true": trees.if_true,
+        "if_false": trees.if_false,
+    }
+    if not comparison:
+        tables["rules"] = trees.modes.astype(np.int32) * 2 + trees.tracks_missing.astype(np.int32)
+    tables |= {f"root_{name}": table[trees.roots][None] for name, table in tables.items()}
+    targets = trees.target_of_trees()
+    if targets is None:
+        tables["scores"] = trees.scores
+    else:
+        tables["scores"] = trees.scores.sum(axis=1)
+        tables["targets"] = np.eye(trees.scores.shape[1], dtype=np.float32)[targets]
+    if not trees.given.all():
+        tables["given"] = trees.given.astype(np.int32)
+    given = np.where(trees.given.all(axis=0), ALWAYS, np.where(trees.given.any(axis=0), SOMETIMES, NEVER))
+    are_positive = bool((trees.scores >= 0).all())
+    facts = Facts(trees.depth, comparison, len(trees.roots), tuple(given.tolist()), are_positive)
+    return tables, facts
+
+
+class Tabulate:
+    """Given ensembles of trees, which have an attribute for each property of each node. Result: the same with tables of
+    these as constants, which passes do not copy as they do attributes.
+
+    The operator's domain is then DOMAIN.
+    """
+
+    name = "tabulate"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`. Trees that are none stay, and their node says why."""
+        if self._tabulate(model.graph) and all(each.domain != DOMAIN for each in model.opset_import):
+            model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+        return model
+
+    def _tabulate(self, graph: GraphProto) -> bool:
+        is_changed = False
+        for node in graph.node:
+            for subgraph in subgraphs_of(node):
+                is_changed |= self._tabulate(subgraph)
+            if node.domain != "ai.onnx.ml" or node.op_type not in OPERATORS:
+                continue
+            try:
+                _write(graph, node)
+                is_changed = True
+            except Refusal as refusal:
+                note_why(node, str(refusal))
+        return is_changed
+
+
+def _write(graph: GraphProto, node: NodeProto) -> None:
+    short = [each for each in node.attribute if not is_long(each.name)]
+    attributes = attributes_of(NodeProto(attribute=short))
+    tables, facts = tables_of(ensemble_of(node, num_targets_of(attributes)))
+    names = {name: f"{node.output[0] or node.output[1]}/trees/{name}" for name in tables}
+    kept = NodeProto(op_type=node.op_type, domain=DOMAIN, name=node.name, attribute=short)
+    kept.input.extend([node.input[0], *names.values()])
+    kept.output.extend(node.output)
+    stated = {"depth": facts.depth, "comparison": facts.comparison, "num_trees": facts.num_trees}
+    stated |= {"given": facts.given, "are_positive": int(facts.are_positive), "tables": list(names)}
+    kept.attribute.extend(helper.make_attribute(f"trees_{name}", value) for name, value in stated.items())
+    graph.initializer.extend(tensor_of(names[name], table) for name, table in tables.items())
+    node.CopyFrom(kept)
+
+
+def tabulated(attributes: Mapping[str, Any]) -> tuple[list[str], Facts]:
+    """The names of the tables of a node of DOMAIN, in the order of its inputs, and its facts."""
+    facts = Facts(
+        attributes["trees_depth"],
+        attributes["trees_comparison"],
+        attributes["trees_num_trees"],
+        tuple(attributes["trees_given"]),
+        bool(attributes["trees_are_positive"]),
+    )
+    return attributes["trees_tables"], facts

@@ -1,0 +1,276 @@
+"""Ensembles of trees, walked together: one step of all trees and rows at a time, by tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from triune.graph.builder import Builder
+from triune.graph.conversion.problems import Refusal
+from triune.graph.decompose.classical.ensembles import ensemble_of
+from triune.graph.decompose.classical.features import rows_of
+from triune.graph.decompose.classical.scores import both_classes, give_label, probit, transformed
+from triune.graph.decompose.classical.tables import (
+    ALWAYS,
+    DOMAIN,
+    NEVER,
+    SOMETIMES,
+    Facts,
+    num_targets_of,
+    tables_of,
+    tabulated,
+)
+from triune.graph.decompose.context import Context, Decomposition
+
+MAX_DEPTH = 512
+"""A step is some ten nodes."""
+
+# Whether each mode is true of a feature that is no number, less than, equal to, or greater than the split.
+_TRUTHS = {
+    "BRANCH_LEQ": (0, 1, 1, 0),
+    "BRANCH_LT": (0, 1, 0, 0),
+    "BRANCH_GTE": (0, 0, 1, 1),
+    "BRANCH_GT": (0, 0, 0, 1),
+    "BRANCH_EQ": (0, 0, 1, 0),
+    "BRANCH_NEQ": (1, 1, 0, 1),
+}
+_POST_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
+_AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
+
+
+@dataclass(frozen=True, slots=True)
+class _Trees:
+    """An ensemble in a graph.
+
+    Attributes:
+        tables: the names of its constants: see `tables_of`.
+        facts: what else is known.
+        leaves: INT32 (N, trees), the leaf that each row reaches in each tree.
+    """
+
+    tables: Mapping[str, str]
+    facts: Facts
+    leaves: str
+
+
+def _walked(c: Context) -> _Trees | None:
+    """The trees of the node, walked by each row; None where the input is not known yet."""
+    rows = rows_of(c)
+    if rows is None:
+        return None
+    if c.node.domain == DOMAIN:
+        names, facts = tabulated(c.attributes)
+        tables = dict(zip(names, list(c.node.input)[1:], strict=True))
+    else:
+        arrays, facts = tables_of(ensemble_of(c.node, num_targets_of(c.attributes)))
+        tables = {name: c.build.constant(array) for name, array in arrays.items()}
+    if facts.depth > MAX_DEPTH:
+        raise Refusal(f"its trees are {facts.depth} deep, and programs would grow with that; train them shallower")
+    return _Trees(tables, facts, _leaves(c.build, tables, facts, rows[0]))
+
+
+def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
+    """INT32 (N, trees) by one step after the other. `x`: fp32 (N, features)."""
+    own = [name for name in ("features", "splits", "if_true", "if_false", "rules") if name in tables]
+    here = {name: tables[f"root_{name}"] for name in own}
+    # What the roots look at is known: their features are columns.
+    features = b.op("Gather", x, b.op("Squeeze", here["features"], b.ints(0)), axis=1)
+    place = _next(b, facts, features, here)
+    for _ in range(1, facts.depth):
+        here = {name: b.op("Gather", tables[name], place) for name in own}
+        features = b.op("GatherElements", x, here["features"], axis=1)
+        place = _next(b, facts, features, here)
+    return place
+
+
+def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> str:
+    """The next node, from the values of the features that the present ones look at, and their rows of the tables."""
+    if facts.comparison:
+        is_true = b.op(facts.comparison, features, here["splits"])
+    else:
+        case = b.cast(b.op("Less", features, here["splits"]), TensorProto.INT32)
+        for number, comparison in ((2, "Equal"), (3, "Greater")):
+            holds = b.cast(b.op(comparison, features, here["splits"]), TensorProto.INT32)
+            case = b.op("Add", case, b.op("Mul", holds, b.constant(number, np.int32)))
+        rule = b.op("Add", b.op("Mul", here["rules"], b.constant(4, np.int32)), case)
+        is_true = b.cast(b.op("Gather", b.constant(_truths()), rule), TensorProto.BOOL)
+    return b.op("Where", is_true, here["if_true"], here["if_false"])
+
+
+def _truths() -> NDArray[np.int32]:
+    """Whether a branch is taken, by 8 * mode + 4 * (does NaN take it?) + no number, less, equal, greater."""
+    rows: list[int] = []
+    for truths in _TRUTHS.values():
+        rows += [*truths, 1, *truths[1:]]
+    return np.array(rows, np.int32)
+
+
+def _sum(c: Context, trees: _Trees) -> str:
+    """(N, targets) the sums of the scores of the leaves."""
+    b = c.build
+    scores = b.op("Gather", trees.tables["scores"], trees.leaves)
+    if "targets" not in trees.tables:
+        return b.op("ReduceSum", scores, b.ints(1), keepdims=0)
+    if len(trees.facts.given) == 1:
+        return b.op("ReduceSum", scores, b.ints(1), keepdims=1)
+    return b.op("MatMul", scores, trees.tables["targets"])
+
+
+def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
+    """(N, targets) the smallest or largest of the scores of the leaves; 0 where no leaf speaks of a target."""
+    b = c.build
+    scores = b.op("Gather", trees.tables["scores"], trees.leaves)
+    if "targets" in trees.tables:
+        scores = b.op("Mul", b.op("Unsqueeze", scores, b.ints(2)), trees.tables["targets"])
+    if all(given == ALWAYS for given in trees.facts.given):
+        return b.op(reduction, scores, b.ints(1), keepdims=0)
+    none = b.constant(np.inf if reduction == "ReduceMin" else -np.inf, np.float32)
+    given = b.cast(b.op("Gather", trees.tables["given"], trees.leaves), TensorProto.BOOL)
+    found = b.op(reduction, b.op("Where", given, scores, none), b.ints(1), keepdims=0)
+    return b.op("Where", b.op("Equal", found, none), b.constant(0, np.float32), found)
+
+
+def _reached(c: Context, trees: _Trees) -> str:
+    """BOOL (N, targets) whether any leaf that a row reaches speaks of a target."""
+    b = c.build
+    given = b.op("Gather", trees.tables["given"], trees.leaves)
+    return b.op("Greater", b.op("ReduceMax", given, b.ints(1), keepdims=0), b.constant(0, np.int32))
+
+
+def _base(c: Context) -> NDArray[np.float32]:
+    tensor = c.attributes.get("base_values_as_tensor")
+    given: Any = numpy_helper.to_array(tensor) if tensor is not None else c.attributes.get("base_values", [])
+    return np.array(given, np.float32).reshape(-1)
+
+
+def _regressor(c: Context, aggregate: str, transform: str) -> bool:
+    trees = _walked(c)
+    if trees is None:
+        return False
+    b, num_targets = c.build, len(trees.facts.given)
+    match aggregate:
+        case "MIN" | "MAX":
+            total = _extreme(c, trees, f"Reduce{aggregate.capitalize()}")
+        case "AVERAGE":
+            total = b.op("Div", _sum(c, trees), b.constant(trees.facts.num_trees, np.float32))
+        case _:
+            total = _sum(c, trees)
+    base = _base(c)
+    if base.size == num_targets:
+        total = b.op("Add", total, b.constant(base))
+    if num_targets == 1:
+        # ONNX Runtime has no other transform for one target.
+        c.give(probit(c, total) if transform == "PROBIT" else total)
+    else:
+        c.give(transformed(c, total, transform))
+    return True
+
+
+def tree_ensemble_regressor(c: Context) -> bool:
+    """The scores of the leaves that are reached, taken together for each target."""
+    aggregate: str = c.attributes.get("aggregate_function", "SUM")
+    return _regressor(c, aggregate, c.attributes.get("post_transform", "NONE"))
+
+
+def tree_ensemble(c: Context) -> bool:
+    """As `tree_ensemble_regressor`, with numbers where that has names."""
+    attributes = c.attributes
+    aggregate: str = _AGGREGATES[int(attributes.get("aggregate_function", 1))]
+    transform: str = _POST_TRANSFORMS[int(attributes.get("post_transform", 0))]
+    if transform in ("SOFTMAX", "LOGISTIC"):
+        raise Refusal(
+            "ONNX and ONNX Runtime number SOFTMAX and LOGISTIC differently; use post_transform 0 and add the operator"
+        )
+    return _regressor(c, aggregate, transform)
+
+
+def tree_ensemble_classifier(c: Context) -> bool:
+    """The class of the largest sum of scores, and the scores of all classes."""
+    transform = c.attributes.get("post_transform", "NONE")
+    trees = _walked(c)
+    if trees is None:
+        return False
+    count = len(trees.facts.given)
+    if count < 2:
+        raise Refusal("it has fewer than two classes")
+    (_of_two if count == 2 else _of_many)(c, trees, transform)
+    return True
+
+
+def _of_many(c: Context, trees: _Trees, transform: str) -> None:
+    b, count = c.build, len(trees.facts.given)
+    scores, base = _sum(c, trees), _base(c)
+    if base.size:
+        scores = b.op("Add", scores, b.constant(np.pad(base, (0, count - base.size))))
+    c.give(transformed(c, scores, transform), 1)
+    # A class of which no leaf speaks is not chosen.
+    compared = scores
+    if base.size < count and "given" in trees.tables:
+        is_given = _reached(c, trees)
+        if base.size:
+            is_given = b.op("Or", is_given, b.constant(np.arange(count) < base.size))
+        lowest = b.constant(np.finfo(np.float32).min, np.float32)
+        compared = b.op("Where", is_given, scores, lowest)
+    give_label(c, b.op("ArgMax", compared, axis=-1, keepdims=0))
+
+
+def _of_two(c: Context, trees: _Trees, transform: str) -> None:
+    """As ONNX Runtime's TreeAggregatorClassifier: the first score stands for both where the second class has none."""
+    b, base = c.build, _base(c)
+    total = _sum(c, trees)
+    first, second = (b.op("Gather", total, b.ints(place), axis=1) for place in (0, 1))
+    # All weights are scores of one class.
+    is_single = NEVER in trees.facts.given
+    is_probability = is_single and trees.facts.are_positive
+
+    def add(x: str, place: int) -> str:
+        return b.op("Add", x, b.constant(base[place], np.float32))
+
+    def both(*pair: str) -> str:
+        """Both scores after the transform; what no leaf speaks of is 0, whatever was added to it."""
+        zero = b.constant(0, np.float32)
+        given = trees.facts.given
+        parts = [b.op("Mul", each, zero) if given[place] == NEVER else each for place, each in enumerate(pair)]
+        scores = b.op("Concat", *parts, axis=1)
+        scores = b.op("Where", _reached(c, trees), scores, zero) if SOMETIMES in given else scores
+        return transformed(c, scores, transform)
+
+    def without_second() -> tuple[str, str]:
+        """The score that decides, and both scores."""
+        if base.size == 2:
+            decisive = add(first, 0)
+            return decisive, both(decisive, second)
+        score = add(first, 0) if base.size == 1 else first
+        if transform == "PROBIT" or (base.size == 1 and not is_single):
+            raise Refusal("ONNX Runtime computes one score of the two, and leaves the other as it finds it")
+        return score, both_classes(c, score, transform, is_probability=is_probability)
+
+    def with_second() -> tuple[str, str]:
+        if base.size == 2:
+            decisive = add(first, 1)
+            return decisive, both(b.op("Neg", decisive), decisive)
+        return second, both(add(first, 0) if base.size == 1 else first, second)
+
+    match trees.facts.given[1]:
+        case given if given == ALWAYS:
+            decisive, scores = with_second()
+        case given if given == NEVER:
+            decisive, scores = without_second()
+        case _:
+            has_second = b.op("Gather", _reached(c, trees), b.ints(1), axis=1)
+            ways = [with_second(), without_second()]
+            decisive, scores = (b.op("Where", has_second, *each) for each in zip(*ways, strict=True))
+    c.give(scores, 1)
+    place = b.cast(b.op("Greater", decisive, b.constant(0.5 if is_probability else 0, np.float32)), TensorProto.INT32)
+    # Where both classes have weights, ONNX Runtime's labels are 0 and 1, whatever they are called.
+    give_label(c, b.op("Squeeze", place, b.ints(1)), None if is_single else [0, 1])
+
+
+TABLE: dict[str, Decomposition] = {
+    "TreeEnsemble": tree_ensemble,
+    "TreeEnsembleRegressor": tree_ensemble_regressor,
+    "TreeEnsembleClassifier": tree_ensemble_classifier,
+}
