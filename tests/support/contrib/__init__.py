@@ -2,16 +2,28 @@
 
 from collections.abc import Sequence
 
-from support.contrib import activations, features, forests, norms, products, quantized, quantized_products
+from support.contrib import (
+    activations,
+    attentions,
+    features,
+    forests,
+    machines,
+    norms,
+    products,
+    quantized,
+    quantized_products,
+)
 from support.contrib.case import Case
 
 FAMILIES: dict[str, Sequence[Case]] = {
     "activations": activations.CASES,
     "norms": norms.CASES,
     "products": products.CASES,
+    "attentions": attentions.CASES,
     "quantized": quantized.CASES,
     "quantized products": quantized_products.CASES,
     "features": features.CASES,
+    "machines": machines.CASES,
     "forests": forests.CASES,
 }
 

@@ -49,7 +49,8 @@ class Case:
         while names and not names[-1]:
             names.pop()
         results = [name if kind is not None else "" for name, kind in self.outputs.items()]
-        return helper.make_node(self.op_type, names, results, domain=self.domain, **self.attributes)
+        attributes = {name: each for name, each in self.attributes.items() if each is not None}
+        return helper.make_node(self.op_type, names, results, domain=self.domain, **attributes)
 
     def model(self, shapes: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
         """`shapes`: of the outputs; where they are not known, what reads the model sees those of the first input."""

@@ -1,6 +1,6 @@
 """Operators of ai.onnx.ml, which converters of scikit-learn and of tree libraries write. One family a file."""
 
-from triune.graph.decompose.classical import features, labels, trees
+from triune.graph.decompose.classical import features, labels, linear, trees, vectors
 from triune.graph.decompose.context import Decomposition
 
-TABLE: dict[str, Decomposition] = {**features.TABLE, **labels.TABLE, **trees.TABLE}
+TABLE: dict[str, Decomposition] = {**features.TABLE, **labels.TABLE, **trees.TABLE, **linear.TABLE, **vectors.TABLE}

@@ -3,11 +3,14 @@
 from triune.graph.decompose.context import Decomposition
 from triune.graph.decompose.microsoft import (
     activations,
+    attentions,
     convolutions,
+    group_query,
     norms,
     products,
     quantized,
     quantized_products,
+    rotary,
     standard,
 )
 
@@ -16,6 +19,9 @@ TABLE: dict[str, Decomposition] = {
     **norms.TABLE,
     **products.TABLE,
     **convolutions.TABLE,
+    **attentions.TABLE,
+    **group_query.TABLE,
+    **rotary.TABLE,
     **quantized.TABLE,
     **quantized_products.TABLE,
     **standard.TABLE,

@@ -1,0 +1,133 @@
+"""What the attention operators share: heads, the cache of keys and values, masks, and the product itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.graph.decompose.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How keys are weighed.
+
+    Attributes:
+        scale: of the products of queries and keys; 0 for one by the root of the head's size.
+        softcap: where it is not 0, products p become softcap tanh(p / softcap).
+        bias: added to the products, of (batch, heads, queries, keys) or what broadcasts to it; "" for none.
+        allowed: BOOL, likewise, which keys are seen at all; "" for all.
+        sink: the logit of one more key, without a value, (1, heads, 1, 1); "" for none.
+    """
+
+    scale: float = 0.0
+    softcap: float = 0.0
+    bias: str = ""
+    allowed: str = ""
+    sink: str = ""
+
+
+def split_heads(c: Context, x: str, num_heads: int) -> str:
+    """(batch, n, heads * size) as (batch, heads, n, size)."""
+    b = c.build
+    return b.op("Transpose", b.op("Reshape", x, b.ints(0, 0, num_heads, -1)), perm=[0, 2, 1, 3])
+
+
+def join_heads(c: Context, x: str) -> str:
+    """(batch, heads, n, size) as (batch, n, heads * size)."""
+    b = c.build
+    return b.op("Reshape", b.op("Transpose", x, perm=[0, 2, 1, 3]), b.ints(0, 0, -1))
+
+
+def repeat_heads(c: Context, x: str, times: int) -> str:
+    """(batch, heads, n, size) with each head `times` times in a row."""
+    if times == 1:
+        return x
+    b = c.build
+    # (batch, heads, 1, n * size) tiled, not expanded: five axes are the most that Core ML has.
+    shape = b.op("Shape", x)
+    heads = b.op("Gather", shape, b.ints(1))
+    flat = b.op("Reshape", x, b.ints(0, 0, 1, -1))
+    tiled = b.op("Tile", flat, b.ints(1, 1, times, 1))
+    target = b.op(
+        "Concat",
+        b.op("Gather", shape, b.ints(0)),
+        b.op("Mul", heads, b.ints(times)),
+        b.op("Gather", shape, b.ints(2)),
+        b.op("Gather", shape, b.ints(3)),
+        axis=0,
+    )
+    return b.op("Reshape", tiled, target)
+
+
+def size_of(c: Context, x: str, axis: int) -> str:
+    """INT64 (1,) how large `x` is along an axis."""
+    return c.build.op("Gather", c.build.op("Shape", x), c.build.ints(axis))
+
+
+def range_of(c: Context, size: str, start: str = "") -> str:
+    """INT64 start, start + 1, ..., `size` of them; both are INT64 (1,), `start` "" for 0."""
+    b = c.build
+    scalar = b.op("Squeeze", size, b.ints(0))
+    zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
+    numbers = b.op("Range", zero, scalar, one)
+    return b.op("Add", numbers, start) if start else numbers
+
+
+def causal(c: Context, num_queries: str, num_keys: str) -> str:
+    """BOOL (queries, keys): the last query sees all keys, each one before it one less. Both are INT64 (1,)."""
+    b = c.build
+    places = range_of(c, num_queries, b.op("Sub", num_keys, num_queries))
+    return b.op(
+        "LessOrEqual", b.op("Unsqueeze", range_of(c, num_keys), b.ints(0)), b.op("Unsqueeze", places, b.ints(1))
+    )
+
+
+def as_bias(c: Context, allowed: str, filtered: float, elem_type: int) -> str:
+    """0 where a mask is true, else `filtered`."""
+    b = c.build
+    return b.op("Where", allowed, b.typed(0, elem_type), b.typed(filtered, elem_type))
+
+
+def added(c: Context, *terms: str) -> str:
+    """The sum of those that are given; "" where none is."""
+    given = [each for each in terms if each]
+    total = given[0] if given else ""
+    for each in given[1:]:
+        total = c.build.op("Add", total, each)
+    return total
+
+
+def attended(c: Context, query: str, key: str, value: str, size: int, elem_type: int, scores: Scores) -> str:
+    """softmax(scale Q K^T + bias) V over the keys that are allowed.
+
+    Args:
+        c: takes the nodes.
+        query: (batch, heads, queries, size), of `elem_type`.
+        key: (batch, heads, keys, size).
+        value: (batch, heads, keys, size of values).
+        size: of a head.
+        elem_type: a TensorProto.DataType.
+        scores: see there.
+
+    Returns:
+        (batch, queries, heads * size of values).
+    """
+    b = c.build
+    products = b.op("MatMul", query, b.op("Transpose", key, perm=[0, 1, 3, 2]))
+    products = b.op("Mul", products, b.typed(scores.scale or size**-0.5, elem_type))
+    if scores.softcap:
+        cap = b.typed(scores.softcap, elem_type)
+        products = b.op("Mul", b.op("Tanh", b.op("Div", products, cap)), cap)
+    products = added(c, products, scores.bias)
+    if scores.allowed:
+        lowest = -65504.0 if elem_type == TensorProto.FLOAT16 else float(np.finfo(np.float32).min)
+        products = b.op("Where", scores.allowed, products, b.typed(lowest, elem_type))
+    if scores.sink:
+        # One more column, which takes its share of the softmax and gives nothing.
+        shape = b.op("Concat", b.op("Slice", b.op("Shape", products), b.ints(0), b.ints(3)), b.ints(1), axis=0)
+        products = b.op("Concat", products, b.op("Expand", scores.sink, shape), axis=3)
+    weights = b.op("Softmax", products, axis=-1)
+    if scores.sink:
+        weights = b.op("Slice", weights, b.ints(0), b.ints(-1), b.ints(3))
+    return join_heads(c, b.op("MatMul", weights, value))
