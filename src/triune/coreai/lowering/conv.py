@@ -6,10 +6,12 @@ import numpy as np
 
 from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axes, constant, dtype_of, rank_of, shape_of, sizes, sizes_of, tensor_type
+from triune.coreai.lowering.values import axes, constant, dtype_of, rank_of, shape_of, sizes, tensor_type
 from triune.coreai.lowering.windows import at_least_two, off_plane, on_plane, pad, spatial_of, widths_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import cuts_of, window_of
+
+_END = np.iinfo(np.int32).max
 
 
 def _conv(c: Context) -> None:
@@ -90,8 +92,11 @@ def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
     begins, ends = ([max(pair[side], 0) for pair in cuts] for side in (0, 1))
     if not any((*begins, *ends)):
         return x
-    limits = ops.sub(sizes_of(x), axes([0, 0, *ends]))
-    return ops.slice_(x, axes([0, 0, *begins]), limits, axes([1] * (2 + len(cuts))))
+    sides = list(zip(shape_of(x), (0, 0, *begins), (0, 0, *ends), strict=True))
+    limits = [_END if size is None and not end else -end if size is None else size - end for size, _, end in sides]
+    kind = tensor_type([None if size is None else size - begin - end for size, begin, end in sides], dtype_of(x))
+    steps = axes([1] * len(sides))
+    return dialect.SliceOp(x, axes([0, 0, *begins]), axes(limits), steps, results=[kind]).result
 
 
 TABLE: dict[str, Lowering] = {"Conv": _conv, "ConvTranspose": _conv_transpose}

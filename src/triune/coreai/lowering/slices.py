@@ -50,6 +50,10 @@ def _slice(c: Context) -> None:
         if _is_turned(one, other, step, size):
             turned.append(place)
             continue
+        if size is None and isinstance(step, int) and step < 0:
+            # Where the size is known later, Core AI (1.0.0b3) takes other elements than asked for, or dies.
+            turned.append(place)
+            one, other, step = _from_end(one), _from_end(other), -step
         kind[place] = None
         if size is not None and isinstance(one, int) and isinstance(other, int) and isinstance(step, int):
             found = range(*slice(one, other, step).indices(size))
@@ -65,6 +69,11 @@ def _slice(c: Context) -> None:
     x = ops.reverse(x, axes(turned)) if turned else x
     result = tensor_type(kind, dtype_of(x))
     c.give(dialect.SliceOp(x, vector(begin), vector(end), vector(stride), results=[result]).result)
+
+
+def _from_end(place: Dim) -> Dim:
+    """The place of an element when the dimension is turned round: the last for the first, -1 for 0."""
+    return -1 - place if isinstance(place, int) else ops.sub(axis(-1), place)
 
 
 def _is_turned(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:

@@ -11,7 +11,9 @@ from onnx import TensorProto, helper
 from support.lowered import BOOL, FLOAT, INT64, model_of
 from support.lowered_coreai import check
 from triune.core.errors import UnsupportedError
-from triune.coreai.lowering import lower
+from triune.coreai import load
+from triune.coreai.lowering import LowerOptions, lower
+from triune.graph.conversion.shapes import InputShape
 
 FREE1: Any = [None]
 FREE2: Any = [None] * 2
@@ -106,6 +108,20 @@ def test_splits(free: bool, tmp_path: Path) -> None:
 def test_slices(starts: Any, ends: Any, steps: Any, free: bool, tmp_path: Path) -> None:
     operands = {"s": (numbers(*starts),), "e": (numbers(*ends),), "a": (numbers(1),), "t": (numbers(*steps),)}
     one("Slice", {"x": noise(2, 6), **operands}, FREE2, tmp_path, free=free)
+
+
+def test_backward_slices_of_a_size_that_is_known_later(tmp_path: Path) -> None:
+    bounds = [(-1, -9), (0, -6), (3, -(2**62)), (5, -5), (2**62, 1), (-2, 0)]
+    nodes = [helper.make_node("Slice", ["x", f"s{n}", f"e{n}", "", "t"], [f"y{n}"]) for n in range(len(bounds))]
+    ends = {f"{key}{n}": numbers(pair[place]) for n, pair in enumerate(bounds) for place, key in enumerate("se")}
+    outputs = [(f"y{n}", FLOAT, [None]) for n in range(len(bounds))]
+    model = model_of(nodes, [("x", FLOAT, ["n"])], outputs, t=numbers(-1), **ends)
+    options = LowerOptions(shapes={"x": InputShape(((5,), (7,)))})
+    x = noise(5)
+    with load(lower(model, tmp_path / "m.aimodel", options).path, executor="interpreter") as program:
+        answers = program.predict({"x": x})
+    for n, (start, end) in enumerate(bounds):
+        np.testing.assert_array_equal(answers[f"y{n}"], x[start:end:-1])
 
 
 def test_slices_with_computed_bounds(tmp_path: Path) -> None:

@@ -85,6 +85,18 @@ def test_transposed_convolutions(attributes: dict[str, Any], spatial: int, is_fr
     one("ConvTranspose", noise(2, 4, *SIZES[spatial]), tmp_path, weight, bias, is_free=is_free, **named)
 
 
+def test_what_follows_a_cut_transposed_convolution_knows_its_sizes(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w"], ["r"], strides=[2, 2], pads=[0, 0, 1, 1]),
+        helper.make_node("DepthToSpace", ["r"], ["y"], blocksize=2),
+        helper.make_node("Slice", ["r", "s", "e", "a", "t"], ["z"]),
+    ]
+    bounds = {name: np.array([each]) for name, each in zip("seat", (-1, -9, 1, -1), strict=True)}
+    outputs = [("y", FLOAT, [1, 2, 8, 8]), ("z", FLOAT, [1, 8, 4, 4])]
+    model = model_of(nodes, [("x", FLOAT, [1, 3, 2, 2])], outputs, w=noise(3, 8, 3, 3), **bounds)
+    check(model, {"x": noise(1, 3, 2, 2)}, tmp_path)
+
+
 @pytest.mark.parametrize("shape", [[10, 8], [11, 7]])
 def test_transposed_convolutions_of_a_wanted_size(shape: list[int], tmp_path: Path) -> None:
     named = {"strides": [3, 2], "output_shape": shape}
