@@ -31,3 +31,20 @@ def answers(model: ModelProto, inputs: Mapping[str, Any]) -> list[Any]:
     except Exception:  # ONNX Runtime's errors have no common root.
         return evaluate(model, inputs)
     return session.run(None, dict(inputs))
+
+
+def old_model() -> ModelProto:
+    """A model of set 10: operators that mean something else today, a function called twice, and one of its own."""
+    return model_of(
+        """
+        agraph (float[1,2,3,4] x) => (float[1,2,7,6] r, float[1,2,2,9] n, float[1,2,3,4] h, float[1,2,3,4] p,
+                                      float[1,2,3,4] q, float[1,2,3,4] t)
+          <float[4] s = {1, 1, 2.5, 1.7}, float[4] u = {1, 1, 0.7, 2.3}> {
+          r = Resize <mode = "linear"> (x, s)  n = Resize <mode = "nearest"> (x, u)  h = Hardmax <axis = 2> (x)
+          p = LogSoftmax <axis = 1> (x)  q = LogSoftmax <axis = 3> (x)  t = own.scaled <by = 3.0> (x) }
+        <domain: "own", opset_import: ["" : 10]> scaled <by: float = 2.0> (a) => (b) {
+          c = Constant <value = float {0.5}> ()  e = Mul (a, c)  b = Elu <alpha: float = @by> (e) }
+        """,
+        opset=10,
+        imports=', "own" : 1',
+    )

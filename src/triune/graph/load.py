@@ -6,13 +6,15 @@ from pathlib import Path, PurePath
 import onnx.checker
 import onnx.defs
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.declared import free_negative_sizes
 from triune.graph.read_light import read_light
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
+
+_FIRST_SCAN_WITHOUT_LENGTHS = 9
 
 
 def load(path: Path) -> ModelProto:
@@ -69,11 +71,11 @@ def _tensors_of_node(node: NodeProto) -> Iterator[TensorProto]:
 def require_valid(model: ModelProto) -> None:
     """Raises InvalidArgumentError where a name is used before it is defined, or an operator is not as ONNX has it."""
     checked = model
-    if any(not _is_declared(value) for value in model.graph.output):
-        # The checker wants a type of each output, which inference finds as well; which one does not matter here.
+    if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
+        # The checker wants a type of each input and output, though ONNX does not; which one does not matter here.
         checked = ModelProto()
         checked.CopyFrom(model)
-        for value in checked.graph.output:
+        for value in (*checked.graph.input, *checked.graph.output):
             if not _is_declared(value):
                 value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or TensorProto.FLOAT
                 value.type.tensor_type.shape.SetInParent()
@@ -85,6 +87,36 @@ def require_valid(model: ModelProto) -> None:
         )
     except onnx.checker.ValidationError as error:
         raise InvalidArgumentError(f"the model is no valid ONNX: {' '.join(str(error).split())}") from error
+    version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    _require_fitting_bodies(model.graph, version)
+
+
+def _require_fitting_bodies(graph: GraphProto, version: int) -> None:
+    """Raises InvalidArgumentError where the graphs of an If, Loop or Scan have not as many inputs and outputs as the
+    node needs, which ONNX's checker does not look at.
+    """
+    for node in graph.node:
+        # Scan of set 8 has an input more: the lengths of sequences.
+        num_given = len(node.input) - (node.op_type == "Scan" and version < _FIRST_SCAN_WITHOUT_LENGTHS)
+        needed = {
+            "If": (0, len(node.output)),
+            "Loop": (max(num_given, 2), len(node.output) + 1),
+            "Scan": (num_given, len(node.output)),
+        }.get(node.op_type)
+        num_scanned = next((each.i for each in node.attribute if each.name == "num_scan_inputs"), 0)
+        if num_scanned > num_given:
+            raise InvalidArgumentError(
+                f"the model is no valid ONNX: Scan '{node.name or node.output[0]}' has {num_given} inputs and is to "
+                f"scan {num_scanned} of them"
+            )
+        for inner in subgraphs_of(node):
+            if needed is not None and (len(inner.input), len(inner.output)) != needed:
+                raise InvalidArgumentError(
+                    f"the model is no valid ONNX: graph '{inner.name}' of {node.op_type} "
+                    f"'{node.name or next(filter(None, node.output), '')}' has {len(inner.input)} inputs and "
+                    f"{len(inner.output)} outputs; the node needs {needed[0]} and {needed[1]}"
+                )
+            _require_fitting_bodies(inner, version)
 
 
 def _is_declared(value: ValueInfoProto) -> bool:

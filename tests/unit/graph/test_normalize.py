@@ -75,6 +75,38 @@ def test_models_that_are_no_valid_onnx_are_refused(text: str, reason: str) -> No
         normalize(model_of(f"agraph (float[2] x) => (float[2] y) {{ {text} }}"))
 
 
+BRANCHES = "<then_branch = g () => (float[2] a) { a = Neg (x) }, else_branch = h () => (float[2] b, float[2] d) {%s}>"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "{ c = Cast <to = 9> (n)  y = If (c) %s }" % (BRANCHES % " b = Abs (x)  d = Neg (b) "),
+            "graph 'h' of If 'y' has 0 inputs and 2 outputs; the node needs 0 and 1",
+        ),
+        (
+            "{ y = Loop (n, , x) <body = g (int64 i, bool t) => (bool o) { o = Identity (t) }> }",
+            "graph 'g' of Loop 'y' has 2 inputs and 1 outputs; the node needs 3 and 2",
+        ),
+        (
+            "{ y = Scan (x) <num_scan_inputs = 2, body = g (float a) => (float b) { b = Neg (a) }> }",
+            "Scan 'y' has 1 inputs and is to scan 2 of them",
+        ),
+        ("{ y = Softmax <axis = 3> (x) }", "Softmax 'y' of operator set 11: it has no axis 3: its input is of rank 1"),
+    ],
+)
+def test_nodes_that_do_not_fit_together_are_named(text: str, reason: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=reason):
+        normalize(model_of(f"agraph (float[2] x, int64 n) => (float[2] y) {text}", opset=11))
+
+
+def test_inputs_need_no_shape() -> None:
+    model = model_of("agraph (float[2] x) => (float[2] y) { y = Relu (x) }", opset=17)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert ops_of(normalize(model)) == ["Relu"]
+
+
 def test_what_is_left_is_named_with_its_node() -> None:
     model = model_of("agraph (int32[4] x) => (float[4] y) { [odd] y = BitCast <to=1> (x) }")
     normal = normalize(model)

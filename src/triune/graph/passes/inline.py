@@ -106,11 +106,12 @@ class Inline:
                     newest, call.SerializeToString(), [each.SerializeToString() for each in types if each is not None]
                 )
             except (RuntimeError, ValueError) as error:
-                raise InvalidArgumentError(
-                    f"the inputs and attributes of {_said(node)} are not as ONNX has them: "
-                    f"{' '.join(str(error).split())}"
-                ) from error
+                raise _no_body(node, " ".join(str(error).split())) from error
             body = FunctionProto.FromString(text)
+            if not body.node:
+                if any(name and values.rank(name) is None for name in node.input):
+                    return None
+                raise _no_body(node, "ONNX has no function for them")
         else:
             return None
         body.attribute_proto.extend(_defaults(schema, node))
@@ -123,6 +124,13 @@ def _id(domain: str, name: str, overload: str) -> _Id:
 
 def _said(node: NodeProto) -> str:
     return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
+
+
+def _no_body(node: NodeProto, reason: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"the inputs and attributes of {_said(node)} are not as ONNX has them: {reason}; compare their ranks and sizes "
+        "with the operator's documentation"
+    )
 
 
 def _defaults(schema: Any, node: NodeProto) -> list[AttributeProto]:

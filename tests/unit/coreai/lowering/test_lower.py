@@ -8,11 +8,14 @@ import pytest
 from onnx import helper
 
 from support.apple_interpreter import Apart, interpret
+from support.graphs import old_model
 from support.lowered import FLOAT, model_of
+from support.lowered_coreai import check
 from support.transformers import hidden, llama
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.library import authoring
 from triune.coreai.lowering import LowerOptions, Source, lower, lower_functions
+from triune.graph.check import sample_inputs
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.state_names import new_state
@@ -39,6 +42,11 @@ def _linear(weight: Any, rows: Any = "rows") -> Any:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     width, depth = weight.shape
     return model_of(nodes, [("x", FLOAT, [rows, width])], [("y", FLOAT, [rows, depth])], w=weight)
+
+
+def test_models_of_old_operator_sets_answer_as_they_did(tmp_path: Path) -> None:
+    model = old_model()
+    check(model, tmp_path, sample_inputs(model))
 
 
 def _num_bytes(path: Path) -> int:

@@ -9,11 +9,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from support.graphs import model_of as model_of_text
+from support.graphs import old_model
 from support.lowered import BOOL, FLOAT, INT64, Value, check, model_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import LowerOptions, Target, lower
 from triune.coreml.package import read_package
+from triune.graph.check import sample_inputs
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import InputShape, Range
 
@@ -24,6 +26,11 @@ def test_integers_divide_as_onnx_does(op: str, tmp_path: Path) -> None:
     model = model_of([node], [("x", INT64, [6]), ("y", INT64, [6])], [("z", INT64, [6])])
     x, y = np.array([7, -7, 7, -7, 6, 0]), np.array([2, 2, -2, -2, -3, 5])
     check(model, {"x": x, "y": y}, tmp_path)
+
+
+def test_models_of_old_operator_sets_answer_as_they_did(tmp_path: Path) -> None:
+    model = old_model()
+    check(model, sample_inputs(model), tmp_path)
 
 
 def test_logarithms_of_zero_are_infinite(tmp_path: Path) -> None:

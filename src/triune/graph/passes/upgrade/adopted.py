@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import TensorProto
 
+from triune.core.errors import InvalidArgumentError
 from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.norms import group_normalization
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
@@ -71,8 +72,10 @@ def _parametric_softplus(c: Context) -> None:
 
 def _crop(c: Context) -> None:
     """Of (N, C, H, W): without `border` (left, top, right, bottom), or `scale` (height, width) from left and top on."""
-    left, top, right, bottom = required(c, "border")
-    b = c.build
+    border, b = required(c, "border"), c.build
+    if len(border) != 4:
+        raise InvalidArgumentError(f"its border has {len(border)} sides, not 4")
+    left, top, right, bottom = border
     if size := c.attributes.get("scale"):
         ends = b.ints(top + size[0], left + size[1])
     else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from onnx import TensorProto
 
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, rank_of, rewrite, typed
 
@@ -17,6 +17,8 @@ def _softmax(c: Context) -> None:
     x, axis = c.input(0), c.attributes.get("axis", 1)
     shape = c.values.shape(x)
     if shape is not None:
+        if not -len(shape) <= axis <= len(shape):
+            raise InvalidArgumentError(f"it has no axis {axis}: its input is of rank {len(shape)}")
         axis += len(shape) if axis < 0 else 0
         following = shape[axis + 1 :]
         if None not in following and math.prod(each for each in following if each is not None) == 1:
