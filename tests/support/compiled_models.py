@@ -1,26 +1,19 @@
 """Compiled Core ML models as Apple's compiler writes them: the program as text, the description in its envelope."""
 
 import json
-import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from triune.coreml.mil import DType
+from triune.coreml.mil import Argument, Array, Block, Constant, Name, Program
+from triune.coreml.mil_text import write_text
 from triune.coreml.package import find_model
 from triune.coreml.quiet import quiet
-from triune.coreml.read_values import DTYPES, read_value
-from triune.coreml.weights import NoWeights
 
 with quiet():
     _proto: Any = import_module("coremltools.proto.Model_pb2")
-
-_NEWEST_OLD_OPSET = 7
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"})
 
 
 def compile_package(package: Path, target: Path) -> Path:
@@ -39,7 +32,7 @@ def write_compiled(specification: Any, weights: Mapping[str, bytes], target: Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     target.mkdir(parents=True, exist_ok=True)
-    (target / "model.mil").write_text(print_program(specification.mlProgram), encoding="utf-8")
+    (target / "model.mil").write_text(write_text(specification.mlProgram), encoding="utf-8")
     (target / "coremldata.bin").write_bytes(core_data(specification))
     (target / "metadata.json").write_text(json.dumps([{"metadataOutputVersion": "3.0"}]))
     return target
@@ -53,95 +46,37 @@ def core_data(specification: Any) -> bytes:
     return head + description + struct.pack("<I12x", 502) * max(1, len(specification.mlProgram.functions))
 
 
-def print_program(proto: Any) -> str:
-    """A `MIL_pb2.Program` as text: that of version 1.0 up to iOS 17, and of 1.3 from iOS 18 on."""
-    newest = max(int(function.opset.removeprefix("CoreML")) for function in proto.functions.values())
-    return _Printer(is_old=newest <= _NEWEST_OLD_OPSET).program(proto)
+def assert_same(one: Program, other: Program) -> None:
+    """Programs are the same, constants bit for bit."""
+    assert list(one.functions) == list(other.functions)
+    for name, function in one.functions.items():
+        theirs = other.functions[name]
+        assert (function.inputs, function.opset) == (theirs.inputs, theirs.opset)
+        _assert_same_block(function.block, theirs.block)
 
 
-class _Printer:
-    def __init__(self, *, is_old: bool) -> None:
-        self._is_old = is_old
-
-    def program(self, proto: Any) -> str:
-        text = self._type_of("string", [])
-        info = f'[buildInfo = dict<{text}, {text}>({{{{"coremlc-component-MIL", "3520.4.1"}}}})]'
-        functions = "".join(self._function(name, each) for name, each in sorted(proto.functions.items()))
-        return f"program({'1.0' if self._is_old else '1.3'})\n{info}\n{{\n{functions}}}"
-
-    def _function(self, name: str, proto: Any) -> str:
-        opset = f"ios{int(proto.opset.removeprefix('CoreML')) + 10}"
-        parameters = self._declarations(proto.inputs)
-        return f"    func {name}<{opset}>({parameters}) {self._block(proto.block_specializations[proto.opset], 3)};\n"
-
-    def _block(self, proto: Any, depth: int) -> str:
-        operations = "".join(f"{'    ' * depth}{self._operation(each, depth)};\n" for each in proto.operations)
-        return f"{{\n{operations}{'    ' * (depth - 1)}}} -> ({', '.join(proto.outputs)})"
-
-    def _operation(self, proto: Any, depth: int) -> str:
-        left = f"{self._declarations(proto.outputs)} = " if proto.outputs else ""
-        arguments = ", ".join(f"{name} = {self._argument(each)}" for name, each in sorted(proto.inputs.items()))
-        attributes = ", ".join(f"{name} = {self._value(each)}" for name, each in sorted(proto.attributes.items()))
-        blocks = [
-            (f"({self._declarations(each.inputs)}) " if each.inputs else "") + self._block(each, depth + 2)
-            for each in proto.blocks
-        ]
-        bracket = f"[{attributes}]" if attributes else ""
-        return f"{left}{proto.type}({arguments}){bracket}" + "".join(f" {each}" for each in blocks)
-
-    def _declarations(self, values: Iterable[Any]) -> str:
-        return ", ".join(f"{self._type(each.type)} {each.name}" for each in values)
-
-    def _argument(self, proto: Any) -> str:
-        bindings = [each.name or self._value(each.value) for each in proto.arguments]
-        return bindings[0] if len(bindings) == 1 else f"({', '.join(bindings)})"
-
-    def _type_of(self, dtype: str, sizes: Sequence[str]) -> str:
-        return f"tensor<{dtype}, [{', '.join(sizes)}]>" if sizes or self._is_old else dtype
-
-    def _type(self, proto: Any) -> str:
-        match proto.WhichOneof("type"):
-            case "tensorType":
-                sizes = [_size(each) for each in proto.tensorType.dimensions]
-                return self._type_of(DTYPES[proto.tensorType.dataType].value, sizes)
-            case "listType":
-                return f"list<{self._type(proto.listType.type)}, {_size(proto.listType.length)}>"
-            case "stateType":
-                return f"state<{self._type(proto.stateType.wrappedType)}>"
-            case "dictionaryType":
-                kind = proto.dictionaryType
-                return f"dict<{self._type(kind.keyType)}, {self._type(kind.valueType)}>"
-            case other:
-                raise NotImplementedError(other)
-
-    def _value(self, proto: Any) -> str:
-        return f"{self._type(proto.type)}({self._literal(proto)})"
-
-    def _literal(self, proto: Any) -> str:
-        if proto.WhichOneof("value") == "blobFileValue":
-            text, offset = self._type_of("string", []), self._type_of("uint64", [])
-            blob = proto.blobFileValue
-            return f'BLOBFILE(path = {text}("{blob.fileName}"), offset = {offset}({blob.offset}))'
-        if proto.type.WhichOneof("type") == "listType":
-            return f"[{', '.join(self._literal(each) for each in proto.immediateValue.list.values)}]"
-        constant = read_value(proto, NoWeights(), "printed")
-        return _nested(np.asarray(constant.value), constant.dtype)
+def _assert_same_block(one: Block, other: Block) -> None:
+    assert (one.inputs, one.outputs) == (other.inputs, other.outputs)
+    for ours, theirs in zip(one.operations, other.operations, strict=True):
+        assert (ours.op, ours.outputs, sorted(ours.inputs)) == (theirs.op, theirs.outputs, sorted(theirs.inputs))
+        for name, arguments in ours.inputs.items():
+            for each, another in zip(arguments, theirs.inputs[name], strict=True):
+                _assert_same_argument(each, another)
+        assert sorted(ours.attributes) == sorted(theirs.attributes)
+        for name, constant in ours.attributes.items():
+            _assert_same_argument(constant, theirs.attributes[name])
+        for each, another in zip(ours.blocks, theirs.blocks, strict=True):
+            _assert_same_block(each, another)
 
 
-def _size(dimension: Any) -> str:
-    return str(dimension.constant.size) if dimension.WhichOneof("dimension") == "constant" else "?"
+def _assert_same_argument(one: Argument, other: Argument) -> None:
+    if isinstance(one, Name) or isinstance(other, Name):
+        assert one == other
+        return
+    assert (one.dtype, one.shape) == (other.dtype, other.shape)
+    for ours, theirs in zip(_arrays(one), _arrays(other), strict=True):
+        assert ours.tolist() == theirs.tolist() if ours.dtype == object else ours.tobytes() == theirs.tobytes()
 
 
-def _nested(array: Any, dtype: DType) -> str:
-    return _scalar(array[()], dtype) if array.ndim == 0 else f"[{', '.join(_nested(each, dtype) for each in array)}]"
-
-
-def _scalar(value: Any, dtype: DType) -> str:
-    if dtype is DType.STRING:
-        return f'"{str(value).translate(_ESCAPES)}"'
-    if dtype is DType.BOOL:
-        return "true" if value else "false"
-    if dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16):
-        # Without the zeros at the end, as C writes it; infinities and NaN are words in both.
-        return re.sub(r"\.?0*p", "p", float(value).hex())
-    return str(int(value))
+def _arrays(constant: Constant) -> tuple[Array, ...]:
+    return constant.value if isinstance(constant.value, tuple) else (constant.value,)

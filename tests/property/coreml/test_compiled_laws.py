@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from property.coreml.test_package_laws import _EDITS, _edited, _programs
-from support.compiled_models import core_data, print_program
+from support.compiled_models import core_data
 from support.mil_models import ct
 from triune.core.errors import InternalError, TriuneError
 from triune.coreml.mil import DType
-from triune.coreml.mil_text import read_text
+from triune.coreml.mil_text import read_text, write_text
 from triune.coreml.package import read_package
 from triune.coreml.raising import raise_function
 from triune.coreml.read_program import read_program
@@ -36,7 +36,7 @@ def compiled() -> list[tuple[str, bytes, bytes]]:
     for data, weights in _programs():
         specification: Any = ct.proto.Model_pb2.Model()
         specification.ParseFromString(data)
-        found.append((print_program(specification.mlProgram), core_data(specification), weights))
+        found.append((write_text(specification.mlProgram), core_data(specification), weights))
     return found
 
 

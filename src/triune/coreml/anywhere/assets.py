@@ -5,6 +5,7 @@ program that compiles, moves and loads models goes its usual way; what Core ML c
 
     NAME.mlmodelc/
         model.mlmodel       the specification, byte for byte
+        model.mil           the program as text, as Core ML writes it; not where a value has no form in it
         weights/...         and whatever else lay beside it in the package
         triune.json         {"compiler": "triune"}: for people, and so that nobody takes it for Core ML's
 
@@ -19,8 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreml.compiled_program import PROGRAM
+from triune.coreml.mil_text import write_text
 from triune.coreml.package import COMPILED_MODEL, Package, find_model, is_compiled, read_package, read_specification
+from triune.coreml.protos import model_pb2
 
 _NOTE = {
     "compiler": "triune",
@@ -82,8 +86,21 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
     else:
         target.mkdir(parents=True)
         shutil.copyfile(source, target / COMPILED_MODEL)
-    (target / "triune.json").write_text(json.dumps(_NOTE, indent=2) + "\n")
+    note = {**_NOTE, **_write_program(target)}
+    (target / "triune.json").write_text(json.dumps(note, indent=2) + "\n")
     return target
+
+
+def _write_program(target: Path) -> dict[str, str]:
+    """Write the program as text; what there is to say for people where that cannot be done."""
+    specification: Any = model_pb2().Model()
+    specification.ParseFromString((target / COMPILED_MODEL).read_bytes())
+    try:
+        text = write_text(specification.mlProgram)
+    except UnsupportedError as error:
+        return {PROGRAM: f"left out: {error}"}
+    (target / PROGRAM).write_text(text, encoding="utf-8")
+    return {}
 
 
 def _asset(package: Package) -> Any:

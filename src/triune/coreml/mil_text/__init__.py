@@ -1,4 +1,4 @@
-"""MIL as text, as the `model.mil` of a compiled Core ML model has it, read into MIL's protobuf.
+"""MIL as text, as the `model.mil` of a compiled Core ML model has it: read into MIL's protobuf, and written from it.
 
     program(1.3)
     [buildInfo = dict<string, string>({{"coremlc-version", "3520.5.1"}})]
@@ -16,5 +16,6 @@ as their neighbours suggest; no file with them was at hand.
 """
 
 from triune.coreml.mil_text.program import read_text
+from triune.coreml.mil_text.write import write_text
 
-__all__ = ["read_text"]
+__all__ = ["read_text", "write_text"]

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.mil_programs import make_package, mb
+from support.compiled_models import assert_same
+from support.mil_programs import make_specification, mb
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.mil import Array
+from triune.coreml.mil_text import read_text, write_text
 from triune.coreml.onnx_executor import OnnxExecutor
+from triune.coreml.package import read_specification
+from triune.coreml.read_program import read_program
+from triune.coreml.weights import MemoryWeights
 
 Build = Callable[[Any], Any]
 _RANDOM = np.random.default_rng(3)
@@ -401,7 +406,11 @@ CASES: dict[str, tuple[Build, Mapping[str, Array], str, bool]] = {
 
 
 def _both(build: Build, inputs: Mapping[str, Array], target: str, is_dynamic: bool) -> None:
-    package = make_package(build, inputs, target, is_dynamic=is_dynamic)
+    specification, weights = make_specification(build, inputs, target, is_dynamic=is_dynamic)
+    package = read_specification(specification, weights)
+    # As text, too, it is the same program.
+    text = read_text(write_text(specification.mlProgram), "model.mil")
+    assert_same(read_program(text, MemoryWeights(weights), "model.mil"), package.program)
     ours, _ = OnnxExecutor(package, num_threads=1).run(inputs, {})
     other, _ = Interpreter(package, "main").run(inputs, {})
     assert list(ours) == list(package.function().block.outputs)

@@ -13,7 +13,10 @@ from coremltools.models.model import MLModelAsset
 from coremltools.models.utils import compile_model
 
 import triune.coreml
-from support.compiled_models import compile_package
+from support.compiled_models import assert_same, compile_package
+from triune.coreml.mil_text import read_text
+from triune.coreml.read_program import read_program
+from triune.coreml.weights import FolderWeights
 
 X = np.array([[1, -2, 3, 0.5]], np.float32)
 PROXY: Any = libcoremlpython._MLModelProxy
@@ -22,7 +25,15 @@ PROXY: Any = libcoremlpython._MLModelProxy
 def test_compile_move_and_load(package: Path, layers: Any, tmp_path: Path) -> None:
     target = tmp_path / "moved.mlmodelc"
     assert compile_model(str(package), str(target)) == str(target)
-    assert sorted(each.name for each in target.iterdir()) == ["model.mlmodel", "triune.json", "weights"]
+    assert sorted(each.name for each in target.iterdir()) == [
+        "model.mil",
+        "model.mlmodel",
+        "triune.json",
+        "weights",
+    ]
+    proto = read_text((target / "model.mil").read_text(), "model.mil")
+    program = read_program(proto, FolderWeights(target, target), "model.mil")
+    assert_same(program, triune.coreml.package.read_package(target).program)
     want = layers.predict({"x": X})["y"]
     np.testing.assert_array_equal(CompiledMLModel(str(target)).predict({"x": X})["y"], want)
     np.testing.assert_array_equal(triune.coreml.load(target).predict({"x": X})["y"], want)
