@@ -112,13 +112,13 @@ def onnx_to_coreai(sources: Mapping[str, Path], output: Path, options: CoreAiOpt
     functions = {name: Source(model, each[name]) for name, model in models.items()}
     lowered = lower_functions(functions, output, report=tell)
     if given is None:
-        return Done(layout=lowered.layout)
+        return Done(layout=lowered.layout, notes=lowered.notes)
     tell("running both")
     verdicts: list[OutputVerdict] = []
     for name, model in models.items():
         found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
         verdicts += found if len(models) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
-    notes = [] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE]
+    notes = [*lowered.notes, *([] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE])]
     return Done(verdicts=verdicts, layout=lowered.layout, notes=notes)
 
 

@@ -72,7 +72,7 @@ def test_a_size_of_zero_can_be_given() -> None:
     model = model_of("agraph (float[2,4] x) => (float[2,4] y) { y = Relu (x) }")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
     with WeightFile() as file:
-        prepared = prepare(model, ConversionOptions(shapes=parse_shapes(["x=3,4"])), None, print, file)
+        prepared = prepare(model, ConversionOptions(shapes=parse_shapes(["x=3,4"])), None, print, file).model
     assert shapes_of(prepared) == [[3, 4], [3, 4]]
 
 

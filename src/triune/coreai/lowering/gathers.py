@@ -32,6 +32,7 @@ from triune.coreai.lowering.values import (
     cast,
     concat,
     constant,
+    dtype_of,
     is_bool,
     is_float,
     rank_of,
@@ -84,9 +85,13 @@ def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -
         if reduction not in ("max", "min"):
             raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
         x, updates = cast(x, np.int32), cast(updates, np.int32)
+    # Apple's interpreter (1.0.0b3) has no kernel that combines numbers of fp16; sums are more precise so, too.
+    is_half = dtype_of(x) == np.float16 and reduction != "none"
+    if is_half:
+        x, updates = cast(x, np.float32), cast(updates, np.float32)
     mode = ir.Attribute.parse(f"#coreai.scatter_mode<{_MODES[reduction]}>")
     result = ops.scatter_along_axis(x.type, x, indices, updates, axis(place), scatter_mode=mode)
-    return cast(result, np.bool_) if is_truth else result
+    return cast(result, np.bool_ if is_truth else np.float16) if is_truth or is_half else result
 
 
 def _scatter_elements(c: Context) -> None:

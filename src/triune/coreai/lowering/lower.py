@@ -1,8 +1,8 @@
 """ONNX models lowered to a Core AI asset: each a function of one program."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
-from triune.graph.conversion.prepare import Report, prepare, silent
+from triune.graph.conversion.prepare import Prepared, Report, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.passes.halve import Halve
@@ -54,11 +54,13 @@ class Lowered:
         path: the .aimodel.
         functions: their names; one that was given several shapes is one function a shape.
         layout: what was brought into another layout, and what was left and why; None where none was asked for.
+        notes: what could not be kept as it was asked for, and why: nodes that fp16 cannot compute.
     """
 
     path: Path
     functions: tuple[str, ...]
     layout: LayoutReport | None = None
+    notes: Sequence[str] = ()
 
 
 def lower(
@@ -97,10 +99,10 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     with WeightFile() as file, module:
         prepared = {name: _prepare(source, layout, tell, file) for name, source in sources.items()}
         tell("writing the program")
-        for name, model in prepared.items():
+        for name, each in prepared.items():
             options = sources[name].options
-            interfaces[name] = interface_of(model, options)
-            writer = FunctionWriter(name, model, interfaces[name], is_packing=options.packs_weights)
+            interfaces[name] = interface_of(each.model, options)
+            writer = FunctionWriter(name, each.model, interfaces[name], is_packing=options.packs_weights)
             writer.write()
             problems += [_of(name, problem, len(sources)) for problem in writer.problems]
         # Inside: leaving the module has it rewritten, and one with stand-ins is none.
@@ -110,17 +112,19 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
     program = authoring.AIProgram(module)
     functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]
     _save(program, path, sources, interfaces)
-    return Lowered(path, tuple(functions), layout)
+    notes = [f"{name}: {note}" if len(sources) > 1 else note for name in sources for note in prepared[name].notes]
+    return Lowered(path, tuple(functions), layout, notes)
 
 
-def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> ModelProto:
+def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:
     """The model in core ops, in the element types and layout that it is to have."""
     options = source.options
-    model = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
+    prepared = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
+    model = prepared.model
     if options.precision is not Precision.FP32:
-        model = Halve(options.keep_fp32, file)(model)
+        model = Halve(options.keep_fp32, prepared.wide, file)(model)
     # The Neural Engine's layout takes apart what Core AI would keep whole.
-    return keep_whole(model, file=file) if options.layout is Layout.SOURCE else model
+    return replace(prepared, model=keep_whole(model, file=file) if options.layout is Layout.SOURCE else model)
 
 
 def _of(function: str, problem: Problem, num_functions: int) -> Problem:

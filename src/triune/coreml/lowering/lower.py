@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +83,17 @@ def lower(
         from triune.coreml.lowering.saving import save
 
         layout = LayoutReport() if options.layout is Layout.ANE else None
-        prepared = Tidy()(ConvAffine(file)(prepare(model, options, layout, tell, file)))
-        interface = interface_of(prepared, options)
+        prepared = prepare(model, options, layout, tell, file)
+        graph = Tidy()(ConvAffine(file)(prepared.model))
+        prepared = replace(prepared, model=graph)
+        interface = interface_of(graph, options)
         tell("writing the program")
         writer = ProgramWriter(prepared, interface, options)
         program = writer.write()
         require_none(writer.problems, "Core ML")
         tell("optimizing the program")
         try:
-            optimize(program, interface, options, None if audit is None else audit(prepared, interface, options))
+            optimize(program, interface, options, None if audit is None else audit(graph, interface, options))
         except TriuneError:
             raise
         # coremltools' passes raise exceptions of every kind.
@@ -101,13 +103,13 @@ def lower(
             raise UnsupportedError(f"coremltools refuses the program: {error}") from error
         tell("saving the package")
         description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
-        save(program, interface.opset, path, description, {SOURCE_KEY: json.dumps(_source(model, prepared, interface))})
+        save(program, interface.opset, path, description, {SOURCE_KEY: json.dumps(_source(model, graph, interface))})
         return Lowered(
             path,
             {feature.source: feature.name for feature in interface.inputs},
             {feature.source: feature.name for feature in interface.outputs},
             sum(op.op_type != "const" for op in _ops(program.functions["main"])),
-            notes=writer.notes,
+            notes=[*prepared.notes, *writer.notes],
             layout=layout,
         )
 

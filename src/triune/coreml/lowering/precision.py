@@ -1,7 +1,7 @@
 """The precision in which a program computes."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import coremltools
@@ -13,23 +13,37 @@ from triune.coreml.lowering.options import LowerOptions
 from triune.graph.conversion.options import Precision
 
 _KEPT = "fp32"
+"""Marks the ops of what the user keeps in fp32."""
+
+_WIDE = "wide"
+"""Marks the ops of what fp16 cannot compute."""
+
 _MARK: Any = ScopeSource.EXIR_STACK_TRACE
+
+_FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softplus"})
+"""Operations that coremltools' passes put in place of several: within one of them nothing is rounded to fp16."""
 
 
 @contextlib.contextmanager
-def kept_scope(node: NodeProto, options: LowerOptions) -> Generator[None]:
+def kept_scope(node: NodeProto, options: LowerOptions, wide: Collection[str]) -> Generator[None]:
     """Marks the ops of a node that is to compute in fp32; the passes carry the mark on to what they make of them."""
-    if not options.keep_fp32 & {node.name, node.op_type}:
+    marks: list[str] = []
+    if options.keep_fp32 & {node.name, node.op_type}:
+        marks.append(_KEPT)
+    if any(name in wide for name in node.output if name):
+        marks.append(_WIDE)
+    if not marks:
         yield
         return
-    info: Any = ScopeInfo(source=_MARK, data=[_KEPT])
+    info: Any = ScopeInfo(source=_MARK, data=marks)
     with mb.scope(info):
         yield
 
 
 def is_kept(op: Any) -> bool:
     """Is it to compute in fp32?"""
-    return _KEPT in (op.scopes.get(_MARK) or [])
+    marks: list[str] = op.scopes.get(_MARK) or []
+    return _KEPT in marks or (_WIDE in marks and op.op_type not in _FUSED)
 
 
 def compute_precision(options: LowerOptions) -> Any:
@@ -37,8 +51,6 @@ def compute_precision(options: LowerOptions) -> Any:
     library: Any = coremltools
     if options.precision is Precision.FP32:
         return library.precision.FLOAT32
-    if options.precision is Precision.FP16:
-        return library.precision.FLOAT16
 
     def is_free(op: Any) -> bool:
         return not is_kept(op)

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import Any
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.coreml.lowering import (
     binary,
@@ -35,6 +35,7 @@ from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
+from triune.graph.conversion.prepare import Prepared
 from triune.graph.conversion.problems import Problem, called
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.values import attributes_of
@@ -72,10 +73,11 @@ class ProgramWriter(GraphWriter[Var]):
 
     library = "coremltools"
 
-    def __init__(self, model: ModelProto, interface: Interface, options: LowerOptions) -> None:
-        """`model` has been normalized and narrowed; its interface has shapes for all inputs."""
+    def __init__(self, prepared: Prepared, interface: Interface, options: LowerOptions) -> None:
+        """The interface of the prepared model has shapes for all inputs."""
         super().__init__()
-        self._graph = model.graph
+        self._graph = prepared.model.graph
+        self._wide = prepared.wide
         self._interface = interface
         self._options = options
         self.notes: list[str] = []
@@ -119,7 +121,7 @@ class ProgramWriter(GraphWriter[Var]):
 
     def around(self, node: NodeProto) -> AbstractContextManager[object]:
         """The precision in which the node computes."""
-        return kept_scope(node, self._options)
+        return kept_scope(node, self._options, self._wide)
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
         """Convert a node."""

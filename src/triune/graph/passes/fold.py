@@ -24,7 +24,8 @@ class Fold:
     """Given nodes whose inputs are constants, and shapes that are known. Result: constants in their place.
 
     Vectors made of shapes are followed by element: of the shape [?, 128, 768] the part [128, 768] is known.
-    QuantizeLinear and DequantizeLinear stay: they are the form in which compressed weights are kept.
+    QuantizeLinear and DequantizeLinear stay: they are the form in which compressed weights are kept. What is unpacked
+    from 32 bits, as the biases of quantized layers are, is not compressed, and folds.
     """
 
     name = "fold"
@@ -70,7 +71,8 @@ def _constant(values: Values, name: str) -> NDArray[Any] | None:
 def _evaluate(
     node: NodeProto, values: Values, constant: Any, parts: dict[str, "Part"]
 ) -> Sequence[NDArray[Any]] | None:
-    if node.domain not in ("", "ai.onnx") or node.op_type in _NOT_FOLDED or any(True for _ in subgraphs_of(node)):
+    is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_int32(node, values)
+    if node.domain not in ("", "ai.onnx") or is_left or any(True for _ in subgraphs_of(node)):
         return None
     part = _follow(node, values, constant, parts)
     if part is not None:
@@ -95,6 +97,10 @@ def _evaluate(
     ):
         return None
     return results
+
+
+def _is_unpacked_from_int32(node: NodeProto, values: Values) -> bool:
+    return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) == TensorProto.INT32
 
 
 def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]] | None:

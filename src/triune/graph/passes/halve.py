@@ -37,13 +37,15 @@ class Halve:
 
     name = "halve"
 
-    def __init__(self, keep: Collection[str] = (), file: WeightFile | None = None) -> None:
+    def __init__(self, keep: Collection[str] = (), wide: Collection[str] = (), file: WeightFile | None = None) -> None:
         """Args:
         keep: names of nodes or operators ("Softmax") that go on computing in fp32, between casts; all that is within
             their graphs does.
+        wide: first results of more nodes that do.
         file: takes large weights that are made; without it they are in the model.
         """
         self._keep = frozenset(keep)
+        self._wide = frozenset(wide)
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -58,7 +60,7 @@ class Halve:
         # What is in the graph's own types from the start: a constant may be given out as it is.
         given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
         given += [tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in given]
-        run = _Run(self._keep | _ALWAYS_FP32, {name: f"{name}/given" for name in given}, self._file)
+        run = _Run(self._keep | _ALWAYS_FP32, self._wide, {name: f"{name}/given" for name in given}, self._file)
         wide = run.halve(graph, None, {}, is_kept=False)
         renamed = {name: f"{name}/fp16" for name in (*given, *leaving)}
         _Names(graph).rename(renamed | {wide[name]: name for name in renamed if name in wide})
@@ -94,8 +96,11 @@ def _names_of(graph: GraphProto) -> set[str]:
 class _Run:
     """Halving one model. A value that is read in fp32 too has a second name, by its first in the maps called `wide`."""
 
-    def __init__(self, keep: frozenset[str], given: Mapping[str, str], file: WeightFile | None) -> None:
+    def __init__(
+        self, keep: frozenset[str], wide: frozenset[str], given: Mapping[str, str], file: WeightFile | None
+    ) -> None:
         self._keep = keep
+        self._wide = wide
         self._file = file
         self._given = given
         self._num_wide = 0
@@ -111,7 +116,7 @@ class _Run:
             known.update({value.name: value.name for value in graph.input})
         work = _Nodes(self, values, known)
         for node in graph.node:
-            is_wide = is_kept or bool(self._keep & {node.name, node.op_type})
+            is_wide = is_kept or bool(self._keep & {node.name, node.op_type}) or not self._wide.isdisjoint(node.output)
             for inner in subgraphs_of(node):
                 self.halve(inner, values, known, is_kept=is_wide)
             work.keep(node) if is_wide else work.halve(node)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from triune.graph.ane.index import Index
 from triune.graph.values import attributes_of
@@ -12,7 +12,10 @@ from triune.graph.whole.outline import RESULT, Outline, renamed
 
 
 def find_rms_norms(index: Index) -> Iterator[Outline]:
-    """Given x * (mean(x * x) + eps)^-0.5 * scale over the last axis, as exporters write it. Result: `rms_norm`."""
+    """Given x * (mean(x * x) + eps)^-0.5 * scale over the last axis, as exporters write it. Result: `rms_norm`.
+
+    The norm may be computed in fp32, between casts.
+    """
     for node in index.graph.node:
         if node.op_type == "Mul":
             found = _of(index, node)
@@ -26,16 +29,40 @@ def _of(index: Index, end: NodeProto) -> Outline | None:
         dims = index.dims(scale)
         if not index.is_constant(scale) or dims is None or not 1 <= len(dims) <= 3:
             continue
-        parts = _normed(index, end.input[place])
+        narrowed = _cast(index, end.input[place])
+        parts = _normed(index, end.input[place] if narrowed is None else narrowed.input[0])
         if parts is None:
             continue
         x, eps, nodes = parts
+        if narrowed is not None:
+            nodes = [*nodes, narrowed]
+        if narrowed is not None:
+            half = _half_of(index, x)
+            if half is None:
+                continue
+            nodes = [helper.make_node("Cast", [half], [x], to=TensorProto.FLOAT), *nodes]
+            x = half
         # What the rest of the body reads but x and the scale are scalars and axes.
         operands = {"input": x, "scale": scale}
         names = {value: name for name, value in operands.items()} | {end.output[0]: RESULT}
         body = [*_constants(index, nodes, set(names)), *renamed([*nodes, end], names)]
         return Outline("rms_norm", end, operands, body, {"axes": [-1], "eps": eps})
     return None
+
+
+def _cast(index: Index, name: str) -> NodeProto | None:
+    """The Cast between fp16 and fp32 that makes a value: within a norm, fp16 would not hold the squares."""
+    cast = index.maker(name, "Cast")
+    return cast if cast is not None and index.is_float(cast.input[0]) else None
+
+
+def _half_of(index: Index, name: str) -> str | None:
+    """The value in fp16 of which `name` is made, or that is made of it."""
+    cast = _cast(index, name)
+    if cast is not None:
+        return cast.input[0]
+    casts = [node.output[0] for node in index.readers(name) if node.op_type == "Cast"]
+    return next((each for each in casts if index.values.elem_type(each) == TensorProto.FLOAT16), None)
 
 
 def _normed(index: Index, name: str) -> tuple[str, float, list[NodeProto]] | None:

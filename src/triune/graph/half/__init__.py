@@ -1,0 +1,16 @@
+"""What is done to a graph that is to compute in fp16, so that it gives what it gave in fp32.
+
+fp16 holds numbers up to 65504, and none between 0 and 6e-8. Most activations are within that; what is not has a few
+reasons, each of which a module finds:
+
+- `masks`: masks of -3.4e38 and their like, added to the scores of a Softmax, become masks that fp16 holds.
+- `variances`: batch normalizations whose variances are beyond fp16 are folded in fp32.
+- `wide`: constants that fp16 does not hold, and operators whose results leave its range: squares, exponentials, sums.
+  These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
+
+`bounds` is what is known of the values' ranges, `fit` the whole.
+"""
+
+from triune.graph.half.fit import Fitted, fit_half
+
+__all__ = ["Fitted", "fit_half"]

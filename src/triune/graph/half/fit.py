@@ -1,0 +1,51 @@
+"""A graph made fit for fp16."""
+
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from triune.graph.half.masks import fit_masks
+from triune.graph.half.variances import fold_variances
+from triune.graph.half.wide import find_wide, told
+from triune.graph.passes.conv_affine import ConvAffine
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.tidy import Tidy
+from triune.graph.weight_files import WeightFile
+from triune.graph.weights import Large
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A model that is to compute in fp16.
+
+    Attributes:
+        model: in core operators.
+        wide: the nodes that are to compute in fp32, each by its first result.
+        notes: what a user is told of it.
+    """
+
+    model: ModelProto
+    wide: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> Fitted:
+    """Have a model's numbers within fp16, and find the nodes for which that cannot be.
+
+    Args:
+        model: normalized and narrowed; changed.
+        file: takes large weights that are made.
+        is_whole: nothing but constants beyond fp16 may keep a node in fp32, and masks stay as they are: the Neural
+            Engine, for which they have been laid out, computes in nothing but fp16.
+    """
+    masks: frozenset[str] = frozenset()
+    if not is_whole:
+        model = ConvAffine(file)(model)
+        fold_variances(model)
+        masks = fit_masks(model)
+        large = Large(file)
+        large.take(model)
+        model = Infer()(Tidy()(model))
+        large.give_back(model)
+    kept = find_wide(model.graph, constants_alone=is_whole)
+    return Fitted(model, masks | {each.value for each in kept}, tuple(told(kept)))

@@ -1,0 +1,32 @@
+"""What fp16 holds."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HALF = np.finfo(np.float16)
+
+LARGEST = float(_HALF.max)
+"""65504."""
+
+SMALLEST_NORMAL = float(_HALF.smallest_normal)
+"""6.1e-5: below it numbers lose places, and below 6e-8 they are 0."""
+
+SMALLEST_INVERTED = 1 / LARGEST
+"""1.5e-5: the inverse of a smaller number is infinite."""
+
+_BLOCK = 1 << 20
+
+
+def sizes_within(array: NDArray[Any]) -> tuple[float, float] | None:
+    """The smallest and the largest absolute value but for 0, infinity and NaN; None where nothing else is there."""
+    least, most = np.inf, 0.0
+    flat = array.reshape(-1)
+    # A part at a time: the array may be as large as a model's weights are.
+    for start in range(0, flat.size, _BLOCK):
+        sizes = np.abs(flat[start : start + _BLOCK])
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+        if sizes.size:
+            least, most = min(least, float(sizes.min())), max(most, float(sizes.max()))
+    return (least, most) if most else None
