@@ -64,7 +64,7 @@ NAN_IS_UNDEFINED = frozenset(
     [
         *("Cast", "QuantizeLinear", "ArgMax", "TopK", "Hardmax", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"),
         *("ScatterElements", "Sign", "Mod", "Resize", "Conv", "ConvTranspose", "MatMul", "Gemm", "AveragePool"),
-        "Sigmoid",
+        *("Sigmoid", "ReduceLogSumExp"),
     ]
 )
 """ONNX does not say what these give for values that are infinite or no numbers; ONNX Runtime's kernels differ."""
