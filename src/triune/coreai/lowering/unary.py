@@ -65,9 +65,14 @@ def _sign(x: Value) -> Value:
 
 
 def softplus(x: Value) -> Value:
-    """log(1 + exp(x)), for large `x` too."""
-    rest = ops.log(ops.broadcasting_add(ops.exp(negative(ops.abs_(x))), like(x, 1)))
-    return ops.add(ops.relu(x), rest)
+    """log(1 + exp(x)), for large `x` too: max(x, 0) + log(1 + e), where e = exp(-|x|)."""
+    e = ops.exp(negative(ops.abs_(x)))
+    rest = ops.log(ops.broadcasting_add(e, like(x, 1)))
+    # 1 + e rounds away most of a small e: there log(1 + e) = e (1 + e (-1/2 + e (1/3 - e/4))), but for e^5/5.
+    series = ops.broadcasting_mul(e, like(x, -1 / 4))
+    for term in (1 / 3, -1 / 2, 1):
+        series = ops.broadcasting_mul(e, ops.broadcasting_add(series, like(x, term)))
+    return ops.add(ops.relu(x), ops.broadcasting_where(ops.broadcasting_greater(like(x, 2**-6), e), series, rest))
 
 
 def softsign(x: Value) -> Value:

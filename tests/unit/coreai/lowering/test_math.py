@@ -238,3 +238,9 @@ def test_weights_stay_packed(dtype: Any, num_bits: int, form: str, tmp_path: Pat
     size = sum(file.stat().st_size for file in lowered.path.rglob("*") if file.is_file())
     assert size < weight.size * num_bits / 8 + scale.size * 12 + 8192
     compare(model, lowered.path, {"x": noise(3, 256)}, atol=1e-3, rtol=1e-3)
+
+
+def test_softplus_of_negative_numbers_is_as_exact_as_of_positive_ones(tmp_path: Path) -> None:
+    x = np.array([-30, -12, -4.2, -4.1, 0, 30], np.float32)
+    found = one("Softplus", [x], tmp_path)
+    np.testing.assert_allclose(found["y"], np.log1p(np.exp(x.astype(np.float64))), rtol=5e-6)
