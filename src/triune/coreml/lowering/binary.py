@@ -60,16 +60,36 @@ def _is_positive(x: Var) -> bool:
     known: Any = x.sym_val
     if known is None:
         return False
-    return all(_is_sum_of_sizes(each) for each in np.asarray(known, object).reshape(-1).tolist())
+    sizes = _sizes_behind(x)
+    return all(_is_sum_of(sizes, each) for each in np.asarray(known, object).reshape(-1).tolist())
 
 
-def _is_sum_of_sizes(value: Any) -> bool:
-    """`value` is a number, or a polynomial of sizes, which are positive."""
+def _sizes_behind(x: Var) -> set[Any]:
+    """The symbols that stand for sizes where `x` was computed from shapes; coremltools has others, for any number."""
+    sizes: set[Any] = set()
+    seen: set[int] = set()
+    waiting = [x]
+    while waiting:
+        op = waiting.pop().op
+        if op is None or id(op) in seen:
+            continue
+        seen.add(id(op))
+        if op.op_type == "shape":
+            sizes.update(symbol for dim in op.x.shape for symbol in getattr(dim, "free_symbols", ()))
+            continue
+        for value in op.inputs.values():
+            waiting += value if isinstance(value, (list, tuple)) else [value]
+    return sizes
+
+
+def _is_sum_of(sizes: set[Any], value: Any) -> bool:
+    """`value` is a number that is not negative, or a polynomial of sizes with such factors."""
     polynomial: Any = sympy.Poly
     if isinstance(value, int):
         return value >= 0
     try:
-        return all(float(each) >= 0 for each in polynomial(value).coeffs())
+        terms = polynomial(value)
+        return set(terms.free_symbols) <= sizes and all(float(each) >= 0 for each in terms.coeffs())
     except (sympy.PolynomialError, TypeError):
         return False
 

@@ -113,14 +113,15 @@ def _gelu(c: Context) -> None:
 def _prelu(c: Context) -> None:
     x, slope = c.input(0), c.input(1)
     known = c.constant(1)
-    if known is not None and 3 <= x.rank <= 5 and is_float(x) and _is_per_channel(known.shape, x):
+    if known is not None and is_float(x) and _is_per_channel(known.shape, x):
         c.give(mb.prelu(x=x, alpha=known.reshape(-1)))
         return
     c.give(select(mb.less(x=x, y=like(x, 0)), mb.mul(x=x, y=slope), x))
 
 
 def _is_per_channel(shape: tuple[int, ...], x: Var) -> bool:
-    return len(shape) == x.rank - 1 and shape[0] == x.shape[1] and all(dim == 1 for dim in shape[1:])
+    # Of ranks 3 and 5 MIL's prelu takes one slope only.
+    return x.rank == 4 and len(shape) == x.rank - 1 and shape[0] == x.shape[1] and all(dim == 1 for dim in shape[1:])
 
 
 def _clip(c: Context) -> None:

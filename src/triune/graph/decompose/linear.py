@@ -227,7 +227,7 @@ def reduce_log_sum_exp(c: Context) -> bool:
     given = [c.input(1)] if c.input(1) else []
     noop, kept = c.attributes.get("noop_with_empty_axes", 0), c.attributes.get("keepdims", 1)
     largest = b.op("ReduceMax", x, *given, keepdims=1, noop_with_empty_axes=noop)
-    # Of infinity nothing is taken: it stays what it is.
+    # Of infinity nothing is taken: exp(inf) is infinite, exp(-inf) is 0, and the logarithms are inf and -inf again.
     largest = b.op("Where", b.op("IsInf", largest), zero, largest)
     total = b.op("Exp", b.op("Sub", x, largest))
     total = b.op("ReduceSum", total, *given, keepdims=kept, noop_with_empty_axes=noop)

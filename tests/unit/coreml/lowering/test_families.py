@@ -297,6 +297,26 @@ def test_small_integers_wrap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(results["y"], [144, 6])
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 2, 2), (2, 3, 1, 2, 2)])
+def test_negative_numbers_have_a_slope_for_each_channel(shape: tuple[int, ...], tmp_path: Path) -> None:
+    slopes = np.array([0.1, 2, -1], np.float32).reshape(3, *[1] * (len(shape) - 2))
+    node = helper.make_node("PRelu", ["x", "slopes"], ["y"])
+    check(model_of([node], [("x", FLOAT, shape)], [("y", FLOAT, shape)], slopes=slopes), {"x": noise(*shape)}, tmp_path)
+
+
+def test_quotients_of_numbers_that_only_look_like_sizes_are_truncated(tmp_path: Path) -> None:
+    # coremltools gives elements of a short vector symbols, as it gives sizes.
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node("Concat", ["x", "a"], ["b"], axis=0),
+        helper.make_node("Div", ["b", "seven"], ["y"]),
+    ]
+    kind = TensorProto.INT32
+    model = model_of(nodes, [("x", kind, [2])], [("y", kind, [4])], seven=np.array([7], np.int32))
+    results = check(model, {"x": np.array([10, -3], np.int32)}, tmp_path)
+    np.testing.assert_array_equal(next(iter(results.values())), [1, 0, -1, 0])
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (1.0, 1.0001), (2.0, -1.0), (-1e6, 1e6)])
 def test_values_are_clipped_to_any_ends(low: float, high: float, tmp_path: Path) -> None:
     node = helper.make_node("Clip", ["x", "low", "high"], ["y"])
