@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.graphs import model_of, ops_of
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.check import evaluate
+from triune.graph.normalize import normalize
 from triune.graph.passes.branches import Branches
 from triune.graph.passes.fold import MAX_ELEMENTS, Fold
 from triune.graph.passes.hard_swish import HardSwish
@@ -81,6 +82,23 @@ def test_branches_take_the_branch_of_a_known_condition() -> None:
     model = Branches()(model_of(text))
     assert ops_of(model) == ["Constant", "Abs", "Identity"]
     assert evaluate(model, {"x": np.array([-1, 2], np.float32)})[0].tolist() == [1, 2]
+
+
+def test_branches_with_the_same_names_stay_apart() -> None:
+    text = """
+    agraph (float[2] x) => (float[2] y, float[2] z) <bool c = {1}, bool d = {0}> {
+      y = If (c) <then_branch = g1 () => (float[2] a) <float k = {2}> { m = Mul (x, k)  a = Add (m, k) },
+              else_branch = g2 () => (float[2] a) <float k = {3}> { m = Mul (x, k)  a = Add (m, k) }>
+      z = If (d) <then_branch = g3 () => (float[2] a) <float k = {4}> { m = Mul (x, k)  a = Add (m, k) },
+              else_branch = g4 () => (float[2] a) <float k = {5}> {
+                e = Constant <value = bool {1}> ()
+                a = If (e) <then_branch = g5 () => (float[2] b) <float h = {6}> { m = Mul (x, h)  b = Add (m, k) },
+                        else_branch = g6 () => (float[2] b) { b = Neg (x) }> }>
+    }"""
+    model = model_of(text)
+    y, z = evaluate(normalize(model), {"x": np.array([-1, 2], np.float32)})
+    assert y.tolist() == [0, 6]
+    assert z.tolist() == [-1, 17]
 
 
 @pytest.mark.parametrize(

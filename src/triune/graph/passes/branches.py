@@ -1,7 +1,10 @@
 """Branches whose condition is known."""
 
+from collections import Counter
+
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
+from triune.graph.names import Names, defined_names, rename
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
@@ -11,31 +14,54 @@ class Branches:
     name = "branches"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Names within a branch are unique in the model: ONNX lets nothing shadow an outer name."""
-        _take(model.graph, None)
+        """Names of a branch that are others' too, as two branches may have the same, get the name of the If before."""
+        graph = model.graph
+        own = [value.name for value in (*graph.input, *graph.initializer)]
+        _Taking(Counter([*own, *defined_names(graph.node)]), Names(model)).take(graph, None)
         return model
 
 
-def _take(graph: GraphProto, outer: Values | None) -> None:
-    values = Values(graph, outer)
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        condition = values.constant(node.input[0]) if node.op_type == "If" else None
-        if condition is None:
-            for subgraph in subgraphs_of(node):
-                _take(subgraph, values)
-            nodes.append(node)
-            continue
-        branch: GraphProto = attributes_of(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
-        _take(branch, values)
-        graph.initializer.extend(branch.initializer)
-        graph.value_info.extend(branch.value_info)
-        nodes.extend(branch.node)
-        nodes.extend(
-            helper.make_node("Identity", [inner.name], [name])
-            for inner, name in zip(branch.output, node.output, strict=True)
-            if name
-        )
-    if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
-        del graph.node[:]
-        graph.node.extend(nodes)
+class _Taking:
+    """What branches are taken, in a model in which each name of `defined` is defined so many times."""
+
+    def __init__(self, defined: Counter[str], names: Names) -> None:
+        self._defined = defined
+        self._names = names
+
+    def take(self, graph: GraphProto, outer: Values | None) -> None:
+        """Replace each If of a known condition by the branch that it takes."""
+        values = Values(graph, outer)
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            condition = values.constant(node.input[0]) if node.op_type == "If" else None
+            if condition is None:
+                for subgraph in subgraphs_of(node):
+                    self.take(subgraph, values)
+                nodes.append(node)
+                continue
+            branch: GraphProto = attributes_of(node)["then_branch" if condition.reshape(-1)[0] else "else_branch"]
+            self.take(branch, values)
+            self._make_unique(branch, node)
+            graph.initializer.extend(branch.initializer)
+            graph.value_info.extend(branch.value_info)
+            nodes.extend(branch.node)
+            nodes.extend(
+                helper.make_node("Identity", [inner.name], [name])
+                for inner, name in zip(branch.output, node.output, strict=True)
+                if name
+            )
+        if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
+            del graph.node[:]
+            graph.node.extend(nodes)
+
+    def _make_unique(self, branch: GraphProto, node: NodeProto) -> None:
+        own = [*defined_names(branch.node), *(tensor.name for tensor in branch.initializer)]
+        if all(self._defined[name] == 1 for name in own):
+            return
+        prefix = self._names.prefix(node.name or next(filter(None, node.output), "If"))
+        names = {name: f"{prefix}/{name}" for name in own}
+        for value in (*branch.output, *branch.value_info, *branch.initializer):
+            value.name = names.get(value.name, value.name)
+        for inner in branch.node:
+            rename(inner, names, prefix)
+        self._defined.update(names.values())
