@@ -11,6 +11,7 @@ from support.contrib import (
     norms,
     products,
     quantized,
+    quantized_lstm,
     quantized_products,
 )
 from support.contrib.case import Case
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Sequence[Case]] = {
     "attentions": attentions.CASES,
     "quantized": quantized.CASES,
     "quantized products": quantized_products.CASES,
+    "quantized LSTM": quantized_lstm.CASES,
     "features": features.CASES,
     "machines": machines.CASES,
     "forests": forests.CASES,

@@ -57,6 +57,7 @@ CASES = [
     _to_float("batch", BATCH, bias=floats(5)),
     _dynamic("", floats(3, 8)),
     _dynamic("uint8", floats(3, 8, scale=9), kind="uint8"),
+    _dynamic("zeros", np.zeros((3, 8), np.float32), bias=floats(5)),
     _dynamic("positive", np.abs(floats(3, 8))),
     _dynamic("batch with bias", floats(2, 3, 8), bias=floats(5)),
     _dynamic("columns", floats(3, 8), bs=COLUMNS, bz=np.arange(-2, 3).astype(np.int8)),

@@ -3,6 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
+from triune.graph.builder import Builder
 from triune.graph.decompose.context import Context, Decomposition
 
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -38,6 +39,31 @@ def shifted_weight(c: Context, x: str, zero: str, axis: int) -> str:
         return b.op("DequantizeLinear", x, b.constant(1, np.float32), point)
     scale = b.constant(np.ones(shape), np.float32)
     return b.op("DequantizeLinear", x, scale, zero, axis=axis)
+
+
+def dynamic_levels(b: Builder, x: str) -> tuple[str, str, str]:
+    """fp32 `x` in 8 bits by its own range and 0: levels, scale and zero point, all fp32.
+
+    scale = (max - min) / 255, zero = round(-min / scale), levels = round(x / scale) + zero, saturated. Where all is 0
+    the scale is 1, as ONNX Runtime has it: in ONNX's body it is 0, and the levels are no numbers before they are cast.
+    """
+    zero, one, most = (b.constant(each, np.float32) for each in (0, 1, 255))
+    least = b.op("Min", b.op("ReduceMin", x, keepdims=0), zero)
+    largest = b.op("Max", b.op("ReduceMax", x, keepdims=0), zero)
+    scale = b.op("Div", b.op("Sub", largest, least), most)
+    scale = b.op("Where", b.op("Equal", scale, zero), one, scale)
+    point = b.op("Clip", b.op("Round", b.op("Div", b.op("Neg", least), scale)), zero, most)
+    levels = b.op("Add", b.op("Round", b.op("Div", x, scale)), point)
+    return b.op("Clip", levels, zero, most), scale, point
+
+
+def dynamic_quantize_linear(c: Context) -> bool:
+    """Levels, scale and zero point."""
+    levels, scale, point = dynamic_levels(c.build, c.input(0))
+    c.give(c.build.cast(levels, TensorProto.UINT8))
+    c.give(scale, 1)
+    c.give(c.build.cast(point, TensorProto.UINT8), 2)
+    return True
 
 
 def mat_mul_integer(c: Context) -> bool:
@@ -93,6 +119,7 @@ def q_linear_conv(c: Context) -> bool:
 
 
 TABLE: dict[str, Decomposition] = {
+    "DynamicQuantizeLinear": dynamic_quantize_linear,
     "MatMulInteger": mat_mul_integer,
     "ConvInteger": conv_integer,
     "QLinearMatMul": q_linear_mat_mul,

@@ -14,9 +14,9 @@ from triune.graph.passes.upgrade import Upgrade
 from triune.graph.passes.upgrade.adopted import ADOPTED
 from triune.graph.values import Values, subgraphs_of
 
-_OURS = ("CastLike", "ReduceLogSumExp")
+_OURS = ("CastLike", "ReduceLogSumExp", "DynamicQuantizeLinear")
 """Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSumExp's body
-overflows.
+overflows, DynamicQuantizeLinear's divides zeros by 0.
 """
 
 # onnx's stubs lack most of a schema's members.

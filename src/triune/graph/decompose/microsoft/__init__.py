@@ -9,6 +9,7 @@ from triune.graph.decompose.microsoft import (
     norms,
     products,
     quantized,
+    quantized_lstm,
     quantized_products,
     rotary,
     standard,
@@ -24,5 +25,6 @@ TABLE: dict[str, Decomposition] = {
     **rotary.TABLE,
     **quantized.TABLE,
     **quantized_products.TABLE,
+    **quantized_lstm.TABLE,
     **standard.TABLE,
 }

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 from triune.graph.decompose.context import Context, Decomposition
-from triune.graph.decompose.integers import shifted, shifted_weight
+from triune.graph.decompose.integers import dynamic_levels, shifted, shifted_weight
 from triune.graph.decompose.microsoft.quantized import rounded
 
 
@@ -27,8 +27,8 @@ def mat_mul_integer_to_float(c: Context) -> bool:
 def dynamic_quantize_mat_mul(c: Context) -> bool:
     """As `mat_mul_integer_to_float`, with A brought to 8 bits by its own range."""
     b = c.build
-    levels, scale, zero = b.ops("DynamicQuantizeLinear", 3, c.input(0))
-    product = b.op("MatMul", shifted(c, levels, zero), shifted_weight(c, c.input(1), c.input(3), -1))
+    levels, scale, zero = dynamic_levels(b, c.input(0))
+    product = b.op("MatMul", b.op("Sub", levels, zero), shifted_weight(c, c.input(1), c.input(3), -1))
     c.give(scaled(c, product, scale, c.input(2), c.input(4)))
     return True
 
