@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from support.contrib import (
     activations,
     attentions,
+    blocks,
     features,
     forests,
     machines,
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Sequence[Case]] = {
     "quantized": quantized.CASES,
     "quantized products": quantized_products.CASES,
     "quantized LSTM": quantized_lstm.CASES,
+    "blocks": blocks.CASES,
     "features": features.CASES,
     "machines": machines.CASES,
     "forests": forests.CASES,

@@ -1,4 +1,4 @@
-"""ONNX Runtime's products with weights of few bits, which its quantizers write."""
+"""ONNX Runtime's products with weights of few bits, and rows gathered of such, which its quantizers write."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,13 @@ from triune.graph.weights import tensor_of
 
 DOMAIN = "com.microsoft"
 
-_PACKED = {4: (TensorProto.INT4, TensorProto.UINT4), 8: (TensorProto.INT8, TensorProto.UINT8)}
+_PACKED = {
+    2: (TensorProto.INT4, TensorProto.UINT4),
+    4: (TensorProto.INT4, TensorProto.UINT4),
+    8: (TensorProto.INT8, TensorProto.UINT8),
+}
+"""The types that hold levels of so many bits; there is none of two."""
+
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
@@ -33,7 +39,7 @@ def replaced(
         prefix: begins their names.
 
     Returns:
-        None where the weights are no constants, or of a number of bits other than 4 and 8. Zero points that are no
+        None where the weights are no constants, or of a number of bits other than 2, 4 and 8. Zero points that are no
         whole numbers, and groups in any order, make whole weights.
     """
     inputs = dict(enumerate(node.input))
@@ -70,8 +76,73 @@ def replaced(
     return nodes
 
 
+def gathered(
+    node: NodeProto,
+    tensor: Callable[[str], TensorProto | None],
+    add: Callable[[TensorProto], None],
+    prefix: str,
+) -> list[NodeProto] | None:
+    """A GatherBlockQuantized as Gather of a DequantizeLinear of weights.
+
+    Args:
+        node: weights of 4 bits, or bytes of levels of 2, 4 or 8 bits along the last axis; indices; scales of blocks
+            along an axis; zero points.
+        tensor: gives what is constant.
+        add: takes new constants.
+        prefix: begins their names.
+
+    Returns:
+        None where the weights are no constants.
+    """
+    inputs = dict(enumerate(node.input))
+    data, scales, zeros = (tensor(inputs.get(place, "")) for place in (0, 2, 3))
+    attributes = attributes_of(node)
+    if data is None or scales is None or scales.data_type not in _FLOATS or (zeros is None and inputs.get(3)):
+        return None
+    scale, zero = array_of(scales), None
+    if data.data_type == TensorProto.UINT8:
+        bits = int(attributes.get("bits", 4))
+        if bits not in _PACKED:
+            return None
+        rows = array_of(data)
+        levels = _levels(rows.reshape(-1, rows.shape[-1]), bits).reshape(*rows.shape[:-1], -1)
+        if zeros is not None:
+            points = array_of(zeros)
+            zero = _levels(points.reshape(-1, points.shape[-1]), bits)[:, : scale.shape[-1]].reshape(scale.shape)
+        packed = _weights(levels, scale, zero, bits)
+    elif data.data_type in (TensorProto.INT4, TensorProto.UINT4):
+        kind = np.int8 if data.data_type == TensorProto.INT4 else np.uint8
+        zero = None if zeros is None else array_of(zeros).astype(kind)
+        packed = Packed(data.data_type, array_of(data).astype(kind), scale, zero)
+    else:
+        return None
+    weight, nodes = f"{prefix}/weight", list[NodeProto]()
+    if all(size % blocks == 0 for size, blocks in zip(packed.data.shape, scale.shape, strict=True)):
+        unpacking, constants = as_dequantize(packed, weight, prefix)
+        for each in constants:
+            add(each)
+        nodes = [unpacking]
+    else:
+        add(tensor_of(weight, _whole(packed, int(attributes.get("block_size", 128)))))
+    axis = int(attributes.get("gather_axis", 0))
+    nodes.append(helper.make_node("Gather", [weight, node.input[1]], list(node.output), name=node.name, axis=axis))
+    return nodes
+
+
+def _whole(packed: Packed, block: int) -> NDArray[Any]:
+    """Weights of which the last block is cut short."""
+    scale, zero = packed.scale, packed.zero_point
+    for axis, size in enumerate(packed.data.shape):
+        if size != scale.shape[axis]:
+            places = np.arange(size, dtype=np.int64) // np.int64(block)
+            scale = scale.take(places, axis)
+            zero = None if zero is None else zero.take(places, axis)
+    shifted = packed.data.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
+    return (shifted * scale.astype(np.float32)).astype(scale.dtype)
+
+
 def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, bits: int) -> Packed:
-    """(N, K). Without zero points the levels are around the middle of their range: signed they need none."""
+    """Without zero points the levels are around the middle of their range: signed they need none."""
     signed, unsigned = _PACKED[bits]
     if zero is not None:
         return Packed(unsigned, levels, scale, zero)
@@ -79,7 +150,8 @@ def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | Non
 
 
 def _levels(data: NDArray[Any], bits: int) -> NDArray[Any]:
-    """The levels in bytes (N, n): two in each byte, the lower four bits first, where they have 4 bits."""
+    """The levels in bytes (N, n): as many in each byte as there is room for, the lowest bits first."""
     if bits == 8:
         return data
-    return np.stack([data & 15, data >> 4], axis=-1).reshape(len(data), -1)
+    shifts = range(0, 8, bits)
+    return np.stack([data >> shift & ((1 << bits) - 1) for shift in shifts], axis=-1).reshape(len(data), -1)

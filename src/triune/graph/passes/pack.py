@@ -19,8 +19,9 @@ _BYTES = (TensorProto.INT8, TensorProto.UINT8)
 class Pack:
     """Given weights in small integers that are unpacked in the ways of exporters. Result: DequantizeLinear of them.
 
-    The ways are Cast, Sub and Mul by constants (`(q - zero) * scale`), and ONNX Runtime's MatMulNBits. A Transpose of a
-    DequantizeLinear becomes one of transposed weights. Whatever is in no such form stays.
+    The ways are Cast, Sub and Mul by constants (`(q - zero) * scale`), and ONNX Runtime's MatMulNBits and
+    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes one of transposed weights. Whatever is in no such
+    form stays.
     """
 
     name = "pack"
@@ -78,6 +79,8 @@ def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None
     """What takes the node's place; None if it stays."""
     if node.op_type == "MatMulNBits" and node.domain == n_bits.DOMAIN:
         return n_bits.replaced(node, view.tensor, view.add, prefix)
+    if node.op_type == "GatherBlockQuantized" and node.domain == n_bits.DOMAIN:
+        return n_bits.gathered(node, view.tensor, view.add, prefix)
     if node.domain not in _STANDARD:
         return None
     found: Packed | None = None
