@@ -26,6 +26,9 @@ _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
 _NUMBERS: Mapping[int, int] = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}
 """Fields of packed numbers that are the bytes of a tensor, for its element type."""
 
+_LISTS = (7, 8, 9)
+"""Fields of an attribute that are written once for each number or text; one that has them has no tensor."""
+
 _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
 
@@ -64,6 +67,8 @@ class _File:
         pieces: list[bytes] = []
         copied = start
         for number, wire, begin, value, after in self._fields(start, end):
+            if kind == "attribute" and number in _LISTS:
+                return None
             inner = within.get(number)
             if inner is None or wire != _LENGTH or after - value < LARGE_BYTES:
                 continue
