@@ -6,6 +6,7 @@ from onnx import ModelProto
 
 from support.graphs import model_of, ops_of
 from triune.graph.check import Arrays, evaluate
+from triune.graph.decompose import Decompose
 from triune.graph.normalize import foreign_ops, normalize
 
 RNG = np.random.default_rng(2)
@@ -205,3 +206,11 @@ def test_sums_of_exponentials_of_large_numbers(axes: str, attributes: str, dims:
         places = {"2": 1, "1,3": 0, "1,1": (0, 1), "2,3": ()}[dims]
         expected = np.logaddexp.reduce(x.astype(np.float64), axis=places, keepdims=dims != "2")
     np.testing.assert_allclose(evaluate(normal, {"x": x})[0], expected, rtol=1e-6)
+
+
+def test_names_of_the_model_are_not_taken() -> None:
+    taken = Decompose()(model_of("agraph (float[2] x) => (float[2] y) { y = Acosh (x) }")).graph.node[0].output[0]
+    same(
+        f'agraph (float[2] x) => (float[2] z) {{ "{taken}" = Neg (x)  y = Acosh (x)  z = Add ("{taken}", y) }}',
+        {"x": np.array([1, 3], np.float32)},
+    )

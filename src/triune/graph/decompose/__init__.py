@@ -21,6 +21,7 @@ from triune.graph.decompose import (
 )
 from triune.graph.decompose.classical.tables import DOMAIN as TREES
 from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 
@@ -60,14 +61,14 @@ class Decompose:
     def __call__(self, model: ModelProto) -> ModelProto:
         """The new values have no types yet: infer them again."""
         while True:
-            is_changed, is_waiting = self._decompose(model.graph, None)
+            is_changed, is_waiting = self._decompose(model.graph, None, Names(model))
             if not (is_changed and is_waiting):
                 return model
             # ONNX infers nothing behind an operator of another domain: each that is written out may tell the next
             # one's types.
             model = Infer()(model)
 
-    def _decompose(self, graph: GraphProto, outer: Values | None) -> tuple[bool, bool]:
+    def _decompose(self, graph: GraphProto, outer: Values | None, names: Names) -> tuple[bool, bool]:
         """Was anything changed, and does anything wait for what is not known yet?"""
         values = Values(graph, outer)
         read = names_read(graph)
@@ -75,9 +76,9 @@ class Decompose:
         is_changed = is_waiting = False
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                found = self._decompose(subgraph, values)
+                found = self._decompose(subgraph, values, names)
                 is_changed, is_waiting = is_changed or found[0], is_waiting or found[1]
-            written = self._written(node, values, read)
+            written = self._written(node, values, read, names)
             is_waiting |= written is None
             nodes += written if written else [node]
             is_changed |= bool(written)
@@ -87,7 +88,7 @@ class Decompose:
             graph.node.extend(copies)
         return is_changed, is_waiting
 
-    def _written(self, node: NodeProto, values: Values, read: Collection[str]) -> list[NodeProto] | None:
+    def _written(self, node: NodeProto, values: Values, read: Collection[str], names: Names) -> list[NodeProto] | None:
         """What takes the node's place; nothing if it stays, None if it stays for now."""
         table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
         decomposition = table.get(node.op_type)
@@ -95,7 +96,7 @@ class Decompose:
             return []
         self._count += 1
         name = next((each for each in node.output if each), node.op_type)
-        build = Builder(f"{name}/{node.op_type}{self._count}")
+        build = Builder(names.prefix(f"{name}/{node.op_type}{self._count}"))
         try:
             is_done = decomposition(Context(node, values, attributes_of(node), build, read))
         except Refusal as refusal:
