@@ -182,3 +182,51 @@ def test_weights_that_are_nearly_equal_are_two(tmp_path):
     results = check(model, {"x": np.ones((64, 64), np.float32)}, tmp_path)
 
     assert results["z"][63, 0] == np.float32(2e-13)
+
+
+def _gelu(order: int, half: float = 0.5, *, is_tanh: bool = False) -> ModelProto:
+    inside = [N("Div", ["x", "root"], ["i"]), N("Erf", ["i"], ["e"])]
+    if is_tanh:
+        inside = [
+            *(N("Mul", ["x", "x"], ["xx"]), N("Mul", ["xx", "x"], ["xxx"]), N("Mul", ["xxx", "c"], ["cx"])),
+            *(N("Add", ["x", "cx"], ["sum"]), N("Mul", ["k", "sum"], ["i"]), N("Tanh", ["i"], ["e"])),
+        ]
+    products = (
+        [N("Mul", ["x", "o"], ["p"]), N("Mul", ["p", "half"], ["y"])],
+        [N("Mul", ["o", "half"], ["p"]), N("Mul", ["x", "p"], ["y"])],
+        [N("Mul", ["half", "x"], ["p"]), N("Mul", ["p", "o"], ["y"])],
+    )
+    nodes = [*inside, N("Add", ["one", "e"], ["o"]), *products[order]]
+    numbers = {"root": 2**0.5, "one": 1, "half": half, "c": 0.044715, "k": (2 / np.pi) ** 0.5}
+    constants = {name: np.float32(number) for name, number in numbers.items()}
+    return model_of(nodes, [("x", FLOAT, [64])], [("y", FLOAT, None)], **constants)
+
+
+@pytest.mark.parametrize(("order", "is_tanh"), [(0, False), (1, False), (2, False), (0, True), (2, True)])
+def test_gelu_that_is_written_out_is_one_operation(tmp_path, order, is_tanh):
+    check(_gelu(order, is_tanh=is_tanh), {"x": 4 * _noise(64)}, tmp_path)
+
+    assert _ops(tmp_path) == {"gelu": 1}
+
+
+def test_what_is_nearly_gelu_is_not(tmp_path):
+    check(_gelu(0, 0.4998), {"x": 4 * _noise(64)}, tmp_path)
+
+    assert _ops(tmp_path)["gelu"] == 0
+
+
+def test_quotients_by_zeros_of_both_signs_are_two(tmp_path):
+    nodes = [N("Div", ["x", "p"], ["a"]), N("Div", ["x", "m"], ["b"]), N("Concat", ["a", "b"], ["y"], axis=0)]
+    model = model_of(nodes, [("x", FLOAT, [2])], [("y", FLOAT, None)], p=np.float32(0.0), m=np.float32(-0.0))
+
+    results = check(model, {"x": np.float32([1, -1])}, tmp_path)
+
+    assert list(results["y"]) == [np.inf, -np.inf, -np.inf, np.inf]
+
+
+def test_equal_operations_are_one(tmp_path):
+    nodes = [N("Exp", ["x"], ["a"]), N("Exp", ["x"], ["b"]), N("Add", ["a", "b"], ["y"])]
+
+    check(model_of(nodes, [("x", FLOAT, [4])], [("y", FLOAT, None)]), {"x": _noise(4)}, tmp_path)
+
+    assert _ops(tmp_path)["exp"] == 1

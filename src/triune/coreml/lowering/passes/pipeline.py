@@ -12,6 +12,7 @@ from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.passes.blocks import in_pass
 from triune.coreml.lowering.passes.casts import fuse_casts
 from triune.coreml.lowering.passes.constants import merge_constants
+from triune.coreml.lowering.passes.gelu import fuse_gelu
 from triune.coreml.lowering.passes.linear import fuse_linear
 from triune.coreml.lowering.passes.norms import fuse_layer_norm
 from triune.coreml.lowering.passes.outputs import name_outputs
@@ -32,6 +33,7 @@ PASSES: Sequence[Pass] = (
     "common::const_elimination",
     # Reshapes and transpositions between them that have more than five dimensions on the way.
     "common::expand_high_rank_reshape_and_transpose",
+    fuse_gelu,
     fuse_layer_norm,
     fuse_linear,
     "common::dead_code_elimination",

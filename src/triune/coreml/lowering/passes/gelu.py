@@ -1,0 +1,102 @@
+"""Gelu that is written out, as the one operation that it is."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.lowering.context import is_float
+from triune.coreml.lowering.mb import Var, mb
+from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
+
+_NEAR = 1e-6
+"""How far, in parts, a number may be from the one that it stands for: as far as fp32 has it."""
+
+
+def fuse_gelu(program: Any) -> None:
+    """Given x * 0.5 * (1 + erf(x / sqrt(2))), multiplied in any order. Result: gelu.
+
+    The same for tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)) in the place of erf. coremltools' passes take numbers that
+    are within 0.001 for these.
+    """
+    for block in blocks_of(program):
+        with block:
+            for op in list(block.operations):
+                if op.op_type in ("erf", "tanh"):
+                    _fuse(block, op)
+
+
+def _fuse(block: Any, op: Any) -> None:
+    sum_ = only_reader(op.outputs[0])
+    if sum_ is None or sum_.op_type != "add" or not _is_number(_other(sum_, op.outputs[0]), 1.0):
+        return
+    roots = _erf_roots(op.x) if op.op_type == "erf" else _tanh_roots(op.x)
+    for x in roots:
+        end = _product(sum_, x) if is_float(x) and tuple(x.shape) == tuple(op.x.shape) else None
+        if end is not None and end.enclosing_block is block:
+            mode = "EXACT" if op.op_type == "erf" else "TANH_APPROXIMATION"
+            replace(block, end, mb.gelu(x=x, mode=mode, name=end.outputs[0].name, before_op=end))
+            return
+
+
+def _erf_roots(value: Var) -> Iterator[Var]:
+    """The x of which the value is x over the root of 2."""
+    yield from _factors(value, 1 / math.sqrt(2))
+    op = value.op
+    if op is not None and op.op_type == "real_div" and _is_number(op.y, math.sqrt(2)):
+        yield op.x
+
+
+def _tanh_roots(value: Var) -> Iterator[Var]:
+    """The x of which the value is sqrt(2 / pi) * (x + 0.044715 * x ** 3)."""
+    for inner in _factors(value, math.sqrt(2 / math.pi)):
+        if inner.op is not None and inner.op.op_type == "add":
+            for x, cubed in ((inner.op.x, inner.op.y), (inner.op.y, inner.op.x)):
+                if any(_is_cube(each, x) for each in _factors(cubed, 0.044715)):
+                    yield x
+
+
+def _is_cube(value: Var, x: Var) -> bool:
+    op = value.op
+    if op is None:
+        return False
+    if op.op_type == "pow":
+        return op.x is x and _is_number(op.y, 3.0)
+    squared = _other(op, x) if op.op_type == "mul" and x in (op.x, op.y) else None
+    inner = None if squared is None else squared.op
+    return inner is not None and inner.op_type == "mul" and inner.x is x and inner.y is x
+
+
+def _product(sum_: Any, x: Var) -> Any:
+    """The op that is the sum times x times 0.5; None where there is none."""
+    once = only_reader(sum_.outputs[0])
+    if once is None or once.op_type != "mul":
+        return None
+    other = _other(once, sum_.outputs[0])
+    if any(each is x for each in _factors(other, 0.5)):
+        return once
+    twice = only_reader(once.outputs[0])
+    if twice is None or twice.op_type != "mul":
+        return None
+    rest = _other(twice, once.outputs[0])
+    is_whole = (other is x and _is_number(rest, 0.5)) or (rest is x and _is_number(other, 0.5))
+    return twice if is_whole else None
+
+
+def _factors(value: Var, number: float) -> Iterator[Var]:
+    """The other factor, where the value is a product with a number."""
+    op = value.op
+    if op is not None and op.op_type == "mul":
+        if _is_number(op.y, number):
+            yield op.x
+        if _is_number(op.x, number):
+            yield op.y
+
+
+def _other(op: Any, value: Var) -> Var:
+    return op.y if op.x is value else op.x
+
+
+def _is_number(value: Var, number: float) -> bool:
+    return value.val is not None and value.rank == 0 and bool(np.isclose(float(value.val), number, rtol=_NEAR, atol=0))
