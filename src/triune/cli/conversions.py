@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.coreai import audit as coreai_audit
 from triune.coreai import verify as coreai_verify
 from triune.coreai.installed import require_library
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
@@ -102,24 +103,32 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     return Done(verdicts=coreml_verify.verify_raised(package, function, load(output), given))
 
 
-def onnx_to_coreai(sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given) -> Done:
-    """An asset of one function for each source."""
+def onnx_to_coreai(
+    sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given, checked: Given = None
+) -> Done:
+    """An asset of one function for each source. `checked` are inputs with which Apple's rewriting is looked at."""
     models = {name: load(path) for name, path in sources.items()}
     _check_names(models, options)
     each = {name: _own(model, options) for name, model in models.items()}
     for name, model in models.items():
-        check_given(model, _own_values(model, given or {}), each[name].constants)
+        check_given(model, _own_values(model, given or checked or {}), each[name].constants)
     functions = {name: Source(model, each[name]) for name, model in models.items()}
     lowered = lower_functions(functions, output, report=tell)
+    findings: list[Finding] | None = None
+    if checked is not None:
+        tell("checking Apple's rewriting")
+        findings = []
+        for name, model in models.items():
+            findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
     if given is None:
-        return Done(layout=lowered.layout, notes=lowered.notes)
+        return Done(layout=lowered.layout, notes=lowered.notes, findings=findings)
     tell("running both")
     verdicts: list[OutputVerdict] = []
     for name, model in models.items():
         found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
         verdicts += found if len(models) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
     notes = [*lowered.notes, *([] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE])]
-    return Done(verdicts=verdicts, layout=lowered.layout, notes=notes)
+    return Done(verdicts=verdicts, layout=lowered.layout, notes=notes, findings=findings)
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:

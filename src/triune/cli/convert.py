@@ -102,8 +102,8 @@ def convert(
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
     if given and not (verify or check):
         raise InvalidArgumentError("--input is what --verify and --check compare with; give one of them, too")
-    if check and output.suffix != ".mlpackage":
-        raise InvalidArgumentError("--check is about the passes over a Core ML program: convert to .mlpackage")
+    if check and output.suffix == ".onnx":
+        raise InvalidArgumentError("--check is about Apple's compilers: convert to .mlpackage or .aimodel")
     with progress_bar() as progress, _place(output, is_staged=verify or check) as place:
         task = progress.add_task("reading", total=None)
 
@@ -132,7 +132,7 @@ def convert(
                 states_by_name = split_pairs(states or [], option="--state", form="past=present")
                 pictures = parse_images(split_pairs(images or [], option="--image", form="x=rgb24"))
                 options = CoreAiOptions(states=states_by_name, images=pictures, packs_weights=pack_weights, **shared)
-                done = onnx_to_coreai(sources, place, options, report, compared)
+                done = onnx_to_coreai(sources, place, options, report, compared, given if check else None)
             case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
                 if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:
                     raise InvalidArgumentError(

@@ -54,7 +54,7 @@ def verify_lowered(
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
-    sets = [_pictured(each, options, given) for each in sets]
+    sets = [pictured(each, options, given) for each in sets]
     source = OnnxModel(model)
 
     def expected(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -64,11 +64,11 @@ def verify_lowered(
 
     executor = "interpreter" if is_judged_by_apple(options) else "onnxruntime"
     with Model(path, function=function, executor=executor) as program:
-        result = functools.partial(_computed, program, options)
+        result = functools.partial(computed, program, options)
         return verify(sets, expected, result, source, tolerance)
 
 
-def _computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs, and the next values of states, by the source's names."""
     inputs = {name: narrow_array(name, array) for name, array in arrays.items() if name not in options.constants}
     inputs |= {name: image.nearest(name, arrays[name]) for name, image in options.images.items() if name in arrays}
@@ -87,7 +87,7 @@ def _computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]
     return results
 
 
-def _pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
+def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
     """The set with the floats of pictures where the program takes an image: nearest to those given, or made up."""
     arrays = dict(each.arrays)
     for name, image in options.images.items():

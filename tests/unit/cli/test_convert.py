@@ -300,8 +300,3 @@ def test_a_pass_that_changes_an_answer_is_named_and_nothing_is_written(
     first = found["findings"][0]
     assert float(first["after"]) == pytest.approx(float(first["before"]) / 2)
     assert "half_of_the_last changes output 'y'" in run(source, *options).output
-
-
-def test_passes_are_checked_of_core_ml_programs_only(source: Path, tmp_path: Path) -> None:
-    done = run(source, "-o", tmp_path / "m.aimodel", "--check")
-    assert isinstance(done.exception, InvalidArgumentError)

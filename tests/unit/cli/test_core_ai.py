@@ -1,6 +1,7 @@
 """`triune convert` and `triune predict` with `.aimodel`."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from support.coreai_programs import image_type, save_graph
 from support.lowered import FLOAT, model_of
 from triune.cli import app
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.coreai import audit
+from triune.graph.audit import Difference, Finding
 
 
 def run(command: str, *arguments: object) -> Result:
@@ -131,3 +134,19 @@ def test_executors_are_those_of_the_program(source: Path, tmp_path: Path) -> Non
     done = run("predict", asset, "--executor", "reference")
     assert isinstance(done.exception, InvalidArgumentError)
     assert "takes coreai, onnxruntime or interpreter" in str(done.exception)
+
+
+def test_what_the_rewriting_changes_is_told_and_nothing_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = Finding("Core AI's rewriting", "y", "noise", Difference("0", "5", (1,), np.inf))
+    found: list[Finding] = []
+    monkeypatch.setattr(audit, "audit", lambda source, path, function, given: found)
+    asset = tmp_path / "m.aimodel"
+    assert "no pass changes an answer" in run("convert", source, "-o", asset, "--check").output
+    shutil.rmtree(asset)
+    found.append(fault)
+    done = run("convert", source, "-o", asset, "--check")
+    assert done.exit_code == 1
+    assert "Core AI's rewriting changes output 'y' at [1] from 0 to 5" in done.output
+    assert not asset.exists()

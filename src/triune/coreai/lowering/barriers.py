@@ -14,7 +14,7 @@ import numpy as np
 from triune.coreai.library import Value, dialect, ir
 from triune.coreai.lowering.joined import Operand, Step, changes_products, changes_scales, changes_sums
 from triune.coreai.lowering.known import Known
-from triune.coreai.lowering.values import dtype_of, is_number
+from triune.coreai.lowering.values import dtype_of, is_bool, is_number
 
 _SUMS = frozenset({"add", "sub"})
 _PRODUCTS = frozenset({"mul", "divide"})
@@ -45,6 +45,23 @@ def place_barriers(body: Any) -> None:
             value = operation.operands[place]
             with ir.InsertionPoint(operation), ir.Location.unknown():
                 operation.operands[place] = dialect.maximum(value, value)
+
+
+def place_all_barriers(body: Any) -> None:
+    """Write a barrier after every operation, so that the compiler joins none: what `place_barriers` is held against.
+
+    Args:
+        body: of the module, before that is left.
+    """
+    known = Known()
+    for operation in list(_operations(body)):
+        for value in operation.results:
+            # Shapes and settings must be constant where they are read.
+            if not is_number(value) or known.may_be_constant(value):
+                continue
+            with ir.InsertionPoint.after(operation), ir.Location.unknown():
+                barrier = dialect.and_(value, value) if is_bool(value) else dialect.maximum(value, value)
+            value.replace_all_uses_except(barrier, barrier.owner)
 
 
 def name_of(operation: Any) -> str:

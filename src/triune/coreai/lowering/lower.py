@@ -70,13 +70,16 @@ def lower(
     return lower_functions({MAIN: Source(model, options or LowerOptions())}, path, report=report)
 
 
-def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report | None = None) -> Lowered:
+def lower_functions(
+    sources: Mapping[str, Source], path: Path, *, report: Report | None = None, is_joined: bool = True
+) -> Lowered:
     """Convert models to functions of one program, which share the weights that are equal, and save it.
 
     Args:
         sources: by the function's name.
         path: ends in .aimodel; replaced.
         report: told of each step.
+        is_joined: may Apple's compiler join operations? Where it may not, the program is slow; see `coreai.audit`.
 
     Raises:
         InvalidArgumentError: `path` does not end so, a given shape contradicts a model, or a model itself.
@@ -87,7 +90,7 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
         raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
     require_library()
     from triune.coreai.library import authoring
-    from triune.coreai.lowering.barriers import place_barriers
+    from triune.coreai.lowering.barriers import place_all_barriers, place_barriers
     from triune.coreai.lowering.interface import interface_of
     from triune.coreai.lowering.program import FunctionWriter
 
@@ -107,7 +110,7 @@ def lower_functions(sources: Mapping[str, Source], path: Path, *, report: Report
             problems += [_of(name, problem, len(sources)) for problem in writer.problems]
         # Inside: leaving the module has it rewritten, and one with stand-ins is none.
         require_none(problems, "Core AI")
-        place_barriers(module._mlir_module.body)
+        (place_barriers if is_joined else place_all_barriers)(module._mlir_module.body)
     tell("saving the asset")
     program = authoring.AIProgram(module)
     functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]

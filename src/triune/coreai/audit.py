@@ -1,0 +1,109 @@
+"""Does Apple's compiler change what a program computes? The program as it is, and with all operations kept apart.
+
+The compiler's rewriting runs when a program is loaded, too, so there is no program before it to be computed. One in
+which nothing can be joined stands for that; both are computed by Apple's interpreter. What a program was written of is
+compared with ONNX Runtime by `verify`; this is about the rewriting alone.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import TriuneError, UnsupportedError
+from triune.coreai.lowering import MAIN, Source, lower_functions
+from triune.coreai.model import Model
+from triune.coreai.verify import computed, is_judged_by_apple, pictured
+from triune.graph.audit import Difference, Finding, InputSet, differences, find_difference
+from triune.graph.conversion.constants import typed_constants
+from triune.graph.conversion.options import Precision
+from triune.graph.precision import TOLERANCES, precision_of
+from triune.graph.verify import OnnxModel, samples_of
+
+STEP: Final = "Core AI's rewriting"
+
+
+def audit(source: Source, path: Path, function: str, given: Mapping[str, Array]) -> list[Finding]:
+    """The answers that the rewriting changes in a function.
+
+    Args:
+        source: what the function was written of.
+        path: the asset.
+        function: its name.
+        given: inputs and states by name. The others are made up.
+
+    Raises:
+        InvalidArgumentError: an array has a shape that the function does not take.
+        UnsupportedError: Apple's interpreter takes no images here, an input is none that can be made up, or the
+            function takes none of those that were.
+    """
+    if not is_judged_by_apple(source.options):
+        raise UnsupportedError("Apple's interpreter takes no images on this system, and --check needs it: leave it out")
+    with tempfile.TemporaryDirectory() as folder:
+        apart = lower_functions({function: source}, Path(folder) / "apart.aimodel", is_joined=False).path
+        return list(_compared(source, function, apart, path, given))
+
+
+def _compared(
+    source: Source, function: str, apart: Path, joined: Path, given: Mapping[str, Array]
+) -> Iterator[Finding]:
+    model, options = source.model, source.options
+    tolerance = TOLERANCES["fp32" if options.precision is Precision.FP32 else "fp16"]
+    tolerance = max(tolerance, TOLERANCES[precision_of(model)])
+    known = {**given, **typed_constants(model, options.constants)}
+    sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
+    step = STEP if function == MAIN else f"{STEP} of function '{function}'"
+    origin = OnnxModel(model)
+    refusal: TriuneError | None = None
+    is_answered = False
+    with (
+        Model(apart, function=function, executor="interpreter") as before,
+        Model(joined, function=function, executor="interpreter") as after,
+    ):
+        for each in (pictured(each, options, given) for each in sets):
+            try:
+                right = computed(before, options, each.arrays)
+            except TriuneError as error:
+                # What is made up need not suit the program.
+                refusal = error
+                continue
+            is_answered = True
+            yield from _judged(step, each, right, after, source, origin, tolerance)
+    if not is_answered and refusal is not None:
+        raise UnsupportedError(
+            f"function '{function}' takes none of the inputs that were made up, so that it was not checked: {refusal}; "
+            "give inputs that it takes with --input"
+        )
+
+
+def _judged(
+    step: str,
+    inputs: InputSet,
+    right: Mapping[str, Array],
+    after: Model,
+    source: Source,
+    origin: OnnxModel,
+    tolerance: float,
+) -> Iterator[Finding]:
+    try:
+        found = computed(after, source.options, inputs.arrays)
+    except TriuneError as error:
+        yield Finding(step, "all", inputs.name, Difference("answers", f"an error: {error}", (), np.inf))
+        return
+    changed = list(differences(step, inputs.name, right, found, tolerance, largest_input=inputs.largest))
+    if not changed:
+        return
+    # What comes nearer to the source is no fault: in fp16 constants that are joined are rounded once.
+    wanted = origin.run(inputs.arrays)
+    for each in changed:
+        name = each.output
+        if name not in found or _error(wanted, found, name) > _error(wanted, right, name):
+            yield each
+
+
+def _error(wanted: Mapping[str, Array], found: Mapping[str, Array], name: str) -> float:
+    difference = find_difference(wanted[name], found[name].astype(wanted[name].dtype), 0.0)
+    return 0.0 if difference is None else difference.error
