@@ -123,6 +123,63 @@ ORT_JUDGED = [
         (8, f"(float[2,3,4,5] x) => (float[2,3,4,5] y) {{ y = MeanVarianceNormalization {attributes} (x) }}")
         for attributes in ("", "<across_channels = 1>", "<normalize_variance = 0>")
     ],
+    # The same form, and the same meaning.
+    *[
+        (opset, f"(float[1,2,7,7] x) => (float[1,2,a,b] y) {{ y = {text} (x) }}")
+        for opset, text in (
+            (7, 'AveragePool <kernel_shape = [3, 3], auto_pad = "SAME_UPPER", count_include_pad = 1>'),
+            (7, "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2], count_include_pad = 1>"),
+            (10, "AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [3, 3], ceil_mode = 1>"),
+            (18, "AveragePool <kernel_shape = [2, 2], pads = [0, 0, 1, 1], strides = [3, 3], ceil_mode = 1>"),
+            (8, 'MaxPool <kernel_shape = [3, 3], auto_pad = "SAME_LOWER", strides = [2, 2]>'),
+            (11, "MaxPool <kernel_shape = [2, 2], pads = [0, 0, 1, 1], strides = [3, 3], ceil_mode = 1>"),
+            (11, "LpPool <kernel_shape = [2, 2], p = 3>"),
+            (7, "LRN <size = 3>"),
+            (9, "MeanVarianceNormalization"),
+            (7, "Flatten <axis = 2>"),
+            (7, "LpNormalization <axis = 1, p = 1>"),
+            (7, "GlobalAveragePool"),
+        )
+    ],
+    (7, "(float[3,4] x) => (int64[1,4] y, int64[3] z) { y = ArgMax (x)  z = ArgMin <axis = 1, keepdims = 0> (x) }"),
+    (7, "(float[3,4] x) => (float[2,4] y) <int64[2] i = {2, 0}> { y = Gather (x, i) }"),
+    (7, "(float[1,4,2,2] x) => (float[1,1,4,4] y) { y = DepthToSpace <blocksize = 2> (x) }"),
+    (12, "(float[1,1,4,4] x) => (float[1,4,2,2] y) { y = SpaceToDepth <blocksize = 2> (x) }"),
+    (10, "(int64[3] i) => (float[3,4] y) <int64 d = {4}, float[2] v = {-1, 2}> { y = OneHot (i, d, v) }"),
+    (10, "(int32[4] x) => (int32[4] y) <int32 k = {-3}> { a = Sub (x, k)  y = Mod (a, k) }"),
+    (
+        10,
+        "(float[2,3] x) => (float[2,3] y) <float s = {0.1}, uint8 z = {128}> {"
+        " q = QuantizeLinear (x, s, z)  y = DequantizeLinear (q, s, z) }",
+    ),
+    (11, "(float[3,3] x, float[1,3] u) => (float[3,3] y) <int64[1,3] i = {0, 2, 1}> { y = ScatterElements (x, i, u) }"),
+    (11, "(float[4] x) => (float[4] y) <int64 a = {0}> { y = CumSum <reverse = 1> (x, a) }"),
+    (7, "(float[2,3] x) => (float[2,3] y) { a = Sum (x, x, x)  b = Mean (a, x)  c = Max (b, x)  y = Min (c, a) }"),
+    (9, "(float[2,3] x) => (float[a,3] y) <bool[2] c = {0, 1}> { y = Compress <axis = 0> (x, c) }"),
+    (10, "(float[1,4] x) => (float[2,3,4] y) <int64[3] s = {2, 3, 4}> { y = Expand (x, s) }"),
+    (9, "(float[2,3] x) => (float[2,3] y, float[2,3] z) { i = EyeLike (x)  y = Add (i, x)  z = Erf (x) }"),
+    (
+        7,
+        """(float[3,2,4] x, float[1,12,4] w, float[1,12,3] r, float[1,24] b) => (float[3,1,2,3] y, float[1,2,3] h) {
+        y, h = LSTM <hidden_size = 3> (x, w, r, b) }""",
+    ),
+    (
+        7,
+        """(float[3,2,4] x, float[1,9,4] w, float[1,9,3] r, float[1,18] b) => (float[3,1,2,3] y) {
+        y = GRU <hidden_size = 3, linear_before_reset = 1> (x, w, r, b) }""",
+    ),
+    (
+        8,
+        """(float[2] x) => (float[2] y, float[3,2] z) <int64 n = {3}, bool t = {1}> {
+        y, z = Loop (n, t, x) <body = l (int64 i, bool c, float[2] v) => (bool o, float[2] w, float[2] s) {
+          o = Identity (c)  w = Add (v, v)  s = Clip <min = -0.5> (w) }> }""",
+    ),
+    (
+        9,
+        """(float[2] s, float[3,2] x) => (float[2] y, float[2,3] z) {
+        y, z = Scan <num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1], body =
+            g (float[2] a, float[2] b) => (float[2] c, float[2] d) { c = Sub (a, b)  d = Neg (c) }> (s, x) }""",
+    ),
     # Within a branch.
     (
         11,
