@@ -227,7 +227,10 @@ class _Look:
                 is_divisor = op == "Div" and place == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
             if most < self._least or (least < self._least and op == "Div" and place == 1):
-                return self._by_small(place), f"{_short(least)} is too small for fp16"
+                found = self._by_small(place)
+                # `Halve` and coremltools round what guards from zero up, to the smallest number of fp16.
+                if not (self._constants_alone and Range.GUARDED in found):
+                    return found, f"{_short(least)} is too small for fp16"
         return _NONE, ""
 
     def _by_small(self, place: int) -> _Ranges:

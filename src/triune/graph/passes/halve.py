@@ -26,6 +26,7 @@ _FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}
 fp16 does not hold."""
 
 _LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
 class Halve:
@@ -207,12 +208,15 @@ def _is_float(elem_type: int) -> bool:
 
 
 def halved(array: NDArray[Any]) -> NDArray[np.float16]:
-    """As fp16: what is finite stays so."""
+    """As fp16: what is finite stays so, and what is not 0 does not become it, for it may guard a quotient."""
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     overflown = np.isinf(half)
     overflown &= ~np.isinf(array)
     half[overflown] = np.copysign(_LARGEST, half[overflown])
+    lost = half == 0
+    lost &= array != 0
+    half[lost] = np.copysign(_SMALLEST, half[lost])
     return half
 
 
