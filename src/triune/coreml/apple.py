@@ -11,6 +11,7 @@ from triune.coreml.description import ColorSpace, DictionaryFeature, Feature, Im
 from triune.coreml.feature_values import classes_of
 from triune.coreml.mil import Array
 from triune.coreml.package import Package
+from triune.coreml.pillow import to_pillow
 
 
 class AppleExecutor:
@@ -104,15 +105,13 @@ def _to_apple(feature: Feature, array: Array) -> Any:
     """Multi-arrays as they are; images as Pillow's, which is what MLModel takes."""
     if not isinstance(feature.type, ImageFeature):
         return array
-    from PIL import Image
-
     pixels = array[0].transpose(1, 2, 0)
     match feature.type.color_space:
         case ColorSpace.GRAYSCALE_FLOAT16:
-            return Image.fromarray(pixels[:, :, 0].astype(np.float32))
+            return to_pillow(pixels[:, :, 0].astype(np.float32))
         case ColorSpace.GRAYSCALE:
-            return Image.fromarray(pixels[:, :, 0].astype(np.uint8))
+            return to_pillow(pixels[:, :, 0].astype(np.uint8))
         case ColorSpace.RGB:
-            return Image.fromarray(pixels.astype(np.uint8))
+            return to_pillow(pixels.astype(np.uint8))
         case ColorSpace.BGR:
-            return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]).astype(np.uint8))
+            return to_pillow(pixels[:, :, ::-1].astype(np.uint8))

@@ -59,6 +59,21 @@ class Package:
         return find_function(self.program, name or self.description.default_function, self.name)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pipeline:
+    """Models that run one after the other: each takes inputs of the pipeline and outputs of those before it, by name.
+
+    Attributes:
+        path: where it was read; None for a specification in memory.
+        description: the interface of the whole.
+        stages: the models; one of them may be a pipeline itself.
+    """
+
+    path: Path | None
+    description: Description
+    stages: tuple["Package | Pipeline", ...]
+
+
 def read_package(path: Path | str) -> Package:
     """Read an `.mlpackage`, an `.mlmodel` that holds an ML Program, or an `.mlmodelc` of one.
 
@@ -67,6 +82,17 @@ def read_package(path: Path | str) -> Package:
         InvalidArgumentError: the package is malformed: the message names the file, the operation and the value.
         UnsupportedError: it holds another kind of model, or something that Triune does not know.
     """
+    model = read_model(path)
+    if isinstance(model, Pipeline):
+        raise UnsupportedError(
+            f"'{path}' holds a pipeline of {len(model.stages)} models; give its models one by one, or predict with "
+            "coremltools' MLModel and triune.coreml.anywhere"
+        )
+    return model
+
+
+def read_model(path: Path | str) -> Package | Pipeline:
+    """As `read_package`, or a pipeline of ML Programs."""
     path = Path(path)
     if is_compiled(path):
         version, description, program = read_compiled_program(path)
@@ -107,12 +133,25 @@ def read_specification(specification: Any, weights: Mapping[str, bytes] | Path |
         source = MemoryWeights(weights)
     else:
         source = WeightsFolder(Path(weights))
-    return _read(proto, source, None, int(proto.ByteSize()))
+    model = _read(proto, source, None, int(proto.ByteSize()))
+    if isinstance(model, Pipeline):
+        raise UnsupportedError("the specification holds a pipeline; give its models one by one")
+    return model
 
 
-def _read(proto: Any, weights: Weights, path: Path | None, size_bytes: int) -> Package:
+_PIPELINES = frozenset({"pipeline", "pipelineClassifier", "pipelineRegressor"})
+
+
+def _read(proto: Any, weights: Weights, path: Path | None, size_bytes: int) -> Package | Pipeline:
     file = "specification" if path is None else str(path)
     kind = proto.WhichOneof("Type")
+    if kind in _PIPELINES:
+        held = getattr(proto, kind)
+        models = (held if kind == "pipeline" else held.pipeline).models
+        if not models:
+            raise InvalidArgumentError(f"'{file}' holds a pipeline of no models")
+        stages = tuple(_read(each, weights, path, size_bytes) for each in models)
+        return Pipeline(path, read_description(proto.description, file), stages)
     if kind != "mlProgram":
         held = f"a model of type '{kind}'" if kind else "no model"
         raise UnsupportedError(f"'{file}' holds {held}; only ML Programs are known: convert its source again as one")

@@ -7,7 +7,8 @@ nothing is changed, since coremltools has its own module there.
 
 What it gives: answers of Triune's executors, in the precision that the program asks for, and measured durations. What
 it does not give: Core ML's speed or choice of compute units. Compute plans are predictions, and the devices say by
-their names that they are emulated. Models that are no ML Programs (neural networks, trees, pipelines) are refused.
+their names that they are emulated. Pipelines of ML Programs run; models of other kinds
+(neural networks, trees) are refused.
 
 coremltools' module has one name and one place in a process, so this has too: it is for the main thread.
 """

@@ -23,7 +23,15 @@ from typing import Any
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.compiled_program import PROGRAM
 from triune.coreml.mil_text import write_text
-from triune.coreml.package import COMPILED_MODEL, Package, find_model, is_compiled, read_package, read_specification
+from triune.coreml.package import (
+    COMPILED_MODEL,
+    Package,
+    find_model,
+    is_compiled,
+    read_model,
+    read_package,
+    read_specification,
+)
 from triune.coreml.protos import model_pb2
 
 _NOTE = {
@@ -72,7 +80,7 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
     Raises:
         TriuneError: see `read_package`.
     """
-    read_package(source)
+    read_model(source)
     target = (folder or Path(tempfile.mkdtemp(prefix="triune-"))) / f"{source.stem}.mlmodelc"
     if is_compiled(source):
         shutil.copytree(source, target, symlinks=True)
@@ -92,9 +100,14 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
 
 
 def _write_program(target: Path) -> dict[str, str]:
-    """Write the program as text; what there is to say for people where that cannot be done."""
+    """Write the program as text; what there is to say for people where that cannot be done.
+
+    A pipeline has no program of its own, and Core ML writes none beside it.
+    """
     specification: Any = model_pb2().Model()
     specification.ParseFromString((target / COMPILED_MODEL).read_bytes())
+    if specification.WhichOneof("Type") != "mlProgram":
+        return {}
     try:
         text = write_text(specification.mlProgram)
     except UnsupportedError as error:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.anywhere.assets import ModelAssetProxy, asset_from_memory, asset_from_path, compile_model
 from triune.coreml.anywhere.devices import all_devices
@@ -18,8 +16,10 @@ from triune.coreml.anywhere.specification_version import LARGEST_VERSION, lowere
 from triune.coreml.anywhere.structure import structure_of
 from triune.coreml.description import ImageFeature
 from triune.coreml.mil import Array
-from triune.coreml.model import Model, State
-from triune.coreml.package import read_package
+from triune.coreml.model import State
+from triune.coreml.package import read_model, read_package
+from triune.coreml.pillow import to_pillow
+from triune.coreml.pipeline import load_model
 
 # How Core ML's own message begins: there are programs that look for it.
 _PREDICTION = "Unable to compute the prediction using ML Program: "
@@ -76,8 +76,8 @@ class ModelProxy:
             if units not in ASKED:
                 raise InvalidArgumentError(f"there are no compute units '{units}'; there are {', '.join(ASKED)}")
             start = time.perf_counter_ns()
-            package = asset.package if asset is not None else read_package(self._path)
-            self._model = Model(package, function=function or None, executor=self.executor)
+            read = asset.package if asset is not None else read_model(self._path)
+            self._model = load_model(read, function=function or None, executor=self.executor)
             self._load_ns = time.perf_counter_ns() - start
         self._images = {
             each.name: each.type for each in self._model.interface.outputs if isinstance(each.type, ImageFeature)
@@ -183,7 +183,5 @@ class ModelProxy:
     def _to_image(self, name: str, value: Any) -> Any:
         if name not in self._images:
             return value
-        from PIL import Image
-
-        # Pillow has no fp16: its gray floats are fp32.
-        return Image.fromarray(value.astype(np.float32) if value.dtype == np.float16 else value)
+        with as_runtime_errors():
+            return to_pillow(value)

@@ -41,8 +41,8 @@ def exp2(x: Array) -> Array:
 
 
 def power(x: Array, y: Array) -> Array:
-    """x^y; integers to negative powers are rounded towards zero."""
-    if x.dtype.kind not in "iu":
+    """x^y; integers wrap, and to negative powers are rounded towards zero."""
+    if x.dtype.kind not in "iu" or (y.dtype.kind in "iu" and bool(np.all(y >= 0))):
         return np.power(x, y)
     return np.trunc(np.power(x.astype(np.float64), y)).astype(x.dtype)
 

@@ -190,3 +190,70 @@ async def test_async_wrapper(package: Path) -> None:
     np.testing.assert_allclose(answer["y"], expected(X), rtol=2e-2, atol=1e-5)
     plan = await wrapper.retrieve_compute_plan()
     assert plan.model_structure.program is not None
+
+
+def _stage(taken: str, given: str, factor: float, **options: Any) -> Any:
+    """A model of `given` = `taken` times a matrix of a factor, whose weights lie in a file."""
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 64))])
+    def program(x):
+        y = mb.matmul(x=x, y=np.eye(64, dtype=np.float32) * np.float32(factor))
+        return mb.slice_by_size(x=y, begin=[0, 0], size=[1, 3], name=given) if options else mb.identity(x=y, name=given)
+
+    model = ct.convert(
+        program,
+        convert_to="mlprogram",
+        compute_precision=ct.precision.FLOAT32,
+        minimum_deployment_target=ct.target.iOS16,
+        **options,
+    )
+    specification = model.get_spec()
+    ct.utils.rename_feature(specification, "x", taken)
+    return ct.models.MLModel(specification, weights_dir=model.weights_dir)
+
+
+def test_pipelines(tmp_path: Path) -> None:
+    x = np.arange(64, dtype=np.float32)[None]
+    pair = ct.utils.make_pipeline(_stage("a", "b", 2), _stage("b", "c", 5))
+    np.testing.assert_array_equal(pair.predict({"a": x})["c"], 10 * x)
+    pair.save(str(tmp_path / "pair.mlpackage"))
+    again = ct.models.MLModel(str(tmp_path / "pair.mlpackage"))
+    np.testing.assert_array_equal(again.predict({"a": x})["c"], 10 * x)
+    with pytest.raises(RuntimeError, match="'a' is missing"):
+        pair.predict({})
+    # Both take `a`; the first's output is one of the whole.
+    shared = ct.utils.make_pipeline(_stage("a", "b", 2), _stage("a", "c", 3))
+    np.testing.assert_array_equal(shared.predict({"a": x})["b"], 2 * x)
+    np.testing.assert_array_equal(shared.predict({"a": x})["c"], 3 * x)
+
+
+def test_a_pipeline_may_end_in_a_classifier() -> None:
+    labels = ct.ClassifierConfig(["ant", "bee", "cat"])
+    model = ct.utils.make_pipeline(_stage("a", "b", 2), _stage("b", "c", 1, classifier_config=labels))
+    answers = model.predict({"a": np.eye(1, 64, 1, dtype=np.float32)})
+    assert "bee" in answers.values()
+    assert {"ant": 0, "bee": 2, "cat": 0} in answers.values()
+
+
+def test_pipelines_within_pipelines(tmp_path: Path) -> None:
+    inner = ct.utils.make_pipeline(_added("b", "c"), _added("c", "d")).get_spec()
+    first = _added("a", "b").get_spec()
+    whole = ct.proto.Model_pb2.Model(specificationVersion=7)
+    whole.description.input.extend(first.description.input)
+    whole.description.output.extend(inner.description.output)
+    whole.pipeline.models.extend([first, inner])
+    model = ct.models.MLModel(whole, weights_dir=str(tmp_path))
+    assert model.predict({"a": np.zeros(2, np.float32)})["d"].tolist() == [3, 3]
+
+
+def _added(taken: str, given: str) -> Any:
+    """`given` is `taken` plus 1; there is no file of weights."""
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(2,))])
+    def program(x):
+        return mb.add(x=x, y=1.0, name=given)
+
+    model = ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS16)
+    specification = model.get_spec()
+    ct.utils.rename_feature(specification, "x", taken)
+    return ct.models.MLModel(specification, weights_dir=model.weights_dir)
