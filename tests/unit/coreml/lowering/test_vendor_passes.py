@@ -93,6 +93,38 @@ def _gelu(x: Any, half: float) -> Any:
     return mb.mul(x=mb.mul(x=x, y=np.float32(half)), y=mb.add(x=erf, y=np.float32(1)))
 
 
+def _near_tanh_gelu(x: Any) -> Any:
+    """0.0452 in the place of 0.044715."""
+    inner = mb.add(x=x, y=mb.mul(x=np.float32(0.0452), y=mb.pow(x=x, y=np.float32(3))))
+    sum_ = mb.add(x=np.float32(1), y=mb.tanh(x=mb.mul(x=np.float32(0.7978845), y=inner)))
+    return mb.mul(x=mb.mul(x=np.float32(0.5), y=x), y=sum_)
+
+
+def _prelu(x: Any) -> Any:
+    negative = mb.mul(x=mb.relu(x=mb.mul(x=x, y=np.float32(-1))), y=_noise(4, 1, 1))
+    return mb.add(x=mb.relu(x=x), y=negative)
+
+
+def _turned_power(x: Any) -> Any:
+    turned = mb.transpose(x=x, perm=[1, 0])
+    return mb.transpose(x=mb.pow(x=turned, y=np.float32([[1], [2], [3]])), perm=[1, 0])
+
+
+def _reflected(x: Any) -> Any:
+    cuts = [mb.slice_by_index(x=x, begin=[0, 0, 0, at], end=[1, 1, 5, at + 1]) for at in (1, 3)]
+    return mb.concat(values=[cuts[0], x, cuts[1]], axis=3), mb.exp(x=cuts[0])
+
+
+def _stacked(x: Any) -> Any:
+    stack = mb.stack(values=[x, mb.exp(x=x)], axis=1)
+    return stack, mb.reshape(x=stack, shape=[1, 4, 3, 4])
+
+
+def _high(x: Any) -> Any:
+    rows = mb.conv(x=mb.expand_dims(x=x, axes=[2]), weight=_noise(3, 4, 3, 3), pad_type="custom", pad=[1, 1, 1, 1])
+    return mb.squeeze(x=rows, axes=[2])
+
+
 def _one_hot(x: Any) -> Any:
     rows = mb.one_hot(indices=x, one_hot_vector_size=5, axis=0, on_value=np.float32(1), off_value=np.float32(0))
     return mb.matmul(x=rows, y=_noise(5, 3))
@@ -224,6 +256,12 @@ FAULTS: Sequence[Fault] = (
         _noise(2, 6),
         lambda x: mb.reshape(x=mb.reshape(x=x, shape=[3, 4]), shape=[0, -1]),
     ),
+    Fault("common::fuse_gelu_tanh_approximation", "near", 2 * np.abs(_noise(8)), _near_tanh_gelu),
+    Fault("common::fuse_prelu", "one channel", _noise(2, 1, 3, 3), _prelu, "Size of dimension 0 of alpha"),
+    Fault("common::reduce_transposes", "power", _noise(2, 3), _turned_power, "Incompatible dim"),
+    Fault("common::use_reflection_padding", "shared", _noise(1, 1, 5, 5), _reflected, "Cannot delete op"),
+    Fault("common::replace_stack_reshape", "outputs", _noise(1, 2, 3, 4), _stacked, "cannot delete op"),
+    Fault("common::compose_conv1d", "height", _noise(1, 4, 6), _high, "cannot select an axis to squeeze"),
     Fault("common::fuse_dilated_conv", "crops", _noise(1, 2, 8, 8), _dilated),
 )
 

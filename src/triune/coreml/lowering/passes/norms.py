@@ -37,7 +37,12 @@ def _fuse(block: Any, centred: Any) -> None:
     epsilon = None if sum_ is None or sum_.op_type != "add" else _scalar(sum_.x if sum_.y.op is variance else sum_.y)
     end = None if epsilon is None else _normalized(z, sum_)
     # The readers of z are its square and its product with the inverse deviation.
-    if end is None or {id(each) for each in z.child_ops} != {id(square), id(end)} or z.consuming_blocks:
+    if (
+        end is None
+        or end.enclosing_block is not block
+        or {id(each) for each in z.child_ops} != {id(square), id(end)}
+        or z.consuming_blocks
+    ):
         return
     gamma, end = _following(end, "mul", centred.x, axes)
     beta, end = _following(end, "add", centred.x, axes)
