@@ -56,9 +56,11 @@ def _non_max_suppression(c: Context) -> None:
     found = ops.non_zero(ops.and_(is_kept, ops.not_(is_late)))
     box = ops.gather_nd(order, found)
     row = cut(found, 1, 0, 1)
-    image = ops.broadcasting_floor_divide(row, as_scalar(classes))
-    kind = ops.broadcasting_modulo(row, as_scalar(classes))
-    c.give(concat([image, kind, expand(box, [1])], 1))
+    # Looked up, not computed of `row`: where no box is kept, arithmetic that broadcasts ends Apple's process (1.0.0b3).
+    numbers = iota(rows)
+    image = ops.gather_nd(ops.broadcasting_floor_divide(numbers, as_scalar(classes)), row)
+    kind = ops.gather_nd(ops.broadcasting_modulo(numbers, as_scalar(classes)), row)
+    c.give(concat([expand(each, [1]) for each in (image, kind, box)], 1))
 
 
 def _edges(boxes: Value, *, is_centered: bool) -> Value:

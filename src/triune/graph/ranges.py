@@ -1,0 +1,267 @@
+"""What is known of the whole numbers of a graph, and where they leave int32, the widest that Apple's runtimes have.
+
+Intervals are followed from constants, sizes and small element types (R. E. Moore, Interval Analysis, 1966). An input is
+within int32: it is refused otherwise when the program is called.
+"""
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, helper
+
+from triune.core.errors import UnsupportedError
+from triune.graph.values import Values, attributes_of, subgraphs_of
+
+_INT32 = np.iinfo(np.int32)
+_WIDE = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
+_WHOLE = (*_WIDE, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT16, TensorProto.UINT8)
+
+_NOTED = 1 << 34
+"""Results that may go beyond are told of: inputs are rarely so near the ends of int32 that a sum of two leaves it."""
+
+_NEAR_END = 1 << 30
+"""A constant that is added or subtracted, from which on any sum is told of."""
+
+_MOST_ELEMENTS = 1 << 20
+"""Larger constants are not looked into."""
+
+_MOST_BITS = 70
+"""Numbers beyond INT64 are not told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The least and the largest that the elements of a value can be.
+
+    Attributes:
+        is_size: whether it is made of sizes and constants alone, which no sensible call lets overflow.
+    """
+
+    low: int
+    high: int
+    is_size: bool = False
+
+    @property
+    def largest(self) -> int:
+        """The largest absolute value."""
+        return max(abs(self.low), abs(self.high))
+
+
+_Ends: TypeAlias = tuple[int, int]
+
+_ANY = Interval(_INT32.min, _INT32.max)
+_SIZE = Interval(0, _INT32.max, is_size=True)
+
+
+def find_overflows(graph: GraphProto) -> list[str]:
+    """Nodes of wide whole numbers (INT64, UINT64, UINT32) whose results are not known to fit into int32.
+
+    Args:
+        graph: in core ops, its constants initializers, its shapes inferred, its types not narrowed yet.
+
+    Returns:
+        the nodes, as `Op 'name'`, in order. Only what may grow far beyond int32 counts.
+
+    Raises:
+        UnsupportedError: every result of a node lies beyond int32.
+    """
+    found: list[str] = []
+    _follow(graph, None, {}, found)
+    return list(dict.fromkeys(found))
+
+
+def _follow(graph: GraphProto, outer: Values | None, known: Mapping[str, Interval], found: list[str]) -> None:
+    values = Values(graph, outer)
+    intervals = dict(known)
+
+    def of(name: str) -> Interval:
+        if name not in intervals:
+            intervals[name] = _constant(values, name) or _of_type(values.elem_type(name))
+        return intervals[name]
+
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _follow(inner, values, intervals, found)
+        given = [of(name) for name in node.input if name]
+        for name, result in zip(node.output, _results(node, values, given), strict=False):
+            if values.elem_type(name) in _WIDE:
+                _judge(node, result, given, found)
+            # What leaves int32 wraps, and is anything then.
+            is_within = _ANY.low <= result.low and result.high <= _ANY.high
+            intervals[name] = result if is_within else replace(_ANY, is_size=result.is_size)
+
+
+def _judge(node: NodeProto, result: Interval, given: Sequence[Interval], found: list[str]) -> None:
+    called = f"{node.op_type} '{node.name or node.output[0]}'"
+    if result.low > _ANY.high or result.high < _ANY.low:
+        numbers = f"{result.low}" if result.low == result.high else f"from {result.low} to {result.high}"
+        raise UnsupportedError(
+            f"{called} gives whole numbers beyond int32, the widest that Apple's runtimes have: {numbers}; compute "
+            "them as floats, or let them be smaller"
+        )
+    if result.is_size or (_ANY.low <= result.low and result.high <= _ANY.high):
+        return
+    is_near_end = any(each.low == each.high and each.largest >= _NEAR_END for each in given)
+    if result.largest >= _NOTED or (node.op_type in ("Add", "Sub") and is_near_end):
+        found.append(called)
+
+
+def _constant(values: Values, name: str) -> Interval | None:
+    tensor = values.tensor(name)
+    if tensor is None:
+        return None
+    if tensor.data_type not in _WHOLE or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS:
+        return replace(_of_type(tensor.data_type), is_size=True)
+    array = values.constant(name)
+    return None if array is None else Interval(int(array.min()), int(array.max()), is_size=True)
+
+
+def _of_type(elem_type: int) -> Interval:
+    """All that a value of the type can be in a narrowed graph."""
+    if elem_type == TensorProto.BOOL:
+        return Interval(0, 1)
+    if elem_type not in _WHOLE:
+        return _ANY
+    limits = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type))
+    return Interval(max(int(limits.min), _ANY.low), min(int(limits.max), _ANY.high))
+
+
+def _results(node: NodeProto, values: Values, given: Sequence[Interval]) -> list[Interval]:
+    """Of each output; those of which nothing is known are anything."""
+    types = [values.elem_type(name) for name in node.output]
+    is_size = all(each.is_size for each in given) and not any(True for _ in subgraphs_of(node))
+    if node.op_type in ("Size", "NonZero", "ArgMax", "ArgMin", "NonMaxSuppression"):
+        return [_SIZE]
+    if node.op_type == "Shape":
+        sizes = values.shape(node.input[0]) or (None,)
+        known = [size for size in sizes if size is not None]
+        is_known = bool(known) and len(known) == len(sizes)
+        return [Interval(min(known), max(known), is_size=True) if is_known else _SIZE]
+    ends = None
+    if types and types[0] in _WHOLE and node.domain in ("", "ai.onnx"):
+        is_passed = node.op_type in _PASSED
+        ends = _joined(given[_PASSED[node.op_type]]) if is_passed else _computed(node, values, given)
+    results = [replace(_of_type(elem_type), is_size=is_size) for elem_type in types]
+    if ends is not None:
+        results = [Interval(*ends, is_size) for _ in results]
+    return [results[0], *(_SIZE for _ in results[1:])] if node.op_type in ("TopK", "MaxPool") else results
+
+
+_PASSED: Mapping[str, slice] = {
+    **dict.fromkeys(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile", "Slice"], slice(1)),
+    **dict.fromkeys(["Gather", "GatherElements", "GatherND", "Split", "ReverseSequence", "TopK"], slice(1)),
+    **dict.fromkeys(["DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "MaxPool"], slice(1)),
+    "Concat": slice(None),
+    "Where": slice(1, None),
+}
+"""Operators whose results are elements of these operands."""
+
+
+def _joined(given: Sequence[Interval]) -> _Ends:
+    return min(each.low for each in given), max(each.high for each in given)
+
+
+def _corners(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
+    """Of an operation whose extremes are at the ends of both operands."""
+    ends = [operation(x, y) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
+    return min(ends), max(ends)
+
+
+def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends | None:
+    """What an operator computes of whole numbers; None where nothing is known."""
+    first = given[0] if given else _ANY
+    match node.op_type:
+        case "Add":
+            return first.low + given[1].low, first.high + given[1].high
+        case "Sub":
+            return first.low - given[1].high, first.high - given[1].low
+        case "Mul":
+            return _corners(operator.mul, *given)
+        case "Div":
+            return _quotient(*given)
+        case "Mod":
+            return _remainder(given[1], is_fmod=bool(attributes_of(node).get("fmod", 0)))
+        case "Neg":
+            return -first.high, -first.low
+        case "Abs":
+            return 0 if first.low <= 0 <= first.high else min(abs(first.low), abs(first.high)), first.largest
+        case "Sign":
+            return int(np.sign(first.low)), int(np.sign(first.high))
+        case "Max":
+            return max(each.low for each in given), max(each.high for each in given)
+        case "Min":
+            return min(each.low for each in given), min(each.high for each in given)
+        case "Clip":
+            return _clipped(node, given)
+        case "Pow":
+            return _power(*given)
+        case "Cast":
+            return _cast(node, values, first)
+        case "ReduceSum" | "CumSum" | "ReduceProd" | "MatMul":
+            return _of_many(node, values, given)
+        case _:
+            return None
+
+
+def _quotient(a: Interval, b: Interval) -> _Ends:
+    """Rounded towards zero. By a divisor that may be 0, anything up to the dividend."""
+    if b.low <= 0 <= b.high:
+        return -a.largest, a.largest
+    return _corners(lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1), a, b)
+
+
+def _remainder(divisor: Interval, *, is_fmod: bool) -> _Ends:
+    most = max(divisor.largest - 1, 0)
+    return 0 if divisor.low > 0 and not is_fmod else -most, most
+
+
+def _clipped(node: NodeProto, given: Sequence[Interval]) -> _Ends:
+    low, high, rest = given[0].low, given[0].high, iter(given[1:])
+    if len(node.input) > 1 and node.input[1]:
+        bound = next(rest)
+        low, high = max(low, bound.low), max(high, bound.high)
+    if len(node.input) > 2 and node.input[2]:
+        bound = next(rest)
+        low, high = min(low, bound.low), min(high, bound.high)
+    return low, high
+
+
+def _power(base: Interval, exponent: Interval) -> _Ends:
+    low, high = (min(max(each, 0), _MOST_BITS) for each in (exponent.low, exponent.high))
+    largest = min(base.largest, 1 << _MOST_BITS) ** high
+    return (max(base.low, 0) ** low if base.low >= 0 else -largest), max(largest, 1)
+
+
+def _cast(node: NodeProto, values: Values, given: Interval) -> _Ends | None:
+    """Whole numbers that the type does not hold wrap; of floats nothing is known."""
+    target, source = _of_type(attributes_of(node)["to"]), values.elem_type(node.input[0])
+    if source not in (*_WHOLE, TensorProto.BOOL) or given.low < target.low or given.high > target.high:
+        return None
+    return given.low, given.high
+
+
+def _of_many(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
+    """Sums and products of as many as there are along the axes; where that is free, a program has no more than 2^31."""
+    count = _count(node, values)
+    if node.op_type == "ReduceProd":
+        return _power(given[0], Interval(0, count))
+    low, high = _corners(operator.mul, *given) if node.op_type == "MatMul" else (given[0].low, given[0].high)
+    fewest = count if node.op_type != "CumSum" and count < _INT32.max else 1
+    return min(low * count, low * fewest), max(high * count, high * fewest)
+
+
+def _count(node: NodeProto, values: Values) -> int:
+    shape = values.shape(node.input[0])
+    if shape is None:
+        return _INT32.max
+    places = [-1]
+    if node.op_type != "MatMul":
+        axes = values.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        places = range(len(shape)) if axes is None else [int(each) for each in axes.reshape(-1)]
+    sizes = [shape[place] for place in places]
+    return math.prod(_INT32.max if size is None else size for size in sizes)

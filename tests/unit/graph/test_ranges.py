@@ -1,0 +1,65 @@
+"""Which nodes leave int32 surely, perhaps, and not at all."""
+
+import pytest
+
+from support.graphs import model_of
+from triune.core.errors import UnsupportedError
+from triune.graph.normalize import normalize
+from triune.graph.ranges import find_overflows
+
+
+def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z, float[N,4] f") -> list[str]:
+    kind = "int32[4]" if "int32" in inputs else "int64[?]"
+    text = f"agraph ({inputs}) => ({kind} y) <int64 big = {{100000}}{constants}> {{ {body} }}"
+    model = model_of(text)
+    return find_overflows(normalize(model).graph)
+
+
+@pytest.mark.parametrize(
+    ("body", "nodes"),
+    [
+        ("y = Mul (x, z)", ["Mul 'y'"]),
+        ("a = Mul (x, big)  y = Add (a, z)", ["Mul 'a'"]),
+        ("y = Pow (x, two)", ["Pow 'y'"]),
+        ("y = CumSum (x, zero)", ["CumSum 'y'"]),
+        ("y = Add (x, most)", ["Add 'y'"]),
+        ("y = ReduceSum <keepdims = 1> (x)", ["ReduceSum 'y'"]),
+    ],
+)
+def test_what_may_grow_far_beyond_is_named(body: str, nodes: list[str]) -> None:
+    constants = ", int64 two = {2}, int64 zero = {0}, int64 most = {2147483647}"
+    size = 4 if "Reduce" not in body and "CumSum" not in body else 16
+    assert found(body, constants, f"int64[{size}] x, int64[{size}] z") == nodes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Add (x, z)",
+        "c = Clip (x, zero, big)  d = Mod (z, thousand)  y = Mul (c, d)",
+        "b = Less (x, z)  i = Cast <to = 7> (b)  s = CumSum (i, zero)  y = Mul (s, i)",
+        "u = Cast <to = 2> (x)  v = Cast <to = 7> (u)  y = Mul (v, thousand)",
+        "n = Shape (f)  p = ReduceProd <keepdims = 1> (n)  y = Mul (n, p)",
+        "m = ArgMax <axis = 1, keepdims = 0> (f)  n = Shape (f)  y = Mul (m, n)",
+        "a = Abs (x)  d = Div (a, big)  y = Mul (d, thousand)",
+        "t = Min (x, thousand)  q = Max (t, zero)  y = Mul (q, q)",
+    ],
+)
+def test_what_surely_fits_and_sizes_are_not(body: str) -> None:
+    assert found(body, ", int64 zero = {0}, int64 thousand = {1000}") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "c = Clip (x, big)  y = Mul (c, big)",
+        "s = Sign (x)  a = Abs (s)  m = Max (a, big)  y = Mul (m, big)",
+    ],
+)
+def test_what_surely_leaves_is_refused(body: str) -> None:
+    with pytest.raises(UnsupportedError, match="Mul 'y' gives whole numbers beyond int32.*10000000000"):
+        found(body)
+
+
+def test_int32_wraps_in_the_source_too() -> None:
+    assert found("y = Mul (x, z)", inputs="int32[4] x, int32[4] z") == []
