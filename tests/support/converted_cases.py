@@ -108,8 +108,8 @@ def deciding_inputs(case: Case) -> dict[str, Any]:
 
 
 def first_reason(message: str) -> str:
-    lines = message.splitlines()
-    return lines[1].strip() if len(lines) > 1 else message
+    head, _, reason = message.partition(": " if message.startswith("1 node cannot") else "\n")
+    return reason.splitlines()[0].strip() if reason else head
 
 
 def _judge(case: Case, runner: Runner, bound: Arrays) -> str:

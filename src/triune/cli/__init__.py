@@ -1,6 +1,8 @@
 """The command line: one command a file."""
 
+import os
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -26,9 +28,25 @@ app.command("predict")(predict.predict)
 
 
 def main() -> None:
-    """Run the command line. An error that Triune raises on purpose is one line on standard error and exit code 1."""
+    """Run the command line. Every error is told in plain words on standard error, with exit code 1.
+
+    Where Triune itself fails, the environment variable TRIUNE_TRACEBACK=1 shows where.
+    """
     try:
         app()
     except TriuneError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _tell(str(error))
+    # What nobody foresaw: a traceback tells a user nothing.
+    except Exception as error:
+        if os.environ.get("TRIUNE_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())
+        _tell(
+            f"Triune fails ({type(error).__name__}: {text}), which is a fault of its own: please report it, with what "
+            "TRIUNE_TRACEBACK=1 in the environment shows"
+        )
+
+
+def _tell(what: str) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(what)}", highlight=False, soft_wrap=True)
+    sys.exit(1)

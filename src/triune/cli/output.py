@@ -19,12 +19,15 @@ def print_json(value: Any) -> None:
 
 def progress_bar() -> Progress:
     """A progress display on standard error, so that output can be piped."""
+    console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        # Elsewhere it would leave an empty line behind.
+        disable=not console.is_terminal,
     )

@@ -1,7 +1,8 @@
 """Apple's `coreai-core`, imported in the one order that it bears. Whoever imports this module needs it installed."""
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
 # First: the dialect's import is circular without it.
@@ -44,6 +45,26 @@ class _Checked:
 
 ops: Final[Any] = _Checked()
 """The operations of the dialect that have no regions: each is a function that adds one and gives its result."""
+
+
+@contextlib.contextmanager
+def is_silent(module: Any) -> Generator[None]:
+    """While it holds, what is wrong with the module is told by exceptions alone, not on standard error too."""
+
+    def pass_over(_diagnostic: Any) -> bool:
+        return True
+
+    handler = module._mlir_module.context.attach_diagnostic_handler(pass_over)
+    try:
+        yield
+    finally:
+        handler.detach()
+
+
+def located(error: Exception) -> str | None:
+    """The node that an exception of the library names, where operations know theirs."""
+    found = re.search(r'loc\("([^"]*)"', str(error))
+    return found[1] if found else None
 
 
 def plain(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
@@ -90,27 +90,15 @@ def lower_functions(
         raise InvalidArgumentError(f"'{path}' does not end in .aimodel")
     require_library()
     from triune.coreai.library import authoring
-    from triune.coreai.lowering.barriers import place_all_barriers, place_barriers
     from triune.coreai.lowering.interface import interface_of
-    from triune.coreai.lowering.program import FunctionWriter
 
     tell = report or silent
     layout = LayoutReport() if any(each.options.layout is Layout.ANE for each in sources.values()) else None
-    module = authoring.Module.create()
-    problems: list[Problem] = []
-    interfaces: dict[str, Interface] = {}
-    with WeightFile() as file, module:
+    with WeightFile() as file:
         prepared = {name: _prepare(source, layout, tell, file) for name, source in sources.items()}
+        interfaces = {name: interface_of(each.model, sources[name].options) for name, each in prepared.items()}
         tell("writing the program")
-        for name, each in prepared.items():
-            options = sources[name].options
-            interfaces[name] = interface_of(each.model, options)
-            writer = FunctionWriter(name, each.model, interfaces[name], is_packing=options.packs_weights)
-            writer.write()
-            problems += [_of(name, problem, len(sources)) for problem in writer.problems]
-        # Inside: leaving the module has it rewritten, and one with stand-ins is none.
-        require_none(problems, "Core AI")
-        (place_barriers if is_joined else place_all_barriers)(module._mlir_module.body)
+        module = _write(sources, prepared, interfaces, is_joined=is_joined)
     tell("saving the asset")
     program = authoring.AIProgram(module)
     functions = [each for name in sources for each in _specialize(program, name, interfaces[name])]
@@ -128,6 +116,48 @@ def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: We
         model = Halve(options.keep_fp32, prepared.wide, file)(model)
     # The Neural Engine's layout takes apart what Core AI would keep whole.
     return replace(prepared, model=keep_whole(model, file=file) if options.layout is Layout.SOURCE else model)
+
+
+def _write(
+    sources: Mapping[str, Source],
+    prepared: Mapping[str, Prepared],
+    interfaces: Mapping[str, "Interface"],
+    *,
+    is_joined: bool,
+    is_located: bool = False,
+) -> Any:
+    """The module of all functions, rewritten by Apple's library as it always is.
+
+    `is_joined`: as `lower_functions` has it. `is_located`: operations know their nodes, which is kept out of what is saved.
+    """
+    from triune.coreai.library import authoring, is_silent, located, plain
+    from triune.coreai.lowering.barriers import place_all_barriers, place_barriers
+    from triune.coreai.lowering.program import FunctionWriter
+
+    module = authoring.Module.create()
+    problems: list[Problem] = []
+    try:
+        with is_silent(module), module:
+            for name, each in prepared.items():
+                is_packing, interface = sources[name].options.packs_weights, interfaces[name]
+                writer = FunctionWriter(name, each.model, interface, is_packing=is_packing, is_located=is_located)
+                writer.write()
+                problems += [_of(name, problem, len(sources)) for problem in writer.problems]
+            # Inside: leaving the module has it rewritten, and one with stand-ins is none.
+            require_none(problems, "Core AI")
+            (place_barriers if is_joined else place_all_barriers)(module._mlir_module.body)
+    except TriuneError:
+        raise
+    # MLIR's own exceptions have no common root but this.
+    except Exception as error:
+        if not is_located:
+            return _write(sources, prepared, interfaces, is_joined=is_joined, is_located=True)
+        where = located(error)
+        raise UnsupportedError(
+            f"Core AI refuses the program{f' at {where}' if where else ''}: {plain(error)}; give fixed sizes with "
+            "--shape, or leave the node out"
+        ) from error
+    return module
 
 
 def _of(function: str, problem: Problem, num_functions: int) -> Problem:

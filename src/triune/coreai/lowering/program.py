@@ -1,10 +1,10 @@
 """A graph of core ops as a function of a Core AI program, node by node."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from triune.core.errors import UnsupportedError
 from triune.coreai.library import Value, dialect, ir, ops, plain
 from triune.coreai.lowering import (
     binary,
@@ -33,7 +33,7 @@ from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.values import dtype_of, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
-from triune.graph.conversion.problems import Problem, Refusal
+from triune.graph.conversion.problems import Problem, Refusal, called
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.passes.narrow import NARROWED
 from triune.graph.values import attributes_of
@@ -65,7 +65,15 @@ class FunctionWriter(GraphWriter[Value]):
 
     library = "Core AI"
 
-    def __init__(self, name: str, model: ModelProto, interface: Interface, *, is_packing: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: ModelProto,
+        interface: Interface,
+        *,
+        is_packing: bool = False,
+        is_located: bool = False,
+    ) -> None:
         """`model` has been normalized and narrowed.
 
         Args:
@@ -73,12 +81,14 @@ class FunctionWriter(GraphWriter[Value]):
             model: the graph.
             interface: what the function is to take and give.
             is_packing: see `LowerOptions.packs_weights`.
+            is_located: whether operations know the nodes that they are made of.
         """
         super().__init__()
         self._name = name
         self._graph = model.graph
         self._interface = interface
         self._is_packing = is_packing
+        self._is_located = is_located
         self._wholes = {function.name: function for function in model.functions if function.domain == DOMAIN}
         self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
@@ -116,18 +126,21 @@ class FunctionWriter(GraphWriter[Value]):
         """A scope for the values of a graph."""
         return Scope(graph, outer, is_packing=self._is_packing)
 
+    def around(self, node: NodeProto) -> AbstractContextManager[object]:
+        """The place that operations have in the program's own errors."""
+        place: Any = ir.Location
+        return place.name(called(node)) if self._is_located else place.unknown()
+
     def lower(self, node: NodeProto, scope: conversion.Scope[Value]) -> None:
         """Convert a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.domain == DOMAIN:
             lowering = self._keep_whole
-        try:
-            (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph))
-        except UnsupportedError:
-            raise
-        # MLIR's own exceptions have no common root but this.
-        except Exception as error:
-            raise Refusal(f"{self.library} refuses it: {plain(error)}") from error
+        (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph))
+
+    def told(self, error: Exception) -> str:
+        """Without the places in Apple's and our own code."""
+        return plain(error)
 
     def _keep_whole(self, c: Context) -> None:
         """A composite operation: a private function of the module, and its call."""

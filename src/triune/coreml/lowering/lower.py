@@ -100,7 +100,10 @@ def lower(
         except Exception as error:
             if "rank <=" in str(error):
                 require_none(writer.deep, "Core ML")
-            raise UnsupportedError(f"coremltools refuses the program: {error}") from error
+            text = " ".join(str(error).split()) or repr(error)
+            raise UnsupportedError(
+                f"coremltools refuses the program: {text}; please report it with the model"
+            ) from error
         tell("saving the package")
         description = model.graph.doc_string or f"Converted from ONNX graph '{model.graph.name}'"
         save(program, interface.opset, path, description, {SOURCE_KEY: json.dumps(_source(model, graph, interface))})

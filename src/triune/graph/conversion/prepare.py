@@ -1,25 +1,34 @@
 """What is done to a model before it is converted, whatever to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from onnx import ModelProto
 
-from triune.core.errors import UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.ane import ane_layout
 from triune.graph.conversion.constants import bind_constants, typed_constants
+from triune.graph.conversion.contradiction import contradiction_within
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.declared import free_negative_sizes
 from triune.graph.half import fit_half
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.passes.narrow import Narrow
+from triune.graph.ranges import find_overflows
 from triune.graph.weight_files import WeightFile
+from triune.graph.weights import Large
 
 Report: TypeAlias = Callable[[str], None]
 """Told what is being done."""
+
+
+_FIRST_IR_WITH_DEFAULTS = 4
+
+_MOST_NAMED = 4
+"""A note is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Prepared:
     Attributes:
         model: in core ops and in element types that programs have, its constants bound and its shapes applied.
         wide: where the program is to compute in fp16: the nodes that fp16 cannot compute, each by its first result.
-        notes: what a user is told of them.
+        notes: what a user is told of them, of whole numbers that may not fit, and of inputs that have defaults.
     """
 
     model: ModelProto
@@ -53,6 +62,30 @@ def prepare(
         InvalidArgumentError: a given shape or constant contradicts the model, or the model itself.
         UnsupportedError: it has operators that core ops do not write.
     """
+    try:
+        return _prepared(model, options, layout, tell, file)
+    except TriuneError:
+        raise
+    # The passes trust that nodes are as ONNX has them, which its checker does not see to.
+    except Exception as error:
+        why = contradiction_within(_without_weights(model))
+        if why is not None:
+            raise InvalidArgumentError(f"the model is no valid ONNX: {why}") from error
+        raise InternalError(
+            f"Triune fails to bring the model to core operators ({type(error).__name__}: {error}); please report it"
+        ) from error
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    Large().take(copy)
+    return copy
+
+
+def _prepared(
+    model: ModelProto, options: ConversionOptions, layout: LayoutReport | None, tell: Report, file: WeightFile
+) -> Prepared:
     copy = ModelProto()
     copy.CopyFrom(model)
     free_negative_sizes(copy.graph)
@@ -64,12 +97,36 @@ def prepare(
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
         core = ane_layout(core, layout, file=file)
+    notes = (*_notes_of_defaults(model, options), *_notes_of_overflows(core))
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
-        return Prepared(narrow)
+        return Prepared(narrow, notes=notes)
     tell("looking for what fp16 cannot hold")
     fitted = fit_half(narrow, file, is_whole=layout is not None)
-    return Prepared(fitted.model, fitted.wide, fitted.notes)
+    return Prepared(fitted.model, fitted.wide, (*notes, *fitted.notes))
+
+
+def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:
+    """Inputs that a caller of the source may leave out; before IR version 4 files had to list all weights so."""
+    inputs = {value.name for value in model.graph.input} if model.ir_version >= _FIRST_IR_WITH_DEFAULTS else set[str]()
+    names = [each.name for each in model.graph.initializer if each.name in inputs - set(options.constants)]
+    if not names:
+        return []
+    return [f"inputs that have a default in the file become constants of that value: {_some(names)}"]
+
+
+def _notes_of_overflows(core: ModelProto) -> list[str]:
+    nodes = find_overflows(core.graph)
+    if not nodes:
+        return []
+    return [
+        f"INT64 is computed in int32, and results beyond it wrap; they are not known to stay within it for {_some(nodes)}"
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
 
 
 def _require_typed_outputs(core: ModelProto) -> None:

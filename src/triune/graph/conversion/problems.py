@@ -54,6 +54,7 @@ def require_none(problems: Sequence[Problem], target: str) -> None:
     """Raises UnsupportedError with every problem, where there are any. `target` is what was to be made: "Core ML"."""
     if not problems:
         return
+    if len(problems) == 1:
+        raise UnsupportedError(f"1 node cannot be converted to {target}: {problems[0].node}: {problems[0].reason}")
     told = "\n".join(f"  {problem.node}: {problem.reason}" for problem in problems)
-    nodes = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
-    raise UnsupportedError(f"{nodes} cannot be converted to {target}:\n{told}")
+    raise UnsupportedError(f"{len(problems)} nodes cannot be converted to {target}:\n{told}")

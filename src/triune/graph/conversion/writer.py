@@ -9,6 +9,7 @@ from typing import Generic
 from onnx import GraphProto, NodeProto
 
 from triune.core.errors import UnsupportedError
+from triune.graph.conversion.contradiction import contradiction
 from triune.graph.conversion.problems import MissingError, Problem, called
 from triune.graph.conversion.scope import Scope, V
 
@@ -82,7 +83,20 @@ class GraphWriter(ABC, Generic[V]):
             self._refuse(node, scope, str(error))
         # Builders say so in exceptions of every kind.
         except Exception as error:  # noqa: BLE001
-            self._refuse(node, scope, f"{self.library} refuses it: {' '.join(str(error).split()) or repr(error)}")
+            self._refuse(node, scope, self._reason(node, scope, error))
+
+    def told(self, error: Exception) -> str:
+        """What an exception of the library says, in one line."""
+        text = " ".join(str(error).split())
+        # Python's own say little without their names.
+        return f"{type(error).__name__} {text}" if isinstance(error, (LookupError, AssertionError)) else text
+
+    def _reason(self, node: NodeProto, scope: Scope[V], error: Exception) -> str:
+        why = contradiction(node, scope.values)
+        if why is not None:
+            return f"it is no valid ONNX: {why}"
+        text = self.told(error) or repr(error)
+        return f"{self.library} refuses it: {text}; look at the types and sizes that it is given"
 
     def _refuse(self, node: NodeProto, scope: Scope[V], reason: str) -> None:
         """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""

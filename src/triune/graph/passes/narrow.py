@@ -165,7 +165,7 @@ class _Graph:
         small_inputs, small_outputs = _QUANTIZED.get(node.op_type, ((), ()))
         for index in (*_WIDE_INPUTS.get(node.op_type, ()), *small_inputs):
             if index < len(copy.input) and copy.input[index]:
-                elem_type = self._known[node.input[index]][0]
+                elem_type, _ = self._known.get(node.input[index], (0, None))
                 if elem_type in NARROWED:
                     copy.input[index] = self._as(node.input[index], elem_type)
         after: list[tuple[str, str]] = []

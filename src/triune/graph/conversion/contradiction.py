@@ -1,0 +1,40 @@
+"""What ONNX itself says of a node that a library refuses: most such nodes are no valid ONNX."""
+
+import re
+
+import onnx.shape_inference
+from onnx import ModelProto, NodeProto, helper
+
+from triune.graph.core_ops import OPSET
+from triune.graph.values import Values, subgraphs_of
+
+_MOST_ELEMENTS = 1 << 10
+"""Smaller constants can decide shapes."""
+
+_NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(op_type:[^)]*\):? ?")
+
+
+def contradiction(node: NodeProto, values: Values) -> str | None:
+    """Why the node is no valid ONNX with the types and sizes that it is given; None where ONNX finds nothing."""
+    if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs_of(node)):
+        return None
+    names = list(dict.fromkeys(name for name in node.input if name))
+    types = {name: values.type(name) for name in names}
+    inputs = [helper.make_value_info(name, kind) for name, kind in types.items() if kind is not None]
+    if len(inputs) < len(names):
+        return None
+    tensors = {name: values.tensor(name) for name in names}
+    small = [each for each in tensors.values() if each is not None and len(each.raw_data) <= _MOST_ELEMENTS]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    graph = helper.make_graph([node], "one", inputs, outputs, small)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    return contradiction_within(model)
+
+
+def contradiction_within(model: ModelProto) -> str | None:
+    """Why a model is no valid ONNX; None where ONNX finds nothing."""
+    try:
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)
+    return None
