@@ -4,8 +4,11 @@ import pytest
 
 from support.graphs import model_of
 from triune.core.errors import UnsupportedError
+from triune.graph.conversion.options import ConversionOptions
+from triune.graph.conversion.prepare import prepare
 from triune.graph.normalize import normalize
 from triune.graph.ranges import find_overflows
+from triune.graph.weight_files import WeightFile
 
 
 def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z, float[N,4] f") -> list[str]:
@@ -63,3 +66,15 @@ def test_what_surely_leaves_is_refused(body: str) -> None:
 
 def test_int32_wraps_in_the_source_too() -> None:
     assert found("y = Mul (x, z)", inputs="int32[4] x, int32[4] z") == []
+
+
+def test_a_conversion_tells_of_them_and_of_inputs_with_defaults() -> None:
+    model = model_of(
+        "agraph (int64[4] x, int64[4] z, int64[4] d) => (int64[?] y) <int64[4] d = {1, 2, 3, 4}> "
+        "{ [product] p = Mul (x, z)  y = Add (p, d) }"
+    )
+    with WeightFile() as file:
+        prepared = prepare(model, ConversionOptions(), None, print, file)
+    assert [note.rpartition(" ")[2] for note in prepared.notes] == ["d", "'product'"]
+    assert "become constants" in prepared.notes[0]
+    assert "wrap" in prepared.notes[1]

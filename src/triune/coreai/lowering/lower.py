@@ -13,7 +13,7 @@ from triune.coreai.installed import require_library
 from triune.coreai.lowering.options import LowerOptions
 from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
-from triune.graph.conversion.prepare import Prepared, Report, prepare, silent
+from triune.graph.conversion.prepare import Prepared, Report, failures_told, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.passes.halve import Halve
@@ -95,7 +95,10 @@ def lower_functions(
     tell = report or silent
     layout = LayoutReport() if any(each.options.layout is Layout.ANE for each in sources.values()) else None
     with WeightFile() as file:
-        prepared = {name: _prepare(source, layout, tell, file) for name, source in sources.items()}
+        prepared: dict[str, Prepared] = {}
+        for name, source in sources.items():
+            with failures_told(source.model):
+                prepared[name] = _prepare(source, layout, tell, file)
         interfaces = {name: interface_of(each.model, sources[name].options) for name, each in prepared.items()}
         tell("writing the program")
         module = _write(sources, prepared, interfaces, is_joined=is_joined)

@@ -1,6 +1,7 @@
 """What is done to a model before it is converted, whatever to."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -62,11 +63,21 @@ def prepare(
         InvalidArgumentError: a given shape or constant contradicts the model, or the model itself.
         UnsupportedError: it has operators that core ops do not write.
     """
-    try:
+    with failures_told(model):
         return _prepared(model, options, layout, tell, file)
+
+
+@contextlib.contextmanager
+def failures_told(model: ModelProto) -> Generator[None]:
+    """Passes over `model` run within: failures are told as errors, in ONNX's words where it has some.
+
+    They trust that nodes are as ONNX has them, which its checker does not see to.
+    """
+    try:
+        yield
     except TriuneError:
         raise
-    # The passes trust that nodes are as ONNX has them, which its checker does not see to.
+    # Whatever comes of a node that is none.
     except Exception as error:
         why = contradiction_within(_without_weights(model))
         if why is not None:
@@ -120,7 +131,7 @@ def _notes_of_overflows(core: ModelProto) -> list[str]:
     if not nodes:
         return []
     return [
-        f"INT64 is computed in int32, and results beyond it wrap; they are not known to stay within it for {_some(nodes)}"
+        f"INT64 is computed in int32, and what is beyond it wraps; nothing tells that these stay within: {_some(nodes)}"
     ]
 
 

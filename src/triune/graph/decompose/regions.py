@@ -7,6 +7,10 @@ import numpy as np
 from triune.graph.decompose.context import Context, Decomposition
 
 
+_MOST_SAMPLES = 1 << 16
+"""Along an axis: each is a row of a matrix."""
+
+
 def roi_align(c: Context) -> bool:
     """Bilinear interpolation is a product with a matrix for the rows and one for the columns, so that the mean over
     samples is one of mean matrices. The largest of weighted corners, mode `max`, takes four such products.
@@ -16,9 +20,11 @@ def roi_align(c: Context) -> bool:
     shape, ratio = c.values.shape(c.input(0)), int(c.attributes.get("sampling_ratio", 0))
     if shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None or ratio < 1:
         return False
+    sizes = int(c.attributes.get("output_height", 1)), int(c.attributes.get("output_width", 1))
+    if max(sizes) * ratio > _MOST_SAMPLES:
+        return False
     b = c.build
     images = b.op("Gather", c.input(0), c.input(2))
-    sizes = int(c.attributes.get("output_height", 1)), int(c.attributes.get("output_width", 1))
     axes = [_Axis(c, place, sizes[1 - place], ratio, length) for place, length in ((1, shape[2]), (0, shape[3]))]
     if c.attributes.get("mode", "avg") == "avg":
         c.give(_between(c, images, *(axis.mean() for axis in axes)))
