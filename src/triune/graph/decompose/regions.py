@@ -6,7 +6,6 @@ import numpy as np
 
 from triune.graph.decompose.context import Context, Decomposition
 
-
 _MOST_SAMPLES = 1 << 16
 """Along an axis: each is a row of a matrix."""
 
