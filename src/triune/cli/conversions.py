@@ -93,7 +93,7 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     """A graph of a package's function."""
     package = read_package(source)
     tell("raising the program")
-    model = raise_function(package, function)
+    model = raise_function(package, function, keep_quantized=True)
     check_given(model, given or {})
     tell("saving")
     _save(model, output)
@@ -138,7 +138,7 @@ def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     from triune.coreai import raising
 
     tell("raising the program")
-    model = raising.raise_function(source, function)
+    model = raising.raise_function(source, function, keep_quantized=True)
     name = model.graph.name
     check_given(model, given or {})
     tell("saving")

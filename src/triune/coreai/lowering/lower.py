@@ -131,7 +131,7 @@ def _write(
 ) -> Any:
     """The module of all functions, rewritten by Apple's library as it always is.
 
-    `is_joined`: as `lower_functions` has it. `is_located`: operations know their nodes, which is kept out of what is saved.
+    `is_joined`: as `lower_functions` has it. `is_located`: operations know their nodes, which no saved program shall.
     """
     from triune.coreai.library import authoring, is_silent, located, plain
     from triune.coreai.lowering.barriers import place_all_barriers, place_barriers

@@ -18,6 +18,7 @@ from triune.coreai.raising.values import Sparse
 from triune.graph.axes import existing_axis
 from triune.graph.raising.compressed import dequantized, filled, looked_up, tables_of
 from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.palettes import palette
 from triune.graph.raising.quantized_weights import quantized_weights
 from triune.graph.raising.types import Array, DType
 
@@ -70,7 +71,11 @@ def _spread_in(graph: Graph, value: Tensor, like: Tensor) -> Tensor:
 def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
     indices, lut, axis = given["indices"], given["lut"], given.axis("axis", "indices")
     if indices.constant is not None and lut.constant is not None:
-        return _constant(graph, looked_up(indices.constant, lut.constant, axis), lut.dtype)
+        whole = _constant(graph, looked_up(indices.constant, lut.constant, axis), lut.dtype)
+        kept = palette(indices.constant, lut.constant, lut.dtype) if graph.root.keep_quantized else None
+        if kept is not None:
+            graph.root.quantized[whole.name] = kept
+        return whole
     return _looked_up_in(graph, indices, lut, axis)
 
 

@@ -17,6 +17,7 @@ from triune.coreml.raising.elementwise_unary import dtype_called
 from triune.coreml.raising.given import Given
 from triune.graph.raising.compressed import dequantized, filled, looked_up
 from triune.graph.raising.graph import Graph, Tensor
+from triune.graph.raising.palettes import palette
 from triune.graph.raising.quantized_weights import quantized_weights
 
 
@@ -57,12 +58,22 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
     lut, dtype = given.array("lut"), given["lut"].dtype
     shape = given.maybe_ints("shape")
     if shape is None:
-        return _constant(graph, given, looked_up(given.array("indices"), lut, _vector_axis(given)), dtype)
+        indices = given.array("indices")
+        return _kept(graph, _constant(graph, given, looked_up(indices, lut, _vector_axis(given)), dtype), indices, lut)
     if lut.size not in (2, 4, 16, 64, 256) or lut.ndim != 1:
         raise InvalidArgumentError(f"'lut' is of shape {list(lut.shape)}; it has 2, 4, 16, 64 or 256 values")
     bits = lut.size.bit_length() - 1
-    indices = _unpacked(given.array("indices"), bits, shape, "indices")
-    return _constant(graph, given, lut[indices].reshape(shape), dtype)
+    indices = _unpacked(given.array("indices"), bits, shape, "indices").reshape(shape)
+    whole = _constant(graph, given, lut[indices], dtype)
+    return _kept(graph, whole, indices, lut.reshape([1] * indices.ndim + [-1, 1]))
+
+
+def _kept(graph: Graph, whole: Tensor, indices: Array, lut: Array) -> Tensor:
+    """The weights, which stay a palette if they shall and can."""
+    kept = palette(indices, lut, whole.dtype) if graph.root.keep_quantized else None
+    if kept is not None:
+        graph.root.quantized[whole.name] = kept
+    return whole
 
 
 def _vector_axis(given: Given) -> int | None:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from triune.core.errors import UnsupportedError
-from triune.graph.raising.quantized_weights import QuantizedWeights
 from triune.graph.raising.types import Array, DType, TensorType
 
 Shape = tuple[int | None, ...]
@@ -89,6 +88,14 @@ class Tensor:
         return None if self.shape is None else self.shape[axis]
 
 
+class KeptWeights(Protocol):
+    """Weights in a form that is smaller than their values."""
+
+    def protos(self, name: str) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes that compute the value `name`, and their constants."""
+        ...
+
+
 class Root:
     """What a graph shares with the graphs inside it: names and constants.
 
@@ -105,7 +112,7 @@ class Root:
         self.initializers: list[TensorProto] = []
         self.nodes: list[NodeProto] = []
         self.keep_quantized = keep_quantized
-        self.quantized: dict[str, QuantizedWeights] = {}
+        self.quantized: dict[str, KeptWeights] = {}
         self.sizes: dict[str, Tensor] = {}
         self._reserved = set(reserved)
         self._taken = set(reserved)
@@ -148,8 +155,8 @@ class Root:
         if quantized is None:
             self.initializers.append(_tensor_proto(tensor))
         else:
-            node, parts = quantized.protos(tensor.name)
-            self.nodes.append(node)
+            nodes, parts = quantized.protos(tensor.name)
+            self.nodes.extend(nodes)
             self.initializers.extend(parts)
 
 

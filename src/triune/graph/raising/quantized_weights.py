@@ -11,13 +11,14 @@ from onnx import NodeProto, TensorProto, helper
 from triune.graph.raising.types import Array, DType
 
 # Below this many elements a scale and a node are hardly smaller than the values.
-_FEWEST = 1024
+FEWEST = 1024
 _ELEM_TYPES = MappingProxyType(
     {
         DType.INT8: TensorProto.INT8,
         DType.UINT8: TensorProto.UINT8,
         DType.INT4: TensorProto.INT4,
         DType.UINT4: TensorProto.UINT4,
+        DType.INT32: TensorProto.INT32,
         DType.FP16: TensorProto.FLOAT16,
         DType.FP32: TensorProto.FLOAT,
     }
@@ -36,12 +37,12 @@ class QuantizedWeights:
     inputs: tuple[tuple[Array, DType], ...]
     attributes: dict[str, int]
 
-    def protos(self, name: str) -> tuple[NodeProto, list[TensorProto]]:
-        """The node that computes the value `name`, and its constants."""
+    def protos(self, name: str) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes that compute the value `name`, and their constants."""
         names = [f"{name}/{part}" for part in ("quantized", "scale", "zero_point")][: len(self.inputs)]
-        tensors = [_tensor(each, array, dtype) for each, (array, dtype) in zip(names, self.inputs, strict=True)]
+        tensors = [weight_tensor(each, array, dtype) for each, (array, dtype) in zip(names, self.inputs, strict=True)]
         attributes: dict[str, Any] = dict(self.attributes)
-        return helper.make_node("DequantizeLinear", names, [name], name=name, **attributes), tensors
+        return [helper.make_node("DequantizeLinear", names, [name], name=name, **attributes)], tensors
 
 
 def quantized_weights(
@@ -51,7 +52,7 @@ def quantized_weights(
 
     Its forms are one scale for all, one for each place along an axis, and one for each block along an axis.
     """
-    if data.size < _FEWEST or data_dtype not in (DType.INT8, DType.UINT8, DType.INT4, DType.UINT4):
+    if data.size < FEWEST or data_dtype not in (DType.INT8, DType.UINT8, DType.INT4, DType.UINT4):
         return None
     shape = scale.shape if zero_point is None else np.broadcast_shapes(scale.shape, zero_point.shape)
     attributes: dict[str, int] = {}
@@ -72,7 +73,8 @@ def quantized_weights(
     return QuantizedWeights(tuple(inputs), attributes)
 
 
-def _tensor(name: str, array: Array, dtype: DType) -> TensorProto:
+def weight_tensor(name: str, array: Array, dtype: DType) -> TensorProto:
+    """An initializer; two numbers of 4 bits share a byte."""
     values = np.ascontiguousarray(array)
     if dtype in (DType.INT4, DType.UINT4):
         nibbles = values.reshape(-1).view(np.uint8) & 15

@@ -167,6 +167,26 @@ def test_weights_stay_quantized(dtype: str, scales: tuple[int, int], has_offset:
     np.testing.assert_allclose(_run(kept, x), _run(dense, x), atol=1e-5)
 
 
+@pytest.mark.parametrize(("bits", "blocks"), [(4, 1), (6, 1), (8, 1), (4, 6), (2, 24)])
+def test_palettes_stay_palettes(bits: int, blocks: int) -> None:
+    kind: Any = mil_types.nptype_from_builtin(mil_types.string_to_builtin(f"uint{bits}"))
+    indices = generator.integers(0, 1 << bits, (24, 256)).astype(kind)
+    lut = generator.normal(size=(blocks, 1, 1 << bits, 1)).astype(np.float32)
+
+    def build(given: Any) -> Any:
+        return mb.linear(x=given.x, weight=mb.constexpr_lut_to_dense(indices=indices, lut=lut))
+
+    x = generator.normal(size=(2, 256)).astype(np.float32)
+    package = make_package(build, {"x": x}, "iOS18")
+    kept = raise_function(package, keep_quantized=True)
+    checker: Any = onnx.checker
+    checker.check_model(kept, full_check=True)
+    assert kept.ByteSize() < raise_function(package).ByteSize() * 0.4
+    rows = lut[:, 0, :, 0].repeat(24 // blocks, axis=0)
+    dense = np.take_along_axis(rows, indices.astype(np.int64), axis=1)
+    np.testing.assert_allclose(_run(kept, x), x @ dense.T, atol=1e-4)
+
+
 def test_weights_that_onnx_has_no_form_for_become_dense() -> None:
     data, scale = np.ones((24, 64), np.int8), generator.random((3, 8)).astype(np.float32)
     package = make_package(

@@ -1,0 +1,62 @@
+"""Weights that stay palettes: looked up in a table by small numbers, in the place of the constant."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from triune.graph.raising.quantized_weights import FEWEST, weight_tensor
+from triune.graph.raising.types import Array, DType
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Palette:
+    """A table, and the number of the element of it that each weight is.
+
+    Attributes:
+        indices: of UINT4 where the tables have no more than 16 values, else of UINT8.
+        starts: where the table of each weight begins, INT32, to be broadcast; None where there is one table.
+        table: all tables, one after the other.
+        dtype: of the table.
+    """
+
+    indices: tuple[Array, DType]
+    starts: Array | None
+    table: Array
+    dtype: DType
+
+    def protos(self, name: str) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes that compute the value `name`, and their constants."""
+        place = f"{name}/place"
+        tensors = [
+            weight_tensor(f"{name}/indices", *self.indices),
+            weight_tensor(f"{name}/table", self.table, self.dtype),
+        ]
+        nodes = [helper.make_node("Cast", [f"{name}/indices"], [place], name=place, to=TensorProto.INT32)]
+        if self.starts is not None:
+            tensors.append(weight_tensor(f"{name}/starts", self.starts, DType.INT32))
+            nodes.append(helper.make_node("Add", [place, f"{name}/starts"], [f"{place}/all"], name=f"{place}/all"))
+        nodes.append(helper.make_node("Gather", [f"{name}/table", nodes[-1].output[0]], [name], name=name, axis=0))
+        return nodes, tensors
+
+
+def palette(indices: Array, lut: Array, dtype: DType) -> Palette | None:
+    """The weights that `compressed.looked_up` gives; None where they are few, or the tables lie along several axes.
+
+    Args:
+        indices: of any shape.
+        lut: tables of shape [blocks along each dimension..., values, 1].
+        dtype: of the tables.
+    """
+    blocks = [axis for axis, size in enumerate(lut.shape[:-2]) if size != 1]
+    if indices.size < FEWEST or lut.shape[-1] != 1 or len(blocks) > 1 or dtype not in (DType.FP16, DType.FP32):
+        return None
+    count = int(lut.shape[-2])
+    starts: Array | None = None
+    if blocks:
+        axis, size = blocks[0], int(indices.shape[blocks[0]])
+        form = [-1 if each == axis else 1 for each in range(indices.ndim)]
+        rows = size // int(lut.shape[axis])
+        starts = np.array([row // rows * count for row in range(size)], np.int32).reshape(form)
+    kind = DType.UINT4 if count <= 16 else DType.UINT8
+    return Palette((indices.astype(np.uint8), kind), starts, lut.reshape(-1), dtype)
