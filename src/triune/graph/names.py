@@ -1,5 +1,7 @@
 """Names of a model's values and nodes, and new ones that clash with none."""
 
+import bisect
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto
@@ -11,21 +13,26 @@ class Names:
     """The names that a model has."""
 
     def __init__(self, model: ModelProto) -> None:
-        """Collects the names of all values and nodes, those of inner graphs included."""
-        self._taken: set[str] = set()
-        for name in _names_of(model.graph):
-            self._taken.add(name)
-            # With "a/b/c" the prefixes "a" and "a/b" are taken too.
-            self._taken.update(name[:index] for index, letter in enumerate(name) if letter == "/")
+        """The names of values and nodes are collected when they are asked for: before the model is changed."""
+        self._model = model
+        self._given: set[str] = set()
+
+    @functools.cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(set(_names_of(self._model.graph)))
 
     def prefix(self, wish: str) -> str:
         """`wish`, or `wish` with a number: no name of the model starts with what is returned and a slash."""
         found, count = wish, 1
-        while found in self._taken:
+        while found in self._given or self._is_taken(f"{found}/"):
             count += 1
             found = f"{wish}.{count}"
-        self._taken.add(found)
+        self._given.add(found)
         return found
+
+    def _is_taken(self, start: str) -> bool:
+        index = bisect.bisect_left(self._sorted, start)
+        return index < len(self._sorted) and self._sorted[index].startswith(start)
 
 
 def defined_names(nodes: Iterable[NodeProto]) -> Iterator[str]:

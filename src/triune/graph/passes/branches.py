@@ -1,5 +1,6 @@
 """Branches whose condition is known."""
 
+import functools
 from collections import Counter
 
 from onnx import GraphProto, ModelProto, NodeProto, helper
@@ -15,18 +16,22 @@ class Branches:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Names of a branch that are others' too, as two branches may have the same, get the name of the If before."""
-        graph = model.graph
-        own = [value.name for value in (*graph.input, *graph.initializer)]
-        _Taking(Counter([*own, *defined_names(graph.node)]), Names(model)).take(graph, None)
+        _Taking(model).take(model.graph, None)
         return model
 
 
 class _Taking:
-    """What branches are taken, in a model in which each name of `defined` is defined so many times."""
+    """Taking the branches of one model."""
 
-    def __init__(self, defined: Counter[str], names: Names) -> None:
-        self._defined = defined
-        self._names = names
+    def __init__(self, model: ModelProto) -> None:
+        self._graph = model.graph
+        self._names = Names(model)
+
+    @functools.cached_property
+    def _defined(self) -> Counter[str]:
+        """How often each name is defined; asked for before the model is changed."""
+        own = [value.name for value in (*self._graph.input, *self._graph.initializer)]
+        return Counter([*own, *defined_names(self._graph.node)])
 
     def take(self, graph: GraphProto, outer: Values | None) -> None:
         """Replace each If of a known condition by the branch that it takes."""

@@ -1,6 +1,7 @@
 """Functions replaced by their bodies."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import onnx.defs
@@ -29,6 +30,15 @@ _Id: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of a function."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """What calls are opened with: the model, its functions, and its names."""
+
+    model: ModelProto
+    functions: Mapping[_Id, FunctionProto]
+    names: Names
+
+
 class Inline:
     """Given calls of functions. Result: their bodies; of the model's own functions and of every standard operator that
     ONNX defines by others (Attention, LogSoftmax), but for core ops and those that are to be kept.
@@ -47,9 +57,9 @@ class Inline:
         """Raises InvalidArgumentError where a call does not fit its function, or functions call each other in a
         circle, UnsupportedError where a body cannot be brought to the model's operator set.
         """
-        names = Names(model)
         for _ in range(MAX_DEPTH):
-            if not self._inline(model, model.graph, None, names):
+            functions = {_id(each.domain, each.name, each.overload): each for each in model.functions}
+            if not self._inline(_Calls(model, functions, Names(model)), model.graph, None):
                 del model.functions[:]
                 return model
             model = Infer()(model)
@@ -58,21 +68,21 @@ class Inline:
             "end, and cannot be converted"
         )
 
-    def _inline(self, model: ModelProto, graph: GraphProto, outer: Values | None, names: Names) -> bool:
+    def _inline(self, calls: _Calls, graph: GraphProto, outer: Values | None) -> bool:
         """Replace each call by its body, in which calls may be left. Was there any?"""
         values = Values(graph, outer)
         nodes: list[NodeProto] = []
         is_changed = False
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                is_changed |= self._inline(model, subgraph, values, names)
-            function = self._function(node, model, values)
+                is_changed |= self._inline(calls, subgraph, values)
+            function = self._function(node, calls, values)
             if function is None:
                 nodes.append(node)
                 continue
             body = _bound(node, function)
-            body = _raised(node, body, model, values)
-            prefix = names.prefix(f"{node.name or next(filter(None, node.output), '')}/{node.op_type}")
+            body = _raised(node, body, calls.model, values)
+            prefix = calls.names.prefix(f"{node.name or next(filter(None, node.output), '')}/{node.op_type}")
             nodes.extend(_placed(node, body, prefix, graph))
             is_changed = True
         if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
@@ -81,12 +91,11 @@ class Inline:
             graph.node.extend(copies)
         return is_changed
 
-    def _function(self, node: NodeProto, model: ModelProto, values: Values) -> FunctionProto | None:
+    def _function(self, node: NodeProto, calls: _Calls, values: Values) -> FunctionProto | None:
         """The function that a node calls; None where it calls none, or one whose types are not known."""
-        for function in model.functions:
-            if _id(function.domain, function.name, function.overload) == _id(node.domain, node.op_type, node.overload):
-                return function
-        domain, name = _id(node.domain, node.op_type, "")[:2]
+        domain, name, overload = _id(node.domain, node.op_type, node.overload)
+        if (domain, name, overload) in calls.functions:
+            return calls.functions[domain, name, overload]
         version = OPSET if not domain else 1
         if (not domain and name in self._kept) or not _schemas.has(name, version, domain):
             return None

@@ -112,6 +112,15 @@ FUNCTIONS = {
     <domain: "own", opset_import: ["" : 17]> clip (a, low, high) => (b, c) {
       t = ReduceMax <keepdims = 0> (high)  b = Clip (a, low, t)  c = Neg (a) }
     """,
+    "attributes handed on, in lists, and within a branch": """
+    agraph (float[2,3] x) => (float[3,2] y) { y = own.outer <way = 0, order = [1, 0]> (x) }
+    <domain: "own", opset_import: ["" : 17, "own" : 1]> outer <way, order> (a) => (b) {
+      s = ReduceSum <keepdims = 0> (a)  k = Constant <value = float {0.0}> ()  c = Greater (s, k)
+      t = If (c) <then_branch = g () => (float[2,3] p) { p = own.soft <axis: int = @way> (a) },
+                  else_branch = h () => (float[2,3] q) { q = Softmax <axis: int = @way> (a) }>
+      b = Transpose <perm: ints = @order> (t) }
+    <domain: "own", opset_import: ["" : 17]> soft <axis> (a) => (b) { b = Softmax <axis: int = @axis> (a) }
+    """,
     "an input that is given out": """
     agraph (float[2,3] x) => (float[2,3] y, float[2,3] z) { y, z = own.same (x) }
     <domain: "own", opset_import: ["" : 17]> same (a) => (a, b) { b = Neg (a) }
