@@ -38,7 +38,10 @@ _DOUBT = 10.0
 """How many times further apart than two executors of the program before a pass its answers after it may be."""
 
 _HALF_PASS = "common::add_fp16_cast"
-"""It changes answers as fp16 does: values beyond 65,504 are infinite, and whole numbers above 2,048 are rounded."""
+"""It changes answers as fp16 does, which is what was asked for: `verify` tells how much that is."""
+
+_LAST_STEP = "naming"
+"""What `passes.pipeline.optimize` tells last: from here on the program must be one that can be computed."""
 
 _WITHIN_HALF = frozenset(["given", "noise", "fractions", "masks", "zeros", "signed zeros"])
 """The sets of inputs with which programs stay within fp16."""
@@ -66,6 +69,8 @@ class Audit:
         self._is_half = False
         self._before: _State | None = None
         self._refusal = "it was not converted"
+        self._listing: Sequence[Any] | None = None
+        self._pending: list[str] = []
 
     def begin(self, graph: ModelProto, interface: "Interface", options: LowerOptions) -> "Watcher":
         """See `lower`.
@@ -95,23 +100,30 @@ class Audit:
 
     def _watch(self, step: str, program: Any) -> None:
         listing = _listing(program)
-        if self._before is not None and listing == self._before.listing:
-            return
+        if listing != self._listing:
+            self._listing = listing
+            if step:
+                self.changed.append(step)
+                self._pending.append(step)
+            self._look(program)
+        if step == _LAST_STEP and self._pending and self._before is not None:
+            failure = Difference("answers", f"an error: {self._refusal}", (), np.inf)
+            self.findings.append(Finding(self._pending[0], "all", "any", failure))
+
+    def _look(self, program: Any) -> None:
+        """Judge the passes since the last time that the program could be computed."""
         try:
-            after = _State(program, self._version, listing, self._inputs)
+            after = _State(program, self._version, self._inputs)
         except TriuneError as error:
+            # Some passes leave to the next what no program may have: more than five dimensions, weights to be cast.
             self._refusal = str(error)
-            # Before some passes there may be more than five dimensions.
-            if self._before is not None:
-                failure = Difference("answers", f"an error: {error}", (), np.inf)
-                self.findings.append(Finding(step, "all", "any", failure))
             return
-        if self._before is not None:
-            self.changed.append(step)
-            self._is_half = self._is_half or step == _HALF_PASS
+        steps, self._pending = self._pending, []
+        self._is_half = self._is_half or _HALF_PASS in steps
+        if self._before is not None and _HALF_PASS not in steps:
             for inputs, before, answers in zip(self._inputs, self._before.answers, after.answers, strict=True):
                 if before is not None and (not self._is_half or inputs.name in _WITHIN_HALF):
-                    self.findings += self._judged(step, inputs, before, answers)
+                    self.findings += self._judged(", ".join(steps), inputs, before, answers)
         self._before = after
 
     def _judged(
@@ -131,11 +143,10 @@ class Audit:
 class _State:
     """A program between two passes."""
 
-    def __init__(self, program: Any, version: int, listing: Sequence[Any], inputs: Sequence[InputSet]) -> None:
+    def __init__(self, program: Any, version: int, inputs: Sequence[InputSet]) -> None:
         # It needs coremltools, as does whoever has a program.
         from triune.coreml.lowering.saving import specification_of
 
-        self.listing = listing
         self._folder = tempfile.TemporaryDirectory()
         specification = specification_of(program, version, Path(self._folder.name))
         self._package: Package = read_specification(specification, Path(self._folder.name))
