@@ -91,6 +91,7 @@ MASKS = [
     _attention("given_ten_thousand", _ADDED, m=_rows(-1e4)),
     _attention("given_twice", "u = Add (t, m) s = Add (u, m)", m=_rows(-1e9)),
     _attention("given_bias", _ADDED, m=noise(2, 1, 4, 4, seed=3)),
+    _attention("given_and_limited", "u = Add (t, m) s = Max (u, lowest)", m=_rows(_LOWEST)),
     _attention("scaled_after", "m = Where (w, zero, lowest) u = Add (r, m) s = Mul (u, c)", w=_SEEN),
     _attention("nan_caught", _ADDED, {"m": _unseen(-np.inf, _ROW_EMPTY)}, _CAUGHT),
     _attention("nan_of_given_caught", "s = Where (w, t, f)", {"f": number(-np.inf)}, _CAUGHT, w=_ROW_EMPTY),

@@ -29,6 +29,22 @@ NORMS = [
     half_case("l2_norm", _L2, _TINY | _LAST, x=_LARGE),
     half_case("l2_norm_of_zeros", _L2, _TINY | _LAST, x=_ZEROS),
     half_case("lp_norm", "y = LpNormalization <axis = -1, p = 2> (x)", x=_LARGE),
+    half_case(
+        "cosine",
+        """
+            p = Mul (x, z) n = ReduceSum (p, last) a = ReduceL2 (x, last) b = ReduceL2 (z, last) d = Mul (a, b)
+            m = Max (d, e) y = Div (n, m)
+        """,
+        _TINY | _LAST,
+        x=_LARGE,
+        z=_LARGE[::-1].copy(),
+    ),
+    half_case(
+        "squares_through_conv",
+        "q = Mul (x, x) c = Conv (q, w) a = Add (c, one) s = Sqrt (a) y = Div (x, s)",
+        {"w": np.abs(noise(2, 2, 1, seed=1)), "one": np.ones((1, 2, 1), np.float32)},
+        x=noise(1, 2, 8) * 800,
+    ),
     half_case("sum_of_squares", "q = ReduceSumSquare (x, last) s = Sqrt (q) y = Div (x, s)", _LAST, x=_LARGE),
     half_case(
         "instance_norm",

@@ -49,6 +49,11 @@ class Makers:
         """The node of this graph that makes a value."""
         return self._makers.get(name)
 
+    def are_read_by(self, name: str, kinds: Collection[str]) -> bool:
+        """Are all readers of `name`, which is no output, of `kinds`?"""
+        readers = self._readers.get(name, [])
+        return bool(readers) and name not in self._outputs and all(reader.op_type in kinds for reader in readers)
+
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
         """Do all ways from `name` lead, by products and sums, to nodes of `kinds`?"""
         readers = self._readers.get(name, [])

@@ -129,11 +129,24 @@ class _Masks:
             return []
         axis = positive(int(attributes_of(softmax).get("axis", -1)), rank) - rank
         while index.only_reader(name) is not None:
+            limited = self._limited(name)
+            if limited is not None:
+                name = limited
+                continue
             view = index.maker(name, *_VIEWS)
             if view is None or axis != -1 or not self._keeps_last(view):
                 return [(name, axis)] if index.maker(name) is not None else []
             name = view.input[0]
         return []
+
+    def _limited(self, name: str) -> str | None:
+        """What a maximum with a mask's own number is of: it changes nothing that counts."""
+        limit = self._index.maker(name, "Max")
+        for place in (0, 1) if limit is not None else ():
+            array = self._index.constant(limit.input[place]) if limit is not None else None
+            if limit is not None and array is not None and array.size and (array <= MASKED).all():
+                return limit.input[1 - place]
+        return None
 
     def _keeps_last(self, view: NodeProto) -> bool:
         given, made = (self._index.dims(name) for name in (view.input[0], view.output[0]))

@@ -51,7 +51,11 @@ _SETTLES = _PRODUCTS | _NORMS | {"Log"}
 _SATURATES = frozenset(["Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign"])
 """Operators to which infinite is no more than large."""
 
-_JOINED = frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNormalization"])
+_BRINGS_BACK = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
+_TOTALS = frozenset(["ReduceSum", "ReduceMean"])
+
+_VIEWS = frozenset(["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"])
+_JOINED = _VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNormalization"])
 """Operators that compilers join with a root or a product before them."""
 
 _FREE = frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size", "QuantizeLinear", "DequantizeLinear"])
@@ -195,8 +199,15 @@ class _Look:
             return _NONE, reason, bool(reason)
         is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in _PRODUCTS else _NONE))
         if op in _SETTLES or op in _COMPARES or (op not in _PASSES and op not in _RULES):
-            return (frozenset([Range.SETTLED]) if op in _PRODUCTS and is_kept else _NONE), reason, is_kept
-        return found | self._passed(given - {Range.SETTLED}), reason, is_kept
+            return (self._of_product(given) if op in _PRODUCTS and is_kept else _NONE), reason, is_kept
+        if op not in _VIEWS:
+            given -= {Range.SETTLED}
+        return found | self._passed(given), reason, is_kept
+
+    def _of_product(self, given: _Ranges) -> _Ranges:
+        """Sums of squares are squares, where what follows brings them back: x / sqrt(conv(x * x) + 1)."""
+        is_brought_back = Range.SQUARE in given and self._makers.end_in(self._node.output[0], _BRINGS_BACK)
+        return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
 
     def _passed(self, given: _Ranges) -> _Ranges:
         rule = _RULES.get(self._node.op_type)
@@ -264,6 +275,8 @@ class _Look:
                 return _NONE, "exponentials may be beyond fp16"
             case "Mul" if node.input[0] == node.input[1]:
                 return self._square(size * size)
+            case "Mul" if not given and self._is_scalar_product():
+                return self._square(size * magnitude(bounds.of(node.input[1])))
             case "Pow":
                 return self._power(size)
             case "ReduceProd" if size > 1:
@@ -294,6 +307,11 @@ class _Look:
         ):
             return False
         return maker.op_type in _GROWS or (maker.op_type == "Cast" and bool(exact_makers(maker, self._makers)))
+
+    def _is_scalar_product(self) -> bool:
+        """Are two computed values multiplied to be summed, as squares are?"""
+        is_computed = not self._is_constant(0) and not self._is_constant(1)
+        return is_computed and self._makers.are_read_by(self._node.output[0], _TOTALS)
 
     def _power(self, size: float) -> tuple[_Ranges, str]:
         exponent = self._values.constant(self._node.input[1])
