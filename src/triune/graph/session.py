@@ -6,12 +6,12 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.state_names import new_state
-from triune.graph.weight_files import array_of, refer
+from triune.graph.weight_files import array_of, load_data, refer
 
 # Weights from this size on are handed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
 _LARGE_BYTES = 1 << 20
@@ -121,6 +121,11 @@ def set_aside(model: ModelProto) -> Weights:
     values: list[Any] = []
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or len(tensor.raw_data) >= _LARGE_BYTES:
+            if helper.tensor_dtype_to_np_dtype(tensor.data_type).isbuiltin != 1:
+                # ONNX Runtime takes no arrays of types that are not numpy's own: 4 bits, bf16.
+                if tensor.data_location == TensorProto.EXTERNAL:
+                    load_data(tensor)
+                continue
             values.append(library.OrtValue.ortvalue_from_numpy(array_of(tensor)))
             names.append(tensor.name)
             tensor.ClearField("raw_data")

@@ -1,0 +1,33 @@
+"""Weights that ONNX Runtime is given beside the model."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from support.lowered import FLOAT
+from triune.graph.load import load
+from triune.graph.packed import small_tensor
+from triune.graph.session import GraphSession
+
+
+@pytest.mark.parametrize("kind", ["UINT4", "BFLOAT16", "UINT8"])
+def test_large_weights_of_any_type_are_taken(kind: str, tmp_path: Path) -> None:
+    numbers = np.arange(1 << 18).reshape(2, -1) % 16
+    elem_type = getattr(TensorProto, kind)
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    weight = (
+        small_tensor("w", elem_type, numbers)
+        if kind == "UINT4"
+        else onnx.numpy_helper.from_array(numbers.astype(dtype), "w")
+    )
+    nodes = [helper.make_node("Cast", ["w"], ["f"], to=FLOAT), helper.make_node("Mul", ["x", "f"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, FLOAT, [2, 1 << 17]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    session = GraphSession(load(tmp_path / "m.onnx"), "m")
+    results, _ = session.run({"x": np.ones((2, 1 << 17), np.float32)}, {})
+    np.testing.assert_array_equal(results["y"], numbers)
