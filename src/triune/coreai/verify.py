@@ -20,6 +20,7 @@ from triune.coreai.model import Model
 from triune.graph.audit import InputSet
 from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
+from triune.graph.conversion.text import numbers_of
 from triune.graph.passes.narrow import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.state_names import new_state
@@ -50,6 +51,7 @@ def verify_lowered(
         UnsupportedError: an input is none that can be made up, or ONNX Runtime does not do the model.
         InternalError: the result is of another shape, or Apple's interpreter ended its process.
     """
+    model, _ = numbers_of(model)
     known = {**given, **typed_constants(model, options.constants)}
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])

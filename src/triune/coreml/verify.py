@@ -17,6 +17,7 @@ from triune.coreml.raising import new_state
 from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import Dim, InputShape, Range
+from triune.graph.conversion.text import numbers_of
 from triune.graph.passes.narrow import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
@@ -44,6 +45,7 @@ def verify_lowered(
     for name, array in given.items():
         if name in lowered.inputs:
             _check_shape(name, _passed(name, array), lowered.inputs[name], package)
+    model, _ = numbers_of(model)
     known = {**given, **typed_constants(model, options.constants)}
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])

@@ -14,6 +14,7 @@ from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.conversion.contradiction import contradiction_within
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.conversion.shapes import apply_shapes, listed
+from triune.graph.conversion.text import numbers_of
 from triune.graph.declared import free_negative_sizes
 from triune.graph.half import fit_half
 from triune.graph.normalize import normalize, require_core_ops
@@ -39,7 +40,8 @@ class Prepared:
     Attributes:
         model: in core ops and in element types that programs have, its constants bound and its shapes applied.
         wide: where the program is to compute in fp16: the nodes that fp16 cannot compute, each by its first result.
-        notes: what a user is told of them, of whole numbers that may not fit, and of inputs that have defaults.
+        notes: what a user is told of them, of outputs that programs cannot have, of whole numbers that may not fit, and of
+            inputs that have defaults.
     """
 
     model: ModelProto
@@ -99,6 +101,7 @@ def _prepared(
 ) -> Prepared:
     copy = ModelProto()
     copy.CopyFrom(model)
+    copy, dropped = numbers_of(copy)
     free_negative_sizes(copy.graph)
     bind_constants(copy, typed_constants(copy, options.constants))
     apply_shapes(copy, options.shapes)
@@ -108,7 +111,7 @@ def _prepared(
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
         core = ane_layout(core, layout, file=file)
-    notes = (*_notes_of_defaults(model, options), *_notes_of_overflows(core))
+    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core))
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
         return Prepared(narrow, notes=notes)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from triune.graph.builder import Builder
 from triune.graph.conversion.problems import Refusal
@@ -13,7 +13,9 @@ from triune.graph.decompose.classical.features import rows_of
 from triune.graph.decompose.classical.scores import both_classes, give_label, num_classes, transformed
 from triune.graph.decompose.context import Context, Decomposition
 
-_MAX_ROUNDS = 100
+_ROUNDS = 8
+"""ONNX Runtime ends after 100. Of 80,000 random rows of 2 to 8 classes none took more than 4."""
+
 _SURE = 1e-7
 
 
@@ -142,24 +144,23 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
     squares = b.op("ReduceSum", b.op("Mul", r, r), b.ints(1), keepdims=0)
     diagonal = b.op("Mul", b.op("Unsqueeze", squares, b.ints(2)), b.constant(np.eye(count, dtype=np.float32)))
     q = b.op("Sub", diagonal, b.op("Mul", r, transposed))
-    start = b.op("Add", b.op("Mul", squares, b.constant(0, np.float32)), b.constant(1 / count, np.float32))
-    body = _round(b, q, squares, count)
-    return b.op("Loop", b.constant(_MAX_ROUNDS, np.int64), b.constant(True), start, body=body)
+    p = b.op("Add", b.op("Mul", squares, b.constant(0, np.float32)), b.constant(1 / count, np.float32))
+    for _ in range(_ROUNDS):
+        p = _round(b, q, squares, p, count)
+    return p
 
 
-def _round(outer: Builder, q: str, diagonal: str, count: int) -> Any:
-    """A round of the algorithm over all classes; a row that is near enough stays as it is."""
-    b = Builder(f"{outer.name()}/round")
-    given = b.name()
+def _round(b: Builder, q: str, diagonal: str, given: str, count: int) -> str:
+    """A round of the algorithm over all classes; the steps of a row that is near enough are 0."""
     qp = b.op("Squeeze", b.op("MatMul", q, b.op("Unsqueeze", given, b.ints(2))), b.ints(2))
     pqp = b.op("ReduceSum", b.op("Mul", given, qp), b.ints(1), keepdims=1)
     error = b.op("ReduceMax", b.op("Abs", b.op("Sub", qp, pqp)), b.ints(1), keepdims=1)
     is_near = b.op("Less", error, b.constant(0.005 / count, np.float32))
-    one, p = b.constant(1, np.float32), given
+    zero, one, p = b.constant(0, np.float32), b.constant(1, np.float32), given
     for place in range(count):
         own = b.op("Gather", diagonal, b.ints(place), axis=1)
         here = b.op("Gather", qp, b.ints(place), axis=1)
-        step = b.op("Div", b.op("Sub", pqp, here), own)
+        step = b.op("Where", is_near, zero, b.op("Div", b.op("Sub", pqp, here), own))
         shrink = b.op("Add", one, step)
         unit = b.constant(np.eye(count, dtype=np.float32)[place : place + 1])
         p = b.op("Div", b.op("Add", p, b.op("Mul", step, unit)), shrink)
@@ -167,20 +168,7 @@ def _round(outer: Builder, q: str, diagonal: str, count: int) -> Any:
         pqp = b.op("Div", b.op("Div", b.op("Add", pqp, b.op("Mul", step, gain)), shrink), shrink)
         row = b.op("Squeeze", b.op("Gather", q, b.ints(place), axis=1), b.ints(1))
         qp = b.op("Div", b.op("Add", qp, b.op("Mul", step, row)), shrink)
-    following = b.op("Where", is_near, given, p)
-    goes_on = b.constant(True)
-    names = [b.name(), b.name()]
-    floats = helper.make_tensor_value_info(given, TensorProto.FLOAT, [None, count])
-    inputs = [
-        helper.make_tensor_value_info(names[0], TensorProto.INT64, []),
-        helper.make_tensor_value_info(names[1], TensorProto.BOOL, []),
-        floats,
-    ]
-    outputs = [
-        helper.make_tensor_value_info(goes_on, TensorProto.BOOL, []),
-        helper.make_tensor_value_info(following, TensorProto.FLOAT, [None, count]),
-    ]
-    return helper.make_graph(b.nodes, "round", inputs, outputs)
+    return p
 
 
 TABLE: dict[str, Decomposition] = {"SVMClassifier": svm_classifier, "SVMRegressor": svm_regressor}
