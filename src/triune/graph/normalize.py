@@ -29,6 +29,9 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
 
+_INITIALIZERS_ALONE = 4
+"""The IR version since which initializers need not be inputs; what is an input is a default as before."""
+
 MAX_ROUNDS = 8
 """Each round may open what the next folds: a branch, a shape, a function's body."""
 
@@ -71,6 +74,8 @@ def normalize(
     """
     copy = ModelProto()
     copy.CopyFrom(model)
+    # What ONNX Runtime optimizes and saves keeps a version in which initializers had to be inputs; some are none.
+    copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
     if check is None:

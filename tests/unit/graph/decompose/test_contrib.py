@@ -1,9 +1,18 @@
 """Operators of other domains written with core ops: ONNX Runtime's answers, case by case."""
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from support.contrib import CASES
-from support.contrib.case import Case, computed, difference, lowered_opset
+from support.contrib.case import Case, computed, difference, lowered_opset, microsoft
+from support.graphs import model_of
+from triune.graph.conversion.left import why_left
+from triune.graph.decompose import Decompose
+from triune.graph.decompose.classical.tables import Tabulate
 from triune.graph.normalize import foreign_ops, normalize
 
 
@@ -18,3 +27,78 @@ def test_core_ops_answer_as_onnx_runtime_does(case: Case) -> None:
     for (name, right), actual in zip(expected.items(), computed(lowered_opset(normal), case.feeds()), strict=True):
         assert actual.dtype == right.dtype
         assert difference(case, name, actual, right) == ""
+
+
+def test_packed_operands_are_their_parts() -> None:
+    """ONNX Runtime's CPU kernels take them one by one alone."""
+    apart = next(each for each in CASES if each.name == "MultiHeadAttention bias")
+    q, k, v = (apart.inputs[name] for name in "qkv")
+    heads = [each.reshape(2, 4, 2, 1, 6) for each in (q, k, v)]
+    bias, kind = apart.inputs["b"], apart.attributes
+    packings: list[dict[str, Any]] = [
+        {"q": np.concatenate(heads, axis=3), "k": None, "v": None, "b": bias},
+        {"q": q, "k": np.concatenate(heads[1:], axis=3), "v": None, "b": None},
+    ]
+    for inputs in packings:
+        whole = apart if inputs["b"] is not None else next(each for each in CASES if each.name == "MultiHeadAttention ")
+        expected = whole.expected()["y"]
+        packed = microsoft(
+            "MultiHeadAttention", inputs, weights=["b"] if inputs["b"] is not None else [], attributes=kind
+        )
+        normal = normalize(packed.model({"y": expected.shape}))
+        assert foreign_ops(normal) == []
+        (actual,) = computed(lowered_opset(normal), packed.feeds())
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_behind_a_sequences_end_do_not_count() -> None:
+    """What ONNX Runtime gives for them is what was in its memory."""
+    full = next(each for each in CASES if each.name == "GroupQueryAttention prompt")
+    case = replace(full, inputs={**full.inputs, "seqlens": np.array([3, 1], np.int32)})
+    expected = case.expected()
+    normal = normalize(case.model({name: right.shape for name, right in expected.items()}))
+    actual = computed(lowered_opset(normal), case.feeds())[0]
+    np.testing.assert_allclose(actual[0], expected["y"][0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual[1, :2], expected["y"][1, :2], rtol=1e-4, atol=1e-5)
+
+
+def test_many_in_a_row_are_all_written_though_each_hides_the_types_of_the_next() -> None:
+    steps = "".join(f"a{n} = com.microsoft.QuickGelu (x{n})  x{n + 1} = Add (a{n}, x)  " for n in range(12))
+    text = f"agraph (float[2,3] x) => (float[2,3] y) {{ x0 = Identity (x)  {steps} y = Identity (x12) }}"
+    model = model_of(text, imports=', "com.microsoft" : 1')
+    assert foreign_ops(normalize(model)) == []
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ("com.microsoft.nchwc.ReorderInput", "lower optimization level"),
+        ("com.microsoft.Tokenizer", "is not known here"),
+        ("com.example.Own", "define the operator as a function"),
+        ("ai.onnx.ml.CastMap", "dictionary"),
+        ("TfIdfVectorizer", "tokens"),
+    ],
+)
+def test_what_is_left_says_why(node: str, reason: str) -> None:
+    domain, _, op_type = node.rpartition(".")
+    left = helper.make_node(op_type, ["x"], ["y"], domain=domain)
+    model = Decompose()(helper.make_model(helper.make_graph([left], "g", [], [])))
+    assert reason in why_left(model.graph.node[0], "Core ML")
+
+
+def test_what_onnx_runtime_saves_is_taken_though_its_version_is_too_old_for_it() -> None:
+    """It keeps the version of a model in which initializers had to be inputs."""
+    conv = next(each for each in CASES if each.name == "FusedConv Relu")
+    model = conv.model({"y": conv.expected()["y"].shape})
+    model.ir_version = 3
+    assert foreign_ops(normalize(model)) == []
+
+
+def test_tables_take_the_place_of_the_attributes_of_trees() -> None:
+    case = next(each for each in CASES if each.name == "TreeEnsembleRegressor many")
+    model = Tabulate()(case.model({"y": (12, 1)}))
+    (node,) = model.graph.node
+    assert all(
+        len(attribute.ints) + len(attribute.floats) + len(attribute.strings) < 20 for attribute in node.attribute
+    )
+    assert {each.data_type for each in model.graph.initializer} == {TensorProto.FLOAT, TensorProto.INT32}
