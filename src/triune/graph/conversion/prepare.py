@@ -40,8 +40,8 @@ class Prepared:
     Attributes:
         model: in core ops and in element types that programs have, its constants bound and its shapes applied.
         wide: where the program is to compute in fp16: the nodes that fp16 cannot compute, each by its first result.
-        notes: what a user is told of them, of outputs that programs cannot have, of whole numbers that may not fit, and of
-            inputs that have defaults.
+        notes: what a user is told of them, of outputs that programs cannot have, of whole numbers that may not fit, and
+            of inputs that have defaults.
     """
 
     model: ModelProto

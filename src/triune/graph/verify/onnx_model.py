@@ -8,6 +8,7 @@ from onnx import ModelProto
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.session import GraphSession, Weights, set_aside
+from triune.graph.verify.unsigned import use_unsigned_weights
 
 
 class OnnxModel:
@@ -19,6 +20,7 @@ class OnnxModel:
         """
         self._model = ModelProto()
         self._model.CopyFrom(model)
+        use_unsigned_weights(self._model)
         self._weights: Weights = set_aside(self._model)
         self._sessions: dict[bool, GraphSession] = {}
 

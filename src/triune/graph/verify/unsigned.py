@@ -1,0 +1,39 @@
+"""Signed weights that ONNX Runtime multiplies wrongly on some CPUs, as unsigned ones of the same values."""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from triune.graph.weight_files import array_of
+from triune.graph.weights import tensor_of
+
+_WEIGHTS: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "DynamicQuantizeLSTM": ((1, 9), (2, 11)),
+    "DynamicQuantizeMatMul": ((1, 3),),
+}
+"""The inputs that are weights, and their zero points, of operators of com.microsoft whose other operand is uint8."""
+
+_SHIFT = 128
+
+
+def use_unsigned_weights(model: ModelProto) -> None:
+    """Adds 128 to INT8 weights and their zero points, which leaves the difference of both as it is. Changes `model`.
+
+    On x86 without VNNI, ONNX Runtime's product of uint8 and int8 adds pairs in 16 bits, and saturates there (its
+    documentation of quantization recommends weights of 7 bits for that reason); that of uint8 and uint8 does not.
+    """
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}
+    names = list(itertools.chain.from_iterable(node.input for node in graph.node))
+    for node in graph.node:
+        places = _WEIGHTS.get(node.op_type, ()) if node.domain == "com.microsoft" else ()
+        pairs = [[node.input[place] for place in pair] for pair in places if max(pair) < len(node.input)]
+        wanted = dict.fromkeys(itertools.chain.from_iterable(pairs))
+        # All of the node's, or none: they are of one type.
+        if not all(name in tensors and names.count(name) == list(node.input).count(name) for name in wanted):
+            continue
+        for name in wanted:
+            shifted = (array_of(tensors[name]).astype(np.int16) + _SHIFT).astype(np.uint8)
+            tensors[name].CopyFrom(tensor_of(name, shifted))
