@@ -104,6 +104,8 @@ def _drops_cast(operation: Any) -> bool:
     # Sizes have no sign, and are cast to numbers with one and back; none of them is large.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
+    # A float of more digits than the last one has rounds nothing that the last one keeps.
+    is_exact = is_exact or (middle.kind == last.kind == "f" and _bits(middle) > _bits(last))
     return not is_exact and _bits(middle) >= min(_bits(source), _bits(last))
 
 

@@ -199,6 +199,7 @@ HARMLESS = {
     "sums of whole numbers": Pattern((("Add", "", i32(3)), ("Sub", "", i32(2))), WHOLE, WHOLE),
     "products of whole numbers": Pattern((("Mul", "", i32(3)), ("Mul", "", i32(2))), WHOLE, WHOLE),
     "a cast that is exact": Pattern((_cast(BOOL), _cast(F)), FLOATS, FLOATS),
+    "casts to fp32 and from there to fp16": Pattern((_cast(F), _cast(10)), WHOLE, np.zeros((1, 6), np.float16)),
     "another sign": Pattern((("Mul", "", f32(0.3)), ("Neg", "")), FLOATS, FLOATS),
     "a sum and a product": Pattern((("Add", "", f32(0.3)), ("Mul", "", f32(2))), FLOATS, FLOATS),
     "a bias and a mean": Pattern(
