@@ -2,10 +2,11 @@
 
 from support.half_cases.case import HalfCase, chosen, joined, misses
 from support.half_cases.guards import GUARDS
+from support.half_cases.integers import INTEGERS
 from support.half_cases.masks import MASKS
 from support.half_cases.norms import NORMS
 from support.half_cases.overflows import OVERFLOWS
 
 __all__ = ["CASES", "HalfCase", "chosen", "joined", "misses"]
 
-CASES = (*GUARDS, *NORMS, *OVERFLOWS, *MASKS)
+CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *MASKS)

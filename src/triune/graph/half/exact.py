@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds, magnitude
@@ -16,17 +17,50 @@ _ARITHMETIC = frozenset(
     [
         *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Max", "Min", "Clip", "Where", "Pow", "Sqrt", "Reciprocal", "Exp"),
         *("Floor", "Ceil", "Round", "Mod", "MatMul", "Gemm", "Cast", "Identity", "Reshape", "Transpose", "Squeeze"),
-        *("Unsqueeze", "Concat", "Slice", "Split", "Expand", "Tile", "Gather", "Range", "CumSum", "ReduceSum"),
+        *(
+            "Unsqueeze",
+            "Concat",
+            "Slice",
+            "Split",
+            "Expand",
+            "Tile",
+            "Gather",
+            "GatherElements",
+            "GatherND",
+            "Range",
+            "CumSum",
+            "ReduceSum",
+        ),
         *("Conv", "DequantizeLinear"),
     ]
 )
 """Operators that compute places and angles of the model's inputs and of whole numbers."""
 
 _MAKES_SMALL = frozenset(["Softmax", "Sigmoid", "Exp", "Div", "Mul", "Pow", "Sub", "ReduceSum", "ReduceMean"])
-_VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
-_GUARDS = _VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
+_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv"])
+_COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
+"""Operators that give the elements of their operand another shape."""
+
+SHIFTS = VIEWS | {"Add", "Sub", "Clip", "Max", "Min"}
+"""Operators whose results are of the size of their first operand, and whole where it is."""
+
+_GUARDS = VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
 _SQUARES = frozenset(["MatMul", "Gemm", "Conv", "Mul", "ReduceSum"])
-_SCALES = _VIEWS | {"Mul", "Div", "Neg"}
+_SCALES = VIEWS | {"Mul", "Div", "Neg"}
+
+_SCALES_DOWN = _PRODUCTS | frozenset(
+    [
+        *("Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Sigmoid", "Tanh", "ReduceMean"),
+        *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
+    ]
+)
+_KEEPS_SIZE = SHIFTS | frozenset(
+    [
+        *("Neg", "Abs", "Relu", "Concat", "Slice", "Split", "Gather", "Expand", "Tile", "Where", "Cast"),
+        *("Floor", "Ceil", "Round", "ReduceMax", "ReduceMin", "ReduceSum", "CumSum"),
+    ]
+)
 
 _DEEPEST = 16
 
@@ -54,6 +88,26 @@ class Makers:
         readers = self._readers.get(name, [])
         return bool(readers) and name not in self._outputs and all(reader.op_type in kinds for reader in readers)
 
+    def is_scaled_down(self, name: str, depth: int = 0) -> bool:
+        """Is `name`, whole numbers of any size, divided, normalized or weighed, so that fp16 holds what results?"""
+        if depth > _DEEPEST:
+            return False
+        for reader in self._readers.get(name, []):
+            match reader.op_type:
+                case "Div" | "Pow" | "Mod" if reader.input[0] == name:
+                    return True
+                case "Mul":
+                    sizes = [self.values.constant(each) for each in reader.input if each != name]
+                    if any(size is not None and size.size and np.abs(size).max() < 1 for size in sizes):
+                        return True
+                case _ if reader.op_type in _SCALES_DOWN:
+                    return True
+                case _ if reader.op_type in _KEEPS_SIZE and self.is_scaled_down(reader.output[0], depth + 1):
+                    return True
+                case _:
+                    pass
+        return False
+
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
         """Do all ways from `name` lead, by products and sums, to nodes of `kinds`?"""
         readers = self._readers.get(name, [])
@@ -67,10 +121,16 @@ class Makers:
 
 
 def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """What computes a place (a float that becomes an integer) or an angle of inputs and whole numbers alone."""
+    """What computes a place (a float that becomes an integer), an angle or a comparison.
+
+    Only of inputs and whole numbers: what layers compute is rounded anyway. A row of a table that is rounded to fp16
+    may lie on the other side of the split of a tree.
+    """
     if not node.input:
         return []
     operand = node.input[0]
+    if node.op_type in _COMPARES and makers.values.elem_type(operand) == TensorProto.FLOAT:
+        return _compared(node, makers)
     if makers.values.elem_type(operand) != TensorProto.FLOAT or magnitude(makers.bounds.of(operand)) <= 8:
         return []
     is_place = node.op_type in ("Floor", "Ceil", "Round") or (
@@ -82,6 +142,18 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
         return []
     found = _exact(operand, makers, {})
     return [*found, node] if found else []
+
+
+def _compared(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """A comparison and what makes both of its operands, if that is exact and no product of matrices."""
+    found = [node]
+    for operand in node.input:
+        if makers.of(operand) is not None:
+            before = _exact(operand, makers, {})
+            if not before or any(each.op_type in _PRODUCTS for each in before):
+                return []
+            found += before
+    return found
 
 
 def _exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:

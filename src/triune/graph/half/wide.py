@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds, magnitude
 from triune.graph.half.exact import Makers, exact_makers, small_makers, square_partners
+from triune.graph.half.levels import is_of_whole_products, is_whole, level_makers, scale_partners
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, sizes_within
 from triune.graph.values import Values, subgraphs_of
 
@@ -29,13 +30,15 @@ class Range(Enum):
     """Beyond 65504, as the inverse of a guarded number may be."""
     SUM = auto()
     """Beyond 65504 perhaps, as sums of many numbers are."""
+    WHOLE = auto()
+    """Beyond 65504, as sums of products of whole numbers are, which scales bring back."""
     SETTLED = auto()
     """Within fp16, but made in fp32 by a node that compilers join with the next: 1 / sqrt(x) is one operation."""
 
 
 _Ranges = frozenset[Range]
 _NONE: _Ranges = frozenset()
-_HIGH = frozenset([Range.LARGE, Range.SQUARE, Range.INVERSE, Range.SUM])
+_HIGH = frozenset([Range.LARGE, Range.SQUARE, Range.INVERSE, Range.SUM, Range.WHOLE])
 _LOW = frozenset([Range.GUARDED, Range.TINY])
 
 _ORDINARY = 512.0
@@ -61,6 +64,7 @@ _JOINED = _VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNo
 _FREE = frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size", "QuantizeLinear", "DequantizeLinear"])
 """Operators that are kept in fp32 by their constants alone."""
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
+_WIDE_INTEGERS = (*_INTEGERS, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)
 _GROWS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 _LIMITS = frozenset(["Max", "Min", "Clip"])
 
@@ -115,6 +119,8 @@ class _Search:
         bounds = Bounds(values, bounds)
         makers = Makers(graph, values, bounds)
         ranges = dict(outer)
+        if not outer and not self._constants_alone:
+            ranges.update(_of_integers(graph))
         kept: dict[str, Kept] = {}
         inner: list[Kept] = []
         for node in graph.node:
@@ -137,12 +143,23 @@ class _Search:
         for node in graph.node:
             for maker in exact_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact above 2048"))
+            for maker in level_makers(node, makers):
+                kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough for its scale"))
+            if node.op_type in ("Mul", "Div") and any(Range.WHOLE in ranges.get(name, _NONE) for name in node.input):
+                for maker in scale_partners(node, makers):
+                    kept.setdefault(first_result(maker), _kept(maker, ""))
             if node.op_type == "Log" and first_result(node) in kept:
                 for maker in small_makers(node, makers):
                     kept.setdefault(first_result(maker), _kept(maker, ""))
             if node.op_type in ("Add", "Sub") and Range.SQUARE in ranges.get(node.output[0], _NONE):
                 for maker in square_partners(node, makers):
                     kept.setdefault(first_result(maker), _kept(maker, ""))
+
+
+def _of_integers(graph: GraphProto) -> dict[str, _Ranges]:
+    """Whole numbers that the user gives may be beyond fp16: numbers of seconds, prices, hashes."""
+    wide = [value.name for value in graph.input if value.type.tensor_type.elem_type in _WIDE_INTEGERS]
+    return dict.fromkeys(wide, frozenset([Range.LARGE]))
 
 
 def first_result(node: NodeProto) -> str:
@@ -183,12 +200,21 @@ class _Look:
         self._makers = makers
         self._least = least
         self._constants_alone = constants_alone
-        self._given = [ranges.get(name, _NONE) for name in node.input]
+        self._given = [ranges.get(name, _NONE) if self._counts(name) else _NONE for name in node.input]
+
+    def _counts(self, name: str) -> bool:
+        """Whole numbers are indices to an operator that does not cast them."""
+        is_of_integers = self._values.elem_type(self._node.output[0]) != TensorProto.FLOAT
+        return is_of_integers or self._node.op_type == "Cast" or self._values.elem_type(name) == TensorProto.FLOAT
 
     def look(self) -> tuple[_Ranges, str, bool]:
         """The ranges of the results, the reason where one begins here, and whether the node is to compute in fp32."""
         op = self._node.op_type
         given = _NONE.union(*self._given)
+        if not self._is_of_floats():
+            return (self._passed(given) if op in _PASSES or op in _RULES else _NONE), "", False
+        if op == "Cast" and self._values.elem_type(self._node.input[0]) != TensorProto.FLOAT:
+            given = _NONE
         if op not in _JOINED:
             given -= {Range.SETTLED}
         found, reason = self._constants()
@@ -199,10 +225,16 @@ class _Look:
             return _NONE, reason, bool(reason)
         is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in _PRODUCTS else _NONE))
         if op in _SETTLES or op in _COMPARES or (op not in _PASSES and op not in _RULES):
+            if Range.WHOLE in found:
+                return found, reason, is_kept
             return (self._of_product(given) if op in _PRODUCTS and is_kept else _NONE), reason, is_kept
         if op not in _VIEWS:
             given -= {Range.SETTLED}
         return found | self._passed(given), reason, is_kept
+
+    def _is_of_floats(self) -> bool:
+        names = [*self._node.input, *self._node.output]
+        return not names or any(self._values.elem_type(name) == TensorProto.FLOAT for name in names if name)
 
     def _of_product(self, given: _Ranges) -> _Ranges:
         """Sums of squares are squares, where what follows brings them back: x / sqrt(conv(x * x) + 1)."""
@@ -285,6 +317,12 @@ class _Look:
                 num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
                 if not given and num * min(size, _ORDINARY if size == np.inf else size) > LARGEST:
                     return frozenset([Range.SUM]), "sums may be beyond fp16"
+            case "MatMul" | "Gemm" | "Conv" if all(is_whole(name, self._makers) for name in node.input[:2]):
+                return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
+            case "Cast" if self._is_of_integers() and is_of_whole_products(node.input[0], self._makers):
+                return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
+            case "Cast" if self._is_of_given_integers():
+                return frozenset([Range.LARGE]), "whole numbers that are given may be beyond fp16"
             case "Cast" if self._is_of_large_integers():
                 return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
             case "DequantizeLinear" if self._values.elem_type(node.input[0]) == TensorProto.INT32:
@@ -307,6 +345,13 @@ class _Look:
         ):
             return False
         return maker.op_type in _GROWS or (maker.op_type == "Cast" and bool(exact_makers(maker, self._makers)))
+
+    def _is_of_integers(self) -> bool:
+        return self._values.elem_type(self._node.input[0]) in _WIDE_INTEGERS
+
+    def _is_of_given_integers(self) -> bool:
+        is_given = self._is_of_integers() and Range.LARGE in self._given[0]
+        return is_given and self._makers.is_scaled_down(self._node.output[0])
 
     def _is_scalar_product(self) -> bool:
         """Are two computed values multiplied to be summed, as squares are?"""
@@ -334,6 +379,7 @@ class _Look:
 
     def multiply(self, given: _Ranges) -> _Ranges:
         """Large times tiny is ordinary, and so is a number times the inverse of one of its size."""
+        given = self._without_whole(given)
         one, other = self._given
         constants = [self._constant(name) for name in self._node.input]
         for place, array in enumerate(constants):
@@ -352,9 +398,14 @@ class _Look:
                 return _NONE
         return given
 
+    def _without_whole(self, given: _Ranges) -> _Ranges:
+        """A scale brings a sum of whole numbers back, the last of them if there are several."""
+        is_last = not self._makers.are_read_by(self._node.output[0], ("Mul", "Div"))
+        return given - {Range.WHOLE} if is_last else given
+
     def divide(self, given: _Ranges) -> _Ranges:
         """Sizes of both operands cancel; the inverse of a guarded number may be large."""
-        one, other = self._given
+        one, other = (self._without_whole(each) for each in self._given)
         if other & _LOW and self._is_constant(0):
             return frozenset([Range.INVERSE])
         return one - _HIGH if other & _HIGH else one | (given & {Range.GUARDED} if one & _LOW else _NONE)

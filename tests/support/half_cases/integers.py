@@ -1,0 +1,104 @@
+"""Whole numbers, levels, and comparisons, which rounding to fp16 makes others."""
+
+from typing import Any
+
+import numpy as np
+
+from support.half_cases.case import floats, half_case, noise
+
+
+def _integers(*shape: int, most: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, most, shape)
+
+
+_WEIGHTS = _integers(64, 8, most=255, seed=1).astype(np.uint8)
+_SIGNED = _integers(8, 3, 3, 3, most=127, seed=2).astype(np.int8)
+
+INTEGERS = (
+    half_case(
+        "dynamic_product",
+        """q, s, z = DynamicQuantizeLinear(x)
+        p = MatMulInteger(q, w, z, wz)
+        pf = Cast<to = 1>(p)
+        scale = Mul(s, ws)
+        y = Mul(pf, scale)""",
+        {"w": _WEIGHTS, "wz": np.uint8(3), "ws": np.float32(1e-4)},
+        x=noise(5, 64) * 3 + 2,
+    ),
+    half_case(
+        "dynamic_product_of_small_numbers",
+        """q, s, z = DynamicQuantizeLinear(x)
+        p = MatMulInteger(q, w, z, wz)
+        pf = Cast<to = 1>(p)
+        first = Mul(pf, s)
+        y = Mul(first, ws)""",
+        {"w": _WEIGHTS, "wz": np.uint8(3), "ws": np.full((8,), 0.01, np.float32)},
+        x=noise(5, 64) * np.float32(0.01),
+    ),
+    half_case(
+        "dynamic_convolution",
+        """q, s, z = DynamicQuantizeLinear(x)
+        p = ConvInteger(q, w, z)
+        biased = Add(p, bias)
+        pf = Cast<to = 1>(biased)
+        scale = Mul(s, ws)
+        scaled = Mul(pf, scale)
+        y = Relu(scaled)""",
+        {"w": _SIGNED, "ws": np.float32(1e-3), "bias": np.full((1, 8, 1, 1), 90000, np.int32)},
+        x=noise(1, 3, 8, 8) + 1,
+    ),
+    half_case(
+        "levels_of_rows",
+        """a = Abs(x)
+        most = ReduceMax<keepdims = 1>(a, last)
+        s = Div(most, c127)
+        scaled = Div(x, s)
+        q = Round(scaled)
+        p = MatMul(q, w)
+        back = Mul(p, s)
+        y = Mul(back, ws)""",
+        {
+            "last": np.array([1]),
+            "c127": np.float32(127),
+            "w": _WEIGHTS.astype(np.float32),
+            "ws": np.float32(1e-3),
+        },
+        x=noise(5, 64) + 2,
+    ),
+    half_case(
+        "integers_scaled_down",
+        "f = Cast<to = 1>(x) z = Div(f, c) y = Sin(z)",
+        {"c": np.float32(100000)},
+        x=np.array([[70000, 250000, -300000]]),
+    ),
+    half_case(
+        "integers_less_their_mean",
+        "f = Cast<to = 1>(x) d = Sub(f, c) y = Mul(d, s)",
+        {"c": np.float32(1.7e9), "s": np.float32(0.01)},
+        x=np.array([[1_700_000_000, 1_700_010_240, 1_699_000_832]], np.int32),
+    ),
+    half_case(
+        "integers_sliced_and_weighed",
+        "p = Slice(x, start, end, one) f = Cast<to = 1>(p) y = MatMul(f, w)",
+        {"start": np.array([1]), "end": np.array([3]), "one": np.array([1]), "w": floats(1e-3, 2e-3).reshape(2, 1)},
+        x=np.array([[1, 90000, 170000]], np.int32),
+    ),
+    half_case(
+        "comparison_with_a_split",
+        "l = LessOrEqual(x, split) y = Cast<to = 1>(l)",
+        {"split": np.float32(10.001)},
+        x=floats(10.0005, 10.002, 10.001, 70000),
+    ),
+    half_case(
+        "comparison_of_columns",
+        "g = GatherElements<axis = 1>(x, i) d = Mul(g, c) l = Less(d, split) y = Cast<to = 1>(l)",
+        {"i": np.array([[0, 2, 1]]), "c": np.float32(2), "split": floats(20.001, 3.0005, 5.001)},
+        x=floats(10.0, 2.5, 1.5004),
+    ),
+    half_case(
+        "look_up_of_numbers",
+        "e = Equal(x, key) y = Where(e, a, b)",
+        {"key": np.float32(1000.25), "a": np.float32(1), "b": np.float32(0)},
+        x=floats(1000.25, 1000.3, 1000.2),
+    ),
+)
