@@ -1,12 +1,12 @@
 """ONNX files read and looked over before anything works on them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 
 import onnx.checker
 import onnx.defs
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.declared import free_negative_sizes
@@ -87,15 +87,24 @@ def require_valid(model: ModelProto) -> None:
         )
     except onnx.checker.ValidationError as error:
         raise InvalidArgumentError(f"the model is no valid ONNX: {' '.join(str(error).split())}") from error
-    version = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
-    _require_fitting_bodies(model.graph, version)
+    for body, imports in [(model.graph, model.opset_import), *((each, each.opset_import) for each in model.functions)]:
+        version = next((each.version for each in imports if each.domain in ("", "ai.onnx")), 0)
+        _require_fitting_counts(body.node, version)
 
 
-def _require_fitting_bodies(graph: GraphProto, version: int) -> None:
+def _require_fitting_counts(nodes: Iterable[NodeProto], version: int) -> None:
     """Raises InvalidArgumentError where the graphs of an If, Loop or Scan have not as many inputs and outputs as the
-    node needs, which ONNX's checker does not look at.
+    node needs, or a Split not as many outputs as its attribute says. ONNX's checker looks at neither, and its shape
+    inference ends the process at such a Split.
     """
-    for node in graph.node:
+    for node in nodes:
+        stated = next((each for each in node.attribute if each.name == "num_outputs" and not each.ref_attr_name), None)
+        is_split = node.op_type == "Split" and node.domain in ("", "ai.onnx")
+        if is_split and stated is not None and stated.i != len(node.output):
+            raise InvalidArgumentError(
+                f"the model is no valid ONNX: Split '{node.name or node.output[0]}' has {len(node.output)} outputs, "
+                f"and its attribute num_outputs is {stated.i}"
+            )
         # Scan of set 8 has an input more: the lengths of sequences.
         num_given = len(node.input) - (node.op_type == "Scan" and version < _FIRST_SCAN_WITHOUT_LENGTHS)
         needed = {
@@ -116,7 +125,7 @@ def _require_fitting_bodies(graph: GraphProto, version: int) -> None:
                     f"'{node.name or next(filter(None, node.output), '')}' has {len(inner.input)} inputs and "
                     f"{len(inner.output)} outputs; the node needs {needed[0]} and {needed[1]}"
                 )
-            _require_fitting_bodies(inner, version)
+            _require_fitting_counts(inner.node, version)
 
 
 def _is_declared(value: ValueInfoProto) -> bool:

@@ -2,37 +2,45 @@
 
 import bisect
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, NodeProto
 
 from triune.graph.values import subgraphs_of
 
 
 class Names:
-    """The names that a model has."""
+    """The names that a graph and the graphs within it have, and new ones."""
 
-    def __init__(self, model: ModelProto) -> None:
-        """The names of values and nodes are collected when they are asked for: before the model is changed."""
-        self._model = model
+    def __init__(self, graph: GraphProto) -> None:
+        """The names of values and nodes are collected at the first question: ask before the graph is changed."""
+        self._graph = graph
         self._given: set[str] = set()
 
     @functools.cached_property
     def _sorted(self) -> list[str]:
-        return sorted(set(_names_of(self._model.graph)))
+        return sorted(set(_names_of(self._graph)))
 
     def prefix(self, wish: str) -> str:
         """`wish`, or `wish` with a number: no name of the model starts with what is returned and a slash."""
+        return self._first(wish, lambda found: self._next(f"{found}/").startswith(f"{found}/"))
+
+    def value(self, wish: str) -> str:
+        """`wish`, or `wish` with a number: no value and no node of the model has this name."""
+        return self._first(wish, lambda found: self._next(found) == found)
+
+    def _first(self, wish: str, is_taken: Callable[[str], bool]) -> str:
         found, count = wish, 1
-        while found in self._given or self._is_taken(f"{found}/"):
+        while found in self._given or is_taken(found):
             count += 1
             found = f"{wish}.{count}"
         self._given.add(found)
         return found
 
-    def _is_taken(self, start: str) -> bool:
+    def _next(self, start: str) -> str:
+        """The first name from `start` on in alphabetical order; empty where there is none."""
         index = bisect.bisect_left(self._sorted, start)
-        return index < len(self._sorted) and self._sorted[index].startswith(start)
+        return self._sorted[index] if index < len(self._sorted) else ""
 
 
 def defined_names(nodes: Iterable[NodeProto]) -> Iterator[str]:

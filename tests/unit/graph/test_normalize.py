@@ -101,6 +101,19 @@ def test_nodes_that_do_not_fit_together_are_named(text: str, reason: str) -> Non
         normalize(model_of(f"agraph (float[2] x, int64 n) => (float[2] y) {text}", opset=11))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "agraph (float[4] x) => (float[2] y, float[2] z) { y, z = Split <num_outputs = 1> (x) }",
+        """agraph (float[4] x) => (float[2] y, float[2] z) { y, z = own.halves (x) }
+        <domain: "own", opset_import: ["" : 18]> halves (a) => (b, c) { b, c = Split <num_outputs = 1> (a) }""",
+    ],
+)
+def test_a_split_has_as_many_outputs_as_it_says(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"Split '[yb]' has 2 outputs, and its attribute num_outputs is 1"):
+        normalize(model_of(text, opset=18, imports=', "own" : 1'))
+
+
 def test_inputs_need_no_shape() -> None:
     model = model_of("agraph (float[2] x) => (float[2] y) { y = Relu (x) }", opset=17)
     model.graph.input[0].type.tensor_type.ClearField("shape")

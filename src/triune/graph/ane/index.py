@@ -9,6 +9,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.ane.sizes import Dim, Dims, Sizes
 from triune.graph.builder import Builder
+from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, packed_of
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
@@ -36,8 +37,7 @@ class Index:
             for subgraph in subgraphs_of(node):
                 self._kept |= names_read(subgraph)
         self._sizes = Sizes(graph, self._few_ints, self._shapes_of_constants())
-        names = {*self._makers, *self._readers, *(tensor.name for tensor in graph.initializer)}
-        self.build = Builder(_fresh(f"ane/{step}", names))
+        self.build = Builder(Names(graph).prefix(f"ane/{step}"))
         self._num_taken = 0
 
     def maker(self, name: str, *op_types: str) -> NodeProto | None:
@@ -173,11 +173,3 @@ def perm_of(node: NodeProto, rank: int) -> tuple[int, ...]:
 def label(node: NodeProto) -> str:
     """A node's operator and name, for reports."""
     return f"{node.op_type} '{node.name or node.output[0]}'"
-
-
-def _fresh(prefix: str, names: set[str]) -> str:
-    number, found = 1, prefix
-    while any(name.startswith(f"{found}/") for name in names):
-        number += 1
-        found = f"{prefix}{number}"
-    return found

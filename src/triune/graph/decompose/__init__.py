@@ -61,7 +61,7 @@ class Decompose:
     def __call__(self, model: ModelProto) -> ModelProto:
         """The new values have no types yet: infer them again."""
         while True:
-            is_changed, is_waiting = self._decompose(model.graph, None, Names(model))
+            is_changed, is_waiting = self._decompose(model.graph, None, Names(model.graph))
             if not (is_changed and is_waiting):
                 return model
             # ONNX infers nothing behind an operator of another domain: each that is written out may tell the next

@@ -4,6 +4,7 @@ import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
 from triune.graph.half.limits import LARGEST, SMALLEST_NORMAL
+from triune.graph.names import Names
 from triune.graph.values import Values, attributes_of
 
 
@@ -15,7 +16,7 @@ def fold_variances(model: ModelProto) -> None:
     Args:
         model: normalized; changed. Graphs within its nodes stay as they are.
     """
-    values = Values(model.graph)
+    values, names = Values(model.graph), Names(model.graph)
     for node in model.graph.node:
         if node.op_type != "BatchNormalization" or attributes_of(node).get("training_mode", 0):
             continue
@@ -30,7 +31,7 @@ def fold_variances(model: ModelProto) -> None:
         ones = np.ones(variance.shape, np.float32)
         folded = {1: (scale / np.sqrt(variance)).astype(np.float32), 4: ones}
         for place, array in folded.items():
-            name = f"{node.output[0]}/folded/{place}"
+            name = names.value(f"{node.output[0]}/folded/{place}")
             model.graph.initializer.append(numpy_helper.from_array(array, name))
             node.input[place] = name
         kept = [attribute for attribute in node.attribute if attribute.name != "epsilon"]

@@ -25,7 +25,7 @@ class _Taking:
 
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
-        self._names = Names(model)
+        self._names = Names(model.graph)
 
     @functools.cached_property
     def _defined(self) -> Counter[str]:

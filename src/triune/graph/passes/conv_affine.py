@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
+from triune.graph.names import Names
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
@@ -38,18 +39,18 @@ class ConvAffine:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. Constants that nobody reads any more stay for `Tidy`."""
-        _fuse(model.graph, None, self._file)
+        _fuse(model.graph, None, Names(model.graph), self._file)
         return model
 
 
-def _fuse(graph: GraphProto, outer: Values | None, file: WeightFile) -> None:
+def _fuse(graph: GraphProto, outer: Values | None, used: Names, file: WeightFile) -> None:
     values = Values(graph, outer)
     nodes = list(graph.node)
     kept = {value.name for value in graph.output}
     readers: dict[str, list[int]] = {}
     for place, node in enumerate(nodes):
         for inner in subgraphs_of(node):
-            _fuse(inner, values, file)
+            _fuse(inner, values, used, file)
             kept |= names_read(inner)
         for name in node.input:
             readers.setdefault(name, []).append(place)
@@ -70,7 +71,7 @@ def _fuse(graph: GraphProto, outer: Values | None, file: WeightFile) -> None:
             node.output[0] = following.output[0]
             fused.update(places)
         if is_changed and constants is not None:
-            names = [f"{node.output[0]}/{role}" for role in ("weight", "bias")]
+            names = [used.value(f"{node.output[0]}/{role}") for role in ("weight", "bias")]
             graph.initializer.extend(map(file.tensor, names, constants))
             node.input[:] = [node.input[0], *names]
     if fused:

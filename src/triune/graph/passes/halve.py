@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError
+from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values, subgraphs_of
@@ -61,13 +62,15 @@ class Halve:
         # What is in the graph's own types from the start: a constant may be given out as it is.
         given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
         given += [tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in given]
-        run = _Run(self._keep | _ALWAYS_FP32, self._wide, {name: f"{name}/given" for name in given}, self._file)
+        names = Names(graph)
+        single = {name: names.value(f"{name}/given") for name in given}
+        run = _Run(self._keep | _ALWAYS_FP32, self._wide, single, names, self._file)
         wide = run.halve(graph, None, {}, is_kept=False)
-        renamed = {name: f"{name}/fp16" for name in (*given, *leaving)}
-        _Names(graph).rename(renamed | {wide[name]: name for name in renamed if name in wide})
+        renamed = {name: names.value(f"{name}/fp16") for name in dict.fromkeys((*given, *leaving))}
+        _Values(graph).rename(renamed | {wide[name]: name for name in renamed if name in wide})
         for name in reversed(given):
-            graph.node.insert(0, _cast(name, f"{name}/fp16", TensorProto.FLOAT16))
-        graph.node.extend(_cast(f"{name}/fp16", name, TensorProto.FLOAT) for name in leaving if name not in wide)
+            graph.node.insert(0, _cast(name, renamed[name], TensorProto.FLOAT16))
+        graph.node.extend(_cast(renamed[name], name, TensorProto.FLOAT) for name in leaving if name not in wide)
         model = Tidy()(model)
         large = Large(self._file)
         large.take(model)
@@ -98,13 +101,18 @@ class _Run:
     """Halving one model. A value that is read in fp32 too has a second name, by its first in the maps called `wide`."""
 
     def __init__(
-        self, keep: frozenset[str], wide: frozenset[str], given: Mapping[str, str], file: WeightFile | None
+        self,
+        keep: frozenset[str],
+        wide: frozenset[str],
+        given: Mapping[str, str],
+        names: Names,
+        file: WeightFile | None,
     ) -> None:
         self._keep = keep
         self._wide = wide
         self._file = file
         self._given = given
-        self._num_wide = 0
+        self._names = names
 
     def halve(
         self, graph: GraphProto, outer: Values | None, wide: Mapping[str, str], *, is_kept: bool
@@ -141,8 +149,7 @@ class _Run:
 
     def wide_name(self, name: str) -> str:
         """A new name for the same value in fp32."""
-        self._num_wide += 1
-        return f"{name}/fp32/{self._num_wide}"
+        return self._names.value(f"{name}/fp32")
 
 
 class _Nodes:
@@ -224,7 +231,7 @@ def _cast(name: str, other: str, to: int) -> NodeProto:
     return helper.make_node("Cast", [name], [other], name=f"{other}/cast", to=to)
 
 
-class _Names:
+class _Values:
     """The names of a graph's values, within its nodes' graphs too."""
 
     def __init__(self, graph: GraphProto) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from triune.graph.names import Names
 from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
@@ -24,15 +25,16 @@ class HardSwish:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. The new values have no types yet; what nobody reads any more stays for `Tidy`."""
-        _Search(model.graph, None).replace()
+        _Search(model.graph, None, Names(model.graph)).replace()
         return model
 
 
 class _Search:
     """One graph: who makes its values, and how often they are read."""
 
-    def __init__(self, graph: GraphProto, outer: Values | None) -> None:
+    def __init__(self, graph: GraphProto, outer: Values | None, names: Names) -> None:
         self._graph = graph
+        self._names = names
         self._values = Values(graph, outer)
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._kept = {value.name for value in graph.output}
@@ -45,7 +47,7 @@ class _Search:
         nodes: list[NodeProto] = []
         for node in self._graph.node:
             for inner in subgraphs_of(node):
-                _Search(inner, self._values).replace()
+                _Search(inner, self._values, self._names).replace()
             x = self._activated(node)
             nodes += [node] if x is None else self._written(node, x)
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -81,7 +83,7 @@ class _Search:
 
     def _written(self, node: NodeProto, x: str) -> list[NodeProto]:
         (result,) = node.output
-        swish = f"{result}/swish"
+        swish, factor_name = (self._names.value(f"{result}/{part}") for part in ("swish", "factor"))
         readers = [each for each in self._graph.node if result in each.input]
         factor = 6.0
         if len(readers) == 1 and readers[0].op_type == "Mul" and result not in self._kept:
@@ -91,9 +93,9 @@ class _Search:
             if scale is not None and scale.size == 1 and scale.dtype == np.float32:
                 # Its product becomes that of the activation itself.
                 reader.input[place] = swish
-                reader.input[1 - place] = self._constant(f"{result}/factor", scale * np.float32(factor))
+                reader.input[1 - place] = self._constant(factor_name, scale * np.float32(factor))
                 return [helper.make_node("HardSwish", [x], [swish], name=swish)]
-        constant = self._constant(f"{result}/factor", np.float32(factor))
+        constant = self._constant(factor_name, np.float32(factor))
         return [
             helper.make_node("HardSwish", [x], [swish], name=swish),
             helper.make_node("Mul", [swish, constant], [result], name=node.name),

@@ -59,7 +59,7 @@ class Inline:
         """
         for _ in range(MAX_DEPTH):
             functions = {_id(each.domain, each.name, each.overload): each for each in model.functions}
-            if not self._inline(_Calls(model, functions, Names(model)), model.graph, None):
+            if not self._inline(_Calls(model, functions, Names(model.graph)), model.graph, None):
                 del model.functions[:]
                 return model
             model = Infer()(model)

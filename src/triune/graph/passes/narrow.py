@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.builder import Builder
+from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
 from triune.graph.values import names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile, array_of
@@ -75,7 +76,7 @@ class Narrow:
         Raises:
             UnsupportedError: a constant does not fit into int32.
         """
-        _Graph(model.graph, {}, self._file).narrow()
+        _Graph(model.graph, {}, Names(model.graph), self._file).narrow()
         large = Large(self._file)
         large.take(model)
         model = Infer()(model)
@@ -118,9 +119,14 @@ class _Graph:
     """One graph being narrowed: each name stands for the narrow value; the others are made where they are needed."""
 
     def __init__(
-        self, graph: GraphProto, outer: Mapping[str, tuple[int, TensorProto | None]], file: WeightFile | None
+        self,
+        graph: GraphProto,
+        outer: Mapping[str, tuple[int, TensorProto | None]],
+        names: Names,
+        file: WeightFile | None,
     ) -> None:
         self._graph = graph
+        self._names = names
         self._file = file
         # The type that each name had, and its value where that is constant.
         self._known = dict(outer)
@@ -140,7 +146,7 @@ class _Graph:
         for index in wide_inputs:
             value = graph.input[index]
             name = value.name
-            value.name = f"{name}/int64"
+            value.name = self._names.value(f"{name}/int64")
             self._cast(value.name, name, TensorProto.INT32)
             self._other[name, TensorProto.INT64] = value.name
         for index, value in enumerate(graph.input):
@@ -160,7 +166,7 @@ class _Graph:
         types = [self._known.get(name, (0, None))[0] for name in node.output]
         wide_body = (0,) if node.op_type == "Loop" else ()
         for subgraph in subgraphs_of(node):
-            _Graph(subgraph, self._known, self._file).narrow(wide_body)
+            _Graph(subgraph, self._known, self._names, self._file).narrow(wide_body)
         copy = NodeProto.FromString(node.SerializeToString())
         small_inputs, small_outputs = _QUANTIZED.get(node.op_type, ((), ()))
         for index in (*_WIDE_INPUTS.get(node.op_type, ()), *small_inputs):
@@ -172,14 +178,14 @@ class _Graph:
         for index in (*_WIDE_OUTPUTS.get(node.op_type, ()), *small_outputs):
             if index < len(copy.output) and copy.output[index] and types[index] in NARROWED:
                 name = node.output[index]
-                copy.output[index] = f"{name}/{helper.tensor_dtype_to_np_dtype(types[index])}"
+                copy.output[index] = self._names.value(f"{name}/{helper.tensor_dtype_to_np_dtype(types[index])}")
                 self._other[name, types[index]] = copy.output[index]
                 after.append((copy.output[index], name))
         _retype_attributes(copy)
         is_pool = node.op_type == "MaxPool" and types[0] in (TensorProto.INT8, TensorProto.UINT8)
         limits = _limits(types[0]) if node.op_type in _WRAPS and len(types) == 1 else None
-        build = Builder(f"{node.output[0]}/narrow")
         target = copy.output[0] if copy.output else ""
+        build = Builder(self._names.prefix(f"{target}/narrow") if is_pool or limits is not None else "")
         if is_pool:
             copy.input[0] = build.cast(copy.input[0], TensorProto.FLOAT)
             self._take(build)
@@ -209,7 +215,7 @@ class _Graph:
         """A narrowed value in the type that it had."""
         if (name, elem_type) in self._other:
             return self._other[name, elem_type]
-        wide = f"{name}/as/{helper.tensor_dtype_to_np_dtype(elem_type)}{len(self._nodes)}"
+        wide = self._names.value(f"{name}/as/{helper.tensor_dtype_to_np_dtype(elem_type)}")
         tensor = self._known[name][1]
         if tensor is None:
             self._cast(name, wide, elem_type)

@@ -4,6 +4,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from triune.graph.builder import Builder
+from triune.graph.names import Names
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
@@ -18,27 +19,27 @@ class OneNumber:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`, whose shapes are inferred."""
-        _mend(model.graph, None)
+        _mend(model.graph, None, Names(model.graph))
         return model
 
 
-def _mend(graph: GraphProto, outer: Values | None) -> None:
+def _mend(graph: GraphProto, outer: Values | None, names: Names) -> None:
     values = Values(graph, outer)
     nodes: list[NodeProto] = []
     for node in graph.node:
         for inner in subgraphs_of(node):
-            _mend(inner, values)
+            _mend(inner, values, names)
         if node.op_type == "If" and node.domain in ("", "ai.onnx"):
-            _mend_branches(graph, node, values)
+            _mend_branches(graph, node, values, names)
         elif node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
-            nodes += _mend_loop(node, values)
+            nodes += _mend_loop(node, values, names)
         nodes.append(node)
     if len(nodes) != len(graph.node):
         del graph.node[:]
         graph.node.extend(nodes)
 
 
-def _mend_branches(graph: GraphProto, node: NodeProto, values: Values) -> None:
+def _mend_branches(graph: GraphProto, node: NodeProto, values: Values, names: Names) -> None:
     """Every output has the higher of the ranks that the branches give it."""
     attributes = attributes_of(node)
     branches: list[GraphProto] = [attributes["then_branch"], attributes["else_branch"]]
@@ -50,7 +51,7 @@ def _mend_branches(graph: GraphProto, node: NodeProto, values: Values) -> None:
             continue
         for branch, output, own in zip(branches, outputs, known, strict=True):
             if own != max(known):
-                build = Builder(f"{name}/{branch.name}/one-number")
+                build = Builder(names.prefix(f"{name}/{branch.name}/one-number"))
                 output.name = build.op("Reshape", output.name, build.constant(np.ones(max(known), np.int64)))
                 branch.node.extend(build.nodes)
                 _declare(output, max(known))
@@ -58,7 +59,7 @@ def _mend_branches(graph: GraphProto, node: NodeProto, values: Values) -> None:
             graph.value_info.remove(info)
 
 
-def _mend_loop(node: NodeProto, values: Values) -> list[NodeProto]:
+def _mend_loop(node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
     """What is carried begins with the rank that the steps give it. The nodes that do it are returned."""
     body: GraphProto = attributes_of(node)["body"]
     inner, added = Values(body, values), list[NodeProto]()
@@ -66,7 +67,7 @@ def _mend_loop(node: NodeProto, values: Values) -> list[NodeProto]:
         start = _rank_of_number(values, node.input[place])
         after = _rank_of_number(inner, body.output[place - 1].name)
         if start is not None and after is not None and start != after:
-            build = Builder(f"{body.input[place].name}/one-number")
+            build = Builder(names.prefix(f"{body.input[place].name}/one-number"))
             shape = build.constant(np.ones(after, np.int64))
             node.input[place] = build.op("Reshape", node.input[place], shape)
             added += build.nodes

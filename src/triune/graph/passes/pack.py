@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, packed_of
 from triune.graph.passes import n_bits
 from triune.graph.values import Values, attributes_of, subgraphs_of
@@ -29,21 +30,19 @@ class Pack:
     def __init__(self, large: Large | None = None) -> None:
         """`large` holds constants that are not in the model's graph, and takes those that are made."""
         self._large = large or NoneLarge()
-        self._count = 0
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. The new values have no types yet: infer them again."""
-        self._pack(model.graph, None)
+        self._pack(model.graph, None, Names(model.graph))
         return model
 
-    def _pack(self, graph: GraphProto, outer: Values | None) -> None:
+    def _pack(self, graph: GraphProto, outer: Values | None, names: Names) -> None:
         view = _View(graph, outer, self._large)
         nodes: list[NodeProto] = []
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                self._pack(subgraph, view.values)
-            self._count += 1
-            found = _packed(view, node, f"{node.output[0]}/packed{self._count}") if node.output else None
+                self._pack(subgraph, view.values, names)
+            found = _packed(view, node, names.prefix(f"{node.output[0]}/packed")) if node.output else None
             nodes += [node] if found is None else found
         if any(a is not b for a, b in zip(nodes, graph.node, strict=False)):
             copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]

@@ -6,6 +6,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.builder import Builder
+from triune.graph.names import Names
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _MAKERS = ("SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence", "Identity")
@@ -22,21 +23,23 @@ class Sequences:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """The new values have no types yet: infer them again."""
-        _resolve(model.graph, None, {})
+        _resolve(model.graph, None, {}, Names(model.graph))
         return model
 
 
-def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequence[str]]) -> None:
+def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequence[str]], names: Names) -> None:
     values = Values(graph, outer)
     sequences = dict(known)
     nodes: list[NodeProto] = []
     given = {name for node in graph.node for name in node.output}
+    earlier = _prefixes(graph)
     is_changed = False
     for node in graph.node:
         for subgraph in subgraphs_of(node):
-            _resolve(subgraph, values, sequences)
+            _resolve(subgraph, values, sequences, names)
         name = node.output[0] if node.output else ""
-        build = Builder(f"{name}/{node.op_type}")
+        prefix = f"{name}/{node.op_type}"
+        build = Builder(prefix if prefix in earlier else names.prefix(prefix))
         is_read = False
         if node.domain in ("", "ai.onnx") and node.op_type in _MAKERS:
             made = _made(node, values, sequences, build)
@@ -53,6 +56,12 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
+
+
+def _prefixes(graph: GraphProto) -> set[str]:
+    """The prefixes of the builders of earlier rounds: node and value have the same there, unlike in most models."""
+    starts = [(node.name, name.rpartition("/")[0]) for node in graph.node for name in node.output[:1]]
+    return {start for node_name, start in starts if start and node_name.startswith(f"{start}/")}
 
 
 def _made(

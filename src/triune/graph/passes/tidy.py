@@ -2,6 +2,7 @@
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from triune.graph.names import Names
 from triune.graph.values import constant_tensor, subgraphs_of
 
 
@@ -15,11 +16,11 @@ class Tidy:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Inputs and outputs of the model stay as they are."""
-        _tidy(model.graph, {})
+        _tidy(model.graph, {}, Names(model.graph))
         return model
 
 
-def _tidy(graph: GraphProto, outer: dict[str, str]) -> set[str]:
+def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
     """Tidy a graph in which the names of `outer` stand for others. Returns the outer names that it reads."""
     renamed = dict(outer)
     outputs = {value.name for value in graph.output}
@@ -43,16 +44,16 @@ def _tidy(graph: GraphProto, outer: dict[str, str]) -> set[str]:
     for value in graph.output:
         if value.name in outer:
             # A branch that gives an outer value out, which has another name now.
-            source = NodeProto(op_type="Identity", input=[outer[value.name]], output=[f"{value.name}/given"])
-            value.name = source.output[0]
-            nodes.append(source)
+            given = names.value(f"{value.name}/given")
+            nodes.append(NodeProto(op_type="Identity", input=[outer[value.name]], output=[given]))
+            value.name = given
     needed = {value.name for value in graph.output}
     kept: list[NodeProto] = []
     for node in reversed(nodes):
         if not any(name in needed for name in node.output if name):
             continue
         for subgraph in subgraphs_of(node):
-            needed |= _tidy(subgraph, renamed)
+            needed |= _tidy(subgraph, renamed, names)
         needed.update(name for name in node.input if name)
         kept.append(node)
     del graph.node[:]

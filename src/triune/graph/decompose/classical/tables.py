@@ -10,6 +10,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from triune.graph.conversion.problems import Refusal, note_why
 from triune.graph.decompose.classical.ensembles import MODES, Ensemble, ensemble_of, is_long
+from triune.graph.names import Names
 from triune.graph.values import attributes_of, subgraphs_of
 from triune.graph.weights import tensor_of
 
@@ -100,30 +101,32 @@ class Tabulate:
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`. Trees that are none stay, and their node says why."""
-        if self._tabulate(model.graph) and all(each.domain != DOMAIN for each in model.opset_import):
+        is_changed = self._tabulate(model.graph, Names(model.graph))
+        if is_changed and all(each.domain != DOMAIN for each in model.opset_import):
             model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
         return model
 
-    def _tabulate(self, graph: GraphProto) -> bool:
+    def _tabulate(self, graph: GraphProto, names: Names) -> bool:
         is_changed = False
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                is_changed |= self._tabulate(subgraph)
+                is_changed |= self._tabulate(subgraph, names)
             if node.domain != "ai.onnx.ml" or node.op_type not in OPERATORS:
                 continue
             try:
-                _write(graph, node)
+                _write(graph, node, names)
                 is_changed = True
             except Refusal as refusal:
                 note_why(node, str(refusal))
         return is_changed
 
 
-def _write(graph: GraphProto, node: NodeProto) -> None:
+def _write(graph: GraphProto, node: NodeProto, used: Names) -> None:
     short = [each for each in node.attribute if not is_long(each.name)]
     attributes = attributes_of(NodeProto(attribute=short))
     tables, facts = tables_of(ensemble_of(node, num_targets_of(attributes)))
-    names = {name: f"{node.output[0] or node.output[1]}/trees/{name}" for name in tables}
+    prefix = used.prefix(f"{node.output[0] or node.output[1]}/trees")
+    names = {name: f"{prefix}/{name}" for name in tables}
     kept = NodeProto(op_type=node.op_type, domain=DOMAIN, name=node.name, attribute=short)
     kept.input.extend([node.input[0], *names.values()])
     kept.output.extend(node.output)

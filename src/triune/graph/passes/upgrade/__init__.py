@@ -57,7 +57,7 @@ class Upgrade:
             )
         if _has_work(model.graph, version):
             model = Infer()(model)
-            _upgrade(model.graph, version, None, Names(model))
+            _upgrade(model.graph, version, None, Names(model.graph))
         for each in model.opset_import:
             if each.domain in ("", "ai.onnx"):
                 each.version = OPSET
