@@ -7,7 +7,7 @@ import numpy as np
 
 from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.dims import as_scalar, dims_of, element, expand, vector
-from triune.coreai.lowering.values import axes, axis, cast, constant, dtype_of, rank_of, shape_of, tensor_type
+from triune.coreai.lowering.values import axes, axis, cast, constant, dtype_of, is_bool, rank_of, shape_of, tensor_type
 from triune.graph.conversion.problems import Refusal
 
 
@@ -49,6 +49,15 @@ def is_nested() -> bool:
     return ir.InsertionPoint.current.block.owner.name != "coreai.graph"
 
 
+def _copy(value: Value) -> Value:
+    """The same numbers in a place of their own: max(x, x), or x and x of truth values.
+
+    Apple's interpreter (1.0.0b3) leaves a carried value of fixed shape where the step before has written it, and in a
+    long step writes other values there before the last operation has read it. So a step first copies what is carried.
+    """
+    return ops.and_(value, value) if is_bool(value) else ops.maximum(value, value)
+
+
 def loop(
     starts: Sequence[Value],
     go_on: Callable[..., Value],
@@ -74,7 +83,7 @@ def loop(
             arguments = list(whole.after.blocks[0].arguments)
             # First: Apple's interpreter (1.0.0b3) may have lost the number when it is read after other operations.
             following = ops.add(arguments[0], axis(1))
-            after = [following, *run(*arguments)]
+            after = [following, *run(*(_copy(value) for value in arguments))]
             wanted = [
                 joined_type(value, new, "a step makes of what is carried")
                 for value, new in zip(values, after, strict=True)

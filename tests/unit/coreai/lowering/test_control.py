@@ -132,3 +132,35 @@ def test_loops_may_scatter(order: str, tmp_path: Path) -> None:
         zero=np.array([0]),
     )
     looped(body, [("y", FLOAT, [2, 3])], tmp_path, 9, {"x": X})
+
+
+def test_long_steps_keep_what_they_carry_to_the_last_operation_that_reads_it(tmp_path: Path) -> None:
+    # A step makes (v + s u) / (1 + s) for each unit vector u in turn, s = (sum(v_0) - v_0[u]) / k[u], v_0 of its start.
+    nodes = [
+        helper.make_node("Identity", ["c"], ["d"]),
+        helper.make_node("ReduceSum", ["v", "last"], ["sum"], keepdims=1),
+    ]
+    value = "v"
+    for place in range(3):
+        named = {name: f"{name}{place}" for name in ("own", "here", "rest", "s", "more", "moved", "sum_u", "w")}
+        steps = [
+            ("Gather", ["k", f"p{place}"], "own", {"axis": 1}),
+            ("Gather", ["v", f"p{place}"], "here", {"axis": 1}),
+            ("Sub", ["sum", named["here"]], "rest", {}),
+            ("Div", [named["rest"], named["own"]], "s", {}),
+            ("Add", ["one", named["s"]], "more", {}),
+            ("Mul", [named["s"], f"u{place}"], "moved", {}),
+            ("Add", [value, named["moved"]], "sum_u", {}),
+            ("Div", [named["sum_u"], named["more"]], "w", {}),
+        ]
+        nodes += [helper.make_node(op, given, [named[name]], **settings) for op, given, name, settings in steps]
+        value = named["w"]
+    constants = {"one": np.float32(1), "last": np.array([1])}
+    constants |= {f"p{place}": np.array([place]) for place in range(3)}
+    constants |= {f"u{place}": np.eye(3, dtype=np.float32)[[place]] for place in range(3)}
+    body = graph(nodes, STEP, [("d", BOOL, []), (value, FLOAT, [5, 3])], **constants)
+    loop = helper.make_node("Loop", ["n", "go", "x"], ["y"], body=body)
+    inputs = [("x", FLOAT, [5, 3]), ("k", FLOAT, [5, 3])]
+    model = model_of([loop], inputs, [("y", FLOAT, [5, 3])], go=np.array(True), n=np.array(2))
+    x, k = np.random.default_rng(0).uniform(0.2, 0.9, (2, 5, 3)).astype(np.float32)
+    check(model, tmp_path, {"x": x, "k": k})
