@@ -96,6 +96,12 @@ INTEGERS = (
         x=floats(10.0, 2.5, 1.5004),
     ),
     half_case(
+        "comparison_of_a_difference",
+        "d = Sub(x, mean) l = Less(d, split) y = Cast<to = 1>(l)",
+        {"mean": np.float32(0.5), "split": floats(20.001, 3000.3, 5.001)},
+        x=floats(20.5, 3000.7, 5.503),
+    ),
+    half_case(
         "look_up_of_numbers",
         "e = Equal(x, key) y = Where(e, a, b)",
         {"key": np.float32(1000.25), "a": np.float32(1), "b": np.float32(0)},

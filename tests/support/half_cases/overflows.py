@@ -61,6 +61,12 @@ OVERFLOWS = [
         {"w": _WEIGHTS, "s": number(1e-3)},
         x=_BYTES.astype(np.float32),
     ),
+    half_case(
+        "scores_scaled_after_their_product",
+        "t = Transpose<perm = [1, 0]>(x) p = MatMul(x, t) s = Div(p, d) a = Softmax(s) y = MatMul(a, v)",
+        {"d": number(8), "v": noise(4, 3, seed=1)},
+        x=noise(4, 64) * np.float32(60),
+    ),
     *(
         _scattered("ScatterElements", kind, np.array([[0, 1], [2, 2], [0, 0], [1, 2]]))
         for kind in ("add", "mul", "max")

@@ -21,5 +21,7 @@ def add_negated_constants(block: Any) -> None:
             continue
         with block:
             total = mb.add(x=op.x, y=np.negative(constant), name=op.name, before_op=op)
+        # What is marked to compute in fp32 goes on doing so.
+        total.op.scopes = op.scopes
         block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=total)
         block.remove_ops([op])

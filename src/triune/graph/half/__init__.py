@@ -5,6 +5,8 @@ reasons, each of which a module finds:
 
 - `masks`: masks of -3.4e38 and their like, added to the scores of a Softmax, become masks that fp16 holds.
 - `variances`: batch normalizations whose variances are beyond fp16 are folded in fp32.
+- `scores`: products of matrices that are scaled down afterwards are scaled before.
+- `levels`: numbers quantized by a scale that is made when the model runs.
 - `wide`: constants that fp16 does not hold, and operators whose results leave its range: squares, exponentials, sums.
   These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
 

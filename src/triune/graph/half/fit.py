@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from triune.graph.half.masks import fit_masks
+from triune.graph.half.scores import scale_before
 from triune.graph.half.variances import fold_variances
 from triune.graph.half.wide import find_wide, told
 from triune.graph.passes.conv_affine import ConvAffine
@@ -42,6 +43,7 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> 
     if not is_whole:
         model = ConvAffine(file)(model)
         fold_variances(model)
+        scale_before(model)
         masks = fit_masks(model)
         large = Large(file)
         large.take(model)
