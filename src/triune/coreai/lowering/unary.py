@@ -8,7 +8,7 @@ from onnx import helper
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axis, cast, constant, is_bool, is_float, like, rank_of
+from triune.coreai.lowering.values import axis, cast, constant, dtype_of, is_bool, is_float, like, rank_of
 from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
@@ -36,8 +36,17 @@ def _made(make: Callable[[Value], Value]) -> Lowering:
 
 
 def floor(x: Value) -> Value:
-    """The next whole number below."""
+    """The next whole number below a finite one."""
     return ops.broadcasting_floor_divide(x, like(x, 1)) if is_float(x) else x
+
+
+def _floor(x: Value) -> Value:
+    """The next whole number below, of infinities too, of which Apple's floor division makes no number."""
+    if not is_float(x):
+        return x
+    # Floats of a significand of n bits are whole from 2^(n-1) on.
+    bound = like(x, 2.0 ** np.finfo(dtype_of(x)).nmant)
+    return ops.broadcasting_where(ops.broadcasting_greater(bound, ops.abs_(x)), floor(x), x)
 
 
 def negative(x: Value) -> Value:
@@ -51,7 +60,7 @@ def reciprocal(x: Value) -> Value:
 
 
 def ceil(x: Value) -> Value:
-    """The next whole number above."""
+    """The next whole number above a finite one."""
     return negative(floor(negative(x)))
 
 
@@ -176,8 +185,8 @@ TABLE: dict[str, Lowering] = {
             "Tanh": "tanh",
         }.items()
     },
-    "Ceil": _made(ceil),
-    "Floor": _made(floor),
+    "Ceil": _made(lambda x: negative(_floor(negative(x)))),
+    "Floor": _made(_floor),
     "Neg": _made(negative),
     "Reciprocal": _made(reciprocal),
     "Sign": _made(_sign),

@@ -82,6 +82,15 @@ def test_reductions(op: str, named: dict[str, Any], is_free: bool, tmp_path: Pat
         one(op, [x], tmp_path, is_free=is_free, constants=constants, **rest)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("op", ["Floor", "Ceil", "Round"])
+def test_whole_numbers_near_large_ones_and_infinities(op: str, dtype: Any, tmp_path: Path) -> None:
+    # From `bound` on there are no fractions.
+    bound = 2.0 ** np.finfo(dtype).nmant
+    x = [np.inf, -np.inf, np.nan, 2.5, -2.5, -0.3, 0.7, bound - 0.5, 0.5 - bound, bound + 1, -3 * bound, 6e4, -6e4]
+    one(op, [np.array(x, dtype)], tmp_path)
+
+
 def test_reductions_of_nothing_do_nothing(tmp_path: Path) -> None:
     one("ReduceSum", [noise(2, 3)], tmp_path, noop_with_empty_axes=1)
     one("ReduceMax", [noise()], tmp_path)
