@@ -28,6 +28,7 @@ NORMS = [
     half_case("rms_norm", _RMS, {**_LAST, **_GAIN, "e": number(1e-6)}, x=_LARGE),
     half_case("l2_norm", _L2, _TINY | _LAST, x=_LARGE),
     half_case("l2_norm_of_zeros", _L2, _TINY | _LAST, x=_ZEROS),
+    half_case("l1_norm", "y = LpNormalization <axis = -1, p = 1> (x)", x=floats(30000, -30000, 30000, 30000)),
     half_case("lp_norm", "y = LpNormalization <axis = -1, p = 2> (x)", x=_LARGE),
     half_case(
         "cosine",

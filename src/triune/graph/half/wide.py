@@ -55,6 +55,9 @@ _SATURATES = frozenset(["Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign"])
 """Operators to which infinite is no more than large."""
 
 _BRINGS_BACK = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
+_DIVIDES = _BRINGS_BACK | {"Clip", "Max", "Where", "Equal"}
+"""A divisor may be kept from 0 on its way."""
+
 _TOTALS = frozenset(["ReduceSum", "ReduceMean"])
 
 _VIEWS = frozenset(["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"])
@@ -315,7 +318,10 @@ class _Look:
                 return frozenset([Range.LARGE]), "its results may be beyond fp16"
             case "ReduceSum" | "CumSum":
                 num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
-                if not given and num * min(size, _ORDINARY if size == np.inf else size) > LARGEST:
+                # A sum that only divides makes any numbers ordinary: they may be as large as fp16 has them.
+                is_divisor = self._makers.end_in(node.output[0], _DIVIDES)
+                ordinary = LARGEST if is_divisor else _ORDINARY
+                if not given and num * min(size, ordinary if size == np.inf else size) > LARGEST:
                     return frozenset([Range.SUM]), "sums may be beyond fp16"
             case "MatMul" | "Gemm" | "Conv" if all(is_whole(name, self._makers) for name in node.input[:2]):
                 return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
