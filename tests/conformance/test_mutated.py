@@ -45,12 +45,11 @@ def failures(argument: tuple[Sequence[Changed], Path]) -> list[str]:
     """Whatever is no error that Triune raises on purpose."""
     cases, folder = argument
     logging.disable(logging.CRITICAL)
-    return [
-        f"{form}: {case.title}: {failure}"
-        for case in cases
-        for form in FORMS
-        if (failure := _failure(case, form, folder))
-    ]
+    try:
+        found = [(form, case.title, _failure(case, form, folder)) for case in cases for form in FORMS]
+    finally:
+        logging.disable(logging.NOTSET)
+    return [f"{form}: {title}: {failure}" for form, title, failure in found if failure]
 
 
 def _failure(case: Changed, form: str, folder: Path) -> str:
@@ -72,10 +71,14 @@ def _failure(case: Changed, form: str, folder: Path) -> str:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.timeout(3600)
 def test_what_cannot_be_converted_is_refused_in_plain_words(stride: int, tmp_path: Path) -> None:
-    cases = [case for case in load_cases() if case.is_eligible][:: stride * 10 if stride > 1 else 1]
-    assert len(cases) > 10
+    cases = [case for case in load_cases() if case.is_eligible][:: stride * 20 if stride > 1 else 1]
+    assert len(cases) > 5
+    if stride > 1:
+        # Another process would import all libraries again, which takes longer than the sample.
+        assert failures(([changed(case, 0) for case in cases], tmp_path)) == []
+        return
     # Apart, for what a library does not survive.
     apart = Apart(failures)
-    for seed in range(1 if stride > 1 else 3):
+    for seed in range(3):
         assert apart(([changed(case, seed) for case in cases], tmp_path)) == []
     apart.close()
