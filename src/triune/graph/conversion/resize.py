@@ -1,6 +1,7 @@
 """Resize: where in a dimension of known size the elements of the result lie, and what they are made of.
 
-The formulas are those of ONNX's standard (operator Resize) and of its reference evaluator.
+The formulas are those of ONNX's standard (operator Resize) and of its reference evaluator. They are computed in fp32,
+as ONNX Runtime does: which of two elements is nearest, the rounding of a scale such as 1/3 may decide.
 """
 
 import math
@@ -70,7 +71,9 @@ def changed_of(
             targets = [math.floor(factor * length + 0.5) for length in lengths]
     elif scales is not None and scales.size:
         factors = [float(each) for each in scales]
-        targets = [math.floor(length * factor) for length, factor in zip(lengths, factors, strict=True)]
+        targets = [
+            math.floor(np.float32(length) * np.float32(factor)) for length, factor in zip(lengths, factors, strict=True)
+        ]
     else:
         raise Refusal("neither scales nor sizes are given")
     found = [
@@ -86,20 +89,23 @@ def changed_of(
 
 def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
     """For each element of the result its place in the dimension."""
-    mode = coordinates_of(attributes)
-    index = np.arange(each.target, dtype=np.float64)
+    return _places(coordinates_of(attributes), each).astype(np.float64)
+
+
+def _places(mode: str, each: Axis) -> NDArray[np.float32]:
+    index, scale = np.arange(each.target, dtype=np.float32), np.float32(each.scale)
     length = each.scale * each.size
-    halves = (index + 0.5) / each.scale - 0.5
+    halves = (index + np.float32(0.5)) / scale - np.float32(0.5)
     match mode:
         case "half_pixel":
             return halves
         case "asymmetric":
-            return index / each.scale
+            return index / scale
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
         case "pytorch_half_pixel":
             # As ONNX says and ONNX Runtime computes; its reference evaluator has -0.5.
-            return index * 0 if length <= 1 else halves
+            return index * 0 if each.target <= 1 else halves
         case "half_pixel_symmetric":
             return each.size / 2 * (1 - each.target / length) + halves
         case "tf_crop_and_resize":
