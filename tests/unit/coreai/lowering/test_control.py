@@ -164,3 +164,19 @@ def test_long_steps_keep_what_they_carry_to_the_last_operation_that_reads_it(tmp
     model = model_of([loop], inputs, [("y", FLOAT, [5, 3])], go=np.array(True), n=np.array(2))
     x, k = np.random.default_rng(0).uniform(0.2, 0.9, (2, 5, 3)).astype(np.float32)
     check(model, tmp_path, {"x": x, "k": k})
+
+
+@pytest.mark.parametrize("order", [("sum", "a", "b"), ("b", "sum", "a"), ("b", "c", "a"), ("sum", "a", "a")])
+def test_what_is_carried_may_become_another_carried_value(order: tuple[str, ...], tmp_path: Path) -> None:
+    carried = [(name, FLOAT, [1]) for name in ("a", "b", "c")]
+    nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["a", "b"], ["sum"])]
+    # The body gives each output a name of its own.
+    nodes += [helper.make_node("Identity", [name], [f"next{place}"]) for place, name in enumerate(order)]
+    outputs = [("on", BOOL, []), *((f"next{place}", FLOAT, [1]) for place in range(3))]
+    body = graph(nodes, [("step", INT64, []), ("go", BOOL, []), *carried], outputs)
+    node = helper.make_node("Loop", ["n", "", "x", "y", "z"], ["p", "q", "r"], body=body)
+    given, got = ([(name, FLOAT, [1]) for name in names] for names in ("xyz", "pqr"))
+    feeds = {name: np.array([value], np.float32) for name, value in zip("xyz", (1, 2, 3), strict=True)}
+    found = check(model_of([node], given, got, n=np.array(6)), tmp_path, feeds, atol=0)
+    # The answers are whole numbers, in every bit.
+    assert all(float(each[0]).is_integer() for each in found[0].values())
