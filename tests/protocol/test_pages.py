@@ -16,8 +16,8 @@ _BLOCK = re.compile(r"^```(bash|python)(?: title=\"(.+?)\")?\n(.*?)^```", re.DOT
 @pytest.mark.parametrize(
     ("page", "library", "told"),
     [
-        ("coreml.md", "coremltools", ["largest error", "1 passed"]),
-        ("coreai.md", "coreai", ["largest error", "interpreter"]),
+        ("coreml.md", "coremltools", ["verdict", "right", "1 passed"]),
+        ("coreai.md", "coreai", ["verdict", "right", "interpreter"]),
     ],
 )
 def test_the_blocks_run_in_order(page: str, library: str, told: list[str], tmp_path: Path) -> None:
