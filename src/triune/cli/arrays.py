@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +33,11 @@ def read_array(name: str, file: str) -> Array:
     Raises:
         InvalidArgumentError: the file cannot be read, or is no array.
     """
+    # numpy before 2.4 says nothing of this function's types.
+    numpy_format: Any = np.lib.format
     try:
         with Path(file).open("rb") as stream:
-            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+            array: Array = numpy_format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError, MemoryError) as error:
         raise InvalidArgumentError(
             f"cannot read input '{name}' from '{file}': {error}; give one array, written by numpy.save"

@@ -46,7 +46,8 @@ def _declared_ends(graph: Graph, given: Given, starts: Array, ends: Tensor, step
     if ends.constant is None or sizes is None or whole is None:
         return ends
     known = ends.constant.copy()
-    for axis in np.flatnonzero(steps < 0):
+    backwards: list[int] = np.flatnonzero(steps < 0).tolist()
+    for axis in backwards:
         size, count = whole[axis], sizes[axis]
         if size is not None and count is not None:
             start = int(starts[axis]) + (size if starts[axis] < 0 else 0)
