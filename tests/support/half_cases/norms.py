@@ -22,6 +22,13 @@ _CHANNELS = {"s": np.array([1, 2], np.float32), "b": np.array([0, 1], np.float32
 _VARIANCES = {"m": np.array([3, 4000], np.float32), "v": np.array([1e7, 9.8e7], np.float32)}
 
 NORMS = [
+    half_case(
+        "batch_norm_of_small_variance",
+        "y = BatchNormalization <epsilon = 1e-5> (x, s, b, m, v)",
+        {"b": np.zeros(2, np.float32), "m": np.zeros(2, np.float32), "v": np.array([1e-8, 2], np.float32)},
+        x=floats(0.5, 1, 0.5, 1).reshape(2, 2),
+        s=np.array([1, 2], np.float32),
+    ),
     half_case("layer_norm", _LAYER, {**_TINY, **_LAST, "two": number(2)}, x=_LARGE),
     half_case("layer_norm_op", "y = LayerNormalization <epsilon = 1e-12> (x, g)", _GAIN, x=_LARGE),
     half_case("layer_norm_of_zeros", "y = LayerNormalization <epsilon = 1e-12> (x, g)", _GAIN, x=_ZEROS),

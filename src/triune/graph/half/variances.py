@@ -1,39 +1,59 @@
 """Batch normalizations whose variances fp16 does not hold."""
 
 import numpy as np
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from triune.core.datatypes import Array
 from triune.graph.half.limits import LARGEST, SMALLEST_NORMAL
 from triune.graph.names import Names
 from triune.graph.values import Values, attributes_of
 
 
 def fold_variances(model: ModelProto) -> None:
-    """Given BatchNormalization of constants whose variance or mean is beyond fp16. Result: one of variance 1.
+    """Given BatchNormalization whose variance is constant, and that or a constant mean beyond fp16. Result: variance 1.
 
-    The scale becomes scale / sqrt(variance + epsilon), computed in fp64.
+    The scale becomes scale / sqrt(variance + epsilon), whose divisor is computed in fp64. A scale that is no constant
+    is multiplied when the model runs.
 
     Args:
         model: normalized; changed. Graphs within its nodes stay as they are.
     """
     values, names = Values(model.graph), Names(model.graph)
+    nodes: list[NodeProto] = []
     for node in model.graph.node:
-        if node.op_type != "BatchNormalization" or attributes_of(node).get("training_mode", 0):
-            continue
-        constants = [values.constant(name) for name in node.input[1:5]]
-        scale, _, mean, variance = (None if each is None else each.astype(np.float64) for each in constants)
-        if scale is None or mean is None or variance is None:
-            continue
-        variance = variance + attributes_of(node).get("epsilon", 1e-5)
-        largest = max(variance.max(initial=1), np.abs(mean).max(initial=0))
-        if variance.min(initial=1) >= SMALLEST_NORMAL and largest <= LARGEST:
-            continue
-        ones = np.ones(variance.shape, np.float32)
-        folded = {1: (scale / np.sqrt(variance)).astype(np.float32), 4: ones}
-        for place, array in folded.items():
-            name = names.value(f"{node.output[0]}/folded/{place}")
-            model.graph.initializer.append(numpy_helper.from_array(array, name))
-            node.input[place] = name
-        kept = [attribute for attribute in node.attribute if attribute.name != "epsilon"]
-        del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute("epsilon", 0.0)])
+        if node.op_type == "BatchNormalization" and not attributes_of(node).get("training_mode", 0):
+            nodes += _folded(model, node, values, names)
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _folded(model: ModelProto, node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
+    """Change the node where it is to be changed; what is to come before it."""
+    constants = [values.constant(name) for name in node.input[1:5]]
+    scale, _, mean, variance = (None if each is None else each.astype(np.float64) for each in constants)
+    if variance is None:
+        return []
+    variance = variance + attributes_of(node).get("epsilon", 1e-5)
+    largest = max(variance.max(initial=1), 0 if mean is None else np.abs(mean).max(initial=0))
+    if variance.min(initial=1) >= SMALLEST_NORMAL and largest <= LARGEST:
+        return []
+    before: list[NodeProto] = []
+    factor: Array = 1 / np.sqrt(variance)
+    if scale is None:
+        product = names.value(f"{node.output[0]}/scale")
+        before.append(helper.make_node("Mul", [node.input[1], _constant(model, node, names, factor)], [product]))
+        node.input[1] = product
+    else:
+        node.input[1] = _constant(model, node, names, scale * factor)
+    node.input[4] = _constant(model, node, names, np.ones_like(factor))
+    kept = [attribute for attribute in node.attribute if attribute.name != "epsilon"]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute("epsilon", 0.0)])
+    return before
+
+
+def _constant(model: ModelProto, node: NodeProto, names: Names, array: Array) -> str:
+    name = names.value(f"{node.output[0]}/folded")
+    model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    return name
