@@ -177,15 +177,20 @@ def _exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> 
     return found
 
 
-def small_makers(log: NodeProto, makers: Makers) -> Iterator[NodeProto]:
-    """What makes the small numbers that a logarithm is of, through guards: shares, exponentials, quotients."""
-    names = [log.input[0]]
+def _made(names: list[str], makers: Makers) -> Iterator[NodeProto]:
+    """What makes the values of these names, the last one first. The caller may add names while it reads."""
     for _ in range(_DEEPEST):
         if not names:
             return
         node = makers.of(names.pop())
-        if node is None:
-            continue
+        if node is not None:
+            yield node
+
+
+def small_makers(log: NodeProto, makers: Makers) -> Iterator[NodeProto]:
+    """What makes the small numbers that a logarithm is of, through guards: shares, exponentials, quotients."""
+    names = [log.input[0]]
+    for node in _made(names, makers):
         if node.op_type in _MAKES_SMALL:
             yield node
         elif node.op_type in _GUARDS:
@@ -196,12 +201,7 @@ def small_makers(log: NodeProto, makers: Makers) -> Iterator[NodeProto]:
 def square_partners(total: NodeProto, makers: Makers) -> Iterator[NodeProto]:
     """What makes the operands of a sum of squares: products such as -2 * x * y in |x - y|^2 are as large."""
     names = list(total.input)
-    for _ in range(_DEEPEST):
-        if not names:
-            return
-        node = makers.of(names.pop())
-        if node is None:
-            continue
+    for node in _made(names, makers):
         if node.op_type in _SCALES:
             yield node
             names += list(node.input)
