@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 EXACT = frozenset(
     [
@@ -69,6 +69,9 @@ NAN_IS_UNDEFINED = frozenset(
 )
 """ONNX does not say what these give for values that are infinite or no numbers; ONNX Runtime's kernels differ."""
 
+LESS_ONE = frozenset(["Elu", "Selu", "Celu"])
+"""ONNX Runtime computes these as e^x - 1, so that their results near zero have the error of a number near one."""
+
 _RUNS = 10
 _LARGEST_HALF = 60_000.0
 _NEAR_OVERFLOW = 1e37
@@ -110,6 +113,7 @@ class Oracle:
         self._precision = precision
         self._names = [value.name for value in model.graph.output]
         self._all_names = [name for node in model.graph.node for name in node.output]
+        self._less_one = {name for node in model.graph.node if node.op_type in LESS_ONE for name in node.output}
         self._types = _types_of(model)
         self._watched = session_of(_watched(model))
         self._noisy: Any = None
@@ -141,13 +145,15 @@ class Oracle:
 
     def allowed(self, feed: Mapping[str, Any], runs: int = _RUNS) -> dict[str, tuple[Any, Any]]:
         """By output: the error that is allowed for each element, and where anything may stand."""
+        found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
         if self._noisy is None:
             # ONNX's inference and ONNX Runtime do not always agree on the size of what windows give.
-            found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
             types = {name: (self._types[name][0], np.shape(array)) for name, array in found.items()}
             model, self._noises = _with_noise(self._model, {**self._types, **types}, self._precision is not FP16)
             self._noisy = session_of(model)
-        clean = self.answers(feed)
+        constants = {each.name: numpy_helper.to_array(each) for each in self._model.graph.initializer}
+        values = constants | dict(feed) | found
+        clean = {name: found[name] for name in self._names}
         moved = {name: np.zeros(np.shape(array)) for name, array in clean.items()}
         free = {name: np.zeros(np.shape(array), bool) for name, array in clean.items()}
         rng = np.random.default_rng(0)
@@ -155,9 +161,13 @@ class Oracle:
             noises: dict[str, Any] = {}
             for name, shape in self._noises.items():
                 step, smallest = self._precision.step, self._precision.smallest
+                by, plus = 1 + step * rng.uniform(-1, 1, shape), rng.uniform(-1, 1, shape)
+                plus *= step if name in self._less_one else smallest
+                # What is below the smallest number may become zero, which to a Cast to bool is another value.
+                is_lost = (np.abs(values[name]) < smallest) & (rng.uniform(0, 1, shape) < 0.5)
                 # A scalar drawn is no array.
-                noises[f"{name}/by"] = np.asarray(1 + step * rng.uniform(-1, 1, shape), np.float32)
-                noises[f"{name}/plus"] = np.asarray(smallest * rng.uniform(-1, 1, shape), np.float32)
+                noises[f"{name}/by"] = np.asarray(np.where(is_lost, 0, by), np.float32)
+                noises[f"{name}/plus"] = np.asarray(np.where(is_lost, 0, plus), np.float32)
             names = [f"{name}/noisy" if name in self._noises else name for name in self._names]
             noisy = dict(zip(self._names, self._noisy.run(names, {**feed, **noises}), strict=True))
             for name, array in noisy.items():
