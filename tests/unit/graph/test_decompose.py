@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from support.graphs import model_of, ops_of
+from support.graphs import answers, model_of, ops_of
 from triune.graph.check import Arrays, evaluate
 from triune.graph.decompose import Decompose
 from triune.graph.normalize import foreign_ops, normalize
@@ -214,3 +214,21 @@ def test_names_of_the_model_are_not_taken() -> None:
         f'agraph (float[2] x) => (float[2] z) {{ "{taken}" = Neg (x)  y = Acosh (x)  z = Add ("{taken}", y) }}',
         {"x": np.array([1, 3], np.float32)},
     )
+
+
+# Grids
+
+
+@pytest.mark.parametrize("align_corners", [0, 1])
+@pytest.mark.parametrize("size", [[1, 2, 3, 4], [1, 1, 1, 1], [2, 1, 3, 1], [1, 1, 1, 2, 3], [2, 1, 2, 1, 4]])
+def test_grids_of_a_batch_of_one_and_of_single_pixels(size: list[int], align_corners: int) -> None:
+    axes, rank = len(size) - 2, ",".join("?" * len(size))
+    text = f"""agraph (float[{size[0]},{axes},{axes + 1}] theta, int64[{len(size)}] size) => (float[{rank}] y) {{
+      y = AffineGrid <align_corners={align_corners}> (theta, size) }}"""
+    model = model_of(text, opset=20)
+    given = {"theta": RNG.random((size[0], axes, axes + 1), np.float32), "size": np.array(size)}
+    normal = normalize(model)
+    assert foreign_ops(normal) == []
+    (expected,) = answers(model, given)
+    (actual,) = evaluate(normal, given)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)

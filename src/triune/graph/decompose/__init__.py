@@ -10,6 +10,7 @@ from triune.graph.decompose import (
     classical,
     counting,
     elementwise,
+    grids,
     integers,
     linear,
     microsoft,
@@ -34,6 +35,7 @@ STANDARD: dict[str, Decomposition] = {
     **scan.TABLE,
     **regions.TABLE,
     **counting.TABLE,
+    **grids.TABLE,
 }
 
 OTHERS: dict[str, dict[str, Decomposition]] = {

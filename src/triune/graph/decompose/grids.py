@@ -1,0 +1,57 @@
+"""Grids: for each pixel of a result, where it lies in an image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.graph.decompose.context import Context, Decomposition
+
+_AFTER_BATCH_AND_CHANNELS = 2
+
+
+def affine_grid(c: Context) -> bool:
+    """The middles of the pixels between -1 and 1 (with `align_corners`, the outermost at -1 and 1), and a one, times
+    the matrices (N, n, n + 1). A single pixel along an axis lies at 0, with `align_corners` at 1, as in ONNX Runtime.
+
+    ONNX's own body takes the batch away where it is 1: its Squeeze names no axes.
+    """
+    size = c.values.static_shape(c.input(1))
+    elem_type = c.values.elem_type(c.input(0))
+    if size is None or not elem_type:
+        return False
+    b, num_axes = c.build, size[0] - _AFTER_BATCH_AND_CHANNELS
+    kind = TensorProto.DOUBLE if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+    sizes = b.cast(c.input(1), TensorProto.INT64)
+    whole = b.op("Slice", sizes, b.ints(_AFTER_BATCH_AND_CHANNELS), b.ints(size[0]))
+    places = b.op("Concat", whole, b.ints(1), axis=0)
+    # Coordinates are x, y, z; axes are depth, height, width.
+    lines = [b.op("Expand", _line(c, sizes, axis, num_axes, kind), places) for axis in reversed(range(num_axes))]
+    ones = b.op("Expand", b.typed(1, kind), places)
+    points = b.op("Reshape", b.op("Concat", *lines, ones, axis=-1), b.ints(-1, num_axes + 1))
+    moved = b.op("MatMul", b.cast(points, elem_type), b.op("Transpose", c.input(0), perm=[0, 2, 1]))
+    batch = b.op("Slice", sizes, b.ints(0), b.ints(1))
+    c.give(b.op("Reshape", moved, b.op("Concat", batch, whole, b.ints(num_axes), axis=0), allowzero=1))
+    return True
+
+
+def _line(c: Context, sizes: str, axis: int, num_axes: int, kind: int) -> str:
+    """The coordinates along an axis, of the form (1, L, 1, 1): size 1 along the others, and for the coordinates."""
+    b = c.build
+    place = axis + _AFTER_BATCH_AND_CHANNELS
+    length = b.op("Gather", sizes, b.constant(place, np.int64))
+    pixels = b.cast(b.op("Range", b.constant(0, np.int64), length, b.constant(1, np.int64)), kind)
+    # Whole numbers until the one division, which rounds. Core AI loses a number that is computed from the size itself:
+    # decision 4; so the pixels are counted.
+    one = b.typed(1, kind)
+    below = b.op("ReduceSum", b.op("Expand", one, b.op("Unsqueeze", length, b.ints(0))), keepdims=1)
+    above = b.op("Sub", b.op("Mul", pixels, b.typed(2, kind)), b.op("Sub", below, one))
+    if c.attributes.get("align_corners", 0):
+        is_single = b.cast(b.op("Equal", below, one), kind)
+        above, below = b.op("Add", above, is_single), b.op("Add", b.op("Sub", below, one), is_single)
+    line = b.op("Div", above, below)
+    others: Sequence[int] = [each for each in range(num_axes + 1) if each != axis]
+    return b.op("Unsqueeze", line, b.ints(*others))
+
+
+TABLE: dict[str, Decomposition] = {"AffineGrid": affine_grid}
