@@ -16,6 +16,9 @@ from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, 
 
 _FIRST_SCAN_WITHOUT_LENGTHS = 9
 
+_LARGEST_SIZE = 2**31 - 1
+"""Apple's runtimes index in int32. ONNX's inference counts some sizes up, which has no end where they are larger."""
+
 
 def load(path: Path) -> ModelProto:
     """The model of an ONNX file. Its large weights stay in their files: `weight_files.array_of` reads them.
@@ -69,7 +72,15 @@ def _tensors_of_node(node: NodeProto) -> Iterator[TensorProto]:
 
 
 def require_valid(model: ModelProto) -> None:
-    """Raises InvalidArgumentError where a name is used before it is defined, or an operator is not as ONNX has it."""
+    """Raises InvalidArgumentError where a name is used before it is defined, an operator is not as ONNX has it, or an
+    input is too large for any runtime.
+    """
+    for value in model.graph.input:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if max(sizes, default=0) > _LARGEST_SIZE:
+            raise InvalidArgumentError(
+                f"input '{value.name}' is declared with a size of {max(sizes)}; the largest that runs is {_LARGEST_SIZE}"
+            )
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
         # The checker wants a type of each input and output, though ONNX does not; which one does not matter here.
@@ -94,17 +105,9 @@ def require_valid(model: ModelProto) -> None:
 
 def _require_fitting_counts(nodes: Iterable[NodeProto], version: int) -> None:
     """Raises InvalidArgumentError where the graphs of an If, Loop or Scan have not as many inputs and outputs as the
-    node needs, or a Split not as many outputs as its attribute says. ONNX's checker looks at neither, and its shape
-    inference ends the process at such a Split.
+    node needs. ONNX's checker does not look at it.
     """
     for node in nodes:
-        stated = next((each for each in node.attribute if each.name == "num_outputs" and not each.ref_attr_name), None)
-        is_split = node.op_type == "Split" and node.domain in ("", "ai.onnx")
-        if is_split and stated is not None and stated.i != len(node.output):
-            raise InvalidArgumentError(
-                f"the model is no valid ONNX: Split '{node.name or node.output[0]}' has {len(node.output)} outputs, "
-                f"and its attribute num_outputs is {stated.i}"
-            )
         # Scan of set 8 has an input more: the lengths of sequences.
         num_given = len(node.input) - (node.op_type == "Scan" and version < _FIRST_SCAN_WITHOUT_LENGTHS)
         needed = {

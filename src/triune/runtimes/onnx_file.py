@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from triune.core.datatypes import DataType
 from triune.core.errors import UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
+from triune.graph.inference import infer_shapes
 from triune.graph.load import read_model
 from triune.runtimes.failures import reason_of
 
@@ -84,7 +85,7 @@ def _is_shape_known(of: TypeProto) -> bool:
 
 def _infer_shapes(model: ModelProto) -> ModelProto:
     try:
-        return onnx.shape_inference.infer_shapes(model)
+        return infer_shapes(model)
     except (onnx.shape_inference.InferenceError, ValueError):
         # Inference is a help where the file is silent: an operator that it does not know leaves that as it is.
         return model

@@ -114,6 +114,11 @@ def test_a_split_has_as_many_outputs_as_it_says(text: str) -> None:
         normalize(model_of(text, opset=18, imports=', "own" : 1'))
 
 
+def test_sizes_have_an_end() -> None:
+    with pytest.raises(InvalidArgumentError, match="'x' is declared with a size of 9223372036854775807; the largest"):
+        normalize(model_of(f"agraph (float[1,{2**63 - 1}] x) => (float[?,?] y) {{ y = Relu (x) }}"))
+
+
 def test_inputs_need_no_shape() -> None:
     model = model_of("agraph (float[2] x) => (float[2] y) { y = Relu (x) }", opset=17)
     model.graph.input[0].type.tensor_type.ClearField("shape")

@@ -6,6 +6,7 @@ import onnx.shape_inference
 from onnx import ModelProto, NodeProto, helper
 
 from triune.graph.core_ops import OPSET
+from triune.graph.inference import infer_shapes
 from triune.graph.values import Values, subgraphs_of
 
 _MOST_ELEMENTS = 1 << 10
@@ -34,7 +35,7 @@ def contradiction(node: NodeProto, values: Values) -> str | None:
 def contradiction_within(model: ModelProto) -> str | None:
     """Why a model is no valid ONNX; None where ONNX finds nothing."""
     try:
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)
     return None

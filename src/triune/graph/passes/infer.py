@@ -5,6 +5,7 @@ import onnx.shape_inference
 from onnx import GraphProto, ModelProto, TypeProto
 
 from triune.core.errors import InvalidArgumentError
+from triune.graph.inference import infer_shapes
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
@@ -24,7 +25,7 @@ class Infer:
         try:
             _forget_constants(model.graph)
             for _ in range(MAX_ROUNDS):
-                model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+                model = infer_shapes(model, data_prop=True)
                 if not _say_ranks(model.graph, None):
                     break
             return model

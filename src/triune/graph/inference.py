@@ -1,0 +1,117 @@
+"""ONNX's shape inference, kept from the nodes that it does not survive.
+
+It is C++, and reads past the ends of what it is given where a node is not as ONNX has it (onnx 1.23): that ends the
+process. Which nodes, a search over ONNX's node tests with changed attributes, inputs, outputs and types has told.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import onnx.shape_inference
+from onnx import GraphProto, ModelProto, NodeProto
+
+from triune.graph.values import Values, subgraphs_of
+
+_HIDDEN = "kept from inference: "
+"""Before the name of an operator; inference leaves operators alone that it does not know."""
+
+
+def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
+    """As `onnx.shape_inference.infer_shapes`.
+
+    Raises:
+        onnx.shape_inference.InferenceError: also for a node at which inference would end the process.
+    """
+    for node in _nodes(model):
+        if found := _problem(node):
+            raise onnx.shape_inference.InferenceError(found)
+    fragile = [node for node in _nodes(model) if _is_fragile(node)]
+    for node in fragile:
+        node.op_type = f"{_HIDDEN}{node.op_type}"
+    inferred = model
+    try:
+        # Each node that inference sees may tell what the next one is given.
+        while _show_safe(model.graph, inferred.graph, None) or inferred is model:
+            inferred = onnx.shape_inference.infer_shapes(model, **options)
+    finally:
+        _show(fragile)
+    _show(_nodes(inferred) if fragile else ())
+    return inferred
+
+
+def _show(nodes: Iterable[NodeProto]) -> None:
+    for node in nodes:
+        node.op_type = node.op_type.removeprefix(_HIDDEN)
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    for body in (model.graph, *model.functions):
+        yield from _nodes_of(body.node)
+
+
+def _nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for inner in subgraphs_of(node):
+            yield from _nodes_of(inner.node)
+
+
+def _show_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:
+    """Show inference the nodes of `graph` of which `inferred` tells that it survives them. Are there any?"""
+    values, is_new = Values(inferred, outer), False
+    for node, known in zip(graph.node, inferred.node, strict=True):
+        for inner, inner_inferred in zip(subgraphs_of(node), subgraphs_of(known), strict=True):
+            is_new |= _show_safe(inner, inner_inferred, values)
+        if node.op_type.startswith(_HIDDEN):
+            op_type = node.op_type.removeprefix(_HIDDEN)
+            if _FRAGILE[op_type](node, values):
+                node.op_type, is_new = op_type, True
+    return is_new
+
+
+def _problem(node: NodeProto) -> str | None:
+    """What is wrong with a node, whatever it is given: the outputs of a Split, the batch of a GatherND."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    stated = {each.name: each.i for each in node.attribute if not each.ref_attr_name}
+    num_outputs, batch = stated.get("num_outputs", len(node.output)), stated.get("batch_dims", 0)
+    if node.op_type == "Split" and num_outputs != len(node.output):
+        return f"Split '{_said(node)}' has {len(node.output)} outputs, and its attribute num_outputs is {num_outputs}"
+    if node.op_type == "GatherND" and batch < 0:
+        return f"GatherND '{_said(node)}' has batch_dims {batch}: it is a number of dimensions, 0 or more"
+    return None
+
+
+def _is_fragile(node: NodeProto) -> bool:
+    return node.op_type in _FRAGILE and (node.op_type != "LayerNormalization" or len(node.output) > 1)
+
+
+def _is_axis_there(node: NodeProto, values: Values) -> bool:
+    """A LayerNormalization with a mean: inference writes from the axis on, wherever that is."""
+    rank = values.rank(node.input[0]) if node.input else None
+    if rank is None:
+        return False
+    axis = next((each.i for each in node.attribute if each.name == "axis"), -1)
+    if not -rank <= axis < rank:
+        raise onnx.shape_inference.InferenceError(
+            f"LayerNormalization '{_said(node)}' has axis {axis}, and its input rank {rank}: axes are from {-rank} to "
+            f"{rank - 1}"
+        )
+    return True
+
+
+def _is_typed(node: NodeProto, values: Values) -> bool:
+    """Inference takes the type of the first input without asking whether there is one."""
+    return bool(node.input) and values.type(node.input[0]) is not None
+
+
+_FRAGILE: Mapping[str, Callable[[NodeProto, Values], bool]] = {
+    "LayerNormalization": _is_axis_there,
+    "RegexFullMatch": _is_typed,
+    "LabelEncoder": _is_typed,
+}
+"""The operators whose nodes can end inference; does it survive a node, with what is known of the values?"""
+
+
+def _said(node: NodeProto) -> str:
+    return node.name or next(filter(None, node.output), "")

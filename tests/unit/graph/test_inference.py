@@ -1,0 +1,49 @@
+"""What ONNX's shape inference does not survive never reaches it."""
+
+import onnx.shape_inference
+import pytest
+from onnx import TypeProto
+
+from support.graphs import model_of
+from triune.graph.inference import infer_shapes
+
+FAR = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"y, m = LayerNormalization <axis = {FAR}> (x, s)", "'y' has axis 9223372036854775807, and its input rank 2"),
+        (f"y, m = LayerNormalization <axis = {2**31}> (x, s)", "axes are from -2 to 1"),
+        ("a = Relu (x) y, m = LayerNormalization <axis = -3> (a, s)", "has axis -3, and its input rank 2"),
+        ("y, m = Split <num_outputs = 3> (x)", "Split 'y' has 2 outputs, and its attribute num_outputs is 3"),
+        ("y = GatherND <batch_dims = -100> (x, i)", "GatherND 'y' has batch_dims -100"),
+    ],
+)
+def test_nodes_that_end_the_process_are_told(text: str, reason: str) -> None:
+    model = model_of(f"agraph (float[2,3] x, float[3] s, int64[2,1] i) => (float[?,?] y) {{ {text} }}", opset=21)
+    with pytest.raises(onnx.shape_inference.InferenceError, match=reason):
+        infer_shapes(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "imports"),
+    [
+        ('b = odd.Odd (x) y = RegexFullMatch <pattern = "a"> (b)', ', "odd" : 1'),
+        ('b = odd.Odd (x) y = ai.onnx.ml.LabelEncoder <keys_strings = ["a"]> (b)', ', "odd" : 1, "ai.onnx.ml" : 4'),
+        ("y = ai.onnx.ml.LabelEncoder ()", ', "ai.onnx.ml" : 4'),
+    ],
+)
+def test_inputs_without_a_type_are_left_alone(text: str, imports: str) -> None:
+    model = model_of(f"agraph (string[2] x) => (y) {{ {text} }}", opset=21, imports=imports)
+    assert infer_shapes(model).graph.node == model.graph.node
+
+
+def test_a_fragile_node_may_tell_what_the_next_is_given() -> None:
+    text = """a, m = LayerNormalization <axis = 1> (x, s) b, n = LayerNormalization <axis = -1> (a, s)
+      c, y = LayerNormalization <axis = 0> (n, t)"""
+    model = model_of(f"agraph (float[2,3] x, float[3] s, float[1] t) => (y) {{ {text} }}", opset=21)
+    model.graph.output[0].type.CopyFrom(TypeProto())
+    found = infer_shapes(model)
+    assert [dim.dim_value for dim in found.graph.output[0].type.tensor_type.shape.dim] == [1, 1]
+    assert [node.op_type for node in (*model.graph.node, *found.graph.node)] == ["LayerNormalization"] * 6
