@@ -69,8 +69,8 @@ NAN_IS_UNDEFINED = frozenset(
 )
 """ONNX does not say what these give for values that are infinite or no numbers; ONNX Runtime's kernels differ."""
 
-LESS_ONE = frozenset(["Elu", "Selu", "Celu"])
-"""ONNX Runtime computes these as e^x - 1, so that their results near zero have the error of a number near one."""
+ERRORS_NEAR_ZERO = {"Elu": 2.0**-22, "Selu": 2.0**-22, "Celu": 2.0**-22, "Gelu": 2.0**-22, "Sigmoid": 2.0**-26}
+"""The absolute errors of ONNX Runtime's kernels: e^x - 1 and 1 + tanh(x) cancel, and Sigmoid is 0 below -18."""
 
 _RUNS = 10
 _LARGEST_HALF = 60_000.0
@@ -113,10 +113,11 @@ class Oracle:
         self._precision = precision
         self._names = [value.name for value in model.graph.output]
         self._all_names = [name for node in model.graph.node for name in node.output]
-        self._less_one = {name for node in model.graph.node if node.op_type in LESS_ONE for name in node.output}
+        self._makers = {name: node for node in model.graph.node for name in node.output}
         self._types = _types_of(model)
         self._watched = session_of(_watched(model))
         self._noisy: Any = None
+        self._rounded: Any = None
         self._noises: dict[str, tuple[int, ...]] = {}
 
     def answers(self, feed: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,13 +157,18 @@ class Oracle:
         clean = {name: found[name] for name in self._names}
         moved = {name: np.zeros(np.shape(array)) for name, array in clean.items()}
         free = {name: np.zeros(np.shape(array), bool) for name, array in clean.items()}
+        if self._precision is FP16:
+            self._rounded = self._rounded or session_of(_rounded(self._model, self._types))
+            _add_moves(
+                dict(zip(self._names, self._rounded.run(self._names, dict(feed)), strict=True)), clean, moved, free
+            )
         rng = np.random.default_rng(0)
         for _ in range(runs):
             noises: dict[str, Any] = {}
             for name, shape in self._noises.items():
                 step, smallest = self._precision.step, self._precision.smallest
                 by, plus = 1 + step * rng.uniform(-1, 1, shape), rng.uniform(-1, 1, shape)
-                plus *= step if name in self._less_one else smallest
+                plus *= max(smallest, self._error_near_zero(name, values))
                 # What is below the smallest number may become zero, which to a Cast to bool is another value.
                 is_lost = (np.abs(values[name]) < smallest) & (rng.uniform(0, 1, shape) < 0.5)
                 # A scalar drawn is no array.
@@ -170,13 +176,17 @@ class Oracle:
                 noises[f"{name}/plus"] = np.asarray(np.where(is_lost, 0, plus), np.float32)
             names = [f"{name}/noisy" if name in self._noises else name for name in self._names]
             noisy = dict(zip(self._names, self._noisy.run(names, {**feed, **noises}), strict=True))
-            for name, array in noisy.items():
-                one, other = clean[name].astype(np.float64), array.astype(np.float64)
-                free[name] |= ~np.isfinite(other) & np.isfinite(one)
-                free[name] |= np.isfinite(other) & ~np.isfinite(one)
-                with np.errstate(invalid="ignore"):
-                    moved[name] = np.fmax(moved[name], np.abs(one - other))
+            _add_moves(noisy, clean, moved, free)
         return {name: (4 * moved[name], free[name]) for name in clean}
+
+    def _error_near_zero(self, name: str, values: Mapping[str, Any]) -> float:
+        maker = self._makers.get(name)
+        if maker is None:
+            return 0.0
+        if maker.op_type == "Resize":
+            # Its result is a sum whose parts may cancel: their roundings stay.
+            return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
+        return ERRORS_NEAR_ZERO.get(maker.op_type, 0.0)
 
 
 def differences(clean: Any, actual: Any, floor: float) -> Any:
@@ -190,6 +200,17 @@ def differences(clean: Any, actual: Any, floor: float) -> Any:
         finite = one[np.isfinite(one)]
         near = np.abs(one - other) <= floor * np.minimum(np.max(np.abs(finite), initial=0.0), 8 * np.abs(one) + 1)
     return ~(same | near)
+
+
+def _add_moves(
+    changed: Mapping[str, Any], clean: Mapping[str, Any], moved: dict[str, Any], free: dict[str, Any]
+) -> None:
+    """Note how far each element is from its clean value, and where one of the two is no number or infinite."""
+    for name, array in changed.items():
+        one, other = clean[name].astype(np.float64), array.astype(np.float64)
+        free[name] |= np.isfinite(other) != np.isfinite(one)
+        with np.errstate(invalid="ignore"):
+            moved[name] = np.fmax(moved[name], np.abs(one - other))
 
 
 def _types_of(model: ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -213,6 +234,40 @@ def _watched(model: ModelProto) -> ModelProto:
         for name in node.output:
             watched.graph.output.append(helper.make_tensor_value_info(name, *types[name]))
     return watched
+
+
+def _rounded(model: ModelProto, types: Mapping[str, tuple[int, tuple[int, ...]]]) -> ModelProto:
+    """The model with every float rounded to fp16. What is finite and beyond fp16 becomes the largest number of fp16:
+    an overflow of fp16 excuses nothing."""
+    rounded = ModelProto()
+    rounded.CopyFrom(model)
+    del rounded.graph.node[:]
+    stands_for: dict[str, str] = {}
+    rounded.graph.initializer.append(helper.make_tensor("half/largest", TensorProto.FLOAT, [], [65504.0]))
+    rounded.graph.initializer.append(helper.make_tensor("half/least", TensorProto.FLOAT, [], [-65504.0]))
+
+    def round_to_half(name: str, rounded_name: str) -> None:
+        rounded.graph.node.append(helper.make_node("Clip", [name, "half/least", "half/largest"], [f"{name}/held"]))
+        rounded.graph.node.append(helper.make_node("Cast", [f"{name}/held"], [f"{name}/half"], to=TensorProto.FLOAT16))
+        rounded.graph.node.append(helper.make_node("Cast", [f"{name}/half"], [f"{name}/whole"], to=TensorProto.FLOAT))
+        rounded.graph.node.append(helper.make_node("IsInf", [name], [f"{name}/endless"]))
+        rounded.graph.node.append(helper.make_node("Where", [f"{name}/endless", name, f"{name}/whole"], [rounded_name]))
+
+    scales = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]}
+    for value in (*model.graph.input, *model.graph.initializer):
+        if types[value.name][0] == TensorProto.FLOAT and value.name not in scales:
+            round_to_half(value.name, f"{value.name}/rounded")
+            stands_for[value.name] = f"{value.name}/rounded"
+    for node in model.graph.node:
+        changed = rounded.graph.node.add()
+        changed.CopyFrom(node)
+        for index, name in enumerate(node.input):
+            changed.input[index] = stands_for.get(name, name)
+        for index, name in enumerate(node.output):
+            if name and types[name][0] == TensorProto.FLOAT:
+                changed.output[index] = f"{name}/exact"
+                round_to_half(f"{name}/exact", name)
+    return rounded
 
 
 def _with_noise(
