@@ -12,6 +12,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions, Target
+from triune.coreml.lowering.precision import as_given
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
 
 _RESERVED = frozenset(
@@ -61,7 +62,10 @@ class Feature:
             value = truth(value)
         if self.is_wide:
             value = mb.cast(x=value, dtype="fp16")
-        return mb.squeeze(x=value, axes=[0]) if not self.shape else value
+        if self.shape:
+            return value
+        with as_given():
+            return mb.squeeze(x=value, axes=[0])
 
     def tensor_type(self) -> Any:
         """How coremltools is told of the shapes that the input may have."""

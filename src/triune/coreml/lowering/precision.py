@@ -35,6 +35,17 @@ def kept_scope(node: NodeProto, options: LowerOptions, wide: Collection[str]) ->
     if not marks:
         yield
         return
+    with _marked(marks):
+        yield
+
+
+def as_given() -> contextlib.AbstractContextManager[None]:
+    """Marks what gives an input the shape of the graph's: in fp32, as it is given, to all that computes in fp32."""
+    return _marked([_WIDE])
+
+
+@contextlib.contextmanager
+def _marked(marks: list[str]) -> Generator[None]:
     info: Any = ScopeInfo(source=_MARK, data=marks)
     with mb.scope(info):
         yield
