@@ -107,4 +107,48 @@ INTEGERS = (
         {"key": np.float32(1000.25), "a": np.float32(1), "b": np.float32(0)},
         x=floats(1000.25, 1000.3, 1000.2),
     ),
+    half_case(
+        "integers_of_a_table",
+        "p = ArgMax<axis = 0, keepdims = 0>(x) g = Gather(t, p) f = Cast<to = 1>(g) y = Mul(f, c)",
+        {"t": np.array([1, 70000, 200000, -90000]), "c": np.float32(1e-4)},
+        x=np.eye(4, dtype=np.float32),
+    ),
+    half_case(
+        "integers_limited",
+        "g = Clip(x, low, high) f = Cast<to = 1>(g) y = Sub(f, c)",
+        {"low": np.array(0), "high": np.array(100000), "c": np.float32(69000)},
+        x=np.array([[5, 200000, 70000, -5]]),
+    ),
+    half_case(
+        "bytes_scaled_up",
+        "f = Cast<to = 1>(x) g = Mul(f, up) y = Mul(g, down)",
+        {"up": np.float32(1000), "down": np.float32(1e-5)},
+        x=np.array([[5, 200, 255, 7]], np.uint8),
+    ),
+    half_case(
+        "range_of_a_given_length",
+        "r = Range(zero, n, one) f = Cast<to = 1>(r) y = Mul(f, c)",
+        {"zero": np.array(0), "one": np.array(1), "c": np.float32(1e-5)},
+        n=np.array(80000),
+    ),
+    half_case(
+        "place_of_the_largest",
+        "a = ArgMax<axis = 1>(x) f = Cast<to = 1>(a) y = Div(f, c)",
+        {"c": np.float32(1e4)},
+        x=np.eye(1, 80000, 79999, dtype=np.float32),
+    ),
+    half_case(
+        "distance_of_places",
+        "f = Cast<to = 1>(x) a = Unsqueeze(f, first) b = Unsqueeze(f, second) y = Sub(a, b)",
+        {"first": np.array([1]), "second": np.array([2])},
+        x=np.array([[3000, 3001, 3003, 3010]]),
+    ),
+    half_case(
+        "integers_less_a_constant",
+        "f = Cast<to = 1>(x) y = Sub(f, c)",
+        {"c": np.float32(2048)},
+        x=np.array([[2049, 2051, 2053, 2048]]),
+    ),
+    half_case("behind_the_point", "f = Floor(x) y = Sub(x, f)", x=floats(2049.5, 3003.25, 20.49, 1.25)),
+    half_case("remainder", "y = Mod<fmod = 1>(x, c)", {"c": np.float32(7)}, x=floats(2049, 3003.4, 20.49, 1)),
 )

@@ -14,6 +14,9 @@ _CONSTANTS = {"c": number(0.35), "lowest": number(_LOWEST), "one": number(1), "z
 
 _SEEN = np.tril(np.ones((4, 4), bool))
 _ROW_EMPTY = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
+_PADDED = np.array([[0, 0, 1, 1], [1, 1, 1, 1]], bool)[:, None, None]
+"""(2, 1, 1, 4): padded on the left, so that the first rows of a causal mask are masked whole."""
+_LEFT = {"am": _PADDED.astype(np.int64)}
 _KEPT = {"am": np.array([[1, 1, 1, 0], [0, 0, 0, 0]]).reshape(2, 1, 1, 4)}
 _ALL_KEPT = {"am": np.ones((2, 1, 1, 4), np.int64)}
 _INVERTED = "a = Cast <to = 1> (am) b = Sub (one, a) m = Mul (b, {0})"
@@ -98,4 +101,69 @@ MASKS = [
     half_case("attention", "y = Attention (q, k, v, m)", **_KEYS, m=_unseen(_LOWEST)),
     half_case("attention_of_truths", "y = Attention <is_causal = 1> (q, k, v, m)", **_KEYS, m=_SEEN),
     half_case("attention_causal", "y = Attention <is_causal = 1> (q, k, v)", **_KEYS),
+    _attention(
+        "limited_sum",
+        f"{_INVERTED.format('lowest')} e = Add (m, f) u = Add (t, e) s = Max (u, lowest)",
+        {"f": _unseen(_LOWEST)},
+        **_LEFT,
+    ),
+    _attention(
+        "filled_and_added",
+        "u = Where (w, t, f) s = Add (u, m)",
+        {"f": number(-1e9), "m": _unseen(-1e30, _PADDED)},
+        w=_ROW_EMPTY,
+    ),
+    _attention(
+        "filled_and_added_within_fp16",
+        "u = Where (w, t, f) s = Add (u, m)",
+        {"f": number(-1e4), "m": _unseen(-1e4, _PADDED)},
+        w=_ROW_EMPTY,
+    ),
+    _attention(
+        "filled_then_scaled", "u = Where (w, t, f) s = Mul (u, g)", {"f": number(-1e4), "g": number(8)}, w=_ROW_EMPTY
+    ),
+    _attention(
+        "filled_then_divided", "u = Where (w, t, f) s = Div (u, g)", {"f": number(-1e4)}, w=_ROW_EMPTY, g=number(0.125)
+    ),
+    _attention("filled_by_what_is_given", "s = Where (w, t, f)", w=_ROW_EMPTY, f=number(-1e9)),
+    _attention(
+        "added_then_scaled",
+        "m = Where (w, zero, f) u = Add (t, m) s = Mul (u, g)",
+        {"f": number(-1e4)},
+        w=_ROW_EMPTY,
+        g=number(8),
+    ),
+    _attention(
+        "added_then_transposed",
+        "m = Where (w, zero, f) u = Add (t, m) b = Transpose <perm = [1, 0, 2, 3]> (u) s = Mul (b, g)",
+        {"f": number(-1e4), "g": number(8)},
+        "n = Softmax (s) p = Transpose <perm = [1, 0, 2, 3]> (n)",
+        w=_ROW_EMPTY,
+    ),
+    _attention(
+        "scaled_by_what_is_given",
+        f"a = Cast <to = 1> (am) b = Sub (one, a) m = Mul (b, g) {_ADDED}",
+        am=_ROW_EMPTY.astype(np.int64),
+        g=number(-8e4),
+    ),
+    half_case(
+        "sum_of_given",
+        "e = Add (m, f) s = Add (x, e) y = Softmax (s)",
+        x=noise(4, 4),
+        m=_unseen(-1e30, _PADDED[0, 0]),
+        f=_unseen(-1e30),
+    ),
+    half_case(
+        "inverted_and_given",
+        f"{_INVERTED.format('lowest')} e = Add (m, f) s = Add (x, e) y = Softmax (s)",
+        {"f": _unseen(_LOWEST), "one": number(1), "lowest": number(_LOWEST)},
+        x=noise(4, 4),
+        am=_PADDED[0, 0].astype(np.int64),
+    ),
+    half_case(
+        "attention_causal_and_given",
+        "y = Attention <is_causal = 1> (q, k, v, m)",
+        **_KEYS,
+        m=np.broadcast_to(_unseen(-1e30, _PADDED), (2, 1, 4, 4)).copy(),
+    ),
 ]

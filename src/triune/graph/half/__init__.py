@@ -10,7 +10,10 @@ reasons, each of which a module finds:
 - `wide`: constants that fp16 does not hold, and operators whose results leave its range: squares, exponentials, sums.
   These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
 
-`bounds` is what is known of the values' ranges, `fit` the whole.
+- `exact`: places, angles, comparisons, remainders and differences of inputs and of whole numbers.
+
+`bounds` is what is known of the values' ranges, `reach` what constants make of them, `fit` the whole. A sum of masks that
+is like none of what `masks` knows is computed in fp32, and so is its Softmax.
 """
 
 from triune.graph.half.fit import Fitted, fit_half

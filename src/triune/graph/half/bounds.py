@@ -56,9 +56,10 @@ class Bounds:
     def learn(self, node: NodeProto) -> None:
         """Find the intervals of a node's results, those of its operands being known."""
         interval = self._computed(node)
-        for name in node.output:
+        for place, name in enumerate(node.output):
             if name:
-                self._found[name] = interval
+                is_of_places = node.op_type == "TopK" and place == 1
+                self._found[name] = self._places(node) if is_of_places else interval
                 self._makers[name] = node
 
     def _given(self, name: str) -> Interval:
@@ -94,6 +95,15 @@ class Bounds:
                 return self._clipped(node, given)
             case "ReduceSum":
                 return _scaled(given[0], self.count(node))
+            case "ArgMax" | "ArgMin":
+                return self._places(node)
+            case "NonZero":
+                shape = self._values.shape(node.input[0])
+                return 0.0, max((math.inf if size is None else size - 1.0 for size in shape or (None,)), default=0.0)
+            case "Range":
+                return _union(given[:2])
+            case "Mod":
+                return _remainder(given[0], given[1], is_fmod=bool(attributes_of(node).get("fmod", 0)))
             case "Sub" if self._is_below_maximum(node):
                 return -math.inf, 0.0
             case "Mul" if node.input[0] == node.input[1]:
@@ -145,6 +155,12 @@ class Bounds:
         largest = self._makers.get(node.input[1])
         return largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == node.input[0]
 
+    def _places(self, node: NodeProto) -> Interval:
+        """Of the places along an axis."""
+        shape, attributes = self._values.shape(node.input[0]), attributes_of(node)
+        size = shape[int(attributes.get("axis", -1 if node.op_type == "TopK" else 0))] if shape else None
+        return 0.0, math.inf if size is None else max(size - 1.0, 0.0)
+
     def count(self, node: NodeProto) -> float:
         """How many elements a reduction takes together; infinite where that is not known."""
         shape = self._values.shape(node.input[0])
@@ -180,6 +196,15 @@ def _union(intervals: Sequence[Interval]) -> Interval:
 def _scaled(interval: Interval, count: float) -> Interval:
     """The sum of `count` elements."""
     return _product(interval[0], count), _product(interval[1], count)
+
+
+def _remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interval:
+    """Of the divisor's sign, or with `is_fmod` of the dividend's and no larger than it."""
+    size = magnitude(divisor)
+    if is_fmod:
+        size = min(size, magnitude(dividend))
+        return (0.0 if dividend[0] >= 0 else -size), (0.0 if dividend[1] <= 0 else size)
+    return (0.0 if divisor[0] >= 0 else -size), (0.0 if divisor[1] <= 0 else size)
 
 
 def _even_power(interval: Interval, power: float) -> Interval:

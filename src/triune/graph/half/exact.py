@@ -30,6 +30,10 @@ _ARITHMETIC = frozenset(
             "Range",
             "CumSum",
             "ReduceSum",
+            "ReduceMax",
+            "ReduceMin",
+            "Pad",
+            "Trilu",
         ),
         *("Conv", "DequantizeLinear"),
     ]
@@ -47,6 +51,7 @@ SHIFTS = VIEWS | {"Add", "Sub", "Clip", "Max", "Min"}
 
 _GUARDS = VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
 _SQUARES = frozenset(["MatMul", "Gemm", "Conv", "Mul", "ReduceSum"])
+_SCORES = VIEWS | {"Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "Slice", "Expand"}
 _SCALES = VIEWS | {"Mul", "Div", "Neg"}
 
 _SCALES_DOWN = _PRODUCTS | frozenset(
@@ -72,6 +77,7 @@ class Makers:
         self.values = values
         self.bounds = bounds
         self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._inputs = {value.name for value in graph.input}
         self._readers: dict[str, list[NodeProto]] = {}
         for node in graph.node:
             for name in node.input:
@@ -82,6 +88,10 @@ class Makers:
     def of(self, name: str) -> NodeProto | None:
         """The node of this graph that makes a value."""
         return self._makers.get(name)
+
+    def is_given(self, name: str) -> bool:
+        """Is it an input of this graph?"""
+        return name in self._inputs
 
     def are_read_by(self, name: str, kinds: Collection[str]) -> bool:
         """Are all readers of `name`, which is no output, of `kinds`?"""
@@ -96,7 +106,9 @@ class Makers:
             match reader.op_type:
                 case "Div" | "Pow" | "Mod" if reader.input[0] == name:
                     return True
-                case "Mul":
+                case "Mul" | "Div" if any(self.values.constant(each) is not None for each in reader.input):
+                    if self.is_scaled_down(reader.output[0], depth + 1):
+                        return True
                     sizes = [self.values.constant(each) for each in reader.input if each != name]
                     if any(size is not None and size.size and np.abs(size).max() < 1 for size in sizes):
                         return True
@@ -121,7 +133,7 @@ class Makers:
 
 
 def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """What computes a place (a float that becomes an integer), an angle or a comparison.
+    """What computes a place (a float that becomes an integer), an angle, a comparison, a remainder or a difference.
 
     Only of inputs and whole numbers: what layers compute is rounded anyway. A row of a table that is rounded to fp16
     may lie on the other side of the split of a tree.
@@ -129,19 +141,55 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
     if not node.input:
         return []
     operand = node.input[0]
-    if node.op_type in _COMPARES and makers.values.elem_type(operand) == TensorProto.FLOAT:
+    if makers.values.elem_type(operand) != TensorProto.FLOAT:
+        return []
+    if node.op_type in _COMPARES:
         return _compared(node, makers)
-    if makers.values.elem_type(operand) != TensorProto.FLOAT or magnitude(makers.bounds.of(operand)) <= 8:
+    if node.op_type in ("Add", "Sub"):
+        return _difference(node, makers)
+    if magnitude(makers.bounds.of(operand)) <= 8:
         return []
-    is_place = node.op_type in ("Floor", "Ceil", "Round") or (
-        node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
-    )
-    if not is_place and node.op_type not in ("Sin", "Cos", "Tan"):
+    if node.op_type not in ("Sin", "Cos", "Tan") and not _is_place(node):
         return []
-    if is_place and magnitude(makers.bounds.of(operand)) <= 1:
-        return []
+    if makers.is_given(operand):
+        return [node] if _is_place(node) else []
     found = _exact(operand, makers, {})
     return [*found, node] if found else []
+
+
+def _is_place(node: NodeProto) -> bool:
+    """Does it take what is behind the point, or the part of a number that a divisor leaves?"""
+    return node.op_type in ("Floor", "Ceil", "Round", "Mod") or (
+        node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
+    )
+
+
+def _difference(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """A difference of numbers beyond 2048 that are whole or have been rounded, which may be small, and what makes them.
+
+    Of `x - floor(x)` fp16 leaves nothing, nor of the distance from 3000 to 3001.
+    """
+    found = [node]
+    is_rounded = False
+    for operand in node.input:
+        array = makers.values.constant(operand)
+        if array is not None and np.abs(array.astype(np.float64)).max(initial=0) < _EXACT:
+            return []
+        if array is not None or makers.is_given(operand):
+            continue
+        before = _exact(operand, makers, {})
+        if not before or any(each.op_type in _PRODUCTS for each in before):
+            return []
+        found += before
+        is_rounded = is_rounded or any(_is_beyond(each, makers) for each in before)
+    return found if is_rounded and magnitude(makers.bounds.of(node.output[0])) > _EXACT else []
+
+
+def _is_beyond(node: NodeProto, makers: Makers) -> bool:
+    """Does it make whole numbers that fp16 has not, for all that is known?"""
+    is_of_integers = node.op_type == "Cast" and makers.values.elem_type(node.input[0]) in _INTEGERS
+    is_rounded = node.op_type in ("Floor", "Ceil", "Round", "Mod")
+    return (is_of_integers or is_rounded) and magnitude(makers.bounds.of(node.output[0])) > _EXACT
 
 
 def _compared(node: NodeProto, makers: Makers) -> list[NodeProto]:
@@ -194,6 +242,15 @@ def small_makers(log: NodeProto, makers: Makers) -> Iterator[NodeProto]:
         if node.op_type in _MAKES_SMALL:
             yield node
         elif node.op_type in _GUARDS:
+            yield node
+            names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
+
+
+def score_makers(softmax: NodeProto, makers: Makers) -> Iterator[NodeProto]:
+    """What sums, masks and scales the scores of a Softmax: a sum with a mask of -10000 is rounded to 8."""
+    names = [softmax.input[0]]
+    for node in _made(names, makers):
+        if node.op_type in _SCORES:
             yield node
             names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
 

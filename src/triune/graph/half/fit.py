@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
-from triune.graph.half.masks import fit_masks
+from triune.graph.half.masks import FittedMasks, fit_masks
 from triune.graph.half.scores import scale_before
 from triune.graph.half.variances import fold_variances
 from triune.graph.half.wide import find_wide, told
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
+from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
+
+_FP32 = TensorProto.FLOAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,16 @@ class Fitted:
     notes: tuple[str, ...]
 
 
+def _drop_idle_casts(model: ModelProto) -> None:
+    """Given casts of fp32 to fp32, between scores and their Softmax for instance. Result: none."""
+    values = Values(model.graph)
+    for node in model.graph.node:
+        if node.op_type == "Cast" and values.elem_type(node.input[0]) == values.elem_type(node.output[0]) == _FP32:
+            node.op_type = "Identity"
+            del node.attribute[:]
+    Tidy()(model)
+
+
 def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> Fitted:
     """Have a model's numbers within fp16, and find the nodes for which that cannot be.
 
@@ -39,8 +52,9 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> 
         is_whole: nothing but constants beyond fp16 may keep a node in fp32, and masks stay as they are: the Neural
             Engine, for which they have been laid out, computes in nothing but fp16.
     """
-    masks: frozenset[str] = frozenset()
+    masks = FittedMasks()
     if not is_whole:
+        _drop_idle_casts(model)
         model = ConvAffine(file)(model)
         fold_variances(model)
         scale_before(model)
@@ -49,5 +63,5 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> 
         large.take(model)
         model = Infer()(Tidy()(model))
         large.give_back(model)
-    kept = find_wide(model.graph, constants_alone=is_whole)
-    return Fitted(model, masks | {each.value for each in kept}, tuple(told(kept)))
+    kept = find_wide(model.graph, masks.softmaxes, constants_alone=is_whole)
+    return Fitted(model, masks.wide | {each.value for each in kept}, tuple(told(kept)))

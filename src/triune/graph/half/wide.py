@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds, magnitude
-from triune.graph.half.exact import Makers, exact_makers, small_makers, square_partners
+from triune.graph.half.exact import Makers, exact_makers, score_makers, small_makers, square_partners
 from triune.graph.half.levels import is_of_whole_products, is_whole, level_makers, scale_partners
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, sizes_within
+from triune.graph.half.reach import Reach
 from triune.graph.values import Values, subgraphs_of
 
 
@@ -100,26 +101,33 @@ class Kept:
     reason: str
 
 
-def find_wide(graph: GraphProto, *, constants_alone: bool = False) -> list[Kept]:
+def find_wide(graph: GraphProto, softmaxes: Collection[str] = (), *, constants_alone: bool = False) -> list[Kept]:
     """The nodes that are to compute in fp32, those of graphs within nodes too.
 
     Args:
         graph: normalized and narrowed.
+        softmaxes: the results of those whose masks fp16 does not hold.
         constants_alone: look only for constants that fp16 does not hold at all, and for what follows of them.
     """
-    return _Search(constants_alone=constants_alone).search(graph, None, None, {})
+    return _Search(softmaxes, constants_alone=constants_alone).search(graph, None, None, None, {})
 
 
 class _Search:
-    def __init__(self, *, constants_alone: bool) -> None:
+    def __init__(self, softmaxes: Collection[str], *, constants_alone: bool) -> None:
+        self._softmaxes = softmaxes
         self._constants_alone = constants_alone
         self._least = 2.0**-24 if constants_alone else SMALLEST_INVERTED
 
     def search(
-        self, graph: GraphProto, values: Values | None, bounds: Bounds | None, outer: Mapping[str, _Ranges]
+        self,
+        graph: GraphProto,
+        values: Values | None,
+        bounds: Bounds | None,
+        reach: Reach | None,
+        outer: Mapping[str, _Ranges],
     ) -> list[Kept]:
         values = Values(graph, values)
-        bounds = Bounds(values, bounds)
+        bounds, reach = Bounds(values, bounds), Reach(values, reach)
         makers = Makers(graph, values, bounds)
         ranges = dict(outer)
         if not outer and not self._constants_alone:
@@ -128,11 +136,16 @@ class _Search:
         inner: list[Kept] = []
         for node in graph.node:
             for subgraph in subgraphs_of(node):
-                inner += self.search(subgraph, values, bounds, ranges)
-            look = _Look(node, values, bounds, ranges, makers, self._least, constants_alone=self._constants_alone)
-            found, reason, is_kept = look.look()
+                inner += self.search(subgraph, values, bounds, reach, ranges)
             bounds.learn(node)
+            reach.learn(node)
+            look = _Look(
+                node, values, bounds, reach, ranges, makers, self._least, constants_alone=self._constants_alone
+            )
+            found, reason, is_kept = look.look()
             ranges.update((name, _within(found, bounds.of(name))) for name in node.output if name)
+            if first_result(node) in self._softmaxes:
+                is_kept, reason = True, reason or "its masks are beyond fp16"
             if is_kept:
                 kept[first_result(node)] = _kept(node, reason)
         if not self._constants_alone:
@@ -153,6 +166,9 @@ class _Search:
                     kept.setdefault(first_result(maker), _kept(maker, ""))
             if node.op_type == "Log" and first_result(node) in kept:
                 for maker in small_makers(node, makers):
+                    kept.setdefault(first_result(maker), _kept(maker, ""))
+            if node.op_type == "Softmax" and first_result(node) in kept:
+                for maker in score_makers(node, makers):
                     kept.setdefault(first_result(maker), _kept(maker, ""))
             if node.op_type in ("Add", "Sub") and Range.SQUARE in ranges.get(node.output[0], _NONE):
                 for maker in square_partners(node, makers):
@@ -191,6 +207,7 @@ class _Look:
         node: NodeProto,
         values: Values,
         bounds: Bounds,
+        reach: Reach,
         ranges: Mapping[str, _Ranges],
         makers: Makers,
         least: float,
@@ -200,6 +217,7 @@ class _Look:
         self._node = node
         self._values = values
         self._bounds = bounds
+        self._reach = reach
         self._makers = makers
         self._least = least
         self._constants_alone = constants_alone
@@ -215,7 +233,7 @@ class _Look:
         op = self._node.op_type
         given = _NONE.union(*self._given)
         if not self._is_of_floats():
-            return (self._passed(given) if op in _PASSES or op in _RULES else _NONE), "", False
+            return (self._passed(given) if op in _PASSES or op in _RULES or op == "Range" else _NONE), "", False
         if op == "Cast" and self._values.elem_type(self._node.input[0]) != TensorProto.FLOAT:
             given = _NONE
         if op not in _JOINED:
@@ -329,15 +347,33 @@ class _Look:
                 return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
             case "Cast" if self._is_of_given_integers():
                 return frozenset([Range.LARGE]), "whole numbers that are given may be beyond fp16"
+            case "Cast" if self._is_of_known_integers():
+                return frozenset([Range.LARGE]), "whole numbers may be beyond fp16"
             case "Cast" if self._is_of_large_integers():
                 return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
             case "DequantizeLinear" if self._values.elem_type(node.input[0]) == TensorProto.INT32:
                 return _NONE, "whole numbers of 32 bits may be beyond fp16"
             case "Sin" | "Cos" | "Tan" if size > 8 and exact_makers(node, self._makers):
                 return _NONE, "fp16 is not exact enough for large angles"
+            case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():
+                return frozenset([Range.LARGE]), "its results may be beyond fp16"
             case _:
                 pass
         return _NONE, ""
+
+    def _leaves_fp16(self) -> bool:
+        """Do numbers within fp16, of which the largest are known, give such as are beyond?"""
+        names, result = self._node.input, self._node.output[0]
+        size = magnitude(self._bounds.of(result))
+        if size <= LARGEST:
+            return False
+        is_large = np.inf > size and all(magnitude(self._bounds.of(name)) <= LARGEST for name in names)
+        return is_large or self._reach.of(result) > LARGEST >= max(self._reach.of(name) for name in names)
+
+    def _is_of_known_integers(self) -> bool:
+        """Does it cast places or elements of a table of whole numbers, the largest of which are beyond fp16?"""
+        ends = [abs(end) for end in self._bounds.of(self._node.input[0])]
+        return self._is_of_integers() and any(LARGEST < end < np.inf for end in ends)
 
     def _is_of_large_integers(self) -> bool:
         """Does it cast sums or products of whole numbers to floats? Those may be made in floats that are exact."""

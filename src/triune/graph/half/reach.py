@@ -1,0 +1,95 @@
+"""How large the numbers of a graph become where a constant is put into them: masks of -10000, offsets, padding.
+
+`Bounds` tells how large a value can be at most, which is nothing of `Where(mask, -10000, x)`: this tells that it is as
+large as 10000 somewhere.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from triune.graph.half.bounds import MOST_ELEMENTS
+from triune.graph.values import Values, attributes_of
+
+_MASK = 2048.0
+"""From here on a number is taken to be a mask: what a factor that is not known makes of it is taken to be too much."""
+
+_UNKNOWN = 32.0
+"""How large a factor is taken to be of which nothing is known, where it multiplies a mask."""
+
+_PASSES = frozenset(
+    [
+        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Tile", "Gather"),
+        *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Trilu", "Neg", "Abs"),
+    ]
+)
+_JOINS = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
+
+
+class Reach:
+    """The sizes that constants give to some elements of a graph's values, found node by node in their order."""
+
+    def __init__(self, values: Values, outer: "Reach | None" = None) -> None:
+        """`outer` knows the values of the graph around it."""
+        self._values = values
+        self._outer = outer
+        self._found: dict[str, float] = {}
+
+    def of(self, name: str) -> float:
+        """The largest absolute value, but for infinity, that a constant gives some element; 0 where none does."""
+        if name not in self._found:
+            tensor = self._values.tensor(name)
+            if tensor is None:
+                return 0.0 if self._outer is None else self._outer.of(name)
+            is_small = 0 < math.prod(tensor.dims) <= MOST_ELEMENTS
+            self._found[name] = _largest(self._values.constant(name)) if is_small else 0.0
+        return self._found[name]
+
+    def learn(self, node: NodeProto) -> None:
+        """Find the sizes of a node's results, those of its operands being known."""
+        size = self._computed(node)
+        self._found.update((name, size) for name in node.output if name)
+
+    def _computed(self, node: NodeProto) -> float:
+        sizes = [self.of(name) if name else 0.0 for name in node.input]
+        match node.op_type:
+            case op if op in _PASSES:
+                return sizes[0]
+            case op if op in _JOINS:
+                chosen = [self._of_float(name) for name in node.input if name]
+                return max(chosen, default=0.0)
+            case "ConstantOfShape":
+                value = attributes_of(node).get("value")
+                return 0.0 if value is None else _largest(numpy_helper.to_array(value))
+            case "Add" | "Sub":
+                return sum(sizes)
+            case "Mul":
+                if all(sizes):
+                    return sizes[0] * sizes[1]
+                return max(self._of_unknown_factor(name) for name in node.input)
+            case "Div":
+                divisor = self._values.constant(node.input[1])
+                if divisor is None:
+                    return self._of_unknown_factor(node.input[0])
+                least = float(np.abs(divisor.astype(np.float64)).min(initial=np.inf))
+                return sizes[0] / least if least > 0 else 0.0
+            case _:
+                return 0.0
+
+    def _of_float(self, name: str) -> float:
+        """Conditions, indices and sizes of padding are no elements."""
+        return self.of(name) if self._values.elem_type(name) == TensorProto.FLOAT else 0.0
+
+    def _of_unknown_factor(self, name: str) -> float:
+        """A value times something of which nothing is known."""
+        size = 0.0 if self._values.tensor(name) is not None else self.of(name)
+        return size * _UNKNOWN if size >= _MASK else 0.0
+
+
+def _largest(array: NDArray[np.generic] | None) -> float:
+    if array is None or array.dtype.kind not in "biuf":
+        return 0.0
+    sizes = np.abs(array.astype(np.float64))
+    return float(np.max(sizes, where=np.isfinite(sizes), initial=0.0))
