@@ -26,6 +26,8 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
         if found := _problem(node):
             raise onnx.shape_inference.InferenceError(found)
     fragile = [node for node in _nodes(model) if _is_fragile(node)]
+    if not fragile:
+        return onnx.shape_inference.infer_shapes(model, **options)
     for node in fragile:
         node.op_type = f"{_HIDDEN}{node.op_type}"
     inferred = model
@@ -35,7 +37,7 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
             inferred = onnx.shape_inference.infer_shapes(model, **options)
     finally:
         _show(fragile)
-    _show(_nodes(inferred) if fragile else ())
+    _show(_nodes(inferred))
     return inferred
 
 
@@ -109,6 +111,7 @@ _FRAGILE: Mapping[str, Callable[[NodeProto, Values], bool]] = {
     "LayerNormalization": _is_axis_there,
     "RegexFullMatch": _is_typed,
     "LabelEncoder": _is_typed,
+    "EyeLike": _is_typed,
 }
 """The operators whose nodes can end inference; does it survive a node, with what is known of the values?"""
 

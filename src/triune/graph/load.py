@@ -79,7 +79,8 @@ def require_valid(model: ModelProto) -> None:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if max(sizes, default=0) > _LARGEST_SIZE:
             raise InvalidArgumentError(
-                f"input '{value.name}' is declared with a size of {max(sizes)}; the largest that runs is {_LARGEST_SIZE}"
+                f"input '{value.name}' is declared with a size of {max(sizes)}; the largest that runs is "
+                f"{_LARGEST_SIZE}"
             )
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):

@@ -22,7 +22,7 @@ class Values:
         inputs = {value.name for value in graph.input}
         self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in inputs}
         for node in graph.node:
-            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
                 tensor = constant_tensor(node)
                 if tensor is not None:
                     self._constants[node.output[0]] = tensor
