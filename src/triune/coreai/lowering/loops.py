@@ -14,9 +14,14 @@ from triune.graph.conversion.problems import Refusal
 def joined_type(one: Value, other: Value, what: str) -> Any:
     """The type of both; a Refusal, which says `what` they are, where there is none."""
     if dtype_of(one) != dtype_of(other) or rank_of(one) != rank_of(other):
-        raise Refusal(f"{what} values of different types or ranks: {one.type} and {other.type}")
+        raise Refusal(f"{what} values of different types or ranks: {_shown(one)} and {_shown(other)}")
     dims = [size if size == more else None for size, more in zip(shape_of(one), shape_of(other), strict=True)]
     return tensor_type(dims, dtype_of(one))
+
+
+def _shown(value: Value) -> str:
+    """The type and shape: `float32[2, ?]`."""
+    return f"{dtype_of(value)}[{', '.join('?' if size is None else str(size) for size in shape_of(value))}]"
 
 
 def as_type(value: Value, kind: Any) -> Value:

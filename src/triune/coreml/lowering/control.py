@@ -34,24 +34,39 @@ def _if(c: Context) -> None:
             c.give(value, index)
         return
 
+    given: list[Sequence[Var]] = []
+
     def branch(graph: Any) -> Any:
         def build() -> list[Var]:
+            given.append(c.lower_graph(graph, c.scope, {}))
+            for name, *values in zip(c.node.output, *given, strict=True):
+                _require_one_shape(name, values)
             # A branch gives values of its own, though they be those from outside.
-            return [mb.identity(x=value) for value in c.lower_graph(graph, c.scope, {})]
+            return [mb.identity(x=value) for value in given[-1]]
 
         return build
 
     results = mb.cond(pred=condition, _true_fn=branch(graphs[0]), _false_fn=branch(graphs[1]))
     outputs: list[Var] = [results] if len(graphs[0].output) == 1 else list(results)
-    for one, other in zip(*(block.outputs for block in outputs[0].op.blocks), strict=True):
-        if one.rank != other.rank or any(_differs(a, b) for a, b in zip(one.shape, other.shape, strict=True)):
-            raise Refusal(f"its branches give different shapes, {list(one.shape)} and {list(other.shape)}")
     for index, value in enumerate(outputs):
         c.give(value, index)
 
 
-def _differs(one: Any, other: Any) -> bool:
-    return bool(one != other)
+def _require_one_shape(name: str, values: Sequence[Var]) -> None:
+    """Raises Refusal where the branches of an If give an output different shapes."""
+    first = values[0]
+    for value in values[1:]:
+        if value.rank != first.rank or any(bool(a != b) for a, b in zip(value.shape, first.shape, strict=True)):
+            raise Refusal(
+                f"its branches give '{name}' different shapes, {_shown(first)} and {_shown(value)}; Core ML "
+                "takes one: pad or reshape them to it"
+            )
+
+
+def _shown(value: Var) -> str:
+    """The shape: `[2, ?]`."""
+    sizes: Sequence[object] = value.shape
+    return f"[{', '.join(str(size) if str(size).isdecimal() else '?' for size in sizes)}]"
 
 
 def _scalar(value: Var) -> Var:
@@ -110,6 +125,12 @@ def _while(c: Context, limit: int | None) -> None:
     def run(step: Var, is_going: Var, *rest: Var) -> Sequence[Var]:
         given = [step, is_going, *rest[:num_carried]]
         results = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
+        for before, after, name in zip(given[2:], results[1:], names[2:], strict=False):
+            if before.rank != after.rank:
+                raise Refusal(
+                    f"a step makes of '{name}' of shape {_shown(before)} one of shape {_shown(after)}; Core ML "
+                    "carries values of one rank: reshape it"
+                )
         kept = [
             mb.scatter(
                 data=buffer, indices=mb.expand_dims(x=step, axes=[0]), updates=_row(value), axis=0, mode="update"
