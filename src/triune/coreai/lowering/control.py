@@ -11,7 +11,7 @@ from triune.coreai.library import Value, dialect, ir, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import cut, expand, refined, scalar
 from triune.coreai.lowering.loops import as_type, joined_type, loop, with_row
-from triune.coreai.lowering.values import axis, concat, constant, dtype_of, known_shape, shape_of
+from triune.coreai.lowering.values import axis, concat, constant, dtype_of, is_bool, is_number, known_shape, shape_of
 from triune.graph.conversion.problems import Refusal
 from triune.graph.values import Values
 from triune.graph.weight_files import array_of
@@ -64,11 +64,23 @@ def _if(c: Context) -> None:
     whole = ir.Operation.create("coreai.if", results=wanted, operands=[condition], regions=2)
     for place, (block, region) in enumerate(zip(blocks, whole.regions, strict=True)):
         with ir.InsertionPoint(block):
-            dialect.yield_([as_type(pair[place], kinds[index]) for index, pair in pairs.items()])
+            dialect.yield_([_kept(as_type(pair[place], kinds[index])) for index, pair in pairs.items()])
         block.append_to(region)
     draft.operation.erase()
     for index, value in zip(pairs, whole.results, strict=True):
         c.give(value, index)
+
+
+def _kept(value: Value) -> Value:
+    """`value`, by an operation that stays in its branch.
+
+    Of what it finds to be computed outside both branches (two transposes undo each other, or the same was computed
+    before) Core AI makes a selection, too. It leaves `minimum(x, x)` alone; barriers, which it might find outside, are
+    `maximum(x, x)`.
+    """
+    if is_bool(value):
+        return dialect.or_(value, value)
+    return dialect.minimum(value, value) if is_number(value) else value
 
 
 def _is_ready(value: Value, block: Any) -> bool:

@@ -38,6 +38,38 @@ def test_branches_that_compute_nothing(tmp_path: Path) -> None:
     branches(then, other, [2, 3], tmp_path)
 
 
+def twice_turned(name: str) -> Any:
+    """What is `x` again."""
+    turn = helper.make_node("Transpose", ["x"], [f"{name}t"])
+    return graph([turn, helper.make_node("Transpose", [f"{name}t"], [name])], [], [(name, FLOAT, [2, 3])])
+
+
+def test_branches_of_which_nothing_is_left_to_compute(tmp_path: Path) -> None:
+    # Core AI makes a selection of them, which it then does not load, unless something stays in the branches.
+    constant = graph([], [], [("c", FLOAT, [2, 3])], c=X + 7)
+    again = graph([helper.make_node("Neg", ["x"], ["r"])], [], [("r", FLOAT, [2, 3])])
+    nodes = [
+        helper.make_node("Neg", ["x"], ["n"]),
+        helper.make_node("If", ["p"], ["y"], then_branch=twice_turned("a"), else_branch=constant),
+        helper.make_node("If", ["p"], ["z"], then_branch=twice_turned("b"), else_branch=again),
+    ]
+    outputs = [(name, FLOAT, [2, 3]) for name in ("y", "z", "n")]
+    model = model_of(nodes, [("p", BOOL, []), ("x", FLOAT, [2, 3])], outputs)
+    check(model, tmp_path, {"p": np.array(True), "x": X}, {"p": np.array(False), "x": X})
+
+
+def test_branches_of_truths_of_which_nothing_is_left(tmp_path: Path) -> None:
+    both = [helper.make_node("Not", ["p"], ["a"]), helper.make_node("Not", ["a"], ["b"])]
+    then = graph(both, [], [("b", BOOL, [])])
+    other = graph([helper.make_node("Not", ["p"], ["c"])], [], [("c", BOOL, [])])
+    nodes = [
+        helper.make_node("Not", ["p"], ["n"]),
+        helper.make_node("If", ["p"], ["y"], then_branch=then, else_branch=other),
+    ]
+    model = model_of(nodes, [("p", BOOL, [])], [("y", BOOL, []), ("n", BOOL, [])])
+    check(model, tmp_path, {"p": np.array(True)}, {"p": np.array(False)})
+
+
 @pytest.mark.parametrize("size", [2, "n"])
 def test_branches_of_different_shapes(size: Any, tmp_path: Path) -> None:
     then = graph([helper.make_node("Identity", ["x"], ["a"])], [], [("a", FLOAT, [size, 3])])
