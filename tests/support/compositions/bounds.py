@@ -263,6 +263,10 @@ def _rounded(model: ModelProto, types: Mapping[str, tuple[int, tuple[int, ...]]]
         changed.CopyFrom(node)
         for index, name in enumerate(node.input):
             changed.input[index] = stands_for.get(name, name)
+        for attribute in changed.attribute:
+            if attribute.name == "epsilon":
+                # A guard stays positive.
+                attribute.f = max(attribute.f, FP16.smallest)
         for index, name in enumerate(node.output):
             if name and types[name][0] == TensorProto.FLOAT:
                 changed.output[index] = f"{name}/exact"
