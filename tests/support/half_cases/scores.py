@@ -1,5 +1,8 @@
 """Products of matrices beyond fp16 that are scaled down afterwards, in all the ways in which exporters write it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from support.half_cases.case import HalfCase, half_case, noise, number
@@ -9,10 +12,10 @@ _SEEN = np.tril(np.ones((4, 4), bool))
 _SMALL = {"d": number(1 / 800)}
 
 
-def _scores(name: str, scaled: str, constants: object = None, **feeds: object) -> HalfCase:
+def _scores(name: str, scaled: str, constants: Mapping[str, Any] | None = None, **feeds: Any) -> HalfCase:
     """Softmax of a product, `r`, scaled to `s`, all (2, 4, 4), by values."""
-    given = constants if isinstance(constants, dict) else {}
-    return half_case(name, f"r = MatMul (q, k) {scaled} p = Softmax (s) y = MatMul (p, v)", given, **_LARGE, **feeds)
+    nodes = f"r = MatMul (q, k) {scaled} p = Softmax (s) y = MatMul (p, v)"
+    return half_case(name, nodes, constants, **_LARGE, **feeds)
 
 
 SCORES = (

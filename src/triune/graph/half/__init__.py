@@ -12,8 +12,8 @@ reasons, each of which a module finds:
 
 - `exact`: places, angles, comparisons, remainders and differences of inputs and of whole numbers.
 
-`bounds` is what is known of the values' ranges, `reach` what constants make of them, `fit` the whole. A sum of masks that
-is like none of what `masks` knows is computed in fp32, and so is its Softmax.
+`bounds` is what is known of the values' ranges, `reach` what constants make of them, `fit` the whole. A sum of masks
+that is like none of what `masks` knows is computed in fp32, and so is its Softmax.
 """
 
 from triune.graph.half.fit import Fitted, fit_half
