@@ -43,7 +43,7 @@ _HALF_PASS = "common::add_fp16_cast"
 _LAST_STEP = "naming"
 """What `passes.pipeline.optimize` tells last: from here on the program must be one that can be computed."""
 
-_WITHIN_HALF = frozenset(["given", "noise", "fractions", "masks", "zeros", "signed zeros"])
+_WITHIN_HALF = frozenset(["given", "noise", "fractions", "masks", "zeros", "signed zeros", "ends"])
 """The sets of inputs with which programs stay within fp16."""
 
 

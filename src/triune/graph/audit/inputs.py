@@ -50,6 +50,8 @@ class Input:
         shapes: the shapes that it may have: one, or several where they are enumerated.
         num_indexed: for whole numbers that index a dimension: its size. Values are then below it and not negative.
         numbers: constants of the program, whose multiples are tried: their quotients are whole.
+        ends: for whole numbers: those at which the program has its largest and smallest numbers, as the limits of a
+            Clip and the places of the ends of a table.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Input:
     shapes: tuple[tuple[int | Free, ...], ...]
     num_indexed: int | None = None
     numbers: tuple[float, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,10 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
             )
             if name == _MULTIPLES and each.numbers:
                 floats = integers = _multiples(each.numbers)
-            arrays[each.name] = _values(each, shape, rng, floats, integers)
+            is_at_ends = name == _ENDS and each.dtype.kind in "iu"
+            arrays[each.name] = (
+                _at_ends(each, shape, rng) if is_at_ends else _values(each, shape, rng, floats, integers)
+            )
         sets.append(InputSet(name, arrays, is_extreme))
     return sets
 
@@ -128,6 +134,17 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, 
         finite = np.isfinite(values)
         values[finite] = np.clip(values[finite], -largest, largest)
         return values.astype(each.dtype)
+
+
+def _at_ends(each: Input, shape: tuple[int, ...], rng: Generator) -> Array:
+    """Whole numbers at the ends of what the program takes, or of a type of few bits."""
+    limits = np.iinfo(each.dtype)
+    ends = list(each.ends)
+    if each.num_indexed is not None:
+        ends = [end for end in ends if 0 <= end < each.num_indexed] + [0, max(each.num_indexed, 1) - 1]
+    elif limits.bits <= _FEW_BITS:
+        ends += [int(limits.min), int(limits.max)]
+    return _among(*(ends or range(4)))(rng, shape).clip(limits.min, limits.max).astype(each.dtype)
 
 
 def _noise(scale: float) -> _Fill:
@@ -168,6 +185,10 @@ def _sprinkled(rng: Generator, shape: tuple[int, ...]) -> Array:
 
 
 _MULTIPLES: Final = "multiples"
+_ENDS: Final = "ends"
+
+_FEW_BITS: Final = 16
+"""Sums and products of whole numbers of few bits are made for all of them."""
 
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
 
@@ -184,6 +205,7 @@ _KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
     "signed zeros": (_among(-0.0, 0.0, 1.0), _among(0.0, 1.0, -1.0), False),
     "large": (_noise(1e4), _whole(-40_000, 40_000), False),
     "tiny": (_noise(1e-6), _among(0.0, 1.0, 2.0), False),
+    _ENDS: (_noise(1.0), _whole(0, 4), False),
     "infinities": (_sprinkled, _whole(-3, 4), True),
     "huge": (_noise(1e38), _among(*_INT32_ENDS), True),
     "next to nothing": (_noise(1e-37), _among(*_INT32_ENDS), True),

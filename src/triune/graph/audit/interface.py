@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper
 
 from triune.core.errors import UnsupportedError
@@ -13,6 +16,19 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import array_of
 
 _MOST_NUMBERS = 16
+
+_MOST_ELEMENTS = 1 << 20
+"""A larger table is not looked through."""
+
+_WHOLE = frozenset(
+    [
+        *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
+        *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
+    ]
+)
+
+_SAME = frozenset(["Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand"])
+"""Operators whose results are elements of their first operand."""
 
 _ANY = TensorShapeProto.Dimension()
 
@@ -39,9 +55,10 @@ def inputs_of_model(
     Raises:
         UnsupportedError: an input is no tensor of numbers, or not even its rank is known.
     """
-    limits, numbers = _index_limits(model.graph), _numbers(model)
+    limits, numbers, ends = _index_limits(model.graph), _numbers(model), _ends(model.graph)
     wanted = [value for value in inputs_of(model.graph) if value.name not in given]
-    return [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
+    found = [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
+    return [replace(each, ends=tuple(sorted(ends.get(each.name, ())))) for each in found]
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:
@@ -94,9 +111,47 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
             limits[name] = min(size, limits.get(name, size))
         reached = [limits[name] for name in node.output if name in limits]
         for name in node.input if reached else ():
-            if values.elem_type(name) in (TensorProto.INT64, TensorProto.INT32):
+            if values.elem_type(name) in _WHOLE:
                 limits[name] = min(*reached, limits.get(name, reached[0]))
     return limits
+
+
+def _ends(graph: GraphProto) -> dict[str, set[int]]:
+    """Of inputs that are whole numbers: the limits that they meet, and the places of a table's ends.
+
+    They are followed from the inputs on, through what leaves them as they are.
+    """
+    wholes = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WHOLE]
+    sources = dict(zip(wholes, wholes, strict=True))
+    found: dict[str, set[int]] = {}
+    for values, node in _nodes(graph, Values(graph)):
+        for place, name in enumerate(node.input):
+            if name not in sources:
+                continue
+            if node.op_type in _SAME and place == 0:
+                sources[node.output[0]] = sources[name]
+            elif node.op_type in ("Clip", "Max", "Min"):
+                others = [each for each in node.input if each and each != name]
+                arrays = [array for each in others if (array := _small(values, each)) is not None]
+                found.setdefault(sources[name], set()).update(
+                    int(end) for array in arrays for end in (array.min(), array.max()) if np.isfinite(end)
+                )
+            elif node.op_type == "Gather" and place == 1:
+                table = _small(values, node.input[0])
+                if table is not None and table.ndim:
+                    axis = int(attributes_of(node).get("axis", 0))
+                    rows = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
+                    places = {int(rows.max(axis=1).argmax()), int(rows.min(axis=1).argmin())}
+                    found.setdefault(sources[name], set()).update(places)
+    return found
+
+
+def _small(values: Values, name: str) -> NDArray[Any] | None:
+    """A constant of numbers that is small enough to be looked at, and not empty."""
+    tensor = values.tensor(name)
+    if tensor is None or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS or tensor.data_type == TensorProto.STRING:
+        return None
+    return array_of(tensor)
 
 
 def _nodes(graph: GraphProto, values: Values) -> Iterator[tuple[Values, NodeProto]]:

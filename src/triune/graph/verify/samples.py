@@ -9,7 +9,7 @@ from triune.core.datatypes import Array
 from triune.graph.audit import Free, Input, InputSet, inputs_of_model, revealing_inputs
 from triune.graph.conversion.shapes import InputShape
 
-_WITHIN_HALF = frozenset(["noise", "ties", "fractions", "masks", "zeros", "signed zeros"])
+_WITHIN_HALF = frozenset(["noise", "ties", "fractions", "masks", "zeros", "signed zeros", "ends"])
 """Sets of values with which sums and products stay within the range of fp16 in most models."""
 
 

@@ -88,3 +88,24 @@ def test_multiples_of_the_constants_are_tried():
 
     assert (sets["multiples"] % 41 == 0).all()
     assert len(set(sets["multiples"])) > 20
+
+
+def test_whole_numbers_reach_the_ends_of_their_types_of_limits_and_of_tables():
+    nodes = [
+        helper.make_node("Clip", ["x", "low", "high"], ["a"]),
+        helper.make_node("Unsqueeze", ["i", "axes"], ["j"]),
+        helper.make_node("Gather", ["table", "j"], ["b"]),
+        helper.make_node("Cast", ["u"], ["c"], to=FLOAT),
+    ]
+    inputs = [("x", INT64, [8]), ("i", INT64, [8]), ("u", TensorProto.UINT8, [8])]
+    constants = {"low": np.array(-3), "high": np.array(100_000), "axes": np.array([0])}
+    table = np.array([1, 70_000, 5, -90_000, 2])
+    model = model_of(
+        nodes, inputs, [("a", INT64, [8]), ("b", INT64, [1, 8]), ("c", FLOAT, [8])], **constants, table=table
+    )
+
+    (ends,) = (each.arrays for each in revealing_inputs(inputs_of_model(model)) if each.name == "ends")
+
+    assert set(ends["x"]) == {-3, 100_000}
+    assert set(ends["i"]) == {0, 1, 3, 4}
+    assert set(ends["u"]) == {0, 255}
