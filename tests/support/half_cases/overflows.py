@@ -6,6 +6,7 @@ from support.half_cases.case import HalfCase, floats, half_case, noise, number
 
 _LARGE = np.concatenate([floats(1000, -2000, 3000, 10), floats(5, -1, 2, 0.5)])
 _FAR = floats(-20, 20, 80, 0)
+_NEAR_ZERO = floats(6e-5, -6e-5, 2e-4, -1e-4)
 _ONE = {"one": number(1)}
 _LAST = {"last": np.array([-1])}
 _BYTES = np.random.default_rng(0).integers(-128, 128, (4, 64)).astype(np.int8)
@@ -31,6 +32,14 @@ OVERFLOWS = [
     half_case("softplus_op", "y = Softplus (x)", x=_FAR),
     half_case("mish", "y = Mish (x)", x=_FAR),
     half_case("elu", "y = Elu (x)", x=_FAR),
+    half_case("elu_of_small_numbers", "y = Elu (x)", x=_NEAR_ZERO),
+    half_case("asinh_of_small_numbers", "y = Asinh (x)", x=_NEAR_ZERO),
+    half_case("asinh", "y = Asinh (x)", x=floats(-20000, 0.06, 0.0626, 3)),
+    half_case("logarithm_beside_one", "a = Add (x, one) y = Log (a)", _ONE, x=np.abs(_NEAR_ZERO)),
+    half_case(
+        "exponential_less_one", "n = Abs (x) m = Neg (n) e = Exp (m) y = Sub (e, one)", _ONE, bound=2e-2, x=_NEAR_ZERO
+    ),
+    half_case("inverse_squares", "y = Pow (x, p)", {"p": number(-2)}, x=floats(1e-3, 2e-3, 1, 5)),
     half_case("exponentials", "y = Exp (x)", x=floats(20, 12, 15, 0)),
     half_case("log_sum_exp", "y = ReduceLogSumExp (x, last)", _LAST, x=floats(100, 0, -100, 99)),
     half_case("squares", "y = Mul (x, x)", x=_LARGE),

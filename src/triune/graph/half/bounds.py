@@ -146,6 +146,8 @@ class Bounds:
         power = float(exponent.reshape(-1)[0])
         if power == 0.5:
             return _sqrt(base)
+        if power < 0 < base[0]:
+            return _exact_power(base[1], power), _exact_power(base[0], power)
         if power > 0 and power % 2 == 0:
             return _even_power(base, power)
         return (0.0, math.inf) if base[0] >= 0 else ANY

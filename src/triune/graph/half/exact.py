@@ -146,7 +146,10 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
     if node.op_type in _COMPARES:
         return _compared(node, makers)
     if node.op_type in ("Add", "Sub"):
-        return _difference(node, makers)
+        return _beside_one(node, makers) or _difference(node, makers)
+    if node.op_type == "Log":
+        total = makers.of(operand)
+        return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, makers) else []
     if magnitude(makers.bounds.of(operand)) <= 8:
         return []
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_place(node):
@@ -162,6 +165,19 @@ def _is_place(node: NodeProto) -> bool:
     return node.op_type in ("Floor", "Ceil", "Round", "Mod") or (
         node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
     )
+
+
+def _beside_one(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """exp(x) - 1, of which fp16 leaves nothing where x is small."""
+    exponential = makers.of(node.input[0])
+    is_one = exponential is not None and exponential.op_type == "Exp" and _has_one(node, makers)
+    return [exponential, node] if exponential is not None and is_one else []
+
+
+def _has_one(node: NodeProto, makers: Makers) -> bool:
+    """Does it add or subtract 1?"""
+    arrays = [makers.values.constant(name) for name in node.input]
+    return any(array is not None and array.size == 1 and abs(array.reshape(-1)[0]) == 1 for array in arrays)
 
 
 def _difference(node: NodeProto, makers: Makers) -> list[NodeProto]:

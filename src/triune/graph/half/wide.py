@@ -158,7 +158,7 @@ class _Search:
         """Keep what makes the operands of nodes to which more than fp16 counts."""
         for node in graph.node:
             for maker in exact_makers(node, makers):
-                kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact above 2048"))
+                kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
             for maker in level_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough for its scale"))
             if node.op_type in ("Mul", "Div") and any(Range.WHOLE in ranges.get(name, _NONE) for name in node.input):
@@ -405,6 +405,8 @@ class _Look:
         if exponent is None or exponent.size != 1:
             return frozenset([Range.LARGE]), "its results may be beyond fp16"
         power = float(exponent.reshape(-1)[0])
+        if power < -1 and magnitude(self._bounds.of(self._node.output[0])) > LARGEST:
+            return frozenset([Range.LARGE]), "its results may be beyond fp16"
         if power <= 1:
             return _NONE, ""
         return self._square(np.inf if size == np.inf else float(np.float64(size) ** power))
