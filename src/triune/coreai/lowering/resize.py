@@ -45,19 +45,15 @@ def _resize(c: Context) -> None:
 def _changes(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
     """Which of the dimensions `places` may change; None where all is known of these now."""
     lengths = [shape_of(x)[place] for place in places]
-    found = [not _stays(c, index, place, len(places)) for index, place in enumerate(places)]
+    found = [not _stays(c, index, place) for index, place in enumerate(places)]
     operands = (1, 2, 3) if is_cropped(c.attributes) else (2, 3)
     is_known = all(c.constant(index) is not None for index in operands if c.has(index))
     is_fixed = all(length is not None or not changes for length, changes in zip(lengths, found, strict=True))
     return None if is_known and is_fixed else found
 
 
-def _stays(c: Context, index: int, place: int, count: int) -> bool:
-    """Does the dimension `place`, the one of `index` among `count`, surely stay as it is?"""
-    if is_cropped(c.attributes) and is_given(c, 1):
-        roi = c.constant(1)
-        if roi is None or (roi[index], roi[index + count]) != (0, 1):
-            return False
+def _stays(c: Context, index: int, place: int) -> bool:
+    """Does the dimension `place`, the one of `index`, surely stay as it is?"""
     if is_given(c, 2):
         scales = c.constant(2)
         return scales is not None and bool(scales[index] == 1)

@@ -5,6 +5,7 @@ are as near the same is picked. What ONNX divides by a scale that is a ratio of 
 divided by the other, so that whole numbers come out whole.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,10 +18,7 @@ from triune.coreai.lowering.dims import as_scalar, cut, dim_of, element, iota, s
 from triune.coreai.lowering.unary import floor
 from triune.coreai.lowering.values import cast, constant, rank_of, shape_of
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import coordinates_of, is_cropped
-
-_COARSE = 2.0**10
-"""Scales are split at a multiple of its inverse: lengths up to 4096 by such a multiple are exact in fp32."""
+from triune.graph.conversion.resize import coordinates_of, is_cropped, is_fraction_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +28,13 @@ class Line:
     Attributes:
         axis: which.
         own: how long it is.
-        length: how long it becomes.
+        length: how long it becomes, before that is rounded to `count`.
         count: the same as a whole number.
         scale: how much longer that is.
         over: by this over `under` steps of the result become steps of the dimension.
         under: see there.
         roi: where the region of interest begins and ends, of the length; None where there is none.
+        is_copied: whether it is copied as it is; None where it surely is not, or where the formulas do so.
     """
 
     axis: int
@@ -46,6 +45,7 @@ class Line:
     over: Value
     under: Value
     roi: tuple[Value, Value] | None = None
+    is_copied: Value | None = None
 
 
 class Resized(NamedTuple):
@@ -80,7 +80,7 @@ def number(value: float) -> Value:
 
 def resized(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool]) -> list[Resized]:
     """Those of the dimensions `axes` that change, from what the node says of all of them."""
-    numbers = _lines(c, axes, [_counted(x, axis) for axis in axes])
+    numbers = _with_copies(c, _lines(c, axes, [_counted(x, axis) for axis in axes]))
     shapes = _lines(c, axes, [cast(as_scalar(dim_of(x, axis)), np.float32) for axis in axes])
     found = [Resized(*both) for both in zip(numbers, shapes, strict=True)]
     return [each for each, changes in zip(found, is_changed, strict=True) if changes]
@@ -116,6 +116,35 @@ def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]
     return [replace(line, roi=_roi(c, index, len(axes))) for index, line in enumerate(found)]
 
 
+def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
+    """With what `changed_of` says of dimensions that are copied."""
+    together: Value | None = None
+    if all(_may_stay(c, index) for index in range(len(lines))):
+        together = functools.reduce(ops.broadcasting_and, [_is_equal(line.count, line.own) for line in lines])
+    found: list[Line] = []
+    for line in lines:
+        alone: Value | None = None
+        if c.attributes.get("antialias", 0):
+            alone = _is_equal(line.count, line.own)
+        elif is_cropped(c.attributes):
+            alone = _is_equal(line.scale, number(1))
+        reasons = [each for each in (together, alone) if each is not None]
+        found.append(replace(line, is_copied=functools.reduce(ops.broadcasting_or, reasons) if reasons else None))
+    return found
+
+
+def _may_stay(c: Context, index: int) -> bool:
+    """May a dimension stay as long as it is, where the formulas would change it?"""
+    if not is_given(c, 2):
+        return is_cropped(c.attributes)
+    scales = c.constant(2)
+    return scales is None or 1 <= scales[index] < 2
+
+
+def _is_equal(one: Value, other: Value) -> Value:
+    return ops.broadcasting_equal(one, other)
+
+
 def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
     """Where the region begins and ends; all of the dimension where none is given."""
     if not is_given(c, 1):
@@ -131,15 +160,8 @@ def _element(c: Context, operand: int, index: int) -> Value:
 
 def _by_scale(axis: int, own: Value, scale: Value) -> Line:
     length = ops.broadcasting_mul(own, scale)
-    # ONNX has the floor of the exact product; that in fp32 may have been rounded up to a whole number.
-    coarse = ops.broadcasting_divide(floor(ops.broadcasting_mul(scale, number(_COARSE))), number(_COARSE))
-    fine = ops.broadcasting_sub(scale, coarse)
-    count = floor(length)
-    more = ops.broadcasting_sub(
-        ops.broadcasting_sub(count, ops.broadcasting_mul(own, coarse)), ops.broadcasting_mul(own, fine)
-    )
-    count = ops.broadcasting_sub(count, cast(ops.broadcasting_greater(more, number(0)), np.float32))
-    return Line(axis, own, length, count, scale, number(1), scale)
+    # Of the product in fp32, as ONNX's inference of shapes and ONNX Runtime have it.
+    return Line(axis, own, length, floor(length), scale, number(1), scale)
 
 
 def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Sequence[Value]) -> list[Line]:
@@ -171,6 +193,18 @@ def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Seq
 def places_of(c: Context, each: Resized) -> Value:
     """For each element of the result its place in the dimension: a vector of fp32."""
     line, index = each.numbers, cast(iota(each.target), np.float32)
+    found = _formula(c, line, index)
+    return found if line.is_copied is None else ops.broadcasting_where(line.is_copied, index, found)
+
+
+def length_of(c: Context, line: Line) -> Value:
+    """How long the formulas have a dimension become."""
+    if not is_fraction_kept(c.attributes) or not is_given(c, 2):
+        return line.count
+    return ops.broadcasting_where(ops.broadcasting_greater(number(1), line.scale), line.length, line.count)
+
+
+def _formula(c: Context, line: Line, index: Value) -> Value:
     one, half = number(1), number(0.5)
     match mode := coordinates_of(c.attributes):
         case "asymmetric":
@@ -178,13 +212,13 @@ def places_of(c: Context, each: Resized) -> Value:
         case "half_pixel":
             return _centered(line, index)
         case "pytorch_half_pixel":
-            is_longer = ops.broadcasting_greater(line.length, one)
+            is_longer = ops.broadcasting_greater(line.count, one)
             return ops.broadcasting_mul(_centered(line, index), cast(is_longer, np.float32))
         case "half_pixel_symmetric":
             rest = ops.broadcasting_sub(line.length, line.count)
             return _centered(line, ops.broadcasting_add(index, ops.broadcasting_mul(rest, half)))
         case "align_corners":
-            return _scaled(index, ops.broadcasting_sub(line.own, one), _spans(line))
+            return _scaled(index, ops.broadcasting_sub(line.own, one), _spans(length_of(c, line)))
         case "tf_crop_and_resize":
             return _in_region(line, index)
         case _:
@@ -201,9 +235,9 @@ def _centered(line: Line, index: Value) -> Value:
     return ops.broadcasting_sub(_scaled(ops.broadcasting_add(index, half), line.over, line.under), half)
 
 
-def _spans(line: Line) -> Value:
+def _spans(length: Value) -> Value:
     """The steps between the elements of the result. Of one element any number gives its place, but not 0."""
-    return ops.broadcasting_maximum(ops.broadcasting_sub(line.length, number(1)), number(2**-20))
+    return ops.broadcasting_maximum(ops.broadcasting_sub(length, number(1)), number(2**-20))
 
 
 def _in_region(line: Line, index: Value) -> Value:
@@ -214,7 +248,7 @@ def _in_region(line: Line, index: Value) -> Value:
     last = ops.broadcasting_sub(line.own, one)
     width = ops.broadcasting_mul(ops.broadcasting_sub(end, begin), last)
     # One element lies in the middle.
-    is_one = cast(ops.broadcasting_equal(line.length, one), np.float32)
+    is_one = cast(_is_equal(line.count, one), np.float32)
     middle = ops.broadcasting_mul(ops.broadcasting_mul(width, number(0.5)), is_one)
     start = ops.broadcasting_add(ops.broadcasting_mul(begin, last), middle)
-    return ops.broadcasting_add(_scaled(index, width, _spans(line)), start)
+    return ops.broadcasting_add(_scaled(index, width, _spans(line.count)), start)

@@ -74,7 +74,7 @@ def _whole_factors(c: Context, axes: list[Axis]) -> list[int] | None:
         factor = int(each.scale)
         if factor != each.scale or is_cropped(c.attributes) or (each.size and each.target != size * factor):
             return None
-        probe = Axis(each.axis, size, size * factor, each.scale)
+        probe = Axis(each.axis, size, size * factor, each.scale, size * factor)
         picked = picked_of(c.attributes, places_of(c.attributes, probe)).clip(0, size - 1)
         if not np.array_equal(picked, np.arange(size * factor) // factor):
             return None

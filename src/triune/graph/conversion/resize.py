@@ -1,7 +1,8 @@
 """Resize: where in a dimension of known size the elements of the result lie, and what they are made of.
 
-The formulas are those of ONNX's standard (operator Resize) and of its reference evaluator. They are computed in fp32,
-as ONNX Runtime does: which of two elements is nearest, the rounding of a scale such as 1/3 may decide.
+The formulas are those of ONNX's standard (operator Resize). They are computed in fp32, as ONNX Runtime does: which of
+two elements is nearest, the rounding of a scale such as 1/3 may decide. `length_resized` is the length of the result,
+a whole number, as the standard and ONNX Runtime have it; `is_fraction_kept` tells the exception.
 """
 
 import math
@@ -26,6 +27,7 @@ class Axis:
         size: how long it is; 0 where that is not known.
         target: how long it becomes.
         scale: how much longer.
+        length: how long the formulas have it become: `target`, or what that is the floor of.
         begin: where the region of interest begins, of the length.
         end: where it ends.
     """
@@ -34,6 +36,7 @@ class Axis:
     size: int
     target: int
     scale: float
+    length: float
     begin: float = 0.0
     end: float = 1.0
 
@@ -48,6 +51,16 @@ def is_cropped(attributes: Mapping[str, Any]) -> bool:
     return coordinates_of(attributes) == "tf_crop_and_resize"
 
 
+def is_fraction_kept(attributes: Mapping[str, Any]) -> bool:
+    """Do scales below 1 stretch the result over a length that is not floored?
+
+    ONNX's node tests of `align_corners` (resize_downsample_scales_linear_align_corners and its cubic twin) have it so,
+    as the reference evaluator does. The standard's text and ONNX Runtime have the floored length everywhere.
+    """
+    is_interpolated = attributes.get("mode", "nearest") != "nearest" and not attributes.get("antialias", 0)
+    return is_interpolated and coordinates_of(attributes) == "align_corners"
+
+
 def changed_of(
     attributes: Mapping[str, Any],
     axes: Sequence[int],
@@ -57,6 +70,9 @@ def changed_of(
     roi: NDArray[Any] | None,
 ) -> list[Axis]:
     """Those of the dimensions `axes`, so long, that change; `roi` is the region where the image is cropped.
+
+    As in ONNX Runtime an image is copied all of whose sizes stay, by scales such as 1.1, too. So is a dimension whose
+    size stays where the image is antialiased, or whose scale is 1, even where a region of it was to be cropped.
 
     Raises:
         Refusal: neither scales nor sizes are given.
@@ -69,22 +85,30 @@ def changed_of(
             factor = min(factors) if policy == "not_larger" else max(factors)
             factors = [factor] * len(factors)
             targets = [math.floor(factor * length + 0.5) for length in lengths]
+        exact: Sequence[float] = targets
     elif scales is not None and scales.size:
         factors = [float(each) for each in scales]
-        targets = [
-            math.floor(np.float32(length) * np.float32(factor)) for length, factor in zip(lengths, factors, strict=True)
+        exact = [
+            float(np.float32(length) * np.float32(factor)) for length, factor in zip(lengths, factors, strict=True)
         ]
+        targets = [math.floor(each) for each in exact]
     else:
         raise Refusal("neither scales nor sizes are given")
-    found = [
-        Axis(axis, lengths[index], targets[index], factors[index])
-        if roi is None
-        else Axis(
-            axis, lengths[index], targets[index], factors[index], float(roi[index]), float(roi[index + len(axes)])
-        )
-        for index, axis in enumerate(axes)
+    stays = [
+        scale == 1 or (size > 0 and size == target)
+        for scale, size, target in zip(factors, lengths, targets, strict=True)
     ]
-    return [each for each in found if each.scale != 1 or each.size != each.target or (each.begin, each.end) != (0, 1)]
+    if all(stays):
+        return []
+    regions = [(0.0, 1.0)] * len(axes) if roi is None else list(zip(roi[: len(axes)], roi[len(axes) :], strict=True))
+    is_kept, is_antialiased = is_fraction_kept(attributes), bool(attributes.get("antialias", 0))
+    found: list[Axis] = []
+    for index, (axis, size, target, scale) in enumerate(zip(axes, lengths, targets, factors, strict=True)):
+        if scale == 1 or (is_antialiased and stays[index]):
+            continue
+        length = exact[index] if is_kept and scale < 1 else target
+        found.append(Axis(axis, size, target, scale, length, *map(float, regions[index])))
+    return found
 
 
 def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
@@ -94,7 +118,7 @@ def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
 
 def _places(mode: str, each: Axis) -> NDArray[np.float32]:
     index, scale = np.arange(each.target, dtype=np.float32), np.float32(each.scale)
-    length = each.scale * each.size
+    length = each.length
     halves = (index + np.float32(0.5)) / scale - np.float32(0.5)
     match mode:
         case "half_pixel":
@@ -107,11 +131,16 @@ def _places(mode: str, each: Axis) -> NDArray[np.float32]:
             # As ONNX says and ONNX Runtime computes; its reference evaluator has -0.5.
             return index * 0 if each.target <= 1 else halves
         case "half_pixel_symmetric":
-            return each.size / 2 * (1 - each.target / length) + halves
+            # ONNX Runtime computes the rest of this one in fp64.
+            exact = (index.astype(np.float64) + 0.5) / float(scale) - 0.5
+            offset = np.float32(each.size / 2) * (1 - np.float32(each.target) / (scale * np.float32(each.size)))
+            return (offset + exact).astype(np.float32)
         case "tf_crop_and_resize":
-            width = (each.end - each.begin) * (each.size - 1)
-            inner = index * 0 + width / 2 if length == 1 else index * width / (length - 1)
-            return inner + each.begin * (each.size - 1)
+            # In ONNX Runtime's order: whether the last element lies outside is decided by rounding.
+            begin, end, last = np.float32(each.begin), np.float32(each.end), np.float32(each.size - 1)
+            if length <= 1:
+                return index * 0 + np.float32(0.5 * float(begin + end) * float(last))
+            return begin * last + index * (end - begin) * last / np.float32(length - 1)
         case _:
             raise Refusal(f"coordinate_transformation_mode '{mode}'")
 
