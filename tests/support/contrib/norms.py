@@ -33,6 +33,25 @@ def _embedding(name: str, **changes: Any) -> Case:
     return microsoft(f"EmbedLayerNormalization {name}", inputs, weights=weights, outputs=outputs, attributes=attributes)
 
 
+def _quantized_embedding(name: str, kind: Any = np.uint8, **changes: Any) -> Case:
+    levels = {key: RNG.integers(0, 100, each.shape).astype(kind) for key, each in TABLES.items()}
+    given = {key: None if key in changes else each for key, each in levels.items()}
+    inputs: dict[str, Any] = {"ids": WORDS, "kinds": SEGMENTS, **given, "mask": MASK}
+    held = [key for key in levels if given[key] is not None]
+    inputs |= {f"{key}_s": np.array(0.01 + place / 100, np.float32) for place, key in enumerate(levels)}
+    inputs |= {f"{key}_z": np.array(40 + place, kind) for place, key in enumerate(levels)}
+    inputs |= {f"{key}_{end}": None for key in levels if key not in held for end in "sz"} | changes
+    weights = [*held, *(f"{key}_{end}" for key in held for end in "sz")]
+    return microsoft(
+        f"QEmbedLayerNormalization {name}",
+        inputs,
+        weights=weights,
+        outputs={"y": np.float32, "mask_index": np.int32},
+        attributes={"epsilon": 1e-5},
+        atol=1e-4,
+    )
+
+
 CASES = [
     *(
         each
@@ -58,4 +77,8 @@ CASES = [
     _embedding("sum", mask=MASK, outputs={"y": np.float32, "mask_index": np.int32, "sum": np.float32}),
     _embedding("epsilon", mask=MASK, attributes={"epsilon": 0.5}),
     _embedding("index type", mask=MASK, attributes={"mask_index_type": 0}),
+    _quantized_embedding("of uint8"),
+    _quantized_embedding("of int8", np.int8),
+    _quantized_embedding("without mask", mask=None),
+    _quantized_embedding("without segments", kinds=None, segments=None),
 ]

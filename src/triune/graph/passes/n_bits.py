@@ -57,19 +57,13 @@ def replaced(
     if zeros is not None:
         zero = array_of(zeros).reshape(num_outputs, -1)
         zero = _levels(zero, bits)[:, : scale.shape[1]] if is_packed_zero else zero
+    is_whole_zero = zeros is None or is_packed_zero
+    if groups is not None:
+        group = array_of(groups)
+        scale, zero = scale[:, group], None if zero is None else zero[:, group]
+    packed = _weights(levels[:, :width], scale, zero, bits).transposed(1, 0)
     weight, product = f"{prefix}/weight", f"{prefix}/product" if inputs.get(5) else node.output[0]
-    if groups is not None or (zeros is not None and not is_packed_zero) or width % block:
-        group = np.arange(width) // block if groups is None else array_of(groups)
-        middle = np.float32(1 << (bits - 1)) if zero is None else zero[:, group].astype(np.float32)
-        whole = (levels[:, :width].astype(np.float32) - middle) * scale[:, group].astype(np.float32)
-        add(tensor_of(weight, whole.T.astype(scale.dtype)))
-        nodes: list[NodeProto] = []
-    else:
-        packed = _weights(levels[:, :width], scale, zero, bits).transposed(1, 0)
-        unpacking, constants = as_dequantize(packed, weight, prefix)
-        for each in constants:
-            add(each)
-        nodes = [unpacking]
+    nodes = _unpacked(packed, block, prefix, add, is_whole=groups is not None or not is_whole_zero)
     nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
     if inputs.get(5):
         nodes.append(helper.make_node("Add", [product, inputs[5]], list(node.output), name=f"{prefix}/bias"))
@@ -116,17 +110,28 @@ def gathered(
         packed = Packed(data.data_type, array_of(data).astype(kind), scale, zero)
     else:
         return None
-    weight, nodes = f"{prefix}/weight", list[NodeProto]()
-    if all(size % blocks == 0 for size, blocks in zip(packed.data.shape, scale.shape, strict=True)):
-        unpacking, constants = as_dequantize(packed, weight, prefix)
-        for each in constants:
-            add(each)
-        nodes = [unpacking]
-    else:
-        add(tensor_of(weight, _whole(packed, int(attributes.get("block_size", 128)))))
+    weight, block = f"{prefix}/weight", int(attributes.get("block_size", 128))
+    nodes = _unpacked(packed, block, prefix, add, is_whole=False)
     axis = int(attributes.get("gather_axis", 0))
     nodes.append(helper.make_node("Gather", [weight, node.input[1]], list(node.output), name=node.name, axis=axis))
     return nodes
+
+
+def _unpacked(
+    packed: Packed, block: int, prefix: str, add: Callable[[TensorProto], None], *, is_whole: bool
+) -> list[NodeProto]:
+    """The node that gives `weight` of that prefix; none where it is a constant.
+
+    A last block that is cut short makes a constant, and so does what ONNX's own blocks do not hold (`is_whole`).
+    """
+    weight = f"{prefix}/weight"
+    if is_whole or any(size % blocks for size, blocks in zip(packed.data.shape, packed.scale.shape, strict=True)):
+        add(tensor_of(weight, _whole(packed, block)))
+        return []
+    unpacking, constants = as_dequantize(packed, weight, prefix)
+    for each in constants:
+        add(each)
+    return [unpacking]
 
 
 def _whole(packed: Packed, block: int) -> NDArray[Any]:

@@ -51,6 +51,43 @@ def test_packed_operands_are_their_parts() -> None:
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", ["NhwcConv", "NhwcFusedConv"])
+def test_images_with_channels_last_are_convolved(op: str) -> None:
+    """ONNX Runtime has no kernel for them on this CPU: they are FusedConv of images turned around."""
+    apart = next(each for each in CASES if each.op_type == "FusedConv" and each.inputs["z"] is not None)
+    taken = apart.inputs if op == "NhwcFusedConv" else {**apart.inputs, "z": None}
+    kind = apart.attributes if op == "NhwcFusedConv" else {**apart.attributes, "activation": None}
+    expected = replace(apart, inputs=taken, attributes=kind).expected()["y"].transpose(0, 2, 3, 1)
+    last = {
+        name: each.transpose(0, 2, 3, 1) if name in "xz" and each is not None else each for name, each in taken.items()
+    }
+    case = microsoft(op, {k: v for k, v in last.items() if v is not None}, weights=apart.weights, attributes=kind)
+    normal = normalize(case.model({"y": expected.shape}))
+    assert foreign_ops(normal) == []
+    (actual,) = computed(lowered_opset(normal), case.feeds())
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [[1], [-1, 0], None])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_quantized_means_are_those_of_what_they_stand_for(axes: list[int] | None, keepdims: int) -> None:
+    """ONNX Runtime has no kernel; its documentation says: dequantized, ReduceMean, quantized."""
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 4)).astype(np.uint8)
+    scales = {"xs": np.array(0.02, np.float32), "xz": np.array(7, np.uint8)}
+    scales |= {"ys": np.array(0.013, np.float32), "yz": np.array(20, np.uint8)}
+    attributes = {"axes": axes, "keepdims": keepdims}
+    case = microsoft(
+        "QLinearReduceMean", {"x": x, **scales}, weights=list(scales), outputs={"y": np.uint8}, attributes=attributes
+    )
+    mean = ((x.astype(np.float64) - 7) * 0.02).mean(axis=tuple(axes) if axes else None, keepdims=bool(keepdims))
+    expected = np.clip(np.rint(mean / 0.013) + 20, 0, 255)
+    normal = normalize(case.model({"y": expected.shape}))
+    assert foreign_ops(normal) == []
+    (actual,) = computed(lowered_opset(normal), case.feeds())
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, expected)
+
+
 def test_rows_behind_a_sequences_end_do_not_count() -> None:
     """What ONNX Runtime gives for them is what was in its memory."""
     full = next(each for each in CASES if each.name == "GroupQueryAttention prompt")

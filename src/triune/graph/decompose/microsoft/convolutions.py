@@ -27,17 +27,31 @@ def _own(c: Context, names: tuple[str, ...]) -> dict[str, Any]:
 
 def fused_conv(c: Context) -> bool:
     """An activation of the convolution of X with W plus B, plus Z."""
-    b, elem_type = c.build, c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
+    elem_type = c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
     if not elem_type:
         return False
-    inputs = [each for each in (c.input(0), c.input(1), c.input(2)) if each]
-    result = b.op("Conv", *inputs, **_own(c, _CONV))
-    if c.input(3):
-        result = b.op("Add", result, c.input(3))
+    c.give(_fused(c, c.input(0), c.input(3), elem_type))
+    return True
+
+
+def nhwc_conv(c: Context) -> bool:
+    """`fused_conv` of images whose channels are last; so are those of Z and the result's."""
+    rank, elem_type = c.values.rank(c.input(0)), c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
+    first, added = channels_first(c, c.input(0)), channels_first(c, c.input(3)) if c.input(3) else ""
+    if rank is None or first is None or added is None or not elem_type:
+        return False
+    c.give(channels_last(c, _fused(c, first, added, elem_type), rank))
+    return True
+
+
+def _fused(c: Context, x: str, added: str, elem_type: int) -> str:
+    inputs = [each for each in (x, c.input(1), c.input(2)) if each]
+    result = c.build.op("Conv", *inputs, **_own(c, _CONV))
+    if added:
+        result = c.build.op("Add", result, added)
     activation = c.attributes.get("activation", "")
     parameters = in_order(activation, c.attributes.get("activation_params", []))
-    c.give(activated(b, result, activation, parameters, elem_type))
-    return True
+    return activated(c.build, result, activation, parameters, elem_type)
 
 
 def nhwc_max_pool(c: Context) -> bool:
@@ -64,6 +78,8 @@ def conv_transpose_with_dynamic_pads(c: Context) -> bool:
 
 TABLE: dict[str, Decomposition] = {
     "FusedConv": fused_conv,
+    "NhwcConv": nhwc_conv,
+    "NhwcFusedConv": nhwc_conv,
     "NhwcMaxPool": nhwc_max_pool,
     "ConvTransposeWithDynamicPads": conv_transpose_with_dynamic_pads,
 }

@@ -59,31 +59,55 @@ def embed_layer_normalization(c: Context) -> bool:
 
     Output 1 is the number of ones in each row of the mask, 0 without a mask.
     """
-    b, words = c.build, c.input(0)
     if c.attributes.get("mask_index_type", 1) not in (0, 1) and c.is_read(1):
         return False
-    length = b.op("Gather", b.op("Shape", words), b.ints(1))
-    if c.input(8):
-        places = b.op("Gather", c.input(3), c.input(8))
+    tables = [c.input(place) for place in range(2, 7)]
+    c.give(_embedded(c, tables, mask=c.input(7), places=c.input(8)), 2)
+    return True
+
+
+def q_embed_layer_normalization(c: Context) -> bool:
+    """`embed_layer_normalization` of tables of 8 bits, whose scales and zero points follow the mask."""
+    tables: list[str] = []
+    for place in range(2, 7):
+        names = [c.input(place), c.input(place + 6), c.input(place + 11)]
+        tables.append(c.build.op("DequantizeLinear", *(each for each in names if each)) if names[0] else "")
+    _embedded(c, tables, mask=c.input(7), places="")
+    return True
+
+
+def _embedded(c: Context, tables: list[str], *, mask: str, places: str) -> str:
+    """Gives the first two outputs; the sum before it is normalized.
+
+    Args:
+        c: its inputs 0 and 1 are the words and their segments.
+        tables: of words, places and segments ("" for none), gamma and beta.
+        mask: 1 where a word is; "" for none.
+        places: of the words; "" where they count from 0.
+    """
+    b, words = c.build, c.input(0)
+    if places:
+        at = b.op("Gather", tables[1], places)
     else:
-        places = b.op("Slice", c.input(3), b.ints(0), length, b.ints(0))
-    total = b.op("Add", b.op("Gather", c.input(2), words), places)
-    if c.input(4):
+        length = b.op("Gather", b.op("Shape", words), b.ints(1))
+        at = b.op("Slice", tables[1], b.ints(0), length, b.ints(0))
+    total = b.op("Add", b.op("Gather", tables[0], words), at)
+    if tables[2]:
         # Without segments all are of the first.
         segments = c.input(1) or b.op("Sub", words, words)
-        total = b.op("Add", total, b.op("Gather", c.input(4), segments))
+        total = b.op("Add", total, b.op("Gather", tables[2], segments))
     epsilon = c.attributes.get("epsilon", _EPSILON)
-    c.give(b.op("LayerNormalization", total, c.input(5), c.input(6), axis=-1, epsilon=epsilon))
-    c.give(total, 2)
+    c.give(b.op("LayerNormalization", total, tables[3], tables[4], axis=-1, epsilon=epsilon))
     if c.is_read(1):
-        ones = b.op("Equal", c.input(7), b.constant(1, np.int32)) if c.input(7) else ""
+        ones = b.op("Equal", mask, b.constant(1, np.int32)) if mask else ""
         counted = b.cast(ones, TensorProto.INT32) if ones else b.op("Sub", words, words)
         c.give(b.op("ReduceSum", counted, b.ints(1), keepdims=0), 1)
-    return True
+    return total
 
 
 TABLE: dict[str, Decomposition] = {
     "SkipLayerNormalization": skip_layer_normalization,
     "SkipSimplifiedLayerNormalization": skip_simplified_layer_normalization,
     "EmbedLayerNormalization": embed_layer_normalization,
+    "QEmbedLayerNormalization": q_embed_layer_normalization,
 }

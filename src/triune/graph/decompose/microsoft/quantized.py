@@ -68,22 +68,28 @@ def q_linear_mul(c: Context) -> bool:
     return True
 
 
-def q_linear_sigmoid(c: Context) -> bool:
-    """Dequantized, Sigmoid, quantized."""
+def _between(op_type: str, **defaults: float) -> Decomposition:
+    """Dequantized, the core op with its attributes, quantized."""
+
+    def rule(c: Context) -> bool:
+        elem_type = c.values.elem_type(c.input(0))
+        if not elem_type:
+            return False
+        attributes = {name: c.attributes.get(name, value) for name, value in defaults.items()}
+        c.give(quantized(c, c.build.op(op_type, dequantized(c, 0), **attributes), 3, elem_type))
+        return True
+
+    return rule
+
+
+def q_linear_reduce_mean(c: Context) -> bool:
+    """Dequantized, the mean along the axes of an attribute (all without it), quantized."""
     elem_type = c.values.elem_type(c.input(0))
     if not elem_type:
         return False
-    c.give(quantized(c, c.build.op("Sigmoid", dequantized(c, 0)), 3, elem_type))
-    return True
-
-
-def q_linear_leaky_relu(c: Context) -> bool:
-    """Dequantized, LeakyRelu, quantized."""
-    elem_type = c.values.elem_type(c.input(0))
-    if not elem_type:
-        return False
-    alpha = c.attributes.get("alpha", 0.01)
-    c.give(quantized(c, c.build.op("LeakyRelu", dequantized(c, 0), alpha=alpha), 3, elem_type))
+    b, keepdims = c.build, c.attributes.get("keepdims", 1)
+    axes = [b.ints(*c.attributes["axes"])] if c.attributes.get("axes") else []
+    c.give(quantized(c, b.op("ReduceMean", dequantized(c, 0), *axes, keepdims=keepdims), 3, elem_type))
     return True
 
 
@@ -166,11 +172,12 @@ def q_linear_conv(c: Context) -> bool:
 TABLE: dict[str, Decomposition] = {
     "QLinearAdd": q_linear_add,
     "QLinearMul": q_linear_mul,
-    "QLinearSigmoid": q_linear_sigmoid,
-    "QLinearLeakyRelu": q_linear_leaky_relu,
+    "QLinearSigmoid": _between("Sigmoid"),
+    "QLinearLeakyRelu": _between("LeakyRelu", alpha=0.01),
     "QLinearSoftmax": q_linear_softmax,
     "QLinearAveragePool": q_linear_average_pool,
     "QLinearGlobalAveragePool": q_linear_global_average_pool,
+    "QLinearReduceMean": q_linear_reduce_mean,
     "QLinearConcat": q_linear_concat,
     "QLinearWhere": q_linear_where,
     "QLinearConv": q_linear_conv,
