@@ -17,6 +17,11 @@ from triune.graph.weight_files import array_of, load_data, refer
 _LARGE_BYTES = 1 << 20
 _NO_LOG = 4
 
+_EXACT = {"session.qdq_matmulnbits_accuracy_level": "1", "session.x64quantprecision": "1"}
+"""Products with quantized weights in fp32, and not with what they are multiplied by brought to 8 bits; and products of
+uint8 and int8 that do not saturate on x86 without VNNI (ONNX Runtime's onnxruntime_session_options_config_keys.h).
+"""
+
 
 class GraphSession:
     """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own."""
@@ -50,6 +55,8 @@ class GraphSession:
         options = library.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
+        for key, value in _EXACT.items():
+            options.add_session_config_entry(key, value)
         if not optimizes:
             options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._name = name

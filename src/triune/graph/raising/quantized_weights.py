@@ -1,4 +1,4 @@
-"""Weights that stay quantized: DequantizeLinear over a constant, in the place of the constant."""
+"""Weights that stay quantized: DequantizeLinear or Cast over a constant, in the place of the constant."""
 
 import math
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ _ELEM_TYPES = MappingProxyType(
     {
         DType.INT8: TensorProto.INT8,
         DType.UINT8: TensorProto.UINT8,
+        DType.INT16: TensorProto.INT16,
         DType.INT4: TensorProto.INT4,
         DType.UINT4: TensorProto.UINT4,
         DType.INT32: TensorProto.INT32,
@@ -27,11 +28,11 @@ _ELEM_TYPES = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedWeights:
-    """The inputs and attributes of a DequantizeLinear.
+    """The inputs and attributes of a DequantizeLinear, or of a Cast.
 
     Attributes:
-        inputs: the data, the scale, and the zero point unless it is 0.
-        attributes: `axis` and `block_size`, as far as the form needs them.
+        inputs: the data; of a DequantizeLinear the scale, too, and the zero point unless it is 0.
+        attributes: `axis` and `block_size`, as far as the form needs them; of a Cast `to`.
     """
 
     inputs: tuple[tuple[Array, DType], ...]
@@ -42,7 +43,8 @@ class QuantizedWeights:
         names = [f"{name}/{part}" for part in ("quantized", "scale", "zero_point")][: len(self.inputs)]
         tensors = [weight_tensor(each, array, dtype) for each, (array, dtype) in zip(names, self.inputs, strict=True)]
         attributes: dict[str, Any] = dict(self.attributes)
-        return [helper.make_node("DequantizeLinear", names, [name], name=name, **attributes)], tensors
+        op_type = "Cast" if "to" in attributes else "DequantizeLinear"
+        return [helper.make_node(op_type, names, [name], name=name, **attributes)], tensors
 
 
 def quantized_weights(
@@ -50,10 +52,14 @@ def quantized_weights(
 ) -> QuantizedWeights | None:
     """Scale * (data - zero_point) as DequantizeLinear; None where it does not have this form, or is small.
 
-    Its forms are one scale for all, one for each place along an axis, and one for each block along an axis.
+    Its forms are one scale for all, one for each place along an axis, and one for each block along an axis. Weights of
+    scale 1 are whole numbers, of exact products, and are cast: by default ONNX Runtime multiplies what comes of a
+    DequantizeLinear with operands that it brings to 8 bits (its MatMulNBits, accuracy level 4).
     """
     if data.size < FEWEST or data_dtype not in (DType.INT8, DType.UINT8, DType.INT4, DType.UINT4):
         return None
+    if np.all(scale == 1):
+        return _cast(data, data_dtype, scale_dtype, zero_point)
     shape = scale.shape if zero_point is None else np.broadcast_shapes(scale.shape, zero_point.shape)
     attributes: dict[str, int] = {}
     many = [axis for axis, size in enumerate(shape) if size != 1]
@@ -71,6 +77,15 @@ def quantized_weights(
     if zero_point is not None and np.any(zero_point):
         inputs.append((np.broadcast_to(zero_point, shape).reshape(form), data_dtype))
     return QuantizedWeights(tuple(inputs), attributes)
+
+
+def _cast(data: Array, dtype: DType, result: DType, zero_point: Array | None) -> QuantizedWeights | None:
+    """Whole numbers of at most 8 bits less their zero points, which take 9; None where these repeat by blocks."""
+    if zero_point is not None and np.any(zero_point):
+        if any(size not in (1, whole) for size, whole in zip(zero_point.shape, data.shape, strict=True)):
+            return None
+        data, dtype = data.astype(np.int16) - zero_point.astype(np.int16), DType.INT16
+    return QuantizedWeights(((data, dtype),), {"to": _ELEM_TYPES[result]})
 
 
 def weight_tensor(name: str, array: Array, dtype: DType) -> TensorProto:
