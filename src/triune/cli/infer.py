@@ -1,9 +1,7 @@
 """`triune infer`: one inference, without a server."""
 
 import asyncio
-import contextlib
-import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -21,13 +19,15 @@ from triune.cli.output import print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
-from triune.core.tensors import describe, format_shape
+from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
-from triune.coreml.source import Source, read_source
+from triune.coreml.source import Source, as_program_takes, read_source
+from triune.loading import load
 from triune.repository.complete import PACKAGE_SUFFIXES
-from triune.repository.config import ModelConfig
+from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import LoadedVersion
 from triune.repository.repository import ControlMode
+from triune.serving.results import classify
 
 
 def infer(
@@ -47,8 +47,12 @@ def infer(
 ) -> None:
     """Run a model once on arrays in .npy files."""
     arrays = {input_name: read_array(input_name, file) for input_name, file in split_pairs(inputs).items()}
-    with _repository_of(model, repository or []) as (folders, name):
-        response = asyncio.run(_infer(folders, name, version, arrays, outputs or [], classes))
+    if repository:
+        response = asyncio.run(_infer(repository, model, version, arrays, outputs or [], classes))
+    else:
+        if version is not None:
+            raise InvalidArgumentError(f"--version {version} is of a model in a repository; give --repository, too")
+        response = _infer_file(Path(model), arrays, outputs or [], classes)
     if save is not None:
         _save(response, save)
     if as_json:
@@ -69,8 +73,10 @@ async def _infer(
         async with app.opened(repository) as server:
             progress.update(task, description=f"running {name}")
             model = server.model(name, version)
-            inputs, own_outputs = _names(model, folders)
-            given = inputs.translate(arrays, _required(model.config))
+            source = _source(model, folders)
+            inputs = Names(model.config.name, "input", list(model.config.inputs), source.inputs)
+            own_outputs = Names(model.config.name, "output", list(model.config.outputs), source.outputs)
+            given = as_program_takes(inputs.translate(arrays, _required(model.config)), source)
             chosen = [own_outputs.find(each) for each in outputs] or (list(own_outputs.own) if classes else [])
             wanted = tuple(RequestedOutput(output, classes) for output in chosen)
             return await server.infer(InferenceRequest(name, given, version, wanted))
@@ -83,30 +89,39 @@ def _required(config: ModelConfig) -> dict[str, str]:
     return {each.name: f"{each.datatype.value}{format_shape((*batch, *each.dims))}" for each in needed}
 
 
-def _names(model: LoadedVersion, folders: Sequence[Path]) -> tuple[Names, Names]:
-    """Those of a model's inputs and outputs; of a Core ML package, those of its source, too."""
+def _source(model: LoadedVersion, folders: Sequence[Path]) -> Source:
+    """What a Core ML package says of its source; nothing of any other model."""
     config = model.config
     paths = [folder / config.name / str(model.version) / config.filename for folder in folders]
     package = next((path for path in paths if path.suffix == ".mlpackage" and path.exists()), None)
-    source = Source() if package is None else read_source(read_package(package))
-    inputs = Names(config.name, "input", list(config.inputs), source.inputs)
-    return inputs, Names(config.name, "output", list(config.outputs), source.outputs)
+    return Source() if package is None else read_source(read_package(package))
 
 
-@contextlib.contextmanager
-def _repository_of(model: str, repository: list[Path]) -> Generator[tuple[list[Path], str]]:
-    """The folders that hold the model, and its name in them; a lone model file gets a repository for the moment."""
-    path = Path(model)
-    if repository:
-        yield repository, model
-    elif path.is_file() or (path.is_dir() and path.suffix in PACKAGE_SUFFIXES):
-        with tempfile.TemporaryDirectory() as folder:
-            version = Path(folder) / path.stem / "1"
-            version.mkdir(parents=True)
-            (version / f"model{path.suffix}").symlink_to(path.resolve())
-            yield [Path(folder)], path.stem
-    else:
-        raise InvalidArgumentError(f"'{model}' is no model file; to run a model of a repository, give --repository")
+def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classes: int) -> InferenceResponse:
+    """The answers of a lone model file, where it lies: what belongs to it is beside it."""
+    if not (path.is_file() or (path.is_dir() and path.suffix in PACKAGE_SUFFIXES)):
+        raise InvalidArgumentError(f"'{path}' is no model file; to run a model of a repository, give --repository")
+    with progress_bar() as progress:
+        task = progress.add_task(f"loading {path}", total=None)
+        with load(path) as model:
+            progress.update(task, description=f"running {path}")
+            source = read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()
+            specs = {spec.name: spec for spec in model.signature.outputs}
+            inputs = Names(str(path), "input", [spec.name for spec in model.signature.inputs], source.inputs)
+            own_outputs = Names(str(path), "output", list(specs), source.outputs)
+            needed = [spec for spec in model.signature.inputs if not spec.is_optional]
+            required = {spec.name: f"{spec.datatype.value}{format_shape(spec.shape)}" for spec in needed}
+            given = as_program_takes(inputs.translate(arrays, required), source)
+            answers = model.run(given, [own_outputs.find(each) for each in outputs])
+    if classes:
+        answers = {name: _classified(array, classes, specs[name]) for name, array in answers.items()}
+    return InferenceResponse(path.stem, 1, answers)
+
+
+def _classified(array: Array, classes: int, spec: TensorSpec) -> Array:
+    """Of each row, where the first dimension is free; of the whole array elsewhere."""
+    config = TensorConfig(spec.name, spec.datatype, spec.shape)
+    return classify(array, classes, config, has_batch=spec.shape[:1] == (-1,))
 
 
 def _as_json(response: InferenceResponse) -> dict[str, object]:

@@ -20,8 +20,9 @@ from triune.cli.output import print_json, progress_bar
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import format_shape
 from triune.coreml.feature_values import describe
-from triune.coreml.source import read_source
+from triune.coreml.source import as_program_takes, read_source
 
+_PROGRAMS = (".mlpackage", ".mlmodelc", ".mlmodel", ".aimodel")
 _CORE_ML = "coreml, onnxruntime or reference"
 _CORE_AI = "coreai, onnxruntime or interpreter"
 
@@ -47,6 +48,11 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
     """Run a Core ML or Core AI program once. A stateful one starts from states of zeros."""
+    if program.suffix not in _PROGRAMS:
+        raise InvalidArgumentError(
+            f"'{program}' ends in none of {', '.join(_PROGRAMS)}; an .onnx file is run by 'triune infer', and made a "
+            "program by 'triune convert'"
+        )
     given = {name: _read(name, file) for name, file in split_pairs(inputs or []).items()}
     with progress_bar() as progress:
         task = progress.add_task(f"loading {program}", total=None)
@@ -97,11 +103,13 @@ def _core_ml(program: Path, function: str | None, executor: str | None) -> _Load
         raise InvalidArgumentError(f"executor '{executor}' is for .aimodel; '{program.name}' takes {_CORE_ML}")
     model = coreml.load(program, function=function, executor=cast("coreml.ExecutorName | None", executor))
     features = model.interface.inputs
-    names = Names(str(program), "input", [each.name for each in features], read_source(model.package).inputs)
+    source = read_source(model.package)
+    names = Names(str(program), "input", [each.name for each in features], source.inputs)
     required = {each.name: describe(each) for each in features if not each.is_optional}
 
     def run(values: dict[str, Any]) -> dict[str, Any]:
-        return model.predict(values, model.make_state() if model.interface.states else None)
+        given = as_program_takes(values, source)
+        return model.predict(given, model.make_state() if model.interface.states else None)
 
     return _Loaded(model.function, model.executor, names, required, run, lambda: None)
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.package import Package
 
@@ -31,6 +33,15 @@ class Source:
 
     inputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
     outputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
+
+
+def as_program_takes(inputs: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """Inputs by the package's own names; those that are of rank 0, as the source had them, with the shape [1]."""
+    scalars = {name for name, tensor in source.inputs.items() if tensor.rank == 0}
+    return {
+        name: value.reshape(1) if name in scalars and isinstance(value, np.ndarray) and not value.ndim else value
+        for name, value in inputs.items()
+    }
 
 
 def read_source(package: Package) -> Source:

@@ -2,13 +2,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
+from support.graphs import model_of
 from support.lowered import save_renamed
 from support.repositories import FP32, STRING, affine, identity, write_model
 from triune import cli
 from triune.core.datatypes import Array
+from triune.coreml.lowering import lower
 
 
 @pytest.fixture
@@ -116,3 +119,47 @@ def test_names_of_a_package_are_its_own_or_its_sources(
     ):
         assert infer(monkeypatch, path, *arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_lone_file_runs_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.arange(4, dtype=np.float32).reshape(1, 4)
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", FP32, ["n", 4])],
+        [helper.make_tensor_value_info("y", FP32, ["n", 4])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path = tmp_path / "model with weights.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    given = f"--input=x={saved(tmp_path, x)}"
+    assert infer(monkeypatch, path, given, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outputs"]["y"]["data"] == [0, 1, 2, 3]
+    assert infer(monkeypatch, path, given, "--classes=1", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)["outputs"]["y"]
+    assert (answer["shape"], answer["data"]) == ([1, 1], ["3.000000:3"])
+    assert infer(monkeypatch, path, given, "--version=1") == 1
+    assert "give --repository" in capsys.readouterr().err
+    (tmp_path / "w.data").unlink()
+    assert infer(monkeypatch, path, given) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("error") == 1
+    assert f"'{path}' is no complete ONNX model: the data of 'w' are in the file 'w.data' beside it" in errors
+
+
+def test_numbers_of_rank_0_are_given_to_a_package_as_its_source_had_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = lower(model_of("agraph (float x) => (float y) { y = Neg (x) }"), tmp_path / "m.mlpackage").path
+    x = saved(tmp_path, np.array(3, np.float32))
+    assert infer(monkeypatch, path, f"--input=x={x}", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outputs"]["y"]["data"] == [-3]
+    monkeypatch.setattr("sys.argv", ["triune", "predict", str(path), f"--input=x={x}", "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert json.loads(capsys.readouterr().out)["outputs"]["y"]["data"] == [-3]

@@ -138,3 +138,14 @@ def test_names_are_the_programs_or_its_sources(
     ):
         assert predict(monkeypatch, path, *arguments) == 1
         assert message in capsys.readouterr().err
+
+
+def test_what_is_no_program_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    assert predict(monkeypatch, tmp_path / "m.onnx") == 1
+    assert (
+        "m.onnx' ends in none of .mlpackage, .mlmodelc, .mlmodel, .aimodel; an .onnx file is run by 'triune infer'"
+        in (capsys.readouterr().err)
+    )
