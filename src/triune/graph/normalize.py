@@ -64,8 +64,8 @@ def normalize(
 
     Returns:
         a model of operator set `core_ops.OPSET` with the inputs and outputs of the given one. Its constants are
-        initializers, its values have types and as much of their shapes as can be inferred. What cannot be brought to
-        core ops is still there: see `foreign_ops`.
+        initializers, its values have types and as much of their shapes as can be inferred, its nodes have names. What
+        cannot be brought to core ops is still there: see `foreign_ops`.
 
     Raises:
         InvalidArgumentError: the model is no valid ONNX, or is of an operator set to come.
@@ -117,9 +117,18 @@ def normalize(
         if copy.SerializeToString(deterministic=True) == before:
             break
     copy = Infer()(copy)
+    _name_nodes(copy.graph)
     give_output_shapes(copy, declared)
     large.give_back(copy)
     return copy
+
+
+def _name_nodes(graph: GraphProto) -> None:
+    """Give a node without a name that of its first result: passes rename results, and messages name nodes."""
+    for node in graph.node:
+        node.name = node.name or next(filter(None, node.output), "")
+        for inner in subgraphs_of(node):
+            _name_nodes(inner)
 
 
 def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:

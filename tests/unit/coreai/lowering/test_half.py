@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from support.apple_interpreter import Apart, interpret
+from support.graphs import model_of
 from support.half_cases import CASES, chosen, joined, misses
+from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import LowerOptions, lower
 from triune.coreai.model import Model
 from triune.graph.conversion.options import Precision
@@ -25,3 +29,9 @@ def test_answers_are_those_of_fp32(stride: int, tmp_path: Path) -> None:
     with Model(lowered.path, executor="onnxruntime") as model:
         assert misses(cases, model.predict(feeds)) == []
     assert "compute in fp32" in lowered.notes[0]
+
+
+def test_refusals_name_nodes_as_the_model_does(tmp_path: Path) -> None:
+    text = "agraph (float[1,2,8,8] x, float[3,4] r, int64[3] b) => (float[3,2,1,1] y) { y = RoiAlign (x, r, b) }"
+    with pytest.raises(UnsupportedError, match="RoiAlign 'y': the number of its samples"):
+        lower(model_of(text), tmp_path / "m.aimodel", LowerOptions(precision=Precision.FP16))
