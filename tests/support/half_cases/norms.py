@@ -36,6 +36,22 @@ NORMS = [
     half_case("l2_norm", _L2, _TINY | _LAST, x=_LARGE),
     half_case("l2_norm_of_zeros", _L2, _TINY | _LAST, x=_ZEROS),
     half_case("l1_norm", "y = LpNormalization <axis = -1, p = 1> (x)", x=floats(30000, -30000, 30000, 30000)),
+    half_case(
+        "variance_by_squares",
+        "m = ReduceMean (x, last) q = Pow (x, two) n = ReduceMean (q, last) w = Mul (m, m) y = Sub (n, w)",
+        {**_LAST, "two": number(2)},
+        bound=5e-2,
+        x=noise(1, 64) + 30,
+    ),
+    half_case(
+        "deviation_by_squares_of_channels",
+        """
+            m = GlobalAveragePool (x) q = Mul (x, x) n = GlobalAveragePool (q) w = Mul (m, m) v = Sub (n, w)
+            y = Sqrt (v)
+        """,
+        bound=5e-2,
+        x=noise(1, 2, 8, 8) + 100,
+    ),
     half_case("lp_norm", "y = LpNormalization <axis = -1, p = 2> (x)", x=_LARGE),
     half_case(
         "cosine",

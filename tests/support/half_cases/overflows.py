@@ -42,6 +42,8 @@ OVERFLOWS = [
     half_case("inverse_squares", "y = Pow (x, p)", {"p": number(-2)}, x=floats(1e-3, 2e-3, 1, 5)),
     half_case("exponentials", "y = Exp (x)", x=floats(20, 12, 15, 0)),
     half_case("log_sum_exp", "y = ReduceLogSumExp (x, last)", _LAST, x=floats(100, 0, -100, 99)),
+    half_case("times_a_thousand", "y = Mul (x, c)", {"c": number(1000)}, x=floats(1, 200, 50, -60)),
+    half_case("by_a_thousandth", "y = Div (x, c)", {"c": number(1e-3)}, x=floats(1, 200, 50, -60)),
     half_case("squares", "y = Mul (x, x)", x=_LARGE),
     half_case("gelu", 'y = Gelu <approximate = "tanh"> (x)', x=_LARGE),
     half_case("large_scores", "s = Mul (x, c) y = Softmax (s)", {"c": number(8)}, x=_LARGE),

@@ -43,6 +43,9 @@ _ARITHMETIC = frozenset(
 _MAKES_SMALL = frozenset(["Softmax", "Sigmoid", "Exp", "Div", "Mul", "Pow", "Sub", "ReduceSum", "ReduceMean"])
 _PRODUCTS = frozenset(["MatMul", "Gemm", "Conv"])
 _COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+_RANKS = frozenset(["ArgMax", "ArgMin", "TopK"])
+"""Operators that tell numbers apart which fp16 may not."""
+
 VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
 """Operators that give the elements of their operand another shape."""
 
@@ -51,6 +54,7 @@ SHIFTS = VIEWS | {"Add", "Sub", "Clip", "Max", "Min"}
 
 _GUARDS = VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
 _SQUARES = frozenset(["MatMul", "Gemm", "Conv", "Mul", "ReduceSum"])
+_MEANS = frozenset(["ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "MatMul", "Conv"])
 _SCORES = VIEWS | {"Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "Slice", "Expand"}
 _SCALES = VIEWS | {"Mul", "Div", "Neg"}
 
@@ -150,12 +154,14 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
     if node.op_type == "Log":
         total = makers.of(operand)
         return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, makers) else []
+    if node.op_type in _RANKS or node.op_type == "Softmax":
+        return [node] if makers.is_given(operand) else []
     if magnitude(makers.bounds.of(operand)) <= 8:
         return []
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_place(node):
         return []
     if makers.is_given(operand):
-        return [node] if _is_place(node) else []
+        return [node]
     found = _exact(operand, makers, {})
     return [*found, node] if found else []
 
@@ -269,6 +275,42 @@ def score_makers(softmax: NodeProto, makers: Makers) -> Iterator[NodeProto]:
         if node.op_type in _SCORES:
             yield node
             names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
+
+
+def variance_makers(difference: NodeProto, makers: Makers) -> list[NodeProto]:
+    """What makes a mean of squares less the square of a mean, with that difference: it is far smaller than both."""
+    if difference.op_type != "Sub":
+        return []
+    squares, square = (_unscaled(name, makers) for name in difference.input)
+    if not squares or not square or squares[-1].op_type not in _MEANS or not _is_square(square[-1], makers):
+        return []
+    mean = _unscaled(square[-1].input[0], makers)
+    of = makers.of(squares[-1].input[0])
+    if not mean or mean[-1].op_type not in _MEANS or of is None or not _is_square(of, makers):
+        return []
+    return [*squares, of, *square, *mean, difference]
+
+
+def _unscaled(name: str, makers: Makers) -> list[NodeProto]:
+    """The nodes that scale and reshape a value, and the one that makes it before; none where it is given."""
+    found: list[NodeProto] = []
+    for _ in range(_DEEPEST):
+        node = makers.of(name)
+        if node is None:
+            return []
+        found.append(node)
+        is_scale = node.op_type in ("Mul", "Div") and makers.values.constant(node.input[1]) is not None
+        if not is_scale and node.op_type not in VIEWS:
+            return found
+        name = node.input[0]
+    return []
+
+
+def _is_square(node: NodeProto, makers: Makers) -> bool:
+    if node.op_type == "Pow":
+        power = makers.values.constant(node.input[1])
+        return power is not None and power.size == 1 and power.reshape(-1)[0] == 2
+    return node.op_type == "Mul" and node.input[0] == node.input[1]
 
 
 def square_partners(total: NodeProto, makers: Makers) -> Iterator[NodeProto]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds, magnitude
-from triune.graph.half.exact import Makers, exact_makers, score_makers, small_makers, square_partners
+from triune.graph.half.exact import Makers, exact_makers, score_makers, small_makers, square_partners, variance_makers
 from triune.graph.half.levels import is_of_whole_products, is_whole, level_makers, scale_partners
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, sizes_within
 from triune.graph.half.reach import Reach
@@ -44,6 +44,9 @@ _LOW = frozenset([Range.GUARDED, Range.TINY])
 
 _ORDINARY = 512.0
 """How large activations are taken to be where nothing is known of them."""
+
+_ACTIVATION = 255.0
+"""How large what a constant multiplies is taken to be."""
 
 _SUMS = frozenset(["ReduceSum", "CumSum"])
 _COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
@@ -158,6 +161,8 @@ class _Search:
         """Keep what makes the operands of nodes to which more than fp16 counts."""
         for node in graph.node:
             for maker in exact_makers(node, makers):
+                kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
+            for maker in variance_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
             for maker in level_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough for its scale"))
@@ -368,7 +373,21 @@ class _Look:
         if size <= LARGEST:
             return False
         is_large = np.inf > size and all(magnitude(self._bounds.of(name)) <= LARGEST for name in names)
-        return is_large or self._reach.of(result) > LARGEST >= max(self._reach.of(name) for name in names)
+        return (
+            is_large
+            or self._factor() * _ACTIVATION > LARGEST
+            or self._reach.of(result) > LARGEST >= max(self._reach.of(name) for name in names)
+        )
+
+    def _factor(self) -> float:
+        """What the largest constant multiplies a value of which nothing is known by; 0 where it does not."""
+        node = self._node
+        if node.op_type == "Mul":
+            found = [array for name in node.input if (array := self._constant(name)) is not None]
+            return (sizes_within(found[0]) or (0.0, 0.0))[1] if found else 0.0
+        divisor = self._constant(node.input[1]) if node.op_type == "Div" else None
+        sizes = None if divisor is None else sizes_within(divisor)
+        return 1 / sizes[0] if sizes else 0.0
 
     def _is_of_known_integers(self) -> bool:
         """Does it cast places or elements of a table of whole numbers, the largest of which are beyond fp16?"""
