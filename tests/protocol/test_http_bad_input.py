@@ -19,9 +19,11 @@ from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_server import HttpServer
 
 PATH = "/v2/models/identity/infer"
+NINES = "9" * 4301
 LIMITS = Limits(
     request_bytes=2 << 20,
     head_bytes=32 << 10,
+    chunks=1000,
     receive_seconds=0.6,
     idle_seconds=1.5,
     send_seconds=1.0,
@@ -212,7 +214,12 @@ async def test_a_bad_request_is_told_why_and_the_connection_goes_on(
     [
         (infer("unknown"), 404, "unknown model 'unknown'"),
         (post("/v2/models/identity/versions/7/infer", body_of()), 404, "no version 7"),
-        (post("/v2/models/identity/versions/x/infer", body_of()), 404, "Not Found"),
+        (post("/v2/models/identity/versions/x/infer", body_of()), 404, "has no version 'x'"),
+        (post(f"/v2/models/identity/versions/{NINES}/infer", body_of()), 404, "... (4301 characters)"),
+        (post(f"/v2/models/identity/versions/{NINES}/generate", b"{}"), 404, "... (4301 characters)"),
+        (get(f"/v2/models/identity/versions/{NINES}/ready"), 404, "... (4301 characters)"),
+        (get(f"/v2/models/identity/versions/{NINES}/stats"), 404, "... (4301 characters)"),
+        (get(f"/v2/models/identity/versions/{2**63}"), 404, f"has no version '{2**63}'"),
         (get(PATH), 405, "Method Not Allowed"),
         (post("/v2/models/identity/inferno", b""), 404, "Not Found"),
         (post("/v2/models//infer", body_of()), 404, "Not Found"),
@@ -330,6 +337,36 @@ async def test_what_is_no_http_gets_400_and_the_connection_ends(shared_wire: Wir
     assert answer.status == 400
     assert "not valid HTTP" in answer.error
     assert await shared_wire.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "version", "status", "message"),
+    [
+        ("/v2/health/live", {}, "1.1", 400, "it has 0 Host headers"),
+        (PATH, {"Content-Length": "0"}, "1.1", 400, "it has 0 Host headers"),
+        (PATH, {"Host": "x", "host": "y"}, "1.1", 400, "it has 2 Host headers"),
+        (PATH, {"Host": "x", "Transfer-Encoding": "gzip, chunked"}, "1.1", 501, "transfer coding 'gzip, chunked'"),
+        ("/v2/repository/index", {"Host": "x", "Transfer-Encoding": "br, chunked"}, "1.1", 501, "transfer coding"),
+    ],
+)
+async def test_what_http_forbids_in_a_head_is_refused(
+    shared_wire: Wire, path: str, headers: dict[str, str], version: str, status: int, message: str
+) -> None:
+    answer = await shared_wire.ask(head("POST", path, headers, version=version))
+    assert (answer.status, message in answer.error) == (status, True)
+    assert await shared_wire.is_closed()
+
+
+async def test_http_1_0_needs_no_host(shared_wire: Wire) -> None:
+    assert (await shared_wire.ask(head("GET", "/v2/health/live", {}, version="1.0"))).status == 200
+
+
+@pytest.mark.parametrize("path", [PATH, "/v2/repository/index"])
+async def test_tiny_chunks_without_end_are_refused(shared_wire: Wire, path: str) -> None:
+    start = head("POST", path, {"Host": "x", "Transfer-Encoding": "chunked"})
+    answer = await shared_wire.ask(start, b"1\r\n \r\n" * (LIMITS.chunks + 1))
+    assert answer.status == 413
+    assert "more than 1000 chunks" in answer.error
 
 
 async def test_garbage_behind_a_good_request_does_not_cost_its_answer(wire: Wire, server: HandServer) -> None:

@@ -18,7 +18,7 @@ from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.tensors import format_shape
-from triune.frontends.kserve.http_body import JsonResponse, read_object
+from triune.frontends.kserve.http_body import JsonResponse, read_object, version_of
 from triune.frontends.kserve.http_infer import as_internal_error
 from triune.frontends.kserve.http_parameters import as_object, as_string, decode_parameter
 from triune.frontends.kserve.json_tensors import decode_json, encode_json
@@ -146,7 +146,7 @@ class Generate:
 
     async def _decode(self, request: Request) -> InferenceRequest:
         name = request.path_params["model"]
-        version = request.path_params.get("version")
+        version = version_of(request)
         document = await read_object(request, self._max_request_bytes)
         return decode_generate(document, version, self._server.config(name, version))
 

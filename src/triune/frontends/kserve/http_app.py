@@ -14,14 +14,14 @@ from starlette.routing import BaseRoute, Route
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.generate import Generate
-from triune.frontends.kserve.http_body import JsonResponse, read_object
+from triune.frontends.kserve.http_body import JsonResponse, read_object, version_of
 from triune.frontends.kserve.http_infer import defect
 from triune.frontends.kserve.http_parameters import as_bool, as_object, as_string
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
 _MODEL = "/v2/models/{model}"
-_VERSION = _MODEL + "/versions/{version:int}"
+_VERSION = _MODEL + "/versions/{version}"
 _REPOSITORY = "/v2/repository"
 _NAMED_REPOSITORY = "/v2/repository/{repository}"
 
@@ -111,7 +111,7 @@ class _Endpoints:
 
     async def statistics(self, request: Request) -> Response:
         name = request.path_params.get("model", "")
-        models = self._server.statistics(name, request.path_params.get("version"))
+        models = self._server.statistics(name, version_of(request))
         return JsonResponse(descriptions.statistics(models))
 
     async def index(self, request: Request) -> Response:
@@ -143,6 +143,8 @@ class _Endpoints:
         raise UnsupportedError("a repository cannot be named: leave the name out of the path")
 
     async def infer(self, request: Request) -> Response:
+        # The connection answers what names a model and a number; this is the error of what does not.
+        version_of(request)
         raise NotFoundError("this path is no inference")
 
     async def _parameters(self, request: Request) -> dict[str, Any]:
@@ -151,7 +153,7 @@ class _Endpoints:
 
 
 def _model_of(request: Request) -> tuple[str, int | None]:
-    return request.path_params["model"], request.path_params.get("version")
+    return request.path_params["model"], version_of(request)
 
 
 def _decode_base64(name: str, text: str) -> bytes:

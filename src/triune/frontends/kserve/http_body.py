@@ -1,4 +1,4 @@
-"""Bodies of the requests that the app answers, bounded in size; and answers in JSON."""
+"""Requests that the app answers: their versions, their bodies, bounded in size; and answers in JSON."""
 
 from typing import Any
 
@@ -6,10 +6,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from triune.core.errors import PayloadTooLargeError
+from triune.core.errors import NotFoundError, PayloadTooLargeError
 from triune.frontends.kserve.compression import Body, decompress
 from triune.frontends.kserve.http_codec import parse_json
 from triune.frontends.kserve.http_parameters import as_object
+
+# Every number of so many digits is one of 64 bits, as versions are.
+_MAX_VERSION_DIGITS = 18
 
 
 class JsonResponse(Response):
@@ -20,6 +23,21 @@ class JsonResponse(Response):
     def render(self, content: Any) -> bytes:
         """The document as bytes; a bytes value is JSON already."""
         return content if isinstance(content, bytes) else orjson.dumps(content)
+
+
+def version_of(request: Request) -> int | None:
+    """The version that a path names; None if it names none.
+
+    Raises:
+        NotFoundError: it is no version's number.
+    """
+    text: str | None = request.path_params.get("version")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_VERSION_DIGITS):
+        shown = text if len(text) <= 32 else f"{text[:32]}... ({len(text)} characters)"
+        raise NotFoundError(f"model '{request.path_params['model'][:64]}' has no version '{shown}'")
+    return int(text)
 
 
 async def read_body(request: Request, max_bytes: int) -> Body:

@@ -1,6 +1,6 @@
-"""Request heads that came before. A client sends the same one again and again: it need be parsed only once."""
+"""Request heads: what is wrong with one; and those that came before, which need be parsed only once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from triune.frontends.kserve.http_infer import Headers, Route
@@ -9,6 +9,28 @@ _MAX_HEADS = 1024
 _MAX_HEAD_BYTES = 4096
 _END = b"\r\n\r\n"
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
+
+
+def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> tuple[int, str] | None:
+    """What HTTP/1.1 forbids in a head that could be parsed. Source: RFC 9112, sections 3.2 and 6.1.
+
+    Args:
+        headers: names in lower case, and values.
+        version: of HTTP: "1.1".
+
+    Returns:
+        the status and the message of its refusal; None if there is nothing to refuse.
+    """
+    num_hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            num_hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            coding = value[:64].decode("latin-1")
+            return 501, f"transfer coding '{coding}' is not supported; send the body as it is, or chunked"
+    if num_hosts > 1 or (num_hosts == 0 and version == "1.1"):
+        return 400, f"the request is not valid HTTP: it has {num_hosts} Host headers, where HTTP/1.1 has one"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

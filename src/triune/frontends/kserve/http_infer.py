@@ -21,7 +21,8 @@ from triune.serving.server import Server
 
 Headers: TypeAlias = Mapping[bytes, bytes]
 
-_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?/infer")
+# The app tells of versions that are no number, or longer than any.
+_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 _MAX_CACHED_ROUTES = 1024
 _JSON = b"Content-Type: application/json"
 _BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d"

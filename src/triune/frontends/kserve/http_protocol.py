@@ -18,7 +18,7 @@ from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.http_answers import CONTINUE, ERROR_HEADERS, AnswerHeads
 from triune.frontends.kserve.http_cycle import InferCycle
-from triune.frontends.kserve.http_heads import Head, KnownHeads
+from triune.frontends.kserve.http_heads import Head, KnownHeads, head_problem
 from triune.frontends.kserve.http_infer import InferEndpoint, Route, json_bytes
 from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_order import AnswerOrder
@@ -64,6 +64,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._has_progressed = False
         self._num_silent_bytes = 0
+        self._num_chunks = 0
         self._receive_deadline = 0.0
         self._deadline = self.loop.time() + front_end.limits.idle_seconds
         self._is_draining = False
@@ -205,6 +206,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._num_begun += 1
         self._is_in_head = True
         self._num_silent_bytes = 0
+        self._num_chunks = 0
         self._receive_deadline = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -217,12 +219,24 @@ class KServeProtocol(HttpToolsProtocol):
         parser = self.parser
         if self._is_deaf or parser.should_upgrade():
             return
-        route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
         self._is_in_head = False
+        if (problem := head_problem(self.headers, parser.get_http_version())) is not None:
+            self._refuse(*problem)
+            return
+        route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
         if route is None:
             self._hand_to_app()
         else:
             self._begin(route)
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins. Each costs as much as kilobytes do, so that they may not be tiny without end."""
+        self._num_chunks += 1
+        if self._num_chunks > self._front_end.limits.chunks and not self._is_deaf:
+            limit = self._front_end.limits.chunks
+            self._refuse(
+                413, f"the request's body comes in more than {limit} chunks, the server's limit: send larger ones"
+            )
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
