@@ -16,7 +16,7 @@ from rich.table import Table
 from triune.cli.arrays import read_array, split_pairs
 from triune.cli.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.cli.output import print_json, progress_bar
-from triune.cli.staging import publish, staged
+from triune.cli.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.coreai.lowering import MAIN
@@ -143,7 +143,7 @@ def convert(
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage or "
-                    ".aimodel"
+                    ".aimodel: export models of other kinds to .onnx first (torch.onnx.export, tf2onnx)"
                 )
         is_right = done.verdict is not Verdict.WRONG and not done.findings
         if (verify or check) and is_right:
@@ -161,8 +161,15 @@ def convert(
 
 
 def _place(output: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
-    """Where to write: what is verified comes to its place only if it is right."""
-    return staged(output) if is_staged else nullcontext(output)
+    """Where to write: what is verified comes to its place only if it is right. Folders on the way are made.
+
+    Raises:
+        InvalidArgumentError: nothing can be written there.
+    """
+    if is_staged:
+        return staged(output)
+    make_folder(output)
+    return nullcontext(output)
 
 
 def _check_target(target: str) -> None:

@@ -1,5 +1,6 @@
 """ONNX files read and looked over before anything works on them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 
@@ -72,8 +73,8 @@ def _tensors_of_node(node: NodeProto) -> Iterator[TensorProto]:
 
 
 def require_valid(model: ModelProto) -> None:
-    """Raises InvalidArgumentError where a name is used before it is defined, an operator is not as ONNX has it, or an
-    input is too large for any runtime.
+    """Raises InvalidArgumentError where a name is used before it is defined, an operator is not as ONNX has it, an
+    input is too large for any runtime, or an output is listed twice.
     """
     for value in model.graph.input:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -81,6 +82,12 @@ def require_valid(model: ModelProto) -> None:
             raise InvalidArgumentError(
                 f"input '{value.name}' is declared with a size of {max(sizes)}; the largest that runs is "
                 f"{_LARGEST_SIZE}"
+            )
+    for name, count in Counter(value.name for value in model.graph.output).items():
+        if count > 1:
+            raise InvalidArgumentError(
+                f"output '{name}' is listed {count} times; programs have one output of a name: give each its own by an "
+                "Identity"
             )
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
@@ -171,6 +178,8 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
     opsets = {each.domain or "ai.onnx": each.version for each in model.opset_import}
     if not opsets:
         yield "it imports no operator set"
+    if opsets.get("ai.onnx", 1) < 1:
+        yield f"it imports operator set {opsets['ai.onnx']}; the first is 1"
     newest = onnx.defs.onnx_opset_version()
     if opsets.get("ai.onnx", 1) > newest:
         yield f"it needs operator set {opsets['ai.onnx']}; the newest that is known here is {newest}"
@@ -209,6 +218,10 @@ def _guess(path: Path) -> str:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'"
+    if start.startswith(b"PK"):
+        return "it is a zip archive, as PyTorch's files are; export the model with torch.onnx.export"
+    if start[4:8] == b"TFL3":
+        return "it is a TensorFlow Lite model; make it ONNX with tf2onnx"
     if start.isascii() and start.decode("ascii").isprintable():
         return f"it starts with the text {start[:32].decode('ascii')!r}"
     return f"its {path.stat().st_size} bytes are not a ModelProto message"

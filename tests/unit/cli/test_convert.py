@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import ModelProto, helper
 from typer.testing import CliRunner, Result
 
 import triune.coreml.verify
@@ -113,16 +113,49 @@ def test_inputs_become_constants(tmp_path: Path) -> None:
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--constant", "x=none.npy"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--input", "x=none.npy", "--verify"],
         ["-o", "m.mlpackage", "--shape", "x=1,4", "--function", "main"],
+        ["-o", "m.mlpackage", "--shape", "x=1,4", "--precision", "mixed", "--keep-fp32", "z"],
+        ["-o", "m.mlpackage", "--constant", "x=1"],
+        ["-o", "/dev/null/folder/m.mlpackage", "--shape", "x=1,4"],
+        ["-o", "/dev/null/folder/m.aimodel", "--verify"],
     ],
 )
 def test_bad_options_are_refused(arguments: list[str], source: Path) -> None:
     assert isinstance(run(source, *arguments).exception, InvalidArgumentError)
 
 
-def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x08\x00\xff\xff", "is no ONNX model, or it was cut short: its 4 bytes are not"),
+        (b"", "it is empty"),
+        (b"PK\x03\x04" + bytes(30), "it is a zip archive, as PyTorch's files are; export the model with torch.onnx"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(30), "it is a TensorFlow Lite model; make it ONNX with tf2onnx"),
+        (ModelProto(ir_version=9).SerializeToString(), "it holds no graph"),
+    ],
+)
+def test_files_that_are_no_models_are_refused(content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
-    path.write_bytes(b"\x08\x00\xff\xff")
-    assert isinstance(run(path, "-o", tmp_path / "m.mlpackage").exception, InvalidArgumentError)
+    path.write_bytes(content)
+    assert reason in refused(run(path, "-o", tmp_path / "m.mlpackage"))
+
+
+def test_operator_sets_begin_at_1_and_outputs_are_listed_once(source: Path, tmp_path: Path) -> None:
+    model = onnx.load(source)
+    model.graph.output.append(model.graph.output[0])
+    onnx.save(model, tmp_path / "twice.onnx")
+    assert "output 'y' is listed 2 times" in refused(run(tmp_path / "twice.onnx", "-o", tmp_path / "m.aimodel"))
+    model.opset_import[0].version = 0
+    onnx.save(model, tmp_path / "zero.onnx")
+    assert "it imports operator set 0; the first is 1" in refused(
+        run(tmp_path / "zero.onnx", "-o", tmp_path / "m.aimodel")
+    )
+
+
+def test_folders_on_the_way_are_made(source: Path, tmp_path: Path) -> None:
+    for form in ("mlpackage", "aimodel"):
+        output = tmp_path / form / "deep" / f"m.{form}"
+        assert run(source, "-o", output, "--shape", "x=1,4").exit_code == 0
+        assert output.is_dir()
 
 
 def refused(result: Result) -> str:

@@ -17,6 +17,7 @@ from triune.graph.conversion.options import Layout
 from triune.graph.conversion.prepare import Report, failures_told, prepare, silent
 from triune.graph.conversion.problems import require_none
 from triune.graph.passes.conv_affine import ConvAffine
+from triune.graph.passes.halve import require_known
 from triune.graph.passes.tidy import Tidy
 from triune.graph.weight_files import WeightFile
 
@@ -84,6 +85,7 @@ def lower(
 
         layout = LayoutReport() if options.layout is Layout.ANE else None
         prepared = prepare(model, options, layout, tell, file)
+        require_known(options.keep_fp32, prepared.model.graph)
         with failures_told(model):
             graph = Tidy()(ConvAffine(file)(prepared.model))
         prepared = replace(prepared, model=graph)

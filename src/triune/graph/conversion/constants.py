@@ -15,7 +15,7 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
     """Constants in the types of the inputs that they are given for. One number does for any shape of one element.
 
     Raises:
-        InvalidArgumentError: there is no such input, it is of another rank, or its type cannot hold the value.
+        InvalidArgumentError: there is no such input, it is of another shape, or its type cannot hold the value.
     """
     inputs = {value.name: value.type.tensor_type for value in model.graph.input}
     typed: dict[str, NDArray[Any]] = {}
@@ -28,6 +28,13 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
         if tensor.HasField("shape") and len(tensor.shape.dim) != given.ndim:
             raise InvalidArgumentError(
                 f"the constant for input '{name}' is of rank {given.ndim}, the model's of {len(tensor.shape.dim)}"
+            )
+        sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+        if any(size not in (None, found) for size, found in zip(sizes, given.shape, strict=False)):
+            shown = ", ".join("?" if size is None else str(size) for size in sizes)
+            raise InvalidArgumentError(
+                f"the constant for input '{name}' has the shape {list(given.shape)}, the model's is [{shown}]; give an "
+                "array of that shape in a .npy file"
             )
         typed[name] = _cast(name, given, helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return typed

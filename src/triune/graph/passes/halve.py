@@ -57,7 +57,7 @@ class Halve:
             InvalidArgumentError: no node or operator has a name that is to be kept.
         """
         graph = model.graph
-        self._require_known(graph)
+        require_known(self._keep, graph)
         leaving = [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
         # What is in the graph's own types from the start: a constant may be given out as it is.
         given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
@@ -78,13 +78,15 @@ class Halve:
         large.give_back(model)
         return model
 
-    def _require_known(self, graph: GraphProto) -> None:
-        unknown = sorted(self._keep - _names_of(graph))
-        if unknown:
-            raise InvalidArgumentError(
-                f"no node or operator of the model in core operators is '{unknown[0]}', which is to be kept in fp32; "
-                "give the name of a node or an operator"
-            )
+
+def require_known(keep: Collection[str], graph: GraphProto) -> None:
+    """Raises InvalidArgumentError where a name that is to be kept in fp32 is that of no node and no operator."""
+    unknown = sorted(set(keep) - _names_of(graph))
+    if unknown:
+        raise InvalidArgumentError(
+            f"no node or operator of the model in core operators is '{unknown[0]}', which is to be kept in fp32; "
+            "give the name of a node or an operator"
+        )
 
 
 def _names_of(graph: GraphProto) -> set[str]:
