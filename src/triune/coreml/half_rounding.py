@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
+from triune.graph.names import Names
+
 _HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 # These move elements, and have kernels for all types.
 _MOVES = {
@@ -72,7 +74,7 @@ class _Rounding:
         self._halves = {each.name: each for each in root.initializer if each.data_type == _HALF}
         self._constants: dict[str, str] = {}
         self._casts: set[str] = set()
-        self._num_names = 0
+        self._names = Names(root)
 
     def graph(self, graph: GraphProto, outer: Mapping[str, int]) -> list[int]:
         """Rewrites a graph that sees the values `outer`; the types of its outputs."""
@@ -139,8 +141,7 @@ class _Rounding:
         return raised[name]
 
     def _fresh(self, name: str) -> str:
-        self._num_names += 1
-        return f"{name}/fp32/{self._num_names}"
+        return self._names.value(f"{name}/fp32")
 
     def _infer(self, node: NodeProto, types: dict[str, int]) -> None:
         """Adds the types of a node's outputs, from its schema and its inputs; rewrites the graphs inside it."""

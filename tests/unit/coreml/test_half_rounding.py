@@ -44,6 +44,19 @@ def test_a_chain_rounds_after_each_operation() -> None:
     assert (without != want).any()
 
 
+def test_names_that_the_model_has_are_not_given_again() -> None:
+    third = np.array(1 / 3, np.float16)
+    model = model_of(
+        helper.make_node("Mul", ["x", "third"], ["x/fp32"]),
+        helper.make_node("Mul", ["x/fp32", "third"], ["third/fp32"]),
+        helper.make_node("Mul", ["third/fp32", "third"], ["third/fp32/1"]),
+        helper.make_node("Sub", ["third/fp32/1", "x"], ["y"]),
+        third=third,
+    )
+    keep_half_rounding(model)
+    np.testing.assert_array_equal(run(model), X * third * third * third - X)
+
+
 def test_what_was_fp16_stays_so_to_the_caller() -> None:
     model = model_of(helper.make_node("Exp", ["x"], ["y"]))
     keep_half_rounding(model)

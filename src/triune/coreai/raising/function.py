@@ -5,7 +5,7 @@ Inputs and outputs keep their names, shapes and element types. A state NAME is t
 are carried in wider ones (`types`), complex numbers as pairs in a last dimension of 2, images as their bytes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,9 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
     states = [name for name, value in zip(names, arguments, strict=True) if dialect.HandleType.isinstance(value.type)]
     _check_names(names, "inputs")
     _check_names(called, "outputs")
-    outputs = [*(output_name(name, names) for name in called), *(new_state(name) for name in states)]
+    nexts = [new_state(name) for name in states]
+    outputs = [*_output_names(called, names, nexts), *nexts]
+    _check_names(outputs, "outputs, the next values of states among them,")
 
     root = Root([*names, *outputs], keep_quantized=keep_quantized)
     graph = Graph(root)
@@ -171,9 +173,11 @@ def _check_names(names: Sequence[str], role: str) -> None:
             raise InvalidArgumentError(f"two {role} are called '{name}'")
 
 
-def output_name(name: str, inputs: Collection[str]) -> str:
-    """The name in a graph of a function's output: its own, but for one that an input has."""
-    return f"{name}/output" if name in inputs else name
+def _output_names(called: Sequence[str], inputs: Sequence[str], nexts: Sequence[str]) -> list[str]:
+    """The names in a graph of a function's outputs: their own, but for those that an input has."""
+    # A name to be found beside all of these, the clashing ones among them.
+    root = Root([*called, *inputs, *nexts])
+    return [root.fresh(f"{name}/output") if name in inputs else name for name in called]
 
 
 def _passed(kind: Any, what: str) -> TensorType:

@@ -1,6 +1,6 @@
 """Writing ONNX nodes while a program is raised: graphs under construction, their tensors and constants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -91,8 +91,8 @@ class Tensor:
 class KeptWeights(Protocol):
     """Weights in a form that is smaller than their values."""
 
-    def protos(self, name: str) -> tuple[list[NodeProto], list[TensorProto]]:
-        """The nodes that compute the value `name`, and their constants."""
+    def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
         ...
 
 
@@ -155,7 +155,7 @@ class Root:
         if quantized is None:
             self.initializers.append(_tensor_proto(tensor))
         else:
-            nodes, parts = quantized.protos(tensor.name)
+            nodes, parts = quantized.protos(tensor.name, self.fresh)
             self.nodes.extend(nodes)
             self.initializers.extend(parts)
 

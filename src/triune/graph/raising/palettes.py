@@ -1,5 +1,6 @@
 """Weights that stay palettes: looked up in a table by small numbers, in the place of the constant."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,18 +26,16 @@ class Palette:
     table: Array
     dtype: DType
 
-    def protos(self, name: str) -> tuple[list[NodeProto], list[TensorProto]]:
-        """The nodes that compute the value `name`, and their constants."""
-        place = f"{name}/place"
-        tensors = [
-            weight_tensor(f"{name}/indices", *self.indices),
-            weight_tensor(f"{name}/table", self.table, self.dtype),
-        ]
-        nodes = [helper.make_node("Cast", [f"{name}/indices"], [place], name=place, to=TensorProto.INT32)]
+    def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
+        indices, table, place = (fresh(f"{name}/{part}") for part in ("indices", "table", "place"))
+        tensors = [weight_tensor(indices, *self.indices), weight_tensor(table, self.table, self.dtype)]
+        nodes = [helper.make_node("Cast", [indices], [place], name=place, to=TensorProto.INT32)]
         if self.starts is not None:
-            tensors.append(weight_tensor(f"{name}/starts", self.starts, DType.INT32))
-            nodes.append(helper.make_node("Add", [place, f"{name}/starts"], [f"{place}/all"], name=f"{place}/all"))
-        nodes.append(helper.make_node("Gather", [f"{name}/table", nodes[-1].output[0]], [name], name=name, axis=0))
+            starts, whole = fresh(f"{name}/starts"), fresh(f"{place}/all")
+            tensors.append(weight_tensor(starts, self.starts, DType.INT32))
+            nodes.append(helper.make_node("Add", [place, starts], [whole], name=whole))
+        nodes.append(helper.make_node("Gather", [table, nodes[-1].output[0]], [name], name=name, axis=0))
         return nodes, tensors
 
 

@@ -1,6 +1,7 @@
 """Weights that stay quantized: DequantizeLinear or Cast over a constant, in the place of the constant."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -38,9 +39,9 @@ class QuantizedWeights:
     inputs: tuple[tuple[Array, DType], ...]
     attributes: dict[str, int]
 
-    def protos(self, name: str) -> tuple[list[NodeProto], list[TensorProto]]:
-        """The nodes that compute the value `name`, and their constants."""
-        names = [f"{name}/{part}" for part in ("quantized", "scale", "zero_point")][: len(self.inputs)]
+    def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
+        names = [fresh(f"{name}/{part}") for part in ("quantized", "scale", "zero_point")][: len(self.inputs)]
         tensors = [weight_tensor(each, array, dtype) for each, (array, dtype) in zip(names, self.inputs, strict=True)]
         attributes: dict[str, Any] = dict(self.attributes)
         op_type = "Cast" if "to" in attributes else "DequantizeLinear"

@@ -110,6 +110,17 @@ def test_an_input_that_is_an_output() -> None:
     np.testing.assert_array_equal(results["second"], X)
 
 
+def test_outputs_with_the_names_of_inputs_take_no_other_outputs_name() -> None:
+    def add() -> Any:
+        names = ["x", "x/output"]
+        return add_graph("main", ["x"], [tensor_type(*KIND)], lambda x: [x, ops.relu(x)], result_names=names)
+
+    results = computed(raise_function(program(add)), {"x": X})
+    assert list(results) == ["x/output/1", "x/output"]
+    np.testing.assert_array_equal(results["x/output/1"], X)
+    np.testing.assert_array_equal(results["x/output"], np.maximum(X, 0))
+
+
 def test_states_are_inputs_and_outputs_even_where_nothing_is_written(tmp_path: Path) -> None:
     def build(x: Any, total: Any) -> Any:
         value, token = ops.read_handle(total, ops.create_token())

@@ -8,6 +8,8 @@ import pytest
 from onnx import helper
 
 from support.lowered import FLOAT
+from triune.graph.raising.graph import KeptWeights, Root
+from triune.graph.raising.palettes import palette
 from triune.graph.raising.quantized_weights import quantized_weights
 from triune.graph.raising.types import DType
 
@@ -20,7 +22,7 @@ def test_products_of_whole_numbers_are_exact(zero: Any) -> None:
     given = None if zero is None else points.astype(np.uint8)
     weights = quantized_weights(data, DType.UINT8, np.ones((1, 1), np.float32), DType.FP32, given)
     assert weights is not None
-    nodes, constants = weights.protos("w")
+    nodes, constants = weights.protos("w", Root([]).fresh)
     values = [helper.make_tensor_value_info(name, FLOAT, [4, size]) for name, size in (("x", 64), ("y", 32))]
     graph = helper.make_graph(
         [*nodes, helper.make_node("MatMul", ["x", "w"], ["y"])], "g", values[:1], values[1:], constants
@@ -29,3 +31,18 @@ def test_products_of_whole_numbers_are_exact(zero: Any) -> None:
     x = rng.integers(0, 256, (4, 64)).astype(np.float32)
     session: Any = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], x @ (data - points.astype(np.float32)))
+
+
+def test_parts_of_weights_take_no_name_that_the_model_has() -> None:
+    data = np.arange(4096).reshape(64, 64) % 16
+    ones = np.ones((1, 1), np.float32)
+    whole = quantized_weights(data.astype(np.uint8), DType.UINT8, ones, DType.FP32, None)
+    table = palette(data, np.arange(32, dtype=np.float32).reshape(2, 1, 16, 1), DType.FP32)
+    names = {f"w/{part}" for part in ("quantized", "scale", "indices", "table", "place", "starts", "place/all")}
+    kept: list[KeptWeights | None] = [whole, table]
+    for weights in kept:
+        assert weights is not None
+        nodes, constants = weights.protos("w", Root(["w", *names]).fresh)
+        made = {tensor.name for tensor in constants} | {name for node in nodes for name in node.output}
+        assert made & {"w", *names} == {"w"}
+        assert {name for node in nodes for name in node.input} <= made
