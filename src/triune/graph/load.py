@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.declared import free_negative_sizes
+from triune.graph.hoist import hoist_weights
 from triune.graph.read_light import read_light
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
@@ -29,6 +30,7 @@ def load(path: Path) -> ModelProto:
     """
     path = path.absolute()
     model = _read(path, read_light)
+    hoist_weights(model)
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             _find_data(tensor, path.parent)

@@ -18,9 +18,9 @@ _WITHIN: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph"},
     "graph": {1: "node", 5: "tensor"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor"},
+    "attribute": {5: "tensor", 6: "graph"},
 }
-"""The messages in which weights are, by the field that holds them. Graphs within nodes keep theirs."""
+"""The messages in which weights are, by the field that holds them. Functions keep theirs."""
 
 _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
 _NUMBERS: Mapping[int, int] = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}

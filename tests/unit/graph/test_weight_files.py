@@ -40,6 +40,30 @@ def model_of(*weights: TensorProto, constant: TensorProto | None = None) -> Mode
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+@pytest.mark.parametrize("is_node", [False, True])
+def test_weights_of_bodies_stay_in_the_model_file(is_node: bool, tmp_path: Path) -> None:
+    """Two branches of If, whose weights have one name."""
+
+    def branch(name: str, factor: float) -> onnx.GraphProto:
+        weight = numpy_helper.from_array(WEIGHT * np.float32(factor), "w")
+        nodes = [helper.make_node("Constant", [], ["w"], value=weight)] if is_node else []
+        nodes.append(helper.make_node("MatMul", ["x", "w"], [name]))
+        result = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE])
+        return helper.make_graph(nodes, name, [], [result], [] if is_node else [weight])
+
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("t", 1), else_branch=branch("e", 2))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, SIZE]) for name in "xy")
+    graph = helper.make_graph([node], "g", [x, helper.make_tensor_value_info("c", TensorProto.BOOL, [])], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "m.onnx")
+    loaded = load(tmp_path / "m.onnx")
+    assert loaded.ByteSize() < 2000
+    for condition, factor in ((True, 1), (False, 2)):
+        found = OnnxModel(loaded).run({"x": GIVEN, "c": np.array(condition)})
+        np.testing.assert_allclose(found["y"], GIVEN @ WEIGHT * factor, rtol=1e-4, atol=1e-3)
+    assert normalize(loaded).ByteSize() < 4000
+
+
 def test_weights_of_every_form_stay_in_the_model_file(tmp_path: Path) -> None:
     raw, numbers, constant = numpy_helper.from_array(WEIGHT, "raw"), as_numbers("numbers"), as_numbers("constant")
     onnx.save(model_of(raw, numbers, constant=constant), tmp_path / "m.onnx")
@@ -56,8 +80,8 @@ def test_weights_of_every_form_stay_in_the_model_file(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, right, rtol=1e-3, atol=1e-1)
 
 
-def test_small_weights_and_those_of_graphs_within_are_in_the_model(tmp_path: Path) -> None:
-    """Passes compute with the small ones; ONNX's own code takes no external data in the others."""
+def test_small_weights_are_in_the_model_and_those_of_graphs_within_become_its_own(tmp_path: Path) -> None:
+    """Passes compute with the small ones; ONNX's own code takes no external data in graphs within."""
     body = model_of(numpy_helper.from_array(WEIGHT, "inner")).graph
     del body.input[:]
     node = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
@@ -71,9 +95,11 @@ def test_small_weights_and_those_of_graphs_within_are_in_the_model(tmp_path: Pat
     path = tmp_path / "m.onnx"
     onnx.save(model, path, save_as_external_data=True, location="data", size_threshold=0, convert_attribute=True)
     found = load(path)
-    tensors = [found.graph.initializer[0], *(each.g.initializer[0] for each in found.graph.node[0].attribute)]
-    assert [tensor.data_location for tensor in tensors] == [TensorProto.DEFAULT] * 3
-    np.testing.assert_array_equal(array_of(tensors[1]), WEIGHT)
+    small, *weights = found.graph.initializer
+    assert (small.name, small.data_location) == ("c", TensorProto.DEFAULT)
+    assert [tensor.data_location for tensor in weights] == [TensorProto.EXTERNAL] * 2
+    assert [len(each.g.initializer) for each in found.graph.node[0].attribute] == [0, 0]
+    np.testing.assert_array_equal(array_of(weights[0]), WEIGHT)
     np.testing.assert_allclose(OnnxModel(found).run({"x": GIVEN})["y"], GIVEN @ WEIGHT, rtol=1e-4, atol=1e-3)
 
 

@@ -1,0 +1,61 @@
+"""Weights of the graphs within nodes, brought to the model's own graph, where all others are."""
+
+from collections.abc import Iterator
+
+from onnx import GraphProto, ModelProto, TensorProto
+
+from triune.graph.names import Names, rename
+from triune.graph.values import subgraphs_of
+
+
+def hoist_weights(model: ModelProto) -> None:
+    """Makes initializers of `model` of external data in the bodies of If, Loop and Scan, under new names.
+
+    A message of protobuf with weights in it is copied by every pass; the initializers of the model's graph are not.
+    What is an output of its body stays there.
+    """
+    names = Names(model.graph)
+    for body in list(_bodies(model.graph)):
+        kept = {value.name for value in (*body.input, *body.output)}
+        renamed: dict[str, str] = {}
+        for tensor in _external(body):
+            if tensor.name in kept:
+                continue
+            renamed[tensor.name] = names.value(tensor.name)
+            hoisted = model.graph.initializer.add()
+            hoisted.CopyFrom(tensor)
+            hoisted.name = renamed[tensor.name]
+        if not renamed:
+            continue
+        for place in reversed(range(len(body.initializer))):
+            if body.initializer[place].name in renamed:
+                del body.initializer[place]
+        for place in reversed(range(len(body.node))):
+            node = body.node[place]
+            if _is_constant(body, place) and node.output[0] in renamed:
+                del body.node[place]
+            else:
+                rename(node, renamed, "")
+
+
+def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
+    for node in graph.node:
+        for body in subgraphs_of(node):
+            yield body
+            yield from _bodies(body)
+
+
+def _external(body: GraphProto) -> Iterator[TensorProto]:
+    """Under the names that the body knows them by."""
+    yield from (tensor for tensor in body.initializer if tensor.data_location == TensorProto.EXTERNAL)
+    for place, node in enumerate(body.node):
+        if _is_constant(body, place) and node.attribute[0].t.data_location == TensorProto.EXTERNAL:
+            tensor = TensorProto()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+            yield tensor
+
+
+def _is_constant(body: GraphProto, place: int) -> bool:
+    node = body.node[place]
+    return node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) == 1
