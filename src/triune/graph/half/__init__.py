@@ -9,11 +9,12 @@ reasons, each of which a module finds:
 - `levels`: numbers quantized by a scale that is made when the model runs.
 - `wide`: constants that fp16 does not hold, and operators whose results leave its range: squares, exponentials, sums.
   These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
-
 - `exact`: places, angles, comparisons, remainders and differences of inputs and of whole numbers.
 
-`bounds` is what is known of the values' ranges, `reach` what constants make of them, `fit` the whole. A sum of masks
-that is like none of what `masks` knows is computed in fp32, and so is its Softmax.
+`ranges` are the ways in which values may be beyond fp16, `rules` what operators do to them, `made` where they begin,
+`bounds` what is known of the values, `reach` what constants make of them, `makers` and `partners` what stands before a
+node, `mask_sums` what `masks` knows of sums, `fit` the whole. A sum of masks that is like none that it knows is
+computed in fp32, and so is its Softmax.
 """
 
 from triune.graph.half.fit import Fitted, fit_half

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from triune.graph.half.exact import SHIFTS, VIEWS, Makers
+from triune.graph.half.makers import SHIFTS, VIEWS, Makers
 
 _SCALE_OF = VIEWS | {"Where", "Equal", "Div", "Mul", "Sub", "Add", "Max", "Min", "Clip", "Abs", "Neg", "Reciprocal"}
 """Operators that make a scale of the largest and the smallest number."""

@@ -1,0 +1,179 @@
+"""What a node makes beyond fp16 of numbers that are within it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
+
+from triune.graph.half.bounds import Bounds, magnitude
+from triune.graph.half.exact import exact_makers
+from triune.graph.half.levels import is_of_whole_products, is_whole
+from triune.graph.half.limits import LARGEST, sizes_within
+from triune.graph.half.makers import Makers
+from triune.graph.half.ranges import BRINGS_BACK, NONE, SATURATES, WIDE_INTEGERS, Range, Ranges
+from triune.graph.half.reach import Reach
+
+_ORDINARY = 512.0
+"""How large activations are taken to be where nothing is known of them."""
+
+_ACTIVATION = 255.0
+"""How large what a constant multiplies is taken to be."""
+
+_DIVIDES = BRINGS_BACK | {"Clip", "Max", "Where", "Equal"}
+"""A divisor may be kept from 0 on its way."""
+
+_TOTALS = frozenset(["ReduceSum", "ReduceMean"])
+_INTEGERS = (TensorProto.INT32, TensorProto.INT64)
+_GROWS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
+
+
+class Made:
+    """What one node makes of its operands."""
+
+    def __init__(
+        self,
+        node: NodeProto,
+        bounds: Bounds,
+        reach: Reach,
+        makers: Makers,
+        given: Sequence[Ranges],
+    ) -> None:
+        """`given` are the ranges of the operands."""
+        self._node = node
+        self._values = makers.values
+        self._bounds = bounds
+        self._reach = reach
+        self._makers = makers
+        self._given = given
+
+    def constant(self, name: str) -> NDArray[np.float32] | None:
+        """The value of a constant of floats; None of anything else."""
+        if not name or self._values.elem_type(name) != TensorProto.FLOAT:
+            return None
+        return self._values.constant(name)
+
+    def is_constant(self, place: int) -> bool:
+        """Is an operand known?"""
+        return self._values.tensor(self._node.input[place]) is not None
+
+    def made(self, given: Ranges) -> tuple[Ranges, str]:
+        """Does it make numbers beyond fp16 of such as are within?"""
+        node, bounds = self._node, self._bounds
+        first = bounds.of(node.input[0]) if node.input else (0.0, 0.0)
+        size = magnitude(first)
+        match node.op_type:
+            case "Exp" if first[1] > 11:
+                return frozenset([Range.LARGE]), "its results may be beyond fp16"
+            case "Sinh" | "Cosh" if size > 11:
+                return frozenset([Range.LARGE]), "its results may be beyond fp16"
+            case "Softplus" if first[1] > 11:
+                return NONE, "exponentials may be beyond fp16"
+            case "Mul" if node.input[0] == node.input[1]:
+                return self._square(size * size)
+            case "Mul" if not given and self._is_scalar_product():
+                return self._square(size * magnitude(bounds.of(node.input[1])))
+            case "Pow":
+                return self._power(size)
+            case "ReduceProd" if size > 1:
+                return frozenset([Range.LARGE]), "its results may be beyond fp16"
+            case "ReduceSum" | "CumSum":
+                num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
+                # A sum that only divides makes any numbers ordinary: they may be as large as fp16 has them.
+                is_divisor = self._makers.end_in(node.output[0], _DIVIDES)
+                ordinary = LARGEST if is_divisor else _ORDINARY
+                if not given and num * min(size, ordinary if size == np.inf else size) > LARGEST:
+                    return frozenset([Range.SUM]), "sums may be beyond fp16"
+            case "MatMul" | "Gemm" | "Conv" if all(is_whole(name, self._makers) for name in node.input[:2]):
+                return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
+            case "Cast" if self._is_of_integers() and is_of_whole_products(node.input[0], self._makers):
+                return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
+            case "Cast" if self._is_of_given_integers():
+                return frozenset([Range.LARGE]), "whole numbers that are given may be beyond fp16"
+            case "Cast" if self._is_of_known_integers():
+                return frozenset([Range.LARGE]), "whole numbers may be beyond fp16"
+            case "Cast" if self._is_of_large_integers():
+                return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
+            case "DequantizeLinear" if self._values.elem_type(node.input[0]) == TensorProto.INT32:
+                return NONE, "whole numbers of 32 bits may be beyond fp16"
+            case "Sin" | "Cos" | "Tan" if size > 8 and exact_makers(node, self._makers):
+                return NONE, "fp16 is not exact enough for large angles"
+            case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():
+                return frozenset([Range.LARGE]), "its results may be beyond fp16"
+            case _:
+                pass
+        return NONE, ""
+
+    def _leaves_fp16(self) -> bool:
+        """Do numbers within fp16, of which the largest are known, give such as are beyond?"""
+        names, result = self._node.input, self._node.output[0]
+        size = magnitude(self._bounds.of(result))
+        if size <= LARGEST:
+            return False
+        is_large = np.inf > size and all(magnitude(self._bounds.of(name)) <= LARGEST for name in names)
+        return (
+            is_large
+            or self._factor() * _ACTIVATION > LARGEST
+            or self._reach.of(result) > LARGEST >= max(self._reach.of(name) for name in names)
+        )
+
+    def _factor(self) -> float:
+        """What the largest constant multiplies a value of which nothing is known by; 0 where it does not."""
+        node = self._node
+        if node.op_type == "Mul":
+            found = [array for name in node.input if (array := self.constant(name)) is not None]
+            return (sizes_within(found[0]) or (0.0, 0.0))[1] if found else 0.0
+        divisor = self.constant(node.input[1]) if node.op_type == "Div" else None
+        sizes = None if divisor is None else sizes_within(divisor)
+        return 1 / sizes[0] if sizes else 0.0
+
+    def _is_of_known_integers(self) -> bool:
+        """Does it cast places or elements of a table of whole numbers, the largest of which are beyond fp16?"""
+        ends = [abs(end) for end in self._bounds.of(self._node.input[0])]
+        return self._is_of_integers() and any(LARGEST < end < np.inf for end in ends)
+
+    def _is_of_large_integers(self) -> bool:
+        """Does it cast sums or products of whole numbers to floats? Those may be made in floats that are exact."""
+        node = self._node
+        maker = self._makers.of(node.input[0])
+        if maker is None or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
+            return False
+        if (
+            magnitude(self._bounds.of(node.input[0])) <= LARGEST
+            or self._values.elem_type(node.input[0]) not in _INTEGERS
+        ):
+            return False
+        return maker.op_type in _GROWS or (maker.op_type == "Cast" and bool(exact_makers(maker, self._makers)))
+
+    def _is_of_integers(self) -> bool:
+        return self._values.elem_type(self._node.input[0]) in WIDE_INTEGERS
+
+    def _is_of_given_integers(self) -> bool:
+        is_given = self._is_of_integers() and Range.LARGE in self._given[0]
+        return is_given and self._makers.is_scaled_down(self._node.output[0])
+
+    def _is_scalar_product(self) -> bool:
+        """Are two computed values multiplied to be summed, as squares are?"""
+        is_computed = not self.is_constant(0) and not self.is_constant(1)
+        return is_computed and self._makers.are_read_by(self._node.output[0], _TOTALS)
+
+    def _power(self, size: float) -> tuple[Ranges, str]:
+        exponent = self._values.constant(self._node.input[1])
+        if exponent is None or exponent.size != 1:
+            return frozenset([Range.LARGE]), "its results may be beyond fp16"
+        power = float(exponent.reshape(-1)[0])
+        if power < -1 and magnitude(self._bounds.of(self._node.output[0])) > LARGEST:
+            return frozenset([Range.LARGE]), "its results may be beyond fp16"
+        if power <= 1:
+            return NONE, ""
+        return self._square(np.inf if size == np.inf else float(np.float64(size) ** power))
+
+    def _square(self, size: float) -> tuple[Ranges, str]:
+        if size <= LARGEST or self._makers.end_in(self._node.output[0], SATURATES):
+            return NONE, ""
+        return frozenset([Range.SQUARE]), "squares may be beyond fp16"
+
+    def _length(self) -> float:
+        shape = self._values.shape(self._node.input[0])
+        known = [size for size in shape or () if size is not None]
+        return max(known, default=0) if shape is not None and len(known) == len(shape) else np.inf

@@ -1,0 +1,94 @@
+"""The nodes of a graph by what they make, and what becomes of that."""
+
+from collections.abc import Collection
+
+import numpy as np
+from onnx import GraphProto, NodeProto
+
+from triune.graph.half.bounds import Bounds
+from triune.graph.values import Values, names_read
+
+VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
+"""Operators that give the elements of their operand another shape."""
+
+SHIFTS = VIEWS | {"Add", "Sub", "Clip", "Max", "Min"}
+"""Operators whose results are of the size of their first operand, and whole where it is."""
+
+_SCALES_DOWN = frozenset(
+    [
+        *("MatMul", "Gemm", "Conv"),
+        *("Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Sigmoid", "Tanh", "ReduceMean"),
+        *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
+    ]
+)
+_KEEPS_SIZE = SHIFTS | frozenset(
+    [
+        *("Neg", "Abs", "Relu", "Concat", "Slice", "Split", "Gather", "Expand", "Tile", "Where", "Cast"),
+        *("Floor", "Ceil", "Round", "ReduceMax", "ReduceMin", "ReduceSum", "CumSum"),
+    ]
+)
+
+DEEPEST = 16
+"""So many nodes in a row are looked at."""
+
+
+class Makers:
+    """The nodes of a graph by what they make, and their readers."""
+
+    def __init__(self, graph: GraphProto, values: Values, bounds: Bounds) -> None:
+        self.values = values
+        self.bounds = bounds
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._inputs = {value.name for value in graph.input}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._outputs = names_read(graph) - {name for node in graph.node for name in node.input}
+        self._outputs |= {value.name for value in graph.output}
+
+    def of(self, name: str) -> NodeProto | None:
+        """The node of this graph that makes a value."""
+        return self._makers.get(name)
+
+    def is_given(self, name: str) -> bool:
+        """Is it an input of this graph?"""
+        return name in self._inputs
+
+    def are_read_by(self, name: str, kinds: Collection[str]) -> bool:
+        """Are all readers of `name`, which is no output, of `kinds`?"""
+        readers = self._readers.get(name, [])
+        return bool(readers) and name not in self._outputs and all(reader.op_type in kinds for reader in readers)
+
+    def is_scaled_down(self, name: str, depth: int = 0) -> bool:
+        """Is `name`, whole numbers of any size, divided, normalized or weighed, so that fp16 holds what results?"""
+        if depth > DEEPEST:
+            return False
+        for reader in self._readers.get(name, []):
+            match reader.op_type:
+                case "Div" | "Pow" | "Mod" if reader.input[0] == name:
+                    return True
+                case "Mul" | "Div" if any(self.values.constant(each) is not None for each in reader.input):
+                    if self.is_scaled_down(reader.output[0], depth + 1):
+                        return True
+                    sizes = [self.values.constant(each) for each in reader.input if each != name]
+                    if any(size is not None and size.size and np.abs(size).max() < 1 for size in sizes):
+                        return True
+                case _ if reader.op_type in _SCALES_DOWN:
+                    return True
+                case _ if reader.op_type in _KEEPS_SIZE and self.is_scaled_down(reader.output[0], depth + 1):
+                    return True
+                case _:
+                    pass
+        return False
+
+    def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
+        """Do all ways from `name` lead, by products and sums, to nodes of `kinds`?"""
+        readers = self._readers.get(name, [])
+        if not readers or name in self._outputs or depth > DEEPEST:
+            return False
+        return all(
+            reader.op_type in kinds
+            or (reader.op_type in ("Mul", "Add", "Pow") and self.end_in(reader.output[0], kinds, depth + 1))
+            for reader in readers
+        )

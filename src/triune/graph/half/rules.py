@@ -1,0 +1,217 @@
+"""What one node does to the ranges of its operands, and whether it is to compute in fp32."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from triune.graph.half.bounds import Bounds
+from triune.graph.half.limits import LARGEST, sizes_within
+from triune.graph.half.made import Made
+from triune.graph.half.makers import Makers
+from triune.graph.half.ranges import BRINGS_BACK, HIGH, LOW, NONE, SATURATES, Range, Ranges
+from triune.graph.half.reach import Reach
+from triune.graph.values import Values
+
+_COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
+_NORMS = frozenset(["Softmax", "LayerNormalization", "InstanceNormalization", "BatchNormalization"])
+_SETTLES = _PRODUCTS | _NORMS | {"Log"}
+"""Operators whose results are ordinary numbers again."""
+
+_VIEWS = frozenset(["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"])
+_JOINED = _VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNormalization"])
+"""Operators that compilers join with a root or a product before them."""
+
+_FREE = frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size", "QuantizeLinear", "DequantizeLinear"])
+"""Operators that are kept in fp32 by their constants alone."""
+_LIMITS = frozenset(["Max", "Min", "Clip"])
+
+_PASSES = frozenset(
+    [
+        *("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Expand", "Tile"),
+        *("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Concat", "Pad", "Trilu", "Where"),
+        *("DepthToSpace", "SpaceToDepth", "ReverseSequence", "TopK", "MaxPool", "AveragePool", "Resize", "GridSample"),
+        *("Add", "Sub", "Max", "Min", "Clip", "Neg", "Abs", "Relu", "LeakyRelu", "PRelu", "Elu", "Gelu", "Softplus"),
+        *("ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum", "CumSum", "Floor", "Ceil", "Round", "Mod", "Sign"),
+    ]
+)
+"""Operators whose results are of the sizes of their operands."""
+
+
+class Look:
+    """What one node does to the ranges of its operands."""
+
+    def __init__(
+        self,
+        node: NodeProto,
+        values: Values,
+        bounds: Bounds,
+        reach: Reach,
+        ranges: Mapping[str, Ranges],
+        makers: Makers,
+        least: float,
+        *,
+        constants_alone: bool,
+    ) -> None:
+        self._node = node
+        self._values = values
+        self._bounds = bounds
+        self._makers = makers
+        self._least = least
+        self._constants_alone = constants_alone
+        self._given = [ranges.get(name, NONE) if self._counts(name) else NONE for name in node.input]
+        self._made = Made(node, bounds, reach, makers, self._given)
+
+    def _counts(self, name: str) -> bool:
+        """Whole numbers are indices to an operator that does not cast them."""
+        is_of_integers = self._values.elem_type(self._node.output[0]) != TensorProto.FLOAT
+        return is_of_integers or self._node.op_type == "Cast" or self._values.elem_type(name) == TensorProto.FLOAT
+
+    def look(self) -> tuple[Ranges, str, bool]:
+        """The ranges of the results, the reason where one begins here, and whether the node is to compute in fp32."""
+        op = self._node.op_type
+        given = NONE.union(*self._given)
+        if not self._is_of_floats():
+            return (self._passed(given) if op in _PASSES or op in _RULES or op == "Range" else NONE), "", False
+        if op == "Cast" and self._values.elem_type(self._node.input[0]) != TensorProto.FLOAT:
+            given = NONE
+        if op not in _JOINED:
+            given -= {Range.SETTLED}
+        found, reason = self._constants()
+        if not self._constants_alone and not reason:
+            made, reason = self._made.made(given)
+            found |= made
+        if op in _FREE or op in SATURATES or not given | found:
+            return NONE, reason, bool(reason)
+        is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in _PRODUCTS else NONE))
+        if op in _SETTLES or op in _COMPARES or (op not in _PASSES and op not in _RULES):
+            if Range.WHOLE in found:
+                return found, reason, is_kept
+            return (self._of_product(given) if op in _PRODUCTS and is_kept else NONE), reason, is_kept
+        if op not in _VIEWS:
+            given -= {Range.SETTLED}
+        return found | self._passed(given), reason, is_kept
+
+    def _is_of_floats(self) -> bool:
+        names = [*self._node.input, *self._node.output]
+        return not names or any(self._values.elem_type(name) == TensorProto.FLOAT for name in names if name)
+
+    def _of_product(self, given: Ranges) -> Ranges:
+        """Sums of squares are squares, where what follows brings them back: x / sqrt(conv(x * x) + 1)."""
+        is_brought_back = Range.SQUARE in given and self._makers.end_in(self._node.output[0], BRINGS_BACK)
+        return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
+
+    def _passed(self, given: Ranges) -> Ranges:
+        rule = _RULES.get(self._node.op_type)
+        if rule is not None:
+            return rule(self, given)
+        if self._node.op_type in ("Add", "Sub") and any(
+            not each and not self._made.is_constant(place) for place, each in enumerate(self._given)
+        ):
+            # What is ordinary outweighs what is tiny.
+            return given - {Range.TINY}
+        return given
+
+    def _constants(self) -> tuple[Ranges, str]:
+        """Does fp16 hold the constants that it reads?"""
+        op = self._node.op_type
+        # A limit beyond fp16 is none to a value within it.
+        is_idle = op in _LIMITS and not any(each & HIGH for each in self._given)
+        largest = np.inf if is_idle else LARGEST
+        for place, name in enumerate(self._node.input):
+            array = self._made.constant(name)
+            if array is None or op in ("Resize", "Reshape", "Cast", "Shape") or (op == "Pow" and place == 1):
+                continue
+            sizes = sizes_within(array)
+            if sizes is None:
+                continue
+            least, most = sizes
+            if most > largest:
+                is_divisor = op == "Div" and place == 1
+                return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
+            if most < self._least or (least < self._least and op == "Div" and place == 1):
+                found = self._by_small(place)
+                # `Halve` and coremltools round what guards from zero up, to the smallest number of fp16.
+                if not (self._constants_alone and Range.GUARDED in found):
+                    return found, f"{_short(least)} is too small for fp16"
+        return NONE, ""
+
+    def _by_small(self, place: int) -> Ranges:
+        match self._node.op_type:
+            case "Div":
+                return frozenset([Range.LARGE if place == 1 else Range.TINY])
+            case "Mul" | "MatMul" | "Gemm" | "Conv" | "ConvTranspose":
+                return frozenset([Range.TINY])
+            case _:
+                return frozenset([Range.GUARDED])
+
+    def multiply(self, given: Ranges) -> Ranges:
+        """Large times tiny is ordinary, and so is a number times the inverse of one of its size."""
+        given = self._without_whole(given)
+        one, other = self._given
+        constants = [self._made.constant(name) for name in self._node.input]
+        for place, array in enumerate(constants):
+            if array is not None and array.size:
+                _, most = sizes_within(array) or (0.0, 0.0)
+                extra = NONE
+                if most > LARGEST:
+                    extra = frozenset([Range.LARGE])
+                elif 0 < most < self._least:
+                    extra = frozenset([Range.TINY])
+                one, other = (one | extra, other) if place == 0 else (one, other | extra)
+        if (Range.TINY in one and other & HIGH) or (Range.TINY in other and one & HIGH):
+            return NONE
+        for each, rest, place in ((one, other, 1), (other, one, 0)):
+            if Range.INVERSE in each and not rest and not self._made.is_constant(place):
+                return NONE
+        return given
+
+    def _without_whole(self, given: Ranges) -> Ranges:
+        """A scale brings a sum of whole numbers back, the last of them if there are several."""
+        is_last = not self._makers.are_read_by(self._node.output[0], ("Mul", "Div"))
+        return given - {Range.WHOLE} if is_last else given
+
+    def divide(self, given: Ranges) -> Ranges:
+        """Sizes of both operands cancel; the inverse of a guarded number may be large."""
+        one, other = (self._without_whole(each) for each in self._given)
+        if other & LOW and self._made.is_constant(0):
+            return frozenset([Range.INVERSE])
+        return one - HIGH if other & HIGH else one | (given & {Range.GUARDED} if one & LOW else NONE)
+
+    def invert(self, given: Ranges) -> Ranges:
+        """1 / x."""
+        return frozenset([Range.INVERSE]) if given & LOW else NONE
+
+    def root(self, given: Ranges) -> Ranges:
+        """A root is within fp16 where its square is but a little beyond."""
+        return given - {Range.SQUARE, Range.SUM, Range.LARGE} | {Range.SETTLED}
+
+    def raise_to(self, given: Ranges) -> Ranges:
+        """Powers: negative ones are inverses."""
+        exponent = self._values.constant(self._node.input[1])
+        power = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else 2.0
+        if power < 0:
+            return self.invert(given)
+        return self.root(given) if power < 1 else given
+
+    def small(self, given: Ranges) -> Ranges:
+        """Exponentials of what may be large; of small numbers they are 1."""
+        return given & HIGH
+
+
+_RULES: Mapping[str, Callable[[Look, Ranges], Ranges]] = {
+    "Mul": Look.multiply,
+    "Div": Look.divide,
+    "Reciprocal": Look.invert,
+    "Sqrt": Look.root,
+    "Pow": Look.raise_to,
+    "Exp": Look.small,
+    "Sinh": Look.small,
+    "Cosh": Look.small,
+    "ReduceProd": Look.small,
+}
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
