@@ -176,6 +176,17 @@ def test_dropout_in_training_drops_and_scales() -> None:
     np.testing.assert_array_equal(y, x)
 
 
+@pytest.mark.parametrize("attributes", ["is_test = 0, ratio = 0.75", "is_test = 0", "ratio = 0.75"])
+def test_dropout_of_old_sets_drops_where_it_says_so(attributes: str) -> None:
+    text = f"agraph (float[100,100] x) => (float[100,100] y) {{ y = Dropout <{attributes}> (x) }}"
+    normal = normalize(model_of(text, opset=6))
+    assert foreign_ops(normal) == []
+    (y,) = evaluate(normal, {"x": np.ones((100, 100), np.float32)})
+    ratio = 0 if "is_test" not in attributes else 0.75 if "ratio" in attributes else 0.5
+    assert abs((y == 0).mean() - ratio) < 0.05
+    np.testing.assert_array_equal(y[y != 0], np.float32(1 / (1 - ratio)))
+
+
 def test_columns_and_thresholds_of_classical_models() -> None:
     imports = ', "ai.onnx.ml" : 5'
     text = """agraph (float[3,4] x, int64[1,2] columns) => (float[3,2] y) {

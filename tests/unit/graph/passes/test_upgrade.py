@@ -349,7 +349,6 @@ def test_upgrade_refuses_what_is_to_come() -> None:
     ("opset", "text", "reason"),
     [
         (6, "(float[2] x) => (float[2] y) { [drop] y = Dropout (x) }", ""),
-        (6, "(float[2] x) => (float[2] y) { [drop] y = Dropout <is_test = 0> (x) }", "drops values at random"),
         (1, "(float[1,2,2] x) => (float[1,2,1] y) { [norm] y = GlobalLpPool <p = 1.5> (x) }", "of the power 1.5"),
         (5, '(float[2] x) => (float[2] y) { [cast] y = Cast <to = "REAL"> (x) }', "'REAL', which is no element type"),
         (

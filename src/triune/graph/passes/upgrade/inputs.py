@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import TensorProto
 
-from triune.core.errors import UnsupportedError
 from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
 
@@ -71,10 +70,13 @@ def _tile(c: Context) -> None:
 
 
 def _dropout(c: Context) -> None:
-    """Sets 7 to 11 have it for inference alone; before that, `is_test` says so."""
-    if "is_test" in c.attributes and not c.attributes["is_test"]:
-        raise UnsupportedError("it drops values at random (is_test = 0): export the model for inference")
-    rewrite(c, [c.input(0)], without=["ratio", "is_test", "consumed_inputs"])
+    """Sets 7 to 11 have it for inference alone; before that, `is_test = 0` says that it drops and scales, as today's
+    does in training. Exporters for inference leave `is_test` out, though the standard's default is 0.
+    """
+    given = [c.input(0)]
+    if not c.attributes.get("is_test", 1):
+        given += [c.build.constant(c.attributes.get("ratio", 0.5), np.float32), c.build.constant(True, np.bool_)]
+    rewrite(c, given, without=["ratio", "is_test", "consumed_inputs"])
     mask = c.output(1)
     if mask and c.values.elem_type(mask) not in (0, TensorProto.BOOL):
         # The mask was of the data's type until set 10.

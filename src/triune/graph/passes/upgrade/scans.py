@@ -13,8 +13,8 @@ def _scan(c: Context) -> None:
     """A Scan over the batch, in whose body today's Scan goes over the sequence of one row."""
     if c.input(0):
         raise UnsupportedError(
-            "it has sequences of different lengths in one batch, which later sets do not have: export the model again "
-            "for operator set 9 or later"
+            "it has sequences of different lengths in one batch, and no set says what its results hold beyond their "
+            "ends: leave sequence_lens out where all are as long, or export the model again for operator set 9 or later"
         )
     body: GraphProto = c.attributes["body"]
     num_scanned: int = c.attributes["num_scan_inputs"]
