@@ -109,9 +109,7 @@ def _is_typed(node: NodeProto, values: Values) -> bool:
 
 _FRAGILE: Mapping[str, Callable[[NodeProto, Values], bool]] = {
     "LayerNormalization": _is_axis_there,
-    "RegexFullMatch": _is_typed,
-    "LabelEncoder": _is_typed,
-    "EyeLike": _is_typed,
+    **dict.fromkeys(["EyeLike", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"], _is_typed),
 }
 """The operators whose nodes can end inference; does it survive a node, with what is known of the values?"""
 

@@ -32,6 +32,8 @@ def test_nodes_that_end_the_process_are_told(text: str, reason: str) -> None:
         ('b = odd.Odd (x) y = RegexFullMatch <pattern = "a"> (b)', ', "odd" : 1'),
         ('b = odd.Odd (x) y = ai.onnx.ml.LabelEncoder <keys_strings = ["a"]> (b)', ', "odd" : 1, "ai.onnx.ml" : 4'),
         ("y = ai.onnx.ml.LabelEncoder ()", ', "ai.onnx.ml" : 4'),
+        ("y = ai.onnx.ml.TreeEnsemble ()", ', "ai.onnx.ml" : 5'),
+        ("y = EyeLike ()", ""),
     ],
 )
 def test_inputs_without_a_type_are_left_alone(text: str, imports: str) -> None:
