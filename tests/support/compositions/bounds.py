@@ -168,7 +168,7 @@ class Oracle:
             for name, shape in self._noises.items():
                 step, smallest = self._precision.step, self._precision.smallest
                 by, plus = 1 + step * rng.uniform(-1, 1, shape), rng.uniform(-1, 1, shape)
-                plus *= max(smallest, self._error_near_zero(name, values))
+                plus *= np.maximum(smallest, self._error_near_zero(name, values))
                 # What is below the smallest number may become zero, which to a Cast to bool is another value.
                 is_lost = (np.abs(values[name]) < smallest) & (rng.uniform(0, 1, shape) < 0.5)
                 # A scalar drawn is no array.
@@ -179,10 +179,18 @@ class Oracle:
             _add_moves(noisy, clean, moved, free)
         return {name: (4 * moved[name], free[name]) for name in clean}
 
-    def _error_near_zero(self, name: str, values: Mapping[str, Any]) -> float:
+    def _error_near_zero(self, name: str, values: Mapping[str, Any]) -> Any:
         maker = self._makers.get(name)
         if maker is None:
             return 0.0
+        if maker.op_type == "InstanceNormalization":
+            # ONNX Runtime computes x s + (b - mean s) with s = scale / sqrt(variance + epsilon), whose parts cancel.
+            x, scale = values[maker.input[0]].astype(np.float64), values[maker.input[1]]
+            axes = tuple(range(2, x.ndim))
+            epsilon = next((each.f for each in maker.attribute if each.name == "epsilon"), 1e-5)
+            per_channel = scale.reshape(-1, *(1 for _ in axes))
+            factor = per_channel / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+            return self._precision.step * (np.abs(x * factor) + np.abs(x.mean(axes, keepdims=True) * factor))
         if maker.op_type == "Resize":
             # Its result is a sum whose parts may cancel: their roundings stay.
             return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
