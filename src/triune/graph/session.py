@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,6 @@ class GraphSession:
         options.log_severity_level = _NO_LOG
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
-        if not optimizes:
-            options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._name = name
         self._states = list(states)
         nexts = {new_state(each) for each in states}
@@ -71,9 +69,7 @@ class GraphSession:
             options.add_external_initializers(list(self._weights.names), list(self._weights.values))
         self._failures: tuple[type[Exception], ...] = _failures(library)
         try:
-            self._session: Any = library.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = open_session(model.SerializeToString(), options, optimizes=optimizes)
         except self._failures as error:
             raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
 
@@ -102,6 +98,37 @@ class GraphSession:
             dict(zip(self._outputs, results[:count], strict=True)),
             dict(zip(self._states, results[count:], strict=True)),
         )
+
+
+def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True) -> Any:
+    """An onnxruntime.InferenceSession on the CPU.
+
+    Some of ONNX Runtime's fusions make a graph that it refuses itself: MatMulScaleFusion and MatmulTransposeFusion
+    together lose a scaled value that is both operands of a product (1.32). Such a model is loaded without them.
+
+    Args:
+        model: the bytes of a model, or its file.
+        options: the SessionOptions, whose level is set.
+        optimizes: as much as can be; or not at all.
+
+    Raises:
+        Exception: what ONNX Runtime says of the model as it is given.
+    """
+    import onnxruntime
+
+    library: Any = onnxruntime
+    kinds, providers = library.GraphOptimizationLevel, ["CPUExecutionProvider"]
+    options.graph_optimization_level = kinds.ORT_ENABLE_ALL if optimizes else kinds.ORT_DISABLE_ALL
+    try:
+        return library.InferenceSession(model, options, providers=providers)
+    except _failures(library) as error:
+        if not optimizes:
+            raise
+        options.graph_optimization_level = kinds.ORT_ENABLE_BASIC
+        try:
+            return library.InferenceSession(model, options, providers=providers)
+        except _failures(library):
+            raise error from None
 
 
 def _failures(library: Any) -> tuple[type[Exception], ...]:

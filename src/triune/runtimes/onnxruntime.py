@@ -17,6 +17,7 @@ from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
+from triune.graph.session import open_session
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
@@ -104,7 +105,10 @@ class OnnxRuntime:
         # The session reads the file itself.
         del model
         try:
-            session: _Session = _library.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
+            if "optimization.graph.level" in options:
+                session: _Session = _library.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
+            else:
+                session = open_session(path, session_options)
         except _NotImplemented as error:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from support.lowered import FLOAT
+from triune.core.errors import UnsupportedError
 from triune.graph.load import load
 from triune.graph.packed import small_tensor
 from triune.graph.session import GraphSession
@@ -48,3 +49,34 @@ def test_products_with_quantized_weights_are_exact() -> None:
     x = rng.integers(0, 256, (4, 64)).astype(np.float32)
     results, _ = GraphSession(model, "m").run({"x": x}, {})
     np.testing.assert_array_equal(results["y"], x @ weight.astype(np.float32) / 2)
+
+
+def _scaled_self_attention() -> onnx.ModelProto:
+    """softmax(s s^T) s, where s = 0.3 x."""
+    nodes = [
+        helper.make_node("Mul", ["x", "scale"], ["s"]),
+        helper.make_node("Transpose", ["s"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("Mul", ["s", "scale"], ["q"]),
+        helper.make_node("MatMul", ["q", "t"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"]),
+        helper.make_node("MatMul", ["p", "s"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, FLOAT, [1, 5, 8]) for name in "xy")
+    scale = onnx.numpy_helper.from_array(np.array(0.3, np.float32), "scale")
+    graph = helper.make_graph(nodes, "g", [x], [y], [scale])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def test_a_model_that_the_fusions_break_runs_without_them() -> None:
+    """The fusions of ONNX Runtime make a graph of this one that it refuses itself."""
+    x = np.random.default_rng(0).standard_normal((1, 5, 8)).astype(np.float32)
+    results, _ = GraphSession(_scaled_self_attention(), "m").run({"x": x}, {})
+    want, _ = GraphSession(_scaled_self_attention(), "m", optimizes=False).run({"x": x}, {})
+    np.testing.assert_allclose(results["y"], want["y"], rtol=1e-5)
+
+
+def test_what_onnx_runtime_refuses_is_told_in_its_first_words() -> None:
+    model = _scaled_self_attention()
+    model.graph.node[0].op_type = "Unheard"
+    with pytest.raises(UnsupportedError, match="Unheard"):
+        GraphSession(model, "m")
