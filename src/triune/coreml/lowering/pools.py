@@ -1,12 +1,12 @@
-"""Pools."""
+"""Pools, of images of any size."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from triune.coreml.lowering.broadcast import select
+from triune.coreml.lowering.broadcast import as_vector, sizes_of
 from triune.coreml.lowering.context import (
     Context,
     Lowering,
@@ -15,160 +15,173 @@ from triune.coreml.lowering.context import (
     is_float,
     like,
     static_dim,
-    static_shape,
 )
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.window import flat, padding_of
-from triune.graph.conversion.window import Window, flat_indices, window_of
+from triune.graph.conversion.window import SAME, Window, window_of
 
 _MOST_PLACES = 256
 """A window is written out element by element up to this size."""
 
+Widths: TypeAlias = list[tuple[int, int]]
+"""What lies before and after each spatial dimension."""
+
 
 def _max_pool(c: Context) -> None:
     x = c.input(0)
-    window = window_of(c.attributes, c.attributes["kernel_shape"])
-    padding = padding_of(x, window)
-    is_ceil = bool(c.attributes.get("ceil_mode", 0))
-    is_plain = not is_ceil and all(each == 1 for each in window.dilations) and not c.wants(1)
-    if is_plain and x.rank <= 5 and _is_within(padding, window):
-        kind = x.dtype
-        # ONNX pools bytes, whose values fp32 has exactly.
-        wide = x if is_float(x) else mb.cast(x=x, dtype="fp32")
-        pooled = mb.max_pool(
-            x=wide, kernel_sizes=window.kernel, strides=window.strides, pad_type="custom", pad=flat(padding)
-        )
-        c.give(pooled if wide.dtype == kind else mb.cast(x=pooled, dtype="int32"))
-        return
-    values, places = _written_out(
-        x, window, padding, is_ceil=is_ceil, is_column_major=bool(c.attributes.get("storage_order", 0))
-    )
-    c.give(values)
+    window, widths = _window(c, x)
+    # ONNX pools bytes, whose values fp16 and fp32 have exactly.
+    wide = x if is_float(x) else mb.cast(x=x, dtype="fp32")
     if c.wants(1):
+        values, places = _written_out(c, wide, window, widths)
         c.give(places, 1)
-
-
-def _is_within(padding: Sequence[tuple[int, int]], window: Window) -> bool:
-    """Is the padding narrower than the window, as MIL's pools want it?"""
-    return all(max(pair) < size for pair, size in zip(padding, window.kernel, strict=True))
-
-
-def _written_out(
-    x: Var, window: Window, padding: Sequence[tuple[int, int]], *, is_ceil: bool, is_column_major: bool
-) -> tuple[Var, Var]:
-    """The largest element under each element of the window in turn, and where it is."""
-    shape = static_shape(x, "the pooled image")
-    spatial = shape[2:]
-    counts = [window.count(axis, size, is_ceil=is_ceil) for axis, size in enumerate(spatial)]
-    if int(np.prod(window.kernel)) > _MOST_PLACES:
-        raise Refusal(f"a window of {window.kernel} with dilations, indices or ceil_mode; use a smaller one")
-    lowest = -np.inf if is_float(x) else np.iinfo(np.int32).min
-    widths = _widths(window, padding, spatial, counts)
-    padded = _pad(x, widths, lowest)
-    indices = np.pad(flat_indices(shape, is_column_major=is_column_major), [(0, 0), (0, 0), *widths])
-    best: Var = None
-    where: Var = None
-    for part in window.parts(counts):
-        begin, end = [each.start for each in part], [each.stop for each in part]
-        values = mb.slice_by_index(
-            x=padded, begin=[0, 0, *begin], end=[*shape[:2], *end], stride=[1, 1, *window.strides]
+    elif any(each != 1 for each in window.dilations):
+        values, _ = _written_out(c, wide, window, widths)
+    else:
+        if not _is_within(widths, window):
+            wide, widths = _padded(wide, widths, -np.inf), [(0, 0)] * len(widths)
+        values = mb.max_pool(
+            x=wide, kernel_sizes=window.kernel, strides=window.strides, pad_type="custom", pad=flat(widths)
         )
-        index = np.ascontiguousarray(indices[(..., *part)])
-        if best is None:
-            best, where = values, mb.const(val=index)
-            continue
-        is_more = mb.greater(x=values, y=best)
-        best = mb.select(cond=is_more, a=values, b=best)
-        where = select(is_more, mb.const(val=index), where)
-    return best, where
+    c.give(values if is_float(x) else mb.cast(x=values, dtype="int32"))
 
 
-def _widths(
-    window: Window, padding: Sequence[tuple[int, int]], spatial: Sequence[int], counts: Sequence[int]
-) -> list[tuple[int, int]]:
-    """The padding at the begin, and as much at the end as the windows reach."""
-    return [
-        (begin, max(window.needed(axis, count) - size - begin, 0))
-        for axis, ((begin, _), size, count) in enumerate(zip(padding, spatial, counts, strict=True))
-    ]
+def _window(c: Context, x: Var) -> tuple[Window, Widths]:
+    """The window, and what it reaches before and after each spatial dimension."""
+    window = window_of(c.attributes, c.attributes["kernel_shape"])
+    widths = padding_of(x, window)
+    if not c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME:
+        return window, widths
+    return window, [(begin, window.reach(axis, end)) for axis, (begin, end) in enumerate(widths)]
 
 
-def _pad(x: Var, widths: Sequence[tuple[int, int]], value: float) -> Var:
+def _is_within(widths: Widths, window: Window) -> bool:
+    """Is the padding narrower than the window, as MIL's pools want it?"""
+    return all(max(pair) < size for pair, size in zip(widths, window.kernel, strict=True))
+
+
+def _padded(x: Var, widths: Widths, value: float) -> Var:
     """`value` before and after each spatial dimension."""
     if not any(flat(widths)):
         return x
-    if is_float(x):
-        return mb.pad(x=x, pad=[0, 0, 0, 0, *flat(widths)], mode="constant", constant_val=like(x, value))
-    for axis, (before, after) in enumerate(widths, start=2):
-        shape = [int(dim) for dim in x.shape]
-        blocks = [_block(shape, axis, before, value), x, _block(shape, axis, after, value)]
-        kept = [block for block in blocks if block is not None]
-        x = mb.concat(values=kept, axis=axis) if len(kept) > 1 else x
-    return x
+    return mb.pad(x=x, pad=[0, 0, 0, 0, *flat(widths)], mode="constant", constant_val=like(x, value))
 
 
-def _block(shape: Sequence[int], axis: int, length: int, value: float) -> Any:
-    if length == 0:
-        return None
-    form = list(shape)
-    form[axis] = length
-    return np.full(form, value, np.int32)
+def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Var, Var]:
+    """The largest element under each element of the window in turn, and where it is."""
+    if math.prod(window.kernel) > _MOST_PLACES:
+        raise Refusal(f"a window of {window.kernel} with dilations or indices; use a smaller one")
+    steps = _steps(x, is_column_major=bool(c.attributes.get("storage_order", 0)))
+    padded = _padded(x, widths, -np.inf)
+    best: Var = None
+    where: Var = None
+    origins: Var = None
+    for offsets in np.ndindex(*window.kernel):
+        begins = [offset * dilation for offset, dilation in zip(offsets, window.dilations, strict=True)]
+        # The last place that the window takes is as far from the end as the rest of the window.
+        ends = [begin + 1 - window.extent(axis) for axis, begin in enumerate(begins)]
+        values = mb.slice_by_index(
+            x=padded,
+            begin=[0, 0, *begins],
+            end=[0, 0, *ends],
+            stride=[1, 1, *window.strides],
+            end_mask=[True, True, *(end == 0 for end in ends)],
+        )
+        place = _scaled_sum(
+            [(begin - before, step) for begin, (before, _), step in zip(begins, widths, steps[2:], strict=True)]
+        )
+        if best is None:
+            origins = _origins(values, steps, window)
+            best, where = values, mb.add(x=origins, y=place)
+            continue
+        is_more = mb.greater(x=values, y=best)
+        best = mb.select(cond=is_more, a=values, b=best)
+        where = mb.select(cond=is_more, a=mb.add(x=origins, y=place), b=where)
+    return best, where
+
+
+def _steps(x: Var, *, is_column_major: bool) -> list[Any]:
+    """How far apart in memory the elements of each dimension are: a number, or a scalar that is computed."""
+    sizes = sizes_of(x)
+    order = [0, 1, *range(2, x.rank)] if not is_column_major else [0, 1, *reversed(range(2, x.rank))]
+    steps: list[Any] = [1] * x.rank
+    step: Any = 1
+    for axis in reversed(order):
+        steps[axis] = step
+        step = _times(step, sizes[axis])
+    return steps
+
+
+def _times(one: Any, other: Any) -> Any:
+    if isinstance(one, int) and isinstance(other, int):
+        return one * other
+    if isinstance(one, int):
+        one, other = other, one
+    return mb.mul(x=one, y=np.int32(other) if isinstance(other, int) else other)
+
+
+def _scaled_sum(pairs: Sequence[tuple[int, Any]]) -> Any:
+    """Numbers by steps, summed: an np.int32, or a scalar that is computed."""
+    total: Any = np.int32(sum(number * step for number, step in pairs if isinstance(step, int)))
+    for number, step in pairs:
+        if not isinstance(step, int):
+            total = mb.add(x=_times(number, step), y=total)
+    return total
+
+
+def _origins(pooled: Var, steps: Sequence[Any], window: Window) -> Var:
+    """Of each place that the window takes, where in memory its first element is, had the image no padding before it."""
+    total: Var = None
+    for axis, (size, step) in enumerate(zip(sizes_of(pooled), steps, strict=True)):
+        stride = 1 if axis < 2 else window.strides[axis - 2]
+        end = np.int32(size) if isinstance(size, int) else size
+        line = mb.range_1d(start=np.int32(0), end=end, step=np.int32(1))
+        by = _times(step, stride)
+        line = mb.mul(x=line, y=np.int32(by) if isinstance(by, int) else by)
+        others = [each for each in range(pooled.rank) if each != axis]
+        spread = mb.expand_dims(x=line, axes=others)
+        total = spread if total is None else mb.add(x=total, y=spread)
+    return total
 
 
 def _average_pool(c: Context) -> None:
     x = c.input(0)
-    window = window_of(c.attributes, c.attributes["kernel_shape"])
-    padding = padding_of(x, window)
-    is_ceil, is_padding_counted = bool(c.attributes.get("ceil_mode", 0)), bool(c.attributes.get("count_include_pad", 0))
-    if not is_ceil and all(each == 1 for each in window.dilations) and _is_within(padding, window):
+    window, widths = _window(c, x)
+    if c.attributes.get("count_include_pad", 0):
+        # What lies behind the padding never counts.
+        own = [(begin, min(end, reach)) for (begin, end), (_, reach) in zip(padding_of(x, window), widths, strict=True)]
+        x = _padded(x, own, 0)
+        widths = [(0, reach - end) for (_, reach), (_, end) in zip(widths, own, strict=True)]
+    if all(each == 1 for each in window.dilations) and _is_within(widths, window):
         pooled = mb.avg_pool(
             x=x,
             kernel_sizes=window.kernel,
             strides=window.strides,
             pad_type="custom",
-            pad=flat(padding),
-            exclude_padding_from_average=not is_padding_counted,
+            pad=flat(widths),
+            exclude_padding_from_average=True,
         )
         c.give(pooled)
         return
-    shape = static_shape(x, "the pooled image")
     channels = static_dim(x, 1, "the number of channels")
-    counts = [window.count(axis, size, is_ceil=is_ceil) for axis, size in enumerate(shape[2:])]
-    padded = _pad(x, _widths(window, padding, shape[2:], counts), 0)
-    cut = mb.slice_by_index(
-        x=padded,
-        begin=[0] * x.rank,
-        end=[*shape[:2], *(window.needed(axis, count) for axis, count in enumerate(counts))],
-    )
-    sums = mb.conv(
-        x=cut,
+    if not any(flat(widths)):
+        c.give(mb.real_div(x=_sums(x, window, channels), y=like(x, math.prod(window.kernel))))
+        return
+    counts = mb.fill(shape=as_vector([1, 1, *sizes_of(x)[2:]]), value=like(x, 1))
+    sums, counts = (_sums(_padded(each, widths, 0), window, count) for each, count in ((x, channels), (counts, 1)))
+    c.give(mb.real_div(x=sums, y=counts))
+
+
+def _sums(x: Var, window: Window, channels: int) -> Var:
+    """The sum of what lies under the window, at each place that it takes."""
+    return mb.conv(
+        x=x,
         weight=np.ones((channels, 1, *window.kernel), dtype_of(x)),
         strides=window.strides,
         dilations=window.dilations,
         pad_type="valid",
         groups=channels,
     )
-    divisors = _divisors(window, padding, shape[2:], counts, is_padding_counted)
-    c.give(mb.real_div(x=sums, y=divisors.astype(dtype_of(x))))
-
-
-def _divisors(
-    window: Window,
-    padding: Sequence[tuple[int, int]],
-    spatial: Sequence[int],
-    counts: Sequence[int],
-    is_padding_counted: bool,
-) -> NDArray[Any]:
-    """How many elements each window averages. What lies behind the padding never counts."""
-    result = np.ones((1, 1))
-    for axis, ((begin, end), size, count) in enumerate(zip(padding, spatial, counts, strict=True)):
-        low = 0 if is_padding_counted else begin
-        high = begin + size + (end if is_padding_counted else 0)
-        starts = np.arange(count)[:, None] * window.strides[axis]
-        places = starts + np.arange(window.kernel[axis]) * window.dilations[axis]
-        inside = np.sum((places >= low) & (places < high), axis=1)
-        result = result[..., None] * inside
-    return result
 
 
 TABLE: dict[str, Lowering] = {"MaxPool": _max_pool, "AveragePool": _average_pool}

@@ -60,6 +60,13 @@ class Window:
             places -= 1
         return places
 
+    def reach(self, axis: int, end: int) -> int:
+        """How many elements lie behind a dimension of any size where `ceil_mode` takes places that end there.
+
+        With `end` of padding there. A place begins in the image, or in the padding before it.
+        """
+        return min(end + self.strides[axis] - 1, self.extent(axis) - 1)
+
     def needed(self, axis: int, count: int) -> int:
         """How far `count` windows reach."""
         return (count - 1) * self.strides[axis] + self.extent(axis)

@@ -3,6 +3,7 @@
 import numpy as np
 from onnx import TensorProto, helper
 
+from triune.graph.conversion.window import SAME, window_of
 from triune.graph.decompose.context import Context, Decomposition
 
 
@@ -34,12 +35,18 @@ def lp_pool(c: Context) -> bool:
     """The mean of the powers, padding counted, times the window's size, to the power of 1/p."""
     b, p = c.build, c.attributes.get("p", 2)
     kernel: list[int] = c.attributes["kernel_shape"]
-    rest = {name: value for name, value in c.attributes.items() if name not in ("p", "kernel_shape")}
+    rest = {name: value for name, value in c.attributes.items() if name not in ("p", "kernel_shape", "ceil_mode")}
     powers = _power(c, b.op("Abs", c.input(0)), p)
+    window = window_of(c.attributes, kernel)
+    if c.attributes.get("ceil_mode", 0) and window.auto_pad not in SAME:
+        # What `ceil_mode` adds behind the padding counts in no mean.
+        ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
+        powers = b.op("Pad", powers, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
+        rest = {name: value for name, value in rest.items() if name not in ("auto_pad", "pads")}
     mean = b.op("AveragePool", powers, kernel_shape=kernel, count_include_pad=1, **rest)
     total = b.op("Mul", mean, b.constant(np.prod(kernel), _dtype(c)))
     c.give(_power(c, total, 1 / p))
-    return not rest.get("ceil_mode")
+    return True
 
 
 def lp_normalization(c: Context) -> bool:

@@ -101,6 +101,28 @@ def test_pools_end_behind_the_image_in_ceil_mode(op: str, tmp_path: Path) -> Non
     one(op, noise(1, 2, 6, 7), [1, 2, 3, 4], tmp_path, **attributes)
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"strides": [2, 2], "ceil_mode": 1},
+        # A place that would begin in the padding at the end is none.
+        {"strides": [4, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1, "kernel_shape": [2, 2]},
+        {"strides": [2, 2], "dilations": [2, 1], "pads": [1, 0, 1, 1], "ceil_mode": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("op", ["AveragePool", "AveragePool, padding counted", "LpPool", "MaxPool", "MaxPool, places"])
+def test_pools_of_images_of_any_size(op: str, attributes: dict[str, Any], tmp_path: Path) -> None:
+    name, _, more = op.partition(", ")
+    given = {"kernel_shape": [3, 3], **attributes} | ({"count_include_pad": 1} if more == "padding counted" else {})
+    names = ["y", "i"] if more == "places" else ["y"]
+    node = helper.make_node(name, ["x"], names, **given)
+    outputs = [(each, INT64 if each == "i" else FLOAT, ["n", 2, "a", "b"]) for each in names]
+    model = model_of([node], [("x", FLOAT, ["n", 2, "h", "w"])], outputs)
+    options = LowerOptions(shapes={"x": InputShape(((Range(1, 3), 2, Range(5, 9), Range(5, 9)),))})
+    check(model, {"x": noise(2, 2, 7, 6)}, tmp_path, options)
+
+
 def test_pools_tell_the_places(tmp_path: Path) -> None:
     node = helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2], strides=[1, 2], dilations=[2, 1])
     outputs = [("y", FLOAT, [2, 1, 3, 2]), ("i", INT64, [2, 1, 3, 2])]
