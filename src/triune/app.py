@@ -11,8 +11,11 @@ from pathlib import Path
 
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.offload import Offload
 from triune.frontends.metrics import MetricsServer
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
@@ -20,7 +23,7 @@ from triune.repository.repository import ControlMode, Repository
 from triune.runtimes import available
 from triune.serving.server import Server
 
-MIB = 1 << 20
+DEFAULT_LIMITS = Limits()
 EXIT_ABORTED = 130
 """The exit code of a server that was interrupted twice: what a shell reports of a program ended by SIGINT."""
 
@@ -43,7 +46,8 @@ class Options:
         is_ready_strict: ready only while every model is.
         is_exiting_on_error: a model that fails to load at the start ends the server.
         exit_timeout_seconds: how long requests under way may take when it stops.
-        max_request_bytes: largest request that is taken.
+        limits: what clients may ask.
+        max_inflight_bytes: what all requests under way may take of the memory; None takes a quarter of the machine's.
         name: what the server calls itself in its metadata.
     """
 
@@ -58,7 +62,8 @@ class Options:
     is_ready_strict: bool = True
     is_exiting_on_error: bool = False
     exit_timeout_seconds: float = 30.0
-    max_request_bytes: int = 256 * MIB
+    limits: Limits = DEFAULT_LIMITS
+    max_inflight_bytes: int | None = None
     name: str = "triune"
 
 
@@ -163,8 +168,10 @@ async def _serve(
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        http = HttpServer(server, options.host, options.http_port or 0, max_request_bytes=options.max_request_bytes)
-        grpc = GrpcServer(server, options.host, options.grpc_port or 0, max_request_bytes=options.max_request_bytes)
+        limits, budget, offload = options.limits, MemoryBudget(options.max_inflight_bytes), Offload()
+        stack.callback(offload.close)
+        http = HttpServer(server, options.host, options.http_port or 0, limits=limits, budget=budget, offload=offload)
+        grpc = GrpcServer(server, options.host, options.grpc_port or 0, max_request_bytes=limits.request_bytes)
         metrics = MetricsServer(server, options.host, options.metrics_port or 0, units=repository.units)
         wanted = ((http, options.http_port), (grpc, options.grpc_port), (metrics, options.metrics_port))
         addresses: list[str | None] = []

@@ -412,17 +412,8 @@ async def test_a_head_without_end_is_refused(shared_wire: Wire, name: str) -> No
     assert (await shared_wire.answer()).status == 431
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        b"POST /v2/mod",
-        head("POST", PATH, {"Host": "x", "Content-Length": "100"}) + b'{"inp',
-        head("POST", "/v2/repository/index", {"Host": "x", "Content-Length": "100"}) + b'{"rea',
-        head("POST", PATH, {"Host": "x", "Transfer-Encoding": "chunked"}) + b"40\r\n12",
-    ],
-)
-async def test_a_slow_sender_is_told_and_dropped(shared_wire: Wire, start: bytes) -> None:
-    await shared_wire.send(start)
+async def test_a_head_that_drips_is_told_and_dropped(shared_wire: Wire) -> None:
+    await shared_wire.send(b"POST /v2/mod")
 
     async def drip() -> None:
         while True:
@@ -433,8 +424,32 @@ async def test_a_slow_sender_is_told_and_dropped(shared_wire: Wire, start: bytes
     answer = await shared_wire.answer()
     dripping.cancel()
     assert answer.status == 408
-    assert "within 0.6 s" in answer.error
+    assert "head took more than 0.6 s" in answer.error
     assert await shared_wire.is_closed()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        head("POST", PATH, {"Host": "x", "Content-Length": "100"}) + b'{"inp',
+        head("POST", "/v2/repository/index", {"Host": "x", "Content-Length": "100"}) + b'{"rea',
+        head("POST", PATH, {"Host": "x", "Transfer-Encoding": "chunked"}) + b"40\r\n12",
+    ],
+)
+async def test_a_body_that_falls_silent_is_told_and_dropped(shared_wire: Wire, start: bytes) -> None:
+    await shared_wire.send(start)
+    answer = await shared_wire.answer()
+    assert answer.status == 408
+    assert "nothing of the request came for 0.6 s" in answer.error
+    assert await shared_wire.is_closed()
+
+
+async def test_a_slow_steady_body_is_welcome(shared_wire: Wire) -> None:
+    request = infer()
+    for start in range(0, len(request), len(request) // 6):
+        await shared_wire.send(request[start : start + len(request) // 6])
+        await asyncio.sleep(0.2)
+    assert (await shared_wire.answer()).status == 200
 
 
 async def test_an_idle_connection_is_closed(wire: Wire, port: int) -> None:

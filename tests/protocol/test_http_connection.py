@@ -194,11 +194,12 @@ async def test_connect_is_refused(wire: Wire) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
 async def test_compressed_requests_and_responses(wire: Wire, encoding: str) -> None:
-    packed = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[encoding](BODY)
+    body = json.dumps({"inputs": [tensor(shape=[1, 2000], data=[0.5] * 2000)]}).encode()
+    packed = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[encoding](body)
     answer = await wire.ask(post(PATH, packed, {"Content-Encoding": encoding, "Accept-Encoding": f"{encoding}, *;q=0"}))
     assert answer.headers.get("content-encoding", "identity") == encoding
     unpack = {"gzip": gzip.decompress, "deflate": zlib.decompress, "identity": bytes}[encoding]
-    assert json.loads(unpack(answer.body))["outputs"][0]["data"] == VECTOR.ravel().tolist()
+    assert json.loads(unpack(answer.body))["outputs"][0]["data"] == [0.5] * 2000
 
 
 async def test_a_client_that_leaves_cancels_its_inference(

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from triune import app
+from triune.frontends.kserve.http_limits import Limits
 from triune.repository.model import ModelState
 from triune.repository.repository import ControlMode
 from triune.serving.server import Server
@@ -56,7 +57,29 @@ def serve(
     ] = 30.0,
     max_request_bytes: Annotated[
         int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="Largest request taken.")
-    ] = 256 * app.MIB,
+    ] = app.DEFAULT_LIMITS.request_bytes,
+    max_json_bytes: Annotated[
+        int, typer.Option(min=1, help="How much of a request may be JSON.")
+    ] = app.DEFAULT_LIMITS.json_bytes,
+    max_decompression_ratio: Annotated[
+        int, typer.Option(min=1, help="How many times its size a body of 8 MiB or more may become when decompressed.")
+    ] = app.DEFAULT_LIMITS.decompression_ratio,
+    max_inflight_bytes: Annotated[
+        int | None,
+        typer.Option(min=1 << 20, help="Memory of all requests under way [default: a quarter of the machine's]."),
+    ] = None,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections of the HTTP port, and of the metrics port.")
+    ] = app.DEFAULT_LIMITS.connections,
+    receive_timeout_secs: Annotated[
+        float, typer.Option(min=0.1, help="How long a client may send nothing of a request that it has begun.")
+    ] = app.DEFAULT_LIMITS.receive_seconds,
+    send_timeout_secs: Annotated[
+        float, typer.Option(min=0.1, help="How long a client may take nothing of its answer.")
+    ] = app.DEFAULT_LIMITS.send_seconds,
+    idle_timeout_secs: Annotated[
+        float, typer.Option(min=0.1, help="How long a connection may stay without a request.")
+    ] = app.DEFAULT_LIMITS.idle_seconds,
     name: Annotated[str, typer.Option("--id", help="What the server calls itself in its metadata.")] = "triune",
     log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
 ) -> None:
@@ -73,7 +96,16 @@ def serve(
         is_ready_strict=strict_readiness,
         is_exiting_on_error=exit_on_error,
         exit_timeout_seconds=exit_timeout_secs,
-        max_request_bytes=max_request_bytes,
+        limits=Limits(
+            request_bytes=max_request_bytes,
+            json_bytes=max_json_bytes,
+            decompression_ratio=max_decompression_ratio,
+            connections=max_connections,
+            receive_seconds=receive_timeout_secs,
+            send_seconds=send_timeout_secs,
+            idle_seconds=idle_timeout_secs,
+        ),
+        max_inflight_bytes=max_inflight_bytes,
         name=name,
     )
     run(options, log_verbose)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.compression import accepted_encoding, compress, decompress
+from triune.frontends.kserve.compression import Body, Decompression, accepted_encoding, compress, is_compressed
 from triune.frontends.kserve.http_codec import decode_request, encode_response
 from triune.frontends.kserve.json_tensors import decode_json, encode_json
 from triune.frontends.kserve.request_templates import RequestTemplates
@@ -212,6 +212,15 @@ def test_no_document_raises_anything_but_a_typed_error(document: Any, raw: bytes
         return
     assert 0 <= request.priority < 2**63
     assert 0 <= request.timeout_us < 2**63
+
+
+def decompress(encoding: str, body: Body, max_bytes: int) -> Body:
+    if not is_compressed(encoding):
+        return body
+    work = Decompression(encoding, body, max_bytes)
+    while work.step():
+        pass
+    return work.data
 
 
 @given(st.lists(st.binary(max_size=100), max_size=4), st.sampled_from(["gzip", "deflate"]))

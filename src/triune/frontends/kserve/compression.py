@@ -1,8 +1,12 @@
-"""Content-Encoding of requests and Accept-Encoding of responses, as Triton reads them."""
+"""Content-Encoding of requests and Accept-Encoding of responses, as Triton reads them.
+
+Compressing is an offer: it is done where it pays, at zlib's fastest level. Work on large bodies comes in pieces, for
+threads; zlib releases the GIL.
+"""
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
@@ -10,50 +14,152 @@ from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, Unsup
 Body: TypeAlias = bytes | bytearray | memoryview
 """What arrived, in one piece."""
 
+MIN_COMPRESSED_BYTES = 1024
+"""A smaller answer goes into one packet of the network either way."""
+
+PIECE_BYTES = 256 << 10
+"""What is compressed at once: a few milliseconds of a thread."""
+
+MAX_RATIO = 200
+"""How many times its size a large body may become when it is decompressed; zlib's most is about 1030."""
+
+# Up to here no ratio is too large.
+_FREE_BYTES = 8 << 20
+_STEP_BYTES = 1 << 20
+_SLICE_BYTES = 64 << 10
+_SAMPLES = 4
+_SAMPLE_BYTES = 4096
+# What is sampled must become smaller than this share of itself.
+_GAIN = 0.8
+_LEVEL = 1
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _ANY_FORMAT = 32 + zlib.MAX_WBITS
 
 
-def decompress(encoding: str, body: Body, max_bytes: int) -> Body:
-    """A request's body without its content encoding.
-
-    Args:
-        encoding: the value of Content-Encoding: `gzip`, `deflate` or `identity`. Which of the first two is read from
-            the data itself, as Triton does.
-        body: the body as it came.
-        max_bytes: how large it may become. No more than this is ever held.
-
-    Raises:
-        UnsupportedError: another encoding.
-        InvalidArgumentError: the body is not compressed data, ends early, or goes on after its end.
-        PayloadTooLargeError: it would become larger than `max_bytes`.
-    """
+def is_compressed(encoding: str) -> bool:
+    """Whether a Content-Encoding says that there is something to decompress. Raises UnsupportedError if unknown."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
-        return body
+        return False
     if encoding not in _WINDOW_BITS:
         raise UnsupportedError(f"content encoding '{encoding[:64]}' is not supported; use gzip, deflate or identity")
-    stream = zlib.decompressobj(_ANY_FORMAT)
-    try:
-        data = stream.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise InvalidArgumentError(f"the request's body is not valid {encoding}: {error}") from None
-    if len(data) > max_bytes:
-        raise PayloadTooLargeError(
-            f"the request's body grows beyond {max_bytes} bytes when decompressed, the server's limit; "
-            "send less at once, or raise --max-request-bytes"
-        )
-    if not stream.eof:
-        raise InvalidArgumentError(f"the request's body is {encoding} that ends early, after {len(data)} bytes of data")
-    if stream.unused_data:
-        raise InvalidArgumentError(f"{len(stream.unused_data)} bytes follow the end of the request's {encoding} data")
-    return data
+    return True
+
+
+class Decompression:
+    """A request's body without its content encoding, a piece after another.
+
+    Attributes:
+        data: what there is so far.
+    """
+
+    def __init__(self, encoding: str, body: Body, max_bytes: int, max_ratio: int = MAX_RATIO) -> None:
+        """Args:
+        encoding: `gzip` or `deflate`, for messages: which of the two is read from the data itself, as Triton does.
+        body: the body as it came.
+        max_bytes: how large it may become. Little more than this is ever held.
+        max_ratio: how many times its own size, from 8 MiB on.
+        """
+        self.data = bytearray()
+        self._encoding = encoding.strip().lower()
+        self._body = memoryview(body)
+        self._max_bytes = max_bytes
+        self._max_ratio = max_ratio
+        self._stream = zlib.decompressobj(_ANY_FORMAT)
+        self._num_read = 0
+
+    def step(self) -> bool:
+        """Decompress a MiB or so more. False once that was the last.
+
+        Raises:
+            InvalidArgumentError: the body is not compressed data, ends early, or goes on after its end.
+            PayloadTooLargeError: it becomes larger than `max_bytes`, or than so many times its size.
+        """
+        stream = self._stream
+        end = len(self.data) + _STEP_BYTES
+        while len(self.data) < end and not stream.eof:
+            source = stream.unconsumed_tail
+            if not source:
+                source = self._body[self._num_read : self._num_read + _SLICE_BYTES]
+                self._num_read += len(source)
+            try:
+                data = stream.decompress(source, min(_STEP_BYTES, self._max_bytes + 1 - len(self.data)))
+            except zlib.error as error:
+                raise InvalidArgumentError(f"the request's body is not valid {self._encoding}: {error}") from None
+            if not source and not data and not stream.eof:
+                raise InvalidArgumentError(
+                    f"the request's body is {self._encoding} that ends early, after {len(self.data)} bytes of data"
+                )
+            self.data += data
+            self._check_size()
+        if not stream.eof:
+            return True
+        num_left = len(stream.unused_data) + len(self._body) - self._num_read
+        if num_left:
+            raise InvalidArgumentError(f"{num_left} bytes follow the end of the request's {self._encoding} data")
+        return False
+
+    def _check_size(self) -> None:
+        size = len(self.data)
+        if size > self._max_bytes:
+            raise PayloadTooLargeError(
+                f"the request's body grows beyond {self._max_bytes} bytes when decompressed, the server's limit; "
+                "send less at once, or raise --max-request-bytes"
+            )
+        if size > _FREE_BYTES and size > self._max_ratio * self._num_read:
+            raise PayloadTooLargeError(
+                f"{self._num_read} bytes of the request's body become {size} when decompressed, more than "
+                f"{self._max_ratio} times as many; send it as it is, or raise --max-decompression-ratio"
+            )
+
+
+class Compression:
+    """An answer's body as `gzip` or `deflate` (in zlib's format), a piece after another."""
+
+    def __init__(self, encoding: str) -> None:
+        """Args:
+        encoding: which.
+        """
+        self._stream = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[encoding])
+
+    def add(self, piece: bytes | memoryview) -> bytes:
+        """What there is to send after a further piece; perhaps nothing yet."""
+        return self._stream.compress(piece)
+
+    def end(self) -> bytes:
+        """The rest."""
+        return self._stream.flush()
 
 
 def compress(encoding: str, parts: Sequence[bytes | memoryview]) -> bytes:
-    """The parts, one after another, as `gzip` or `deflate` (in zlib's format)."""
-    stream = zlib.compressobj(wbits=_WINDOW_BITS[encoding])
-    return b"".join([*(stream.compress(part) for part in parts), stream.flush()])
+    """The parts of a small body, one after another, in one piece."""
+    stream = Compression(encoding)
+    return b"".join([*(stream.add(part) for part in parts), stream.end()])
+
+
+def pieces(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
+    """The parts again, none of them larger than `PIECE_BYTES`."""
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(view), PIECE_BYTES):
+            yield view[start : start + PIECE_BYTES]
+
+
+def is_worth_compressing(parts: Sequence[bytes | memoryview]) -> bool:
+    """Whether samples from all over a body become a fifth smaller. Noise does not, nor what is compressed already."""
+    total = sum(map(len, parts))
+    wanted = sorted({(total - _SAMPLE_BYTES) * index // max(1, _SAMPLES - 1) for index in range(_SAMPLES)})
+    num_sampled = num_compressed = start = 0
+    for part in parts:
+        view = memoryview(part)
+        end = start + len(view)
+        for offset in wanted:
+            if start <= max(0, offset) < end:
+                sample = view[max(0, offset) - start :][:_SAMPLE_BYTES]
+                num_sampled += len(sample)
+                num_compressed += len(zlib.compress(sample, _LEVEL))
+        start = end
+    return num_compressed < _GAIN * num_sampled
 
 
 def accepted_encoding(accept_encoding: str) -> str:

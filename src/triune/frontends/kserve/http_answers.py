@@ -2,12 +2,20 @@
 
 from http import HTTPStatus
 
-from triune.frontends.kserve.statuses import error_body
+from triune.frontends.kserve.statuses import RETRY_AFTER_SECONDS, error_body
 
 _STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 
 CONTINUE = _STATUS_LINES[100] + b"\r\n"
-ERROR_HEADERS = b"Content-Type: application/json"
+LAST_CHUNK = b"0\r\n\r\n"
+_ERROR_HEADERS = b"Content-Type: application/json"
+
+
+def error_headers(status: int) -> bytes:
+    """The own headers of an error."""
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return _ERROR_HEADERS + b"\r\nRetry-After: %d" % RETRY_AFTER_SECONDS
+    return _ERROR_HEADERS
 
 
 class AnswerHeads:
@@ -18,7 +26,7 @@ class AnswerHeads:
         self._common_bytes = b""
 
     def head(
-        self, status: int, common: list[tuple[bytes, bytes]], headers: bytes, num_bytes: int, *, keep_alive: bool
+        self, status: int, common: list[tuple[bytes, bytes]], headers: bytes, num_bytes: int | None, *, keep_alive: bool
     ) -> bytes:
         """Everything before an answer's body.
 
@@ -26,21 +34,19 @@ class AnswerHeads:
             status: the status.
             common: uvicorn's default headers, in a list that it replaces each second.
             headers: the answer's own, without the last line's end.
-            num_bytes: the body's size.
+            num_bytes: the body's size; None for a body in chunks.
             keep_alive: the connection goes on.
         """
         if common is not self._common:
             self._common = common
             self._common_bytes = b"".join(b"%s: %s\r\n" % header for header in common)
-        return b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (
-            _STATUS_LINES[status],
-            self._common_bytes,
-            headers,
-            num_bytes,
-            b"" if keep_alive else b"Connection: close\r\n",
-        )
+        close = b"" if keep_alive else b"Connection: close\r\n"
+        start = _STATUS_LINES[status], self._common_bytes, headers
+        if num_bytes is None:
+            return b"%s%s%s\r\nTransfer-Encoding: chunked\r\n%s\r\n" % (*start, close)
+        return b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (*start, num_bytes, close)
 
     def error(self, status: int, common: list[tuple[bytes, bytes]], message: str) -> bytes:
         """A whole answer after which the connection ends."""
         body = error_body(message)
-        return self.head(status, common, ERROR_HEADERS, len(body), keep_alive=False) + body
+        return self.head(status, common, error_headers(status), len(body), keep_alive=False) + body

@@ -1,8 +1,7 @@
 """Everything that KServe and Triton serve over HTTP but the inference itself, as a Starlette app."""
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,13 +10,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.errors import NotFoundError, TriuneError, UnsupportedError
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.generate import Generate
-from triune.frontends.kserve.http_body import JsonResponse, read_object, version_of
+from triune.frontends.kserve.http_body import BodyReader, JsonResponse, version_of
 from triune.frontends.kserve.http_infer import defect
-from triune.frontends.kserve.http_parameters import as_bool, as_object, as_string
-from triune.frontends.kserve.statuses import error_body, status_of
+from triune.frontends.kserve.http_load import files_of, parse_load
+from triune.frontends.kserve.http_parameters import as_bool, as_object
+from triune.frontends.kserve.offload import Offload
+from triune.frontends.kserve.statuses import RETRY_AFTER_SECONDS, error_body, status_of
 from triune.serving.server import Server
 
 _MODEL = "/v2/models/{model}"
@@ -35,16 +36,19 @@ _UNSUPPORTED = {
 }
 
 
-def make_app(server: Server, *, max_request_bytes: int, more_routes: Sequence[BaseRoute] = ()) -> Starlette:
+def make_app(
+    server: Server, bodies: BodyReader, offload: Offload, *, more_routes: Sequence[BaseRoute] = ()
+) -> Starlette:
     """The app.
 
     Args:
         server: what it serves.
-        max_request_bytes: the largest body it takes, as it comes and decompressed.
+        bodies: reads the requests' bodies.
+        offload: where large answers are encoded.
         more_routes: routes of other front ends on the same port.
     """
-    front = _Endpoints(server, max_request_bytes)
-    generate = Generate(server, max_request_bytes)
+    front = _Endpoints(server, bodies, offload)
+    generate = Generate(server, bodies, offload)
     routes: list[BaseRoute] = [
         Route("/v2", front.server_metadata),
         Route("/v2/health/live", front.live),
@@ -82,9 +86,10 @@ def make_app(server: Server, *, max_request_bytes: int, more_routes: Sequence[Ba
 
 
 class _Endpoints:
-    def __init__(self, server: Server, max_request_bytes: int) -> None:
+    def __init__(self, server: Server, bodies: BodyReader, offload: Offload) -> None:
         self._server = server
-        self._max_request_bytes = max_request_bytes
+        self._bodies = bodies
+        self._offload = offload
 
     async def server_metadata(self, request: Request) -> Response:
         return JsonResponse(descriptions.server_metadata(self._server))
@@ -115,26 +120,21 @@ class _Endpoints:
         return JsonResponse(descriptions.statistics(models))
 
     async def index(self, request: Request) -> Response:
-        document = await read_object(request, self._max_request_bytes)
+        document = await self._bodies.small_object(request)
         is_ready_only = as_bool(document.get("ready", False), "'ready'")
         return JsonResponse(descriptions.repository_index(self._server.index(is_ready_only=is_ready_only)))
 
     async def load(self, request: Request) -> Response:
-        config_json: str | None = None
-        files: dict[str, bytes] = {}
-        for name, value in (await self._parameters(request)).items():
-            text = as_string(value, f"parameter '{name[:64]}'")
-            if name == "config":
-                config_json = text
-            elif name.startswith("file:"):
-                files[name.removeprefix("file:")] = _decode_base64(name, text)
-            else:
-                raise InvalidArgumentError(f"load takes the parameters 'config' and 'file:<path>', not '{name[:64]}'")
-        await self._server.load(request.path_params["model"], config_json=config_json, files=files)
+        with self._bodies.reserve() as held:
+            config_json, arrays = await self._bodies.parse(request, parse_load, held)
+            files = await self._offload.run(files_of, arrays) if arrays else {}
+            del arrays
+            await self._server.load(request.path_params["model"], config_json=config_json, files=files)
         return Response()
 
     async def unload(self, request: Request) -> Response:
-        parameters = await self._parameters(request)
+        document = await self._bodies.small_object(request)
+        parameters = as_object(document.get("parameters", {}), "'parameters'")
         unload_dependents = as_bool(parameters.get("unload_dependents", False), "'unload_dependents'")
         await self._server.unload(request.path_params["model"], unload_dependents=unload_dependents)
         return Response()
@@ -147,20 +147,9 @@ class _Endpoints:
         version_of(request)
         raise NotFoundError("this path is no inference")
 
-    async def _parameters(self, request: Request) -> dict[str, Any]:
-        document = await read_object(request, self._max_request_bytes)
-        return as_object(document.get("parameters", {}), "'parameters'")
-
 
 def _model_of(request: Request) -> tuple[str, int | None]:
     return request.path_params["model"], version_of(request)
-
-
-def _decode_base64(name: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidArgumentError(f"parameter '{name[:64]}' is not valid base64: {error}") from None
 
 
 def _refuse(what: str) -> Any:
@@ -171,7 +160,9 @@ def _refuse(what: str) -> Any:
 
 
 async def _answer_error(request: Request, error: TriuneError) -> Response:
-    return JsonResponse(error_body(str(error)), status_code=status_of(error))
+    status = status_of(error)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return JsonResponse(error_body(str(error)), status_code=status, headers=headers)
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:

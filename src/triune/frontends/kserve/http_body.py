@@ -1,18 +1,30 @@
 """Requests that the app answers: their versions, their bodies, bounded in size; and answers in JSON."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from triune.core.errors import NotFoundError, PayloadTooLargeError
-from triune.frontends.kserve.compression import Body, decompress
+from triune.frontends.kserve.budget import MemoryBudget, Reservation
+from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_codec import parse_json
+from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_parameters import as_object
+from triune.frontends.kserve.large_inferences import Decoder
+from triune.frontends.kserve.offload import SMALL_BYTES
+
+T = TypeVar("T")
 
 # Every number of so many digits is one of 64 bits, as versions are.
 _MAX_VERSION_DIGITS = 18
+
+
+# The names and flags that requests to the repository hold.
+_MAX_SMALL_BYTES = 64 << 10
 
 
 class JsonResponse(Response):
@@ -23,6 +35,23 @@ class JsonResponse(Response):
     def render(self, content: Any) -> bytes:
         """The document as bytes; a bytes value is JSON already."""
         return content if isinstance(content, bytes) else orjson.dumps(content)
+
+
+class HeldResponse(JsonResponse):
+    """A JSON document whose reservation is released once the client has taken it, or is gone."""
+
+    def __init__(self, content: bytes, held: Reservation) -> None:
+        """`held` is taken over; it is to be as large as `content`."""
+        super().__init__(content)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            # uvicorn waits before it sends the next piece until the client has taken most of the one before.
+            await send({"type": "http.response.body", "body": b""})
 
 
 def version_of(request: Request) -> int | None:
@@ -40,26 +69,61 @@ def version_of(request: Request) -> int | None:
     return int(text)
 
 
-async def read_body(request: Request, max_bytes: int) -> Body:
-    """A request's body, decompressed.
+class BodyReader:
+    """Reads and parses what the app's requests bring, within the limits and the memory budget."""
 
-    Raises:
-        PayloadTooLargeError: it has more than `max_bytes`, as it comes or decompressed.
-        InvalidArgumentError: it is not what its Content-Encoding says.
-        UnsupportedError: its Content-Encoding is unknown.
-    """
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > max_bytes:
-            raise PayloadTooLargeError(
-                f"the request's body has {len(body)} bytes or more; the server's limit is {max_bytes}: "
-                "send less at once, or raise --max-request-bytes"
-            )
-    return decompress(request.headers.get("content-encoding", ""), body, max_bytes)
+    def __init__(self, limits: Limits, budget: MemoryBudget, decoder: Decoder) -> None:
+        self._limits = limits
+        self._budget = budget
+        self._decoder = decoder
+
+    def reserve(self) -> Reservation:
+        """What a request's body, and then its answer, will hold; the caller releases it."""
+        return self._budget.reserve()
+
+    async def parse(self, request: Request, work: Callable[[memoryview], T], held: Reservation) -> T:
+        """What `work` makes of a request's body, decompressed: at once if it is small, else in a process.
+
+        Args:
+            request: whose body it is.
+            work: pickled if it is sent to a process.
+            held: takes what the body takes.
+
+        Raises:
+            PayloadTooLargeError: the body is larger than the server's limits, as it comes or decompressed.
+            InvalidArgumentError: it is not what its Content-Encoding says.
+            UnsupportedError: its Content-Encoding is unknown.
+            UnavailableError: requests under way take all memory.
+            TriuneError: what `work` raises.
+        """
+        body = await self._read(request, self._limits.request_bytes, held)
+        if len(body) <= SMALL_BYTES:
+            return work(memoryview(body))
+        return await self._decoder.parse(work, body, len(body), held)
+
+    async def small_object(self, request: Request) -> dict[str, Any]:
+        """A JSON object that need not be large; an empty body is an empty object. Raises as `parse` does."""
+        with self.reserve() as held:
+            body = await self._read(request, self._limits.request_bytes, held)
+            if len(body) > _MAX_SMALL_BYTES:
+                raise PayloadTooLargeError(
+                    f"the request's body has {len(body)} bytes; for what it asks, {_MAX_SMALL_BYTES} are the limit"
+                )
+            return parse_object(memoryview(body))
+
+    async def _read(self, request: Request, max_bytes: int, held: Reservation) -> Body:
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > max_bytes:
+                raise PayloadTooLargeError(
+                    f"the request's body has {len(body)} bytes or more; the server's limit is {max_bytes}: "
+                    "send less at once, or raise --max-request-bytes"
+                )
+            held.resize(len(body))
+        return await self._decoder.decompress(request.headers.get("content-encoding", ""), body, held)
 
 
-async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
-    """A request's body as a JSON object; an empty body is an empty object. Raises as `read_body` does."""
-    body = await read_body(request, max_bytes)
-    return as_object(parse_json(body), "the request") if body else {}
+def parse_object(body: memoryview) -> dict[str, Any]:
+    """A body as a JSON object; an empty body is an empty object. Raises InvalidArgumentError if it is none."""
+    return as_object(parse_json(body), "the request") if len(body) else {}

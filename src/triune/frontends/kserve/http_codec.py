@@ -22,7 +22,7 @@ from triune.frontends.kserve.http_parameters import (
     wrong_type,
 )
 from triune.frontends.kserve.json_tensors import decode_json, encode_json, json_name
-from triune.frontends.kserve.tensors import decode_raw, encode_raw
+from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw
 
 _DATATYPES = {each.value: each for each in DataType}
 _MAX_ANSWERS = 16
@@ -100,7 +100,8 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
     total_bytes = len(view)
     if "inputs" not in document:
         raise InvalidArgumentError("the request has no 'inputs'")
-    for item in as_array(document["inputs"], "'inputs'"):
+    num_objects = 0
+    for item in _tensors_of(document, "inputs"):
         name = _name_of(item, "input")
         if name in inputs:
             raise InvalidArgumentError(f"input '{name}' is given twice")
@@ -112,6 +113,7 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
                     f"input '{name}' has neither 'data' nor the parameter 'binary_data_size'; give one of them"
                 )
             inputs[name] = decode_json(name, datatype, shape, item["data"])
+            num_objects = count_objects(num_objects, inputs[name])
             continue
         if "data" in item:
             raise InvalidArgumentError(f"input '{name}' has both 'data' and 'binary_data_size'; give one of them")
@@ -124,10 +126,17 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
                 "are left for it; is Inference-Header-Content-Length the size of the JSON?"
             )
         inputs[name] = decode_raw(name, datatype, shape, view[offset:end])
+        num_objects = count_objects(num_objects, inputs[name])
         offset = end
     if offset != total_bytes:
         raise InvalidArgumentError(f"{total_bytes - offset} bytes of the body are left over: no input takes them")
     return inputs
+
+
+def _tensors_of(document: dict[str, Any], kind: str) -> list[Any]:
+    items = as_array(document[kind], f"'{kind}'")
+    check_count(len(items), kind)
+    return items
 
 
 def _name_of(item: Any, what: str) -> str:
@@ -157,11 +166,10 @@ def _decode_type(name: str, item: dict[str, Any]) -> tuple[DataType, tuple[int, 
 
 
 def _decode_outputs(document: dict[str, Any], form: OutputForm) -> tuple[RequestedOutput, ...]:
-    items = document.get("outputs")
-    if items is None:
+    if document.get("outputs") is None:
         return ()
     outputs: list[RequestedOutput] = []
-    for item in as_array(items, "'outputs'"):
+    for item in _tensors_of(document, "outputs"):
         name = _name_of(item, "output")
         if name in form.by_name:
             raise InvalidArgumentError(f"output '{name}' is asked for twice")
@@ -217,13 +225,10 @@ def encode_response(response: InferenceResponse, form: OutputForm) -> tuple[list
 
 def _describe(response: InferenceResponse, sizes: Mapping[str, int]) -> bytes:
     """The JSON of a response, less its id; `sizes` are the bytes of the outputs that are binary."""
-    document: dict[str, object] = {"model_name": response.model, "model_version": str(response.version)}
-    if response.parameters:
-        document["parameters"] = response.parameters
+    document = describe_response(response)
     items: list[dict[str, object]] = []
     for name, array in response.outputs.items():
-        datatype = _DATATYPE_NAMES.get(array.dtype) or DataType.of(array).value
-        item: dict[str, object] = {"name": name, "datatype": datatype, "shape": array.shape}
+        item = describe_output(name, array)
         if name in sizes:
             item["parameters"] = {"binary_data_size": sizes[name]}
         else:
@@ -231,3 +236,17 @@ def _describe(response: InferenceResponse, sizes: Mapping[str, int]) -> bytes:
         items.append(item)
     document["outputs"] = items
     return orjson.dumps(document)
+
+
+def describe_response(response: InferenceResponse) -> dict[str, object]:
+    """What JSON says of a response, less its id and its outputs."""
+    document: dict[str, object] = {"model_name": response.model, "model_version": str(response.version)}
+    if response.parameters:
+        document["parameters"] = response.parameters
+    return document
+
+
+def describe_output(name: str, array: Array) -> dict[str, object]:
+    """What JSON says of an output, less its data."""
+    datatype = _DATATYPE_NAMES.get(array.dtype) or DataType.of(array).value
+    return {"name": name, "datatype": datatype, "shape": array.shape}

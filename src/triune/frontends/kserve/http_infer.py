@@ -13,8 +13,9 @@ import httptools
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.compression import Body, accepted_encoding, compress, decompress
+from triune.frontends.kserve.compression import MIN_COMPRESSED_BYTES, Body, accepted_encoding, compress
 from triune.frontends.kserve.http_codec import OutputForm, decode_request, encode_response
+from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.raw_request import decode_raw_request
 from triune.frontends.kserve.request_templates import RequestTemplates
 from triune.serving.server import Server
@@ -64,20 +65,21 @@ class Routes:
 
 
 class InferEndpoint:
-    """What answers the inferences of all connections."""
+    """What answers the inferences of all connections.
 
-    def __init__(self, server: Server, max_bytes: int) -> None:
+    What is small is decoded and encoded at once, by `start` and `finish`; `LargeInferences` does the rest.
+    """
+
+    def __init__(self, server: Server) -> None:
         """Args:
         server: what computes the answers.
-        max_bytes: how large a body may become when it is decompressed.
         """
         self.routes = Routes()
         self._server = server
-        self._max_bytes = max_bytes
         self._templates = RequestTemplates()
 
     def start(self, route: Route, headers: Headers, body: Body) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
-        """Decode a request and hand it to the server.
+        """Decode a request that `is_quick`, and hand it to the server.
 
         Args:
             route: what its path names.
@@ -91,12 +93,10 @@ class InferEndpoint:
             TriuneError: and nothing else.
         """
         try:
-            if b"content-encoding" in headers:
-                body = decompress(headers[b"content-encoding"].decode("latin-1"), body, self._max_bytes)
             size = headers.get(b"inference-header-content-length")
             if size is None:
                 request, form = decode_request(route.model, route.version, body, None)
-            elif header_bytes := _parse_size(size):
+            elif header_bytes := parse_size(size):
                 request, form = self._templates.decode(route.model, route.version, body, header_bytes)
             else:
                 config = self._server.config(route.model, route.version)
@@ -108,13 +108,13 @@ class InferEndpoint:
             raise as_internal_error(error) from error
 
     def finish(
-        self, future: asyncio.Future[InferenceResponse], form: OutputForm, headers: Headers
+        self, response: InferenceResponse, form: OutputForm, headers: Headers
     ) -> tuple[bytes, list[bytes | memoryview]]:
-        """Encode an answer.
+        """Encode an answer that `is_quick_answer`.
 
         Args:
-            future: what `start` gave, done.
-            form: likewise.
+            response: the answer.
+            form: what `start` gave.
             headers: the request's headers.
 
         Returns:
@@ -124,20 +124,85 @@ class InferEndpoint:
             TriuneError: and nothing else.
         """
         try:
-            parts, header_bytes = encode_response(future.result(), form)
-            own_headers = _JSON if header_bytes is None else _BINARY % header_bytes
+            parts, header_bytes = encode_response(response, form)
+            own_headers = content_headers(header_bytes)
             if b"accept-encoding" in headers:
-                encoding = accepted_encoding(headers[b"accept-encoding"].decode("latin-1"))
-                if encoding != "identity":
-                    parts[:] = [compress(encoding, parts)]
-                    own_headers += b"\r\nContent-Encoding: " + encoding.encode()
+                own_headers += _compress_small(headers[b"accept-encoding"], parts)
         except TriuneError:
             raise
-        except asyncio.CancelledError:
-            raise RequestCancelledError("the request was cancelled within the server") from None
         except Exception as error:
             raise as_internal_error(error) from error
         return own_headers, parts
+
+
+def is_quick(headers: Headers, body: Body) -> bool:
+    """Whether a request takes less than a millisecond to decode, as far as its sizes tell.
+
+    Tensors as binary data, however large, stay where they are; BYTES and BOOL alone are looked at.
+    """
+    if b"content-encoding" in headers:
+        return False
+    if len(body) <= SMALL_BYTES:
+        return True
+    size = json_bytes(headers)
+    if not 0 < size <= SMALL_BYTES:
+        return False
+    header = bytes(body[:size])
+    # A backslash may hide a datatype.
+    return b"BYTES" not in header and b"BOOL" not in header and b"\\" not in header
+
+
+def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Headers) -> bool:
+    """Whether an answer takes less than a millisecond to encode."""
+    num_bytes = 0
+    for name, array in response.outputs.items():
+        size = array.nbytes
+        is_object = array.dtype.char == "O"
+        if size > SMALL_BYTES and (
+            is_object or not array.flags.c_contiguous or not form.by_name.get(name, form.is_binary)
+        ):
+            return False
+        num_bytes += sum(map(_length, array.ravel().tolist())) if is_object else size
+        if is_object and num_bytes > SMALL_BYTES:
+            return False
+    return num_bytes <= SMALL_BYTES or b"accept-encoding" not in headers
+
+
+def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
+    """The answer of a future that is done. Raises TriuneError, and nothing else."""
+    try:
+        return future.result()
+    except TriuneError:
+        raise
+    except asyncio.CancelledError:
+        raise RequestCancelledError("the request was cancelled within the server") from None
+    except Exception as error:
+        raise as_internal_error(error) from error
+
+
+def content_headers(header_bytes: int | None) -> bytes:
+    """An answer's headers; `header_bytes` is the size of the JSON that binary data follow."""
+    return _JSON if header_bytes is None else _BINARY % header_bytes
+
+
+def _length(value: object) -> int:
+    # What is no bytes is an error of the encoder.
+    return len(value) if isinstance(value, bytes) else 0
+
+
+def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> bytes:
+    """Compress the parts of a small answer where that pays; the header that says so."""
+    num_bytes = sum(map(len, parts))
+    if num_bytes < MIN_COMPRESSED_BYTES:
+        return b""
+    encoding = accepted_encoding(accept_encoding.decode("latin-1"))
+    if encoding == "identity":
+        return b""
+    compressed = compress(encoding, parts)
+    if len(compressed) >= num_bytes:
+        return b""
+    parts[:] = [compressed]
+    return b"\r\nContent-Encoding: " + encoding.encode()
 
 
 def as_internal_error(error: Exception) -> InternalError:
@@ -157,7 +222,8 @@ def json_bytes(headers: Headers) -> int:
     return int(size) if size.isdigit() and len(size) < 10 else 0
 
 
-def _parse_size(value: bytes) -> int:
+def parse_size(value: bytes) -> int:
+    """The header Inference-Header-Content-Length. Raises InvalidArgumentError if it is no number of bytes."""
     if not value.isdigit() or len(value) > 18:
         shown = value[:32].decode("latin-1")
         raise InvalidArgumentError(f"Inference-Header-Content-Length is '{shown}'; it must be a number of bytes")

@@ -2,27 +2,36 @@
 
 from dataclasses import dataclass
 
+from triune.frontends.kserve.compression import MAX_RATIO
+from triune.frontends.kserve.large_requests import MAX_JSON_BYTES
+
 MAX_REQUEST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a connection may ask of the server.
+    """What a connection may ask of the server. Times are those of silence, but for heads: steady is never too slow.
 
     Attributes:
         request_bytes: size of a request's body, as it comes and decompressed.
+        json_bytes: how much of it may be JSON.
+        decompression_ratio: how many times its size a body of megabytes may become when it is decompressed.
         head_bytes: size of a request's line and headers (and of trailers), beyond what one read of the socket gives.
         chunks: how many chunks a body may come in.
-        receive_seconds: time from a request's first byte to its last.
+        receive_seconds: time for a head to arrive whole, and time in which nothing of a body arrives.
         idle_seconds: time between requests on a connection that is kept alive.
-        send_seconds: time in which a client must take an answer.
+        send_seconds: time in which a client takes nothing of an answer.
         linger_seconds: after refusing a request half way, time for the client to read why.
+        connections: how many there may be.
     """
 
     request_bytes: int = MAX_REQUEST_BYTES
+    json_bytes: int = MAX_JSON_BYTES
+    decompression_ratio: int = MAX_RATIO
     head_bytes: int = 64 << 10
     chunks: int = 1 << 17
     receive_seconds: float = 60.0
     idle_seconds: float = 75.0
     send_seconds: float = 60.0
     linger_seconds: float = 5.0
+    connections: int = 4096

@@ -6,6 +6,7 @@ answers on a connection that pipelines both (`http_order`), and the limits on si
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import Any, cast
 
@@ -16,13 +17,25 @@ from uvicorn.server import ServerState
 
 from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.http_answers import CONTINUE, ERROR_HEADERS, AnswerHeads
+from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.kserve.compression import Body
+from triune.frontends.kserve.http_answers import CONTINUE, LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http_cycle import InferCycle
 from triune.frontends.kserve.http_heads import Head, KnownHeads, head_problem
-from triune.frontends.kserve.http_infer import InferEndpoint, Route, json_bytes
+from triune.frontends.kserve.http_infer import (
+    InferEndpoint,
+    Route,
+    is_quick,
+    is_quick_answer,
+    json_bytes,
+    result_of,
+)
 from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_order import AnswerOrder
 from triune.frontends.kserve.http_receiver import DIRECT_BYTES, BodyReceiver
+from triune.frontends.kserve.large_inferences import LargeInferences
+from triune.frontends.kserve.large_requests import inputs_bytes
+from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
@@ -30,14 +43,20 @@ from triune.serving.server import Server
 _JOIN_BYTES = 65536
 
 
+# What the smallest request takes while it waits: its objects here, and those of its connection.
+_REQUEST_BYTES = 8192
+
+
 class FrontEnd:
     """What all connections share."""
 
-    def __init__(self, server: Server, limits: Limits) -> None:
-        self.inferences = InferEndpoint(server, limits.request_bytes)
+    def __init__(self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeInferences) -> None:
+        self.inferences = InferEndpoint(server)
+        self.large = large
         self.heads = AnswerHeads()
         self.known_heads = KnownHeads()
         self.limits = limits
+        self.budget = budget
 
 
 class KServeProtocol(HttpToolsProtocol):
@@ -65,13 +84,28 @@ class KServeProtocol(HttpToolsProtocol):
         self._has_progressed = False
         self._num_silent_bytes = 0
         self._num_chunks = 0
+        self._num_pieces = 0
+        self._num_received: int = 0
         self._receive_deadline = 0.0
+        self._num_unsent = 0
+        self._send_deadline = 0.0
         self._deadline = self.loop.time() + front_end.limits.idle_seconds
         self._is_draining = False
         self._is_deaf = False
         self._num_begun = 0
 
     # The socket.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here; one too many is told so, and goes."""
+        super().connection_made(transport)
+        limit = self._front_end.limits.connections
+        if len(self.connections) > limit:
+            self._is_deaf = True
+            common = self.server_state.default_headers
+            message = f"the server has {limit} connections, its limit; close some, or raise --max-connections"
+            transport.write(self._front_end.heads.error(503, common, message))
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless it knows the head; refuse what it cannot read, and heads and trailers without end."""
@@ -130,8 +164,23 @@ class KServeProtocol(HttpToolsProtocol):
         num_bytes = int(cycle.headers.get(b"content-length", b"0"))
         if num_bytes - len(cycle.received) < DIRECT_BYTES:
             return
-        self._receiver = BodyReceiver(self, num_bytes, json_bytes(cycle.headers), bytes(cycle.received))
+        try:
+            self._receiver = BodyReceiver(self, num_bytes, json_bytes(cycle.headers), cycle.received)
+        except MemoryError:
+            self._refuse(503, f"there is no memory for the {num_bytes} bytes of the request: try again later")
+            return
+        cycle.received = b""
         self._switch(self._receiver)
+
+    def body_grows(self, num_bytes: int) -> None:
+        """So much of a body is here; the memory for it is taken, or the request refused."""
+        cycle = self._receiving
+        if self._is_deaf or not isinstance(cycle, InferCycle):
+            return
+        try:
+            cycle.hold(self._front_end.budget, num_bytes)
+        except TriuneError as error:
+            self._refuse(status_of(error), str(error))
 
     def body_received(self, body: memoryview) -> None:
         """A large body is whole."""
@@ -164,11 +213,17 @@ class KServeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the inference under way; tell the app of its request, even if a later one has come in behind it."""
         running = self._order.running
+        for cycle in (self._receiving, *(waiting for waiting, _ in self.pipeline)):
+            if isinstance(cycle, InferCycle) and cycle is not running:
+                cycle.release()
         self.pipeline.clear()
         if isinstance(running, InferCycle):
             running.disconnected = True
             if running.future is not None:
                 running.future.cancel()
+            if not isinstance(running.future, asyncio.Task):
+                # A task has memory in use until it is done.
+                running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
         super().connection_lost(exc)
@@ -176,23 +231,31 @@ class KServeProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has taken enough of an answer to go on."""
         super().resume_writing()
+        self._send_deadline = 0.0
         running = self._order.running
         if self._is_draining and isinstance(running, InferCycle):
             self._is_draining = False
             self._finish(running)
 
     def check_deadline(self, now: float) -> None:
-        """End what has taken too long. Called several times a second with the loop's time."""
-        if self._is_draining:
-            if now >= self._deadline:
+        """End what is silent for too long. Called several times a second with the loop's time."""
+        limits = self._front_end.limits
+        if self.flow.write_paused:
+            num_unsent = self.transport.get_write_buffer_size()
+            if not self._send_deadline or num_unsent != self._num_unsent:
+                self._num_unsent = num_unsent
+                self._send_deadline = now + limits.send_seconds
+            elif now >= self._send_deadline:
                 self.transport.abort()
         elif self._is_receiving and not self._is_deaf:
-            if self.flow.read_paused:
-                # It is we who do not read.
-                self._receive_deadline = now + self._front_end.limits.receive_seconds
+            num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
+            if num_received != self._num_received or self.flow.read_paused:
+                # If reading is paused, it is we who are silent.
+                self._num_received = num_received
+                self._receive_deadline = now + limits.receive_seconds
             elif now >= self._receive_deadline:
-                seconds = self._front_end.limits.receive_seconds
-                self._refuse(408, f"the request did not arrive whole within {seconds:g} s, the server's limit")
+                what = "the request's head took more than" if self._is_in_head else "nothing of the request came for"
+                self._refuse(408, f"{what} {limits.receive_seconds:g} s, the server's limit")
         elif self._order.is_idle and now >= self._deadline:
             self.transport.close()
 
@@ -243,6 +306,7 @@ class KServeProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         self._has_progressed = True
+        self._num_pieces += 1
         self._num_silent_bytes = 0
         cycle = self._receiving
         if not isinstance(cycle, InferCycle):
@@ -256,6 +320,8 @@ class KServeProtocol(HttpToolsProtocol):
             cycle.received += body
         if len(cycle.received) > self._max_bytes:
             self._refuse_size(len(cycle.received))
+        elif len(cycle.received) > SMALL_BYTES:
+            self.body_grows(len(cycle.received))
 
     def on_message_complete(self) -> None:
         """A request is here."""
@@ -287,6 +353,7 @@ class KServeProtocol(HttpToolsProtocol):
             # HTTP/1.0 would ask for it with a header, and want one back.
             keep_alive = parser.get_http_version() != "1.0"
         self._receiving = cycle = InferCycle(route, headers, keep_alive)
+        cycle.can_stream = parser.get_http_version() != "1.0"
         if b"expect" in headers:
             cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
@@ -334,16 +401,24 @@ class KServeProtocol(HttpToolsProtocol):
             self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
             return
         body, cycle.received = cycle.received, b""
+        if not is_quick(cycle.headers, body):
+            self._run(cycle, self._answer_large(cycle, cycle.route, body))
+            return
         try:
             future, cycle.form = self._inferences.start(cycle.route, cycle.headers, body)
+            if future.done():
+                self._write_response(cycle, future)
+                return
+            try:
+                cycle.hold(self._front_end.budget, len(body) + _REQUEST_BYTES)
+            except TriuneError:
+                future.cancel()
+                raise
         except TriuneError as error:
-            self._write_error(cycle, status_of(error), str(error))
+            self._write_failure(cycle, error)
             return
-        if future.done():
-            self._write_response(cycle, future)
-        else:
-            cycle.future = future
-            future.add_done_callback(partial(self._write_response, cycle))
+        cycle.future = future
+        future.add_done_callback(partial(self._write_response, cycle))
 
     def _write_response(self, cycle: InferCycle, future: asyncio.Future[InferenceResponse]) -> None:
         if cycle.disconnected or self.transport.is_closing():
@@ -352,14 +427,80 @@ class KServeProtocol(HttpToolsProtocol):
                 future.exception()
             return
         try:
-            headers, parts = self._inferences.finish(future, cycle.form, cycle.headers)
+            response = result_of(future)
+            if not is_quick_answer(response, cycle.form, cycle.headers):
+                self._run(cycle, self._write_large(cycle, response))
+                return
+            headers, parts = self._inferences.finish(response, cycle.form, cycle.headers)
+            self._write(cycle, 200, headers, parts)
         except TriuneError as error:
+            self._write_failure(cycle, error)
+
+    # What does not fit into a call of the loop.
+
+    def _run(self, cycle: InferCycle, work: Coroutine[Any, Any, None]) -> None:
+        cycle.future = task = self.loop.create_task(work)
+        # uvicorn waits for these when it stops.
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer_large(self, cycle: InferCycle, route: Route, body: Body) -> None:
+        budget = self._front_end.budget
+        try:
+            try:
+                cycle.hold(budget, len(body) + _REQUEST_BYTES)
+                held = cycle.held or budget.reserve()
+                future, cycle.form = await self._front_end.large.start(route, cycle.headers, body, held)
+                del body
+                response = await future
+            except TriuneError as error:
+                self._write_failure(cycle, error)
+                return
+            await self._write_large(cycle, response)
+        finally:
+            if cycle.disconnected:
+                cycle.release()
+
+    async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:
+        large = self._front_end.large
+        try:
+            cycle.hold(self._front_end.budget, inputs_bytes(response.outputs) + _REQUEST_BYTES)
+            headers, parts = await large.finish(response, cycle.form)
+            cycle.hold(self._front_end.budget, sum(map(len, parts)) + _REQUEST_BYTES)
+            encoding = await large.encoding_of(cycle.headers, parts)
+            if encoding == "identity":
+                self._write(cycle, 200, headers, parts)
+                return
+            headers += b"\r\nContent-Encoding: " + encoding.encode()
+            compressed = large.compress(encoding, parts)
+            if cycle.can_stream:
+                await self._stream(cycle, headers, compressed)
+            else:
+                self._write(cycle, 200, headers, [piece async for piece in compressed])
+        except TriuneError as error:
+            self._write_failure(cycle, error)
+        finally:
+            if cycle.disconnected:
+                cycle.release()
+
+    async def _stream(self, cycle: InferCycle, headers: bytes, pieces: AsyncIterator[bytes]) -> None:
+        common = self.server_state.default_headers
+        self.transport.write(self._front_end.heads.head(200, common, headers, None, keep_alive=cycle.keep_alive))
+        async for piece in pieces:
+            if self.flow.write_paused:
+                await self.flow.drain()
+            if cycle.disconnected or self.transport.is_closing():
+                return
+            self.transport.writelines([b"%x\r\n" % len(piece), piece, b"\r\n"])
+        self.transport.write(LAST_CHUNK)
+        self._finish(cycle)
+
+    def _write_failure(self, cycle: InferCycle, error: TriuneError) -> None:
+        if not cycle.disconnected:
             self._write_error(cycle, status_of(error), str(error))
-            return
-        self._write(cycle, 200, headers, parts)
 
     def _write_error(self, cycle: InferCycle, status: int, message: str) -> None:
-        self._write(cycle, status, ERROR_HEADERS, [error_body(message)])
+        self._write(cycle, status, error_headers(status), [error_body(message)])
 
     def _write(self, cycle: InferCycle, status: int, headers: bytes, parts: list[bytes | memoryview]) -> None:
         num_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
@@ -369,6 +510,7 @@ class KServeProtocol(HttpToolsProtocol):
         if num_bytes <= _JOIN_BYTES:
             self.transport.write(b"".join(parts))
         else:
+            cycle.hold(self._front_end.budget, num_bytes)
             self.transport.writelines(parts)
         self._finish(cycle)
 
@@ -376,9 +518,9 @@ class KServeProtocol(HttpToolsProtocol):
         if self.flow.write_paused and not self.transport.is_closing():
             # The answer counts as given once the client has taken most of it: the next one waits for that.
             self._is_draining = True
-            self._deadline = self.loop.time() + self._front_end.limits.send_seconds
             return
         cycle.response_complete = True
+        cycle.release()
         if not cycle.keep_alive and not self._is_deaf:
             self.transport.close()
         self.on_response_complete()
@@ -402,6 +544,7 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.refusal = (status, message)
         cycle.keep_alive = False
         cycle.received = b""
+        cycle.release()
         cycle.is_received = True
         if cycle is self._order.running:
             self._answer(cycle)

@@ -5,11 +5,13 @@ from typing import Protocol
 
 import numpy as np
 
+from triune.frontends.kserve.compression import Body
+
 DIRECT_BYTES = 1 << 17
 """A body of which less is to come is not worth the change of protocols, which costs about 10 us."""
 
-_FIRST_BYTES = 1 << 23
-"""What a claim of size gets at once. Beyond that the client has to send as much as it wants more."""
+_COUNTED_BYTES = 1 << 20
+"""How much may arrive before the connection is told of it again."""
 _ALIGNMENT = 64
 """What runtimes want of a tensor's address."""
 _SCRATCH_BYTES = 1 << 16
@@ -17,6 +19,10 @@ _SCRATCH_BYTES = 1 << 16
 
 class Connection(Protocol):
     """Whose body it is. Everything but the data is passed on to it."""
+
+    def body_grows(self, num_bytes: int) -> None:
+        """So much of the body is here."""
+        ...
 
     def body_received(self, body: memoryview) -> None:
         """The whole body is here, and the transport is the connection's own again."""
@@ -40,21 +46,31 @@ class Connection(Protocol):
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
-    """Stands in for a connection while the rest of a body arrives."""
+    """Stands in for a connection while the rest of a body arrives.
 
-    def __init__(self, connection: Connection, num_bytes: int, header_bytes: int, begun: bytes | bytearray) -> None:
+    Attributes:
+        num_received: what has come so far.
+    """
+
+    def __init__(self, connection: Connection, num_bytes: int, header_bytes: int, begun: Body) -> None:
         """Args:
         connection: told when the body is whole.
         num_bytes: the body's size, of which less than this has come.
         header_bytes: how much of it comes before the tensors, the first of which is aligned in memory.
         begun: what has come already.
+
+        Raises:
+            MemoryError: the system does not promise so much. (It gives memory only as it is written to.)
         """
         self._connection = connection
         self._num_bytes = num_bytes
-        self._header_bytes = header_bytes
-        self._body = self._allocate(min(num_bytes, max(_FIRST_BYTES, 2 * len(begun))))
+        # Not cleared, and so not there yet.
+        memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+        start = -(memory.ctypes.data + header_bytes) % _ALIGNMENT
+        self._body = memory[start : start + num_bytes].data
         self._body[: len(begun)] = begun
-        self._num_received = len(begun)
+        self.num_received = len(begun)
+        self._told_bytes = 0
         self._is_dropped = False
 
     def drop(self) -> None:
@@ -66,18 +82,17 @@ class BodyReceiver(asyncio.BufferedProtocol):
         """Where the next bytes go; never beyond the body, behind which another request may follow."""
         if self._is_dropped:
             return self._body
-        if self._num_received == len(self._body):
-            larger = self._allocate(min(self._num_bytes, 2 * len(self._body)))
-            larger[: self._num_received] = self._body
-            self._body = larger
-        return self._body[self._num_received :]
+        return self._body[self.num_received :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes are there."""
         if self._is_dropped:
             return
-        self._num_received += nbytes
-        if self._num_received == self._num_bytes:
+        self.num_received += nbytes
+        if self.num_received >= self._told_bytes:
+            self._told_bytes = self.num_received + _COUNTED_BYTES
+            self._connection.body_grows(self.num_received)
+        if self.num_received == self._num_bytes and not self._is_dropped:
             body, self._body = self._body, memoryview(b"")
             self._connection.body_received(body.toreadonly())
 
@@ -96,9 +111,3 @@ class BodyReceiver(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """It is, again."""
         self._connection.resume_writing()
-
-    def _allocate(self, num_bytes: int) -> memoryview:
-        # Not cleared: the system gives memory only as it is written to.
-        memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-        start = -(memory.ctypes.data + self._header_bytes) % _ALIGNMENT
-        return memory[start : start + num_bytes].data

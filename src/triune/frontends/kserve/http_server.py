@@ -9,9 +9,13 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from triune.frontends.embedded import BACKLOG, EmbeddedServer
+from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.http_app import make_app
-from triune.frontends.kserve.http_limits import MAX_REQUEST_BYTES, Limits
+from triune.frontends.kserve.http_body import BodyReader
+from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_protocol import FrontEnd, KServeProtocol
+from triune.frontends.kserve.large_inferences import Decoder, LargeInferences
+from triune.frontends.kserve.offload import Offload
 from triune.serving.server import Server
 
 # uvicorn ticks ten times a second.
@@ -27,21 +31,28 @@ class HttpServer:
         host: str,
         port: int,
         *,
-        max_request_bytes: int = MAX_REQUEST_BYTES,
         limits: Limits | None = None,
+        budget: MemoryBudget | None = None,
+        offload: Offload | None = None,
         more_routes: Sequence[BaseRoute] = (),
     ) -> None:
         """Args:
         server: what it serves.
         host: the address to listen on.
         port: the port; 0 takes a free one.
-        max_request_bytes: largest body of a request, as it comes and decompressed.
-        limits: all limits at once, in place of `max_request_bytes`.
+        limits: what a client may ask.
+        budget: the memory of requests under way, shared with other front ends; None makes its own.
+        offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
         more_routes: routes of other front ends on the same port.
         """
-        limits = limits or Limits(request_bytes=max_request_bytes)
-        app = make_app(server, max_request_bytes=limits.request_bytes, more_routes=more_routes)
-        protocol = partial(KServeProtocol, front_end=FrontEnd(server, limits))
+        limits = limits or Limits()
+        budget = budget or MemoryBudget()
+        self._own_offload = None if offload else Offload()
+        offload = offload or self._own_offload or Offload()
+        decoder = Decoder(limits, offload)
+        app = make_app(server, BodyReader(limits, budget, decoder), offload, more_routes=more_routes)
+        front_end = FrontEnd(server, limits, budget, LargeInferences(server, decoder, offload))
+        protocol = partial(KServeProtocol, front_end=front_end)
         self._host = host
         self._port = port
         config = uvicorn.Config(
@@ -77,6 +88,8 @@ class HttpServer:
         finally:
             for connection in list(self._uvicorn.server_state.connections):
                 cast(KServeProtocol, connection).transport.abort()
+            if self._own_offload is not None:
+                self._own_offload.close()
 
 
 class _Uvicorn(EmbeddedServer):

@@ -11,7 +11,7 @@ from triune.core.requests import InferenceRequest
 from triune.core.tensors import format_shape
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_codec import OutputForm
-from triune.frontends.kserve.tensors import decode_raw, object_array
+from triune.frontends.kserve.tensors import as_bytes, decode_raw, object_array
 from triune.repository.config import ModelConfig
 
 
@@ -37,7 +37,7 @@ def decode_raw_request(
                 f"a raw body can be input '{tensor.name}' of BYTES only if its shape has one element, "
                 f"not {format_shape(tensor.dims)}: describe it in JSON"
             )
-        array = object_array([bytes(body)], batch + tensor.dims)
+        array = object_array([as_bytes(body)], batch + tensor.dims)
     else:
         if num_free > 1:
             raise InvalidArgumentError(

@@ -26,6 +26,9 @@ _STATUSES: dict[type[BaseException], int] = {
 
 _DEFAULT_STATUS = 400
 
+RETRY_AFTER_SECONDS = 1
+"""What every 503 tells clients: when to try again."""
+
 # A message quotes names that a client chose, of any length.
 _MAX_MESSAGE_CHARACTERS = 4096
 

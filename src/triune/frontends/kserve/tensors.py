@@ -10,20 +10,52 @@ from collections.abc import Sequence
 import numpy as np
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError
 from triune.core.tensors import format_shape
 
 # numpy counts bytes in a signed 64-bit number, leaving empty dimensions out; an element has at most 8 bytes.
 MAX_ELEMENTS = 2**59
 MAX_RANK = 64
 
+MAX_TENSORS = 4096
+"""Inputs of one request, or outputs that it asks for by name. No model has so many."""
+
+MAX_OBJECTS = 1 << 20
+"""Elements of all BYTES inputs of one request: each is an object here, and a string in the runtime."""
+
 # Below this size a copy costs less than making a view.
 _COPY_BYTES = 16384
+
+_SLICE = 16384
+_JOINED_BYTES = 256 << 10
 
 _LENGTH = struct.Struct("<I")
 _BYTES, _BOOL = DataType.BYTES, DataType.BOOL
 _DTYPES = {each.dtype for each in DataType}
 _MAX_ELEMENT_BYTES = 2**32 - 1
+
+
+def check_count(count: int, kind: str) -> None:
+    """Raises PayloadTooLargeError for more "inputs" or "outputs" than a request may have."""
+    if count > MAX_TENSORS:
+        raise PayloadTooLargeError(f"the request has {count} {kind}; at most {MAX_TENSORS} are possible")
+
+
+def count_objects(count: int, array: Array) -> int:
+    """`count` and the elements of `array`, if it is of BYTES. Raises PayloadTooLargeError for too many."""
+    if array.dtype.char != "O":
+        return count
+    count += array.size
+    _check_objects(count)
+    return count
+
+
+def _check_objects(count: int) -> None:
+    if count > MAX_OBJECTS:
+        raise PayloadTooLargeError(
+            f"the request has {count} elements of BYTES or more; the server takes {MAX_OBJECTS} at once: "
+            "send them in several requests"
+        )
 
 
 def num_elements(name: str, shape: Sequence[int]) -> int:
@@ -59,6 +91,17 @@ def _num_elements_checked(name: str, shape: Sequence[int]) -> int:
     return 0 if 0 in shape else count
 
 
+def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """A copy, but of `bytes`, for which a thread holds the GIL in slices only."""
+    if isinstance(data, bytes):
+        return data
+    if len(data) <= _JOINED_BYTES:
+        return bytes(data)
+    view = memoryview(data)
+    # Python joins bytes, and nothing else, without the GIL.
+    return b"".join([bytes(view[start : start + _JOINED_BYTES]) for start in range(0, len(view), _JOINED_BYTES)])
+
+
 def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memoryview | bytes) -> Array:
     """An array over the bytes of a tensor.
 
@@ -76,7 +119,7 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
     """
     count = num_elements(name, shape)
     if datatype is _BYTES:
-        return _decode_bytes(name, shape, count, bytes(data))
+        return _decode_bytes(name, shape, count, as_bytes(data))
     if len(data) != count * datatype.itemsize:
         raise InvalidArgumentError(
             f"tensor '{name}' of {datatype.value}{format_shape(shape)} takes {count * datatype.itemsize} bytes, "
@@ -97,6 +140,7 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) ->
             f"tensor '{name}' of BYTES{format_shape(shape)} takes at least {count * _LENGTH.size} bytes "
             f"(a length of 4 bytes for each element), but {end} came"
         )
+    _check_objects(count)
     elements: list[bytes] = []
     start = 0
     for index in range(count):
@@ -121,7 +165,9 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) ->
 def object_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
     """A read-only BYTES array of as many elements as the shape says."""
     array = np.empty(len(elements), np.object_)
-    array[:] = elements
+    # In slices, between which a thread gives up the GIL.
+    for begin in range(0, len(elements), _SLICE):
+        array[begin : begin + _SLICE] = elements[begin : begin + _SLICE]
     array = array.reshape(shape)
     array.flags.writeable = False
     return array

@@ -1,6 +1,8 @@
 import json
+import zlib
 
 import httptools
+import numpy as np
 import pytest
 
 from support.configs import model_config
@@ -8,7 +10,7 @@ from triune.core import errors
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.core.requests import InferenceRequest
-from triune.frontends.kserve.compression import accepted_encoding, compress, decompress
+from triune.frontends.kserve.compression import Decompression, accepted_encoding, compress, is_worth_compressing
 from triune.frontends.kserve.http_infer import Route, Routes
 from triune.frontends.kserve.raw_request import decode_raw_request
 from triune.frontends.kserve.statuses import error_body, status_of
@@ -72,9 +74,34 @@ def test_accepted_encodings(accept: str, encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_the_limit_of_decompression_is_exact(encoding: str) -> None:
     packed = compress(encoding, [bytes(1000)])
-    assert decompress(encoding, packed, 1000) == bytes(1000)
+    exact = Decompression(encoding, packed, 1000)
+    assert not exact.step()
+    assert exact.data == bytes(1000)
     with pytest.raises(PayloadTooLargeError, match="beyond 999 bytes"):
-        decompress(encoding, packed, 999)
+        Decompression(encoding, packed, 999).step()
+
+
+def run(work: Decompression) -> None:
+    while work.step():
+        pass
+
+
+def test_a_large_body_may_not_grow_by_any_ratio() -> None:
+    packed = zlib.compress(bytes(16 << 20), 9)
+    work = Decompression("deflate", packed, 64 << 20)
+    with pytest.raises(PayloadTooLargeError, match="more than 200 times as many"):
+        run(work)
+    assert len(work.data) <= 9 << 20
+    free = Decompression("deflate", packed, 64 << 20, max_ratio=2000)
+    run(free)
+    assert free.data == bytes(16 << 20)
+
+
+def test_noise_is_not_worth_compressing() -> None:
+    noise = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
+    assert not is_worth_compressing([b"{}", noise.data.cast("B")])
+    assert is_worth_compressing([b"{}", bytes(200_000)])
+    assert is_worth_compressing([b"a" * 1000])
 
 
 def test_statuses_follow_the_nearest_base() -> None:

@@ -1,0 +1,149 @@
+"""Parsers that hold the GIL, in processes of their own.
+
+orjson and protobuf parse 64 MiB without letting any other thread run, for a second and more. A process costs two copies
+of the body, which release the GIL, and one of the parsed tensors.
+"""
+
+import functools
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import UnavailableError
+from triune.core.tensors import Signature
+from triune.core.units import Unit
+from triune.hosting.limits import Limits
+from triune.hosting.process import ProcessEndedError, WorkerProcess
+
+T = TypeVar("T")
+
+_NAME = "the parser of large requests"
+_LIMITS = Limits(load_seconds=60.0, run_seconds=120.0)
+# The largest areas of shared memory that a process keeps for the next request.
+_KEPT_BYTES = 32 << 20
+# Beyond what it starts with: 64 MiB of JSON need less than half of that.
+_MAX_MEMORY_BYTES = 4 << 30
+_ALIGNMENT = 64
+
+
+class Apart:
+    """Runs functions of a request's body in processes, each started when it is first needed."""
+
+    def __init__(self, num_processes: int) -> None:
+        """At most so many run at once; others wait."""
+        self.num_processes = num_processes
+        self.threads = ThreadPoolExecutor(num_processes, "parser")
+        self._lock = threading.Lock()
+        self._idle: list[WorkerProcess] = []
+        self._busy: set[WorkerProcess] = set()
+        self._is_closed = False
+
+    def call(self, work: Callable[[memoryview], T], body: bytes | bytearray | memoryview) -> T:
+        """`work(body)`, computed in a process. Blocks: called in one of `threads`.
+
+        Args:
+            work: pickled. What it returns is pickled too; numpy's arrays in it, but BYTES, cross in shared memory.
+            body: what it works on.
+
+        Raises:
+            TriuneError: what `work` raised.
+            UnavailableError: the process ended, for want of memory perhaps, or did not answer in time.
+        """
+        process = self._take()
+        is_whole = False
+        try:
+            inputs = {"call": np.frombuffer(pickle.dumps(work), np.uint8), "body": np.frombuffer(body, np.uint8)}
+            try:
+                outputs = process.run(inputs, ("answer", "sizes", "data"))
+            except ProcessEndedError as end:
+                raise UnavailableError(
+                    f"the process that parsed the request's {len(body)} bytes {end}; send less at once"
+                ) from None
+            finally:
+                is_whole = not process.has_ended
+        finally:
+            self._give_back(process, is_kept=is_whole and len(body) <= _KEPT_BYTES)
+        buffers: list[Array] = []
+        start = 0
+        for size in cast("list[int]", outputs["sizes"].tolist()):
+            buffers.append(outputs["data"][start : start + size])
+            start += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return cast(T, pickle.loads(outputs["answer"].tobytes(), buffers=buffers))
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        with self._lock:
+            self._is_closed = True
+            processes = [*self._idle, *self._busy]
+            self._idle.clear()
+        for process in processes:
+            process.kill()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> WorkerProcess:
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if not process.has_ended:
+                    self._busy.add(process)
+                    return process
+            if self._is_closed:
+                raise UnavailableError("the server is stopping and parses no new requests; send this one elsewhere")
+            process = WorkerProcess(_NAME, _LIMITS)
+            self._busy.add(process)
+        try:
+            process.load(functools.partial(Parser, _MAX_MEMORY_BYTES))
+        except BaseException:
+            self._give_back(process, is_kept=False)
+            raise
+        return process
+
+    def _give_back(self, process: WorkerProcess, *, is_kept: bool) -> None:
+        with self._lock:
+            self._busy.discard(process)
+            if is_kept and not self._is_closed:
+                self._idle.append(process)
+                return
+        process.kill()
+        process.free()
+
+
+class Parser:
+    """What runs in the process, shaped as an executable: `call` and `body` in, the pickled answer out."""
+
+    signature = Signature((), (), 0)
+    unit = Unit.CPU
+    precision = ""
+
+    def __init__(self, max_memory_bytes: int) -> None:
+        """A process that would take more memory than this ends, and not the machine's other processes."""
+        if sys.platform == "linux":
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_DATA, (max_memory_bytes, max_memory_bytes))
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """See `core.runtime.Executable`."""
+        work: Callable[[memoryview], Any] = pickle.loads(inputs["call"].tobytes())
+        buffers: list[Array] = []
+
+        def keep(buffer: pickle.PickleBuffer) -> None:
+            buffers.append(np.frombuffer(buffer.raw(), np.uint8))
+
+        answer = pickle.dumps(work(inputs["body"].data), protocol=5, buffer_callback=keep)
+        sizes = [len(buffer) for buffer in buffers]
+        data = np.empty(sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), np.uint8)
+        start = 0
+        for buffer in buffers:
+            data[start : start + len(buffer)] = buffer
+            start += -(-len(buffer) // _ALIGNMENT) * _ALIGNMENT
+        return {"answer": np.frombuffer(answer, np.uint8), "sizes": np.array(sizes, np.int64), "data": data}
+
+    def close(self) -> None:
+        """Nothing is held."""

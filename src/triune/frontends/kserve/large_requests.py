@@ -1,0 +1,149 @@
+"""Inferences that are too large to be decoded or encoded on the event loop: what threads and processes do for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import orjson
+
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import PayloadTooLargeError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.kserve.http_codec import OutputForm, decode_request, describe_output, describe_response
+from triune.frontends.kserve.json_tensors import encode_json
+from triune.frontends.kserve.offload import CHUNK_ELEMENTS, pause
+from triune.frontends.kserve.tensors import decode_raw, encode_raw
+
+MAX_JSON_BYTES = 64 << 20
+"""Triton takes requests of so many bytes unless it is told otherwise."""
+
+MAX_JSON_VALUES = 16 << 20
+"""Each becomes an object of up to a hundred bytes while the JSON is parsed."""
+
+_SEPARATORS = np.zeros(256, np.bool_)
+_SEPARATORS[list(b",[{")] = True
+_COUNTED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A BYTES tensor on its way between processes, as it is on the wire: its objects are made where it arrives."""
+
+    shape: tuple[int, ...]
+    data: Array
+
+
+def check_json_size(num_bytes: int, max_bytes: int) -> None:
+    """Raises PayloadTooLargeError if a request has more than `max_bytes` of JSON."""
+    if num_bytes > max_bytes:
+        raise PayloadTooLargeError(
+            f"the request has {num_bytes} bytes of JSON; the server's limit is {max_bytes}: send tensors as binary "
+            "data, with 'binary_data_size', or raise --max-json-bytes"
+        )
+
+
+def check_json(view: memoryview) -> None:
+    """Refuse JSON that would take too much memory to parse.
+
+    Raises:
+        PayloadTooLargeError: it has commas and brackets for more than 16 Mi values.
+    """
+    array = np.frombuffer(view, np.uint8)
+    num_values = 0
+    for start in range(0, len(array), _COUNTED_BYTES):
+        num_values += int(np.count_nonzero(_SEPARATORS[array[start : start + _COUNTED_BYTES]]))
+    if num_values > MAX_JSON_VALUES:
+        raise PayloadTooLargeError(
+            f"the request's JSON has {num_values} commas and brackets; the server takes {MAX_JSON_VALUES}: send "
+            "tensors as binary data, with 'binary_data_size'"
+        )
+
+
+def parse_infer(
+    model: str, version: int | None, header_bytes: int | None, body: memoryview
+) -> tuple[InferenceRequest, OutputForm]:
+    """`decode_request` in a process of its own; `unpack` what it gives. Raises as it does, and as `check_json`."""
+    check_json(body[:header_bytes])
+    request, form = decode_request(model, version, body, header_bytes)
+    pack(request)
+    return request, form
+
+
+def pack(request: InferenceRequest) -> None:
+    """Make the request's BYTES tensors fit to cross to another process."""
+    inputs = cast("dict[str, Any]", request.inputs)
+    for name, array in request.inputs.items():
+        if array.dtype.char == "O":
+            inputs[name] = Packed(array.shape, np.frombuffer(encode_raw(array), np.uint8))
+
+
+def unpack(request: InferenceRequest) -> None:
+    """Undo `pack`, in a thread."""
+    inputs = request.inputs
+    for name, value in cast("dict[str, Any]", inputs).items():
+        if isinstance(value, Packed):
+            inputs[name] = decode_raw(name, DataType.BYTES, value.shape, value.data.data)
+        else:
+            cast(Array, value).flags.writeable = False
+
+
+def inputs_bytes(inputs: Mapping[str, Array]) -> int:
+    """What arrays take in memory, the objects of BYTES included."""
+    return sum(
+        array.nbytes + (array.size * BYTES_ELEMENT_BYTES if array.dtype.char == "O" else 0) for array in inputs.values()
+    )
+
+
+BYTES_ELEMENT_BYTES = 96
+"""What an element of BYTES takes beside its content: here an object, in the runtime a string."""
+
+
+def encode_large_response(response: InferenceResponse, form: OutputForm) -> tuple[list[bytes | memoryview], int | None]:
+    """As `http_codec.encode_response`, in a thread, and so that no other thread waits for long."""
+    head: list[bytes | memoryview] = []
+    raw: list[bytes | memoryview] = []
+    opening = orjson.dumps(describe_response(response))[:-1] + b',"outputs":['
+    for name, array in response.outputs.items():
+        if form.by_name.get(name, form.is_binary):
+            data = raw_pieces(array)
+            raw += filter(len, data)
+            item = describe_output(name, array)
+            item["parameters"] = {"binary_data_size": sum(map(len, data))}
+            head.append(opening + orjson.dumps(item))
+        else:
+            head.append(opening + orjson.dumps(describe_output(name, array))[:-1] + b',"data":[')
+            head += json_pieces(name, array)
+            head.append(b"]}")
+        opening = b","
+    if not head:
+        head.append(opening)
+    head.append(b"]}")
+    if response.id:
+        head[0] = b'{"id":%s,%s' % (orjson.dumps(response.id), bytes(head[0])[1:])
+    return [*head, *raw], sum(map(len, head)) if raw else None
+
+
+def json_pieces(name: str, array: Array) -> list[bytes]:
+    """`encode_json`, in pieces and without the outer brackets. Raises as it does."""
+    flat = array.ravel()
+    texts: list[bytes] = []
+    for start in range(0, max(1, flat.size), CHUNK_ELEMENTS):
+        if start:
+            texts.append(b",")
+            pause()
+        texts.append(encode_json(name, flat[start : start + CHUNK_ELEMENTS])[1:-1])
+    return texts
+
+
+def raw_pieces(array: Array) -> list[bytes | memoryview]:
+    """`encode_raw`, in pieces."""
+    if array.dtype.char != "O":
+        return [encode_raw(np.ascontiguousarray(array))]
+    flat = array.ravel()
+    texts: list[bytes | memoryview] = []
+    for start in range(0, flat.size, CHUNK_ELEMENTS):
+        if start:
+            pause()
+        texts.append(encode_raw(flat[start : start + CHUNK_ELEMENTS]))
+    return texts

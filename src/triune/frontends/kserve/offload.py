@@ -1,0 +1,67 @@
+"""Work that grows with a request, off the event loop: in threads, and where a library holds the GIL in processes.
+
+What one call may hold the loop with is about a millisecond; `SMALL_BYTES` of anything take less.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from triune.frontends.kserve.apart import Apart
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SMALL_BYTES = 16 << 10
+"""What is encoded, decoded or compressed at once, where it is. Beyond that it goes off the loop."""
+
+CHUNK_ELEMENTS = 8192
+"""How many elements a thread turns into objects or text before it lets others have the GIL."""
+
+_MAX_THREADS = 4
+_PAUSE_SECONDS = 50e-6
+
+
+def pause() -> None:
+    """Let other threads have the GIL: called by a thread after each millisecond of work that holds it."""
+    # Longer than it takes to wake a thread: who releases the GIL for less takes it again before anyone else does.
+    time.sleep(_PAUSE_SECONDS)
+
+
+class Offload:
+    """A bounded number of threads and processes. Made and used on the event loop's thread; closed once.
+
+    Attributes:
+        apart: for JSON and protobuf of megabytes, whose parsers hold the GIL.
+    """
+
+    def __init__(self, num_threads: int | None = None, num_processes: int | None = None) -> None:
+        """None takes as many as the machine has cores, within bounds; threads and processes start when needed."""
+        cores = os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
+        self.apart = Apart(num_processes or max(1, min(_MAX_THREADS, cores // 2)))
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` in a thread. If this is cancelled, that is told once the thread is done: it holds memory."""
+        loop = asyncio.get_running_loop()
+        return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
+
+    def close(self) -> None:
+        """End the processes; threads end with what they do."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.apart.close()
+
+
+async def until_done(future: asyncio.Future[T]) -> T:
+    """The future's result. A cancellation is passed on only when the future is done."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not future.done():
+            await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise
