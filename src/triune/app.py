@@ -6,19 +6,22 @@ import logging
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from triune.core.addresses import format_address
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
 from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_server import HttpServer
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.metrics import MetricsServer
+from triune.frontends.metrics.options import MetricsOptions
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
+from triune.repository.placement import DEFAULT_COMPLETION, Completion
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes import available
 from triune.serving.server import Server
@@ -36,18 +39,26 @@ class Options:
 
     Attributes:
         repositories: folders of models, in Triton's layout.
-        host: address that every port listens on.
+        host: address that every port listens on that has none of its own.
+        http_host, grpc_host, metrics_host: a port's own address.
         http_port: KServe over HTTP; None serves no HTTP; 0 takes a free port.
         grpc_port: KServe over gRPC, likewise.
         metrics_port: Prometheus metrics, likewise.
+        is_http_port_shared: servers that all say so may listen on one port.
         control_mode: whether models may come and go while it serves.
         startup_models: with explicit control, what to load at the start; `*` is all.
         poll_seconds: with poll control, how often the repositories are looked at.
+        num_load_threads: models that load at once.
+        num_load_retries: how often a version that does not load is tried again.
+        completion: how the models' configs are completed.
         is_ready_strict: ready only while every model is.
         is_exiting_on_error: a model that fails to load at the start ends the server.
         exit_timeout_seconds: how long requests under way may take when it stops.
         limits: what clients may ask.
+        num_http_threads: what decodes, encodes and compresses large requests; None takes a few, by the machine.
         max_inflight_bytes: what all requests under way may take of the memory; None takes a quarter of the machine's.
+        channel: what gRPC's connections are like.
+        metrics: which metrics there are.
         name: what the server calls itself in its metadata.
     """
 
@@ -56,14 +67,24 @@ class Options:
     http_port: int | None = 8000
     grpc_port: int | None = 8001
     metrics_port: int | None = 8002
+    http_host: str | None = None
+    grpc_host: str | None = None
+    metrics_host: str | None = None
+    is_http_port_shared: bool = False
     control_mode: ControlMode = ControlMode.NONE
     startup_models: Sequence[str] = ()
     poll_seconds: float = 15.0
+    num_load_threads: int = 4
+    num_load_retries: int = 0
+    completion: Completion = DEFAULT_COMPLETION
     is_ready_strict: bool = True
     is_exiting_on_error: bool = False
     exit_timeout_seconds: float = 30.0
     limits: Limits = DEFAULT_LIMITS
     max_inflight_bytes: int | None = None
+    num_http_threads: int | None = None
+    channel: ChannelOptions = field(default_factory=ChannelOptions)
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
     name: str = "triune"
 
 
@@ -82,6 +103,9 @@ def make_repository(
     control_mode: ControlMode = ControlMode.NONE,
     startup_models: Sequence[str] = (),
     poll_seconds: float = 15.0,
+    num_load_threads: int = 4,
+    num_load_retries: int = 0,
+    completion: Completion = DEFAULT_COMPLETION,
 ) -> Repository:
     """A repository over this machine's units and runtimes, not yet open.
 
@@ -100,6 +124,9 @@ def make_repository(
         control_mode=control_mode,
         startup_models=startup_models,
         poll_seconds=poll_seconds,
+        num_load_threads=num_load_threads,
+        num_load_retries=num_load_retries,
+        completion=completion,
         num_cores=cpu.num_cores,
         clock=MonotonicClock(),
     )
@@ -131,6 +158,9 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         control_mode=options.control_mode,
         startup_models=options.startup_models,
         poll_seconds=options.poll_seconds,
+        num_load_threads=options.num_load_threads,
+        num_load_retries=options.num_load_retries,
+        completion=options.completion,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with _signals() as stop:
@@ -168,19 +198,36 @@ async def _serve(
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        limits, budget, offload = options.limits, MemoryBudget(options.max_inflight_bytes), Offload()
+        limits, budget, offload = (
+            options.limits,
+            MemoryBudget(options.max_inflight_bytes),
+            Offload(options.num_http_threads),
+        )
         stack.callback(offload.close)
-        http = HttpServer(server, options.host, options.http_port or 0, limits=limits, budget=budget, offload=offload)
-        grpc = GrpcServer(server, options.host, options.grpc_port or 0, max_request_bytes=limits.request_bytes)
-        metrics = MetricsServer(server, options.host, options.metrics_port or 0, units=repository.units)
-        wanted = ((http, options.http_port), (grpc, options.grpc_port), (metrics, options.metrics_port))
+        hosts = [each or options.host for each in (options.http_host, options.grpc_host, options.metrics_host)]
+        ports = (options.http_port, options.grpc_port, options.metrics_port)
+        front_ends = (
+            HttpServer(
+                server,
+                hosts[0],
+                ports[0] or 0,
+                limits=limits,
+                budget=budget,
+                offload=offload,
+                is_port_shared=options.is_http_port_shared,
+            ),
+            GrpcServer(
+                server, hosts[1], ports[1] or 0, max_request_bytes=limits.request_bytes, channel=options.channel
+            ),
+            MetricsServer(server, hosts[2], ports[2] or 0, units=repository.units, options=options.metrics),
+        )
         addresses: list[str | None] = []
         # The ports come first: a load balancer may ask for liveness while large models load.
-        for front_end, port in wanted:
+        for front_end, host, port in zip(front_ends, hosts, ports, strict=True):
             if port is None:
                 addresses.append(None)
                 continue
-            addresses.append(f"{options.host}:{await front_end.start()}")
+            addresses.append(format_address(host, await front_end.start()))
             stack.push_async_callback(front_end.stop, 1.0)
         stack.push_async_callback(repository.close)
         if not await _open(repository, stop):

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from triune.cli import convert, demo, infer, models, predict, serve, units
+from triune.cli.triton_flags import ServeCommand
 from triune.core.errors import TriuneError
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("serve")(serve.serve)
+app.command("serve", cls=ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.command("units")(units.units)
 app.command("models")(models.models)

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from triune import app
 from triune.cli import serve
+from triune.cli.logs import LogOptions, set_up_logs
 from triune.core.errors import UnavailableError
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
@@ -36,7 +37,8 @@ def demo(
     _build(repository, model, console)
     if not build_only:
         options = app.Options([repository], host, http_port, grpc_port, metrics_port)
-        serve.run(options)
+        set_up_logs(LogOptions(), console)
+        serve.run(options, console)
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:

@@ -2,43 +2,57 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvloop
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
 from triune import app
+from triune.cli.logs import LogFormat, LogOptions, set_up_logs
+from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.http_limits import Limits
+from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import ModelState
+from triune.repository.placement import Completion
 from triune.repository.repository import ControlMode
 from triune.serving.server import Server
 
-
-def boolean(text: str) -> bool:
-    """Triton's boolean flag values: true or false, 1 or 0."""
-    if text.lower() in ("true", "1"):
-        return True
-    if text.lower() in ("false", "0"):
-        return False
-    raise typer.BadParameter(f"{text!r} is neither true nor false")
+_log = logging.getLogger(__name__)
 
 
 def serve(
+    context: typer.Context,
     repository: Annotated[
-        list[Path], typer.Option("--repository", "--model-repository", help="A folder of models; may be given again.")
+        list[Path],
+        typer.Option(
+            "--repository", "--model-repository", "--model-store", help="A folder of models; may be given again."
+        ),
     ],
-    host: Annotated[str, typer.Option("--host", "--http-address", help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on, where a port has none of its own.")
+    ] = "127.0.0.1",
+    http_address: Annotated[str | None, typer.Option(help="The address of HTTP.")] = None,
+    grpc_address: Annotated[str | None, typer.Option(help="The address of gRPC.")] = None,
+    metrics_address: Annotated[str | None, typer.Option(help="The address of the metrics; HTTP's if left out.")] = None,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over HTTP.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over gRPC.")] = 8001,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Prometheus metrics.")] = 8002,
-    allow_http: Annotated[bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Serve HTTP.")] = True,
-    allow_grpc: Annotated[bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Serve gRPC.")] = True,
-    allow_metrics: Annotated[bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Serve metrics.")] = True,
+    reuse_http_port: Annotated[bool, typer.Option(help="Servers that all say so may share a port.")] = False,
+    reuse_grpc_port: Annotated[bool, typer.Option(help="Servers that all say so may share a port.")] = False,
+    allow_http: Annotated[bool, typer.Option(help="Serve HTTP.")] = True,
+    allow_grpc: Annotated[bool, typer.Option(help="Serve gRPC.")] = True,
+    allow_metrics: Annotated[bool, typer.Option(help="Serve metrics.")] = True,
+    allow_cpu_metrics: Annotated[bool, typer.Option(help="The metrics nv_cpu_*.")] = True,
+    metrics_interval_ms: Annotated[float, typer.Option(min=0, help="How old a reading of the machine may be.")] = 2000,
+    metrics_config: Annotated[
+        list[str] | None, typer.Option(help="SETTING=VALUE: summary_latencies=true and others.")
+    ] = None,
     model_control_mode: Annotated[
         ControlMode, typer.Option(help="Whether models may come and go: none, explicit (by request) or poll.")
     ] = ControlMode.NONE,
@@ -46,12 +60,19 @@ def serve(
         list[str] | None, typer.Option(help="With explicit control, a model to load at the start; * is all.")
     ] = None,
     repository_poll_secs: Annotated[float, typer.Option(min=0.1, help="With poll control, how often to look.")] = 15.0,
-    strict_readiness: Annotated[
-        bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Ready only while every model is.")
-    ] = True,
-    exit_on_error: Annotated[
-        bool, typer.Option(parser=boolean, metavar="BOOLEAN", help="Exit if a model fails to load at the start.")
+    model_load_thread_count: Annotated[int, typer.Option(min=1, max=1024, help="Models that load at once.")] = 4,
+    model_load_retry_count: Annotated[int, typer.Option(min=0, help="How often a failed load is tried again.")] = 0,
+    model_config_name: Annotated[
+        str, typer.Option(help="Models that have configs/NAME.pbtxt take it for their config.pbtxt.")
+    ] = "",
+    disable_auto_complete_config: Annotated[
+        bool, typer.Option("--disable-auto-complete-config", help="A config.pbtxt must be there, and say everything.")
     ] = False,
+    backend_config: Annotated[
+        list[str] | None, typer.Option(help="BACKEND,default-max-batch-size=N; BACKEND may be * or left out.")
+    ] = None,
+    strict_readiness: Annotated[bool, typer.Option(help="Ready only while every model is.")] = True,
+    exit_on_error: Annotated[bool, typer.Option(help="Exit if a model fails to load at the start.")] = False,
     exit_timeout_secs: Annotated[
         float, typer.Option(min=0, help="How long requests under way may take at the end.")
     ] = 30.0,
@@ -80,19 +101,66 @@ def serve(
     idle_timeout_secs: Annotated[
         float, typer.Option(min=0.1, help="How long a connection may stay without a request.")
     ] = app.DEFAULT_LIMITS.idle_seconds,
+    http_thread_count: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads that decode, encode and compress what is large.")
+    ] = None,
+    grpc_infer_response_compression_level: Annotated[
+        Compression, typer.Option(case_sensitive=False, help="How answers are compressed, where clients take it.")
+    ] = Compression.NONE,
+    grpc_keepalive_time: Annotated[
+        int | None, typer.Option(min=1, help="When a silent client is pinged, in milliseconds.")
+    ] = None,
+    grpc_keepalive_timeout: Annotated[
+        int | None, typer.Option(min=1, help="Time for its answer, in milliseconds.")
+    ] = None,
+    grpc_keepalive_permit_without_calls: Annotated[bool | None, typer.Option(help="Ping without calls, too.")] = None,
+    grpc_http2_max_pings_without_data: Annotated[int | None, typer.Option(min=0, help="Pings without data.")] = None,
+    grpc_http2_min_recv_ping_interval_without_data: Annotated[
+        int | None, typer.Option(min=0, help="How soon a client may ping again, in milliseconds.")
+    ] = None,
+    grpc_http2_max_ping_strikes: Annotated[int | None, typer.Option(min=0, help="Bad pings; 0 is any.")] = None,
+    grpc_max_connection_age: Annotated[
+        int | None, typer.Option(min=1, help="Life of a connection, in milliseconds.")
+    ] = None,
+    grpc_max_connection_age_grace: Annotated[
+        int | None, typer.Option(min=0, help="Its calls' grace, in milliseconds.")
+    ] = None,
     name: Annotated[str, typer.Option("--id", help="What the server calls itself in its metadata.")] = "triune",
     log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
+    log_info: Annotated[bool, typer.Option(help="Log what happens.")] = True,
+    log_warning: Annotated[bool, typer.Option(help="Log warnings.")] = True,
+    log_error: Annotated[bool, typer.Option(help="Log errors.")] = True,
+    log_format: Annotated[LogFormat, typer.Option(help="Triune's lines, or Triton's two forms.")] = LogFormat.TRIUNE,
+    log_file: Annotated[Path | None, typer.Option(help="Where to log; standard error if left out.")] = None,
 ) -> None:
-    """Serve a model repository by Triton's protocols. Ctrl-C finishes what is under way; twice stops at once."""
+    """Serve a model repository by Triton's protocols. Ctrl-C finishes what is under way; twice stops at once.
+
+    Takes every flag of tritonserver's: those without effect here are told in one line, the impossible say why.
+    """
+    console = Console(stderr=True)
+    set_up_logs(LogOptions(log_verbose, log_info, log_warning, log_error, log_format, log_file), console)
+    sizes, others = read_backend_config(backend_config or ())
+    ignored = [*(context.obj or ()), *(f"--backend-config={each} (no such setting here)" for each in others)]
+    if ignored:
+        _log.warning("flags without effect here: %s", "; ".join(ignored))
     options = app.Options(
         repositories=repository,
         host=host,
+        http_host=http_address,
+        grpc_host=grpc_address,
+        metrics_host=metrics_address or http_address,
         http_port=http_port if allow_http else None,
         grpc_port=grpc_port if allow_grpc else None,
         metrics_port=metrics_port if allow_metrics else None,
+        is_http_port_shared=reuse_http_port,
         control_mode=model_control_mode,
         startup_models=load_model or (),
         poll_seconds=repository_poll_secs,
+        num_load_threads=model_load_thread_count,
+        num_load_retries=model_load_retry_count,
+        completion=Completion(
+            default_max_batch_sizes=sizes, is_off=disable_auto_complete_config, config_name=model_config_name
+        ),
         is_ready_strict=strict_readiness,
         is_exiting_on_error=exit_on_error,
         exit_timeout_seconds=exit_timeout_secs,
@@ -106,19 +174,61 @@ def serve(
             idle_seconds=idle_timeout_secs,
         ),
         max_inflight_bytes=max_inflight_bytes,
+        num_http_threads=http_thread_count,
+        channel=ChannelOptions(
+            compression=grpc_infer_response_compression_level,
+            is_port_shared=reuse_grpc_port,
+            keepalive_time_ms=grpc_keepalive_time,
+            keepalive_timeout_ms=grpc_keepalive_timeout,
+            keepalive_permit_without_calls=grpc_keepalive_permit_without_calls,
+            max_pings_without_data=grpc_http2_max_pings_without_data,
+            min_ping_interval_ms=grpc_http2_min_recv_ping_interval_without_data,
+            max_ping_strikes=grpc_http2_max_ping_strikes,
+            max_connection_age_ms=grpc_max_connection_age,
+            max_connection_age_grace_ms=grpc_max_connection_age_grace,
+        ),
+        metrics=MetricsOptions.parse(
+            metrics_config or (), has_cpu=allow_cpu_metrics, interval_seconds=metrics_interval_ms / 1000
+        ),
         name=name,
     )
-    run(options, log_verbose)
+    run(options, console)
 
 
-def run(options: app.Options, log_verbose: int = 0) -> None:
-    """Serve until told to stop, saying on standard error what is served and where."""
-    console = Console(stderr=True)
-    level = logging.DEBUG if log_verbose else logging.INFO
-    if console.is_terminal:
-        logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    else:
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
+def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Triton's `--backend-config`: `BACKEND,SETTING=VALUE`, or `SETTING=VALUE` for all, which `*` means too.
+
+    Returns:
+        `default-max-batch-size` by backend, "" for all; and what was given of other settings, as it was.
+
+    Raises:
+        InvalidArgumentError: it is not of that form, or the size is no whole number of 0 or more.
+    """
+    sizes: dict[str, int] = {}
+    others: list[str] = []
+    for each in given:
+        left, equals, value = each.partition("=")
+        backend, comma, setting = left.partition(",")
+        if not comma:
+            backend, setting = "", left
+        if not (equals and setting and value) or (comma and not backend):
+            raise InvalidArgumentError(
+                "--backend-config option format is '<backend name>,<setting>=<value>' or '<setting>=<value>'. "
+                f"Got {each}"
+            )
+        if setting != "default-max-batch-size":
+            others.append(each)
+            continue
+        if not (value.isascii() and value.isdigit() and int(value) < 2**31):
+            raise InvalidArgumentError(
+                f"--backend-config={each}: {setting} must be a whole number from 0 to 2147483647"
+            )
+        sizes["" if backend == "*" else backend] = int(value)
+    return sizes, others
+
+
+def run(options: app.Options, console: Console) -> None:
+    """Serve until told to stop, saying on `console` what is served and where."""
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
         _print_models(console, server)

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import errno
 import math
 import socket
 from collections.abc import Generator
 
 import uvicorn
 
+from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
+
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -25,8 +29,8 @@ class EmbeddedServer(uvicorn.Server):
         self._is_listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, host: str, port: int, *, purpose: str) -> int:
-        """Listen on an address, for `purpose` ("HTTP") as errors tell it.
+    async def open(self, host: str, port: int, *, purpose: str, is_shared: bool = False) -> int:
+        """Listen on an address, for `purpose` ("HTTP") as errors tell it; other servers too if it `is_shared`.
 
         Returns:
             the port.
@@ -34,14 +38,14 @@ class EmbeddedServer(uvicorn.Server):
         Raises:
             UnavailableError: the address is taken, or is not this machine's.
         """
-        listener = listen(host, port, purpose=purpose)
-        self._task = asyncio.create_task(self.serve(sockets=[listener]))
+        listeners = listen(host, port, purpose=purpose, is_shared=is_shared)
+        self._task = asyncio.create_task(self.serve(sockets=listeners))
         ready = asyncio.create_task(self._is_listening.wait())
         await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if self._task.done():
             self._task.result()
-        bound: int = listener.getsockname()[1]
+        bound: int = listeners[0].getsockname()[1]
         return bound
 
     async def close(self, grace_seconds: float) -> None:
@@ -64,25 +68,55 @@ class EmbeddedServer(uvicorn.Server):
         self._is_listening.set()
 
 
-def listen(host: str, port: int, *, purpose: str) -> socket.socket:
-    """A listening TCP socket; `port` 0 takes a free one.
+def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> list[socket.socket]:
+    """Listening TCP sockets of one port, one for each address that `host` has here; `port` 0 takes a free one.
+
+    `localhost` has two where the machine speaks IPv6: clients try either first.
+
+    Args:
+        host: a name or an address.
+        port: the port.
+        purpose: what errors call it.
+        is_shared: other servers that say so too may listen on the same port.
 
     Raises:
         UnavailableError: the address is taken, or is not this machine's.
     """
-    listener: socket.socket | None = None
+    listeners: list[socket.socket] = []
+    failure: OSError | None = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
+        for family, _, _, _, address in dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
+            bound = listeners[0].getsockname()[1] if listeners else port
+            try:
+                listeners.append(_listen(family, (address[0], bound, *address[2:]), is_shared=is_shared))
+            except OSError as error:
+                # A name may have addresses of a family that this machine does not speak.
+                if error.errno not in _NOT_HERE:
+                    raise
+                failure = error
+    except OSError as error:
+        failure = error
+        for listener in listeners:
+            listener.close()
+        listeners.clear()
+    if not listeners:
+        reason = (failure and failure.strerror) or failure or "it has no address"
+        raise UnavailableError(
+            f"cannot listen for {purpose} on {format_address(host, port)}: {reason}; choose another port or host"
+        ) from failure
+    return listeners
+
+
+def _listen(family: int, address: tuple[object, ...], *, is_shared: bool) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        reason = error.strerror or error
-        raise UnavailableError(
-            f"cannot listen for {purpose} on {host}:{port}: {reason}; choose another port or host"
-        ) from error
+    except OSError:
+        listener.close()
+        raise
     return listener

@@ -51,7 +51,7 @@ def _check_model(name: str, folders: Sequence[Path], machine: Machine) -> ModelC
         return ModelCheck(name, (), "", (), (f"model appears in two or more repositories: {places}",), (), None)
     try:
         check_name(name)
-        source = read_source(name, folders[0], Stamp())
+        source = read_source(name, folders[0], Stamp(), completion=machine.completion)
     except TriuneError as error:
         return ModelCheck(name, (), "", (), (str(error),), (), None)
     config: ModelConfig | None = None

@@ -110,7 +110,7 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
             f"{f'{limit} rows at most' if limit else 'no batches'}; set max_batch_size to {limit}"
         )
     if not message.input or not message.output:
-        _complete_batching(message, signature, machine.default_max_batch_size)
+        _complete_batching(message, signature, machine.completion.default_max_batch_size(message.backend))
     if not message.input:
         shown = [spec for spec in signature.inputs if spec.is_state or not spec.is_optional]
         message.input.extend(ModelInput(name=spec.name, optional=spec.is_optional) for spec in shown)
@@ -121,6 +121,22 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
     batching = message.dynamic_batching if message.HasField("dynamic_batching") else None
     if batching is not None and not batching.preferred_batch_size and message.max_batch_size > 0:
         batching.preferred_batch_size.append(message.max_batch_size)
+
+
+def refuse_incomplete(message: ModelConfigMessage) -> None:
+    """With completion off, raise InvalidArgumentError if a config leaves out what would be completed."""
+    model = f"model '{message.name}'"
+    remedy = "say so in its config, or start the server without --disable-auto-complete-config"
+    if not message.backend and not message.platform:
+        raise InvalidArgumentError(f"must specify 'platform' or 'backend' for {model}; {remedy}")
+    for kind, tensors in (("input", message.input), ("output", message.output)):
+        if not tensors:
+            raise InvalidArgumentError(f"{model} must specify one or more '{kind}'s; {remedy}")
+        for tensor in tensors:
+            if tensor.data_type == DataTypeMessage.TYPE_INVALID:
+                raise InvalidArgumentError(f"{model}, {kind} '{tensor.name}' must specify 'data_type'; {remedy}")
+            if not tensor.dims:
+                raise InvalidArgumentError(f"{model}, {kind} '{tensor.name}' must specify 'dims'; {remedy}")
 
 
 def _complete_batching(message: ModelConfigMessage, signature: Signature, default_max_batch_size: int) -> None:

@@ -9,12 +9,20 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import Signature
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.batching import translate_batching
-from triune.repository.complete import complete_backend, complete_tensors, model_file
+from triune.repository.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
 from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
-from triune.repository.layout import CONFIG_FILENAME, Stamp, choose_versions, find_versions, inside
+from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, Stamp, choose_versions, find_versions, inside
 from triune.repository.parse import parse_json, parse_text
-from triune.repository.placement import OWN_PROCESS_PARAMETER, UNITS_PARAMETER, Machine, place, read_options
+from triune.repository.placement import (
+    DEFAULT_COMPLETION,
+    OWN_PROCESS_PARAMETER,
+    UNITS_PARAMETER,
+    Completion,
+    Machine,
+    place,
+    read_options,
+)
 from triune.repository.samples import translate_warmup
 from triune.repository.tensors import translate_tensors
 from triune.runtimes.options import boolean
@@ -41,7 +49,13 @@ class Source:
     stamp: Stamp
 
 
-def read_source(name: str, folder: Path, before: Stamp, config_json: str | None = None) -> Source:
+def read_source(
+    name: str,
+    folder: Path,
+    before: Stamp,
+    config_json: str | None = None,
+    completion: Completion = DEFAULT_COMPLETION,
+) -> Source:
     """Read a model's config and choose its versions.
 
     Args:
@@ -49,16 +63,19 @@ def read_source(name: str, folder: Path, before: Stamp, config_json: str | None 
         folder: its folder.
         before: what the folder looked like; what is written after that is seen as a change.
         config_json: stands in for config.pbtxt.
+        completion: which config of the folder's is meant, and whether it must be complete.
 
     Raises:
         InvalidArgumentError: the config cannot be read or parsed, or no version is to be served.
         UnsupportedError: the config asks for what this version lacks.
     """
-    message = parse_json(config_json, "config") if config_json is not None else _read_config(folder)
+    message = parse_json(config_json, "config") if config_json is not None else _read_config(folder, completion)
     named = ModelConfigMessage()
     named.CopyFrom(message)
     named.name = named.name or name
     refuse_unsupported(named)
+    if completion.is_off:
+        refuse_incomplete(named)
     versions = choose_versions(message.version_policy, find_versions(folder), name)
     return Source(name, folder, message, tuple(versions), before)
 
@@ -117,15 +134,19 @@ def _has_own_process(message: ModelConfigMessage) -> bool:
     return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
 
 
-def _read_config(folder: Path) -> ModelConfigMessage:
+def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
     path = folder / CONFIG_FILENAME
+    if completion.config_name:
+        custom = inside(folder / CONFIGS_FOLDER, f"{completion.config_name}.pbtxt", "model_config_name")
+        path = custom if custom.is_file() else path
+    shown = f"{folder.name}/{path.relative_to(folder)}"
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return ModelConfigMessage()
     except OSError as error:
-        raise InvalidArgumentError(f"{folder.name}/{CONFIG_FILENAME} cannot be read: {error.strerror}") from error
-    return parse_text(content, f"{folder.name}/{CONFIG_FILENAME}")
+        raise InvalidArgumentError(f"{shown} cannot be read: {error.strerror}") from error
+    return parse_text(content, shown)
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ _log = logging.getLogger(__name__)
 
 CONFIG_FILENAME = "config.pbtxt"
 WARMUP_FOLDER = "warmup"
-_FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", "configs"})
+CONFIGS_FOLDER = "configs"
+_FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", CONFIGS_FOLDER})
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 FileStamps: TypeAlias = Mapping[str, tuple[int, int, int]]

@@ -1,12 +1,13 @@
 """Versions come and go under running requests: build, swap, drain, close."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from triune.core.errors import TriuneError, UnavailableError
-from triune.repository.configure import read_source
+from triune.repository.configure import Source, read_source
 from triune.repository.honour import log_hints
 from triune.repository.layout import stamp
 from triune.repository.loader import Build, Loader
@@ -14,6 +15,8 @@ from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Serving
 from triune.scheduling.dispatcher import Dispatcher
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -26,14 +29,16 @@ class Lifecycle:
         ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
     """
 
-    def __init__(self, loader: Loader, num_load_threads: int) -> None:
+    def __init__(self, loader: Loader, num_load_threads: int, num_load_retries: int = 0) -> None:
         """Args:
         loader: builds versions.
         num_load_threads: models that load at once.
+        num_load_retries: how often a version that does not load is tried again.
         """
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
         self._loader = loader
+        self._num_load_retries = num_load_retries
         self._load_slots = asyncio.Semaphore(num_load_threads)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._retiring: set[Dispatcher] = set()
@@ -108,7 +113,9 @@ class Lifecycle:
             raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
         try:
             record.stamp = await asyncio.to_thread(stamp, folder)
-            source = await asyncio.to_thread(read_source, record.name, folder, record.stamp, config_json)
+            source = await asyncio.to_thread(
+                read_source, record.name, folder, record.stamp, config_json, self._loader.machine.completion
+            )
         except TriuneError as error:
             record.fail(str(error))
             raise type(error)(f"failed to load '{record.name}': {error}") from error
@@ -119,7 +126,7 @@ class Lifecycle:
         for version in source.versions:
             previous = serving[version].build if version in serving else None
             try:
-                builds.append(await asyncio.to_thread(self._loader.build, source, version, previous))
+                builds.append(await self._build_version(source, version, previous))
             except TriuneError as error:
                 errors[version] = error
         if not errors:
@@ -131,6 +138,21 @@ class Lifecycle:
         record.fail(problem, {each: str(errors.get(each, spoilt)) for each in source.versions})
         first = next(iter(errors.values()))
         raise type(first)(f"load failed for model '{record.name}': {problem}") from first
+
+    async def _build_version(self, source: Source, version: int, previous: Build | None) -> Build:
+        for attempt in range(1, self._num_load_retries + 1):
+            try:
+                return await asyncio.to_thread(self._loader.build, source, version, previous)
+            except TriuneError as error:
+                _log.warning(
+                    "model '%s' version %d does not load and is tried again (%d of %d): %s",
+                    source.name,
+                    version,
+                    attempt,
+                    self._num_load_retries,
+                    error,
+                )
+        return await asyncio.to_thread(self._loader.build, source, version, previous)
 
     def _swap(self, record: ModelRecord, builds: Sequence[Build], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.runtime import Runtime
@@ -31,6 +31,32 @@ _STAND_INS: Mapping[tuple[str, Unit], tuple[str, ...]] = {
 
 _MAX_INSTANCES = 1024
 
+_DEFAULT_MAX_BATCH_SIZE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How the configs of all models are read and completed: Triton's flags at the server's start.
+
+    Attributes:
+        default_max_batch_sizes: for models that can batch and whose config does not say, by backend, "" for all others
+            (`--backend-config=BACKEND,default-max-batch-size=N`).
+        is_off: a config.pbtxt must be there and say everything (`--disable-auto-complete-config`).
+        config_name: models that have `configs/NAME.pbtxt` take it for their config.pbtxt (`--model-config-name`).
+    """
+
+    default_max_batch_sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+    is_off: bool = False
+    config_name: str = ""
+
+    def default_max_batch_size(self, backend: str) -> int:
+        """The default of a backend: its own, or that of all, or Triton's 4."""
+        sizes = self.default_max_batch_sizes
+        return sizes.get(backend, sizes.get("", _DEFAULT_MAX_BATCH_SIZE))
+
+
+DEFAULT_COMPLETION = Completion()
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -40,14 +66,13 @@ class Machine:
         runtimes: by backend name.
         units: the status of every unit.
         num_cores: CPU cores that models may use together.
-        default_max_batch_size: for models that can batch and whose config does not say (Triton's
-            `--backend-config=default-max-batch-size`).
+        completion: how configs are completed.
     """
 
     runtimes: Mapping[str, Runtime]
     units: Sequence[UnitStatus]
     num_cores: int
-    default_max_batch_size: int = 4
+    completion: Completion = DEFAULT_COMPLETION
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`; a unit that nobody reported is absent."""

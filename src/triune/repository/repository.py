@@ -21,7 +21,7 @@ from triune.repository.lifecycle import Lifecycle
 from triune.repository.loader import Loader
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
-from triune.repository.placement import Machine
+from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
 
 _log = logging.getLogger(__name__)
@@ -56,11 +56,12 @@ class Repository:
         control_mode: ControlMode = ControlMode.NONE,
         startup_models: Sequence[str] = (),
         poll_seconds: float = 15.0,
-        default_max_batch_size: int = 4,
+        completion: Completion = DEFAULT_COMPLETION,
         num_load_threads: int = 4,
+        num_load_retries: int = 0,
     ) -> None:
         """Args:
-        folders: the repositories; a model's name is unique over all of them.
+        folders: the repositories; a model's name is unique over all of them. One given twice is one.
         runtimes: by backend name.
         units: the status of every unit of this machine.
         num_cores: CPU cores that a model may use.
@@ -68,8 +69,9 @@ class Repository:
         control_mode: NONE loads every model at `open`; EXPLICIT what is asked for; POLL follows the folders.
         startup_models: with EXPLICIT, what `open` loads; `*` alone is all.
         poll_seconds: with POLL, the time between two looks.
-        default_max_batch_size: for models that can batch and whose config does not say.
+        completion: how the models' configs are completed.
         num_load_threads: models that load at once.
+        num_load_retries: how often a version that does not load is tried again.
 
         Raises:
             InvalidArgumentError: options contradict each other.
@@ -82,13 +84,14 @@ class Repository:
             raise InvalidArgumentError("Wildcard model name '*' must be the ONLY startup model if specified at all.")
         if control_mode is ControlMode.POLL and not poll_seconds > 0:
             raise InvalidArgumentError(f"poll_seconds is {poll_seconds}; it must be above 0")
-        self._folders = tuple(folders)
-        self._machine = Machine(runtimes, units, num_cores, default_max_batch_size)
+        # One folder given twice, by whatever path, is one repository.
+        self._folders = tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+        self._machine = Machine(runtimes, units, num_cores, completion)
         self._clock = clock
         self._control_mode = control_mode
         self._startup_models = tuple(dict.fromkeys(startup_models))
         self._poll_seconds = poll_seconds
-        self._lifecycle = Lifecycle(Loader(self._machine, clock), num_load_threads)
+        self._lifecycle = Lifecycle(Loader(self._machine, clock), num_load_threads, num_load_retries)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -7,10 +8,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.hand_server import HandServer
+from triune.core.errors import InvalidArgumentError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.frontends.metrics import machine
 from triune.frontends.metrics.collector import MetricsCollector
-from triune.frontends.metrics.machine import CpuMeter
+from triune.frontends.metrics.machine import MachineMeter
+from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import write_text
 from triune.scheduling.statistics import FailureReason
 
@@ -166,6 +169,41 @@ def test_utilization_is_that_between_two_readings(monkeypatch: pytest.MonkeyPatc
             return next(readings)
 
     monkeypatch.setattr(machine.psutil, "cpu_times", Times)
-    meter = CpuMeter()
-    assert meter.utilization() == pytest.approx(4 / 20)
-    assert meter.utilization() is None, "no time passed: there is no figure"
+    meter = MachineMeter(interval_seconds=0)
+    assert meter.read().utilization == pytest.approx(4 / 20)
+    assert meter.read().utilization is None, "no time passed: there is no figure"
+
+
+def test_the_machine_is_read_once_in_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(machine.time, "monotonic", lambda: now)
+    meter = MachineMeter(interval_seconds=2)
+    first = meter.read()
+    now = 101.9
+    assert meter.read() is first
+    now = 102.0
+    assert meter.read() is not first
+
+
+def test_metrics_can_be_left_out(server: HandServer) -> None:
+    options = MetricsOptions.parse(["counter_latencies=false"], has_cpu=False, interval_seconds=2)
+    text = write_text(MetricsCollector(server, (), options).collect())  # type: ignore[arg-type]
+    assert "nv_cpu_" not in text
+    assert "_duration_us" not in text
+    assert "nv_inference_request_success" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("counter_latencies", "format is <setting>=<value>"),
+        ("=true", "format is <setting>=<value>"),
+        ("counter_latencies=yes", "takes true or false"),
+        ("counters=true", "there is no such setting; there are counter_latencies"),
+        ("summary_quantiles=0.5", "'0.5' is no <quantile>:<error>"),
+        ("summary_quantiles=0.5:0.05,1.5:0.1", "'1.5:0.1' is no"),
+    ],
+)
+def test_metrics_config_that_means_nothing_is_refused(setting: str, reason: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=re.escape(reason)):
+        MetricsOptions.parse([setting], has_cpu=True, interval_seconds=2)

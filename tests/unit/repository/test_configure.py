@@ -15,6 +15,7 @@ from triune.protos.model_config_pb2 import TYPE_INT32, TYPE_STRING, ModelInstanc
 from triune.repository.config import ModelConfig
 from triune.repository.configure import configure, read_source
 from triune.repository.layout import Stamp
+from triune.repository.placement import Completion
 from triune.repository.reshape import reshape_to_client, reshape_to_model
 from triune.repository.samples import sample_inputs, warmup_inputs
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
@@ -105,7 +106,7 @@ def test_batching_is_completed_by_tritons_rules(
 def test_default_max_batch_size_is_the_machines(tmp_path: Path) -> None:
     bench = Bench()
     for size, is_dynamic in ((32, True), (1, False)):
-        object.__setattr__(bench.machine, "default_max_batch_size", size)
+        object.__setattr__(bench.machine, "completion", Completion({"": size}))
         found = configured(tmp_path, None, bench=bench)
         assert (found.batching.max_batch_size, found.batching.is_dynamic) == (size, is_dynamic)
 
@@ -507,3 +508,38 @@ def test_every_datatype_has_samples(tmp_path: Path, datatype: int) -> None:
     array = sample_inputs(config, 2)["x"]
     assert array.shape == (2, 4)
     assert DataType.of(array) is config.inputs["x"].datatype
+
+
+def test_completion_can_be_turned_off(tmp_path: Path) -> None:
+    off = Completion(is_off=True)
+    write_model(tmp_path, "m", v1=affine())
+    given = (
+        ("", "must specify 'platform' or 'backend'"),
+        ("backend: 'onnxruntime'", "must specify one or more 'input's"),
+        ("backend: 'onnxruntime' input { name: 'x' dims: 4 }", "input 'x' must specify 'data_type'"),
+        ("backend: 'onnxruntime' input { name: 'x' data_type: TYPE_FP32 }", "input 'x' must specify 'dims'"),
+        (
+            "backend: 'onnxruntime' input { name: 'x' data_type: TYPE_FP32 dims: 4 }",
+            "must specify one or more 'output's",
+        ),
+    )
+    for config, reason in given:
+        write_model(tmp_path, "m", config)
+        with pytest.raises(InvalidArgumentError, match=reason):
+            read_source("m", tmp_path / "m", Stamp(), completion=off)
+    whole = f"{config} max_batch_size: 2 output {{ name: 'y' data_type: TYPE_FP32 dims: 4 }}"
+    write_model(tmp_path, "m", whole)
+    source = read_source("m", tmp_path / "m", Stamp(), completion=off)
+    assert configure(source, 1, Bench().machine)[0].batching.max_batch_size == 2
+
+
+def test_a_config_of_another_name_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", "max_batch_size: 2", v1=affine())
+    h100 = Completion(config_name="h100")
+    assert read_source("m", folder, Stamp(), completion=h100).message.max_batch_size == 2
+    (folder / "configs").mkdir()
+    (folder / "configs" / "h100.pbtxt").write_text("max_batch_size: 3")
+    assert read_source("m", folder, Stamp(), completion=h100).message.max_batch_size == 3
+    assert read_source("m", folder, Stamp()).message.max_batch_size == 2
+    with pytest.raises(InvalidArgumentError, match="must be a path that stays within"):
+        read_source("m", folder, Stamp(), completion=Completion(config_name="../../x"))

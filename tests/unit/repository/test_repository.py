@@ -652,3 +652,29 @@ async def test_close_while_models_load(tmp_path: Path) -> None:
     assert not repository.is_open
     assert len(bench.onnxruntime.loads) == 1
     assert bench.num_open == 0
+
+
+async def test_a_load_that_fails_is_tried_again(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    bench, attempts = Bench(), 0
+
+    def fail_twice(path: Path) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise InvalidArgumentError("not yet")
+
+    bench.onnxruntime.on_load = fail_twice
+    async with opened(bench, tmp_path, num_load_retries=1) as repository:
+        assert not repository.is_ready("m")
+    attempts = 0
+    async with opened(bench, tmp_path, num_load_retries=2) as repository:
+        assert await scale_of(repository, "m") == 2
+
+
+async def test_one_repository_given_twice_is_one(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model(models, "m", v1=affine())
+    (tmp_path / "link").symlink_to(models)
+    async with opened(Bench(), models, tmp_path / "link", models / ".." / "models") as repository:
+        assert await scale_of(repository, "m") == 2

@@ -1,10 +1,13 @@
 """The gRPC port: KServe's service and health checks on grpc.aio, in the running event loop."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 import grpc
 import grpc.aio
 
+from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 from triune.frontends.kserve import grpc_health, grpc_service
 from triune.frontends.kserve.grpc_health import HealthService
@@ -12,6 +15,49 @@ from triune.frontends.kserve.grpc_service import InferenceService
 from triune.serving.server import Server
 
 DEFAULT_MAX_REQUEST_BYTES = 256 * 2**20
+
+
+class Compression(Enum):
+    """How answers are compressed. gRPC has no degrees of it: Triton's three all are gzip, where the client takes it."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+_COMPRESSIONS = {
+    each: grpc.Compression.NoCompression if each is Compression.NONE else grpc.Compression.Gzip for each in Compression
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """What an operator may ask of gRPC's connections: Triton's --grpc-* flags. None leaves Triune's default.
+
+    Attributes:
+        compression: of the answers.
+        is_port_shared: servers that all say so may listen on one port.
+        keepalive_time_ms: when a silent client is pinged.
+        keepalive_timeout_ms: how long its answer may take.
+        keepalive_permit_without_calls: whether it is pinged without calls under way.
+        max_pings_without_data: pings in a row without data between them; 0 is any number.
+        min_ping_interval_ms: how soon a client that sends no data may ping again.
+        max_ping_strikes: pings that came too soon, until the connection is closed; 0 is any number.
+        max_connection_age_ms: how long a connection lives.
+        max_connection_age_grace_ms: how long its calls may go on after that.
+    """
+
+    compression: Compression = Compression.NONE
+    is_port_shared: bool = False
+    keepalive_time_ms: int | None = None
+    keepalive_timeout_ms: int | None = None
+    keepalive_permit_without_calls: bool | None = None
+    max_pings_without_data: int | None = None
+    min_ping_interval_ms: int | None = None
+    max_ping_strikes: int | None = None
+    max_connection_age_ms: int | None = None
+    max_connection_age_grace_ms: int | None = None
 
 
 class GrpcServer:
@@ -24,13 +70,16 @@ class GrpcServer:
         port: int = 8001,
         *,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+        channel: ChannelOptions | None = None,
     ) -> None:
         """Args:
         server: answers the requests; the caller owns it and stops it after this.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         max_request_bytes: larger requests get RESOURCE_EXHAUSTED. What a stream has under way is bounded by it too.
+        channel: what its operator asked of the connections.
         """
+        self._channel = channel or ChannelOptions()
         self._host = host
         self._port = port
         self._max_request_bytes = max_request_bytes
@@ -47,19 +96,22 @@ class GrpcServer:
         Raises:
             UnavailableError: the address is taken or is not this machine's.
         """
-        listener = grpc.aio.server(options=_options(self._max_request_bytes))
+        listener = grpc.aio.server(
+            options=_options(self._max_request_bytes, self._channel),
+            compression=_COMPRESSIONS[self._channel.compression],
+        )
         listener.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers()),
                 grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers()),
             )
         )
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        address = format_address(self._host, self._port)
         try:
-            port = listener.add_insecure_port(f"{host}:{self._port}")
+            port = listener.add_insecure_port(address)
         except RuntimeError as error:
             raise UnavailableError(
-                f"cannot listen for gRPC on {host}:{self._port}: {error}; choose another port or host"
+                f"cannot listen for gRPC on {address}: {error}; choose another port or host"
             ) from error
         await listener.start()
         self._grpc = listener
@@ -75,16 +127,27 @@ class GrpcServer:
         self._grpc = None
 
 
-def _options(max_request_bytes: int) -> Sequence[tuple[str, int]]:
-    """The server's channel arguments. Source: gRPC's keepalive guide, and Triton's defaults."""
+def _options(max_request_bytes: int, channel: ChannelOptions) -> Sequence[tuple[str, int]]:
+    """The server's channel arguments. Source: gRPC's keepalive guide."""
+    wanted = {
+        "grpc.keepalive_time_ms": channel.keepalive_time_ms,
+        "grpc.keepalive_timeout_ms": channel.keepalive_timeout_ms,
+        "grpc.max_connection_age_ms": channel.max_connection_age_ms,
+        "grpc.max_connection_age_grace_ms": channel.max_connection_age_grace_ms,
+        # Clients may ping as often as tritonclient's KeepAliveOptions let them; more is no reason to cut them off.
+        "grpc.keepalive_permit_without_calls": _or(channel.keepalive_permit_without_calls, 1),
+        "grpc.http2.max_pings_without_data": _or(channel.max_pings_without_data, 0),
+        "grpc.http2.min_ping_interval_without_data_ms": _or(channel.min_ping_interval_ms, 0),
+        "grpc.http2.max_ping_strikes": _or(channel.max_ping_strikes, 0),
+    }
     return (
         ("grpc.max_receive_message_length", max_request_bytes),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share its connections unnoticed.
-        ("grpc.so_reuseport", 0),
-        # Clients may ping as often as tritonclient's KeepAliveOptions let them; more is no reason to cut them off.
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", 0),
-        ("grpc.http2.max_ping_strikes", 0),
+        # Two servers on one port share its connections: unnoticed, unless both were told to.
+        ("grpc.so_reuseport", int(channel.is_port_shared)),
+        *((name, int(value)) for name, value in wanted.items() if value is not None),
     )
+
+
+def _or(given: int | None, default: int) -> int:
+    return default if given is None else given

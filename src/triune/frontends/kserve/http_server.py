@@ -35,6 +35,7 @@ class HttpServer:
         budget: MemoryBudget | None = None,
         offload: Offload | None = None,
         more_routes: Sequence[BaseRoute] = (),
+        is_port_shared: bool = False,
     ) -> None:
         """Args:
         server: what it serves.
@@ -44,6 +45,7 @@ class HttpServer:
         budget: the memory of requests under way, shared with other front ends; None makes its own.
         offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
         more_routes: routes of other front ends on the same port.
+        is_port_shared: servers that all say so may listen on one port.
         """
         limits = limits or Limits()
         budget = budget or MemoryBudget()
@@ -55,6 +57,7 @@ class HttpServer:
         protocol = partial(KServeProtocol, front_end=front_end)
         self._host = host
         self._port = port
+        self._is_port_shared = is_port_shared
         config = uvicorn.Config(
             app,
             # uvicorn calls it with keywords and takes whatever comes back.
@@ -79,7 +82,7 @@ class HttpServer:
         Raises:
             UnavailableError: the address cannot be listened on.
         """
-        return await self._uvicorn.open(self._host, self._port, purpose="HTTP")
+        return await self._uvicorn.open(self._host, self._port, purpose="HTTP", is_shared=self._is_port_shared)
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more connections, let requests under way finish for `grace_seconds`, then close every connection."""

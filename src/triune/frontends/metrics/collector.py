@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from triune.core.units import Presence, UnitStatus
-from triune.frontends.metrics.machine import CpuMeter, memory_bytes
+from triune.frontends.metrics.machine import MachineMeter
+from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import LoadedVersion
 from triune.scheduling.statistics import ModelStatistics
 from triune.serving.server import Server
@@ -32,6 +33,9 @@ _COUNTERS: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (
         "Number of model executions performed (a batch counts 1)",
         lambda counted: counted.num_executions,
     ),
+)
+
+_LATENCIES: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (
     (
         "nv_inference_request_duration_us",
         "Cumulative inference request duration in microseconds",
@@ -65,23 +69,26 @@ _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 class MetricsCollector(Collector):
     """Every metric of a server. Reads counters that the event loop's thread writes: collect on that thread."""
 
-    def __init__(self, server: Server, units: Sequence[UnitStatus]) -> None:
+    def __init__(self, server: Server, units: Sequence[UnitStatus], options: MetricsOptions | None = None) -> None:
         """Args:
         server: whose loaded models are told.
         units: the machine's units, as detected.
+        options: which metrics there are.
         """
         self._server = server
         self._units = units
-        self._cpu = CpuMeter()
+        self._options = options or MetricsOptions()
+        self._machine_meter = MachineMeter(self._options.interval_seconds)
 
     def collect(self) -> Iterable[Metric]:
         """Yield the families, each with all its samples; one without samples is left out."""
         models = [(_labels(model), model.statistics) for model in self._server.statistics()]
-        families = [*self._inference(models), *self._machine(), *self._by_unit(models), self._presence()]
+        machine = self._machine() if self._options.has_cpu else ()
+        families = [*self._inference(models), *machine, *self._by_unit(models), self._presence()]
         return [family for family in families if family.samples]
 
     def _inference(self, models: Sequence[tuple[dict[str, str], ModelStatistics]]) -> Iterable[Metric]:
-        for name, documentation, read in _COUNTERS:
+        for name, documentation, read in (*_COUNTERS, *(_LATENCIES if self._options.has_counters else ())):
             family = Metric(name, documentation, "counter")
             for labels, counted in models:
                 family.add_sample(name, labels, read(counted))
@@ -101,14 +108,13 @@ class MetricsCollector(Collector):
 
     def _machine(self) -> Iterable[Metric]:
         utilization = Metric("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", "gauge")
-        busy = self._cpu.utilization()
-        if busy is not None:
-            utilization.add_sample(utilization.name, {}, busy)
+        reading = self._machine_meter.read()
+        if reading.utilization is not None:
+            utilization.add_sample(utilization.name, {}, reading.utilization)
         yield utilization
-        total_bytes, used_bytes = memory_bytes()
         for name, documentation, value in (
-            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", total_bytes),
-            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used_bytes),
+            ("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", reading.total_bytes),
+            ("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", reading.used_bytes),
         ):
             family = Metric(name, documentation, "gauge")
             family.add_sample(name, {}, value)

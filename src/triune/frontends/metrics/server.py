@@ -11,6 +11,7 @@ from starlette.routing import Route
 from triune.core.units import UnitStatus
 from triune.frontends.embedded import EmbeddedServer
 from triune.frontends.metrics.collector import MetricsCollector
+from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import CONTENT_TYPE, write_text
 from triune.serving.server import Server
 
@@ -28,18 +29,25 @@ class MetricsServer:
     """Listens for Prometheus on one port, in the running event loop."""
 
     def __init__(
-        self, server: Server, host: str = "127.0.0.1", port: int = 8002, *, units: Sequence[UnitStatus] = ()
+        self,
+        server: Server,
+        host: str = "127.0.0.1",
+        port: int = 8002,
+        *,
+        units: Sequence[UnitStatus] = (),
+        options: MetricsOptions | None = None,
     ) -> None:
         """Args:
         server: whose models are told.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         units: the machine's units; none leaves triune_unit_present out.
+        options: which metrics there are.
         """
         self._host = host
         self._port = port
         config = uvicorn.Config(
-            make_app(MetricsCollector(server, units)),
+            make_app(MetricsCollector(server, units, options or MetricsOptions())),
             access_log=False,
             log_config=None,
             lifespan="off",

@@ -1,0 +1,97 @@
+"""What the server logs, where, and in which form: Triton's log flags."""
+
+import logging
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from triune.core.errors import InvalidArgumentError
+
+
+class LogFormat(Enum):
+    """The form of a line. DEFAULT and ISO8601 are Triton's."""
+
+    TRIUNE = "triune"
+    DEFAULT = "default"
+    ISO8601 = "ISO8601"
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What is logged.
+
+    Attributes:
+        verbose: 0 for what matters, 1 or more for everything.
+        has_info, has_warnings, has_errors: whether lines of that level are written.
+        format: the form of a line.
+        file: where they go; None for standard error.
+    """
+
+    verbose: int = 0
+    has_info: bool = True
+    has_warnings: bool = True
+    has_errors: bool = True
+    format: LogFormat = LogFormat.TRIUNE
+    file: Path | None = None
+
+
+def set_up_logs(options: LogOptions, console: Console) -> None:
+    """Have everything logged as `options` say; `console` is standard error.
+
+    Raises:
+        InvalidArgumentError: the file cannot be written.
+    """
+    handler = _handler(options, console)
+    handler.addFilter(lambda record: _is_wanted(options, record.levelno))
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[handler])
+
+
+def _handler(options: LogOptions, console: Console) -> logging.Handler:
+    if options.file is None and options.format is LogFormat.TRIUNE and console.is_terminal:
+        pretty = RichHandler(console=console, show_path=False)
+        pretty.setFormatter(logging.Formatter("%(message)s"))
+        return pretty
+    try:
+        handler = logging.StreamHandler() if options.file is None else logging.FileHandler(options.file)
+    except OSError as error:
+        raise InvalidArgumentError(f"--log-file '{options.file}' cannot be written: {error.strerror}") from error
+    if options.format is LogFormat.TRIUNE:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    else:
+        handler.setFormatter(_TritonFormatter(options.format))
+    return handler
+
+
+def _is_wanted(options: LogOptions, level: int) -> bool:
+    if level >= logging.ERROR:
+        return options.has_errors
+    if level >= logging.WARNING:
+        return options.has_warnings
+    # What is verbose has a flag of its own, as in Triton.
+    return options.has_info if level >= logging.INFO else True
+
+
+class _TritonFormatter(logging.Formatter):
+    """Triton's lines, times in UTC.
+
+    `I1129 23:55:00.123456 4711 server.py:12] text`, or `2026-11-29T23:55:00Z I 4711 server.py:12] text`.
+    """
+
+    def __init__(self, form: LogFormat) -> None:
+        place = "%(process)d %(filename)s:%(lineno)d] %(message)s"
+        super().__init__(f"%(preamble)s {place}")
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record's text."""
+        letter, moment = record.levelname[0], time.gmtime(record.created)
+        if self._form is LogFormat.ISO8601:
+            record.preamble = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', moment)} {letter}"
+        else:
+            microseconds = int(record.created % 1 * 1e6)
+            record.preamble = f"{letter}{time.strftime('%m%d %H:%M:%S', moment)}.{microseconds:06d}"
+        return super().format(record)

@@ -1,0 +1,80 @@
+"""What is measured and told: Triton's --metrics-config and its neighbours."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from triune.core.errors import InvalidArgumentError
+
+_SWITCHES = {
+    "counter_latencies": "has_counters",
+    "summary_latencies": "has_summaries",
+    "histogram_latencies": "has_histograms",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsOptions:
+    """Which metrics there are.
+
+    Attributes:
+        has_cpu: nv_cpu_*.
+        has_counters: the latencies as counters, nv_inference_*_duration_us.
+        has_summaries: the latencies as summaries, nv_inference_*_summary_us.
+        has_histograms: nv_inference_first_response_histogram_ms.
+        quantiles: of the summaries, each with the error that is allowed.
+        interval_seconds: how old a reading of the machine may be.
+    """
+
+    has_cpu: bool = True
+    has_counters: bool = True
+    has_summaries: bool = False
+    has_histograms: bool = False
+    quantiles: tuple[tuple[float, float], ...] = (
+        (0.5, 0.05),
+        (0.9, 0.01),
+        (0.95, 0.001),
+        (0.99, 0.001),
+        (0.999, 0.001),
+    )
+    interval_seconds: float = 2.0
+
+    @classmethod
+    def parse(cls, settings: Sequence[str], *, has_cpu: bool, interval_seconds: float) -> "MetricsOptions":
+        """The options of Triton's `--metrics-config=SETTING=VALUE`, each of `settings` one of them.
+
+        Raises:
+            InvalidArgumentError: an unknown setting, or a value that it does not take.
+        """
+        switches: dict[str, bool] = {}
+        quantiles = cls().quantiles
+        for each in settings:
+            name, _, value = each.partition("=")
+            if not name or not value:
+                raise InvalidArgumentError(f"--metrics-config option format is <setting>=<value>. Got {each}")
+            if name == "summary_quantiles":
+                quantiles = _parse_quantiles(value)
+            elif name in _SWITCHES and value.lower() in ("true", "false"):
+                switches[_SWITCHES[name]] = value.lower() == "true"
+            elif name in _SWITCHES:
+                raise InvalidArgumentError(f"--metrics-config={each}: {name} takes true or false")
+            else:
+                known = ", ".join([*_SWITCHES, "summary_quantiles"])
+                raise InvalidArgumentError(f"--metrics-config={each}: there is no such setting; there are {known}")
+        return cls(has_cpu=has_cpu, quantiles=quantiles, interval_seconds=interval_seconds, **switches)
+
+
+def _parse_quantiles(text: str) -> tuple[tuple[float, float], ...]:
+    """`0.5:0.05,0.9:0.01`: quantiles, each with its error."""
+    quantiles: list[tuple[float, float]] = []
+    for pair in text.split(","):
+        try:
+            quantile, error = (float(each) for each in pair.split(":"))
+        except ValueError:
+            quantile, error = math.nan, math.nan
+        if not (0 < quantile < 1 and 0 <= error < 1):
+            raise InvalidArgumentError(
+                f"--metrics-config=summary_quantiles={text}: '{pair}' is no <quantile>:<error>, both between 0 and 1"
+            )
+        quantiles.append((quantile, error))
+    return tuple(quantiles)
