@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
@@ -55,6 +55,7 @@ class GraphSession:
         options = library.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
+        _write_zero_points(model)
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
         self._name = name
@@ -129,6 +130,27 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True) -
             return library.InferenceSession(model, options, providers=providers)
         except _failures(library):
             raise error from None
+
+
+def _write_zero_points(model: ModelProto) -> None:
+    """Given weights of int8 with a scale for each channel and no zero points. Result: zero points of 0.
+
+    ONNX Runtime (1.32) brings the weights to uint8 (`_EXACT`), and gives them one zero point then, which it refuses.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    added: set[str] = set()
+    for node in model.graph.node:
+        names = list(node.input)
+        if node.op_type != "DequantizeLinear" or any(names[2:]):
+            continue
+        data, scale = constants.get(names[0]), constants.get(names[1])
+        if data is None or scale is None or data.data_type != TensorProto.INT8 or not scale.dims:
+            continue
+        zero = f"{scale.name}/no_zero_point"
+        if zero not in added:
+            added.add(zero)
+            model.graph.initializer.append(numpy_helper.from_array(np.zeros(tuple(scale.dims), np.int8), zero))
+        node.input[:] = [*names[:2], zero]
 
 
 def _failures(library: Any) -> tuple[type[Exception], ...]:

@@ -152,6 +152,15 @@ INTEGERS = (
     half_case("behind_the_point", "f = Floor(x) y = Sub(x, f)", x=floats(2049.5, 3003.25, 20.49, 1.25)),
     half_case("remainder", "y = Mod<fmod = 1>(x, c)", {"c": np.float32(7)}, x=floats(2049, 3003.4, 20.49, 1)),
     half_case(
+        "remainder_by_a_fraction", "y = Mod<fmod = 1>(x, c)", {"c": np.float32(1.3)}, x=floats(255.5, 128.25, -3.75)
+    ),
+    half_case(
+        "remainder_of_a_product",
+        "p = MatMul(x, w) y = Mod<fmod = 1>(p, c)",
+        {"c": np.float32(0.3), "w": np.eye(3, dtype=np.float32)},
+        x=floats(255.5, 128.25, -3.75),
+    ),
+    half_case(
         "place_of_the_largest_given", "a = ArgMax<axis = 1>(x) y = Cast<to = 1>(a)", x=floats(1.0001, 1.0002, 1.0003, 0)
     ),
     half_case("shares_of_given", "y = Softmax(x)", x=floats(3000, 3001, 2999, 3000.5)),

@@ -80,3 +80,19 @@ def test_what_onnx_runtime_refuses_is_told_in_its_first_words() -> None:
     model.graph.node[0].op_type = "Unheard"
     with pytest.raises(UnsupportedError, match="Unheard"):
         GraphSession(model, "m")
+
+
+def test_weights_of_int8_with_a_scale_for_each_channel_need_no_zero_points() -> None:
+    """ONNX Runtime brings them to uint8, with one zero point, which it refuses."""
+    weight = np.array([[-128, 127, 100]] * 2, np.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=1),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, FLOAT, [2, size]) for name, size in (("x", 2), ("y", 3))]
+    scale = np.array([0.5, 0.25, 2], np.float32)
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in (("w", weight), ("s", scale))]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    results, _ = GraphSession(model, "m").run({"x": np.eye(2, dtype=np.float32)}, {})
+    np.testing.assert_array_equal(results["y"], weight * scale)

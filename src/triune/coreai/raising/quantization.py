@@ -42,7 +42,9 @@ def _quantize(graph: Graph, given: Given) -> Tensor:
     axis, element = _axis(given, x), given.element()
     is_native = element.bits == 8 and element.carried in _NATIVE and x.dtype in (DType.FP32, DType.FP16)
     if is_native and _is_zero(offset2) and scale.dtype is x.dtype:
-        # What runtimes make one operation of with what is around it.
+        # What runtimes make one operation of with what is around it. Not so of fp16: ONNX Runtime (1.32) makes a
+        # QLinearConcat of a Concat in fp16, and refuses it.
+        x, scale = (graph.cast(each, DType.FP32) for each in (x, scale))
         return graph.op("QuantizeLinear", x, scale, offset1, dtype=element.carried, **_attributes(axis))
     scale, offset1, offset2 = (_along(graph, each, axis, x.rank) for each in (scale, offset1, offset2))
     shifted = graph.op("Sub", *(graph.cast(each, DType.FP32) for each in (x, offset2)))

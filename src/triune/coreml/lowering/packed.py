@@ -8,7 +8,6 @@ from onnx import TensorProto
 from triune.coreml.lowering.context import Context
 from triune.coreml.lowering.mb import Var, mb, types
 from triune.coreml.lowering.options import Target
-from triune.graph.conversion.options import Precision
 from triune.graph.packed import Packed, packed_of
 
 _FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4)
@@ -24,7 +23,7 @@ def dequantize(c: Context) -> bool:
     packed = packed_of(c.node, c.scope.tensor)
     if packed is None:
         return False
-    reason = _reason(packed, c.target, c.precision)
+    reason = _reason(packed, c.target)
     if reason is None:
         c.scope.pack(c.node.output[0], packed)
         c.give(unpacked(c, packed))
@@ -56,14 +55,10 @@ def _small(elem_type: int, array: Any) -> Any:
     return values.astype(types.np_int4_dtype if elem_type == TensorProto.INT4 else types.np_uint4_dtype)
 
 
-def _reason(packed: Packed, target: Target, precision: Precision) -> str | None:
+def _reason(packed: Packed, target: Target) -> str | None:
     """Why the program cannot have them packed."""
     if target.value < Target.IOS16.value:
         return f"{target.label} has no packed weights; give --target iOS16 or later"
     if target.value < Target.IOS18.value and (packed.is_blocked or packed.elem_type in _FOUR_BITS):
         return f"{target.label} has neither 4 bits nor scales for blocks; give --target iOS18"
-    sizes = np.abs(packed.scale[packed.scale != 0])
-    limits = np.finfo(np.float16)
-    if precision is Precision.FP16 and sizes.size and not (limits.tiny <= sizes.min() <= sizes.max() <= limits.max):
-        return "fp16 does not hold their scales; give --precision fp32"
     return None

@@ -37,8 +37,10 @@ def _parameters(graph: Graph, given: Given, quantized: DType) -> tuple[list[Tens
 def _quantize(graph: Graph, given: Given) -> Tensor:
     """clip(round(input / scale) + zero_point), to the nearest even number."""
     dtype = dtype_called(given.text("output_dtype"))
-    parameters, attributes = _parameters(graph, given, dtype)
-    return graph.op("QuantizeLinear", given["input"], *parameters, dtype=dtype, **attributes)
+    (scale, zero_point), attributes = _parameters(graph, given, dtype)
+    # ONNX Runtime (1.32) makes a QLinearConcat of a Concat of what is quantized in fp16, and refuses it.
+    x, scale = (graph.cast(each, DType.FP32) for each in (given["input"], scale))
+    return graph.op("QuantizeLinear", x, scale, zero_point, dtype=dtype, **attributes)
 
 
 def _dequantize(graph: Graph, given: Given) -> Tensor:

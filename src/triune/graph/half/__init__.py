@@ -4,6 +4,7 @@ fp16 holds numbers up to 65504, and none between 0 and 6e-8. Most activations ar
 reasons, each of which a module finds:
 
 - `masks`: masks of -3.4e38 and their like, added to the scores of a Softmax, become masks that fp16 holds.
+- `weights`: packed weights whose scales fp16 does not hold are made whole.
 - `variances`: batch normalizations whose variances are beyond fp16 are folded in fp32.
 - `scores`: products of matrices that are scaled down afterwards are scaled before.
 - `levels`: numbers quantized by a scale that is made when the model runs.

@@ -49,6 +49,9 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
         return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, makers) else []
     if node.op_type in _RANKS or node.op_type == "Softmax":
         return [node] if makers.is_given(operand) else []
+    if node.op_type == "Mod":
+        # The quotient multiplies what the divisor is rounded by.
+        return [each for name in node.input for each in _exact(name, makers, {})] + [node]
     if magnitude(makers.bounds.of(operand)) <= 8:
         return []
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_place(node):
@@ -60,8 +63,8 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
 
 
 def _is_place(node: NodeProto) -> bool:
-    """Does it take what is behind the point, or the part of a number that a divisor leaves?"""
-    return node.op_type in ("Floor", "Ceil", "Round", "Mod") or (
+    """Does it take what is behind the point?"""
+    return node.op_type in ("Floor", "Ceil", "Round") or (
         node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
     )
 

@@ -7,6 +7,7 @@ from onnx import ModelProto, TensorProto
 from triune.graph.half.masks import FittedMasks, fit_masks
 from triune.graph.half.scores import scale_before
 from triune.graph.half.variances import fold_variances
+from triune.graph.half.weights import make_whole
 from triune.graph.half.wide import find_wide, told
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.infer import Infer
@@ -53,6 +54,7 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> 
             Engine, for which they have been laid out, computes in nothing but fp16.
     """
     masks = FittedMasks()
+    notes = make_whole(model, file)
     if not is_whole:
         _drop_idle_casts(model)
         model = ConvAffine(file)(model)
@@ -64,4 +66,4 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> 
         model = Infer()(Tidy()(model))
         large.give_back(model)
     kept = find_wide(model.graph, masks.softmaxes, constants_alone=is_whole)
-    return Fitted(model, masks.wide | {each.value for each in kept}, tuple(told(kept)))
+    return Fitted(model, masks.wide | {each.value for each in kept}, (*told(kept), *notes))

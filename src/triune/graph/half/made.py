@@ -25,6 +25,9 @@ _DIVIDES = BRINGS_BACK | {"Clip", "Max", "Where", "Equal"}
 
 _TOTALS = frozenset(["ReduceSum", "ReduceMean"])
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
+_LEVELS = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
+"""Types of levels that are no whole numbers in fp16: from 2048 on it has not all, from 65504 on none."""
+
 _GROWS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 
 
@@ -94,8 +97,10 @@ class Made:
                 return frozenset([Range.LARGE]), "whole numbers may be beyond fp16"
             case "Cast" if self._is_of_large_integers():
                 return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
-            case "DequantizeLinear" if self._values.elem_type(node.input[0]) == TensorProto.INT32:
-                return NONE, "whole numbers of 32 bits may be beyond fp16"
+            case "DequantizeLinear" if self._values.elem_type(node.input[0]) in _LEVELS:
+                return NONE, "whole numbers of more than 8 bits may be beyond fp16"
+            case "QuantizeLinear" if self._values.elem_type(node.output[0]) in _LEVELS:
+                return NONE, "whole numbers of more than 8 bits may be beyond fp16"
             case "Sin" | "Cos" | "Tan" if size > 8 and exact_makers(node, self._makers):
                 return NONE, "fp16 is not exact enough for large angles"
             case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():

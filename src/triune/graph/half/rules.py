@@ -6,7 +6,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds
-from triune.graph.half.limits import LARGEST, sizes_within
+from triune.graph.half.limits import LARGEST, SMALLEST_NORMAL, sizes_within
 from triune.graph.half.made import Made
 from triune.graph.half.makers import Makers
 from triune.graph.half.ranges import BRINGS_BACK, HIGH, LOW, NONE, SATURATES, Range, Ranges
@@ -26,6 +26,11 @@ _JOINED = _VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNo
 _FREE = frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size", "QuantizeLinear", "DequantizeLinear"])
 """Operators that are kept in fp32 by their constants alone."""
 _LIMITS = frozenset(["Max", "Min", "Clip"])
+_LEVELS = frozenset(["QuantizeLinear", "DequantizeLinear"])
+_SCALES = frozenset(["Mul", "Div", "PRelu"])
+
+_FAR = 32.0
+"""What is lost of a number that is so much smaller than the largest does not count."""
 
 _PASSES = frozenset(
     [
@@ -130,12 +135,27 @@ class Look:
             if most > largest:
                 is_divisor = op == "Div" and place == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
-            if most < self._least or (least < self._least and op == "Div" and place == 1):
+            if most < self._least or (least < self._least and op == "Div" and place == 1) or self._is_lost(least, most):
                 found = self._by_small(place)
                 # `Halve` and coremltools round what guards from zero up, to the smallest number of fp16.
                 if not (self._constants_alone and Range.GUARDED in found):
                     return found, f"{_short(least)} is too small for fp16"
         return NONE, ""
+
+    def _is_lost(self, least: float, most: float) -> bool:
+        """Are there factors that fp16 has with fewer digits, which compilers may take for 0 where they compute them?
+
+        Core AI (1.0.0b3) makes 2e-7 of 3e-5 where it multiplies constants, for instance. Beside a factor that is far
+        larger that does not count.
+        """
+        op = self._node.op_type
+        if least >= SMALLEST_NORMAL or self._constants_alone:
+            return False
+        return (
+            op in _LEVELS
+            or (op in _SCALES and most < _FAR * SMALLEST_NORMAL)
+            or (op in _PRODUCTS and most < SMALLEST_NORMAL)
+        )
 
     def _by_small(self, place: int) -> Ranges:
         match self._node.op_type:

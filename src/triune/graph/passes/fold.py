@@ -18,6 +18,8 @@ MAX_ELEMENTS = 1 << 20
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
+_NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
+"""Types of which no runtime keeps weights."""
 
 
 class Fold:
@@ -25,7 +27,7 @@ class Fold:
 
     Vectors made of shapes are followed by element: of the shape [?, 128, 768] the part [128, 768] is known.
     QuantizeLinear and DequantizeLinear stay: they are the form in which compressed weights are kept. What is unpacked
-    from 32 bits, as the biases of quantized layers are, is not compressed, and folds.
+    from 16 and 32 bits, as the biases of quantized layers are, is not compressed, and folds.
     """
 
     name = "fold"
@@ -71,7 +73,7 @@ def _constant(values: Values, name: str) -> NDArray[Any] | None:
 def _evaluate(
     node: NodeProto, values: Values, constant: Any, parts: dict[str, "Part"]
 ) -> Sequence[NDArray[Any]] | None:
-    is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_int32(node, values)
+    is_left = node.op_type in _NOT_FOLDED and not _is_unpacked_from_many_bits(node, values)
     if node.domain not in ("", "ai.onnx") or is_left or any(True for _ in subgraphs_of(node)):
         return None
     part = _follow(node, values, constant, parts)
@@ -99,8 +101,8 @@ def _evaluate(
     return results
 
 
-def _is_unpacked_from_int32(node: NodeProto, values: Values) -> bool:
-    return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) == TensorProto.INT32
+def _is_unpacked_from_many_bits(node: NodeProto, values: Values) -> bool:
+    return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) in _NOT_COMPRESSED
 
 
 def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]] | None:
