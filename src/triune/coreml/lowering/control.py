@@ -117,7 +117,17 @@ def _while(c: Context, limit: int | None) -> None:
     names = [value.name for value in body.input]
     last = _scalar(c.input(0)) if c.has(0) else None
     going = _scalar(c.input(1)) if c.has(1) else mb.const(val=True)
-    buffers = [_buffer(c, output, limit) for output in body.output[1 + num_carried :]]
+    most: Any = limit
+    if limit is None and last is not None:
+        most = mb.maximum(x=last, y=np.int32(1))
+    scanned = body.output[1 + num_carried :]
+    shapes = [_row_shape(output) for output in scanned]
+    if any(shape is None for shape in shapes):
+        # Only a step tells; one more than the loop takes is computed for it.
+        given = [mb.const(val=np.int32(0)), going, *carried]
+        first = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))[1 + num_carried :]
+        shapes = [sizes_of(value) for value in first]
+    buffers = [_buffer(output, most, shape or []) for output, shape in zip(scanned, shapes, strict=True)]
 
     def go_on(step: Var, is_going: Var, *_rest: Var) -> Var:
         return is_going if last is None else mb.logical_and(x=is_going, y=mb.less(x=step, y=last))
@@ -153,18 +163,25 @@ def _is_truth(body: Any, index: int) -> bool:
     return bool(body.output[1 + index].type.tensor_type.elem_type == TensorProto.BOOL)
 
 
-def _buffer(c: Context, output: Any, limit: int | None) -> Var:
-    """Room for `limit` values of a scanned output."""
-    dims = output.type.tensor_type.shape.dim
-    if limit is None:
-        raise Refusal(f"'{output.name}' of each step is collected, but not how many steps there are at most; fix it")
-    if not output.type.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
-        raise Refusal(f"'{output.name}' of each step is collected, but its shape is not known; give fixed shapes")
+def _row_shape(output: Any) -> list[int] | None:
+    """The shape of what each step gives, where it is known."""
+    kind = output.type.tensor_type
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return None
+    return [int(dim.dim_value) for dim in kind.shape.dim]
+
+
+def _buffer(output: Any, most: Any, shape: Sequence[Any]) -> Var:
+    """Room for what so many steps give, each of that shape."""
+    if most is None:
+        raise Refusal(
+            f"'{output.name}' of each step is collected, but not how many steps there are at most; give the Loop a "
+            "trip count"
+        )
     kind = _DTYPES.get(output.type.tensor_type.elem_type)
     if kind is None:
         raise Refusal(f"'{output.name}' of each step is collected, but Core ML has not its type")
-    shape = as_vector([limit, *(int(dim.dim_value) for dim in dims)])
-    return mb.fill(shape=shape, value=kind(0))
+    return mb.fill(shape=as_vector([most, *shape]), value=kind(0))
 
 
 def _row(value: Var) -> Var:

@@ -14,40 +14,38 @@ from triune.coreml.lowering.context import (
     has_static_shape,
     is_float,
     like,
-    static_dim,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.coreml.lowering.resize_free import SAMPLING, resize_free
 from triune.graph.axes import positive
 from triune.graph.conversion.resize import Axis, Floats, changed_of, is_cropped, matrix_of, picked_of, places_of
 
 
 def _resize(c: Context) -> None:
     x = c.input(0)
-    axes = _axes(c, x)
     mode = c.attributes.get("mode", "nearest")
-    if any(each.size == 0 for each in axes):
-        c.give(_by_whole_factors(c, x, axes, mode))
-        return
-    if mode == "nearest":
-        c.give(_nearest(c, x, axes))
-        return
-    if not is_float(x):
+    if mode != "nearest" and not is_float(x):
         raise Refusal(f"{mode} interpolation of whole numbers; cast them to FLOAT")
-    c.give(_native_linear(c, x, axes) or _interpolate(c, x, axes, mode))
-
-
-def _axes(c: Context, x: Var) -> list[Axis]:
-    """The dimensions that change."""
     places = [positive(each, x.rank) for each in c.attributes.get("axes", range(x.rank))]
-    scales, sizes = c.constant(2), c.constant(3)
-    if (c.has(2) and scales is None) or (c.has(3) and sizes is None):
-        raise Refusal("the scales or sizes are computed while the model runs; fix the shapes that they depend on")
-    roi = c.known(1, "the region of interest") if c.has(1) and is_cropped(c.attributes) else None
-    if sizes is not None and sizes.size:
-        lengths = [static_dim(x, axis, "a resized dimension") for axis in places]
+    axes = _axes(c, x, places)
+    if axes is None or any(each.size == 0 for each in axes):
+        repeated = _by_whole_factors(c, x, axes, mode) if axes else None
+        c.give(resize_free(c, x, places, mode) if repeated is None else repeated)
+    elif mode == "nearest":
+        c.give(_nearest(c, x, axes))
     else:
-        lengths = [int(x.shape[axis]) if is_fixed(x.shape[axis]) else 0 for axis in places]
+        c.give(_native_linear(c, x, axes) or _interpolate(c, x, axes, mode))
+
+
+def _axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
+    """The dimensions that change; None where that depends on what is not known."""
+    scales, sizes = c.constant(2), c.constant(3)
+    lengths = [int(x.shape[axis]) if is_fixed(x.shape[axis]) else 0 for axis in places]
+    is_computed = (c.has(2) and scales is None) or (c.has(3) and sizes is None)
+    if is_computed or (sizes is not None and sizes.size and 0 in lengths):
+        return None
+    roi = c.known(1, "the region of interest") if c.has(1) and is_cropped(c.attributes) else None
     found = changed_of(c.attributes, places, lengths, scales, sizes, roi)
     if any(each.target <= 0 and each.size for each in found):
         raise Refusal("an empty result: Core ML has no empty tensors")
@@ -95,22 +93,19 @@ def _upsample_nearest(x: Var, factors: list[int], axes: list[Axis]) -> Var:
     )
 
 
-def _by_whole_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var:
+def _by_whole_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var | None:
     """Of a size that is not known, where the factors are whole numbers."""
-    if _are_last_two(x, axes) and is_float(x) and mode == "nearest":
-        factors = _whole_factors(c, axes)
-        # Align_corners depends on the size itself.
-        if factors is not None and c.attributes.get("coordinate_transformation_mode") != "align_corners":
-            return _upsample_nearest(x, factors, axes)
-    raise Refusal("a dimension of no fixed size is resized by other than repeating elements; fix it with --shape")
-
-
-_SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
+    # Align_corners depends on the size itself.
+    is_aligned = c.attributes.get("coordinate_transformation_mode") == "align_corners"
+    if not _are_last_two(x, axes) or not is_float(x) or mode != "nearest" or is_aligned:
+        return None
+    factors = _whole_factors(c, axes)
+    return None if factors is None else _upsample_nearest(x, factors, axes)
 
 
 def _native_linear(c: Context, x: Var, axes: list[Axis]) -> Var | None:
     """Core ML's bilinear resize, where the scale is exactly that of the sizes."""
-    sampling = _SAMPLING.get(c.attributes.get("coordinate_transformation_mode", "half_pixel"))
+    sampling = SAMPLING.get(c.attributes.get("coordinate_transformation_mode", "half_pixel"))
     is_plain = not c.attributes.get("antialias", 0) and not c.attributes.get("exclude_outside", 0)
     is_exact = all(each.size * each.scale == each.target and each.target > 1 for each in axes)
     if c.attributes["mode"] != "linear" or sampling is None or not is_plain or not is_exact:

@@ -1,0 +1,247 @@
+"""Resize of dimensions whose sizes or scales are not known before the model runs: each picks elements, or weighs some.
+
+The formulas are those of `graph.conversion.resize`, in fp32 and in ONNX Runtime's order, so that of two elements that
+are as near the same is picked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triune.coreml.lowering.broadcast import as_vector, sizes_of
+from triune.coreml.lowering.context import Context, Refusal, through_int
+from triune.coreml.lowering.mb import Var, is_fixed, mb
+from triune.coreml.lowering.options import Target
+from triune.coreml.lowering.precision import as_given
+from triune.graph.conversion.resize import coordinates_of, is_fraction_kept
+
+SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
+"""ONNX's ways to place the elements, as Core ML's bilinear operations call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """How one dimension is resized. All but `axis` are scalars that are known, or computed at run time.
+
+    Attributes:
+        axis: which.
+        own: how long it is, in fp32.
+        target: how long it becomes, in int32.
+        count: the same in fp32.
+        length: how long the formulas have it become, in fp32: `count`, or what that is the floor of.
+        scale: how much longer, in fp32.
+    """
+
+    axis: int
+    own: Any
+    target: Any
+    count: Any
+    length: Any
+    scale: Any
+
+
+def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
+    """`x` resized along those of the dimensions `axes` that may change.
+
+    Raises:
+        Refusal: sizes must be known for what the node asks.
+    """
+    for name, plain in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
+        if c.attributes.get(name, plain) != plain:
+            raise Refusal(f"{name} {c.attributes[name]} of a dimension of no fixed size; fix it with --shape")
+    if mode == "nearest" and coordinates_of(c.attributes) == "half_pixel_symmetric":
+        # ONNX Runtime computes these places in fp64: of two elements as near it picks another one than fp32 does.
+        raise Refusal("half_pixel_symmetric, nearest, of a dimension of no fixed size; fix it with --shape")
+    native = _native(c, x, axes) if mode == "linear" else None
+    if native is not None:
+        return native
+    # Places and their weights are beyond what fp16 tells apart.
+    with as_given():
+        lines = _lines(c, x, axes)
+    for line in lines:
+        with as_given():
+            places = _places(c, line)
+            picked = [(_picked(c, line, places), None)] if mode == "nearest" else _weighed(c, line, places, mode)
+        x = _summed(x, line.axis, picked)
+    return x
+
+
+def _summed(x: Var, axis: int, picked: Sequence[tuple[Var, Var | None]]) -> Var:
+    """The elements at indices, times their weights where there are some, summed."""
+    total: Var = None
+    for indices, weights in picked:
+        part = through_int(x, lambda value, at=indices: mb.gather(x=value, indices=at, axis=axis))
+        if weights is None:
+            return part
+        others = [each for each in range(x.rank) if each != axis]
+        part = mb.mul(x=part, y=mb.expand_dims(x=weights, axes=others) if others else weights)
+        total = part if total is None else mb.add(x=total, y=part)
+    return total
+
+
+def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
+    """Core ML's own resize to sizes that are computed, where it does the same."""
+    sampling = SAMPLING.get(coordinates_of(c.attributes))
+    is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and _is_given(c, 3)
+    changed = [axis for index, axis in enumerate(axes) if not _stays(c, x, index, axis)]
+    is_image = x.rank in (3, 4, 5) and all(axis >= x.rank - 2 for axis in changed)
+    # Of one element Core ML's aligned corners are not ONNX's.
+    if not is_plain or not is_image or sampling == SAMPLING["align_corners"]:
+        return None
+    if c.target.value < Target.IOS17.value:
+        return None
+    wanted = {axis: _element(c, 3, index) for index, axis in enumerate(axes)}
+    own = sizes_of(x)
+    return mb.resize(
+        x=x,
+        shape=as_vector([wanted.get(axis, own[axis]) for axis in (x.rank - 2, x.rank - 1)]),
+        resized_dims=np.uint32(2),
+        interpolation_mode="LINEAR",
+        sampling_mode=sampling,
+    )
+
+
+def _is_given(c: Context, index: int) -> bool:
+    """Has the node the operand? What is empty stands for one that is left out."""
+    return c.has(index) and not c.is_empty(index)
+
+
+def _element(c: Context, operand: int, index: int) -> Any:
+    """An element of a vector: a number, or a scalar that is computed."""
+    known = c.constant(operand)
+    if known is not None:
+        value = known.reshape(-1)[index]
+        return int(value) if known.dtype.kind in "iu" else float(value)
+    return mb.squeeze(x=mb.slice_by_size(x=c.input(operand), begin=[index], size=[1]), axes=[0])
+
+
+def _stays(c: Context, x: Var, index: int, axis: int) -> bool:
+    """Does the dimension `axis`, the one of `index`, surely stay as it is?"""
+    if _is_given(c, 2):
+        return _element(c, 2, index) == 1.0 if c.constant(2) is not None else False
+    sizes = c.constant(3)
+    if sizes is not None:
+        return is_fixed(x.shape[axis]) and int(sizes[index]) == int(x.shape[axis])
+    symbols = c.input(3).sym_val
+    return symbols is not None and bool(symbols[index] == x.shape[axis])
+
+
+def _lines(c: Context, x: Var, axes: Sequence[int]) -> list[_Line]:
+    """Those of the dimensions that may change."""
+    lines: list[_Line] = []
+    sizes = sizes_of(x)
+    for index, axis in enumerate(axes):
+        if _stays(c, x, index, axis):
+            continue
+        own = _number(sizes[axis])
+        if _is_given(c, 2):
+            scale = _number(_element(c, 2, index))
+            length = mb.mul(x=own, y=scale)
+            target = mb.cast(x=mb.floor(x=length), dtype="int32")
+            count = mb.floor(x=length)
+            kept = c.constant(2)
+            is_kept = is_fraction_kept(c.attributes) and kept is not None and float(kept[index]) < 1
+            lines.append(_Line(axis, own, target, count, length if is_kept else count, scale))
+        elif _is_given(c, 3):
+            target = _element(c, 3, index)
+            count = _number(target)
+            lines.append(_Line(axis, own, target, count, count, mb.real_div(x=count, y=own)))
+        else:
+            raise Refusal("neither scales nor sizes are given")
+    return lines
+
+
+def _number(value: Any) -> Any:
+    """A number in fp32."""
+    return np.float32(value) if isinstance(value, (int, float)) else mb.cast(x=value, dtype="fp32")
+
+
+def _places(c: Context, line: _Line) -> Var:
+    """For each element of the result its place in the dimension."""
+    end = np.int32(line.target) if isinstance(line.target, int) else line.target
+    index = mb.cast(x=mb.range_1d(start=np.int32(0), end=end, step=np.int32(1)), dtype="fp32")
+    half, one = np.float32(0.5), np.float32(1)
+    halves = mb.sub(x=mb.real_div(x=mb.add(x=index, y=half), y=line.scale), y=half)
+    match mode := coordinates_of(c.attributes):
+        case "half_pixel":
+            return halves
+        case "asymmetric":
+            return mb.real_div(x=index, y=line.scale)
+        case "align_corners":
+            # Of one element the index is 0, whatever it is divided by.
+            span = mb.maximum(x=mb.sub(x=line.length, y=one), y=half)
+            return mb.real_div(x=mb.mul(x=index, y=mb.sub(x=line.own, y=one)), y=span)
+        case "pytorch_half_pixel":
+            return mb.mul(x=halves, y=mb.cast(x=mb.greater(x=line.count, y=one), dtype="fp32"))
+        case "half_pixel_symmetric":
+            rest = mb.sub(x=one, y=mb.real_div(x=line.count, y=mb.mul(x=line.scale, y=line.own)))
+            return mb.add(x=mb.mul(x=mb.mul(x=line.own, y=half), y=rest), y=halves)
+        case _:
+            raise Refusal(f"coordinate_transformation_mode '{mode}' of a dimension of no fixed size; give --shape")
+
+
+def _picked(c: Context, line: _Line, places: Var) -> Var:
+    """The elements at the places that are nearest."""
+    half = np.float32(0.5)
+    match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
+        case "round_prefer_floor":
+            result = mb.ceil(x=mb.sub(x=places, y=half))
+        case "round_prefer_ceil":
+            result = mb.floor(x=mb.add(x=places, y=half))
+        case "floor":
+            result = mb.floor(x=places)
+        case "ceil":
+            result = mb.ceil(x=places)
+        case _:
+            raise Refusal(f"nearest_mode '{mode}'")
+    return _within(line, result)
+
+
+def _within(line: _Line, indices: Var) -> Var:
+    """In the dimension, and in int32."""
+    last = mb.sub(x=line.own, y=np.float32(1))
+    clipped = mb.minimum(x=mb.maximum(x=indices, y=np.float32(0)), y=last)
+    return mb.cast(x=clipped, dtype="int32")
+
+
+def _weighed(c: Context, line: _Line, places: Var, mode: str) -> list[tuple[Var, Var]]:
+    """The elements that a place lies between, and how much each weighs."""
+    base = mb.floor(x=places)
+    ratio = mb.sub(x=places, y=base)
+    steps = (0, 1) if mode == "linear" else (-1, 0, 1, 2)
+    found: list[tuple[Var, Var]] = []
+    for step in steps:
+        at = mb.add(x=base, y=np.float32(step))
+        distance = mb.abs(x=mb.sub(x=ratio, y=np.float32(step)))
+        weight = _hat(distance) if mode == "linear" else _cubic(distance, step, _a(c))
+        if c.attributes.get("exclude_outside", 0):
+            last = mb.sub(x=line.own, y=np.float32(1))
+            is_inside = mb.logical_and(x=mb.greater_equal(x=at, y=np.float32(0)), y=mb.less_equal(x=at, y=last))
+            weight = mb.mul(x=weight, y=mb.cast(x=is_inside, dtype="fp32"))
+        found.append((_within(line, at), weight))
+    if not c.attributes.get("exclude_outside", 0):
+        return found
+    total = found[0][1]
+    for _, weight in found[1:]:
+        total = mb.add(x=total, y=weight)
+    return [(at, mb.real_div(x=weight, y=total)) for at, weight in found]
+
+
+def _a(c: Context) -> float:
+    return float(c.attributes.get("cubic_coeff_a", -0.75))
+
+
+def _hat(distance: Var) -> Var:
+    return mb.sub(x=np.float32(1), y=distance)
+
+
+def _cubic(distance: Var, step: int, a: float) -> Var:
+    """Keys' kernel (1981): the element of this step is nearer than 1, or farther."""
+    coefficients = [a + 2, -(a + 3), 0, 1] if step in (0, 1) else [a, -5 * a, 8 * a, -4 * a]
+    total: Var = None
+    for coefficient in coefficients:
+        number = np.float32(coefficient)
+        total = number if total is None else mb.add(x=mb.mul(x=distance, y=total), y=number)
+    return total

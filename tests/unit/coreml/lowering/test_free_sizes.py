@@ -1,0 +1,142 @@
+"""What Core ML computes of sizes that are known only when the model runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from support.lowered import BOOL, FLOAT, INT64, check, model_of, plain_answers
+from triune.core.errors import UnsupportedError
+from triune.coreml.lowering import LowerOptions, lower
+from triune.coreml.onnx_executor import OnnxExecutor
+from triune.coreml.package import read_package
+from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import InputShape, Range
+
+RNG = np.random.default_rng(3)
+ANY = Range(1, 20)
+
+
+def noise(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def options(**shapes: Any) -> LowerOptions:
+    return LowerOptions(shapes={name: InputShape((shape,)) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize("k", [-2, 1, None])
+@pytest.mark.parametrize("upper", [0, 1])
+@pytest.mark.parametrize("kind", ["float", "int64", "bool"])
+def test_triangles_of_matrices_of_any_size(kind: str, upper: int, k: int | None, tmp_path: Path) -> None:
+    """Torch's causal mask is the upper triangle above the main diagonal."""
+    elem_type = {"float": FLOAT, "int64": INT64, "bool": BOOL}[kind]
+    nodes = [
+        helper.make_node("Squeeze", ["d", "zero"], ["computed"]),
+        helper.make_node("Trilu", ["x", "computed" if k is None else "k"], ["y"], upper=upper),
+    ]
+    inputs = [("x", elem_type, ["m", "n"]), ("d", INT64, [1])]
+    constants = {"zero": np.zeros(1, np.int64), "k": np.array(k or 0, np.int64)}
+    model = model_of(nodes, inputs, [("y", elem_type, ["m", "n"])], **constants)
+    x = (noise(5, 4) * 9).astype({"float": np.float32, "int64": np.int64, "bool": np.bool_}[kind])
+    check(model, {"x": x, "d": np.array([2])}, tmp_path, options(x=(ANY, ANY)))
+
+
+def _resize(kinds: Mapping[str, Any], sizes: str) -> Any:
+    """`x` resized to the size of `y`; by `sizes`, or by the `scales` that the sizes make."""
+    nodes = [
+        helper.make_node("Shape", ["y"], ["wanted"], start=2),
+        helper.make_node("Shape", ["x"], ["own"], start=2),
+        helper.make_node("Cast", ["wanted"], ["over"], to=FLOAT),
+        helper.make_node("Cast", ["own"], ["under"], to=FLOAT),
+        helper.make_node("Div", ["over", "under"], ["scales"]),
+        helper.make_node("Resize", ["x", "", *(["", "wanted"] if sizes == "sizes" else ["scales"])], ["z"], **kinds),
+    ]
+    inputs = [("x", FLOAT, ["b", 2, "h", "w"]), ("y", FLOAT, ["b", 2, "p", "q"])]
+    return model_of(nodes, inputs, [("z", FLOAT, ["b", 2, "r", "s"])])
+
+
+@pytest.mark.parametrize("given", ["sizes", "scales"])
+@pytest.mark.parametrize(
+    ("mode", "coordinates", "more"),
+    [
+        ("nearest", "asymmetric", {"nearest_mode": "floor"}),
+        ("nearest", "half_pixel", {}),
+        ("linear", "half_pixel", {}),
+        ("linear", "align_corners", {}),
+        ("linear", "pytorch_half_pixel", {}),
+        ("cubic", "half_pixel_symmetric", {"exclude_outside": 1}),
+    ],
+)
+def test_images_are_resized_to_the_size_of_others(
+    mode: str, coordinates: str, more: dict[str, Any], given: str, tmp_path: Path
+) -> None:
+    kinds = {"mode": mode, "coordinate_transformation_mode": coordinates, "axes": [2, 3], **more}
+    shape = (ANY, 2, ANY, ANY)
+    check(_resize(kinds, given), {"x": noise(1, 2, 3, 8), "y": noise(1, 2, 7, 5)}, tmp_path, options(x=shape, y=shape))
+
+
+def test_places_of_long_dimensions_are_exact_in_fp16(tmp_path: Path) -> None:
+    kinds: dict[str, Any] = {"mode": "nearest", "nearest_mode": "floor", "axes": [2, 3]}
+    model = _resize({**kinds, "coordinate_transformation_mode": "asymmetric"}, "sizes")
+    shape = (1, 2, 1, Range(1, 9000))
+    shapes = {name: InputShape((shape,)) for name in "xy"}
+    path = lower(model, tmp_path / "m.mlpackage", LowerOptions(shapes=shapes, precision=Precision.FP16)).path
+    x = np.arange(6000, dtype=np.float32).reshape(1, 2, 1, 3000) % 997
+    feeds = {"x": x, "y": noise(1, 2, 1, 4500)}
+    results, _ = OnnxExecutor(read_package(path)).run(feeds, {})
+    np.testing.assert_array_equal(results["z"], plain_answers(model, feeds)[0])
+
+
+def test_what_fp32_would_place_elsewhere_is_refused(tmp_path: Path) -> None:
+    model = _resize({"coordinate_transformation_mode": "half_pixel_symmetric", "axes": [2, 3]}, "sizes")
+    shape = (ANY, 2, ANY, ANY)
+    with pytest.raises(UnsupportedError, match="half_pixel_symmetric, nearest, of a dimension of no fixed size; fix"):
+        lower(model, tmp_path / "m.mlpackage", options(x=shape, y=shape))
+
+
+def _loop(trip: str, row: list[int | str] | None) -> Any:
+    """Running sums of the rows of `x`, until they are above 3."""
+    nodes = [
+        helper.make_node("Gather", ["x", "i"], ["r"]),
+        helper.make_node("Add", ["s", "r"], ["t"]),
+        helper.make_node("ReduceMax", ["t"], ["m"], keepdims=0),
+        helper.make_node("Less", ["m", "three"], ["on"]),
+        helper.make_node("Identity", ["t"], ["each"]),
+    ]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [
+            helper.make_tensor_value_info("i", INT64, []),
+            helper.make_tensor_value_info("c", BOOL, []),
+            helper.make_tensor_value_info("s", FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", BOOL, []),
+            helper.make_tensor_value_info("t", FLOAT, None),
+            helper.make_tensor_value_info("each", FLOAT, row),
+        ],
+        [numpy_helper.from_array(np.float32(3), "three")],
+    )
+    outer = [
+        helper.make_node("Shape", ["x"], ["length"], end=1),
+        helper.make_node("Loop", [trip, "", "start"], ["last", "all"], body=body),
+    ]
+    inputs = [("x", FLOAT, ["t", "b"]), ("start", FLOAT, ["b"])]
+    return model_of(outer, inputs, [("last", FLOAT, ["b"]), ("all", FLOAT, ["n", "b"])])
+
+
+@pytest.mark.parametrize("row", [None, ["b"]])
+@pytest.mark.parametrize("step", [0.1, 1.0])
+def test_as_many_steps_are_collected_as_there_are(row: list[int | str] | None, step: float, tmp_path: Path) -> None:
+    feeds = {"x": np.full((6, 2), step, np.float32), "start": np.zeros(2, np.float32)}
+    check(_loop("length", row), feeds, tmp_path, options(x=(ANY, ANY), start=(ANY,)))
+
+
+def test_steps_without_a_limit_are_not_collected(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="not how many steps there are at most; give the Loop a trip count"):
+        lower(_loop("", ["b"]), tmp_path / "m.mlpackage", options(x=(ANY, ANY), start=(ANY,)))
