@@ -23,11 +23,19 @@ def step_by_step(c: Context, layer: Layer[Value]) -> tuple[Value, list[Value]]:
     for place, (direction, activations) in enumerate(zip(layer.directions, activations_of(c), strict=True)):
         cell = _Cell(c, layer, place, [_activation(*one) for one in activations])
         x = _turned(layer.x, layer.lengths) if direction == "reverse" else layer.x
-        states = [row(state, place) for state in layer.states]
+        states = [_begun(row(state, place), layer.lengths) for state in layer.states]
         whole, last = _run(cell, x, states, layer.lengths)
         wholes.append(_turned(whole, layer.lengths) if direction == "reverse" else whole)
         ends.append(last)
     return _stacked(wholes, 1), [_stacked(states, 0) for states in zip(*ends, strict=True)]
+
+
+def _begun(state: Value, lengths: Value | None) -> Value:
+    """The initial state: 0 in rows of no steps, in which ONNX Runtime ends with 0. ONNX does not say."""
+    if lengths is None:
+        return state
+    counts = expand(ops.broadcasting_greater(lengths, axis(0)), [1])
+    return ops.broadcasting_where(counts, state, like(state, 0))
 
 
 def _stacked(values: Sequence[Value], place: int) -> Value:

@@ -20,12 +20,20 @@ def step_by_step(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]]:
     for place, (direction, activations) in enumerate(zip(layer.directions, activations_of(c), strict=True)):
         cell = _Cell(c, layer, place, [_activation(*one) for one in activations])
         x = _turned(layer.x, layer.lengths) if direction == "reverse" else layer.x
-        states = [_row(state, place) for state in layer.states]
+        states = [_begun(_row(state, place), layer.lengths) for state in layer.states]
         whole, last = _run(cell, x, states, layer.lengths)
         wholes.append(_turned(whole, layer.lengths) if direction == "reverse" else whole)
         ends.append(last)
     joined = mb.stack(values=wholes, axis=1)
     return joined, [mb.stack(values=list(states), axis=0) for states in zip(*ends, strict=True)]
+
+
+def _begun(state: Var, lengths: Var | None) -> Var:
+    """The initial state: 0 in rows of no steps, in which ONNX Runtime ends with 0. ONNX does not say."""
+    if lengths is None:
+        return state
+    counts = mb.expand_dims(x=mb.greater(x=lengths, y=np.int32(0)), axes=[1])
+    return select(counts, state, mb.const(val=like(state, 0)))
 
 
 def _row(value: Var, place: int) -> Var:

@@ -30,9 +30,13 @@ def layer(op: str, steps: int, folder: Path, *, free: bool = False, lengths: Any
     names = ["x", "w", "r", "b", "l" if lengths is not None else ""]
     if lengths is not None:
         weights["l"] = np.array(lengths, np.int32)
-    node = helper.make_node(op, names, ["y", "h"], hidden_size=HIDDEN, **attributes)
+        states = ["i", "j"] if op == "LSTM" else ["i"]
+        weights |= {name: noise(directions, BATCH, HIDDEN) for name in states}
+        names += states
+    results = ["y", "h", "c"] if op == "LSTM" else ["y", "h"]
+    node = helper.make_node(op, names, results, hidden_size=HIDDEN, **attributes)
     shape: Any = ["t", "n", INPUTS] if free else [steps, BATCH, INPUTS]
-    outputs: Any = [("y", FLOAT, [None] * 4), ("h", FLOAT, [None] * 3)]
+    outputs: Any = [(name, FLOAT, [None] * (4 if name == "y" else 3)) for name in results]
     check(model_of([node], [("x", FLOAT, shape)], outputs, **weights), folder, {"x": noise(steps, BATCH, INPUTS)})
 
 
@@ -44,9 +48,9 @@ def test_layers_of_any_number_of_steps(op: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
-@pytest.mark.parametrize("steps", [4, 18])
-def test_rows_end_early(op: str, steps: int, tmp_path: Path) -> None:
-    layer(op, steps, tmp_path, direction="bidirectional", lengths=[3, steps])
+@pytest.mark.parametrize(("steps", "least"), [(4, 0), (18, 3), (18, 0)])
+def test_rows_end_early_or_do_not_begin(op: str, steps: int, least: int, tmp_path: Path) -> None:
+    layer(op, steps, tmp_path, direction="bidirectional", lengths=[least, steps])
 
 
 def test_gates_of_every_kind(tmp_path: Path) -> None:

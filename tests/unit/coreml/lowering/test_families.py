@@ -239,12 +239,19 @@ def test_a_recurrent_layer_that_goes_back_gives_its_steps_in_order(
     check(model, {"x": noise(steps, 2, 3), **{state: noise(1, 2, 2) for state in states}}, tmp_path)
 
 
-def test_recurrent_rows_end_by_themselves(tmp_path: Path) -> None:
-    node = helper.make_node("GRU", ["x", "w", "r", "", "n"], ["y", "h"], hidden_size=2, direction="reverse")
-    inputs = [("x", FLOAT, [4, 2, 3]), ("n", TensorProto.INT32, [2])]
-    outputs = [("y", FLOAT, [4, 1, 2, 2]), ("h", FLOAT, [1, 2, 2])]
-    model = model_of([node], inputs, outputs, w=noise(1, 6, 3), r=noise(1, 6, 2))
-    check(model, {"x": noise(4, 2, 3), "n": np.array([4, 2], np.int32)}, tmp_path)
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_rows_end_by_themselves_or_do_not_begin(op: str, gates: int, tmp_path: Path) -> None:
+    states = ["s", "c"] if op == "LSTM" else ["s"]
+    last = [f"{state}_last" for state in states]
+    node = helper.make_node(op, ["x", "w", "r", "", "n", *states], ["y", *last], hidden_size=2, direction="reverse")
+    inputs = [("x", FLOAT, [4, 3, 3]), ("n", TensorProto.INT32, [3])]
+    outputs = [("y", FLOAT, [4, 1, 3, 2]), *((name, FLOAT, [1, 3, 2]) for name in last)]
+    weights = {"w": noise(1, 2 * gates, 3), "r": noise(1, 2 * gates, 2), **{name: noise(1, 3, 2) for name in states}}
+    check(
+        model_of([node], inputs, outputs, **weights),
+        {"x": noise(4, 3, 3), "n": np.array([4, 2, 0], np.int32)},
+        tmp_path,
+    )
 
 
 def test_branches_become_cond(tmp_path: Path) -> None:
