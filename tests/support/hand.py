@@ -18,10 +18,11 @@ from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import Done, InlineWorker
 
 POISON = -1.0
+DETECTIONS = -7.0
 
 
 class Doubler:
-    """y = 2x. Refuses a batch that holds POISON."""
+    """y = 2x. Refuses a batch that holds POISON; of one with DETECTIONS it gives those rows, twice, and no others."""
 
     precision = "fp32"
     signature = Signature(
@@ -39,6 +40,8 @@ class Doubler:
         self.batches.append(x)
         if np.any(x == POISON):
             raise InvalidArgumentError("x holds poison")
+        if np.any(x == DETECTIONS):
+            return {"y": np.repeat(x[x[:, 0] == DETECTIONS], 2, axis=0)}
         return {"y": x * 2}
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.placement import Machine
 from triune.repository.repository import ControlMode, Repository
+from triune.runtimes.onnx_rows import rows_of
 
 FP32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -112,14 +113,13 @@ class ReferenceRuntime:
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
         try:
-            graph = onnx.load(path).graph
+            model = onnx.load(path)
         except Exception as error:
             raise InvalidArgumentError(f"{path.name} is no ONNX model: {error}") from error
-        initializers = {each.name for each in graph.initializer}
-        return Signature(
-            tuple(_spec(each, each.name in initializers) for each in graph.input),
-            tuple(_spec(each, False) for each in graph.output),
-        )
+        initializers = {each.name for each in model.graph.initializer}
+        inputs = tuple(_spec(each, each.name in initializers) for each in model.graph.input)
+        outputs = tuple(_spec(each, False) for each in model.graph.output)
+        return Signature(inputs, outputs, rows=rows_of(model, inputs, outputs))
 
     def load(
         self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]
@@ -175,7 +175,8 @@ def _spec(value: onnx.ValueInfoProto, is_optional: bool) -> TensorSpec:
     dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     datatype = DataType.BYTES if tensor.elem_type == STRING else DataType(_KSERVE[dtype.name])
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
-    return TensorSpec(value.name, datatype, shape, is_optional=is_optional)
+    axes = tuple(dim.dim_param or None for dim in tensor.shape.dim)
+    return TensorSpec(value.name, datatype, shape, axes, is_optional=is_optional)
 
 
 _KSERVE = {

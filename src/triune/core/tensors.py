@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from triune.core.datatypes import Array, DataType
 
@@ -31,6 +32,18 @@ class TensorSpec:
         return f"{self.name}: {self.datatype.value}{format_shape(self.shape)}"
 
 
+class Rows(Enum):
+    """What is known of the first dimension of a model's tensors.
+
+    SAME: it has one size in every required input and in every output, so that it is a batch. BY_VALUES: the values of
+    the inputs decide the shape of an output, as a detector's do, so that it is none. UNKNOWN: neither is sure.
+    """
+
+    SAME = "same"
+    BY_VALUES = "by values"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """The inputs and outputs of a model file, in the file's order.
@@ -39,11 +52,13 @@ class Signature:
         inputs, outputs: the tensors.
         max_batch_size: the most rows that the file allows where the first dimension of every tensor is free. None where
             it sets no limit, 0 where that dimension is no batch dimension.
+        rows: whether that dimension is a batch.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
+    rows: Rows = Rows.UNKNOWN
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from triune.core import errors
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, TriuneError
-from triune.core.tensors import Signature, TensorSpec
+from triune.core.tensors import Rows, Signature, TensorSpec
 
 
 def from_error(error: Exception) -> list[str]:
@@ -33,13 +33,14 @@ def from_signature(signature: Signature) -> dict[str, Any]:
         "inputs": [_from_spec(each) for each in signature.inputs],
         "outputs": [_from_spec(each) for each in signature.outputs],
         "max_batch_size": signature.max_batch_size,
+        "rows": signature.rows.value,
     }
 
 
 def to_signature(words: dict[str, Any]) -> Signature:
     """The signature that `from_signature` described."""
     inputs, outputs = (tuple(_to_spec(each) for each in words[kind]) for kind in ("inputs", "outputs"))
-    return Signature(inputs, outputs, words["max_batch_size"])
+    return Signature(inputs, outputs, words["max_batch_size"], Rows(words["rows"]))
 
 
 def _from_spec(spec: TensorSpec) -> list[Any]:

@@ -1,15 +1,26 @@
 """The config's dynamic batcher, checked and as a policy."""
 
+import logging
+
 from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import Rows
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelDynamicBatching, ModelQueuePolicy
 from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 
+_log = logging.getLogger(__name__)
+
 _MAX_PRIORITY_LEVELS = 1 << 16
 
 
-def translate_batching(message: ModelConfigMessage) -> BatchingPolicy:
+def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolicy:
     """The policy of a completed config.
+
+    Requests are not joined where values decide how many rows an output has: nobody could tell whose they are.
+
+    Args:
+        message: the config.
+        rows: what is known of the model's first dimension.
 
     Raises:
         InvalidArgumentError: a value is out of range, or fields contradict each other (Triton's rules).
@@ -23,10 +34,16 @@ def translate_batching(message: ModelConfigMessage) -> BatchingPolicy:
         return BatchingPolicy(max_batch_size=message.max_batch_size, ragged_inputs=ragged)
     batching = message.dynamic_batching
     _check(batching, message.name, message.max_batch_size)
+    if rows is Rows.BY_VALUES and message.max_batch_size > 0:
+        _log.warning(
+            "model '%s': its requests run one by one, whatever dynamic_batching says: the values of its inputs decide "
+            "how many rows its outputs have",
+            message.name,
+        )
     return BatchingPolicy(
         max_batch_size=message.max_batch_size,
         # Without a batch dimension nothing can be joined; the queue's rules hold all the same.
-        is_dynamic=message.max_batch_size > 0,
+        is_dynamic=message.max_batch_size > 0 and rows is not Rows.BY_VALUES,
         preferred_batch_sizes=tuple(sorted(set(batching.preferred_batch_size))),
         max_queue_delay_us=batching.max_queue_delay_microseconds,
         preserve_ordering=batching.preserve_ordering,

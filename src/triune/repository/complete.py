@@ -10,7 +10,7 @@ from pathlib import Path
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.runtime import Runtime
-from triune.core.tensors import Signature, TensorSpec
+from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
@@ -95,10 +95,10 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
 def complete_tensors(message: ModelConfigMessage, signature: Signature, machine: Machine) -> None:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
-    If inputs or outputs are missing, and there are inputs, and every tensor's first dimension is free, the model can
-    batch: max_batch_size 0 becomes the default, or what the file allows if that is less, and above 1 the dynamic
-    batcher is turned on unless a scheduler is chosen. A tensor that is named without data_type or dims takes them from
-    the file. Of the optional inputs only states are filled in.
+    If inputs or outputs are missing, and there are inputs, and the first dimension of every tensor is one and the same,
+    and free, the model can batch: max_batch_size 0 becomes the default, or what the file allows if that is less, and
+    above 1 the dynamic batcher is turned on unless a scheduler is chosen. A tensor that is named without data_type or
+    dims takes them from the file. Of the optional inputs only states are filled in.
 
     Raises:
         InvalidArgumentError: max_batch_size is set, and the model cannot batch, or not so many rows.
@@ -152,6 +152,13 @@ def _complete_batching(message: ModelConfigMessage, signature: Signature, defaul
         return
     limit = signature.max_batch_size
     if message.max_batch_size == 0:
+        if signature.rows is not Rows.SAME:
+            _log.info(
+                "model '%s' is not batched: nothing says that its outputs have as many rows as its inputs; give the "
+                "first dimension of all of them one name in the model, or set max_batch_size",
+                message.name,
+            )
+            return
         message.max_batch_size = max(default_max_batch_size if limit is None else min(default_max_batch_size, limit), 0)
         if limit == 0:
             return

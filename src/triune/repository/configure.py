@@ -94,7 +94,7 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
     runtime = machine.runtimes[message.backend]
     signature = runtime.inspect(path, read_options(parameters, runtime, message.backend))
     complete_tensors(message, signature, machine)
-    batching = translate_batching(message)
+    batching = translate_batching(message, signature.rows)
     labels = {
         output.name: _read_labels(inside(source.folder, output.label_filename, "label_filename"))
         for output in message.output

@@ -8,6 +8,7 @@ ONNX Runtime runs them everywhere, in fp32 whatever the program says.
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class CoreMl:
         if path.suffix == _ONNX:
             settings.check_for_onnx(path)
             signature = read_signature(path)
-            return Signature(tuple(spec for spec in signature.inputs if not spec.is_optional), signature.outputs)
+            return replace(signature, inputs=tuple(spec for spec in signature.inputs if not spec.is_optional))
         if self._is_left_to_core_ml(path, settings):
             return compiled_signature(read_compiled(path).interface, str(path))
         return signature_of(_read(path), settings)

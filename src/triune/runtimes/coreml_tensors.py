@@ -11,7 +11,8 @@ import numpy as np
 
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.core.tensors import Signature, TensorSpec
+from triune.core.tensors import Rows, Signature, TensorSpec
+from triune.coreml.by_values import are_shapes_by_values
 from triune.coreml.description import (
     ArrayFeature,
     ColorSpace,
@@ -43,8 +44,8 @@ def signature_of(package: Package, settings: Settings) -> Signature:
     """The inputs and outputs of a package's function.
 
     The first dimension is a batch dimension where every input takes a range of sizes there that begins at 1, no output
-    has another size there, and there are no states. With explicit states, a state NAME is the optional input NAME and
-    the output "NAME/new", as where a program is raised to ONNX.
+    has another size there, no shape depends on values, and there are no states. With explicit states, a state NAME is
+    the optional input NAME and the output "NAME/new", as where a program is raised to ONNX.
 
     Raises:
         InvalidArgumentError: there is no such function, or states are to be explicit and there are none.
@@ -63,7 +64,8 @@ def signature_of(package: Package, settings: Settings) -> Signature:
     outputs = tuple(_output(feature, program, package.name) for feature in described.outputs)
     inputs = tuple(_input(feature, package.name) for feature in described.inputs)
     if not described.states:
-        return Signature(inputs, outputs, _max_batch_size(described, outputs))
+        limit = _max_batch_size(described, outputs)
+        return Signature(inputs, outputs, limit, Rows.BY_VALUES if are_shapes_by_values(program) else _rows(limit))
     states = tuple(_state(feature, package.name) for feature in described.states)
     news = tuple(replace(spec, name=new_state(spec.name), is_optional=False, is_state=False) for spec in states)
     return Signature((*inputs, *states), (*outputs, *news), 0)
@@ -188,6 +190,11 @@ def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
         return ()
     # Core ML has no arrays of rank 0.
     return tuple(-1 if size is None else size for size in kind.shape) or (1,)
+
+
+def _rows(limit: int | None) -> Rows:
+    """Where every input takes any number of rows, and every output has some, and no value decides how many."""
+    return Rows.UNKNOWN if limit == 0 else Rows.SAME
 
 
 def _max_batch_size(described: FunctionDescription, outputs: tuple[TensorSpec, ...]) -> int | None:

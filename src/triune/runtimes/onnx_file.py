@@ -13,6 +13,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.graph.inference import infer_shapes
 from triune.graph.load import read_model
 from triune.runtimes.failures import reason_of
+from triune.runtimes.onnx_rows import NO_NAMES, OVERRIDABLE_FROM_IR, rows_of
 
 _DATATYPES: dict[int, DataType] = {
     TensorProto.BOOL: DataType.BOOL,
@@ -30,12 +31,6 @@ _DATATYPES: dict[int, DataType] = {
     TensorProto.BFLOAT16: DataType.BF16,
     TensorProto.STRING: DataType.BYTES,
 }
-
-_NO_NAMES = frozenset({"", "?", "-1", "None"})
-"""What exporters write for a dimension without a name: two of them need not have the same size."""
-
-_OVERRIDABLE_FROM_IR = 4
-"""Before IR version 4 the file had to list its weights among the inputs, so being listed meant nothing."""
 
 
 def read_signature(path: Path) -> Signature:
@@ -58,15 +53,14 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
         graph = _infer_shapes(model).graph
     initializers = {tensor.name for tensor in graph.initializer}
     initializers |= {tensor.values.name for tensor in graph.sparse_initializer}
-    can_override = model.ir_version >= _OVERRIDABLE_FROM_IR
-    return Signature(
-        tuple(
-            _translate(value, path, is_input=True, has_default=value.name in initializers)
-            for value in graph.input
-            if can_override or value.name not in initializers
-        ),
-        tuple(_translate(value, path, is_input=False) for value in graph.output),
+    can_override = model.ir_version >= OVERRIDABLE_FROM_IR
+    inputs = tuple(
+        _translate(value, path, is_input=True, has_default=value.name in initializers)
+        for value in graph.input
+        if can_override or value.name not in initializers
     )
+    outputs = tuple(_translate(value, path, is_input=False) for value in graph.output)
+    return Signature(inputs, outputs, rows=rows_of(model, inputs, outputs))
 
 
 def broken_part(path: Path) -> str | None:
@@ -112,6 +106,6 @@ def _translate(value: ValueInfoProto, path: Path, *, is_input: bool, has_default
         value.name,
         datatype,
         tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else -1 for dim in dims),
-        tuple(dim.dim_param if dim.dim_param not in _NO_NAMES else None for dim in dims),
+        tuple(dim.dim_param if dim.dim_param not in NO_NAMES else None for dim in dims),
         is_optional=is_optional_type or has_default,
     )

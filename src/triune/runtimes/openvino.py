@@ -7,6 +7,7 @@ is out of range; ONNX Runtime does none of this.
 import contextlib
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -95,7 +96,7 @@ class OpenVino:
         Raises as `read_signature` does.
         """
         signature = read_signature(path)
-        return Signature(tuple(spec for spec in signature.inputs if not spec.is_optional), signature.outputs)
+        return replace(signature, inputs=tuple(spec for spec in signature.inputs if not spec.is_optional))
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
         """Compile for the CPU plugin.

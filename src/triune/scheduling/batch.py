@@ -9,6 +9,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
+from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending
 
 
@@ -22,21 +23,22 @@ class Batch:
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when `execute` began and ended, on the clock.
         input_ns, infer_ns, output_ns: what joining, running and parting took.
+        is_indivisible: what came back for joined requests had another number of rows than they have.
     """
 
     __slots__ = (
-        "_outputs", "_ragged", "answers", "ended_ns", "infer_ns", "input_ns", "num_executions", "num_rows",
-        "output_ns", "pendings", "started_ns",
+        "_has_rows", "_outputs", "_ragged", "answers", "ended_ns", "infer_ns", "input_ns", "is_indivisible",
+        "num_executions", "num_rows", "output_ns", "pendings", "started_ns",
     )  # fmt: skip
 
     def __init__(
-        self, pendings: Sequence[Pending], num_rows: int, outputs: Sequence[str], ragged: frozenset[str]
+        self, pendings: Sequence[Pending], num_rows: int, outputs: Sequence[str], policy: BatchingPolicy
     ) -> None:
         """Args:
         pendings: at least one, all of one group.
         num_rows: rows altogether.
         outputs: the model's outputs, in order.
-        ragged: inputs whose rows may differ in shape.
+        policy: whether there are rows at all, and which inputs' rows may differ in shape.
         """
         self.pendings = pendings
         self.num_rows = num_rows
@@ -44,8 +46,10 @@ class Batch:
         self.num_executions = 0
         self.started_ns = self.ended_ns = 0
         self.input_ns = self.infer_ns = self.output_ns = 0
+        self.is_indivisible = False
         self._outputs = outputs
-        self._ragged = ragged
+        self._has_rows = policy.max_batch_size > 0
+        self._ragged = policy.ragged_inputs
 
     def execute(self, executable: Executable, clock: Clock) -> None:
         """Run the batch and fill `answers`. Never raises: a failure is the answer of the requests it belongs to."""
@@ -69,6 +73,8 @@ class Batch:
             results = executable.run(inputs, self._wanted(pendings))
             ran_ns = self.ended_ns = clock.now_ns()
             answers: Sequence[dict[str, Array] | TriuneError] = (results,)
+            if self._has_rows:
+                self._check_rows(pendings, results)
             if is_joined:
                 answers = part(pendings, results, executable.signature, self._ragged)
                 self.ended_ns = clock.now_ns()
@@ -84,6 +90,18 @@ class Batch:
             failure.__cause__ = error
             return [failure] * len(pendings)
         return answers
+
+    def _check_rows(self, pendings: Sequence[Pending], results: Mapping[str, Array]) -> None:
+        """Raise InternalError for an output that has not one row for each row of the requests."""
+        num_rows = sum(pending.batch_size for pending in pendings)
+        for name, array in results.items():
+            if array.ndim == 0 or array.shape[0] != num_rows:
+                self.is_indivisible = self.is_indivisible or len(pendings) > 1
+                raise InternalError(
+                    f"model '{pendings[0].request.model}' gave output '{name}' the shape {format_shape(array.shape)}: "
+                    f"{len(array) if array.ndim else 'no'} rows for {num_rows} rows of input, so that its first "
+                    "dimension is no batch; set max_batch_size: 0 in its config.pbtxt"
+                )
 
     def _wanted(self, pendings: Sequence[Pending]) -> Sequence[str]:
         asked: set[str] = set()
@@ -128,18 +146,9 @@ def part(
 ) -> list[dict[str, Array]]:
     """Give each request its rows of the results (views), less the padding its ragged inputs were given.
 
-    An output's dimension is cut where the model file gives it the name of a ragged input's dimension.
-
-    Raises:
-        InternalError: an output does not have one row for each row of the batch.
+    An output's dimension is cut where the model file gives it the name of a ragged input's dimension. Each has one row
+    for each row of the requests.
     """
-    num_rows = sum(pending.batch_size for pending in pendings)
-    for name, array in results.items():
-        if array.ndim == 0 or array.shape[0] != num_rows:
-            raise InternalError(
-                f"output '{name}' has shape {format_shape(array.shape)} for a batch of {num_rows} rows: the model "
-                "has no batch dimension there; set max_batch_size: 0 in its config.pbtxt"
-            )
     specs = {spec.name: spec for spec in signature.outputs}
     answers: list[dict[str, Array]] = []
     begin = 0

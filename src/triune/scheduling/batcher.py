@@ -43,10 +43,12 @@ class Batcher:
 
     Attributes:
         is_size_free: the policy wishes for no size and no wait, so fewer requests than were formed may go.
+        is_joining: requests are joined; to be set to False where that has turned out to be wrong.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
         self._policy = policy
+        self.is_joining = policy.is_dynamic
         self.is_size_free = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
@@ -71,7 +73,7 @@ class Batcher:
             if pending.future.done():
                 continue
             if not chosen:
-                if not policy.is_dynamic:
+                if not self.is_joining:
                     return Formed((pending,), pending.batch_size)
             elif pending.group != chosen[0].group:
                 if policy.preserve_ordering:

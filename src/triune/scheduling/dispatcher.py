@@ -216,7 +216,7 @@ class Dispatcher:
         self._set_timer(min(filter(None, (when_ns, deadline_ns)), default=0))
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
-        batch = Batch(pendings, num_rows, self._outputs, self._policy.ragged_inputs)
+        batch = Batch(pendings, num_rows, self._outputs, self._policy)
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
@@ -232,6 +232,9 @@ class Dispatcher:
             batch.infer_ns,
             batch.output_ns,
         )
+        if batch.is_indivisible and self._batcher.is_joining:
+            self._batcher.is_joining = False
+            _log.warning("model '%s': its requests run one by one from now on: its outputs are no batch", self._name)
         if self._queue:
             self._pump()
         if not self._policy.preserve_ordering:

@@ -16,6 +16,7 @@ from triune.core.requests import InferenceRequest
 from triune.core.runtime import Executable
 from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
+from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending
 from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker
 
@@ -61,7 +62,7 @@ def batch_of(*values: float) -> Batch:
         inputs: dict[str, Array] = {"x": np.full((1, 2), value, np.float32)}
         future = asyncio.get_running_loop().create_future()
         pendings.append(Pending(InferenceRequest("doubler", inputs), inputs, 1, future, None, 0))
-    return Batch(pendings, len(values), ["y"], frozenset())
+    return Batch(pendings, len(values), ["y"], BatchingPolicy(max_batch_size=8))
 
 
 async def run(worker: Worker, batch: Batch) -> list[threading.Thread]:

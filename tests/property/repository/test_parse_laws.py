@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from support.repositories import Bench
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.tensors import Rows
 from triune.protos.model_config_pb2 import ModelConfig
 from triune.repository.batching import translate_batching
 from triune.repository.honour import hints_without_effect, refuse_unsupported
@@ -130,7 +131,7 @@ def test_settings_give_a_sound_policy_and_placement_or_a_typed_error(value: dict
     try:
         refuse_unsupported(message)
         hints_without_effect(message, Bench().machine)
-        policy = translate_batching(message)
+        policy = translate_batching(message, Rows.SAME)
         placement = place(message, Bench().machine)
     except (InvalidArgumentError, UnsupportedError):
         return

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto, helper
 
+from contract.runtimes.models import node
 from support.repositories import FP32, STRING, Bench, add_sub, affine, identity, scaled_by_scalar, write_model
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -101,6 +102,51 @@ def test_batching_is_completed_by_tritons_rules(
     assert found.batching.max_batch_size == max_batch_size
     assert found.batching.is_dynamic == is_dynamic
     assert found.inputs["x"].dims == dims
+
+
+@pytest.mark.parametrize(
+    ("nodes", "output", "is_batched"),
+    [
+        # The names of the file: alike, or not.
+        ([node("Relu", "x", "y")], ["b", 4], True),
+        # What ONNX infers where names say nothing of it.
+        ([node("Relu", "x", "y")], ["unk__12", 4], True),
+        ([node("Relu", "x", "y")], [None, 4], True),
+        # A detector: as many rows as it finds, whatever it calls them.
+        ([node("NonZero", "x", "i"), node("Transpose", "i", "t"), node("Cast", "t", "y", to=FP32)], ["n", 2], False),
+        ([node("NonZero", "x", "i"), node("Transpose", "i", "t"), node("Cast", "t", "y", to=FP32)], ["b", 2], False),
+        # As many rows as it has columns.
+        ([node("Transpose", "x", "y")], ["n", "m"], False),
+    ],
+)
+def test_only_what_has_one_number_of_rows_is_batched(
+    tmp_path: Path, nodes: list[NodeProto], output: list[str | int | None], is_batched: bool
+) -> None:
+    file = model_of(nodes, {"x": ["b", 4]}, {"y": output})
+    assert configured(tmp_path, None, file).batching.max_batch_size == (4 if is_batched else 0)
+
+
+def test_what_finds_rows_runs_alone_whatever_its_config_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [node("NonZero", "x", "i"), node("Transpose", "i", "t"), node("Cast", "t", "y", to=FP32)]
+    text = "max_batch_size: 8 dynamic_batching { }"
+    config = configured(tmp_path, text, model_of(nodes, {"x": ["b", 4]}, {"y": ["b", 2]}))
+    assert config.batching.max_batch_size == 8
+    assert not config.batching.is_dynamic
+    assert "its requests run one by one" in caplog.text
+
+
+def model_of(
+    nodes: list[NodeProto], inputs: dict[str, list[str | int]], outputs: dict[str, list[str | int | None]]
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        *(
+            [helper.make_tensor_value_info(name, FP32, shape) for name, shape in each.items()]
+            for each in (inputs, outputs)
+        ),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
 
 
 def test_default_max_batch_size_is_the_machines(tmp_path: Path) -> None:

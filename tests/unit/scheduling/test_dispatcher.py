@@ -3,7 +3,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from support.hand import POISON, Bench, Doubler, value_of
+from support.hand import DETECTIONS, POISON, Bench, Doubler, value_of
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
@@ -106,6 +106,48 @@ async def test_one_poisoned_request_fails_alone() -> None:
         futures[1].result()
     assert bench.statistics.failures[FailureReason.BACKEND] == 1
     assert bench.statistics.num_executions == 1 + 4
+
+
+# Rows: an answer is made of those of its own request, or it is an error.
+
+
+async def test_rows_that_are_not_the_batchs_are_an_error_of_each_alone() -> None:
+    bench = Bench()
+    bench.send(0)
+    futures = [bench.send(value) for value in (1, DETECTIONS, 3)]
+    bench.finish()
+    bench.finish()
+    assert [value_of(futures[place]) for place in (0, 2)] == [2, 6]
+    with pytest.raises(InternalError, match=r"output 'y' the shape \[2,1\]: 2 rows for 1 rows of input"):
+        futures[1].result()
+    assert bench.statistics.failures[FailureReason.BACKEND] == 1
+
+
+async def test_once_a_batch_had_other_rows_nothing_is_joined_any_more() -> None:
+    """Two rows of detections in a batch of two would be dealt to both of its requests."""
+    bench = Bench()
+    bench.send(0)
+    futures = [bench.send(value) for value in (1, 2, DETECTIONS)]
+    bench.finish()
+    bench.finish()
+    assert [value_of(future) for future in futures[:2]] == [2, 4]
+    bench.send(0)
+    futures = [bench.send(value) for value in (1, DETECTIONS)]
+    bench.finish()
+    assert bench.rows == [1]
+    bench.finish()
+    assert bench.rows == [DETECTIONS]
+    bench.finish()
+    assert value_of(futures[0]) == 2
+    with pytest.raises(InternalError, match="2 rows for 1 rows of input"):
+        futures[1].result()
+
+
+async def test_without_a_batch_dimension_outputs_may_have_any_rows() -> None:
+    bench = Bench(max_batch_size=0, is_dynamic=False)
+    future = bench.send(DETECTIONS)
+    bench.finish()
+    assert future.result().outputs["y"].shape == (2, 1)
 
 
 # Forming batches.

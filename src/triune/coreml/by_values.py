@@ -1,0 +1,57 @@
+"""Whether the values of a program's inputs decide shapes of what it computes, as `graph.by_values` tells of ONNX."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from triune.coreml.mil import Block, Function, Name, Operation
+
+_SIZES: Final = frozenset(
+    {
+        "k",
+        "num_splits",
+        "one_hot_vector_size",
+        "pad",
+        "reps",
+        "shape",
+        "size",
+        "split_sizes",
+        "target_size_height",
+        "target_size_width",
+    }
+)
+"""The parameters whose values decide the shape of what any operation gives."""
+
+_SIZES_OF: Final[Mapping[str, frozenset[str]]] = {
+    "non_zero": frozenset({"x"}),
+    "range_1d": frozenset({"end", "start", "step"}),
+    "slice_by_index": frozenset({"begin", "end", "stride"}),
+}
+
+
+def are_shapes_by_values(function: Function) -> bool:
+    """Do the inputs' values, and not their shapes alone, decide the shape of any value of a function?
+
+    Where it is not known, they do: of what a loop gives, and of a condition.
+    """
+    return _is_decided(function.block, {each.name for each in function.inputs})
+
+
+def _is_decided(block: Block, varying: set[str]) -> bool:
+    """`varying`, which is written to: the values that change with the inputs' values."""
+    for operation in block.operations:
+        is_varying = any(_names_of(operation, parameter) & varying for parameter in operation.inputs)
+        sizes = _SIZES | _SIZES_OF.get(operation.op, frozenset())
+        is_sized = any(_names_of(operation, parameter) & varying for parameter in sizes)
+        if is_sized or operation.op == "while_loop" or (operation.op == "cond" and is_varying):
+            return True
+        for inner in operation.blocks:
+            if _is_decided(inner, varying):
+                return True
+            is_varying = is_varying or bool(varying.intersection(inner.outputs))
+        if is_varying and operation.op != "shape":
+            varying.update(each.name for each in operation.outputs)
+    return False
+
+
+def _names_of(operation: Operation, parameter: str) -> set[str]:
+    return {each.name for each in operation.inputs.get(parameter, ()) if isinstance(each, Name)}

@@ -1,0 +1,209 @@
+"""What the values of a graph's inputs decide beside the values of its outputs: shapes, and how long a run takes.
+
+A shape that values decide is no batch's, and a time that they decide is not known from any measurement.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import onnx.defs
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
+
+_LAST_READ: Final[Mapping[str, int]] = {"": 28, "ai.onnx.ml": 5}
+"""The operator sets whose operators the tables below judge. What is newer, or of another domain, may do anything."""
+
+_EVERY = range(1 << 16)
+
+_SIZES: Final[Mapping[str, Sequence[int]]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "Compress": _EVERY,
+    "ConstantOfShape": (0,),
+    "DFT": (1, 2),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "ImageDecoder": (0,),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1),
+    "NonMaxSuppression": _EVERY,
+    "NonZero": (0,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": _EVERY,
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "SequenceAt": (1,),
+    "SequenceErase": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "SplitToSequence": (1,),
+    "Squeeze": (1,),
+    "StringSplit": (0,),
+    "Tile": (1, 2),
+    "TopK": (1,),
+    "Unique": (0,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+"""The inputs of an operator whose values decide the shapes of its outputs."""
+
+_REDUCES = "Reduce"
+
+_TIMES: Final[Mapping[str, Sequence[int]]] = {
+    "GRU": (4,),
+    "LSTM": (4,),
+    "MaxRoiPool": (1,),
+    "RNN": (4,),
+    # With a sampling ratio of 0, which is the usual one, as many points as a region is large.
+    "RoiAlign": (1,),
+}
+"""The inputs whose values decide how long it takes, and nothing else."""
+
+_LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+"""What loops is taken to be timed by values, whatever it is given."""
+
+_NUM_DECIDING: Final[Mapping[str, int]] = {"If": 1, "Loop": 2}
+"""Of the inputs, the first ones, which say what is run, or how often."""
+
+_OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"})
+"""What they give are values that the shapes of their inputs decide."""
+
+_LIKE_THE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
+"""What they give has the shape of their first input, however much is written into it."""
+
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ByValues:
+    """What the values of a model's inputs decide.
+
+    Attributes:
+        time: the node by which they decide how long a run takes: "Loop 'count'"; empty where shapes alone decide.
+        shapes: the outputs of the graph whose shapes they decide.
+    """
+
+    time: str
+    shapes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Of a value: does it, and does its shape, change with the values of the inputs?"""
+
+    varies: bool = False
+    is_sized: bool = False
+
+
+_FIXED, _GIVEN = _Known(), _Known(varies=True)
+_Scope: TypeAlias = dict[str, _Known]
+_Key: TypeAlias = tuple[str, str, str]
+
+
+def by_values(model: ModelProto) -> ByValues:
+    """Follow the values of a model's inputs through its graph. Where it is not known what they do, they decide.
+
+    An initializer that is listed as an input is an input.
+    """
+    walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
+    scope: _Scope = {}
+    outputs = walk.graph(model.graph, scope, [_GIVEN] * len(model.graph.input))
+    names = (value.name for value in model.graph.output)
+    return ByValues(walk.time, frozenset(name for name, each in zip(names, outputs, strict=True) if each.is_sized))
+
+
+@dataclass(slots=True)
+class _Walk:
+    functions: Mapping[_Key, FunctionProto]
+    time: str = ""
+    _calls: dict[tuple[_Key, tuple[_Known, ...]], list[_Known]] = field(
+        default_factory=dict[tuple[_Key, tuple[_Known, ...]], list[_Known]]
+    )
+
+    def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
+        """What is known of the outputs of a graph that sees `scope`, which is written to."""
+        scope.update({tensor.name: _FIXED for tensor in graph.initializer})
+        scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})
+        scope.update({value.name: known for value, known in zip(graph.input, inputs, strict=False)})
+        return self._nodes(graph.node, scope, [value.name for value in graph.output])
+
+    def _nodes(self, nodes: Iterable[NodeProto], scope: _Scope, outputs: Sequence[str]) -> list[_Known]:
+        for node in nodes:
+            scope.update(zip(node.output, self._node(node, scope), strict=False))
+        return [scope.get(name, _FIXED) for name in outputs]
+
+    def _node(self, node: NodeProto, scope: _Scope) -> list[_Known]:
+        inputs = [scope.get(name, _FIXED) for name in node.input]
+        key = (node.domain, node.op_type, node.overload)
+        if key in self.functions:
+            return self._call(key, inputs)
+        varies, is_sized = any(each.varies for each in inputs), any(each.is_sized for each in inputs)
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if not onnx.defs.has(node.op_type, _LAST_READ.get(domain, 0), domain):
+            self._decides(node)
+            return [_Known(varies=True, is_sized=is_sized)] * len(node.output)
+        if domain:
+            if is_sized:
+                self._decides(node)
+            return [_Known(varies, is_sized)] * len(node.output)
+        bodies = [each.g for each in node.attribute if each.HasField("g")]
+        if bodies:
+            return self._bodies(node, bodies, scope, inputs)
+        places = _SIZES.get(node.op_type, (1,) if node.op_type.startswith(_REDUCES) else ())
+        makes_sizes = any(each.varies for place, each in enumerate(inputs) if place in places)
+        takes = any(each.varies for place, each in enumerate(inputs) if place in _TIMES.get(node.op_type, ()))
+        if is_sized or makes_sizes or takes:
+            self._decides(node)
+        if node.op_type in _OF_SHAPES:
+            return [_Known(varies=is_sized)] * len(node.output)
+        if node.op_type in _LIKE_THE_FIRST:
+            is_sized = inputs[0].is_sized
+        return [_Known(varies or node.op_type in _RANDOM, is_sized or makes_sizes)] * len(node.output)
+
+    def _bodies(
+        self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]
+    ) -> list[_Known]:
+        """Of an If, whichever branch is taken; of what loops, as if each turn were unlike the last."""
+        is_sized = any(each.is_sized for each in inputs)
+        # A Loop's turns are numbered, and its condition is judged by what the body makes of it.
+        fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []
+        given = [*fixed, *[_Known(varies=True, is_sized=is_sized)] * max(len(body.input) for body in bodies)]
+        results = [self.graph(body, dict(scope), given) for body in bodies]
+        is_decided = any(each.varies for each in inputs[: _NUM_DECIDING.get(node.op_type, 0)])
+        if node.op_type == "Loop":
+            conditions = [result.pop(0) for result in results if result]
+            is_decided |= any(each.varies for each in conditions)
+        is_loop = node.op_type in _LOOPS
+        if is_loop or is_decided or is_sized:
+            self._decides(node)
+        # The branches of an If give what it gives. What a loop gives may grow with each turn.
+        found = [[each[place] for each in results if place < len(each)] for place in range(len(node.output))]
+        return [
+            _Known(
+                varies=is_loop or is_decided or any(each.varies for each in place),
+                is_sized=is_decided or any(each.is_sized for each in place),
+            )
+            for place in found
+        ]
+
+    def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:
+        """A function, looked through once for each kind of inputs: calls within calls would double and double."""
+        call = (key, tuple(inputs))
+        if call not in self._calls:
+            function = self.functions[key]
+            # A function that calls itself is none: whatever runs it says so.
+            self._calls[call] = [_Known(varies=True, is_sized=True)] * len(function.output)
+            scope = dict(zip(function.input, inputs, strict=False))
+            self._calls[call] = self._nodes(function.node, scope, function.output)
+        return self._calls[call]
+
+    def _decides(self, node: NodeProto) -> None:
+        if not self.time:
+            self.time = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
