@@ -14,8 +14,8 @@ from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
-from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.metrics.options import MetricsOptions
@@ -217,7 +217,7 @@ async def _serve(
                 is_port_shared=options.is_http_port_shared,
             ),
             GrpcServer(
-                server, hosts[1], ports[1] or 0, max_request_bytes=limits.request_bytes, channel=options.channel
+                server, hosts[1], ports[1] or 0, limits=limits, budget=budget, offload=offload, channel=options.channel
             ),
             MetricsServer(server, hosts[2], ports[2] or 0, units=repository.units, options=options.metrics),
         )

@@ -17,6 +17,7 @@ from support.hand_server import HandServer
 from triune.core import errors
 from triune.core.errors import UnavailableError
 from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -30,7 +31,7 @@ def server() -> HandServer:
 
 @pytest.fixture
 async def address(server: HandServer) -> AsyncIterator[str]:
-    front_end = GrpcServer(server, port=0, max_request_bytes=4 * 2**20)  # type: ignore[arg-type]
+    front_end = GrpcServer(server, port=0, limits=Limits(request_bytes=4 * 2**20))  # type: ignore[arg-type]
     port = await front_end.start()
     yield f"127.0.0.1:{port}"
     await front_end.stop(0)

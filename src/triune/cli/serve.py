@@ -16,7 +16,7 @@ from triune import app
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
-from triune.frontends.kserve.http_limits import Limits
+from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import ModelState
 from triune.repository.placement import Completion

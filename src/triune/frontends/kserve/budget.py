@@ -6,6 +6,9 @@ import psutil
 
 from triune.core.errors import PayloadTooLargeError, UnavailableError
 
+REQUEST_BYTES = 8192
+"""What the smallest request takes while it waits: its objects here, and those of its connection."""
+
 _SHARE_OF_MEMORY = 4
 _MIN_BYTES = 256 << 20
 

@@ -1,5 +1,7 @@
 """ModelInferRequest to InferenceRequest, InferenceResponse to ModelInferResponse."""
 
+from collections.abc import Sequence
+
 from google.protobuf.message import DecodeError
 
 from triune.core.datatypes import Array, DataType
@@ -13,7 +15,7 @@ from triune.frontends.kserve.grpc_parameters import (
     decode_parameters,
     encode_parameter,
 )
-from triune.frontends.kserve.tensors import decode_raw, encode_raw, num_elements
+from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw, num_elements
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
 # protobuf counts a message's bytes in a signed 32-bit number; a little is left for names and shapes.
@@ -45,8 +47,12 @@ def parse_version(version: str) -> int | None:
     return int(version)
 
 
-def decode_request(message: ModelInferRequest) -> InferenceRequest:
+def decode_request(message: ModelInferRequest, raw: Sequence[memoryview] | None = None) -> InferenceRequest:
     """The inference that a message asks for.
+
+    Args:
+        message: the message.
+        raw: its raw_input_contents, if they were cut out of it.
 
     Returns:
         a request whose arrays are views of the message's bytes.
@@ -59,7 +65,7 @@ def decode_request(message: ModelInferRequest) -> InferenceRequest:
     parameters = decode_parameters(message.parameters) if message.parameters else _NO_PARAMETERS
     return InferenceRequest(
         model=message.model_name,
-        inputs=_decode_inputs(message),
+        inputs=_decode_inputs(message, message.raw_input_contents if raw is None else raw),
         version=parse_version(message.model_version),
         outputs=tuple(_decode_output(output) for output in message.outputs),
         id=message.id,
@@ -74,9 +80,11 @@ def is_empty_final_wanted(message: ModelInferRequest) -> bool:
     return message.parameters[EMPTY_FINAL_RESPONSE].bool_param if EMPTY_FINAL_RESPONSE in message.parameters else False
 
 
-def _decode_inputs(message: ModelInferRequest) -> dict[str, Array]:
+def _decode_inputs(message: ModelInferRequest, raw: Sequence[memoryview | bytes]) -> dict[str, Array]:
     tensors = message.inputs
-    raw = message.raw_input_contents
+    check_count(len(tensors), "inputs")
+    check_count(len(message.outputs), "outputs")
+    num_objects = 0
     if raw and len(raw) != len(tensors):
         raise InvalidArgumentError(
             f"the request has {len(tensors)} inputs but {len(raw)} raw_input_contents; send one for each, in order"
@@ -105,6 +113,7 @@ def _decode_inputs(message: ModelInferRequest) -> dict[str, Array]:
             raise InvalidArgumentError(
                 f"input '{name}' has no data; send it in raw_input_contents or in the input's contents"
             )
+        num_objects = count_objects(num_objects, inputs[name])
     return inputs
 
 
@@ -136,18 +145,30 @@ def encode_response(response: InferenceResponse) -> ModelInferResponse:
         InvalidArgumentError: the outputs together are more than a message can hold.
         InternalError: an output or a parameter that the protocol cannot express.
     """
-    message = ModelInferResponse(model_name=response.model, model_version=str(response.version), id=response.id)
+    message = describe_response(response)
     num_bytes = 0
     for name, array in response.outputs.items():
         data = bytes(encode_raw(array))
         num_bytes += len(data)
-        if num_bytes > MAX_RESPONSE_BYTES:
-            raise InvalidArgumentError(
-                f"the outputs up to '{name}' take {num_bytes} bytes, more than the {MAX_RESPONSE_BYTES} of a gRPC "
-                "message; ask for fewer outputs, send a smaller batch, or use HTTP"
-            )
-        message.outputs.add(name=name, datatype=DataType.of(array).value, shape=array.shape)
+        check_size(name, num_bytes)
         message.raw_output_contents.append(data)
+    return message
+
+
+def describe_response(response: InferenceResponse) -> ModelInferResponse:
+    """The message of an answer without the contents of its outputs. Raises as `encode_response` does."""
+    message = ModelInferResponse(model_name=response.model, model_version=str(response.version), id=response.id)
+    for name, array in response.outputs.items():
+        message.outputs.add(name=name, datatype=DataType.of(array).value, shape=array.shape)
     for name, value in response.parameters.items():
         message.parameters[name].CopyFrom(encode_parameter(name, value))
     return message
+
+
+def check_size(name: str, num_bytes: int) -> None:
+    """Raises InvalidArgumentError if the outputs up to this one take more bytes than a message can hold."""
+    if num_bytes > MAX_RESPONSE_BYTES:
+        raise InvalidArgumentError(
+            f"the outputs up to '{name}' take {num_bytes} bytes, more than the {MAX_RESPONSE_BYTES} of a gRPC "
+            "message; ask for fewer outputs, send a smaller batch, or use HTTP"
+        )

@@ -10,11 +10,14 @@ import grpc.aio
 from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 from triune.frontends.kserve import grpc_health, grpc_service
+from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_health import HealthService
+from triune.frontends.kserve.grpc_large import LargeMessages
 from triune.frontends.kserve.grpc_service import InferenceService
+from triune.frontends.kserve.large_inferences import Decoder
+from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.offload import Offload
 from triune.serving.server import Server
-
-DEFAULT_MAX_REQUEST_BYTES = 256 * 2**20
 
 
 class Compression(Enum):
@@ -69,21 +72,28 @@ class GrpcServer:
         host: str = "127.0.0.1",
         port: int = 8001,
         *,
-        max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+        limits: Limits | None = None,
+        budget: MemoryBudget | None = None,
+        offload: Offload | None = None,
         channel: ChannelOptions | None = None,
     ) -> None:
         """Args:
         server: answers the requests; the caller owns it and stops it after this.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
-        max_request_bytes: larger requests get RESOURCE_EXHAUSTED. What a stream has under way is bounded by it too.
+        limits: what a client may ask. Larger requests, and more at once, get RESOURCE_EXHAUSTED.
+        budget: the memory of requests under way, shared with other front ends; None makes its own.
+        offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
         channel: what its operator asked of the connections.
         """
         self._channel = channel or ChannelOptions()
         self._host = host
         self._port = port
-        self._max_request_bytes = max_request_bytes
-        self._service = InferenceService(server, max_request_bytes=max_request_bytes)
+        self._limits = limits = limits or Limits()
+        self._own_offload = None if offload else Offload()
+        offload = offload or self._own_offload or Offload()
+        large = LargeMessages(Decoder(limits, offload), offload)
+        self._service = InferenceService(server, limits, budget or MemoryBudget(), large)
         self._health = HealthService(server)
         self._grpc: grpc.aio.Server | None = None
 
@@ -96,9 +106,11 @@ class GrpcServer:
         Raises:
             UnavailableError: the address is taken or is not this machine's.
         """
+        limits = self._limits
         listener = grpc.aio.server(
-            options=_options(self._max_request_bytes, self._channel),
+            options=_options(limits, self._channel),
             compression=_COMPRESSIONS[self._channel.compression],
+            maximum_concurrent_rpcs=limits.connections,
         )
         listener.add_generic_rpc_handlers(
             (
@@ -125,9 +137,11 @@ class GrpcServer:
         self._health.stop()
         await self._grpc.stop(grace_seconds)
         self._grpc = None
+        if self._own_offload is not None:
+            self._own_offload.close()
 
 
-def _options(max_request_bytes: int, channel: ChannelOptions) -> Sequence[tuple[str, int]]:
+def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int]]:
     """The server's channel arguments. Source: gRPC's keepalive guide."""
     wanted = {
         "grpc.keepalive_time_ms": channel.keepalive_time_ms,
@@ -141,11 +155,16 @@ def _options(max_request_bytes: int, channel: ChannelOptions) -> Sequence[tuple[
         "grpc.http2.max_ping_strikes": _or(channel.max_ping_strikes, 0),
     }
     return (
-        ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_receive_message_length", limits.request_bytes),
         ("grpc.max_send_message_length", -1),
         # Two servers on one port share its connections: unnoticed, unless both were told to.
         ("grpc.so_reuseport", int(channel.is_port_shared)),
         *((name, int(value)) for name, value in wanted.items() if value is not None),
+        # Clients whose connection was closed for being idle open another when they need one, unnoticed.
+        ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(limits.receive_seconds * 1000)),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_metadata_size", limits.head_bytes),
     )
 
 

@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.requests import InferenceResponse
 from triune.frontends.kserve import grpc_codec, grpc_messages
+from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
 from triune.frontends.kserve.grpc_codec import parse_version
+from triune.frontends.kserve.grpc_large import LargeMessages, outputs_bytes
 from triune.frontends.kserve.grpc_status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc_stream import StreamSession
+from triune.frontends.kserve.large_requests import inputs_bytes
+from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos import grpc_service_pb2 as messages
 from triune.serving.server import Server
 
@@ -35,13 +42,17 @@ RequestT = TypeVar("RequestT", bound=Message)
 class InferenceService:
     """KServe's service over a `serving.Server`."""
 
-    def __init__(self, server: Server, *, max_request_bytes: int) -> None:
+    def __init__(self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeMessages) -> None:
         """Args:
         server: answers the requests; the caller owns it.
-        max_request_bytes: a stream reads on while the requests under way have fewer bytes.
+        limits: what a client may ask.
+        budget: the memory of requests under way.
+        large: decodes and encodes large messages.
         """
         self._server = server
-        self._max_request_bytes = max_request_bytes
+        self._limits = limits
+        self._budget = budget
+        self._large = large
         self._streams: set[StreamSession] = set()
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -76,16 +87,50 @@ class InferenceService:
 
     async def infer(self, data: bytes, context: Context) -> bytes:
         """ModelInfer. gRPC cancels this coroutine when the client gives up, and with it the future that it awaits."""
+        held: Reservation | None = None
         try:
-            future = self._server.infer(grpc_codec.decode_request(grpc_codec.parse_request(data)))
-            response = future.result() if future.done() else await future
-            return grpc_codec.encode_response(response).SerializeToString()
-        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            if len(data) > SMALL_BYTES:
+                held = self._budget.reserve(len(data))
+                _, request = await self._large.decode(data, held)
+            else:
+                request = grpc_codec.decode_request(grpc_codec.parse_request(data))
+            future = self._server.infer(request)
+            if not future.done():
+                held = held or self._budget.reserve()
+                response = await self._wait(future, held, len(data))
+            else:
+                response = future.result()
+            if outputs_bytes(response) <= SMALL_BYTES:
+                answer = grpc_codec.encode_response(response).SerializeToString()
+            else:
+                held = held or self._budget.reserve()
+                held.resize(inputs_bytes(response.outputs))
+                answer = await self._large.encode(response)
+        except BaseException as error:
+            if held is not None:
+                held.release()
+            if not isinstance(error, Exception):
+                raise
             await abort(context, as_triune_error(error, "ModelInfer"))
+        if held is not None:
+            # gRPC keeps the answer until the client has it.
+            held.resize(min(held.num_bytes, len(answer)))
+            context.add_done_callback(partial(_release, held))
+        return answer
+
+    async def _wait(
+        self, future: asyncio.Future[InferenceResponse], held: Reservation, num_bytes: int
+    ) -> InferenceResponse:
+        try:
+            held.resize(max(held.num_bytes, num_bytes + REQUEST_BYTES))
+            return await future
+        except BaseException:
+            future.cancel()
+            raise
 
     async def stream_infer(self, _: object, context: Context) -> None:
         """ModelStreamInfer."""
-        session = StreamSession(self._server, context, max_pending_bytes=self._max_request_bytes)
+        session = StreamSession(self._server, context, self._limits, self._budget, self._large)
         self._streams.add(session)
         try:
             await session.run()
@@ -147,6 +192,10 @@ class InferenceService:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         await asyncio.shield(task)
+
+
+def _release(held: Reservation, _: Context) -> None:
+    held.release()
 
 
 def _refuse_repository_name(name: str) -> None:

@@ -1,7 +1,7 @@
 """Errors as gRPC statuses: the one place where the error tree meets gRPC's codes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 import grpc
@@ -42,6 +42,10 @@ class Context(Protocol):
 
     async def write(self, message: bytes) -> None:
         """Send a message, and wait until the transport takes more. One at a time."""
+        ...
+
+    def add_done_callback(self, callback: Callable[["Context"], None]) -> None:
+        """Have `callback` called once the call is over, however it ends."""
         ...
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:

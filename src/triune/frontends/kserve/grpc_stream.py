@@ -17,8 +17,13 @@ from typing import cast
 from triune.core.errors import CancelledError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve import grpc_codec
+from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.kserve.grpc_large import LargeMessages, outputs_bytes
 from triune.frontends.kserve.grpc_parameters import FINAL_RESPONSE
 from triune.frontends.kserve.grpc_status import Context, as_triune_error, details_of
+from triune.frontends.kserve.large_requests import inputs_bytes
+from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from triune.serving.server import Server
 
@@ -27,6 +32,8 @@ METHOD = "ModelStreamInfer"
 # Requests of one stream that may wait for their answers before the next is read.
 MAX_PENDING_REQUESTS = 1024
 
+_SLOWEST_BYTES_PER_SECOND = 64 << 10
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -34,6 +41,7 @@ class _Pending:
 
     message: ModelInferRequest
     outcome: asyncio.Future[InferenceResponse] | TriuneError
+    held: Reservation
     num_bytes: int
 
     def is_done(self) -> bool:
@@ -51,15 +59,22 @@ class _Pending:
 class StreamSession:
     """One stream, from its first message to its status."""
 
-    def __init__(self, server: Server, context: Context, *, max_pending_bytes: int) -> None:
+    def __init__(
+        self, server: Server, context: Context, limits: Limits, budget: MemoryBudget, large: LargeMessages
+    ) -> None:
         """Args:
         server: answers the requests.
         context: the call.
-        max_pending_bytes: once the requests under way have this many bytes, the next waits until one is answered.
+        limits: once the requests under way have as many bytes as one may have, the next waits until one is answered.
+        budget: the memory of requests under way.
+        large: decodes and encodes large messages.
         """
         self._server = server
         self._context = context
-        self._max_pending_bytes = max_pending_bytes
+        self._limits = limits
+        self._budget = budget
+        self._large = large
+        self._held: set[Reservation] = set()
         self._ends_on_error = ("triton_grpc_error", "true") in (context.invocation_metadata() or ())
         self._pending: deque[_Pending] = deque()
         self._decoupled: set[asyncio.Task[None]] = set()
@@ -91,6 +106,8 @@ class StreamSession:
             for pending in self._pending:
                 if isinstance(pending.outcome, asyncio.Future):
                     pending.outcome.cancel()
+            for held in self._held:
+                held.release()
         if self._error is not None:
             raise self._error
         if self._is_stopping:
@@ -108,42 +125,50 @@ class StreamSession:
                 data = await self._context.read()
                 if not isinstance(data, bytes):  # grpc.aio.EOF: the client has sent its last request
                     return
-                self._start(data, group)
-                while self._num_pending >= MAX_PENDING_REQUESTS or self._pending_bytes >= self._max_pending_bytes:
+                await self._start(data, group)
+                while self._num_pending >= MAX_PENDING_REQUESTS or self._pending_bytes >= self._limits.request_bytes:
                     self._room.clear()
                     await self._room.wait()
         finally:
             self._progress.set()
 
-    def _start(self, data: bytes, group: asyncio.TaskGroup) -> None:
+    async def _start(self, data: bytes, group: asyncio.TaskGroup) -> None:
+        held = self._budget.reserve()
+        self._held.add(held)
         self._num_pending += 1
         self._pending_bytes += len(data)
         message = ModelInferRequest()
         outcome: asyncio.Future[InferenceResponse] | TriuneError
         try:
-            message = grpc_codec.parse_request(data)
-            request = grpc_codec.decode_request(message)
+            held.resize(len(data) + REQUEST_BYTES)
+            if len(data) > SMALL_BYTES:
+                message, request = await self._large.decode(data, held)
+            else:
+                message = grpc_codec.parse_request(data)
+                request = grpc_codec.decode_request(message)
             if self._server.config(request.model, request.version).is_decoupled:
                 is_empty_final_wanted = grpc_codec.is_empty_final_wanted(message)
                 task = group.create_task(self._answer_decoupled(message, request, is_empty_final_wanted))
                 self._decoupled.add(task)
-                task.add_done_callback(functools.partial(self._end_decoupled, len(data)))
+                task.add_done_callback(functools.partial(self._end_decoupled, len(data), held))
                 return
             outcome = self._server.infer(request)
             outcome.add_done_callback(self._wake)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             outcome = as_triune_error(error, METHOD)
-        self._pending.append(_Pending(message, outcome, len(data)))
+        self._pending.append(_Pending(message, outcome, held, len(data)))
         self._progress.set()
 
     def _wake(self, _: asyncio.Future[InferenceResponse]) -> None:
         self._progress.set()
 
-    def _end_decoupled(self, num_bytes: int, task: asyncio.Task[None]) -> None:
+    def _end_decoupled(self, num_bytes: int, held: Reservation, task: asyncio.Task[None]) -> None:
         self._decoupled.discard(task)
-        self._end(num_bytes)
+        self._end(num_bytes, held)
 
-    def _end(self, num_bytes: int) -> None:
+    def _end(self, num_bytes: int, held: Reservation) -> None:
+        held.release()
+        self._held.discard(held)
         self._num_pending -= 1
         self._pending_bytes -= num_bytes
         self._room.set()
@@ -154,7 +179,7 @@ class StreamSession:
             if self._pending and self._pending[0].is_done():
                 pending = self._pending.popleft()
                 await self._write_outcome(pending)
-                self._end(pending.num_bytes)
+                self._end(pending.num_bytes, pending.held)
             elif reader.done() and not self._pending:
                 return
             else:
@@ -163,7 +188,10 @@ class StreamSession:
 
     async def _write_outcome(self, pending: _Pending) -> None:
         try:
-            answer = _answer(pending.result(), is_final=True)
+            response = pending.result()
+            if outputs_bytes(response) > SMALL_BYTES:
+                pending.held.resize(inputs_bytes(response.outputs))
+            answer = await self._large.encode(response, is_final=True)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             await self._write_error(pending.message, as_triune_error(error, METHOD))
         else:
@@ -180,30 +208,32 @@ class StreamSession:
                 async for response in responses:
                     is_final = response.is_final
                     if response.outputs or not is_final or is_empty_final_wanted:
-                        await self._write(_answer(response, is_final=is_final))
+                        await self._write(await self._large.encode(response, is_final=is_final))
             if not is_final and is_empty_final_wanted:
-                await self._write(ModelStreamInferResponse(infer_response=_header(message)))
+                await self._write(ModelStreamInferResponse(infer_response=_header(message)).SerializeToString())
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             await self._write_error(message, as_triune_error(error, METHOD))
 
     async def _write_error(self, message: ModelInferRequest, error: TriuneError) -> None:
         if not self._ends_on_error:
-            await self._write(
-                ModelStreamInferResponse(error_message=details_of(error), infer_response=_header(message))
-            )
+            answer = ModelStreamInferResponse(error_message=details_of(error), infer_response=_header(message))
+            await self._write(answer.SerializeToString())
         elif self._error is None:
             self._error = error
             self._progress.set()
 
-    async def _write(self, message: ModelStreamInferResponse) -> None:
+    async def _write(self, message: bytes) -> None:
+        # How much of a message the client has taken, gRPC does not tell: large ones have longer.
+        seconds = self._limits.send_seconds + len(message) / _SLOWEST_BYTES_PER_SECOND
         async with self._writing:
-            await self._context.write(message.SerializeToString())
-
-
-def _answer(response: InferenceResponse, *, is_final: bool) -> ModelStreamInferResponse:
-    encoded = grpc_codec.encode_response(response)
-    encoded.parameters[FINAL_RESPONSE].bool_param = is_final
-    return ModelStreamInferResponse(infer_response=encoded)
+            if self._error is not None:
+                return
+            try:
+                await asyncio.wait_for(self._context.write(message), seconds)
+            except TimeoutError:
+                # The status waits behind the answers, but whatever else the stream had is given back.
+                self._error = UnavailableError(f"the client took nothing of its answers for {seconds:g} s")
+                self._progress.set()
 
 
 def _header(message: ModelInferRequest) -> ModelInferResponse:

@@ -41,10 +41,16 @@ class AnswerHeads:
             self._common = common
             self._common_bytes = b"".join(b"%s: %s\r\n" % header for header in common)
         close = b"" if keep_alive else b"Connection: close\r\n"
-        start = _STATUS_LINES[status], self._common_bytes, headers
         if num_bytes is None:
+            start = _STATUS_LINES[status], self._common_bytes, headers
             return b"%s%s%s\r\nTransfer-Encoding: chunked\r\n%s\r\n" % (*start, close)
-        return b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (*start, num_bytes, close)
+        return b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (
+            _STATUS_LINES[status],
+            self._common_bytes,
+            headers,
+            num_bytes,
+            close,
+        )
 
     def error(self, status: int, common: list[tuple[bytes, bytes]], message: str) -> bytes:
         """A whole answer after which the connection ends."""

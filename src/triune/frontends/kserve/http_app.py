@@ -126,7 +126,7 @@ class _Endpoints:
 
     async def load(self, request: Request) -> Response:
         with self._bodies.reserve() as held:
-            config_json, arrays = await self._bodies.parse(request, parse_load, held)
+            config_json, arrays = await self._bodies.parse(request, parse_load, held, are_strings=True)
             files = await self._offload.run(files_of, arrays) if arrays else {}
             del arrays
             await self._server.load(request.path_params["model"], config_json=config_json, files=files)

@@ -12,9 +12,9 @@ from triune.core.errors import NotFoundError, PayloadTooLargeError
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_codec import parse_json
-from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_parameters import as_object
-from triune.frontends.kserve.large_inferences import Decoder
+from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
+from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES
 
 T = TypeVar("T")
@@ -81,13 +81,16 @@ class BodyReader:
         """What a request's body, and then its answer, will hold; the caller releases it."""
         return self._budget.reserve()
 
-    async def parse(self, request: Request, work: Callable[[memoryview], T], held: Reservation) -> T:
+    async def parse(
+        self, request: Request, work: Callable[[memoryview], T], held: Reservation, *, are_strings: bool = False
+    ) -> T:
         """What `work` makes of a request's body, decompressed: at once if it is small, else in a process.
 
         Args:
             request: whose body it is.
             work: pickled if it is sent to a process.
             held: takes what the body takes.
+            are_strings: nearly all of it is in few strings, which take no more than they have: no limit of its own.
 
         Raises:
             PayloadTooLargeError: the body is larger than the server's limits, as it comes or decompressed.
@@ -99,6 +102,9 @@ class BodyReader:
         body = await self._read(request, self._limits.request_bytes, held)
         if len(body) <= SMALL_BYTES:
             return work(memoryview(body))
+        if are_strings:
+            return await self._decoder.parse(work, body, len(body), held, factor=STRINGS_FACTOR)
+        self._decoder.check_size(len(body))
         return await self._decoder.parse(work, body, len(body), held)
 
     async def small_object(self, request: Request) -> dict[str, Any]:

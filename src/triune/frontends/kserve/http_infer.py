@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from triune.core.datatypes import Array
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceResponse
@@ -155,17 +156,19 @@ def is_quick(headers: Headers, body: Body) -> bool:
 def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Headers) -> bool:
     """Whether an answer takes less than a millisecond to encode."""
     num_bytes = 0
-    for name, array in response.outputs.items():
-        size = array.nbytes
-        is_object = array.dtype.char == "O"
-        if size > SMALL_BYTES and (
-            is_object or not array.flags.c_contiguous or not form.by_name.get(name, form.is_binary)
-        ):
-            return False
-        num_bytes += sum(map(_length, array.ravel().tolist())) if is_object else size
-        if is_object and num_bytes > SMALL_BYTES:
-            return False
-    return num_bytes <= SMALL_BYTES or b"accept-encoding" not in headers
+    for array in response.outputs.values():
+        num_bytes += array.nbytes
+        if array.dtype.hasobject:
+            num_bytes += _content_bytes(array)
+    if num_bytes <= SMALL_BYTES:
+        return True
+    if b"accept-encoding" in headers:
+        return False
+    # Views of large arrays cost nothing; all else does.
+    return all(
+        not array.dtype.hasobject and array.flags.c_contiguous and form.by_name.get(name, form.is_binary)
+        for name, array in response.outputs.items()
+    )
 
 
 def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
@@ -185,9 +188,12 @@ def content_headers(header_bytes: int | None) -> bytes:
     return _JSON if header_bytes is None else _BINARY % header_bytes
 
 
-def _length(value: object) -> int:
+def _content_bytes(array: Array) -> int:
+    """The size of the elements of a BYTES tensor, unless their number alone is too much."""
+    if array.nbytes > SMALL_BYTES:
+        return 0
     # What is no bytes is an error of the encoder.
-    return len(value) if isinstance(value, bytes) else 0
+    return sum(len(element) for element in array.ravel().tolist() if isinstance(element, bytes))
 
 
 def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> bytes:

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_answers import CONTINUE, LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http_cycle import InferCycle
@@ -30,21 +30,17 @@ from triune.frontends.kserve.http_infer import (
     json_bytes,
     result_of,
 )
-from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.http_order import AnswerOrder
 from triune.frontends.kserve.http_receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.large_inferences import LargeInferences
 from triune.frontends.kserve.large_requests import inputs_bytes
+from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.statuses import error_body, status_of
 from triune.serving.server import Server
 
 # Below this size one write of a copy costs less than several writes.
 _JOIN_BYTES = 65536
-
-
-# What the smallest request takes while it waits: its objects here, and those of its connection.
-_REQUEST_BYTES = 8192
 
 
 class FrontEnd:
@@ -401,7 +397,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
             return
         body, cycle.received = cycle.received, b""
-        if not is_quick(cycle.headers, body):
+        if (len(body) > SMALL_BYTES or b"content-encoding" in cycle.headers) and not is_quick(cycle.headers, body):
             self._run(cycle, self._answer_large(cycle, cycle.route, body))
             return
         try:
@@ -410,7 +406,7 @@ class KServeProtocol(HttpToolsProtocol):
                 self._write_response(cycle, future)
                 return
             try:
-                cycle.hold(self._front_end.budget, len(body) + _REQUEST_BYTES)
+                cycle.hold(self._front_end.budget, len(body) + REQUEST_BYTES)
             except TriuneError:
                 future.cancel()
                 raise
@@ -448,7 +444,7 @@ class KServeProtocol(HttpToolsProtocol):
         budget = self._front_end.budget
         try:
             try:
-                cycle.hold(budget, len(body) + _REQUEST_BYTES)
+                cycle.hold(budget, len(body) + REQUEST_BYTES)
                 held = cycle.held or budget.reserve()
                 future, cycle.form = await self._front_end.large.start(route, cycle.headers, body, held)
                 del body
@@ -464,9 +460,9 @@ class KServeProtocol(HttpToolsProtocol):
     async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:
         large = self._front_end.large
         try:
-            cycle.hold(self._front_end.budget, inputs_bytes(response.outputs) + _REQUEST_BYTES)
+            cycle.hold(self._front_end.budget, inputs_bytes(response.outputs) + REQUEST_BYTES)
             headers, parts = await large.finish(response, cycle.form)
-            cycle.hold(self._front_end.budget, sum(map(len, parts)) + _REQUEST_BYTES)
+            cycle.hold(self._front_end.budget, sum(map(len, parts)) + REQUEST_BYTES)
             encoding = await large.encoding_of(cycle.headers, parts)
             if encoding == "identity":
                 self._write(cycle, 200, headers, parts)
@@ -520,7 +516,8 @@ class KServeProtocol(HttpToolsProtocol):
             self._is_draining = True
             return
         cycle.response_complete = True
-        cycle.release()
+        if cycle.held is not None:
+            cycle.release()
         if not cycle.keep_alive and not self._is_deaf:
             self.transport.close()
         self.on_response_complete()

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from triune.core.datatypes import DataType
-from triune.core.errors import TriuneError
+from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.compression import (
@@ -21,14 +21,13 @@ from triune.frontends.kserve.compression import (
 )
 from triune.frontends.kserve.http_codec import OutputForm, decode_request
 from triune.frontends.kserve.http_infer import Headers, Route, as_internal_error, content_headers, parse_size
-from triune.frontends.kserve.http_limits import Limits
 from triune.frontends.kserve.large_requests import (
-    check_json_size,
     encode_large_response,
     inputs_bytes,
     parse_infer,
     unpack,
 )
+from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload, until_done
 from triune.frontends.kserve.raw_request import decode_raw_request
 from triune.serving.server import Server
@@ -38,8 +37,13 @@ T = TypeVar("T")
 # Datatypes whose elements are looked at one by one.
 _LOOKED_AT = (DataType.BYTES, DataType.BOOL)
 
-# What JSON takes in all while a process parses it, for each of its bytes: two copies, and its values as objects.
-_PARSED_BYTES = 10
+_JSON = "JSON: send tensors as binary data, with 'binary_data_size'"
+
+PARSED_FACTOR = 10
+"""What JSON takes in all while a process parses it, for each of its bytes: two copies, and its values as objects."""
+
+STRINGS_FACTOR = 4
+"""The same of few long strings."""
 
 
 class Decoder:
@@ -65,20 +69,36 @@ class Decoder:
         held.resize(len(work.data))
         return work.data
 
-    async def parse(self, work: Callable[[memoryview], T], body: Body, json_bytes: int, held: Reservation) -> T:
-        """`work(body)`, in a process if so many bytes of JSON are in front of the body; else in a thread.
+    def check_size(self, num_bytes: int, what: str = _JSON) -> None:
+        """Raises PayloadTooLargeError if so much is more than may be parsed; `what` it is, and what to do instead."""
+        limit = self._limits.json_bytes
+        if num_bytes > limit:
+            what, _, remedy = what.partition(": ")
+            raise PayloadTooLargeError(
+                f"the request has {num_bytes} bytes of {what}; the server's limit is {limit}: {remedy}, or raise "
+                "--max-json-bytes"
+            )
+
+    async def parse(
+        self,
+        work: Callable[[memoryview], T],
+        body: Body,
+        json_bytes: int,
+        held: Reservation,
+        *,
+        factor: int = PARSED_FACTOR,
+    ) -> T:
+        """`work(body)`, in a process if so many bytes in front of the body are to be parsed; else in a thread.
 
         Raises:
             TriuneError: what `work` raises.
-            PayloadTooLargeError: more JSON than the limit.
             UnavailableError: the memory budget is spent, or the process ended.
         """
         if json_bytes <= SMALL_BYTES:
             return await self._offload.run(work, memoryview(body))
-        check_json_size(json_bytes, self._limits.json_bytes)
         before = held.num_bytes
         async with self._places:
-            held.grow(_PARSED_BYTES * json_bytes)
+            held.grow(factor * json_bytes)
             loop, apart = asyncio.get_running_loop(), self._offload.apart
             result = await until_done(loop.run_in_executor(apart.threads, apart.call, work, body))
         held.resize(before)
@@ -134,6 +154,7 @@ class LargeInferences:
         json_bytes = len(body) if header_bytes is None else min(header_bytes, len(body))
         if json_bytes <= SMALL_BYTES:
             return await self._offload.run(decode_request, model, version, body, header_bytes)
+        self._decoder.check_size(json_bytes)
         work = partial(parse_infer, model, version, header_bytes)
         request, form = await self._decoder.parse(work, body, json_bytes, held)
         await self._offload.run(unpack, request)

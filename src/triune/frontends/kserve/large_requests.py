@@ -34,15 +34,6 @@ class Packed:
     data: Array
 
 
-def check_json_size(num_bytes: int, max_bytes: int) -> None:
-    """Raises PayloadTooLargeError if a request has more than `max_bytes` of JSON."""
-    if num_bytes > max_bytes:
-        raise PayloadTooLargeError(
-            f"the request has {num_bytes} bytes of JSON; the server's limit is {max_bytes}: send tensors as binary "
-            "data, with 'binary_data_size', or raise --max-json-bytes"
-        )
-
-
 def check_json(view: memoryview) -> None:
     """Refuse JSON that would take too much memory to parse.
 

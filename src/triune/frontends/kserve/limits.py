@@ -1,4 +1,4 @@
-"""What a client may ask of the HTTP server."""
+"""What a client may ask of the server."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,8 @@ class Limits:
         idle_seconds: time between requests on a connection that is kept alive.
         send_seconds: time in which a client takes nothing of an answer.
         linger_seconds: after refusing a request half way, time for the client to read why.
-        connections: how many there may be.
+        connections: how many there may be; over gRPC, how many calls.
+        streams: how many calls one gRPC connection may have.
     """
 
     request_bytes: int = MAX_REQUEST_BYTES
@@ -35,3 +36,4 @@ class Limits:
     send_seconds: float = 60.0
     linger_seconds: float = 5.0
     connections: int = 4096
+    streams: int = 1024

@@ -1,0 +1,211 @@
+"""Inferences over gRPC that are too large for the event loop, between bytes and values.
+
+protobuf parses and writes messages without letting any other thread run, and copies each tensor twice. The tensors of
+large messages are therefore cut out, and put in, beside it: they are fields of a message's top level.
+"""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.kserve import compression, grpc_codec
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.kserve.grpc_parameters import FINAL_RESPONSE
+from triune.frontends.kserve.large_inferences import Decoder
+from triune.frontends.kserve.large_requests import inputs_bytes, pack, raw_pieces, unpack
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload
+from triune.frontends.kserve.tensors import MAX_TENSORS, as_bytes
+from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Inputs, outputs, raw contents, parameters and names: no request has more fields than that.
+_MAX_FIELDS = 4 * MAX_TENSORS
+
+# The descriptions of 4096 tensors take a quarter of that.
+_MAX_HEAD_BYTES = 1 << 20
+
+# So many are decoded at once, where they are.
+_MANY_TENSORS = 64
+
+# Tags of fields: the number, and 2 for what carries its length.
+_RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
+_RAW_OUTPUT = ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number << 3 | 2
+_INFER_RESPONSE = ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number << 3 | 2
+_VARINT, _COUNTED = 0, 2
+_FIXED = {1: 8, 5: 4}
+_LOOKED_AT = ("BYTES", "BOOL")
+
+
+class LargeMessages:
+    """Decodes and encodes large messages in threads and processes."""
+
+    def __init__(self, decoder: Decoder, offload: Offload) -> None:
+        """Args:
+        decoder: where typed contents are parsed.
+        offload: where the rest is done.
+        """
+        self._decoder = decoder
+        self._offload = offload
+
+    async def decode(self, data: bytes, held: Reservation) -> tuple[ModelInferRequest, InferenceRequest]:
+        """As `grpc_codec.parse_request` and `decode_request`.
+
+        Args:
+            data: the message.
+            held: has reserved the message's size; then what the request takes.
+
+        Returns:
+            the message, perhaps without its tensors, and the request.
+        """
+        head, raw = split_request(data)
+        if raw:
+            check_head(len(head))
+            parse = self._offload.run if len(head) > SMALL_BYTES else _at_once
+            message = await parse(grpc_codec.parse_request, head)
+            is_looked_at = any(tensor.datatype in _LOOKED_AT for tensor in message.inputs)
+            run = self._offload.run if is_looked_at or len(message.inputs) > _MANY_TENSORS else _at_once
+            request = await run(grpc_codec.decode_request, message, raw)
+        else:
+            self._decoder.check_size(len(head), "typed contents: send raw_input_contents")
+            rest, request = await self._decoder.parse(parse_typed, head, len(head), held)
+            message = grpc_codec.parse_request(rest)
+            await self._offload.run(unpack, request)
+        held.resize(max(len(data), inputs_bytes(request.inputs)))
+        return message, request
+
+    async def encode(self, response: InferenceResponse, *, is_final: bool | None = None) -> bytes:
+        """The message of an answer: a ModelInferResponse; if `is_final` is given, the ModelStreamInferResponse with it.
+
+        Raises:
+            InvalidArgumentError: the outputs together are more than a message can hold.
+            InternalError: an output or a parameter that the protocol cannot express.
+        """
+        if outputs_bytes(response) <= SMALL_BYTES:
+            message = grpc_codec.encode_response(response)
+            if is_final is None:
+                return message.SerializeToString()
+            message.parameters[FINAL_RESPONSE].bool_param = is_final
+            return ModelStreamInferResponse(infer_response=message).SerializeToString()
+        return await self._offload.run(join_response, response, is_final)
+
+
+async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return work(*args, **kwargs)
+
+
+def parse_typed(data: memoryview) -> tuple[bytes, InferenceRequest]:
+    """A message, its tensors taken out, and its request, fit to cross to another process."""
+    message = grpc_codec.parse_request(as_bytes(data))
+    request = grpc_codec.decode_request(message)
+    pack(request)
+    del message.inputs[:]
+    rest = message.SerializeToString()
+    check_head(len(rest))
+    return rest, request
+
+
+def check_head(num_bytes: int) -> None:
+    """Raises PayloadTooLargeError if a message has too many bytes beside its tensors."""
+    if num_bytes > _MAX_HEAD_BYTES:
+        raise PayloadTooLargeError(
+            f"the request has {num_bytes} bytes beside its tensors' contents; {_MAX_HEAD_BYTES} are the limit"
+        )
+
+
+def outputs_bytes(response: InferenceResponse) -> int:
+    """The size of an answer's tensors, as far as it is known at once: of many BYTES, that of their references."""
+    num_bytes = 0
+    for array in response.outputs.values():
+        num_bytes += array.nbytes
+        if array.dtype.hasobject and array.nbytes <= SMALL_BYTES:
+            num_bytes += sum(len(element) for element in array.ravel().tolist() if isinstance(element, bytes))
+    return num_bytes
+
+
+def join_response(response: InferenceResponse, is_final: bool | None) -> bytes:
+    """As `LargeMessages.encode`, in a thread."""
+    message = grpc_codec.describe_response(response)
+    if is_final is not None:
+        message.parameters[FINAL_RESPONSE].bool_param = is_final
+    parts: list[bytes] = [message.SerializeToString()]
+    num_bytes = 0
+    for name, array in response.outputs.items():
+        pieces = raw_pieces(array)
+        size = sum(map(len, pieces))
+        num_bytes += size
+        grpc_codec.check_size(name, num_bytes)
+        parts.append(_RAW_OUTPUT.to_bytes() + _varint(size))
+        # Python joins bytes, and nothing else, without the GIL.
+        parts += (bytes(part) for piece in pieces for part in compression.pieces([piece]))
+    if is_final is not None:
+        parts.insert(0, _INFER_RESPONSE.to_bytes() + _varint(sum(map(len, parts))))
+    return b"".join(parts)
+
+
+def split_request(data: bytes) -> tuple[bytes, list[memoryview]]:
+    """A ModelInferRequest without its raw_input_contents, and those, as views of `data`.
+
+    Source: protobuf's encoding. A field is its tag (number and wire type) as a varint, then what it holds.
+
+    Raises:
+        InvalidArgumentError: the bytes are no message.
+        PayloadTooLargeError: it has more fields than any request needs.
+    """
+    view = memoryview(data)
+    kept: list[memoryview] = []
+    raw: list[memoryview] = []
+    position = start = num_fields = 0
+    while position < len(data):
+        field = position
+        tag, position = _read_varint(data, position)
+        kind = tag & 7
+        if kind == _COUNTED:
+            size, position = _read_varint(data, position)
+            end = position + size
+        elif kind == _VARINT:
+            _, end = _read_varint(data, position)
+        elif kind in _FIXED:
+            end = position + _FIXED[kind]
+        else:
+            raise _no_message(data)
+        if end > len(data):
+            raise _no_message(data)
+        if tag == _RAW_INPUT:
+            kept.append(view[start:field])
+            raw.append(view[position:end])
+            start = end
+        position = end
+        num_fields += 1
+        if num_fields > _MAX_FIELDS:
+            raise PayloadTooLargeError(
+                f"the request has more than {_MAX_FIELDS} fields; at most {MAX_TENSORS} inputs are possible"
+            )
+    return b"".join([*kept, view[start:]]), raw
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(data) and shift < 64:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise _no_message(data)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _no_message(data: bytes) -> InvalidArgumentError:
+    return InvalidArgumentError(f"the {len(data)} bytes received are no ModelInferRequest: a field of it is broken")
