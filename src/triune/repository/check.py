@@ -9,8 +9,9 @@ from triune.core.units import Unit
 from triune.repository.config import ModelConfig
 from triune.repository.configure import configure, read_source
 from triune.repository.honour import hints_without_effect
-from triune.repository.layout import Stamp, check_name, find_models
+from triune.repository.layout import check_name, find_models
 from triune.repository.placement import Machine
+from triune.repository.stamps import Stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from triune.repository.batching import translate_batching
 from triune.repository.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
 from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
-from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, Stamp, choose_versions, find_versions, inside
+from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
 from triune.repository.parse import parse_json, parse_text
 from triune.repository.placement import (
     DEFAULT_COMPLETION,
@@ -24,6 +24,7 @@ from triune.repository.placement import (
     read_options,
 )
 from triune.repository.samples import translate_warmup
+from triune.repository.stamps import Stamp
 from triune.repository.tensors import translate_tensors
 from triune.runtimes.options import boolean
 

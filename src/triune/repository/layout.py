@@ -3,10 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
 
 from triune.core.errors import InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
@@ -18,21 +16,6 @@ WARMUP_FOLDER = "warmup"
 CONFIGS_FOLDER = "configs"
 _FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", CONFIGS_FOLDER})
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
-
-FileStamps: TypeAlias = Mapping[str, tuple[int, int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a model's folder looked like. Equal stamps mean that nothing was changed since.
-
-    Attributes:
-        files: of those outside the version folders, by path: modification time in nanoseconds, bytes, inode.
-        versions: the same for each version's folder.
-    """
-
-    files: FileStamps = field(default_factory=dict[str, tuple[int, int, int]])
-    versions: Mapping[int, FileStamps] = field(default_factory=dict[int, FileStamps])
 
 
 def check_name(name: str) -> None:
@@ -68,6 +51,11 @@ def find_models(repositories: Sequence[Path]) -> dict[str, list[Path]]:
     return models
 
 
+def is_version(folder_name: str) -> bool:
+    """Whether a folder of this name is a version: a whole number of 63 bits, without leading zeros."""
+    return bool(_VERSION.fullmatch(folder_name)) and int(folder_name) < 2**63
+
+
 def find_versions(folder: Path) -> list[int]:
     """The versions of a model, ascending. Other folders are named in the log, and left alone.
 
@@ -80,7 +68,7 @@ def find_versions(folder: Path) -> list[int]:
     except OSError as error:
         raise InvalidArgumentError(f"model folder {folder} cannot be read: {error.strerror or error}") from error
     for name in names:
-        if _VERSION.fullmatch(name) and int(name) < 2**63:
+        if is_version(name):
             versions.append(int(name))
         elif name not in _FOLDERS_THAT_ARE_NO_VERSIONS and not name.startswith("."):
             _log.warning("model '%s': the folder '%s' is no version and is left alone", folder.name, name)
@@ -130,31 +118,3 @@ def inside(folder: Path, relative: str, what: str) -> Path:
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
         raise InvalidArgumentError(f"{what} {relative!r} must be a path that stays within the folder {folder.name!r}")
     return folder / path
-
-
-def stamp(folder: Path) -> Stamp:
-    """Look at a model's folder. Hidden files and editors' backups (`name~`) do not count."""
-    files: dict[str, tuple[int, int, int]] = {}
-    versions: dict[int, dict[str, tuple[int, int, int]]] = {}
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        # A link to a folder above would lead round and round.
-        seen.add(os.path.realpath(parent))
-        folders[:] = [
-            each
-            for each in sorted(folders)
-            if not each.startswith(".") and os.path.realpath(f"{parent}/{each}") not in seen
-        ]
-        place = Path(parent).relative_to(folder)
-        is_version = bool(place.parts) and _VERSION.fullmatch(place.parts[0])
-        target = versions.setdefault(int(place.parts[0]), {}) if is_version else files
-        for name in names:
-            if name.startswith(".") or name.endswith("~"):
-                continue
-            try:
-                status = (Path(parent) / name).stat()
-            except OSError:
-                # Removed between the listing and the look: gone, as far as a stamp is concerned.
-                continue
-            target[str(place / name)] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return Stamp(files, versions)

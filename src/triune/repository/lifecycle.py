@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from triune.core.errors import TriuneError, UnavailableError
 from triune.repository.configure import Source, read_source
 from triune.repository.honour import log_hints
-from triune.repository.layout import stamp
 from triune.repository.loader import Build, Loader
 from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
-from triune.repository.record import ModelRecord, Serving
+from triune.repository.record import ModelRecord, Remembered, Serving
+from triune.repository.stamps import Stamp, stamp
 from triune.scheduling.dispatcher import Dispatcher
 
 _log = logging.getLogger(__name__)
@@ -57,10 +57,12 @@ class Lifecycle:
     ) -> None:
         """Build every version of a model that its policy asks for, then swap them in at once.
 
+        Versions that would be the same again are left alone, with their requests and their statistics.
+
         Args:
             name: the model.
             folder: its folder, or the override's.
-            config_json: stands in for config.pbtxt.
+            config_json: stands in for config.pbtxt. Without it, that of the last load does, if nothing changed since.
             override: to be removed when the model goes, or if it does not load.
 
         Raises:
@@ -69,12 +71,18 @@ class Lifecycle:
         record = self.record(name)
         async with record.lock, self._load_slots:
             try:
-                builds = await self._build(record, folder, config_json)
+                record.stamp = await asyncio.to_thread(stamp, folder, record.stamp)
+                if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
+                    config_json = record.remembered.config_json
+                built = await self._build(record, folder, record.stamp, config_json)
             except BaseException:
                 await _remove(override)
                 raise
-            log_hints(builds[0].config.message, self._loader.machine)
-            self._swap(record, builds, override)
+            log_hints(_build_of(built[0]).config.message, self._loader.machine)
+            record.remembered = None
+            if config_json is not None and override is None:
+                record.remembered = Remembered(config_json, record.stamp)
+            self._swap(record, built, override)
 
     async def unload(self, record: ModelRecord) -> None:
         """Refuse new requests, finish those that came, free the model."""
@@ -85,6 +93,13 @@ class Lifecycle:
             override, record.override = record.override, None
             await self._retire(servings, override)
             record.end_unload()
+
+    async def withdraw(self, name: str, problem: str) -> None:
+        """Unload a model, if it serves, because the repositories do not tell any more which one it is."""
+        record = self.record(name)
+        if record.serving():
+            await self.unload(record)
+        record.fail(problem)
 
     async def drain(self) -> None:
         """Wait until no version has requests, neither those that serve nor those that were replaced or unloaded."""
@@ -107,32 +122,38 @@ class Lifecycle:
             await _remove(override)
             record.end_unload()
 
-    async def _build(self, record: ModelRecord, folder: Path, config_json: str | None) -> Sequence[Build]:
-        """All versions, or an error that the record knows of."""
+    async def _build(
+        self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None
+    ) -> Sequence[Build | Serving]:
+        """All versions, those that serve and have not changed as they are, or an error that the record knows of."""
         if self._is_closing:
             raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
         try:
-            record.stamp = await asyncio.to_thread(stamp, folder)
             source = await asyncio.to_thread(
-                read_source, record.name, folder, record.stamp, config_json, self._loader.machine.completion
+                read_source, record.name, folder, before, config_json, self._loader.machine.completion
             )
         except TriuneError as error:
             record.fail(str(error))
             raise type(error)(f"failed to load '{record.name}': {error}") from error
         record.begin_load(source.versions)
         serving = record.serving()
-        builds: list[Build] = []
+        built: list[Build | Serving] = []
         errors: dict[int, TriuneError] = {}
         for version in source.versions:
-            previous = serving[version].build if version in serving else None
+            old = serving.get(version)
+            if old is not None and old.build.is_current(source):
+                built.append(old)
+                continue
+            previous = old.build if old is not None else None
             try:
-                builds.append(await self._build_version(source, version, previous))
+                built.append(await self._build_version(source, version, previous))
             except TriuneError as error:
                 errors[version] = error
         if not errors:
-            return builds
-        for build in builds:
-            await asyncio.to_thread(build.close)
+            return built
+        for each in built:
+            if isinstance(each, Build):
+                await asyncio.to_thread(each.close)
         problem = "; ".join(f"version {version}: {error}" for version, error in errors.items())
         spoilt = f"not served, because the model failed to load as a whole: {problem}"
         record.fail(problem, {each: str(errors.get(each, spoilt)) for each in source.versions})
@@ -154,10 +175,15 @@ class Lifecycle:
                 )
         return await asyncio.to_thread(self._loader.build, source, version, previous)
 
-    def _swap(self, record: ModelRecord, builds: Sequence[Build], override: Override | None) -> None:
+    def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
-        old_servings, old_override = list(record.serving().values()), record.override
-        servings = {build.version: Serving(build, self._loader.assemble(build)) for build in builds}
+        servings = {
+            _build_of(each).version: Serving(each, self._loader.assemble(each)) if isinstance(each, Build) else each
+            for each in built
+        }
+        kept = [id(each) for each in servings.values()]
+        old_servings = [each for each in record.serving().values() if id(each) not in kept]
+        old_override = record.override
         ready: dict[int | None, LoadedVersion] = {version: each.loaded for version, each in servings.items()}
         ready[None] = servings[max(servings)].loaded
         self.ready[record.name] = ready
@@ -192,6 +218,10 @@ class Lifecycle:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )
+
+
+def _build_of(built: Build | Serving) -> Build:
+    return built if isinstance(built, Build) else built.build
 
 
 async def _remove(override: Override | None) -> None:

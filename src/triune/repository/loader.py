@@ -12,10 +12,10 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError,
 from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit
 from triune.hosting import HostedExecutable
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
-from triune.repository.layout import FileStamps
 from triune.repository.measure import UnitError, is_quick, unit_error
 from triune.repository.model import LoadedVersion
 from triune.repository.placement import (
@@ -46,7 +46,7 @@ class Build:
         executables: the units in order, the instances of each together.
         unit_errors: the largest error of each unit but cpu against cpu.
         is_inline: the event loop runs it itself, as long as it stays quick.
-        stamp: what the version's folder looked like.
+        source: what it was built from.
         duration_ns: what building it took.
         emulated: those of its units that are no hardware here.
         left_out: units that the config names and whose answers are too far from those of cpu, each with what is wrong.
@@ -57,10 +57,24 @@ class Build:
     executables: tuple[SharedExecutable, ...]
     unit_errors: dict[Unit, float]
     is_inline: bool
-    stamp: FileStamps
+    source: Source
     duration_ns: int
     emulated: frozenset[Unit]
     left_out: Mapping[Unit, str] = field(default_factory=dict[Unit, str])
+
+    def is_current(self, source: Source) -> bool:
+        """Building the version anew from `source` would give the same: its files and its config are what they were."""
+        mine = self.source
+        return (
+            self.has_files_of(source)
+            and _without_policy(mine.message) == _without_policy(source.message)
+            and mine.stamp.companions() == source.stamp.companions()
+        )
+
+    def has_files_of(self, source: Source) -> bool:
+        """The version's own files are those of `source`, and lie where they lay."""
+        files = self.source.stamp.versions.get(self.version, {})
+        return self.source.folder == source.folder and files == source.stamp.versions.get(self.version, {})
 
     def close(self) -> None:
         """Free the executables, where it is not to be assembled."""
@@ -118,8 +132,7 @@ class Loader:
         with ExitStack() as stack:
             try:
                 config, path = configure(source, version, self.machine)
-                version_stamp = source.stamp.versions.get(version, {})
-                spare = list(previous.executables) if previous and previous.stamp == version_stamp else []
+                spare = list(previous.executables) if previous and previous.has_files_of(source) else []
                 executables: list[SharedExecutable] = []
                 old_units: set[Unit] = set()
                 for recipe in self._recipes(config):
@@ -151,7 +164,7 @@ class Loader:
         duration_ns = self._clock.now_ns() - started_ns
         emulated = frozenset(unit for unit in config.units if self.machine.status(unit).presence is Presence.EMULATED)
         return Build(
-            version, config, tuple(executables), unit_errors, is_inline, version_stamp, duration_ns, emulated, left_out
+            version, config, tuple(executables), unit_errors, is_inline, source, duration_ns, emulated, left_out
         )
 
     def assemble(self, build: Build) -> LoadedVersion:
@@ -232,6 +245,14 @@ class Loader:
                 missing = ", ".join(unit.value for unit in units if unit not in errors)
                 _log.warning("model '%s': error of %s against cpu is unavailable: %s", config.name, missing, error)
         return errors
+
+
+def _without_policy(message: ModelConfigMessage) -> ModelConfigMessage:
+    """A config less what chooses the versions, and says nothing of any of them."""
+    result = ModelConfigMessage()
+    result.CopyFrom(message)
+    result.ClearField("version_policy")
+    return result
 
 
 def _leave_out(

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
-from triune.repository.layout import Stamp
 from triune.repository.loader import Build, describe_excess
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
+from triune.repository.stamps import Stamp
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +23,23 @@ class Serving:
 
     build: Build
     loaded: LoadedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The config of a load request, which later loads without one take too (Triton's rule).
+
+    Attributes:
+        config_json: the config.
+        stamp: what the model's folder looked like. Once anything in it is changed, or a config touched, it holds again.
+    """
+
+    config_json: str
+    stamp: Stamp
+
+    def holds(self, now: Stamp) -> bool:
+        """The folder looks as it did, and no config of it is newer."""
+        return now == self.stamp and now.config_times() == self.stamp.config_times()
 
 
 @dataclass(slots=True)
@@ -44,6 +61,7 @@ class ModelRecord:
         problem: why the last attempt failed before any version was looked at; empty otherwise.
         stamp: what its folder looked like at the last attempt to load it.
         override: the folder that stands in for the model's own.
+        remembered: the config that came with the last load of its own folder.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,6 +71,7 @@ class ModelRecord:
         self.problem = ""
         self.stamp: Stamp | None = None
         self.override: Override | None = None
+        self.remembered: Remembered | None = None
 
     def serving(self) -> dict[int, Serving]:
         """The versions that answer requests, ascending."""
@@ -88,14 +107,18 @@ class ModelRecord:
         _log.error("model '%s' is UNAVAILABLE: %s%s", self.name, problem, going_on)
 
     def succeed(self, servings: Mapping[int, Serving]) -> None:
-        """READY, for these versions; all others are forgotten."""
+        """READY, for these versions, some of which may have served before; all others are forgotten."""
+        known = [id(each) for each in self.serving().values()]
         self.versions = {
             version: VersionRecord(ModelState.READY, _left_out(serving.build), serving)
             for version, serving in servings.items()
         }
         self.problem = ""
         for version, serving in servings.items():
-            _log.info("model '%s' version %d is READY on %s", self.name, version, serving.build)
+            if id(serving) in known:
+                _log.info("model '%s' version %d is READY, unchanged", self.name, version)
+            else:
+                _log.info("model '%s' version %d is READY on %s", self.name, version, serving.build)
 
     def begin_unload(self) -> None:
         """UNLOADING, for the versions that serve; UNAVAILABLE for all others."""
@@ -107,6 +130,7 @@ class ModelRecord:
             self.versions[version] = VersionRecord(state, "" if is_serving else UNLOADED)
         self.problem = ""
         self.stamp = None
+        self.remembered = None
 
     def end_unload(self) -> None:
         """UNAVAILABLE, for all versions."""

@@ -16,13 +16,14 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError,
 from triune.core.runtime import Runtime
 from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
-from triune.repository.layout import check_name, find_models, stamp
+from triune.repository.layout import check_name, find_models
 from triune.repository.lifecycle import Lifecycle
 from triune.repository.loader import Loader
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
 from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
+from triune.repository.stamps import stamp
 
 _log = logging.getLogger(__name__)
 
@@ -281,14 +282,15 @@ class Repository:
         if name not in self._found:
             raise NotFoundError(_not_found(name))
         if len(self._found[name]) > 1:
-            raise InvalidArgumentError(f"failed to load '{name}': not unique across all model repositories")
+            problem = "not unique across all model repositories"
+            raise InvalidArgumentError(f"failed to load '{name}', failed to poll from model repository: {problem}")
         await self._lifecycle.load(name, self._found[name][0], config_json)
 
     async def _try_load(self, name: str) -> None:
         """Load as far as it goes; the record has the reason, and has logged it."""
         folders = self._found.get(name, [])
         if len(folders) != 1:
-            self._lifecycle.record(name).fail(_TWICE if folders else _not_found(name))
+            await self._lifecycle.withdraw(name, _TWICE if folders else _not_found(name))
             return
         with contextlib.suppress(TriuneError):
             await self._lifecycle.load(name, folders[0])
@@ -307,8 +309,13 @@ class Repository:
         if record is None or len(folders) > 1:
             if record is None or record.problem != _TWICE:
                 await self._try_load(name)
-        elif record.stamp != await asyncio.to_thread(stamp, folders[0]):
+            return
+        now = await asyncio.to_thread(stamp, folders[0], record.stamp)
+        if record.stamp != now:
             await self._try_load(name)
+        else:
+            # Files written anew with the same bytes are not read again at every look.
+            record.stamp = now
 
     def _schedule_poll(self) -> None:
         if self._control_mode is ControlMode.POLL and not self._is_closing:

@@ -15,10 +15,10 @@ from triune.core.units import Unit
 from triune.protos.model_config_pb2 import TYPE_INT32, TYPE_STRING, ModelInstanceGroup
 from triune.repository.config import ModelConfig
 from triune.repository.configure import configure, read_source
-from triune.repository.layout import Stamp
 from triune.repository.placement import Completion
 from triune.repository.reshape import reshape_to_client, reshape_to_model
 from triune.repository.samples import sample_inputs, warmup_inputs
+from triune.repository.stamps import Stamp
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
 
 

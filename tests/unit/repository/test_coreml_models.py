@@ -16,9 +16,9 @@ from triune.core.requests import UNIT_PARAMETER, InferenceRequest, Parameter
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.config import ModelConfig
 from triune.repository.configure import configure, read_source
-from triune.repository.layout import stamp
 from triune.repository.placement import Machine
 from triune.repository.repository import ControlMode, Repository
+from triune.repository.stamps import stamp
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_conversion import convert_here
 from triune.runtimes.made_cache import CompiledCache

@@ -1,12 +1,12 @@
-import os
 from pathlib import Path
 
 import pytest
 
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
-from triune.repository.layout import check_name, choose_versions, find_models, find_versions, inside, stamp
+from triune.repository.layout import check_name, choose_versions, find_models, find_versions, inside
 from triune.repository.override import Override
+from triune.repository.stamps import stamp
 
 
 def test_versions_are_numbers_without_leading_zeros(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,33 +104,6 @@ def test_an_override_of_a_longer_name_than_this_disk_takes(path: str) -> None:
         Override("m", {"1/model.onnx": b"", path: b""})
     with pytest.raises(InternalError, match="failed to load 'mmm.* too long"):
         Override("m" * 256, {"1/model.onnx": b""})
-
-
-def test_a_stamp_notices_what_counts(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1/model.onnx").write_text("a")
-    (tmp_path / "config.pbtxt").write_text("")
-    before = stamp(tmp_path)
-    assert stamp(tmp_path) == before
-    (tmp_path / ".config.pbtxt.swp").write_text("an editor's")
-    (tmp_path / "config.pbtxt~").write_text("an editor's")
-    assert stamp(tmp_path) == before
-    os.utime(tmp_path / "1/model.onnx", ns=(1, 1))
-    after = stamp(tmp_path)
-    assert after.versions[1] != before.versions[1]
-    assert after.files == before.files
-    (tmp_path / "2").mkdir()
-    assert 2 in stamp(tmp_path).versions
-    (tmp_path / "labels.txt").write_text("cat")
-    assert stamp(tmp_path).files != before.files
-
-
-def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1/a").symlink_to(tmp_path, target_is_directory=True)
-    (tmp_path / "1/b").symlink_to(tmp_path / "1", target_is_directory=True)
-    (tmp_path / "1/gone").symlink_to(tmp_path / "nowhere")
-    assert set(stamp(tmp_path).versions) == {1}
 
 
 def test_a_model_may_be_a_link(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.core.units import Unit
 from triune.repository.configure import configure, read_source
 from triune.repository.honour import hints_without_effect
-from triune.repository.layout import stamp
 from triune.repository.loader import Build, Loader
 from triune.repository.measure import is_quick
 from triune.repository.model import ModelState
 from triune.repository.placement import threads_per_executable
 from triune.repository.record import ModelRecord, Serving
+from triune.repository.stamps import stamp
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 UNITS = "parameters {{ key: 'units' value {{ string_value: '{}' }} }}"

@@ -383,6 +383,9 @@ async def test_a_config_in_the_request_stands_in_for_the_file(tmp_path: Path) ->
             await repository.load("m", config_json='{"max_batchsize": 7}')
         assert repository.get("m").config.batching.max_batch_size == 7
         await repository.load("m")
+        assert repository.versions("m") == [1], "the request's config is remembered"
+        await repository.unload("m")
+        await repository.load("m")
         assert repository.get("m").config.batching.max_batch_size == 2
         assert repository.versions("m") == [2]
 
@@ -573,19 +576,6 @@ async def test_poll_goes_on_where_the_index_saw_a_model_vanish(tmp_path: Path) -
         assert repository.is_ready("kept")
 
 
-async def test_poll_of_a_twin_keeps_what_serves(tmp_path: Path) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    b.mkdir()
-    write_model(a, "m", v1=affine(2))
-    async with opened(Bench(), a, b, mode=ControlMode.POLL, poll_seconds=3600) as repository:
-        write_model(b, "m", v1=affine(3))
-        await repository.poll()
-        assert await scale_of(repository, "m") == 2
-        shutil.rmtree(a / "m")
-        await repository.poll()
-        assert await scale_of(repository, "m") == 3
-
-
 async def test_close_refuses_what_waits_and_finishes_what_runs(tmp_path: Path) -> None:
     write_model(tmp_path, "m", v1=affine(2, ["b", "n"]))
     bench = Bench()
@@ -678,3 +668,103 @@ async def test_one_repository_given_twice_is_one(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(models)
     async with opened(Bench(), models, tmp_path / "link", models / ".." / "models") as repository:
         assert await scale_of(repository, "m") == 2
+
+
+BIG = '{"backend": "onnxruntime", "max_batch_size": 8}'
+
+
+async def test_the_config_of_a_load_is_remembered_until_the_folder_changes(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", "max_batch_size: 2", v1=affine())
+
+    def size(repository: Repository) -> int:
+        return repository.get("m").config.batching.max_batch_size
+
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        await repository.load("m")
+        assert size(repository) == 2
+        await repository.load("m", config_json=BIG)
+        served = repository.get("m")
+        await repository.load("m")
+        assert repository.get("m") is served, "the config is remembered, and nothing has changed"
+        assert served.config.batching.max_batch_size == 8
+        with pytest.raises(InvalidArgumentError):
+            await repository.load("m", config_json='{"max_batch_size": -1}')
+        await repository.load("m")
+        assert repository.get("m") is served, "a config that failed is not remembered"
+        (folder / "1" / "model.onnx").write_bytes(affine(3))
+        await repository.load("m")
+        assert size(repository) == 2, "the folder was changed: its own config holds"
+        await repository.load("m", config_json=BIG)
+        os.utime(folder / "config.pbtxt")
+        await repository.load("m")
+        assert size(repository) == 2, "a config that was touched is newer than the request's"
+        await repository.load("m", config_json=BIG)
+        await repository.unload("m")
+        await repository.load("m")
+        assert size(repository) == 2, "unloading forgets it"
+        await repository.load("m", config_json=BIG, files={"1/model.onnx": affine(5)})
+        assert await scale_of(repository, "m") == 5
+        await repository.load("m")
+        assert size(repository) == 2
+        assert await scale_of(repository, "m") == 3, "files of a request are gone with the next load"
+
+
+async def test_unmodified_versions_are_left_alone(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", ALL, v1=affine(), v2=affine(3))
+    bench = Bench()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        await repository.load("m")
+        first, second = repository.get("m", 1), repository.get("m", 2)
+        await start(repository, "m", 1)
+        (folder / "1" / "model.onnx").write_bytes(affine())
+        (folder / "2" / "model.onnx").write_bytes(affine(4))
+        (folder / "config.pbtxt").write_text(f"# said otherwise\n{ALL}")
+        await repository.load("m")
+        assert repository.get("m", 1) is first
+        assert first.statistics.success.count == 1
+        assert repository.get("m", 2) is not second
+        assert await scale_of(repository, "m", 2) == 4
+        assert await scale_of(repository, "m", 1) == 2
+        shutil.rmtree(folder / "1")
+        await repository.load("m")
+        assert repository.versions("m") == [2]
+        (folder / "labels.txt").write_text("one")
+        last = repository.get("m", 2)
+        await repository.load("m")
+        assert repository.get("m", 2) is not last, "what all versions share has changed"
+
+
+async def test_the_same_bytes_in_another_folder_are_another_version(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        await repository.load("m", config_json="{}", files={"1/model.onnx": affine()})
+        of_request = repository.get("m")
+        await repository.load("m")
+        assert repository.get("m") is not of_request, "the request's files are gone, and with them what could restart"
+        assert await scale_of(repository, "m") == 2
+
+
+async def test_polling_leaves_alone_what_was_written_anew_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", v1=affine())
+    async with opened(Bench(), tmp_path, mode=ControlMode.POLL, clock=VirtualClock()) as repository:
+        served = repository.get("m")
+        (folder / "1" / "model.onnx").write_bytes(affine())
+        await repository.poll()
+        assert repository.get("m") is served
+
+
+async def test_polling_unloads_a_model_that_appears_in_a_second_repository(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    write_model(ours, "m", v1=affine())
+    theirs.mkdir()
+    async with opened(Bench(), ours, theirs, mode=ControlMode.POLL, clock=VirtualClock()) as repository:
+        assert await scale_of(repository, "m") == 2
+        write_model(theirs, "m", v1=affine(3))
+        await repository.poll()
+        assert repository.index() == [IndexEntry("m", None, UNAVAILABLE, "model appears in two or more repositories")]
+        with pytest.raises(UnavailableError, match="has no available versions: model appears in two or more"):
+            repository.get("m")
+        await repository.poll()
+        shutil.rmtree(ours / "m")
+        await repository.poll()
+        assert await scale_of(repository, "m") == 3
