@@ -22,6 +22,7 @@ class Fragile:
     """y = 2x, unless the first x is one of the above."""
 
     precision = "fp16"
+    is_steady = True
     unit = Unit.ANE
     signature = Signature(
         (TensorSpec("x", DataType.FP32, (-1, -1), ("batch", None)),), (TensorSpec("y", DataType.FP32, (-1, -1)),)

@@ -25,6 +25,7 @@ class Doubler:
     """y = 2x. Refuses a batch that holds POISON; of one with DETECTIONS it gives those rows, twice, and no others."""
 
     precision = "fp32"
+    is_steady = True
     signature = Signature(
         (TensorSpec("x", DataType.FP32, (-1, -1), ("batch", "length")),),
         (TensorSpec("y", DataType.FP32, (-1, -1), ("batch", "length")),),

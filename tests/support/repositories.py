@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from support.graphs import model_of
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -70,6 +71,27 @@ def scaled_by_scalar() -> bytes:
         [helper.make_tensor_value_info("y", FP32, [2, "n"])],
     )
     return _bytes(graph)
+
+
+def counting() -> bytes:
+    """y = n, after n turns of a Loop: the input's value is its time."""
+    return model_of(
+        """g (int64[1] n) => (int64[1] y) <int64[1] one = {1}, int64[1] zero = {0}> {
+        turns = Squeeze(n)
+        y = Loop(turns, , zero) <body = b (int64 i, bool go, int64[1] a) => (bool still, int64[1] c)
+            { still = Identity(go)  c = Add(a, one) }> }""",
+        opset=17,
+    ).SerializeToString()
+
+
+def turning(num_turns: int) -> bytes:
+    """y = x, after so many turns of a Loop whatever x is. With 2 to the 62 it never ends."""
+    return model_of(
+        f"""g (float[b,n] x) => (float[b,n] y) <float[1] one = {{1}}, int64 turns = {{{num_turns}}}> {{
+        y = Loop(turns, , x) <body = t (int64 i, bool go, float[b,n] a) => (bool still, float[b,n] c)
+            {{ still = Identity(go)  c = Mul(a, one) }}> }}""",
+        opset=17,
+    ).SerializeToString()
 
 
 def _bytes(graph: onnx.GraphProto) -> bytes:
@@ -140,6 +162,7 @@ class ReferenceExecutable:
         self.signature = signature
         self.unit = unit
         self.precision = "fp32" if unit is Unit.CPU else "bf16"
+        self.is_steady = True
         self.is_closed = False
         self.runs: list[dict[str, Array]] = []
         self._evaluator = evaluator

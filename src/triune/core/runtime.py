@@ -35,6 +35,11 @@ class Executable(Protocol):
         """What it computes in: "fp32", "bf16", "fp16"."""
         ...
 
+    @property
+    def is_steady(self) -> bool:
+        """The shapes of the inputs decide how long a run takes, and their values do not. False where nobody knows."""
+        ...
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
 

@@ -41,6 +41,8 @@ class AppleExecutable:
         precision: what it computes in, as `description.Function` has it.
     """
 
+    is_steady = False
+
     def __init__(self, path: Path, function: str, unit: Unit | None, precision: str) -> None:
         """Load a function.
 

@@ -9,6 +9,7 @@ from triune.coreml.half_rounding import keep_half_rounding
 from triune.coreml.mil import Array, StateType
 from triune.coreml.package import Package
 from triune.coreml.raising import raise_function
+from triune.graph.by_values import by_values
 from triune.graph.passes.widen import Widen
 from triune.graph.session import GraphSession
 
@@ -17,6 +18,9 @@ class OnnxExecutor:
     """An `Executor` over onnxruntime, on the CPU.
 
     Thread-safe: a session has no state of its own.
+
+    Attributes:
+        is_steady: how long a run takes depends on the shapes of the inputs alone.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class OnnxExecutor:
         """
         program = package.function(function)
         model = raise_function(package, program.name)
+        self.is_steady = not by_values(model).time
         # What an interface has in fp16 stays so; what is computed between is wider.
         self._widened: list[str] = []
         self._narrowed: set[str] = set()

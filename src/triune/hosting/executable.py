@@ -21,6 +21,9 @@ class HostedExecutable:
     and calls are refused at once with the reason.
     """
 
+    is_steady = False
+    """A call may have to wait for another process."""
+
     def __init__(self, load: Callable[[], Executable], name: str, *, limits: Limits | None = None) -> None:
         """Start the process and load.
 

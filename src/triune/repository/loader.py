@@ -152,7 +152,7 @@ class Loader:
                 left_out = {unit: each.excess for unit, each in measured.items() if each.excess}
                 dropped = [each for each in executables if each.unit in left_out]
                 config, executables = _leave_out(left_out, config, executables)
-                is_inline = not executables[0].is_hosted and is_quick(config, executables[0], self._clock)
+                is_inline = is_quick(config, executables[0], self._clock)
             except TriuneError:
                 raise
             except Exception as error:

@@ -27,19 +27,27 @@ _SMALLEST = 1e-3
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
     """Whether a run takes less time than handing it to a thread, so that the event loop may as well run it itself.
 
-    That needs one executable (nothing to run beside it), a size that is known (only the batch is free), and a
-    median below INLINE_LIMIT_NS at the full batch size on sample input. A model that refuses its sample input is not
-    quick: its time is unknown.
+    That needs one executable (nothing to run beside it), a time that no values decide, a size that is known (only the
+    batch is free, and no input is optional, which the sample would lack), one row out for each row in, and a median
+    below INLINE_LIMIT_NS at the full batch size on sample input. A model that refuses its sample input is not quick:
+    its time is unknown.
     """
-    if len(config.units) > 1 or config.num_instances > 1:
+    if len(config.units) > 1 or config.num_instances > 1 or not executable.is_steady:
         return False
-    if any(-1 in tensor.dims or tensor.datatype is DataType.BYTES for tensor in config.inputs.values()):
+    if any(
+        -1 in tensor.dims or tensor.datatype is DataType.BYTES or tensor.is_optional
+        for tensor in config.inputs.values()
+    ):
         return False
+    num_rows = config.batching.max_batch_size
     try:
-        inputs = sample_inputs(config, max(config.batching.max_batch_size, 1))
+        inputs = sample_inputs(config, max(num_rows, 1))
         started_ns = clock.now_ns()
-        executable.run(inputs, list(config.outputs))
+        found = executable.run(inputs, list(config.outputs))
         if clock.now_ns() - started_ns > 1000 * INLINE_LIMIT_NS:
+            return False
+        # What runs on the loop is not looked at again: its rows are those of the batch, or it does not run there.
+        if num_rows and any(array.shape[:1] != (num_rows,) for array in found.values()):
             return False
         # Other models load at the same time: a disturbed round says little, so the best of a few counts.
         return any(_round_ns(config, executable, inputs, clock) < INLINE_LIMIT_NS for _ in range(_NUM_ROUNDS))

@@ -46,6 +46,7 @@ class SharedExecutable:
         self.signature = executable.signature
         self.unit = executable.unit
         self.precision = executable.precision
+        self.is_steady = executable.is_steady
         self.is_hosted = isinstance(executable, HostedExecutable)
         self._executable = executable
         self._num_holders = 1

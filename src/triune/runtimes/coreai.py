@@ -140,6 +140,7 @@ class FunctionExecutable:
         function: the function's own.
         """
         self.unit = unit
+        self.is_steady = inner.is_steady
         self.precision = precision
         self.signature = signature
         self._inner = inner

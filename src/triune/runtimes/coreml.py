@@ -126,6 +126,7 @@ class CoreMl:
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
         package = _read(package_path)
         executor: Executor
+        is_steady = False
         if settings.executor == "reference" and unit is not Unit.CPU:
             from triune.coreml.interpreter import Interpreter
 
@@ -133,8 +134,12 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
+            is_steady = executor.is_steady
         source = read_source(package) if package_path != path else None
-        return PackageExecutable(package, executor, unit, signature, function=settings.function, source=source)
+        function = settings.function
+        return PackageExecutable(
+            package, executor, unit, signature, function=function, source=source, is_steady=is_steady
+        )
 
     def _is_present(self, unit: Unit) -> bool:
         status = self._statuses.get(unit)

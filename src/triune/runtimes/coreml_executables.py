@@ -31,6 +31,7 @@ class PackageExecutable:
         *,
         function: str | None = None,
         source: Source | None = None,
+        is_steady: bool = False,
     ) -> None:
         """Args:
         package: as it was read.
@@ -39,7 +40,9 @@ class PackageExecutable:
         signature: as `coreml_tensors.signature_of` tells it; or the source's.
         function: its name; the default function for None.
         source: where the signature is the source's, what the package says of that.
+        is_steady: see `Executable.is_steady`; of the executor.
         """
+        self.is_steady = is_steady
         self.unit = unit
         # Fp32 on the CPU is what the others are measured against.
         self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
@@ -86,6 +89,8 @@ class PackageExecutable:
 
 class CompiledExecutable:
     """A compiled model in Core ML."""
+
+    is_steady = False
 
     def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature) -> None:
         """Args:

@@ -15,6 +15,7 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
+from triune.graph.by_values import by_values
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
 from triune.graph.session import open_session
@@ -102,6 +103,7 @@ class OnnxRuntime:
         run_options = _run_options(options)
         model = read_model(path)
         signature, precision = signature_of(model, path), precision_of(model)
+        is_steady = not by_values(model).time
         # The session reads the file itself.
         del model
         try:
@@ -113,7 +115,7 @@ class OnnxRuntime:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, signature, precision)
+        return _OnnxRuntimeExecutable(session, run_options, signature, precision, is_steady=is_steady)
 
 
 class _OnnxRuntimeExecutable:
@@ -121,9 +123,12 @@ class _OnnxRuntimeExecutable:
 
     unit = Unit.CPU
 
-    def __init__(self, session: _Session, run_options: object, signature: Signature, precision: str) -> None:
+    def __init__(
+        self, session: _Session, run_options: object, signature: Signature, precision: str, *, is_steady: bool
+    ) -> None:
         self.signature = signature
         self.precision = precision
+        self.is_steady = is_steady
         self._session = session
         # The library's own object under its Python one, whose checks are made here. (Same arguments.)
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]

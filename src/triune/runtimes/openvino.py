@@ -20,6 +20,8 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.graph.by_values import by_values
+from triune.graph.load import read_model
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import broken_part, read_signature
@@ -126,14 +128,18 @@ class OpenVino:
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
         if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != _library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
-        return _OpenVinoExecutable(compiled, compile_again, unit, signature)
+        is_steady = not by_values(read_model(path)).time
+        return _OpenVinoExecutable(compiled, compile_again, unit, signature, is_steady=is_steady)
 
 
 class _OpenVinoExecutable:
     """A compiled model and its one infer request."""
 
-    def __init__(self, compiled: Any, compile_again: Callable[[], Any], unit: Unit, signature: Signature) -> None:
+    def __init__(
+        self, compiled: Any, compile_again: Callable[[], Any], unit: Unit, signature: Signature, *, is_steady: bool
+    ) -> None:
         self.unit = unit
+        self.is_steady = is_steady
         self.precision = "bf16" if unit is Unit.AMX else "fp32"
         self.signature = signature
         self._compile_again = compile_again

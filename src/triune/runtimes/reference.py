@@ -61,6 +61,7 @@ class Reference:
 
 class _ReferenceExecutable:
     unit = Unit.CPU
+    is_steady = False
 
     def __init__(self, evaluator: Any, signature: Signature, precision: str) -> None:
         self.signature = signature

@@ -147,6 +147,7 @@ class Dispatcher:
             response = InferenceResponse(self._name, self._version, outputs, request.id)
             response = finish(response) if finish else response
         except Exception:  # noqa: BLE001 - nothing is lost: the model is small enough to fail a second time
+            worker.charge(self._clock.now_ns() - arrived_ns)
             return None
         elapsed_ns = ended_ns - arrived_ns
         worker.charge(elapsed_ns)

@@ -105,10 +105,7 @@ class ThreadWorker:
 
 
 class QuickWorker:
-    """Runs on the caller's thread until batches take longer than was measured, from then on in a thread of its own.
-
-    A model's time may depend on the values of its inputs (a loop, a search), which no measurement foresees.
-    """
+    """Runs on the caller's thread until batches take longer than was measured, from then on in a thread of its own."""
 
     def __init__(self, executable: Executable, name: str, clock: Clock | None = None) -> None:
         """Args:

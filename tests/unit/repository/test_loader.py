@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.repositories import FP32, STRING, Bench, affine, identity, scaled_by_scalar, write_model
+from support.repositories import FP32, STRING, Bench, affine, counting, identity, scaled_by_scalar, write_model
 from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
@@ -248,6 +248,7 @@ def test_only_small_models_alone_run_on_the_event_loop(
     tmp_path: Path, config: str | None, model: bytes, run_ns: int, expected: bool
 ) -> None:
     class Timed:
+        is_steady = True
         rows: set[int] = set()  # noqa: RUF012
 
         def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
@@ -263,8 +264,34 @@ def test_only_small_models_alone_run_on_the_event_loop(
         assert executable.rows == {max(found.batching.max_batch_size, 2 if model == affine(shape=[2, 2]) else 1)}
 
 
+@pytest.mark.parametrize("why", ["values decide its time", "an input is optional", "its rows are not the batch's"])
+def test_what_was_not_measured_does_not_run_on_the_event_loop(tmp_path: Path, why: str) -> None:
+    class Quick:
+        is_steady = why != "values decide its time"
+
+        def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+            return {"y": inputs["x"][:1] if why == "its rows are not the batch's" else inputs["x"]}
+
+    bench = Bench()
+    config = "max_batch_size: 4 input { name: 'x' data_type: TYPE_FP32 dims: 4 optional: true }"
+    write_model(tmp_path, "m", config if why == "an input is optional" else None, v1=affine())
+    found, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    assert not is_quick(found, Quick(), VirtualClock())  # type: ignore[arg-type]
+
+
+def test_real_models_whose_time_values_decide_run_in_threads(tmp_path: Path) -> None:
+    """A Loop of as many turns as its input says: quick on the sample, and endless on 2 to the 62."""
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = OnnxRuntime()
+    built = build(bench, tmp_path, None, counting())
+    assert built.executables[0].run({"n": np.array([5])}, ["y"])["y"].tolist() == [5]
+    assert not built.is_inline
+    built.close()
+
+
 def test_a_disturbance_does_not_make_a_small_model_large(tmp_path: Path) -> None:
     class Disturbed:
+        is_steady = True
         durations_ns = iter([10_000, 9_000_000, *[300_000] * 15, *[20_000] * 15])
 
         def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
@@ -280,6 +307,7 @@ def test_a_disturbance_does_not_make_a_small_model_large(tmp_path: Path) -> None
 @pytest.mark.parametrize(("run_ns", "expected"), [(2_000_000_000, 1), (2_000_000, 4)])
 def test_a_slow_model_is_tried_as_seldom_as_can_be(tmp_path: Path, run_ns: int, expected: int) -> None:
     class Slow:
+        is_steady = True
         num_runs = 0
 
         def run(self, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:

@@ -3,10 +3,12 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pytest
 
-from support.hand import Doubler
+from support.hand import POISON, Doubler
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.policy import BatchingPolicy
@@ -17,7 +19,7 @@ MS = 1_000_000
 
 
 class Searching(Doubler):
-    """Takes as many milliseconds as its input says."""
+    """Takes as many milliseconds as its input says, and half a second to find POISON."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -26,7 +28,8 @@ class Searching(Doubler):
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         self.threads.append(threading.current_thread())
-        self.clock.advance(int(inputs["x"].max()) * MS)
+        largest = int(inputs["x"].max())
+        self.clock.advance((500 if largest == POISON else largest) * MS)
         return super().run(inputs, outputs)
 
 
@@ -73,6 +76,15 @@ async def test_a_pause_now_and_then_moves_nobody() -> None:
         bench.send(2)
     assert not bench.worker.is_inline
     await asyncio.wait_for(bench.dispatcher.close(), 10)
+
+
+async def test_one_that_fails_late_is_moved_as_well() -> None:
+    bench = Bench()
+    future = bench.send(POISON)
+    assert not bench.worker.is_inline
+    with pytest.raises(InvalidArgumentError, match="poison"):
+        await asyncio.wait_for(future, 10)
+    await bench.dispatcher.close()
 
 
 async def test_closing_one_that_never_moved() -> None:

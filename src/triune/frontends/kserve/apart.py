@@ -120,6 +120,7 @@ class Parser:
     signature = Signature((), (), 0)
     unit = Unit.CPU
     precision = ""
+    is_steady = False
 
     def __init__(self, max_memory_bytes: int) -> None:
         """A process that would take more memory than this ends, and not the machine's other processes."""
