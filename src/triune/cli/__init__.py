@@ -8,24 +8,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from triune.cli import convert, demo, infer, models, predict, serve, units
-from triune.cli.triton_flags import ServeCommand
+from triune.cli.commands import Commands
 from triune.core.errors import TriuneError
 
 app = typer.Typer(
     name="triune",
-    help="An inference server for Apple silicon that speaks Triton's protocols and uses every compute unit.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("serve", cls=ServeCommand)(serve.serve)
-app.command("demo")(demo.demo)
-app.command("units")(units.units)
-app.command("models")(models.models)
-app.command("infer")(infer.infer)
-app.command("convert")(convert.convert)
-app.command("predict")(predict.predict)
+
+
+@app.callback()
+def triune() -> None:
+    """An inference server for Apple silicon that speaks Triton's protocols and uses every compute unit."""
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
 import re
 
 import pytest
-from typer.main import get_command
 
-from triune.cli import app
+from triune.cli.commands import Commands
 from triune.cli.triton_flags import BOOLEANS, OTHER_FLAGS, translate
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 
@@ -31,7 +30,7 @@ TRITONSERVER = (
 
 
 def options_of_serve() -> set[str]:
-    serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    serve = Commands().get_command(None, "serve")
     return {name.removeprefix("--") for each in serve.params for name in (*each.opts, *each.secondary_opts)}
 
 

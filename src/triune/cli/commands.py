@@ -1,0 +1,81 @@
+"""The commands, each imported when it is asked for: a server need not import the converters first."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+Loaded: TypeAlias = tuple[Callable[..., None], type[TyperCommand] | None]
+"""A command's function, and the class of the command where it is one of its own."""
+
+
+def _serve() -> Loaded:
+    from triune.cli.serve import serve
+    from triune.cli.triton_flags import ServeCommand
+
+    return serve, ServeCommand
+
+
+def _demo() -> Loaded:
+    from triune.cli.demo import demo
+
+    return demo, None
+
+
+def _units() -> Loaded:
+    from triune.cli.units import units
+
+    return units, None
+
+
+def _models() -> Loaded:
+    from triune.cli.models import models
+
+    return models, None
+
+
+def _infer() -> Loaded:
+    from triune.cli.infer import infer
+
+    return infer, None
+
+
+def _convert() -> Loaded:
+    from triune.cli.convert import convert
+
+    return convert, None
+
+
+def _predict() -> Loaded:
+    from triune.cli.predict import predict
+
+    return predict, None
+
+
+_LOADERS: dict[str, Callable[[], Loaded]] = {
+    "serve": _serve,
+    "demo": _demo,
+    "units": _units,
+    "models": _models,
+    "infer": _infer,
+    "convert": _convert,
+    "predict": _predict,
+}
+
+
+class Commands(TyperGroup):
+    """The group of all commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in the order of the help."""
+        return list(_LOADERS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command by its name; None if there is none of that name."""
+        if cmd_name not in _LOADERS:
+            return None
+        function, kind = _LOADERS[cmd_name]()
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(cmd_name, cls=kind)(function)
+        return typer.main.get_command(alone)
