@@ -60,6 +60,15 @@ class Window:
             places -= 1
         return places
 
+    def overhang(self, axis: int, size: int) -> int:
+        """How far its one place reaches behind an image that is smaller than it is, by less than a stride; else 0.
+
+        ONNX has no place there. ONNX Runtime has one, as ONNX's shape inference: both round towards 0.
+        """
+        begin, end = self.padding(axis, size) or (0, 0)
+        behind = self.extent(axis) - (size + begin + end)
+        return behind if 0 < behind < self.strides[axis] else 0
+
     def reach(self, axis: int, end: int) -> int:
         """How many elements lie behind a dimension of any size where `ceil_mode` takes places that end there.
 

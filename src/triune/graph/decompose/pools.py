@@ -31,6 +31,25 @@ def global_lp_pool(c: Context) -> bool:
     return True
 
 
+def pool(c: Context) -> bool:
+    """A pool of a window that is larger than the image by less than a stride, by `ceil_mode`, which has a place there.
+
+    Where that adds places on other axes they are cut off.
+    """
+    shape, window = c.values.static_shape(c.input(0)), window_of(c.attributes, c.attributes["kernel_shape"])
+    if shape is None or c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME or c.is_read(1):
+        return False
+    overhangs = [window.overhang(axis, size) for axis, size in enumerate(shape[2:])]
+    if not any(overhangs):
+        return False
+    b, op_type = c.build, c.node.op_type
+    y = b.op(op_type, c.input(0), **{**c.attributes, "ceil_mode": 1})
+    counts = [1 if over else window.count(axis, shape[2 + axis]) for axis, over in enumerate(overhangs)]
+    axes = range(2, len(shape))
+    c.give(b.op("Slice", y, b.ints(*[0] * len(counts)), b.ints(*counts), b.ints(*axes)))
+    return True
+
+
 def lp_pool(c: Context) -> bool:
     """The mean of the powers, padding counted, times the window's size, to the power of 1/p."""
     b, p = c.build, c.attributes.get("p", 2)
@@ -43,6 +62,10 @@ def lp_pool(c: Context) -> bool:
         ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
         powers = b.op("Pad", powers, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
         rest = {name: value for name, value in rest.items() if name not in ("auto_pad", "pads")}
+    shape = c.values.static_shape(c.input(0))
+    overhangs = [window.overhang(axis, size) for axis, size in enumerate((shape or ())[2:])]
+    if any(overhangs) and not c.attributes.get("ceil_mode", 0) and window.auto_pad not in SAME:
+        powers = b.op("Pad", powers, b.ints(*[0] * (len(kernel) + 4), *overhangs))
     mean = b.op("AveragePool", powers, kernel_shape=kernel, count_include_pad=1, **rest)
     total = b.op("Mul", mean, b.constant(np.prod(kernel), _dtype(c)))
     c.give(_power(c, total, 1 / p))
@@ -125,6 +148,8 @@ def _dtype(c: Context) -> np.dtype[np.generic]:
 TABLE: dict[str, Decomposition] = {
     "GlobalAveragePool": global_pool("ReduceMean"),
     "GlobalMaxPool": global_pool("ReduceMax"),
+    "MaxPool": pool,
+    "AveragePool": pool,
     "GlobalLpPool": global_lp_pool,
     "LpPool": lp_pool,
     "LpNormalization": lp_normalization,

@@ -95,6 +95,25 @@ def test_transposed_convolutions_of_any_size(auto_pad: str, tmp_path: Path) -> N
     check(model, {"x": noise(1, 2, 4, 5)}, tmp_path, options)
 
 
+def _overhanging() -> tuple[Any, Any]:
+    """Pools of windows that are larger than the image by less than a stride."""
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["a"], kernel_shape=[2, 3], strides=[2, 2]),
+        helper.make_node("AveragePool", ["x"], ["b"], kernel_shape=[3, 3], strides=[3, 1], pads=[1, 0, 0, 1]),
+        helper.make_node(
+            "AveragePool", ["x"], ["c"], kernel_shape=[3, 3], strides=[3, 1], pads=[1, 0, 0, 1], count_include_pad=1
+        ),
+        helper.make_node("LpPool", ["x"], ["d"], kernel_shape=[2, 2], strides=[2, 1]),
+    ]
+    outputs = [(name, FLOAT, [1, 2, None, None]) for name in "abcd"]
+    return model_of(nodes, [("x", FLOAT, [1, 2, 1, 6])], outputs), {"x": noise(1, 2, 1, 6) - 1}
+
+
+def test_a_pool_may_reach_behind_a_small_image(tmp_path: Path) -> None:
+    model, feeds = _overhanging()
+    check(model, feeds, tmp_path)
+
+
 @pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
 def test_pools_end_behind_the_image_in_ceil_mode(op: str, tmp_path: Path) -> None:
     attributes: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 0, 1], "ceil_mode": 1}
