@@ -1,10 +1,12 @@
 """LSTM, GRU and RNN."""
 
+from collections.abc import Sequence
+
 from triune.coreai.library import Value
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import dim_of, spread
 from triune.coreai.lowering.recurrent_steps import step_by_step
-from triune.coreai.lowering.values import is_float, like, shape_of, transpose
+from triune.coreai.lowering.values import is_float, like, reshape, shape_of, transpose
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.recurrent import Layer, directions_of
 
@@ -36,7 +38,27 @@ def _layer(c: Context) -> Layer[Value]:
             states.append(transpose(state, [1, 0, 2]) if is_batch_first else state)
         else:
             states.append(spread(like(x, 0), [len(directions), dim_of(x, 1), hidden]))
+    x, *states = _of_one_batch([x, *states])
     return Layer(x, _lengths(c, x), hidden, directions, states)
+
+
+def _of_one_batch(values: Sequence[Value]) -> list[Value]:
+    """Values whose second dimension is the batch, which is that of any of them that knows its size.
+
+    A model may leave it free in some of them: Core AI does not find out that they are the same.
+    """
+    known = sorted({size for size in (shape_of(value)[1] for value in values) if size is not None})
+    if len(known) > 1:
+        raise Refusal(f"its operands have batches of {' and '.join(map(str, known))}; give them one batch")
+    if not known:
+        return list(values)
+    first, last = ([shape_of(value)[place] for value in values] for place in (0, 2))
+    return [
+        value
+        if shape_of(value)[1] is not None or size is None
+        else reshape(value, [-1 if steps is None else steps, known[0], size])
+        for value, steps, size in zip(values, first, last, strict=True)
+    ]
 
 
 def _lengths(c: Context, x: Value) -> Value | None:

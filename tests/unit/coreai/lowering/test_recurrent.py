@@ -61,3 +61,17 @@ def test_gates_of_every_kind(tmp_path: Path) -> None:
     layer("RNN", 3, tmp_path, activations=["ThresholdedRelu"], activation_alpha=[0.1])
     layer("RNN", 3, tmp_path, activations=["Elu"], activation_alpha=[0.5])
     layer("RNN", 3, tmp_path, activations=["LeakyRelu"], activation_alpha=[0.5])
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize(("batch", "of_states", "steps"), [("n", 1, "t"), (1, "n", "t"), (1, "n", 4), ("n", 1, 4)])
+def test_a_batch_that_is_free_in_some_operands_is_that_of_the_others(
+    op: str, batch: Any, of_states: Any, steps: Any, tmp_path: Path
+) -> None:
+    names = ["h", "c"] if op == "LSTM" else ["h"]
+    node = helper.make_node(op, ["x", "w", "r", "", "", *names], ["y", "last"], hidden_size=HIDDEN)
+    inputs: Any = [("x", FLOAT, [steps, batch, INPUTS]), *((name, FLOAT, [1, of_states, HIDDEN]) for name in names)]
+    weights = {"w": noise(1, GATES[op] * HIDDEN, INPUTS), "r": noise(1, GATES[op] * HIDDEN, HIDDEN)}
+    outputs: Any = [("y", FLOAT, [None] * 4), ("last", FLOAT, [None] * 3)]
+    feeds = {"x": noise(4, 1, INPUTS), **{name: noise(1, 1, HIDDEN) for name in names}}
+    check(model_of([node], inputs, outputs, **weights), tmp_path, feeds)
