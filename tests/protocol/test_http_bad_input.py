@@ -143,8 +143,11 @@ CASES = [
     (text_infer(body_of(parameters=[])), "'parameters' of input 'INPUT0' must be an object"),
     (text_infer(body_of(parameters={"binary_data_size": 64})), "has both 'data' and 'binary_data_size'"),
     # Elements.
-    (typed("FP32", "NaN"), "not valid JSON"),
-    (typed("FP32", "Infinity"), "not valid JSON"),
+    (typed("FP32", "nan"), "not valid JSON"),
+    (typed("FP32", "NaNs"), "not valid JSON"),
+    (typed("FP32", "NaN", "1e39"), "holds a number beyond 3.4028235e+38"),
+    (typed("INT32", "NaN"), "takes whole numbers of at most 64 bits, but holds a number with a fraction"),
+    (typed("BYTES", "NaN"), "takes strings, but holds a number"),
     (typed("FP64", "1e999"), "not valid JSON"),
     (typed("FP32", "0.5", "1e39"), "holds a number beyond 3.4028235e+38"),
     (typed("FP32", "-3.5e38"), "holds a number beyond"),

@@ -99,10 +99,13 @@ def test_fp16_and_bf16_in_binary(client: client_module.InferenceServerClient) ->
     assert np.array_equal(client.infer("identity", [tensor(brain, "BF16")]).as_numpy("OUTPUT0"), brain)
 
 
-def test_numbers_that_are_not_finite_survive_json(client: client_module.InferenceServerClient) -> None:
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_numbers_that_are_not_finite_survive_json(client: client_module.InferenceServerClient, is_binary: bool) -> None:
     array = np.array([[np.nan, np.inf, -np.inf, 0.1]], np.float32)
     wanted = client_module.InferRequestedOutput("OUTPUT0", binary_data=False)
-    result = client.infer("identity", [tensor(array)], outputs=[wanted])
+    given = client_module.InferInput("INPUT0", list(array.shape), "FP32")
+    given.set_data_from_numpy(array, binary_data=is_binary)
+    result = client.infer("identity", [given], outputs=[wanted])
     assert np.array_equal(result.as_numpy("OUTPUT0"), array, equal_nan=True)
 
 

@@ -286,3 +286,10 @@ def test_a_file_that_no_disk_takes_fails_the_load_alone(client: Any) -> None:
     assert info.value.status() in ("500", "StatusCode.INTERNAL")
     assert client.is_server_live()
     assert client.is_model_ready("simple_string")
+
+
+def test_a_picture_in_bytes_comes_back_as_it_was(module: ModuleType, client: Any) -> None:
+    picture = np.array([[b"\xff\xd8\xff\xe0JFIF\x00", b"", bytes(range(256)), "é".encode()]], np.object_)
+    given = module.InferInput("INPUT0", list(picture.shape), "BYTES")
+    given.set_data_from_numpy(picture)
+    assert client.infer("simple_identity", [given]).as_numpy("OUTPUT0").tolist() == picture.tolist()

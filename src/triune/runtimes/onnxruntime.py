@@ -19,6 +19,7 @@ from triune.graph.by_values import by_values
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
 from triune.graph.session import open_session
+from triune.graph.text import reader_of_text
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
@@ -104,6 +105,7 @@ class OnnxRuntime:
         model = read_model(path)
         signature, precision = signature_of(model, path), precision_of(model)
         is_steady = not by_values(model).time
+        reader = reader_of_text(model)
         # The session reads the file itself.
         del model
         try:
@@ -115,7 +117,7 @@ class OnnxRuntime:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, signature, precision, is_steady=is_steady)
+        return _OnnxRuntimeExecutable(session, run_options, signature, precision, reader, is_steady=is_steady)
 
 
 class _OnnxRuntimeExecutable:
@@ -124,7 +126,14 @@ class _OnnxRuntimeExecutable:
     unit = Unit.CPU
 
     def __init__(
-        self, session: _Session, run_options: object, signature: Signature, precision: str, *, is_steady: bool
+        self,
+        session: _Session,
+        run_options: object,
+        signature: Signature,
+        precision: str,
+        reader: str | None,
+        *,
+        is_steady: bool,
     ) -> None:
         self.signature = signature
         self.precision = precision
@@ -134,6 +143,7 @@ class _OnnxRuntimeExecutable:
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]
         self._run = getattr(session, "_sess", session).run
         self._run_options = run_options
+        self._text_reader = reader
         self._required = frozenset(spec.name for spec in signature.inputs if not spec.is_optional)
         specs = (*signature.inputs, *signature.outputs)
         self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
@@ -147,7 +157,7 @@ class _OnnxRuntimeExecutable:
         feed = {name: packed(array) for name, array in inputs.items()}
         for name in self._text_inputs:
             if name in feed:
-                feed[name] = to_text(name, feed[name])
+                feed[name] = to_text(name, feed[name], self._text_reader)
         try:
             arrays = self._run_values(feed, outputs) if self._bfloat16 else self._run_arrays(feed, outputs)
         except Exception as error:

@@ -16,6 +16,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
+from triune.graph.text import reader_of_text
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import read_signature, signature_of
@@ -49,6 +50,7 @@ class Reference:
         check_names(self.name, options, ())
         model = read_model(path)
         signature, precision = signature_of(model, path), precision_of(model)
+        reader = reader_of_text(model)
         try:
             load_external_data_for_model(model, str(path.parent))
             evaluator: Any = ReferenceEvaluator(model)
@@ -56,17 +58,18 @@ class Reference:
             raise UnsupportedError(f"the reference evaluator cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"the reference evaluator refuses '{path}': {reason_of(error)}") from error
-        return _ReferenceExecutable(evaluator, signature, precision)
+        return _ReferenceExecutable(evaluator, signature, precision, reader)
 
 
 class _ReferenceExecutable:
     unit = Unit.CPU
     is_steady = False
 
-    def __init__(self, evaluator: Any, signature: Signature, precision: str) -> None:
+    def __init__(self, evaluator: Any, signature: Signature, precision: str, reader: str | None) -> None:
         self.signature = signature
         self.precision = precision
         self._evaluator = evaluator
+        self._text_reader = reader
         self._outputs = {spec.name: spec for spec in signature.outputs}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -75,7 +78,8 @@ class _ReferenceExecutable:
             array = inputs.get(spec.name)
             if array is not None:
                 # Some operators return their very input: a copy keeps the caller's array apart.
-                feed[spec.name] = to_text(spec.name, array) if spec.datatype is DataType.BYTES else np.array(array)
+                is_text = spec.datatype is DataType.BYTES
+                feed[spec.name] = to_text(spec.name, array, self._text_reader) if is_text else np.array(array)
             elif not spec.is_optional:
                 raise InvalidArgumentError(f"input '{spec.name}' is missing")
             elif spec.name not in self._evaluator.rt_inits_:

@@ -112,19 +112,31 @@ def test_fp16_and_fp32_special_values(bench: Bench) -> None:
         assert np.signbit(found[3])
 
 
-@pytest.mark.parametrize("index", [0, 2])
-def test_bytes_that_are_not_text_are_refused_by_name(bench: Bench, index: int) -> None:
+PICTURE = b"\xff\xd8\xff\xe0JFIF\x00"
+
+
+def test_bytes_that_are_not_text_reach_a_model_that_only_moves_them(bench: Bench) -> None:
     if refuses(bench, DataType.BYTES):
         with pytest.raises(UnsupportedError, match="'x'.*BYTES"):
             bench.load(identity(DataType.BYTES))
         return
+    marked = "\U0010ffffé".encode()
+    given = np.array([PICTURE, b"text", "é".encode(), bytes(range(256)), marked, b""], np.object_)
+    assert_same(bench.load(identity(DataType.BYTES)).run({"x": given}, ["y"])["y"], given)
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_bytes_that_are_not_text_are_refused_by_a_model_that_reads_them(bench: Bench, index: int) -> None:
+    if refuses(bench, DataType.BYTES):
+        return
     given = np.array([b"a", b"b", b"c"], np.object_)
     given[index] = b"ok\xff\xfe"
-    executable = bench.load(identity(DataType.BYTES))
-    with pytest.raises(InvalidArgumentError, match=rf"input 'x', element {index} is not UTF-8.*byte 2"):
+    twice = node("StringConcat", "x x", "y", name="twice")
+    executable = bench.load(model([twice], [tensor("x", ["n"], DataType.BYTES)], [tensor("y", ["n"], DataType.BYTES)]))
+    with pytest.raises(InvalidArgumentError, match=rf"input 'x', element {index} is not UTF-8.*byte 2.*'twice'"):
         executable.run({"x": given}, ["y"])
     given[index] = b"ok"
-    assert_same(executable.run({"x": given}, ["y"])["y"], given)
+    assert_same(executable.run({"x": given}, ["y"])["y"], np.array([each * 2 for each in given], np.object_))
 
 
 def test_bytes_come_back_as_bytes_of_many_shapes(bench: Bench) -> None:

@@ -40,7 +40,7 @@ def test_text_and_bytes_are_inverse(shape: tuple[int, ...]) -> None:
     size = int(np.prod(shape))
     given = np.empty(shape, np.object_)
     given.reshape(-1)[:] = [f"é{index}\0".encode() for index in range(size)]
-    text = to_text("x", given)
+    text = to_text("x", given, None)
     assert text.shape == shape
     assert all(type(element) is str for element in text.flat)
     back = to_bytes(text)
@@ -54,7 +54,7 @@ def test_to_bytes_takes_numpys_own_strings() -> None:
 
 def test_what_is_not_text_is_named() -> None:
     with pytest.raises(InvalidArgumentError, match=r"input 'names', element 1 is not UTF-8.*at byte 1"):
-        to_text("names", np.array([b"ok", b"a\xc3"], np.object_))
+        to_text("names", np.array([b"ok", b"a\xc3"], np.object_), "StringNormalizer")
 
 
 def test_a_runtime_that_gives_too_few_outputs_is_a_defect() -> None:

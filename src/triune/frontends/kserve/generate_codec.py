@@ -13,8 +13,8 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.tensors import format_shape
-from triune.frontends.kserve.http_codec import parse_json
 from triune.frontends.kserve.http_parameters import as_object, as_string, decode_parameter
+from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.json_tensors import decode_json
 from triune.frontends.kserve.large_requests import check_json, json_pieces, pack
 from triune.frontends.kserve.offload import SMALL_BYTES

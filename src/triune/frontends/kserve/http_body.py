@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 from triune.core.errors import NotFoundError, PayloadTooLargeError
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body
-from triune.frontends.kserve.http_codec import parse_json
 from triune.frontends.kserve.http_parameters import as_object
+from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES

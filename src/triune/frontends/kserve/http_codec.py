@@ -21,6 +21,7 @@ from triune.frontends.kserve.http_parameters import (
     tensor_parameters,
     wrong_type,
 )
+from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.json_tensors import decode_json, encode_json, json_name
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw
 
@@ -85,14 +86,6 @@ def decode_request(
     timeout_us = cast(int, parameters.pop("timeout", 0))
     outputs = _decode_outputs(document, form)
     return InferenceRequest(model, inputs, version, outputs, request_id, parameters, priority, timeout_us), form
-
-
-def parse_json(body: Body) -> object:
-    """The JSON value in `body`. Raises InvalidArgumentError if there is none."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidArgumentError(f"the request's body is not valid JSON: {error}") from None
 
 
 def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> dict[str, Array]:

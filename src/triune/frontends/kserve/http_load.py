@@ -8,8 +8,8 @@ import numpy as np
 
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
-from triune.frontends.kserve.http_codec import parse_json
 from triune.frontends.kserve.http_parameters import as_object, as_string
+from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.tensors import as_bytes
 
 

@@ -1,10 +1,11 @@
 """Tensors as JSON arrays, in and out.
 
-FP16 and BF16 have no JSON form (Triton refuses them too). Numbers that are not finite are written as NaN, Infinity
-and -Infinity, as Triton writes them and its clients read them; in requests they are refused.
+FP16 and BF16 have no JSON form (Triton refuses them too). Numbers that are not finite are NaN, Infinity and -Infinity,
+in requests and in answers, as Triton and its clients read and write them.
 """
 
 import json
+import math
 from itertools import chain
 from typing import Any, cast
 
@@ -77,16 +78,21 @@ def decode_json(name: str, datatype: DataType, shape: tuple[int, ...], data: obj
         )
     if datatype is _BYTES:
         return object_array([each.encode() for each in elements], shape)
-    if datatype is _FP32 and count and (max(elements) >= _FP32_INFINITY or min(elements) <= -_FP32_INFINITY):
-        raise InvalidArgumentError(f"tensor '{name}' of FP32 holds a number beyond 3.4028235e+38")
     try:
-        array = np.array(elements, datatype.dtype)
+        with np.errstate(over="ignore"):
+            array = np.array(elements, datatype.dtype)
     except OverflowError:
         limits = np.iinfo(datatype.dtype)
         raise InvalidArgumentError(
             f"tensor '{name}' of {datatype.value} holds a number outside {limits.min} to {limits.max}"
         ) from None
+    if datatype is _FP32 and np.isinf(array).any() and any(map(_is_beyond_fp32, elements)):
+        raise InvalidArgumentError(f"tensor '{name}' of FP32 holds a number beyond 3.4028235e+38")
     return array if len(shape) == 1 else array.reshape(shape)
+
+
+def _is_beyond_fp32(number: int | float) -> bool:
+    return _FP32_INFINITY <= abs(number) < math.inf
 
 
 def _flatten(name: str, shape: tuple[int, ...], count: int, data: list[Any]) -> list[Any]:

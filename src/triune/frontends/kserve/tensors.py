@@ -112,7 +112,8 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
         data: exactly the tensor's bytes, at any alignment. Kept alive by the array.
 
     Returns:
-        a read-only array of the shape. For BYTES its elements are copies; else it is a view of `data`.
+        a read-only array of the shape. For BYTES its elements are copies, for BOOL it may be one; else it is a view of
+        `data`.
 
     Raises:
         InvalidArgumentError: the shape is impossible, or the bytes are not those of such a tensor.
@@ -127,8 +128,13 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
         )
     if type(data) is memoryview and not data.readonly:
         data = data.toreadonly()
-    if datatype is _BOOL and count and int(np.frombuffer(data, np.uint8).max()) > 1:
-        raise InvalidArgumentError(f"tensor '{name}' of BOOL holds a byte that is neither 0 nor 1")
+    if datatype is _BOOL and count:
+        octets = np.frombuffer(data, np.uint8)
+        if int(octets.max()) > 1:
+            # Any other byte is true too, in C as in Triton's backends: perf_analyzer sends such.
+            array = (octets != 0).reshape(shape)
+            array.flags.writeable = False
+            return array
     return np.ndarray(shape, datatype.dtype, data)
 
 

@@ -1,0 +1,94 @@
+"""A request's JSON as Python's values: strict, with what Triton's parser takes beyond the standard.
+
+Triton parses with RapidJSON's `kParseNanAndInfFlag`: NaN, Inf and Infinity, with a sign or without, are numbers
+(`triton_json.h`). A key that an object has twice is refused: of the two values RapidJSON takes the first, most other
+parsers the last, and nobody means both.
+"""
+
+import json
+import re
+from typing import Any, cast
+
+import orjson
+
+from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve.compression import Body
+
+# A string, which is passed over whole, or a number that is none.
+_NOT_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Inf(?:inity)?)', re.DOTALL)
+_AS_PYTHON_SPELLS = {b"-NaN": b"NaN", b"Inf": b"Infinity", b"-Inf": b"-Infinity"}
+_MAX_DIGITS = len(str(-(2**63)))
+
+
+def parse_json(body: Body) -> object:
+    """The JSON value in `body`.
+
+    Raises:
+        InvalidArgumentError: there is none, or an object has a key twice.
+    """
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _parse_not_finite(bytes(body), error)
+    if not isinstance(value, dict):
+        return value
+    document = cast("dict[str, Any]", value)
+    if _num_keys(document) != _most_keys(body):
+        # It has a key twice, or strings that look like keys: Python's parser tells which, and takes its time.
+        _load(bytes(body).decode())
+    return document
+
+
+def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
+    """The value of JSON with NaN or infinities in it; `error` if it is wrong otherwise."""
+    refusal = InvalidArgumentError(f"the request's body is not valid JSON: {error}")
+    if b"NaN" not in body and b"Inf" not in body:
+        raise refusal
+    try:
+        # Python's parser lets more pass than orjson does: what is left without those numbers has to please both.
+        orjson.loads(_NOT_FINITE.sub(lambda match: match[0] if match[0][:1] == b'"' else b"0", body))
+    except orjson.JSONDecodeError:
+        raise refusal from None
+    spelt = _NOT_FINITE.sub(lambda match: _AS_PYTHON_SPELLS.get(match[0], match[0]), body)
+    return _load(spelt.decode())
+
+
+def _load(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_refuse_repeats, parse_int=_whole_number)
+    except RecursionError:
+        raise InvalidArgumentError("the request's body is not valid JSON: it is nested too deep") from None
+
+
+def _whole_number(text: str) -> int | float:
+    # As orjson has it.
+    number = int(text) if len(text) <= _MAX_DIGITS else 2**64
+    return number if -(2**63) <= number < 2**64 else float(text)
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgumentError(f"the request's JSON has the key '{repeated[:64]}' twice in one object")
+    return result
+
+
+def _most_keys(body: Body) -> int:
+    """No fewer keys than the JSON has: each ends in a quote, perhaps blanks, and a colon."""
+    text = body if isinstance(body, (bytes, bytearray)) else bytes(body)
+    return text.count(b'":') + sum(text.count(each) for each in (b" :", b"\n:", b"\t:", b"\r:"))
+
+
+def _num_keys(value: dict[str, Any]) -> int:
+    """The keys of an object and of those in it; of arrays, those that begin with an object."""
+    count = len(value)
+    for each in value.values():
+        if isinstance(each, dict):
+            count += _num_keys(cast("dict[str, Any]", each))
+        elif isinstance(each, list) and each and isinstance(each[0], dict):
+            for item in cast("list[Any]", each):
+                if isinstance(item, dict):
+                    count += _num_keys(cast("dict[str, Any]", item))
+    return count

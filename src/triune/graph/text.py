@@ -1,0 +1,78 @@
+"""Does a model look into its strings, or only move them about?"""
+
+from collections.abc import Iterable
+
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
+
+_MOVES = frozenset(
+    {
+        "Compress",
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "Optional",
+        "OptionalGetElement",
+        "Pad",
+        "Reshape",
+        "ReverseSequence",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SequenceInsert",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
+)
+"""Operators whose outputs have the elements of their inputs, whatever these are."""
+
+_COMPARES = frozenset({"Equal", "OptionalHasElement", "SequenceLength", "Shape", "Size"})
+"""Operators that ask no more of strings than how many there are, and whether two are the same."""
+
+
+def reader_of_text(model: ModelProto) -> str | None:
+    """The first node that does more with the model's strings than to move them about, and to compare them.
+
+    Returns:
+        its operator and its name, for messages; None if there is none: then any bytes may stand for the strings, as
+        long as different strings stay different.
+    """
+    graph = model.graph
+    text = {each.name for each in graph.input if _is_text(each.type.tensor_type.elem_type)}
+    for node in graph.node:
+        if not text.intersection(_read_by(node)):
+            continue
+        is_standard = node.domain in ("", "ai.onnx") and not _is_function(node, model.functions)
+        if is_standard and node.op_type in _MOVES:
+            text.update(node.output)
+        elif not (is_standard and node.op_type in _COMPARES):
+            return f"{node.op_type} '{node.name}'" if node.name else node.op_type
+    return None
+
+
+def _is_text(element_type: int) -> bool:
+    return element_type == TensorProto.STRING
+
+
+def _is_function(node: NodeProto, functions: Iterable[FunctionProto]) -> bool:
+    return any(each.name == node.op_type and each.domain == node.domain for each in functions)
+
+
+def _read_by(node: NodeProto) -> set[str]:
+    """What a node reads, and the nodes of its subgraphs, which see the names around them."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for each in graph.node:
+                names |= _read_by(each)
+    return names

@@ -1,0 +1,94 @@
+import json
+import math
+
+import pytest
+
+from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve.json_parsing import parse_json
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Infinity", math.inf),
+        ("-Infinity", -math.inf),
+        ("Inf", math.inf),
+        ("-Inf", -math.inf),
+        ("[1.5, Inf]", [1.5, math.inf]),
+        ('{"NaN": "-NaN", "data": [-Inf, "Inf\\"", {"\\\\": Infinity}]}', None),
+    ],
+)
+def test_numbers_that_are_not_finite_are_rapidjsons(text: str, value: object) -> None:
+    expected = {"NaN": "-NaN", "data": [-math.inf, 'Inf"', {"\\": math.inf}]} if value is None else value
+    assert parse_json(text.encode()) == expected
+
+
+def test_nan() -> None:
+    for text in (b"[NaN]", b"[-NaN]"):
+        (value,) = parse_json(text)  # type: ignore[misc]
+        assert math.isnan(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"nan",
+        b"NaNs",
+        b"Infinit",
+        b"+Inf",
+        b"[NaN, 1.]",
+        b"[NaN, 01]",
+        b"[NaN 1]",
+        b'[NaN, "\\ud800"]',
+        b'[NaN, "\n"]',
+        b'[NaN, "\xff"]',
+        b'[NaN, "]',
+        b"\xef\xbb\xbf[1]",
+        b"[NaN, 1e999]",
+        b"{NaN: 1}",
+    ],
+)
+def test_all_else_is_as_strict_as_before(text: bytes) -> None:
+    with pytest.raises(InvalidArgumentError, match="not valid JSON"):
+        parse_json(text)
+
+
+def test_large_whole_numbers_are_the_same_beside_nan() -> None:
+    numbers = "[-9223372036854775808, 18446744073709551615, 18446744073709551616, -9223372036854775809]"
+    plain, beside = parse_json(numbers.encode()), parse_json(f"{numbers[:-1]}, NaN]".encode())
+    assert isinstance(plain, list)
+    assert isinstance(beside, list)
+    assert [(each, type(each)) for each in beside[:-1]] == [(each, type(each)) for each in plain]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 1}',
+        '{"a":1,"b":{"c":1},"a" :2}',
+        '{"a"\n:1, "\\u0061"\t: 2}',
+        '{"inputs": [{"name": "x", "shape": [1], "shape": [2]}]}',
+        '{"inputs": [1, {"a": 1, "a": 2}]}',
+        '{"a": [[{"a": 1, "a": 2}]]}',
+        '{"x": {"y": {"a": 1, "b": ":", "a": 2}}}',
+        '{"a": NaN, "a": 1}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"has the key '(a|shape)' twice in one object"):
+        parse_json(text.encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": ['{"a": 1}', " :", '":']},
+        {'a" :': {"a": [{"a": 1}, {"a": 2}]}},
+        [{"a": 1}, {"a": 1}],
+        {"data": [1, {"a": 1}], "parameters": {}},
+    ],
+)
+def test_strings_that_look_like_keys_are_none(value: object) -> None:
+    assert parse_json(json.dumps(value).encode()) == value
+    assert parse_json(memoryview(json.dumps(value, indent=1).encode())) == value
