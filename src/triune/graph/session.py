@@ -22,6 +22,11 @@ _EXACT = {"session.qdq_matmulnbits_accuracy_level": "1", "session.x64quantprecis
 uint8 and int8 that do not saturate on x86 without VNNI (ONNX Runtime's onnxruntime_session_options_config_keys.h).
 """
 
+_AS_WRITTEN = ("session.disable_quant_qdq", "1")
+"""Operators between DequantizeLinear and QuantizeLinear in fp32, as programs compute them. ONNX Runtime's own kernels
+on 8 bits differ by a quantum and more: its softmax looks exponentials up in a table.
+"""
+
 
 class GraphSession:
     """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own."""
@@ -58,6 +63,8 @@ class GraphSession:
         _write_zero_points(model)
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
+        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+            options.add_session_config_entry(*_AS_WRITTEN)
         self._name = name
         self._states = list(states)
         nexts = {new_state(each) for each in states}

@@ -96,3 +96,24 @@ def test_weights_of_int8_with_a_scale_for_each_channel_need_no_zero_points() -> 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     results, _ = GraphSession(model, "m").run({"x": np.eye(2, dtype=np.float32)}, {})
     np.testing.assert_array_equal(results["y"], weight * scale)
+
+
+def test_what_lies_between_quantized_values_is_computed_as_written() -> None:
+    """ONNX Runtime's own softmax of 8 bits gives other numbers."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("Softmax", ["d"], ["p"]),
+        helper.make_node("QuantizeLinear", ["p", "unit", "none"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "unit", "none"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, FLOAT, [64, 10]) for name in "xy")
+    numbers = {"scale": np.float32(0.07), "zero": np.uint8(100), "unit": np.float32(1 / 255), "none": np.uint8(0)}
+    constants = [onnx.numpy_helper.from_array(np.array(each), name) for name, each in numbers.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    given = {"x": (rng.standard_normal((64, 10)) * 3).astype(np.float32)}
+    want, _ = GraphSession(model, "m", optimizes=False).run(given, {})
+    results, _ = GraphSession(model, "m").run(given, {})
+    np.testing.assert_array_equal(results["y"], want["y"])

@@ -99,6 +99,14 @@ def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
     return retyped(x, [own if own is not None else dim for own, dim in zip(shape_of(x), shape, strict=True)])
 
 
+def of_one_shape(values: Sequence[Value], place: int) -> list[Value]:
+    """Values that differ in the dimension `place` alone: each knows of the others what any of them knows."""
+    sizes = zip(*map(shape_of, values), strict=True)
+    shape = [next((size for size in each if size is not None), None) for each in sizes]
+    shape[place] = None
+    return [refined(value, shape) for value in values]
+
+
 def shaped(x: Value, dims: Sequence[Dim]) -> Value:
     """`x` reshaped."""
     numbers = known(dims)

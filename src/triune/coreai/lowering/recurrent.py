@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from triune.coreai.library import Value
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.dims import dim_of, spread
+from triune.coreai.lowering.dims import dim_of, refined, spread
 from triune.coreai.lowering.recurrent_steps import step_by_step
-from triune.coreai.lowering.values import is_float, like, reshape, shape_of, transpose
+from triune.coreai.lowering.values import is_float, like, shape_of, transpose
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.recurrent import Layer, directions_of
 
@@ -52,13 +52,7 @@ def _of_one_batch(values: Sequence[Value]) -> list[Value]:
         raise Refusal(f"its operands have batches of {' and '.join(map(str, known))}; give them one batch")
     if not known:
         return list(values)
-    first, last = ([shape_of(value)[place] for value in values] for place in (0, 2))
-    return [
-        value
-        if shape_of(value)[1] is not None or size is None
-        else reshape(value, [-1 if steps is None else steps, known[0], size])
-        for value, steps, size in zip(values, first, last, strict=True)
-    ]
+    return [refined(value, [None, known[0], None]) for value in values]
 
 
 def _lengths(c: Context, x: Value) -> Value | None:

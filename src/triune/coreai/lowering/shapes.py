@@ -14,6 +14,7 @@ from triune.coreai.lowering.dims import (
     element,
     expand,
     iota,
+    of_one_shape,
     refined,
     scalar,
     shaped,
@@ -128,7 +129,8 @@ def _concat(c: Context) -> None:
     if not values:
         c.give(EMPTY)
         return
-    c.give(concat(values, positive(int(c.attributes["axis"]), rank_of(values[0]))))
+    place = positive(int(c.attributes["axis"]), rank_of(values[0]))
+    c.give(concat(of_one_shape(values, place), place))
 
 
 def _split(c: Context) -> None:

@@ -273,3 +273,10 @@ def test_a_declared_rank_that_nothing_computes_is_passed_over(tmp_path: Path) ->
     ]
     model = model_of(nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n"])], one=np.array([1]))
     check(model, tmp_path, {"x": noise(3, 4)}, {"x": noise(5, 4)})
+
+
+@pytest.mark.parametrize(("one", "other"), [(["b", 3], [2, "k"]), (["b", "m"], ["c", 3])])
+def test_values_are_joined_of_which_one_knows_the_size(one: Any, other: Any, tmp_path: Path) -> None:
+    node = helper.make_node("Concat", ["x", "y"], ["z"], axis=0)
+    model = model_of([node], [("x", FLOAT, one), ("y", FLOAT, other)], [("z", FLOAT, ["n", 3])])
+    check(model, tmp_path, {"x": np.ones((4, 3), np.float32), "y": np.zeros((2, 3), np.float32)})
