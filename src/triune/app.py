@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +19,15 @@ from triune.frontends.metrics import MetricsServer
 from triune.frontends.metrics.options import MetricsOptions
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
+from triune.hosting import kill_all
+from triune.lifetime.ending import Ending
+from triune.lifetime.watchdog import Watchdog
 from triune.repository.placement import DEFAULT_COMPLETION, Completion
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes import available
 from triune.serving.server import Server
 
 DEFAULT_LIMITS = Limits()
-EXIT_ABORTED = 130
-"""The exit code of a server that was interrupted twice: what a shell reports of a program ended by SIGINT."""
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +144,8 @@ async def opened(repository: Repository) -> AsyncGenerator[Server]:
 async def serve(options: Options, on_ready: Callable[[Server, Addresses], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way; a second signal stops at once.
 
+    What is still under way after `exit_timeout_seconds` is lost: the process ends, and fails.
+
     Args:
         options: what to serve, and where.
         on_ready: called once every port listens and every model is loaded, or has failed to.
@@ -163,38 +164,15 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         completion=options.completion,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
-    with _signals() as stop:
-        await _serve(options, server, repository, stop, on_ready)
-
-
-@contextlib.contextmanager
-def _signals() -> Generator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second ends the process where it stands."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            logger.warning("stopped at once; what was under way is lost")
-            logging.shutdown()
-            # Models run in threads that nothing can interrupt: an orderly end would wait for them.
-            os._exit(EXIT_ABORTED)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+    with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog():
+        await _serve(options, server, repository, ending, on_ready)
 
 
 async def _serve(
     options: Options,
     server: Server,
     repository: Repository,
-    stop: asyncio.Event,
+    ending: Ending,
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
@@ -230,18 +208,18 @@ async def _serve(
             addresses.append(format_address(host, await front_end.start()))
             stack.push_async_callback(front_end.stop, 1.0)
         stack.push_async_callback(repository.close)
-        if not await _open(repository, stop):
+        if not await _open(repository, ending.stop):
+            ending.drained()
             return
         if options.is_exiting_on_error and not repository.is_every_model_ready():
             broken = [f"{entry.name}: {entry.reason}" for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
         on_ready(server, Addresses(*addresses))
-        await stop.wait()
+        await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
-        try:
-            await asyncio.wait_for(server.drain(), options.exit_timeout_seconds)
-        except TimeoutError:
-            logger.warning("requests were still under way after %g s; they are lost", options.exit_timeout_seconds)
+        # Whether it ends or not: `ending` ends the process in time.
+        await server.drain()
+        ending.drained()
 
 
 async def _open(repository: Repository, stop: asyncio.Event) -> bool:

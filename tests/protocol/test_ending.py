@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
 from support.process import TRIUNE, serve
+from support.repositories import turning, write_model
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,39 @@ def test_second_interrupt_stops_at_once(slow_repository: Path) -> None:
         assert time.monotonic() - begin < 10
         with pytest.raises(Exception):  # noqa: B017 - the connection broke: which error says so is the client's
             under_way.get_result()  # type: ignore[attr-defined]
+
+
+def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path) -> None:
+    with serve(slow_repository, "--exit-timeout-secs=1") as served:
+        client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
+        endless = [ask(client, 2**62) for _ in range(2)]
+        pending = 'nv_inference_pending_request_count{model="slow",version="1"}'
+        while metric(served.metrics, pending) < 1:
+            time.sleep(0.02)
+        # Everything else is answered meanwhile.
+        late_client = tritonclient.http.InferenceServerClient(served.http)
+        assert late_client.is_server_ready()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 1
+        assert any("not ended within 1 s" in line for line in served.lines)
+        assert len(endless) == 2
+
+
+def test_a_load_that_never_ends_does_not_outlast_the_exit_timeout(tmp_path: Path) -> None:
+    write_model(tmp_path, "never", v1=turning(2**62))
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    command = [TRIUNE, "serve", f"--repository={tmp_path}", *ports, "--exit-timeout-secs=1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if " is LOADING" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        lines += process.stderr
+        assert process.wait(30) == 1
+    assert any("not ended within 1 s" in line for line in lines)
 
 
 def test_sigterm_ends_an_idle_server(slow_repository: Path) -> None:

@@ -8,5 +8,6 @@ way gets an error that says so, and the process is started again. `run_apart` is
 from triune.hosting.executable import HostedExecutable
 from triune.hosting.limits import Limits
 from triune.hosting.once import run_apart
+from triune.hosting.watched import kill_all
 
-__all__ = ["HostedExecutable", "Limits", "run_apart"]
+__all__ = ["HostedExecutable", "Limits", "kill_all", "run_apart"]

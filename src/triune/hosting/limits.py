@@ -10,6 +10,7 @@ class Limits:
     Attributes:
         load_seconds: from its start until its executable is ready, or its one piece of work is done.
         run_seconds: for one call; then it is killed, and started again. None sets no limit.
+        stopped_seconds: how long it may stay stopped, as by SIGSTOP; then it is killed, and started again.
         close_seconds: for an orderly end; then it is killed.
         delays_seconds: before it is started again, after the first failure in a row, the second, and so on. A failure
             is an end without any answer given, or a load that failed. One more failure than there are delays, and it
@@ -19,6 +20,7 @@ class Limits:
 
     load_seconds: float = 600.0
     run_seconds: float | None = None
+    stopped_seconds: float = 5.0
     close_seconds: float = 5.0
     delays_seconds: tuple[float, ...] = (0.0, 0.2, 1.0, 5.0)
     rest_seconds: float = 60.0

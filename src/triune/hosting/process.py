@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.hosting.channel import Channel
 from triune.hosting.limits import Limits
+from triune.hosting.watched import Watched
 from triune.hosting.words import to_error, to_signature
 
 _STANDARD_ERROR = 2
@@ -65,7 +65,7 @@ class WorkerProcess:
         life, self._life = os.pipe()
         command = [sys.executable, "-P", "-m", "triune.hosting.child", f"{theirs.fileno()}", f"{life}", name]
         try:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 # What the model prints must not get into the server's own output.
                 stdin=subprocess.DEVNULL,
@@ -76,7 +76,8 @@ class WorkerProcess:
                 # Ctrl-C in a terminal goes to the server's group: the server drains, and then ends this process.
                 start_new_session=True,
             )
-        except OSError as error:
+            self._process = Watched(process, name, limits.stopped_seconds)
+        except (OSError, RuntimeError) as error:
             os.close(self._life)
             ours.close()
             raise InternalError(f"no worker process could be started for {name}: {error}") from error
@@ -151,20 +152,18 @@ class WorkerProcess:
 
     def wait(self) -> str:
         """Wait until the process has ended, and say how: "was killed by SIGKILL"."""
-        code = self._process.wait()
+        how = self._process.wait() or ""
         self.has_ended = True
         # A process that it started may hold its end of the channel: whoever waits for an answer is to know now.
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
-        return _describe(code)
+        return how
 
     def close(self) -> None:
         """End the process: it frees its executable, and has a few seconds for that. No call is under way."""
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
-        try:
-            self._process.wait(self._limits.close_seconds)
-        except subprocess.TimeoutExpired:
+        if self._process.wait(self._limits.close_seconds) is None:
             self.kill()
         self.has_ended = True
         self.free()
@@ -205,18 +204,9 @@ class WorkerProcess:
 
     def _how(self) -> str:
         """How the process ended, whose end of the channel is closed."""
-        try:
-            return _describe(self._process.wait(_END_SECONDS))
-        except subprocess.TimeoutExpired:
+        how = self._process.wait(_END_SECONDS)
+        if how is None:
             # It closed the channel and lives on: nobody can talk to it any more.
             self.kill()
             return "closed its channel"
-
-
-def _describe(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
+        return how

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 
 from support import fragile
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
-from triune.hosting import HostedExecutable, Limits
+from triune.hosting import HostedExecutable, Limits, kill_all
 
 QUICK = Limits(load_seconds=30, close_seconds=2, delays_seconds=(0.0, 0.01), rest_seconds=0.3)
 
@@ -281,3 +282,46 @@ def test_callers_of_several_side_by_side_while_one_is_killed(tmp_path: Path) -> 
 
 def _env() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_a_process_that_is_stopped_is_replaced_and_its_request_told(tmp_path: Path) -> None:
+    limits = replace(QUICK, stopped_seconds=0.2)
+    hosted = HostedExecutable(functools.partial(fragile.load, tmp_path), "'fragile'", limits=limits)
+    try:
+        assert run(hosted, 1) == 2
+        pid = hosted.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(InternalError, match=r"was stopped by SIGSTOP.*0.2 s.*while it computed this request"):
+            run(hosted, 2)
+        assert run(hosted, 3) == 6
+        assert is_gone(pid)
+        assert hosted.pid != pid
+    finally:
+        hosted.close()
+
+
+def test_a_process_that_goes_on_is_left_alone(hosted: HostedExecutable) -> None:
+    pid = hosted.pid
+    assert pid is not None
+    for number in (signal.SIGSTOP, signal.SIGCONT, signal.SIGSTOP, signal.SIGCONT):
+        os.kill(pid, number)
+    assert run(hosted, 3) == 6
+    assert hosted.pid == pid
+
+
+def test_a_process_that_is_stopped_while_it_loads_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(InternalError, match="was stopped by SIGSTOP"):
+        HostedExecutable(_stop_oneself, "'stopped'", limits=replace(QUICK, stopped_seconds=0.1))
+
+
+def _stop_oneself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_all_end_with_the_process_even_those_that_are_stopped(hosted: HostedExecutable) -> None:
+    pid = hosted.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    kill_all()
+    until(lambda: is_gone(pid))

@@ -1,0 +1,109 @@
+"""A process under watch: whoever waits hears how it ended, and one that is stopped is ended."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+_LOOK_SECONDS = 0.05
+
+
+class Watched:
+    """Waits for a process in a thread of its own, and nobody else does.
+
+    A process that a signal has stopped answers nothing and does not end, and so would hold its callers for ever. The
+    system tells of it, so no heartbeat is needed, which a library that holds Python's lock would delay.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], name: str, stopped_seconds: float) -> None:
+        """Args:
+        process: just started.
+        name: names the thread.
+        stopped_seconds: how long it may stay stopped.
+
+        Raises:
+            RuntimeError: the system has no thread for it; the process is ended.
+        """
+        self.pid = process.pid
+        self._process = process
+        self._stopped_seconds = stopped_seconds
+        self._lock = threading.Lock()
+        self._how = ""
+        self._why = ""
+        self._ended = threading.Event()
+        try:
+            threading.Thread(target=self._watch, name=f"watch of {name}", daemon=True).start()
+        except RuntimeError:
+            process.kill()
+            process.wait()
+            raise
+        with _living_lock:
+            _living.add(self)
+
+    def wait(self, seconds: float | None = None) -> str | None:
+        """Wait until it has ended: how, "was killed by SIGKILL". None if that takes longer."""
+        return self._how if self._ended.wait(seconds) else None
+
+    def kill(self) -> None:
+        """End it at once. Does not wait, and does nothing where it has ended."""
+        with self._lock:
+            if not self._how:
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _watch(self) -> None:
+        while True:
+            _, status = os.waitpid(self.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                break
+            ended = self._wait_until_it_goes_on(_name(os.WSTOPSIG(status)))
+            if ended is not None:
+                status = ended
+                break
+        with self._lock:
+            code = os.waitstatus_to_exitcode(status)
+            self._process.returncode = code
+            self._how = self._why or _describe(code)
+        with _living_lock:
+            _living.discard(self)
+        self._ended.set()
+
+    def _wait_until_it_goes_on(self, by: str) -> int | None:
+        """Its status if it ended meanwhile. What stays stopped, by the signal of that name, is killed."""
+        until = time.monotonic() + self._stopped_seconds
+        while time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+            pid, status = os.waitpid(self.pid, os.WUNTRACED | os.WCONTINUED | os.WNOHANG)
+            if pid and os.WIFCONTINUED(status):
+                return None
+            if pid and not os.WIFSTOPPED(status):
+                return status
+        self._why = f"was stopped by {by}, did not go on within {self._stopped_seconds:g} s, and was ended"
+        self.kill()
+        return None
+
+
+_living: set[Watched] = set()
+_living_lock = threading.Lock()
+
+
+def kill_all() -> None:
+    """End every watched process at once, for a process that is about to end itself. Waits for none of them.
+
+    A process that is stopped would not see that this one has ended.
+    """
+    with _living_lock:
+        living = list(_living)
+    for each in living:
+        each.kill()
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _describe(code: int) -> str:
+    return f"ended with exit code {code}" if code >= 0 else f"was killed by {_name(-code)}"

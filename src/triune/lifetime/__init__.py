@@ -1,0 +1,1 @@
+"""How the process ends, and what tells when its event loop is held: threads that need no loop."""

@@ -1,0 +1,118 @@
+"""SIGINT and SIGTERM, heard in a thread of their own, and the time by which the process has ended."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Final
+
+EXIT_TIMED_OUT: Final = 1
+"""The exit code of a server that did not end in time."""
+
+EXIT_ABORTED: Final = 130
+"""The exit code of a server that was interrupted twice: what a shell reports of a program ended by SIGINT."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CLOSE_SECONDS = 5.0
+_SAY_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def _pass_by(number: int, frame: FrameType | None) -> None:
+    """The thread that listens has heard it."""
+
+
+class Ending:
+    """Where the first signal asks to stop, and the second ends the process where it stands.
+
+    Both are heard while the event loop is held: Python runs its handlers on the main thread, between two of its own
+    instructions, but writes the number of a signal to a pipe at once.
+
+    Attributes:
+        stop: set by the first signal.
+    """
+
+    def __init__(
+        self,
+        timeout_seconds: float,
+        last_act: Callable[[], object],
+        *,
+        close_seconds: float = _CLOSE_SECONDS,
+        leave: Callable[[int], object] = os._exit,
+    ) -> None:
+        """Made, entered and left on the main thread, with its event loop running.
+
+        Args:
+            timeout_seconds: from the first signal until `drained` is called; else the process ends, in failure.
+            last_act: called before the process ends in failure, whatever holds its other threads.
+            close_seconds: from then, or from `drained` if that is later, until the process is gone of its own accord.
+            leave: ends the process.
+        """
+        self.stop = asyncio.Event()
+        self._timeout_seconds = timeout_seconds
+        self._last_act = last_act
+        self._close_seconds = close_seconds
+        self._leave = leave
+        self._loop = asyncio.get_running_loop()
+        self._drained = threading.Event()
+        self._is_stopping = False
+
+    def drained(self) -> None:
+        """What was under way is finished."""
+        self._drained.set()
+
+    def __enter__(self) -> "Ending":
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
+        # Without a handler of Python's own the system ends the process, and nothing is written.
+        self._handlers = {number: signal.signal(number, _pass_by) for number in _SIGNALS}
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        # The listener ends. Whatever waits for the time to end goes on: threads may yet keep the process from it.
+        os.close(self._writing)
+
+    def _listen(self, reading: int) -> None:
+        while heard := os.read(reading, 1):
+            if heard[0] not in _SIGNALS:
+                continue
+            if self._is_stopping:
+                self._end(EXIT_ABORTED, "stopped at once; what was under way is lost")
+            self._is_stopping = True
+            threading.Thread(target=self._wait, name="end", daemon=True).start()
+            # A loop that has been closed has nothing to stop.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.stop.set)
+        os.close(reading)
+
+    def _wait(self) -> None:
+        if not self._drained.wait(self._timeout_seconds):
+            self._end(EXIT_TIMED_OUT, f"not ended within {self._timeout_seconds:g} s; what was under way is lost")
+        # Nothing is left but to close; nobody sets this.
+        threading.Event().wait(self._close_seconds)
+        self._end(EXIT_TIMED_OUT, f"all requests had their answers, but closing took over {self._close_seconds:g} s")
+
+    def _end(self, code: int, why: str) -> None:
+        """End the process, whatever its other threads hold: locks, the loop, the end of a pipe that the log goes to."""
+
+        def say() -> None:
+            _log.warning("%s", why)
+            self._last_act()
+            logging.shutdown()
+
+        last = threading.Thread(target=say, name="last words", daemon=True)
+        last.start()
+        last.join(_SAY_SECONDS)
+        self._leave(code)

@@ -1,0 +1,62 @@
+"""Who holds the event loop: told by a thread, since the loop itself can tell nothing while it is held."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+import time
+import traceback
+from types import TracebackType
+
+_log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Asks the event loop for a sign of life, again and again. If none comes it logs where the loop is, once a hold."""
+
+    def __init__(self, limit_seconds: float = 1.0, pause_seconds: float = 1.0) -> None:
+        """Made and entered on the loop's thread.
+
+        Args:
+            limit_seconds: how long the loop may take to answer.
+            pause_seconds: from one question to the next.
+        """
+        self._limit_seconds = limit_seconds
+        self._pause_seconds = pause_seconds
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+
+    def _watch(self) -> None:
+        # The loop may be closed before this thread has seen that it is over.
+        with contextlib.suppress(RuntimeError):
+            while not self._is_over.wait(self._pause_seconds):
+                sign = threading.Event()
+                asked_at = time.monotonic()
+                self._loop.call_soon_threadsafe(sign.set)
+                if sign.wait(self._limit_seconds):
+                    continue
+                _log.error(
+                    "the event loop is held for more than %g s, and nobody is answered; it is at:\n%s",
+                    self._limit_seconds,
+                    self._where(),
+                )
+                while not sign.wait(self._limit_seconds) and not self._is_over.is_set():
+                    pass
+                if sign.is_set():
+                    _log.warning("the event loop goes on after %.1f s", time.monotonic() - asked_at)
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
+        return "".join(traceback.format_stack(frame)) if frame is not None else "a thread that has ended"

@@ -1,0 +1,78 @@
+"""Signals that end a server, whatever holds its loop. The process's end is stood in for by a list."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from triune.lifetime.ending import EXIT_ABORTED, EXIT_TIMED_OUT, Ending
+
+
+class Ended:
+    """Where the exit codes go. Whoever would have ended the process waits here for ever."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self.came = threading.Event()
+        self.last_acts = 0
+
+    def leave(self, code: int) -> None:
+        self.code = code
+        self.came.set()
+        threading.Event().wait()
+
+    def last_act(self) -> None:
+        self.last_acts += 1
+
+
+async def test_the_first_signal_asks_to_stop() -> None:
+    ended = Ended()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with Ending(600, ended.last_act, leave=ended.leave) as ending:
+            os.kill(os.getpid(), number)
+            await asyncio.wait_for(ending.stop.wait(), 10)
+    assert ended.code is None
+
+
+def hold(until: threading.Event) -> None:
+    """Hold the loop's thread."""
+    assert until.wait(20), "it never came"
+
+
+@pytest.mark.parametrize("hold_log", [False, True])
+async def test_the_second_ends_the_process_while_the_loop_is_held(hold_log: bool) -> None:
+    ended = Ended()
+    last_act: Callable[[], object] = threading.Event().wait if hold_log else ended.last_act
+    with Ending(600, last_act, leave=ended.leave):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        hold(ended.came)
+    assert ended.code == EXIT_ABORTED
+    assert ended.last_acts == (0 if hold_log else 1)
+
+
+async def test_what_is_not_drained_in_time_ends_the_process_while_the_loop_is_held() -> None:
+    ended = Ended()
+    with Ending(0.01, ended.last_act, leave=ended.leave):
+        os.kill(os.getpid(), signal.SIGTERM)
+        hold(ended.came)
+    assert (ended.code, ended.last_acts) == (EXIT_TIMED_OUT, 1)
+
+
+async def test_what_does_not_close_ends_the_process_too() -> None:
+    ended = Ended()
+    with Ending(0.02, ended.last_act, close_seconds=0.01, leave=ended.leave) as ending:
+        ending.drained()
+        os.kill(os.getpid(), signal.SIGTERM)
+        hold(ended.came)
+    assert ended.code == EXIT_TIMED_OUT
+
+
+async def test_handlers_are_as_they_were() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Ending(600, lambda: None):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
