@@ -74,4 +74,5 @@ def load(folder: Path) -> Fragile:
 
 def pids(folder: Path) -> list[int]:
     """The processes that loaded, in order."""
-    return [int(line) for line in (folder / "loads").read_text().split()]
+    loads = folder / "loads"
+    return [int(line) for line in loads.read_text().split()] if loads.exists() else []

@@ -60,7 +60,7 @@ run_apart(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})), "the
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as caller:
         deadline = time.monotonic() + 20
-        while not (tmp_path / "loads").exists():
+        while not fragile.pids(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         caller.kill()
