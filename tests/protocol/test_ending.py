@@ -106,7 +106,7 @@ def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path
     with serve(slow_repository, "--exit-timeout-secs=1") as served:
         client = tritonclient.http.InferenceServerClient(served.http, concurrency=2, network_timeout=60)
         endless = [ask(client, 2**62) for _ in range(2)]
-        pending = 'nv_inference_pending_request_count{model="slow",version="1"}'
+        pending = 'nv_inference_pending_request_count{model="slow",version="1"'
         while metric(served.metrics, pending) < 1:
             time.sleep(0.02)
         # Everything else is answered meanwhile.
