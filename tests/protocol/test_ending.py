@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
 from support.process import TRIUNE, serve
-from support.repositories import turning, write_model
+from support.repositories import WARM_UP, turning, write_model
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path
 
 
 def test_a_load_that_never_ends_does_not_outlast_the_exit_timeout(tmp_path: Path) -> None:
-    write_model(tmp_path, "never", v1=turning(2**62))
+    write_model(tmp_path, "never", WARM_UP, v1=turning(2**62))
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
     command = [TRIUNE, "serve", f"--repository={tmp_path}", *ports, "--exit-timeout-secs=1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

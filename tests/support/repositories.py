@@ -73,6 +73,10 @@ def scaled_by_scalar() -> bytes:
     return _bytes(graph)
 
 
+WARM_UP = 'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }'
+"""Of a model of one input x of FP32 rows."""
+
+
 def counting() -> bytes:
     """y = n, after n turns of a Loop: the input's value is its time."""
     return model_of(
