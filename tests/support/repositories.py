@@ -73,7 +73,8 @@ def scaled_by_scalar() -> bytes:
     return _bytes(graph)
 
 
-WARM_UP = 'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }'
+_ZEROS = "{ data_type: TYPE_FP32 dims: 4 zero_data: true }"
+WARM_UP = f'model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "x" value {_ZEROS} }} }}'
 """Of a model of one input x of FP32 rows."""
 
 
