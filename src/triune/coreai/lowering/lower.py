@@ -15,7 +15,7 @@ from triune.graph.ane import Report as LayoutReport
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.prepare import Prepared, Report, failures_told, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
-from triune.graph.conversion.shapes import InputShape, Range
+from triune.graph.conversion.shapes import InputShape, Range, inputs_of, listed
 from triune.graph.passes.halve import Halve
 from triune.graph.weight_files import WeightFile
 from triune.graph.whole import keep_whole
@@ -203,7 +203,21 @@ def _save(program: Any, path: Path, sources: Mapping[str, Source], interfaces: M
         program.save_asset(path, metadata)
     # MLIR's own exceptions have no common root but this.
     except Exception as error:
-        raise UnsupportedError(f"Core AI refuses the program: {plain(error)}") from error
+        raise UnsupportedError(
+            f"Core AI does not save the program, and names no node: {plain(error)}; sizes that are free in one place "
+            f"and fixed in another may be the cause: give fixed sizes with --shape for {_free_inputs(sources)}"
+        ) from error
+
+
+def _free_inputs(sources: Mapping[str, Source]) -> str:
+    """The inputs of which a dimension is free."""
+    free = [
+        value.name
+        for source in sources.values()
+        for value in inputs_of(source.model.graph)
+        if not all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+    ]
+    return listed(dict.fromkeys(free)) or "what the model computes"
 
 
 def _source(source: Source, interface: "Interface") -> dict[str, Any]:

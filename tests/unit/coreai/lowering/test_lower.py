@@ -184,3 +184,14 @@ def test_all_that_cannot_be_converted_is_told_at_once(tmp_path: Path) -> None:
 def test_the_path_says_what_is_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"\.aimodel"):
         lower(_linear(np.eye(2, dtype=np.float32)), tmp_path / "m.mlpackage")
+
+
+def test_a_program_that_is_not_saved_tells_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*_: Any) -> None:
+        raise RuntimeError("failed to persist mlasset")
+
+    monkeypatch.setattr(authoring.AIProgram, "save_asset", save)
+    inputs = [("x", FLOAT, ["n", 2]), ("w", FLOAT, [1, 2])]
+    model = model_of([helper.make_node("Mul", ["x", "w"], ["y"])], inputs, [("y", FLOAT, ["n", 2])])
+    with pytest.raises(UnsupportedError, match="failed to persist mlasset; .* give fixed sizes with --shape for 'x'$"):
+        lower(model, tmp_path / "m.aimodel")
