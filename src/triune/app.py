@@ -17,6 +17,7 @@ from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.metrics.options import MetricsOptions
+from triune.frontends.short import ShortLimits
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.hosting import kill_all
@@ -184,6 +185,12 @@ async def _serve(
         stack.callback(offload.close)
         hosts = [each or options.host for each in (options.http_host, options.grpc_host, options.metrics_host)]
         ports = (options.http_port, options.grpc_port, options.metrics_port)
+        short = ShortLimits(
+            receive_seconds=limits.receive_seconds,
+            idle_seconds=limits.idle_seconds,
+            send_seconds=limits.send_seconds,
+            connections=limits.connections,
+        )
         front_ends = (
             HttpServer(
                 server,
@@ -197,7 +204,9 @@ async def _serve(
             GrpcServer(
                 server, hosts[1], ports[1] or 0, limits=limits, budget=budget, offload=offload, channel=options.channel
             ),
-            MetricsServer(server, hosts[2], ports[2] or 0, units=repository.units, options=options.metrics),
+            MetricsServer(
+                server, hosts[2], ports[2] or 0, units=repository.units, options=options.metrics, limits=short
+            ),
         )
         addresses: list[str | None] = []
         # The ports come first: a load balancer may ask for liveness while large models load.

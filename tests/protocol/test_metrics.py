@@ -12,9 +12,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.hand_server import HandServer
+from support.wire import Wire, get
 from triune.core.errors import UnavailableError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.frontends.metrics import MetricsServer
+from triune.frontends.short import ShortLimits
 
 
 @pytest.fixture
@@ -104,3 +106,30 @@ async def test_stop_does_not_wait_for_idle_connections(server: HandServer) -> No
     await asyncio.wait_for(metrics.stop(0.5), 5)
     idle.close()
     half.close()
+
+
+async def test_what_is_silent_too_long_or_large_is_closed(server: HandServer) -> None:
+    limits = ShortLimits(request_bytes=2000, receive_seconds=0.4, idle_seconds=0.4, send_seconds=0.4, connections=3)
+    metrics = MetricsServer(server, port=0, limits=limits)  # type: ignore[arg-type]
+    port = await metrics.start()
+    silent, half, greedy = [await Wire.open(port) for _ in range(3)]
+    surplus = await Wire.open(port)
+    assert (await surplus.answer()).status == 503
+    await half.send(b"GET /metrics HTTP/1.1\r\nX: ")
+    answer = await greedy.ask(b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 3000)
+    assert (answer.status, b"more than 2000 bytes" in answer.body) == (431, True)
+    for wire in (silent, half, greedy, surplus):
+        assert await wire.is_closed()
+    good = await Wire.open(port)
+    for _ in range(3):
+        assert (await good.ask(get("/metrics"))).status == 200
+    good.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    # Answers that nobody reads: the connection is aborted, and the sender hears of it.
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(send_without_end(good), 20)
+    await metrics.stop(1)
+
+
+async def send_without_end(wire: Wire) -> None:
+    while True:
+        await wire.send(get("/metrics") * 20)

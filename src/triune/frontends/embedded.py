@@ -6,16 +6,26 @@ import errno
 import math
 import socket
 from collections.abc import Generator
+from typing import Protocol, cast
 
 import uvicorn
 
 from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 
+_TICKS_PER_CHECK = 2
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+
+
+class Connection(Protocol):
+    """What a connection of an embedded server has beside uvicorn's own methods."""
+
+    def check_deadline(self, now: float) -> None:
+        """End what is silent for too long; `now` is the loop's time."""
+        ...
 
 
 class EmbeddedServer(uvicorn.Server):
@@ -23,7 +33,7 @@ class EmbeddedServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         """Args:
-        config: the app and the protocol; host and port are given to `open`.
+        config: the app and the protocol, whose connections are `Connection`s; host and port are given to `open`.
         """
         super().__init__(config)
         self._is_listening = asyncio.Event()
@@ -56,6 +66,14 @@ class EmbeddedServer(uvicorn.Server):
         self.should_exit = True
         await self._task
         self._task = None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Check the connections' deadlines. Called ten times a second."""
+        if counter % _TICKS_PER_CHECK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                cast(Connection, connection).check_deadline(now)
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from triune.core.errors import PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget
-from triune.frontends.kserve.compression import Body
+from triune.frontends.kserve.compression import Body, pieces
 from triune.frontends.kserve.http_answers import CONTINUE, LAST_CHUNK, AnswerHeads, error_headers
 from triune.frontends.kserve.http_cycle import InferCycle
 from triune.frontends.kserve.http_heads import Head, KnownHeads, head_problem
@@ -41,6 +41,8 @@ from triune.serving.server import Server
 
 # Below this size one write of a copy costs less than several writes.
 _JOIN_BYTES = 65536
+# Up to this size an answer is given to the system in one call.
+_WRITE_BYTES = 1 << 20
 
 
 class FrontEnd:
@@ -479,10 +481,10 @@ class KServeProtocol(HttpToolsProtocol):
             if cycle.disconnected:
                 cycle.release()
 
-    async def _stream(self, cycle: InferCycle, headers: bytes, pieces: AsyncIterator[bytes]) -> None:
+    async def _stream(self, cycle: InferCycle, headers: bytes, compressed: AsyncIterator[bytes]) -> None:
         common = self.server_state.default_headers
         self.transport.write(self._front_end.heads.head(200, common, headers, None, keep_alive=cycle.keep_alive))
-        async for piece in pieces:
+        async for piece in compressed:
             if self.flow.write_paused:
                 await self.flow.drain()
             if cycle.disconnected or self.transport.is_closing():
@@ -507,8 +509,26 @@ class KServeProtocol(HttpToolsProtocol):
             self.transport.write(b"".join(parts))
         else:
             cycle.hold(self._front_end.budget, num_bytes)
+            if num_bytes > _WRITE_BYTES:
+                self._run(cycle, self._write_slowly(cycle, parts))
+                return
             self.transport.writelines(parts)
         self._finish(cycle)
+
+    async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
+        """Write a large answer, letting others have the loop between its pieces: the system copies each at once."""
+        try:
+            for piece in pieces(parts):
+                if self.flow.write_paused:
+                    await self.flow.drain()
+                if cycle.disconnected or self.transport.is_closing():
+                    return
+                self.transport.write(piece)
+                await asyncio.sleep(0)
+            self._finish(cycle)
+        finally:
+            if cycle.disconnected:
+                cycle.release()
 
     def _finish(self, cycle: InferCycle) -> None:
         if self.flow.write_paused and not self.transport.is_closing():

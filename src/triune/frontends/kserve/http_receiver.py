@@ -12,6 +12,8 @@ DIRECT_BYTES = 1 << 17
 
 _COUNTED_BYTES = 1 << 20
 """How much may arrive before the connection is told of it again."""
+_READ_BYTES = 32 << 10
+"""libuv reads up to 32 times in a row for one connection, before it turns to the others."""
 _ALIGNMENT = 64
 """What runtimes want of a tensor's address."""
 _SCRATCH_BYTES = 1 << 16
@@ -82,7 +84,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         """Where the next bytes go; never beyond the body, behind which another request may follow."""
         if self._is_dropped:
             return self._body
-        return self._body[self.num_received :]
+        return self._body[self.num_received : self.num_received + _READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes are there."""

@@ -18,9 +18,6 @@ from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.serving.server import Server
 
-# uvicorn ticks ten times a second.
-_TICKS_PER_CHECK = 2
-
 
 class HttpServer:
     """KServe over HTTP. Started and stopped once."""
@@ -71,7 +68,7 @@ class HttpServer:
             proxy_headers=False,
             backlog=BACKLOG,
         )
-        self._uvicorn = _Uvicorn(config)
+        self._uvicorn = EmbeddedServer(config)
 
     async def start(self) -> int:
         """Listen.
@@ -93,15 +90,3 @@ class HttpServer:
                 cast(KServeProtocol, connection).transport.abort()
             if self._own_offload is not None:
                 self._own_offload.close()
-
-
-class _Uvicorn(EmbeddedServer):
-    """Checks the connections' deadlines too."""
-
-    async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second."""
-        if counter % _TICKS_PER_CHECK == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                cast(KServeProtocol, connection).check_deadline(now)
-        return await super().on_tick(counter)

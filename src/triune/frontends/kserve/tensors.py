@@ -120,6 +120,7 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
     """
     count = num_elements(name, shape)
     if datatype is _BYTES:
+        _check_objects(count)
         return _decode_bytes(name, shape, count, as_bytes(data))
     if len(data) != count * datatype.itemsize:
         raise InvalidArgumentError(
@@ -146,7 +147,6 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) ->
             f"tensor '{name}' of BYTES{format_shape(shape)} takes at least {count * _LENGTH.size} bytes "
             f"(a length of 4 bytes for each element), but {end} came"
         )
-    _check_objects(count)
     elements: list[bytes] = []
     start = 0
     for index in range(count):

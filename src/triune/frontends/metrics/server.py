@@ -1,6 +1,9 @@
 """The metrics port: GET /metrics."""
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -13,6 +16,7 @@ from triune.frontends.embedded import EmbeddedServer
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import CONTENT_TYPE, write_text
+from triune.frontends.short import ShortLimits, ShortProtocol
 from triune.serving.server import Server
 
 
@@ -36,6 +40,7 @@ class MetricsServer:
         *,
         units: Sequence[UnitStatus] = (),
         options: MetricsOptions | None = None,
+        limits: ShortLimits | None = None,
     ) -> None:
         """Args:
         server: whose models are told.
@@ -43,11 +48,15 @@ class MetricsServer:
         port: the port to listen on; 0 takes a free one.
         units: the machine's units; none leaves triune_unit_present out.
         options: which metrics there are.
+        limits: what a client may ask.
         """
         self._host = host
         self._port = port
         config = uvicorn.Config(
             make_app(MetricsCollector(server, units, options or MetricsOptions())),
+            # uvicorn calls it with keywords and takes whatever comes back.
+            http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
+            ws="none",
             access_log=False,
             log_config=None,
             lifespan="off",

@@ -1,0 +1,98 @@
+"""A connection whose requests are short: a head, no body to speak of. It has limits on size, silence and number."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+
+@dataclass(frozen=True, slots=True)
+class ShortLimits:
+    """What a client may ask of a port whose requests are short.
+
+    Attributes:
+        request_bytes: size of a request, its head above all.
+        receive_seconds: time for a request to arrive whole.
+        idle_seconds: time between requests.
+        send_seconds: time in which a client takes nothing of an answer.
+        connections: how many there may be.
+    """
+
+    request_bytes: int = 64 << 10
+    receive_seconds: float = 60.0
+    idle_seconds: float = 75.0
+    send_seconds: float = 60.0
+    connections: int = 4096
+
+
+class ShortProtocol(HttpToolsProtocol):
+    """uvicorn's own connection, within limits."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: ShortLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._num_received = 0
+        self._num_unsent = 0
+        self._is_sending_slowly = False
+        self._deadline = self.loop.time() + limits.idle_seconds
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here; one too many is told so, and goes."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._refuse(b"503 Service Unavailable", "the port has as many connections as --max-connections allows")
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser with a request, unless it is too large for one."""
+        if self.transport.is_closing():
+            return
+        if not self._num_received:
+            self._deadline = self.loop.time() + self._limits.receive_seconds
+        self._num_received += len(data)
+        if self._num_received > self._limits.request_bytes:
+            limit = self._limits.request_bytes
+            self._refuse(
+                b"431 Request Header Fields Too Large", f"the request takes more than {limit} bytes, the limit"
+            )
+        else:
+            super().data_received(data)
+
+    def on_message_complete(self) -> None:
+        """A request is here."""
+        super().on_message_complete()
+        self._num_received = 0
+        self._deadline = self.loop.time() + self._limits.idle_seconds
+
+    def check_deadline(self, now: float) -> None:
+        """End what is silent for too long. Called several times a second with the loop's time."""
+        if self.flow.write_paused:
+            num_unsent = self.transport.get_write_buffer_size()
+            if not self._is_sending_slowly or num_unsent != self._num_unsent:
+                self._is_sending_slowly = True
+                self._num_unsent = num_unsent
+                self._deadline = now + self._limits.send_seconds
+            elif now >= self._deadline:
+                self.transport.abort()
+            return
+        if self._is_sending_slowly:
+            self._is_sending_slowly = False
+            self._deadline = now + self._limits.idle_seconds
+        elif now >= self._deadline:
+            self.transport.close()
+
+    def _refuse(self, status: bytes, message: str) -> None:
+        text = message.encode() + b"\n"
+        head = b"HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        self.transport.write(head % (status, len(text)) + text)
+        self.transport.close()
