@@ -25,6 +25,7 @@ from triune.frontends.kserve.http_heads import Head, KnownHeads, head_problem
 from triune.frontends.kserve.http_infer import (
     InferEndpoint,
     Route,
+    as_internal_error,
     is_quick,
     is_quick_answer,
     json_bytes,
@@ -219,8 +220,8 @@ class KServeProtocol(HttpToolsProtocol):
             running.disconnected = True
             if running.future is not None:
                 running.future.cancel()
-            if not isinstance(running.future, asyncio.Task):
-                # A task has memory in use until it is done.
+            if not isinstance(running.future, asyncio.Task) or running.future.done():
+                # A task has memory in use until it is done, and gives it back then.
                 running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
@@ -440,24 +441,33 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.future = task = self.loop.create_task(work)
         # uvicorn waits for these when it stops.
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(partial(self._end, cycle))
+
+    def _end(self, cycle: InferCycle, task: asyncio.Task[None]) -> None:
+        """Called however a task ends, one that was cancelled before it began included."""
+        self.tasks.discard(task)
+        if cycle.disconnected:
+            cycle.release()
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            as_internal_error(cast(Exception, defect))
+            self.transport.abort()
 
     async def _answer_large(self, cycle: InferCycle, route: Route, body: Body) -> None:
         budget = self._front_end.budget
         try:
+            cycle.hold(budget, len(body) + REQUEST_BYTES)
+            held = cycle.held or budget.reserve()
+            future, cycle.form = await self._front_end.large.start(route, cycle.headers, body, held)
+            del body
             try:
-                cycle.hold(budget, len(body) + REQUEST_BYTES)
-                held = cycle.held or budget.reserve()
-                future, cycle.form = await self._front_end.large.start(route, cycle.headers, body, held)
-                del body
-                response = await future
-            except TriuneError as error:
-                self._write_failure(cycle, error)
-                return
-            await self._write_large(cycle, response)
-        finally:
-            if cycle.disconnected:
-                cycle.release()
+                await asyncio.wait([future])
+            finally:
+                future.cancel()
+            response = result_of(future)
+        except TriuneError as error:
+            self._write_failure(cycle, error)
+            return
+        await self._write_large(cycle, response)
 
     async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:
         large = self._front_end.large
@@ -477,9 +487,6 @@ class KServeProtocol(HttpToolsProtocol):
                 self._write(cycle, 200, headers, [piece async for piece in compressed])
         except TriuneError as error:
             self._write_failure(cycle, error)
-        finally:
-            if cycle.disconnected:
-                cycle.release()
 
     async def _stream(self, cycle: InferCycle, headers: bytes, compressed: AsyncIterator[bytes]) -> None:
         common = self.server_state.default_headers
@@ -517,18 +524,14 @@ class KServeProtocol(HttpToolsProtocol):
 
     async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
         """Write a large answer, letting others have the loop between its pieces: the system copies each at once."""
-        try:
-            for piece in pieces(parts):
-                if self.flow.write_paused:
-                    await self.flow.drain()
-                if cycle.disconnected or self.transport.is_closing():
-                    return
-                self.transport.write(piece)
-                await asyncio.sleep(0)
-            self._finish(cycle)
-        finally:
-            if cycle.disconnected:
-                cycle.release()
+        for piece in pieces(parts):
+            if self.flow.write_paused:
+                await self.flow.drain()
+            if cycle.disconnected or self.transport.is_closing():
+                return
+            self.transport.write(piece)
+            await asyncio.sleep(0)
+        self._finish(cycle)
 
     def _finish(self, cycle: InferCycle) -> None:
         if self.flow.write_paused and not self.transport.is_closing():
