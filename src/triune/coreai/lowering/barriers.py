@@ -124,6 +124,10 @@ def _joins(known: Known, operation: Any, place: int) -> bool:
     dtype = dtype_of(operation.results[0])
     if before is None or not is_number(before.results[0]) or dtype_of(before.results[0]) != dtype:
         return False
+    if name_of(before) == "neg":
+        # The compiler negates the factor, of which it may misread only one of fp16.
+        negation = Step("mul", Operand(np.array([-1.0]), is_right=True))
+        return family is _PRODUCTS and dtype == np.float16 and changes_products(negation, outer, dtype)
     if name_of(before) in family:
         side = next((side for side in (1, 0) if known.may_be_constant(before.operands[side])), None)
         if side is None:

@@ -42,7 +42,7 @@ _HELD = (TensorProto.INT16, TensorProto.UINT16)
 
 def _quantize(c: Context) -> None:
     """saturate(round(x / scale) + zero_point)."""
-    x, scale = c.input(0), c.input(1)
+    x, scale = c.input(0), _scale(c)
     elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
     if c.has(2):
         elem_type = c.scope.values.elem_type(c.node.input[2]) or elem_type
@@ -70,21 +70,35 @@ def _quantize(c: Context) -> None:
 
 def _dequantize(c: Context) -> None:
     """(x - zero_point) * scale, of the type of the scale."""
-    x, scale = _small(c, 0), c.input(1)
-    wanted = _PRECISIONS.get(int(c.attributes.get("output_dtype", 0)), dtype_of(scale))
+    x, scale = _small(c, 0), _scale(c)
+    wanted = _PRECISIONS.get(int(c.attributes.get("output_dtype", 0)), dtype_of(c.input(1)))
+    if dtype_of(scale) != dtype_of(c.input(1)):
+        c.give(cast(_dequantized(c, x, scale, np.float32), wanted))
+    else:
+        c.give(_dequantized(c, x, scale, wanted))
+
+
+def _dequantized(c: Context, x: Value, scale: Value, wanted: Any) -> Value:
     is_packed = dtype_of(x) in _PACKED.values()
     places = _places(c, scale, x)
     if is_packed and places is not None:
         scale = _plain(scale, places)
-        c.give(ops.dequantize(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted), places))
-    elif is_packed and _is_divided(c, scale, x):
-        c.give(ops.blockwise_shift_scale(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted)))
-    else:
-        x = cast(x, np.int32)
-        if c.has(2):
-            x = ops.broadcasting_sub(x, _spread(c, cast(_small(c, 2), np.int32), x))
-        result = ops.broadcasting_mul(cast(x, dtype_of(scale)), _spread(c, scale, x))
-        c.give(cast(result, wanted))
+        return ops.dequantize(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted), places)
+    if is_packed and _is_divided(c, scale, x):
+        return ops.blockwise_shift_scale(x, scale, _offset(c, scale, dtype_of(x)), _zeros(scale, wanted))
+    x = cast(x, np.int32)
+    if c.has(2):
+        x = ops.broadcasting_sub(x, _spread(c, cast(_small(c, 2), np.int32), x))
+    return cast(ops.broadcasting_mul(cast(x, dtype_of(scale)), _spread(c, scale, x)), wanted)
+
+
+def _scale(c: Context) -> Value:
+    """The scale; in fp32 where fp16 has it below its normal numbers, which Apple's library misreads (1.0.0b3)."""
+    array = c.constant(1)
+    if array is None or array.dtype != np.float16:
+        return c.input(1)
+    sizes = np.abs(array[array != 0])
+    return c.input(1) if (sizes >= np.finfo(np.float16).smallest_normal).all() else constant(array.astype(np.float32))
 
 
 def _small(c: Context, index: int) -> Value:
