@@ -139,11 +139,12 @@ def _lines(c: Context, x: Var, axes: Sequence[int]) -> list[_Line]:
         if _is_given(c, 2):
             scale = _number(_element(c, 2, index))
             length = mb.mul(x=own, y=scale)
-            target = mb.cast(x=mb.floor(x=length), dtype="int32")
             count = mb.floor(x=length)
-            kept = c.constant(2)
-            is_kept = is_fraction_kept(c.attributes) and kept is not None and float(kept[index]) < 1
-            lines.append(_Line(axis, own, target, count, length if is_kept else count, scale))
+            if is_fraction_kept(c.attributes):
+                length = mb.select(cond=mb.less(x=scale, y=np.float32(1)), a=length, b=count)
+            else:
+                length = count
+            lines.append(_Line(axis, own, mb.cast(x=count, dtype="int32"), count, length, scale))
         elif _is_given(c, 3):
             target = _element(c, 3, index)
             count = _number(target)
