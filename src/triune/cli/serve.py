@@ -92,6 +92,15 @@ def serve(
     max_connections: Annotated[
         int, typer.Option(min=1, help="Connections of the HTTP port, and of the metrics port.")
     ] = app.DEFAULT_LIMITS.connections,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="Calls that one gRPC connection may have at once.")
+    ] = app.DEFAULT_LIMITS.streams,
+    max_header_bytes: Annotated[
+        int, typer.Option(min=1024, help="Size of a request's line and headers.")
+    ] = app.DEFAULT_LIMITS.head_bytes,
+    max_chunks: Annotated[
+        int, typer.Option(min=1, help="How many chunks a request may come in.")
+    ] = app.DEFAULT_LIMITS.chunks,
     receive_timeout_secs: Annotated[
         float, typer.Option(min=0.1, help="How long a client may send nothing of a request that it has begun.")
     ] = app.DEFAULT_LIMITS.receive_seconds,
@@ -169,6 +178,9 @@ def serve(
             json_bytes=max_json_bytes,
             decompression_ratio=max_decompression_ratio,
             connections=max_connections,
+            streams=max_streams,
+            head_bytes=max_header_bytes,
+            chunks=max_chunks,
             receive_seconds=receive_timeout_secs,
             send_seconds=send_timeout_secs,
             idle_seconds=idle_timeout_secs,
