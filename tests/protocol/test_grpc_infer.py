@@ -291,3 +291,26 @@ async def test_stop_cancels_after_the_grace(server: HandServer) -> None:
             await call
         assert server.waiting[0][1].cancelled()
     await front_end.stop(0)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 100_000])
+@pytest.mark.parametrize(("name", "version"), [("nothing", ""), ("identity", "7")])
+async def test_an_unknown_model_is_told_before_what_is_wrong_with_the_request(
+    channel: grpc.aio.Channel, name: str, version: str, num_bytes: int
+) -> None:
+    message = ModelInferRequest(model_name=name, model_version=version)
+    message.inputs.add(name="INPUT0", datatype="FP32", shape=[1, 16])
+    message.raw_input_contents.append(bytes(num_bytes))
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await channel.unary_unary(INFER)(message.SerializeToString())
+    assert failure.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_tensor_of_another_size_is_told_in_tritons_words(channel: grpc.aio.Channel) -> None:
+    message = ModelInferRequest(model_name="identity")
+    message.inputs.add(name="INPUT0", datatype="FP32", shape=[1, 16])
+    message.raw_input_contents.append(bytes(60))
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await channel.unary_unary(INFER)(message.SerializeToString())
+    details = failure.value.details() or ""
+    assert details.startswith("input byte size mismatch for input 'INPUT0' for model 'identity'. Expected 64, got 60")

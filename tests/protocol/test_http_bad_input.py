@@ -115,9 +115,9 @@ CASES = [
     (infer(outputs=[{"name": "O", "parameters": {"classification": -1}}]), "'classification' of output 'O' is -1"),
     (infer(outputs=[{"name": "O", "parameters": {"classification": "3"}}]), "must be a whole number, not a string"),
     (infer(outputs=[{"name": "O", "parameters": {"binary_data": 1}}]), "'binary_data' of output 'O' must be true"),
-    (infer(outputs=[{"name": "O"}, {"name": "O"}]), "output 'O' is asked for twice"),
+    (infer(outputs=[{"name": "O"}, {"name": "O"}]), "output 'O' already exists in request"),
     # An input.
-    (infer(inputs=[tensor(), tensor()]), "input 'INPUT0' is given twice"),
+    (infer(inputs=[tensor(), tensor()]), "input 'INPUT0' already exists in request"),
     (infer(inputs=[3]), "each of 'inputs' must be an object, not a whole number"),
     (text_infer(body_of(name=None)), "the 'name' of an input must be a string"),
     (text_infer(body_of(name=5)), "the 'name' of an input must be a string, not a whole number"),
@@ -171,9 +171,9 @@ CASES = [
         ]
     ],
     # Binary data.
-    (binary_infer(VECTOR.tobytes(), shape=[1, 15]), "FP32[1,15] takes 60 bytes, but 64 came"),
-    (binary_infer(VECTOR.tobytes(), shape=[1, 17]), "FP32[1,17] takes 68 bytes, but 64 came"),
-    (binary_infer(VECTOR.tobytes(), shape=[2**31, 2**20]), "takes 9007199254740992 bytes, but 64 came"),
+    (binary_infer(VECTOR.tobytes(), shape=[1, 15]), "Expected 60, got 64: FP32[1,15]"),
+    (binary_infer(VECTOR.tobytes(), shape=[1, 17]), "Expected 68, got 64: FP32[1,17]"),
+    (binary_infer(VECTOR.tobytes(), shape=[2**31, 2**20]), "Expected 9007199254740992, got 64"),
     (text_infer(body_of(data=None, parameters={"binary_data_size": 64})), "0 bytes of the body are left for it"),
     (text_infer(body_of(data=None, parameters={"binary_data_size": -4})), "is -4"),
     (text_infer(body_of(data=None, parameters={"binary_data_size": "64"})), "must be a whole number, not a string"),
@@ -187,7 +187,7 @@ CASES = [
             ("0x10", "must be a number of bytes"),
             ("", "must be a number of bytes"),
             ("5", "not valid JSON"),
-            ("0", "takes 64 bytes, but"),
+            ("0", "Expected 64, got"),
         ]
     ],
     (post(PATH, body_of() + b"tail", {"Inference-Header-Content-Length": str(len(body_of()))}), "4 bytes of the body"),
@@ -197,6 +197,15 @@ CASES = [
     (post(PATH, zlib.compress(body_of()) + b"x", {"Content-Encoding": "deflate"}), "1 bytes follow the end"),
     (post(PATH, b"", {"Content-Encoding": "gzip"}), "ends early"),
 ]
+
+
+@pytest.mark.parametrize("body", [b"{", b"", body_of(data=None), bytes(100_000), body_of(data=[0.0] * 50_000)])
+@pytest.mark.parametrize("name", ["nothing", "identity/versions/7"])
+async def test_an_unknown_model_is_told_before_what_is_wrong_with_the_request(
+    shared_wire: Wire, name: str, body: bytes
+) -> None:
+    answer = await shared_wire.ask(post(f"/v2/models/{name}/infer", body))
+    assert answer.status == 404
 
 
 @pytest.mark.parametrize(

@@ -69,20 +69,12 @@ class Lifecycle:
             TriuneError: it does not load; what served before goes on. The record says why.
         """
         record = self.record(name)
-        async with record.lock, self._load_slots:
-            try:
-                record.stamp = await asyncio.to_thread(stamp, folder, record.stamp)
-                if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
-                    config_json = record.remembered.config_json
-                built = await self._build(record, folder, record.stamp, config_json)
-            except BaseException:
-                await _remove(override)
-                raise
-            log_hints(_build_of(built[0]).config.message, self._loader.machine)
-            record.remembered = None
-            if config_json is not None and override is None:
-                record.remembered = Remembered(config_json, record.stamp)
-            self._swap(record, built, override)
+        record.num_loads += 1
+        try:
+            async with record.lock, self._load_slots:
+                await self._load(record, folder, config_json, override)
+        finally:
+            record.num_loads -= 1
 
     async def unload(self, record: ModelRecord) -> None:
         """Refuse new requests, finish those that came, free the model."""
@@ -121,6 +113,23 @@ class Lifecycle:
             await asyncio.gather(*(each.loaded.dispatcher.close() for each in servings))
             await _remove(override)
             record.end_unload()
+
+    async def _load(
+        self, record: ModelRecord, folder: Path, config_json: str | None, override: Override | None
+    ) -> None:
+        try:
+            record.stamp = await asyncio.to_thread(stamp, folder, record.stamp)
+            if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
+                config_json = record.remembered.config_json
+            built = await self._build(record, folder, record.stamp, config_json)
+        except BaseException:
+            await _remove(override)
+            raise
+        log_hints(_build_of(built[0]).config.message, self._loader.machine)
+        record.remembered = None
+        if config_json is not None and override is None:
+            record.remembered = Remembered(config_json, record.stamp)
+        self._swap(record, built, override)
 
     async def _build(
         self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None

@@ -57,6 +57,7 @@ class ModelRecord:
     Attributes:
         name: the model's name.
         lock: held by whoever changes it; loads and unloads of one model follow one another.
+        num_loads: loads under way, those included that wait for their turn.
         versions: by number. Those that serve are never touched by a load that fails.
         problem: why the last attempt failed before any version was looked at; empty otherwise.
         stamp: what its folder looked like at the last attempt to load it.
@@ -67,6 +68,7 @@ class ModelRecord:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lock = asyncio.Lock()
+        self.num_loads = 0
         self.versions: dict[int, VersionRecord] = {}
         self.problem = ""
         self.stamp: Stamp | None = None

@@ -270,13 +270,19 @@ class Repository:
             return self._models[name].why_not(version)
         if name in self._found:
             remedy = "load it first" if self._control_mode is ControlMode.EXPLICIT else "try again in a moment"
-            return UnavailableError(f"Request for unknown model: '{name}' is not loaded; {remedy}")
+            return UnavailableError(
+                f"Request for unknown model: '{name}' has no available versions: not loaded; {remedy}"
+            )
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
     async def _load(self, name: str, config_json: str | None, files: Mapping[str, bytes] | None) -> None:
         if files:
             override = await asyncio.to_thread(Override, name, files)
-            await self._lifecycle.load(name, override.folder, config_json, override)
+            try:
+                await self._lifecycle.load(name, override.folder, config_json, override)
+            except TriuneError:
+                self._forget_stranger(name)
+                raise
             return
         await self._scan()
         if name not in self._found:
@@ -285,6 +291,12 @@ class Repository:
             problem = "not unique across all model repositories"
             raise InvalidArgumentError(f"failed to load '{name}', failed to poll from model repository: {problem}")
         await self._lifecycle.load(name, self._found[name][0], config_json)
+
+    def _forget_stranger(self, name: str) -> None:
+        """Drop the record of a model that no repository has and of which nothing serves: it leaves no trace."""
+        record = self._models.get(name)
+        if record is not None and name not in self._found and not record.serving() and not record.num_loads:
+            del self._models[name]
 
     async def _try_load(self, name: str) -> None:
         """Load as far as it goes; the record has the reason, and has logged it."""

@@ -192,7 +192,7 @@ class Dispatcher:
         for pending in self._queue.expire(now_ns):
             waited_ms = (now_ns - pending.arrived_ns) / 1e6
             error = UnavailableError(
-                f"request timeout expired: the request waited {waited_ms:.1f} ms in the queue of model "
+                f"Request timeout expired: the request waited {waited_ms:.1f} ms in the queue of model "
                 f"'{self._name}'; allow a longer timeout, or send fewer requests at once"
             )
             self._fail(pending, error, FailureReason.REJECTED)

@@ -78,7 +78,7 @@ class RequestQueue:
         in_time, delayed = self._levels.get(level) or self._levels.setdefault(level, (deque(), deque()))
         if rules.max_queue_size and len(in_time) + len(delayed) >= rules.max_queue_size:
             raise UnavailableError(
-                f"the queue of model '{pending.request.model}' is full: max_queue_size is {rules.max_queue_size}; "
+                f"Exceeds maximum queue size of model '{pending.request.model}', {rules.max_queue_size}: "
                 "send fewer requests at once, or try again later"
             )
         timeout_us = rules.default_timeout_us

@@ -1,5 +1,7 @@
 """Is a request one that its model can answer? Checked here, once; nothing below checks again."""
 
+from collections.abc import Iterable
+
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import InferenceRequest
@@ -30,26 +32,27 @@ def check(request: InferenceRequest, config: ModelConfig) -> tuple[dict[str, Arr
         expected = config.inputs[name]
         if array.dtype is not expected.datatype.dtype and array.dtype != expected.datatype.dtype:
             raise InvalidArgumentError(
-                f"input '{name}' of model '{config.name}' has datatype {DataType.of(array).value}, "
-                f"expected {expected.datatype.value}"
+                f"inference input '{name}' data-type is '{DataType.of(array).value}', but model '{config.name}' "
+                f"expects '{expected.datatype.value}'"
             )
         shape = array.shape
         if not _fits(shape, expected.dims, has_batch=max_batch_size > 0):
             raise InvalidArgumentError(
-                f"input '{name}' of model '{config.name}' has shape {format_shape(shape)}, "
-                f"expected {_format_expected(expected, max_batch_size)}"
+                f"unexpected shape for input '{name}' for model '{config.name}'. "
+                f"Expected {_format_expected(expected, max_batch_size)}, got {format_shape(shape)}"
             )
         if max_batch_size:
             rows = shape[0]
             if batch_size and rows != batch_size:
                 raise InvalidArgumentError(
-                    f"input '{name}' of model '{config.name}' has batch size {rows}, but an earlier input of the same "
-                    f"request has {batch_size}; give all inputs the same first dimension"
+                    f"input '{name}' batch size does not match other inputs for '{config.name}': it is {rows}, but an "
+                    f"earlier input of the same request has {batch_size}; give all inputs the same first dimension"
                 )
             if not 1 <= rows <= max_batch_size:
+                bound = f"<= {max_batch_size}" if rows else ">= 1"
                 raise InvalidArgumentError(
-                    f"batch size {rows} of input '{name}' is out of range for model '{config.name}': "
-                    f"expected 1 to max_batch_size {max_batch_size}; split the request"
+                    f"inference request batch-size must be {bound} for '{config.name}', but input '{name}' has "
+                    f"{rows} rows{'; split the request' if rows else ''}"
                 )
             batch_size = rows
         inputs[name] = (
@@ -70,22 +73,31 @@ def _fits(shape: tuple[int, ...], dims: tuple[int, ...], *, has_batch: bool) -> 
 def _format_expected(expected: TensorConfig, max_batch_size: int) -> str:
     if not max_batch_size:
         return format_shape(expected.dims)
-    return f"{format_shape((-1, *expected.dims))} with a batch size of 1 to {max_batch_size}"
+    return f"{format_shape((-1, *expected.dims))} (a batch of 1 to {max_batch_size} rows)"
 
 
 def _check_names(request: InferenceRequest, config: ModelConfig) -> None:
+    num_given, num_known = len(request.inputs), len(config.inputs)
+    num_required = sum(not each.is_optional for each in config.inputs.values())
     unknown = [name for name in request.inputs if name not in config.inputs]
-    if unknown:
+    if unknown and num_required <= num_given <= num_known:
         raise InvalidArgumentError(
             f"unexpected inference input '{unknown[0]}' for model '{config.name}'; its inputs are "
             f"{', '.join(config.inputs) or 'none'}"
         )
     missing = [name for name, each in config.inputs.items() if name not in request.inputs and not each.is_optional]
-    if missing:
+    if missing or unknown:
+        range_ = f"number of inputs between {num_required} and {num_known}"
+        wanted = f"{num_known} inputs" if num_required == num_known else range_
         raise InvalidArgumentError(
-            f"expected {len(config.inputs)} inputs but got {len(request.inputs)} inputs for model '{config.name}'. "
-            f"Missing: {', '.join(missing)}"
+            f"expected {wanted} but got {num_given} inputs for model '{config.name}'. Got input(s) "
+            f"{_quoted(request.inputs)}, but missing required input(s) {_quoted(missing)}; its inputs are "
+            f"{_quoted(config.inputs)}"
         )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return "[" + ",".join(f"'{name}'" for name in names) + "]"
 
 
 def _check_outputs(request: InferenceRequest, config: ModelConfig) -> None:
@@ -97,7 +109,7 @@ def _check_outputs(request: InferenceRequest, config: ModelConfig) -> None:
                 f"{', '.join(config.outputs)}"
             )
         if output.name in seen:
-            raise InvalidArgumentError(f"output '{output.name}' is requested twice; name each output once")
+            raise InvalidArgumentError(f"output '{output.name}' already exists in request; name each output once")
         seen.add(output.name)
         if output.num_classes < 0:
             raise InvalidArgumentError(

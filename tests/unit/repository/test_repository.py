@@ -116,7 +116,7 @@ async def test_explicit_loads_what_it_is_told(tmp_path: Path) -> None:
     async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["a", "ghost"]) as repository:
         assert states(repository) == {("a", 1): READY, ("b", None): None, ("ghost", None): UNAVAILABLE}
         assert not repository.is_every_model_ready()
-        with pytest.raises(UnavailableError, match="'b' is not loaded"):
+        with pytest.raises(UnavailableError, match="'b' has no available versions: not loaded; load it first"):
             repository.get("b")
         assert not repository.is_ready("b")
         await repository.load("b")
@@ -768,3 +768,19 @@ async def test_polling_unloads_a_model_that_appears_in_a_second_repository(tmp_p
         shutil.rmtree(ours / "m")
         await repository.poll()
         assert await scale_of(repository, "m") == 3
+
+
+async def test_a_failed_load_of_a_name_that_nobody_knows_leaves_no_trace(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        for config in ("{}", "{", '{"backend": "none"}'):
+            with pytest.raises((InvalidArgumentError, UnsupportedError)):
+                await repository.load("ghost", config_json=config, files={"1/model.onnx": b"no model"})
+        assert [each.name for each in repository.index()] == ["m"]
+        assert repository.is_every_model_ready()
+        with pytest.raises(NotFoundError):
+            repository.get("ghost")
+        await repository.load("ghost", config_json="{}", files={"1/model.onnx": affine(3)})
+        with pytest.raises(InvalidArgumentError):
+            await repository.load("ghost", config_json="{}", files={"1/model.onnx": b"no model"})
+        assert await scale_of(repository, "ghost") == 3, "what serves is remembered"

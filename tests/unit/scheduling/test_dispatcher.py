@@ -69,7 +69,7 @@ async def test_cancelling_every_waiting_request_frees_the_queue() -> None:
     bench = Bench(default_queue_policy=QueuePolicy(max_queue_size=2))
     bench.send(0)
     waiting = [bench.send(value) for value in (1, 2)]
-    with pytest.raises(UnavailableError, match="max_queue_size is 2"):
+    with pytest.raises(UnavailableError, match="^Exceeds maximum queue size of model 'doubler', 2: "):
         bench.send(3)
     for future in waiting:
         future.cancel()

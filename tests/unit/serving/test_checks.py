@@ -33,17 +33,31 @@ def test_without_batching_the_shape_is_the_whole_shape() -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({}, r"expected 2 inputs but got 0 inputs for model 'model'. Missing: x"),
+        (
+            {},
+            r"^expected number of inputs between 1 and 2 but got 0 inputs for model 'model'\. Got input\(s\) \[\], "
+            r"but missing required input\(s\) \['x'\]",
+        ),
+        (
+            {"x": np.zeros((1, 3, 1), np.float32), "mask": np.zeros((1, 2), np.int64), "z": np.zeros(1)},
+            r"^expected number of inputs between 1 and 2 but got 3 inputs .* Got input\(s\) \['x','mask','z'\]",
+        ),
         ({"x": np.zeros((1, 3, 1), np.float32), "z": np.zeros(1)}, r"unexpected inference input 'z'.*x, mask"),
-        ({"x": np.zeros((1, 3, 1), np.float64)}, r"has datatype FP64, expected FP32"),
-        ({"x": np.zeros((1, 3), np.float32)}, r"has shape \[1,3\], expected \[-1,3,-1\] with a batch size of 1 to 4"),
-        ({"x": np.zeros((1, 4, 1), np.float32)}, r"has shape \[1,4,1\], expected"),
-        ({"x": np.zeros((), np.float32)}, r"has shape \[\], expected"),
-        ({"x": np.zeros((5, 3, 1), np.float32)}, r"batch size 5 .* 1 to max_batch_size 4"),
-        ({"x": np.zeros((0, 3, 1), np.float32)}, r"batch size 0"),
+        (
+            {"x": np.zeros((1, 3, 1), np.float64)},
+            r"^inference input 'x' data-type is 'FP64', but model 'model' expects 'FP32'",
+        ),
+        (
+            {"x": np.zeros((1, 3), np.float32)},
+            r"^unexpected shape for input 'x' for model 'model'\. Expected \[-1,3,-1\].* 1 to 4 rows.*, got \[1,3\]",
+        ),
+        ({"x": np.zeros((1, 4, 1), np.float32)}, r"^unexpected shape for input 'x' .*, got \[1,4,1\]"),
+        ({"x": np.zeros((), np.float32)}, r"^unexpected shape for input 'x' .*, got \[\]"),
+        ({"x": np.zeros((5, 3, 1), np.float32)}, r"^inference request batch-size must be <= 4 for 'model'.* 5 rows"),
+        ({"x": np.zeros((0, 3, 1), np.float32)}, r"^inference request batch-size must be >= 1 for 'model'.* 0 rows"),
         (
             {"x": np.zeros((2, 3, 1), np.float32), "mask": np.zeros((1, 2), np.int64)},
-            r"input 'mask' .* has batch size 1, but an earlier input .* has 2",
+            r"^input 'mask' batch size does not match other inputs for 'model': it is 1, .* has 2",
         ),
     ],
 )
@@ -52,12 +66,18 @@ def test_what_does_not_fit_is_said(inputs: dict[str, Array], message: str) -> No
         check(request(**inputs), model_config([X, MASK], [Y], max_batch_size=4))
 
 
+def test_a_model_without_optional_inputs_wants_them_all() -> None:
+    config = model_config([X, TensorConfig("z", DataType.FP32, (1,))], [Y])
+    with pytest.raises(InvalidArgumentError, match=r"^expected 2 inputs but got 1 inputs .* missing .* \['z'\]"):
+        check(request(x=np.zeros((3, 1), np.float32)), config)
+
+
 def test_outputs_are_checked() -> None:
     config = model_config([X], [Y])
     x = np.zeros((3, 1), np.float32)
     with pytest.raises(InvalidArgumentError, match="unexpected inference output 'w'.*its outputs are y"):
         check(request((RequestedOutput("w"),), x=x), config)
-    with pytest.raises(InvalidArgumentError, match="'y' is requested twice"):
+    with pytest.raises(InvalidArgumentError, match="^output 'y' already exists in request"):
         check(request((RequestedOutput("y"), RequestedOutput("y")), x=x), config)
     with pytest.raises(InvalidArgumentError, match="classification of output 'y' is -1"):
         check(request((RequestedOutput("y", -1),), x=x), config)

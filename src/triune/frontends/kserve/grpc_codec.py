@@ -93,7 +93,7 @@ def _decode_inputs(message: ModelInferRequest, raw: Sequence[memoryview | bytes]
     for index, tensor in enumerate(tensors):
         name = tensor.name
         if name in inputs:
-            raise InvalidArgumentError(f"input '{name}' comes twice; send each input once")
+            raise InvalidArgumentError(f"input '{name}' already exists in request; send each input once")
         if tensor.parameters:
             _refuse_shared_memory("input", name, tensor.parameters)
         datatype = _DATATYPES.get(tensor.datatype) or DataType.parse(tensor.datatype[:64])
@@ -104,7 +104,7 @@ def _decode_inputs(message: ModelInferRequest, raw: Sequence[memoryview | bytes]
                 raise InvalidArgumentError(
                     f"input '{name}' has contents, but the request has raw_input_contents; use one or the other"
                 )
-            inputs[name] = decode_raw(name, datatype, shape, raw[index])
+            inputs[name] = decode_raw(name, datatype, shape, raw[index], message.model_name)
         elif has_contents:
             inputs[name] = decode_contents(name, datatype, shape, tensor.contents)
         elif num_elements(name, shape) == 0:

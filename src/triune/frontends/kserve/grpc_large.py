@@ -17,6 +17,7 @@ from triune.frontends.kserve.large_requests import inputs_bytes, pack, raw_piece
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.frontends.kserve.tensors import MAX_TENSORS, as_bytes
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from triune.serving.server import Server
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,14 +40,25 @@ _FIXED = {1: 8, 5: 4}
 _LOOKED_AT = ("BYTES", "BOOL")
 
 
+def decode_small(message: ModelInferRequest, server: Server) -> InferenceRequest:
+    """`grpc_codec.decode_request`; an unknown model is told before what is wrong with the inputs, as in Triton."""
+    try:
+        return grpc_codec.decode_request(message)
+    except InvalidArgumentError:
+        server.model(message.model_name, grpc_codec.parse_version(message.model_version))
+        raise
+
+
 class LargeMessages:
     """Decodes and encodes large messages in threads and processes."""
 
-    def __init__(self, decoder: Decoder, offload: Offload) -> None:
+    def __init__(self, server: Server, decoder: Decoder, offload: Offload) -> None:
         """Args:
+        server: has the models that messages name.
         decoder: where typed contents are parsed.
         offload: where the rest is done.
         """
+        self._server = server
         self._decoder = decoder
         self._offload = offload
 
@@ -65,6 +77,7 @@ class LargeMessages:
             check_head(len(head))
             parse = self._offload.run if len(head) > SMALL_BYTES else _at_once
             message = await parse(grpc_codec.parse_request, head)
+            self._server.model(message.model_name, grpc_codec.parse_version(message.model_version))
             is_looked_at = any(tensor.datatype in _LOOKED_AT for tensor in message.inputs)
             run = self._offload.run if is_looked_at or len(message.inputs) > _MANY_TENSORS else _at_once
             request = await run(grpc_codec.decode_request, message, raw)

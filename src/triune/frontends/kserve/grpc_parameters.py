@@ -56,8 +56,8 @@ def decode_parameters(parameters: Mapping[str, InferParameter]) -> RequestParame
             result.timeout_us = _non_negative(name, value)
         elif name.startswith("triton_") and name != EMPTY_FINAL_RESPONSE:
             raise InvalidArgumentError(
-                f"parameter '{name}' is unknown, and names that start with 'triton_' are reserved; "
-                f"the only one allowed is '{EMPTY_FINAL_RESPONSE}'"
+                "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified: "
+                f"'{name}'; only '{EMPTY_FINAL_RESPONSE}' may be"
             )
         elif name != EMPTY_FINAL_RESPONSE:
             result.custom[name] = value

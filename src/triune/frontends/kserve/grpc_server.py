@@ -92,7 +92,7 @@ class GrpcServer:
         self._limits = limits = limits or Limits()
         self._own_offload = None if offload else Offload()
         offload = offload or self._own_offload or Offload()
-        large = LargeMessages(Decoder(limits, offload), offload)
+        large = LargeMessages(server, Decoder(limits, offload), offload)
         self._service = InferenceService(server, limits, budget or MemoryBudget(), large)
         self._health = HealthService(server)
         self._grpc: grpc.aio.Server | None = None

@@ -13,7 +13,7 @@ from triune.core.requests import InferenceResponse
 from triune.frontends.kserve import grpc_codec, grpc_messages
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
 from triune.frontends.kserve.grpc_codec import parse_version
-from triune.frontends.kserve.grpc_large import LargeMessages, outputs_bytes
+from triune.frontends.kserve.grpc_large import LargeMessages, decode_small, outputs_bytes
 from triune.frontends.kserve.grpc_status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc_stream import StreamSession
 from triune.frontends.kserve.large_requests import inputs_bytes
@@ -93,7 +93,7 @@ class InferenceService:
                 held = self._budget.reserve(len(data))
                 _, request = await self._large.decode(data, held)
             else:
-                request = grpc_codec.decode_request(grpc_codec.parse_request(data))
+                request = decode_small(grpc_codec.parse_request(data), self._server)
             future = self._server.infer(request)
             if not future.done():
                 held = held or self._budget.reserve()

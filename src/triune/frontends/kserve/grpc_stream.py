@@ -18,7 +18,7 @@ from triune.core.errors import CancelledError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve import grpc_codec
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
-from triune.frontends.kserve.grpc_large import LargeMessages, outputs_bytes
+from triune.frontends.kserve.grpc_large import LargeMessages, decode_small, outputs_bytes
 from triune.frontends.kserve.grpc_parameters import FINAL_RESPONSE
 from triune.frontends.kserve.grpc_status import Context, as_triune_error, details_of
 from triune.frontends.kserve.large_requests import inputs_bytes
@@ -145,7 +145,7 @@ class StreamSession:
                 message, request = await self._large.decode(data, held)
             else:
                 message = grpc_codec.parse_request(data)
-                request = grpc_codec.decode_request(message)
+                request = decode_small(message, self._server)
             if self._server.config(request.model, request.version).is_decoupled:
                 is_empty_final_wanted = grpc_codec.is_empty_final_wanted(message)
                 task = group.create_task(self._answer_decoupled(message, request, is_empty_final_wanted))

@@ -70,7 +70,7 @@ def decode_request(
             f"Inference-Header-Content-Length is {header_bytes}, but the body has only {total_bytes} bytes"
         )
     document = as_object(parse_json(view[:header_bytes]), "the request")
-    inputs = _decode_inputs(document, view, header_bytes)
+    inputs = _decode_inputs(model, document, view, header_bytes)
     request_id = document.get("id", "")
     if type(request_id) is not str:
         raise wrong_type("'id'", "a string", request_id)
@@ -88,7 +88,7 @@ def decode_request(
     return InferenceRequest(model, inputs, version, outputs, request_id, parameters, priority, timeout_us), form
 
 
-def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> dict[str, Array]:
+def _decode_inputs(model: str, document: dict[str, Any], view: memoryview, offset: int) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     total_bytes = len(view)
     if "inputs" not in document:
@@ -97,7 +97,7 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
     for item in _tensors_of(document, "inputs"):
         name = _name_of(item, "input")
         if name in inputs:
-            raise InvalidArgumentError(f"input '{name}' is given twice")
+            raise InvalidArgumentError(f"input '{name}' already exists in request; give each input once")
         datatype, shape = _decode_type(name, item)
         size = tensor_parameters(item, "input").get("binary_data_size")
         if size is None:
@@ -118,7 +118,7 @@ def _decode_inputs(document: dict[str, Any], view: memoryview, offset: int) -> d
                 f"input '{name}' has a 'binary_data_size' of {size}, but {total_bytes - offset} bytes of the body "
                 "are left for it; is Inference-Header-Content-Length the size of the JSON?"
             )
-        inputs[name] = decode_raw(name, datatype, shape, view[offset:end])
+        inputs[name] = decode_raw(name, datatype, shape, view[offset:end], model)
         num_objects = count_objects(num_objects, inputs[name])
         offset = end
     if offset != total_bytes:
@@ -165,7 +165,7 @@ def _decode_outputs(document: dict[str, Any], form: OutputForm) -> tuple[Request
     for item in _tensors_of(document, "outputs"):
         name = _name_of(item, "output")
         if name in form.by_name:
-            raise InvalidArgumentError(f"output '{name}' is asked for twice")
+            raise InvalidArgumentError(f"output '{name}' already exists in request; name each output once")
         parameters = tensor_parameters(item, "output")
         is_binary = parameters.get("binary_data", form.is_binary)
         if type(is_binary) is not bool:

@@ -103,6 +103,10 @@ class InferEndpoint:
                 config = self._server.config(route.model, route.version)
                 request, form = decode_raw_request(route.model, route.version, body, config)
             return self._server.infer(request), form
+        except InvalidArgumentError:
+            # Triton looks for the model first: an unknown one is 404, whatever the body.
+            self._server.model(route.model, route.version)
+            raise
         except TriuneError:
             raise
         except Exception as error:

@@ -75,7 +75,10 @@ def decode_parameter(name: str, value: object) -> Parameter:
             raise InvalidArgumentError(f"{what} must be a string or a whole number from 0 to {_MAX_UINT64}")
         return value
     if name.startswith("triton_"):
-        raise InvalidArgumentError(f"{what}: names that start with 'triton_' are reserved; choose another name")
+        raise InvalidArgumentError(
+            "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified: "
+            f"'{name[:64]}'"
+        )
     return as_parameter(value, what)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from triune.core.datatypes import DataType
-from triune.core.errors import PayloadTooLargeError, TriuneError
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.compression import (
@@ -135,6 +135,9 @@ class LargeInferences:
             request, form = await self._decode(route, headers, body, held)
             held.resize(max(len(body), inputs_bytes(request.inputs)))
             return self._server.infer(request), form
+        except InvalidArgumentError:
+            self._server.model(route.model, route.version)
+            raise
         except TriuneError:
             raise
         except Exception as error:

@@ -47,5 +47,5 @@ def decode_raw_request(
         row_bytes = prod(dim for dim in tensor.dims if dim != -1) * tensor.datatype.itemsize
         size = len(body) // row_bytes if row_bytes else 0
         dims = tuple(size if dim == -1 else dim for dim in tensor.dims)
-        array = decode_raw(tensor.name, tensor.datatype, batch + dims, memoryview(body))
+        array = decode_raw(tensor.name, tensor.datatype, batch + dims, memoryview(body), model)
     return InferenceRequest(model, {tensor.name: array}, version), OutputForm(True, {})

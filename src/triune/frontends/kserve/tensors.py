@@ -102,7 +102,9 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
     return b"".join([bytes(view[start : start + _JOINED_BYTES]) for start in range(0, len(view), _JOINED_BYTES)])
 
 
-def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memoryview | bytes) -> Array:
+def decode_raw(
+    name: str, datatype: DataType, shape: tuple[int, ...], data: memoryview | bytes, model: str = ""
+) -> Array:
     """An array over the bytes of a tensor.
 
     Args:
@@ -110,6 +112,7 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
         datatype: its element type.
         shape: its shape.
         data: exactly the tensor's bytes, at any alignment. Kept alive by the array.
+        model: the model's name, for messages.
 
     Returns:
         a read-only array of the shape. For BYTES its elements are copies, for BOOL it may be one; else it is a view of
@@ -123,9 +126,10 @@ def decode_raw(name: str, datatype: DataType, shape: tuple[int, ...], data: memo
         _check_objects(count)
         return _decode_bytes(name, shape, count, as_bytes(data))
     if len(data) != count * datatype.itemsize:
+        where = f" for model '{model}'" if model else ""
         raise InvalidArgumentError(
-            f"tensor '{name}' of {datatype.value}{format_shape(shape)} takes {count * datatype.itemsize} bytes, "
-            f"but {len(data)} came; send as many as shape and datatype say"
+            f"input byte size mismatch for input '{name}'{where}. Expected "
+            f"{count * datatype.itemsize}, got {len(data)}: {datatype.value}{format_shape(shape)} takes so many bytes"
         )
     if type(data) is memoryview and not data.readonly:
         data = data.toreadonly()

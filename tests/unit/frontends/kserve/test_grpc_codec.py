@@ -127,9 +127,9 @@ WRONG = {
     "dimensions that cancel": (raw("FP32", [-1, -1], b"1234"), "-1"),
     "overflowing shape": (raw("FP32", [HUGE, HUGE], b"1234"), "not possible"),
     "shape that wraps to zero": (raw("FP32", [2**32, 2**32], b""), "not possible"),
-    "claims more than came": (raw("FP32", [2**40], b"1234"), "4 came"),
-    "one byte short": (raw("FP32", [1], b"123"), "3 came"),
-    "one byte long": (raw("FP32", [1], b"12345"), "5 came"),
+    "claims more than came": (raw("FP32", [2**40], b"1234"), "got 4"),
+    "one byte short": (raw("FP32", [1], b"123"), "got 3"),
+    "one byte long": (raw("FP32", [1], b"12345"), "got 5"),
     "rank too high": (raw("FP32", [1] * 65, b"1234"), "65 dimensions"),
     "BYTES length past the end": (raw("BYTES", [1], struct.pack("<I", 2**31) + b"abc"), "claims 2147483648"),
     "BYTES claims many elements": (raw("BYTES", [2**40], b"\0" * 8), "at least"),
@@ -173,7 +173,7 @@ def test_input_twice() -> None:
     message = raw("FP32", [1], b"1234")
     message.inputs.add(name="x", datatype="FP32", shape=[1])
     message.raw_input_contents.append(b"1234")
-    with pytest.raises(InvalidArgumentError, match="'x' comes twice"):
+    with pytest.raises(InvalidArgumentError, match="input 'x' already exists in request"):
         decode_request(message)
 
 

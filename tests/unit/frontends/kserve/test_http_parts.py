@@ -141,9 +141,9 @@ def test_the_shape_of_a_raw_request() -> None:
     [
         ([], b"", "has 0 inputs"),
         ([TensorConfig("x", DataType.INT8, (1,)), TensorConfig("y", DataType.INT8, (1,))], b"", "has 2 inputs"),
-        ([TensorConfig("x", DataType.INT16, (2, 3))], bytes(11), "takes 12 bytes, but 11 came"),
-        ([TensorConfig("x", DataType.INT16, (-1, 3))], bytes(7), "takes 6 bytes, but 7 came"),
-        ([TensorConfig("x", DataType.INT16, (-1, 0))], bytes(2), "takes 0 bytes, but 2 came"),
+        ([TensorConfig("x", DataType.INT16, (2, 3))], bytes(11), "Expected 12, got 11"),
+        ([TensorConfig("x", DataType.INT16, (-1, 3))], bytes(7), "Expected 6, got 7"),
+        ([TensorConfig("x", DataType.INT16, (-1, 0))], bytes(2), "Expected 0, got 2"),
         ([TensorConfig("x", DataType.INT16, (-1, -1))], bytes(2), "2 free dimensions"),
         ([TensorConfig("x", DataType.BYTES, (2,))], b"", "one element"),
         ([TensorConfig("x", DataType.BYTES, (-1,))], b"", "one element"),
