@@ -132,7 +132,7 @@ WRONG = {
     "one byte long": (raw("FP32", [1], b"12345"), "got 5"),
     "rank too high": (raw("FP32", [1] * 65, b"1234"), "65 dimensions"),
     "BYTES length past the end": (raw("BYTES", [1], struct.pack("<I", 2**31) + b"abc"), "claims 2147483648"),
-    "BYTES claims many elements": (raw("BYTES", [2**40], b"\0" * 8), "at least"),
+    "BYTES claims many elements": (raw("BYTES", [2**40], b"\0" * 8), "the server takes 1048576 at once"),
     "typed count too small": (typed("FP32", [3], fp32_contents=[1, 2]), "has 3 elements, but 2 came"),
     "typed count too large": (typed("FP32", [1], fp32_contents=[1, 2]), "has 1 elements, but 2 came"),
     "typed claims 2**62": (typed("FP32", [2**40], fp32_contents=[1]), "but 1 came"),
