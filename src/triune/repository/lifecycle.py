@@ -6,7 +6,9 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
+from triune.core.threads import in_thread, in_thread_or
 from triune.repository.configure import Source, read_source
 from triune.repository.honour import log_hints
 from triune.repository.loader import Build, Loader
@@ -14,11 +16,15 @@ from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving
 from triune.repository.stamps import Stamp, stamp
+from triune.repository.turns import Turns
 from triune.scheduling.dispatcher import Dispatcher
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+_PATIENCE_NS = 5_000_000_000
+"""How long a load waits for others when it is the next; then it goes ahead, since they may never end."""
 
 
 class Lifecycle:
@@ -29,9 +35,10 @@ class Lifecycle:
         ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
     """
 
-    def __init__(self, loader: Loader, num_load_threads: int, num_load_retries: int = 0) -> None:
+    def __init__(self, loader: Loader, clock: Clock, num_load_threads: int, num_load_retries: int = 0) -> None:
         """Args:
         loader: builds versions.
+        clock: time.
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
         """
@@ -39,7 +46,8 @@ class Lifecycle:
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
         self._loader = loader
         self._num_load_retries = num_load_retries
-        self._load_slots = asyncio.Semaphore(num_load_threads)
+        self._clock = clock
+        self._turns = Turns(num_load_threads, _PATIENCE_NS, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._retiring: set[Dispatcher] = set()
         self._is_closing = False
@@ -50,7 +58,7 @@ class Lifecycle:
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Await `work`, which goes on if the caller is cancelled: a model is never left half way."""
-        return await asyncio.shield(self._start(work))
+        return await asyncio.shield(self.begin(work))
 
     async def load(
         self, name: str, folder: Path, config_json: str | None = None, override: Override | None = None
@@ -70,14 +78,20 @@ class Lifecycle:
         """
         record = self.record(name)
         record.num_loads += 1
+        num_unloads = record.num_unloads
         try:
-            async with record.lock, self._load_slots:
+            async with record.lock:
+                if record.num_unloads != num_unloads:
+                    await _remove(override)
+                    raise _unloaded(name)
                 await self._load(record, folder, config_json, override)
         finally:
             record.num_loads -= 1
 
     async def unload(self, record: ModelRecord) -> None:
-        """Refuse new requests, finish those that came, free the model."""
+        """Refuse new requests, finish those that came, free the model. A load under way is given up."""
+        record.num_unloads += 1
+        record.give_up(_unloaded(record.name))
         async with record.lock:
             servings = list(record.serving().values())
             self.ready.pop(record.name, None)
@@ -118,18 +132,29 @@ class Lifecycle:
         self, record: ModelRecord, folder: Path, config_json: str | None, override: Override | None
     ) -> None:
         try:
-            record.stamp = await asyncio.to_thread(stamp, folder, record.stamp)
-            if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
-                config_json = record.remembered.config_json
-            built = await self._build(record, folder, record.stamp, config_json)
-        except BaseException:
+            work = self._prepare(record, folder, config_json, has_override=override is not None)
+            built = await record.may_give_up(asyncio.create_task(work))
+        except BaseException as error:
+            if isinstance(error, TriuneError) and record.is_loading():
+                record.fail(str(error), {version: str(error) for version in record.versions})
             await _remove(override)
             raise
         log_hints(_build_of(built[0]).config.message, self._loader.machine)
-        record.remembered = None
-        if config_json is not None and override is None:
-            record.remembered = Remembered(config_json, record.stamp)
         self._swap(record, built, override)
+
+    async def _prepare(
+        self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool
+    ) -> Sequence[Build | Serving]:
+        """All versions, built when it is their turn. What has been built is freed if this is cancelled."""
+        async with self._turns.turn():
+            record.stamp = await in_thread(stamp, folder, record.stamp)
+            if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
+                config_json = record.remembered.config_json
+            built = await self._build(record, folder, record.stamp, config_json)
+            record.remembered = None
+            if config_json is not None and not has_override:
+                record.remembered = Remembered(config_json, record.stamp)
+            return built
 
     async def _build(
         self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None
@@ -138,7 +163,7 @@ class Lifecycle:
         if self._is_closing:
             raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
         try:
-            source = await asyncio.to_thread(
+            source = await in_thread(
                 read_source, record.name, folder, before, config_json, self._loader.machine.completion
             )
         except TriuneError as error:
@@ -158,11 +183,12 @@ class Lifecycle:
                 built.append(await self._build_version(source, version, previous))
             except TriuneError as error:
                 errors[version] = error
+            except asyncio.CancelledError:
+                self.begin(_free(built))
+                raise
         if not errors:
             return built
-        for each in built:
-            if isinstance(each, Build):
-                await asyncio.to_thread(each.close)
+        await _free(built)
         problem = "; ".join(f"version {version}: {error}" for version, error in errors.items())
         spoilt = f"not served, because the model failed to load as a whole: {problem}"
         record.fail(problem, {each: str(errors.get(each, spoilt)) for each in source.versions})
@@ -172,7 +198,7 @@ class Lifecycle:
     async def _build_version(self, source: Source, version: int, previous: Build | None) -> Build:
         for attempt in range(1, self._num_load_retries + 1):
             try:
-                return await asyncio.to_thread(self._loader.build, source, version, previous)
+                return await in_thread_or(Build.close, self._loader.build, source, version, previous)
             except TriuneError as error:
                 _log.warning(
                     "model '%s' version %d does not load and is tried again (%d of %d): %s",
@@ -182,7 +208,7 @@ class Lifecycle:
                     self._num_load_retries,
                     error,
                 )
-        return await asyncio.to_thread(self._loader.build, source, version, previous)
+        return await in_thread_or(Build.close, self._loader.build, source, version, previous)
 
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
@@ -199,7 +225,7 @@ class Lifecycle:
         record.succeed(servings)
         record.override = override
         if old_servings or old_override:
-            self._start(self._retire(old_servings, old_override))
+            self.begin(self._retire(old_servings, old_override))
 
     async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
         """Finish the requests of versions that get no more, and free them."""
@@ -213,7 +239,8 @@ class Lifecycle:
             self._retiring.discard(dispatcher)
         await _remove(override)
 
-    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Have `work` done, without waiting. `close` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -233,6 +260,16 @@ def _build_of(built: Build | Serving) -> Build:
     return built if isinstance(built, Build) else built.build
 
 
+def _unloaded(name: str) -> UnavailableError:
+    return UnavailableError(f"failed to load '{name}': it was unloaded meanwhile")
+
+
+async def _free(built: Sequence[Build | Serving]) -> None:
+    for each in built:
+        if isinstance(each, Build):
+            await in_thread(each.close)
+
+
 async def _remove(override: Override | None) -> None:
     if override is not None:
-        await asyncio.to_thread(override.remove)
+        await in_thread(override.remove)

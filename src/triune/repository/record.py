@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.repository.loader import Build, describe_excess
@@ -12,6 +13,8 @@ from triune.repository.override import Override
 from triune.repository.stamps import Stamp
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 UNLOADED = "unloaded"
 """The reason of a version that was asked to go (Triton's word)."""
@@ -62,6 +65,7 @@ class ModelRecord:
         problem: why the last attempt failed before any version was looked at; empty otherwise.
         stamp: what its folder looked like at the last attempt to load it.
         override: the folder that stands in for the model's own.
+        num_unloads: how often it was to be unloaded: what was to be loaded before that is not loaded any more.
         remembered: the config that came with the last load of its own folder.
     """
 
@@ -73,7 +77,32 @@ class ModelRecord:
         self.problem = ""
         self.stamp: Stamp | None = None
         self.override: Override | None = None
+        self.num_unloads = 0
+        self._loading: asyncio.Task[object] | None = None
+        self._why_given_up: TriuneError | None = None
         self.remembered: Remembered | None = None
+
+    async def may_give_up(self, work: "asyncio.Task[_T]") -> _T:
+        """Await a load, which `give_up` ends early for whoever waits.
+
+        Raises:
+            TriuneError: what it raised, or why it was given up.
+        """
+        self._loading, self._why_given_up = work, None
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._why_given_up is None:
+                raise
+            raise self._why_given_up from None
+        finally:
+            self._loading = None
+
+    def give_up(self, why: TriuneError) -> None:
+        """End the load under way, if there is one."""
+        if self._loading is not None:
+            self._why_given_up = why
+            self._loading.cancel()
 
     def serving(self) -> dict[int, Serving]:
         """The versions that answer requests, ascending."""
@@ -87,6 +116,10 @@ class ModelRecord:
             each.state is ModelState.READY or (each.state is ModelState.UNAVAILABLE and each.reason == UNLOADED)
             for each in self.versions.values()
         )
+
+    def is_loading(self) -> bool:
+        """Some version is said to be loading."""
+        return any(each.state is ModelState.LOADING for each in self.versions.values())
 
     def begin_load(self, versions: Iterable[int]) -> None:
         """LOADING, for the versions that do not serve yet."""

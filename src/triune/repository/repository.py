@@ -14,6 +14,7 @@ from typing import Any
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.runtime import Runtime
+from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
 from triune.repository.layout import check_name, find_models
@@ -92,13 +93,14 @@ class Repository:
         self._control_mode = control_mode
         self._startup_models = tuple(dict.fromkeys(startup_models))
         self._poll_seconds = poll_seconds
-        self._lifecycle = Lifecycle(Loader(self._machine, clock), num_load_threads, num_load_retries)
+        self._lifecycle = Lifecycle(Loader(self._machine, clock), clock, num_load_threads, num_load_retries)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
         self._found: dict[str, list[Path]] = {}
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
+        self._busy: set[str] = set()
         self._is_closing = False
         self.is_open = False
 
@@ -248,8 +250,19 @@ class Repository:
         work += [self._reload_if_changed(name) for name in self._found]
         await asyncio.gather(*(self._lifecycle.run(each) for each in work))
 
+    async def _look_again(self) -> None:
+        """As `poll`, but what a look before this one has begun and not ended is left to that."""
+        await self._scan()
+        gone = [name for name in self._models if name not in self._found]
+        for name in [*gone, *self._found]:
+            if name in self._busy:
+                continue
+            self._busy.add(name)
+            work = self._forget(self._models[name]) if name in gone else self._reload_if_changed(name)
+            self._lifecycle.begin(work).add_done_callback(lambda _, name=name: self._busy.discard(name))
+
     async def _scan(self) -> None:
-        self._found = await asyncio.to_thread(find_models, self._folders)
+        self._found = await in_thread(find_models, self._folders)
 
     def _loads_all(self) -> bool:
         return self._control_mode is not ControlMode.EXPLICIT or _ALL_MODELS in self._startup_models
@@ -277,7 +290,7 @@ class Repository:
 
     async def _load(self, name: str, config_json: str | None, files: Mapping[str, bytes] | None) -> None:
         if files:
-            override = await asyncio.to_thread(Override, name, files)
+            override = await in_thread(Override, name, files)
             try:
                 await self._lifecycle.load(name, override.folder, config_json, override)
             except TriuneError:
@@ -322,7 +335,7 @@ class Repository:
             if record is None or record.problem != _TWICE:
                 await self._try_load(name)
             return
-        now = await asyncio.to_thread(stamp, folders[0], record.stamp)
+        now = await in_thread(stamp, folders[0], record.stamp)
         if record.stamp != now:
             await self._try_load(name)
         else:
@@ -339,7 +352,7 @@ class Repository:
 
     async def _poll_and_go_on(self) -> None:
         try:
-            await self.poll()
+            await self._look_again()
         except TriuneError as error:
             _log.error("polling the repositories failed; everything is served as before: %s", error)
         finally:

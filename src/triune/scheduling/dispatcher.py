@@ -15,6 +15,7 @@ from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.threads import in_thread
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
@@ -175,7 +176,7 @@ class Dispatcher:
         self.refuse()
         await self.drain()
         for lane in self._lanes:
-            await asyncio.to_thread(lane.worker.close)
+            await in_thread(lane.worker.close)
 
     def _pump(self) -> None:
         # An inline worker completes inside `_start`; the loop below goes on where that call would recurse.

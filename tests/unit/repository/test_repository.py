@@ -354,6 +354,90 @@ async def test_the_loop_goes_on_while_a_few_models_load_at_a_time(tmp_path: Path
     await repository.close()
 
 
+async def test_loads_that_never_end_block_neither_others_nor_unloads(tmp_path: Path) -> None:
+    for number in range(6):
+        write_model(tmp_path, f"never{number}", v1=affine())
+    write_model(tmp_path, "good", v1=affine(2))
+    write_model(tmp_path, "other", v1=affine(3))
+    bench, clock, go_on = Bench(), VirtualClock(), threading.Event()
+
+    def wait(path: Path) -> None:
+        if path.parts[-3].startswith("never"):
+            go_on.wait(20)
+
+    bench.onnxruntime.on_load = wait
+    options = {"mode": ControlMode.EXPLICIT, "startup_models": ["good"], "clock": clock}
+    async with opened(bench, tmp_path, **options) as repository:
+        loads = [asyncio.create_task(repository.load(f"never{number}")) for number in range(6)]
+        other = asyncio.create_task(repository.load("other"))
+        await eventually(lambda: sum(each is ModelState.LOADING for each in states(repository).values()) == 4)
+        # Three wait for the four, and each goes ahead when it has been the first for a while.
+        for _ in range(3):
+            clock.advance(5_000_000_000)
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(other, 20)
+        assert await scale_of(repository, "other") == 3
+        await asyncio.wait_for(repository.unload("good"), 20)
+        # The unload of a model that loads ends its load.
+        await asyncio.wait_for(repository.unload("never0"), 20)
+        with pytest.raises(UnavailableError, match="never0.*unloaded meanwhile"):
+            await loads[0]
+        assert states(repository)["never0", 1] is UNAVAILABLE
+        go_on.set()
+        await asyncio.wait_for(asyncio.gather(*loads[1:]), 20)
+        await repository.load("never0")
+        assert await scale_of(repository, "never0") == 2
+        await eventually(lambda: bench.num_open == 7)
+
+
+async def test_a_load_that_waits_for_another_is_not_begun_after_an_unload(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", v1=affine())
+    bench, go_on = Bench(), threading.Event()
+    bench.onnxruntime.on_load = lambda path: go_on.wait(20) and None
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        loads = [asyncio.create_task(repository.load("m")) for _ in range(3)]
+        await eventually(lambda: states(repository).get(("m", 1)) is ModelState.LOADING)
+        await asyncio.wait_for(repository.unload("m"), 20)
+        for load in loads:
+            with pytest.raises(UnavailableError, match="unloaded meanwhile"):
+                await load
+        assert states(repository)["m", 1] is UNAVAILABLE
+        go_on.set()
+        await eventually(lambda: len(bench.onnxruntime.executables) == 1 and bench.num_open == 0)
+
+
+async def test_polling_goes_on_while_a_load_does_not_end(tmp_path: Path) -> None:
+    write_model(tmp_path, "good", v1=affine(2))
+    bench, clock, go_on = Bench(), VirtualClock(), threading.Event()
+
+    def wait(path: Path) -> None:
+        if path.parts[-3].startswith("never"):
+            go_on.wait(20)
+
+    bench.onnxruntime.on_load = wait
+    async with opened(bench, tmp_path, mode=ControlMode.POLL, poll_seconds=1, clock=clock) as repository:
+        write_model(tmp_path, "never", v1=affine())
+        await look(clock, lambda: ("never", 1) in states(repository))
+        write_model(tmp_path, "late", v1=affine(3))
+        await look(clock, lambda: states(repository).get(("late", 1)) is READY)
+        assert states(repository)["never", 1] is ModelState.LOADING
+        go_on.set()
+        await look(clock, lambda: states(repository)["never", 1] is READY)
+        assert [path for path, *_ in bench.onnxruntime.loads if path.parts[-3] == "never"] == [
+            tmp_path / "never" / "1" / "model.onnx"
+        ]
+
+
+async def look(clock: VirtualClock, condition: Callable[[], bool]) -> None:
+    """Let the repository look at its folders until what it sees is so."""
+
+    def has_come() -> bool:
+        clock.advance(1_000_000_000)
+        return condition()
+
+    await eventually(has_come)
+
+
 async def test_more_instances_reuse_those_that_there_are(tmp_path: Path) -> None:
     write_model(tmp_path, "m", SLOW, v1=affine())
     bench = Bench(num_cores=1)
