@@ -14,7 +14,7 @@ from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
 from triune.frontends.kserve.http_server import HttpServer
 from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload
+from triune.frontends.kserve.offload import Offload, quick_switches
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.short import ShortLimits
@@ -165,7 +165,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         completion=options.completion,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
-    with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog():
+    with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():
         await _serve(options, server, repository, ending, on_ready)
 
 

@@ -4,9 +4,11 @@ What one call may hold the loop with is about a millisecond; `SMALL_BYTES` of an
 """
 
 import asyncio
+import contextlib
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -23,12 +25,27 @@ CHUNK_ELEMENTS = 8192
 
 _MAX_THREADS = 4
 _PAUSE_SECONDS = 50e-6
+_SWITCH_SECONDS = 0.5e-3
 
 
 def pause() -> None:
     """Let other threads have the GIL: called by a thread after each millisecond of work that holds it."""
     # Longer than it takes to wake a thread: who releases the GIL for less takes it again before anyone else does.
     time.sleep(_PAUSE_SECONDS)
+
+
+@contextlib.contextmanager
+def quick_switches() -> Generator[None]:
+    """Have threads that run Python give up the GIL within half a millisecond, where Python's own time is five.
+
+    The event loop waits for so long whenever it wakes while one of them runs.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class Offload:
