@@ -106,6 +106,7 @@ def make_repository(
     num_load_threads: int = 4,
     num_load_retries: int = 0,
     completion: Completion = DEFAULT_COMPLETION,
+    has_distributions: bool = False,
 ) -> Repository:
     """A repository over this machine's units and runtimes, not yet open.
 
@@ -127,6 +128,7 @@ def make_repository(
         num_load_threads=num_load_threads,
         num_load_retries=num_load_retries,
         completion=completion,
+        has_distributions=has_distributions,
         num_cores=cpu.num_cores,
         clock=MonotonicClock(),
     )
@@ -163,6 +165,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         num_load_threads=options.num_load_threads,
         num_load_retries=options.num_load_retries,
         completion=options.completion,
+        has_distributions=options.metrics.has_distributions,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():

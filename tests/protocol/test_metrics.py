@@ -47,7 +47,7 @@ async def test_scrape(address: str, server: HandServer) -> None:
     headers, text = await fetch(address)
     assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'nv_inference_exec_count{model="identity",version="2"} 41\n' in text
-    assert 'triune_unit_present{unit="cpu",presence="present"} 1\n' in text
+    assert 'triune_unit_present{presence="present",unit="cpu"} 1\n' in text
     names = {family.name for family in text_string_to_metric_families(text)}
     assert {"nv_inference_request_success", "nv_inference_request_failure", "nv_cpu_memory_total_bytes"} <= names
     server.models["identity"].statistics.num_executions += 1

@@ -58,7 +58,6 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
     fields = [
         ("runtime", bool(message.runtime)),
         ("cc_model_filenames", bool(message.cc_model_filenames)),
-        ("model_metrics", message.HasField("model_metrics")),
         (
             "optimization.graph",
             optimization.HasField("graph") and message.backend not in BACKENDS_WITH_GRAPH_LEVEL,

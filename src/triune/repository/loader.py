@@ -17,6 +17,7 @@ from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
 from triune.repository.measure import UnitError, is_quick, unit_error
+from triune.repository.metrics import first_response_buckets_ms
 from triune.repository.model import LoadedVersion
 from triune.repository.placement import (
     TOLERANCE_PARAMETER,
@@ -30,6 +31,7 @@ from triune.repository.placement import (
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.distributions import Distributions, Histogram
 from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import QuickWorker, ThreadWorker
 
@@ -105,13 +107,15 @@ class Build:
 class Loader:
     """Builds versions for a machine."""
 
-    def __init__(self, machine: Machine, clock: Clock) -> None:
+    def __init__(self, machine: Machine, clock: Clock, *, has_distributions: bool = False) -> None:
         """Args:
         machine: the runtimes and units to build for.
         clock: measures.
+        has_distributions: versions keep how their latencies and sizes are distributed.
         """
         self.machine = machine
         self._clock = clock
+        self._has_distributions = has_distributions
 
     def build(self, source: Source, version: int, previous: Build | None = None) -> Build:
         """Compile, warm up and measure a version.
@@ -171,6 +175,8 @@ class Loader:
         """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build."""
         config = build.config
         statistics = ModelStatistics(unit_errors=dict(build.unit_errors))
+        if self._has_distributions:
+            statistics.distributions = Distributions(Histogram(first_response_buckets_ms(config.message)))
         kind = QuickWorker if build.is_inline else ThreadWorker
         workers = [
             kind(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)

@@ -61,6 +61,7 @@ class Repository:
         completion: Completion = DEFAULT_COMPLETION,
         num_load_threads: int = 4,
         num_load_retries: int = 0,
+        has_distributions: bool = False,
     ) -> None:
         """Args:
         folders: the repositories; a model's name is unique over all of them. One given twice is one.
@@ -74,6 +75,7 @@ class Repository:
         completion: how the models' configs are completed.
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
+        has_distributions: versions keep how their latencies and sizes are distributed.
 
         Raises:
             InvalidArgumentError: options contradict each other.
@@ -93,7 +95,8 @@ class Repository:
         self._control_mode = control_mode
         self._startup_models = tuple(dict.fromkeys(startup_models))
         self._poll_seconds = poll_seconds
-        self._lifecycle = Lifecycle(Loader(self._machine, clock), clock, num_load_threads, num_load_retries)
+        loader = Loader(self._machine, clock, has_distributions=has_distributions)
+        self._lifecycle = Lifecycle(loader, clock, num_load_threads, num_load_retries)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models

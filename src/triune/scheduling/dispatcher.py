@@ -154,6 +154,9 @@ class Dispatcher:
         worker.charge(elapsed_ns)
         statistics = self._statistics
         statistics.record_alone(executable.unit, batch_size, elapsed_ns)
+        if statistics.distributions is not None:
+            latencies_ns = (elapsed_ns, 0, 0, elapsed_ns, 0)
+            statistics.distributions.record(latencies_ns, inputs.values(), response.outputs.values())
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         return response
 
@@ -170,6 +173,7 @@ class Dispatcher:
             self._queue.remove(pending)
             self._fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
         self._set_timer(0)
+        self._statistics.num_waiting = 0
 
     async def close(self) -> None:
         """Refuse what waits and what comes, let what runs finish, and close the workers."""
@@ -216,6 +220,7 @@ class Dispatcher:
             self._start(lane, decision.pendings, decision.num_rows, now_ns)
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
         self._set_timer(min(filter(None, (when_ns, deadline_ns)), default=0))
+        self._statistics.num_waiting = len(self._queue)
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
         batch = Batch(pendings, num_rows, self._outputs, self._policy)
@@ -272,14 +277,13 @@ class Dispatcher:
                 failure.__cause__ = error
                 self._fail(pending, failure, FailureReason.OTHER)
                 continue
+            total_ns, queue_ns = now_ns - pending.arrived_ns, batch.started_ns - pending.arrived_ns
             statistics.record_success(
-                pending.batch_size,
-                now_ns - pending.arrived_ns,
-                batch.started_ns - pending.arrived_ns,
-                batch.input_ns,
-                batch.infer_ns,
-                batch.output_ns,
+                pending.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
             )
+            if statistics.distributions is not None:
+                latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
+                statistics.distributions.record(latencies_ns, pending.inputs.values(), response.outputs.values())
             pending.future.set_result(response)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._wake_if_idle()

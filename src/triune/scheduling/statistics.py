@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from triune.core.units import Unit
+from triune.scheduling.distributions import Distributions
 
 
 @dataclass(slots=True)
@@ -46,10 +47,12 @@ class ModelStatistics:
         num_executions: batches computed.
         last_inference_ms: wall clock of the last answer, milliseconds since 1970; 0 if there was none.
         num_pending: requests accepted and not yet answered.
+        num_waiting: those of them that wait in the queue, and do not run.
         failures: failed requests by reason.
         batches: executions by rows in the batch.
         unit_inferences: rows computed by each unit.
         unit_busy_ns: time that each unit computed.
+        distributions: of latencies and sizes; None where nobody asked for them.
         unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
     """
 
@@ -57,6 +60,7 @@ class ModelStatistics:
     num_executions: int = 0
     last_inference_ms: int = 0
     num_pending: int = 0
+    num_waiting: int = 0
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
@@ -68,6 +72,7 @@ class ModelStatistics:
     unit_inferences: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
+    distributions: Distributions | None = None
 
     def record_success(
         self, num_rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int

@@ -1,8 +1,10 @@
 import dataclasses
 import math
 import re
+import time
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +17,7 @@ from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import write_text
+from triune.scheduling.distributions import FIRST_RESPONSE_BUCKETS_MS, Distributions, Histogram
 from triune.scheduling.statistics import FailureReason
 
 UNITS = (
@@ -37,7 +40,7 @@ def server() -> HandServer:
 
 def test_inference_metrics_have_tritons_names_and_units(server: HandServer) -> None:
     counted = server.models["identity"].statistics
-    counted.num_pending = 5
+    counted.num_pending, counted.num_waiting = 7, 5
     counted.success.add(7_654_321, 3)
     counted.fail.add(999_000_000)
     counted.failures[FailureReason.REJECTED] = 2
@@ -58,10 +61,10 @@ def test_inference_metrics_have_tritons_names_and_units(server: HandServer) -> N
         f"nv_inference_compute_infer_duration_us{labels} 33",
         f"nv_inference_compute_output_duration_us{labels} 44",
         f"nv_inference_pending_request_count{labels} 5",
-        'nv_inference_request_failure{model="identity",version="2",reason="REJECTED"} 2',
-        'nv_inference_request_failure{model="identity",version="2",reason="CANCELED"} 0',
-        'nv_inference_request_failure{model="identity",version="2",reason="BACKEND"} 0',
-        'nv_inference_request_failure{model="identity",version="2",reason="OTHER"} 0',
+        'nv_inference_request_failure{model="identity",reason="REJECTED",version="2"} 2',
+        'nv_inference_request_failure{model="identity",reason="CANCELED",version="2"} 0',
+        'nv_inference_request_failure{model="identity",reason="BACKEND",version="2"} 0',
+        'nv_inference_request_failure{model="identity",reason="OTHER",version="2"} 0',
         "# TYPE nv_inference_request_success counter",
         "# TYPE nv_inference_request_failure counter",
         "# TYPE nv_inference_pending_request_count gauge",
@@ -76,19 +79,18 @@ def test_metrics_by_unit(server: HandServer) -> None:
     counted.record_execution(Unit.AMX, 3, 1, 0, 500_000_000, 0)
     counted.unit_errors[Unit.AMX] = 0.0078125
     lines = scrape(server, UNITS)
-    labels = 'model="identity",version="2"'
     for line in (
-        f'triune_unit_inference_count{{{labels},unit="cpu"}} 8',
-        f'triune_unit_inference_count{{{labels},unit="amx"}} 3',
-        f'triune_unit_busy_seconds{{{labels},unit="cpu"}} 1.5',
-        f'triune_unit_error_max{{{labels},unit="amx"}} 0.0078125',
-        'triune_unit_present{unit="cpu",presence="present"} 1',
-        'triune_unit_present{unit="ane",presence="emulated"} 0',
-        'triune_unit_present{unit="gpu",presence="absent"} 0',
+        'triune_unit_inference_count{model="identity",unit="cpu",version="2"} 8',
+        'triune_unit_inference_count{model="identity",unit="amx",version="2"} 3',
+        'triune_unit_busy_seconds{model="identity",unit="cpu",version="2"} 1.5',
+        'triune_unit_error_max{model="identity",unit="amx",version="2"} 0.0078125',
+        'triune_unit_present{presence="present",unit="cpu"} 1',
+        'triune_unit_present{presence="emulated",unit="ane"} 0',
+        'triune_unit_present{presence="absent",unit="gpu"} 0',
     ):
         assert line in lines
     # What was not measured has no sample: 0 would be a claim.
-    assert f'triune_unit_error_max{{{labels},unit="cpu"}}' not in "\n".join(lines)
+    assert 'triune_unit_error_max{model="identity",unit="cpu"' not in "\n".join(lines)
 
 
 def test_machine_metrics(server: HandServer) -> None:
@@ -123,7 +125,7 @@ def test_tags_that_become_one_label_are_both_told(server: HandServer) -> None:
     model = server.models["identity"]
     config = dataclasses.replace(model.config, metric_tags={"a-b": "1", "a.b": "2"})
     server.models = {"identity": dataclasses.replace(model, config=config)}
-    assert 'nv_inference_count{model="identity",version="2",_a_b="1,2"} 0' in scrape(server)
+    assert 'nv_inference_count{_a_b="1,2",model="identity",version="2"} 0' in scrape(server)
 
 
 def test_prometheus_reads_the_text_as_it_was_meant(server: HandServer) -> None:
@@ -183,6 +185,80 @@ def test_the_machine_is_read_once_in_an_interval(monkeypatch: pytest.MonkeyPatch
     assert meter.read() is first
     now = 102.0
     assert meter.read() is not first
+
+
+def options(*settings: str) -> MetricsOptions:
+    return MetricsOptions.parse(settings, has_cpu=False, interval_seconds=2)
+
+
+def test_summaries_are_tritons_over_the_last_minute(server: HandServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    counted = server.models["identity"].statistics
+    counted.distributions = kept = Distributions(Histogram([100.0]))
+    for latency_us in (900_000, *range(1, 101)):
+        kept.record((latency_us * 1000, 2000, 3000, 4000, 5000), [], [])
+        counted.success.add(latency_us * 1000)
+        now = 1059.0 if latency_us == 900_000 else now
+    now = 1060.5
+    given = options("summary_latencies=true", "summary_quantiles=0.5:0.05,0.99:0.001")
+    text = write_text(MetricsCollector(server, (), given).collect())  # type: ignore[arg-type]
+    labels = 'model="identity",version="2"'
+    lines = [each for each in text.splitlines() if each.startswith("nv_inference_request_summary_us")]
+    assert lines == [
+        f"nv_inference_request_summary_us_count{{{labels}}} 101",
+        f"nv_inference_request_summary_us_sum{{{labels}}} 905050",
+        f'nv_inference_request_summary_us{{{labels},quantile="0.5"}} 50.0',
+        f'nv_inference_request_summary_us{{{labels},quantile="0.99"}} 99.0',
+    ]
+    assert f'nv_inference_compute_output_summary_us{{{labels},quantile="0.5"}} 5.0' in text.splitlines()
+    now = 2000.0
+    text = write_text(MetricsCollector(server, (), given).collect())  # type: ignore[arg-type]
+    assert f'nv_inference_queue_summary_us{{{labels},quantile="0.5"}} NaN' in text.splitlines()
+    assert "histogram_ms" not in text
+
+
+def test_histograms_of_the_first_response_and_of_sizes(server: HandServer) -> None:
+    counted = server.models["identity"].statistics
+    counted.distributions = kept = Distributions(Histogram(FIRST_RESPONSE_BUCKETS_MS))
+    strings = np.array([b"abc", b""], np.object_)
+    for milliseconds in (100, 101, 6000):
+        kept.record((milliseconds * 1_000_000, 0, 0, 0, 0), [np.zeros(32, np.float32), strings], [])
+    given = options("histogram_latencies=true", "histogram_sizes=true")
+    lines = write_text(MetricsCollector(server, (), given).collect()).splitlines()  # type: ignore[arg-type]
+    labels = 'model="identity",version="2"'
+    family = "nv_inference_first_response_histogram_ms"
+    assert [each for each in lines if each.startswith(family)] == [
+        f'{family}_bucket{{{labels},le="100.0"}} 1',
+        f'{family}_bucket{{{labels},le="500.0"}} 2',
+        f'{family}_bucket{{{labels},le="2000.0"}} 2',
+        f'{family}_bucket{{{labels},le="5000.0"}} 2',
+        f'{family}_bucket{{{labels},le="+Inf"}} 3',
+        f"{family}_count{{{labels}}} 3",
+        f"{family}_sum{{{labels}}} 6201.0",
+    ]
+    assert f'triune_request_input_bytes_bucket{{{labels},le="64.0"}} 0' in lines
+    assert f'triune_request_input_bytes_bucket{{{labels},le="256.0"}} 3' in lines
+    assert f"triune_request_input_bytes_sum{{{labels}}} 393.0" in lines
+    assert f'triune_request_output_bytes_bucket{{{labels},le="64.0"}} 3' in lines
+
+
+def test_batch_sizes_are_always_told(server: HandServer) -> None:
+    counted = server.models["identity"].statistics
+    for size in (1, 3, 3, 8):
+        counted.record_execution(Unit.CPU, size, 1, 0, 0, 0)
+    lines = [each for each in scrape(server) if each.startswith("triune_batch_size")]
+    labels = 'model="identity",version="2"'
+    assert lines == [
+        f'triune_batch_size_bucket{{{labels},le="1.0"}} 1',
+        f'triune_batch_size_bucket{{{labels},le="2.0"}} 1',
+        f'triune_batch_size_bucket{{{labels},le="4.0"}} 3',
+        f'triune_batch_size_bucket{{{labels},le="8.0"}} 4',
+        f'triune_batch_size_bucket{{{labels},le="16.0"}} 4',
+        f'triune_batch_size_bucket{{{labels},le="+Inf"}} 4',
+        f"triune_batch_size_count{{{labels}}} 4",
+        f"triune_batch_size_sum{{{labels}}} 15.0",
+    ]
 
 
 def test_metrics_can_be_left_out(server: HandServer) -> None:

@@ -68,12 +68,15 @@ async def test_cancelled_before_the_loop_heard_of_it() -> None:
 async def test_cancelling_every_waiting_request_frees_the_queue() -> None:
     bench = Bench(default_queue_policy=QueuePolicy(max_queue_size=2))
     bench.send(0)
+    assert (bench.statistics.num_pending, bench.statistics.num_waiting) == (1, 0), "what runs does not wait"
     waiting = [bench.send(value) for value in (1, 2)]
+    assert (bench.statistics.num_pending, bench.statistics.num_waiting) == (3, 2)
     with pytest.raises(UnavailableError, match="^Exceeds maximum queue size of model 'doubler', 2: "):
         bench.send(3)
     for future in waiting:
         future.cancel()
     await settle()
+    assert (bench.statistics.num_pending, bench.statistics.num_waiting) == (1, 0)
     bench.send(4)
     bench.finish()
     assert bench.rows == [4]

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from triune.core.units import Presence, UnitStatus
+from triune.frontends.metrics.distributions import distributions
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import LoadedVersion
@@ -84,7 +85,13 @@ class MetricsCollector(Collector):
         """Yield the families, each with all its samples; one without samples is left out."""
         models = [(_labels(model), model.statistics) for model in self._server.statistics()]
         machine = self._machine() if self._options.has_cpu else ()
-        families = [*self._inference(models), *machine, *self._by_unit(models), self._presence()]
+        families = [
+            *self._inference(models),
+            *distributions(models, self._options),
+            *machine,
+            *self._by_unit(models),
+            self._presence(),
+        ]
         return [family for family in families if family.samples]
 
     def _inference(self, models: Sequence[tuple[dict[str, str], ModelStatistics]]) -> Iterable[Metric]:
@@ -97,10 +104,12 @@ class MetricsCollector(Collector):
             "nv_inference_request_failure", "Number of failed inference requests, all batch sizes", "counter"
         )
         pending = Metric(
-            "nv_inference_pending_request_count", "Number of requests that are accepted and not yet answered", "gauge"
+            "nv_inference_pending_request_count",
+            "Instantaneous number of pending requests awaiting execution per-model",
+            "gauge",
         )
         for labels, counted in models:
-            pending.add_sample(pending.name, labels, counted.num_pending)
+            pending.add_sample(pending.name, labels, counted.num_waiting)
             for reason, count in counted.failures.items():
                 failures.add_sample(failures.name, {**labels, "reason": reason.value}, count)
         yield failures

@@ -10,6 +10,7 @@ _SWITCHES = {
     "counter_latencies": "has_counters",
     "summary_latencies": "has_summaries",
     "histogram_latencies": "has_histograms",
+    "histogram_sizes": "has_sizes",
 }
 
 
@@ -22,6 +23,7 @@ class MetricsOptions:
         has_counters: the latencies as counters, nv_inference_*_duration_us.
         has_summaries: the latencies as summaries, nv_inference_*_summary_us.
         has_histograms: nv_inference_first_response_histogram_ms.
+        has_sizes: the bytes of inputs and outputs, triune_request_{input,output}_bytes.
         quantiles: of the summaries, each with the error that is allowed.
         interval_seconds: how old a reading of the machine may be.
     """
@@ -30,6 +32,7 @@ class MetricsOptions:
     has_counters: bool = True
     has_summaries: bool = False
     has_histograms: bool = False
+    has_sizes: bool = False
     quantiles: tuple[tuple[float, float], ...] = (
         (0.5, 0.05),
         (0.9, 0.01),
@@ -38,6 +41,11 @@ class MetricsOptions:
         (0.999, 0.001),
     )
     interval_seconds: float = 2.0
+
+    @property
+    def has_distributions(self) -> bool:
+        """Whether models have to keep how their latencies and sizes are distributed."""
+        return self.has_summaries or self.has_histograms or self.has_sizes
 
     @classmethod
     def parse(cls, settings: Sequence[str], *, has_cpu: bool, interval_seconds: float) -> "MetricsOptions":

@@ -20,16 +20,22 @@ def write_text(families: Iterable[Metric]) -> str:
         lines.append(f"# HELP {family.name} {documentation}")
         lines.append(f"# TYPE {family.name} {family.type}")
         for sample in family.samples:
-            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels.items())
-            lines.append(f"{sample.name}{f'{{{labels}}}' if labels else ''} {_number(sample.value)}")
+            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sorted(sample.labels.items(), key=_place))
+            lines.append(f"{sample.name}{f'{{{labels}}}' if labels else ''} {number(sample.value)}")
     return "\n".join(lines) + "\n"
+
+
+def _place(label: tuple[str, str]) -> tuple[bool, str]:
+    """Triton's order: by name, a bucket's bound and a quantile last."""
+    return label[0] in ("le", "quantile"), label[0]
 
 
 def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A number as Prometheus reads it."""
     if math.isfinite(value):
         return repr(value)
     return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"

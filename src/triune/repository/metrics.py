@@ -1,0 +1,29 @@
+"""A config's `model_metrics`: the buckets of its histograms."""
+
+import logging
+from collections.abc import Sequence
+
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.scheduling.distributions import FIRST_RESPONSE_BUCKETS_MS
+
+FIRST_RESPONSE_FAMILY = "nv_inference_first_response_histogram_ms"
+"""The one histogram whose buckets a config may name, as in Triton."""
+
+_log = logging.getLogger(__name__)
+
+
+def first_response_buckets_ms(message: ModelConfigMessage) -> Sequence[float]:
+    """The bounds, ascending, that a config names for the time to a first response, or Triton's own."""
+    bounds: Sequence[float] = FIRST_RESPONSE_BUCKETS_MS
+    for control in message.model_metrics.metric_control:
+        family = control.metric_identifier.family
+        if family != FIRST_RESPONSE_FAMILY:
+            _log.warning(
+                "model '%s': metric family '%s' is not a customizable metric; '%s' is",
+                message.name,
+                family,
+                FIRST_RESPONSE_FAMILY,
+            )
+        elif control.histogram_options.buckets:
+            bounds = tuple(sorted(set(control.histogram_options.buckets)))
+    return bounds

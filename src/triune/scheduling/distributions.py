@@ -1,0 +1,90 @@
+"""How a model version's latencies and sizes are distributed. Kept where an operator asks for it: each request pays."""
+
+import bisect
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from triune.core.datatypes import Array
+
+LATENCIES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
+"""What a sample of latencies holds, in this order."""
+
+FIRST_RESPONSE_BUCKETS_MS = (100.0, 500.0, 2000.0, 5000.0)
+"""Triton's, where a model's `model_metrics` names no others."""
+
+TENSOR_BUCKETS_BYTES = tuple(float(4**power) for power in range(3, 16))
+"""64 bytes to 1 GiB."""
+
+WINDOW_SECONDS = 60.0
+"""Quantiles are those of the last minute, as in Prometheus' client that Triton uses."""
+
+_MAX_SAMPLES = 8192
+
+
+@dataclass(slots=True)
+class Histogram:
+    """How many values were at most each bound.
+
+    Attributes:
+        bounds: ascending; what is beyond the last is counted too.
+        counts: by bound, and one more for what is beyond; not cumulative.
+        total: the sum of the values.
+    """
+
+    bounds: Sequence[float]
+    counts: list[int] = field(default_factory=list[int])
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def add(self, value: float, count: int = 1) -> None:
+        """Count a value, or several of the same."""
+        self.counts[bisect.bisect_left(self.bounds, value)] += count
+        self.total += value * count
+
+
+@dataclass(slots=True)
+class Distributions:
+    """The distributions of one model version.
+
+    Attributes:
+        samples: the latencies of the last answers, at most 8192: when (seconds of the monotonic clock), and each of
+            LATENCIES in nanoseconds.
+        first_response_ms: from a request to its first response.
+        input_bytes, output_bytes: of a request's tensors, and of its answer's. Of BYTES the elements without their
+            lengths count.
+    """
+
+    first_response_ms: Histogram
+    samples: deque[tuple[float, int, int, int, int, int]] = field(default_factory=lambda: deque(maxlen=_MAX_SAMPLES))
+    input_bytes: Histogram = field(default_factory=lambda: Histogram(TENSOR_BUCKETS_BYTES))
+    output_bytes: Histogram = field(default_factory=lambda: Histogram(TENSOR_BUCKETS_BYTES))
+
+    def record(
+        self,
+        latencies_ns: tuple[int, int, int, int, int],
+        inputs: Collection[Array],
+        outputs: Collection[Array],
+    ) -> None:
+        """Count an answered request; `latencies_ns` are LATENCIES."""
+        self.samples.append((time.monotonic(), *latencies_ns))
+        self.first_response_ms.add(latencies_ns[0] / 1e6)
+        self.input_bytes.add(_num_bytes(inputs))
+        self.output_bytes.add(_num_bytes(outputs))
+
+    def quantiles_us(self, index: int, quantiles: Sequence[float]) -> list[float]:
+        """Quantiles of one of LATENCIES over the last minute, in microseconds; NaN where nothing was answered."""
+        since = time.monotonic() - WINDOW_SECONDS
+        values = [sample[index + 1] / 1000 for sample in self.samples if sample[0] >= since]
+        if not values:
+            return [float("nan")] * len(quantiles)
+        return [float(each) for each in np.quantile(values, quantiles, method="inverted_cdf")]
+
+
+def _num_bytes(arrays: Collection[Array]) -> int:
+    return sum(sum(map(len, array.ravel().tolist())) if array.dtype.char == "O" else array.nbytes for array in arrays)
