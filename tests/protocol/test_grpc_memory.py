@@ -12,9 +12,15 @@ from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import GrpcServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
-from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from triune.protos.grpc_service_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelStreamInferResponse,
+    RepositoryModelLoadRequest,
+)
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+LOAD = "/inference.GRPCInferenceService/RepositoryModelLoad"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 LARGE = np.random.default_rng(0).standard_normal((2, 50_000), np.float32)
 STRINGS = [b"%d" % index for index in range(10_000)]
@@ -123,6 +129,20 @@ async def test_bombs_and_broken_messages(channel: grpc.aio.Channel, data: bytes,
         await channel.unary_unary(INFER)(data)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert message in str(caught.value.details())
+
+
+async def test_a_large_file_reaches_the_repository(channel: grpc.aio.Channel, server: HandServer) -> None:
+    message = RepositoryModelLoadRequest(model_name="new")
+    message.parameters["config"].string_param = "{}"
+    message.parameters["file:1/model.onnx"].bytes_param = LARGE.tobytes()
+    await channel.unary_unary(LOAD)(message.SerializeToString())
+    assert server.loads == [("new", "{}", {"1/model.onnx": LARGE.tobytes()})]
+
+
+async def test_other_requests_are_small(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(LOAD.replace("Load", "Unload"))(bytes(100_000))
+    assert "65536 are the limit" in str(caught.value.details())
 
 
 async def test_what_waits_holds_memory_and_what_is_too_much_is_refused(

@@ -7,12 +7,14 @@ large messages are therefore cut out, and put in, beside it: they are fields of 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.frontends.kserve import compression, grpc_codec
+from triune.frontends.kserve import compression, grpc_codec, grpc_messages
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.grpc_parameters import FINAL_RESPONSE
-from triune.frontends.kserve.large_inferences import Decoder
+from triune.frontends.kserve.http_load import files_of
+from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
 from triune.frontends.kserve.large_requests import inputs_bytes, pack, raw_pieces, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.frontends.kserve.tensors import MAX_TENSORS, as_bytes
@@ -88,6 +90,16 @@ class LargeMessages:
             await self._offload.run(unpack, request)
         held.resize(max(len(data), inputs_bytes(request.inputs)))
         return message, request
+
+    async def parse_load(self, data: bytes, held: Reservation) -> tuple[str, str, str | None, dict[str, Array]]:
+        """As `grpc_messages.parse_load`."""
+        if len(data) <= SMALL_BYTES:
+            return grpc_messages.parse_load(memoryview(data))
+        return await self._decoder.parse(grpc_messages.parse_load, data, len(data), held, factor=STRINGS_FACTOR)
+
+    async def files_of(self, arrays: dict[str, Array]) -> dict[str, bytes]:
+        """Files as bytes."""
+        return await self._offload.run(files_of, arrays) if arrays else {}
 
     async def encode(self, response: InferenceResponse, *, is_final: bool | None = None) -> bytes:
         """The message of an answer: a ModelInferResponse; if `is_final` is given, the ModelStreamInferResponse with it.

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve import descriptions
 from triune.protos.grpc_service_pb2 import (
@@ -32,6 +36,23 @@ def model_statistics(models: Sequence[LoadedVersion]) -> ModelStatisticsResponse
 def repository_index(entries: Sequence[IndexEntry]) -> RepositoryIndexResponse:
     """The repository's model versions; a version, state or reason that an entry lacks stays empty."""
     return RepositoryIndexResponse(models=descriptions.repository_index(entries))
+
+
+def parse_load(data: memoryview) -> tuple[str, str, str | None, dict[str, Array]]:
+    """A RepositoryModelLoadRequest: the model's name, the repository's, and `load_parameters`, the files as arrays.
+
+    Raises:
+        InvalidArgumentError: it is none, or `load_parameters` raises it.
+    """
+    try:
+        request = RepositoryModelLoadRequest.FromString(bytes(data))
+    except DecodeError as error:
+        raise InvalidArgumentError(
+            f"the {len(data)} bytes received are no RepositoryModelLoadRequest: {error}"
+        ) from error
+    config_json, files = load_parameters(request)
+    arrays = {path: np.frombuffer(content, np.uint8) for path, content in files.items()}
+    return request.model_name, request.repository_name, config_json, arrays
 
 
 def load_parameters(request: RepositoryModelLoadRequest) -> tuple[str | None, dict[str, bytes]]:

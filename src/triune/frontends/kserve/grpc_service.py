@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, PayloadTooLargeError, TriuneError, UnsupportedError
 from triune.core.requests import InferenceResponse
 from triune.frontends.kserve import grpc_codec, grpc_messages
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
@@ -34,6 +34,9 @@ _UNSUPPORTED = {
     "TraceSetting": "tracing is not offered; use the statistics and the metrics instead",
     "LogSettings": "log settings cannot be changed while the server runs; use --log-verbose when starting it",
 }
+
+# The names and flags that requests other than inferences and loads hold.
+_MAX_SMALL_BYTES = 64 << 10
 
 Handler = Callable[[bytes, Context], Awaitable[bytes]]
 RequestT = TypeVar("RequestT", bound=Message)
@@ -67,7 +70,7 @@ class InferenceService:
             "ModelConfig": _answering("ModelConfig", messages.ModelConfigRequest, self._model_config),
             "ModelStatistics": _answering("ModelStatistics", messages.ModelStatisticsRequest, self._model_statistics),
             "RepositoryIndex": _answering("RepositoryIndex", messages.RepositoryIndexRequest, self._repository_index),
-            "RepositoryModelLoad": _answering("RepositoryModelLoad", messages.RepositoryModelLoadRequest, self._load),
+            "RepositoryModelLoad": self.load,
             "RepositoryModelUnload": _answering(
                 "RepositoryModelUnload", messages.RepositoryModelUnloadRequest, self._unload
             ),
@@ -127,6 +130,9 @@ class InferenceService:
         except BaseException:
             future.cancel()
             raise
+        finally:
+            # A failed future's error knows this frame, which is not to know the future: nothing else would free them.
+            del future
 
     async def stream_infer(self, _: object, context: Context) -> None:
         """ModelStreamInfer."""
@@ -174,11 +180,18 @@ class InferenceService:
         _refuse_repository_name(request.repository_name)
         return grpc_messages.repository_index(self._server.index(is_ready_only=request.ready))
 
-    async def _load(self, request: messages.RepositoryModelLoadRequest) -> Message:
-        _refuse_repository_name(request.repository_name)
-        config_json, files = grpc_messages.load_parameters(request)
-        await self._change(self._server.load(request.model_name, config_json=config_json, files=files))
-        return messages.RepositoryModelLoadResponse()
+    async def load(self, data: bytes, context: Context) -> bytes:
+        """RepositoryModelLoad, whose files may be large."""
+        with self._budget.reserve() as held:
+            try:
+                held.resize(len(data))
+                name, repository, config_json, arrays = await self._large.parse_load(data, held)
+                _refuse_repository_name(repository)
+                files = await self._large.files_of(arrays)
+                await self._change(self._server.load(name, config_json=config_json, files=files))
+            except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+                await abort(context, as_triune_error(error, "RepositoryModelLoad"))
+        return messages.RepositoryModelLoadResponse().SerializeToString()
 
     async def _unload(self, request: messages.RepositoryModelUnloadRequest) -> Message:
         _refuse_repository_name(request.repository_name)
@@ -206,11 +219,19 @@ def _refuse_repository_name(name: str) -> None:
 def _answering(method: str, kind: type[RequestT], answer: Callable[[RequestT], Awaitable[Message]]) -> Handler:
     async def handle(data: bytes, context: Context) -> bytes:
         try:
+            _check_small(len(data))
             return (await answer(_parse(kind, data))).SerializeToString()
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             await abort(context, as_triune_error(error, method))
 
     return handle
+
+
+def _check_small(num_bytes: int) -> None:
+    if num_bytes > _MAX_SMALL_BYTES:
+        raise PayloadTooLargeError(
+            f"the request has {num_bytes} bytes; for what it asks, {_MAX_SMALL_BYTES} are the limit"
+        )
 
 
 def _parse(kind: type[RequestT], data: bytes) -> RequestT:

@@ -467,6 +467,8 @@ class KServeProtocol(HttpToolsProtocol):
         except TriuneError as error:
             self._write_failure(cycle, error)
             return
+        finally:
+            future = None
         await self._write_large(cycle, response)
 
     async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:

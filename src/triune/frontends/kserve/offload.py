@@ -82,3 +82,7 @@ async def until_done(future: asyncio.Future[T]) -> T:
         if not future.cancelled():
             future.exception()
         raise
+    finally:
+        # A failed future's error knows this frame, which is not to know the future: only the garbage collection would
+        # free them, and with them the request's body.
+        del future
