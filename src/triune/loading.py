@@ -65,8 +65,9 @@ class LoadedModel:
                     raise InvalidArgumentError(f"input '{name}' is missing; it is {spec}")
                 continue
             arrays[name] = np.asarray(inputs[name])
-            fits = len(spec.shape) == arrays[name].ndim and all(
-                size in (-1, have) for have, size in zip(arrays[name].shape, spec.shape, strict=True)
+            fits = not spec.has_rank or (
+                len(spec.shape) == arrays[name].ndim
+                and all(size in (-1, have) for have, size in zip(arrays[name].shape, spec.shape, strict=True))
             )
             if DataType.of(arrays[name]) is not spec.datatype or not fits:
                 raise InvalidArgumentError(f"input '{name}' is {describe(arrays[name])}; the model takes {spec}")

@@ -18,6 +18,7 @@ class TensorSpec:
         axes: for each dimension the file's own name of it ("batch", "sequence") or None. Two dimensions of one
             name have the same size in every call.
         is_optional: a call may leave it out.
+        has_rank: the file says how many dimensions there are. If not, `shape` is ().
         is_state: an input in place of a buffer that the model would keep between calls: zeros where it is left out.
     """
 
@@ -27,9 +28,10 @@ class TensorSpec:
     axes: tuple[str | None, ...] = ()
     is_optional: bool = False
     is_state: bool = False
+    has_rank: bool = True
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.datatype.value}{format_shape(self.shape)}"
+        return f"{self.name}: {self.datatype.value}{format_shape(self.shape) if self.has_rank else '[...]'}"
 
 
 class Rows(Enum):

@@ -44,9 +44,9 @@ def to_signature(words: dict[str, Any]) -> Signature:
 
 
 def _from_spec(spec: TensorSpec) -> list[Any]:
-    return [spec.name, spec.datatype.value, spec.shape, spec.axes, spec.is_optional, spec.is_state]
+    return [spec.name, spec.datatype.value, spec.shape, spec.axes, spec.is_optional, spec.is_state, spec.has_rank]
 
 
 def _to_spec(words: Sequence[Any]) -> TensorSpec:
-    name, datatype, shape, axes, is_optional, is_state = words
-    return TensorSpec(name, DataType(datatype), tuple(shape), tuple(axes), is_optional, is_state)
+    name, datatype, shape, axes, is_optional, is_state, has_rank = words
+    return TensorSpec(name, DataType(datatype), tuple(shape), tuple(axes), is_optional, is_state, has_rank)

@@ -10,8 +10,6 @@ from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 
 _log = logging.getLogger(__name__)
 
-_MAX_PRIORITY_LEVELS = 1 << 16
-
 
 def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolicy:
     """The policy of a completed config.
@@ -74,8 +72,6 @@ def _check(batching: ModelDynamicBatching, name: str, max_batch_size: int) -> No
                 f"dynamic batching preferred size must be <= max batch size for {name}: {size} > {max_batch_size}"
             )
     levels = batching.priority_levels
-    if levels > _MAX_PRIORITY_LEVELS:
-        raise InvalidArgumentError(f"priority_levels is {levels} for {name}; at most {_MAX_PRIORITY_LEVELS}")
     if levels:
         if not 1 <= batching.default_priority_level <= levels:
             raise InvalidArgumentError(

@@ -177,6 +177,10 @@ def _complete_each(
             continue
         if tensor.data_type == DataTypeMessage.TYPE_INVALID:
             tensor.data_type = to_config(spec.datatype)
+        if not tensor.dims and not spec.has_rank:
+            raise InvalidArgumentError(
+                f"the model file does not say how many dimensions '{tensor.name}' has: give its 'dims' in the config"
+            )
         if not tensor.dims:
             row = spec.shape[1:] if max_batch_size > 0 else spec.shape
             tensor.dims.extend(row or (1,))

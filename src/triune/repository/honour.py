@@ -27,7 +27,6 @@ def refuse_unsupported(message: ModelConfigMessage) -> None:
         ),
         (len(message.batch_input) > 0, "batch_input", "compute these inputs in the client; ragged inputs are padded"),
         (len(message.batch_output) > 0, "batch_output", "let the model give one row of output for each row of input"),
-        (message.response_cache.enable, "response_cache.enable", "set it to false; cache in the client"),
         (
             len(message.model_operations.op_library_filename) > 0,
             "model_operations.op_library_filename",
@@ -39,9 +38,9 @@ def refuse_unsupported(message: ModelConfigMessage) -> None:
             "prepare the model before it is put into the repository",
         ),
         (
-            len(message.optimization.cuda.graph_spec) > 0,
-            "optimization.cuda.graph_spec",
-            "remove it: these CUDA graphs exist for TensorRT only",
+            message.model_transaction_policy.decoupled,
+            "model_transaction_policy.decoupled",
+            "no runtime here gives a request any other number of responses than one: set it to false",
         ),
     )
     for is_asked, field, remedy in refusals:
@@ -62,6 +61,7 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
             "optimization.graph",
             optimization.HasField("graph") and message.backend not in BACKENDS_WITH_GRAPH_LEVEL,
         ),
+        ("response_cache (every request is computed)", message.response_cache.enable),
         ("optimization.priority", optimization.priority != optimization.PRIORITY_DEFAULT),
         ("optimization.cuda", optimization.HasField("cuda")),
         ("optimization.execution_accelerators", optimization.HasField("execution_accelerators")),

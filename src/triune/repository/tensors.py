@@ -89,7 +89,7 @@ def _translate(
     if tensor.HasField("reshape"):
         reshape = tuple(tensor.reshape.shape)
         _check_reshape(dims, reshape, what)
-    elif max_batch_size == 0 and not spec.shape and all(dim == 1 for dim in dims):
+    elif max_batch_size == 0 and spec.has_rank and not spec.shape and all(dim == 1 for dim in dims):
         # Triton shows a scalar of a model without a batch dimension as [1]; the model wants the scalar.
         reshape = ()
     is_optional = isinstance(tensor, ModelInput) and tensor.optional
@@ -127,7 +127,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
             f"'{tensor.name}', model provides {spec.datatype.value}"
         )
     dims = tensor.dims if tensor.reshape is None else tensor.reshape
-    if not is_input and not spec.shape:
+    if not spec.has_rank or (not is_input and not spec.shape):
         # The file does not tell the output's rank, or it is a scalar: the config's word stands.
         return
     if max_batch_size > 0 and (not spec.shape or spec.shape[0] != -1):

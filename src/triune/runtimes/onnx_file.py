@@ -36,12 +36,12 @@ _DATATYPES: dict[int, DataType] = {
 def read_signature(path: Path) -> Signature:
     """The inputs and outputs that an ONNX file states.
 
-    An initializer that the graph also lists as an input is an optional input: its value is the default. An output
+    An initializer that the graph also lists as an input is an optional input: its value is the default. A tensor
     of which not even the rank is known has the shape ().
 
     Raises:
         InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
-        UnsupportedError: an input or output is not a tensor of a KServe datatype, or an input has no rank.
+        UnsupportedError: an input or output is not a tensor of a KServe datatype.
     """
     return signature_of(read_model(path), path)
 
@@ -99,8 +99,6 @@ def _translate(value: ValueInfoProto, path: Path, *, is_input: bool, has_default
         number = of.tensor_type.elem_type
         name = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else number
         raise UnsupportedError(f"{what} has the element type {name}, for which KServe has no datatype")
-    if is_input and not of.tensor_type.HasField("shape"):
-        raise UnsupportedError(f"{what} states no rank; export the model again with the input's dimensions")
     dims = of.tensor_type.shape.dim
     return TensorSpec(
         value.name,
@@ -108,4 +106,5 @@ def _translate(value: ValueInfoProto, path: Path, *, is_input: bool, has_default
         tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else -1 for dim in dims),
         tuple(dim.dim_param if dim.dim_param not in NO_NAMES else None for dim in dims),
         is_optional=is_optional_type or has_default,
+        has_rank=not is_input or of.tensor_type.HasField("shape"),
     )

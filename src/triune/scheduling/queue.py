@@ -100,6 +100,7 @@ class RequestQueue:
             except ValueError:
                 continue
             self._size -= 1
+            self._forget_if_empty(pending.level)
             return True
         return False
 
@@ -120,12 +121,19 @@ class RequestQueue:
                     rejected.append(pending)
                 else:
                     delayed.append(pending)
+        for pending in rejected:
+            self._forget_if_empty(pending.level)
         self._size -= len(rejected)
         deadlines = (
             pending.deadline_ns for in_time, _ in self._levels.values() for pending in in_time if pending.deadline_ns
         )
         self._earliest_ns = min(deadlines, default=0)
         return rejected
+
+    def _forget_if_empty(self, level: int) -> None:
+        # There may be 2^64 of them. The default one is in use all the time.
+        if level != self._policy.default_priority_level and not any(self._levels.get(level, ())):
+            self._levels.pop(level, None)
 
     def next_deadline_ns(self) -> int:
         """When to call `expire` next: no request will have waited too long before; 0 if none ever will."""

@@ -74,6 +74,8 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
         for place, index in enumerate(indices):
             value = rows[row, index]
             text = f"{value:f}" if array.dtype.kind == "f" else str(value)
-            label = f":{output.labels[index]}" if index < len(output.labels) else ""
+            # As in Triton an empty label is none.
+            has_label = index < len(output.labels) and output.labels[index]
+            label = f":{output.labels[index]}" if has_label else ""
             result[row, place] = f"{text}:{index}{label}".encode()
     return result if has_batch else result[0]

@@ -13,12 +13,16 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import TYPE_INT32, TYPE_STRING, ModelInstanceGroup
-from triune.repository.config import ModelConfig
+from triune.repository.complete import complete_tensors
+from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.configure import configure, read_source
+from triune.repository.parse import parse_text
 from triune.repository.placement import Completion
 from triune.repository.reshape import reshape_to_client, reshape_to_model
 from triune.repository.samples import sample_inputs, warmup_inputs
 from triune.repository.stamps import Stamp
+from triune.repository.tensors import translate_tensors
+from triune.runtimes.onnx_file import read_signature
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
 
 
@@ -246,10 +250,13 @@ def test_a_scalar_without_batch_is_shown_as_one_element(tmp_path: Path) -> None:
         ("sequence_batching { }", UnsupportedError, ["sequence_batching"]),
         ("batch_input { }", UnsupportedError, ["batch_input"]),
         ("batch_output { }", UnsupportedError, ["batch_output"]),
-        ("response_cache { enable: true }", UnsupportedError, ["response_cache.enable", "false"]),
+        (
+            "model_transaction_policy { decoupled: true }",
+            UnsupportedError,
+            ["model_transaction_policy.decoupled", "set it to false"],
+        ),
         ("model_operations { op_library_filename: 'a.so' }", UnsupportedError, ["op_library_filename"]),
         ("model_repository_agents { agents { name: 'a' } }", UnsupportedError, ["model_repository_agents"]),
-        ("optimization { cuda { graph_spec { } } }", UnsupportedError, ["graph_spec"]),
         ("instance_group { kind: KIND_GPU }", UnsupportedError, ["KIND_GPU", "no Metal here", "KIND_CPU"]),
         ("instance_group { kind: KIND_CPU gpus: 0 }", InvalidArgumentError, ["KIND_CPU", "GPUs"]),
         ("instance_group { count: -1 }", InvalidArgumentError, ["-1"]),
@@ -279,11 +286,6 @@ def test_a_scalar_without_batch_is_shown_as_one_element(tmp_path: Path) -> None:
             ["[1, 2]", "found 3"],
         ),
         ("dynamic_batching { default_priority_level: 1 }", InvalidArgumentError, ["priority_levels is 0"]),
-        (
-            "dynamic_batching { priority_levels: 18446744073709551615 default_priority_level: 1 }",
-            InvalidArgumentError,
-            ["65536"],
-        ),
         (
             "dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: 1 }",
             InvalidArgumentError,
@@ -387,14 +389,13 @@ def test_ragged_inputs_labels_and_the_rest(tmp_path: Path) -> None:
     config = configured(
         tmp_path,
         """max_batch_size: 4 input { name: 'x' allow_ragged_batch: true }
-        output { name: 'y' label_filename: 'labels.txt' } model_transaction_policy { decoupled: true }
+        output { name: 'y' label_filename: 'labels.txt' }
         metric_tags { key: 'team' value: 'vision' } parameters { key: 'level' value { string_value: '3' } }
         parameters { key: 'units' value { string_value: ' AMX , cpu' } }""",
         affine(shape=["b", "s"]),
     )
     assert config.batching.ragged_inputs == {"x"}
     assert config.outputs["y"].labels == ("cat", "Küken", "", "dog")
-    assert config.is_decoupled
     assert dict(config.metric_tags) == {"team": "vision"}
     assert dict(config.parameters) == {"level": "3"}
     assert config.units == (Unit.AMX, Unit.CPU)
@@ -589,3 +590,52 @@ def test_a_config_of_another_name_is_taken_where_there_is_one(tmp_path: Path) ->
     assert read_source("m", folder, Stamp()).message.max_batch_size == 2
     with pytest.raises(InvalidArgumentError, match="must be a path that stays within"):
         read_source("m", folder, Stamp(), completion=Completion(config_name="../../x"))
+
+
+def test_hints_load_with_a_note(tmp_path: Path) -> None:
+    bench = Bench()
+    hints = "response_cache { enable: true } optimization { cuda { graphs: true graph_spec { } } }"
+    write_model(tmp_path, "m", hints, v1=affine())
+    (found,) = bench.repository(tmp_path).check()
+    assert found.problems == ()
+    assert found.hints == ("response_cache (every request is computed)", "optimization.cuda")
+
+
+@pytest.mark.parametrize("levels", [1, 2**16 + 1, 2**63, 2**64 - 1])
+def test_any_number_of_priority_levels(tmp_path: Path, levels: int) -> None:
+    config = configured(
+        tmp_path,
+        f"""max_batch_size: 4 dynamic_batching {{ priority_levels: {levels} default_priority_level: {levels}
+        priority_queue_policy {{ key: {levels} value: {{ max_queue_size: 3 }} }} }}""",
+        affine(),
+    )
+    assert config.batching.num_priority_levels == levels
+    assert config.batching.policy_of(levels).max_queue_size == 3
+
+
+def test_an_input_of_unknown_rank_takes_the_configs_dims(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "any",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    signature = read_signature(path)
+
+    def complete(text: str) -> dict[str, TensorConfig]:
+        message = parse_text(f"name: 'm' {text}".encode(), "config.pbtxt")
+        complete_tensors(message, signature, Bench().machine)
+        return translate_tensors(message, signature, {})[0]
+
+    output = "output { name: 'y' data_type: TYPE_FP32 dims: [ 2, 3 ] }"
+    given = complete(f"input {{ name: 'x' data_type: TYPE_FP32 dims: [ 2, 3 ] }} {output}")
+    assert (given["x"].dims, given["x"].reshape) == ((2, 3), None)
+    one = complete("input { name: 'x' dims: 1 } output { name: 'y' dims: 1 }")
+    assert one["x"].reshape is None, "a shape of one element is no scalar, where the file does not say so"
+    batched = complete(f"max_batch_size: 8 input {{ name: 'x' dims: [ -1, 3 ] }} {output}")
+    assert batched["x"].dims == (-1, 3)
+    for text in ("", f"input {{ name: 'x' }} {output}"):
+        with pytest.raises(InvalidArgumentError, match="how many dimensions 'x' has: give its 'dims'"):
+            complete(text)

@@ -59,9 +59,12 @@ def test_an_output_of_which_nothing_is_known(tmp_path: Path) -> None:
         read(built, tmp_path)
 
 
-def test_an_input_of_unknown_rank_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="input 'x'.*states no rank"):
-        read(model([node("Neg", "x", "y")], [tensor("x", None)], [tensor("y", None)]), tmp_path)
+def test_an_input_of_unknown_rank_says_so(tmp_path: Path) -> None:
+    x, _ = read(model([node("Neg", "x", "y")], [tensor("x", None)], [tensor("y", None)]), tmp_path)
+    assert (x.shape, x.has_rank) == ((), False)
+    assert str(x) == "x: FP32[...]"
+    scalar, _ = read(model([node("Neg", "x", "y")], [tensor("x", ())], [tensor("y", ())]), tmp_path)
+    assert scalar.has_rank
 
 
 def test_weights_that_old_files_list_as_inputs(tmp_path: Path) -> None:

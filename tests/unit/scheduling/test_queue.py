@@ -61,3 +61,16 @@ async def test_no_deadline_is_missed(seed: int) -> None:
             await asyncio.sleep(0)
         bench.clock.advance(int(rng.integers(0, 3)) * MS)
         assert all(future.done() == (deadline_ns <= bench.clock.now_ns()) for deadline_ns, future in waiting)
+
+
+async def test_levels_that_nobody_waits_in_are_forgotten() -> None:
+    bench = Bench(is_dynamic=False, num_priority_levels=2**64 - 1, default_priority_level=7)
+    bench.send(0)
+    for level in range(1, 100):
+        bench.send(level, priority=level * 2**40)
+    queue = bench.dispatcher._queue
+    assert (len(queue), len(queue._levels)) == (99, 100), "the default level, which the first was in, and 99 others"
+    for _ in range(100):
+        bench.finish()
+    assert bench.statistics.num_pending == 0
+    assert list(queue._levels) == [7]

@@ -20,6 +20,11 @@ def test_equals_keep_the_lower_index_first() -> None:
     assert result.tolist() == [b"5:1:dog", b"5:2:cow"]
 
 
+def test_an_empty_label_is_none() -> None:
+    labelled = TensorConfig("scores", DataType.FP32, (2,), labels=("", "dog"))
+    assert classify(np.array([2.0, 1.0]), 2, labelled, has_batch=False).tolist() == [b"2.000000:0", b"1.000000:1:dog"]
+
+
 def test_no_more_classes_than_elements() -> None:
     assert classify(np.zeros((2, 4), np.float16), 9, SCORES, has_batch=True).shape == (2, 4)
 
