@@ -1,6 +1,7 @@
 """An executable and a worker that a test turns by hand, behind the room's own seams."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,6 +36,10 @@ class Doubler:
         self.unit = unit
         self.batches: list[Array] = []
         self.is_closed = False
+        self.num_interrupts = 0
+
+    def interrupt(self) -> None:
+        self.num_interrupts += 1
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         x = inputs["x"]
@@ -86,7 +91,9 @@ class HandWorker:
 class Bench:
     """A dispatcher with hand-turned workers and time."""
 
-    def __init__(self, num_workers: int = 1, *, is_inline: bool = False, **policy: object) -> None:
+    def __init__(
+        self, num_workers: int = 1, *, is_inline: bool = False, run_limit_seconds: float = math.inf, **policy: object
+    ) -> None:
         self.clock = VirtualClock()
         self.statistics = ModelStatistics()
         executables = [Doubler() for _ in range(num_workers)]
@@ -94,7 +101,14 @@ class Bench:
         workers = [InlineWorker(each, self.clock) for each in executables] if is_inline else self.workers
         settings = {"max_batch_size": 8, "is_dynamic": True, **policy}
         self.dispatcher = Dispatcher(
-            "doubler", 3, BatchingPolicy(**settings), ["y"], workers, self.statistics, self.clock
+            "doubler",
+            3,
+            BatchingPolicy(**settings),
+            ["y"],
+            workers,
+            self.statistics,
+            self.clock,
+            run_limit_seconds=run_limit_seconds,
         )
 
     def send(

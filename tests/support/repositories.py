@@ -187,6 +187,9 @@ class ReferenceExecutable:
             arrays = {name: _rounded(array) for name, array in arrays.items()}
         return arrays
 
+    def interrupt(self) -> None:
+        pass
+
     def close(self) -> None:
         assert not self.is_closed, "closed twice"
         self.is_closed = True

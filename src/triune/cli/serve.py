@@ -18,6 +18,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
+from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_TIME_LIMITS
+from triune.repository.limits import TimeLimits
 from triune.repository.model import ModelState
 from triune.repository.placement import Completion
 from triune.repository.repository import ControlMode
@@ -62,6 +64,12 @@ def serve(
     repository_poll_secs: Annotated[float, typer.Option(min=0.1, help="With poll control, how often to look.")] = 15.0,
     model_load_thread_count: Annotated[int, typer.Option(min=1, max=1024, help="Models that load at once.")] = 4,
     model_load_retry_count: Annotated[int, typer.Option(min=0, help="How often a failed load is tried again.")] = 0,
+    load_timeout_secs: Annotated[
+        float, typer.Option(min=0.001, max=1e9, help="How long a model may take to load that does not say it itself.")
+    ] = DEFAULT_TIME_LIMITS.load_seconds,
+    run_timeout_secs: Annotated[
+        float, typer.Option(min=0.001, max=1e9, help="How long a run may take of a model that does not say it itself.")
+    ] = DEFAULT_TIME_LIMITS.run_seconds,
     model_config_name: Annotated[
         str, typer.Option(help="Models that have configs/NAME.pbtxt take it for their config.pbtxt.")
     ] = "",
@@ -167,6 +175,7 @@ def serve(
         poll_seconds=repository_poll_secs,
         num_load_threads=model_load_thread_count,
         num_load_retries=model_load_retry_count,
+        time_limits=TimeLimits(load_seconds=load_timeout_secs, run_seconds=run_timeout_secs),
         completion=Completion(
             default_max_batch_sizes=sizes, is_off=disable_auto_complete_config, config_name=model_config_name
         ),

@@ -56,6 +56,10 @@ class Executable(Protocol):
         """
         ...
 
+    def interrupt(self) -> None:
+        """Have the `run` under way end soon, with an error, where the library can. From any thread; does not wait."""
+        ...
+
     def close(self) -> None:
         """Free what it holds. No `run` is under way and none follows."""
         ...

@@ -124,6 +124,9 @@ class AppleExecutable:
         except InvalidArgumentError as error:
             raise InternalError(f"Core AI gave another image than it tells of: {error}") from error
 
+    def interrupt(self) -> None:
+        """See `core.runtime.Executable`: Apple's library is not to be interrupted; its process is."""
+
     def close(self) -> None:
         """Free the model."""
         self._loop.run_until_complete(self._open.aclose())

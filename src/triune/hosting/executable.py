@@ -88,6 +88,13 @@ class HostedExecutable:
             self._forget_failures()
             return answer
 
+    def interrupt(self) -> None:
+        """End the process, which is started again: nothing else ends what it computes."""
+        with self._changed:
+            process = self._process
+        if process is not None:
+            process.interrupt()
+
     def close(self) -> None:
         """End the process. No `run` is under way and none follows."""
         with self._changed:

@@ -18,7 +18,7 @@ class Limits:
         rest_seconds: how long it stays given up. The first request after that has it tried once more.
     """
 
-    load_seconds: float = 600.0
+    load_seconds: float = 3600.0
     run_seconds: float | None = None
     stopped_seconds: float = 5.0
     close_seconds: float = 5.0

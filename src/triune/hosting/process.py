@@ -168,6 +168,10 @@ class WorkerProcess:
         self.has_ended = True
         self.free()
 
+    def interrupt(self) -> None:
+        """Have the process ended. Does not wait for its end."""
+        self._process.kill()
+
     def kill(self) -> None:
         """End the process at once."""
         self._process.kill()

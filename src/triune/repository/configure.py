@@ -91,7 +91,7 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
     version_folder = source.folder / str(version)
     message = complete_backend(source.message, source.name, version_folder, machine)
     path = model_file(message, version_folder)
-    parameters = _parameters(message)
+    parameters = parameters_of(message)
     runtime = machine.runtimes[message.backend]
     signature = runtime.inspect(path, read_options(parameters, runtime, message.backend))
     complete_tensors(message, signature, machine)
@@ -125,7 +125,8 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
     return config, path
 
 
-def _parameters(message: ModelConfigMessage) -> Mapping[str, str]:
+def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
+    """A config's parameters, but for those that say where it runs."""
     ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
     return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
 

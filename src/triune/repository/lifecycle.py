@@ -1,6 +1,7 @@
 """Versions come and go under running requests: build, swap, drain, close."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, TypeVar
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.threads import in_thread, in_thread_or
-from triune.repository.configure import Source, read_source
+from triune.repository.configure import Source, parameters_of, read_source
 from triune.repository.honour import log_hints
-from triune.repository.loader import Build, Loader
+from triune.repository.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
+from triune.repository.loader import Attempt, Build, Loader
 from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving
@@ -135,7 +137,7 @@ class Lifecycle:
             work = self._prepare(record, folder, config_json, has_override=override is not None)
             built = await record.may_give_up(asyncio.create_task(work))
         except BaseException as error:
-            if isinstance(error, TriuneError) and record.is_loading():
+            if isinstance(error, TriuneError) and (error is record.why_given_up or record.is_loading()):
                 record.fail(str(error), {version: str(error) for version in record.versions})
             await _remove(override)
             raise
@@ -147,17 +149,23 @@ class Lifecycle:
     ) -> Sequence[Build | Serving]:
         """All versions, built when it is their turn. What has been built is freed if this is cancelled."""
         async with self._turns.turn():
-            record.stamp = await in_thread(stamp, folder, record.stamp)
-            if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
-                config_json = record.remembered.config_json
-            built = await self._build(record, folder, record.stamp, config_json)
+            limit = LoadLimit(
+                self._clock, self._loader.machine.limits.load_seconds, functools.partial(_be_late, record)
+            )
+            try:
+                record.stamp = await in_thread(stamp, folder, record.stamp)
+                if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
+                    config_json = record.remembered.config_json
+                built = await self._build(record, folder, record.stamp, config_json, limit)
+            finally:
+                limit.cancel()
             record.remembered = None
             if config_json is not None and not has_override:
                 record.remembered = Remembered(config_json, record.stamp)
             return built
 
     async def _build(
-        self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None
+        self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None, limit: LoadLimit
     ) -> Sequence[Build | Serving]:
         """All versions, those that serve and have not changed as they are, or an error that the record knows of."""
         if self._is_closing:
@@ -166,6 +174,7 @@ class Lifecycle:
             source = await in_thread(
                 read_source, record.name, folder, before, config_json, self._loader.machine.completion
             )
+            limit.change(limits_of(parameters_of(source.message), self._loader.machine.limits).load_seconds)
         except TriuneError as error:
             record.fail(str(error))
             raise type(error)(f"failed to load '{record.name}': {error}") from error
@@ -198,7 +207,7 @@ class Lifecycle:
     async def _build_version(self, source: Source, version: int, previous: Build | None) -> Build:
         for attempt in range(1, self._num_load_retries + 1):
             try:
-                return await in_thread_or(Build.close, self._loader.build, source, version, previous)
+                return await self._attempt(source, version, previous)
             except TriuneError as error:
                 _log.warning(
                     "model '%s' version %d does not load and is tried again (%d of %d): %s",
@@ -208,7 +217,15 @@ class Lifecycle:
                     self._num_load_retries,
                     error,
                 )
-        return await in_thread_or(Build.close, self._loader.build, source, version, previous)
+        return await self._attempt(source, version, previous)
+
+    async def _attempt(self, source: Source, version: int, previous: Build | None) -> Build:
+        attempt = Attempt()
+        try:
+            return await in_thread_or(Build.close, self._loader.build, source, version, previous, attempt)
+        except asyncio.CancelledError:
+            self.begin(in_thread(attempt.give_up))
+            raise
 
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
@@ -258,6 +275,15 @@ class Lifecycle:
 
 def _build_of(built: Build | Serving) -> Build:
     return built if isinstance(built, Build) else built.build
+
+
+def _be_late(record: ModelRecord, seconds: float) -> None:
+    record.give_up(
+        UnavailableError(
+            f"failed to load '{record.name}': it was not loaded within {seconds:g} s; allow it more by "
+            f"--load-timeout-secs, or by its parameter '{LOAD_SECONDS_PARAMETER}'"
+        )
+    )
 
 
 def _unloaded(name: str) -> UnavailableError:

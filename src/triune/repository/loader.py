@@ -2,13 +2,14 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from triune.core.clock import Clock
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit
 from triune.hosting import HostedExecutable
@@ -16,6 +17,7 @@ from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
+from triune.repository.limits import limits_of
 from triune.repository.measure import UnitError, is_quick, unit_error
 from triune.repository.metrics import first_response_buckets_ms
 from triune.repository.model import LoadedVersion
@@ -104,6 +106,34 @@ class Build:
         return f"{unit.value} ({', '.join(words)})"
 
 
+class Attempt:
+    """A build that may be given up: what it runs then ends as soon as it can."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: list[SharedExecutable] = []
+        self._is_given_up = False
+
+    def add(self, executable: SharedExecutable) -> None:
+        """The build has made this, and is about to run it."""
+        with self._lock:
+            self._made.append(executable)
+        self.check()
+
+    def check(self) -> None:
+        """Raise UnavailableError where it has been given up."""
+        if self._is_given_up:
+            raise UnavailableError("the load was given up")
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more. From any thread."""
+        with self._lock:
+            self._is_given_up = True
+            made = list(self._made)
+        for executable in made:
+            executable.interrupt()
+
+
 class Loader:
     """Builds versions for a machine."""
 
@@ -117,7 +147,9 @@ class Loader:
         self._clock = clock
         self._has_distributions = has_distributions
 
-    def build(self, source: Source, version: int, previous: Build | None = None) -> Build:
+    def build(
+        self, source: Source, version: int, previous: Build | None = None, attempt: Attempt | None = None
+    ) -> Build:
         """Compile, warm up and measure a version.
 
         Args:
@@ -126,6 +158,7 @@ class Loader:
             previous: the same version as it serves now. Where the version's files are the same, executables of the
                 same recipe are taken over, so that a change of the config or of the instance count compiles only
                 what is new.
+            attempt: gives it up.
 
         Raises:
             InvalidArgumentError: the config or a file is wrong.
@@ -133,6 +166,7 @@ class Loader:
             InternalError: a runtime failed otherwise.
         """
         started_ns = self._clock.now_ns()
+        attempt = attempt or Attempt()
         with ExitStack() as stack:
             try:
                 config, path = configure(source, version, self.machine)
@@ -148,7 +182,8 @@ class Loader:
                     stack.callback(executable.close)
                     executables.append(executable)
                     if not reused:
-                        self._warm_up(executable, config, source.folder)
+                        attempt.add(executable)
+                        self._warm_up(executable, config, source.folder, attempt)
                 errors = previous.unit_errors if previous else {}
                 unit_errors = {unit: errors[unit] for unit in config.units if unit in old_units and unit in errors}
                 measured = self._measure_errors(config, path, source.folder, executables, set(unit_errors))
@@ -191,6 +226,7 @@ class Loader:
             statistics,
             self._clock,
             build.emulated,
+            run_limit_seconds=limits_of(config.parameters, self.machine.limits).run_seconds,
         )
         return LoadedVersion(build.version, config, dispatcher, statistics, build.emulated)
 
@@ -213,10 +249,11 @@ class Loader:
             return SharedExecutable(load(), recipe)
         return SharedExecutable(HostedExecutable(load, f"'{path}' on '{recipe.unit.value}'"), recipe)
 
-    def _warm_up(self, executable: SharedExecutable, config: ModelConfig, folder: Path) -> None:
+    def _warm_up(self, executable: SharedExecutable, config: ModelConfig, folder: Path, attempt: Attempt) -> None:
         for sample in config.warmup:
             inputs = warmup_inputs(sample, config, folder)
             for _ in range(sample.num_runs):
+                attempt.check()
                 try:
                     executable.run(inputs, list(config.outputs))
                 except TriuneError as error:

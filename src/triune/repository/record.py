@@ -65,6 +65,7 @@ class ModelRecord:
         problem: why the last attempt failed before any version was looked at; empty otherwise.
         stamp: what its folder looked like at the last attempt to load it.
         override: the folder that stands in for the model's own.
+        why_given_up: of the last load that was.
         num_unloads: how often it was to be unloaded: what was to be loaded before that is not loaded any more.
         remembered: the config that came with the last load of its own folder.
     """
@@ -79,7 +80,7 @@ class ModelRecord:
         self.override: Override | None = None
         self.num_unloads = 0
         self._loading: asyncio.Task[object] | None = None
-        self._why_given_up: TriuneError | None = None
+        self.why_given_up: TriuneError | None = None
         self.remembered: Remembered | None = None
 
     async def may_give_up(self, work: "asyncio.Task[_T]") -> _T:
@@ -88,20 +89,20 @@ class ModelRecord:
         Raises:
             TriuneError: what it raised, or why it was given up.
         """
-        self._loading, self._why_given_up = work, None
+        self._loading, self.why_given_up = work, None
         try:
             return await work
         except asyncio.CancelledError:
-            if self._why_given_up is None:
+            if self.why_given_up is None:
                 raise
-            raise self._why_given_up from None
+            raise self.why_given_up from None
         finally:
             self._loading = None
 
     def give_up(self, why: TriuneError) -> None:
         """End the load under way, if there is one."""
         if self._loading is not None:
-            self._why_given_up = why
+            self.why_given_up = why
             self._loading.cancel()
 
     def serving(self) -> dict[int, Serving]:

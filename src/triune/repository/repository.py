@@ -19,6 +19,7 @@ from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
 from triune.repository.layout import check_name, find_models
 from triune.repository.lifecycle import Lifecycle
+from triune.repository.limits import DEFAULT_LIMITS, TimeLimits
 from triune.repository.loader import Loader
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
@@ -59,6 +60,7 @@ class Repository:
         startup_models: Sequence[str] = (),
         poll_seconds: float = 15.0,
         completion: Completion = DEFAULT_COMPLETION,
+        limits: TimeLimits = DEFAULT_LIMITS,
         num_load_threads: int = 4,
         num_load_retries: int = 0,
         has_distributions: bool = False,
@@ -73,6 +75,7 @@ class Repository:
         startup_models: with EXPLICIT, what `open` loads; `*` alone is all.
         poll_seconds: with POLL, the time between two looks.
         completion: how the models' configs are completed.
+        limits: how long models may take that do not say it themselves.
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
         has_distributions: versions keep how their latencies and sizes are distributed.
@@ -90,7 +93,7 @@ class Repository:
             raise InvalidArgumentError(f"poll_seconds is {poll_seconds}; it must be above 0")
         # One folder given twice, by whatever path, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
-        self._machine = Machine(runtimes, units, num_cores, completion)
+        self._machine = Machine(runtimes, units, num_cores, completion, limits)
         self._clock = clock
         self._control_mode = control_mode
         self._startup_models = tuple(dict.fromkeys(startup_models))

@@ -63,6 +63,10 @@ class SharedExecutable:
         with self._lock:
             return self._executable.run(inputs, outputs)
 
+    def interrupt(self) -> None:
+        """As `Executable.interrupt`, whoever's run it is."""
+        self._executable.interrupt()
+
     def close(self) -> None:
         """One holder less; the last frees the executable."""
         with self._lock:

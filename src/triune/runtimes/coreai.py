@@ -163,6 +163,10 @@ class FunctionExecutable:
         found = self._inner.run(given, outputs)
         return {name: found[name].astype(self._wanted[name].datatype.dtype, copy=False) for name in outputs}
 
+    def interrupt(self) -> None:
+        """See `Executable.interrupt`."""
+        self._inner.interrupt()
+
     def close(self) -> None:
         """See `Executable.close`."""
         self._inner.close()

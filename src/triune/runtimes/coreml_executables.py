@@ -82,6 +82,9 @@ class PackageExecutable:
             found[name] = to_output(spec, answers[package_name], is_scalar=name in self._scalars)
         return found
 
+    def interrupt(self) -> None:
+        """See `core.runtime.Executable`: what computes is not to be interrupted."""
+
     def close(self) -> None:
         """See `Executable.close`."""
         del self._model
@@ -112,6 +115,9 @@ class CompiledExecutable:
         except Exception as error:
             raise run_failure(error) from error
         return {name: to_output(self._outputs[name], answers[name]) for name in outputs}
+
+    def interrupt(self) -> None:
+        """See `core.runtime.Executable`: what computes is not to be interrupted."""
 
     def close(self) -> None:
         """See `Executable.close`."""

@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import TensorProto
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
@@ -128,7 +128,7 @@ class _OnnxRuntimeExecutable:
     def __init__(
         self,
         session: _Session,
-        run_options: object,
+        run_options: Any,
         signature: Signature,
         precision: str,
         reader: str | None,
@@ -138,6 +138,7 @@ class _OnnxRuntimeExecutable:
         self.signature = signature
         self.precision = precision
         self.is_steady = is_steady
+        self._is_interrupted = False
         self._session = session
         # The library's own object under its Python one, whose checks are made here. (Same arguments.)
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]
@@ -161,8 +162,21 @@ class _OnnxRuntimeExecutable:
         try:
             arrays = self._run_values(feed, outputs) if self._bfloat16 else self._run_arrays(feed, outputs)
         except Exception as error:
+            if self._is_interrupted:
+                self._go_on()
+                raise UnavailableError("the run took too long, and was ended") from None
             raise run_failure(error, is_refusal=isinstance(error, _InvalidArgument)) from error
+        if self._is_interrupted:
+            self._go_on()
         return arrays
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
+        self._run_options.terminate = True
+
+    def _go_on(self) -> None:
+        self._is_interrupted = False
+        self._run_options.terminate = False
 
     def close(self) -> None:
         del self._session, self._run

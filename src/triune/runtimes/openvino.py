@@ -178,6 +178,9 @@ class _OpenVinoExecutable:
             raise run_failure(error) from error
         return {name: self._copy(*self._outputs[name]) for name in outputs}
 
+    def interrupt(self) -> None:
+        """See `core.runtime.Executable`: a run of the CPU plugin is not to be interrupted."""
+
     def close(self) -> None:
         del self._request, self._compile_again
 

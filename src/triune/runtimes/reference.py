@@ -93,6 +93,9 @@ class _ReferenceExecutable:
             raise run_failure(cause, is_refusal=is_refusal) from error
         return ordered(outputs, (_own(self._outputs[name], value) for name, value in zip(outputs, values, strict=True)))
 
+    def interrupt(self) -> None:
+        """See `core.runtime.Executable`: the evaluator is not to be interrupted."""
+
     def close(self) -> None:
         del self._evaluator
 

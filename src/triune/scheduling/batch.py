@@ -23,12 +23,13 @@ class Batch:
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when `execute` began and ended, on the clock.
         input_ns, infer_ns, output_ns: what joining, running and parting took.
+        is_given_up: nobody waits for it any more; set on the event loop's thread.
         is_indivisible: what came back for joined requests had another number of rows than they have.
     """
 
     __slots__ = (
-        "_has_rows", "_outputs", "_ragged", "answers", "ended_ns", "infer_ns", "input_ns", "is_indivisible",
-        "num_executions", "num_rows", "output_ns", "pendings", "started_ns",
+        "_has_rows", "_outputs", "_ragged", "answers", "ended_ns", "infer_ns", "input_ns", "is_given_up",
+        "is_indivisible", "num_executions", "num_rows", "output_ns", "pendings", "started_ns",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +47,7 @@ class Batch:
         self.num_executions = 0
         self.started_ns = self.ended_ns = 0
         self.input_ns = self.infer_ns = self.output_ns = 0
+        self.is_given_up = False
         self.is_indivisible = False
         self._outputs = outputs
         self._has_rows = policy.max_batch_size > 0
@@ -55,7 +57,11 @@ class Batch:
         """Run the batch and fill `answers`. Never raises: a failure is the answer of the requests it belongs to."""
         self.started_ns = clock.now_ns()
         self.answers = self._run(self.pendings, executable, clock)
-        if len(self.pendings) > 1 and any(isinstance(answer, TriuneError) for answer in self.answers):
+        if (
+            len(self.pendings) > 1
+            and not self.is_given_up
+            and any(isinstance(answer, TriuneError) for answer in self.answers)
+        ):
             # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
             self.answers = [self._run([pending], executable, clock)[0] for pending in self.pendings]
 

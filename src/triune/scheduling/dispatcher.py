@@ -7,6 +7,7 @@ completion and each timer.
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -44,6 +45,7 @@ class Dispatcher:
         statistics: ModelStatistics,
         clock: Clock,
         emulated: Collection[Unit] = (),
+        run_limit_seconds: float = math.inf,
     ) -> None:
         """Args:
         name: the model's name, for answers and messages.
@@ -54,6 +56,7 @@ class Dispatcher:
         statistics: written here, read by anyone on the loop's thread.
         clock: time.
         emulated: units whose workers take only requests that name them, unless there are no others.
+        run_limit_seconds: how long a worker may take for a batch; then its requests are told, and it is interrupted.
         """
         self._name = name
         self._version = version
@@ -66,6 +69,8 @@ class Dispatcher:
         self._queue = RequestQueue(policy)
         self._batcher = Batcher(policy)
         self._timer: Timer | None = None
+        self._run_limit_seconds = run_limit_seconds
+        self._run_timer: Timer | None = None
         self._started: deque[Batch] = deque()
         self._unfinished: set[Batch] = set()
         self._idle: asyncio.Event | None = None
@@ -179,6 +184,8 @@ class Dispatcher:
         """Refuse what waits and what comes, let what runs finish, and close the workers."""
         self.refuse()
         await self.drain()
+        if self._run_timer is not None:
+            self._run_timer.cancel()
         for lane in self._lanes:
             await in_thread(lane.worker.close)
 
@@ -228,6 +235,34 @@ class Dispatcher:
             self._started.append(batch)
             self._unfinished.add(batch)
         lane.start(batch, now_ns)
+        if lane.running is not None and self._run_timer is None and self._run_limit_seconds < math.inf:
+            self._run_timer = self._clock.call_at(now_ns + int(self._run_limit_seconds * 1e9), self._end_late_runs)
+
+    def _end_late_runs(self) -> None:
+        """Give up what runs for too long. One timer for all runs: it is set anew for the oldest that is not late."""
+        self._run_timer = None
+        limit_ns, now_ns = int(self._run_limit_seconds * 1e9), self._clock.now_ns()
+        next_ns: int | None = None
+        for lane in self._lanes:
+            batch = lane.running
+            if batch is None or batch.is_given_up:
+                continue
+            late_ns = lane.begun_ns + limit_ns
+            if now_ns < late_ns:
+                next_ns = min(next_ns or late_ns, late_ns)
+                continue
+            batch.is_given_up = True
+            error = UnavailableError(
+                f"model '{self._name}' did not answer within {self._run_limit_seconds:g} s, and the run was given up; "
+                "allow it more by --run-timeout-secs, or by its parameter 'run_timeout_secs'"
+            )
+            for pending in batch.pendings:
+                if not pending.future.done():
+                    pending.future.set_exception(error)
+            _log.error("%s", error)
+            lane.worker.executable.interrupt()
+        if next_ns is not None:
+            self._run_timer = self._clock.call_at(next_ns, self._end_late_runs)
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.end(batch)
@@ -257,7 +292,8 @@ class Dispatcher:
         for pending, answer in zip(batch.pendings, batch.answers, strict=True):
             if pending.future.done():
                 statistics.num_pending -= 1
-                self._count_failure(FailureReason.CANCELED, now_ns - pending.arrived_ns)
+                reason = FailureReason.CANCELED if pending.future.cancelled() else FailureReason.BACKEND
+                self._count_failure(reason, now_ns - pending.arrived_ns)
                 continue
             if isinstance(answer, TriuneError):
                 self._fail(pending, answer, FailureReason.BACKEND)

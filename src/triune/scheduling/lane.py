@@ -22,6 +22,7 @@ class Lane:
         cost: what batches took here.
         sizer: how many rows it does best to take.
         running: the batch under way.
+        begun_ns: when it began.
     """
 
     def __init__(self, worker: Worker, complete: "Callable[[Lane, Batch], None]") -> None:
@@ -31,13 +32,13 @@ class Lane:
         self.cost = CostEstimate()
         self.sizer = BatchSizer()
         self.running: Batch | None = None
-        self._begun_ns = 0
+        self.begun_ns = 0
         self._busy_ns = 0
 
     def start(self, batch: Batch, now_ns: int) -> None:
         """Give the worker a batch. It has none."""
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
-        self.running, self._begun_ns = batch, now_ns
+        self.running, self.begun_ns = batch, now_ns
         self.worker.start(batch, self.done)
 
     def end(self, batch: Batch) -> None:
@@ -50,7 +51,7 @@ class Lane:
         """How long until it is free, as far as is known."""
         if self.running is None:
             return 0.0
-        return max(0.0, self._begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
+        return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
 
 
 class Reach:

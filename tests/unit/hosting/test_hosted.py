@@ -325,3 +325,15 @@ def test_all_end_with_the_process_even_those_that_are_stopped(hosted: HostedExec
     os.kill(pid, signal.SIGSTOP)
     kill_all()
     until(lambda: is_gone(pid))
+
+
+def test_an_interrupted_run_is_told_and_the_process_replaced(hosted: HostedExecutable, tmp_path: Path) -> None:
+    pid = hosted.pid
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run, hosted, fragile.SLEEP)
+        until((tmp_path / "asleep").exists)
+        hosted.interrupt()
+        with pytest.raises(InternalError, match="SIGKILL while it computed this request"):
+            future.result()
+    assert run(hosted, 3) == 6
+    assert hosted.pid != pid

@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.repositories import Bench, affine, write_model
+from support.repositories import WARM_UP, Bench, affine, turning, write_model
 from triune.core.clock import VirtualClock
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.units import Unit
+from triune.repository.limits import TimeLimits
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import ControlMode, Repository
+from triune.runtimes.onnxruntime import OnnxRuntime
 
 READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE
 ALL = "version_policy { all { } }"
@@ -404,6 +406,46 @@ async def test_a_load_that_waits_for_another_is_not_begun_after_an_unload(tmp_pa
         assert states(repository)["m", 1] is UNAVAILABLE
         go_on.set()
         await eventually(lambda: len(bench.onnxruntime.executables) == 1 and bench.num_open == 0)
+
+
+@pytest.mark.parametrize("config", [None, "parameters { key: 'load_timeout_secs' value { string_value: '3' } }"])
+async def test_a_load_that_takes_too_long_is_given_up(tmp_path: Path, config: str | None) -> None:
+    write_model(tmp_path, "m", config, v1=affine())
+    bench, clock, go_on = Bench(), VirtualClock(), threading.Event()
+    bench.onnxruntime.on_load = lambda path: go_on.wait(20) and None
+    seconds = 3 if config else 10
+    options = {"mode": ControlMode.EXPLICIT, "clock": clock, "limits": TimeLimits(load_seconds=10)}
+    async with opened(bench, tmp_path, **options) as repository:
+        load = asyncio.create_task(repository.load("m"))
+        await eventually(lambda: states(repository).get(("m", 1)) is ModelState.LOADING)
+        clock.advance(seconds * 1_000_000_000 - 1)
+        await asyncio.sleep(0.01)
+        assert not load.done()
+        clock.advance(1)
+        with pytest.raises(UnavailableError, match=f"'m': it was not loaded within {seconds} s.*load_timeout_secs"):
+            await load
+        (entry,) = repository.index()
+        assert entry.state is UNAVAILABLE
+        assert f"not loaded within {seconds} s" in entry.reason
+        go_on.set()
+        await eventually(lambda: len(bench.onnxruntime.executables) == 1 and bench.num_open == 0)
+        await repository.load("m")
+        assert await scale_of(repository, "m") == 2
+
+
+async def test_a_warm_up_that_never_ends_is_ended(tmp_path: Path) -> None:
+    """In ONNX Runtime itself, whose thread would compute for ever."""
+    write_model(tmp_path, "never", WARM_UP, v1=turning(2**62))
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = OnnxRuntime()
+    num_threads = threading.active_count()
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        load = asyncio.create_task(repository.load("never"))
+        await eventually(lambda: states(repository).get(("never", 1)) is ModelState.LOADING)
+        await asyncio.wait_for(repository.unload("never"), 20)
+        with pytest.raises(UnavailableError, match="unloaded meanwhile"):
+            await load
+        await eventually(lambda: threading.active_count() <= num_threads)
 
 
 async def test_polling_goes_on_while_a_load_does_not_end(tmp_path: Path) -> None:

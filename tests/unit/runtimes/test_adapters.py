@@ -4,14 +4,16 @@ import importlib.util
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contract.runtimes.models import dense, identity, save
+from support.repositories import counting
 from triune import runtimes
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hardware.cpu import Cpu
@@ -159,3 +161,16 @@ def test_openvinos_options_reach_it(tmp_path: Path) -> None:
     executable = openvino.load(path, unit=Unit.CPU, num_threads=1, options=options)
     x = np.ones((4, 32), np.float32)
     np.testing.assert_allclose(executable.run({"x": x}, ["y"])["y"], x, rtol=1e-6)
+
+
+def test_onnx_runtime_ends_a_run_that_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(counting())
+    executable = OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options={})
+    with ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(executable.run, {"n": np.array([2**62])}, ["y"])
+        executable.interrupt()
+        with pytest.raises(UnavailableError, match="took too long"):
+            endless.result()
+    assert executable.run({"n": np.array([5])}, ["y"])["y"].tolist() == [5]
+    executable.close()

@@ -153,6 +153,48 @@ async def test_without_a_batch_dimension_outputs_may_have_any_rows() -> None:
     assert future.result().outputs["y"].shape == (2, 1)
 
 
+# Time: nothing runs for ever.
+
+
+async def test_a_run_beyond_the_limit_is_given_up_and_interrupted() -> None:
+    bench = Bench(num_workers=2, run_limit_seconds=1)
+    late = bench.send(1)
+    bench.clock.advance(600 * MS)
+    other = bench.send(2)
+    bench.clock.advance(399 * MS)
+    assert not late.done()
+    bench.clock.advance(MS)
+    with pytest.raises(UnavailableError, match="did not answer within 1 s.*run_timeout_secs"):
+        late.result()
+    assert [each.executable.num_interrupts for each in bench.workers] == [1, 0]
+    assert not other.done()
+    bench.workers[1].finish()
+    assert value_of(other) == 4
+    # It ends at last, and what it gives is nobody's; the worker goes on.
+    bench.finish()
+    await settle()
+    assert bench.statistics.num_pending == 0
+    assert bench.statistics.failures[FailureReason.BACKEND] == 1
+    again = bench.send(3)
+    bench.clock.advance(999 * MS)
+    bench.finish() if bench.is_busy else bench.workers[1].finish()
+    assert value_of(again) == 6
+
+
+async def test_what_was_given_up_is_not_run_one_by_one() -> None:
+    bench = Bench(run_limit_seconds=1)
+    bench.send(0)
+    futures = [bench.send(value) for value in (1, POISON)]
+    bench.finish()
+    num_runs = len(bench.workers[0].executable.batches)
+    bench.clock.advance(1000 * MS)
+    bench.finish()
+    assert len(bench.workers[0].executable.batches) == num_runs + 1
+    for future in futures:
+        with pytest.raises(UnavailableError, match="given up"):
+            future.result()
+
+
 # Forming batches.
 
 

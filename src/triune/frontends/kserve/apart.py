@@ -146,5 +146,8 @@ class Parser:
             start += -(-len(buffer) // _ALIGNMENT) * _ALIGNMENT
         return {"answer": np.frombuffer(answer, np.uint8), "sizes": np.array(sizes, np.int64), "data": data}
 
+    def interrupt(self) -> None:
+        """See `core.runtime.Executable`: its process is to be ended instead."""
+
     def close(self) -> None:
         """Nothing is held."""
