@@ -14,6 +14,7 @@ from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
 
 _TICKS_PER_CHECK = 2
+_LOOPBACKS = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 BACKLOG = 2048
@@ -103,7 +104,7 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
     listeners: list[socket.socket] = []
     failure: OSError | None = None
     try:
-        for family, _, _, _, address in dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
+        for family, address in _addresses(host, port):
             bound = listeners[0].getsockname()[1] if listeners else port
             try:
                 listeners.append(_listen(family, (address[0], bound, *address[2:]), is_shared=is_shared))
@@ -123,6 +124,13 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
             f"cannot listen for {purpose} on {format_address(host, port)}: {reason}; choose another port or host"
         ) from failure
     return listeners
+
+
+def _addresses(host: str, port: int) -> dict[tuple[int, tuple[object, ...]], None]:
+    """Families and addresses of a host, in order. `localhost` is both loopbacks (RFC 6761), whatever the hosts file."""
+    names = _LOOPBACKS if host.lower() == "localhost" else (host,)
+    found = [each for name in names for each in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
+    return dict.fromkeys((int(family), address) for family, _, _, _, address in found)
 
 
 def _listen(family: int, address: tuple[object, ...], *, is_shared: bool) -> socket.socket:

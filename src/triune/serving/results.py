@@ -71,7 +71,7 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
     order = rows.shape[1] - 1 - order
     result = np.empty((rows.shape[0], count), dtype=np.object_)
     for row, indices in enumerate(order):
-        for place, index in enumerate(indices):
+        for place, index in enumerate(map(int, indices)):
             value = rows[row, index]
             text = f"{value:f}" if array.dtype.kind == "f" else str(value)
             # As in Triton an empty label is none.

@@ -28,11 +28,22 @@ def has_ipv6() -> bool:
 
 def test_a_name_is_listened_for_on_all_its_addresses_with_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolving(*LOOPBACKS))
-    listeners = listen("localhost", 0, purpose="HTTP")
+    listeners = listen("name", 0, purpose="HTTP")
     try:
         ports = {each.getsockname()[1] for each in listeners}
         assert len(ports) == 1
         assert {each.family for each in listeners} == {*([socket.AF_INET6] if has_ipv6() else []), socket.AF_INET}
+    finally:
+        for each in listeners:
+            each.close()
+
+
+def test_localhost_is_both_loopbacks_whatever_the_hosts_file_says() -> None:
+    listeners = listen("localhost", 0, purpose="HTTP")
+    try:
+        hosts = [each.getsockname()[0] for each in listeners]
+        assert hosts == ["127.0.0.1", *(["::1"] if has_ipv6() else [])]
+        assert len({each.getsockname()[1] for each in listeners}) == 1
     finally:
         for each in listeners:
             each.close()
