@@ -241,6 +241,8 @@ class Lifecycle:
         self.ready[record.name] = ready
         record.succeed(servings)
         record.override = override
+        # At once: whoever drains from here on is to know of them.
+        self._retiring.update(each.loaded.dispatcher for each in old_servings)
         if old_servings or old_override:
             self.begin(self._retire(old_servings, old_override))
 
