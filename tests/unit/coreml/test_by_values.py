@@ -20,13 +20,12 @@ def made(kind: str) -> Any:
             case "found":
                 return mb.cast(x=mb.non_zero(x=x), dtype="fp32", name="y")
             case "counted":
-                found = mb.while_loop(
+                return mb.while_loop(
                     _cond=lambda a: mb.less(x=mb.reduce_max(x=a, axes=[0], keep_dims=False), y=100.0),
                     _body=lambda a: mb.add(x=a, y=1.0),
                     loop_vars=(x,),
                     name="y",
                 )
-                return found
             case _:
                 return mb.add(x=x, y=1.0, name="y")
 
