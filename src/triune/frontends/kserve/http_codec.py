@@ -21,7 +21,7 @@ from triune.frontends.kserve.http_parameters import (
     tensor_parameters,
     wrong_type,
 )
-from triune.frontends.kserve.json_parsing import parse_json
+from triune.frontends.kserve.json_parsing import parse_repeating, refuse_repeats
 from triune.frontends.kserve.json_tensors import decode_json, encode_json, json_name
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw
 
@@ -69,7 +69,8 @@ def decode_request(
         raise InvalidArgumentError(
             f"Inference-Header-Content-Length is {header_bytes}, but the body has only {total_bytes} bytes"
         )
-    document = as_object(parse_json(view[:header_bytes]), "the request")
+    text = view[:header_bytes]
+    document = as_object(parse_repeating(text), "the request")
     inputs = _decode_inputs(model, document, view, header_bytes)
     request_id = document.get("id", "")
     if type(request_id) is not str:
@@ -77,7 +78,9 @@ def decode_request(
     given = document.get("parameters")
     if given is None:
         form = OutputForm(False, {})
-        return InferenceRequest(model, inputs, version, _decode_outputs(document, form), request_id, {}), form
+        request = InferenceRequest(model, inputs, version, _decode_outputs(document, form), request_id, {})
+        refuse_repeats(text, _num_keys(document))
+        return request, form
     parameters: dict[str, Parameter] = {}
     for name, value in as_object(given, "'parameters'").items():
         parameters[name] = decode_parameter(name, value)
@@ -85,7 +88,17 @@ def decode_request(
     priority = cast(int, parameters.pop("priority", 0))
     timeout_us = cast(int, parameters.pop("timeout", 0))
     outputs = _decode_outputs(document, form)
+    refuse_repeats(text, _num_keys(document) + len(given))
     return InferenceRequest(model, inputs, version, outputs, request_id, parameters, priority, timeout_us), form
+
+
+def _num_keys(document: dict[str, Any]) -> int:
+    """The keys of a request that was decoded, less those of its own parameters."""
+    count = len(document)
+    for items in (document["inputs"], document.get("outputs") or ()):
+        for item in items:
+            count += len(item) + len(item.get("parameters") or ())
+    return count
 
 
 def _decode_inputs(model: str, document: dict[str, Any], view: memoryview, offset: int) -> dict[str, Array]:

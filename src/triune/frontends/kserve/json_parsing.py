@@ -26,17 +26,29 @@ def parse_json(body: Body) -> object:
     Raises:
         InvalidArgumentError: there is none, or an object has a key twice.
     """
-    try:
-        value: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return _parse_not_finite(bytes(body), error)
-    if not isinstance(value, dict):
+    value = parse_repeating(body)
+    if type(value) is not dict:
         return value
     document = cast("dict[str, Any]", value)
-    if _num_keys(document) != _most_keys(body):
-        # It has a key twice, or strings that look like keys: Python's parser tells which, and takes its time.
-        _load(bytes(body).decode())
+    refuse_repeats(body, _num_keys(document))
     return document
+
+
+def parse_repeating(body: Body) -> object:
+    """As `parse_json`, but the caller counts the keys, and calls `refuse_repeats`: that is quicker."""
+    try:
+        return cast(object, orjson.loads(body))
+    except orjson.JSONDecodeError as error:
+        return _parse_not_finite(bytes(body), error)
+
+
+def refuse_repeats(body: Body, num_keys: int) -> None:
+    """Raise InvalidArgumentError if valid JSON with `num_keys` different keys in all, or more, has a key twice."""
+    text = body if type(body) is bytes else bytes(body)
+    # Each key has a colon. Most requests have no others, and most of the rest none that looks like a key's.
+    if text.count(b":") != num_keys and _most_keys(text) != num_keys:
+        # A key twice, or strings that look like keys: Python's parser tells which, and takes its time.
+        _load(text)
 
 
 def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
@@ -49,13 +61,13 @@ def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
         orjson.loads(_NOT_FINITE.sub(lambda match: match[0] if match[0][:1] == b'"' else b"0", body))
     except orjson.JSONDecodeError:
         raise refusal from None
+    return _load(body)
+
+
+def _load(body: bytes) -> object:
     spelt = _NOT_FINITE.sub(lambda match: _AS_PYTHON_SPELLS.get(match[0], match[0]), body)
-    return _load(spelt.decode())
-
-
-def _load(text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_refuse_repeats, parse_int=_whole_number)
+        return json.loads(spelt.decode(), object_pairs_hook=_refuse_repeats, parse_int=_whole_number)
     except RecursionError:
         raise InvalidArgumentError("the request's body is not valid JSON: it is nested too deep") from None
 
@@ -75,9 +87,8 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _most_keys(body: Body) -> int:
+def _most_keys(text: bytes) -> int:
     """No fewer keys than the JSON has: each ends in a quote, perhaps blanks, and a colon."""
-    text = body if isinstance(body, (bytes, bytearray)) else bytes(body)
     return text.count(b'":') + sum(text.count(each) for each in (b" :", b"\n:", b"\t:", b"\r:"))
 
 
@@ -85,10 +96,12 @@ def _num_keys(value: dict[str, Any]) -> int:
     """The keys of an object and of those in it; of arrays, those that begin with an object."""
     count = len(value)
     for each in value.values():
-        if isinstance(each, dict):
+        if type(each) is list:
+            items = cast("list[Any]", each)
+            if items and type(items[0]) is dict:
+                for item in items:
+                    if type(item) is dict:
+                        count += _num_keys(cast("dict[str, Any]", item))
+        elif type(each) is dict:
             count += _num_keys(cast("dict[str, Any]", each))
-        elif isinstance(each, list) and each and isinstance(each[0], dict):
-            for item in cast("list[Any]", each):
-                if isinstance(item, dict):
-                    count += _num_keys(cast("dict[str, Any]", item))
     return count

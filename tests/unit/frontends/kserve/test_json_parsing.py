@@ -4,6 +4,7 @@ import math
 import pytest
 
 from triune.core.errors import InvalidArgumentError
+from triune.frontends.kserve.http_codec import decode_request
 from triune.frontends.kserve.json_parsing import parse_json
 
 
@@ -92,3 +93,24 @@ def test_a_key_that_is_given_twice_is_refused(text: str) -> None:
 def test_strings_that_look_like_keys_are_none(value: object) -> None:
     assert parse_json(json.dumps(value).encode()) == value
     assert parse_json(memoryview(json.dumps(value, indent=1).encode())) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "is_twice"),
+    [
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[-Inf,NaN]}],"id":"a:\\":b"}', False),
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[Inf,1]}],"parameters":{"a":1,"a":2}}', True),
+        (
+            '{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}],"outputs":[{"name":"y","name":"z"}]}',
+            True,
+        ),
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}],"else":{"a":{"b":1,"b":2}}}', True),
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}],"else":{"a":{"b":1}}}', False),
+    ],
+)
+def test_requests_are_looked_through_for_repeats(text: str, is_twice: bool) -> None:
+    if not is_twice:
+        assert decode_request("m", None, text.encode(), None)[0].inputs["x"].size
+        return
+    with pytest.raises(InvalidArgumentError, match="twice in one object"):
+        decode_request("m", None, text.encode(), None)
