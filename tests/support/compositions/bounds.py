@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 EXACT = frozenset(
     [
@@ -183,18 +183,26 @@ class Oracle:
         maker = self._makers.get(name)
         if maker is None:
             return 0.0
-        if maker.op_type == "InstanceNormalization":
-            # ONNX Runtime computes x s + (b - mean s) with s = scale / sqrt(variance + epsilon), whose parts cancel.
-            x, scale = values[maker.input[0]].astype(np.float64), values[maker.input[1]]
-            axes = tuple(range(2, x.ndim))
-            epsilon = next((each.f for each in maker.attribute if each.name == "epsilon"), 1e-5)
-            per_channel = scale.reshape(-1, *(1 for _ in axes))
-            factor = per_channel / np.sqrt(x.var(axes, keepdims=True) + epsilon)
-            return self._precision.step * (np.abs(x * factor) + np.abs(x.mean(axes, keepdims=True) * factor))
+        if maker.op_type in ("InstanceNormalization", "BatchNormalization"):
+            return self._precision.step * _parts_of_norm(maker, [values[each] for each in maker.input])
         if maker.op_type == "Resize":
             # Its result is a sum whose parts may cancel: their roundings stay.
             return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
         return ERRORS_NEAR_ZERO.get(maker.op_type, 0.0)
+
+
+def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
+    """The size of what cancels in x s + (b - mean s) with s = scale / sqrt(variance + epsilon), as ONNX Runtime computes a
+    norm whose channels are axis 1."""
+    x = np.asarray(inputs[0], np.float64)
+    axes = tuple(range(2, x.ndim))
+    epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
+    if node.op_type == "BatchNormalization":
+        mean, variance = (each.reshape(-1, *(1 for _ in axes)) for each in inputs[3:5])
+    else:
+        mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    factor = inputs[1].reshape(-1, *(1 for _ in axes)) / np.sqrt(variance + epsilon)
+    return np.abs(x * factor) + np.abs(mean * factor)
 
 
 def differences(clean: Any, actual: Any, floor: float) -> Any:
