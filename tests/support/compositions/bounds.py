@@ -192,8 +192,10 @@ class Oracle:
 
 
 def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
-    """The size of what cancels in x s + (b - mean s) with s = scale / sqrt(variance + epsilon), as ONNX Runtime computes a
-    norm whose channels are axis 1."""
+    """The size of what cancels in x s + (b - mean s), s = scale / sqrt(variance + epsilon): ONNX Runtime's norms.
+
+    Channels are axis 1.
+    """
     x = np.asarray(inputs[0], np.float64)
     axes = tuple(range(2, x.ndim))
     epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
