@@ -51,7 +51,7 @@ def test_images_are_their_bytes(unit: str, client: tuple[Any, Any]) -> None:
     answer = asked.infer("brightness", tensors(module, {"image": pixels}), parameters={"triune_unit": unit})
     colors = pixels[..., 2::-1].reshape(-1, 3).mean(0)
     np.testing.assert_allclose(answer.as_numpy("mean"), [colors], rtol=1e-5)
-    with pytest.raises(InferenceServerException, match=r"\[4,4,6\], expected \[4,6,4\]"):
+    with pytest.raises(InferenceServerException, match=r"Expected \[4,6,4\], got \[4,4,6\]"):
         asked.infer("brightness", tensors(module, {"image": pixels.transpose(0, 2, 1).copy()}))
 
 

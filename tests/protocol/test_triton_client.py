@@ -132,9 +132,9 @@ def test_classification(client: Any, module: ModuleType) -> None:
 def test_errors_say_what_was_expected(client: Any, module: ModuleType) -> None:
     with pytest.raises(InferenceServerException, match="nothing"):
         client.infer("nothing", simple_inputs(module, A, B))
-    with pytest.raises(InferenceServerException, match=r"shape \[1,15\], expected \[-1,16\]"):
+    with pytest.raises(InferenceServerException, match=r"Expected \[-1,16\] .*, got \[1,15\]"):
         client.infer("simple", simple_inputs(module, A[:, :15], B))
-    with pytest.raises(InferenceServerException, match="Missing: INPUT1"):
+    with pytest.raises(InferenceServerException, match=r"missing required input\(s\) \[.INPUT1.\]"):
         client.infer("simple", simple_inputs(module, A, B)[:1])
     with pytest.raises(InferenceServerException, match="version"):
         client.infer("simple", simple_inputs(module, A, B), model_version="9")

@@ -91,7 +91,7 @@ def loop(
             copies = [_copy(value) for value in arguments]
             # What becomes another carried value unchanged is copied again: its place may be that of the step's number,
             # so that 1 is added to its bits: (a, b) = (a + b, a) gave 5.0000005 for 5.
-            after = [following, *(_copy(new) if new in copies else new for new in run(*copies))]
+            after = [following, *(_copy(new) for new in run(*copies))]
             wanted = [
                 joined_type(value, new, "a step makes of what is carried")
                 for value, new in zip(values, after, strict=True)
