@@ -243,3 +243,31 @@ def test_grids_of_a_batch_of_one_and_of_single_pixels(size: list[int], align_cor
     (expected,) = answers(model, given)
     (actual,) = evaluate(normal, given)
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+# Whole numbers
+
+
+@pytest.mark.parametrize("element", ["int32", "int64"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_logarithms_of_sums_of_whole_numbers_are_rounded_towards_zero(element: str, keepdims: int) -> None:
+    # ONNX Runtime 1.32's answers; the body that ONNX gives takes Log of whole numbers, which is not defined.
+    x = np.array([[1, 2, 3, 4], [7, 7, 7, 1], [300, 2, 1, 0]], element)
+    for op, expected in (("ReduceLogSum", [2, 3, 5]), ("ReduceLogSumExp", [4, 8, 300])):
+        shape = "3,1" if keepdims else "3"
+        text = f"""agraph ({element}[3,4] x) => ({element}[{shape}] y) {{
+          axes = Constant <value_ints=[1]> ()
+          y = {op} <keepdims={keepdims}> (x, axes) }}"""
+        normal = normalize(model_of(text))
+        assert foreign_ops(normal) == []
+        (y,) = evaluate(normal, {"x": x})
+        assert (y.dtype, y.reshape(-1).tolist()) == (np.dtype(element), expected)
+
+
+def test_a_negative_shift_is_one_by_more_than_the_width() -> None:
+    text = """agraph (int32[3] x, int32[3] n) => (int32[3] left, int32[3] right) {
+      left = BitShift <direction="LEFT"> (x, n)
+      right = BitShift <direction="RIGHT"> (x, n) }"""
+    inputs = {"x": np.array([-8, 4, -1], np.int32), "n": np.array([-1, -32, -64], np.int32)}
+    left, right = evaluate(normalize(model_of(text)), inputs)
+    assert (left.tolist(), right.tolist()) == ([0, 0, 0], [-1, 0, -1])

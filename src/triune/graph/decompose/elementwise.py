@@ -132,10 +132,16 @@ def bit_cast(c: Context) -> bool:
 
 
 def bit_shift(c: Context) -> bool:
-    """Times, or divided by, a power of two; a shift by the type's width or more leaves nothing but the sign."""
+    """Times, or divided by, a power of two; a shift by the type's width or more leaves nothing but the sign.
+
+    A negative shift is one by more than the width, as ONNX's node tests have it: its bits read without a sign.
+    """
     b, dtype = c.build, _dtype(c)
     width = dtype.itemsize * 8
     exponent = b.cast(c.input(1), TensorProto.FLOAT)
+    if dtype.kind == "i":
+        is_negative = b.op("Less", exponent, b.constant(0, np.float32))
+        exponent = b.op("Where", is_negative, b.constant(width, np.float32), exponent)
     is_all = b.op("GreaterOrEqual", exponent, b.constant(width - (dtype.kind == "i"), np.float32))
     power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
     factor, zero = b.cast(power, c.values.elem_type(c.input(0))), b.constant(0, dtype)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from triune.graph.decompose.context import Context, Decomposition
 
@@ -223,21 +223,45 @@ def reduce_log_sum_exp(c: Context) -> bool:
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if not elem_type:
         return False
-    zero = b.constant(0, helper.tensor_dtype_to_np_dtype(elem_type))
+    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+    zero = b.constant(0, dtype)
+    is_whole = dtype.kind in "iu"
     given = [c.input(1)] if c.input(1) else []
     noop, kept = c.attributes.get("noop_with_empty_axes", 0), c.attributes.get("keepdims", 1)
     largest = b.op("ReduceMax", x, *given, keepdims=1, noop_with_empty_axes=noop)
     # Of infinity nothing is taken: exp(inf) is infinite, exp(-inf) is 0, and the logarithms are inf and -inf again.
-    largest = b.op("Where", b.op("IsInf", largest), zero, largest)
-    total = b.op("Exp", b.op("Sub", x, largest))
+    if not is_whole:
+        largest = b.op("Where", b.op("IsInf", largest), zero, largest)
+    less = b.op("Sub", x, largest)
+    total = b.cast(b.op("Exp", b.cast(less, TensorProto.FLOAT)), elem_type) if is_whole else b.op("Exp", less)
     total = b.op("ReduceSum", total, *given, keepdims=kept, noop_with_empty_axes=noop)
     if not kept:
         largest = b.op("ReduceMax", largest, *given, keepdims=0, noop_with_empty_axes=noop)
-    c.give(b.op("Add", b.op("Log", total), largest))
+    c.give(b.op("Add", _log(c, total), largest))
     return True
 
 
+def reduce_log_sum(c: Context) -> bool:
+    """log(sum(x)), of whole numbers rounded towards 0, as ONNX Runtime computes it."""
+    b, elem_type = c.build, c.values.elem_type(c.input(0))
+    if not elem_type:
+        return False
+    given = [c.input(1)] if c.input(1) else []
+    noop, kept = c.attributes.get("noop_with_empty_axes", 0), c.attributes.get("keepdims", 1)
+    c.give(_log(c, b.op("ReduceSum", c.input(0), *given, keepdims=kept, noop_with_empty_axes=noop)))
+    return True
+
+
+def _log(c: Context, x: str) -> str:
+    """The logarithm; of whole numbers, for which ONNX has none, in fp32 and rounded towards 0."""
+    b, elem_type = c.build, c.values.elem_type(c.input(0))
+    if helper.tensor_dtype_to_np_dtype(elem_type).kind not in "iu":
+        return b.op("Log", x)
+    return b.cast(b.op("Log", b.cast(x, TensorProto.FLOAT)), elem_type)
+
+
 TABLE: dict[str, Decomposition] = {
+    "ReduceLogSum": reduce_log_sum,
     "ReduceLogSumExp": reduce_log_sum_exp,
     "Einsum": einsum,
     "DFT": dft,

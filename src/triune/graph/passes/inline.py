@@ -15,9 +15,10 @@ from triune.graph.passes.upgrade import Upgrade
 from triune.graph.passes.upgrade.adopted import ADOPTED
 from triune.graph.values import Values, subgraphs_of
 
-_OURS = ("CastLike", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid")
-"""Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSumExp's body
-overflows, DynamicQuantizeLinear's divides zeros by 0, AffineGrid's loses a batch of one.
+_OURS = ("CastLike", "ReduceLogSum", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid")
+"""Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSum's body takes
+logarithms of whole numbers, ReduceLogSumExp's overflows, DynamicQuantizeLinear's divides zeros by 0, AffineGrid's loses
+a batch of one.
 """
 
 # onnx's stubs lack most of a schema's members.
