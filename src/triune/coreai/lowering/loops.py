@@ -89,8 +89,8 @@ def loop(
             # First: Apple's interpreter (1.0.0b3) may have lost the number when it is read after other operations.
             following = ops.add(arguments[0], axis(1))
             copies = [_copy(value) for value in arguments]
-            # What becomes another carried value unchanged is copied again: its place may be that of the step's number,
-            # so that 1 is added to its bits: (a, b) = (a + b, a) gave 5.0000005 for 5.
+            # What a step makes is copied again, for its place may be that of the step's number, which is then added to
+            # it or read for it: (a, b) = (a + b, a) gave 5.0000005 for 5, and a Range 10, 1 for 10, 7.
             after = [following, *(_copy(new) for new in run(*copies))]
             wanted = [
                 joined_type(value, new, "a step makes of what is carried")

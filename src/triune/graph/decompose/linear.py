@@ -219,7 +219,10 @@ def det(c: Context) -> bool:
 
 
 def reduce_log_sum_exp(c: Context) -> bool:
-    """Max + log(sum(exp(x - max))): exp(x) alone, as ONNX defines it, is infinite from 89 on, in fp16 from 12."""
+    """Max + log(sum(exp(x - max))): exp(x) alone, as ONNX defines it, is infinite from 89 on, in fp16 from 12.
+
+    Of whole numbers each exponential is rounded towards 0, as ONNX Runtime has it.
+    """
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if not elem_type:
         return False
