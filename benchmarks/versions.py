@@ -1,0 +1,96 @@
+"""What a request costs now and cost before: an identity of 16 floats, by two checkouts of Triune in turn.
+
+Usage: versions.py --before DIR [--rounds 5] [--seconds 4] [--connections 1 8 32]
+DIR is the root of another checkout, such as `git worktree add --detach DIR COMMIT` makes; it runs in this environment.
+
+Each round loads one checkout's server and then the other's, the order turned about every round; both servers stay up.
+Printed are medians over the rounds and the ratio now / before.
+"""
+
+import argparse
+import statistics
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from load import encode, run
+from servers import Running, heading, triune
+from triune.zoo.repository import build_repository
+
+MODEL = "identity_fp32"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one server did under one load: requests a second, latencies in us, CPU time in us a request."""
+
+    rate: float
+    p50_us: float
+    p99_us: float
+    cpu_us: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
+    options = parser.parse_args()
+    print(heading("HTTP identity, now and before"), flush=True)
+    here = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        build_repository(Path(folder), models=[MODEL])
+        checkouts = {"now": here, "before": options.before.resolve()}
+        running = {
+            name: servers.enter_context(
+                triune(Path(folder), label=name, port=19000 + 10 * index, program=_program(root))
+            )
+            for index, (name, root) in enumerate(checkouts.items())
+        }
+        for connections in options.connections:
+            rounds: dict[str, list[Round]] = {name: [] for name in running}
+            for index in range(options.rounds):
+                for name in sorted(running, reverse=index % 2 == 1):
+                    rounds[name].append(measure(running[name], connections, options.seconds))
+            report(connections, rounds)
+
+
+def _program(root: Path) -> tuple[str, ...]:
+    """The interpreter's arguments that serve with the checkout at `root`, wherever its package is installed from."""
+    code = f"import sys; sys.path.insert(0, {str(root / 'src')!r}); from triune.cli import main; sys.exit(main())"
+    return ("-c", code, "serve")
+
+
+def measure(server: Running, connections: int, seconds: float) -> Round:
+    request = encode(server.host, MODEL, {"INPUT0": np.zeros(16, np.float32)})
+    before = server.cpu_seconds()
+    result = run(server.host, server.http_port, [request], connections, seconds)
+    cpu = server.cpu_seconds() - before
+    if result.errors:
+        raise SystemExit(f"{server.label}: {result.errors[0]}")
+    return Round(
+        result.rate, result.percentile_ms(50) * 1e3, result.percentile_ms(99) * 1e3, cpu / len(result.latencies) * 1e6
+    )
+
+
+def report(connections: int, rounds: dict[str, list[Round]]) -> None:
+    medians = {
+        name: Round(*(statistics.median(getattr(each, field) for each in all_) for field in Round.__annotations__))
+        for name, all_ in rounds.items()
+    }
+    for name, each in medians.items():
+        print(
+            f"c={connections:<3} {name:8} {each.rate:7.0f} inf/s  p50 {each.p50_us:6.0f} us  p99 {each.p99_us:6.0f} us"
+            f"  server CPU {each.cpu_us:6.1f} us/inf"
+        )
+    now, before = medians["now"], medians["before"]
+    ratios = (f"{getattr(now, field) / getattr(before, field):.3f}" for field in Round.__annotations__)
+    print("c={:<3} ratio    rate {}  p50 {}  p99 {}  CPU {}".format(connections, *ratios), flush=True)
+
+
+if __name__ == "__main__":
+    main()
