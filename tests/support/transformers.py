@@ -61,8 +61,8 @@ def minilm_inputs(batch: int, length: int) -> dict[str, NDArray[Any]]:
 class Writer(GraphBuilder):
     """Layers with random weights."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, opset=20, ir_version=9)
+    def __init__(self, name: str, opset: int = 20) -> None:
+        super().__init__(name, opset=opset, ir_version=9)
         self._rng = np.random.default_rng(7)
         self._num_weights = 0
 

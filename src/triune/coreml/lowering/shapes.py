@@ -109,10 +109,15 @@ def _squeeze(c: Context) -> None:
     if not axes:
         c.give(x)
         return
-    for axis in axes:
-        if not is_fixed(x.shape[axis]):
-            raise Refusal(f"dimension {axis}, which is squeezed, is not known to be 1; give its size with --shape")
-    c.give(mb.squeeze(x=x, axes=axes))
+    free = [axis for axis in axes if not is_fixed(x.shape[axis])]
+    if not free:
+        c.give(mb.squeeze(x=x, axes=axes))
+        return
+    if len(axes) == x.rank:
+        raise Refusal(f"dimension {free[0]}, which is squeezed, is not known to be 1; give its size with --shape")
+    # Is it not 1 when the model runs, the elements do not fit, as ONNX has it.
+    kept = [size for axis, size in enumerate(sizes_of(x)) if axis not in axes]
+    c.give(mb.reshape(x=x, shape=as_vector(kept)))
 
 
 def _unsqueeze(c: Context) -> None:

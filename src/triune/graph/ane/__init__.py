@@ -8,6 +8,7 @@ pass:
 
 - `CaughtNans`: no look for NaN after a Softmax, whose mask tells where they would be.
 - `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf.
+- `KnownShapes`: sizes of Reshapes that are known are written, so that nothing is measured.
 - `WholeOperands`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
 - `Rope`: rotary position embeddings of all heads at once.
@@ -31,6 +32,7 @@ from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.finite_masks import FiniteMasks
+from triune.graph.ane.known_shapes import KnownShapes
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.report import Report
@@ -93,7 +95,7 @@ def ane_layout(
         copy = run(kind, copy)
     finite = ModelProto()
     finite.CopyFrom(copy)
-    for kind in (WholeOperands, LinearToConv):
+    for kind in (KnownShapes, WholeOperands, LinearToConv):
         copy = run(kind, copy)
     if LinearToConv.name in report.counts():
         for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):

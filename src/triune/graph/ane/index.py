@@ -62,6 +62,10 @@ class Index:
         """The shape, sizes that are not known under their names; None where not even the rank is known."""
         return self._sizes.get(name)
 
+    def elements(self, name: str) -> Dims | None:
+        """The elements of a vector of sizes, those that are not known under their names; None where it is no such."""
+        return self._sizes.elements(name)
+
     def learn(self, name: str, like: str) -> None:
         """`name`, which was built, has the shape of `like`."""
         self._sizes.learn(name, like)

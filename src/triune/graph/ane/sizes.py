@@ -111,7 +111,7 @@ class Sizes:
         elif node.op_type == "Reshape":
             found = self._reshaped(node, first)
         elif node.op_type == "Expand":
-            found = _broadcast([first, self._elements(node.input[1])])
+            found = _broadcast([first, self.elements(node.input[1])])
         elif node.op_type == "Slice":
             axes = self._ints(node.input[3]) if len(node.input) > 3 and node.input[3] else None
             cut = {axis % rank for axis in axes} if axes is not None else set(range(rank))
@@ -136,7 +136,7 @@ class Sizes:
         return found if found is not None and (known is None or len(known) == len(found)) else None
 
     def _reshaped(self, node: NodeProto, given: Dims) -> Dims | None:
-        wanted = self._elements(node.input[1])
+        wanted = self.elements(node.input[1])
         if wanted is None or (attributes_of(node).get("allowzero", 0) and 0 in wanted):
             return None
         dims = [given[axis] if dim == 0 and axis < len(given) else dim for axis, dim in enumerate(wanted)]
@@ -156,8 +156,8 @@ class Sizes:
         rest = iter(given)
         return tuple(1 if axis in added else next(rest) for axis in range(rank))
 
-    def _elements(self, name: str) -> Dims | None:
-        """The elements of a vector of sizes."""
+    def elements(self, name: str) -> Dims | None:
+        """The elements of a vector of sizes; None where nothing is known of it."""
         constant = self._ints(name)
         found = tuple(constant) if constant is not None else self._vectors.get(name)
         return None if found is None else tuple(self._canonical(dim) for dim in found)
@@ -170,24 +170,24 @@ class Sizes:
             dims = self.get(node.input[0])
             found = None if dims is None else dims[attributes.get("start", 0) : attributes.get("end")]
         elif node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
-            found = self._elements(node.input[0])
+            found = self.elements(node.input[0])
         elif node.op_type == "Concat":
-            parts = [self._elements(name) for name in node.input]
+            parts = [self.elements(name) for name in node.input]
             if all(part is not None for part in parts):
                 found = tuple(dim for part in parts for dim in part or ())
         elif node.op_type == "Gather":
-            given, places = self._elements(node.input[0]), self._ints(node.input[1])
+            given, places = self.elements(node.input[0]), self._ints(node.input[1])
             if given is not None and places is not None and all(-len(given) <= place < len(given) for place in places):
                 found = tuple(given[place] for place in places)
         elif node.op_type == "Slice":
-            given = self._elements(node.input[0])
+            given = self.elements(node.input[0])
             limits = [self._ints(name) for name in node.input[1:]]
             if given is not None and all(each is not None and len(each) == 1 for each in limits):
                 begin, end, *rest = (each[0] for each in limits if each)
                 step = rest[1] if len(rest) > 1 else 1
                 found = given[begin:end:step] if step > 0 else None
         elif node.op_type in ("Equal", "Where"):
-            parts = [self._elements(name) for name in node.input]
+            parts = [self.elements(name) for name in node.input]
             if len({len(part) if part is not None else None for part in parts}) == 1:
                 choose = _equal if node.op_type == "Equal" else _chosen
                 found = tuple(choose(*each) for each in zip(*(part or () for part in parts), strict=True))

@@ -12,11 +12,12 @@ from support.graphs import old_model
 from support.lowered import FLOAT, model_of
 from support.lowered_coreai import check
 from support.transformers import hidden, llama
+from support.vision import Family, exported_vision, images
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreai.library import authoring
 from triune.coreai.lowering import LowerOptions, Source, lower, lower_functions
 from triune.graph.check import sample_inputs
-from triune.graph.conversion.options import Precision
+from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.state_names import new_state
 
@@ -157,6 +158,12 @@ def test_a_transformer_keeps_whole_what_core_ai_knows(
     assert counts == {"rms_norm": 2, "rope": 2, "scaled_dot_product_attention": 1}
     expected = ort.InferenceSession(model.SerializeToString()).run(None, dict(feeds))[0]
     np.testing.assert_allclose(apart(lowered.path, feeds)["y"], expected, atol=error)
+
+
+@pytest.mark.parametrize("family", ["dinov2", "clip"])
+def test_a_vision_transformer_of_any_batch_in_the_neural_engines_layout(family: Family, tmp_path: Path) -> None:
+    options = LowerOptions(shapes={"pixels": InputShape(((Range(1, 4), 3, 16, 16),))}, layout=Layout.ANE)
+    check(exported_vision(family), tmp_path, images(1), images(3), options=options, atol=1e-4)
 
 
 def test_names_are_those_of_the_source(apart: Any, tmp_path: Path) -> None:

@@ -45,6 +45,17 @@ def test_triangles_of_matrices_of_any_size(kind: str, upper: int, k: int | None,
     check(model, {"x": x, "d": np.array([2])}, tmp_path, options(x=(ANY, ANY)))
 
 
+def test_a_dimension_of_any_size_is_squeezed_where_it_is_one(tmp_path: Path) -> None:
+    axes = np.array([1, -1])
+    model = model_of(
+        [helper.make_node("Squeeze", ["x", "axes"], ["y"])],
+        [("x", FLOAT, ["b", "one", "n", 1])],
+        [("y", FLOAT, ["b", "n"])],
+        axes=axes,
+    )
+    check(model, {"x": noise(3, 1, 5, 1)}, tmp_path, options(x=(ANY, ANY, ANY, 1)))
+
+
 def _resize(kinds: Mapping[str, Any], sizes: str) -> Any:
     """`x` resized to the size of `y`; by `sizes`, or by the `scales` that the sizes make."""
     nodes = [

@@ -4,10 +4,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from support.llama import exported_llama, llama_inputs
 from support.lowered import check
 from support.transformers import VOCABULARY, encoder, gpt2, hidden
+from support.vision import Family, exported_vision, images
 from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.package import read_package
 from triune.graph.conversion.options import Layout
@@ -61,3 +63,15 @@ def test_what_was_done_is_told_only_when_asked_for(tmp_path: Path) -> None:
     plain = lower(encoder("thirds"), tmp_path / "plain.mlpackage", LowerOptions(shapes=shapes))
     assert plain.layout is None
     assert ops_of(plain.path)["linear"] == 2
+
+
+@pytest.mark.parametrize("batch", ["batch", 2])
+@pytest.mark.parametrize("family", ["dinov2", "clip"])
+def test_vision_transformers_as_torch_exports_them(family: Family, batch: int | str, tmp_path: Path) -> None:
+    shapes = {"pixels": InputShape(((Range(1, 4), 3, 16, 16),))} if batch == "batch" else {}
+    check(
+        exported_vision(family, batch), images(2), tmp_path, LowerOptions(shapes=shapes, layout=Layout.ANE), atol=1e-4
+    )
+    ops = ops_of(tmp_path / "m.mlpackage")
+    # Two products for each of four heads in each of two layers.
+    assert (ops["conv"], ops["einsum"], ops["reshape"], ops["matmul"]) == (13, 16, 1, 0)

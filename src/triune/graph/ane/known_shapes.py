@@ -1,0 +1,87 @@
+"""Shapes that are computed, though most of their sizes are known."""
+
+from collections.abc import Sequence
+
+from onnx import ModelProto, NodeProto
+
+from triune.graph.ane.index import Dim, Index, label
+from triune.graph.ane.step import Step
+
+
+class KnownShapes(Step):
+    """Given Reshape and Expand by computed shapes. Result: what is known of these shapes, written out.
+
+    Exports with a free batch compute every size from the shape of what is viewed: [b, s, -1] after an attention, and
+    [b, 1, 32] for a class token by a Where of [b, -1, -1]. That these are 17, 32 and 1 the layout knows by the sizes'
+    names, and builds on; compilers do not, unless it is written. Nor need a value leave the layout to be measured.
+    """
+
+    name = "known_shapes"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = self._index(model.graph)
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            shape = None
+            if node.op_type in ("Reshape", "Expand") and not index.is_constant(node.input[1]):
+                shape = _target(index, node) if node.op_type == "Reshape" else _written(index, node.input[1])
+            if shape is not None:
+                before = index.dims(node.output[0]) or ()
+                node.input[1] = shape
+                # A 0 that was a size has become one that stands for the operand's.
+                kept = [each for each in node.attribute if each.name != "allowzero"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+                nodes += index.take()
+                self._report.change(self.name, label(node), f"to [{', '.join(map(_said, before))}]")
+            nodes.append(node)
+        index.replace(nodes)
+        return model
+
+
+def _target(index: Index, node: NodeProto) -> str | None:
+    """The shape of a Reshape as a constant: 0 for a size that stays where it is, -1 for one other."""
+    given, dims = index.dims(node.input[0]), index.dims(node.output[0])
+    if given is None or dims is None or 0 in dims:
+        return None
+    sizes: list[int] = []
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, int):
+            sizes.append(dim)
+        elif dim is not None and axis < len(given) and given[axis] == dim:
+            sizes.append(0)
+        else:
+            sizes.append(-1)
+    return index.build.ints(*sizes) if sizes.count(-1) <= 1 else None
+
+
+def _written(index: Index, shape: str) -> str | None:
+    """A vector of sizes with those that are known as constants; None where nothing would be gained."""
+    elements = index.elements(shape)
+    if elements is None or any(isinstance(size, int) and size < 0 for size in elements):
+        return None
+    concat = index.maker(shape, "Concat")
+    if not _is_any_known(elements) or (concat is not None and _is_written(index, concat)):
+        return None
+    build = index.build
+    parts = [
+        build.ints(size)
+        if isinstance(size, int)
+        else build.op("Slice", shape, build.ints(place), build.ints(place + 1), build.ints(0))
+        for place, size in enumerate(elements)
+    ]
+    return build.op("Concat", *parts, axis=0)
+
+
+def _is_written(index: Index, concat: NodeProto) -> bool:
+    """Are all sizes that are known in it constants?"""
+    return all(index.is_constant(name) or not _is_any_known(index.elements(name) or ()) for name in concat.input)
+
+
+def _is_any_known(elements: Sequence[Dim]) -> bool:
+    return any(isinstance(size, int) for size in elements)
+
+
+def _said(size: Dim) -> str:
+    return "?" if size is None else str(size)
