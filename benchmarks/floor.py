@@ -9,6 +9,7 @@ again, with its own id, and nothing else of it is looked at.
 import sys
 
 from triune.cli import main
+from triune.frontends.kserve.http_answering import Answering
 from triune.frontends.kserve.http_protocol import KServeProtocol
 from triune.frontends.kserve.request_templates import _ID
 
@@ -16,7 +17,7 @@ from triune.frontends.kserve.request_templates import _ID
 def remember_http() -> None:
     """Knows the one answer of each size of id, cut where the id goes."""
     answers: dict[int, tuple[bytes, bytes]] = {}
-    receive, write = KServeProtocol._repeat, KServeProtocol._write
+    receive, write = KServeProtocol._repeat, Answering._write
     ids: list[str] = []
 
     def repeat(self, head, data: bytes) -> None:
@@ -33,7 +34,7 @@ def remember_http() -> None:
         if ids:
             request_id = ids.pop()
             num_bytes = sum(map(len, parts))
-            common = self.server_state.default_headers
+            common = self._connection.server_state.default_headers
             head = self._front_end.heads.head(status, common, headers, num_bytes, keep_alive=True)
             whole = b"".join([head, *parts])
             before, _, after = whole.partition(b'"id":"' + request_id.encode())
@@ -41,7 +42,7 @@ def remember_http() -> None:
         write(self, cycle, status, headers, parts)
 
     KServeProtocol._repeat = repeat
-    KServeProtocol._write = keep
+    Answering._write = keep
 
 
 if __name__ == "__main__":

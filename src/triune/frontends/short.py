@@ -8,6 +8,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from triune.frontends.unread import Unread
+
 
 @dataclass(frozen=True, slots=True)
 class ShortLimits:
@@ -43,8 +45,7 @@ class ShortProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._num_received = 0
-        self._num_unsent = 0
-        self._is_sending_slowly = False
+        self._unread = Unread(limits.send_seconds)
         self._deadline = self.loop.time() + limits.idle_seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -76,17 +77,10 @@ class ShortProtocol(HttpToolsProtocol):
 
     def check_deadline(self, now: float) -> None:
         """End what is silent for too long. Called several times a second with the loop's time."""
-        if self.flow.write_paused:
-            num_unsent = self.transport.get_write_buffer_size()
-            if not self._is_sending_slowly or num_unsent != self._num_unsent:
-                self._is_sending_slowly = True
-                self._num_unsent = num_unsent
-                self._deadline = now + self._limits.send_seconds
-            elif now >= self._deadline:
-                self.transport.abort()
-            return
-        if self._is_sending_slowly:
-            self._is_sending_slowly = False
+        if self._unread.is_overdue(self.flow.write_paused, self.transport, now):
+            self.transport.abort()
+        elif self.flow.write_paused:
+            # The connection is idle from when the answer is taken.
             self._deadline = now + self._limits.idle_seconds
         elif now >= self._deadline:
             self.transport.close()

@@ -6,8 +6,6 @@ answers on a connection that pipelines both (`http_order`), and the limits on si
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -16,46 +14,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from triune.core.errors import PayloadTooLargeError, TriuneError
-from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget
-from triune.frontends.kserve.compression import Body, pieces
-from triune.frontends.kserve.http_answers import CONTINUE, LAST_CHUNK, AnswerHeads, error_headers
+from triune.frontends.kserve.http_answering import Answering, FrontEnd
+from triune.frontends.kserve.http_answers import CONTINUE
 from triune.frontends.kserve.http_cycle import InferCycle
-from triune.frontends.kserve.http_heads import Head, KnownHeads, head_problem
+from triune.frontends.kserve.http_heads import Head, head_problem
 from triune.frontends.kserve.http_infer import (
-    InferEndpoint,
     Route,
-    as_internal_error,
-    is_quick,
-    is_quick_answer,
     json_bytes,
-    result_of,
 )
 from triune.frontends.kserve.http_order import AnswerOrder
 from triune.frontends.kserve.http_receiver import DIRECT_BYTES, BodyReceiver
-from triune.frontends.kserve.large_inferences import LargeInferences
-from triune.frontends.kserve.large_requests import inputs_bytes
-from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES
-from triune.frontends.kserve.statuses import error_body, status_of
-from triune.serving.server import Server
-
-# Below this size one write of a copy costs less than several writes.
-_JOIN_BYTES = 65536
-# Up to this size an answer is given to the system in one call.
-_WRITE_BYTES = 1 << 20
-
-
-class FrontEnd:
-    """What all connections share."""
-
-    def __init__(self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeInferences) -> None:
-        self.inferences = InferEndpoint(server)
-        self.large = large
-        self.heads = AnswerHeads()
-        self.known_heads = KnownHeads()
-        self.limits = limits
-        self.budget = budget
+from triune.frontends.kserve.statuses import status_of
+from triune.frontends.unread import Unread
 
 
 class KServeProtocol(HttpToolsProtocol):
@@ -86,11 +57,10 @@ class KServeProtocol(HttpToolsProtocol):
         self._num_pieces = 0
         self._num_received: int = 0
         self._receive_deadline = 0.0
-        self._num_unsent = 0
-        self._send_deadline = 0.0
+        self._unread = Unread(front_end.limits.send_seconds)
         self._deadline = self.loop.time() + front_end.limits.idle_seconds
-        self._is_draining = False
-        self._is_deaf = False
+        self.is_deaf = False
+        self._answers = Answering(self, front_end)
         self._num_begun = 0
 
     # The socket.
@@ -100,7 +70,7 @@ class KServeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         limit = self._front_end.limits.connections
         if len(self.connections) > limit:
-            self._is_deaf = True
+            self.is_deaf = True
             common = self.server_state.default_headers
             message = f"the server has {limit} connections, its limit; close some, or raise --max-connections"
             transport.write(self._front_end.heads.error(503, common, message))
@@ -108,13 +78,13 @@ class KServeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless it knows the head; refuse what it cannot read, and heads and trailers without end."""
-        is_between = not self._is_receiving and not self._is_deaf
+        is_between = not self._is_receiving and not self.is_deaf
         head = self._front_end.known_heads.find(data) if is_between else None
         if head is not None:
             self._repeat(head, data)
             return
         whole, num_begun = data, self._num_begun
-        while data and not self._is_deaf:
+        while data and not self.is_deaf:
             try:
                 self.parser.feed_data(data)
                 break
@@ -122,7 +92,7 @@ class KServeProtocol(HttpToolsProtocol):
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 self._refuse(400, f"the request is not valid HTTP: {error}")
-        if self._is_receiving and not self._is_deaf:
+        if self._is_receiving and not self.is_deaf:
             self._watch(len(data))
             self._receive_directly()
         elif is_between and self._num_begun == num_begun + 1:
@@ -137,7 +107,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def _learn(self, data: bytes) -> None:
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        if isinstance(cycle, InferCycle) and cycle.route is not None and cycle.keep_alive and not self._is_deaf:
+        if isinstance(cycle, InferCycle) and cycle.route is not None and cycle.keep_alive and not self.is_deaf:
             self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
@@ -158,7 +128,7 @@ class KServeProtocol(HttpToolsProtocol):
     def _receive_directly(self) -> None:
         """Have the rest of a large body written to its place. The parser, which would wait for it, is replaced."""
         cycle = self._receiving
-        if self._is_deaf or not isinstance(cycle, InferCycle):
+        if self.is_deaf or not isinstance(cycle, InferCycle):
             return
         num_bytes = int(cycle.headers.get(b"content-length", b"0"))
         if num_bytes - len(cycle.received) < DIRECT_BYTES:
@@ -174,7 +144,7 @@ class KServeProtocol(HttpToolsProtocol):
     def body_grows(self, num_bytes: int) -> None:
         """So much of a body is here; the memory for it is taken, or the request refused."""
         cycle = self._receiving
-        if self._is_deaf or not isinstance(cycle, InferCycle):
+        if self.is_deaf or not isinstance(cycle, InferCycle):
             return
         try:
             cycle.hold(self._front_end.budget, num_bytes)
@@ -230,23 +200,18 @@ class KServeProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has taken enough of an answer to go on."""
         super().resume_writing()
-        self._send_deadline = 0.0
         running = self._order.running
-        if self._is_draining and isinstance(running, InferCycle):
-            self._is_draining = False
-            self._finish(running)
+        if isinstance(running, InferCycle):
+            self._answers.go_on(running)
 
     def check_deadline(self, now: float) -> None:
         """End what is silent for too long. Called several times a second with the loop's time."""
         limits = self._front_end.limits
-        if self.flow.write_paused:
-            num_unsent = self.transport.get_write_buffer_size()
-            if not self._send_deadline or num_unsent != self._num_unsent:
-                self._num_unsent = num_unsent
-                self._send_deadline = now + limits.send_seconds
-            elif now >= self._send_deadline:
-                self.transport.abort()
-        elif self._is_receiving and not self._is_deaf:
+        if self._unread.is_overdue(self.flow.write_paused, self.transport, now):
+            self.transport.abort()
+        elif self.flow.write_paused:
+            return
+        elif self._is_receiving and not self.is_deaf:
             num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
             if num_received != self._num_received or self.flow.read_paused:
                 # If reading is paused, it is we who are silent.
@@ -279,7 +244,7 @@ class KServeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here: an inference, or a request for the app."""
         parser = self.parser
-        if self._is_deaf or parser.should_upgrade():
+        if self.is_deaf or parser.should_upgrade():
             return
         self._is_in_head = False
         if (problem := head_problem(self.headers, parser.get_http_version())) is not None:
@@ -294,7 +259,7 @@ class KServeProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """A chunk of a body begins. Each costs as much as kilobytes do, so that they may not be tiny without end."""
         self._num_chunks += 1
-        if self._num_chunks > self._front_end.limits.chunks and not self._is_deaf:
+        if self._num_chunks > self._front_end.limits.chunks and not self.is_deaf:
             limit = self._front_end.limits.chunks
             self._refuse(
                 413, f"the request's body comes in more than {limit} chunks, the server's limit: send larger ones"
@@ -302,7 +267,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
-        if self._is_deaf:
+        if self.is_deaf:
             return
         self._has_progressed = True
         self._num_pieces += 1
@@ -324,7 +289,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is here."""
-        if self._is_deaf or self.parser.should_upgrade():
+        if self.is_deaf or self.parser.should_upgrade():
             return
         self._is_receiving = False
         cycle, self._receiving = self._receiving, None
@@ -333,7 +298,7 @@ class KServeProtocol(HttpToolsProtocol):
             return
         cycle.is_received = True
         if cycle is self._order.running:
-            self._answer(cycle)
+            self._answers.answer(cycle)
 
     def _hand_to_app(self) -> None:
         url, headers = self.url, self.headers
@@ -379,7 +344,7 @@ class KServeProtocol(HttpToolsProtocol):
         if not isinstance(cycle, InferCycle):
             super()._start_asgi_task(cycle, app)
         elif cycle.is_received:
-            self._answer(cycle)
+            self._answers.answer(cycle)
         elif cycle.waiting_for_100_continue:
             self.transport.write(CONTINUE)
 
@@ -391,167 +356,15 @@ class KServeProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self.flow.resume_reading()
         limits = self._front_end.limits
-        self._deadline = self.loop.time() + (limits.linger_seconds if self._is_deaf else limits.idle_seconds)
+        self._deadline = self.loop.time() + (limits.linger_seconds if self.is_deaf else limits.idle_seconds)
 
-    # Answers.
-
-    def _answer(self, cycle: InferCycle) -> None:
-        if cycle.refusal is not None or cycle.route is None:
-            self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
-            return
-        body, cycle.received = cycle.received, b""
-        if (len(body) > SMALL_BYTES or b"content-encoding" in cycle.headers) and not is_quick(cycle.headers, body):
-            self._run(cycle, self._answer_large(cycle, cycle.route, body))
-            return
-        try:
-            future, cycle.form = self._inferences.start(cycle.route, cycle.headers, body)
-            if future.done():
-                self._write_response(cycle, future)
-                return
-            try:
-                cycle.hold(self._front_end.budget, len(body) + REQUEST_BYTES)
-            except TriuneError:
-                future.cancel()
-                raise
-        except TriuneError as error:
-            self._write_failure(cycle, error)
-            return
-        cycle.future = future
-        future.add_done_callback(partial(self._write_response, cycle))
-
-    def _write_response(self, cycle: InferCycle, future: asyncio.Future[InferenceResponse]) -> None:
-        if cycle.disconnected or self.transport.is_closing():
-            if not future.cancelled():
-                # Looked at, so that asyncio does not warn of an error that nobody is left to hear.
-                future.exception()
-            return
-        try:
-            response = result_of(future)
-            if not is_quick_answer(response, cycle.form, cycle.headers):
-                self._run(cycle, self._write_large(cycle, response))
-                return
-            headers, parts = self._inferences.finish(response, cycle.form, cycle.headers)
-            self._write(cycle, 200, headers, parts)
-        except TriuneError as error:
-            self._write_failure(cycle, error)
-
-    # What does not fit into a call of the loop.
-
-    def _run(self, cycle: InferCycle, work: Coroutine[Any, Any, None]) -> None:
-        cycle.future = task = self.loop.create_task(work)
-        # uvicorn waits for these when it stops.
-        self.tasks.add(task)
-        task.add_done_callback(partial(self._end, cycle))
-
-    def _end(self, cycle: InferCycle, task: asyncio.Task[None]) -> None:
-        """Called however a task ends, one that was cancelled before it began included."""
-        self.tasks.discard(task)
-        if cycle.disconnected:
-            cycle.release()
-        if not task.cancelled() and (defect := task.exception()) is not None:
-            as_internal_error(cast(Exception, defect))
-            self.transport.abort()
-
-    async def _answer_large(self, cycle: InferCycle, route: Route, body: Body) -> None:
-        budget = self._front_end.budget
-        try:
-            cycle.hold(budget, len(body) + REQUEST_BYTES)
-            held = cycle.held or budget.reserve()
-            future, cycle.form = await self._front_end.large.start(route, cycle.headers, body, held)
-            del body
-            try:
-                await asyncio.wait([future])
-            finally:
-                future.cancel()
-            response = result_of(future)
-        except TriuneError as error:
-            self._write_failure(cycle, error)
-            return
-        finally:
-            future = None
-        await self._write_large(cycle, response)
-
-    async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:
-        large = self._front_end.large
-        try:
-            cycle.hold(self._front_end.budget, inputs_bytes(response.outputs) + REQUEST_BYTES)
-            headers, parts = await large.finish(response, cycle.form)
-            cycle.hold(self._front_end.budget, sum(map(len, parts)) + REQUEST_BYTES)
-            encoding = await large.encoding_of(cycle.headers, parts)
-            if encoding == "identity":
-                self._write(cycle, 200, headers, parts)
-                return
-            headers += b"\r\nContent-Encoding: " + encoding.encode()
-            compressed = large.compress(encoding, parts)
-            if cycle.can_stream:
-                await self._stream(cycle, headers, compressed)
-            else:
-                self._write(cycle, 200, headers, [piece async for piece in compressed])
-        except TriuneError as error:
-            self._write_failure(cycle, error)
-
-    async def _stream(self, cycle: InferCycle, headers: bytes, compressed: AsyncIterator[bytes]) -> None:
-        common = self.server_state.default_headers
-        self.transport.write(self._front_end.heads.head(200, common, headers, None, keep_alive=cycle.keep_alive))
-        async for piece in compressed:
-            if self.flow.write_paused:
-                await self.flow.drain()
-            if cycle.disconnected or self.transport.is_closing():
-                return
-            self.transport.writelines([b"%x\r\n" % len(piece), piece, b"\r\n"])
-        self.transport.write(LAST_CHUNK)
-        self._finish(cycle)
-
-    def _write_failure(self, cycle: InferCycle, error: TriuneError) -> None:
-        if not cycle.disconnected:
-            self._write_error(cycle, status_of(error), str(error))
-
-    def _write_error(self, cycle: InferCycle, status: int, message: str) -> None:
-        self._write(cycle, status, error_headers(status), [error_body(message)])
-
-    def _write(self, cycle: InferCycle, status: int, headers: bytes, parts: list[bytes | memoryview]) -> None:
-        num_bytes = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
-        common = self.server_state.default_headers
-        head = self._front_end.heads.head(status, common, headers, num_bytes, keep_alive=cycle.keep_alive)
-        parts.insert(0, head)
-        if num_bytes <= _JOIN_BYTES:
-            self.transport.write(b"".join(parts))
-        else:
-            cycle.hold(self._front_end.budget, num_bytes)
-            if num_bytes > _WRITE_BYTES:
-                self._run(cycle, self._write_slowly(cycle, parts))
-                return
-            self.transport.writelines(parts)
-        self._finish(cycle)
-
-    async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
-        """Write a large answer, letting others have the loop between its pieces: the system copies each at once."""
-        for piece in pieces(parts):
-            if self.flow.write_paused:
-                await self.flow.drain()
-            if cycle.disconnected or self.transport.is_closing():
-                return
-            self.transport.write(piece)
-            await asyncio.sleep(0)
-        self._finish(cycle)
-
-    def _finish(self, cycle: InferCycle) -> None:
-        if self.flow.write_paused and not self.transport.is_closing():
-            # The answer counts as given once the client has taken most of it: the next one waits for that.
-            self._is_draining = True
-            return
-        cycle.response_complete = True
-        if cycle.held is not None:
-            cycle.release()
-        if not cycle.keep_alive and not self._is_deaf:
-            self.transport.close()
-        self.on_response_complete()
+    # Refusals.
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer an error in the request's turn, then close; what else comes from the client is dropped."""
-        if self._is_deaf:
+        if self.is_deaf:
             return
-        self._is_deaf = True
+        self.is_deaf = True
         if self._receiver is not None:
             self._receiver.drop()
         cycle = self._receiving
@@ -569,7 +382,7 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.release()
         cycle.is_received = True
         if cycle is self._order.running:
-            self._answer(cycle)
+            self._answers.answer(cycle)
         elif cycle is not self.cycle:
             self._queue(cycle)
 

@@ -10,9 +10,10 @@ from starlette.routing import BaseRoute
 
 from triune.frontends.embedded import BACKLOG, EmbeddedServer
 from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.kserve.http_answering import FrontEnd
 from triune.frontends.kserve.http_app import make_app
 from triune.frontends.kserve.http_body import BodyReader
-from triune.frontends.kserve.http_protocol import FrontEnd, KServeProtocol
+from triune.frontends.kserve.http_protocol import KServeProtocol
 from triune.frontends.kserve.large_inferences import Decoder, LargeInferences
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
