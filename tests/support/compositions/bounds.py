@@ -4,6 +4,9 @@ Whoever computes a program rounds each result in its own way. So the program is 
 multiplied by `1 + noise`, noise of the size of a rounding; how much the outputs move tells what rounding explains.
 Where all that comes before is exact in IEEE arithmetic (a quotient, a sum), the argument of a jump (Floor, Cast, Less)
 has no noise: there the right side of the jump is the only right answer.
+
+A sum of many terms is rounded at each of them, in an order that nobody prescribes: its error is one of the size of the
+terms, however near zero they come together. That size is what the operator gives of absolute inputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 EXACT = frozenset(
     [
@@ -72,6 +75,14 @@ NAN_IS_UNDEFINED = frozenset(
 ERRORS_NEAR_ZERO = {"Elu": 2.0**-22, "Selu": 2.0**-22, "Celu": 2.0**-22, "Gelu": 2.0**-22, "Sigmoid": 2.0**-26}
 """The absolute errors of ONNX Runtime's kernels: e^x - 1 and 1 + tanh(x) cancel, and Sigmoid is 0 below -18."""
 
+SUMS = frozenset(
+    [
+        *("MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose", "ReduceSum", "ReduceMean", "CumSum"),
+        *("AveragePool", "GlobalAveragePool"),
+    ]
+)
+"""Operators that add up terms which may cancel."""
+
 _RUNS = 10
 _LARGEST_HALF = 60_000.0
 _NEAR_OVERFLOW = 1e37
@@ -109,7 +120,7 @@ class Oracle:
 
     def __init__(self, model: ModelProto, precision: Precision) -> None:
         self.floor = precision.floor
-        self._model = model
+        self.model = model
         self._precision = precision
         self._names = [value.name for value in model.graph.output]
         self._all_names = [name for node in model.graph.node for name in node.output]
@@ -127,7 +138,7 @@ class Oracle:
     def why_unjudged(self, feed: Mapping[str, Any]) -> str:
         """Why ONNX or the precision lets any answer stand; nothing where it does not."""
         found = dict(zip(self._all_names, self._watched.run(self._all_names, dict(feed)), strict=True))
-        ops = {node.op_type for node in self._model.graph.node}
+        ops = {node.op_type for node in self.model.graph.node}
         is_half = self._precision is FP16
         seen = {**{name: np.asarray(array) for name, array in feed.items()}, **found}
         for name, array in seen.items():
@@ -150,25 +161,26 @@ class Oracle:
         if self._noisy is None:
             # ONNX's inference and ONNX Runtime do not always agree on the size of what windows give.
             types = {name: (self._types[name][0], np.shape(array)) for name, array in found.items()}
-            model, self._noises = _with_noise(self._model, {**self._types, **types}, self._precision is not FP16)
+            model, self._noises = _with_noise(self.model, {**self._types, **types}, self._precision is not FP16)
             self._noisy = session_of(model)
-        constants = {each.name: numpy_helper.to_array(each) for each in self._model.graph.initializer}
+        constants = {each.name: numpy_helper.to_array(each) for each in self.model.graph.initializer}
         values = constants | dict(feed) | found
         clean = {name: found[name] for name in self._names}
         moved = {name: np.zeros(np.shape(array)) for name, array in clean.items()}
         free = {name: np.zeros(np.shape(array), bool) for name, array in clean.items()}
         if self._precision is FP16:
-            self._rounded = self._rounded or session_of(_rounded(self._model, self._types))
+            self._rounded = self._rounded or session_of(_rounded(self.model, self._types))
             _add_moves(
                 dict(zip(self._names, self._rounded.run(self._names, dict(feed)), strict=True)), clean, moved, free
             )
+        near_zero = {name: self._error_near_zero(name, values) for name in self._noises}
         rng = np.random.default_rng(0)
         for _ in range(runs):
             noises: dict[str, Any] = {}
             for name, shape in self._noises.items():
                 step, smallest = self._precision.step, self._precision.smallest
                 by, plus = 1 + step * rng.uniform(-1, 1, shape), rng.uniform(-1, 1, shape)
-                plus *= np.maximum(smallest, self._error_near_zero(name, values))
+                plus *= np.maximum(smallest, near_zero[name])
                 # What is below the smallest number may become zero, which to a Cast to bool is another value.
                 is_lost = (np.abs(values[name]) < smallest) & (rng.uniform(0, 1, shape) < 0.5)
                 # A scalar drawn is no array.
@@ -188,7 +200,31 @@ class Oracle:
         if maker.op_type == "Resize":
             # Its result is a sum whose parts may cancel: their roundings stay.
             return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
+        if maker.op_type in SUMS and self._precision is not FP16:
+            # In fp16 the noise of the terms is of that size already.
+            return self._precision.step * _size_of_terms(self.model, maker, values)
         return ERRORS_NEAR_ZERO.get(maker.op_type, 0.0)
+
+
+def _size_of_terms(model: ModelProto, node: NodeProto, values: Mapping[str, Any]) -> Any:
+    """The sum of the terms' absolute values, by element of the node's result; zero where that is infinite."""
+    alone = type(node)()
+    alone.CopyFrom(node)
+    for attribute in alone.attribute:
+        if attribute.type == AttributeProto.FLOAT:
+            attribute.f = abs(attribute.f)
+    arrays = {name: np.asarray(values[name]) for name in node.input if name}
+    feeds = {name: np.abs(each) if each.dtype == np.float32 else each for name, each in arrays.items()}
+    infos = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(each.dtype), each.shape)
+        for name, each in feeds.items()
+    ]
+    result = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+    terms = ModelProto()
+    terms.CopyFrom(model)
+    terms.graph.CopyFrom(helper.make_graph([alone], "terms", infos, [result]))
+    (size,) = session_of(terms).run(None, feeds)
+    return np.where(np.isfinite(size), size, 0.0)
 
 
 def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:

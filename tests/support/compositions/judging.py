@@ -58,12 +58,13 @@ def judge(seed: int, form: str, precision: str) -> Verdict:
                     found = answer(feed)
                 except Exception as error:
                     return Verdict("broken", f"{name} on {kind} inputs: {type(error).__name__}: {error}")
-                if text := _complaint(oracle, feed, found):
+                if text := complaint(oracle, feed, found):
                     return Verdict("wrong", f"{name} on {kind} inputs: {text}")
     return Verdict("right")
 
 
-def _complaint(oracle: Oracle, feed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def complaint(oracle: Oracle, feed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What is wrong with the answers `found`; nothing where roundings explain what differs."""
     floor = oracle.floor
     for name, right in oracle.answers(feed).items():
         actual = np.asarray(found[name])
