@@ -23,8 +23,8 @@ from triune.hardware.units import detect_units
 from triune.hosting import kill_all
 from triune.lifetime.ending import Ending
 from triune.lifetime.watchdog import Watchdog
-from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_TIME_LIMITS
-from triune.repository.limits import TimeLimits
+from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
+from triune.repository.limits import ModelLimits
 from triune.repository.placement import DEFAULT_COMPLETION, Completion
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes import available
@@ -53,7 +53,7 @@ class Options:
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
         completion: how the models' configs are completed.
-        time_limits: how long models may take that do not say it themselves.
+        model_limits: how long models may take, and how many of their requests wait, that do not say it themselves.
         is_ready_strict: ready only while every model is.
         is_exiting_on_error: a model that fails to load at the start ends the server.
         exit_timeout_seconds: how long requests under way may take when it stops.
@@ -80,7 +80,7 @@ class Options:
     num_load_threads: int = 4
     num_load_retries: int = 0
     completion: Completion = DEFAULT_COMPLETION
-    time_limits: TimeLimits = DEFAULT_TIME_LIMITS
+    model_limits: ModelLimits = DEFAULT_MODEL_LIMITS
     is_ready_strict: bool = True
     is_exiting_on_error: bool = False
     exit_timeout_seconds: float = 30.0
@@ -111,7 +111,7 @@ def make_repository(
     num_load_retries: int = 0,
     completion: Completion = DEFAULT_COMPLETION,
     has_distributions: bool = False,
-    time_limits: TimeLimits = DEFAULT_TIME_LIMITS,
+    model_limits: ModelLimits = DEFAULT_MODEL_LIMITS,
 ) -> Repository:
     """A repository over this machine's units and runtimes, not yet open.
 
@@ -134,7 +134,7 @@ def make_repository(
         num_load_retries=num_load_retries,
         completion=completion,
         has_distributions=has_distributions,
-        limits=time_limits,
+        limits=model_limits,
         num_cores=cpu.num_cores,
         clock=MonotonicClock(),
     )
@@ -172,7 +172,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         num_load_retries=options.num_load_retries,
         completion=options.completion,
         has_distributions=options.metrics.has_distributions,
-        time_limits=options.time_limits,
+        model_limits=options.model_limits,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():

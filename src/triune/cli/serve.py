@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +19,12 @@ from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
-from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_TIME_LIMITS
-from triune.repository.limits import TimeLimits
+from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
+from triune.repository.limits import ModelLimits
 from triune.repository.model import ModelState
 from triune.repository.placement import Completion
 from triune.repository.repository import ControlMode
+from triune.scheduling.policy import QueueLimits
 from triune.serving.server import Server
 
 _log = logging.getLogger(__name__)
@@ -66,10 +68,10 @@ def serve(
     model_load_retry_count: Annotated[int, typer.Option(min=0, help="How often a failed load is tried again.")] = 0,
     load_timeout_secs: Annotated[
         float, typer.Option(min=0.001, max=1e9, help="How long a model may take to load that does not say it itself.")
-    ] = DEFAULT_TIME_LIMITS.load_seconds,
+    ] = DEFAULT_MODEL_LIMITS.load_seconds,
     run_timeout_secs: Annotated[
         float, typer.Option(min=0.001, max=1e9, help="How long a run may take of a model that does not say it itself.")
-    ] = DEFAULT_TIME_LIMITS.run_seconds,
+    ] = DEFAULT_MODEL_LIMITS.run_seconds,
     model_config_name: Annotated[
         str, typer.Option(help="Models that have configs/NAME.pbtxt take it for their config.pbtxt.")
     ] = "",
@@ -103,6 +105,12 @@ def serve(
     max_streams: Annotated[
         int, typer.Option(min=1, help="Calls that one gRPC connection may have at once.")
     ] = app.DEFAULT_LIMITS.streams,
+    max_queue_size: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait for a model whose config does not say it; 0 is any.")
+    ] = DEFAULT_MODEL_LIMITS.queue.max_requests,
+    max_queue_secs: Annotated[
+        float, typer.Option(min=0, help="How long the last of more than 64 may have to wait; 0 is for ever.")
+    ] = DEFAULT_MODEL_LIMITS.queue.max_seconds,
     max_header_bytes: Annotated[
         int, typer.Option(min=1024, help="Size of a request's line and headers.")
     ] = app.DEFAULT_LIMITS.head_bytes,
@@ -175,7 +183,11 @@ def serve(
         poll_seconds=repository_poll_secs,
         num_load_threads=model_load_thread_count,
         num_load_retries=model_load_retry_count,
-        time_limits=TimeLimits(load_seconds=load_timeout_secs, run_seconds=run_timeout_secs),
+        model_limits=ModelLimits(
+            load_timeout_secs,
+            run_timeout_secs,
+            QueueLimits(max_queue_size, max_queue_secs or math.inf),
+        ),
         completion=Completion(
             default_max_batch_sizes=sizes, is_off=disable_auto_complete_config, config_name=model_config_name
         ),

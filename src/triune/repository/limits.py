@@ -1,12 +1,13 @@
-"""How long a load and a run may take: what no honest model does, so that nothing lasts for ever."""
+"""How long a load and a run may take, and how many requests may wait: so that nothing lasts for ever."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError
+from triune.scheduling.policy import QueueLimits
 
 LOAD_SECONDS_PARAMETER: Final = "load_timeout_secs"
 """The config's parameter that says how long the model may take to load, in place of `--load-timeout-secs`."""
@@ -18,30 +19,33 @@ _MAX_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class TimeLimits:
+class ModelLimits:
     """What a model is allowed.
 
     Attributes:
         load_seconds: from its turn to load until it is ready: conversion, compilation, warm-up and measurements.
         run_seconds: for one run of a batch.
+        queue: of requests that wait.
     """
 
     load_seconds: float = 3600.0
     run_seconds: float = 1800.0
+    queue: QueueLimits = field(default_factory=QueueLimits)
 
 
-DEFAULT_LIMITS: Final = TimeLimits()
+DEFAULT_LIMITS: Final = ModelLimits()
 
 
-def limits_of(parameters: Mapping[str, str], defaults: TimeLimits) -> TimeLimits:
+def limits_of(parameters: Mapping[str, str], defaults: ModelLimits) -> ModelLimits:
     """The limits of a model with these parameters.
 
     Raises:
         InvalidArgumentError: one of them is no number of seconds above 0.
     """
-    return TimeLimits(
+    return ModelLimits(
         _seconds(parameters, LOAD_SECONDS_PARAMETER, defaults.load_seconds),
         _seconds(parameters, RUN_SECONDS_PARAMETER, defaults.run_seconds),
+        defaults.queue,
     )
 
 

@@ -213,6 +213,7 @@ class Loader:
         if self._has_distributions:
             statistics.distributions = Distributions(Histogram(first_response_buckets_ms(config.message)))
         kind = QuickWorker if build.is_inline else ThreadWorker
+        limits = limits_of(config.parameters, self.machine.limits)
         workers = [
             kind(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
             for index, executable in enumerate(build.executables)
@@ -220,13 +221,13 @@ class Loader:
         dispatcher = Dispatcher(
             config.name,
             build.version,
-            config.batching,
+            replace(config.batching, queue_limits=limits.queue),
             tuple(config.outputs),
             workers,
             statistics,
             self._clock,
             build.emulated,
-            run_limit_seconds=limits_of(config.parameters, self.machine.limits).run_seconds,
+            run_limit_seconds=limits.run_seconds,
         )
         return LoadedVersion(build.version, config, dispatcher, statistics, build.emulated)
 

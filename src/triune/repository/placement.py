@@ -10,7 +10,7 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.graph.precision import TOLERANCES
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInstanceGroup
-from triune.repository.limits import DEFAULT_LIMITS, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER, TimeLimits
+from triune.repository.limits import DEFAULT_LIMITS, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER, ModelLimits
 
 UNITS_PARAMETER = "units"
 """The config's parameter that names a model's units, "cpu,amx"; it wins over the kinds of `instance_group`."""
@@ -68,14 +68,14 @@ class Machine:
         units: the status of every unit.
         num_cores: CPU cores that models may use together.
         completion: how configs are completed.
-        limits: how long models may take that do not say it themselves.
+        limits: what models may take that do not say it themselves.
     """
 
     runtimes: Mapping[str, Runtime]
     units: Sequence[UnitStatus]
     num_cores: int
     completion: Completion = DEFAULT_COMPLETION
-    limits: TimeLimits = DEFAULT_LIMITS
+    limits: ModelLimits = DEFAULT_LIMITS
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`; a unit that nobody reported is absent."""

@@ -19,7 +19,7 @@ from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
 from triune.repository.layout import check_name, find_models
 from triune.repository.lifecycle import Lifecycle
-from triune.repository.limits import DEFAULT_LIMITS, TimeLimits
+from triune.repository.limits import DEFAULT_LIMITS, ModelLimits
 from triune.repository.loader import Loader
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
@@ -60,7 +60,7 @@ class Repository:
         startup_models: Sequence[str] = (),
         poll_seconds: float = 15.0,
         completion: Completion = DEFAULT_COMPLETION,
-        limits: TimeLimits = DEFAULT_LIMITS,
+        limits: ModelLimits = DEFAULT_LIMITS,
         num_load_threads: int = 4,
         num_load_retries: int = 0,
         has_distributions: bool = False,

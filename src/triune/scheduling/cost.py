@@ -25,3 +25,24 @@ class CostEstimate:
         size = num_elements.bit_length()
         known = min(self._means, key=lambda each: abs(each - size))
         return self._means[known] * 2.0 ** (size - known)
+
+
+class Pace:
+    """Nanoseconds a request while there is always another: exponential means of the batches' times and requests."""
+
+    _WEIGHT = 0.1
+
+    def __init__(self) -> None:
+        self._duration_ns = 0.0
+        self._num_requests = 0.0
+
+    def record(self, num_requests: int, duration_ns: int) -> None:
+        """Learn that a batch of so many requests took `duration_ns`."""
+        weight = self._WEIGHT if self._num_requests else 1.0
+        self._duration_ns += weight * (duration_ns - self._duration_ns)
+        self._num_requests += weight * (num_requests - self._num_requests)
+
+    @property
+    def request_ns(self) -> float:
+        """What one request takes; 0 while nothing is known."""
+        return self._duration_ns / self._num_requests if self._num_requests else 0.0

@@ -20,7 +20,7 @@ from triune.core.threads import in_thread
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
-from triune.scheduling.lane import Lane, Reach, choose_lane
+from triune.scheduling.lane import Lane, Reach, choose_lane, request_ns
 from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Finisher, Pending, RequestQueue
 from triune.scheduling.statistics import FailureReason, ModelStatistics
@@ -122,7 +122,7 @@ class Dispatcher:
         pending = Pending(request, inputs, batch_size, future, finish, now_ns, unit=unit)
         pending.group = self._batcher.group_of(inputs) if unit is None else (unit, self._batcher.group_of(inputs))
         try:
-            self._queue.push(pending)
+            self._queue.push(pending, lambda: request_ns(self._reach.lanes_of(pending)))
         except UnavailableError:
             self._count_failure(FailureReason.REJECTED, 0)
             raise
@@ -234,7 +234,7 @@ class Dispatcher:
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
-        lane.start(batch, now_ns)
+        lane.start(batch, now_ns, len(self._queue))
         if lane.running is not None and self._run_timer is None and self._run_limit_seconds < math.inf:
             self._run_timer = self._clock.call_at(now_ns + int(self._run_limit_seconds * 1e9), self._end_late_runs)
 

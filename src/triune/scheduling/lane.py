@@ -7,7 +7,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch, num_elements
-from triune.scheduling.cost import CostEstimate
+from triune.scheduling.cost import CostEstimate, Pace
+from triune.scheduling.policy import MIN_WAITING
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker
@@ -20,6 +21,7 @@ class Lane:
         worker: runs one batch at a time.
         done: to be called with the batch that the worker has run.
         cost: what batches took here.
+        pace: how many requests it does in what time while many wait.
         sizer: how many rows it does best to take.
         running: the batch under way.
         begun_ns: when it began.
@@ -30,13 +32,16 @@ class Lane:
         self.worker = worker
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
+        self.pace = Pace()
         self.sizer = BatchSizer()
         self.running: Batch | None = None
         self.begun_ns = 0
         self._busy_ns = 0
+        self._is_pressed = False
 
-    def start(self, batch: Batch, now_ns: int) -> None:
-        """Give the worker a batch. It has none."""
+    def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:
+        """Give the worker a batch, while so many other requests wait. It has none."""
+        self._is_pressed = num_waiting >= MIN_WAITING
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
         self.running, self.begun_ns = batch, now_ns
         self.worker.start(batch, self.done)
@@ -46,6 +51,9 @@ class Lane:
         self.running = None
         self._busy_ns = batch.ended_ns - batch.started_ns
         self.cost.record(num_elements(batch.pendings), self._busy_ns)
+        # Where few wait batches are small, and slower by the request than they would be.
+        if self._is_pressed:
+            self.pace.record(len(batch.pendings), self._busy_ns)
 
     def remaining_ns(self, now_ns: int) -> float:
         """How long until it is free, as far as is known."""
@@ -103,6 +111,12 @@ class Reach:
         if not self.is_divided:
             return queue
         return [each for each in queue if any(lane.running is None for lane in self.lanes_of(each))]
+
+
+def request_ns(lanes: Sequence[Lane]) -> float:
+    """How soon after each request the next is done while many wait for these workers; 0 where that is not known."""
+    paces = [lane.pace.request_ns for lane in lanes if lane.pace.request_ns]
+    return 1 / sum(1 / each for each in paces) if paces else 0.0
 
 
 def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting: int, now_ns: int) -> Lane | None:

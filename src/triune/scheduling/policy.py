@@ -1,5 +1,6 @@
 """How a model's requests may wait and go together: Triton's dynamic batcher and queue policies, as values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,6 +30,26 @@ class QueuePolicy:
     max_queue_size: int = 0
 
 
+MIN_WAITING = 64
+"""So many requests may wait however long it takes: clients that wait for each answer are fewer than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What may wait where a model's config names no `max_queue_size`. The server's, not Triton's.
+
+    Attributes:
+        max_requests: of a model, whatever their priority levels; 0 means no limit.
+        max_seconds: that the last of more than MIN_WAITING requests may have to wait, as fast as the model is now.
+    """
+
+    max_requests: int = 2048
+    max_seconds: float = 10.0
+
+
+NO_LIMITS = QueueLimits(0, math.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class BatchingPolicy:
     """How requests form batches.
@@ -43,6 +64,7 @@ class BatchingPolicy:
         default_priority_level: level of a request that names none; 1 is the highest.
         default_queue_policy: the policy of levels that `queue_policies` does not name.
         queue_policies: policy by priority level.
+        queue_limits: hold for the levels whose policies have no max_queue_size.
         ragged_inputs: inputs whose rows may differ in shape; they are padded with zeros at the end of each dimension.
     """
 
@@ -55,6 +77,7 @@ class BatchingPolicy:
     default_priority_level: int = 0
     default_queue_policy: QueuePolicy = QueuePolicy()
     queue_policies: Mapping[int, QueuePolicy] = field(default_factory=dict[int, QueuePolicy])
+    queue_limits: QueueLimits = NO_LIMITS
     ragged_inputs: frozenset[str] = frozenset()
 
     def policy_of(self, level: int) -> QueuePolicy:

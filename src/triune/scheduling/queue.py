@@ -1,6 +1,7 @@
 """Requests that wait: priority levels, sizes and timeouts, as Triton's queue policies define them."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.units import Unit
-from triune.scheduling.policy import BatchingPolicy, TimeoutAction
+from triune.scheduling.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 
 Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
 
@@ -64,11 +65,15 @@ class RequestQueue:
             for waiting in self._levels[level]:
                 yield from waiting
 
-    def push(self, pending: Pending) -> None:
+    def push(self, pending: Pending, request_ns: Callable[[], float]) -> None:
         """Let a request wait; sets its level and deadline.
 
+        Args:
+            pending: the request.
+            request_ns: asked when many wait: how soon the next is done after each of them; 0 if it is not known yet.
+
         Raises:
-            UnavailableError: its level is full.
+            UnavailableError: its level is full, or too many wait.
         """
         policy = self._policy
         level = pending.request.priority
@@ -76,11 +81,14 @@ class RequestQueue:
             level = policy.default_priority_level
         rules = policy.policy_of(level)
         in_time, delayed = self._levels.get(level) or self._levels.setdefault(level, (deque(), deque()))
-        if rules.max_queue_size and len(in_time) + len(delayed) >= rules.max_queue_size:
-            raise UnavailableError(
-                f"Exceeds maximum queue size of model '{pending.request.model}', {rules.max_queue_size}: "
-                "send fewer requests at once, or try again later"
-            )
+        if rules.max_queue_size:
+            if len(in_time) + len(delayed) >= rules.max_queue_size:
+                raise UnavailableError(
+                    f"Exceeds maximum queue size of model '{pending.request.model}', {rules.max_queue_size}: "
+                    "send fewer requests at once, or try again later"
+                )
+        elif self._size >= min(MIN_WAITING, policy.queue_limits.max_requests or MIN_WAITING):
+            self._check_limits(pending.request.model, level, request_ns)
         timeout_us = rules.default_timeout_us
         if rules.allow_timeout_override and pending.request.timeout_us:
             timeout_us = min(timeout_us or pending.request.timeout_us, pending.request.timeout_us)
@@ -90,6 +98,26 @@ class RequestQueue:
             self._earliest_ns = min(self._earliest_ns or pending.deadline_ns, pending.deadline_ns)
         in_time.append(pending)
         self._size += 1
+
+    def _check_limits(self, model: str, level: int, request_ns: Callable[[], float]) -> None:
+        limits = self._policy.queue_limits
+        if limits.max_requests and self._size >= limits.max_requests:
+            raise UnavailableError(
+                f"Exceeds maximum queue size of model '{model}', {limits.max_requests}: send fewer requests at once, "
+                "or try again later; --max-queue-size allows more, and so does max_queue_size in its config"
+            )
+        num_before = sum(
+            len(in_time) + len(delayed) for each, (in_time, delayed) in self._levels.items() if each <= level
+        )
+        if num_before < MIN_WAITING or limits.max_seconds == math.inf:
+            return
+        seconds = num_before * request_ns() / 1e9
+        if seconds > limits.max_seconds:
+            raise UnavailableError(
+                f"Exceeds maximum queue size of model '{model}': {num_before} requests wait, which will take "
+                f"{seconds:.1f} s, and {limits.max_seconds:g} s are the limit: send fewer requests at once, or try "
+                "again later; --max-queue-secs allows more, and so does max_queue_size in its config"
+            )
 
     def remove(self, pending: Pending) -> bool:
         """Take a request out. False if it was not waiting."""

@@ -17,7 +17,7 @@ from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableE
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.units import Unit
-from triune.repository.limits import TimeLimits
+from triune.repository.limits import ModelLimits
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.onnxruntime import OnnxRuntime
@@ -414,7 +414,7 @@ async def test_a_load_that_takes_too_long_is_given_up(tmp_path: Path, config: st
     bench, clock, go_on = Bench(), VirtualClock(), threading.Event()
     bench.onnxruntime.on_load = lambda path: go_on.wait(20) and None
     seconds = 3 if config else 10
-    options = {"mode": ControlMode.EXPLICIT, "clock": clock, "limits": TimeLimits(load_seconds=10)}
+    options = {"mode": ControlMode.EXPLICIT, "clock": clock, "limits": ModelLimits(load_seconds=10)}
     async with opened(bench, tmp_path, **options) as repository:
         load = asyncio.create_task(repository.load("m"))
         await eventually(lambda: states(repository).get(("m", 1)) is ModelState.LOADING)

@@ -1,4 +1,5 @@
 import asyncio
+import math
 import time
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 
 from support.hand import Bench, value_of
 from triune.core.errors import UnavailableError
-from triune.scheduling.policy import QueuePolicy
+from triune.scheduling.policy import QueueLimits, QueuePolicy
+from triune.scheduling.statistics import FailureReason
 
 MS = 1_000_000
 
@@ -74,3 +76,80 @@ async def test_levels_that_nobody_waits_in_are_forgotten() -> None:
         bench.finish()
     assert bench.statistics.num_pending == 0
     assert list(queue._levels) == [7]
+
+
+async def test_more_wait_than_the_server_allows() -> None:
+    bench = Bench(is_dynamic=False, queue_limits=QueueLimits(3, math.inf), num_priority_levels=9)
+    bench.send(0)
+    waiting = [bench.send(value, priority=value) for value in (1, 2, 3)]
+    with pytest.raises(UnavailableError, match="^Exceeds maximum queue size of model 'doubler', 3: .*--max-queue-size"):
+        bench.send(4, priority=4)
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    bench.send(5)
+    assert bench.statistics.failures[FailureReason.REJECTED] == 1
+
+
+async def test_a_config_that_says_how_many_may_wait_is_obeyed() -> None:
+    policy = QueuePolicy(max_queue_size=200)
+    bench = Bench(is_dynamic=False, queue_limits=QueueLimits(3, 0.001), default_queue_policy=policy)
+    fill(bench, 200)
+    with pytest.raises(UnavailableError, match="^Exceeds maximum queue size of model 'doubler', 200: "):
+        bench.send(4)
+
+
+async def test_the_last_would_wait_too_long() -> None:
+    bench = Bench(is_dynamic=False, queue_limits=QueueLimits(0, 10.0))
+    fill(bench, 300)
+    assert bench.statistics.failures[FailureReason.REJECTED] == 0, "how fast it is nobody knows yet"
+    bench.finish(after_ns=900 * MS)
+    bench.send(1)
+    for _ in range(100):
+        bench.finish(after_ns=100 * MS)
+    # 200 wait, for 20 s.
+    with pytest.raises(
+        UnavailableError, match="^Exceeds maximum queue size .* 200 requests wait, which .* 20.0 s, and 10"
+    ):
+        bench.send(2)
+    for _ in range(100):
+        bench.finish(after_ns=100 * MS)
+    bench.send(2)
+    with pytest.raises(UnavailableError):
+        bench.send(3)
+
+
+async def test_a_few_may_wait_for_as_long_as_it_takes() -> None:
+    bench = Bench(is_dynamic=False, queue_limits=QueueLimits(0, 10.0))
+    fill(bench, 70)
+    for _ in range(7):
+        bench.finish(after_ns=60_000 * MS)
+    bench.send(1)
+    with pytest.raises(UnavailableError):
+        bench.send(2)
+
+
+async def test_who_goes_first_waits_for_nobody() -> None:
+    bench = Bench(is_dynamic=False, queue_limits=QueueLimits(0, 10.0), num_priority_levels=2, default_priority_level=2)
+    fill(bench, 70)
+    for _ in range(2):
+        bench.finish(after_ns=60_000 * MS)
+    with pytest.raises(UnavailableError):
+        bench.send(1)
+    bench.send(2, priority=1)
+    bench.finish()
+    assert bench.rows == [2]
+
+
+async def test_small_batches_of_quiet_times_are_no_measure() -> None:
+    bench = Bench(queue_limits=QueueLimits(0, 10.0))
+    for _ in range(20):
+        bench.send(0)
+        bench.finish(after_ns=500 * MS)
+    fill(bench, 500)
+
+
+def fill(bench: Bench, num_waiting: int) -> None:
+    """One request runs, and so many wait."""
+    for value in range(num_waiting + 1):
+        bench.send(value)
+    assert bench.statistics.num_waiting == num_waiting
