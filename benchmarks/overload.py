@@ -2,9 +2,9 @@
 
 Usage: overload.py [--seconds 20] [--models NAME ...] [-- ARGUMENTS OF THE SERVER]
 
-The capacity is what 64 clients get that each wait for their answers. Then requests are sent at a steady rate whatever
-comes back, from a process of their own, on as many connections as it takes. Goodput is 200s a second within the time
-of the load. Memory is the server's with its children: before, the most, and 2 seconds after the load.
+The capacity is what 64 clients get that each wait for their answers, before and after. Between them requests are sent
+at a steady rate whatever comes back, from a process of their own, on as many connections as it takes. Goodput is 200s a
+second within the time of the load. Memory is the server's with its children: before, the most, and in the end.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httptools
 import numpy as np
@@ -65,38 +66,42 @@ def main() -> None:
 
 
 def measure(server: Running, name: str, seconds: float) -> None:
-    """Print the capacity, and what came of once and twice as much."""
+    """Print what came of once and twice the capacity, which is measured before and after each."""
     request = load.encode("x", name, MODELS[name])
+    print(f"{name}, {len(request) / 1024:.1f} KiB a request", flush=True)
     load.run(server.host, server.http_port, [request], 64, seconds / 4)
-    closed = load.run(server.host, server.http_port, [request], 64, seconds / 2)
-    print(
-        f"{name}: capacity {closed.rate:.0f}/s (64 clients, p50 {closed.percentile_ms(50):.0f} ms), "
-        f"{len(request) / 1024:.1f} KiB a request",
-        flush=True,
-    )
-    for factor in (1, 2, 1):
-        before, peak, is_over = server.memory_bytes(), 0, threading.Event()
-
-        def watch(is_over: threading.Event = is_over) -> None:
-            nonlocal peak
-            while not is_over.wait(0.05):
-                peak = max(peak, server.memory_bytes())
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        arguments = ["--run", name, str(server.http_port), str(factor * closed.rate), str(seconds)]
-        text = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True).stdout
-        is_over.set()
-        watching.join()
-        time.sleep(2)
-        seen = json.loads(text)
+    capacity = load.run(server.host, server.http_port, [request], 64, seconds / 2).rate
+    for factor in (1, 2):
+        rate, before = factor * capacity, server.memory_bytes()
+        seen, peak = overload(server, name, rate, seconds)
+        later = load.run(server.host, server.http_port, [request], 64, seconds / 2).rate
+        mean = (capacity + later) / 2
         print(
-            f"  x{factor}: sent {seen['sent']} at {factor * closed.rate:.0f}/s: {seen['statuses']}; goodput "
-            f"{seen['goodput']:.0f}/s ({100 * seen['goodput'] / closed.rate:.0f}% of the capacity); 200s after "
+            f"  x{factor}: capacity {capacity:.0f} and {later:.0f}/s; sent {seen['sent']} at {rate:.0f}/s: "
+            f"{seen['statuses']}; goodput {seen['goodput']:.0f}/s ({100 * seen['goodput'] / mean:.0f}%); 200s after "
             f"{times(seen['200'])}; 503s after {times(seen['503'])}; memory {before >> 20}, at most {peak >> 20}, "
             f"after {server.memory_bytes() >> 20} MiB",
             flush=True,
         )
+        capacity = later
+
+
+def overload(server: Running, name: str, rate: float, seconds: float) -> tuple[dict[str, Any], int]:
+    """Have a process send so many requests a second: what it saw, and the most memory that the server had meanwhile."""
+    peak, is_over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not is_over.wait(0.05):
+            peak = max(peak, server.memory_bytes())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    arguments = ["--run", name, str(server.http_port), str(rate), str(seconds)]
+    text = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True).stdout
+    is_over.set()
+    watching.join()
+    return json.loads(text), peak
 
 
 def times(seconds: list[float]) -> str:
@@ -145,6 +150,17 @@ class _Sender:
         self.statuses: Counter[str] = Counter()
         self.times: dict[str, list[float]] = {"200": [], "503": []}
         self.ends: list[float] = []
+        self.has_all = asyncio.Event()
+        self._num_awaited = -1
+
+    def await_all(self, num_sent: int) -> None:
+        """Set `has_all` once something came of so many requests."""
+        self._num_awaited = num_sent
+        self.check()
+
+    def check(self) -> None:
+        if self.statuses.total() == self._num_awaited:
+            self.has_all.set()
 
     def note(self, status: str, sent: float) -> None:
         now = time.perf_counter()
@@ -153,6 +169,7 @@ class _Sender:
             self.times[status].append(now - sent)
         if status == "200":
             self.ends.append(now)
+        self.check()
 
 
 async def send_steadily(port: int, request: bytes, rate: float, seconds: float) -> dict[str, object]:
@@ -167,7 +184,7 @@ async def send_steadily(port: int, request: bytes, rate: float, seconds: float) 
         try:
             _, client = await loop.create_connection(lambda: _Client(sender), "127.0.0.1", port)
         except OSError:
-            sender.statuses["no connection"] += 1
+            sender.note("no connection", 0)
             return
         client.send(request)
 
@@ -182,8 +199,8 @@ async def send_steadily(port: int, request: bytes, rate: float, seconds: float) 
             task.add_done_callback(opening.discard)
         await asyncio.sleep(_TICK_SECONDS)
     end = time.perf_counter()
-    while sender.statuses.total() < num_sent and time.perf_counter() - end < _MAX_WAIT_SECONDS:
-        await asyncio.sleep(0.05)
+    sender.await_all(num_sent)
+    await asyncio.wait_for(sender.has_all.wait(), _MAX_WAIT_SECONDS)
     for client in sender.idle:
         client.close()
     goodput = sum(each <= end for each in sender.ends) / (end - begin)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from support.hand_server import HandServer
+from support.wire import Wire
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import GrpcServer
 from triune.frontends.kserve.limits import Limits
@@ -131,6 +132,19 @@ async def test_bombs_and_broken_messages(channel: grpc.aio.Channel, data: bytes,
     assert message in str(caught.value.details())
 
 
+@pytest.mark.parametrize("make", [raw, strings, typed])
+@pytest.mark.parametrize("is_wrong", [False, True])
+async def test_an_unknown_model_is_told_first(channel: grpc.aio.Channel, make: object, is_wrong: bool) -> None:
+    message = make()  # type: ignore[operator]
+    if is_wrong:
+        message.inputs[0].shape[0] += 1
+    for model, version in (("nothing", ""), ("identity", "77")):
+        message.model_name, message.model_version = model, version
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await infer(channel, message)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_a_large_file_reaches_the_repository(channel: grpc.aio.Channel, server: HandServer) -> None:
     message = RepositoryModelLoadRequest(model_name="new")
     message.parameters["config"].string_param = "{}"
@@ -192,6 +206,21 @@ async def test_a_stream_whose_answers_nobody_reads_ends(
     await nothing_held(budget)
     sending.cancel()
     call.cancel()
+
+
+async def test_one_connection_too_many_is_closed(server: HandServer, offload: Offload) -> None:
+    front_end = GrpcServer(server, port=0, limits=Limits(connections=2), offload=offload)  # type: ignore[arg-type]
+    port = await front_end.start()
+    first, second = [await Wire.open(port) for _ in range(2)]
+    for each in (first, second):
+        assert await each.reader.read(1), "the server's settings"
+    surplus = await Wire.open(port)
+    assert await surplus.is_closed()
+    await first.close()
+    async with asyncio.timeout(10), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await channel.unary_unary(INFER.replace("ModelInfer", "ServerLive"))(b"", wait_for_ready=True)
+    await second.close()
+    await front_end.stop(0)
 
 
 async def test_one_call_too_many_is_refused(channel: grpc.aio.Channel, server: HandServer) -> None:

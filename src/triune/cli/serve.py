@@ -100,7 +100,7 @@ def serve(
         typer.Option(min=1 << 20, help="Memory of all requests under way [default: a quarter of the machine's]."),
     ] = None,
     max_connections: Annotated[
-        int, typer.Option(min=1, help="Connections of the HTTP port, and of the metrics port.")
+        int, typer.Option(min=1, help="Connections of each port; over gRPC also calls.")
     ] = app.DEFAULT_LIMITS.connections,
     max_streams: Annotated[
         int, typer.Option(min=1, help="Calls that one gRPC connection may have at once.")
@@ -109,7 +109,7 @@ def serve(
         int, typer.Option(min=0, help="Requests that may wait for a model whose config does not say it; 0 is any.")
     ] = DEFAULT_MODEL_LIMITS.queue.max_requests,
     max_queue_secs: Annotated[
-        float, typer.Option(min=0, help="How long the last of more than 64 may have to wait; 0 is for ever.")
+        float, typer.Option(min=0, help="How long the first and the last of more than 64 may wait; 0 is for ever.")
     ] = DEFAULT_MODEL_LIMITS.queue.max_seconds,
     max_header_bytes: Annotated[
         int, typer.Option(min=1024, help="Size of a request's line and headers.")

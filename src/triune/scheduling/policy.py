@@ -31,7 +31,7 @@ class QueuePolicy:
 
 
 MIN_WAITING = 64
-"""So many requests may wait however long it takes: clients that wait for each answer are fewer than that."""
+"""So many requests may wait however long it takes: where each client waits for its answers, more seldom do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,12 @@ class QueueLimits:
 
     Attributes:
         max_requests: of a model, whatever their priority levels; 0 means no limit.
-        max_seconds: that the last of more than MIN_WAITING requests may have to wait, as fast as the model is now.
+        max_seconds: where more than MIN_WAITING requests wait, and the first has waited longer than this, one that
+            would have to wait longer, too, as fast as the model is now, is refused.
     """
 
-    max_requests: int = 2048
-    max_seconds: float = 10.0
+    max_requests: int = 1024
+    max_seconds: float = 5.0
 
 
 NO_LIMITS = QueueLimits(0, math.inf)

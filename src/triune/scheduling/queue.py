@@ -1,7 +1,6 @@
 """Requests that wait: priority levels, sizes and timeouts, as Triton's queue policies define them."""
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ class RequestQueue:
                     "send fewer requests at once, or try again later"
                 )
         elif self._size >= min(MIN_WAITING, policy.queue_limits.max_requests or MIN_WAITING):
-            self._check_limits(pending.request.model, level, request_ns)
+            self._check_limits(pending, level, request_ns)
         timeout_us = rules.default_timeout_us
         if rules.allow_timeout_override and pending.request.timeout_us:
             timeout_us = min(timeout_us or pending.request.timeout_us, pending.request.timeout_us)
@@ -99,24 +98,29 @@ class RequestQueue:
         in_time.append(pending)
         self._size += 1
 
-    def _check_limits(self, model: str, level: int, request_ns: Callable[[], float]) -> None:
-        limits = self._policy.queue_limits
+    def _check_limits(self, pending: Pending, level: int, request_ns: Callable[[], float]) -> None:
+        model, limits = pending.request.model, self._policy.queue_limits
         if limits.max_requests and self._size >= limits.max_requests:
             raise UnavailableError(
                 f"Exceeds maximum queue size of model '{model}', {limits.max_requests}: send fewer requests at once, "
                 "or try again later; --max-queue-size allows more, and so does max_queue_size in its config"
             )
-        num_before = sum(
-            len(in_time) + len(delayed) for each, (in_time, delayed) in self._levels.items() if each <= level
-        )
-        if num_before < MIN_WAITING or limits.max_seconds == math.inf:
+        num_before, first_ns = 0, pending.arrived_ns
+        for each, (in_time, delayed) in self._levels.items():
+            if each <= level:
+                num_before += len(in_time) + len(delayed)
+                first_ns = min(first_ns, in_time[0].arrived_ns) if in_time else first_ns
+        waited_seconds = (pending.arrived_ns - first_ns) / 1e9
+        # A client that sends all it has at once is welcome, however long that takes: what is new came for long.
+        if num_before < MIN_WAITING or waited_seconds <= limits.max_seconds:
             return
-        seconds = num_before * request_ns() / 1e9
+        seconds = num_before * request_ns() / 1e9 or waited_seconds
         if seconds > limits.max_seconds:
             raise UnavailableError(
-                f"Exceeds maximum queue size of model '{model}': {num_before} requests wait, which will take "
-                f"{seconds:.1f} s, and {limits.max_seconds:g} s are the limit: send fewer requests at once, or try "
-                "again later; --max-queue-secs allows more, and so does max_queue_size in its config"
+                f"Exceeds maximum queue size of model '{model}': {num_before} requests wait, the first of them for "
+                f"{waited_seconds:.1f} s, and would go before this one for {seconds:.1f} s, more than "
+                f"{limits.max_seconds:g} s: send fewer requests at once, or try again later; --max-queue-secs allows "
+                "more, and so does max_queue_size in its config"
             )
 
     def remove(self, pending: Pending) -> bool:

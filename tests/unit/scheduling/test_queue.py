@@ -101,21 +101,32 @@ async def test_a_config_that_says_how_many_may_wait_is_obeyed() -> None:
 async def test_the_last_would_wait_too_long() -> None:
     bench = Bench(is_dynamic=False, queue_limits=QueueLimits(0, 10.0))
     fill(bench, 300)
-    assert bench.statistics.failures[FailureReason.REJECTED] == 0, "how fast it is nobody knows yet"
-    bench.finish(after_ns=900 * MS)
-    bench.send(1)
-    for _ in range(100):
-        bench.finish(after_ns=100 * MS)
-    # 200 wait, for 20 s.
+    bench.clock.advance(9_000 * MS)
+    bench.send(300)
+    # A burst that the model will need a minute for: all are taken.
+    for _ in range(20):
+        bench.finish(after_ns=200 * MS)
+    # 281 wait, the first for 13 s, the last will for 56 s.
     with pytest.raises(
-        UnavailableError, match="^Exceeds maximum queue size .* 200 requests wait, which .* 20.0 s, and 10"
+        UnavailableError, match="281 requests wait, the first .* 13.0 s, and would .* 56.2 s, more than 10"
     ):
         bench.send(2)
-    for _ in range(100):
-        bench.finish(after_ns=100 * MS)
+    assert bench.statistics.failures[FailureReason.REJECTED] == 1
+    # Soon they are few enough, though the first has waited for long.
+    for _ in range(231):
+        bench.finish(after_ns=200 * MS)
     bench.send(2)
-    with pytest.raises(UnavailableError):
-        bench.send(3)
+    bench.send(3)
+
+
+async def test_a_model_that_answers_nobody() -> None:
+    bench = Bench(is_dynamic=False, queue_limits=QueueLimits(0, 10.0))
+    fill(bench, 64)
+    bench.clock.advance(10_000 * MS)
+    bench.send(1)
+    bench.clock.advance(1 * MS)
+    with pytest.raises(UnavailableError, match="the first of them for 10.0 s"):
+        bench.send(2)
 
 
 async def test_a_few_may_wait_for_as_long_as_it_takes() -> None:
@@ -145,7 +156,11 @@ async def test_small_batches_of_quiet_times_are_no_measure() -> None:
     for _ in range(20):
         bench.send(0)
         bench.finish(after_ns=500 * MS)
-    fill(bench, 500)
+    fill(bench, 160)
+    bench.finish(after_ns=11_000 * MS)
+    bench.finish(after_ns=400 * MS)
+    # 50 ms a request: the 152 that wait take 8 s.
+    bench.send(1)
 
 
 def fill(bench: Bench, num_waiting: int) -> None:

@@ -5,6 +5,7 @@ large messages are therefore cut out, and put in, beside it: they are fields of 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from triune.core.datatypes import Array
@@ -34,6 +35,8 @@ _MAX_HEAD_BYTES = 1 << 20
 _MANY_TENSORS = 64
 
 # Tags of fields: the number, and 2 for what carries its length.
+_MODEL_NAME = ModelInferRequest.DESCRIPTOR.fields_by_name["model_name"].number << 3 | 2
+_MODEL_VERSION = ModelInferRequest.DESCRIPTOR.fields_by_name["model_version"].number << 3 | 2
 _RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2
 _RAW_OUTPUT = ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number << 3 | 2
 _INFER_RESPONSE = ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number << 3 | 2
@@ -74,12 +77,14 @@ class LargeMessages:
         Returns:
             the message, perhaps without its tensors, and the request.
         """
-        head, raw = split_request(data)
+        parts = split_request(data)
+        head, raw = parts.head, parts.raw
+        # An unknown model is told before what is wrong with the inputs, as in Triton.
+        self._server.model(parts.model, grpc_codec.parse_version(parts.version))
         if raw:
             check_head(len(head))
             parse = self._offload.run if len(head) > SMALL_BYTES else _at_once
             message = await parse(grpc_codec.parse_request, head)
-            self._server.model(message.model_name, grpc_codec.parse_version(message.model_version))
             is_looked_at = any(tensor.datatype in _LOOKED_AT for tensor in message.inputs)
             run = self._offload.run if is_looked_at or len(message.inputs) > _MANY_TENSORS else _at_once
             request = await run(grpc_codec.decode_request, message, raw)
@@ -170,8 +175,25 @@ def join_response(response: InferenceResponse, is_final: bool | None) -> bytes:
     return b"".join(parts)
 
 
-def split_request(data: bytes) -> tuple[bytes, list[memoryview]]:
-    """A ModelInferRequest without its raw_input_contents, and those, as views of `data`.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a ModelInferRequest's bytes tell without being parsed.
+
+    Attributes:
+        head: the message without its raw_input_contents.
+        raw: those, as views of the bytes.
+        model: the model's name.
+        version: its version, as it came; empty if it names none.
+    """
+
+    head: bytes
+    raw: list[memoryview]
+    model: str
+    version: str
+
+
+def split_request(data: bytes) -> Parts:
+    """Take a ModelInferRequest apart.
 
     Source: protobuf's encoding. A field is its tag (number and wire type) as a varint, then what it holds.
 
@@ -182,6 +204,7 @@ def split_request(data: bytes) -> tuple[bytes, list[memoryview]]:
     view = memoryview(data)
     kept: list[memoryview] = []
     raw: list[memoryview] = []
+    names = {_MODEL_NAME: "", _MODEL_VERSION: ""}
     position = start = num_fields = 0
     while position < len(data):
         field = position
@@ -202,13 +225,15 @@ def split_request(data: bytes) -> tuple[bytes, list[memoryview]]:
             kept.append(view[start:field])
             raw.append(view[position:end])
             start = end
+        elif tag in names:
+            names[tag] = str(view[position:end], errors="replace")
         position = end
         num_fields += 1
         if num_fields > _MAX_FIELDS:
             raise PayloadTooLargeError(
                 f"the request has more than {_MAX_FIELDS} fields; at most {MAX_TENSORS} inputs are possible"
             )
-    return b"".join([*kept, view[start:]]), raw
+    return Parts(b"".join([*kept, view[start:]]), raw, names[_MODEL_NAME], names[_MODEL_VERSION])
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:

@@ -164,6 +164,7 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
         ("grpc.server_handshake_timeout_ms", round(limits.receive_seconds * 1000)),
         ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_metadata_size", limits.head_bytes),
     )
 

@@ -22,7 +22,7 @@ class Limits:
         idle_seconds: time between requests on a connection that is kept alive.
         send_seconds: time in which a client takes nothing of an answer.
         linger_seconds: after refusing a request half way, time for the client to read why.
-        connections: how many there may be; over gRPC, how many calls.
+        connections: how many there may be; over gRPC, also how many calls.
         streams: how many calls one gRPC connection may have.
     """
 
