@@ -7,8 +7,9 @@ from support.half_cases.masks import MASKS
 from support.half_cases.norms import NORMS
 from support.half_cases.overflows import OVERFLOWS
 from support.half_cases.quantized import QUANTIZED
+from support.half_cases.scaled import SCALED
 from support.half_cases.scores import SCORES
 
 __all__ = ["CASES", "HalfCase", "chosen", "joined", "misses"]
 
-CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *MASKS)
+CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *MASKS)

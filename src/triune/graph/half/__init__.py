@@ -6,10 +6,12 @@ reasons, each of which a module finds:
 - `masks`: masks of -3.4e38 and their like, added to the scores of a Softmax, become masks that fp16 holds.
 - `weights`: packed weights whose scales fp16 does not hold are made whole.
 - `variances`: batch normalizations whose variances are beyond fp16 are folded in fp32.
-- `scores`: products of matrices that are scaled down afterwards are scaled before.
+- `scores`: products of matrices that are scaled down afterwards are scaled before, layers by their weights (`scale` is
+  what scales are, `operands` scales what products read).
 - `levels`: numbers quantized by a scale that is made when the model runs.
 - `wide`: constants that fp16 does not hold, and operators whose results leave its range: squares, exponentials, sums.
   These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
+- `back`: what is beyond fp16 until it is scaled back by far, or halved, is to compute in fp32.
 - `exact`: places, angles, comparisons, remainders and differences of inputs and of whole numbers.
 
 `ranges` are the ways in which values may be beyond fp16, `rules` what operators do to them, `made` where they begin,

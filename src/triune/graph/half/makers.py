@@ -33,11 +33,18 @@ DEEPEST = 16
 
 
 class Makers:
-    """The nodes of a graph by what they make, and their readers."""
+    """The nodes of a graph by what they make, and their readers.
 
-    def __init__(self, graph: GraphProto, values: Values, bounds: Bounds) -> None:
+    Attributes:
+        values: of the graph.
+        bounds: of these values.
+        is_within: is it a graph within a node, whose inputs are not the model's?
+    """
+
+    def __init__(self, graph: GraphProto, values: Values, bounds: Bounds, *, is_within: bool = False) -> None:
         self.values = values
         self.bounds = bounds
+        self.is_within = is_within
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._inputs = {value.name for value in graph.input}
         self._readers: dict[str, list[NodeProto]] = {}

@@ -1,137 +1,161 @@
-"""Products of matrices that are scaled down afterwards, such as the scores of attention."""
+"""Products that are scaled down afterwards: scores of attention, layers with a small scale."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto
 
-from triune.graph.half.bounds import MOST_ELEMENTS
+from triune.graph.half.bounds import Bounds
+from triune.graph.half.levels import is_whole
+from triune.graph.half.makers import Makers
+from triune.graph.half.operands import Operands
+from triune.graph.half.scale import Scale, is_strong, scales_of
 from triune.graph.names import Names
 from triune.graph.values import Values, names_read_by, subgraphs_of
-
-_SMALLEST_SCALE = 2.0**-10
-"""By a smaller one, operands that are small themselves would leave the normal numbers of fp16."""
+from triune.graph.weight_files import WeightFile
 
 _VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"])
 """Operators whose results are elements of their first operand. It makes no difference whether those are scaled."""
 
+_LARGEST = frozenset(["MaxPool", "AveragePool", "ReduceMax", "ReduceMin", "ReduceMean"])
+_BENDS = frozenset(["Relu", "LeakyRelu"])
+"""Operators of which the same is true of scales above 0."""
+
 _CHOICES = {"Add": (0, 1), "Sub": (0, 1), "Where": (1, 2)}
 """Operators whose results are scaled where these operands are."""
+
+_LAYERS = frozenset(["Gemm", "Conv", "ConvTranspose"])
+_JOINED = _LAYERS | {"MatMul", "Add", "Relu", "LeakyRelu"}
 
 _DEEPEST = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """What a value is scaled by.
-
-    Attributes:
-        op_type: Mul or Div.
-        name: the number, of one element and one dimension at most, that is computed; empty where it is a constant.
-        number: the constant.
-    """
-
-    op_type: str
-    name: str
-    number: float = 1.0
-
-
-def scale_before(model: ModelProto) -> None:
+def scale_before(model: ModelProto, file: WeightFile) -> None:
     """Given `(q @ k) * scale` or `(q @ k) / divisor`, of one number that may be small. Result: `(q * scale) @ k`.
 
     The product itself may be beyond fp16 where the scaled one is not. It is rounded as often as before. What stands
     between the product and the scale may be reshaped, transposed, masked, or summed with what is scaled then, too. Of a
     constant so small that it would take operands out of fp16 a part is left behind.
 
+    Layers (Conv, ConvTranspose, Gemm, MatMul of constants) take a constant scale, of all or of each channel, into their
+    weights and biases, through a Relu as well. A value that all of its readers scale far down is scaled once for all.
+
     Args:
         model: normalized; changed.
+        file: takes large weights that are made.
     """
-    _scale_before(model.graph, None, Names(model.graph))
+    _scale_before(model.graph, None, Names(model.graph), file)
 
 
-def _scale_before(graph: GraphProto, outer: Values | None, names: Names) -> None:
+def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: WeightFile) -> None:
     values = Values(graph, outer)
     for node in graph.node:
         for inner in subgraphs_of(node):
-            _scale_before(inner, values, names)
-    scores = _Scores(graph, values, names)
+            _scale_before(inner, values, names, file)
+    scores = _Scores(graph, values, names, file)
+    for node in list(graph.node):
+        scores.scale_once(node)
+    _replace(graph, scores.operands.nodes)
+    # Of what was added, too.
+    scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)
-    kept = [_copy(node) for node in scores.nodes]
+    _replace(graph, scores.operands.nodes)
+
+
+def _replace(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
+    kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
 
 
 class _Scores:
-    """The nodes of a graph as they are to be.
+    """Chains of nodes between products and their scales.
 
     Attributes:
-        nodes: in their order.
+        operands: what their nodes are scaled by, and all nodes in their order.
     """
 
-    def __init__(self, graph: GraphProto, values: Values, names: Names) -> None:
-        self.nodes = list(graph.node)
-        self._graph = graph
+    def __init__(self, graph: GraphProto, values: Values, names: Names, file: WeightFile) -> None:
         self._values = values
-        self._names = names
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._reads = Counter(
             name for node in graph.node for name in (*node.input, *(names_read_by(node) - {*node.input}))
         )
         self._reads.update(value.name for value in graph.output)
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._known = Makers(graph, values, Bounds(values))
+        self.operands = Operands(graph, values, names, file, self._reads, self._known)
+
+    def scale_once(self, node: NodeProto) -> None:
+        """Where each reader of a value scales it far down by one number: scale it by the largest of those before."""
+        if node.op_type not in _JOINED:
+            return
+        name = node.output[0]
+        readers = self._readers.get(name, [])
+        scales = [_of(self._values, reader, name) for reader in readers]
+        if len(readers) < 2 or self._reads[name] != len(readers) or self._values.elem_type(name) != 1:
+            return
+        known = [scale for scale in scales if scale is not None and scale.factors.size == 1 and is_strong(scale)]
+        if len(known) < len(readers):
+            return
+        factor = max((scale.factors for scale in known), key=lambda each: float(np.abs(each).max()))
+        scaled = self.operands.inserted_after(node, Scale("Mul", "", factor))
+        for reader, scale in zip(readers, known, strict=True):
+            self.operands.rescale(reader, scaled, scale.factors / factor)
 
     def scale_before(self, last: NodeProto) -> None:
         """Scale what a node scales before it is multiplied, if that is how it came about."""
-        for name, scale in self._scales_of(last):
+        for name, scale in scales_of(self._values, last):
             chain = self._chain(name, scale)
-            if not any(node.op_type == "MatMul" for node in chain):
+            terminals = [node for node in chain if node.op_type == "MatMul" or node.op_type in _LAYERS]
+            if not terminals or not self._is_wanted(terminals, chain, last, scale):
                 continue
-            pushed = scale
-            if not scale.name and abs(scale.number) < _SMALLEST_SCALE:
-                pushed = _Scale("Mul", "", _SMALLEST_SCALE)
-            place = next(index for index, node in enumerate(self.nodes) if node is last)
+            pushed = self.operands.pushed(terminals, scale)
+            if pushed is None:
+                return
             if scale.name:
-                # The scale may be computed after the product.
-                ids = {id(node) for node in chain}
-                moved = [node for node in self.nodes[:place] if id(node) in ids]
-                self.nodes[: place + 1] = [*(node for node in self.nodes[:place] if id(node) not in ids), *moved, last]
+                self.operands.move_behind(last, chain)
             for node in chain:
                 self._scale_operands(node, pushed, chain)
             self._scale_less(last, name, scale, pushed)
             return
 
-    def _scales_of(self, node: NodeProto) -> list[tuple[str, _Scale]]:
-        """The operands of a product or quotient that may be scaled by the other one, which is one number."""
-        if node.op_type not in ("Mul", "Div"):
-            return []
-        found: list[tuple[str, _Scale]] = []
-        for place in (1, 0) if node.op_type == "Mul" else (1,):
-            name, by = node.input[1 - place], node.input[place]
-            rank, sizes = self._values.rank(name), self._values.shape(by)
-            if rank is None or sizes is None or len(sizes) > rank or any(size != 1 for size in sizes):
-                continue
-            array = self._values.constant(by)
-            if array is None:
-                if len(sizes) <= 1:
-                    found.append((name, _Scale(node.op_type, by)))
-                continue
-            number = float(array.reshape(-1)[0])
-            if node.op_type == "Div":
-                number = 1 / number if number else 0.0
-            if 0 < abs(number) < 1:
-                found.append((name, _Scale("Mul", "", number)))
-        return found
+    def _is_wanted(
+        self, terminals: Sequence[NodeProto], chain: Sequence[NodeProto], last: NodeProto, scale: Scale
+    ) -> bool:
+        """Scores are always scaled before; layers where that costs nothing, or where the scale is far below 1."""
+        if scale.name or is_strong(scale) or all(node.op_type == "MatMul" for node in terminals):
+            return True
+        inner = {name for node in chain for name in node.output}
+        others = [node.input[place] for node in chain for place in _CHOICES.get(node.op_type, ())]
+        if any(name not in inner and self._values.tensor(name) is None for name in others):
+            return False
+        if not all(self.operands.is_foldable(node, 1) for node in terminals if node.op_type in _LAYERS):
+            return False
+        # What is exact of whole numbers would not be with reciprocals.
+        return last.op_type == "Mul" or scale.is_power_of_two
 
-    def _chain(self, name: str, scale: _Scale, depth: int = 0) -> list[NodeProto]:
-        """The nodes between a product of matrices and its scale, and the product; none where none leads to one."""
-        node = self._makers.get(name)
-        if node is None or self._reads[name] != 1 or depth > _DEEPEST or not self._values.rank(name):
+    def _chain(self, name: str, scale: Scale, depth: int = 0) -> list[NodeProto]:
+        """The nodes between a product and its scale, and the product; none where none leads to one."""
+        node, rank = self._makers.get(name), self._values.rank(name)
+        if node is None or self._reads[name] != 1 or depth > _DEEPEST or not rank:
             return []
-        if node.op_type == "MatMul":
-            return [node] if self._values.rank(node.input[0]) and self._values.rank(node.input[1]) else []
-        if node.op_type in _VIEWS:
+        if node.op_type == "MatMul" or (node.op_type in _LAYERS and not scale.name):
+            has_axes = all(self._values.rank(each) for each in node.input[:2])
+            return [node] if has_axes and self._takes(node, scale, rank) else []
+        is_of_one = scale.factors.size == 1
+        is_passed = (
+            (node.op_type in _VIEWS and is_of_one)
+            or node.op_type in ("Identity", "Neg")
+            or (node.op_type in _BENDS and not scale.name and scale.is_positive)
+            or (node.op_type in _LARGEST and not scale.name and scale.is_positive and is_of_one)
+        )
+        if is_passed:
             before = self._chain(node.input[0], scale, depth + 1)
             return [*before, node] if before else []
         if node.op_type not in _CHOICES:
@@ -142,53 +166,44 @@ class _Scores:
             # What a number that is not known makes of a mask may be beyond fp16.
             if scale.name and node.op_type == "Where" and self._values.constant(operand) is not None:
                 return []
+            if not is_of_one and self._values.rank(operand) != rank and operand in self._makers:
+                return []
             before += self._chain(operand, scale, depth + 1)
         return [*before, node] if before else []
 
-    def _scale_operands(self, node: NodeProto, scale: _Scale, chain: list[NodeProto]) -> None:
+    def _takes(self, product: NodeProto, scale: Scale, rank: int) -> bool:
+        """Can a product be scaled by its operands?"""
+        if product.op_type != "MatMul" and all(is_whole(name, self._known) for name in product.input[:2]):
+            return False
+        if scale.factors.size == 1:
+            return True
+        is_of_last = product.op_type in ("MatMul", "Gemm")
+        is_foldable = product.op_type == "MatMul" or self.operands.is_foldable(product, 1)
+        has_columns = (self._values.rank(product.input[1]) or 0) >= 2
+        return has_columns and is_foldable and scale.axis(rank) == (rank - 1 if is_of_last else 1)
+
+    def _scale_operands(self, node: NodeProto, scale: Scale, chain: Sequence[NodeProto]) -> None:
         """Scale what a node of a chain reads that is not scaled by another one."""
-        scaled = {id(each) for each in chain}
-        if node.op_type == "MatMul":
-            # A weight is scaled when the model runs, which takes longer than to scale what it is multiplied by.
-            place = 0 if self._values.tensor(node.input[0]) is None else 1
-            node.input[place] = self._scaled(node.input[place], scale, node)
+        if node.op_type == "MatMul" or node.op_type in _LAYERS:
+            self.operands.scale_product(node, scale)
             return
+        scaled = {id(each) for each in chain}
         for place in _CHOICES.get(node.op_type, ()):
             if id(self._makers.get(node.input[place])) not in scaled:
-                node.input[place] = self._scaled(node.input[place], scale, node)
+                node.input[place] = self.operands.scaled(node.input[place], scale, node)
 
-    def _scaled(self, name: str, scale: _Scale, reader: NodeProto) -> str:
-        """A value scaled, just before the node that reads it."""
-        array = self._values.constant(name)
-        if array is not None and not scale.name and array.size <= MOST_ELEMENTS:
-            return self._constant(f"{name}/scaled", (array * np.float32(scale.number)).astype(np.float32))
-        by = scale.name or self._constant(f"{name}/scale", np.array(scale.number, np.float32))
-        result = self._names.value(f"{name}/scaled")
-        node = helper.make_node(scale.op_type, [name, by], [result], name=result)
-        place = next(index for index, each in enumerate(self.nodes) if each is reader)
-        self.nodes.insert(place, node)
-        return result
-
-    def _scale_less(self, last: NodeProto, name: str, scale: _Scale, pushed: _Scale) -> None:
+    def _scale_less(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
         """The node scaled what is scaled now: take it out, or leave it what is left of its scale."""
-        if scale.name or scale.number == pushed.number:
-            self.nodes = [node for node in self.nodes if node is not last]
+        if scale.name or np.array_equal(scale.factors, pushed.factors):
+            self.operands.remove(last)
             maker = self._makers[name]
             maker.output[list(maker.output).index(name)] = last.output[0]
             self._makers[last.output[0]] = maker
             return
-        rest = self._constant(f"{last.output[0]}/scale", np.array(scale.number / pushed.number, np.float32))
-        last.op_type = "Mul"
-        del last.input[:]
-        last.input.extend([name, rest])
-
-    def _constant(self, wanted: str, array: NDArray[np.float32]) -> str:
-        name = self._names.value(wanted)
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        return name
+        self.operands.rescale(last, name, scale.factors / pushed.factors)
 
 
-def _copy(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
+def _of(values: Values, reader: NodeProto, name: str) -> Scale | None:
+    """What a reader of a value scales it by; None where it does not by a constant."""
+    found = [scale for scaled, scale in scales_of(values, reader) if scaled == name and not scale.name]
+    return found[0] if found else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto
 
+from triune.graph.half.back import of_given, scaled_back
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
 from triune.graph.half.levels import level_makers, scale_partners
@@ -59,9 +60,10 @@ class _Search:
         reach: Reach | None,
         outer: Mapping[str, Ranges],
     ) -> list[Kept]:
+        is_within = values is not None
         values = Values(graph, values)
         bounds, reach = Bounds(values, bounds), Reach(values, reach)
-        makers = Makers(graph, values, bounds)
+        makers = Makers(graph, values, bounds, is_within=is_within)
         ranges = dict(outer)
         if not outer and not self._constants_alone:
             ranges.update(_of_integers(graph))
@@ -87,11 +89,16 @@ class _Search:
         self, graph: GraphProto, makers: Makers, ranges: Mapping[str, Ranges], kept: dict[str, Kept]
     ) -> None:
         """Keep what makes the operands of nodes to which more than fp16 counts."""
+        for value in graph.output:
+            for maker in of_given(value.name, makers):
+                kept.setdefault(first_result(maker), _kept(maker, "its results may be beyond fp16"))
         for node in graph.node:
             for maker in exact_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
             for maker in variance_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
+            for maker in scaled_back(node, makers):
+                kept.setdefault(first_result(maker), _kept(maker, "beyond fp16 until it is scaled back"))
             for maker in level_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough for its scale"))
             if node.op_type in ("Mul", "Div") and any(Range.WHOLE in ranges.get(name, NONE) for name in node.input):

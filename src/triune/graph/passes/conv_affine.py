@@ -109,7 +109,7 @@ def _scaled(
     if affine is None:
         return None
     factor = np.broadcast_to(affine.factor, (num_channels,))
-    factors = _along_channels(factor, weight, conv)
+    factors = along_channels(factor, weight, conv)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         new_weight = (weight * factors).astype(np.float32)
         new_bias = (bias * factor + affine.shift).astype(np.float32)
@@ -119,7 +119,7 @@ def _scaled(
     return new_weight, new_bias
 
 
-def _along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
+def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
     """The factors of the output's channels in a form that multiplies `weight`.
 
     Conv: (channels, inputs / groups, ...). ConvTranspose: (inputs, channels / groups, ...), where the inputs of each

@@ -1,6 +1,11 @@
 """Which nodes of attention compute in fp32: as few as can be."""
 
-from support.half_cases import CASES
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from support.half_cases import CASES, HalfCase
+from support.half_cases.case import half_case, noise, number
 from triune.graph.half import Fitted, fit_half
 from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
@@ -9,6 +14,10 @@ from triune.graph.weight_files import WeightFile
 
 def _fitted(name: str) -> Fitted:
     (case,) = (case for case in CASES if case.name == name)
+    return _fitted_of(case)
+
+
+def _fitted_of(case: HalfCase) -> Fitted:
     file = WeightFile()
     return fit_half(Narrow(file)(normalize(case.model, file=file)), file)
 
@@ -26,6 +35,55 @@ def test_a_softmax_whose_masks_are_not_told_from_its_scores_computes_in_fp32_wit
     fitted = _fitted("sum_of_given")
     assert _kept(fitted) == {"Add", "Softmax"}
     assert "its masks are beyond fp16" in fitted.notes[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gemm_scaled", "conv_divided", "transposed_scaled", "relu_scaled", "layer_scaled", "two_readers"),
+        *("channels_of_a_product", "channels_of_scores", "channels_of_a_conv", "two_readers_of_given"),
+    ],
+)
+def test_products_that_are_scaled_down_stay_in_fp16(name: str) -> None:
+    assert _kept(_fitted(name)) == set()
+
+
+def test_layers_take_their_scale_into_their_weights() -> None:
+    for name, expected in (
+        ("gemm_scaled", ["Gemm"]),
+        ("conv_divided", ["Conv"]),
+        ("channels_of_a_conv", ["Conv", "Relu"]),
+    ):
+        assert [node.op_type for node in _fitted(name).model.graph.node] == expected
+
+
+def test_a_scale_too_small_for_weights_is_shared_with_what_they_multiply() -> None:
+    case = half_case("m", "p = MatMul (x, w) y = Mul (p, c)", {"c": number(1e-6), "w": noise(64, 8)}, x=noise(4, 64))
+    fitted = _fitted_of(case)
+    assert [node.op_type for node in fitted.model.graph.node] == ["Mul", "MatMul"]
+    largest = max(np.abs(numpy_helper.to_array(each)).max() for each in fitted.model.graph.initializer)
+    assert largest >= 2**-10
+
+
+def test_ordinary_scales_of_what_layers_make_change_nothing() -> None:
+    weights = {"w": noise(64, 8), "v": noise(64, 8, seed=1), "half": number(0.5), "root": number(0.7071)}
+    for nodes in (
+        # Of two layers, of a residual, and as a Gelu is written.
+        "a = Gemm (x, w) b = Gemm (x, v) m = Mul (a, b) y = Mul (m, half)",
+        "a = MatMul (x, w) b = MatMul (x, v) s = Sigmoid (b) m = Add (a, s) n = Mul (m, s) y = Mul (n, root)",
+        "a = Gemm (x, w) h = Mul (a, half) r = Mul (a, root) e = Erf (r) y = Mul (h, e)",
+    ):
+        before = half_case("m", nodes, weights, x=noise(4, 64))
+        fitted = _fitted_of(before)
+        assert fitted.wide == set()
+        assert [node.op_type for node in fitted.model.graph.node] == [node.op_type for node in before.model.graph.node]
+
+
+def test_what_is_made_of_the_inputs_of_a_loop_is_not_taken_to_be_given() -> None:
+    body = """half = Constant <value = float {0.5}> () y = Loop (n, go, x) <body = g (int64 i, bool c, float[3] s)
+      => (bool d, float[3] t) { d = Identity (c) a = Neg (s) e = Add (a, s) t = Mul (e, half) }>"""
+    constants = {"n": np.array(3), "go": np.array(True)}
+    assert _fitted_of(half_case("m", body, constants, x=np.ones(3, np.float32))).wide == set()
 
 
 def test_scores_are_scaled_before_their_product_which_stays_in_fp16() -> None:

@@ -1,0 +1,110 @@
+"""What is beyond fp16 only until it is scaled back: `(x * z) * 1e-4`, `(a + b) / 2`, `(x - low) / (high - low)`.
+
+Nothing is known of how large activations are, but a scale far below 1 tells that what it scales is large. Model inputs
+may be as large as fp16 has numbers: sums of two of them, which are halved, are kept from it as well.
+"""
+
+from collections.abc import Collection
+
+from onnx import NodeProto, TensorProto
+
+from triune.graph.half.bounds import magnitude
+from triune.graph.half.limits import LARGEST
+from triune.graph.half.makers import DEEPEST, VIEWS, Makers
+from triune.graph.half.scale import is_strong, scales_of
+
+_KEEPS_SIZE = VIEWS | frozenset(
+    [
+        *("Add", "Sub", "Neg", "Abs", "Relu", "LeakyRelu", "Max", "Min", "Clip", "Where", "Concat", "Slice", "Split"),
+        *("ReduceMax", "ReduceMin", "ReduceMean", "MaxPool", "AveragePool", "Gather", "Expand", "Tile", "Pad"),
+    ]
+)
+"""Operators whose results are scaled by what scales their operands, or nearly so."""
+
+_EXTREMES = frozenset(["ReduceMax", "ReduceMin"])
+"""What is made of these are ranges, which are divided by 255 whatever their size."""
+
+_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "CumSum"])
+_SUMS = frozenset(["Add", "Sub", "Mul"])
+_ELEMENTWISE = _KEEPS_SIZE | _SUMS | {"ReduceSum", "Div", "Reciprocal", "Sqrt", "Pow"}
+
+_HALF = 0.5
+
+
+def scaled_back(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """What makes a value that is beyond fp16 before `node` scales it back, with that node; or nothing."""
+    if node.op_type not in ("Mul", "Div"):
+        return []
+    for name, scale in scales_of(makers.values, node):
+        if scale.name:
+            continue
+        found = _products(name, makers) if is_strong(scale) else []
+        if not found and abs(scale.factors).max() <= _HALF:
+            found = of_given(name, makers)
+        if found:
+            return [*found, node]
+    if node.op_type == "Div" and makers.values.tensor(node.input[0]) is None:
+        parts = [of_given(name, makers) for name in node.input]
+        return [*parts[0], *parts[1], node] if all(parts) else []
+    return []
+
+
+def of_given(name: str, makers: Makers) -> list[NodeProto]:
+    """The nodes that make a value of model inputs element by element, if a sum, product or inverse of them is there."""
+    found: dict[int, NodeProto] = {}
+    names = [] if makers.is_within else [name]
+    is_beyond = False
+    while names:
+        each = names.pop()
+        if makers.is_given(each) or makers.values.tensor(each) is not None:
+            continue
+        node = makers.of(each)
+        if node is None or node.op_type not in _ELEMENTWISE or len(found) > DEEPEST:
+            return []
+        if id(node) in found:
+            continue
+        found[id(node)] = node
+        is_beyond = is_beyond or (_is_of_two(node, makers) and _may_leave(node, makers))
+        names += _floats(node, makers)
+    return list(found.values()) if is_beyond else []
+
+
+def _products(name: str, makers: Makers) -> list[NodeProto]:
+    """The nodes from products, sums of many and inverses on to a value of their size; none where none leads to it."""
+    found: dict[str, list[NodeProto]] = {}
+
+    def leading_to(name: str, depth: int) -> list[NodeProto]:
+        if name not in found:
+            found[name] = []
+            node = makers.of(name)
+            if node is None or depth > DEEPEST:
+                return []
+            is_sum = node.op_type in ("Add", "Sub")
+            is_product = node.op_type in _PRODUCTS or (not is_sum and _is_of_two(node, makers))
+            if is_product and _may_leave(node, makers):
+                found[name] = [node]
+            elif node.op_type in _KEEPS_SIZE - _EXTREMES:
+                before = [each for operand in _floats(node, makers) for each in leading_to(operand, depth + 1)]
+                found[name] = [*before, node] if before else []
+        return found[name]
+
+    return leading_to(name, 0)
+
+
+def _is_of_two(node: NodeProto, makers: Makers) -> bool:
+    """Does it add or multiply two values that are not known, sum up, or invert one?"""
+    computed = [name for name in node.input if name and makers.values.tensor(name) is None]
+    if node.op_type in _SUMS:
+        return len(computed) == 2
+    if node.op_type == "Div":
+        return makers.values.tensor(node.input[0]) is not None
+    return node.op_type in ("ReduceSum", "Reciprocal")
+
+
+def _may_leave(node: NodeProto, makers: Makers) -> bool:
+    return magnitude(makers.bounds.of(node.output[0])) > LARGEST
+
+
+def _floats(node: NodeProto, makers: Makers) -> Collection[str]:
+    """The operands that are floats, not conditions, indices or sizes."""
+    return [name for name in node.input if name and makers.values.elem_type(name) == TensorProto.FLOAT]

@@ -1,0 +1,181 @@
+"""The operands of products, scaled."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper
+
+from triune.core.errors import InternalError
+from triune.graph.half.bounds import MOST_ELEMENTS
+from triune.graph.half.levels import is_whole
+from triune.graph.half.makers import Makers
+from triune.graph.half.scale import Scale
+from triune.graph.names import Names
+from triune.graph.passes.conv_affine import along_channels
+from triune.graph.values import Values, attributes_of
+from triune.graph.weight_files import WeightFile
+
+_SMALLEST_SCALE = 2.0**-10
+"""By a smaller one, operands that are small themselves would leave the normal numbers of fp16."""
+
+_SMALLEST_WEIGHT = 2.0**-10
+"""The largest of a layer's weights stays above this: what fp16 rounds off the others does not count beside it."""
+
+
+class Operands:
+    """The nodes of a graph, as they are to be, and what they are to read.
+
+    Attributes:
+        nodes: in their order.
+    """
+
+    def __init__(
+        self, graph: GraphProto, values: Values, names: Names, file: WeightFile, reads: Counter[str], makers: Makers
+    ) -> None:
+        """`reads` is how often each value is read, `makers` are the nodes as they were."""
+        self.nodes = list(graph.node)
+        self._graph = graph
+        self._values = values
+        self._names = names
+        self._file = file
+        self._reads = reads
+        self._makers = makers
+
+    def is_foldable(self, product: NodeProto, place: int) -> bool:
+        """Is an operand a constant that nobody else reads, so that it can be another one?"""
+        name = product.input[place]
+        tensor = self._values.tensor(name)
+        return tensor is not None and tensor.data_type == TensorProto.FLOAT and self._reads[name] == 1
+
+    def pushed(self, products: Iterable[NodeProto], scale: Scale) -> Scale | None:
+        """As much of a scale as products can be scaled by; None where that is nothing."""
+        if scale.name:
+            return scale
+        least = np.zeros(())
+        for product in products:
+            least = np.maximum(least, self._least(product, scale))
+        sizes = np.minimum(np.maximum(np.abs(scale.factors), least), 1)
+        return None if np.all(sizes == 1) else Scale("Mul", "", np.sign(scale.factors) * sizes)
+
+    def scale_product(self, product: NodeProto, scale: Scale) -> None:
+        """Scale the operands of a product, and its bias."""
+        place = self._weight_place(product, scale)
+        rest = scale
+        if place is not None and not scale.name:
+            own = np.minimum(np.maximum(np.abs(scale.factors), self._least_of_weight(product, place, scale)), 1)
+            taken = np.sign(scale.factors) * own
+            rest = Scale("Mul", "", scale.factors / taken)
+            product.input[place] = self._weight(product, place, taken)
+        if not np.all(rest.factors == 1) or scale.name:
+            of = 1 if scale.factors.size > 1 else (1 - place if place is not None else self._activation(product))
+            product.input[of] = self.scaled(product.input[of], _flat(rest), product)
+        if len(product.input) > 2 and product.input[2]:
+            product.input[2] = self.scaled(product.input[2], _flat(scale), product)
+
+    def scaled(self, name: str, scale: Scale, reader: NodeProto) -> str:
+        """A value scaled, just before the node that reads it."""
+        array = self._values.constant(name) if self._values.tensor(name) is not None else None
+        if array is not None and not scale.name and array.size <= MOST_ELEMENTS:
+            return self._constant(f"{name}/scaled", array * scale.factors)
+        by = scale.name or self._constant(f"{name}/scale", scale.factors)
+        result = self._names.value(f"{name}/scaled")
+        self._insert(helper.make_node(scale.op_type, [name, by], [result], name=result), self._place(reader))
+        return result
+
+    def inserted_after(self, node: NodeProto, scale: Scale) -> str:
+        """The result of a node, scaled."""
+        result = self._names.value(f"{node.output[0]}/scaled")
+        by = self._constant(f"{node.output[0]}/scale", scale.factors)
+        self._insert(helper.make_node("Mul", [node.output[0], by], [result], name=result), self._place(node) + 1)
+        return result
+
+    def rescale(self, node: NodeProto, name: str, factors: NDArray[np.float64]) -> None:
+        """The node is to scale `name` by these."""
+        node.op_type = "Mul"
+        node.input[:] = [name, self._constant(f"{node.output[0]}/scale", factors)]
+
+    def remove(self, node: NodeProto) -> None:
+        """Take a node out."""
+        self.nodes = [each for each in self.nodes if each is not node]
+
+    def move_behind(self, last: NodeProto, chain: Sequence[NodeProto]) -> None:
+        """What scales may be computed after the product: the chain comes to stand before its last node."""
+        place, ids = self._place(last), {id(node) for node in chain}
+        moved = [node for node in self.nodes[:place] if id(node) in ids]
+        self.nodes[: place + 1] = [*(node for node in self.nodes[:place] if id(node) not in ids), *moved, last]
+
+    def _least(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
+        """By how much a product can be scaled at most."""
+        place = self._weight_place(product, scale)
+        if place is None:
+            return np.asarray(_SMALLEST_SCALE)
+        least = self._least_of_weight(product, place, scale)
+        return least * _SMALLEST_SCALE if scale.factors.size == 1 else least
+
+    def _least_of_weight(self, product: NodeProto, place: int, scale: Scale) -> NDArray[np.float64]:
+        array = np.abs(self._constant_of(product.input[place]))
+        axis = self._axis(product, array.ndim) if scale.factors.size > 1 else None
+        others = None if axis is None else tuple(each for each in range(array.ndim) if each != axis)
+        largest = np.asarray(array.max(axis=others, initial=0), np.float64)
+        with np.errstate(divide="ignore"):
+            return _SMALLEST_WEIGHT / (largest.reshape(scale.factors.shape) if axis is not None else largest)
+
+    def _constant_of(self, name: str) -> NDArray[np.float32]:
+        array = self._values.constant(name)
+        if array is None:
+            raise InternalError(f"the weight '{name}' is no constant")
+        return array
+
+    def _weight_place(self, product: NodeProto, scale: Scale) -> int | None:
+        """Where a product has weights that can be scaled; not those whose sums are whole numbers."""
+        if all(is_whole(name, self._makers) for name in product.input[:2]):
+            return None
+        places = (1, 0) if product.op_type == "MatMul" and scale.factors.size == 1 else (1,)
+        return next((place for place in places if self.is_foldable(product, place)), None)
+
+    def _activation(self, product: NodeProto) -> int:
+        """A weight is scaled when the model runs, which takes longer than to scale what it is multiplied by."""
+        return 0 if self._values.tensor(product.input[0]) is None else 1
+
+    def _axis(self, product: NodeProto, rank: int) -> int | None:
+        """The axis of a weight that is the channels of the result; None where it is none alone."""
+        attributes = attributes_of(product)
+        match product.op_type:
+            case "Gemm":
+                return 0 if attributes.get("transB", 0) else 1
+            case "MatMul":
+                return rank - 1
+            case "ConvTranspose":
+                return 1 if attributes.get("group", 1) == 1 else None
+            case _:
+                return 0
+
+    def _weight(self, product: NodeProto, place: int, factors: NDArray[np.float64]) -> str:
+        """The weight, scaled."""
+        name = product.input[place]
+        array, row = self._constant_of(name), factors.reshape(-1)
+        form = row
+        if row.size > 1 and product.op_type in ("Conv", "ConvTranspose"):
+            form = along_channels(row, array, product)
+        elif row.size > 1 and self._axis(product, array.ndim) == 0:
+            form = row[:, None]
+        return self._constant(f"{name}/scaled", array * form.astype(np.float32))
+
+    def _constant(self, wanted: str, array: NDArray[np.generic]) -> str:
+        name = self._names.value(wanted)
+        self._graph.initializer.append(self._file.tensor(name, array.astype(np.float32)))
+        self._reads[name] = 1
+        return name
+
+    def _place(self, node: NodeProto) -> int:
+        return next(index for index, each in enumerate(self.nodes) if each is node)
+
+    def _insert(self, node: NodeProto, place: int) -> None:
+        self.nodes.insert(place, node)
+
+
+def _flat(scale: Scale) -> Scale:
+    """For a row of channels."""
+    return scale if scale.factors.size == 1 else Scale(scale.op_type, scale.name, scale.factors.reshape(-1))
