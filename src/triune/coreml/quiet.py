@@ -6,8 +6,11 @@ import os
 import warnings
 from collections.abc import Generator
 
+# Programs are written in int32, and what narrows on the way there is noted; coremltools says so of numbers that its own
+# numpy counts in int64.
 _NOISE = (
     "Failed to load _ML",
+    "Saving value type of",
     "has not been tested with coremltools",
     "scikit-learn version",
     "TensorFlow version",

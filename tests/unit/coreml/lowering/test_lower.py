@@ -133,6 +133,20 @@ def test_several_shapes_are_enumerated(tmp_path: Path) -> None:
     assert "(1, 9)" in str(feature)
 
 
+def test_what_coremltools_says_of_its_own_numbers_is_not_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It counts the places of a band in int64, which it then says that it narrows."""
+    nodes = [helper.make_node("Trilu", ["x", "k"], ["y"])]
+    model = model_of(nodes, [("x", FLOAT, [3, 4])], [("y", FLOAT, [3, 4])], k=np.array(1))
+    pooled = [helper.make_node("MaxPool", ["x"], ["y", "at"], kernel_shape=[2])]
+    places = model_of(pooled, [("x", FLOAT, [1, 2, 6])], [("y", FLOAT, [1, 2, 5]), ("at", INT64, [1, 2, 5])])
+    for each in (model, places):
+        lower(each, tmp_path / "m.mlpackage")
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("coremltools")]
+    assert (said, *capfd.readouterr()) == ([], "", "")
+
+
 @pytest.mark.parametrize("target", list(Target))
 def test_packages_are_for_the_target(target: Target, tmp_path: Path) -> None:
     model = model_of([helper.make_node("Softmax", ["x"], ["y"])], [("x", FLOAT, [2, 3])], [("y", FLOAT, [2, 3])])
