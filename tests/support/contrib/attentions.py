@@ -19,28 +19,39 @@ PRESENT = {"y": np.float32, "present": np.float32}
 ENDS, BOTH_ENDS = np.array([3, 2], np.int32), np.array([4, 3, 1, 0], np.int32)
 
 
-def _attention(name: str, *, present: bool = False, **changes: Any) -> Case:
+def _as(kind: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs that are floats in another type."""
+    return {
+        name: each.astype(kind) if each is not None and each.dtype == np.float32 else each
+        for name, each in inputs.items()
+    }
+
+
+def _attention(name: str, *, present: bool = False, kind: Any = np.float32, **changes: Any) -> Case:
     attributes = {"num_heads": HEADS, **changes.pop("attributes", {})}
     reason = changes.pop("reason", "")
     inputs: dict[str, Any] = {"x": X, "w": floats(WIDTH, 3 * WIDTH, scale=0.5), "b": floats(3 * WIDTH)}
-    inputs |= {"mask": None, "past": None, "bias": None} | changes
+    inputs = _as(kind, inputs | {"mask": None, "past": None, "bias": None} | changes)
     weights = [each for each in ("w", "b") if inputs[each] is not None]
-    outputs = PRESENT if present else {"y": np.float32}
+    outputs = dict.fromkeys(PRESENT if present else ["y"], kind)
+    atol = 1e-4 if kind is np.float32 else 2e-2
     return microsoft(
-        f"Attention {name}", inputs, weights=weights, outputs=outputs, attributes=attributes, atol=1e-4, reason=reason
+        f"Attention {name}", inputs, weights=weights, outputs=outputs, attributes=attributes, atol=atol, reason=reason
     )
 
 
-def _quantized(name: str, *, present: bool = False, **changes: Any) -> Case:
+def _quantized(name: str, *, present: bool = False, kind: Any = np.float32, **changes: Any) -> Case:
     rng = np.random.default_rng(4)
     attributes = {"num_heads": HEADS, **changes.pop("attributes", {})}
     inputs: dict[str, Any] = {"x": rng.integers(0, 256, X.shape).astype(np.uint8)}
     inputs |= {"w": rng.integers(-60, 60, (WIDTH, 3 * WIDTH)).astype(np.int8), "b": floats(3 * WIDTH)}
     inputs |= {"xs": np.array(0.02, np.float32), "ws": np.array(0.01, np.float32), "mask": None}
     inputs |= {"xz": np.array(128, np.uint8), "wz": np.array(0, np.int8), "past": None} | changes
+    inputs = _as(kind, inputs)
     weights = [each for each in ("w", "b", "xs", "ws", "xz", "wz") if inputs[each] is not None]
-    outputs = PRESENT if present else {"y": np.float32}
-    return microsoft(f"QAttention {name}", inputs, weights=weights, outputs=outputs, attributes=attributes, atol=1e-3)
+    outputs = dict.fromkeys(PRESENT if present else ["y"], kind)
+    atol = 1e-3 if kind is np.float32 else 2e-2
+    return microsoft(f"QAttention {name}", inputs, weights=weights, outputs=outputs, attributes=attributes, atol=atol)
 
 
 def _many(name: str, *, present: bool = False, reason: str = "", **changes: Any) -> Case:
@@ -129,6 +140,8 @@ ROTATED = {"do_rotary": 1}
 CASES = [
     _attention(""),
     _attention("without bias", b=None),
+    _attention("of halves", kind=np.float16),
+    _attention("of halves without bias, present", b=None, present=True, kind=np.float16),
     _attention("scale", attributes={"scale": 0.1}),
     _attention("mask of two dimensions", mask=PLAIN),
     _attention("mask with holes", mask=HOLES),
@@ -162,6 +175,8 @@ CASES = [
         attributes={"qkv_hidden_sizes": [8, 8, WIDTH]},
     ),
     _quantized(""),
+    _quantized("of halves", kind=np.float16),
+    _quantized("of halves, past", past=CACHE, present=True, kind=np.float16),
     _quantized("mask", mask=HOLES),
     _quantized("ends", mask=ENDS),
     _quantized("columns", ws=np.linspace(0.005, 0.02, 3 * WIDTH).astype(np.float32), wz=np.zeros(3 * WIDTH, np.int8)),

@@ -113,11 +113,13 @@ def _classifier(
     )
 
 
-def _version_5(name: str, *, count: int = 1, member: bool = False, reason: str = "", **changes: Any) -> Case:
-    """Two trees: of two comparisons, and of one."""
+def _version_5(
+    name: str, *, count: int = 1, member: bool = False, kind: Any = np.float32, reason: str = "", **changes: Any
+) -> Case:
+    """Two trees: of two comparisons, and of one; of features, tables and results of the type `kind`."""
     modes = [0, 6 if member else 3, 1]
     attributes: dict[str, Any] = {
-        "nodes_splits": numpy_helper.from_array(np.array([0.5, 0, -0.25], np.float32), "splits"),
+        "nodes_splits": numpy_helper.from_array(np.array([0.5, 0, -0.25], kind), "splits"),
         "nodes_featureids": [0, 1, 2],
         "nodes_modes": numpy_helper.from_array(np.array(modes, np.uint8), "modes"),
         "nodes_truenodeids": [1, 0, 2],
@@ -126,16 +128,17 @@ def _version_5(name: str, *, count: int = 1, member: bool = False, reason: str =
         "nodes_falseleafs": [1, 1, 1],
         "tree_roots": [0, 2],
         "leaf_targetids": [0, count - 1, 0, count - 1],
-        "leaf_weights": numpy_helper.from_array(np.array([5.23, -12.12, 12.5, 7], np.float32), "weights"),
+        "leaf_weights": numpy_helper.from_array(np.array([5.23, -12.12, 12.5, 7], kind), "weights"),
         "n_targets": count,
         **changes,
     }
     if member:
-        members = np.array([-5, 0, 5, np.nan], np.float32)
+        members = np.array([-5, 0, 5, np.nan], kind)
         attributes["membership_values"] = numpy_helper.from_array(members, "members")
     # ONNX Runtime looks for the whole part of a number in some sets.
-    x = np.round(rows()) if member else rows()
-    return classical(f"TreeEnsemble {name}", {"x": x}, attributes=attributes, atol=1e-4, reason=reason)
+    x = (np.round(rows()) if member else rows()).astype(kind)
+    outputs = {"y": kind}
+    return classical(f"TreeEnsemble {name}", {"x": x}, attributes=attributes, outputs=outputs, atol=1e-4, reason=reason)
 
 
 WIDE = rows().astype(np.float64)
@@ -211,6 +214,8 @@ CASES = [
     _version_5(""),
     _version_5("two targets", count=2),
     _version_5("member", member=True),
+    _version_5("double", kind=np.float64, count=2),
+    _version_5("double member", kind=np.float64, member=True),
     *(_version_5(f"aggregate {each}", count=2, aggregate_function=each) for each in range(4)),
     _version_5("SOFTMAX_ZERO", count=2, post_transform=3),
     *(_version_5(f"transform {each}", count=2, post_transform=each, reason="differently") for each in (1, 2)),

@@ -20,7 +20,8 @@ def _to_float(name: str, a: Any = A, kind: str = "int8", **changes: Any) -> Case
     inputs: dict[str, Any] = {"a": a, "b": WEIGHTS[kind], "as": np.array(0.03, np.float32), "bs": ONE}
     inputs |= {"az": np.array(120, np.uint8), "bz": ZEROS[kind], "bias": None} | changes
     weights = [each for each in inputs if each not in ("a",) and inputs[each] is not None]
-    return microsoft(f"MatMulIntegerToFloat {name}", inputs, weights=weights, atol=1e-4)
+    outputs, atol = {"y": inputs["as"].dtype.type}, 1e-4 if inputs["as"].dtype == np.float32 else 1e-2
+    return microsoft(f"MatMulIntegerToFloat {name}", inputs, weights=weights, outputs=outputs, atol=atol)
 
 
 def _dynamic(name: str, a: Any, kind: str = "int8", **changes: Any) -> Case:
@@ -51,6 +52,7 @@ def _gemm(name: str, kind: str = "int8", *, is_float: bool = False, **changes: A
 CASES = [
     _to_float(""),
     _to_float("uint8", kind="uint8"),
+    _to_float("of halves", bias=floats(5).astype(np.float16), **{name: np.float16([0.02]) for name in ("as", "bs")}),
     _to_float("bias", bias=floats(5)),
     _to_float("columns", bs=COLUMNS, bz=np.arange(-2, 3).astype(np.int8)),
     _to_float("without zero points", az=None, bz=None),

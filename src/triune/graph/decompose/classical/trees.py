@@ -146,7 +146,8 @@ def _base(c: Context) -> NDArray[np.float32]:
     return np.array(given, np.float32).reshape(-1)
 
 
-def _regressor(c: Context, aggregate: str, transform: str) -> bool:
+def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = TensorProto.FLOAT) -> bool:
+    """`elem_type`: of the result; sums are fp32."""
     trees = _walked(c)
     if trees is None:
         return False
@@ -161,11 +162,12 @@ def _regressor(c: Context, aggregate: str, transform: str) -> bool:
     base = _base(c)
     if base.size == num_targets:
         total = b.op("Add", total, b.constant(base))
-    if num_targets == 1:
+    if num_targets > 1:
+        total = transformed(c, total, transform)
+    elif transform == "PROBIT":
         # ONNX Runtime has no other transform for one target.
-        c.give(probit(c, total) if transform == "PROBIT" else total)
-    else:
-        c.give(transformed(c, total, transform))
+        total = probit(c, total)
+    c.give(total if elem_type == TensorProto.FLOAT else b.cast(total, elem_type))
     return True
 
 
@@ -176,7 +178,7 @@ def tree_ensemble_regressor(c: Context) -> bool:
 
 
 def tree_ensemble(c: Context) -> bool:
-    """As `tree_ensemble_regressor`, with numbers where that has names."""
+    """As `tree_ensemble_regressor`, with numbers where that has names; the result has the type of the features."""
     attributes = c.attributes
     aggregate: str = _AGGREGATES[int(attributes.get("aggregate_function", 1))]
     transform: str = _POST_TRANSFORMS[int(attributes.get("post_transform", 0))]
@@ -184,7 +186,7 @@ def tree_ensemble(c: Context) -> bool:
         raise Refusal(
             "ONNX and ONNX Runtime number SOFTMAX and LOGISTIC differently; use post_transform 0 and add the operator"
         )
-    return _regressor(c, aggregate, transform)
+    return _regressor(c, aggregate, transform, c.values.elem_type(c.input(0)) or TensorProto.FLOAT)
 
 
 def tree_ensemble_classifier(c: Context) -> bool:

@@ -63,13 +63,15 @@ def _batch_size(c: Context) -> int | None:
     return None if not shape else shape[0]
 
 
-def _self_attention(c: Context, packed: str, widths: tuple[int, int, int], mask: str, past: str, bias: str) -> bool:
-    """Attention of queries, keys and values in one tensor (batch, n, sum of widths).
+def _self_attention(
+    c: Context, packed: str, elem_type: int, widths: tuple[int, int, int], mask: str, past: str, bias: str
+) -> bool:
+    """Attention of queries, keys and values in one tensor (batch, n, sum of widths) of `elem_type`.
 
     `past` is (2, batch, heads, n, size).
     """
     b, flags = c.build, c.attributes
-    heads, elem_type = flags["num_heads"], c.values.elem_type(c.input(2)) or TensorProto.FLOAT
+    heads = flags["num_heads"]
     if flags.get("past_present_share_buffer", 0):
         raise Refusal(_BUFFERS)
     if flags.get("do_rotary", 0):
@@ -108,23 +110,23 @@ def _widths(c: Context, weights: int) -> tuple[int, int, int] | None:
 
 def attention(c: Context) -> bool:
     """Attention of queries, keys and values that one product makes of the input."""
-    b, widths = c.build, _widths(c, 1)
-    if widths is None or not c.values.elem_type(c.input(1)):
+    b, widths, elem_type = c.build, _widths(c, 1), c.values.elem_type(c.input(1))
+    if widths is None or not elem_type:
         return False
     if c.input(6):
         raise Refusal(_BUFFERS)
     packed = added(c, b.op("MatMul", c.input(0), c.input(1)), c.input(2))
-    return _self_attention(c, packed, widths, c.input(3), c.input(4), c.input(5))
+    return _self_attention(c, packed, elem_type, widths, c.input(3), c.input(4), c.input(5))
 
 
 def q_attention(c: Context) -> bool:
-    """As `attention`, of quantized inputs and weights; queries, keys and values are fp32."""
-    b, widths = c.build, _widths(c, 1)
-    if widths is None:
+    """As `attention`, of quantized inputs and weights; queries, keys and values have the type of the scales."""
+    b, widths, elem_type = c.build, _widths(c, 1), c.values.elem_type(c.input(3))
+    if widths is None or not elem_type:
         return False
     product = b.op("MatMul", shifted(c, c.input(0), c.input(6)), shifted_weight(c, c.input(1), c.input(7), -1))
-    packed = scaled(c, product, c.input(3), c.input(4), c.input(2))
-    return _self_attention(c, packed, widths, c.input(5), c.input(8), "")
+    packed = b.cast(scaled(c, product, c.input(3), c.input(4), c.input(2)), elem_type)
+    return _self_attention(c, packed, elem_type, widths, c.input(5), c.input(8), "")
 
 
 def multi_head_attention(c: Context) -> bool:

@@ -9,18 +9,24 @@ from triune.graph.decompose.microsoft.quantized import rounded
 
 
 def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: str) -> str:
-    """A product of whole numbers times both scales plus the bias ("" for none). Scales are numbers or a row each."""
+    """A product of whole numbers, fp32, times both scales plus the bias ("" for none): fp32.
+
+    Scales are numbers or a row each; they and the bias may be fp16.
+    """
     b = c.build
-    scale = b.op("Mul", left_scale, right_scale)
+    scale = b.op("Mul", *(b.cast(each, TensorProto.FLOAT) for each in (left_scale, right_scale)))
     result = b.op("Mul", product, scale)
-    return b.op("Add", result, bias) if bias else result
+    return b.op("Add", result, b.cast(bias, TensorProto.FLOAT)) if bias else result
 
 
 def mat_mul_integer_to_float(c: Context) -> bool:
-    """(A - a) (B - b) times both scales, plus the bias."""
+    """(A - a) (B - b) times both scales, plus the bias; in the type of the scales."""
+    elem_type = c.values.elem_type(c.input(2))
+    if not elem_type:
+        return False
     left = shifted(c, c.input(0), c.input(4))
     product = c.build.op("MatMul", left, shifted_weight(c, c.input(1), c.input(5), -1))
-    c.give(scaled(c, product, c.input(2), c.input(3), c.input(6)))
+    c.give(c.build.cast(scaled(c, product, c.input(2), c.input(3), c.input(6)), elem_type))
     return True
 
 
