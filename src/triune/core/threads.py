@@ -4,12 +4,30 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from triune.core.errors import UnavailableError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+class NoThreadError(UnavailableError):
+    """The system starts no thread: there are as many as it allows, or there is no memory for a stack."""
+
+
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
+    """Start a thread that the interpreter does not wait for when it exits.
+
+    Raises:
+        NoThreadError: the system has none.
+    """
+    try:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        raise NoThreadError(f"the system has no thread for more work: {error}; try again later") from error
+    return thread
 
 
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -19,9 +37,17 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
     them when it exits, too. If the caller is cancelled, the thread goes on, and what it returns or raises is dropped.
 
     Raises:
-        UnavailableError: the system has no thread for it.
+        NoThreadError: the system has no thread for it.
     """
     return await in_thread_or(lambda _: None, work, *args, **kwargs)
+
+
+async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """As `in_thread`. Where the system has no thread, the caller's does what has to be done, as freeing things has."""
+    try:
+        return await in_thread(work, *args, **kwargs)
+    except NoThreadError:
+        return work(*args, **kwargs)
 
 
 async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -35,7 +61,10 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
         elif not future.cancelled():
             future.set_result(result)  # pyright: ignore[reportArgumentType]
         elif error is None:
-            threading.Thread(target=drop, args=(result,), daemon=True).start()
+            try:
+                start_thread(lambda: drop(cast("_T", result)), "drop")
+            except NoThreadError:
+                drop(cast("_T", result))
 
     def run() -> None:
         result, failure = None, None
@@ -47,8 +76,5 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
 
-    try:
-        threading.Thread(target=run, name=getattr(work, "__qualname__", "work"), daemon=True).start()
-    except RuntimeError as error:
-        raise UnavailableError(f"the system has no thread for more work: {error}; try again later") from error
+    start_thread(run, getattr(work, "__qualname__", "work"))
     return await future

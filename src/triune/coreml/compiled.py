@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.files import read_file
 from triune.coreml.description import ArrayFeature, Bounds, Feature, FunctionDescription
 from triune.coreml.mil import DType
 
@@ -41,11 +42,7 @@ def read_compiled(path: Path) -> Compiled:
     """
     file = path / METADATA
     try:
-        if file.stat().st_size > _LARGEST_BYTES:
-            raise InvalidArgumentError(
-                f"'{file}' has {file.stat().st_size} bytes; {_LARGEST_BYTES} is the most that is read"
-            )
-        (metadata,) = json.loads(file.read_bytes())
+        (metadata,) = json.loads(read_file(file, _LARGEST_BYTES))
         if metadata.get("stateSchema"):
             raise UnsupportedError(
                 f"'{path}' keeps states between calls, and a request is one call; a server takes them as inputs "

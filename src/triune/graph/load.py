@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.files import open_file, read_file
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
 from triune.graph.read_light import read_light
@@ -17,6 +18,9 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
 
 _FIRST_SCAN_WITHOUT_LENGTHS = 9
+
+_LARGEST_FILE_BYTES = 2**31 - 1
+"""What protobuf reads. Larger models keep their weights in files beside them."""
 
 _LARGEST_SIZE = 2**31 - 1
 """Apple's runtimes index in int32. ONNX's inference counts some sizes up, which has no end where they are larger."""
@@ -152,7 +156,7 @@ def read_model(path: Path) -> ModelProto:
     Raises:
         InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
     """
-    return _read(path, lambda path: ModelProto.FromString(path.read_bytes()))
+    return _read(path, lambda path: ModelProto.FromString(read_file(path, _LARGEST_FILE_BYTES)))
 
 
 def _read(path: Path, parse: Callable[[Path], ModelProto]) -> ModelProto:
@@ -216,7 +220,7 @@ def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
 
 
 def _guess(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'"

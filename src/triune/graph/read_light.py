@@ -6,12 +6,14 @@ written), and the value. Messages within messages, bytes and packed numbers are 
 """
 
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
+from triune.core.files import open_file
 from triune.graph.weight_files import LARGE_BYTES
 
 _WITHIN: Mapping[str, Mapping[int, str]] = {
@@ -44,12 +46,13 @@ def read_light(path: Path) -> ModelProto:
         OSError: the file cannot be read.
         DecodeError: it is no message of protobuf.
     """
-    if path.stat().st_size < LARGE_BYTES:
-        model = ModelProto.FromString(path.read_bytes())
-    else:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            light = _File(data, str(path)).light("model", 0, len(data))
-            model = ModelProto.FromString(data[:] if light is None else light)
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size < LARGE_BYTES:
+            model = ModelProto.FromString(file.read())
+        else:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                light = _File(data, str(path)).light("model", 0, len(data))
+                model = ModelProto.FromString(data[:] if light is None else light)
     _make_initializers(model)
     return model
 
@@ -105,6 +108,9 @@ class _File:
         while place < end:
             key, value = self._varint(place)
             number, wire = key >> 3, key & 7
+            if not number:
+                # As of a file of zeros, which would be read two bytes at a time.
+                raise DecodeError("a field has the number 0")
             if wire == _VARINT:
                 _, after = self._varint(value)
             elif wire == _LENGTH:

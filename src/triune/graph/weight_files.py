@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.files import open_file
 
 LARGE_BYTES = 1 << 16
 """Tensors from this size on stay in files."""
@@ -136,7 +137,8 @@ def _read(tensor: TensorProto) -> NDArray[np.uint8]:
         )
     length = int(entries["length"])
     try:
-        data = np.fromfile(path, np.uint8, length, offset=int(entries["offset"]))
+        with open_file(path) as file:
+            data = np.fromfile(file, np.uint8, length, offset=int(entries["offset"]))
     except OSError as error:
         raise InvalidArgumentError(f"the data of '{tensor.name}' cannot be read from '{path}': {error}") from error
     if len(data) != length:

@@ -1,5 +1,6 @@
 """An executable whose process is started again when it dies."""
 
+import functools
 import logging
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.runtime import Executable
+from triune.core.threads import NoThreadError, start_thread
 from triune.hosting.limits import Limits
 from triune.hosting.process import ProcessEndedError, WorkerProcess
 
@@ -52,10 +54,12 @@ class HostedExecutable:
         self.signature = process.signature
         self.unit = process.unit
         self.precision = process.precision
-        self._supervisor = threading.Thread(
-            target=self._supervise, args=(process,), name=f"host of {name}", daemon=True
-        )
-        self._supervisor.start()
+        try:
+            self._supervisor = start_thread(functools.partial(self._supervise, process), f"host of {name}")
+        except NoThreadError:
+            process.kill()
+            process.free()
+            raise
 
     @property
     def pid(self) -> int | None:

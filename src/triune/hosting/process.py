@@ -16,6 +16,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, UnavailableError
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature
+from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.hosting.channel import Channel
 from triune.hosting.limits import Limits
@@ -61,30 +62,30 @@ class WorkerProcess:
         self._limits = limits
         # Held by whoever talks: what he talks through is not to be closed under him.
         self._talking = threading.Lock()
-        ours, theirs = socket.socketpair()
-        life, self._life = os.pipe()
-        command = [sys.executable, "-P", "-m", "triune.hosting.child", f"{theirs.fileno()}", f"{life}", name]
-        try:
-            process = subprocess.Popen(
-                command,
-                # What the model prints must not get into the server's own output.
-                stdin=subprocess.DEVNULL,
-                stdout=_STANDARD_ERROR,
-                pass_fds=(theirs.fileno(), life),
-                # Classes are found where this process finds them.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                # Ctrl-C in a terminal goes to the server's group: the server drains, and then ends this process.
-                start_new_session=True,
-            )
-            self._process = Watched(process, name, limits.stopped_seconds)
-        except (OSError, RuntimeError) as error:
-            os.close(self._life)
-            ours.close()
-            raise InternalError(f"no worker process could be started for {name}: {error}") from error
-        finally:
-            os.close(life)
-            theirs.close()
-        self._channel = Channel(ours)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                connection, other_end = socket.socketpair()
+                ours.callback(connection.close)
+                theirs.callback(other_end.close)
+                life, self._life = os.pipe()
+                ours.callback(os.close, self._life)
+                theirs.callback(os.close, life)
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
+                    # What the model prints must not get into the server's own output.
+                    stdin=subprocess.DEVNULL,
+                    stdout=_STANDARD_ERROR,
+                    pass_fds=(other_end.fileno(), life),
+                    # Classes are found where this process finds them.
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                    # Ctrl-C in a terminal goes to the server's group: the server drains, and then ends this process.
+                    start_new_session=True,
+                )
+                self._process = Watched(process, name, limits.stopped_seconds)
+            except (OSError, MemoryError, NoThreadError) as error:
+                raise InternalError(f"no worker process could be started for {name}: {error}") from error
+            ours.pop_all()
+        self._channel = Channel(connection)
 
     @property
     def pid(self) -> int:

@@ -6,6 +6,8 @@ import subprocess
 import threading
 import time
 
+from triune.core.threads import NoThreadError, start_thread
+
 _LOOK_SECONDS = 0.05
 
 
@@ -23,7 +25,7 @@ class Watched:
         stopped_seconds: how long it may stay stopped.
 
         Raises:
-            RuntimeError: the system has no thread for it; the process is ended.
+            NoThreadError: the system has no thread for it; the process is ended.
         """
         self.pid = process.pid
         self._process = process
@@ -33,8 +35,8 @@ class Watched:
         self._why = ""
         self._ended = threading.Event()
         try:
-            threading.Thread(target=self._watch, name=f"watch of {name}", daemon=True).start()
-        except RuntimeError:
+            start_thread(self._watch, f"watch of {name}")
+        except NoThreadError:
             process.kill()
             process.wait()
             raise

@@ -8,8 +8,9 @@ from triune.core.errors import TriuneError
 from triune.core.units import Unit
 from triune.repository.config import ModelConfig
 from triune.repository.configure import configure, read_source
+from triune.repository.finding import TWICE, Found, find_models
 from triune.repository.honour import hints_without_effect
-from triune.repository.layout import check_name, find_models
+from triune.repository.layout import check_name
 from triune.repository.placement import Machine
 from triune.repository.stamps import Stamp
 
@@ -43,18 +44,25 @@ def check(repositories: Sequence[Path], machine: Machine) -> Sequence[ModelCheck
     Raises:
         InvalidArgumentError: a repository cannot be read.
     """
-    return [_check_model(name, folders, machine) for name, folders in sorted(find_models(repositories).items())]
+    return [_check_model(name, found, machine) for name, found in sorted(find_models(repositories).items())]
 
 
-def _check_model(name: str, folders: Sequence[Path], machine: Machine) -> ModelCheck:
-    if len(folders) > 1:
-        places = ", ".join(str(each.parent) for each in folders)
-        return ModelCheck(name, (), "", (), (f"model appears in two or more repositories: {places}",), (), None)
+def _check_model(name: str, found: Found, machine: Machine) -> ModelCheck:
+    if found.problem:
+        places = f": {', '.join(str(each.parent) for each in found.folders)}" if found.problem == TWICE else ""
+        return ModelCheck(name, (), "", (), (f"{found.problem}{places}",), (), None)
     try:
-        check_name(name)
-        source = read_source(name, folders[0], Stamp(), completion=machine.completion)
+        return _check_folder(name, found.folders[0], machine)
     except TriuneError as error:
-        return ModelCheck(name, (), "", (), (str(error),), (), None)
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - one model is one model: the others are checked
+        problem = f"unexpected {type(error).__name__} while it was checked: {error}"
+    return ModelCheck(name, (), "", (), (problem,), (), None)
+
+
+def _check_folder(name: str, folder: Path, machine: Machine) -> ModelCheck:
+    check_name(name)
+    source = read_source(name, folder, Stamp(), completion=machine.completion)
     config: ModelConfig | None = None
     problems: list[str] = []
     for version in source.versions:

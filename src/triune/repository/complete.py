@@ -5,10 +5,12 @@ behaviour.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.files import what_else
 from triune.core.runtime import Runtime
 from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
@@ -82,12 +84,17 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
     """
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
     is_package = path.suffix in PACKAGE_SUFFIXES
-    if path.is_dir() and not is_package:
-        path /= path.name
-    if not (path.is_dir() if is_package else path.is_file()):
+    try:
+        if path.is_dir() and not is_package:
+            path /= path.name
+        kind = what_else(path)
+        problem = "" if kind == ("a folder" if is_package else None) else f": it is {kind or 'a file'}"
+    except OSError as error:
+        problem = f": {error.strerror}"
+    if problem:
         raise InvalidArgumentError(
             f"unable to find '{message.default_model_filename}' of model '{message.name}' in its version folder "
-            f"'{version_folder.name}'; put the model file there, or name it in 'default_model_filename'"
+            f"'{version_folder.name}'{problem}; put the model file there, or name it in 'default_model_filename'"
         )
     return path
 
@@ -195,7 +202,7 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
         if message.default_model_filename:
             if message.default_model_filename in runtime.default_filenames:
                 return name
-        elif any((version_folder / filename).exists() for filename in runtime.default_filenames):
+        elif any(_is_there(version_folder / filename) for filename in runtime.default_filenames):
             return name
     if message.default_model_filename:
         raise InvalidArgumentError(
@@ -212,7 +219,12 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
 def _filename(runtime: Runtime, version_folder: Path) -> str:
     """The first of the runtime's names that is there; the usual one if none is, for the message that it is missing."""
     names = runtime.default_filenames
-    return next((name for name in names if (version_folder / name).exists()), names[0])
+    return next((name for name in names if _is_there(version_folder / name)), names[0])
+
+
+def _is_there(path: Path) -> bool:
+    """Something is, be it a link that leads nowhere: `model_file` says what is wrong with it."""
+    return os.path.lexists(path)
 
 
 def _backends(machine: Machine) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.files import read_file
 from triune.core.tensors import Signature
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.batching import translate_batching
@@ -29,6 +30,10 @@ from triune.repository.tensors import translate_tensors
 from triune.runtimes.options import boolean
 
 _log = logging.getLogger(__name__)
+
+_LARGEST_CONFIG_BYTES = 4 << 20
+_LARGEST_LABELS_BYTES = 64 << 20
+"""No config or list of labels is as large; what is takes minutes to parse, or is no file that ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,28 +143,29 @@ def _has_own_process(message: ModelConfigMessage) -> bool:
 
 def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
     path = folder / CONFIG_FILENAME
-    if completion.config_name:
-        custom = inside(folder / CONFIGS_FOLDER, f"{completion.config_name}.pbtxt", "model_config_name")
-        path = custom if custom.is_file() else path
-    shown = f"{folder.name}/{path.relative_to(folder)}"
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return ModelConfigMessage()
+        if completion.config_name:
+            custom = inside(folder / CONFIGS_FOLDER, f"{completion.config_name}.pbtxt", "model_config_name")
+            path = custom if custom.is_file() else path
+        content = read_file(path, _LARGEST_CONFIG_BYTES)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return ModelConfigMessage()
+        shown = f"{folder.name}/{path.relative_to(folder)}"
         raise InvalidArgumentError(f"{shown} cannot be read: {error.strerror}") from error
-    return parse_text(content, shown)
+    return parse_text(content, f"{folder.name}/{path.relative_to(folder)}")
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, _LARGEST_LABELS_BYTES).decode("utf-8")
     except OSError as error:
         raise InvalidArgumentError(f"label_filename '{path.name}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"label_filename '{path.name}' is not UTF-8: {error.reason}") from error
-    lines = text.split("\n")
-    return tuple(line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines))
+    # As when text is read: whatever ends a line.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return tuple(lines[:-1] if lines[-1] == "" else lines)
 
 
 def _warn_of_false_options(message: ModelConfigMessage, signature: Signature) -> None:

@@ -1,9 +1,8 @@
 """Triton's layout on disk: `<repository>/<model>/config.pbtxt` and `<repository>/<model>/<version>/<model file>`."""
 
 import logging
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from triune.core.errors import InvalidArgumentError
@@ -26,29 +25,6 @@ def check_name(name: str) -> None:
         raise InvalidArgumentError(
             f"invalid model name '{name}', model name must not contain path traversal characters"
         )
-
-
-def find_models(repositories: Sequence[Path]) -> dict[str, list[Path]]:
-    """The models of all repositories: name to folders. More than one folder for a name is the caller's to refuse.
-
-    Folders whose name starts with a dot are no models.
-
-    Raises:
-        InvalidArgumentError: a repository is no folder, or cannot be read.
-    """
-    models: dict[str, list[Path]] = {}
-    for repository in repositories:
-        try:
-            # scandir knows the folders from the listing itself: hundreds of models take no look at each.
-            with os.scandir(repository) as entries:
-                names = sorted(each.name for each in entries if not each.name.startswith(".") and each.is_dir())
-        except OSError as error:
-            raise InvalidArgumentError(
-                f"model repository {repository} cannot be read: {error.strerror or error}; name a folder that exists"
-            ) from error
-        for name in names:
-            models.setdefault(name, []).append(repository / name)
-    return models
 
 
 def is_version(folder_name: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
-from triune.core.threads import in_thread, in_thread_or
+from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
 from triune.repository.configure import Source, parameters_of, read_source
+from triune.repository.failure import LoadFailedError, failure_of
 from triune.repository.honour import log_hints
 from triune.repository.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
 from triune.repository.loader import Attempt, Build, Loader
@@ -126,7 +127,10 @@ class Lifecycle:
             servings = list(record.serving().values())
             record.begin_unload()
             override, record.override = record.override, None
-            await asyncio.gather(*(each.loaded.dispatcher.close() for each in servings))
+            closing = (each.loaded.dispatcher.close() for each in servings)
+            for result in await asyncio.gather(*closing, return_exceptions=True):
+                if isinstance(result, Exception):
+                    _log.error("model '%s' could not be closed", record.name, exc_info=result)
             await _remove(override)
             record.end_unload()
 
@@ -136,13 +140,18 @@ class Lifecycle:
         try:
             work = self._prepare(record, folder, config_json, has_override=override is not None)
             built = await record.may_give_up(asyncio.create_task(work))
-        except BaseException as error:
-            if isinstance(error, TriuneError) and (error is record.why_given_up or record.is_loading()):
-                record.fail(str(error), {version: str(error) for version in record.versions})
+            self._swap(record, built, override)
+        except Exception as error:
+            failure = failure_of(record, error)
+            if record.is_loading() or not self._is_closing:
+                record.fail(failure.problem, failure.reasons)
+            await _remove(override)
+            if failure.error is error:
+                raise
+            raise failure.error from error
+        except BaseException:
             await _remove(override)
             raise
-        log_hints(_build_of(built[0]).config.message, self._loader.machine)
-        self._swap(record, built, override)
 
     async def _prepare(
         self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool
@@ -167,7 +176,7 @@ class Lifecycle:
     async def _build(
         self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None, limit: LoadLimit
     ) -> Sequence[Build | Serving]:
-        """All versions, those that serve and have not changed as they are, or an error that the record knows of."""
+        """All versions, those that serve and have not changed as they are, or a `LoadFailedError`."""
         if self._is_closing:
             raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
         try:
@@ -176,8 +185,7 @@ class Lifecycle:
             )
             limit.change(limits_of(parameters_of(source.message), self._loader.machine.limits).load_seconds)
         except TriuneError as error:
-            record.fail(str(error))
-            raise type(error)(f"failed to load '{record.name}': {error}") from error
+            raise LoadFailedError(type(error)(f"failed to load '{record.name}': {error}"), str(error)) from error
         record.begin_load(source.versions)
         serving = record.serving()
         built: list[Build | Serving] = []
@@ -200,9 +208,10 @@ class Lifecycle:
         await _free(built)
         problem = "; ".join(f"version {version}: {error}" for version, error in errors.items())
         spoilt = f"not served, because the model failed to load as a whole: {problem}"
-        record.fail(problem, {each: str(errors.get(each, spoilt)) for each in source.versions})
+        reasons = {each: str(errors.get(each, spoilt)) for each in source.versions}
         first = next(iter(errors.values()))
-        raise type(first)(f"load failed for model '{record.name}': {problem}") from first
+        error = type(first)(f"load failed for model '{record.name}': {problem}")
+        raise LoadFailedError(error, problem, reasons) from first
 
     async def _build_version(self, source: Source, version: int, previous: Build | None) -> Build:
         for attempt in range(1, self._num_load_retries + 1):
@@ -224,15 +233,13 @@ class Lifecycle:
         try:
             return await in_thread_or(Build.close, self._loader.build, source, version, previous, attempt)
         except asyncio.CancelledError:
-            self.begin(in_thread(attempt.give_up))
+            self.begin(in_thread_or_here(attempt.give_up))
             raise
 
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
-        servings = {
-            _build_of(each).version: Serving(each, self._loader.assemble(each)) if isinstance(each, Build) else each
-            for each in built
-        }
+        servings = self._assemble(built)
+        log_hints(servings[max(servings)].build.config.message, self._loader.machine)
         kept = [id(each) for each in servings.values()]
         old_servings = [each for each in record.serving().values() if id(each) not in kept]
         old_override = record.override
@@ -245,6 +252,23 @@ class Lifecycle:
         self._retiring.update(each.loaded.dispatcher for each in old_servings)
         if old_servings or old_override:
             self.begin(self._retire(old_servings, old_override))
+
+    def _assemble(self, built: Sequence[Build | Serving]) -> dict[int, Serving]:
+        """By version. Raises NoThreadError where the system has no threads for all of it; it is freed then."""
+        servings: dict[int, Serving] = {}
+        new: list[Serving] = []
+        for place, each in enumerate(built):
+            if isinstance(each, Serving):
+                servings[each.build.version] = each
+                continue
+            try:
+                new.append(Serving(each, self._loader.assemble(each)))
+            except NoThreadError:
+                self.begin(self._retire(new, None))
+                self.begin(_free(built[place:]))
+                raise
+            servings[each.version] = new[-1]
+        return servings
 
     async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
         """Finish the requests of versions that get no more, and free them."""
@@ -275,10 +299,6 @@ class Lifecycle:
             )
 
 
-def _build_of(built: Build | Serving) -> Build:
-    return built if isinstance(built, Build) else built.build
-
-
 def _be_late(record: ModelRecord, seconds: float) -> None:
     record.give_up(
         UnavailableError(
@@ -295,9 +315,9 @@ def _unloaded(name: str) -> UnavailableError:
 async def _free(built: Sequence[Build | Serving]) -> None:
     for each in built:
         if isinstance(each, Build):
-            await in_thread(each.close)
+            await in_thread_or_here(each.close)
 
 
 async def _remove(override: Override | None) -> None:
     if override is not None:
-        await in_thread(override.remove)
+        await in_thread_or_here(override.remove)

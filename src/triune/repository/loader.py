@@ -11,6 +11,7 @@ from pathlib import Path
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
 from triune.core.runtime import Runtime
+from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
 from triune.hosting import HostedExecutable
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -207,17 +208,26 @@ class Loader:
         )
 
     def assemble(self, build: Build) -> LoadedVersion:
-        """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build."""
+        """Give a build its workers and dispatcher. Called on the event loop's thread; the dispatcher owns the build.
+
+        Raises:
+            NoThreadError: the system has no thread for a worker. The build is the caller's then.
+        """
         config = build.config
         statistics = ModelStatistics(unit_errors=dict(build.unit_errors))
         if self._has_distributions:
             statistics.distributions = Distributions(Histogram(first_response_buckets_ms(config.message)))
         kind = QuickWorker if build.is_inline else ThreadWorker
         limits = limits_of(config.parameters, self.machine.limits)
-        workers = [
-            kind(executable, f"{config.name}-{build.version}-{executable.unit.value}-{index}", self._clock)
-            for index, executable in enumerate(build.executables)
-        ]
+        workers: list[QuickWorker | ThreadWorker] = []
+        try:
+            for index, executable in enumerate(build.executables):
+                name = f"{config.name}-{build.version}-{executable.unit.value}-{index}"
+                workers.append(kind(executable, name, self._clock))
+        except NoThreadError:
+            for worker in workers:
+                worker.stop()
+            raise
         dispatcher = Dispatcher(
             config.name,
             build.version,

@@ -17,7 +17,8 @@ from triune.core.runtime import Runtime
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
-from triune.repository.layout import check_name, find_models
+from triune.repository.finding import TWICE, Finder, Found
+from triune.repository.layout import check_name
 from triune.repository.lifecycle import Lifecycle
 from triune.repository.limits import DEFAULT_LIMITS, ModelLimits
 from triune.repository.loader import Loader
@@ -30,7 +31,6 @@ from triune.repository.stamps import stamp
 _log = logging.getLogger(__name__)
 
 _ALL_MODELS = "*"
-_TWICE = "model appears in two or more repositories"
 
 
 class ControlMode(Enum):
@@ -93,6 +93,7 @@ class Repository:
             raise InvalidArgumentError(f"poll_seconds is {poll_seconds}; it must be above 0")
         # One folder given twice, by whatever path, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+        self._finder = Finder(self._folders)
         self._machine = Machine(runtimes, units, num_cores, completion, limits)
         self._clock = clock
         self._control_mode = control_mode
@@ -103,7 +104,7 @@ class Repository:
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
-        self._found: dict[str, list[Path]] = {}
+        self._found: dict[str, Found] = {}
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
@@ -118,7 +119,8 @@ class Repository:
         """
         await self._scan()
         names = list(self._found) if self._loads_all() else list(self._startup_models)
-        await asyncio.gather(*(self._lifecycle.run(self._try_load(name)) for name in names))
+        # What nobody has thought of is logged: it ends neither the others nor the server.
+        await asyncio.gather(*(self._lifecycle.run(self._try_load(name)) for name in names), return_exceptions=True)
         if self._is_closing:
             return
         self.is_open = True
@@ -180,15 +182,15 @@ class Repository:
         """What the repositories hold: one line a version, or one for a model of which none was ever tried.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read.
+            InvalidArgumentError: a repository cannot be read, and never could.
         """
-        self._found = find_models(self._folders)
+        self._found = self._finder.find()
         entries: list[IndexEntry] = []
         for name in sorted(self._found.keys() | self._models.keys()):
             if name in self._models:
                 entries += self._models[name].index()
-            elif len(self._found[name]) > 1:
-                entries.append(IndexEntry(name, None, ModelState.UNAVAILABLE, _TWICE))
+            elif self._found[name].problem:
+                entries.append(IndexEntry(name, None, ModelState.UNAVAILABLE, self._found[name].problem))
             else:
                 entries.append(IndexEntry(name, None, None))
         return [entry for entry in entries if entry.state is ModelState.READY or not is_ready_only]
@@ -254,7 +256,7 @@ class Repository:
         gone = [record for name, record in self._models.items() if name not in self._found]
         work: list[Coroutine[Any, Any, None]] = [self._forget(record) for record in gone]
         work += [self._reload_if_changed(name) for name in self._found]
-        await asyncio.gather(*(self._lifecycle.run(each) for each in work))
+        await asyncio.gather(*(self._lifecycle.run(each) for each in work), return_exceptions=True)
 
     async def _look_again(self) -> None:
         """As `poll`, but what a look before this one has begun and not ended is left to that."""
@@ -268,7 +270,7 @@ class Repository:
             self._lifecycle.begin(work).add_done_callback(lambda _, name=name: self._busy.discard(name))
 
     async def _scan(self) -> None:
-        self._found = await in_thread(find_models, self._folders)
+        self._found = await in_thread(self._finder.find)
 
     def _loads_all(self) -> bool:
         return self._control_mode is not ControlMode.EXPLICIT or _ALL_MODELS in self._startup_models
@@ -304,12 +306,13 @@ class Repository:
                 raise
             return
         await self._scan()
-        if name not in self._found:
+        found = self._found.get(name)
+        if found is None:
             raise NotFoundError(_not_found(name))
-        if len(self._found[name]) > 1:
-            problem = "not unique across all model repositories"
+        if found.problem:
+            problem = "not unique across all model repositories" if found.problem == TWICE else found.problem
             raise InvalidArgumentError(f"failed to load '{name}', failed to poll from model repository: {problem}")
-        await self._lifecycle.load(name, self._found[name][0], config_json)
+        await self._lifecycle.load(name, found.folders[0], config_json)
 
     def _forget_stranger(self, name: str) -> None:
         """Drop the record of a model that no repository has and of which nothing serves: it leaves no trace."""
@@ -319,12 +322,12 @@ class Repository:
 
     async def _try_load(self, name: str) -> None:
         """Load as far as it goes; the record has the reason, and has logged it."""
-        folders = self._found.get(name, [])
-        if len(folders) != 1:
-            await self._lifecycle.withdraw(name, _TWICE if folders else _not_found(name))
+        found = self._found.get(name)
+        if found is None or found.problem:
+            await self._lifecycle.withdraw(name, found.problem if found else _not_found(name))
             return
         with contextlib.suppress(TriuneError):
-            await self._lifecycle.load(name, folders[0])
+            await self._lifecycle.load(name, found.folders[0])
 
     async def _forget(self, record: ModelRecord) -> None:
         await self._lifecycle.unload(record)
@@ -334,14 +337,19 @@ class Repository:
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)
         # Others look at the folders too, and may have found it gone meanwhile.
-        folders = self._found.get(name, [])
-        if not folders:
+        found = self._found.get(name)
+        if found is None or found.is_remembered:
             return
-        if record is None or len(folders) > 1:
-            if record is None or record.problem != _TWICE:
+        if record is None or found.problem:
+            if record is None or record.problem != found.problem:
                 await self._try_load(name)
             return
-        now = await in_thread(stamp, folders[0], record.stamp)
+        try:
+            now = await in_thread(stamp, found.folders[0], record.stamp)
+        except InvalidArgumentError as error:
+            if record.problem != str(error):
+                await self._try_load(name)
+            return
         if record.stamp != now:
             await self._try_load(name)
         else:
@@ -361,6 +369,8 @@ class Repository:
             await self._look_again()
         except TriuneError as error:
             _log.error("polling the repositories failed; everything is served as before: %s", error)
+        except Exception:  # noqa: BLE001 - whatever it was: the next look may find it gone
+            _log.exception("polling the repositories failed; everything is served as before")
         finally:
             self._schedule_poll()
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
+from triune.core.files import read_file
 from triune.core.tensors import format_shape
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelWarmup
@@ -169,7 +170,7 @@ def _random(datatype: DataType, shape: tuple[int, ...], random: np.random.Genera
 
 def _read_raw(path: Path, datatype: DataType, shape: tuple[int, ...], what: str) -> Array:
     try:
-        content = path.read_bytes()
+        content = read_file(path, _MAX_INPUT_BYTES)
     except OSError as error:
         raise InvalidArgumentError(f"{what}: {path.name} cannot be read: {error.strerror or error}") from error
     num_elements = prod(shape)

@@ -1,19 +1,28 @@
 """What a model's folder looked like: whether anything in it has changed, by content, not by clocks."""
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from triune.core.errors import InvalidArgumentError
+from triune.core.files import open_file
 from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, is_version
 
 _BLOCK_BYTES = 1 << 20
 
 _MAX_DIGESTED_BYTES = 4 << 30
 """A larger file is known by its inode and its time: reading it would take longer than loading it again."""
+
+_MAX_READ_BYTES = 16 << 30
+"""What one look reads. Files beyond are known by their inodes and times."""
+
+_MAX_ENTRIES = 100_000
+"""Files and folders in a model's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,52 +76,99 @@ def stamp(folder: Path, known: Stamp | None = None) -> Stamp:
     Args:
         folder: the model's folder.
         known: an earlier stamp; files whose size, time and inode are as they were are not read again.
+
+    Raises:
+        InvalidArgumentError: it holds more than any model's folder does.
     """
+    before = known or Stamp()
+    look = _Look()
     files: dict[str, FileStamp] = {}
     versions: dict[int, dict[str, FileStamp]] = {}
-    seen: set[str] = set()
-    before = known or Stamp()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        # A link to a folder above would lead round and round.
-        seen.add(os.path.realpath(parent))
-        folders[:] = [
-            each
-            for each in sorted(folders)
-            if not each.startswith(".") and os.path.realpath(f"{parent}/{each}") not in seen
-        ]
-        place = Path(parent).relative_to(folder)
-        version = int(place.parts[0]) if place.parts and is_version(place.parts[0]) else None
+    for place, entries in look.folders(folder):
+        top = place.partition("/")[0]
+        version = int(top) if is_version(top) else None
         target = files if version is None else versions.setdefault(version, {})
         old = before.files if version is None else before.versions.get(version, {})
-        for name in names:
-            if name.startswith(".") or name.endswith("~"):
-                continue
-            path = str(place / name)
+        for name in entries:
+            path = f"{place}/{name}" if place else name
             try:
-                target[path] = _stamp_file(Path(parent) / name, old.get(path))
+                target[path] = look.file(f"{folder}/{path}", old.get(path))
             except OSError:
                 # Removed between the listing and the look: gone, as far as a stamp is concerned.
                 continue
     return Stamp(files, versions)
 
 
-def _stamp_file(path: Path, known: FileStamp | None) -> FileStamp:
-    status = path.stat()
-    looks = (status.st_size, status.st_mtime_ns, status.st_ino)
-    if known is not None and looks == (known.num_bytes, known.mtime_ns, known.inode):
-        return known
-    # The time was taken before the content: what is written meanwhile is seen at the next look.
-    digest = f"{status.st_mtime_ns} {status.st_ino}"
-    if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_DIGESTED_BYTES:
-        digest = _digest(path, status.st_size) or digest
-    return FileStamp(status.st_size, digest, status.st_mtime_ns, status.st_ino)
+class _Look:
+    """One look at a folder, within bounds: a link may lead to all there is on a disk."""
+
+    def __init__(self) -> None:
+        self._num_entries = 0
+        self._left_bytes = _MAX_READ_BYTES
+
+    def folders(self, folder: Path) -> Iterator[tuple[str, Sequence[str]]]:
+        """The folder and those within: where they are in it, "" for itself, and the names of their files."""
+        # A link to a folder above would lead round and round.
+        seen = {_identity(f"{folder}")}
+        places = [""]
+        while places:
+            place = places.pop()
+            names: list[str] = []
+            inner: list[str] = []
+            here = f"{folder}/{place}"
+            with contextlib.suppress(OSError), os.scandir(here) as entries:
+                for each in sorted(entries, key=lambda each: each.name):
+                    if not each.name.startswith("."):
+                        (inner if _is_folder(each) else names).append(each.name)
+            self._num_entries += len(names) + len(inner)
+            if self._num_entries > _MAX_ENTRIES:
+                raise InvalidArgumentError(
+                    f"model folder {folder} holds more than {_MAX_ENTRIES} files and folders; keep what is no part of "
+                    "the model elsewhere"
+                )
+            yield place, [name for name in names if not name.endswith("~")]
+            for name in reversed(inner):
+                identity = _identity(f"{here}/{name}")
+                if identity not in seen:
+                    seen.add(identity)
+                    places.append(f"{place}/{name}" if place else name)
+
+    def file(self, path: str, known: FileStamp | None) -> FileStamp:
+        """A file's stamp. Raises OSError if it is gone."""
+        status = Path(path).stat()
+        looks = (status.st_size, status.st_mtime_ns, status.st_ino)
+        if known is not None and looks == (known.num_bytes, known.mtime_ns, known.inode):
+            return known
+        # The time was taken before the content: what is written meanwhile is seen at the next look.
+        digest = f"{status.st_mtime_ns} {status.st_ino}"
+        if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
+            self._left_bytes -= status.st_size
+            digest = _digest(Path(path), status.st_size) or digest
+        return FileStamp(status.st_size, digest, status.st_mtime_ns, status.st_ino)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a folder from all others, by whatever path; None of one that is gone."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself, for example.
+        return False
 
 
 def _digest(path: Path, num_bytes: int) -> str | None:
     """SHA-256 of a file's first `num_bytes`, as many as it was said to have; None if it may not be read."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_file(path) as file:
             left = num_bytes
             while left and (block := file.read(min(left, _BLOCK_BYTES))):
                 digest.update(block)

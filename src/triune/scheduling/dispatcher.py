@@ -16,7 +16,7 @@ from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.core.threads import in_thread
+from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch
 from triune.scheduling.batcher import Batcher, WaitUntil
@@ -187,7 +187,7 @@ class Dispatcher:
         if self._run_timer is not None:
             self._run_timer.cancel()
         for lane in self._lanes:
-            await in_thread(lane.worker.close)
+            await in_thread_or_here(lane.worker.close)
 
     def _pump(self) -> None:
         # An inline worker completes inside `_start`; the loop below goes on where that call would recurse.

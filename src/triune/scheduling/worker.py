@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import queue
-import threading
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.runtime import Executable
+from triune.core.threads import NoThreadError, start_thread
 from triune.scheduling.batch import Batch
 
 Done: TypeAlias = Callable[[Batch], None]
@@ -76,20 +76,26 @@ class ThreadWorker:
         executable: closed by `close`.
         name: the thread's name, for debuggers.
         clock: measures the executions.
+
+        Raises:
+            NoThreadError: the system has no thread for it. The executable is the caller's then.
         """
         self.executable = executable
         self._clock = clock or MonotonicClock()
         self._batches: queue.SimpleQueue[tuple[Batch, Done, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._work, name)
 
     def start(self, batch: Batch, done: Done) -> None:
         """Hand the batch to the thread. Called on the loop's thread."""
         self._batches.put((batch, done, asyncio.get_running_loop()))
 
+    def stop(self) -> None:
+        """End the thread after the batch under way, without waiting. The executable is the caller's."""
+        self._batches.put(None)
+
     def close(self) -> None:
         """End the thread after the batch under way, then free the executable. Blocks: call it off the loop."""
-        self._batches.put(None)
+        self.stop()
         self._thread.join()
         self.executable.close()
 
@@ -125,13 +131,18 @@ class QuickWorker:
         debt_ns = self._debt_ns + elapsed_ns - ALLOWANCE_NS
         self._debt_ns = debt_ns if debt_ns > 0 else 0
         if debt_ns > MAX_DEBT_NS:
+            try:
+                self._thread = ThreadWorker(self.executable, self._name, self._clock)
+            except NoThreadError as error:
+                # The debt stays: the next batch tries again.
+                _log.error("%s holds the event loop too long, and stays on it: %s", self._name, error)
+                return
+            self.is_inline = False
             _log.info(
                 "%s runs in a thread from now on: a batch held the event loop for %.1f ms",
                 self._name,
                 elapsed_ns / 1e6,
             )
-            self._thread = ThreadWorker(self.executable, self._name, self._clock)
-            self.is_inline = False
 
     def start(self, batch: Batch, done: Done) -> None:
         """Execute and call `done`, or hand the batch to the thread. Called on the loop's thread."""
@@ -141,6 +152,11 @@ class QuickWorker:
         batch.execute(self.executable, self._clock)
         self.charge(batch.ended_ns - batch.started_ns)
         done(batch)
+
+    def stop(self) -> None:
+        """As `ThreadWorker.stop`."""
+        if self._thread is not None:
+            self._thread.stop()
 
     def close(self) -> None:
         """End the thread if there is one, and free the executable. Blocks: call it off the loop."""

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from triune.core.threads import in_thread, in_thread_or
+from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
 
 
 async def test_what_it_returns_and_raises() -> None:
@@ -42,4 +42,42 @@ async def test_what_comes_after_it_was_given_up_is_dropped() -> None:
         await task
     go_on.set()
     assert await in_thread(came.wait, 20)
+    assert dropped == [7]
+
+
+def _no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+async def test_a_thread_that_cannot_be_had_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_more_threads(monkeypatch)
+    with pytest.raises(NoThreadError, match="no thread for more work: can't start new thread"):
+        await in_thread(max, 3, 4)
+
+
+async def test_what_has_to_be_done_is_done_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await in_thread_or_here(max, 3, 4) == 4
+    _no_more_threads(monkeypatch)
+    assert await in_thread_or_here(max, 3, 4) == 4
+
+
+async def test_what_comes_too_late_is_dropped_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, dropped = threading.Event(), list[int]()
+
+    def work() -> int:
+        go_on.wait(20)
+        return 7
+
+    task = asyncio.create_task(in_thread_or(dropped.append, work))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    _no_more_threads(monkeypatch)
+    go_on.set()
+    while not dropped:
+        await asyncio.sleep(0.01)
     assert dropped == [7]

@@ -4,9 +4,8 @@ import pytest
 
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
-from triune.repository.layout import check_name, choose_versions, find_models, find_versions, inside
+from triune.repository.layout import check_name, choose_versions, find_versions, inside
 from triune.repository.override import Override
-from triune.repository.stamps import stamp
 
 
 def test_versions_are_numbers_without_leading_zeros(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -46,16 +45,6 @@ def test_version_policies(policy: ModelVersionPolicy, expected: list[int], caplo
 def test_a_policy_that_leaves_nothing_says_what_there_is(policy: ModelVersionPolicy) -> None:
     with pytest.raises(InvalidArgumentError, match="at least one version must be available.*versions 1, 3"):
         choose_versions(policy, [3, 1], "m")
-
-
-def test_models_of_several_repositories(tmp_path: Path) -> None:
-    for path in ("a/one/1", "a/two/1", "b/two/1", "b/.cache"):
-        (tmp_path / path).mkdir(parents=True)
-    (tmp_path / "a/README").write_text("")
-    found = find_models([tmp_path / "a", tmp_path / "b"])
-    assert found == {"one": [tmp_path / "a/one"], "two": [tmp_path / "a/two", tmp_path / "b/two"]}
-    with pytest.raises(InvalidArgumentError, match="cannot be read"):
-        find_models([tmp_path / "nowhere"])
 
 
 @pytest.mark.parametrize("name", ["", "  ", ".", "..", "../x", "a/b", "/etc", "a\\b", "a\0b"])
@@ -104,12 +93,3 @@ def test_an_override_of_a_longer_name_than_this_disk_takes(path: str) -> None:
         Override("m", {"1/model.onnx": b"", path: b""})
     with pytest.raises(InternalError, match="failed to load 'mmm.* too long"):
         Override("m" * 256, {"1/model.onnx": b""})
-
-
-def test_a_model_may_be_a_link(tmp_path: Path) -> None:
-    (tmp_path / "store/1").mkdir(parents=True)
-    (tmp_path / "store/1/model.onnx").write_text("a")
-    (tmp_path / "repository").mkdir()
-    (tmp_path / "repository/m").symlink_to(tmp_path / "store", target_is_directory=True)
-    assert list(find_models([tmp_path / "repository"])) == ["m"]
-    assert "1/model.onnx" in stamp(tmp_path / "repository/m").versions[1]

@@ -673,7 +673,9 @@ async def test_poll_happens_by_itself_and_outlives_a_repository_that_vanishes(
     async with opened(Bench(), models, mode=ControlMode.POLL, poll_seconds=15, clock=clock) as repository:
         models.rename(tmp_path / "away")
         clock.advance(15_000_000_000)
-        await eventually(lambda: "everything is served as before" in caplog.text)
+        await eventually(lambda: "its models are served as before" in caplog.text)
+        assert "is UNAVAILABLE" not in caplog.text
+        assert states(repository) == {("m", 1): READY}
         assert await scale_of(repository, "m") == 2
         (tmp_path / "away").rename(models)
         write_model(models, "n", v1=affine(3))

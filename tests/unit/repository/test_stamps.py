@@ -1,8 +1,10 @@
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from triune.core.errors import InvalidArgumentError
 from triune.repository import stamps
 from triune.repository.stamps import stamp
 
@@ -61,3 +63,45 @@ def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
     (tmp_path / "1/b").symlink_to(tmp_path / "1", target_is_directory=True)
     (tmp_path / "1/gone").symlink_to(tmp_path / "nowhere")
     assert set(stamp(tmp_path).versions) == {1}
+
+
+def test_a_deep_folder_and_links_to_themselves(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to("round")
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=here)
+            deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+    finally:
+        os.close(here)
+    (tmp_path / "d/d/d/file").write_text("")
+    try:
+        assert set(stamp(tmp_path).files) == {"d/d/d/file"}
+    finally:
+        # Python's own way of removing folders is not for so deep ones.
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+
+def test_a_folder_of_more_than_any_model_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    monkeypatch.setattr(stamps, "_MAX_ENTRIES", 6)
+    assert len(stamp(tmp_path).files) == 3
+    (tmp_path / "c/more").write_text("")
+    with pytest.raises(InvalidArgumentError, match="more than 6 files and folders"):
+        stamp(tmp_path)
+
+
+def test_one_look_reads_so_much_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "_MAX_READ_BYTES", 5)
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("1234")
+    before = stamp(tmp_path)
+    for name in ("a", "b"):
+        os.utime(tmp_path / name, ns=(1, 1))
+    after = stamp(tmp_path)
+    assert after.files["a"] == before.files["a"]
+    assert after.files["b"] != before.files["b"]

@@ -1,0 +1,118 @@
+"""What the repositories hold: folders by name. What cannot be a model is told of, and keeps no other from serving."""
+
+import errno
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from triune.core.errors import InvalidArgumentError
+
+_log = logging.getLogger(__name__)
+
+TWICE = "model appears in two or more repositories"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model's name, and where it is.
+
+    Attributes:
+        folders: one, or more where several repositories have it.
+        problem: why it cannot be loaded; empty if nothing is known against it.
+        is_remembered: its repository cannot be read any more, and held it when it could.
+    """
+
+    folders: tuple[Path, ...]
+    problem: str = ""
+    is_remembered: bool = False
+
+
+def find_models(repositories: Sequence[Path]) -> dict[str, Found]:
+    """The models of all repositories, by name. Folders whose name starts with a dot are none.
+
+    Of a name that is not UTF-8, the bytes that are not stand as their numbers, after a backslash.
+
+    Raises:
+        InvalidArgumentError: a repository is no folder, or cannot be read.
+    """
+    return _joined([_list(repository) for repository in repositories])
+
+
+class Finder:
+    """Looks into the repositories again and again. One that cannot be read any more holds what it held."""
+
+    def __init__(self, repositories: Sequence[Path]) -> None:
+        self._repositories = repositories
+        self._listed: dict[Path, dict[str, Found]] = {}
+        self._problems: dict[Path, str] = {}
+
+    def find(self) -> dict[str, Found]:
+        """As `find_models`. From any thread.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read, and never could.
+        """
+        for repository in self._repositories:
+            try:
+                self._listed[repository] = _list(repository)
+            except InvalidArgumentError as error:
+                if repository not in self._listed:
+                    raise
+                held = self._listed[repository]
+                self._listed[repository] = {name: replace(each, is_remembered=True) for name, each in held.items()}
+                if self._problems.get(repository) != str(error):
+                    self._problems[repository] = str(error)
+                    _log.error("%s; its models are served as before", error)
+            else:
+                if self._problems.pop(repository, None):
+                    _log.info("model repository %s can be read again", repository)
+        return _joined([self._listed[repository] for repository in self._repositories])
+
+
+def _list(repository: Path) -> dict[str, Found]:
+    found: dict[str, Found] = {}
+    try:
+        # scandir knows the folders from the listing itself: hundreds of models take no look at each.
+        with os.scandir(repository) as entries:
+            for each in sorted(entries, key=lambda each: each.name):
+                problem = _problem_of(each)
+                if problem is not None:
+                    name = os.fsencode(each.name).decode(errors="backslashreplace")
+                    found[name] = Found((repository / each.name,), problem)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"model repository {repository} cannot be read: {error.strerror or error}; name a folder that exists"
+        ) from error
+    return found
+
+
+def _problem_of(entry: os.DirEntry[str]) -> str | None:
+    """Why an entry cannot be loaded, "" if nothing speaks against it; None for what is no model at all."""
+    if entry.name.startswith("."):
+        return None
+    try:
+        if not entry.is_dir():
+            # Of a link that leads nowhere it says that it is no folder.
+            if entry.is_symlink():
+                entry.stat()
+            return None
+        entry.name.encode()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return f"its folder is a link that leads nowhere: {error.strerror}"
+        # It may pass: a model that serves goes on, and to load it tells what it is.
+        return ""
+    except UnicodeEncodeError:
+        return "the name of its folder is not UTF-8, so that no client can ask for it; rename the folder"
+    return ""
+
+
+def _joined(listed: Sequence[Mapping[str, Found]]) -> dict[str, Found]:
+    models: dict[str, Found] = {}
+    for each in listed:
+        for name, found in each.items():
+            before = models.get(name)
+            models[name] = found if before is None else Found((*before.folders, *found.folders), TWICE)
+    return models

@@ -1,0 +1,198 @@
+"""One bad model is one bad model: at the start, while polling, on request. So is one that the system lacks room for."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.hostile import HOSTILE, Lay
+from support.repositories import Bench, affine, write_model
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.repository import lifecycle
+from triune.repository.model import ModelState
+from triune.repository.repository import ControlMode, Repository
+from triune.runtimes.onnxruntime import OnnxRuntime
+
+READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE
+
+
+def _bench() -> Bench:
+    bench = Bench()
+    bench.runtimes["onnxruntime"] = OnnxRuntime()  # type: ignore[assignment]
+    return bench
+
+
+def _check(repository: Repository, name: str, why: str) -> None:
+    index = {each.name: each for each in repository.index()}
+    assert index["good"].state is READY
+    assert index[name].state is UNAVAILABLE
+    assert why in index[name].reason
+
+
+@pytest.mark.parametrize(("lay", "name", "why"), HOSTILE.values(), ids=HOSTILE.keys())
+async def test_at_the_start(tmp_path: Path, lay: Lay, name: str, why: str) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    lay(tmp_path)
+    repository = _bench().repository(tmp_path)
+    await repository.open()
+    _check(repository, name, why)
+    checks = {each.name: each for each in repository.check()}
+    assert not checks["good"].problems
+    # A check runs no warm-up.
+    assert "warmup" in why or checks[name].problems or (tmp_path / "bad/warmup").exists()
+    await repository.close()
+
+
+@pytest.mark.parametrize(("lay", "name", "why"), HOSTILE.values(), ids=HOSTILE.keys())
+async def test_while_polling(tmp_path: Path, lay: Lay, name: str, why: str) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    repository = _bench().repository(tmp_path, mode=ControlMode.POLL, poll_seconds=3600)
+    await repository.open()
+    lay(tmp_path)
+    await repository.poll()
+    write_model(tmp_path, "late", v1=affine())
+    await repository.poll()
+    _check(repository, name, why)
+    assert repository.is_ready("late")
+    await repository.close()
+
+
+@pytest.mark.parametrize(("lay", "name", "why"), HOSTILE.values(), ids=HOSTILE.keys())
+async def test_when_it_is_asked_for(tmp_path: Path, lay: Lay, name: str, why: str) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    lay(tmp_path)
+    repository = _bench().repository(tmp_path, mode=ControlMode.EXPLICIT, startup_models=["good"])
+    await repository.open()
+    is_refused = "\\" in name
+    with pytest.raises(TriuneError, match="invalid model name" if is_refused else None) as raised:
+        await repository.load(name)
+    assert is_refused or why in str(raised.value)
+    _check(repository, name, why)
+    await repository.close()
+
+
+async def test_a_good_model_that_goes_bad_serves_on(tmp_path: Path) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    folder = write_model(tmp_path, "bad", v1=affine())
+    repository = _bench().repository(tmp_path, mode=ControlMode.POLL, poll_seconds=3600)
+    await repository.open()
+    (folder / "config.pbtxt").mkdir()
+    await repository.poll()
+    assert repository.is_ready("bad")
+    assert repository.is_every_model_ready()
+    await repository.close()
+
+
+def _fail_once_in(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(lifecycle, name, fail)
+
+
+@pytest.mark.parametrize("step", ["stamp", "read_source"])
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("too deep"), KeyError("x")], ids=repr)
+async def test_what_nobody_has_thought_of_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    write_model(tmp_path, "bad", v1=affine())
+    bench = Bench()
+    repository = bench.repository(tmp_path, mode=ControlMode.EXPLICIT, startup_models=["good"])
+    await repository.open()
+    _fail_once_in(monkeypatch, step, error)
+    with pytest.raises(InternalError, match=f"failed to load 'bad': unexpected {type(error).__name__}"):
+        await repository.load("bad")
+    _check(repository, "bad", type(error).__name__)
+    assert not repository.is_every_model_ready()
+    await repository.load("bad")
+    assert repository.is_every_model_ready()
+    await repository.close()
+    assert bench.num_open == 0
+
+
+async def test_memory_that_a_load_does_not_get(tmp_path: Path) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    write_model(tmp_path, "bad", v1=affine())
+    bench = Bench()
+
+    def load(path: Path) -> None:
+        if "bad" in path.parts:
+            raise MemoryError
+
+    bench.onnxruntime.on_load = load  # type: ignore[assignment]
+    repository = bench.repository(tmp_path)
+    await repository.open()
+    _check(repository, "bad", "MemoryError")
+    await repository.close()
+
+
+def _without_threads(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[str], bool]) -> None:
+    start = threading.Thread.start
+
+    def start_if(self: threading.Thread) -> None:
+        if is_refused(self.name):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if)
+
+
+async def test_a_thread_that_a_worker_does_not_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    write_model(tmp_path, "bad", "version_policy { all { } } instance_group { count: 3 }", v1=affine(), v2=affine())
+    _without_threads(monkeypatch, lambda name: name == "bad-2-cpu-1")
+    bench = Bench()
+    repository = bench.repository(tmp_path)
+    await repository.open()
+    _check(repository, "bad", "no thread for more work: can't start new thread")
+    assert not repository.is_every_model_ready()
+    await repository.close()
+    assert bench.num_open == 0
+
+
+@pytest.mark.parametrize("work", ["stamp", "read_source", "Loader.build"])
+async def test_a_thread_that_a_load_does_not_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str) -> None:
+    write_model(tmp_path, "good", v1=affine())
+    write_model(tmp_path, "bad", v1=affine())
+    repository = Bench().repository(tmp_path, mode=ControlMode.EXPLICIT, startup_models=["good"])
+    await repository.open()
+    with monkeypatch.context() as patched:
+        _without_threads(patched, lambda name: name == work)
+        with pytest.raises(TriuneError, match="no thread for more work"):
+            await repository.load("bad")
+        _check(repository, "bad", "no thread for more work")
+    await repository.load("bad")
+    assert repository.is_ready("bad")
+    await repository.close()
+
+
+async def test_everything_is_freed_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path, "good", "instance_group { count: 2 }", v1=affine())
+    bench = Bench()
+    repository = bench.repository(tmp_path)
+    await repository.open()
+    _without_threads(monkeypatch, lambda _: True)
+    await repository.close()
+    assert bench.num_open == 0
+
+
+async def test_a_folder_of_too_many_files_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("triune.repository.stamps._MAX_ENTRIES", 3)
+    write_model(tmp_path, "good", v1=affine())
+    folder = write_model(tmp_path, "bad", v1=affine())
+    repository = _bench().repository(tmp_path, mode=ControlMode.POLL, poll_seconds=3600)
+    await repository.open()
+    for number in range(9):
+        (folder / f"{number}.txt").write_text("")
+    for _ in range(3):
+        await repository.poll()
+    assert repository.is_ready("bad")
+    assert caplog.text.count("holds more than 3 files and folders") == 1
+    await repository.close()
+    with pytest.raises(InvalidArgumentError, match="more than 3 files"):
+        lifecycle.stamp(folder)
