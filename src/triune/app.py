@@ -10,6 +10,7 @@ from pathlib import Path
 from triune.core.addresses import format_address
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
+from triune.core.printable import encodable
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
 from triune.frontends.kserve.http_server import HttpServer
@@ -121,6 +122,10 @@ def make_repository(
     for folder in folders:
         if not folder.is_dir():
             raise InvalidArgumentError(f"the model repository '{folder}' is no folder; give one that exists")
+        if f"{folder}" != encodable(f"{folder}"):
+            raise InvalidArgumentError(
+                f"the name of model repository '{encodable(f'{folder}')}' is not UTF-8; rename it"
+            )
     cpu = read_cpu()
     units = detect_units(cpu)
     return Repository(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
+from triune.core.printable import encodable
 from triune.repository.loader import Build, describe_excess
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
@@ -135,7 +136,12 @@ class ModelRecord:
             problem: what went wrong.
             reasons: the same by version, where that is known.
         """
-        failed = {version: VersionRecord(ModelState.UNAVAILABLE, reason) for version, reason in (reasons or {}).items()}
+        # What names a file whose name is not UTF-8 is to be told in JSON and protobuf, too.
+        problem = encodable(problem)
+        failed = {
+            version: VersionRecord(ModelState.UNAVAILABLE, encodable(reason))
+            for version, reason in (reasons or {}).items()
+        }
         self._keep_serving(failed)
         self.problem = problem
         serving = ", ".join(map(str, self.serving()))
