@@ -122,10 +122,8 @@ def make_repository(
     for folder in folders:
         if not folder.is_dir():
             raise InvalidArgumentError(f"the model repository '{folder}' is no folder; give one that exists")
-        if f"{folder}" != encodable(f"{folder}"):
-            raise InvalidArgumentError(
-                f"the name of model repository '{encodable(f'{folder}')}' is not UTF-8; rename it"
-            )
+        if (shown := encodable(f"{folder}")) != f"{folder}":
+            raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
     cpu = read_cpu()
     units = detect_units(cpu)
     return Repository(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from support.repositories import WARM_UP, Bench, affine, turning, write_model
+from triune.app import make_repository
 from triune.core.clock import VirtualClock
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
@@ -912,3 +913,13 @@ async def test_a_failed_load_of_a_name_that_nobody_knows_leaves_no_trace(tmp_pat
         with pytest.raises(InvalidArgumentError):
             await repository.load("ghost", config_json="{}", files={"1/model.onnx": b"no model"})
         assert await scale_of(repository, "ghost") == 3, "what serves is remembered"
+
+
+def test_a_repository_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"bad\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this disk takes names of UTF-8 only")
+    with pytest.raises(InvalidArgumentError, match=r"bad\\xff' is not UTF-8; rename it"):
+        make_repository([folder])
