@@ -4,7 +4,7 @@ It is a core op and never folded, so that what lowers a graph can keep the weigh
 them whole (`Packed.whole`) where it cannot.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,14 @@ from triune.graph.weights import tensor_of
 
 SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 """The element types of packed weights."""
+
+_SMALL_FLOATS = (
+    *(TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ),
+    TensorProto.FLOAT4E2M1,
+)
+"""Weights of these are made whole: no runtime keeps them."""
+
+_SCALES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +90,7 @@ def packed_of(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> P
     if data is None or scale is None or (zero_point is None and any(node.input[2:])):
         return None
     attributes = attributes_of(node)
-    is_float = scale.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
-    if data.data_type not in SMALL or not is_float or attributes.get("output_dtype", 0) not in (0, scale.data_type):
+    if data.data_type not in SMALL or not _is_in_type_of(scale, attributes):
         return None
     shape = tuple(data.dims)
     form = _form(shape, tuple(scale.dims), attributes.get("axis", 1), attributes.get("block_size", 0))
@@ -93,6 +100,51 @@ def packed_of(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> P
     if zeros is not None and not zeros.any():
         zeros = None
     return Packed(data.data_type, _as_bytes(data), array_of(scale).reshape(form), zeros)
+
+
+def made_whole(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> NDArray[Any] | None:
+    """The weights that `node` unpacks from constants of which `packed_of` knows no form, in the scale's type.
+
+    They are floats of 8 or 4 bits, and blocks of which the last is cut short. None where it is something else.
+    """
+    if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
+        return None
+    operands = [tensor(name) if name else None for name in node.input]
+    if any(name and found is None for name, found in zip(node.input, operands, strict=True)):
+        return None
+    data, scale, zero = (*operands, None)[:3]
+    attributes = attributes_of(node)
+    if data is None or scale is None or data.data_type not in (*SMALL, *_SMALL_FLOATS):
+        return None
+    shape, block = tuple(data.dims), int(attributes.get("block_size", 0))
+    if not _is_in_type_of(scale, attributes) or not shape or 0 in shape:
+        return None
+    axis = int(attributes.get("axis", 1)) % len(shape)
+    form = tuple(scale.dims)
+    if block:
+        if form != (*shape[:axis], -(-shape[axis] // block), *shape[axis + 1 :]):
+            return None
+    elif np.prod(form, dtype=np.int64) == 1:
+        form = (1,) * len(shape)
+    else:
+        form = (*(1,) * axis, shape[axis], *(1,) * (len(shape) - axis - 1))
+    values = array_of(data).astype(np.float32)
+    if zero is not None:
+        values -= spread_blocks(array_of(zero).astype(np.float32).reshape(form), shape, block)
+    values *= spread_blocks(array_of(scale).astype(np.float32).reshape(form), shape, block)
+    return values.astype(array_of(scale).dtype, copy=False)
+
+
+def spread_blocks(value: NDArray[Any], shape: Sequence[int], block: int) -> NDArray[Any]:
+    """Each element as often as its block is large, the last block cut short; dimensions of 1 stay."""
+    for axis, size in enumerate(shape):
+        if value.shape[axis] not in (1, size):
+            value = value.take(np.arange(size, dtype=np.int64) // np.int64(block), axis)
+    return value
+
+
+def _is_in_type_of(scale: TensorProto, attributes: Mapping[str, Any]) -> bool:
+    return scale.data_type in _SCALES and attributes.get("output_dtype", 0) in (0, scale.data_type)
 
 
 def _form(shape: tuple[int, ...], scale: tuple[int, ...], axis: int, block: int) -> tuple[int, ...] | None:

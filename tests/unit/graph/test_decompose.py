@@ -23,6 +23,22 @@ def same(text: str, inputs: Arrays, *, imports: str = "") -> ModelProto:
     return normal
 
 
+# Elements
+
+
+@pytest.mark.parametrize("kind", ["float", "double", "float16"])
+def test_inverse_hyperbolic_functions_of_numbers_whose_square_overflows(kind: str) -> None:
+    dtype = {"float": np.float32, "double": np.float64, "float16": np.float16}[kind]
+    largest = float(np.finfo(dtype).max)
+    sizes = [1, 1.5, 100, 127, 129, 8191, 8193, largest**0.5, largest / 3, largest, np.inf]
+    x = np.array([*sizes, *(-each for each in sizes)], np.float64).astype(dtype)
+    for op, given, right in (("Asinh", x, np.arcsinh), ("Acosh", x[: len(sizes)], np.arccosh)):
+        text = f"agraph ({kind}[{len(given)}] x) => ({kind}[{len(given)}] y) {{ y = {op} (x) }}"
+        (answer,) = evaluate(normalize(model_of(text)), {"x": given})
+        assert answer.dtype == dtype
+        np.testing.assert_allclose(answer, right(given.astype(np.float64)), rtol=2e-3 if kind == "float16" else 1e-6)
+
+
 # Sets
 
 COUNTS = "int64[?] indices, int64[?] inverse, int64[?] counts"

@@ -4,17 +4,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from support.graphs import model_of, ops_of
-from support.lowered import plain_answers
+from support.lowered import FLOAT, INT64, plain_answers
+from support.lowered import model_of as lowered_model_of
 from support.packed_models import FORMS, packed_model, x_of
 from triune.graph import weights
 from triune.graph.ane import ane_layout
 from triune.graph.check import evaluate
 from triune.graph.core_ops import CORE_OPS
 from triune.graph.normalize import normalize
-from triune.graph.packed import SMALL, packed_of
+from triune.graph.packed import SMALL, packed_of, small_tensor
 
 WHOLE = {"n bits 4 with float zeros"}
 
@@ -70,3 +72,67 @@ def test_a_dequantized_constant_is_what_its_parts_say() -> None:
     np.testing.assert_array_equal(packed.whole(), [[0, 1, 20, 30], [400, 500, 7000, 8000]])
     np.testing.assert_array_equal(packed.transposed(1, 0).whole(), packed.whole().T)
     assert numpy_helper.to_array(tensors["q"]).shape == packed.data.shape
+
+
+def _weights_of(model: ModelProto) -> NDArray[np.float32]:
+    """What a model of no inputs gives, once it is normalized."""
+    return evaluate(normalize(model), {})[0]
+
+
+@pytest.mark.parametrize(("width", "block"), [(40, 32), (48, 32), (33, 16), (100, 64), (17, 16)])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_last_block_cut_short_is_not_taken_for_even_blocks(width: int, block: int, bits: int) -> None:
+    """Two blocks of 40 elements are 32 and 8, not 20 and 20."""
+    rng, num_blocks = np.random.default_rng(width), -(-width // block)
+    data = rng.integers(0, 256, (3, num_blocks, block * bits // 8)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.1, 3 * num_blocks).astype(np.float32)
+    node = helper.make_node(
+        "MatMulNBits", ["x", "q", "s"], ["y"], domain="com.microsoft", K=width, N=3, bits=bits, block_size=block
+    )
+    model = lowered_model_of([node], [("x", FLOAT, [2, width])], [("y", FLOAT, [2, 3])], q=data, s=scales)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    inputs = {"x": rng.standard_normal((2, width)).astype(np.float32)}
+    np.testing.assert_allclose(evaluate(normalize(model), inputs)[0], plain_answers(model, inputs)[0], atol=1e-4)
+
+
+def test_rows_gathered_of_blocks_cut_short() -> None:
+    rng = np.random.default_rng(3)
+    node = helper.make_node(
+        *("GatherBlockQuantized", ["q", "x", "s"], ["y"]),
+        domain="com.microsoft",
+        block_size=16,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    scales = rng.uniform(0.01, 0.1, (8, 2)).astype(np.float32)
+    model = lowered_model_of([node], [("x", INT64, [3])], [("y", FLOAT, [3, 24])], s=scales)
+    model.graph.initializer.append(small_tensor("q", TensorProto.INT4, rng.integers(-8, 8, (8, 24))))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    inputs = {"x": np.array([1, 7, 0])}
+    np.testing.assert_allclose(evaluate(normalize(model), inputs)[0], plain_answers(model, inputs)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["INT8", "UINT8", "INT4", "UINT4"])
+def test_dequantized_blocks_cut_short_are_made_whole(kind: str) -> None:
+    data = np.arange(10).reshape(5, 2) % 8
+    node = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=0, block_size=3)
+    model = lowered_model_of([node], [], [("y", FLOAT, [5, 2])], s=np.float32([[1, 10], [100, 1000]]))
+    elem_type = getattr(TensorProto, kind)
+    model.graph.initializer.append(small_tensor("q", elem_type, data))
+    model.graph.initializer.append(small_tensor("z", elem_type, np.array([[0, 1], [2, 3]])))
+    right = [[0, 0], [2, 20], [4, 40], [400, 4000], [-200, -2000]]
+    np.testing.assert_array_equal(_weights_of(model), right)
+    np.testing.assert_array_equal(plain_answers(model, {})[0], right)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT8E4M3FNUZ", "FLOAT8E5M2FNUZ"])
+@pytest.mark.parametrize("scale", [[0.5], [0.5, 2, 4]])
+def test_small_floats_are_made_whole(kind: str, scale: list[float]) -> None:
+    node = helper.make_node("DequantizeLinear", ["q", "s"], ["y"], axis=1)
+    s = np.float32(scale[0] if len(scale) == 1 else scale)
+    model = lowered_model_of([node], [], [("y", FLOAT, [2, 3])], s=s)
+    values = [1.5, -2, 0.25, 96, -0.75, 0]
+    model.graph.initializer.append(helper.make_tensor("q", getattr(TensorProto, kind), (2, 3), values))
+    normal = normalize(model)
+    assert "DequantizeLinear" not in ops_of(normal)
+    np.testing.assert_array_equal(evaluate(normal, {})[0], np.reshape(values, (2, 3)) * s)

@@ -203,6 +203,27 @@ def test_narrow_names_the_constant_that_does_not_fit() -> None:
         )
 
 
+@pytest.mark.parametrize("tiny", ["1e-300", "-1e-50", "2.2250738585072014e-308"])
+def test_narrow_names_the_constant_that_would_be_zero(tiny: str) -> None:
+    """A guard of `log(x + 1e-300)` must not vanish in silence."""
+    with pytest.raises(UnsupportedError, match="constant 'c' holds .*, which is zero in fp32, from 1.175e-38"):
+        narrow(
+            f"agraph (double[1] x) => (double[1] y) {{ c = Constant <value = double {{{tiny}}}> ()  y = Add (x, c) }}"
+        )
+
+
+def test_elements_that_fp32_has_not_stay_apart_from_zero() -> None:
+    model = narrow(
+        """
+        agraph (double[4] x) => (double[4] y) {
+          c = Constant <value = double[4] {1, 1e-60, -1e-60, 0}> ()  y = Div (x, c)
+        }"""
+    )
+    (constant,) = (numpy_helper.to_array(each) for each in model.graph.initializer)
+    tiny = np.finfo(np.float32).tiny
+    assert constant.tolist() == [1, tiny, -tiny, 0]
+
+
 def test_the_end_of_a_slice_may_be_as_far_as_it_likes() -> None:
     model = narrow(
         """

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.coreai.library import Value, dialect, ir, ops, plain
@@ -30,7 +31,7 @@ from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.images import floats_of, pixels_of
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
 from triune.coreai.lowering.scope import Scope
-from triune.coreai.lowering.values import dtype_of, rank_of, shape_of, tensor_type
+from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
 from triune.graph.conversion.problems import Problem, Refusal, called
@@ -173,10 +174,10 @@ class FunctionWriter(GraphWriter[Value]):
         del node
 
     def stand_in(self, scope: conversion.Scope[Value], name: str) -> Value:
-        """Something of the type of a value that could not be made."""
+        """Something of the type of a value that could not be made; of fp32 where Core AI has no such type."""
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
-        kind = tensor_type(scope.values.shape(name) or (), dtype)
+        kind = tensor_type(scope.values.shape(name) or (), dtype if is_known_type(dtype) else np.float32)
         # An operation that gives any type of what it is given; the program is not to be used.
         cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
         return cast.result

@@ -155,6 +155,11 @@ def concat(values: Sequence[Value], place: int) -> Value:
     return values[0] if len(values) == 1 else ops.concat(axis(place), list(values))
 
 
+def is_known_type(dtype: Any) -> bool:
+    """Are there tensors of such elements in programs?"""
+    return np.dtype(dtype) in map(np.dtype, _DTYPES.values())
+
+
 def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
     """The type of a tensor; None for a dimension that is not known."""
     words = {np.dtype(kind): word for word, kind in _DTYPES.items()}

@@ -12,12 +12,23 @@ def _dtype(c: Context, index: int = 0) -> np.dtype[np.generic]:
     return helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(index)))
 
 
+def _log_of_double(c: Context, size: str, logarithm: str) -> str:
+    """`logarithm`, but of a large `size`, whose square or double overflows, log(size) + log(2).
+
+    What that leaves out is 1 / (4 size size).
+    """
+    b, dtype = c.build, _dtype(c)
+    is_large = b.op("Greater", size, b.constant(2**7 if dtype == np.float16 else 2**13, dtype))
+    large = b.op("Add", b.op("Log", size), b.constant(np.log(2), dtype))
+    return b.op("Where", is_large, large, logarithm)
+
+
 def acosh(c: Context) -> bool:
     """log(x + sqrt(x - 1) sqrt(x + 1)), whose factors do not overflow where x squared does."""
     b, x = c.build, c.input(0)
     one = b.constant(1, _dtype(c))
     root = b.op("Mul", b.op("Sqrt", b.op("Sub", x, one)), b.op("Sqrt", b.op("Add", x, one)))
-    c.give(b.op("Log", b.op("Add", x, root)))
+    c.give(_log_of_double(c, x, b.op("Log", b.op("Add", x, root))))
     return True
 
 
@@ -29,7 +40,7 @@ def asinh(c: Context) -> bool:
     b, x, dtype = c.build, c.input(0), _dtype(c)
     size, square = b.op("Abs", x), b.op("Mul", x, x)
     root = b.op("Sqrt", b.op("Add", square, b.constant(1, dtype)))
-    logarithm = b.op("Mul", b.op("Sign", x), b.op("Log", b.op("Add", size, root)))
+    logarithm = b.op("Mul", b.op("Sign", x), _log_of_double(c, size, b.op("Log", b.op("Add", size, root))))
     rest = b.op("Sub", b.constant(1 / 6, dtype), b.op("Mul", square, b.constant(3 / 40, dtype)))
     series = b.op("Mul", x, b.op("Sub", b.constant(1, dtype), b.op("Mul", square, rest)))
     c.give(b.op("Where", b.op("Less", size, b.constant(2**-4, dtype)), series, logarithm))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from triune.graph.packed import Packed, as_dequantize
+from triune.graph.packed import Packed, as_dequantize, spread_blocks
 from triune.graph.values import attributes_of
 from triune.graph.weight_files import array_of
 from triune.graph.weights import tensor_of
@@ -125,7 +125,8 @@ def _unpacked(
     A last block that is cut short makes a constant, and so does what ONNX's own blocks do not hold (`is_whole`).
     """
     weight = f"{prefix}/weight"
-    if is_whole or any(size % blocks for size, blocks in zip(packed.data.shape, packed.scale.shape, strict=True)):
+    form = zip(packed.data.shape, packed.scale.shape, strict=True)
+    if is_whole or any(blocks not in (1, size) and blocks * block != size for size, blocks in form):
         add(tensor_of(weight, _whole(packed, block)))
         return []
     unpacking, constants = as_dequantize(packed, weight, prefix)
@@ -136,12 +137,8 @@ def _unpacked(
 
 def _whole(packed: Packed, block: int) -> NDArray[Any]:
     """Weights of which the last block is cut short."""
-    scale, zero = packed.scale, packed.zero_point
-    for axis, size in enumerate(packed.data.shape):
-        if size != scale.shape[axis]:
-            places = np.arange(size, dtype=np.int64) // np.int64(block)
-            scale = scale.take(places, axis)
-            zero = None if zero is None else zero.take(places, axis)
+    shape, scale = packed.data.shape, spread_blocks(packed.scale, packed.data.shape, block)
+    zero = None if packed.zero_point is None else spread_blocks(packed.zero_point, shape, block)
     shifted = packed.data.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
     return (shifted * scale.astype(np.float32)).astype(scale.dtype)
 

@@ -74,7 +74,7 @@ class Narrow:
         """Changes `model`, whose constants are initializers and whose types are known: `normalize` it first.
 
         Raises:
-            UnsupportedError: a constant does not fit into int32.
+            UnsupportedError: a constant does not fit into int32 or fp32.
         """
         _Graph(model.graph, {}, Names(model.graph), self._file).narrow()
         large = Large(self._file)
@@ -268,7 +268,28 @@ def _narrow_tensor(tensor: TensorProto, *, is_limit: Callable[[], bool]) -> Tens
                 "runtimes have nothing wider"
             )
         array = array.clip(_INT32.min, _INT32.max)
-    return numpy_helper.from_array(array.astype(helper.tensor_dtype_to_np_dtype(elem_type)), tensor.name)
+    narrow = array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
+    if array.dtype == np.float64:
+        narrow = _without_zeros_made(tensor.name, array, narrow)
+    return numpy_helper.from_array(narrow, tensor.name)
+
+
+def _without_zeros_made(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:
+    """Numbers that fp32 has not become the smallest that it has, so that what guards from zero still does.
+
+    Raises:
+        UnsupportedError: the constant has no others: what is divided by it, or its logarithm, would be far off.
+    """
+    is_made = (narrow == 0) & (array != 0)
+    if not is_made.any():
+        return narrow
+    if not narrow.any():
+        found, tiny = array.reshape(-1)[int(is_made.argmax())], float(np.finfo(np.float32).tiny)
+        raise UnsupportedError(
+            f"constant '{name}' holds {found:.4g}, which is zero in fp32, from {tiny:.4g} upwards: Apple's runtimes "
+            "have nothing wider; write a larger number"
+        )
+    return np.where(is_made, np.copysign(np.finfo(np.float32).tiny, array).astype(np.float32), narrow)
 
 
 def _limits(elem_type: int) -> tuple[int, int] | None:

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from triune.graph.names import Names
-from triune.graph.packed import Packed, as_dequantize, packed_of
+from triune.graph.packed import Packed, as_dequantize, made_whole, packed_of
 from triune.graph.passes import n_bits
 from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import array_of
-from triune.graph.weights import Large, NoneLarge
+from triune.graph.weights import Large, NoneLarge, tensor_of
 
 _STANDARD = ("", "ai.onnx")
 _BYTES = (TensorProto.INT8, TensorProto.UINT8)
@@ -21,8 +21,8 @@ class Pack:
     """Given weights in small integers that are unpacked in the ways of exporters. Result: DequantizeLinear of them.
 
     The ways are Cast, Sub and Mul by constants (`(q - zero) * scale`), and ONNX Runtime's MatMulNBits and
-    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes one of transposed weights. Whatever is in no such
-    form stays.
+    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes one of transposed weights. Floats of 8 bits and
+    blocks cut short are made whole. Whatever is in no such form stays.
     """
 
     name = "pack"
@@ -44,7 +44,7 @@ class Pack:
                 self._pack(subgraph, view.values, names)
             found = _packed(view, node, names.prefix(f"{node.output[0]}/packed")) if node.output else None
             nodes += [node] if found is None else found
-        if any(a is not b for a, b in zip(nodes, graph.node, strict=False)):
+        if len(nodes) != len(graph.node) or any(a is not b for a, b in zip(nodes, graph.node, strict=True)):
             copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
             del graph.node[:]
             graph.node.extend(copies)
@@ -82,6 +82,11 @@ def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None
         return n_bits.gathered(node, view.tensor, view.add, prefix)
     if node.domain not in _STANDARD:
         return None
+    if node.op_type == "DequantizeLinear" and packed_of(node, view.tensor) is None:
+        whole = made_whole(node, view.tensor)
+        if whole is not None:
+            view.add(tensor_of(node.output[0], whole))
+        return None if whole is None else []
     found: Packed | None = None
     if node.op_type == "Mul":
         found = _scaled(view, *node.input) or _scaled(view, *reversed(node.input))

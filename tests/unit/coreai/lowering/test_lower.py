@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from support.apple_interpreter import Apart, interpret
 from support.graphs import old_model
@@ -48,6 +48,17 @@ def _linear(weight: Any, rows: Any = "rows") -> Any:
 def test_models_of_old_operator_sets_answer_as_they_did(tmp_path: Path) -> None:
     model = old_model()
     check(model, tmp_path, sample_inputs(model))
+
+
+@pytest.mark.parametrize("kind", ["FLOAT8E4M3FN", "FLOAT8E5M2", "BFLOAT16"])
+def test_casts_to_floats_that_core_ai_has_not_are_named(kind: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["q"], to=getattr(TensorProto, kind)),
+        helper.make_node("Cast", ["q"], ["y"], to=FLOAT),
+    ]
+    model = model_of(nodes, [("x", FLOAT, [3])], [("y", FLOAT, [3])])
+    with pytest.raises(UnsupportedError, match=rf"Cast 'q': a cast to TensorProto\.{kind}: core ops compute in fp16"):
+        lower(model, tmp_path / "m.aimodel")
 
 
 def _num_bytes(path: Path) -> int:
