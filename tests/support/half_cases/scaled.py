@@ -72,6 +72,10 @@ SCALED = (
         x=_ROWS,
         z=_WEIGHTS,
     ),
+    half_case(
+        "far_down", "p = MatMul (x, z) r = Relu (p) y = Mul (r, c)", {"c": number(1e-6)}, x=_ROWS * 50, z=_WEIGHTS * 50
+    ),
+    half_case("share_of_spread", "a = ReduceMax (x) b = ReduceMin (x) d = Sub (a, b) y = Div (x, d)", x=_LEFT),
     half_case("mean_of_two", "s = Add (a, b) y = Div (s, d)", {"d": number(2)}, a=_LEFT, b=_RIGHT),
     half_case(
         "spread",

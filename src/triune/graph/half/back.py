@@ -40,19 +40,25 @@ def scaled_back(node: NodeProto, makers: Makers) -> list[NodeProto]:
             continue
         found = _products(name, makers) if is_strong(scale) else []
         if not found and abs(scale.factors).max() <= _HALF:
-            found = of_given(name, makers)
+            found = of_given(name, makers) or []
         if found:
             return [*found, node]
     if node.op_type == "Div" and makers.values.tensor(node.input[0]) is None:
-        parts = [of_given(name, makers) for name in node.input]
-        return [*parts[0], *parts[1], node] if all(parts) else []
+        one, other = (of_given(name, makers) for name in node.input)
+        return [*one, *other, node] if one is not None and other is not None and (one or other) else []
     return []
 
 
-def of_given(name: str, makers: Makers) -> list[NodeProto]:
-    """The nodes that make a value of model inputs element by element, if a sum, product or inverse of them is there."""
+def of_given(name: str, makers: Makers) -> list[NodeProto] | None:
+    """The nodes that make a value of model inputs element by element; None of another value.
+
+    Returns:
+        none of them, if no sum, product or inverse of inputs is there.
+    """
+    if makers.is_within:
+        return None
     found: dict[int, NodeProto] = {}
-    names = [] if makers.is_within else [name]
+    names = [name]
     is_beyond = False
     while names:
         each = names.pop()
@@ -60,7 +66,7 @@ def of_given(name: str, makers: Makers) -> list[NodeProto]:
             continue
         node = makers.of(each)
         if node is None or node.op_type not in _ELEMENTWISE or len(found) > DEEPEST:
-            return []
+            return None
         if id(node) in found:
             continue
         found[id(node)] = node

@@ -56,23 +56,29 @@ class Operands:
         least = np.zeros(())
         for product in products:
             least = np.maximum(least, self._least(product, scale))
-        sizes = np.minimum(np.maximum(np.abs(scale.factors), least), 1)
-        return None if np.all(sizes == 1) else Scale("Mul", "", np.sign(scale.factors) * sizes)
+        factors = _no_less(scale, least)
+        return None if np.all(np.abs(factors) == 1) else Scale("Mul", "", factors)
 
     def scale_product(self, product: NodeProto, scale: Scale) -> None:
         """Scale the operands of a product, and its bias."""
         place = self._weight_place(product, scale)
-        rest = scale
-        if place is not None and not scale.name:
-            own = np.minimum(np.maximum(np.abs(scale.factors), self._least_of_weight(product, place, scale)), 1)
-            taken = np.sign(scale.factors) * own
-            rest = Scale("Mul", "", scale.factors / taken)
+        if scale.name:
+            self._scale_operand(product, self._activation(product), scale)
+        elif place is not None:
+            taken = _no_less(scale, self._least_of_weight(product, place, scale))
             product.input[place] = self._weight(product, place, taken)
-        if not np.all(rest.factors == 1) or scale.name:
-            of = 1 if scale.factors.size > 1 else (1 - place if place is not None else self._activation(product))
-            product.input[of] = self.scaled(product.input[of], _flat(rest), product)
+            self._scale_operand(product, 1 - place, Scale("Mul", "", scale.factors / taken))
+        else:
+            first = 1 if scale.factors.size > 1 else self._activation(product)
+            taken = _no_less(scale, np.asarray(_SMALLEST_SCALE))
+            self._scale_operand(product, first, Scale("Mul", "", taken))
+            self._scale_operand(product, 1 - first, Scale("Mul", "", scale.factors / taken))
         if len(product.input) > 2 and product.input[2]:
             product.input[2] = self.scaled(product.input[2], _flat(scale), product)
+
+    def _scale_operand(self, product: NodeProto, place: int, scale: Scale) -> None:
+        if scale.name or not np.all(scale.factors == 1):
+            product.input[place] = self.scaled(product.input[place], _flat(scale), product)
 
     def scaled(self, name: str, scale: Scale, reader: NodeProto) -> str:
         """A value scaled, just before the node that reads it."""
@@ -107,11 +113,9 @@ class Operands:
         self.nodes[: place + 1] = [*(node for node in self.nodes[:place] if id(node) not in ids), *moved, last]
 
     def _least(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
-        """By how much a product can be scaled at most."""
+        """By how much a product can be scaled at most: one number by both operands, one a channel by one of them."""
         place = self._weight_place(product, scale)
-        if place is None:
-            return np.asarray(_SMALLEST_SCALE)
-        least = self._least_of_weight(product, place, scale)
+        least = np.asarray(_SMALLEST_SCALE) if place is None else self._least_of_weight(product, place, scale)
         return least * _SMALLEST_SCALE if scale.factors.size == 1 else least
 
     def _least_of_weight(self, product: NodeProto, place: int, scale: Scale) -> NDArray[np.float64]:
@@ -174,6 +178,11 @@ class Operands:
 
     def _insert(self, node: NodeProto, place: int) -> None:
         self.nodes.insert(place, node)
+
+
+def _no_less(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The factors, or of those that are smaller as much as can be taken."""
+    return np.sign(scale.factors) * np.minimum(np.maximum(np.abs(scale.factors), least), 1)
 
 
 def _flat(scale: Scale) -> Scale:

@@ -90,7 +90,7 @@ class _Search:
     ) -> None:
         """Keep what makes the operands of nodes to which more than fp16 counts."""
         for value in graph.output:
-            for maker in of_given(value.name, makers):
+            for maker in of_given(value.name, makers) or ():
                 kept.setdefault(first_result(maker), _kept(maker, "its results may be beyond fp16"))
         for node in graph.node:
             for maker in exact_makers(node, makers):
