@@ -140,10 +140,10 @@ def cuts_of(
                 raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
             total += strides[axis] * size - wanted[axis - spatial]
         # ONNX's standard text and its own evaluator differ: the evaluator and ONNX Runtime agree on this.
-        before = total // 2 if auto == "SAME_UPPER" else total - total // 2
-        if auto not in SAME:
-            before = max(before, 0)
-        cuts.append((before, total - before - more[axis]))
+        before = max(total // 2 if auto == "SAME_UPPER" else total - total // 2, 0)
+        # Where the kernel is smaller than the stride SAME cuts nothing, nor adds: decision 13.
+        behind = total if wanted is not None else max(total, 0)
+        cuts.append((before, behind - before - more[axis]))
     return cuts
 
 

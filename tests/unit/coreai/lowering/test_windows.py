@@ -75,6 +75,9 @@ def test_kernels_may_be_computed(tmp_path: Path) -> None:
         {"strides": 2, "pads": (1, 0), "dilations": 2},
         {"strides": 2, "auto_pad": "SAME_UPPER"},
         {"strides": 2, "auto_pad": "SAME_LOWER", "group": 2},
+        # Of a kernel that is smaller than the stride nothing is cut, and nothing added.
+        {"strides": 4, "auto_pad": "SAME_UPPER"},
+        {"strides": 5, "auto_pad": "SAME_LOWER", "output_padding": 1},
         {"strides": 3, "output_padding": 2, "pads": (0, 0), "group": 2},
     ],
 )

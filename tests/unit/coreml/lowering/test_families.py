@@ -81,10 +81,22 @@ def test_transposed_convolutions_may_grow_beyond_the_kernel(tmp_path: Path) -> N
     one("ConvTranspose", noise(1, 2, 3, 3), [1, 2, 10, 9], tmp_path, noise(2, 2, 2, 2), noise(2), **attributes)
 
 
-@pytest.mark.parametrize(("shape", "auto_pad"), [([10, 8], "NOTSET"), ([11, 7], "NOTSET"), ([8, 6], "SAME_UPPER")])
+@pytest.mark.parametrize(
+    ("shape", "auto_pad"), [([10, 8], "NOTSET"), ([11, 7], "NOTSET"), ([8, 6], "SAME_UPPER"), ([11, 8], "SAME_LOWER")]
+)
 def test_transposed_convolutions_of_a_wanted_size(shape: list[int], auto_pad: str, tmp_path: Path) -> None:
     attributes: dict[str, Any] = {"strides": [3, 2], "output_shape": shape, "auto_pad": auto_pad}
     one("ConvTranspose", noise(1, 2, 3, 3), [1, 1, *shape], tmp_path, noise(2, 1, 3, 3), **attributes)
+
+
+@pytest.mark.parametrize(("attributes", "shape"), [({}, [10, 5]), ({"output_padding": [1, 0]}, [11, 5])])
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_a_kernel_smaller_than_the_stride_is_not_filled_up(
+    auto_pad: str, attributes: dict[str, Any], shape: list[int], tmp_path: Path
+) -> None:
+    """As ONNX Runtime has it, and ONNX's shape inference: SAME never adds."""
+    given = {"strides": [4, 2], "auto_pad": auto_pad, **attributes}
+    one("ConvTranspose", noise(1, 2, 3, 3), [1, 1, *shape], tmp_path, noise(2, 1, 2, 1), **given)
 
 
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
