@@ -50,8 +50,8 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> 
     Args:
         model: normalized and narrowed; changed.
         file: takes large weights that are made.
-        is_whole: nothing but constants beyond fp16 may keep a node in fp32, and masks stay as they are: the Neural
-            Engine, for which they have been laid out, computes in nothing but fp16.
+        is_whole: nothing but constants beyond fp16 and levels of 16 bits may keep a node in fp32, and masks stay as
+            they are: the Neural Engine, for which they have been laid out, computes in nothing but fp16.
     """
     masks = FittedMasks()
     notes = make_whole(model, file)

@@ -97,10 +97,8 @@ class Made:
                 return frozenset([Range.LARGE]), "whole numbers may be beyond fp16"
             case "Cast" if self._is_of_large_integers():
                 return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
-            case "DequantizeLinear" if self._values.elem_type(node.input[0]) in _LEVELS:
-                return NONE, "whole numbers of more than 8 bits may be beyond fp16"
-            case "QuantizeLinear" if self._values.elem_type(node.output[0]) in _LEVELS:
-                return NONE, "whole numbers of more than 8 bits may be beyond fp16"
+            case "QuantizeLinear" | "DequantizeLinear":
+                return self.levels()
             case "Sin" | "Cos" | "Tan" if size > 8 and exact_makers(node, self._makers):
                 return NONE, "fp16 is not exact enough for large angles"
             case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():
@@ -108,6 +106,13 @@ class Made:
             case _:
                 pass
         return NONE, ""
+
+    def levels(self) -> tuple[Ranges, str]:
+        """Does it quantize to, or unpack, levels that are no whole numbers in fp16?"""
+        node = self._node
+        kinds = {"DequantizeLinear": node.input, "QuantizeLinear": node.output}
+        is_wide = any(self._values.elem_type(name) in _LEVELS for name in kinds.get(node.op_type, ())[:1])
+        return NONE, "whole numbers of more than 8 bits may be beyond fp16" if is_wide else ""
 
     def _leaves_fp16(self) -> bool:
         """Do numbers within fp16, of which the largest are known, give such as are beyond?"""

@@ -84,8 +84,8 @@ class Look:
         if op not in _JOINED:
             given -= {Range.SETTLED}
         found, reason = self._constants()
-        if not self._constants_alone and not reason:
-            made, reason = self._made.made(given)
+        if not reason:
+            made, reason = self._made.levels() if self._constants_alone else self._made.made(given)
             found |= made
         if op in _FREE or op in SATURATES or not given | found:
             return NONE, reason, bool(reason)

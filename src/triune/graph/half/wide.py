@@ -41,7 +41,8 @@ def find_wide(graph: GraphProto, softmaxes: Collection[str] = (), *, constants_a
     Args:
         graph: normalized and narrowed.
         softmaxes: the results of those whose masks fp16 does not hold.
-        constants_alone: look only for constants that fp16 does not hold at all, and for what follows of them.
+        constants_alone: look only for constants that fp16 does not hold at all and what follows of them, and for levels
+            of 16 bits.
     """
     return _Search(softmaxes, constants_alone=constants_alone).search(graph, None, None, None, {})
 

@@ -17,9 +17,9 @@ def _fitted(name: str) -> Fitted:
     return _fitted_of(case)
 
 
-def _fitted_of(case: HalfCase) -> Fitted:
+def _fitted_of(case: HalfCase, *, is_whole: bool = False) -> Fitted:
     file = WeightFile()
-    return fit_half(Narrow(file)(normalize(case.model, file=file)), file)
+    return fit_half(Narrow(file)(normalize(case.model, file=file)), file, is_whole=is_whole)
 
 
 def _kept(fitted: Fitted) -> set[str]:
@@ -92,3 +92,18 @@ def test_scores_are_scaled_before_their_product_which_stays_in_fp16() -> None:
         operators = [node.op_type for node in fitted.model.graph.node]
         assert min(operators.index(scale) for scale in ("Mul", "Div") if scale in operators) < operators.index("MatMul")
         assert _kept(fitted).isdisjoint({"MatMul", "Softmax"})
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_levels_of_16_bits_are_in_fp32_in_every_layout(is_whole: bool, dtype: type[np.integer]) -> None:
+    nodes = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Neg (d)"
+    case = half_case("m", nodes, {"s": number(1e-3), "z": np.array(7, dtype)}, x=noise(2, 4))
+    assert _kept(_fitted_of(case, is_whole=is_whole)) == {"QuantizeLinear", "DequantizeLinear"}
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_levels_of_8_bits_are_in_fp16(is_whole: bool) -> None:
+    nodes = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Neg (d)"
+    case = half_case("m", nodes, {"s": number(0.1), "z": np.array(7, np.uint8)}, x=noise(2, 4))
+    assert _fitted_of(case, is_whole=is_whole).wide == set()
