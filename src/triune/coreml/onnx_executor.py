@@ -21,6 +21,7 @@ class OnnxExecutor:
 
     Attributes:
         is_steady: how long a run takes depends on the shapes of the inputs alone.
+        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.hazards`).
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class OnnxExecutor:
         states = [each.name for each in program.inputs if isinstance(each.type, StateType)]
         name = f"'{package.name}', function '{program.name}'"
         self._session = GraphSession(model, name, states=states, num_threads=num_threads)
+        self.apart = self._session.apart
 
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]

@@ -35,16 +35,35 @@ def load(path: Path) -> ModelProto:
     path = path.absolute()
     model = _read(path, read_light)
     hoist_weights(model)
+    locate_data(model, path.parent)
+    return model
+
+
+def locate_data(model: ModelProto, folder: Path) -> None:
+    """Have the large initializers of a model say by full paths where their data are, and all else hold its data.
+
+    Args:
+        model: as `read_model` gives it; changed.
+        folder: its file's, absolute.
+
+    Raises:
+        InvalidArgumentError: data are not there, or not as many as a tensor takes.
+    """
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            _find_data(tensor, path.parent)
+            _find_data(tensor, folder)
             if num_bytes(tensor) < LARGE_BYTES:
                 load_data(tensor)
     for tensor in _tensors_within(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            _find_data(tensor, path.parent)
+            _find_data(tensor, folder)
             load_data(tensor)
-    return model
+
+
+def has_external_data(model: ModelProto) -> bool:
+    """Does the file of a model, as `read_model` gives it, lack data that other files have?"""
+    tensors = (*model.graph.initializer, *_tensors_within(model))
+    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors)
 
 
 def _find_data(tensor: TensorProto, folder: Path) -> None:

@@ -10,6 +10,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.guard import guard
+from triune.graph.hazards import hazards_of
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
 
@@ -29,7 +31,11 @@ on 8 bits differ by a quantum and more: its softmax looks exponentials up in a t
 
 
 class GraphSession:
-    """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own."""
+    """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own.
+
+    Attributes:
+        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.hazards`).
+    """
 
     def __init__(
         self,
@@ -61,6 +67,8 @@ class GraphSession:
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
         _write_zero_points(model)
+        guarded, self._hazards = guard(model), hazards_of(model)
+        self.apart = guarded.left or self._hazards.apart
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
@@ -93,6 +101,7 @@ class GraphSession:
         missing = [name for name in (*self._inputs, *self._states) if name not in given and name not in self._defaults]
         if missing:
             raise InvalidArgumentError(f"{self._name}: the inputs {missing} are missing")
+        self._hazards.check(given)
         names = [*self._outputs, *(new_state(name) for name in self._states)]
         feed = {name: np.asarray(array, order="C") for name, array in given.items()}
         try:

@@ -42,7 +42,7 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
         load_data(whole)
         return numpy_helper.to_array(whole)
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return _read(tensor).view(dtype).reshape(tuple(tensor.dims))
+    return data_of(tensor).view(dtype).reshape(tuple(tensor.dims))
 
 
 def num_bytes(tensor: TensorProto) -> int:
@@ -62,9 +62,28 @@ def refer(tensor: TensorProto, path: PurePath, offset: int, length: int) -> None
 
 def load_data(tensor: TensorProto) -> None:
     """Move the numbers of a tensor from their file into it. Raises InvalidArgumentError where it cannot be read."""
-    tensor.raw_data = _read(tensor).tobytes()
+    tensor.raw_data = data_of(tensor).tobytes()
     tensor.ClearField("data_location")
     del tensor.external_data[:]
+
+
+def data_of(tensor: TensorProto) -> NDArray[np.uint8]:
+    """The bytes of a tensor whose numbers are in a file that `load` has found. Raises as `array_of`."""
+    entries = _entries(tensor)
+    path = Path(entries["location"])
+    if not path.is_absolute():
+        raise InvalidArgumentError(
+            f"the data of '{tensor.name}' are in the file '{path}', which was not loaded; load external data first"
+        )
+    length = int(entries["length"])
+    try:
+        with open_file(path) as file:
+            data = np.fromfile(file, np.uint8, length, offset=int(entries["offset"]))
+    except OSError as error:
+        raise InvalidArgumentError(f"the data of '{tensor.name}' cannot be read from '{path}': {error}") from error
+    if len(data) != length:
+        raise InvalidArgumentError(f"'{path}' was cut short while it was converted: '{tensor.name}' is not whole")
+    return data
 
 
 def size_in_file(tensor: TensorProto) -> int | None:
@@ -126,21 +145,3 @@ class WeightFile:
 
 def _entries(tensor: TensorProto) -> Mapping[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
-
-
-def _read(tensor: TensorProto) -> NDArray[np.uint8]:
-    entries = _entries(tensor)
-    path = Path(entries["location"])
-    if not path.is_absolute():
-        raise InvalidArgumentError(
-            f"the data of '{tensor.name}' are in the file '{path}', which was not loaded; load external data first"
-        )
-    length = int(entries["length"])
-    try:
-        with open_file(path) as file:
-            data = np.fromfile(file, np.uint8, length, offset=int(entries["offset"]))
-    except OSError as error:
-        raise InvalidArgumentError(f"the data of '{tensor.name}' cannot be read from '{path}': {error}") from error
-    if len(data) != length:
-        raise InvalidArgumentError(f"'{path}' was cut short while it was converted: '{tensor.name}' is not whole")
-    return data

@@ -6,8 +6,9 @@ way gets an error that says so, and the process is started again. `run_apart` is
 """
 
 from triune.hosting.executable import HostedExecutable
+from triune.hosting.here import is_worker_process
 from triune.hosting.limits import Limits
 from triune.hosting.once import run_apart
 from triune.hosting.watched import kill_all
 
-__all__ = ["HostedExecutable", "Limits", "kill_all", "run_apart"]
+__all__ = ["HostedExecutable", "Limits", "is_worker_process", "kill_all", "run_apart"]

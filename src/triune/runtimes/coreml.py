@@ -23,7 +23,7 @@ from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import read_source
-from triune.hosting import HostedExecutable
+from triune.hosting import HostedExecutable, is_worker_process
 from triune.runtimes.coreml_conversion import Convert, convert_apart
 from triune.runtimes.coreml_executables import CompiledExecutable, PackageExecutable
 from triune.runtimes.coreml_options import OPTION_NAMES, Settings, read_settings
@@ -134,6 +134,10 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
+            if executor.apart and not is_worker_process():
+                del executor, package
+                load = functools.partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
+                return HostedExecutable(load, f"'{path}' on '{unit.value}'")
             is_steady = executor.is_steady
         source = read_source(package) if package_path != path else None
         function = settings.function

@@ -10,10 +10,11 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from triune.core.datatypes import DataType
 from triune.core.errors import UnsupportedError
 from triune.core.tensors import Signature, TensorSpec
+from triune.graph.bare import NO_NAMES, OVERRIDABLE_FROM_IR
 from triune.graph.inference import infer_shapes
 from triune.graph.load import read_model
 from triune.runtimes.failures import reason_of
-from triune.runtimes.onnx_rows import NO_NAMES, OVERRIDABLE_FROM_IR, rows_of
+from triune.runtimes.onnx_rows import rows_of
 
 _DATATYPES: dict[int, DataType] = {
     TensorProto.BOOL: DataType.BOOL,

@@ -1,7 +1,9 @@
 """ONNX Runtime on the CPU, in fp32. Backend "onnxruntime"."""
 
 import ctypes
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,14 +18,17 @@ from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.graph.by_values import by_values
+from triune.graph.hazards import Hazards
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
 from triune.graph.session import open_session
 from triune.graph.text import reader_of_text
+from triune.hosting import HostedExecutable, Limits, is_worker_process
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import read_signature, signature_of
+from triune.runtimes.onnx_source import source_of
 
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
@@ -44,6 +49,8 @@ _KNOWN_OPTIONS = (
     *_SWITCHES,
 )
 _NO_LOG = 4
+_APART = Limits(rest_seconds=5.0)
+"""A model that requests can end the process of is well itself: it is not given up for long."""
 
 # onnxruntime publishes no types: its values get theirs where they enter.
 _library: Any = onnxruntime
@@ -92,7 +99,7 @@ class OnnxRuntime:
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Make a session.
+        """Make a session; in a process of its own where requests could end it (`graph.hazards`).
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
@@ -103,21 +110,38 @@ class OnnxRuntime:
         session_options = _session_options(num_threads, options)
         run_options = _run_options(options)
         model = read_model(path)
-        signature, precision = signature_of(model, path), precision_of(model)
-        is_steady = not by_values(model).time
-        reader = reader_of_text(model)
-        # The session reads the file itself.
+        facts = _Facts(
+            signature_of(model, path), precision_of(model), reader_of_text(model), is_steady=not by_values(model).time
+        )
+        source = source_of(model, path)
         del model
+        if source.apart and not is_worker_process():
+            del source
+            load = functools.partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
+            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=_APART)
+        source.give_weights(session_options)
         try:
             if "optimization.graph.level" in options:
-                session: _Session = _library.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
+                session: _Session = _library.InferenceSession(
+                    source.model, session_options, providers=["CPUExecutionProvider"]
+                )
             else:
-                session = open_session(path, session_options)
+                session = open_session(source.model, session_options)
         except _NotImplemented as error:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, signature, precision, reader, is_steady=is_steady)
+        return _OnnxRuntimeExecutable(session, run_options, facts, source.hazards)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is known of a model from its file."""
+
+    signature: Signature
+    precision: str
+    text_reader: str | None
+    is_steady: bool
 
 
 class _OnnxRuntimeExecutable:
@@ -125,26 +149,18 @@ class _OnnxRuntimeExecutable:
 
     unit = Unit.CPU
 
-    def __init__(
-        self,
-        session: _Session,
-        run_options: Any,
-        signature: Signature,
-        precision: str,
-        reader: str | None,
-        *,
-        is_steady: bool,
-    ) -> None:
-        self.signature = signature
-        self.precision = precision
-        self.is_steady = is_steady
+    def __init__(self, session: _Session, run_options: Any, facts: _Facts, hazards: Hazards) -> None:
+        self.signature = signature = facts.signature
+        self.precision = facts.precision
+        self.is_steady = facts.is_steady
         self._is_interrupted = False
         self._session = session
         # The library's own object under its Python one, whose checks are made here. (Same arguments.)
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]
         self._run = getattr(session, "_sess", session).run
         self._run_options = run_options
-        self._text_reader = reader
+        self._text_reader = facts.text_reader
+        self._hazards = hazards
         self._required = frozenset(spec.name for spec in signature.inputs if not spec.is_optional)
         specs = (*signature.inputs, *signature.outputs)
         self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
@@ -156,6 +172,8 @@ class _OnnxRuntimeExecutable:
             missing = ", ".join(sorted(self._required - inputs.keys()))
             raise InvalidArgumentError(f"the model cannot compute these inputs: missing are {missing}")
         feed = {name: packed(array) for name, array in inputs.items()}
+        if self._hazards.sizes:
+            self._hazards.check(feed)
         for name in self._text_inputs:
             if name in feed:
                 feed[name] = to_text(name, feed[name], self._text_reader)

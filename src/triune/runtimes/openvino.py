@@ -82,6 +82,8 @@ class OpenVino:
         """
         self._statuses = {status.unit: status for status in units}
         self._core = _library.Core()
+        # It would map the files beside a model: whoever wrote to one would change answers, or end the process.
+        self._core.set_property({"ENABLE_MMAP": False})
 
     def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus]]]:
         """The library's core stays in its process; another one makes its own."""
