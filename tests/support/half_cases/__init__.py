@@ -6,10 +6,11 @@ from support.half_cases.integers import INTEGERS
 from support.half_cases.masks import MASKS
 from support.half_cases.norms import NORMS
 from support.half_cases.overflows import OVERFLOWS
+from support.half_cases.places import PLACES
 from support.half_cases.quantized import QUANTIZED
 from support.half_cases.scaled import SCALED
 from support.half_cases.scores import SCORES
 
 __all__ = ["CASES", "HalfCase", "chosen", "joined", "misses"]
 
-CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *MASKS)
+CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *PLACES, *MASKS)

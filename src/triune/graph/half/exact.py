@@ -5,12 +5,16 @@ from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import magnitude
 from triune.graph.half.makers import DEEPEST, Makers
+from triune.graph.half.partners import place_makers
 from triune.graph.values import attributes_of
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 _EXACT = 2048.0
 """fp16 holds all whole numbers up to here."""
+
+_FEW_PIXELS = 32
+"""Of a smaller image fp16 has the places to a hundredth of a pixel."""
 
 _ARITHMETIC = frozenset(
     [
@@ -30,7 +34,8 @@ _RANKS = frozenset(["ArgMax", "ArgMin", "TopK"])
 
 
 def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """What computes a place (a float that becomes an integer), an angle, a comparison, a remainder or a difference.
+    """What computes a place (a float that becomes an integer, or is between pixels), an angle, a level, a comparison, a
+    remainder or a difference.
 
     Only of inputs and whole numbers: what layers compute is rounded anyway. A row of a table that is rounded to fp16
     may lie on the other side of the split of a tree.
@@ -42,8 +47,15 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
         return []
     if node.op_type in _COMPARES:
         return _compared(node, makers)
+    if node.op_type == "GridSample":
+        return _sampled(node, makers)
+    if node.op_type == "QuantizeLinear":
+        # A number beside a tie goes to another level where it is rounded before.
+        before = _exact(operand, makers, {})
+        is_exact = bool(before) and not any(each.op_type in _PRODUCTS for each in before)
+        return [*before, node] if is_exact or makers.is_given(operand) else []
     if node.op_type in ("Add", "Sub"):
-        return _beside_one(node, makers) or _difference(node, makers)
+        return _beside_one(node, makers) or _difference(node, makers) or _beside_pixels(node, makers)
     if node.op_type == "Log":
         total = makers.of(operand)
         return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, makers) else []
@@ -62,6 +74,19 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
     return [*found, node] if found else []
 
 
+def _sampled(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """What reads an image between its pixels, with what makes the places.
+
+    All of it where that is exact, else what adds up, scales and joins what layers make.
+
+    fp16 has a place in an image of 1000 to half a pixel, of the places from -1 to 1 a two-thousandth.
+    """
+    sizes = (makers.values.shape(node.input[0]) or (None, None, None))[2:]
+    if all(size is not None and size <= _FEW_PIXELS for size in sizes):
+        return []
+    return [*(_exact(node.input[1], makers, {}) or place_makers(node.input[1], makers)), node]
+
+
 def _is_place(node: NodeProto) -> bool:
     """Does it take what is behind the point?"""
     return node.op_type in ("Floor", "Ceil", "Round") or (
@@ -74,6 +99,16 @@ def _beside_one(node: NodeProto, makers: Makers) -> list[NodeProto]:
     exponential = makers.of(node.input[0])
     is_one = exponential is not None and exponential.op_type == "Exp" and _has_one(node, makers)
     return [exponential, node] if exponential is not None and is_one else []
+
+
+def _beside_pixels(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """The distance of a place to each pixel of a row, 0, 1, 2 and so on: as RoiAlign weighs them."""
+    for place, name in enumerate(node.input if node.op_type == "Sub" else ()):
+        row = makers.values.constant(name)
+        if row is not None and row.size > _FEW_PIXELS and np.array_equal(row.reshape(-1), np.arange(row.size)):
+            other = node.input[1 - place]
+            return [*(_exact(other, makers, {}) or place_makers(other, makers)), node]
+    return []
 
 
 def _has_one(node: NodeProto, makers: Makers) -> bool:

@@ -11,6 +11,7 @@ _GUARDS = VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
 _SQUARES = frozenset(["MatMul", "Gemm", "Conv", "Mul", "ReduceSum"])
 _MEANS = frozenset(["ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "MatMul", "Conv"])
 _SCORES = VIEWS | {"Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "Slice", "Expand"}
+_PLACES = _SCORES | {"Concat", "Split", "Tile", "Gather"}
 _SCALES = VIEWS | {"Mul", "Div", "Neg"}
 
 
@@ -42,6 +43,17 @@ def score_makers(softmax: NodeProto, makers: Makers) -> Iterator[NodeProto]:
         if node.op_type in _SCORES:
             yield node
             names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
+
+
+def place_makers(places: str, makers: Makers) -> list[NodeProto]:
+    """What adds up, scales and joins places in an image: offsets that layers make, and the places that they move."""
+    names = [places]
+    found: list[NodeProto] = []
+    for node in _made(names, makers):
+        if node.op_type in _PLACES:
+            found.append(node)
+            names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
+    return found
 
 
 def variance_makers(difference: NodeProto, makers: Makers) -> list[NodeProto]:

@@ -103,7 +103,7 @@ def test_levels_of_16_bits_are_in_fp32_in_every_layout(is_whole: bool, dtype: ty
 
 
 @pytest.mark.parametrize("is_whole", [False, True])
-def test_levels_of_8_bits_are_in_fp16(is_whole: bool) -> None:
-    nodes = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Neg (d)"
-    case = half_case("m", nodes, {"s": number(0.1), "z": np.array(7, np.uint8)}, x=noise(2, 4))
+def test_levels_of_8_bits_are_in_fp16_of_what_layers_make(is_whole: bool) -> None:
+    nodes = "m = MatMul (x, w) q = QuantizeLinear (m, s, z) d = DequantizeLinear (q, s, z) y = Neg (d)"
+    case = half_case("m", nodes, {"s": number(0.1), "z": np.array(7, np.uint8), "w": noise(4, 4)}, x=noise(2, 4))
     assert _fitted_of(case, is_whole=is_whole).wide == set()

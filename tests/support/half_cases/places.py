@@ -1,0 +1,49 @@
+"""Places in images, and levels of inputs, of which fp16 loses the last digits."""
+
+import numpy as np
+
+from support.half_cases.case import half_case, noise, number
+
+_IMAGE = noise(1, 2, 40, 2500)
+_GRID = (np.random.default_rng(0).random((1, 8, 8, 2)) * 2 - 1).astype(np.float32)
+_ROWS, _COLUMNS = np.meshgrid(np.arange(1, 9) * 4.3, np.arange(1, 9) * 297.7, indexing="ij")
+_PIXELS = np.stack([_COLUMNS, _ROWS], -1)[None].astype(np.float32)
+
+PLACES = (
+    half_case("grid_given", "y = GridSample (x, g)", x=_IMAGE, g=_GRID),
+    half_case(
+        "grid_of_pixels",
+        "m = Mul (g, w) s = Sub (m, one) y = GridSample <align_corners = 1> (x, s)",
+        {"w": np.array([2 / 2499, 2 / 39], np.float32), "one": number(1)},
+        x=_IMAGE,
+        g=_PIXELS,
+    ),
+    half_case(
+        "grid_of_angles",
+        "g = AffineGrid (t, to) y = GridSample (x, g)",
+        {"to": np.array([1, 2, 9, 11])},
+        x=_IMAGE,
+        t=np.array([[[0.9, 0.1, 0.05], [-0.1, 0.8, 0.02]]], np.float32),
+    ),
+    half_case(
+        "grid_moved_by_a_layer",
+        "f = MatMul (u, w) h = Tanh (f) e = Mul (h, c) a = Add (e, g) y = GridSample (x, a)",
+        {"w": noise(4, 2) / 2, "c": number(0.01), "g": _GRID},
+        x=_IMAGE,
+        u=noise(1, 8, 8, 4),
+    ),
+    half_case(
+        "weights_of_pixels",
+        "d = Sub (p, row) a = Abs (d) n = Sub (one, a) h = Relu (n) y = MatMul (h, x)",
+        {"row": np.arange(2500, dtype=np.float32), "one": number(1)},
+        p=np.array([[700.3], [2300.7], [11.6]], np.float32),
+        x=noise(2500, 3),
+    ),
+    half_case(
+        "levels_of_an_input",
+        "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)",
+        {"s": number(0.0137), "z": np.array(3, np.int8)},
+        bound=2e-3,
+        x=np.linspace(-1.7, 1.7, 999, dtype=np.float32)[None],
+    ),
+)
