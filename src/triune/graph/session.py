@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.guard import guard
 from triune.graph.hazards import hazards_of
 from triune.graph.state_names import new_state
@@ -85,7 +86,9 @@ class GraphSession:
             options.add_external_initializers(list(self._weights.names), list(self._weights.values))
         self._failures: tuple[type[Exception], ...] = _failures(library)
         try:
-            self._session: Any = open_session(model.SerializeToString(), options, optimizes=optimizes)
+            self._session: Any = open_session(
+                model.SerializeToString(), options, optimizes=optimizes, without=fatal_fusions(model)
+            )
         except self._failures as error:
             raise UnsupportedError(f"{name}: ONNX Runtime does not load it: {error}") from error
 
@@ -117,7 +120,7 @@ class GraphSession:
         )
 
 
-def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True) -> Any:
+def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, without: Sequence[str] = ()) -> Any:
     """An onnxruntime.InferenceSession on the CPU.
 
     Some of ONNX Runtime's fusions make a graph that it refuses itself: MatMulScaleFusion and MatmulTransposeFusion
@@ -127,6 +130,7 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True) -
         model: the bytes of a model, or its file.
         options: the SessionOptions, whose level is set.
         optimizes: as much as can be; or not at all.
+        without: optimizers that shall not run, as `fatal_fusions` tells of the model.
 
     Raises:
         Exception: what ONNX Runtime says of the model as it is given.
@@ -137,13 +141,13 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True) -
     kinds, providers = library.GraphOptimizationLevel, ["CPUExecutionProvider"]
     options.graph_optimization_level = kinds.ORT_ENABLE_ALL if optimizes else kinds.ORT_DISABLE_ALL
     try:
-        return library.InferenceSession(model, options, providers=providers)
+        return library.InferenceSession(model, options, providers=providers, disabled_optimizers=list(without))
     except _failures(library) as error:
         if not optimizes:
             raise
         options.graph_optimization_level = kinds.ORT_ENABLE_BASIC
         try:
-            return library.InferenceSession(model, options, providers=providers)
+            return library.InferenceSession(model, options, providers=providers, disabled_optimizers=list(without))
         except _failures(library):
             raise error from None
 

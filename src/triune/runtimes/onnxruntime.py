@@ -18,6 +18,7 @@ from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.graph.by_values import by_values
+from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.hazards import Hazards
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
@@ -113,7 +114,7 @@ class OnnxRuntime:
         facts = _Facts(
             signature_of(model, path), precision_of(model), reader_of_text(model), is_steady=not by_values(model).time
         )
-        source = source_of(model, path)
+        source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
         if source.apart and not is_worker_process():
             del source
@@ -122,11 +123,12 @@ class OnnxRuntime:
         source.give_weights(session_options)
         try:
             if "optimization.graph.level" in options:
+                providers = ["CPUExecutionProvider"]
                 session: _Session = _library.InferenceSession(
-                    source.model, session_options, providers=["CPUExecutionProvider"]
+                    source.model, session_options, providers=providers, disabled_optimizers=fatal
                 )
             else:
-                session = open_session(source.model, session_options)
+                session = open_session(source.model, session_options, without=fatal)
         except _NotImplemented as error:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
