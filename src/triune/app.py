@@ -10,7 +10,7 @@ from pathlib import Path
 from triune.core.addresses import format_address
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
-from triune.core.printable import encodable
+from triune.core.printable import encodable, printable
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
 from triune.frontends.kserve.http_server import HttpServer
@@ -234,7 +234,7 @@ async def _serve(
             ending.drained()
             return
         if options.is_exiting_on_error and not repository.is_every_model_ready():
-            broken = [f"{entry.name}: {entry.reason}" for entry in repository.index() if entry.reason]
+            broken = [printable(f"{entry.name}: {entry.reason}") for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))
         on_ready(server, Addresses(*addresses))
         await ending.stop.wait()

@@ -1,6 +1,8 @@
 """Ctrl-C: what is under way finishes, what is new is refused, and a second one ends it all."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ import tritonclient.http
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from support.process import TRIUNE, serve
+from support.process import TRIUNE, free_ports, serve
 from support.repositories import WARM_UP, turning, write_model
 
 
@@ -214,3 +216,43 @@ def test_live_but_not_served(slow_repository: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as failure:
             urllib.request.urlopen(f"http://{served.http}/v2/models/nothing", timeout=5)
         assert failure.value.code == 404
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_loads_nor_the_end(tmp_path: Path) -> None:
+    own = 'parameters { key: "own_process" value { string_value: "true" } }'
+    write_model(tmp_path, "m", own, v1=turning(1))
+    # The pipe is full before the server starts: not even its first line finds room.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 512)
+    os.set_blocking(writing, True)
+    http, grpc, metrics = free_ports(3)
+    ports = (f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}")
+    command = [TRIUNE, "serve", f"--repository={tmp_path}", *ports, "--model-control-mode=explicit", "--log-verbose=1"]
+    server = subprocess.Popen(command, stdout=writing, stderr=writing)
+    os.close(writing)
+    try:
+        client = tritonclient.http.InferenceServerClient(f"127.0.0.1:{http}", network_timeout=60)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert client.is_server_ready()
+                break
+            except (OSError, AssertionError):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        for _ in range(3):
+            client.load_model("m")
+            assert client.is_model_ready("m")
+            for _ in range(100):
+                with pytest.raises(InferenceServerException):
+                    client.load_model("nothing")
+            client.unload_model("m")
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    finally:
+        server.kill()
+        server.wait()
+        os.close(reading)

@@ -6,9 +6,9 @@ from typing import NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from triune.cli.commands import Commands
+from triune.cli.output import shown_lines
 from triune.core.errors import TriuneError
 
 app = typer.Typer(
@@ -46,5 +46,5 @@ def main() -> None:
 
 
 def _tell(what: str) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(what)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {shown_lines(what)}", highlight=False, soft_wrap=True)
     sys.exit(1)

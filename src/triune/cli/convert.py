@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from triune.cli.arrays import read_array, split_pairs
 from triune.cli.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
-from triune.cli.output import print_json, progress_bar
+from triune.cli.output import print_json, progress_bar, shown, shown_lines
 from triune.cli.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
@@ -249,36 +248,36 @@ def _as_json(finding: Finding) -> dict[str, object]:
 
 def _print(output: Path, seconds: float, done: Done) -> None:
     console = Console()
-    text = f"[green]wrote[/] {escape(str(output))} in {seconds:.1f} s"
+    text = f"[green]wrote[/] {shown(str(output))} in {seconds:.1f} s"
     if done.verdict is Verdict.WRONG or done.findings:
         option = "--verify" if done.verdict is Verdict.WRONG else "--check"
-        text = f"[red]not written[/]: {escape(str(output))} would answer wrongly; without {option} it is written"
+        text = f"[red]not written[/]: {shown(str(output))} would answer wrongly; without {option} it is written"
     console.print(text, highlight=False, soft_wrap=True)
     for name, other in done.renamed.items():
-        text = f"[yellow]renamed[/] {escape(name)} to {escape(other)}: Core ML has no such names"
+        text = f"[yellow]renamed[/] {shown(name)} to {shown(other)}: Core ML has no such names"
         console.print(text, highlight=False, soft_wrap=True)
     for note in done.notes:
-        console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]note[/] {shown(note)}", highlight=False, soft_wrap=True)
     if done.layout is not None:
-        console.print(escape(f"layout {done.layout}"), highlight=False, soft_wrap=True)
+        console.print(shown_lines(f"layout {done.layout}"), highlight=False, soft_wrap=True)
     for finding in done.findings or ():
-        console.print(f"[red]WRONG[/] {escape(str(finding))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]WRONG[/] {shown(str(finding))}", highlight=False, soft_wrap=True)
     if done.findings is not None and not done.findings:
         console.print("[green]checked[/] no pass changes an answer", highlight=False, soft_wrap=True)
     if done.verdicts is None:
         return
     table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")
     for each in done.verdicts:
-        shape = escape(str(list(each.shape)))
+        shape = shown(str(list(each.shape)))
         color = {Verdict.RIGHT: "green", Verdict.WRONG: "red", Verdict.UNKNOWN: "yellow"}[each.verdict]
         numbers = (f"{number:.3g}" for number in (each.error, each.largest, each.allowed))
         verdict = f"[{color}]{each.verdict.value}[/]"
-        table.add_row(escape(each.name), shape, *numbers, each.inputs, verdict)
+        table.add_row(shown(each.name), shape, *numbers, each.inputs, verdict)
     console.print(table)
     for each in done.verdicts:
         if each.is_constant:
             text = (
-                f"[yellow]note[/] output '{escape(each.name)}' had one value in all answers (of {each.largest:.3g} at "
+                f"[yellow]note[/] output '{shown(each.name)}' had one value in all answers (of {each.largest:.3g} at "
                 "most), which tells next to nothing: give inputs with --input"
             )
             console.print(text, highlight=False, soft_wrap=True)

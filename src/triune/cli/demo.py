@@ -37,8 +37,7 @@ def demo(
     _build(repository, model, console)
     if not build_only:
         options = app.Options([repository], host, http_port, grpc_port, metrics_port)
-        set_up_logs(LogOptions(), console)
-        serve.run(options, console)
+        serve.run(options, console, set_up_logs(LogOptions(), console))
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:

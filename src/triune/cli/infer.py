@@ -9,15 +9,15 @@ from urllib.parse import quote
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from triune import app
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
-from triune.cli.output import print_json, progress_bar
+from triune.cli.output import print_json, progress_bar, shown, shown_lines
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.core.printable import printable
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
 from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
@@ -60,7 +60,7 @@ def infer(
         return
     table = Table("output", "datatype and shape", "values")
     for output, array in response.outputs.items():
-        table.add_row(*(escape(text) for text in (output, describe(array), _preview(array))))
+        table.add_row(shown(output), shown(describe(array)), shown_lines(_preview(array)))
     Console().print(table)
 
 
@@ -158,5 +158,5 @@ def _as_fixed_length(output: str, array: Array) -> Array:
 
 def _preview(array: Array) -> str:
     if array.dtype == np.object_:
-        return ", ".join(each.decode("utf-8", "replace") for each in array.flat[:5])
+        return ", ".join(printable(each.decode("utf-8", "replace")) for each in array.flat[:5])
     return preview(array)

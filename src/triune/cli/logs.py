@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
+from triune.cli.log_writer import LogWriter
 from triune.core.errors import InvalidArgumentError
+from triune.core.files import what_else
 
 
 class LogFormat(Enum):
@@ -39,15 +41,21 @@ class LogOptions:
     file: Path | None = None
 
 
-def set_up_logs(options: LogOptions, console: Console) -> None:
+def set_up_logs(options: LogOptions, console: Console) -> LogWriter:
     """Have everything logged as `options` say; `console` is standard error.
+
+    Returns:
+        what else is said to people goes through it: nobody waits for whoever reads the log, or does not.
 
     Raises:
         InvalidArgumentError: the file cannot be written.
+        NoThreadError: the system has no thread to write it.
     """
-    handler = _handler(options, console)
-    handler.addFilter(lambda record: _is_wanted(options, record.levelno))
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[handler])
+    writer = LogWriter(_handler(options, console))
+    writer.addFilter(lambda record: _is_wanted(options, record.levelno))
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[writer])
+    logging.captureWarnings(True)
+    return writer
 
 
 def _handler(options: LogOptions, console: Console) -> logging.Handler:
@@ -56,7 +64,7 @@ def _handler(options: LogOptions, console: Console) -> logging.Handler:
         pretty.setFormatter(logging.Formatter("%(message)s"))
         return pretty
     try:
-        handler = logging.StreamHandler() if options.file is None else logging.FileHandler(options.file)
+        handler = logging.StreamHandler() if options.file is None else _file_handler(options.file)
     except OSError as error:
         raise InvalidArgumentError(f"--log-file '{options.file}' cannot be written: {error.strerror}") from error
     if options.format is LogFormat.TRIUNE:
@@ -64,6 +72,12 @@ def _handler(options: LogOptions, console: Console) -> logging.Handler:
     else:
         handler.setFormatter(_TritonFormatter(options.format))
     return handler
+
+
+def _file_handler(file: Path) -> logging.Handler:
+    # To open a pipe is to wait for its reader: whoever writes first opens it.
+    is_plain = not file.exists() or what_else(file) is None
+    return logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=not is_plain)
 
 
 def _is_wanted(options: LogOptions, level: int) -> bool:

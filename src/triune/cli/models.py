@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from triune import app
-from triune.cli.output import print_json
+from triune.cli.output import print_json, shown
 from triune.core.tensors import format_shape
 from triune.repository.check import ModelCheck
 from triune.repository.config import TensorConfig
@@ -41,7 +40,7 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
     for check in checks:
         config = check.config
         table.add_row(
-            escape(check.name) if not check.problems else f"[red]{escape(check.name)}[/]",
+            shown(check.name) if not check.problems else f"[red]{shown(check.name)}[/]",
             ", ".join(map(str, check.versions)),
             check.backend,
             ", ".join(unit.value for unit in check.units),
@@ -52,13 +51,13 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
     console.print(table)
     for check in checks:
         for problem in check.problems:
-            console.print(f"[red]{escape(check.name)}[/] would not load: {escape(problem)}", soft_wrap=True)
+            console.print(f"[red]{shown(check.name)}[/] would not load: {shown(problem)}", soft_wrap=True)
         for hint in check.hints:
-            console.print(f"[dim]{escape(check.name)}: {escape(hint)}[/]", soft_wrap=True)
+            console.print(f"[dim]{shown(check.name)}: {shown(hint)}[/]", soft_wrap=True)
 
 
 def _describe(tensor: TensorConfig) -> str:
-    return escape(f"{tensor.name} {tensor.datatype.value}{format_shape(tensor.dims)}")
+    return shown(f"{tensor.name} {tensor.datatype.value}{format_shape(tensor.dims)}")
 
 
 def _as_json(check: ModelCheck) -> dict[str, object]:

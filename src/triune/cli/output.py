@@ -1,11 +1,15 @@
 """How commands print for programs, and report progress to people."""
 
 import json
+import re
 import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from triune.core.printable import UNPRINTABLE, printable
 
 
 def print_json(value: Any) -> None:
@@ -13,8 +17,23 @@ def print_json(value: Any) -> None:
 
     Raises ValueError for NaN and infinities, which JSON cannot express.
     """
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # JSON writes out only some of what commands a terminal; the lines are its own.
+    sys.stdout.write("\n".join(UNPRINTABLE.sub(_in_json, line) for line in text.split("\n")) + "\n")
+
+
+def shown(text: str) -> str:
+    """Text of others for rich: no markup, no command to the terminal, and one line."""
+    return escape(printable(text))
+
+
+def shown_lines(text: str) -> str:
+    """As `shown`, of text whose lines are our own."""
+    return "\n".join(shown(line) for line in text.split("\n"))
+
+
+def _in_json(found: re.Match[str]) -> str:
+    return json.dumps(found.group())[1:-1]
 
 
 def progress_bar() -> Progress:

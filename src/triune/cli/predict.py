@@ -10,14 +10,14 @@ from urllib.parse import quote
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from triune import coreai, coreml
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
-from triune.cli.output import print_json, progress_bar
+from triune.cli.output import print_json, progress_bar, shown, shown_lines
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.printable import printable
 from triune.core.tensors import format_shape
 from triune.coreml.feature_values import describe
 from triune.coreml.source import as_program_takes, read_source
@@ -80,10 +80,10 @@ def predict(
         return
     table = Table("output", "datatype and shape", "values")
     for name, value in outputs.items():
-        table.add_row(*(escape(text) for text in (name, _kind_and_shape(value), _preview(value))))
+        table.add_row(shown(name), shown(_kind_and_shape(value)), shown_lines(_preview(value)))
     console = Console()
     console.print(table)
-    console.print(f"{escape(model.function)} in {elapsed_ms:.1f} ms, computed by {model.executor}", highlight=False)
+    console.print(f"{shown(model.function)} in {elapsed_ms:.1f} ms, computed by {model.executor}", highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ def _preview(value: Any) -> str:
         return preview(cast(Any, value))
     if isinstance(value, dict):
         best = sorted(cast(dict[Any, float], value).items(), key=lambda each: -each[1])[:5]
-        return ", ".join(f"{label} {probability:.4f}" for label, probability in best)
-    return str(value)
+        return ", ".join(f"{printable(str(label))} {probability:.4f}" for label, probability in best)
+    return printable(str(value))
 
 
 def _save(outputs: dict[str, Any], folder: Path) -> None:

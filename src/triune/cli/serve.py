@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 import uvloop
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from triune import app
+from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
+from triune.cli.output import shown
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
@@ -163,7 +164,7 @@ def serve(
     Takes every flag of tritonserver's: those without effect here are told in one line, the impossible say why.
     """
     console = Console(stderr=True)
-    set_up_logs(LogOptions(log_verbose, log_info, log_warning, log_error, log_format, log_file), console)
+    log = set_up_logs(LogOptions(log_verbose, log_info, log_warning, log_error, log_format, log_file), console)
     sizes, others = read_backend_config(backend_config or ())
     ignored = [*(context.obj or ()), *(f"--backend-config={each} (no such setting here)" for each in others)]
     if ignored:
@@ -225,7 +226,7 @@ def serve(
         ),
         name=name,
     )
-    run(options, console)
+    run(options, console, log)
 
 
 def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]]:
@@ -260,15 +261,18 @@ def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]
     return sizes, others
 
 
-def run(options: app.Options, console: Console) -> None:
-    """Serve until told to stop, saying on `console` what is served and where."""
+def run(options: app.Options, console: Console, log: LogWriter) -> None:
+    """Serve until told to stop, saying what is served and where, as `console` would, through `log`."""
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
-        _print_models(console, server)
-        for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):
-            if address:
-                text = address if name == "gRPC" else f"http://{address}" + ("/metrics" if name == "metrics" else "")
-                console.print(f"{name:8} {text}", highlight=False)
+        with console.capture() as said:
+            _print_models(console, server)
+            for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):
+                if address:
+                    path = "/metrics" if name == "metrics" else ""
+                    text = address if name == "gRPC" else f"http://{address}{path}"
+                    console.print(f"{name:8} {text}", highlight=False)
+        log.say(said.get())
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(app.serve(options, on_ready))
@@ -282,7 +286,7 @@ def _print_models(console: Console, server: Server) -> None:
             version = f" version {entry.version}" if entry.version is not None else ""
             state = entry.state.value if entry.state else "not loaded: nobody asked for it"
             reason = f": {entry.reason}" if entry.reason else ""
-            others.append(f"[yellow]{escape(f'{entry.name}{version}')}[/] is {state}{escape(reason)}")
+            others.append(f"[yellow]{shown(f'{entry.name}{version}')}[/] is {state}{shown(reason)}")
             continue
         model = server.model(entry.name, entry.version)
         workers = [worker.executable for worker in model.dispatcher.workers]
@@ -291,9 +295,9 @@ def _print_models(console: Console, server: Server) -> None:
             dict.fromkeys(f"{each.unit.value} ({labels.get(each.unit, '')}{each.precision})" for each in workers)
         )
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
-        table.add_row(escape(entry.name), str(entry.version), units, errors)
+        table.add_row(shown(entry.name), str(entry.version), units, errors)
         if entry.reason:
-            others.append(f"[yellow]{escape(entry.name)} version {entry.version}[/] is {escape(entry.reason)}")
+            others.append(f"[yellow]{shown(entry.name)} version {entry.version}[/] is {shown(entry.reason)}")
     console.print(table)
     for line in others:
         console.print(line, soft_wrap=True)

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-_UNPRINTABLE: Final = re.compile(
+UNPRINTABLE: Final = re.compile(
     # Controls, of which ESC commands a terminal and a newline forges a line; what ends lines elsewhere; what turns the
     # direction of writing; the tags that nobody sees; and what is no text at all: bytes that were not UTF-8.
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -13,7 +13,7 @@ _NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 
 def printable(text: str) -> str:
     r"""The text in one line in which all can be seen: a newline is written `\n`, ESC `\x1b`."""
-    return text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub(_escape, text)
+    return text if text.isascii() and text.isprintable() else UNPRINTABLE.sub(_escape, text)
 
 
 def encodable(text: str) -> str:

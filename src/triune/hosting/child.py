@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from triune.core.errors import TriuneError
+from triune.core.log_text import WorkerFormatter
 from triune.core.runtime import Executable
 from triune.hosting.channel import Channel
 from triune.hosting.words import from_error, from_signature
@@ -31,7 +32,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(WorkerFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # A process that the model starts must not keep the channel open after this one has died.
     os.set_inheritable(descriptor, False)
     os.set_inheritable(life, False)

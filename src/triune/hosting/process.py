@@ -20,6 +20,7 @@ from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.hosting.channel import Channel
 from triune.hosting.limits import Limits
+from triune.hosting.output import has_log, log_lines
 from triune.hosting.watched import Watched
 from triune.hosting.words import to_error, to_signature
 
@@ -70,11 +71,20 @@ class WorkerProcess:
                 life, self._life = os.pipe()
                 ours.callback(os.close, self._life)
                 theirs.callback(os.close, life)
+                output = _STANDARD_ERROR
+                if has_log():
+                    reading, output = os.pipe()
+                    theirs.callback(os.close, output)
+                    reader = ours.enter_context(contextlib.ExitStack())
+                    reader.callback(os.close, reading)
+                    log_lines(reading, name)
+                    reader.pop_all()
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
                     # What the model prints must not get into the server's own output.
                     stdin=subprocess.DEVNULL,
-                    stdout=_STANDARD_ERROR,
+                    stdout=output,
+                    stderr=output,
                     pass_fds=(other_end.fileno(), life),
                     # Classes are found where this process finds them.
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

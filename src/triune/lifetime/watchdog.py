@@ -48,7 +48,7 @@ class Watchdog:
                 if sign.wait(self._limit_seconds):
                     continue
                 _log.error(
-                    "the event loop is held for more than %g s, and nobody is answered; it is at:\n%s",
+                    "the event loop is held for more than %g s, and nobody is answered; it is at: %s",
                     self._limit_seconds,
                     self._where(),
                 )
@@ -58,5 +58,9 @@ class Watchdog:
                     _log.warning("the event loop goes on after %.1f s", time.monotonic() - asked_at)
 
     def _where(self) -> str:
+        """The functions, the innermost first."""
         frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
-        return "".join(traceback.format_stack(frame)) if frame is not None else "a thread that has ended"
+        if frame is None:
+            return "a thread that has ended"
+        stack = reversed(traceback.extract_stack(frame))
+        return " < ".join(f"{each.name} ({each.filename}:{each.lineno})" for each in stack)

@@ -44,7 +44,7 @@ async def test_a_hold_is_told_once_with_its_place(heard: Heard) -> None:
             await asyncio.sleep(0.001)
     first, second = heard.lines[:2]
     assert "the event loop is held for more than 0.01 s" in first
-    assert "in hold_the_loop" in first
+    assert "hold_the_loop (" in first
     assert "the event loop goes on after" in second
 
 
