@@ -12,6 +12,9 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.values import Values, subgraphs_of
 
+_MOST_DIMENSIONS = 64
+"""No tensor has more. Inference of RMSNormalization counts from any axis on, until memory ends."""
+
 _HIDDEN = "kept from inference: "
 """Before the name of an operator; inference leaves operators alone that it does not know."""
 
@@ -72,13 +75,15 @@ def _show_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) ->
 
 
 def _problem(node: NodeProto) -> str | None:
-    """What is wrong with a node, whatever it is given: the outputs of a Split, the batch of a GatherND."""
+    """What is wrong with a node, whatever it is given: the outputs of a Split, the batch of a GatherND, an axis."""
     if node.domain not in ("", "ai.onnx"):
         return None
     stated = {each.name: each.i for each in node.attribute if not each.ref_attr_name}
     num_outputs, batch = stated.get("num_outputs", len(node.output)), stated.get("batch_dims", 0)
     if node.op_type == "Split" and num_outputs != len(node.output):
         return f"Split '{_said(node)}' has {len(node.output)} outputs, and its attribute num_outputs is {num_outputs}"
+    if abs(axis := stated.get("axis", 0)) > _MOST_DIMENSIONS:
+        return f"{node.op_type} '{_said(node)}' has axis {axis}, and no tensor has so many dimensions"
     if node.op_type == "GatherND" and batch < 0:
         return f"GatherND '{_said(node)}' has batch_dims {batch}: it is a number of dimensions, 0 or more"
     return None

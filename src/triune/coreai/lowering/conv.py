@@ -18,6 +18,7 @@ def _conv(c: Context) -> None:
     x, weight = c.input(0), c.input(1)
     spatial = spatial_of(x, "a convolution")
     window = window_of(c.attributes, _kernel(weight))
+    window.require_room(shape_of(x)[2:])
     widths = widths_of(x, window)
     if spatial == 1 and all(isinstance(width, int) for pair in widths for width in pair):
         # On the plane, where what reads the program again finds the padding beside the convolution.

@@ -41,6 +41,7 @@ def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Dim, Dim]], list[t
     """The window, the padding, and what `ceil_mode` adds behind it."""
     spatial = spatial_of(x, "a pool")
     window = window_of(c.attributes, c.attributes["kernel_shape"])
+    window.require_room(shape_of(x)[2:], is_ceil=bool(c.attributes.get("ceil_mode", 0)))
     none: list[tuple[Dim, Dim]] = [(0, 0)] * spatial
     return window, widths_of(x, window), excess_of(x, window) if c.attributes.get("ceil_mode", 0) else none
 

@@ -25,6 +25,7 @@ def _conv(c: Context) -> None:
     if not 1 <= spatial <= 3:
         raise Refusal(f"a convolution over {spatial} dimensions; Core ML convolves over 1 to 3")
     window = window_of(c.attributes, static_shape(weight, "the kernel's shape")[2:])
+    window.require_room(image_sizes(x))
     bias, extra = _bias(c)
     is_known = c.constant(1) is not None
     dilations = window.dilations

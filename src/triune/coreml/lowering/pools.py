@@ -17,7 +17,7 @@ from triune.coreml.lowering.context import (
     static_dim,
 )
 from triune.coreml.lowering.mb import Var, mb
-from triune.coreml.lowering.window import flat, padding_of
+from triune.coreml.lowering.window import flat, image_sizes, padding_of
 from triune.graph.conversion.window import SAME, Window, window_of
 
 _MOST_PLACES = 256
@@ -49,6 +49,7 @@ def _max_pool(c: Context) -> None:
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
     """The window, and what it reaches before and after each spatial dimension."""
     window = window_of(c.attributes, c.attributes["kernel_shape"])
+    window.require_room(image_sizes(x), is_ceil=bool(c.attributes.get("ceil_mode", 0)))
     widths = padding_of(x, window)
     if not c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME:
         return window, widths

@@ -51,6 +51,8 @@ def _reshape(c: Context) -> None:
     if not sizes:
         c.give(_to_scalar(x))
         return
+    if min(sizes) < -1:
+        raise Refusal(f"it has shape {sizes}, and a size is 0 or more, or -1 for what is left")
     c.give(mb.reshape(x=x, shape=_target(x, sizes)))
 
 

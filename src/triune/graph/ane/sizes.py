@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 from onnx import GraphProto, NodeProto, ValueInfoProto
 
+from triune.core.errors import InvalidArgumentError
+from triune.graph.conversion.problems import called
 from triune.graph.values import attributes_of
 
 Dim: TypeAlias = int | str | None
@@ -45,7 +47,7 @@ class Sizes:
         for node in graph.node:
             self._vector(node)
             for name in node.output:
-                found = self._made(node, name)
+                found = self._made_of(node, name)
                 if found is not None:
                     given = self._dims.get(name) or found
                     # What a model says of its outputs is a name for people, and often means nothing.
@@ -91,6 +93,16 @@ class Sizes:
             dim.dim_value if dim.HasField("dim_value") else _symbol(dim.dim_param) or f"{name}[{axis}]"
             for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         )
+
+    def _made_of(self, node: NodeProto, name: str) -> Dims | None:
+        """As `_made`. Raises InvalidArgumentError for a node that does not take operands of such ranks."""
+        try:
+            return self._made(node, name)
+        except (IndexError, ValueError, ZeroDivisionError) as error:
+            ranks = ", ".join(f"'{each}' of rank {len(self._dims.get(each, ()))}" for each in node.input if each)
+            raise InvalidArgumentError(
+                f"{called(node)} does not take what it is given, {ranks}: the model is no valid ONNX; export it again"
+            ) from error
 
     def _made(self, node: NodeProto, name: str) -> Dims | None:
         """The shape of a node's output by those of its operands."""

@@ -2,6 +2,7 @@
 
 import re
 
+import onnx.checker
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, helper
 
@@ -36,6 +37,16 @@ def contradiction_within(model: ModelProto) -> str | None:
     """Why a model is no valid ONNX; None where ONNX finds nothing."""
     try:
         infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        _check_nodes(model)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)
     return None
+
+
+def _check_nodes(model: ModelProto) -> None:
+    """Raises onnx.checker.ValidationError for inputs, outputs and attributes that an operator has not, or lacks."""
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = model.ir_version or onnx.IR_VERSION
+    context.opset_imports = {each.domain: each.version for each in model.opset_import}
+    for node in model.graph.node:
+        onnx.checker.check_node(node, context)

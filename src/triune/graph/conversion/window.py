@@ -60,6 +60,16 @@ class Window:
             places -= 1
         return places
 
+    def require_room(self, sizes: Sequence[int | None], *, is_ceil: bool = False) -> None:
+        """Raises Refusal for an image in which the window has no place. `sizes`: of the image, None if not known."""
+        for axis, size in enumerate(sizes):
+            if size is not None and self.count(axis, size, is_ceil=is_ceil) < 1:
+                begin, end = self.padding(axis, size) or (0, 0)
+                raise Refusal(
+                    f"a window of {self.extent(axis)} has no place in an image of {size} with padding of {begin} and "
+                    f"{end}, and the result would be empty; give the input larger sizes"
+                )
+
     def overhang(self, axis: int, size: int) -> int:
         """How far its one place reaches behind an image that is smaller than it is, by less than a stride; else 0.
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 from onnx import TensorProto, helper
 
+from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 
 
@@ -74,6 +75,8 @@ def tf_idf_vectorizer(c: Context) -> bool:
     length = shape[len(shape) - 1] if shape else None
     if shape is None or length is None or "pool_int64s" not in c.attributes or len(shape) > 2:
         return False
+    if c.values.elem_type(c.input(0)) == TensorProto.STRING:
+        raise Refusal("it works on text, and programs have numbers alone; do it before the model")
     columns: list[int] = c.attributes["ngram_indexes"]
     tokens = b.op("Reshape", c.input(0), b.ints(-1, length))
     totals: list[str] = []

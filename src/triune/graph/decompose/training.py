@@ -3,6 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
+from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 
 
@@ -15,8 +16,14 @@ def _rate(c: Context, decay: str) -> str:
 
 
 def _groups(c: Context, num_kinds: int) -> list[list[str]]:
-    """For each tensor: its value, gradient and accumulators, which come kind by kind behind R and T."""
+    """For each tensor: its value, gradient and accumulators, which come kind by kind behind R and T.
+
+    Raises:
+        Refusal: some have not all of them.
+    """
     names = list(c.node.input[2:])
+    if not names or len(names) % num_kinds:
+        raise Refusal(f"it has {len(names)} inputs behind R and T, and each of its tensors has {num_kinds}")
     count = len(names) // num_kinds
     return [names[index::count] for index in range(count)]
 

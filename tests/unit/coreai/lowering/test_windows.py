@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import NodeProto, helper
 
 from support.apple_lowered import check
 from support.lowered import FLOAT, INT64, model_of
@@ -173,6 +173,24 @@ def test_averages_in_fp16_are_of_sums_beyond_it(tmp_path: Path) -> None:
     x = (noise(1, 2, 8, 8) * 100 + 20000).astype(np.float16)
     results = check(model, {"x": x}, tmp_path, rtol=3e-3)
     assert np.isfinite(results["y"]).all()
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 7]),
+        helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 3], dilations=[1, 3], pads=[0, 0, 0, 2]),
+        helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 7], ceil_mode=1),
+        helper.make_node("LpPool", ["x"], ["y"], kernel_shape=[2, 2**31]),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+    ],
+)
+def test_windows_that_have_no_place_are_refused(node: NodeProto, tmp_path: Path) -> None:
+    """A result of negative sizes ends Apple's process."""
+    weight = np.zeros((1, 1, 2, 7), np.float32)
+    model = model_of([node], [("x", FLOAT, [1, 1, 4, 4])], [("y", FLOAT, [None] * 4)], w=weight)
+    with pytest.raises(UnsupportedError, match=r"a window of \d+ has no place in an image of 4"):
+        lower(model, tmp_path / "m.aimodel")
 
 
 def test_four_spatial_dimensions_are_refused(tmp_path: Path) -> None:

@@ -190,6 +190,25 @@ def test_the_path_says_what_is_written(tmp_path: Path) -> None:
                  s = SplitToSequence <axis=1> (x)  y = SequenceAt (s, at) }""",
             "a place in it, is computed",
         ),
+        (
+            "agraph (float[1,2,4,4] x) => (float[1,2,1,1] y) { y = AveragePool <kernel_shape=[5,2]> (x) }",
+            "a window of 5 has no place in an image of 4 with padding of 0 and 0",
+        ),
+        (
+            "agraph (float[1,2,4] x, float[2,2,3] w) => (float[1,2,1] y) { y = Conv <dilations=[2]> (x, w) }",
+            "a window of 5 has no place in an image of 4",
+        ),
+        (
+            """agraph (float[6,2] x) => (float[?,?,?] y)
+                 <int64[3] to = {-1, -3, 2}> { y = Reshape (x, to) }""",
+            r"it has shape \[-1, -3, 2\]",
+        ),
+        (
+            "agraph (int64[4] x) => (float[2] y)"
+            """ { t = Cast <to=8> (x)  y = TfIdfVectorizer <mode="TF", min_gram_length=1, max_gram_length=1, """
+            "max_skip_count=0, ngram_counts=[0], ngram_indexes=[0, 1], pool_int64s=[2, 3]> (t) }",
+            "it works on text",
+        ),
     ],
 )
 def test_what_is_left_says_why_and_what_to_do(text: str, reason: str, tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""The names of sizes."""
+
+import pytest
+
+from support.graphs import model_of
+from triune.core.errors import InvalidArgumentError
+from triune.graph.ane.sizes import Sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("y = Transpose <perm = [0, 2, 1]> (x)", "Transpose 'y' does not take what it is given, 'x' of rank 2"),
+        ("y = Concat <axis = 0> (z, z)", "Concat 'y' does not take what it is given, 'z' of rank 0, 'z' of rank 0"),
+    ],
+)
+def test_nodes_that_do_not_take_such_operands_are_told(text: str, reason: str) -> None:
+    """What is inlined from functions, and decided by values, reaches it unchecked."""
+    model = model_of(f"agraph (float[2,3] x, float z) => (float[?,?] y) {{ {text} }}")
+    with pytest.raises(InvalidArgumentError, match=reason):
+        Sizes(model.graph, lambda _: None, {})
