@@ -22,7 +22,7 @@ Every pass leaves a graph that computes the same, with Transposes at its borders
 change. `borders.py` is how a value gets in and out, `index.py` what a pass can ask about a graph.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -48,9 +48,6 @@ from triune.graph.weights import Large, NoneLarge
 
 __all__ = ["Report", "ane_layout"]
 
-_MASKS: Sequence[type[Step]] = (CaughtNans, FiniteMasks)
-"""Done to every model, the others only where there are linear layers."""
-
 
 def ane_layout(
     model: ModelProto,
@@ -69,8 +66,7 @@ def ane_layout(
         file: takes large weights that are made; without it they are in the model.
 
     Returns:
-        a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was, but
-        for its masks.
+        a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was.
 
     Raises:
         InternalError: a pass changed what the model computes (only with `check`).
@@ -91,18 +87,16 @@ def ane_layout(
     copy = ModelProto()
     copy.CopyFrom(model)
     large.take(copy)
-    for kind in _MASKS:
+    before, num_before = ModelProto(), len(report.changed)
+    before.CopyFrom(copy)
+    num_layers = report.num_layers
+    for kind in (CaughtNans, FiniteMasks, KnownShapes, WholeOperands, LinearToConv):
         copy = run(kind, copy)
-    finite = ModelProto()
-    finite.CopyFrom(copy)
-    for kind in (KnownShapes, WholeOperands, LinearToConv):
-        copy = run(kind, copy)
-    if LinearToConv.name in report.counts():
+    if report.num_layers > num_layers:
         for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):
             copy = run(kind, copy)
     else:
-        names = [kind.name for kind in _MASKS]
-        report.changed[:] = [entry for entry in report.changed if entry.step in names]
-        copy = finite
+        del report.changed[num_before:]
+        copy = before
     large.give_back(copy)
     return copy

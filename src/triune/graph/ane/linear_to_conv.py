@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto
 from triune.core.errors import InternalError
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.index import Index, label
+from triune.graph.ane.report import LINEAR_TO_CONV
 from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 
@@ -43,7 +44,7 @@ class LinearToConv(Step):
     1, which the Neural Engine pads to 64 bytes.
     """
 
-    name = "linear_to_conv"
+    name = LINEAR_TO_CONV
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""

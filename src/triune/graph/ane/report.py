@@ -3,6 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+LINEAR_TO_CONV = "linear_to_conv"
+"""The name of the pass without which there is no layout."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -36,6 +39,11 @@ class Report:
     def leave(self, step: str, node: str, text: str) -> None:
         """Something that looks as if it could be brought into the layout was not."""
         self.left.append(Entry(step, node, text))
+
+    @property
+    def num_layers(self) -> int:
+        """How many linear layers are in the layout; with none it is not used at all."""
+        return self.counts().get(LINEAR_TO_CONV, 0)
 
     def counts(self) -> dict[str, int]:
         """How many changes each pass made."""

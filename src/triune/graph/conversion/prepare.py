@@ -108,15 +108,18 @@ def _prepared(
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
     _require_typed_outputs(core)
+    is_laid_out = False
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
+        before = layout.num_layers
         core = ane_layout(core, layout, file=file)
+        is_laid_out = layout.num_layers > before
     notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core))
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
         return Prepared(narrow, notes=notes)
     tell("looking for what fp16 cannot hold")
-    fitted = fit_half(narrow, file, is_whole=layout is not None)
+    fitted = fit_half(narrow, file, is_laid_out=is_laid_out)
     return Prepared(fitted.model, fitted.wide, (*notes, *fitted.notes))
 
 

@@ -16,6 +16,9 @@ from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
+_LAID_OUT = "ane/"
+"""How the names begin of nodes that `graph.ane` made."""
+
 _FP32 = TensorProto.FLOAT
 
 
@@ -44,27 +47,30 @@ def _drop_idle_casts(model: ModelProto) -> None:
     Tidy()(model)
 
 
-def fit_half(model: ModelProto, file: WeightFile, *, is_whole: bool = False) -> Fitted:
+def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False) -> Fitted:
     """Have a model's numbers within fp16, and find the nodes for which that cannot be.
 
     Args:
         model: normalized and narrowed; changed.
         file: takes large weights that are made.
-        is_whole: nothing but constants beyond fp16 and levels of 16 bits may keep a node in fp32, and masks stay as
-            they are: the Neural Engine, for which they have been laid out, computes in nothing but fp16.
+        is_laid_out: its transformers are in the layout of the Neural Engine, which computes in nothing but fp16: of the
+            nodes that `graph.ane` made, only constants beyond fp16 keep some in fp32, and masks stay as it made them.
     """
     masks = FittedMasks()
     notes = make_whole(model, file)
-    if not is_whole:
+    fold_variances(model)
+    if not is_laid_out:
         _drop_idle_casts(model)
         model = ConvAffine(file)(model)
-        fold_variances(model)
     scale_before(model, file)
-    if not is_whole:
+    if not is_laid_out:
         masks = fit_masks(model)
     large = Large(file)
     large.take(model)
     model = Infer()(Tidy()(model))
     large.give_back(model)
-    kept = find_wide(model.graph, masks.softmaxes, constants_alone=is_whole)
-    return Fitted(model, masks.wide | {each.value for each in kept}, (*told(kept), *notes))
+    kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes, constants_alone=is_laid_out)}
+    if is_laid_out:
+        others = [each for each in find_wide(model.graph) if not each.name.startswith(_LAID_OUT)]
+        kept = {each.value: each for each in others} | kept
+    return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *notes))

@@ -10,7 +10,7 @@ from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import read_package
-from triune.graph.conversion.options import Precision
+from triune.graph.conversion.options import Layout, Precision
 
 
 def test_answers_are_those_of_fp32(stride: int, tmp_path: Path) -> None:
@@ -22,6 +22,19 @@ def test_answers_are_those_of_fp32(stride: int, tmp_path: Path) -> None:
         results, _ = executor(read_package(lowered.path)).run(given, {})
         assert misses(cases, {case.output: results[lowered.outputs[case.output]] for case in cases}) == []
     assert "compute in fp32" in lowered.notes[0]
+
+
+def test_answers_are_those_of_fp32_for_the_neural_engine_where_there_are_no_transformers(
+    stride: int, tmp_path: Path
+) -> None:
+    cases = chosen(CASES, stride)
+    options = LowerOptions(precision=Precision.FP16, layout=Layout.ANE)
+    # Together they have linear layers, which are brought into the layout.
+    for case in cases if stride == 1 else cases[::4]:
+        lowered = lower(case.model, tmp_path / "m.mlpackage", options)
+        given = {lowered.inputs[name]: _passed(array) for name, array in case.feeds.items()}
+        results, _ = OnnxExecutor(read_package(lowered.path)).run(given, {})
+        assert misses([case], {case.output: results[lowered.outputs["y"]]}) == []
 
 
 def _passed(array: Any) -> Any:

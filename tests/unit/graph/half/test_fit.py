@@ -6,6 +6,10 @@ from onnx import numpy_helper
 
 from support.half_cases import CASES, HalfCase
 from support.half_cases.case import half_case, noise, number
+from support.llama import exported_llama
+from triune.graph.ane import Report
+from triune.graph.conversion.options import ConversionOptions, Layout, Precision
+from triune.graph.conversion.prepare import prepare, silent
 from triune.graph.half import Fitted, fit_half
 from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
@@ -17,9 +21,9 @@ def _fitted(name: str) -> Fitted:
     return _fitted_of(case)
 
 
-def _fitted_of(case: HalfCase, *, is_whole: bool = False) -> Fitted:
+def _fitted_of(case: HalfCase, *, is_laid_out: bool = False) -> Fitted:
     file = WeightFile()
-    return fit_half(Narrow(file)(normalize(case.model, file=file)), file, is_whole=is_whole)
+    return fit_half(Narrow(file)(normalize(case.model, file=file)), file, is_laid_out=is_laid_out)
 
 
 def _kept(fitted: Fitted) -> set[str]:
@@ -95,15 +99,24 @@ def test_scores_are_scaled_before_their_product_which_stays_in_fp16() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
-@pytest.mark.parametrize("is_whole", [False, True])
-def test_levels_of_16_bits_are_in_fp32_in_every_layout(is_whole: bool, dtype: type[np.integer]) -> None:
+@pytest.mark.parametrize("is_laid_out", [False, True])
+def test_levels_of_16_bits_are_in_fp32_in_every_layout(is_laid_out: bool, dtype: type[np.integer]) -> None:
     nodes = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) y = Neg (d)"
     case = half_case("m", nodes, {"s": number(1e-3), "z": np.array(7, dtype)}, x=noise(2, 4))
-    assert _kept(_fitted_of(case, is_whole=is_whole)) == {"QuantizeLinear", "DequantizeLinear"}
+    assert _kept(_fitted_of(case, is_laid_out=is_laid_out)) == {"QuantizeLinear", "DequantizeLinear"}
 
 
-@pytest.mark.parametrize("is_whole", [False, True])
-def test_levels_of_8_bits_are_in_fp16_of_what_layers_make(is_whole: bool) -> None:
+@pytest.mark.parametrize("is_laid_out", [False, True])
+def test_levels_of_8_bits_are_in_fp16_of_what_layers_make(is_laid_out: bool) -> None:
     nodes = "m = MatMul (x, w) q = QuantizeLinear (m, s, z) d = DequantizeLinear (q, s, z) y = Neg (d)"
     case = half_case("m", nodes, {"s": number(0.1), "z": np.array(7, np.uint8), "w": noise(4, 4)}, x=noise(2, 4))
-    assert _fitted_of(case, is_whole=is_whole).wide == set()
+    assert _fitted_of(case, is_laid_out=is_laid_out).wide == set()
+
+
+def test_what_is_around_transformers_in_the_neural_engines_layout_computes_as_elsewhere() -> None:
+    options = ConversionOptions(precision=Precision.FP16, layout=Layout.ANE)
+    with WeightFile() as file:
+        prepared = prepare(exported_llama("traced"), options, Report(), silent, file)
+    kept = [node for node in prepared.model.graph.node if not prepared.wide.isdisjoint(node.output)]
+    # The angles of positions, which are given; nothing of the layers.
+    assert {node.op_type for node in kept} == {"Expand", "Cast", "MatMul"}
