@@ -10,6 +10,7 @@ from typing import Any
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto, NodeProto
 
+from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
 
 _MOST_DIMENSIONS = 64
@@ -23,8 +24,11 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
     """As `onnx.shape_inference.infer_shapes`.
 
     Raises:
-        onnx.shape_inference.InferenceError: also for a node at which inference would end the process.
+        onnx.shape_inference.InferenceError: also for a node at which inference would end the process, or never end.
     """
+    if options.get("data_prop"):
+        for found in too_long(model.graph):
+            raise onnx.shape_inference.InferenceError(found)
     for node in _nodes(model):
         if found := _problem(node):
             raise onnx.shape_inference.InferenceError(found)

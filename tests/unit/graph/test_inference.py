@@ -5,7 +5,9 @@ import pytest
 from onnx import TypeProto
 
 from support.graphs import model_of
+from triune.core.errors import UnsupportedError
 from triune.graph.inference import infer_shapes
+from triune.graph.normalize import normalize
 
 FAR = 2**63 - 1
 
@@ -50,3 +52,51 @@ def test_a_fragile_node_may_tell_what_the_next_is_given() -> None:
     found = infer_shapes(model)
     assert [dim.dim_value for dim in found.graph.output[0].type.tensor_type.shape.dim] == [1, 1]
     assert [node.op_type for node in (*model.graph.node, *found.graph.node)] == ["LayerNormalization"] * 6
+
+
+@pytest.mark.parametrize(
+    ("node", "length"),
+    [
+        ("n = Constant <value = int64[1] {4611686018427387904}> ()  y = Expand (x, n)", 2**62),
+        ("n = Constant <value = int64[1] {4611686018427387904}> ()  y = ConstantOfShape (n)", 2**62),
+        ("n = Constant <value = int64[1] {16777217}> ()  y = ConstantOfShape (n)", 2**24 + 1),
+        ("n = Constant <value = int64[1] {4611686018427387904}> ()  y = Tile (x, n)", 2**63),
+        (
+            "a = Constant <value_int = 5> ()  b = Constant <value_int = -4611686018427387904> ()"
+            "  d = Constant <value_int = -2> ()  y = Range (a, b, d)",
+            2**61 + 3,
+        ),
+    ],
+)
+def test_vectors_that_inference_would_write_out_for_ever_are_told(node: str, length: int) -> None:
+    op_type = node.split(" (")[-2].split()[-1]
+    model = model_of(f"agraph (int64[2] x) => (int64[?] y) {{ {node} }}")
+    with pytest.raises(onnx.shape_inference.InferenceError, match=f"{op_type} 'y' makes a vector of {length} elements"):
+        infer_shapes(model, data_prop=True)
+    with pytest.raises(UnsupportedError, match=f"^{op_type} 'y' makes a vector of {length} elements"):
+        normalize(model)
+    then = (
+        f"agraph (bool c, int64[2] x) => (int64[?] z) {{ z = If (c) <then_branch = a () => (int64[?] y) {{ {node} }},"
+    )
+    model = model_of(f"{then} else_branch = b () => (int64[2] x2) {{ x2 = Identity (x) }}> }}")
+    with pytest.raises(onnx.shape_inference.InferenceError, match=f"'y' makes a vector of {length} elements"):
+        infer_shapes(model, data_prop=True)
+
+
+def test_vectors_of_many_elements_are_inferred() -> None:
+    text = "agraph (float[N] x) => (float[?] y) { n = Constant <value = int64[1] {65536}> ()  y = ConstantOfShape (n) }"
+    inferred = infer_shapes(model_of(text), data_prop=True)
+    assert inferred.graph.output[0].type.tensor_type.shape.dim[0].dim_value == 65536
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "n = Constant <value = int64[1] {33554432}> ()  y = Expand (x, n)",
+        "a = Constant <value_float = 0.0> ()  b = Constant <value_float = 1e9> ()"
+        "  d = Constant <value_float = 1.0> ()  y = Range (a, b, d)",
+    ],
+)
+def test_long_vectors_that_are_no_shapes_are_inferred(node: str) -> None:
+    inferred = infer_shapes(model_of(f"agraph (float[1] x) => (float[?] y) {{ {node} }}"), data_prop=True)
+    assert inferred.graph.output[0].type.tensor_type.shape.dim[0].dim_value > 2**24

@@ -295,3 +295,12 @@ def test_the_length_of_a_computed_shape_is_a_rank() -> None:
     model = Infer()(model_of(text))
     ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in (*model.graph.value_info, *model.graph.output)}
     assert ranks == {"r": 3, "t": 3, "y": 3}
+
+
+def test_what_is_no_tensor_does_not_become_one() -> None:
+    model = model_of("agraph (seq(float[2]) s, optional(float[2]) o) => (seq(float[2]) t) { t = Identity (s) }")
+    kinds = [value.type for value in (*model.graph.input, *model.graph.output)]
+    before = [kind.SerializeToString() for kind in kinds]
+    narrowed = Narrow()(model)
+    after = [value.type.SerializeToString() for value in (*narrowed.graph.input, *narrowed.graph.output)]
+    assert after == before

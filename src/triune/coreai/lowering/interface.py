@@ -14,7 +14,7 @@ from triune.coreai.lowering.image_options import ImageOptions
 from triune.coreai.lowering.images import image_type
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.lowering.values import tensor_type
-from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, listed
+from triune.graph.conversion.shapes import InputShape, inputs_of, is_left_out, kind_of, listed
 
 _DTYPES: Mapping[int, Any] = {
     TensorProto.FLOAT: np.float32,
@@ -119,7 +119,7 @@ def _dims(value: ValueInfoProto) -> Any:
 def _dtype(value: ValueInfoProto, role: str) -> Any:
     elem_type = value.type.tensor_type.elem_type
     if not value.type.HasField("tensor_type") or elem_type not in _DTYPES:
-        kind = TensorProto.DataType.Name(elem_type) if value.type.HasField("tensor_type") else "no tensor"
+        kind = kind_of(value)
         raise UnsupportedError(f"{role} '{value.name}' is {kind}; Core AI passes FLOAT, FLOAT16, INT32 and BOOL")
     return _DTYPES[elem_type]
 

@@ -13,7 +13,7 @@ from triune.coreml.lowering.context import truth
 from triune.coreml.lowering.mb import Var, get_new_symbol, mb, types
 from triune.coreml.lowering.options import LowerOptions, Target
 from triune.coreml.lowering.precision import as_given
-from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out
+from triune.graph.conversion.shapes import InputShape, Range, inputs_of, is_left_out, kind_of
 
 _RESERVED = frozenset(
     [
@@ -128,7 +128,7 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
 def _elem_type(value: ValueInfoProto, role: str) -> int:
     elem_type = value.type.tensor_type.elem_type
     if not value.type.HasField("tensor_type") or elem_type not in _MIL_TYPES:
-        kind = TensorProto.DataType.Name(elem_type) if value.type.HasField("tensor_type") else "no tensor"
+        kind = kind_of(value)
         raise UnsupportedError(f"{role} '{value.name}' is {kind}; Core ML passes FLOAT, FLOAT16, INT32 and BOOL")
     return elem_type
 

@@ -89,7 +89,8 @@ def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
         return _as_int32(array, tensor.name, runtime)
     if tensor.data_type != TensorProto.BOOL:
         kind = helper.tensor_dtype_to_string(tensor.data_type)
-        raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which {runtime} has not; cast it to FLOAT")
+        remedy = "work on text outside the model" if tensor.data_type == TensorProto.STRING else "cast it to FLOAT"
+        raise UnsupportedError(f"constant '{tensor.name}' is of {kind}, which {runtime} has not; {remedy}")
     return array
 
 

@@ -11,6 +11,7 @@ from triune.graph.core_ops import OPSET
 from triune.graph.decompose import OTHERS, STANDARD
 
 _TEXT = "it works on text, and programs have numbers alone; do it before the model"
+_OPTIONAL = "it makes or reads an optional value, and programs have tensors of a known rank alone; give it the tensor"
 _SEQUENCE = "the length of its sequence, or a place in it, is computed; write the tensors out, or fix their number"
 
 _REASONS: Mapping[str, str] = {
@@ -34,7 +35,7 @@ _REASONS: Mapping[str, str] = {
         _SEQUENCE,
     ),
     **dict.fromkeys(["SplitToSequence", "ConcatFromSequence", "SequenceMap"], _SEQUENCE),
-    **dict.fromkeys(["Optional", "OptionalGetElement", "OptionalHasElement"], "what it holds is no tensor"),
+    **dict.fromkeys(["Optional", "OptionalGetElement", "OptionalHasElement"], _OPTIONAL),
     **dict.fromkeys(["StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch"], _TEXT),
     "Gradient": "it differentiates the model; write the gradient's operators out",
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from onnx import GraphProto, ModelProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.graph.values import subgraphs_of
@@ -140,3 +140,12 @@ def _apply(value: ValueInfoProto, shape: InputShape) -> None:
                 )
         elif len(sizes) == 1 and isinstance(size := next(iter(sizes)), int):
             dim.dim_value = size
+
+
+def kind_of(value: ValueInfoProto) -> str:
+    """What an input or output is, as messages say it: "STRING", "a sequence"."""
+    words = {"sequence_type": "a sequence", "optional_type": "an optional value", "map_type": "a dictionary"}
+    kind = value.type.WhichOneof("value")
+    if kind == "tensor_type":
+        return TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    return words.get(kind or "", "no tensor")

@@ -4,8 +4,9 @@ import onnx.checker
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto, TypeProto
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.inference import infer_shapes
+from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
@@ -21,10 +22,17 @@ class Infer:
     name = "infer"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Raises InvalidArgumentError where ONNX gives up. Shapes that contradict each other are left for compilers."""
+        """Shapes that contradict each other are left for compilers.
+
+        Raises:
+            InvalidArgumentError: ONNX gives up.
+            UnsupportedError: a vector is too long for it.
+        """
         try:
             _forget_constants(model.graph)
             for _ in range(MAX_ROUNDS):
+                for found in too_long(model.graph):
+                    raise UnsupportedError(found)
                 model = infer_shapes(model, data_prop=True)
                 if not _say_ranks(model.graph, None):
                     break

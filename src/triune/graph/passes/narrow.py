@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.builder import Builder
@@ -151,11 +151,11 @@ class _Graph:
             self._other[name, TensorProto.INT64] = value.name
         for index, value in enumerate(graph.input):
             if index not in wide_inputs:
-                _retype(value.type.tensor_type)
+                _retype(value.type)
         for node in graph.node:
             self._narrow(node)
         for value in (*graph.output, *graph.value_info):
-            _retype(value.type.tensor_type)
+            _retype(value.type)
         read = {name for node in self._nodes for name in names_read_by(node)} | {value.name for value in graph.output}
         kept = [self._narrow_tensor(tensor) for tensor in graph.initializer if tensor.name in read]
         del graph.node[:], graph.initializer[:]
@@ -239,8 +239,11 @@ class _Graph:
         return narrow if self._file is None else self._file.moved(narrow)
 
 
-def _retype(tensor_type: Any) -> None:
-    tensor_type.elem_type = NARROWED.get(tensor_type.elem_type, tensor_type.elem_type)
+def _retype(kind: TypeProto) -> None:
+    # A sequence would become a tensor by being asked for its element type.
+    if kind.HasField("tensor_type"):
+        elem_type = kind.tensor_type.elem_type
+        kind.tensor_type.elem_type = NARROWED.get(elem_type, elem_type)
 
 
 def _retype_attributes(node: NodeProto) -> None:
