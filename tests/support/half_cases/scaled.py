@@ -98,4 +98,19 @@ SCALED = (
         {"c": number(1), "e": number(1e-3)},
         x=floats(1e-5, -3e-6, 2, 1e-4),
     ),
+    half_case(
+        "raised_and_scaled", "m = Mul (x, a) y = Mul (m, c)", {**_SMALL, "a": number(200)}, x=floats(1000, -3e4, 5)
+    ),
+    half_case(
+        "share_of_two", "d = Sub (a, b) s = Add (a, b) y = Div (d, s)", a=floats(4e4, 3e4, 5), b=floats(3e4, 6e4, 7)
+    ),
+    half_case("mean_of_three", "s = Add (a, b) t = Add (s, a) y = Div (t, d)", {"d": number(3)}, a=_LEFT, b=_RIGHT),
+    half_case("root_of_given", "m = Mul (a, b) y = Sqrt (m)", a=floats(4e4, 3e4), b=floats(3e4, 6e4)),
+    half_case(
+        "products_summed",
+        "m = Mul (x, z) s = ReduceSum (m, last) y = Mul (s, c)",
+        {**_SMALL, "last": np.array([-1])},
+        x=_ROWS,
+        z=_ROWS[::-1] * 2,
+    ),
 )

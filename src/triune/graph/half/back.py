@@ -9,7 +9,7 @@ from collections.abc import Collection
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import magnitude
-from triune.graph.half.limits import LARGEST
+from triune.graph.half.limits import LARGEST, sizes_within
 from triune.graph.half.makers import DEEPEST, VIEWS, Makers
 from triune.graph.half.scale import is_strong, scales_of
 
@@ -98,12 +98,16 @@ def _products(name: str, makers: Makers) -> list[NodeProto]:
 
 
 def _is_of_two(node: NodeProto, makers: Makers) -> bool:
-    """Does it add or multiply two values that are not known, sum up, or invert one?"""
+    """Does it add or multiply two values that are not known, sum up or invert one, or multiply it by more than 1?"""
     computed = [name for name in node.input if name and makers.values.tensor(name) is None]
-    if node.op_type in _SUMS:
-        return len(computed) == 2
-    if node.op_type == "Div":
-        return makers.values.tensor(node.input[0]) is not None
+    if node.op_type in _SUMS and len(computed) == 2:
+        return True
+    if node.op_type == "Div" and makers.values.tensor(node.input[0]) is not None:
+        return True
+    if node.op_type in ("Mul", "Div"):
+        arrays = [array for name in node.input if (array := makers.values.constant(name)) is not None]
+        sizes = sizes_within(arrays[0]) if arrays else None
+        return sizes is not None and (sizes[1] > 1 if node.op_type == "Mul" else sizes[0] < 1)
     return node.op_type in ("ReduceSum", "Reciprocal")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from support.half_cases import CASES, HalfCase
 from support.half_cases.case import half_case, noise, number
@@ -120,3 +120,9 @@ def test_what_is_around_transformers_in_the_neural_engines_layout_computes_as_el
     kept = [node for node in prepared.model.graph.node if not prepared.wide.isdisjoint(node.output)]
     # The angles of positions, which are given; nothing of the layers.
     assert {node.op_type for node in kept} == {"Expand", "Cast", "MatMul"}
+
+
+def test_a_product_that_is_an_output_too_is_in_fp32_where_it_is_scaled_far_down() -> None:
+    case = half_case("m", "p = MatMul (x, w) y = Mul (p, c)", {"w": noise(64, 8), "c": number(1e-4)}, x=noise(4, 64))
+    case.model.graph.output.append(helper.make_tensor_value_info("p", TensorProto.FLOAT, None))
+    assert _kept(_fitted_of(case)) == {"MatMul", "Mul"}
