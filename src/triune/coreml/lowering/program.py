@@ -28,7 +28,7 @@ from triune.coreml.lowering import (
 )
 from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
 from triune.coreml.lowering.interface import Interface
-from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, mb, typed_var, types
+from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, is_fixed, mb, typed_var, types
 from triune.coreml.lowering.options import LowerOptions
 from triune.coreml.lowering.precision import kept_scope
 from triune.coreml.lowering.scope import Scope
@@ -135,7 +135,7 @@ class ProgramWriter(GraphWriter[Var]):
         (lowering or _unknown)(context)
 
     def check(self, value: Var, node: NodeProto) -> None:
-        """Raises Refusal for more dimensions than Core ML has, and for no elements."""
+        """Raises Refusal for more dimensions than Core ML has, for no elements, and for sizes below zero."""
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)
             reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before"
@@ -145,6 +145,10 @@ class ProgramWriter(GraphWriter[Var]):
             self.deep.append(Problem(called(node), reason))
         if any(dim == 0 for dim in value.shape):
             raise Refusal("an empty result: Core ML has no empty tensors")
+        if any(is_fixed(dim) and dim < 0 for dim in value.shape):
+            # coremltools infers them, and fails when it writes them.
+            shape = ", ".join(str(dim) for dim in value.shape)
+            raise Refusal(f"its result would have the shape [{shape}]; correct its attributes or sizes")
 
     def stand_in(self, scope: conversion.Scope[Var], name: str) -> Var:
         """Something of the type of a value that could not be made."""

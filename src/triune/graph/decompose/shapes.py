@@ -5,6 +5,7 @@ import math
 import numpy as np
 from onnx import TensorProto, helper
 
+from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 
 
@@ -94,6 +95,8 @@ def cum_prod(c: Context) -> bool:
     if axis is None or shape is None:
         return False
     place = int(axis.reshape(-1)[0])
+    if not -len(shape) <= place < len(shape):
+        raise Refusal(f"its axis is {place}, and its input has rank {len(shape)}")
     count = shape[place]
     if count is None or not 1 <= count <= 256:
         return False

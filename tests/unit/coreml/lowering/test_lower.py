@@ -204,6 +204,14 @@ def test_the_path_says_what_is_written(tmp_path: Path) -> None:
             r"it has shape \[-1, -3, 2\]",
         ),
         (
+            "agraph (float[1,8,2,2] x) => (float[1,2,4,4] y) { y = DepthToSpace <blocksize=-1> (x) }",
+            r"shape \[1, 8, -2, -2\]; correct",
+        ),
+        (
+            "agraph (float[3] x) => (float[3] y) <int64 axis = {2}> { y = CumProd (x, axis) }",
+            "its axis is 2, and its input has rank 1",
+        ),
+        (
             "agraph (int64[4] x) => (float[2] y)"
             """ { t = Cast <to=8> (x)  y = TfIdfVectorizer <mode="TF", min_gram_length=1, max_gram_length=1, """
             "max_skip_count=0, ngram_counts=[0], ngram_indexes=[0, 1], pool_int64s=[2, 3]> (t) }",
