@@ -100,7 +100,7 @@ CASES = [
     (infer(id=7), "'id' must be a string, not a whole number"),
     (infer(parameters=[]), "'parameters' must be an object"),
     (infer(parameters={"x": None}), "parameter 'x' must be a string, a number, true or false, not null"),
-    (infer(parameters={"x": {"y": 1}}), "parameter 'x' must be"),
+    (infer(parameters={"x": {"y": 1}}), "parameter 'x' has invalid type"),
     (infer(parameters={"priority": -1}), "parameter 'priority' is -1"),
     (infer(parameters={"priority": "1"}), "'priority' must be a whole number, not a string"),
     (infer(parameters={"timeout": 1.5}), "'timeout' must be a whole number"),
@@ -129,7 +129,7 @@ CASES = [
     (text_infer(body_of(shape=[1, 16.0])), "'shape' of input 'INPUT0' must be an array"),
     (text_infer(body_of(shape=[True, 16])), "'shape' of input 'INPUT0' must be an array"),
     (text_infer(body_of(shape=[-1, -16])), "must be 0 or more, not -1"),
-    (text_infer(body_of(shape=[2**62, 4])), "elements are not possible"),
+    (text_infer(body_of(shape=[2**62, 4])), "causes total element count to exceed maximum size of"),
     (text_infer(body_of(shape=[2**31])), "has 2147483648 elements, but 'data' holds 16"),
     (text_infer(body_of(shape=[1] * 200 + [16])), "has 201 dimensions"),
     (text_infer(body_of(shape=[1, 15])), "has 15 elements, but 'data' holds 16"),
@@ -290,7 +290,7 @@ async def test_outputs_that_json_cannot_hold(wire: Wire) -> None:
 async def test_a_claim_beyond_the_limit_is_refused_at_once(wire: Wire, claim: int) -> None:
     answer = await wire.ask(head("POST", PATH, {"Host": "x", "Content-Length": str(claim)}))
     assert answer.status == 413
-    assert f"the server's limit is {LIMITS.request_bytes}" in answer.error
+    assert f"exceeds the maximum allowed value of {LIMITS.request_bytes} bytes" in answer.error
     assert answer.headers["connection"] == "close"
 
 
@@ -312,7 +312,7 @@ async def test_chunks_without_end_are_refused(shared_wire: Wire, path: str) -> N
         await shared_wire.send(chunk)
     answer = await shared_wire.answer()
     assert answer.status == 413
-    assert "server's limit" in answer.error
+    assert "exceeds the maximum allowed" in answer.error
 
 
 @pytest.mark.parametrize("path", [PATH, "/v2/repository/index"])
@@ -323,7 +323,7 @@ async def test_a_compressed_bomb_is_refused_within_bounded_memory(shared_wire: W
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer = await shared_wire.ask(post(path, bomb, {"Content-Encoding": encoding}))
     assert answer.status == 413
-    assert "when decompressed" in answer.error
+    assert "Decompressed data size exceeds the maximum allowed value of" in answer.error
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
     assert (await shared_wire.ask(infer())).status == 200
 
@@ -376,9 +376,9 @@ async def test_http_1_0_needs_no_host(shared_wire: Wire) -> None:
 @pytest.mark.parametrize("path", [PATH, "/v2/repository/index"])
 async def test_tiny_chunks_without_end_are_refused(shared_wire: Wire, path: str) -> None:
     start = head("POST", path, {"Host": "x", "Transfer-Encoding": "chunked"})
-    answer = await shared_wire.ask(start, b"1\r\n \r\n" * (LIMITS.chunks + 1))
+    answer = await shared_wire.ask(start, b"1\r\n \r\n" * (LIMITS.chunks + 2))
     assert answer.status == 413
-    assert "more than 1000 chunks" in answer.error
+    assert "exceeds maximum of 1000 non-empty chunks" in answer.error
 
 
 async def test_garbage_behind_a_good_request_does_not_cost_its_answer(wire: Wire, server: HandServer) -> None:

@@ -249,7 +249,7 @@ def test_what_this_server_does_not_offer_says_so(client: client_module.Inference
         (post("/v2", b""), 405, "Method Not Allowed"),
         (head("DELETE", "/v2/models/identity", {"Host": "x"}), 405, "Method Not Allowed"),
         (post("/v2/repository/index", b"[]"), 400, "must be an object"),
-        (post("/v2/repository/index", b'{"ready":1}'), 400, "'ready' must be true or false"),
+        (post("/v2/repository/index", b'{"ready":1}'), 400, "Invalid value for 'ready': expected a boolean"),
         (post("/v2/repository/index", b"{"), 400, "not valid JSON"),
         (post("/v2/repository/models/m/load", b'{"parameters":[]}'), 400, "'parameters' must be an object"),
         (post("/v2/repository/models/m/load", b'{"parameters":{"x":"y"}}'), 400, "not 'x'"),

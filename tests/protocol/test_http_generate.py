@@ -72,9 +72,9 @@ async def test_bad_requests(wire: Wire, stream: bool, model: str) -> None:
         ({name: [[1, 2], [3, 4]]}, "but 'data' holds"),
         ({name: ["x"]}, "cannot fill" if model == "identity" else "takes whole numbers"),
         ({name: {"a": 1}}, "cannot fill" if model == "identity" else "but holds an object"),
-        ({"other": None}, "parameter 'other' must be"),
-        ({"other": [1]}, "parameter 'other' must be"),
-        ({"parameters": 3}, "'parameters' must be an object"),
+        ({"other": None}, "parameter 'other' has invalid type"),
+        ({"other": [1]}, "parameter 'other' has invalid type"),
+        ({"parameters": 3}, "Expected JSON object for keyword: 'parameters'"),
         ({"id": 3}, "'id' must be a string"),
         ({"x": 1, "parameters": {"x": 2}}, "'x' is given twice"),
     ):

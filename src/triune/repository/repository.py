@@ -282,7 +282,7 @@ class Repository:
             raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
         if self._control_mode is ControlMode.NONE:
             raise UnavailableError(
-                "explicit model load / unload is not allowed if model control mode is none; "
+                "explicit model load / unload is not allowed if polling is enabled, nor if model control mode is none; "
                 "start the server with --model-control-mode=explicit"
             )
 

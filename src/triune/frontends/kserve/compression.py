@@ -103,8 +103,8 @@ class Decompression:
         size = len(self.data)
         if size > self._max_bytes:
             raise PayloadTooLargeError(
-                f"the request's body grows beyond {self._max_bytes} bytes when decompressed, the server's limit; "
-                "send less at once, or raise --max-request-bytes"
+                f"Decompressed data size exceeds the maximum allowed value of {self._max_bytes} bytes. "
+                "Use --http-max-input-size to increase the limit."
             )
         if size > _FREE_BYTES and size > self._max_ratio * self._num_read:
             raise PayloadTooLargeError(

@@ -14,8 +14,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.tensors import format_shape
 from triune.frontends.kserve.http_parameters import as_object, as_string, decode_parameter
-from triune.frontends.kserve.json_parsing import parse_json
-from triune.frontends.kserve.json_tensors import decode_json
+from triune.frontends.kserve.json_parsing import RepeatedKeyError, parse_json
+from triune.frontends.kserve.json_tensors import decode_json, json_name
 from triune.frontends.kserve.large_requests import check_json, json_pieces, pack
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.repository.config import ModelConfig, TensorConfig
@@ -46,7 +46,13 @@ class Taken:
 def parse_generate(taken: Taken, body: memoryview) -> InferenceRequest:
     """The inference that a body asks for, fit to cross to another process. Raises as `decode_generate` does."""
     check_json(body)
-    request = decode_generate(as_object(parse_json(body), "the request"), taken)
+    try:
+        document = as_object(parse_json(body), "the request")
+    except RepeatedKeyError as error:
+        if error.key not in taken.inputs:
+            raise
+        raise InvalidArgumentError(f"input '{error.key[:64]}' already exists in request: {error}") from None
+    request = decode_generate(document, taken)
     pack(request)
     return request
 
@@ -62,16 +68,23 @@ def decode_generate(document: Mapping[str, Any], taken: Taken) -> InferenceReque
     """
     fields = dict(document)
     request_id = as_string(fields.pop("id", ""), "'id'")
-    nested = as_object(fields.pop("parameters", {}), "'parameters'")
+    nested = fields.pop("parameters", {})
+    if type(nested) is not dict:
+        raise InvalidArgumentError(f"Expected JSON object for keyword: 'parameters', not {json_name(nested)}")
     twice = fields.keys() & nested.keys()
     if twice:
         raise InvalidArgumentError(f"'{min(twice)}' is given twice, in the request and in its 'parameters'")
     inputs: dict[str, Array] = {}
     parameters: dict[str, Parameter] = {}
-    for name, value in (fields | nested).items():
+    for name, value in (fields | cast("dict[str, Any]", nested)).items():
         tensor = taken.inputs.get(name)
         if tensor is None:
-            parameters[name] = decode_parameter(name, value)
+            try:
+                parameters[name] = decode_parameter(name, value)
+            except InvalidArgumentError as error:
+                if name in fields:
+                    raise
+                raise InvalidArgumentError(f"Converting keyword: 'parameters': {error}") from None
         else:
             inputs[name] = _decode_input(tensor, value, has_batch=taken.has_batch)
     return InferenceRequest(

@@ -10,13 +10,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from triune.core.errors import NotFoundError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.generate import Generate
 from triune.frontends.kserve.http_body import BodyReader, JsonResponse, version_of
 from triune.frontends.kserve.http_infer import defect
 from triune.frontends.kserve.http_load import files_of, parse_load
 from triune.frontends.kserve.http_parameters import as_bool, as_object
+from triune.frontends.kserve.json_tensors import json_name
 from triune.frontends.kserve.offload import Offload
 from triune.frontends.kserve.statuses import RETRY_AFTER_SECONDS, error_body, status_of
 from triune.serving.server import Server
@@ -121,7 +122,9 @@ class _Endpoints:
 
     async def index(self, request: Request) -> Response:
         document = await self._bodies.small_object(request)
-        is_ready_only = as_bool(document.get("ready", False), "'ready'")
+        is_ready_only = document.get("ready", False)
+        if not isinstance(is_ready_only, bool):
+            raise InvalidArgumentError(f"Invalid value for 'ready': expected a boolean, not {json_name(is_ready_only)}")
         return JsonResponse(descriptions.repository_index(self._server.index(is_ready_only=is_ready_only)))
 
     async def load(self, request: Request) -> Response:

@@ -14,7 +14,7 @@ from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_parameters import as_object
 from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.limits import Limits, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 
 T = TypeVar("T")
@@ -122,10 +122,7 @@ class BodyReader:
         async for piece in request.stream():
             body += piece
             if len(body) > max_bytes:
-                raise PayloadTooLargeError(
-                    f"the request's body has {len(body)} bytes or more; the server's limit is {max_bytes}: "
-                    "send less at once, or raise --max-request-bytes"
-                )
+                raise too_large(len(body), max_bytes, is_json=True)
             held.resize(len(body))
         return await self._decoder.decompress(request.headers.get("content-encoding", ""), body, held)
 

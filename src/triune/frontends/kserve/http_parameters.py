@@ -55,7 +55,9 @@ def as_count(value: object, what: str) -> int:
 def as_parameter(value: object, what: str) -> Parameter:
     """`value` as a parameter's value. Raises InvalidArgumentError if it is an object, an array or null."""
     if not isinstance(value, (bool, int, float, str)):
-        raise wrong_type(what, "a string, a number, true or false", value)
+        raise InvalidArgumentError(
+            f"{what} has invalid type. It must be a string, a number, true or false, not {json_name(value)}"
+        )
     return value
 
 

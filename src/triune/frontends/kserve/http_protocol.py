@@ -13,7 +13,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from triune.core.errors import PayloadTooLargeError, TriuneError
+from triune.core.errors import TriuneError
 from triune.frontends.kserve.http_answering import Answering, FrontEnd
 from triune.frontends.kserve.http_answers import CONTINUE
 from triune.frontends.kserve.http_cycle import InferCycle
@@ -24,6 +24,7 @@ from triune.frontends.kserve.http_infer import (
 )
 from triune.frontends.kserve.http_order import AnswerOrder
 from triune.frontends.kserve.http_receiver import DIRECT_BYTES, BodyReceiver
+from triune.frontends.kserve.limits import too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.statuses import status_of
 from triune.frontends.unread import Unread
@@ -233,7 +234,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._num_begun += 1
         self._is_in_head = True
         self._num_silent_bytes = 0
-        self._num_chunks = 0
+        self._num_chunks = -1  # the last is empty
         self._receive_deadline = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -262,7 +263,8 @@ class KServeProtocol(HttpToolsProtocol):
         if self._num_chunks > self._front_end.limits.chunks and not self.is_deaf:
             limit = self._front_end.limits.chunks
             self._refuse(
-                413, f"the request's body comes in more than {limit} chunks, the server's limit: send larger ones"
+                413,
+                f"Chunked request body exceeds maximum of {limit} non-empty chunks. Send fewer or larger HTTP chunks.",
             )
 
     def on_body(self, body: bytes) -> None:
@@ -326,8 +328,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._queue(cycle)
 
     def _refuse_size(self, num_bytes: int) -> None:
-        message = f"the request's body has {num_bytes} bytes or more; the server's limit is {self._max_bytes}"
-        error = PayloadTooLargeError(f"{message}: send less at once, or raise --max-request-bytes")
+        error = too_large(num_bytes, self._max_bytes)
         self._refuse(status_of(error), str(error))
 
     # The order of requests.

@@ -15,7 +15,7 @@ import orjson
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import format_shape
-from triune.frontends.kserve.tensors import MAX_RANK, num_elements, object_array
+from triune.frontends.kserve.tensors import num_elements, object_array
 
 _NUMBERS: frozenset[type] = frozenset({int, float})
 
@@ -28,6 +28,9 @@ _ELEMENT_TYPES: dict[DataType, tuple[frozenset[type], str]] = {
     **{each: (frozenset({int}), "whole numbers of at most 64 bits") for each in DataType if each.dtype.kind in "iu"},
 }
 
+# What Triton calls them.
+_TRITON_TYPES = {"b": "boolean", "f": "number", "O": "string", "i": "signed-integer", "u": "unsigned-integer"}
+
 _JSON_NAMES: dict[type, str] = {
     bool: "true or false",
     dict: "an object",
@@ -39,6 +42,13 @@ _JSON_NAMES: dict[type, str] = {
 }
 
 _BYTES, _FP32 = DataType.BYTES, DataType.FP32
+
+# Triton's limit: dimensions of 1 may be nested beyond the shape.
+_MAX_DEPTH = 100
+
+# What Triton says where data is not what the shape says.
+_TOO_FEW = "Failed to parse 'data' field: shape does not match true shape"
+_TOO_MANY = "Unable to parse 'data': Shape does not match true shape of 'data' field"
 
 # From here on a number rounds to infinity in FP32: half a step beyond the largest.
 _FP32_INFINITY = 2.0**128 - 2.0**103
@@ -73,8 +83,10 @@ def decode_json(name: str, datatype: DataType, shape: tuple[int, ...], data: obj
     allowed, wanted = known
     if not allowed.issuperset(map(type, elements)):
         stranger = next(each for each in elements if type(each) not in allowed)
+        triton_type = _TRITON_TYPES[datatype.dtype.kind]
         raise InvalidArgumentError(
-            f"tensor '{name}' of {datatype.value} takes {wanted}, but holds {json_name(stranger)}"
+            f"attempt to access JSON non-{triton_type} as {triton_type}: tensor '{name}' of {datatype.value} takes "
+            f"{wanted}, but holds {json_name(stranger)}"
         )
     if datatype is _BYTES:
         return object_array([each.encode() for each in elements], shape)
@@ -99,16 +111,20 @@ def _flatten(name: str, shape: tuple[int, ...], count: int, data: list[Any]) -> 
     level = data
     dims = [len(level)]
     while level and _row_length(level[0]) >= 0:
-        if len(dims) == MAX_RANK:
-            raise InvalidArgumentError(f"'data' of tensor '{name}' is nested more than {MAX_RANK} deep")
+        if len(dims) == _MAX_DEPTH:
+            raise InvalidArgumentError(
+                f"JSON nesting depth exceeds maximum allowed limit ({_MAX_DEPTH}) in 'data' of tensor '{name}'"
+            )
         lengths = set(map(_row_length, level))
         if len(lengths) > 1:
             raise InvalidArgumentError(f"'data' of tensor '{name}' is ragged at depth {len(dims)}; fill every row")
         dims += lengths
         level = list(chain.from_iterable(cast("list[list[Any]]", level)))
     if len(level) != count:
+        words = _TOO_FEW if len(level) < count else _TOO_MANY
         raise InvalidArgumentError(
-            f"tensor '{name}' of shape {format_shape(shape)} has {count} elements, but 'data' holds {len(level)}"
+            f"{words}: tensor '{name}' of shape {format_shape(shape)} has {count} elements, "
+            f"but 'data' holds {len(level)}"
         )
     if len(dims) > 1 and count and [each for each in dims if each != 1] != [each for each in shape if each != 1]:
         raise InvalidArgumentError(

@@ -75,8 +75,8 @@ class Decoder:
         if num_bytes > limit:
             what, _, remedy = what.partition(": ")
             raise PayloadTooLargeError(
-                f"the request has {num_bytes} bytes of {what}; the server's limit is {limit}: {remedy}, or raise "
-                "--max-json-bytes"
+                f"request {what} size of {num_bytes} bytes exceeds the maximum allowed input size of {limit} bytes. "
+                f"Use --max-json-bytes to increase the limit, or {remedy}"
             )
 
     async def parse(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from triune.core.errors import PayloadTooLargeError
 from triune.frontends.kserve.compression import MAX_RATIO
 from triune.frontends.kserve.large_requests import MAX_JSON_BYTES
 
@@ -30,10 +31,23 @@ class Limits:
     json_bytes: int = MAX_JSON_BYTES
     decompression_ratio: int = MAX_RATIO
     head_bytes: int = 64 << 10
-    chunks: int = 1 << 17
+    chunks: int = 1 << 16
     receive_seconds: float = 60.0
     idle_seconds: float = 75.0
     send_seconds: float = 60.0
     linger_seconds: float = 5.0
     connections: int = 4096
     streams: int = 1024
+
+
+def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> PayloadTooLargeError:
+    """The error of a body of so many bytes or more, in Triton's words; of JSON others than of what may be binary."""
+    size, limit = (
+        (f"request JSON size of {num_bytes} bytes", "input size")
+        if is_json
+        else (f"request body size ({num_bytes} bytes or more)", "value")
+    )
+    return PayloadTooLargeError(
+        f"{size} exceeds the maximum allowed {limit} of {max_bytes} bytes. "
+        "Use --http-max-input-size to increase the limit."
+    )

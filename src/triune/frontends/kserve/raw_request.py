@@ -25,8 +25,9 @@ def decode_raw_request(
     """
     if len(config.inputs) != 1:
         raise InvalidArgumentError(
-            f"Inference-Header-Content-Length is 0, so the body is the model's one input; but model '{model}' has "
-            f"{len(config.inputs)} inputs: describe them in JSON"
+            f"Raw request must only have 1 input (found 1) to be deduced but got {len(config.inputs)} inputs in "
+            f"'{model}' model configuration: Inference-Header-Content-Length is 0, so the body is the model's one "
+            "input; describe several in JSON"
         )
     (tensor,) = config.inputs.values()
     num_free = tensor.dims.count(-1)
@@ -34,15 +35,15 @@ def decode_raw_request(
     if tensor.datatype is DataType.BYTES:
         if num_free or prod(tensor.dims) != 1:
             raise InvalidArgumentError(
-                f"a raw body can be input '{tensor.name}' of BYTES only if its shape has one element, "
+                f"For BYTE datatype raw input '{tensor.name}', the model must have input shape [1], "
                 f"not {format_shape(tensor.dims)}: describe it in JSON"
             )
         array = object_array([as_bytes(body)], batch + tensor.dims)
     else:
         if num_free > 1:
             raise InvalidArgumentError(
-                f"a raw body does not settle the shape of input '{tensor.name}': {format_shape(tensor.dims)} has "
-                f"{num_free} free dimensions: describe it in JSON"
+                f"The shape of the raw input '{tensor.name}' can not be deduced because there are more than one "
+                f"variable-sized dimension: {format_shape(tensor.dims)} has {num_free}; describe it in JSON"
             )
         row_bytes = prod(dim for dim in tensor.dims if dim != -1) * tensor.datatype.itemsize
         size = len(body) // row_bytes if row_bytes else 0

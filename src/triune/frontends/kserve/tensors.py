@@ -33,6 +33,7 @@ _LENGTH = struct.Struct("<I")
 _BYTES, _BOOL = DataType.BYTES, DataType.BOOL
 _DTYPES = {each.dtype for each in DataType}
 _MAX_ELEMENT_BYTES = 2**32 - 1
+_MAX_INT64 = 2**63 - 1
 
 
 def check_count(count: int, kind: str) -> None:
@@ -86,7 +87,11 @@ def _num_elements_checked(name: str, shape: Sequence[int]) -> int:
         count *= dim or 1
     if count > MAX_ELEMENTS:
         raise InvalidArgumentError(
-            f"tensor '{name}' has shape {format_shape(shape)}; more than {MAX_ELEMENTS} elements are not possible"
+            f"tensor '{name}': its shape {format_shape(shape)} causes total element count to exceed maximum size of "
+            f"{_MAX_INT64}"
+            if count > _MAX_INT64
+            else f"byte size overflow for input '{name}': its shape {format_shape(shape)} has dimensions for more than "
+            f"{MAX_ELEMENTS} elements, the limit whatever their size"
         )
     return 0 if 0 in shape else count
 

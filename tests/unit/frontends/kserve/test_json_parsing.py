@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 
 import pytest
 
@@ -114,3 +115,20 @@ def test_requests_are_looked_through_for_repeats(text: str, is_twice: bool) -> N
         return
     with pytest.raises(InvalidArgumentError, match="twice in one object"):
         decode_request("m", None, text.encode(), None)
+
+
+@pytest.mark.parametrize("text", [b"A" * (4 << 20), b'\\"' * (2 << 20)])
+def test_a_long_string_beside_one_that_looks_like_a_key_takes_no_memory_of_its_own(text: bytes) -> None:
+    body = b'{"config":"{\\"backend\\":\\"x\\"}","file":"' + text + b'"}'
+    tracemalloc.start()
+    document = parse_json(body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * len(body)
+    assert document["file"] == json.loads(b'"' + text + b'"')  # type: ignore[index]
+
+
+def test_a_long_string_without_an_end_is_passed_over_once() -> None:
+    # Each of its quotes tried as a beginning, it takes hours.
+    with pytest.raises(InvalidArgumentError):
+        parse_json(b'{"x":NaN,"y":"' + b'\\"' * (1 << 20))

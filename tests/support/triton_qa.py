@@ -1,0 +1,135 @@
+"""Models in the manner of Triton's QA repository, and calls of its clients, for the suite over its folders."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import requests
+import tritonclient.grpc
+import tritonclient.http
+from onnx import TensorProto, helper
+from tritonclient.utils import np_to_triton_dtype
+
+from support.process import Served
+
+CASES = Path(__file__).parents[1] / "conformance" / "triton_qa" / "cases.txt"
+"""Every test of the folders, one a line, as `folder/file::test`."""
+
+MODULES: Mapping[str, ModuleType] = {"http": tritonclient.http, "grpc": tritonclient.grpc}
+FP16, FP32, INT32, INT64, STRING = (
+    TensorProto.FLOAT16,
+    TensorProto.FLOAT,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.STRING,
+)
+
+
+UNBATCHED_STRINGS = """max_batch_size: 0
+input [ { name: "INPUT0" data_type: TYPE_STRING dims: -1 } ]
+output [ { name: "OUTPUT0" data_type: TYPE_STRING dims: -1 } ]
+"""
+RAW = {"Inference-Header-Content-Length": "0"}
+JSON = {"Content-Type": "application/json"}
+
+
+def zero(
+    datatype: int = FP32, num_tensors: int = 1, dims: Sequence[int | str] = ("n",), *, batch: bool = True
+) -> bytes:
+    """OUTPUTi is INPUTi, as Triton's "zero" models have it."""
+    nodes, inputs, outputs = [], [], []
+    for index in range(num_tensors):
+        shape = [*(["batch"] if batch else []), *dims]
+        nodes.append(helper.make_node("Identity", [f"INPUT{index}"], [f"OUTPUT{index}"]))
+        inputs.append(helper.make_tensor_value_info(f"INPUT{index}", datatype, shape))
+        outputs.append(helper.make_tensor_value_info(f"OUTPUT{index}", datatype, shape))
+    return model_bytes(helper.make_graph(nodes, "zero", inputs, outputs))
+
+
+def held() -> bytes:
+    """OUTPUT0 is INPUT0, after as many turns of a Loop as its largest number says: what Triton's delayed models do."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Mul", ["a", "one"], ["b"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("i", INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a", FP32, [1]),
+        ],
+        [helper.make_tensor_value_info("still", TensorProto.BOOL, []), helper.make_tensor_value_info("b", FP32, [1])],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["INPUT0"], ["largest"], keepdims=0),
+            helper.make_node("Cast", ["largest"], ["turns"], to=INT64),
+            helper.make_node("Loop", ["turns", "", "nothing"], ["done"], body=body),
+            helper.make_node("Add", ["INPUT0", "done"], ["OUTPUT0"]),
+        ],
+        "held",
+        [helper.make_tensor_value_info("INPUT0", FP32, ["batch", "n"])],
+        [helper.make_tensor_value_info("OUTPUT0", FP32, ["batch", "n"])],
+        [helper.make_tensor("one", FP32, [1], [1.0]), helper.make_tensor("nothing", FP32, [1], [0.0])],
+    )
+    return model_bytes(graph)
+
+
+def model_bytes(graph: onnx.GraphProto) -> bytes:
+    """A model of a graph that ONNX finds right."""
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray], **options: Any) -> list[Any]:
+    """Arrays as a client's inputs."""
+    inputs = []
+    for name, array in arrays.items():
+        datatype = np_to_triton_dtype(array.dtype) if array.dtype != object else "BYTES"
+        tensor = module.InferInput(name, list(array.shape), datatype)
+        tensor.set_data_from_numpy(array, **options)
+        inputs.append(tensor)
+    return inputs
+
+
+def post(served: Served, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> requests.Response:
+    """POST a body to the HTTP port: bytes or text as they are, else as JSON."""
+    data = body if isinstance(body, bytes | str) else json.dumps(body)
+    return requests.post(f"http://{served.http}/{path}", data=data, headers=dict(headers or {}), timeout=60)
+
+
+def get(served: Served, path: str) -> requests.Response:
+    return requests.get(f"http://{served.http}/{path}", timeout=60)
+
+
+def metrics(served: Served) -> str:
+    return requests.get(f"http://{served.metrics}/metrics", timeout=60).text
+
+
+def states(served: Served) -> dict[str, str]:
+    """State by `name` or `name/version` of the repository index."""
+    index = post(served, "v2/repository/index", b"").json()
+    return {
+        each["name"] + (f"/{each['version']}" if each.get("version") else ""): each.get("state", "") for each in index
+    }
+
+
+def tensor(
+    name: str = "INPUT0", datatype: str = "FP32", shape: object = (1, 8), data: object = None
+) -> dict[str, object]:
+    return {
+        "name": name,
+        "datatype": datatype,
+        "shape": shape,
+        "data": np.arange(8.0).tolist() if data is None else data,
+    }
+
+
+def refused(response: requests.Response, status: int, *words: str) -> None:
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["Content-Type"] == "application/json"
+    for each in words:
+        assert each in response.json()["error"]
