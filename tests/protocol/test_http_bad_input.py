@@ -99,7 +99,10 @@ CASES = [
     (text_infer(b'{"inputs": null}'), "'inputs' must be an array, not null"),
     (infer(id=7), "'id' must be a string, not a whole number"),
     (infer(parameters=[]), "'parameters' must be an object"),
-    (infer(parameters={"x": None}), "parameter 'x' must be a string, a number, true or false, not null"),
+    (
+        infer(parameters={"x": None}),
+        "parameter 'x' has invalid type. It must be a string, a number, true or false, not null",
+    ),
     (infer(parameters={"x": {"y": 1}}), "parameter 'x' has invalid type"),
     (infer(parameters={"priority": -1}), "parameter 'priority' is -1"),
     (infer(parameters={"priority": "1"}), "'priority' must be a whole number, not a string"),
