@@ -82,7 +82,9 @@ def loop(
         kinds = [value.type for value in values]
         whole = dialect.WhileOp(kinds, values)
         with ir.InsertionPoint(whole.before.blocks[0]):
-            arguments = list(whole.before.blocks[0].arguments)
+            # Copied first, as in a step: of a loop within a loop the condition is written over the first byte of what
+            # is carried.
+            arguments = [_copy(value) for value in whole.before.blocks[0].arguments]
             dialect.condition(go_on(*arguments), *arguments)
         with ir.InsertionPoint(whole.after.blocks[0]):
             arguments = list(whole.after.blocks[0].arguments)

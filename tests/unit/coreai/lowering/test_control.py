@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from support.lowered import BOOL, FLOAT, INT64, model_of
 from support.lowered_coreai import check
 from triune.core.errors import UnsupportedError
-from triune.coreai.lowering import lower
+from triune.coreai.lowering import LowerOptions, lower
+from triune.graph.conversion.options import Precision
 
 INT32 = TensorProto.INT32
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -212,3 +213,34 @@ def test_what_is_carried_may_become_another_carried_value(order: tuple[str, ...]
     found = check(model_of([node], given, got, n=np.array(6)), tmp_path, feeds, atol=0)
     # The answers are whole numbers, in every bit.
     assert all(float(each[0]).is_integer() for each in found[0].values())
+
+
+def _loop_of(nodes: Any, carried: str, made: str, step: str, **constants: Any) -> Any:
+    """The body of a Loop that carries one value and goes on to the end."""
+    inputs = [(f"{step}_number", INT64, []), (f"{step}_given", BOOL, []), (carried, FLOAT, [1, 3])]
+    outputs = [(f"{step}_goes_on", BOOL, []), (made, FLOAT, [1, 3])]
+    goes_on = helper.make_node("Identity", [f"{step}_given"], [f"{step}_goes_on"])
+    return graph([*nodes, goes_on], inputs, outputs, **constants)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_loops_within_loops_keep_every_bit(precision: Precision, is_known: bool, tmp_path: Path) -> None:
+    """The first byte of what the outer one carries was lost: 8 for 9.3 in fp16."""
+    doubled = [helper.make_node("Add", ["a", "a"], ["aa"]), helper.make_node("Mul", ["aa", "half"], ["a_out"])]
+    within = _loop_of(doubled, "a", "a_out", "inner", half=np.float32(0.5))
+    loop = helper.make_node("Loop", ["two", "", "b"], ["b_in"], body=within)
+    added = helper.make_node("Add", ["b_in", "seven"], ["b_out"])
+    whole = helper.make_node(
+        "Loop", ["n", "", "x"], ["y"], body=_loop_of([loop, added], "b", "b_out", "outer", seven=np.float32(7))
+    )
+    counts = {"two": np.array(2), **({"n": np.array(3)} if is_known else {})}
+    inputs = [("x", FLOAT, [1, 3]), *([] if is_known else [("n", INT64, [])])]
+    model = model_of([whole], inputs, [("y", FLOAT, [1, 3])], **counts)
+    x = np.array([[0.3, -0.6, 1.7]], np.float32)
+    given = {"x": x, **({} if is_known else {"n": np.array(3)})}
+    atol = 1e-5 if precision is Precision.FP32 else 2e-2
+    (found,) = check(model, tmp_path, given, options=LowerOptions(precision=precision), atol=atol)
+    if precision is Precision.FP32:
+        right = ((x + np.float32(7)) + np.float32(7)) + np.float32(7)
+        np.testing.assert_array_equal(found["y"], right)
