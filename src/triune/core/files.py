@@ -1,11 +1,12 @@
 """Files that others name or lay: only what is a plain file is opened, so that nothing waits for a pipe or a device."""
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
     "a folder": stat.S_ISDIR,
@@ -24,7 +25,7 @@ def what_else(path: Path) -> str | None:
     return _kind_of(path.stat().st_mode)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """Open a plain file for reading. Links are followed.
 
     Raises:

@@ -1,7 +1,8 @@
 """ONNX files read and looked over before anything works on them."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import onnx.checker
@@ -10,7 +11,8 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
-from triune.core.files import open_file, read_file
+from triune.core.files import open_file, read_file, what_else
+from triune.graph.all_tensors import tensors_of, tensors_within
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
 from triune.graph.read_light import read_light
@@ -18,6 +20,8 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
 
 _FIRST_SCAN_WITHOUT_LENGTHS = 9
+
+_NUMBER = re.compile("[0-9]{1,19}")
 
 _LARGEST_FILE_BYTES = 2**31 - 1
 """What protobuf reads. Larger models keep their weights in files beside them."""
@@ -54,7 +58,7 @@ def locate_data(model: ModelProto, folder: Path) -> None:
             _find_data(tensor, folder)
             if num_bytes(tensor) < LARGE_BYTES:
                 load_data(tensor)
-    for tensor in _tensors_within(model):
+    for tensor in tensors_within(model):
         if tensor.data_location == TensorProto.EXTERNAL:
             _find_data(tensor, folder)
             load_data(tensor)
@@ -62,12 +66,47 @@ def locate_data(model: ModelProto, folder: Path) -> None:
 
 def has_external_data(model: ModelProto) -> bool:
     """Does the file of a model, as `read_model` gives it, lack data that other files have?"""
-    tensors = (*model.graph.initializer, *_tensors_within(model))
-    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors)
+    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors_of(model))
+
+
+def external_data(model: ModelProto, path: Path) -> Mapping[Path, Sequence[tuple[int, int]]]:
+    """Where the data are that the file of a model, as `read_model` gives it, lacks: by file, the places that are read.
+
+    Args:
+        model: of a file.
+        path: the file.
+
+    Returns:
+        for each file the begin and the end of each piece, in bytes, ascending and apart from one another.
+
+    Raises:
+        InvalidArgumentError: data are not as many as a tensor takes.
+    """
+    pieces: dict[Path, list[tuple[int, int]]] = {}
+    for tensor in tensors_of(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            file, offset, length = _place_of(tensor, path.parent)
+            pieces.setdefault(file, []).append((offset, offset + length))
+    return {file: _joined(sorted(each)) for file, each in pieces.items()}
+
+
+def _joined(pieces: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for begin, end in pieces:
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((begin, end))
+    return joined
 
 
 def _find_data(tensor: TensorProto, folder: Path) -> None:
     """Says where in the file system the data of a tensor are."""
+    refer(tensor, *_place_of(tensor, folder))
+
+
+def _place_of(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+    """The file, the offset and the length of a tensor's data."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     # An absolute location is one that `read_light` wrote: `_external_data_problems` has refused the file's own.
     file, offset, size = folder / entries.get("location", ""), int(entries.get("offset", "0")), size_in_file(tensor)
@@ -77,24 +116,7 @@ def _find_data(tensor: TensorProto, folder: Path) -> None:
             f"the data of '{tensor.name}' take {length} bytes of '{file.name}'; its shape {list(tensor.dims)} takes "
             f"{size}"
         )
-    refer(tensor, file, offset, length)
-
-
-def _tensors_within(model: ModelProto) -> Iterator[TensorProto]:
-    """Those of the nodes and functions of a model, and of the graphs within nodes."""
-    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
-        yield from _tensors_of_node(node)
-
-
-def _tensors_of_node(node: NodeProto) -> Iterator[TensorProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-    for graph in subgraphs_of(node):
-        yield from graph.initializer
-        for inner in graph.node:
-            yield from _tensors_of_node(inner)
+    return file, offset, length
 
 
 def require_valid(model: ModelProto) -> None:
@@ -215,7 +237,7 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
 
 
 def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
-    for tensor in (*model.graph.initializer, *_tensors_within(model)):
+    for tensor in tensors_of(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         # What `read_light` left in the model's own file is not told by the file.
         if tensor.data_location != TensorProto.EXTERNAL or entries.get("location") == str(path):
@@ -225,16 +247,23 @@ def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
             yield f"the data of '{tensor.name}' are in '{location}', outside the model's folder"
             return
         file = path.parent / location
-        if not file.is_file():
-            yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which does not exist"
+        try:
+            kind = what_else(file)
+            size = file.stat().st_size
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which cannot be read: {reason}"
+            return
+        if kind is not None:
+            yield f"the data of '{tensor.name}' are in '{location}' beside it, which is {kind}, not a file"
             return
         offset, length = entries.get("offset", "0"), entries.get("length", "0")
-        if not (offset.isdecimal() and length.isdecimal()):
+        if not (_NUMBER.fullmatch(offset) and _NUMBER.fullmatch(length)):
             yield f"the data of '{tensor.name}' have the offset {offset!r} and the length {length!r}, not numbers"
             return
         end = int(offset) + int(length)
-        if end > file.stat().st_size:
-            yield f"the data of '{tensor.name}' end at byte {end} of '{location}', which has {file.stat().st_size}"
+        if end > size:
+            yield f"the data of '{tensor.name}' end at byte {end} of '{location}', which has {size}"
             return
 
 

@@ -13,17 +13,16 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
-from onnx import GraphProto, TensorProto
-
 from triune.core.cache import cache_folder
-from triune.core.errors import UnavailableError
+from triune.core.errors import InvalidArgumentError, UnavailableError
+from triune.core.files import open_file
 from triune.core.version import VERSION
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.graph.conversion.options import ConversionOptions
-from triune.graph.load import read_model
-from triune.graph.values import subgraphs_of
+from triune.graph.load import external_data, read_model
 
 _MAKING = ".making-"
+_BLOCK_BYTES = 1 << 20
 _CORE_ML = (("graph", "coreml/lowering"), ("coremltools", "onnx"))
 _CORE_AI = (("graph", "coreai"), ("coreai-core", "onnx"))
 
@@ -81,10 +80,20 @@ class CompiledCache:
 
 
 def conversion_digest(path: Path, options: ConversionOptions) -> str:
-    """Of an ONNX file, its weights, how it is to be converted, and all that converts it."""
-    files = [path, *(path.parent / name for name in sorted(set(_external_files(read_model(path).graph))))]
+    """Of an ONNX file, its weights, how it is to be converted, and all that converts it.
+
+    Raises:
+        InvalidArgumentError: the file is no ONNX model, or its weights are not there.
+    """
     rooms, libraries = _CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI
-    return _digest([*files, *_code(rooms)], [repr(options), *_versions(libraries)])
+    words = [repr(options), *_versions(libraries)]
+    weights = external_data(read_model(path), path)
+    try:
+        for file, pieces in sorted(weights.items()):
+            words += [file.name, *(_digest_piece(file, *piece) for piece in pieces)]
+        return _digest([path, *_code(rooms)], words)
+    except OSError as error:
+        raise InvalidArgumentError(f"'{path}' or its weights cannot be read: {error.strerror or error}") from error
 
 
 def raising_digest(asset_digest: bytes, function: str) -> str:
@@ -105,18 +114,20 @@ def package_digest(path: Path) -> str:
     return _digest(files, [*names, f"coremltools {version}", platform.platform(), platform.machine()])
 
 
-def _external_files(graph: GraphProto) -> Iterable[str]:
-    for tensor in graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
-    for node in graph.node:
-        for inner in subgraphs_of(node):
-            yield from _external_files(inner)
-
-
 def _code(rooms: Sequence[str]) -> list[Path]:
     root = Path(__file__).parents[1]
     return sorted(path for room in rooms for path in (root / room).rglob("*.py"))
+
+
+def _digest_piece(path: Path, begin: int, end: int) -> str:
+    """Of a part of a file, which may have much else in it."""
+    total = hashlib.sha256(f"{begin} {end}".encode())
+    with open_file(path) as file:
+        file.seek(begin)
+        while begin < end and (block := file.read(min(_BLOCK_BYTES, end - begin))):
+            total.update(block)
+            begin += len(block)
+    return total.hexdigest()
 
 
 def _digest(files: Iterable[Path], words: Iterable[str]) -> str:
@@ -124,6 +135,6 @@ def _digest(files: Iterable[Path], words: Iterable[str]) -> str:
     for word in words:
         total.update(f"{len(word)} {word}".encode())
     for path in files:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
