@@ -250,6 +250,9 @@ def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
         try:
             kind = what_else(file)
             size = file.stat().st_size
+        except FileNotFoundError:
+            yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which does not exist"
+            return
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which cannot be read: {reason}"

@@ -154,7 +154,7 @@ def test_data_are_found_and_count_for_what_is_made_of_them(
         (_external("/etc/passwd"), "outside the model's folder"),
         (_external("../weights"), "outside the model's folder"),
         (_external("a/../../weights"), "outside the model's folder"),
-        (_external("nothing"), "No such file"),
+        (_external("nothing"), "does not exist"),
         (_external(""), "it is a folder|is a folder"),
         (_external("a\0b"), "cannot be read"),
         (_external("x" * 5000), "too long"),

@@ -1,0 +1,110 @@
+"""Folders for what lies on disk for a while, removed even where the process that made them was killed: by the next one.
+
+Whoever has such a folder holds a lock on it, which ends with its process whatever ends that.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = "triune-held-"
+"""Of the names of such folders among the system's temporary files."""
+
+_MAX_TRIES = 100
+
+
+class HeldFolder:
+    """A new folder that only this user can read, held until it is removed.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
+        """Args:
+        parent: where to make it; None takes the system's place for temporary files.
+        prefix: what its name begins with.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        for _ in range(_MAX_TRIES):
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            # Who sweeps may have come between, and have the lock, or have removed the folder already.
+            if _try_lock(self._lock) and self.path.exists():
+                return
+            os.close(self._lock)
+        raise FileExistsError(f"no folder stays that is made in {parent}: something removes them")
+
+    def remove(self) -> None:
+        """Remove it with all that is in it, as far as that can be removed. May be called again."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def sweep(parent: Path, prefix: str = PREFIX) -> None:
+    """Remove the folders in `parent` whose holders are gone. Those of other users are left alone."""
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
+                _remove_if_free(Path(entry.path))
+
+
+@contextlib.contextmanager
+def own_temporary_folder() -> Generator[None]:
+    """Have all temporary files, those of libraries too, in a folder that is removed at the end.
+
+    Where none can be made they are where the system has them.
+    """
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    try:
+        sweep(Path(tempfile.gettempdir()))
+        held = HeldFolder()
+    except OSError:
+        yield
+        return
+    tempfile.tempdir = os.environ["TMPDIR"] = str(held.path)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before[0]
+        if before[1] is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before[1]
+        held.remove()
+
+
+def _remove_if_free(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if _try_lock(lock):
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A disk that knows no locks: nobody sweeps there either.
+        return True
+    return True

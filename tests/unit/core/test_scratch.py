@@ -1,0 +1,77 @@
+"""Folders that are gone when whoever made them is."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from triune.core.scratch import PREFIX, HeldFolder, own_temporary_folder, sweep
+
+
+def test_it_is_private_and_goes_with_all_that_is_in_it(tmp_path: Path) -> None:
+    folder = HeldFolder(tmp_path)
+    with folder as path:
+        assert path.stat().st_mode & 0o077 == 0
+        (path / "a/b").mkdir(parents=True)
+        (path / "a/b/c").write_text("c")
+    assert list(tmp_path.iterdir()) == []
+    folder.remove()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from triune.core.scratch import HeldFolder
+folder = HeldFolder(Path(sys.argv[1]))
+(folder.path / "left").mkdir()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False, env=_env())
+    (tmp_path / "other").mkdir()
+    (tmp_path / f"{PREFIX}file").write_text("")
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "other")
+    assert len(list(tmp_path.iterdir())) == 4
+    held = HeldFolder(tmp_path)
+    sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {
+        tmp_path / "other",
+        tmp_path / f"{PREFIX}file",
+        tmp_path / f"{PREFIX}link",
+        held.path,
+    }
+    held.remove()
+    sweep(tmp_path / "nowhere")
+
+
+def test_temporary_files_of_all_libraries_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with own_temporary_folder():
+        left = Path(tempfile.mkdtemp())
+        assert left.parent.parent == tmp_path
+        place = subprocess.run(
+            [sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert Path(place.stdout.strip()).parent == left.parent
+    assert list(tmp_path.iterdir()) == []
+    assert os.environ["TMPDIR"] == str(tmp_path)
+    assert Path(tempfile.gettempdir()) == tmp_path
+
+
+def test_where_none_can_be_made_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with own_temporary_folder():
+        assert tempfile.tempdir == str(tmp_path / "nowhere")
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
