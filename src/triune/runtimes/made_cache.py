@@ -4,24 +4,31 @@ An entry's name is a digest of all that decides its content, so nothing is ever 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
+import logging
+import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
 from triune.core.cache import cache_folder
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.files import open_file
+from triune.core.patient_lock import patient_lock
+from triune.core.scratch import HeldFolder, sweep
 from triune.core.version import VERSION
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.graph.conversion.options import ConversionOptions
 from triune.graph.load import external_data, read_model
+from triune.runtimes.sums import sums_of, what_is_wrong, write_sums
+
+_log = logging.getLogger(__name__)
 
 _MAKING = ".making-"
+_NOTES = ".lock"
+"""A folder of locks, and of what the entries' files were when they were made."""
+
 _BLOCK_BYTES = 1 << 20
 _CORE_ML = (("graph", "coreml/lowering"), ("coremltools", "onnx"))
 _CORE_AI = (("graph", "coreai"), ("coreai-core", "onnx"))
@@ -38,9 +45,10 @@ class CompiledCache:
         self.folder = folder or cache_folder() / name
 
     def get(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The entry of that name, made if it is not there: whole, or not at all.
+        """The entry of that name, made if it is not there, or is not any more what it was: whole, or not at all.
 
-        One is made at a time, over all processes that share the folder: Apple's libraries are not for several threads.
+        Processes that share the folder make an entry once. That only saves work: whoever waits for another that shows
+        no sign of life makes the entry, too, and the first to be done has made it.
 
         Args:
             name: digest and suffix.
@@ -49,34 +57,61 @@ class CompiledCache:
         Raises:
             UnavailableError: the folder cannot be written to.
         """
-        path = self.folder / name
-        if path.exists():
+        path, sums = self.folder / name, self.folder / _NOTES / f"{name}.sums"
+        if what_is_wrong(path, sums) is None:
             return path
-        with self._locked():
-            if path.exists():
+        with self._locked(name), self._making_folder() as temporary:
+            problem = what_is_wrong(path, sums)
+            if problem is None:
                 return path
-            with tempfile.TemporaryDirectory(prefix=_MAKING, dir=self.folder) as temporary:
-                made = Path(temporary) / name
-                make(made)
+            made = temporary / name
+            make(made)
+            noted = sums_of(made)
+            try:
+                if os.path.lexists(path):
+                    _log.warning("'%s' in the cache is thrown away, and made again: %s", path, problem)
+                    # Whoever reads it at this moment reads on.
+                    path.rename(temporary / "thrown-away")
                 made.rename(path)
+                write_sums(noted, sums)
+            except OSError as error:
+                # Another who did not wait may have been as quick: it made the same.
+                if what_is_wrong(path, sums) is not None:
+                    raise self._unwritable(error) from error
         return path
 
     @contextlib.contextmanager
-    def _locked(self) -> Generator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("a")
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot write to {self.folder}: {error.strerror or error}; set TRIUNE_CACHE to a folder that can be "
-                "written"
-            ) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            # Whoever was killed while he had the lock left it.
-            for left in self.folder.glob(f"{_MAKING}*"):
-                shutil.rmtree(left, ignore_errors=True)
+    def _locked(self, name: str) -> Generator[None]:
+        notes = self.folder / _NOTES
+        with contextlib.ExitStack() as stack:
+            try:
+                if notes.is_file():
+                    # The lock that earlier versions had.
+                    notes.unlink(missing_ok=True)
+                notes.mkdir(parents=True, exist_ok=True)
+                is_held = stack.enter_context(patient_lock(notes / f"{name}.lock"))
+            except OSError as error:
+                raise self._unwritable(error) from error
+            if not is_held:
+                _log.warning("'%s' is made without waiting for another, who shows no sign of life", self.folder / name)
             yield
+
+    @contextlib.contextmanager
+    def _making_folder(self) -> Generator[Path]:
+        # What was left by those who were killed.
+        sweep(self.folder, _MAKING)
+        try:
+            folder = HeldFolder(self.folder, _MAKING)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with folder as path:
+            yield path
+
+    def _unwritable(self, error: OSError) -> UnavailableError:
+        return UnavailableError(
+            f"cannot write to {self.folder}: {error.strerror or error}; set TRIUNE_CACHE to a folder that can be "
+            "written"
+        )
 
 
 def conversion_digest(path: Path, options: ConversionOptions) -> str:
