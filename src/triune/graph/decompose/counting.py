@@ -90,7 +90,8 @@ def tf_idf_vectorizer(c: Context) -> bool:
             continue
         places = np.zeros((len(grams), max(columns) + 1))
         places[np.arange(len(grams)), own] = 1
-        for skip in range(1 if size == 1 else c.attributes["max_skip_count"] + 1):
+        # Tokens that are further apart than the row is long make no run.
+        for skip in range(1 if size == 1 else min(c.attributes["max_skip_count"] + 1, length)):
             counts = _counts(c, tokens, length, grams, skip + 1)
             if counts is not None:
                 totals.append(b.op("MatMul", counts, b.constant(places, np.float32)))
