@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triune.core.addresses import format_address
+from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
@@ -140,6 +141,7 @@ def make_repository(
         limits=model_limits,
         num_cores=cpu.num_cores,
         clock=MonotonicClock(),
+        trials=cache_folder() / "loaded",
     )
 
 

@@ -1,5 +1,6 @@
-"""Requests whose values or sizes end ONNX Runtime's process: each gets an answer, and the server serves on."""
+"""Requests whose values or sizes end ONNX Runtime's process, and models that do: the server serves on."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from support.graphs import model_of
 from support.process import Served, serve
-from support.repositories import add_sub, write_model
+from support.repositories import add_sub, ending_itself, write_model
 
 LEAST = np.iinfo(np.int64).min
 _WEIGHTS = f"float[1,4,2] w = {{{', '.join(['0.5'] * 8)}}}, float[1,4,1] r = {{{', '.join(['0.5'] * 4)}}}"
@@ -89,3 +90,26 @@ def test_a_length_of_0_ends_a_process_of_its_own(served: Served) -> None:
         infer(served, "spectrum", x=sound, l=np.array([0]))
     assert infer(served, "spectrum", x=sound, l=np.array([8])).tolist() == right.tolist()
     assert serves_on(served)
+
+
+def test_a_model_that_ends_what_loads_it(tmp_path: Path) -> None:
+    write_model(tmp_path, "fatal", v1=ending_itself(), v2=add_sub())
+    write_model(tmp_path, "simple", v1=add_sub())
+    with serve(tmp_path) as served, tritonclient.http.InferenceServerClient(served.http) as client:
+        ones = np.ones((1, 16), np.int32)
+        assert infer(served, "simple", INPUT0=ones, INPUT1=ones).tolist() == [[2] * 16]
+        index = {(each["name"], each["version"]): each for each in client.get_model_repository_index()}
+        assert index["simple", "1"]["state"] == "READY"
+        # Of its versions, the newest is served unless its policy says otherwise.
+        assert index["fatal", "2"]["state"] == "READY"
+        (tmp_path / "fatal/config.pbtxt").write_text("version_policy { all {} }")
+    with (
+        serve(tmp_path, "--model-control-mode=explicit", "--load-model=simple") as served,
+        tritonclient.http.InferenceServerClient(served.http) as client,
+    ):
+        with pytest.raises(InferenceServerException, match="version 1.*was killed by SIGFPE"):
+            client.load_model("fatal")
+        index = {(each["name"], each["version"]): each for each in client.get_model_repository_index()}
+        assert index["fatal", "1"]["state"] == "UNAVAILABLE"
+        assert "it would end the server" in index["fatal", "1"]["reason"]
+        assert index["simple", "1"]["state"] == "READY"

@@ -89,6 +89,15 @@ def counting() -> bytes:
     ).SerializeToString()
 
 
+def ending_itself() -> bytes:
+    """A spectrum in frames of 0 samples: valid as far as anybody can tell, and SIGFPE in ONNX Runtime's first run."""
+    return model_of(
+        """g (float[1,16,1] x) => (float[1,m,k,2] y) <int64 step = {4}, int64 length = {0}> {
+        y = STFT(x, step, , length) }""",
+        opset=17,
+    ).SerializeToString()
+
+
 def turning(num_turns: int) -> bytes:
     """y = x, after so many turns of a Loop whatever x is. With 2 to the 62 it never ends."""
     return model_of(

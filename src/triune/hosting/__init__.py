@@ -9,6 +9,17 @@ from triune.hosting.executable import HostedExecutable
 from triune.hosting.here import is_worker_process
 from triune.hosting.limits import Limits
 from triune.hosting.once import run_apart
+from triune.hosting.process import WorkerEndedError, WorkerProcess
+from triune.hosting.restrict import restrict_memory
 from triune.hosting.watched import kill_all
 
-__all__ = ["HostedExecutable", "Limits", "is_worker_process", "kill_all", "run_apart"]
+__all__ = [
+    "HostedExecutable",
+    "Limits",
+    "WorkerEndedError",
+    "WorkerProcess",
+    "is_worker_process",
+    "kill_all",
+    "restrict_memory",
+    "run_apart",
+]

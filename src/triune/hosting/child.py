@@ -1,4 +1,5 @@
-"""The worker process: loads one executable, runs it for each message, ends when the server does. Or it does one thing.
+"""The worker process: loads one executable and runs it for each message, or does what it is told, one thing after
+another. It ends when the server does.
 
 `python -m triune.hosting.child SOCKET LIFE NAME`: descriptors of the channel and of a pipe that nobody
 writes to; NAME is for whoever lists the processes.
@@ -14,7 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from triune.core.errors import TriuneError
 from triune.core.log_text import WorkerFormatter
@@ -51,22 +52,28 @@ def main() -> None:
 
 
 def serve(channel: Channel) -> None:
-    """Call what the first message says; if it gives an executable, then answer one message after another.
+    """Call what each message says, until one gives an executable; then answer one message after another.
 
     Raises:
         EOFError, ConnectionError: the server is gone.
     """
-    message, tensors = channel.receive()
-    is_executable: bool = message["is_executable"]
-    try:
-        call: Callable[[], Any] = pickle.loads(tensors["call"].tobytes())
-        executable: Executable = call()
-    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
-        _tell(channel, error, "loading failed" if is_executable else "it failed")
-        return
-    if not is_executable:
-        channel.send({})
-        return
+    executable = None
+    while executable is None:
+        message, tensors = channel.receive()
+        is_executable: bool = message["is_executable"]
+        try:
+            call: Callable[[], Any] = pickle.loads(tensors["call"].tobytes())
+            result = call()
+        except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
+            _tell(channel, error, "loading failed" if is_executable else "it failed")
+            if is_executable:
+                return
+            continue
+        if is_executable:
+            executable = cast(Executable, result)
+        else:
+            del result
+            channel.send({})
     ready = {
         "signature": from_signature(executable.signature),
         "unit": executable.unit.value,

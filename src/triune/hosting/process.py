@@ -40,6 +40,18 @@ class ProcessEndedError(Exception):
         self.has_request = has_request
 
 
+class WorkerEndedError(InternalError):
+    """The process ended while it loaded, or before its work was done.
+
+    Attributes:
+        how: "was killed by SIGKILL".
+    """
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message)
+        self.how = how
+
+
 class WorkerProcess:
     """One process, from its start to its end.
 
@@ -110,7 +122,7 @@ class WorkerProcess:
 
         Raises:
             TriuneError: what `load` raised there.
-            InternalError: the process ended while it loaded.
+            WorkerEndedError: the process ended while it loaded.
             UnavailableError: it took too long, and was ended.
         """
         with self._talking:
@@ -120,7 +132,7 @@ class WorkerProcess:
         self.precision = message["precision"]
 
     def work(self, work: Callable[[], object]) -> None:
-        """Have something done, and wait for it; the process is of no use after that.
+        """Have something done, and wait for it. More may follow.
 
         Args:
             work: to be pickled, and called in the process.
@@ -211,8 +223,8 @@ class WorkerProcess:
                 "its process was ended"
             ) from None
         except (EOFError, OSError):
-            when = "while it loaded" if is_executable else "before that was done"
-            raise InternalError(f"the worker process of {self.name} {self._how()} {when}") from None
+            when, how = "while it loaded" if is_executable else "before that was done", self._how()
+            raise WorkerEndedError(f"the worker process of {self.name} {how} {when}", how) from None
         if "error" in message:
             raise to_error(message["error"])
         return message

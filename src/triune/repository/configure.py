@@ -119,7 +119,7 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
         inputs=inputs,
         outputs=outputs,
         units=placement.units,
-        has_own_process=_has_own_process(message),
+        has_own_process=has_own_process(message),
         num_instances=placement.num_instances,
         batching=batching,
         warmup=translate_warmup(message, inputs),
@@ -136,7 +136,8 @@ def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
     return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
 
 
-def _has_own_process(message: ModelConfigMessage) -> bool:
+def has_own_process(message: ModelConfigMessage) -> bool:
+    """Does a config have each of the model's executables run in a process of its own?"""
     given = message.parameters.get(OWN_PROCESS_PARAMETER)
     return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
 

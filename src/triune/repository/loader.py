@@ -3,10 +3,11 @@
 import functools
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
@@ -107,18 +108,26 @@ class Build:
         return f"{unit.value} ({', '.join(words)})"
 
 
+class Interruptible(Protocol):
+    """What may take long, and can be told to end."""
+
+    def interrupt(self) -> None:
+        """Have it end soon. From any thread; does not wait."""
+        ...
+
+
 class Attempt:
     """A build that may be given up: what it runs then ends as soon as it can."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: list[SharedExecutable] = []
+        self._made: list[Interruptible] = []
         self._is_given_up = False
 
-    def add(self, executable: SharedExecutable) -> None:
+    def add(self, made: Interruptible) -> None:
         """The build has made this, and is about to run it."""
         with self._lock:
-            self._made.append(executable)
+            self._made.append(made)
         self.check()
 
     def check(self) -> None:
@@ -131,19 +140,27 @@ class Attempt:
         with self._lock:
             self._is_given_up = True
             made = list(self._made)
-        for executable in made:
-            executable.interrupt()
+        for each in made:
+            each.interrupt()
+
+
+TryFirst: TypeAlias = Callable[["Source", int, Attempt], None]
+"""Told of a version before it is built. What it raises is raised, and nothing is built."""
 
 
 class Loader:
     """Builds versions for a machine."""
 
-    def __init__(self, machine: Machine, clock: Clock, *, has_distributions: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, clock: Clock, *, has_distributions: bool = False, try_first: TryFirst | None = None
+    ) -> None:
         """Args:
         machine: the runtimes and units to build for.
         clock: measures.
         has_distributions: versions keep how their latencies and sizes are distributed.
+        try_first: see there.
         """
+        self._try_first = try_first
         self.machine = machine
         self._clock = clock
         self._has_distributions = has_distributions
@@ -170,6 +187,8 @@ class Loader:
         attempt = attempt or Attempt()
         with ExitStack() as stack:
             try:
+                if self._try_first is not None:
+                    self._try_first(source, version, attempt)
                 config, path = configure(source, version, self.machine)
                 spare = list(previous.executables) if previous and previous.has_files_of(source) else []
                 executables: list[SharedExecutable] = []

@@ -27,6 +27,7 @@ from triune.repository.override import Override
 from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
 from triune.repository.stamps import stamp
+from triune.repository.trials import Trials
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Repository:
         num_load_threads: int = 4,
         num_load_retries: int = 0,
         has_distributions: bool = False,
+        trials: Path | None = None,
     ) -> None:
         """Args:
         folders: the repositories; a model's name is unique over all of them. One given twice is one.
@@ -79,6 +81,8 @@ class Repository:
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
         has_distributions: versions keep how their latencies and sizes are distributed.
+        trials: where it is remembered which versions were loaded here before; all others are loaded in a process of
+            their own first. None has none loaded so.
 
         Raises:
             InvalidArgumentError: options contradict each other.
@@ -99,7 +103,9 @@ class Repository:
         self._control_mode = control_mode
         self._startup_models = tuple(dict.fromkeys(startup_models))
         self._poll_seconds = poll_seconds
-        loader = Loader(self._machine, clock, has_distributions=has_distributions)
+        self._trials = Trials(self._machine, trials) if trials is not None else None
+        try_first = self._trials.require if self._trials is not None else None
+        loader = Loader(self._machine, clock, has_distributions=has_distributions, try_first=try_first)
         self._lifecycle = Lifecycle(loader, clock, num_load_threads, num_load_retries)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
@@ -139,6 +145,8 @@ class Repository:
         if self._polling is not None:
             await asyncio.wait([self._polling])
         await self._lifecycle.close()
+        if self._trials is not None:
+            self._trials.close()
 
     @property
     def units(self) -> Sequence[UnitStatus]:

@@ -1,0 +1,221 @@
+"""Versions that were never loaded here are loaded in a process of their own first, since a file may end what loads it.
+
+They are loaded, warmed up and measured there as the server does it afterwards. What went well is remembered by the
+content of the files, the config, and the libraries: a later start tries nothing.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from triune.core.clock import MonotonicClock
+from triune.core.errors import InternalError, TriuneError
+from triune.core.runtime import Executable
+from triune.core.version import VERSION
+from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.config import ModelConfig
+from triune.repository.configure import Source, configure, has_own_process
+from triune.repository.loader import Attempt, Loader
+from triune.repository.placement import Machine
+from triune.repository.samples import trial_inputs
+from triune.repository.stamps import FileStamps, Stamp
+
+_log = logging.getLogger(__name__)
+
+_LIBRARIES = ("coreai-core", "coremltools", "numpy", "onnx", "onnxruntime", "openvino")
+_MAX_REMEMBERED = 4096
+_IDLE_SECONDS = 10.0
+# How long a load may take is limited where loads are, and the process ended with it.
+_LIMITS = Limits(load_seconds=1e6)
+
+
+class Trials:
+    """Loads versions in processes, and remembers which went well. For any thread."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        """Args:
+        machine: what versions are loaded for.
+        folder: keeps an empty file for each version that went well; made where there is something to keep.
+        """
+        self._machine = machine
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._idle: list[WorkerProcess] = []
+        self._is_closed = False
+
+    def require(self, source: Source, version: int, attempt: Attempt) -> None:
+        """See that a version can be loaded: it was before, or it is, in a process of its own.
+
+        Raises:
+            TriuneError: what loading it raised there.
+            InternalError: it ended the process.
+            UnavailableError: the attempt was given up.
+        """
+        name = self._name(source, version)
+        path = self._folder / name
+        if path.exists():
+            self._touch(path)
+            return
+        work = functools.partial(
+            _load,
+            self._machine,
+            source.name,
+            source.folder,
+            source.message.SerializeToString(),
+            source.stamp,
+            source.versions,
+            version,
+        )
+        started = time.monotonic()
+        process = self._take()
+        try:
+            attempt.add(process)
+            process.work(work)
+        except WorkerEndedError as error:
+            process.free()
+            attempt.check()
+            raise InternalError(
+                f"version {version} is not loaded, since it would end the server: a process of its own that loaded it, "
+                f"as is done with what is new, {error.how}; correct the file, or have it run in a process of its own "
+                "by the parameter 'own_process' where only some requests need that"
+            ) from None
+        except BaseException:
+            self._give_back(process)
+            raise
+        self._give_back(process)
+        _log.info(
+            "model '%s' version %d is new here: it was loaded in a process of its own first, in %.2f s",
+            source.name,
+            version,
+            time.monotonic() - started,
+        )
+        self._remember(path)
+
+    def close(self) -> None:
+        """End the processes that wait for work."""
+        with self._lock:
+            self._is_closed = True
+        self._end_idle()
+
+    def _name(self, source: Source, version: int) -> str:
+        """A digest of all that decides how a version is loaded."""
+        config = ModelConfigMessage()
+        config.CopyFrom(source.message)
+        config.ClearField("version_policy")
+        words = [
+            *_versions(),
+            repr(self._machine.units),
+            repr((self._machine.num_cores, self._machine.completion, sorted(self._machine.runtimes))),
+            config.SerializeToString(deterministic=True).hex(),
+            *_words(source.stamp.versions.get(version, {})),
+            "",
+            *_words(source.stamp.companions()),
+        ]
+        digest = hashlib.sha256()
+        for word in words:
+            digest.update(f"{len(word)} {word}".encode())
+        return digest.hexdigest()
+
+    def _take(self) -> WorkerProcess:
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if not process.has_ended:
+                    return process
+                process.free()
+        return WorkerProcess("the trial of new models", _LIMITS)
+
+    def _give_back(self, process: WorkerProcess) -> None:
+        """Keep a process for what is loaded next, for a while."""
+        with self._lock:
+            self._idle.append(process)
+        timer = threading.Timer(0.0 if self._is_closed else _IDLE_SECONDS, self._end_idle)
+        timer.daemon = True
+        timer.start()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.kill()
+            process.free()
+
+    def _touch(self, path: Path) -> None:
+        try:
+            path.touch()
+        except OSError as error:
+            _log.warning("cannot write to %s: %s; what was loaded may be forgotten early", path, error)
+
+    def _remember(self, path: Path) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            self._forget_oldest()
+        except OSError as error:
+            _log.warning(
+                "cannot write to %s: %s; each start loads every model twice: set TRIUNE_CACHE to a folder that can be "
+                "written",
+                self._folder,
+                error.strerror or error,
+            )
+
+    def _forget_oldest(self) -> None:
+        with os.scandir(self._folder) as entries:
+            found = sorted((entry.stat().st_mtime_ns, entry.path) for entry in entries)
+        for _, path in found[: max(0, len(found) - _MAX_REMEMBERED)]:
+            # Another server may forget it, too.
+            Path(path).unlink(missing_ok=True)
+
+
+@functools.cache
+def _versions() -> Sequence[str]:
+    found = [VERSION, platform.platform(), platform.machine()]
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(name)
+    return found
+
+
+def _words(files: FileStamps) -> list[str]:
+    return [word for path, each in sorted(files.items()) for word in (path, f"{each.num_bytes}", each.digest)]
+
+
+def _load(
+    machine: Machine, name: str, folder: Path, config: bytes, stamp: Stamp, versions: tuple[int, ...], version: int
+) -> None:
+    """In the process: build the version, and free it."""
+    restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    # The server says the same of it again.
+    logging.disable(logging.WARNING)
+    source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
+    if has_own_process(source.message):
+        configure(source, version, machine)
+        return
+    build = Loader(machine, MonotonicClock()).build(source, version)
+    if not build.config.warmup:
+        for executable in {each.unit: each for each in build.executables}.values():
+            _run(executable, build.config, folder)
+    build.close()
+
+
+def _run(executable: Executable, config: ModelConfig, folder: Path) -> None:
+    """Run on made-up inputs; on the first that are not refused."""
+    names = list(config.outputs)
+    for inputs in trial_inputs(config, folder):
+        try:
+            executable.run(inputs, names)
+        except TriuneError as error:
+            # It is known now that a run ends well or in an error; which one is for the server's clients.
+            _log.debug("a run on made-up inputs failed: %s", error)
+        else:
+            return

@@ -1,0 +1,138 @@
+"""What was never loaded here is loaded in a process of its own first."""
+
+import functools
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from support.repositories import affine, ending_itself, turning, write_model
+from triune.core.clock import MonotonicClock
+from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hosting import WorkerProcess
+from triune.repository import trials as room
+from triune.repository.configure import Source, read_source
+from triune.repository.loader import Attempt, Loader
+from triune.repository.placement import Machine
+from triune.repository.stamps import stamp
+from triune.repository.trials import Trials
+from triune.runtimes.onnxruntime import OnnxRuntime
+
+MACHINE = Machine({"onnxruntime": OnnxRuntime()}, [UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 1)
+OWN_PROCESS = 'parameters { key: "own_process" value { string_value: "true" } }'
+
+
+def source_of(path: Path, model: bytes, config: str | None = None) -> Source:
+    write_model(path, "m", config, v1=model)
+    return read_source("m", path / "m", stamp(path / "m"))
+
+
+class Counted:
+    """Processes that are started."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self._start = WorkerProcess
+        monkeypatch.setattr(room, "WorkerProcess", self)
+
+    def __call__(self, *args: object) -> WorkerProcess:
+        self.count += 1
+        return self._start(*args)  # type: ignore[arg-type]
+
+
+def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    source = source_of(tmp_path, ending_itself())
+    with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGFPE; correct the file"):
+        Loader(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1)
+    assert not (tmp_path / "loaded").exists()
+    trials.close()
+
+
+def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Counted(monkeypatch)
+    for _ in range(2):
+        trials = Trials(MACHINE, tmp_path / "loaded")
+        Loader(MACHINE, MonotonicClock(), try_first=trials.require).build(source_of(tmp_path, affine()), 1).close()
+        trials.close()
+    assert processes.count == 1
+    assert len(list((tmp_path / "loaded").iterdir())) == 1
+
+
+def test_other_content_and_other_options_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Counted(monkeypatch)
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    level = "optimization { graph { level: 2 } }"
+    sources = [
+        source_of(tmp_path, affine()),
+        source_of(tmp_path, affine(3.0)),
+        source_of(tmp_path, affine(3.0), level),
+        source_of(tmp_path, affine(3.0), f"{level} version_policy {{ all {{}} }}"),
+    ]
+    counts: list[int] = []
+    for source in sources:
+        trials.require(source, 1, Attempt())
+        counts.append(len(list((tmp_path / "loaded").iterdir())))
+    assert counts == [1, 2, 3, 3]
+    # What one process has loaded well, the next model may use.
+    assert processes.count == 1
+    trials.close()
+
+
+def test_so_many_are_remembered_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_MAX_REMEMBERED", 2)
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    sources = [functools.partial(source_of, tmp_path, affine(scale)) for scale in (1.0, 2.0, 3.0)]
+    for make in (sources[0], sources[1], sources[0], sources[2]):
+        trials.require(make(), 1, Attempt())
+        time.sleep(0.01)
+    processes = Counted(monkeypatch)
+    trials.require(sources[0](), 1, Attempt())
+    trials.require(sources[2](), 1, Attempt())
+    trials.close()
+    assert processes.count == 0
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    trials.require(sources[1](), 1, Attempt())
+    assert processes.count == 1
+    trials.close()
+
+
+def test_the_reason_of_a_refusal_is_the_models_own(tmp_path: Path) -> None:
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    with pytest.raises(InvalidArgumentError, match="is no ONNX model"):
+        trials.require(source_of(tmp_path, b"no model"), 1, Attempt())
+    # And the process goes on.
+    trials.require(source_of(tmp_path, affine()), 1, Attempt())
+    trials.close()
+
+
+def test_a_load_that_is_given_up_ends_its_process(tmp_path: Path) -> None:
+    trials, attempt = Trials(MACHINE, tmp_path / "loaded"), Attempt()
+    source = source_of(
+        tmp_path,
+        turning(2**62),
+        'model_warmup { name: "w" batch_size: 1 inputs { key: "x" value {'
+        " data_type: TYPE_FP32 dims: 4 zero_data: true } } }",
+    )
+    timer = threading.Timer(3.0, attempt.give_up)
+    timer.start()
+    with pytest.raises(UnavailableError, match="given up"):
+        trials.require(source, 1, attempt)
+    timer.join()
+    trials.close()
+
+
+def test_what_runs_in_a_process_of_its_own_is_not_run(tmp_path: Path) -> None:
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    trials.require(source_of(tmp_path, ending_itself(), OWN_PROCESS), 1, Attempt())
+    trials.close()
+
+
+def test_a_folder_that_cannot_be_written_to_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "loaded").write_text("a file")
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    trials.require(source_of(tmp_path, affine()), 1, Attempt())
+    assert "each start loads every model twice: set TRIUNE_CACHE" in caplog.text
+    trials.close()
