@@ -68,9 +68,10 @@ def test_while_polling(tmp_path: Path) -> None:
         other.rmdir()
         write_model(repository, "late", v1=affine())
         deadline = time.monotonic() + 60
-        while _index(served).get("late", {}).get("state") != "READY":
+        while "late" not in (index := _index(served)) or any(each["state"] == "LOADING" for each in index.values()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        assert index["late"]["state"] == "READY"
         _check(served)
         # Its repository is gone, and told of; it is not.
         assert _index(served)["second"]["state"] == "READY"
