@@ -79,6 +79,18 @@ def test_channels_in_another_order_are_found(op: str, x: Any) -> None:
     assert f"'{name}' at" in complaint(oracle, {"x0": x}, oracle.answers({"x0": x[:, ::-1].copy()}))
 
 
+def test_a_quotient_by_zero_is_of_what_roundings_leave_of_its_sign() -> None:
+    """Gelu of -9 is -1e-18, which ONNX Runtime's kernel makes zero: both -inf and no number are right."""
+    g = Growing((1, 1))
+    small = g.add("Gelu", g.input(TensorProto.FLOAT, (2,)))[0]
+    name = g.add("Div", small, g.constant(np.zeros(2, np.float32)))[0].name
+    oracle, feed = Oracle(g.model([g.values[-1]]), FP32), {"x0": np.array([-9.2, 1], np.float32)}
+    for first in (-np.inf, np.nan):
+        assert complaint(oracle, feed, {name: np.array([first, np.inf], np.float32)}) == ""
+    for second in (-np.inf, np.nan, 0):
+        assert f"'{name}' at (1,)" in complaint(oracle, feed, {name: np.array([np.nan, second], np.float32)})
+
+
 @pytest.mark.parametrize("op", ["MatMul", "ReduceSum"])
 def test_another_order_of_summing_is_right(op: str, x: Any) -> None:
     oracle, name = _judged(op)

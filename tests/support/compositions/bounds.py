@@ -259,10 +259,12 @@ def differences(clean: Any, actual: Any, floor: float) -> Any:
 def _add_moves(
     changed: Mapping[str, Any], clean: Mapping[str, Any], moved: dict[str, Any], free: dict[str, Any]
 ) -> None:
-    """Note how far each element is from its clean value, and where one of the two is no number or infinite."""
+    """Note how far each element is from its clean value, and where one of the two is no number or infinite, and the
+    other is something else."""
     for name, array in changed.items():
         one, other = clean[name].astype(np.float64), array.astype(np.float64)
-        free[name] |= np.isfinite(other) != np.isfinite(one)
+        is_same = (one == other) | (np.isnan(one) & np.isnan(other))
+        free[name] |= ~is_same & ~(np.isfinite(one) & np.isfinite(other))
         with np.errstate(invalid="ignore"):
             moved[name] = np.fmax(moved[name], np.abs(one - other))
 
