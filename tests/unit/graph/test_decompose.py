@@ -39,6 +39,13 @@ def test_inverse_hyperbolic_functions_of_numbers_whose_square_overflows(kind: st
         np.testing.assert_allclose(answer, right(given.astype(np.float64)), rtol=2e-3 if kind == "float16" else 1e-6)
 
 
+def test_the_largest_of_a_vector_has_a_type_that_inference_knows() -> None:
+    text = "agraph (float[5] x, float[5] w) => (float[5] y) { h = Hardmax (x)  y = Mul (h, w) }"
+    normal = same(text, {"x": np.array([1, 3, 2, 3, 0], np.float32), "w": np.arange(1, 6, dtype=np.float32)})
+    told = {value.name for value in normal.graph.value_info} | {value.name for value in normal.graph.output}
+    assert told >= {output for node in normal.graph.node for output in node.output}
+
+
 # Sets
 
 COUNTS = "int64[?] indices, int64[?] inverse, int64[?] counts"

@@ -54,7 +54,11 @@ def hardmax(c: Context) -> bool:
     depth = shape[axis] if shape is not None else None
     count = b.constant(depth, np.int64) if depth is not None else _dim(c, x, axis)
     zero_one = b.constant([0, 1], helper.tensor_dtype_to_np_dtype(c.values.elem_type(x)))
-    c.give(b.op("OneHot", b.op("ArgMax", x, axis=axis, keepdims=0), count, zero_one, axis=axis))
+    if shape is not None and len(shape) == 1:
+        # OneHot takes no scalar of indices.
+        c.give(b.op("Reshape", b.op("OneHot", b.op("ArgMax", x, axis=0), count, zero_one), b.ints(-1)))
+    else:
+        c.give(b.op("OneHot", b.op("ArgMax", x, axis=axis, keepdims=0), count, zero_one, axis=axis))
     return True
 
 
