@@ -50,6 +50,25 @@ def zero(
     return model_bytes(helper.make_graph(nodes, "zero", inputs, outputs))
 
 
+def scalar() -> bytes:
+    """OUTPUT is INPUT, a scalar."""
+    values = [helper.make_tensor_value_info(name, FP32, []) for name in ("INPUT", "OUTPUT")]
+    return model_bytes(
+        helper.make_graph([helper.make_node("Identity", ["INPUT"], ["OUTPUT"])], "scalar", values[:1], values[1:])
+    )
+
+
+def add_sub_strings() -> bytes:
+    """OUTPUT0 is the sum of INPUT0 and INPUT1, OUTPUT1 their difference; the inputs are numbers as strings."""
+    names = ("INPUT0", "INPUT1")
+    nodes = [helper.make_node("Cast", [name], [f"number {name}"], to=INT32) for name in names]
+    for output, op in (("OUTPUT0", "Add"), ("OUTPUT1", "Sub")):
+        nodes.append(helper.make_node(op, [f"number {name}" for name in names], [output]))
+    inputs = [helper.make_tensor_value_info(name, STRING, ["batch", 16]) for name in names]
+    outputs = [helper.make_tensor_value_info(name, INT32, ["batch", 16]) for name in ("OUTPUT0", "OUTPUT1")]
+    return model_bytes(helper.make_graph(nodes, "add_sub", inputs, outputs))
+
+
 def held() -> bytes:
     """OUTPUT0 is INPUT0, after as many turns of a Loop as its largest number says: what Triton's delayed models do."""
     body = helper.make_graph(

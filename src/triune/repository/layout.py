@@ -21,7 +21,7 @@ def check_name(name: str) -> None:
     """Raise InvalidArgumentError if `name` cannot be a model's folder."""
     if not name.strip():
         raise InvalidArgumentError("Model name cannot be empty. Please enter a valid name to deploy.")
-    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+    if name.strip() in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise InvalidArgumentError(
             f"invalid model name '{name}', model name must not contain path traversal characters"
         )

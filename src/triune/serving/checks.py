@@ -91,8 +91,8 @@ def _check_names(request: InferenceRequest, config: ModelConfig) -> None:
         wanted = f"{num_known} inputs" if num_required == num_known else range_
         raise InvalidArgumentError(
             f"expected {wanted} but got {num_given} inputs for model '{config.name}'. Got input(s) "
-            f"{_quoted(request.inputs)}, but missing required input(s) {_quoted(missing)}; its inputs are "
-            f"{_quoted(config.inputs)}"
+            f"{_quoted(request.inputs)}, but missing required input(s) {_quoted(missing)}. Please provide all "
+            f"required input(s). Its inputs are {_quoted(config.inputs)}"
         )
 
 

@@ -55,15 +55,17 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
     Source: Triton's classification extension and `classification.cc` (values as `%f`, integers as they are).
     """
     if array.dtype.kind not in "uif":
-        raise InvalidArgumentError(f"output '{output.name}' is {output.datatype.value}: it cannot be classified")
+        raise InvalidArgumentError(
+            f"class result not available for output due to unsupported type '{output.datatype.value}': '{output.name}'"
+        )
     if has_batch and array.ndim == 0:
         raise InternalError(f"the model gave output '{output.name}' as a scalar, without its batch dimension")
     # Counted, not -1: reshape cannot tell how long the rows of no elements are.
     rows = array.reshape(array.shape[0], math.prod(array.shape[1:])) if has_batch else array.reshape(1, array.size)
     if rows.shape[1] > MAX_CLASSIFICATION_ELEMENTS:
         raise InvalidArgumentError(
-            f"output '{output.name}' has {rows.shape[1]} elements in a row; classification sorts at most "
-            f"{MAX_CLASSIFICATION_ELEMENTS}: ask for the tensor itself"
+            f"classification output tensor too large: '{output.name}' has {rows.shape[1]} elements in a row, and at "
+            f"most {MAX_CLASSIFICATION_ELEMENTS} are sorted; ask for the tensor itself"
         )
     count = min(num_classes, rows.shape[1])
     # A stable sort of the negated order keeps the lower index first among equals.

@@ -34,7 +34,7 @@ def test_unsigned_values_are_not_wrapped() -> None:
 
 
 def test_what_has_no_order_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="cannot be classified"):
+    with pytest.raises(InvalidArgumentError, match="class result not available for output due to unsupported type"):
         classify(np.array([b"a"], np.object_), 1, TensorConfig("s", DataType.BYTES, (1,)), has_batch=False)
     with pytest.raises(InvalidArgumentError, match="at most 1000000"):
         classify(np.zeros(MAX_CLASSIFICATION_ELEMENTS + 1, np.float32), 1, SCORES, has_batch=False)

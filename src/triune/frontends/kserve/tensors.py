@@ -129,7 +129,7 @@ def decode_raw(
     count = num_elements(name, shape)
     if datatype is _BYTES:
         _check_objects(count)
-        return _decode_bytes(name, shape, count, as_bytes(data))
+        return _decode_bytes(name, shape, count, as_bytes(data), f" for model '{model}'" if model else "")
     if len(data) != count * datatype.itemsize:
         where = f" for model '{model}'" if model else ""
         raise InvalidArgumentError(
@@ -148,7 +148,7 @@ def decode_raw(
     return np.ndarray(shape, datatype.dtype, data)
 
 
-def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) -> Array:
+def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes, where: str) -> Array:
     end = len(data)
     # Every element takes 4 bytes at least: a shape that claims more cannot make us allocate.
     if count * _LENGTH.size > end:
@@ -160,6 +160,10 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) ->
     start = 0
     for index in range(count):
         begin = start + 4
+        if start == end:
+            raise InvalidArgumentError(
+                f"expected {count} string elements for inference input '{name}'{where}, got {index}"
+            )
         if begin > end:
             raise InvalidArgumentError(
                 f"tensor '{name}' of BYTES{format_shape(shape)} ends after {end} bytes, within element {index}"
@@ -172,7 +176,8 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes) ->
         elements.append(data[begin:start])
     if start != end:
         raise InvalidArgumentError(
-            f"tensor '{name}' of BYTES{format_shape(shape)} has {count} elements in {start} bytes, but {end} came"
+            f"unexpected number of string elements {count + 1} for inference input '{name}'{where}, expecting {count}: "
+            f"they take {start} bytes, but {end} came"
         )
     return object_array(elements, shape)
 

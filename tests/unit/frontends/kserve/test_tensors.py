@@ -52,8 +52,8 @@ def test_every_byte_but_0_is_true() -> None:
         ((2,), b"\3\0\0\0abc\0", "ends after 8 bytes, within element 1"),
         ((1,), b"\4\0\0\0abc", "claims 4 bytes, but 3 are left"),
         ((1,), b"\xff\xff\xff\xff", "claims 4294967295 bytes"),
-        ((1,), b"\1\0\0\0ab", "5 bytes, but 6 came"),
-        ((0,), b"\0\0\0\0", "0 elements in 0 bytes, but 4 came"),
+        ((1,), b"\1\0\0\0ab", "^unexpected number of string elements 2 for inference input .* 5 bytes, but 6 came"),
+        ((0,), b"\0\0\0\0", "^unexpected number of string elements 1 .* expecting 0: they take 0 bytes, but 4 came"),
     ],
 )
 def test_broken_bytes_elements(shape: tuple[int, ...], data: bytes, message: str) -> None:
