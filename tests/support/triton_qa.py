@@ -1,6 +1,8 @@
 """Models in the manner of Triton's QA repository, and calls of its clients, for the suite over its folders."""
 
 import json
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -86,12 +88,18 @@ def held() -> bytes:
             helper.make_node("ReduceMax", ["INPUT0"], ["largest"], keepdims=0),
             helper.make_node("Cast", ["largest"], ["turns"], to=INT64),
             helper.make_node("Loop", ["turns", "", "nothing"], ["done"], body=body),
-            helper.make_node("Add", ["INPUT0", "done"], ["OUTPUT0"]),
+            # Whatever the Loop gives: so much of it that nobody doubts the shape.
+            helper.make_node("ScatterElements", ["nothing", "first", "done"], ["none"]),
+            helper.make_node("Add", ["INPUT0", "none"], ["OUTPUT0"]),
         ],
         "held",
         [helper.make_tensor_value_info("INPUT0", FP32, ["batch", "n"])],
         [helper.make_tensor_value_info("OUTPUT0", FP32, ["batch", "n"])],
-        [helper.make_tensor("one", FP32, [1], [1.0]), helper.make_tensor("nothing", FP32, [1], [0.0])],
+        [
+            helper.make_tensor("one", FP32, [1], [1.0]),
+            helper.make_tensor("nothing", FP32, [1], [0.0]),
+            helper.make_tensor("first", INT64, [1], [0]),
+        ],
     )
     return model_bytes(graph)
 
@@ -152,3 +160,71 @@ def refused(response: requests.Response, status: int, *words: str) -> None:
     assert response.headers["Content-Type"] == "application/json"
     for each in words:
         assert each in response.json()["error"]
+
+
+class Asked:
+    """Requests to one model of identities, each sent when it is asked for, and what came of them."""
+
+    def __init__(self, served: Served, model: str) -> None:
+        self.model = model
+        self.order: list[int] = []
+        self.errors: dict[int, str] = {}
+        self._client = tritonclient.grpc.InferenceServerClient(served.grpc)
+        self._done: list[threading.Event] = []
+        self._sent: list[np.ndarray] = []
+
+    def send(
+        self, rows: int, *, width: int = 16, value: float = 0.0, outputs: Sequence[str] = (), **options: Any
+    ) -> int:
+        """Send so many rows; its number, for `order` and `errors`. `value` is how long a held model takes."""
+        number, done = len(self._done), threading.Event()
+        array = np.full((rows, width), value, np.float32)
+        array[:, 1:] = np.minimum(number, value)
+        self._done.append(done)
+        self._sent.append(array)
+        inputs = tensors(tritonclient.grpc, dict.fromkeys(self._names(), array))
+        asked = [tritonclient.grpc.InferRequestedOutput(name) for name in outputs] or None
+
+        def note(result: Any, error: Any) -> None:
+            self.order.append(number)
+            if error is not None:
+                self.errors[number] = error.message()
+            elif not np.array_equal(result.as_numpy((outputs or ["OUTPUT0"])[0]), array):
+                self.errors[number] = "another's answer"
+            done.set()
+
+        self._client.async_infer(self.model, inputs, note, outputs=asked, **options)
+        return number
+
+    def wait(self, *numbers: int) -> None:
+        """Wait for these, or all."""
+        for number in numbers or range(len(self._done)):
+            assert self._done[number].wait(60), f"request {number} was not answered"
+
+    def statistics(self) -> Any:
+        return self._client.get_inference_statistics(self.model).model_stats[0]
+
+    def batches(self) -> dict[int, int]:
+        """Executions by rows."""
+        return {each.batch_size: each.compute_infer.count for each in self.statistics().batch_stats}
+
+    def waited_ms(self) -> float:
+        """What all requests waited together in the queue."""
+        return self.statistics().inference_stats.queue.ns / 1e6
+
+    def until_waiting(self, served: Served, number: int) -> None:
+        """Until so many requests wait in the queue."""
+        line = f'nv_inference_pending_request_count{{model="{self.model}",version="1"}} '
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            value = next(each for each in metrics(served).splitlines() if each.startswith(line))
+            if float(value.rsplit(" ", 1)[1]) == number:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{number} requests never waited: {value}")
+
+    def _names(self) -> Sequence[str]:
+        return ("INPUT0", "INPUT1") if "two" in self.model else ("INPUT0",)
+
+    def close(self) -> None:
+        self._client.close()

@@ -62,7 +62,27 @@ class Batcher:
         )
 
     def form(self, queue: Iterable[Pending], now_ns: int) -> Formed | WaitUntil | None:
-        """The next batch; when to ask again; or None if nothing waits."""
+        """The next batch; when to ask again; or None if nothing waits.
+
+        Requests of one group wait for more of their own, and meanwhile do not hold up a batch of another.
+        """
+        skipped: list[Pending] = []
+        decision = self._form(queue, now_ns, skipped)
+        if not isinstance(decision, WaitUntil) or not skipped:
+            return decision
+        groups: dict[object, list[Pending]] = {}
+        for pending in skipped:
+            groups.setdefault(pending.group, []).append(pending)
+        for waiting in groups.values():
+            other = self._form(waiting, now_ns, [])
+            if isinstance(other, Formed):
+                return other
+            if other is not None and other.when_ns < decision.when_ns:
+                decision = other
+        return decision
+
+    def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> Formed | WaitUntil | None:
+        """As `form`, of the group of the first that waits; those of others are added to `skipped`."""
         policy = self._policy
         chosen: list[Pending] = []
         num_rows = 0
@@ -79,7 +99,11 @@ class Batcher:
                 if policy.preserve_ordering:
                     can_grow = False
                     break
+                skipped.append(pending)
                 continue
+            if chosen and not best_length and num_rows + pending.batch_size > self._largest_preferred:
+                # Larger than every preferred size: what came before goes without it (`GetDynamicBatch`).
+                best_length, best_rows = len(chosen), num_rows
             if num_rows + pending.batch_size > policy.max_batch_size:
                 can_grow = False
                 break

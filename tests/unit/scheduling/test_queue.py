@@ -163,6 +163,30 @@ async def test_small_batches_of_quiet_times_are_no_measure() -> None:
     bench.send(1)
 
 
+async def test_a_batch_goes_though_others_wait_for_theirs() -> None:
+    bench = Bench(preferred_batch_sizes=(2, 6), max_queue_delay_us=1000)
+    bench.send(1, length=4)
+    bench.send(2, rows=1, length=8)
+    assert not bench.is_busy
+    bench.send(3, rows=5, length=8)
+    assert bench.rows == [2, 3, 3, 3, 3, 3]
+    bench.finish()
+    assert not bench.is_busy
+    bench.clock.advance(1 * MS)
+    assert bench.rows == [1]
+
+
+async def test_what_would_outgrow_every_preferred_size_is_left_for_the_next_batch() -> None:
+    bench = Bench(preferred_batch_sizes=(2, 6), max_queue_delay_us=1000)
+    bench.send(1, rows=3)
+    bench.send(2, rows=4)
+    assert bench.rows == [1, 1, 1]
+    bench.finish()
+    assert not bench.is_busy
+    bench.clock.advance(1 * MS)
+    assert bench.rows == [2, 2, 2, 2]
+
+
 def fill(bench: Bench, num_waiting: int) -> None:
     """One request runs, and so many wait."""
     for value in range(num_waiting + 1):
