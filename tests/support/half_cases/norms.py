@@ -35,6 +35,17 @@ NORMS = [
     half_case("rms_norm", _RMS, {**_LAST, **_GAIN, "e": number(1e-6)}, x=_LARGE),
     half_case("l2_norm", _L2, _TINY | _LAST, x=_LARGE),
     half_case("l2_norm_of_zeros", _L2, _TINY | _LAST, x=_ZEROS),
+    half_case(
+        "l2_norm_of_whole_numbers",
+        "f = Cast <to = 1> (x) y = LpNormalization <axis = -1, p = 2> (f)",
+        x=np.array([[70_000, -1_000_000, 2_000_000, 3]], np.int32),
+    ),
+    half_case(
+        "chosen_and_moved_between",
+        "f = Cast <to = 1> (x) t = Reshape (f, two) n = Max (t, f) m = ReduceMax <keepdims = 1> (n) y = Div (f, m)",
+        {"two": np.array([1, 4])},
+        x=np.array([[70_000, -1_000_000, 2_000_000, 3]], np.int32),
+    ),
     half_case("l1_norm", "y = LpNormalization <axis = -1, p = 1> (x)", x=floats(30000, -30000, 30000, 30000)),
     half_case(
         "variance_by_squares",

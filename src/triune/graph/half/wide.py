@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto
 
 from triune.graph.half.back import of_given, scaled_back
+from triune.graph.half.between import between
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
 from triune.graph.half.levels import level_makers, scale_partners
@@ -84,6 +85,8 @@ class _Search:
                 kept[first_result(node)] = _kept(node, reason)
         if not self._constants_alone:
             self._add_makers(graph, makers, ranges, kept)
+            for node in between(graph, values, kept):
+                kept.setdefault(first_result(node), _kept(node, ""))
         return [*kept.values(), *inner]
 
     def _add_makers(

@@ -1,0 +1,48 @@
+"""Nodes that hand numbers on, between nodes that compute in fp32.
+
+`Where(norm == 0, 1, norm)` between the norm and the division by it computes nothing that fp16 could not, but in fp16
+the norm would be infinite there.
+"""
+
+from collections.abc import Collection, Iterator
+
+from onnx import GraphProto, NodeProto, TensorProto
+
+from triune.graph.values import Values
+
+_HANDS_ON = frozenset(
+    [
+        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Tile", "Gather"),
+        *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Trilu", "Neg", "Abs", "Relu", "Clip"),
+        *("Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements", "ReduceMax", "ReduceMin"),
+    ]
+)
+"""Operators whose results are elements of their operands, or these without their signs or beyond limits."""
+
+
+def between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
+    """The nodes that hand numbers on from nodes in fp32 to other such nodes, or to the graph's outputs.
+
+    Args:
+        graph: whose nodes they are.
+        values: its values.
+        kept: the first results of the nodes that compute in fp32.
+    """
+    wide: set[str] = set()
+    read = {value.name for value in graph.output}
+    candidates: list[NodeProto] = []
+    for node in graph.node:
+        if any(name in kept for name in node.output):
+            wide.update(node.output)
+            read.update(node.input)
+        elif node.op_type in _HANDS_ON and any(_is_float(name, values) and name in wide for name in node.input):
+            candidates.append(node)
+            wide.update(node.output)
+    for node in reversed(candidates):
+        if any(name in read for name in node.output):
+            read.update(node.input)
+            yield node
+
+
+def _is_float(name: str, values: Values) -> bool:
+    return bool(name) and values.elem_type(name) == TensorProto.FLOAT
