@@ -21,7 +21,7 @@ class OnnxExecutor:
 
     Attributes:
         is_steady: how long a run takes depends on the shapes of the inputs alone.
-        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.hazards`).
+        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.faults`).
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""Operators at which a request can end ONNX Runtime's process.
+"""Operators at which a request can end the process of a runtime.
 
-Found by running every operator that ONNX Runtime (1.32, on the CPU) has with hostile values and sizes in processes of
-their own, on one thread and on several: indices and lengths out of range, extreme numbers, sizes of 0, sizes that do
-not fit. All others answer or refuse. Integer division is not here: `guard` writes it so that it is safe.
+Found by running every operator that ONNX Runtime (1.32, on the CPU) and OpenVINO (2026.4) have with hostile values and
+sizes in processes of their own, on one thread and on several: indices and lengths out of range, extreme numbers, sizes
+of 0, sizes that do not fit. All others answer or refuse. Integer division is not here: `guard` writes it so that it is
+safe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,45 +12,69 @@ from typing import Final
 
 MICROSOFT = "com.microsoft"
 
+_ALL: Final[Sequence[int] | None] = None
+_NO_SIZES: Mapping[int, Sequence[int] | None] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """When an operator ends the process. One that states no condition under which it does not, may always.
+    """When an operator ends the process. One that says nothing of its inputs may always.
 
     Attributes:
         why: what happens.
-        positive: inputs of which no size may be 0.
-        numbers: axes of inputs whose sizes have to be numbers above 0, and not what requests bring.
-        constant: inputs that have to be constants, which the first run has tried.
+        sizes: inputs that may have no size of 0; of which axes, None for all of them.
+        nonzero: inputs of whole numbers none of which may be 0.
+        constant: inputs that have to be constants, which the first run has tried, or left out.
+        with_attribute: it does only with this attribute.
+        of_rank: it does only where an input has this rank: the input, and the rank.
     """
 
     why: str
-    positive: Sequence[int] = ()
-    numbers: Mapping[int, Sequence[int]] = field(default_factory=dict[int, Sequence[int]])
+    sizes: Mapping[int, Sequence[int] | None] = field(default_factory=lambda: _NO_SIZES)
+    nonzero: Sequence[int] = ()
     constant: Sequence[int] = ()
+    with_attribute: str = ""
+    of_rank: tuple[int, int] | None = None
 
 
-FAULTS: Final[Mapping[tuple[str, str], Fault]] = {
-    ("", "Conv"): Fault("SIGFPE, or no end, where the kernel is empty", positive=(1,)),
-    ("", "ConvTranspose"): Fault("SIGSEGV where a size of three is 0", positive=(0,)),
-    ("", "GRU"): Fault("SIGABRT where there are no steps or no rows", positive=(0,)),
-    ("", "LSTM"): Fault("SIGABRT where there are no steps or no rows", positive=(0,)),
+Faults = Mapping[tuple[str, str], Fault]
+
+FAULTS: Final[Faults] = {
+    ("", "Conv"): Fault("SIGFPE, or no end, where the kernel is empty", {1: _ALL}),
+    ("", "ConvTranspose"): Fault("SIGSEGV where a size of three is 0", {0: _ALL}, of_rank=(1, 5)),
+    ("", "GRU"): Fault("SIGABRT where there are no steps or no rows", {0: _ALL}),
+    ("", "LSTM"): Fault("SIGABRT where there are no steps or no rows", {0: _ALL}),
     ("", "RoiAlign"): Fault("SIGSEGV by regions that are larger than the memory", constant=(1,)),
-    ("", "STFT"): Fault("SIGFPE where the frame's length is 0", constant=(3,)),
-    ("", "Unique"): Fault("SIGABRT where the slices along its axis are empty", positive=(0,)),
-    ("ai.onnx.ml", "FeatureVectorizer"): Fault("SIGABRT where there are no rows", positive=range(1 << 10)),
-    (MICROSOFT, "DynamicQuantizeLSTM"): Fault("SIGABRT where there are no steps or no rows", positive=(0,)),
-    (MICROSOFT, "FusedConv"): Fault("no end where the kernel is empty", positive=(1,)),
-    (MICROSOFT, "GroupQueryAttention"): Fault("SIGFPE where queries are empty", numbers={0: (-1,)}),
-    (MICROSOFT, "Inverse"): Fault("SIGSEGV where the matrix is not square", numbers={0: (-1, -2)}),
-    (MICROSOFT, "MultiHeadAttention"): Fault("SIGFPE, SIGSEGV by the size of values", numbers={2: (-1,), 7: (-1,)}),
-    (MICROSOFT, "QAttention"): Fault("SIGFPE where there are no rows", positive=(0,)),
+    ("", "STFT"): Fault("SIGFPE where the frame's length is 0", nonzero=(3,)),
+    ("", "Unique"): Fault("SIGABRT where the slices along its axis are empty", {0: _ALL}, with_attribute="axis"),
+    ("ai.onnx.ml", "FeatureVectorizer"): Fault("SIGABRT where there are no rows", dict.fromkeys(range(64), _ALL)),
+    (MICROSOFT, "DynamicQuantizeLSTM"): Fault("SIGABRT where there are no steps or no rows", {0: _ALL}),
+    (MICROSOFT, "FusedConv"): Fault("no end where the kernel is empty", {1: _ALL}),
+    (MICROSOFT, "GroupQueryAttention"): Fault("SIGFPE where queries are empty", {0: (-1,)}),
+    (MICROSOFT, "Inverse"): Fault("SIGSEGV where the matrix is not square"),
+    (MICROSOFT, "MultiHeadAttention"): Fault(
+        "SIGFPE, SIGSEGV where values are empty, or not as large as those of the past", {2: (-1,)}, constant=(7,)
+    ),
+    (MICROSOFT, "QAttention"): Fault("SIGFPE where there are no rows", {0: _ALL}),
     (MICROSOFT, "QLinearGlobalAveragePool"): Fault("SIGSEGV by scales that do not fit", constant=(1, 3)),
-    (MICROSOFT, "RotaryEmbedding"): Fault("SIGSEGV where heads are empty", numbers={0: (-1,)}),
-    (MICROSOFT, "SkipLayerNormalization"): Fault("SIGFPE where what is added is empty", positive=(1,)),
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Fault("SIGFPE where what is added is empty", positive=(1,)),
+    (MICROSOFT, "RotaryEmbedding"): Fault("SIGSEGV where heads are empty", {0: (-1,)}),
+    (MICROSOFT, "SkipLayerNormalization"): Fault("SIGFPE where what is added is empty", {1: _ALL}),
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Fault("SIGFPE where what is added is empty", {1: _ALL}),
 }
-"""By domain and operator, with ONNX Runtime 1.32."""
+"""Of ONNX Runtime, by domain and operator."""
+
+OPENVINO_FAULTS: Final[Faults] = {
+    ("", "DFT"): Fault("SIGSEGV where sizes are other than the model's", {0: _ALL}),
+    ("", "GRU"): Fault("SIGFPE where there are no rows", {0: _ALL}),
+    ("", "LSTM"): Fault("SIGFPE where there are no rows", {0: _ALL}),
+    ("", "Pad"): Fault("SIGSEGV by widths of 2 to the 31", constant=(1,)),
+    ("", "RNN"): Fault("SIGFPE where there are no rows", {0: _ALL}),
+    ("", "Scan"): Fault("SIGFPE where what is scanned is empty", dict.fromkeys(range(64), _ALL)),
+    ("", "Scatter"): Fault("SIGSEGV by indices out of range", constant=(1,)),
+    ("", "ScatterElements"): Fault("SIGSEGV by indices out of range", constant=(1,)),
+    (MICROSOFT, "DynamicQuantizeLSTM"): Fault("SIGFPE where there are no rows", {0: _ALL}),
+}
+"""Of OpenVINO, by domain and operator."""
 
 TRIED: Final = frozenset(
     {

@@ -2,7 +2,8 @@
 
 ONNX Runtime (1.32) reads an optional input that is left out as "" at the end of a node as if it were there
 (LayerNormalization's bias: SIGSEGV), and divides the least number of INT32 and INT64 by -1, which the processors of
-x86 answer with SIGFPE. ONNX says that the first is valid, and nothing of the second: here it wraps, as in numpy.
+x86 answer with SIGFPE. ONNX says that the first is valid, and nothing of the second: here it wraps, as in numpy. Sizes
+and numbers of 0 that end it (`faults`) are divided by before: ONNX Runtime refuses to divide a whole number by 0.
 """
 
 from collections.abc import Iterator
@@ -13,14 +14,20 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from triune.graph.bare import infer_bare
 from triune.graph.builder import Builder
+from triune.graph.checks import Checks
 from triune.graph.names import Names
 from triune.graph.values import Values, subgraphs_of
 
 _WIDE = {TensorProto.INT32: np.iinfo(np.int32).min, TensorProto.INT64: np.iinfo(np.int64).min}
 """The types whose quotients a processor computes itself, and their least numbers."""
 
+_OVERFLOW = "SIGFPE where the least of whole numbers is divided by -1"
+
 _FIRST_WHERE = 9
 """The operator set that has Where, and Div without attributes."""
+
+_FIRST_RESHAPE = 7
+"""The operator set that has Div without attributes, and Reshape by a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,8 @@ class Guarded:
 
     Attributes:
         is_changed: the model is another one than it was.
-        left: a node that may still end the process, of which too little is known: "Div 'y'"; empty where none is.
+        left: a node that may still end the process, and how: the model is for a process of its own. Empty where there
+            is none.
     """
 
     is_changed: bool
@@ -37,15 +45,27 @@ class Guarded:
 
 
 def guard(model: ModelProto) -> Guarded:
-    """Change a model so that it computes the same, and does not end ONNX Runtime's process. For any operator set."""
+    """Change a model so that it computes the same, and does not end ONNX Runtime's process. For any operator set.
+
+    Its data are located, where they are in files.
+    """
     is_changed = sum(_drop_trailing(node) for node in _nodes(model)) > 0
-    left = next((_said(node) for each in model.functions for node in _divisions(_body(each), None)), "")
-    if not any(_divisions(model.graph, None)):
-        return Guarded(is_changed, left)
-    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
-    work = _Divisions(Names(model.graph), can_write=opset >= _FIRST_WHERE)
-    work.graph(model.graph, infer_bare(model).graph, None, None)
-    return Guarded(is_changed or work.is_changed, left or work.left)
+    left = next(
+        (f"{_said(node)}: {_OVERFLOW}" for each in model.functions for node in _divisions(_body(each), None)), ""
+    )
+    if any(_divisions(model.graph, None)):
+        divisions = _Divisions(Names(model.graph), can_write=_opset(model) >= _FIRST_WHERE)
+        divisions.graph(model.graph, infer_bare(model).graph, None, None)
+        is_changed, left = is_changed or divisions.is_changed, left or divisions.left
+    checks = Checks()
+    for body in (model.graph, *model.functions):
+        imports = body if isinstance(body, FunctionProto) else model
+        checks.body(body, can_write=_opset(imports) >= _FIRST_RESHAPE)
+    return Guarded(is_changed or checks.is_changed, left or checks.left)
+
+
+def _opset(of: ModelProto | FunctionProto) -> int:
+    return next((each.version for each in of.opset_import if each.domain in ("", "ai.onnx")), 0)
 
 
 def _drop_trailing(node: NodeProto) -> int:
@@ -136,7 +156,7 @@ class _Divisions:
         if elem_type and elem_type not in _WIDE:
             return [node]
         if not elem_type or not self._can_write:
-            self.left = self.left or _said(node)
+            self.left = self.left or f"{_said(node)}: {_OVERFLOW}"
             return [node]
         builder = Builder(self._names.prefix(f"{node.name or node.output[0]}/guarded"))
         dividend, divisor = node.input

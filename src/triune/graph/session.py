@@ -12,7 +12,6 @@ from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.guard import guard
-from triune.graph.hazards import hazards_of
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
 
@@ -35,7 +34,7 @@ class GraphSession:
     """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own.
 
     Attributes:
-        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.hazards`).
+        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.faults`).
     """
 
     def __init__(
@@ -68,8 +67,7 @@ class GraphSession:
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
         _write_zero_points(model)
-        guarded, self._hazards = guard(model), hazards_of(model)
-        self.apart = guarded.left or self._hazards.apart
+        self.apart = guard(model).left
         for key, value in _EXACT.items():
             options.add_session_config_entry(key, value)
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
@@ -104,7 +102,6 @@ class GraphSession:
         missing = [name for name in (*self._inputs, *self._states) if name not in given and name not in self._defaults]
         if missing:
             raise InvalidArgumentError(f"{self._name}: the inputs {missing} are missing")
-        self._hazards.check(given)
         names = [*self._outputs, *(new_state(name) for name in self._states)]
         feed = {name: np.asarray(array, order="C") for name, array in given.items()}
         try:

@@ -7,13 +7,14 @@ way gets an error that says so, and the process is started again. `run_apart` is
 
 from triune.hosting.executable import HostedExecutable
 from triune.hosting.here import is_worker_process
-from triune.hosting.limits import Limits
+from triune.hosting.limits import APART, Limits
 from triune.hosting.once import run_apart
 from triune.hosting.process import WorkerEndedError, WorkerProcess
 from triune.hosting.restrict import restrict_memory
 from triune.hosting.watched import kill_all
 
 __all__ = [
+    "APART",
     "HostedExecutable",
     "Limits",
     "WorkerEndedError",

@@ -1,6 +1,7 @@
 """How long a worker process may take, and how often it may fail."""
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,7 @@ class Limits:
     close_seconds: float = 5.0
     delays_seconds: tuple[float, ...] = (0.0, 0.2, 1.0, 5.0)
     rest_seconds: float = 60.0
+
+
+APART: Final = Limits(rest_seconds=5.0)
+"""Of a model that is well itself, and whose process requests can end: it is not given up for long."""

@@ -6,7 +6,8 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 
 _MAX_CHARACTERS = 600
 _SHAPES = re.compile(
-    r"shape|dimension|\bdims?\b|\brank|broadcast|mismatch|incompatible|inconsistent|out of (data )?bounds|out of range",
+    r"shape|dimension|\bdims?\b|\brank|broadcast|mismatch|incompatible|inconsistent|out of (data )?bounds|out of range"
+    r"|division by zero",
     re.IGNORECASE,
 )
 _MEMORY = re.compile(r"allocat|bad_alloc|out of memory", re.IGNORECASE)

@@ -11,7 +11,6 @@ from onnx import ModelProto, TensorProto
 
 from triune.core.errors import UnsupportedError
 from triune.graph.guard import guard
-from triune.graph.hazards import Hazards, hazards_of
 from triune.graph.hoist import hoist_weights
 from triune.graph.load import has_external_data, locate_data
 from triune.graph.weight_files import data_of, refer
@@ -25,14 +24,12 @@ class OnnxSource:
         model: its file, or its bytes.
         names, weights: what its bytes call files, and these files' contents; not read once a session is made.
         apart: why it is for a process of its own; empty where it is not.
-        hazards: checks inputs.
     """
 
     model: Path | bytes
     names: Sequence[str]
     weights: Sequence[NDArray[np.uint8]]
     apart: str
-    hazards: Hazards
 
     def give_weights(self, options: Any) -> None:
         """Have a session of these SessionOptions find the weights."""
@@ -61,10 +58,9 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
     if is_in_files:
         hoist_weights(model)
         locate_data(model, path.parent)
-    guarded, hazards = guard(model), hazards_of(model)
-    apart = guarded.left or hazards.apart
+    guarded = guard(model)
     if not is_in_files and not guarded.is_changed:
-        return OnnxSource(path, (), (), apart, hazards)
+        return OnnxSource(path, (), (), guarded.left)
     names: list[str] = []
     weights: list[NDArray[np.uint8]] = []
     for tensor in model.graph.initializer:
@@ -79,4 +75,4 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
             f"'{path}' is too large to be changed for ONNX Runtime: {error}; save its weights beside it, as external "
             "data"
         ) from error
-    return OnnxSource(content, names, weights, apart, hazards)
+    return OnnxSource(content, names, weights, guarded.left)

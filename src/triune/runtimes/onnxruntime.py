@@ -19,12 +19,11 @@ from triune.core.tensors import Signature
 from triune.core.units import Unit
 from triune.graph.by_values import by_values
 from triune.graph.fatal_fusions import fatal_fusions
-from triune.graph.hazards import Hazards
 from triune.graph.load import read_model
 from triune.graph.precision import precision_of
 from triune.graph.session import open_session
 from triune.graph.text import reader_of_text
-from triune.hosting import HostedExecutable, Limits, is_worker_process
+from triune.hosting import APART, HostedExecutable, is_worker_process
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
@@ -50,8 +49,6 @@ _KNOWN_OPTIONS = (
     *_SWITCHES,
 )
 _NO_LOG = 4
-_APART = Limits(rest_seconds=5.0)
-"""A model that requests can end the process of is well itself: it is not given up for long."""
 
 # onnxruntime publishes no types: its values get theirs where they enter.
 _library: Any = onnxruntime
@@ -100,7 +97,7 @@ class OnnxRuntime:
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Make a session; in a process of its own where requests could end it (`graph.hazards`).
+        """Make a session; in a process of its own where requests could end it (`graph.faults`).
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
@@ -119,7 +116,7 @@ class OnnxRuntime:
         if source.apart and not is_worker_process():
             del source
             load = functools.partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
-            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=_APART)
+            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
         source.give_weights(session_options)
         try:
             if "optimization.graph.level" in options:
@@ -133,7 +130,7 @@ class OnnxRuntime:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, facts, source.hazards)
+        return _OnnxRuntimeExecutable(session, run_options, facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +148,7 @@ class _OnnxRuntimeExecutable:
 
     unit = Unit.CPU
 
-    def __init__(self, session: _Session, run_options: Any, facts: _Facts, hazards: Hazards) -> None:
+    def __init__(self, session: _Session, run_options: Any, facts: _Facts) -> None:
         self.signature = signature = facts.signature
         self.precision = facts.precision
         self.is_steady = facts.is_steady
@@ -162,7 +159,6 @@ class _OnnxRuntimeExecutable:
         self._run = getattr(session, "_sess", session).run
         self._run_options = run_options
         self._text_reader = facts.text_reader
-        self._hazards = hazards
         self._required = frozenset(spec.name for spec in signature.inputs if not spec.is_optional)
         specs = (*signature.inputs, *signature.outputs)
         self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
@@ -174,8 +170,6 @@ class _OnnxRuntimeExecutable:
             missing = ", ".join(sorted(self._required - inputs.keys()))
             raise InvalidArgumentError(f"the model cannot compute these inputs: missing are {missing}")
         feed = {name: packed(array) for name, array in inputs.items()}
-        if self._hazards.sizes:
-            self._hazards.check(feed)
         for name in self._text_inputs:
             if name in feed:
                 feed[name] = to_text(name, feed[name], self._text_reader)

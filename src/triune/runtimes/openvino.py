@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from onnx import ModelProto
 
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
@@ -20,8 +21,11 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.graph.apart import fault_in
 from triune.graph.by_values import by_values
-from triune.graph.load import read_model
+from triune.graph.faults import OPENVINO_FAULTS
+from triune.graph.load import has_external_data, locate_data, read_model
+from triune.hosting import APART, HostedExecutable, is_worker_process
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import broken_part, read_signature
@@ -103,7 +107,7 @@ class OpenVino:
         return replace(signature, inputs=tuple(spec for spec in signature.inputs if not spec.is_optional))
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Compile for the CPU plugin.
+        """Compile for the CPU plugin; in a process of its own where requests could end it (`graph.faults`).
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
@@ -120,6 +124,13 @@ class OpenVino:
                     f"tensor '{spec.name}' of '{path}' is {spec.datatype.value}, which OpenVINO does not compute; "
                     "serve the model with backend 'onnxruntime'"
                 )
+        graph = read_model(path)
+        is_steady = not by_values(graph).time
+        if not is_worker_process() and _apart(graph, path):
+            del graph
+            load = partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
+            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
+        del graph
         try:
             model = self._core.read_model(path)
             compile_again = partial(self._core.compile_model, model, "CPU", _properties(unit, settings))
@@ -130,7 +141,6 @@ class OpenVino:
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
         if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != _library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
-        is_steady = not by_values(read_model(path)).time
         return _OpenVinoExecutable(compiled, compile_again, unit, signature, is_steady=is_steady)
 
 
@@ -195,6 +205,13 @@ class _OpenVinoExecutable:
             raise InternalError(f"OpenVINO gave {array.dtype} for an output that the model states as {dtype}")
         # numpy has no bf16, so the binding shows its bits as another 16-bit type.
         return array.view(dtype)
+
+
+def _apart(model: ModelProto, path: Path) -> str:
+    """Why a model is for a process of its own; empty where it is not."""
+    if has_external_data(model):
+        locate_data(model, path.absolute().parent)
+    return fault_in(model, OPENVINO_FAULTS)
 
 
 def _properties(unit: Unit, settings: Settings) -> dict[str, object]:

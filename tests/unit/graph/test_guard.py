@@ -92,7 +92,7 @@ def test_a_quotient_of_a_function_is_told() -> None:
         ],
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("own", 1)],
     )
-    assert guard(model).left == "Div 'q'"
+    assert guard(model).left == "Div 'q': SIGFPE where the least of whole numbers is divided by -1"
 
 
 def layer_normalization() -> ModelProto:

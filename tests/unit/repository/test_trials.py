@@ -45,7 +45,7 @@ class Counted:
 def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
     trials = Trials(MACHINE, tmp_path / "loaded")
     source = source_of(tmp_path, ending_itself())
-    with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGFPE; correct the file"):
+    with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGSEGV; correct the file"):
         Loader(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1)
     assert not (tmp_path / "loaded").exists()
     trials.close()

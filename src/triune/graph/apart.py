@@ -1,0 +1,59 @@
+"""Whether a model has a node at which requests can end the process of a runtime that takes it as it is."""
+
+from collections.abc import Iterator
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+from triune.graph.bare import infer_bare
+from triune.graph.faults import Fault, Faults
+from triune.graph.values import Values, subgraphs_of
+
+
+def fault_in(model: ModelProto, faults: Faults) -> str:
+    """The first node that may end the process, and how; empty where there is none.
+
+    A node may not where what it must not be given cannot be: what has to be constant is, and sizes that must not be 0
+    are numbers.
+
+    Args:
+        model: not changed; its data are located, where they are in files.
+        faults: the runtime's.
+    """
+    bodies = [model.graph, *(GraphProto(node=each.node) for each in model.functions)]
+    if not any(_has_fault(node, faults) for body in bodies for node in _within(body)):
+        return ""
+    # Of functions, no sizes are known.
+    bodies[0] = infer_bare(model, is_strict=True).graph
+    return next((said for body in bodies for said in _found(body, None, faults)), "")
+
+
+def _within(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in subgraphs_of(node):
+            yield from _within(inner)
+
+
+def _has_fault(node: NodeProto, faults: Faults) -> bool:
+    return ("" if node.domain == "ai.onnx" else node.domain, node.op_type) in faults
+
+
+def _found(graph: GraphProto, outer: Values | None, faults: Faults) -> Iterator[str]:
+    values = Values(graph, outer)
+    for node in graph.node:
+        fault = faults.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+        if fault is not None and not _is_safe(node, fault, values):
+            yield f"{node.op_type} '{node.name or next(filter(None, node.output), '')}': {fault.why}"
+        for inner in subgraphs_of(node):
+            yield from _found(inner, values, faults)
+
+
+def _is_safe(node: NodeProto, fault: Fault, values: Values) -> bool:
+    if not (fault.sizes or fault.constant):
+        return False
+    for place, name in enumerate(node.input):
+        if name and place in fault.constant and values.tensor(name) is None:
+            return False
+        if name and place in fault.sizes and 0 in (values.static_shape(name) or (0,)):
+            return False
+    return True

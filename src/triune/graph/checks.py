@@ -1,0 +1,109 @@
+"""Sizes and numbers that end ONNX Runtime's process, divided by before they come to what they end it in."""
+
+from collections.abc import Sequence
+
+from onnx import FunctionProto, GraphProto, NodeProto
+
+from triune.graph.builder import Builder
+from triune.graph.faults import FAULTS, MICROSOFT, TRIED, UNTRIED, Fault
+from triune.graph.names import Names
+from triune.graph.values import Values, subgraphs_of
+
+
+class Checks:
+    """Puts checks into graphs and functions.
+
+    Attributes:
+        is_changed: there is one.
+        left: a node that may end the process whatever is checked, and how; empty where there is none.
+    """
+
+    def __init__(self) -> None:
+        self.is_changed = False
+        self.left = ""
+
+    def body(self, body: GraphProto | FunctionProto, *, can_write: bool) -> None:
+        """Check what the nodes of a body, and of the graphs within, are given.
+
+        Args:
+            body: changed.
+            can_write: its operator set has what checks are made of.
+        """
+        graph = body if isinstance(body, GraphProto) else GraphProto(node=body.node)
+        self._nodes(body, graph, None, Names(graph) if can_write else None)
+
+    def _nodes(
+        self, body: GraphProto | FunctionProto, graph: GraphProto, outer: Values | None, names: Names | None
+    ) -> None:
+        values = Values(graph, outer)
+        nodes: list[NodeProto] = []
+        for node in list(body.node):
+            for inner in subgraphs_of(node):
+                self._nodes(inner, inner, values, names)
+            fault = _fault_of(node, values)
+            if fault is not None:
+                nodes += self._checked(node, fault, values, names)
+            nodes.append(node)
+        if len(nodes) > len(body.node):
+            copies = GraphProto(node=nodes)
+            del body.node[:]
+            body.node.extend(copies.node)
+            self.is_changed = True
+
+    def _checked(self, node: NodeProto, fault: Fault, values: Values, names: Names | None) -> list[NodeProto]:
+        """The nodes that check what a node is given; it is changed to read what they give."""
+        said = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
+        given = {place: name for place, name in enumerate(node.input) if name}
+        is_safe = bool(fault.sizes or fault.nonzero or fault.constant)
+        is_safe &= all(values.tensor(name) is not None for place, name in given.items() if place in fault.constant)
+        sized = {place: name for place, name in given.items() if place in fault.sizes and not _has_sizes(name, values)}
+        counted = {place: given[place] for place in fault.nonzero if place in given}
+        if not is_safe or ((sized or counted) and names is None):
+            self.left = self.left or f"{said}: {fault.why}"
+            return []
+        if names is None or not (sized or counted):
+            return []
+        builder = Builder(names.prefix(f"{said}/checked"))
+        for place, name in sized.items():
+            node.input[place] = _with_sizes(builder, name, fault.sizes[place], f"{said} takes no size of 0")
+        for place, name in counted.items():
+            one = builder.name()
+            builder.nodes.append(_division(name, one, f"{said} takes no 0"))
+            node.input[place] = builder.op("Mul", name, one)
+        return builder.nodes
+
+
+def _fault_of(node: NodeProto, values: Values) -> Fault | None:
+    """The fault that a node has, where it is known to be one that does."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    fault = FAULTS.get((domain, node.op_type))
+    if fault is None:
+        return UNTRIED if domain == MICROSOFT and node.op_type not in TRIED else None
+    if fault.with_attribute and all(each.name != fault.with_attribute for each in node.attribute):
+        return None
+    if fault.of_rank is not None:
+        place, rank = fault.of_rank
+        known = values.rank(node.input[place]) if place < len(node.input) else None
+        return fault if known in (None, rank) else None
+    return fault
+
+
+def _has_sizes(name: str, values: Values) -> bool:
+    """Is it a constant, none of whose sizes is 0?"""
+    tensor = values.tensor(name)
+    return tensor is not None and 0 not in tensor.dims
+
+
+def _with_sizes(builder: Builder, name: str, axes: Sequence[int] | None, said: str) -> str:
+    """The same value; ONNX Runtime refuses to compute it, in these words, where one of its sizes is 0."""
+    shape = builder.op("Shape", name)
+    sizes = shape if axes is None else builder.op("Gather", shape, builder.ints(*axes))
+    ones = builder.name()
+    builder.nodes.append(_division(sizes, ones, said))
+    if axes is not None:
+        ones = builder.op("ReduceProd", ones, keepdims=0)
+    return builder.op("Reshape", name, builder.op("Mul", shape, ones))
+
+
+def _division(name: str, result: str, said: str) -> NodeProto:
+    return NodeProto(op_type="Div", name=said, input=[name, name], output=[result])

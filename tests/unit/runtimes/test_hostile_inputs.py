@@ -1,0 +1,42 @@
+"""Inputs that end a runtime's process end one of its own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.graphs import model_of
+from triune.core.errors import InternalError
+from triune.core.units import Presence, Unit, UnitStatus
+from triune.hosting import HostedExecutable
+from triune.runtimes.onnxruntime import OnnxRuntime
+
+
+def test_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from triune.runtimes.openvino import OpenVino
+
+    path = tmp_path / "model.onnx"
+    text = "g (float[4] x, int64[2] i, float[2] u) => (float[4] y) { y = ScatterElements(x, i, u) }"
+    path.write_bytes(model_of(text, opset=17).SerializeToString())
+    runtime = OpenVino([UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")])
+    executable = runtime.load(path, unit=Unit.CPU, num_threads=1, options={})
+    assert isinstance(executable, HostedExecutable)
+    given = {"x": np.zeros(4, np.float32), "i": np.array([3, 0]), "u": np.array([5, 7], np.float32)}
+    with pytest.raises(InternalError, match="was killed by SIGSEGV"):
+        executable.run({**given, "i": np.array([3, -(2**31)])}, ["y"])
+    assert executable.run(given, ["y"])["y"].tolist() == [7, 0, 0, 5]
+    executable.close()
+
+
+def test_onnx_runtime(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    text = "g (float[n,m] x) => (float[n,m] y) { y = com.microsoft.Inverse(x) }"
+    path.write_bytes(model_of(text, imports=', "com.microsoft" : 1').SerializeToString())
+    executable = OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options={})
+    assert isinstance(executable, HostedExecutable)
+    sound = np.eye(2, dtype=np.float32)
+    with pytest.raises(InternalError, match="was killed by SIG"):
+        executable.run({"x": np.ones((2, 600), np.float32)}, ["y"])
+    np.testing.assert_array_equal(executable.run({"x": sound}, ["y"])["y"], sound)
+    executable.close()
