@@ -7,7 +7,7 @@ the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository ap
 pass:
 
 - `CaughtNans`: no look for NaN after a Softmax, whose mask tells where they would be.
-- `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf.
+- `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf. Where `graph.half` follows, -3.4e38.
 - `KnownShapes`: sizes of Reshapes that are known are written, so that nothing is measured.
 - `WholeOperands`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
@@ -31,7 +31,7 @@ from onnx import ModelProto
 from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
-from triune.graph.ane.finite_masks import FiniteMasks
+from triune.graph.ane.finite_masks import LOWEST, FiniteMasks
 from triune.graph.ane.known_shapes import KnownShapes
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
@@ -55,6 +55,7 @@ def ane_layout(
     *,
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
+    is_half: bool = False,
 ) -> ModelProto:
     """The same model in the Neural Engine's layout.
 
@@ -64,6 +65,7 @@ def ane_layout(
         check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
             for tests and for doubts.
         file: takes large weights that are made; without it they are in the model.
+        is_half: `graph.half` follows, which brings masks within fp16: only -inf is replaced here.
 
     Returns:
         a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was.
@@ -77,7 +79,8 @@ def ane_layout(
 
     def run(kind: type[Step], given: ModelProto) -> ModelProto:
         num_changes = len(report.changed)
-        result = kind(report, large)(given)
+        is_mask = kind is FiniteMasks and is_half
+        result = (FiniteMasks(report, large, LOWEST) if is_mask else kind(report, large))(given)
         if len(report.changed) > num_changes:
             result = Infer()(Tidy()(result))
         if check is not None and expected is not None:

@@ -16,7 +16,7 @@ class ChannelNorm(Step):
     """Given LayerNormalization of the last axis of (B, S, C), near what is in the layout.
 
     Result: the same over axis 1 of (B, C, 1, S), z / sqrt(mean(z * z) + epsilon) * scale + bias, where z = x - mean(x).
-    The conversion to Core ML makes one layer_norm of it.
+    In fp32 the conversion to Core ML makes one layer_norm of it; for fp16 `graph.half` writes it otherwise.
     """
 
     name = "channel_norm"

@@ -10,6 +10,7 @@ from triune.graph.ane.report import Report
 from triune.graph.ane.step import Step
 from triune.graph.values import attributes_of
 from triune.graph.weight_files import array_of
+from triune.graph.weights import Large
 
 MASKED = -40_000.0
 """What masks a score. Added to any score it stays above fp16's least number, -65504, and its exponential is 0."""
@@ -29,8 +30,12 @@ _PASSED_ON: Mapping[str, tuple[int, ...] | None] = {
 _WHOLE = frozenset(["Sub", "Add", "Mul", "Max", "Min", *_PASSED_ON])
 
 
+LOWEST = float(np.finfo(np.float32).min)
+"""What is above -inf alone, for masks that `graph.half` looks at afterwards."""
+
+
 class FiniteMasks(Step):
-    """Given masks of -inf, fp32's least number and their like, before a Softmax. Result: masks of -40000.
+    """Given masks of -inf, fp32's least number and their like, before a Softmax. Result: masks of -40000, or `masked`.
 
     Constants, and products of a constant and whole numbers such as `(1 - mask) * -3.4e38`. The answers are the same but
     in a row in which everything is masked, which is NaN for -inf, and means nothing for the others.
@@ -39,10 +44,15 @@ class FiniteMasks(Step):
 
     name = "finite_masks"
 
+    def __init__(self, report: Report, large: Large | None = None, masked: float = MASKED) -> None:
+        """`masked` is put in place of what is less."""
+        super().__init__(report, large)
+        self._masked = masked
+
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""
         index = self._index(model.graph)
-        masks = _Masks(index, self._report)
+        masks = _Masks(index, self._report, self._masked)
         nodes: list[NodeProto] = []
         for node in model.graph.node:
             finite = masks.finite(node.input[0]) if node.op_type == "Softmax" else None
@@ -52,7 +62,7 @@ class FiniteMasks(Step):
                     self._report.leave(self.name, label(node), "its NaN, of rows that are all masked, are caught")
                 else:
                     node.input[0] = finite
-                    self._report.change(self.name, label(node), f"masks of {MASKED:.0f}")
+                    self._report.change(self.name, label(node), f"masks of {self._masked:.6g}")
             nodes += [*added, node]
         index.replace(nodes)
         return model
@@ -61,9 +71,10 @@ class FiniteMasks(Step):
 class _Masks:
     """Values with large negative numbers replaced; each is made once."""
 
-    def __init__(self, index: Index, report: Report) -> None:
+    def __init__(self, index: Index, report: Report, masked: float) -> None:
         self._index = index
         self._report = report
+        self._masked = masked
         self._made: dict[str, str] = {}
 
     def finite(self, name: str) -> str:
@@ -74,9 +85,9 @@ class _Masks:
 
     def _constant(self, name: str) -> str | None:
         array = self._index.constant(name)
-        if array is None or self._index.values.elem_type(name) not in FLOATS or not (array < MASKED).any():
+        if array is None or self._index.values.elem_type(name) not in FLOATS or not (array < self._masked).any():
             return None
-        return self._index.weight(np.maximum(array, array.dtype.type(MASKED)))
+        return self._index.weight(np.maximum(array, array.dtype.type(self._masked)))
 
     def _computed(self, name: str) -> str | None:
         node = self._index.maker(name)
@@ -103,7 +114,7 @@ class _Masks:
         places = tuple(place for place in (0, 1) if self._is_whole(product.input[1 - place]))
         for place in {0, 1}.difference(places):
             array = index.constant(product.input[place])
-            if array is not None and array.dtype.kind == "f" and (array < MASKED).any():
+            if array is not None and array.dtype.kind == "f" and (array < self._masked).any():
                 self._report.leave(FiniteMasks.name, label(product), "the mask may be other than whole numbers")
         return places
 
@@ -117,9 +128,9 @@ class _Masks:
         if tensor is None or tensor.data_type not in FLOATS:
             return None
         array = array_of(tensor)
-        if not (array < MASKED).any():
+        if not (array < self._masked).any():
             return None
-        value = numpy_helper.from_array(np.full_like(array, MASKED))
+        value = numpy_helper.from_array(np.full_like(array, self._masked))
         return self._index.build.op("ConstantOfShape", node.input[0], value=value)
 
     def _copy(self, node: NodeProto, inputs: list[str]) -> str:

@@ -6,6 +6,7 @@ reasons, each of which a module finds:
 - `masks`: masks of -3.4e38 and their like, added to the scores of a Softmax, become masks that fp16 holds.
 - `weights`: packed weights whose scales fp16 does not hold are made whole.
 - `variances`: batch normalizations whose variances are beyond fp16 are folded in fp32.
+- `norms`: in the layout of the Neural Engine norms are written such that they stay within fp16.
 - `scores`: products of matrices that are scaled down afterwards are scaled before, layers by their weights (`scale` is
   what scales are, `operands` scales what products read).
 - `levels`: numbers quantized by a scale that is made when the model runs.

@@ -106,6 +106,8 @@ class Bounds:
                 return _remainder(given[0], given[1], is_fmod=bool(attributes_of(node).get("fmod", 0)))
             case "Sub" if self._is_below_maximum(node):
                 return -math.inf, 0.0
+            case "Div" if self._is_within_largest(node):
+                return _SIGNED_UNIT
             case "Mul" if node.input[0] == node.input[1]:
                 return _even_power(given[0], 2.0)
             case "Pow":
@@ -156,6 +158,14 @@ class Bounds:
         """Is it x - max(x)?"""
         largest = self._makers.get(node.input[1])
         return largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == node.input[0]
+
+    def _is_within_largest(self, node: NodeProto) -> bool:
+        """Is it x / max(|x|), or by a limit that is larger?"""
+        limited = self._makers.get(node.input[1])
+        names = limited.input if limited is not None and limited.op_type == "Max" else node.input[1:]
+        largest = [each for name in names if (each := self._makers.get(name)) is not None]
+        sizes = [self._makers.get(each.input[0]) for each in largest if each.op_type == "ReduceMax"]
+        return any(each is not None and each.op_type == "Abs" and each.input[0] == node.input[0] for each in sizes)
 
     def _places(self, node: NodeProto) -> Interval:
         """Of the places along an axis."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto
 
-from triune.graph.half.masks import FittedMasks, fit_masks
+from triune.graph.half.masks import fit_masks
+from triune.graph.half.norms import fit_norms
 from triune.graph.half.scores import scale_before
 from triune.graph.half.variances import fold_variances
 from triune.graph.half.weights import make_whole
@@ -15,9 +16,6 @@ from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
-
-_LAID_OUT = "ane/"
-"""How the names begin of nodes that `graph.ane` made."""
 
 _FP32 = TensorProto.FLOAT
 
@@ -53,24 +51,21 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False) 
     Args:
         model: normalized and narrowed; changed.
         file: takes large weights that are made.
-        is_laid_out: its transformers are in the layout of the Neural Engine, which computes in nothing but fp16: of the
-            nodes that `graph.ane` made, only constants beyond fp16 keep some in fp32, and masks stay as it made them.
+        is_laid_out: its transformers are in the layout of the Neural Engine, which computes in nothing but fp16: norms
+            are written such that they stay in it, and no mask is infinite.
     """
-    masks = FittedMasks()
     notes = make_whole(model, file)
     fold_variances(model)
+    _drop_idle_casts(model)
     if not is_laid_out:
-        _drop_idle_casts(model)
         model = ConvAffine(file)(model)
     scale_before(model, file)
-    if not is_laid_out:
-        masks = fit_masks(model)
+    if is_laid_out:
+        fit_norms(model)
+    masks = fit_masks(model, is_finite=is_laid_out)
     large = Large(file)
     large.take(model)
     model = Infer()(Tidy()(model))
     large.give_back(model)
-    kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes, constants_alone=is_laid_out)}
-    if is_laid_out:
-        others = [each for each in find_wide(model.graph) if not each.name.startswith(_LAID_OUT)]
-        kept = {each.value: each for each in others} | kept
+    kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes)}
     return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *notes))

@@ -58,18 +58,22 @@ class End:
         axis: of the Softmax, counted from the end.
         softmax: its result.
         limit: a number that no score is below; None where there is none.
+        is_finite: are masks of -inf to become finite ones?
     """
 
     axis: int
     softmax: str
     limit: float | None
+    is_finite: bool
 
 
 class MaskSums:
     """The sums of scores and masks in one graph."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, is_finite: bool) -> None:
+        """With `is_finite` masks of -inf are to become finite ones, but where somebody looks for NaN."""
         self._index = index
+        self._is_finite = is_finite
         self._bounds, self._reach = Bounds(index.values), Reach(index.values)
         # The values that a product of matrices or the like is among the makers of.
         self._heavy: set[str] = set()
@@ -83,6 +87,10 @@ class MaskSums:
     def lowest(self, terms: Sequence[Term]) -> float:
         """The lowest that a sum of terms can be."""
         return sum(min(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
+
+    def highest(self, terms: Sequence[Term]) -> float:
+        """The highest that a sum of terms can be."""
+        return sum(max(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
 
     def masks(self, terms: Sequence[Term]) -> list[Term]:
         """Those of a sum's terms that are masks."""
@@ -111,7 +119,9 @@ class MaskSums:
                 continue
             view = index.maker(name, *_VIEWS)
             if view is None or axis != -1 or not self._keeps_last(view):
-                end = End(axis, softmax.output[0], limit)
+                result = softmax.output[0]
+                is_caught = any(reader.op_type == "Equal" for reader in index.readers(result))
+                end = End(axis, result, limit, self._is_finite and not is_caught)
                 return [(name, end)] if index.maker(name) is not None else []
             name = view.input[0]
         return []

@@ -42,7 +42,7 @@ class FittedMasks:
     softmaxes: frozenset[str] = frozenset()
 
 
-def fit_masks(model: ModelProto) -> FittedMasks:
+def fit_masks(model: ModelProto, *, is_finite: bool = False) -> FittedMasks:
     """Given Softmax of scores and masks of -3.4e38, -1e9 and their like. Result: masks of -30000.
 
     A row of the Softmax does not change when one number is added to all of it. So the largest number of each row of the
@@ -52,12 +52,14 @@ def fit_masks(model: ModelProto) -> FittedMasks:
 
     Args:
         model: normalized and narrowed; changed. New values have no types yet. Graphs within its nodes stay as they are.
+        is_finite: computed masks of -inf become `MASKED` as well, but where NaN are caught. What is NaN in fp32, a row
+            that is masked whole by -inf, has equal shares then.
 
     Returns:
         the nodes that are to compute in fp32.
     """
     index = Index(model.graph, "half/masks")
-    sums = MaskSums(index)
+    sums = MaskSums(index, is_finite=is_finite)
     masks = _Masks(index, sums)
     ends = {name: end for node in model.graph.node for name, end in sums.ends(node)}
     nodes: list[NodeProto] = []
@@ -88,7 +90,7 @@ class _Masks:
         self._index = index
         self._sums = sums
         self.wide: set[str] = set()
-        self._made: dict[tuple[tuple[Term, ...], int, float | None], _Mask | None] = {}
+        self._made: dict[tuple[tuple[Term, ...], int, float | None, bool], _Mask | None] = {}
 
     def fitted(self, name: str, end: End) -> str:
         """The same value, but for a number in each row, with masks that fp16 holds; `name` where nothing is to do."""
@@ -156,7 +158,7 @@ class _Masks:
 
     def _mask(self, terms: tuple[Term, ...], end: End) -> _Mask | None:
         """The mask that a sum of terms is; None where its rank is not known, or too small for rows."""
-        key = terms, end.axis, end.limit
+        key = terms, end.axis, end.limit, end.is_finite
         if key not in self._made:
             arrays = [self._index.constant(term.name) for term in terms]
             known = [array for array in arrays if array is not None]
@@ -194,13 +196,17 @@ class _Masks:
         if end.limit is not None:
             total = build.op("Max", total, index.weight(np.array(end.limit, np.float32)))
         largest = build.op("ReduceMax", total, self._index.weight(np.array([axis], np.int64)), keepdims=1)
-        live = build.op("Less", build.op("Abs", largest), index.weight(np.array(ABSORBING, np.float32)))
+        if end.is_finite and not lowest >= _LOWEST:
+            largest = build.op("Max", largest, index.weight(np.array(_LOWEST, np.float32)))
+        live: str | None = None
+        if not (lowest > -ABSORBING and self._sums.highest(terms) < ABSORBING):
+            live = build.op("Less", build.op("Abs", largest), index.weight(np.array(ABSORBING, np.float32)))
         limits = [index.weight(np.array(limit, np.float32)) for limit in (MASKED, 0)]
         moved = build.op("Clip", build.op("Sub", total, largest), *limits)
-        if end.limit is None and not lowest >= _LOWEST:
+        if end.limit is None and not end.is_finite and not lowest >= _LOWEST:
             infinite = index.weight(np.array(-np.inf, np.float32))
             moved = build.op("Where", build.op("Equal", total, infinite), infinite, moved)
-        live = build.cast(live, TensorProto.FLOAT)
+        live = None if live is None else build.cast(live, TensorProto.FLOAT)
         self.wide.update(node.output[0] for node in build.nodes[num_built:])
         self._keep_makers([term.name for term in terms])
         return _Mask(moved, live)

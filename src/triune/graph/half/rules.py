@@ -6,7 +6,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds
-from triune.graph.half.limits import LARGEST, SMALLEST_NORMAL, sizes_within
+from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, SMALLEST_NORMAL, sizes_within
 from triune.graph.half.made import Made
 from triune.graph.half.makers import Makers
 from triune.graph.half.ranges import BRINGS_BACK, HIGH, LOW, NONE, SATURATES, Range, Ranges
@@ -55,16 +55,11 @@ class Look:
         reach: Reach,
         ranges: Mapping[str, Ranges],
         makers: Makers,
-        least: float,
-        *,
-        constants_alone: bool,
     ) -> None:
         self._node = node
         self._values = values
         self._bounds = bounds
         self._makers = makers
-        self._least = least
-        self._constants_alone = constants_alone
         self._given = [ranges.get(name, NONE) if self._counts(name) else NONE for name in node.input]
         self._made = Made(node, bounds, reach, makers, self._given)
 
@@ -85,7 +80,7 @@ class Look:
             given -= {Range.SETTLED}
         found, reason = self._constants()
         if not reason:
-            made, reason = self._made.levels() if self._constants_alone else self._made.made(given)
+            made, reason = self._made.made(given)
             found |= made
         if op in _FREE or op in SATURATES or not given | found:
             return NONE, reason, bool(reason)
@@ -135,11 +130,9 @@ class Look:
             if most > largest:
                 is_divisor = op == "Div" and place == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
-            if most < self._least or (least < self._least and op == "Div" and place == 1) or self._is_lost(least, most):
-                found = self._by_small(place)
-                # `Halve` and coremltools round what guards from zero up, to the smallest number of fp16.
-                if not (self._constants_alone and Range.GUARDED in found):
-                    return found, f"{_short(least)} is too small for fp16"
+            size = least if op == "Div" and place == 1 else most
+            if size < SMALLEST_INVERTED or self._is_lost(least, most):
+                return self._by_small(place), f"{_short(least)} is too small for fp16"
         return NONE, ""
 
     def _is_lost(self, least: float, most: float) -> bool:
@@ -149,7 +142,7 @@ class Look:
         larger that does not count.
         """
         op = self._node.op_type
-        if least >= SMALLEST_NORMAL or self._constants_alone:
+        if least >= SMALLEST_NORMAL:
             return False
         return (
             op in _LEVELS
@@ -177,7 +170,7 @@ class Look:
                 extra = NONE
                 if most > LARGEST:
                     extra = frozenset([Range.LARGE])
-                elif 0 < most < self._least:
+                elif 0 < most < SMALLEST_INVERTED:
                     extra = frozenset([Range.TINY])
                 one, other = (one | extra, other) if place == 0 else (one, other | extra)
         if (Range.TINY in one and other & HIGH) or (Range.TINY in other and one & HIGH):

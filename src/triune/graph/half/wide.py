@@ -10,7 +10,6 @@ from triune.graph.half.between import between
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
 from triune.graph.half.levels import level_makers, scale_partners
-from triune.graph.half.limits import SMALLEST_INVERTED
 from triune.graph.half.makers import Makers
 from triune.graph.half.partners import score_makers, small_makers, square_partners, variance_makers
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
@@ -36,23 +35,19 @@ class Kept:
     reason: str
 
 
-def find_wide(graph: GraphProto, softmaxes: Collection[str] = (), *, constants_alone: bool = False) -> list[Kept]:
+def find_wide(graph: GraphProto, softmaxes: Collection[str] = ()) -> list[Kept]:
     """The nodes that are to compute in fp32, those of graphs within nodes too.
 
     Args:
         graph: normalized and narrowed.
         softmaxes: the results of those whose masks fp16 does not hold.
-        constants_alone: look only for constants that fp16 does not hold at all and what follows of them, and for levels
-            of 16 bits.
     """
-    return _Search(softmaxes, constants_alone=constants_alone).search(graph, None, None, None, {})
+    return _Search(softmaxes).search(graph, None, None, None, {})
 
 
 class _Search:
-    def __init__(self, softmaxes: Collection[str], *, constants_alone: bool) -> None:
+    def __init__(self, softmaxes: Collection[str]) -> None:
         self._softmaxes = softmaxes
-        self._constants_alone = constants_alone
-        self._least = 2.0**-24 if constants_alone else SMALLEST_INVERTED
 
     def search(
         self,
@@ -67,7 +62,7 @@ class _Search:
         bounds, reach = Bounds(values, bounds), Reach(values, reach)
         makers = Makers(graph, values, bounds, is_within=is_within)
         ranges = dict(outer)
-        if not outer and not self._constants_alone:
+        if not outer:
             ranges.update(_of_integers(graph))
         kept: dict[str, Kept] = {}
         inner: list[Kept] = []
@@ -76,17 +71,16 @@ class _Search:
                 inner += self.search(subgraph, values, bounds, reach, ranges)
             bounds.learn(node)
             reach.learn(node)
-            look = Look(node, values, bounds, reach, ranges, makers, self._least, constants_alone=self._constants_alone)
+            look = Look(node, values, bounds, reach, ranges, makers)
             found, reason, is_kept = look.look()
             ranges.update((name, within(found, bounds.of(name))) for name in node.output if name)
             if first_result(node) in self._softmaxes:
                 is_kept, reason = True, reason or "its masks are beyond fp16"
             if is_kept:
                 kept[first_result(node)] = _kept(node, reason)
-        if not self._constants_alone:
-            self._add_makers(graph, makers, ranges, kept)
-            for node in between(graph, values, kept):
-                kept.setdefault(first_result(node), _kept(node, ""))
+        self._add_makers(graph, makers, ranges, kept)
+        for node in between(graph, values, kept):
+            kept.setdefault(first_result(node), _kept(node, ""))
         return [*kept.values(), *inner]
 
     def _add_makers(

@@ -6,7 +6,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from support.half_cases import CASES, HalfCase
 from support.half_cases.case import half_case, noise, number
+from support.half_layout import Norm, normed
 from support.llama import exported_llama
+from support.lowered import plain_answers
 from triune.graph.ane import Report
 from triune.graph.conversion.options import ConversionOptions, Layout, Precision
 from triune.graph.conversion.prepare import prepare, silent
@@ -118,8 +120,39 @@ def test_what_is_around_transformers_in_the_neural_engines_layout_computes_as_el
     with WeightFile() as file:
         prepared = prepare(exported_llama("traced"), options, Report(), silent, file)
     kept = [node for node in prepared.model.graph.node if not prepared.wide.isdisjoint(node.output)]
-    # The angles of positions, which are given; nothing of the layers.
-    assert {node.op_type for node in kept} == {"Expand", "Cast", "MatMul"}
+    # The angles of positions, which are given, and the mask, each once; nothing of the layers.
+    angles = ["Cast", "Concat", "Cos", "Expand", "MatMul", "Sin", "Unsqueeze"]
+    mask = ["Abs", "Cast", "Clip", "Less", "ReduceMax", "Sub", "Transpose", "Where"]
+    assert sorted(node.op_type for node in kept) == sorted([*angles, *mask])
+
+
+@pytest.mark.parametrize("norm", ["divided", "inverted", "power", "centred"])
+def test_norms_are_in_fp32_but_in_the_neural_engines_layout(norm: Norm) -> None:
+    case = HalfCase("m", normed(norm, 2), {})
+    assert "ReduceMean" in _kept(_fitted_of(case))
+    assert _fitted_of(case, is_laid_out=True).wide == set()
+
+
+def test_what_is_no_norm_is_in_fp32_in_every_layout() -> None:
+    nodes = "s = Mul (x, x) v = ReduceSum <keepdims = 1> (s, last) t = Add (v, e) r = Sqrt (t) y = Div (x, r)"
+    case = half_case("m", nodes, {"e": number(1e-6), "last": np.array([-1])}, x=noise(4, 64))
+    assert "ReduceSum" in _kept(_fitted_of(case, is_laid_out=True))
+
+
+def test_a_root_that_others_read_too_is_what_it_was() -> None:
+    nodes = """s = Mul (x, x) v = ReduceMean <keepdims = 1> (s, last) t = Add (v, e) r = Sqrt (t) d = Div (x, r)
+      y = Add (d, r)"""
+    case = half_case("m", nodes, {"e": number(1e-6), "last": np.array([-1])}, x=3 * noise(4, 64))
+    (right,) = plain_answers(case.model, case.feeds)
+    (actual,) = plain_answers(_fitted_of(case, is_laid_out=True).model, case.feeds)
+    np.testing.assert_allclose(actual, right, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("lowest", "is_asked"), [(-1e4, False), (-1e9, True)])
+def test_rows_are_asked_for_only_where_a_mask_may_take_their_scores(lowest: float, is_asked: bool) -> None:
+    nodes = "p = MatMul (x, w) c = Cast <to = 1> (b) m = Mul (c, f) a = Add (p, m) y = Softmax <axis = -1> (a)"
+    case = half_case("m", nodes, {"f": number(lowest), "w": noise(4, 4)}, x=noise(4, 4), b=np.ones((4, 4), np.bool_))
+    assert ("Less" in {node.op_type for node in _fitted_of(case).model.graph.node}) == is_asked
 
 
 def test_a_product_that_is_an_output_too_is_in_fp32_where_it_is_scaled_far_down() -> None:

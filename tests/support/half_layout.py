@@ -1,0 +1,123 @@
+"""Parts of transformers for the Neural Engine's layout, whose values fp16 does not hold on the way."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from support.graphs import model_of
+
+WIDTH = 64
+STEPS = 5
+SCALES = (1e-3, 1.0, 300.0, 5000.0, 30000.0)
+"""How large what is normalized is."""
+
+MASKS = (-10_000.0, -1e9, float(np.finfo(np.float32).min), -np.inf)
+"""What masks a score."""
+
+Norm = Literal["divided", "inverted", "power", "centred", "layer"]
+
+_HEADS = 2
+_TURNED = "[0, 2, 1, 3]"
+_NORMS: dict[Norm, str] = {
+    "divided": """s = Pow (h, two) v = ReduceMean <keepdims = 1> (s, last) t = Add (v, e) r = Sqrt (t)
+        d = Div (h, r) n = Mul (d, g)""",
+    "inverted": """s = Mul (h, h) v = ReduceMean <keepdims = 1> (s, last) t = Add (v, e) r = Sqrt (t) i = Reciprocal (r)
+        d = Mul (h, i) n = Mul (d, g)""",
+    "power": """s = Pow (h, two) v = ReduceMean <keepdims = 1> (s, last) t = Add (e, v) i = Pow (t, minus_half)
+        d = Mul (i, h) n = Mul (d, g)""",
+    "centred": """m = ReduceMean <keepdims = 1> (h, last) c = Sub (h, m) s = Pow (c, two)
+        v = ReduceMean <keepdims = 1> (s, last) t = Add (v, e) r = Sqrt (t) d = Div (c, r) f = Mul (d, g)
+        n = Add (f, b)""",
+    "layer": "n = LayerNormalization <axis = -1, epsilon = 1e-5> (h, g, b)",
+}
+
+
+def normed(norm: Norm, batch: int | str, epsilon: float = 1e-5) -> ModelProto:
+    """A layer that changes nothing, a norm and a layer: `x` and `y` of (batch, STEPS, WIDTH)."""
+    size = f"{batch}, {STEPS}, {WIDTH}"
+    model = model_of(
+        f"""agraph (float[{size}] x) => (float[{size}] y) {{
+            h = MatMul (x, one) {_NORMS[norm]} o = MatMul (n, w) y = Relu (o)
+        }}""",
+        opset=18,
+    )
+    rng = np.random.default_rng(3)
+    floats = {
+        "one": np.eye(WIDTH),
+        "w": rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5,
+        "g": 1 + 0.1 * rng.standard_normal(WIDTH),
+        "b": 0.1 * rng.standard_normal(WIDTH),
+        "e": np.array(epsilon),
+        "two": np.array(2),
+        "minus_half": np.array(-0.5),
+    }
+    return _with(model, floats, last=np.array([-1]))
+
+
+def activations(scale: float, batch: int = 2, kind: Literal["even", "one", "zero"] = "even") -> NDArray[np.float32]:
+    """Even ones up to `scale`, or such as are far smaller but for one channel, or 0 at one step."""
+    x = np.random.default_rng(1).uniform(-1, 1, (batch, STEPS, WIDTH))
+    if kind == "one":
+        x *= 1e-3
+        x[..., 7] = 1
+    if kind == "zero":
+        x[:, 2] = 0
+    return (x * scale).astype(np.float32)
+
+
+def attention(form: Literal["rows", "whole"], batch: int | str) -> ModelProto:
+    """An attention of two heads; `mask`, (batch, STEPS) or (batch, 1, STEPS, STEPS), is added to its scores."""
+    size = f"{batch}, {STEPS}, {WIDTH}"
+    mask = f"{batch}, {STEPS}" if form == "rows" else f"{batch}, 1, {STEPS}, {STEPS}"
+    made = "m = Unsqueeze (mask, middle)" if form == "rows" else "m = Identity (mask)"
+    heads = " ".join(
+        f"""p{each} = MatMul (x, w{each}) r{each} = Reshape (p{each}, apart)
+        {each} = Transpose <perm = {_TURNED}> (r{each})"""
+        for each in "qkv"
+    )
+    model = model_of(
+        f"""agraph (float[{size}] x, float[{mask}] mask) => (float[{size}] y) {{
+            {made} {heads} kt = Transpose <perm = [0, 1, 3, 2]> (k) s = MatMul (q, kt) d = Mul (s, root) a = Add (d, m)
+            p = Softmax <axis = -1> (a) o = MatMul (p, v) t = Transpose <perm = {_TURNED}> (o)
+            j = Reshape (t, joined) y = MatMul (j, wo)
+        }}""",
+        opset=18,
+    )
+    rng = np.random.default_rng(5)
+    floats = {f"w{name}": rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5 for name in "qkvo"}
+    floats["root"] = np.array((WIDTH / _HEADS) ** -0.5)
+    ints = {"apart": [0, 0, _HEADS, WIDTH // _HEADS], "joined": [0, 0, WIDTH], "middle": [1, 2]}
+    return _with(model, floats, **{name: np.array(each) for name, each in ints.items()})
+
+
+def masked(form: Literal["rows", "whole"], value: float, batch: int = 2) -> dict[str, NDArray[np.float32]]:
+    """Inputs of `attention`: in the first of the batch the last two keys are masked, in the last all of them.
+
+    Of a mask of (batch, 1, STEPS, STEPS) step 2 of the first is masked whole too.
+    """
+    x = np.random.default_rng(2).standard_normal((batch, STEPS, WIDTH)).astype(np.float32)
+    shape: Sequence[int] = (batch, STEPS) if form == "rows" else (batch, 1, STEPS, STEPS)
+    mask = np.zeros(shape, np.float32)
+    mask[0, ..., -2:] = value
+    mask[-1] = value
+    if form == "whole":
+        mask[0, :, 2] = value
+    return {"x": x, "mask": mask}
+
+
+def assert_close(actual: NDArray[Any], right: NDArray[Any], part: float = 1e-2) -> None:
+    """Within a part of the largest answer; where fp32 has NaN any number will do, but none that is not."""
+    assert np.isfinite(actual).all()
+    error = np.abs(np.where(np.isnan(right), 0, actual - right)).max()
+    assert error <= part * np.nanmax(np.abs(right)), error
+
+
+def _with(model: ModelProto, floats: dict[str, NDArray[Any]], **ints: NDArray[Any]) -> ModelProto:
+    for name, array in floats.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+    for name, array in ints.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, np.int64), name))
+    return model

@@ -1,0 +1,51 @@
+"""Transformers as assets of fp16 in the Neural Engine's layout, by Apple's interpreter against ONNX Runtime in fp32."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from onnx import ModelProto
+
+from support.apple_interpreter import Apart, interpret
+from support.half_layout import MASKS, SCALES, Norm, activations, assert_close, attention, masked, normed
+from support.lowered import plain_answers
+from triune.coreai.lowering import LowerOptions, lower
+from triune.coreai.model import Model
+from triune.graph.conversion.options import Layout, Precision
+
+_NORMS: list[Norm] = ["divided", "inverted", "power", "centred", "layer"]
+
+
+def _interpret(argument: tuple[Path, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    path, calls = argument
+    return [interpret(path, feeds) for feeds in calls]
+
+
+_APART = Apart(_interpret)
+
+
+def _compare(model: ModelProto, folder: Path, *calls: Mapping[str, Any]) -> None:
+    lowered = lower(model, folder / "m.aimodel", LowerOptions(precision=Precision.FP16, layout=Layout.ANE))
+    assert lowered.layout is not None
+    assert lowered.layout.num_layers
+    with Model(lowered.path, executor="onnxruntime") as raised:
+        for feeds, found in zip(calls, _APART((lowered.path, calls)), strict=True):
+            (right,) = plain_answers(model, feeds)
+            assert_close(found["y"], right)
+            assert_close(raised.predict(feeds)["y"], right)
+
+
+@pytest.mark.parametrize("batch", [2, "b"])
+@pytest.mark.parametrize("norm", _NORMS)
+def test_norms_hold_whatever_fp16_does(norm: Norm, batch: int | str, tmp_path: Path) -> None:
+    calls = [{"x": activations(scale, kind=kind)} for scale in SCALES for kind in ("even", "one", "zero")]
+    _compare(normed(norm, batch), tmp_path, *calls)
+
+
+@pytest.mark.parametrize("batch", [2, "b"])
+@pytest.mark.parametrize("form", ["rows", "whole"])
+def test_masks_that_are_given_hold_rows_that_are_masked_whole(
+    form: Literal["rows", "whole"], batch: int | str, tmp_path: Path
+) -> None:
+    _compare(attention(form, batch), tmp_path, *(masked(form, value) for value in MASKS))

@@ -1,0 +1,59 @@
+"""Transformers as ML Programs of fp16 in the Neural Engine's layout, by both executors against ONNX Runtime in fp32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from onnx import ModelProto
+
+from support.half_layout import MASKS, SCALES, Norm, activations, assert_close, attention, masked, normed
+from support.lowered import plain_answers
+from triune.coreml.interpreter import Interpreter
+from triune.coreml.lowering import LowerOptions, lower
+from triune.coreml.onnx_executor import OnnxExecutor
+from triune.coreml.package import read_package
+from triune.graph.conversion.options import Layout, Precision
+from triune.graph.conversion.shapes import InputShape, Range
+
+_NORMS: list[Norm] = ["divided", "inverted", "power", "centred", "layer"]
+
+
+def _compare(model: ModelProto, folder: Path, *calls: Mapping[str, Any]) -> None:
+    is_free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    shapes = {name: InputShape(((Range(1, 4), *array.shape[1:]),)) for name, array in calls[0].items() if is_free}
+    options = LowerOptions(precision=Precision.FP16, layout=Layout.ANE, shapes=shapes)
+    lowered = lower(model, folder / "m.mlpackage", options)
+    assert lowered.layout is not None
+    assert lowered.layout.num_layers
+    assert lowered.layout.left == []
+    for executor in (OnnxExecutor, Interpreter):
+        loaded = executor(read_package(lowered.path))
+        for feeds in calls:
+            given = {lowered.inputs[name]: array for name, array in feeds.items()}
+            results, _ = loaded.run(given, {})
+            assert_close(results[lowered.outputs["y"]], plain_answers(model, feeds)[0])
+
+
+@pytest.mark.parametrize("batch", [2, "b"])
+@pytest.mark.parametrize("norm", _NORMS)
+def test_norms_hold_whatever_fp16_does(norm: Norm, batch: int | str, tmp_path: Path) -> None:
+    calls = [{"x": activations(scale, kind=kind)} for scale in SCALES for kind in ("even", "one", "zero")]
+    _compare(normed(norm, batch), tmp_path, *calls)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-6, 0.1])
+def test_norms_have_their_epsilon(epsilon: float, tmp_path: Path) -> None:
+    _compare(normed("divided", 2, epsilon), tmp_path, *({"x": activations(scale)} for scale in (1e-3, 0.1, 5000.0)))
+
+
+@pytest.mark.parametrize("batch", [2, "b"])
+@pytest.mark.parametrize("form", ["rows", "whole"])
+def test_masks_that_are_given_hold_rows_that_are_masked_whole(
+    form: Literal["rows", "whole"], batch: int | str, tmp_path: Path
+) -> None:
+    _compare(attention(form, batch), tmp_path, *(masked(form, value) for value in MASKS))
+
+
+def test_a_small_mask_is_added_as_it_is(tmp_path: Path) -> None:
+    _compare(attention("whole", 2), tmp_path, masked("whole", -3.0), masked("whole", 0.0))
