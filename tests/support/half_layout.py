@@ -35,11 +35,12 @@ _NORMS: dict[Norm, str] = {
 }
 
 
-def normed(norm: Norm, batch: int | str, epsilon: float = 1e-5) -> ModelProto:
-    """A layer that changes nothing, a norm and a layer: `x` and `y` of (batch, STEPS, WIDTH)."""
+def normed(norm: Norm, batch: int | str, epsilon: float = 1e-5, *, is_half: bool = False) -> ModelProto:
+    """A layer that changes nothing, a norm and a layer: `x` and `y` of (batch, STEPS, WIDTH), of fp16 or fp32."""
     size = f"{batch}, {STEPS}, {WIDTH}"
+    kind = "float16" if is_half else "float"
     model = model_of(
-        f"""agraph (float[{size}] x) => (float[{size}] y) {{
+        f"""agraph ({kind}[{size}] x) => ({kind}[{size}] y) {{
             h = MatMul (x, one) {_NORMS[norm]} o = MatMul (n, w) y = Relu (o)
         }}""",
         opset=18,
@@ -54,7 +55,7 @@ def normed(norm: Norm, batch: int | str, epsilon: float = 1e-5) -> ModelProto:
         "two": np.array(2),
         "minus_half": np.array(-0.5),
     }
-    return _with(model, floats, last=np.array([-1]))
+    return _with(model, floats, np.float16 if is_half else np.float32, last=np.array([-1]))
 
 
 def activations(scale: float, batch: int = 2, kind: Literal["even", "one", "zero"] = "even") -> NDArray[np.float32]:
@@ -90,7 +91,7 @@ def attention(form: Literal["rows", "whole"], batch: int | str) -> ModelProto:
     floats = {f"w{name}": rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5 for name in "qkvo"}
     floats["root"] = np.array((WIDTH / _HEADS) ** -0.5)
     ints = {"apart": [0, 0, _HEADS, WIDTH // _HEADS], "joined": [0, 0, WIDTH], "middle": [1, 2]}
-    return _with(model, floats, **{name: np.array(each) for name, each in ints.items()})
+    return _with(model, floats, np.float32, **{name: np.array(each) for name, each in ints.items()})
 
 
 def masked(form: Literal["rows", "whole"], value: float, batch: int = 2) -> dict[str, NDArray[np.float32]]:
@@ -115,9 +116,11 @@ def assert_close(actual: NDArray[Any], right: NDArray[Any], part: float = 1e-2) 
     assert error <= part * np.nanmax(np.abs(right)), error
 
 
-def _with(model: ModelProto, floats: dict[str, NDArray[Any]], **ints: NDArray[Any]) -> ModelProto:
+def _with(
+    model: ModelProto, floats: dict[str, NDArray[Any]], dtype: type[np.floating[Any]], **ints: NDArray[Any]
+) -> ModelProto:
     for name, array in floats.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, dtype), name))
     for name, array in ints.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, np.int64), name))
     return model

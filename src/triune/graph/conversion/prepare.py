@@ -16,7 +16,7 @@ from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.conversion.text import numbers_of
 from triune.graph.declared import free_negative_sizes
-from triune.graph.half import fit_half
+from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.passes.narrow import Narrow
 from triune.graph.ranges import find_overflows
@@ -112,12 +112,12 @@ def _prepared(
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
         before = layout.num_layers
-        core = ane_layout(core, layout, file=file, is_half=options.precision is Precision.FP16)
+        core = ane_layout(core, layout, file=file, is_half=options.precision is not Precision.FP32)
         is_laid_out = layout.num_layers > before
     notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core))
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
-        return Prepared(narrow, notes=notes)
+        return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
     tell("looking for what fp16 cannot hold")
     fitted = fit_half(narrow, file, is_laid_out=is_laid_out)
     return Prepared(fitted.model, fitted.wide, (*notes, *fitted.notes))

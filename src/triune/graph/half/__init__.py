@@ -21,6 +21,6 @@ node, `mask_sums` what `masks` knows of sums, `fit` the whole. A sum of masks th
 computed in fp32, and so is its Softmax.
 """
 
-from triune.graph.half.fit import Fitted, fit_half
+from triune.graph.half.fit import Fitted, fit_half, fit_halves
 
-__all__ = ["Fitted", "fit_half"]
+__all__ = ["Fitted", "fit_half", "fit_halves"]

@@ -63,9 +63,27 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False) 
     if is_laid_out:
         fit_norms(model)
     masks = fit_masks(model, is_finite=is_laid_out)
+    model = _typed(model, file)
+    kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes)}
+    return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *notes))
+
+
+def fit_halves(model: ModelProto, file: WeightFile) -> ModelProto:
+    """Have norms of values that are of fp16 in the model itself within fp16, though it is to compute in fp32 elsewhere.
+
+    ONNX has LayerNormalization of fp16 compute in fp32; in the layout of the Neural Engine it is written out.
+
+    Args:
+        model: in the layout of the Neural Engine, and narrowed; changed.
+        file: takes large weights that are made.
+    """
+    fit_norms(model, of_halves_alone=True)
+    return _typed(model, file)
+
+
+def _typed(model: ModelProto, file: WeightFile) -> ModelProto:
     large = Large(file)
     large.take(model)
     model = Infer()(Tidy()(model))
     large.give_back(model)
-    kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes)}
-    return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *notes))
+    return model

@@ -12,7 +12,7 @@ from triune.graph.half.limits import SMALLEST_NORMAL
 from triune.graph.values import attributes_of
 
 
-def fit_norms(model: ModelProto) -> None:
+def fit_norms(model: ModelProto, *, of_halves_alone: bool = False) -> None:
     """Given z / sqrt(mean(z^2) + epsilon), of z = x or x - mean(x). Result: the same of z / m, where m = max(|x|).
 
     A square of more than 256 is beyond fp16, and in fp32 a norm is off the Neural Engine. No element of y = x / m is
@@ -23,9 +23,10 @@ def fit_norms(model: ModelProto) -> None:
 
     Args:
         model: normalized and narrowed; changed. New values have no types yet. Graphs within its nodes stay as they are.
+        of_halves_alone: only norms of values that are of fp16 in the model itself.
     """
     index = Index(model.graph, "half/norms")
-    norms = _Norms(index)
+    norms = _Norms(index, of_halves_alone=of_halves_alone)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         is_made = norms.fit(node)
@@ -55,8 +56,9 @@ class _Part:
 class _Norms:
     """The norms of one graph, node by node in their order."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, of_halves_alone: bool) -> None:
         self._index = index
+        self._of_halves_alone = of_halves_alone
         self._sums: dict[str, _Part] = {}
         self._roots: dict[str, _Part] = {}
         self._inverses: dict[str, _Part] = {}
@@ -89,20 +91,23 @@ class _Norms:
             squared = None if mean is None else self._squared(mean)
             if epsilon is None or epsilon <= 0 or mean is None or squared is None:
                 continue
+            if self._of_halves_alone and index.dtype(squared) != np.float16:
+                return
             x = self._centred(squared, mean)
             axes = mean.input[1]
             least = max(math.sqrt(epsilon), SMALLEST_NORMAL)
+            number = index.dtype(squared).type
             sizes = build.op("ReduceMax", build.op("Abs", x or squared), axes, keepdims=1)
-            largest = build.op("Max", sizes, self._number(least))
+            largest = build.op("Max", sizes, index.weight(np.array(least, number)))
             normal = build.op("Div", x or squared, largest)
             if x:
                 normal = build.op("Sub", normal, build.op("ReduceMean", normal, axes, keepdims=1))
             variance = build.op("ReduceMean", build.op("Mul", normal, normal), axes, keepdims=1)
-            ratio = build.op("Div", self._number(least), largest)
+            ratio = build.op("Div", index.weight(np.array(least, number)), largest)
             added = build.op("Mul", ratio, ratio)
             share = max(epsilon / least**2, SMALLEST_NORMAL)
             if not math.isclose(share, 1):
-                added = build.op("Mul", added, self._number(share))
+                added = build.op("Mul", added, index.weight(np.array(share, number)))
             self._sums[total.output[0]] = _Part(build.op("Add", variance, added), squared, normal, largest)
             return
 
@@ -129,9 +134,6 @@ class _Norms:
     def _axes(self, mean: NodeProto) -> Sequence[int] | None:
         rank = self._index.rank(mean.input[0])
         return None if rank is None else sorted(axis % rank for axis in self._index.ints(mean, 1) or ())
-
-    def _number(self, value: float) -> str:
-        return self._index.weight(np.array(value, np.float32))
 
     def _root(self, node: NodeProto, part: _Part) -> bool:
         build = self._index.build

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -25,13 +26,19 @@ def _interpret(argument: tuple[Path, Sequence[Mapping[str, Any]]]) -> list[dict[
 _APART = Apart(_interpret)
 
 
-def _compare(model: ModelProto, folder: Path, *calls: Mapping[str, Any]) -> None:
-    lowered = lower(model, folder / "m.aimodel", LowerOptions(precision=Precision.FP16, layout=Layout.ANE))
+def _compare(
+    model: ModelProto,
+    folder: Path,
+    *calls: Mapping[str, Any],
+    precision: Precision = Precision.FP16,
+    judge: ModelProto | None = None,
+) -> None:
+    lowered = lower(model, folder / "m.aimodel", LowerOptions(precision=precision, layout=Layout.ANE))
     assert lowered.layout is not None
     assert lowered.layout.num_layers
     with Model(lowered.path, executor="onnxruntime") as raised:
         for feeds, found in zip(calls, _APART((lowered.path, calls)), strict=True):
-            (right,) = plain_answers(model, feeds)
+            (right,) = plain_answers(judge or model, _wide(feeds))
             assert_close(found["y"], right)
             assert_close(raised.predict(feeds)["y"], right)
 
@@ -43,9 +50,20 @@ def test_norms_hold_whatever_fp16_does(norm: Norm, batch: int | str, tmp_path: P
     _compare(normed(norm, batch), tmp_path, *calls)
 
 
+@pytest.mark.parametrize("norm", ["divided", "layer"])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_norms_of_models_in_fp16_hold_in_every_precision(norm: Norm, precision: Precision, tmp_path: Path) -> None:
+    calls = [{"x": activations(scale).astype(np.float16)} for scale in SCALES[1:]]
+    _compare(normed(norm, 2, is_half=True), tmp_path, *calls, precision=precision, judge=normed(norm, 2))
+
+
 @pytest.mark.parametrize("batch", [2, "b"])
 @pytest.mark.parametrize("form", ["rows", "whole"])
 def test_masks_that_are_given_hold_rows_that_are_masked_whole(
     form: Literal["rows", "whole"], batch: int | str, tmp_path: Path
 ) -> None:
     _compare(attention(form, batch), tmp_path, *(masked(form, value) for value in MASKS))
+
+
+def _wide(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: array.astype(np.float32) for name, array in feeds.items()}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -19,10 +20,16 @@ from triune.graph.conversion.shapes import InputShape, Range
 _NORMS: list[Norm] = ["divided", "inverted", "power", "centred", "layer"]
 
 
-def _compare(model: ModelProto, folder: Path, *calls: Mapping[str, Any]) -> None:
+def _compare(
+    model: ModelProto,
+    folder: Path,
+    *calls: Mapping[str, Any],
+    precision: Precision = Precision.FP16,
+    judge: ModelProto | None = None,
+) -> None:
     is_free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     shapes = {name: InputShape(((Range(1, 4), *array.shape[1:]),)) for name, array in calls[0].items() if is_free}
-    options = LowerOptions(precision=Precision.FP16, layout=Layout.ANE, shapes=shapes)
+    options = LowerOptions(precision=precision, layout=Layout.ANE, shapes=shapes)
     lowered = lower(model, folder / "m.mlpackage", options)
     assert lowered.layout is not None
     assert lowered.layout.num_layers
@@ -32,7 +39,7 @@ def _compare(model: ModelProto, folder: Path, *calls: Mapping[str, Any]) -> None
         for feeds in calls:
             given = {lowered.inputs[name]: array for name, array in feeds.items()}
             results, _ = loaded.run(given, {})
-            assert_close(results[lowered.outputs["y"]], plain_answers(model, feeds)[0])
+            assert_close(results[lowered.outputs["y"]], plain_answers(judge or model, _wide(feeds))[0])
 
 
 @pytest.mark.parametrize("batch", [2, "b"])
@@ -47,6 +54,13 @@ def test_norms_have_their_epsilon(epsilon: float, tmp_path: Path) -> None:
     _compare(normed("divided", 2, epsilon), tmp_path, *({"x": activations(scale)} for scale in (1e-3, 0.1, 5000.0)))
 
 
+@pytest.mark.parametrize("norm", ["divided", "layer"])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+def test_norms_of_models_in_fp16_hold_in_every_precision(norm: Norm, precision: Precision, tmp_path: Path) -> None:
+    calls = [{"x": activations(scale).astype(np.float16)} for scale in SCALES[1:]]
+    _compare(normed(norm, 2, is_half=True), tmp_path, *calls, precision=precision, judge=normed(norm, 2))
+
+
 @pytest.mark.parametrize("batch", [2, "b"])
 @pytest.mark.parametrize("form", ["rows", "whole"])
 def test_masks_that_are_given_hold_rows_that_are_masked_whole(
@@ -57,3 +71,7 @@ def test_masks_that_are_given_hold_rows_that_are_masked_whole(
 
 def test_a_small_mask_is_added_as_it_is(tmp_path: Path) -> None:
     _compare(attention("whole", 2), tmp_path, masked("whole", -3.0), masked("whole", 0.0))
+
+
+def _wide(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: array.astype(np.float32) for name, array in feeds.items()}
