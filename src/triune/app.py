@@ -61,6 +61,7 @@ class Options:
         exit_timeout_seconds: how long requests under way may take when it stops.
         limits: what clients may ask.
         num_http_threads: what decodes, encodes and compresses large requests; None takes a few, by the machine.
+        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
         max_inflight_bytes: what all requests under way may take of the memory; None takes a quarter of the machine's.
         channel: what gRPC's connections are like.
         metrics: which metrics there are.
@@ -88,6 +89,7 @@ class Options:
     exit_timeout_seconds: float = 30.0
     limits: Limits = DEFAULT_LIMITS
     max_inflight_bytes: int | None = None
+    conversion_bytes: int | None = None
     num_http_threads: int | None = None
     channel: ChannelOptions = field(default_factory=ChannelOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
@@ -114,6 +116,7 @@ def make_repository(
     completion: Completion = DEFAULT_COMPLETION,
     has_distributions: bool = False,
     model_limits: ModelLimits = DEFAULT_MODEL_LIMITS,
+    conversion_bytes: int | None = None,
 ) -> Repository:
     """A repository over this machine's units and runtimes, not yet open.
 
@@ -129,7 +132,7 @@ def make_repository(
     units = detect_units(cpu)
     return Repository(
         folders,
-        runtimes=available(units),
+        runtimes=available(units, conversion_bytes=conversion_bytes),
         units=units,
         control_mode=control_mode,
         startup_models=startup_models,
@@ -178,6 +181,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         completion=options.completion,
         has_distributions=options.metrics.has_distributions,
         model_limits=options.model_limits,
+        conversion_bytes=options.conversion_bytes,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():

@@ -30,6 +30,8 @@ def main() -> None:
 
     Where Triune itself fails, the environment variable TRIUNE_TRACEBACK=1 shows where.
     """
+    # A server tells nobody what it does; ONNX Runtime would, and leave a file among the temporary ones.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         app()
     except TriuneError as error:

@@ -18,6 +18,7 @@ from triune.cli.output import print_json, progress_bar, shown, shown_lines
 from triune.cli.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
+from triune.core.scratch import own_temporary_folder
 from triune.coreai.lowering import MAIN
 from triune.coreai.lowering import LowerOptions as CoreAiOptions
 from triune.coreai.lowering.image_options import parse_images
@@ -103,7 +104,7 @@ def convert(
         raise InvalidArgumentError("--input is what --verify and --check compare with; give one of them, too")
     if check and output.suffix == ".onnx":
         raise InvalidArgumentError("--check is about Apple's compilers: convert to .mlpackage or .aimodel")
-    with progress_bar() as progress, _place(output, is_staged=verify or check) as place:
+    with own_temporary_folder(), progress_bar() as progress, _place(output, is_staged=verify or check) as place:
         task = progress.add_task("reading", total=None)
 
         def report(what: str) -> None:

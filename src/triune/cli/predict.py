@@ -18,6 +18,7 @@ from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar, shown, shown_lines
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.printable import printable
+from triune.core.scratch import own_temporary_folder
 from triune.core.tensors import format_shape
 from triune.coreml.feature_values import describe
 from triune.coreml.source import as_program_takes, read_source
@@ -54,7 +55,7 @@ def predict(
             "program by 'triune convert'"
         )
     given = {name: _read(name, file) for name, file in split_pairs(inputs or []).items()}
-    with progress_bar() as progress:
+    with own_temporary_folder(), progress_bar() as progress:
         task = progress.add_task(f"loading {program}", total=None)
         load = _core_ai if program.suffix == ".aimodel" else _core_ml
         model = load(program, function, executor)

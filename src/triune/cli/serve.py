@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.output import shown
 from triune.core.errors import InvalidArgumentError
+from triune.core.scratch import sweep
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
@@ -73,6 +75,9 @@ def serve(
     run_timeout_secs: Annotated[
         float, typer.Option(min=0.001, max=1e9, help="How long a run may take of a model that does not say it itself.")
     ] = DEFAULT_MODEL_LIMITS.run_seconds,
+    conversion_memory_bytes: Annotated[
+        int | None, typer.Option(min=1 << 20, help="Memory of a conversion [default: three quarters of the machine's].")
+    ] = None,
     model_config_name: Annotated[
         str, typer.Option(help="Models that have configs/NAME.pbtxt take it for their config.pbtxt.")
     ] = "",
@@ -208,6 +213,7 @@ def serve(
             idle_seconds=idle_timeout_secs,
         ),
         max_inflight_bytes=max_inflight_bytes,
+        conversion_bytes=conversion_memory_bytes,
         num_http_threads=http_thread_count,
         channel=ChannelOptions(
             compression=grpc_infer_response_compression_level,
@@ -273,6 +279,9 @@ def run(options: app.Options, console: Console, log: LogWriter) -> None:
                     text = address if name == "gRPC" else f"http://{address}{path}"
                     console.print(f"{name:8} {text}", highlight=False)
         log.say(said.get())
+
+    # What those before it left who were killed.
+    sweep(Path(tempfile.gettempdir()))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(app.serve(options, on_ready))

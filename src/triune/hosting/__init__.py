@@ -9,7 +9,7 @@ from triune.hosting.executable import HostedExecutable
 from triune.hosting.here import is_worker_process
 from triune.hosting.limits import APART, Limits
 from triune.hosting.once import run_apart
-from triune.hosting.process import WorkerEndedError, WorkerProcess
+from triune.hosting.process import MemoryLimitError, WorkerEndedError, WorkerProcess
 from triune.hosting.restrict import restrict_memory
 from triune.hosting.watched import kill_all
 
@@ -17,6 +17,7 @@ __all__ = [
     "APART",
     "HostedExecutable",
     "Limits",
+    "MemoryLimitError",
     "WorkerEndedError",
     "WorkerProcess",
     "is_worker_process",

@@ -10,6 +10,7 @@ import faulthandler
 import logging
 import os
 import pickle
+import resource
 import signal
 import socket
 import sys
@@ -61,6 +62,7 @@ def serve(channel: Channel) -> None:
     while executable is None:
         message, tensors = channel.receive()
         is_executable: bool = message["is_executable"]
+        _limit_cpu(message["cpu_seconds"])
         try:
             call: Callable[[], Any] = pickle.loads(tensors["call"].tobytes())
             result = call()
@@ -85,6 +87,15 @@ def serve(channel: Channel) -> None:
             _answer(channel, executable)
     finally:
         executable.close()
+
+
+def _limit_cpu(seconds: int | None) -> None:
+    """Have the system end this process once it has computed for so long."""
+    if seconds is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft == resource.RLIM_INFINITY or seconds < soft:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
 
 
 def _answer(channel: Channel, executable: Executable) -> None:

@@ -14,11 +14,13 @@ def run_apart(work: Callable[[], object], name: str, limits: Limits | None = Non
     Args:
         work: pickled, and called in the process.
         name: what messages call it: "the conversion of 'model.onnx'".
-        limits: `load_seconds` is how long it may take, the start of the process included.
+        limits: `load_seconds` is how long it may take, the start of the process included; `memory_bytes` and
+            `cpu_seconds` hold, too.
 
     Raises:
         TriuneError: what `work` raised there.
         InternalError: the process ended before the work was done, or could not be started.
+        MemoryLimitError: it took more memory than it may.
         UnavailableError: it took too long.
     """
     process = WorkerProcess(name, limits or Limits())

@@ -15,11 +15,13 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, UnavailableError
 from triune.core.runtime import Executable
+from triune.core.scratch import HeldFolder
 from triune.core.tensors import Signature
 from triune.core.threads import NoThreadError
 from triune.core.units import Unit
 from triune.hosting.channel import Channel
 from triune.hosting.limits import Limits
+from triune.hosting.memory_limit import held_to
 from triune.hosting.output import has_log, log_lines
 from triune.hosting.watched import Watched
 from triune.hosting.words import to_error, to_signature
@@ -50,6 +52,10 @@ class WorkerEndedError(InternalError):
     def __init__(self, message: str, how: str) -> None:
         super().__init__(message)
         self.how = how
+
+
+class MemoryLimitError(WorkerEndedError):
+    """A process took more memory than it may, and was ended."""
 
 
 class WorkerProcess:
@@ -83,6 +89,9 @@ class WorkerProcess:
                 life, self._life = os.pipe()
                 ours.callback(os.close, self._life)
                 theirs.callback(os.close, life)
+                # What its libraries leave among the temporary files goes with it, however it ends.
+                self._scratch = HeldFolder()
+                ours.callback(self._scratch.remove)
                 output = _STANDARD_ERROR
                 if has_log():
                     reading, output = os.pipe()
@@ -99,7 +108,7 @@ class WorkerProcess:
                     stderr=output,
                     pass_fds=(other_end.fileno(), life),
                     # Classes are found where this process finds them.
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(self._scratch.path)},
                     # Ctrl-C in a terminal goes to the server's group: the server drains, and then ends this process.
                     start_new_session=True,
                 )
@@ -139,8 +148,10 @@ class WorkerProcess:
 
         Raises:
             As `load`.
+            MemoryLimitError: it took more memory than it may, and was ended.
         """
-        with self._talking:
+        limit = self._limits.memory_bytes
+        with self._talking, held_to(self._process, limit) if limit is not None else contextlib.nullcontext():
             self._call(work, is_executable=False)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -207,13 +218,15 @@ class WorkerProcess:
             if self._life >= 0:
                 os.close(self._life)
                 self._life = -1
+            self._scratch.remove()
 
     def _call(self, call: Callable[[], object], *, is_executable: bool) -> Mapping[str, Any]:
         connection = self._channel.connection
         pickled = np.frombuffer(pickle.dumps(call), np.uint8)
         try:
             connection.settimeout(self._limits.load_seconds)
-            self._channel.send({"is_executable": is_executable}, {"call": pickled})
+            first = {"is_executable": is_executable, "cpu_seconds": self._limits.cpu_seconds}
+            self._channel.send(first, {"call": pickled})
             message, _ = self._channel.receive()
             connection.settimeout(None)
         except TimeoutError:
@@ -224,7 +237,8 @@ class WorkerProcess:
             ) from None
         except (EOFError, OSError):
             when, how = "while it loaded" if is_executable else "before that was done", self._how()
-            raise WorkerEndedError(f"the worker process of {self.name} {how} {when}", how) from None
+            kind = MemoryLimitError if self._process.limit_met else WorkerEndedError
+            raise kind(f"the worker process of {self.name} {how} {when}", how) from None
         if "error" in message:
             raise to_error(message["error"])
         return message

@@ -14,6 +14,9 @@ _LOOK_SECONDS = 0.05
 class Watched:
     """Waits for a process in a thread of its own, and nobody else does.
 
+    Attributes:
+        limit_met: for what limit it was ended: "took more than 1000 bytes of memory, and was ended".
+
     A process that a signal has stopped answers nothing and does not end, and so would hold its callers for ever. The
     system tells of it, so no heartbeat is needed, which a library that holds Python's lock would delay.
     """
@@ -31,6 +34,7 @@ class Watched:
         self._process = process
         self._stopped_seconds = stopped_seconds
         self._lock = threading.Lock()
+        self.limit_met = ""
         self._how = ""
         self._why = ""
         self._ended = threading.Event()
@@ -47,10 +51,12 @@ class Watched:
         """Wait until it has ended: how, "was killed by SIGKILL". None if that takes longer."""
         return self._how if self._ended.wait(seconds) else None
 
-    def kill(self) -> None:
-        """End it at once. Does not wait, and does nothing where it has ended."""
+    def kill(self, limit_met: str = "") -> None:
+        """End it at once, for a limit that it has met if so. Does not wait, and does nothing where it has ended."""
         with self._lock:
             if not self._how:
+                self.limit_met = self.limit_met or limit_met
+                self._why = self._why or limit_met
                 os.kill(self.pid, signal.SIGKILL)
 
     def _watch(self) -> None:

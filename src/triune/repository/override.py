@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.scratch import HeldFolder
 from triune.repository.layout import inside
 
 
@@ -22,8 +22,11 @@ class Override:
             InvalidArgumentError: a path climbs out of the folder, or one file's folder is another file.
             InternalError: the file system takes no such file: a name is too long, or no space is left.
         """
-        self._temporary = TemporaryDirectory(prefix="triune-model-")
-        self.folder = Path(self._temporary.name) / name
+        try:
+            self._held = HeldFolder()
+        except OSError as error:
+            raise InternalError(f"the files of '{name}' cannot be written: {error.strerror or error}") from error
+        self.folder = self._held.path / name
         try:
             for relative, content in files.items():
                 _write(inside(self.folder, relative, "file parameter"), relative, content, name)
@@ -33,7 +36,7 @@ class Override:
 
     def remove(self) -> None:
         """Delete the folder."""
-        self._temporary.cleanup()
+        self._held.remove()
 
 
 def _write(path: Path, relative: str, content: bytes, model: str) -> None:

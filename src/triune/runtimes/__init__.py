@@ -1,5 +1,6 @@
 """One adapter a vendor library: each loads a model file on a unit."""
 
+import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +8,12 @@ from triune.core.runtime import Runtime
 from triune.core.units import UnitStatus
 
 
-def available(units: Sequence[UnitStatus]) -> Mapping[str, Runtime]:
+def available(units: Sequence[UnitStatus], *, conversion_bytes: int | None = None) -> Mapping[str, Runtime]:
     """The runtimes that are installed here, by backend name, the usual one first. Imports their libraries.
 
     Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
+        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
     """
     from triune.runtimes.onnxruntime import OnnxRuntime
 
@@ -23,12 +25,14 @@ def available(units: Sequence[UnitStatus]) -> Mapping[str, Runtime]:
     raised = {unit: runtime for runtime in reversed(runtimes) for unit in runtime.units()}
     if "coreml" not in missing():
         from triune.runtimes.coreml import CoreMl
+        from triune.runtimes.coreml_conversion import convert_apart
 
-        runtimes.append(CoreMl(units))
+        convert = functools.partial(convert_apart, memory_bytes=conversion_bytes)
+        runtimes.append(CoreMl(units, convert=convert))
     if "coreai" not in missing():
         from triune.runtimes.coreai import CoreAi
 
-        runtimes.append(CoreAi(units, raised))
+        runtimes.append(CoreAi(units, raised, conversion_bytes=conversion_bytes))
     return {runtime.name: runtime for runtime in runtimes}
 
 

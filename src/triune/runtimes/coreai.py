@@ -48,16 +48,19 @@ class CoreAi:
         cache: CompiledCache | None = None,
         *,
         has_core_ai: bool | None = None,
+        conversion_bytes: int | None = None,
     ) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
         raised: the runtimes of ONNX models that run what is raised, by unit; `cpu` is among them.
         cache: keeps what is converted and raised; None takes the user's.
         has_core_ai: whether the system has Core AI; None finds out.
+        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
         """
         self._statuses = {status.unit: status for status in units}
         self._raised = raised
         self._cache = cache or CompiledCache(name="coreai")
+        self._conversion_bytes = conversion_bytes
         self._has_core_ai = has_system_runtime() if has_core_ai is None else has_core_ai
 
     def units(self) -> Sequence[Unit]:
@@ -105,7 +108,9 @@ class CoreAi:
             inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=HOST_LIMITS)
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
-            make = functools.partial(raise_apart, asset, function.name, settings.conversion_seconds)
+            make = functools.partial(
+                raise_apart, asset, function.name, settings.conversion_seconds, self._conversion_bytes
+            )
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
@@ -121,7 +126,7 @@ class CoreAi:
 
     def _converted(self, path: Path, settings: Settings) -> Path:
         options = settings.lower_options()
-        make = functools.partial(convert_apart, path, options, settings.conversion_seconds)
+        make = functools.partial(convert_apart, path, options, settings.conversion_seconds, self._conversion_bytes)
         return self._cache.get(f"{conversion_digest(path, options)}.aimodel", make)
 
 

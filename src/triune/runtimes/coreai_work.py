@@ -9,7 +9,8 @@ import onnx
 
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.load import load
-from triune.hosting import Limits, run_apart
+from triune.runtimes.conversion import convert_within
+from triune.runtimes.coreai_options import CONVERSION_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -17,29 +18,37 @@ MODEL = "model.onnx"
 """The file within a folder of the cache."""
 
 
-def convert_apart(path: Path, options: LowerOptions, seconds: float, target: Path) -> None:
+def convert_apart(path: Path, options: LowerOptions, seconds: float, memory_bytes: int | None, target: Path) -> None:
     """Make an asset of an ONNX file at `target`.
 
     Raises:
         InvalidArgumentError, UnsupportedError: as `lower`.
-        InternalError: the process ended before it was done, or could not be started.
+        InternalError: the process ended before it was done, took too much memory, or could not be started.
         UnavailableError: it took longer than `seconds`, and was ended.
     """
     _log.info("converting '%s' to Core AI, once", path)
-    run_apart(
-        functools.partial(_convert, path, target, options), f"the conversion of '{path}'", Limits(load_seconds=seconds)
+    convert_within(
+        functools.partial(_convert, path, target, options),
+        f"the conversion of '{path}'",
+        seconds=seconds,
+        seconds_parameter=CONVERSION_SECONDS,
+        memory_bytes=memory_bytes,
     )
 
 
-def raise_apart(path: Path, function: str, seconds: float, target: Path) -> None:
+def raise_apart(path: Path, function: str, seconds: float, memory_bytes: int | None, target: Path) -> None:
     """Make an ONNX file of a function of an asset, in the folder `target`.
 
     Raises:
         As `convert_apart`, and as `raise_function`.
     """
     _log.info("raising '%s' to ONNX, once", path)
-    run_apart(
-        functools.partial(_raise, path, function, target), f"the raising of '{path}'", Limits(load_seconds=seconds)
+    convert_within(
+        functools.partial(_raise, path, function, target),
+        f"the raising of '{path}'",
+        seconds=seconds,
+        seconds_parameter=CONVERSION_SECONDS,
+        memory_bytes=memory_bytes,
     )
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from triune.core.errors import UnavailableError
 from triune.coreml.lowering import LowerOptions, lower
 from triune.graph.load import load
-from triune.hosting import Limits, run_apart
+from triune.runtimes.conversion import convert_within
 from triune.runtimes.coreml_options import CONVERSION_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -18,20 +17,25 @@ Convert: TypeAlias = Callable[[Path, Path, LowerOptions, float], None]
 """Given an ONNX file, where the package goes, how to convert, and how many seconds that may take."""
 
 
-def convert_apart(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
+def convert_apart(
+    path: Path, target: Path, options: LowerOptions, seconds: float, *, memory_bytes: int | None = None
+) -> None:
     """Convert in a process of its own: coremltools holds Python's lock for seconds, and others are to be served.
 
     Raises:
         InvalidArgumentError, UnsupportedError: as `lower`.
-        InternalError: the process ended before it was done, or could not be started.
+        InternalError: the process ended before it was done, took too much memory, or could not be started.
         UnavailableError: it took longer than `seconds`, and was ended.
     """
     _log.info("converting '%s' to Core ML, once", path)
     work = functools.partial(convert_here, path, target, options, seconds)
-    try:
-        run_apart(work, f"the conversion of '{path}'", Limits(load_seconds=seconds))
-    except UnavailableError as error:
-        raise UnavailableError(f"{error}; give it more in the config's parameter '{CONVERSION_SECONDS}'") from error
+    convert_within(
+        work,
+        f"the conversion of '{path}'",
+        seconds=seconds,
+        seconds_parameter=CONVERSION_SECONDS,
+        memory_bytes=memory_bytes,
+    )
 
 
 def convert_here(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:

@@ -1,9 +1,12 @@
 """Work done once in a process of its own: that goes well, fails, dies, hangs, and whose caller is killed."""
 
+import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,8 +14,8 @@ import psutil
 import pytest
 
 from support import fragile
-from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
-from triune.hosting import Limits, run_apart
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
+from triune.hosting import HostedExecutable, Limits, MemoryLimitError, run_apart
 
 
 def run(folder: Path, seconds: float = 30) -> None:
@@ -68,3 +71,61 @@ run_apart(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})), "the
     while not is_gone(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def take_memory(num_bytes: int) -> None:
+    taken: list[bytearray] = []
+    for _ in range(num_bytes >> 20):
+        # Written to: what is not takes none.
+        taken.append(bytearray(b"x") * (1 << 20))
+    time.sleep(60)
+
+
+def test_it_is_ended_for_the_memory_that_it_takes() -> None:
+    limits = Limits(load_seconds=60, memory_bytes=256 << 20)
+    with pytest.raises(
+        MemoryLimitError, match=f"of the work took more than {256 << 20} bytes of memory, and was ended before that"
+    ):
+        run_apart(functools.partial(take_memory, 1 << 29), "the work", limits)
+
+
+def test_what_stays_below_its_limits_is_done() -> None:
+    run_apart(functools.partial(bytearray, 1 << 20), "the work", Limits(memory_bytes=1 << 30, cpu_seconds=100))
+
+
+def compute_for_ever() -> None:
+    while True:
+        pass
+
+
+def test_it_is_ended_for_the_time_that_it_computes() -> None:
+    with pytest.raises(InternalError, match="was killed by SIGXCPU"):
+        run_apart(compute_for_ever, "the work", Limits(load_seconds=60, cpu_seconds=2))
+
+
+def leave_files(how: str) -> None:
+    folder = tempfile.mkdtemp()
+    (Path(folder) / "left").write_text("left")
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "fail":
+        raise InvalidArgumentError(folder)
+    if how == "hang":
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("how", ["end", "die", "fail", "hang"])
+def test_it_leaves_no_temporary_files(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with contextlib.nullcontext() if how == "end" else pytest.raises(TriuneError):
+        run_apart(functools.partial(leave_files, how), "the work", Limits(load_seconds=3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hosted_executable_leaves_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    hosted = HostedExecutable(functools.partial(fragile.load, tmp_path), "fragile")
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    hosted.close()
+    assert list((tmp_path / "temporary").iterdir()) == []
