@@ -99,3 +99,18 @@ def test_another_order_of_summing_is_right(op: str, x: Any) -> None:
     exact = (x.astype(np.float64) @ weights.astype(np.float64)).astype(np.float32)
     assert differences(oracle.answers({"x0": x})[name], exact, oracle.floor)[0].any()
     assert complaint(oracle, {"x0": x}, {name: exact}) == ""
+
+
+def test_what_cancels_in_a_layer_norm_may_be_rounded() -> None:
+    g = Growing((7,))
+    x = g.input(TensorProto.FLOAT, (1, 4))
+    normal = g.add("LayerNormalization", x, g.constant(np.float32([1, 1, 1, 1])), g.constant(np.float32([1, 0, 0, 0])))[
+        0
+    ]
+    last = g.add("Reciprocal", normal)[0]
+    oracle = Oracle(g.model([last]), FP32)
+    # The norm of the first is nearly -1, its bias 1: a rounding is a fiftieth of what is left.
+    feed = {"x0": np.float32([[-1, 1, -1, 1 + 2**-20]])}
+    right = oracle.answers(feed)
+    assert complaint(oracle, feed, {last.name: right[last.name] * np.float32([1.02, 1, 1, 1])}) == ""
+    assert "differ" in complaint(oracle, feed, {last.name: right[last.name] * np.float32([1, 1.001, 1, 1])})

@@ -195,8 +195,8 @@ class Oracle:
         maker = self._makers.get(name)
         if maker is None:
             return 0.0
-        if maker.op_type in ("InstanceNormalization", "BatchNormalization"):
-            return self._precision.step * _parts_of_norm(maker, [values[each] for each in maker.input])
+        if maker.op_type in _PARTS:
+            return self._precision.step * _PARTS[maker.op_type](maker, [values[each] for each in maker.input])
         if maker.op_type == "Resize":
             # Its result is a sum whose parts may cancel: their roundings stay.
             return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
@@ -228,7 +228,7 @@ def _size_of_terms(model: ModelProto, node: NodeProto, values: Mapping[str, Any]
 
 
 def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
-    """The size of what cancels in x s + (b - mean s), s = scale / sqrt(variance + epsilon): ONNX Runtime's norms.
+    """The size of what cancels in x s + (b - mean s), s = scale / sqrt(variance + epsilon), in ONNX Runtime.
 
     Channels are axis 1.
     """
@@ -241,6 +241,28 @@ def _parts_of_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
         mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
     factor = inputs[1].reshape(-1, *(1 for _ in axes)) / np.sqrt(variance + epsilon)
     return np.abs(x * factor) + np.abs(mean * factor)
+
+
+def _parts_of_layer_norm(node: NodeProto, inputs: Sequence[Any]) -> Any:
+    """The size of what cancels in x s - mean s + b, s = scale / sqrt(variance + epsilon).
+
+    The axes are those from the node's axis on.
+    """
+    x = np.asarray(inputs[0], np.float64)
+    attributes = {each.name: each for each in node.attribute}
+    axis = attributes["axis"].i if "axis" in attributes else -1
+    epsilon = attributes["epsilon"].f if "epsilon" in attributes else 1e-5
+    axes = tuple(range(axis % x.ndim, x.ndim))
+    factor = np.abs(inputs[1]) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+    offset = np.abs(inputs[2]) if len(inputs) > 2 else 0.0
+    return (np.abs(x) + np.abs(x.mean(axes, keepdims=True))) * factor + offset
+
+
+_PARTS = {
+    "InstanceNormalization": _parts_of_norm,
+    "BatchNormalization": _parts_of_norm,
+    "LayerNormalization": _parts_of_layer_norm,
+}
 
 
 def differences(clean: Any, actual: Any, floor: float) -> Any:

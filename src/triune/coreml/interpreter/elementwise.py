@@ -43,7 +43,8 @@ def exp2(x: Array) -> Array:
 def power(x: Array, y: Array) -> Array:
     """x^y; integers wrap, and to negative powers are rounded towards zero."""
     if x.dtype.kind not in "iu" or (y.dtype.kind in "iu" and bool(np.all(y >= 0))):
-        return np.power(x, y)
+        # numpy takes the root for a power of one exponent 0.5, and has no root of -inf, whose power is inf in IEEE 754.
+        return np.power(x, np.array(np.broadcast_to(y, np.broadcast_shapes(x.shape, y.shape))))
     return np.trunc(np.power(x.astype(np.float64), y)).astype(x.dtype)
 
 
