@@ -66,7 +66,7 @@ def test_tritons_usual_launch_command(tmp_path: Path) -> None:
         assert 'nv_inference_pending_request_count{model="affine",version="1"} 0' in text
         assert 'nv_inference_request_summary_us_count{model="affine",version="1"} 1' in text
         assert 'nv_inference_queue_summary_us{model="affine",version="1",quantile="0.9"}' in text
-        assert 'triune_batch_size_bucket{model="affine",version="1",le="4.0"} 1' in text
+        assert 'triune_batch_size_bucket{model="affine",version="1",le="4"} 1' in text
         assert "nv_cpu" not in text
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", http)) != 0, "HTTP was turned off"

@@ -201,6 +201,10 @@ class Asked:
         for number in numbers or range(len(self._done)):
             assert self._done[number].wait(60), f"request {number} was not answered"
 
+    def wait_past(self, milliseconds: float) -> None:
+        """Until so much time has gone."""
+        time.sleep(milliseconds / 1000)
+
     def statistics(self) -> Any:
         return self._client.get_inference_statistics(self.model).model_stats[0]
 
@@ -224,7 +228,7 @@ class Asked:
         raise AssertionError(f"{number} requests never waited: {value}")
 
     def _names(self) -> Sequence[str]:
-        return ("INPUT0", "INPUT1") if "two" in self.model else ("INPUT0",)
+        return ("INPUT0", "INPUT1") if self.model.endswith("_two") else ("INPUT0",)
 
     def close(self) -> None:
         self._client.close()

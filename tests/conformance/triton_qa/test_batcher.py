@@ -63,13 +63,10 @@ def ask(served: Served) -> Iterator[Callable[..., Asked]]:
         each.close()
 
 
-def hold(asked: Asked, served: Served, rows: int, turns: int = MANY_TURNS) -> None:
+def hold(asked: Asked, rows: int, turns: int = MANY_TURNS) -> None:
     """Keep the model busy with a batch that goes at once, in place of TRITONSERVER_DELAY_SCHEDULER."""
     asked.send(rows, value=turns)
-    deadline = time.monotonic() + 30
-    while asked.statistics().execution_count == 0 and time.monotonic() < deadline:
-        asked.until_waiting(served, 0)
-        return
+    asked.wait_past(100)
 
 
 @triton("test_static_batch_preferred")
@@ -165,9 +162,10 @@ def test_another_shape_that_makes_a_preferred_size(ask: Callable[..., Asked]) ->
 
 
 @triton("test_multi_batch_gt_max_preferred")
-def test_one_that_does_not_fit_sends_off_what_waits(ask: Callable[..., Asked]) -> None:
+def test_one_that_does_not_fit_sends_off_what_waits(served: Served, ask: Callable[..., Asked]) -> None:
     asked = ask("delayed")
     asked.send(3)
+    asked.until_waiting(served, 1)
     asked.send(7)
     asked.wait()
     assert asked.batches() == {3: 1, 7: 1}
@@ -175,9 +173,11 @@ def test_one_that_does_not_fit_sends_off_what_waits(ask: Callable[..., Asked]) -
 
 
 @triton("test_multi_batch_sum_gt_max_preferred", "test_multi_batch_delayed_sum_gt_max_preferred")
-def test_a_sum_beyond_the_preferred_sizes_is_parted(ask: Callable[..., Asked]) -> None:
+def test_a_sum_beyond_the_preferred_sizes_is_parted(served: Served, ask: Callable[..., Asked]) -> None:
     asked = ask("delayed")
-    first, second = asked.send(3), asked.send(4)
+    first = asked.send(3)
+    asked.until_waiting(served, 1)
+    second = asked.send(4)
     asked.wait()
     assert asked.batches() == {3: 1, 4: 1}
     assert asked.order == [first, second]
@@ -207,7 +207,7 @@ def test_requests_for_other_outputs_go_together(ask: Callable[..., Asked], outpu
 @triton("test_multi_batch_delayed_use_max_batch")
 def test_what_waited_for_too_long_goes_with_what_fits(served: Served, ask: Callable[..., Asked]) -> None:
     asked = ask("delayed")
-    hold(asked, served, 7, turns=12 * MANY_TURNS)
+    hold(asked, 7, turns=12 * MANY_TURNS)
     asked.send(3)
     asked.send(4)
     asked.until_waiting(served, 2)
@@ -220,7 +220,7 @@ def test_what_waited_for_too_long_goes_with_what_fits(served: Served, ask: Calla
 @triton("test_multi_batch_delayed_preferred_different_shape")
 def test_two_shapes_that_wait(served: Served, ask: Callable[..., Asked]) -> None:
     asked = ask("delayed")
-    hold(asked, served, 8)
+    hold(asked, 8)
     for rows, width in ((1, 16), (3, 16), (1, 8), (5, 8)):
         asked.send(rows, width=width)
     asked.wait()
@@ -243,7 +243,7 @@ def test_requests_that_wait(
     served: Served, ask: Callable[..., Asked], kind: str, num_requests: int, batches: dict[int, int]
 ) -> None:
     asked = ask(kind)
-    hold(asked, served, 8)
+    hold(asked, 8)
     for _ in range(num_requests):
         asked.send(1)
     asked.wait()
@@ -275,7 +275,7 @@ TIMEOUT = "Request timeout expired"
 
 def expire(served: Served, ask: Callable[..., Asked]) -> str:
     asked = ask("timed")
-    hold(asked, served, 8, turns=5 * MANY_TURNS)
+    hold(asked, 8, turns=5 * MANY_TURNS)
     late = asked.send(1)
     asked.wait(late)
     assert asked.order == [late], "it is told before the model is free"

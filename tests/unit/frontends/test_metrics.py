@@ -229,18 +229,18 @@ def test_histograms_of_the_first_response_and_of_sizes(server: HandServer) -> No
     labels = 'model="identity",version="2"'
     family = "nv_inference_first_response_histogram_ms"
     assert [each for each in lines if each.startswith(family)] == [
-        f'{family}_bucket{{{labels},le="100.0"}} 1',
-        f'{family}_bucket{{{labels},le="500.0"}} 2',
-        f'{family}_bucket{{{labels},le="2000.0"}} 2',
-        f'{family}_bucket{{{labels},le="5000.0"}} 2',
+        f'{family}_bucket{{{labels},le="100"}} 1',
+        f'{family}_bucket{{{labels},le="500"}} 2',
+        f'{family}_bucket{{{labels},le="2000"}} 2',
+        f'{family}_bucket{{{labels},le="5000"}} 2',
         f'{family}_bucket{{{labels},le="+Inf"}} 3',
         f"{family}_count{{{labels}}} 3",
         f"{family}_sum{{{labels}}} 6201.0",
     ]
-    assert f'triune_request_input_bytes_bucket{{{labels},le="64.0"}} 0' in lines
-    assert f'triune_request_input_bytes_bucket{{{labels},le="256.0"}} 3' in lines
+    assert f'triune_request_input_bytes_bucket{{{labels},le="64"}} 0' in lines
+    assert f'triune_request_input_bytes_bucket{{{labels},le="256"}} 3' in lines
     assert f"triune_request_input_bytes_sum{{{labels}}} 393.0" in lines
-    assert f'triune_request_output_bytes_bucket{{{labels},le="64.0"}} 3' in lines
+    assert f'triune_request_output_bytes_bucket{{{labels},le="64"}} 3' in lines
 
 
 def test_batch_sizes_are_always_told(server: HandServer) -> None:
@@ -250,11 +250,11 @@ def test_batch_sizes_are_always_told(server: HandServer) -> None:
     lines = [each for each in scrape(server) if each.startswith("triune_batch_size")]
     labels = 'model="identity",version="2"'
     assert lines == [
-        f'triune_batch_size_bucket{{{labels},le="1.0"}} 1',
-        f'triune_batch_size_bucket{{{labels},le="2.0"}} 1',
-        f'triune_batch_size_bucket{{{labels},le="4.0"}} 3',
-        f'triune_batch_size_bucket{{{labels},le="8.0"}} 4',
-        f'triune_batch_size_bucket{{{labels},le="16.0"}} 4',
+        f'triune_batch_size_bucket{{{labels},le="1"}} 1',
+        f'triune_batch_size_bucket{{{labels},le="2"}} 1',
+        f'triune_batch_size_bucket{{{labels},le="4"}} 3',
+        f'triune_batch_size_bucket{{{labels},le="8"}} 4',
+        f'triune_batch_size_bucket{{{labels},le="16"}} 4',
         f'triune_batch_size_bucket{{{labels},le="+Inf"}} 4',
         f"triune_batch_size_count{{{labels}}} 4",
         f"triune_batch_size_sum{{{labels}}} 15.0",

@@ -51,9 +51,14 @@ def _add_histogram(family: Metric, labels: Mapping[str, str], histogram: Histogr
     count = 0
     for bound, each in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         count += each
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": number(bound)}, count)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": _bound(bound)}, count)
     family.add_sample(f"{family.name}_count", dict(labels), count)
     family.add_sample(f"{family.name}_sum", dict(labels), histogram.total)
+
+
+def _bound(bound: float) -> str:
+    """A bucket's bound as Triton writes it: whole numbers without a point."""
+    return str(int(bound)) if bound.is_integer() else number(bound)
 
 
 def _summary(
