@@ -42,8 +42,8 @@ def is_of_core_ml(folder: Path) -> bool:
     return folder.suffix == ".mlmodelc" or (folder / CORE_DATA).exists() or (folder / PROGRAM).exists()
 
 
-def read_compiled_program(folder: Path) -> tuple[int, Description, Program]:
-    """Read and check one.
+def read_compiled_program(folder: Path, *, maps_weights: bool = True) -> tuple[int, Description, Program]:
+    """Read and check one. `maps_weights` is as in `package.read_package`.
 
     Returns:
         The specification's version, the interface, and the program with its weights.
@@ -57,7 +57,7 @@ def read_compiled_program(folder: Path) -> tuple[int, Description, Program]:
         raise UnsupportedError(f"'{folder}' is a compiled {_other_kind(folder)}")
     name = str(folder / PROGRAM)
     proto = read_text(_text_of(inside(folder, folder / PROGRAM, PROGRAM), name), name)
-    program = read_program(proto, FolderWeights(folder, folder), name)
+    program = read_program(proto, FolderWeights(folder, folder, maps=maps_weights), name)
     found = _read_core_data(folder)
     if found is not None:
         return *found, program

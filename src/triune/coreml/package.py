@@ -74,15 +74,20 @@ class Pipeline:
     stages: tuple["Package | Pipeline", ...]
 
 
-def read_package(path: Path | str) -> Package:
+def read_package(path: Path | str, *, maps_weights: bool = True) -> Package:
     """Read an `.mlpackage`, an `.mlmodel` that holds an ML Program, or an `.mlmodelc` of one.
+
+    Args:
+        path: the package.
+        maps_weights: weights stay in their files until they are used; else they are read, so that nobody who writes to
+            the files changes them, or ends the process by cutting one short.
 
     Raises:
         NotFoundError: there is nothing at `path`, or a file that the package names does not exist.
         InvalidArgumentError: the package is malformed: the message names the file, the operation and the value.
         UnsupportedError: it holds another kind of model, or something that Triune does not know.
     """
-    model = read_model(path)
+    model = read_model(path, maps_weights=maps_weights)
     if isinstance(model, Pipeline):
         raise UnsupportedError(
             f"'{path}' holds a pipeline of {len(model.stages)} models; give its models one by one, or predict with "
@@ -91,16 +96,16 @@ def read_package(path: Path | str) -> Package:
     return model
 
 
-def read_model(path: Path | str) -> Package | Pipeline:
+def read_model(path: Path | str, *, maps_weights: bool = True) -> Package | Pipeline:
     """As `read_package`, or a pipeline of ML Programs."""
     path = Path(path)
     if is_compiled(path):
-        version, description, program = read_compiled_program(path)
+        version, description, program = read_compiled_program(path, maps_weights=maps_weights)
         _check_agreement(description, program, str(path))
         return Package(path, version, description, program, _size_of(path))
     if path.is_dir():
         model = find_model(path)
-        weights: Weights = FolderWeights(model.parent, path)
+        weights: Weights = FolderWeights(model.parent, path, maps=maps_weights)
         size_bytes = _size_of(model.parent)
     elif path.exists():
         model, weights = path, NoWeights()

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.files import open_file
 from triune.coreml.mil import Array, Constant, DType, Packed
 
 _HEADER_BYTES = 64
@@ -114,16 +115,18 @@ class Weights(Protocol):
 class FolderWeights:
     """Weight files beside the protobuf: "@model_path" is `folder`. Nothing outside `root` is opened."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, *, maps: bool = True) -> None:
+        """`maps`: files are mapped into memory; else they are read, and whoever writes to them changes nothing."""
         self._folder = folder
         self._root = root
+        self._open_file = _map if maps else _read
         self._open: dict[str, WeightFile] = {}
 
     def open(self, file_name: str) -> WeightFile:
         """See `Weights.open`."""
         if file_name not in self._open:
             path = inside(self._root, self._folder / _relative(file_name), file_name)
-            self._open[file_name] = _map(path)
+            self._open[file_name] = self._open_file(path)
         return self._open[file_name]
 
 
@@ -203,3 +206,11 @@ def _map(path: Path) -> WeightFile:
     except OSError as error:
         raise InvalidArgumentError(f"cannot read the weight file '{path}': {error}") from error
     return WeightFile(str(path), data)
+
+
+def _read(path: Path) -> WeightFile:
+    try:
+        with open_file(path) as file:
+            return WeightFile(str(path), file.read())
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read the weight file '{path}': {error}") from error

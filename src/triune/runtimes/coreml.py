@@ -124,10 +124,12 @@ class CoreMl:
                 preparation=self._preparation,
             )
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
-        package = _read(package_path)
+        is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
+        # The interpreter reads weights where they are, ONNX Runtime has copied them when it is loaded.
+        package = _read(package_path, maps_weights=not is_interpreted)
         executor: Executor
         is_steady = False
-        if settings.executor == "reference" and unit is not Unit.CPU:
+        if is_interpreted:
             from triune.coreml.interpreter import Interpreter
 
             executor = Interpreter(package, settings.function)
@@ -175,10 +177,10 @@ def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: st
     return CompiledExecutable(model, unit, read_compiled(path).precision, signature)
 
 
-def _read(path: Path) -> Package:
+def _read(path: Path, *, maps_weights: bool = True) -> Package:
     if not path.exists():
         raise InvalidArgumentError(f"'{path}' cannot be read: there is no such file or folder")
-    return read_package(path)
+    return read_package(path, maps_weights=maps_weights)
 
 
 def _load_in_core_ml(

@@ -569,3 +569,22 @@ def test_without_core_ml_the_worker_process_says_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="Core ML does not compile.*only support on macOS"):
         runtime.load(save_affine(tmp_path), unit=Unit.ANE, num_threads=1, options={})
     assert entries(runtime) == []
+
+
+@pytest.mark.parametrize("executor", ["onnxruntime", "reference"])
+@pytest.mark.parametrize("unit", [Unit.ANE, Unit.CPU])
+def test_weights_that_others_write_to(runtime: CoreMl, tmp_path: Path, executor: str, unit: Unit) -> None:
+    path = tmp_path / "dense.mlpackage"
+    built = dense(128)
+    built.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    lower(built, path, LowerOptions())
+    executable = runtime.load(path, unit=unit, num_threads=1, options={"coreml.executor": executor})
+    given = {"x": np.linspace(-1, 1, 128, dtype=np.float32)[np.newaxis]}
+    before = executable.run(given, ["y"])["y"]
+    (weights,) = path.rglob("weight.bin")
+    size = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.truncate(64)
+    np.testing.assert_array_equal(executable.run(given, ["y"])["y"], before)
+    weights.write_bytes(bytes(size))
+    np.testing.assert_array_equal(executable.run(given, ["y"])["y"], before)
