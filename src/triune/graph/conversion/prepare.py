@@ -119,7 +119,7 @@ def _prepared(
     if options.precision is Precision.FP32:
         return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
     tell("looking for what fp16 cannot hold")
-    fitted = fit_half(narrow, file, is_laid_out=is_laid_out)
+    fitted = fit_half(narrow, file, is_laid_out=is_laid_out, keep=options.keep_fp32)
     return Prepared(fitted.model, fitted.wide, (*notes, *fitted.notes))
 
 

@@ -1,5 +1,6 @@
 """A graph made fit for fp16."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnx import ModelProto, TensorProto
@@ -45,7 +46,7 @@ def _drop_idle_casts(model: ModelProto) -> None:
     Tidy()(model)
 
 
-def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False) -> Fitted:
+def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False, keep: Collection[str] = ()) -> Fitted:
     """Have a model's numbers within fp16, and find the nodes for which that cannot be.
 
     Args:
@@ -53,6 +54,7 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False) 
         file: takes large weights that are made.
         is_laid_out: its transformers are in the layout of the Neural Engine, which computes in nothing but fp16: norms
             are written such that they stay in it, and no mask is infinite.
+        keep: nodes and operators that the user keeps in fp32.
     """
     notes = make_whole(model, file)
     fold_variances(model)
@@ -61,7 +63,7 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False) 
         model = ConvAffine(file)(model)
     scale_before(model, file)
     if is_laid_out:
-        fit_norms(model)
+        fit_norms(model, keep)
     masks = fit_masks(model, is_finite=is_laid_out)
     model = _typed(model, file)
     kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes)}

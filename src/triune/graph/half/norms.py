@@ -1,7 +1,7 @@
 """Norms that stay in fp16 however large what they normalize is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from triune.graph.half.limits import SMALLEST_NORMAL
 from triune.graph.values import attributes_of
 
 
-def fit_norms(model: ModelProto, *, of_halves_alone: bool = False) -> None:
+def fit_norms(model: ModelProto, keep: Collection[str] = (), *, of_halves_alone: bool = False) -> None:
     """Given z / sqrt(mean(z^2) + epsilon), of z = x or x - mean(x). Result: the same of z / m, where m = max(|x|).
 
     A square of more than 256 is beyond fp16, and in fp32 a norm is off the Neural Engine. No element of y = x / m is
@@ -23,10 +23,11 @@ def fit_norms(model: ModelProto, *, of_halves_alone: bool = False) -> None:
 
     Args:
         model: normalized and narrowed; changed. New values have no types yet. Graphs within its nodes stay as they are.
+        keep: nodes and operators that the user keeps in fp32: norms of them stay as they are.
         of_halves_alone: only norms of values that are of fp16 in the model itself.
     """
     index = Index(model.graph, "half/norms")
-    norms = _Norms(index, of_halves_alone=of_halves_alone)
+    norms = _Norms(index, keep, of_halves_alone=of_halves_alone)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         is_made = norms.fit(node)
@@ -56,8 +57,9 @@ class _Part:
 class _Norms:
     """The norms of one graph, node by node in their order."""
 
-    def __init__(self, index: Index, *, of_halves_alone: bool) -> None:
+    def __init__(self, index: Index, keep: Collection[str], *, of_halves_alone: bool) -> None:
         self._index = index
+        self._keep = frozenset(keep)
         self._of_halves_alone = of_halves_alone
         self._sums: dict[str, _Part] = {}
         self._roots: dict[str, _Part] = {}
@@ -92,6 +94,9 @@ class _Norms:
             if epsilon is None or epsilon <= 0 or mean is None or squared is None:
                 continue
             if self._of_halves_alone and index.dtype(squared) != np.float16:
+                return
+            parts = [index.maker(mean.input[0]), mean, total, *index.readers(total.output[0])]
+            if any(self._keep & {part.name, part.op_type} for part in parts if part is not None):
                 return
             x = self._centred(squared, mean)
             axes = mean.input[1]

@@ -25,11 +25,13 @@ def _compare(
     folder: Path,
     *calls: Mapping[str, Any],
     precision: Precision = Precision.FP16,
+    keep: str = "",
     judge: ModelProto | None = None,
 ) -> None:
     is_free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     shapes = {name: InputShape(((Range(1, 4), *array.shape[1:]),)) for name, array in calls[0].items() if is_free}
-    options = LowerOptions(precision=precision, layout=Layout.ANE, shapes=shapes)
+    kept = frozenset([keep] if keep else [])
+    options = LowerOptions(precision=precision, keep_fp32=kept, layout=Layout.ANE, shapes=shapes)
     lowered = lower(model, folder / "m.mlpackage", options)
     assert lowered.layout is not None
     assert lowered.layout.num_layers
@@ -52,6 +54,12 @@ def test_norms_hold_whatever_fp16_does(norm: Norm, batch: int | str, tmp_path: P
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-6, 0.1])
 def test_norms_have_their_epsilon(epsilon: float, tmp_path: Path) -> None:
     _compare(normed("divided", 2, epsilon), tmp_path, *({"x": activations(scale)} for scale in (1e-3, 0.1, 5000.0)))
+
+
+@pytest.mark.parametrize(("norm", "keep"), [("divided", "Pow"), ("power", "Pow"), ("inverted", "Reciprocal")])
+def test_what_the_user_keeps_in_fp32_of_a_norm_is_still_there(norm: Norm, keep: str, tmp_path: Path) -> None:
+    calls = [{"x": activations(scale)} for scale in SCALES]
+    _compare(normed(norm, 2), tmp_path, *calls, precision=Precision.MIXED, keep=keep)
 
 
 @pytest.mark.parametrize("norm", ["divided", "layer"])
