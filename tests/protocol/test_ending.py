@@ -251,7 +251,7 @@ def test_a_log_that_nobody_reads_holds_up_neither_loads_nor_the_end(tmp_path: Pa
                     client.load_model("nothing")
             client.unload_model("m")
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        assert server.wait(30) == 0
     finally:
         server.kill()
         server.wait()

@@ -82,8 +82,12 @@ class LogWriter(logging.Handler):
 
     def flush(self) -> None:
         """Wait until everything is written; not for long."""
+        self.is_read()
+
+    def is_read(self) -> bool:
+        """Whether everything is written now, or soon. Else nobody reads it."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._is_writing, self._flush_seconds)
+            return self._changed.wait_for(lambda: not self._waiting and not self._is_writing, self._flush_seconds)
 
     def close(self) -> None:
         """Write what waits, if that can be done soon."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -283,8 +284,15 @@ def run(options: app.Options, console: Console, log: LogWriter) -> None:
     # What those before it left who were killed.
     sweep(Path(tempfile.gettempdir()))
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(options, on_ready))
+    code = 1
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(app.serve(options, on_ready))
+        code = 0
+    finally:
+        if not log.is_read():
+            # The interpreter waits for whoever writes to standard error before it ends, and so for whoever reads.
+            os._exit(code)
 
 
 def _print_models(console: Console, server: Server) -> None:
