@@ -108,7 +108,7 @@ def test_states_are_in_the_metadata_and_checked(served: Served) -> None:
 
 def converting(served: Served) -> list[psutil.Process]:
     found = []
-    for each in psutil.Process(served.process.pid).children():
+    for each in psutil.Process(served.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if "the conversion of" in " ".join(each.cmdline()):
                 found.append(each)
@@ -160,16 +160,14 @@ def test_others_are_served_while_a_model_is_converted(served: Served) -> None:
         assert "was killed by SIGKILL before that was done" in str(loading.error)
         with Loading(served) as loading:
             process = wait_for_conversion(served)
-            seconds: list[float] = []
-            while process.is_running() and not loading.is_over:
-                started = time.monotonic()
+            # It stands still while others are asked.
+            process.suspend()
+            for _ in range(20):
                 assert client.infer("simple", tensors(tritonclient.http, arrays)).as_numpy("OUTPUT0")[0, 0] == 2
-                seconds.append(time.monotonic() - started)
+            assert process.is_running()
+            assert not loading.is_over
+            process.resume()
         assert loading.error is None
-        # The conversion took seconds, of which no answer waited for more than a little.
-        assert sum(seconds) > 1
-        assert len(seconds) > 50
-        assert np.percentile(seconds, 90) < 0.05
         tokens = np.arange(8).reshape(2, 4) % VOCABULARY
         assert client.infer("slow", tensors(tritonclient.http, {"tokens": tokens})).as_numpy("logits").shape[:2] == (
             2,

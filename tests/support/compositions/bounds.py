@@ -196,7 +196,7 @@ class Oracle:
         if maker is None:
             return 0.0
         if maker.op_type in _PARTS:
-            return self._precision.step * _PARTS[maker.op_type](maker, [values[each] for each in maker.input])
+            return self._precision.step * _PARTS[maker.op_type](maker, [values[each] for each in maker.input if each])
         if maker.op_type == "Resize":
             # Its result is a sum whose parts may cancel: their roundings stay.
             return float(self._precision.step * np.max(np.abs(values[maker.input[0]]), initial=0.0))
