@@ -29,7 +29,8 @@ class Override:
         self.folder = self._held.path / name
         try:
             for relative, content in files.items():
-                _write(inside(self.folder, relative, "file parameter"), relative, content, name)
+                path = inside(self.folder, relative, f"failed to load '{name}': file parameter")
+                _write(path, relative, content, name)
         except BaseException:
             self.remove()
             raise

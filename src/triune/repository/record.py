@@ -111,11 +111,17 @@ class ModelRecord:
         return {version: each.serving for version, each in sorted(self.versions.items()) if each.serving is not None}
 
     def is_as_wanted(self) -> bool:
-        """Every version is ready, or was unloaded on request. A failed replacement of what serves is no matter."""
+        """Every version is ready, or was unloaded on request.
+
+        A replacement of what serves is no matter, while it loads and if it fails.
+        """
         if not self.versions:
             return not self.problem
+        is_serving = any(each.serving is not None for each in self.versions.values())
         return all(
-            each.state is ModelState.READY or (each.state is ModelState.UNAVAILABLE and each.reason == UNLOADED)
+            each.state is ModelState.READY
+            or (each.state is ModelState.LOADING and is_serving)
+            or (each.state is ModelState.UNAVAILABLE and each.reason == UNLOADED)
             for each in self.versions.values()
         )
 

@@ -232,7 +232,10 @@ class Repository:
         self._check_explicit()
         check_name(name)
         if files and config_json is None:
-            raise InvalidArgumentError("Load parameter 'config' must be specified for model file override")
+            raise InvalidArgumentError(
+                f"failed to load '{name}', failed to poll from model repository: Load parameter 'config' must be "
+                "specified for model file override"
+            )
         await self._lifecycle.run(self._load(name, config_json, files))
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
