@@ -115,7 +115,7 @@ def test_a_model_that_ends_what_loads_it(tmp_path: Path) -> None:
         serve(tmp_path, "--model-control-mode=explicit", "--load-model=simple") as served,
         tritonclient.http.InferenceServerClient(served.http) as client,
     ):
-        with pytest.raises(InferenceServerException, match="version 1.*was killed by SIGSEGV"):
+        with pytest.raises(InferenceServerException, match="version 1.*was killed by SIGABRT"):
             client.load_model("fatal")
         index = {(each["name"], each["version"]): each for each in client.get_model_repository_index()}
         assert index["fatal", "1"]["state"] == "UNAVAILABLE"

@@ -90,8 +90,14 @@ def counting() -> bytes:
 
 
 def ending_itself() -> bytes:
-    """The larger of x and of what is left out: SIGSEGV in ONNX Runtime's first run."""
-    return model_of("g (float[b,4] x) => (float[b,4] y) { y = Max(x, , x) }", opset=17).SerializeToString()
+    """Counts of pairs, one more than the model has places for: SIGABRT in ONNX Runtime's first run."""
+    return model_of(
+        """g (int64[b,4] x) => (float[b,7] y) {
+        y = TfIdfVectorizer<mode = "TF", min_gram_length = 2, max_gram_length = 2, max_skip_count = 0,
+                            ngram_counts = [0, 4], ngram_indexes = [0, 1, 2, 3, 4, 5, 6],
+                            pool_int64s = [2, 3, 5, 4, 5, 6, 7, 8, 6, 7, 1, 1]>(x) }""",
+        opset=17,
+    ).SerializeToString()
 
 
 def turning(num_turns: int) -> bytes:

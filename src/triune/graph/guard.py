@@ -8,8 +8,10 @@ and numbers of 0 that end it (`faults`) are divided by before: ONNX Runtime refu
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import onnx.defs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from triune.graph.bare import infer_bare
@@ -17,6 +19,9 @@ from triune.graph.builder import Builder
 from triune.graph.checks import Checks
 from triune.graph.names import Names
 from triune.graph.values import Values, subgraphs_of
+
+# onnx's stubs lack most of a schema's members.
+_schemas: Any = onnx.defs
 
 _WIDE = {TensorProto.INT32: np.iinfo(np.int32).min, TensorProto.INT64: np.iinfo(np.int64).min}
 """The types whose quotients a processor computes itself, and their least numbers."""
@@ -57,6 +62,7 @@ def guard(model: ModelProto) -> Guarded:
         divisions = _Divisions(Names(model.graph), can_write=_opset(model) >= _FIRST_WHERE)
         divisions.graph(model.graph, infer_bare(model).graph, None, None)
         is_changed, left = is_changed or divisions.is_changed, left or divisions.left
+    left = left or next((found for node in _nodes(model) if (found := _omission(node))), "")
     checks = Checks()
     for body in (model.graph, *model.functions):
         imports = body if isinstance(body, FunctionProto) else model
@@ -76,6 +82,22 @@ def _drop_trailing(node: NodeProto) -> int:
     num_dropped = len(node.input) - num_given
     del node.input[num_given:]
     return num_dropped
+
+
+def _omission(node: NodeProto) -> str:
+    """What is said of a node that lacks an input which its operator does not let be left out; empty of all others.
+
+    ONNX Runtime does not look at it, and reads what is not there when it runs.
+    """
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if all(node.input) or not _schemas.has(node.op_type, domain):
+        return ""
+    formal = _schemas.get_schema(node.op_type, domain).inputs
+    for place, name in enumerate(node.input):
+        is_optional = place < len(formal) and formal[place].option == _schemas.OpSchema.FormalParameterOption.Optional
+        if not name and not is_optional:
+            return f"{_said(node)}: its input {place} is left out, which is not optional"
+    return ""
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:

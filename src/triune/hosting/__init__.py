@@ -6,7 +6,6 @@ way gets an error that says so, and the process is started again. `run_apart` is
 """
 
 from triune.hosting.executable import HostedExecutable
-from triune.hosting.here import is_worker_process
 from triune.hosting.limits import APART, Limits
 from triune.hosting.once import run_apart
 from triune.hosting.process import MemoryLimitError, WorkerEndedError, WorkerProcess
@@ -20,7 +19,6 @@ __all__ = [
     "MemoryLimitError",
     "WorkerEndedError",
     "WorkerProcess",
-    "is_worker_process",
     "kill_all",
     "restrict_memory",
     "run_apart",

@@ -23,7 +23,7 @@ from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import read_source
-from triune.hosting import HostedExecutable, is_worker_process
+from triune.hosting import APART, HostedExecutable
 from triune.runtimes.coreml_conversion import Convert, convert_apart
 from triune.runtimes.coreml_executables import CompiledExecutable, PackageExecutable
 from triune.runtimes.coreml_options import OPTION_NAMES, Settings, read_settings
@@ -124,6 +124,20 @@ class CoreMl:
                 preparation=self._preparation,
             )
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
+        return self._load_here(path, package_path, signature, unit, num_threads, settings, is_apart=False)
+
+    def _load_here(
+        self,
+        path: Path,
+        package_path: Path,
+        signature: Signature,
+        unit: Unit,
+        num_threads: int,
+        settings: Settings,
+        *,
+        is_apart: bool,
+    ) -> Executable:
+        """Load what Core ML does not run. `is_apart`: this is a process of its own."""
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
         # The interpreter reads weights where they are, ONNX Runtime has copied them when it is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
@@ -136,10 +150,12 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
-            if executor.apart and not is_worker_process():
+            if executor.apart and not is_apart:
                 del executor, package
-                load = functools.partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
-                return HostedExecutable(load, f"'{path}' on '{unit.value}'")
+                load = functools.partial(
+                    self._load_here, path, package_path, signature, unit, num_threads, settings, is_apart=True
+                )
+                return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
             is_steady = executor.is_steady
         source = read_source(package) if package_path != path else None
         function = settings.function

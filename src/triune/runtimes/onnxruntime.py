@@ -23,7 +23,7 @@ from triune.graph.load import read_model
 from triune.graph.precision import precision_of
 from triune.graph.session import open_session
 from triune.graph.text import reader_of_text
-from triune.hosting import APART, HostedExecutable, is_worker_process
+from triune.hosting import APART, HostedExecutable
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
@@ -105,6 +105,10 @@ class OnnxRuntime:
         """
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
+        return self._load(path, num_threads, options, is_apart=False)
+
+    def _load(self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_apart: bool) -> Executable:
+        """See `load`. `is_apart`: this is a process of its own."""
         session_options = _session_options(num_threads, options)
         run_options = _run_options(options)
         model = read_model(path)
@@ -113,10 +117,10 @@ class OnnxRuntime:
         )
         source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
-        if source.apart and not is_worker_process():
+        if source.apart and not is_apart:
             del source
-            load = functools.partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
-            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
+            load = functools.partial(self._load, path, num_threads, options, is_apart=True)
+            return HostedExecutable(load, f"'{path}' on '{Unit.CPU.value}'", limits=APART)
         source.give_weights(session_options)
         try:
             if "optimization.graph.level" in options:

@@ -25,7 +25,7 @@ from triune.graph.apart import fault_in
 from triune.graph.by_values import by_values
 from triune.graph.faults import OPENVINO_FAULTS
 from triune.graph.load import has_external_data, locate_data, read_model
-from triune.hosting import APART, HostedExecutable, is_worker_process
+from triune.hosting import APART, HostedExecutable
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import broken_part, read_signature
@@ -116,7 +116,10 @@ class OpenVino:
         if unit not in self.units():
             status = self._statuses.get(unit)
             raise UnsupportedError(f"backend 'openvino' does not run on unit '{unit.value}' here{_because(status)}")
-        settings = read_settings(unit, num_threads, options)
+        return self._load(path, unit, read_settings(unit, num_threads, options), is_apart=False)
+
+    def _load(self, path: Path, unit: Unit, settings: Settings, *, is_apart: bool) -> Executable:
+        """See `load`. `is_apart`: this is a process of its own."""
         signature = self.inspect(path)
         for spec in (*signature.inputs, *signature.outputs):
             if spec.datatype not in _ELEMENT_TYPES:
@@ -126,9 +129,9 @@ class OpenVino:
                 )
         graph = read_model(path)
         is_steady = not by_values(graph).time
-        if not is_worker_process() and _apart(graph, path):
+        if not is_apart and _apart(graph, path):
             del graph
-            load = partial(self.load, path, unit=unit, num_threads=num_threads, options=options)
+            load = partial(self._load, path, unit, settings, is_apart=True)
             return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
         del graph
         try:

@@ -57,6 +57,11 @@ MODELS: dict[str, tuple[str, dict[str, Array], dict[str, Array]]] = {
         {"x": rows(1, 16, 1), "l": np.array(8)},
         {"x": rows(1, 16, 1), "l": np.array(0)},
     ),
+    "STFT without a length": (
+        "g (float[1,n,1] x, float[k] w) => (float[1,m,f,2] y) <int64 p = {4}> { y = STFT(x, p, w) }",
+        {"x": rows(1, 16, 1), "w": rows(8)},
+        {"x": rows(1, 16, 1), "w": rows(0)},
+    ),
     "Unique": (
         "g (float[n,m] x) => (float[k,m] y) { y = Unique<axis = 0>(x) }",
         {"x": rows(3, 2)},

@@ -116,8 +116,17 @@ def test_inputs_left_out_at_the_end_are_dropped() -> None:
 
 def test_inputs_left_out_within_stay() -> None:
     model = model_of("g (float[n] x, float h) => (float[n] y) { y = Clip(x, , h) }", opset=17)
-    assert not guard(model).is_changed
+    found = guard(model)
+    assert (found.is_changed, found.left) == (False, "")
     assert ops_of(model) == ["Clip"]
+
+
+@pytest.mark.parametrize(
+    "node", ["y = Max(x, , x)", "y = Sum(, x)", 'y = Einsum<equation = "a,a,a->a">(x, , x)', "y = Gemm(, x, x)"]
+)
+def test_inputs_that_are_not_optional_and_left_out_are_told(node: str) -> None:
+    found = guard(model_of(f"g (float[a,a] x) => (float[a,a] y) {{ {node} }}", opset=17))
+    assert "is left out, which is not optional" in found.left
 
 
 def test_sessions_of_programs_are_guarded() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.graphs import model_of
 from support.repositories import affine, ending_itself, turning, write_model
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
@@ -45,7 +46,7 @@ class Counted:
 def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
     trials = Trials(MACHINE, tmp_path / "loaded")
     source = source_of(tmp_path, ending_itself())
-    with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGSEGV; correct the file"):
+    with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGABRT; correct the file"):
         Loader(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1)
     assert not (tmp_path / "loaded").exists()
     trials.close()
@@ -127,6 +128,19 @@ def test_a_load_that_is_given_up_ends_its_process(tmp_path: Path) -> None:
 def test_what_runs_in_a_process_of_its_own_is_not_run(tmp_path: Path) -> None:
     trials = Trials(MACHINE, tmp_path / "loaded")
     trials.require(source_of(tmp_path, ending_itself(), OWN_PROCESS), 1, Attempt())
+    trials.close()
+
+
+def test_made_up_inputs_may_end_a_process_of_its_own(tmp_path: Path) -> None:
+    """Inverses of what is not square are of no account: requests need not ask for them."""
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    model = model_of(
+        """g (float[n,m] x) => (float[n,k] y) <int64[2] wide = {1, 60}> {
+        z = Tile(x, wide) y = com.microsoft.Inverse(z) }""",
+        imports=', "com.microsoft" : 1',
+    )
+    trials.require(source_of(tmp_path, model.SerializeToString()), 1, Attempt())
+    assert len(list((tmp_path / "loaded").iterdir())) == 1
     trials.close()
 
 
