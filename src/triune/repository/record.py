@@ -62,6 +62,7 @@ class ModelRecord:
         name: the model's name.
         lock: held by whoever changes it; loads and unloads of one model follow one another.
         num_loads: loads under way, those included that wait for their turn.
+        is_looked_at: a load is under way that has had its turn: its folder is read, or its versions are built.
         versions: by number. Those that serve are never touched by a load that fails.
         problem: why the last attempt failed before any version was looked at; empty otherwise.
         stamp: what its folder looked like at the last attempt to load it.
@@ -75,6 +76,7 @@ class ModelRecord:
         self.name = name
         self.lock = asyncio.Lock()
         self.num_loads = 0
+        self.is_looked_at = False
         self.versions: dict[int, VersionRecord] = {}
         self.problem = ""
         self.stamp: Stamp | None = None
@@ -188,6 +190,8 @@ class ModelRecord:
 
     def index(self) -> Sequence[IndexEntry]:
         """Its lines of the repository index."""
+        if not self.versions and self.is_looked_at:
+            return [IndexEntry(self.name, None, ModelState.LOADING)]
         if not self.versions:
             return [IndexEntry(self.name, None, ModelState.UNAVAILABLE, self.problem or UNLOADED)]
         return [

@@ -1,5 +1,6 @@
 """One bad model is one bad model: at the start, while polling, on request. So is one that the system lacks room for."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -196,3 +197,30 @@ async def test_a_folder_of_too_many_files_is_told_once(
     await repository.close()
     with pytest.raises(InvalidArgumentError, match="more than 3 files"):
         lifecycle.stamp(folder)
+
+
+async def test_a_model_whose_folder_is_still_looked_at_is_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path, "slow", v1=affine())
+    begun, go_on = threading.Event(), threading.Event()
+    look = lifecycle.stamp
+
+    def stamp_slowly(*args: object) -> object:
+        begun.set()
+        go_on.wait(20)
+        return look(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lifecycle, "stamp", stamp_slowly)
+    repository = Bench().repository(tmp_path, mode=ControlMode.EXPLICIT)
+    await repository.open()
+    loading = asyncio.ensure_future(repository.load("slow"))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    (entry,) = repository.index()
+    assert (entry.state, entry.version, entry.reason) == (ModelState.LOADING, None, "")
+    go_on.set()
+    await loading
+    (entry,) = repository.index()
+    assert (entry.state, entry.version) == (READY, 1)
+    await repository.close()
