@@ -1,16 +1,28 @@
 """One execution: requests joined to a batch, run, and their answers parted again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError
+from triune.core.requests import InferenceResponse
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
 from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending
+
+Respond: TypeAlias = Callable[[Pending, dict[str, Array]], InferenceResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The model has answered, and the client's view of that could not be made."""
+
+    error: Exception
 
 
 class Batch:
@@ -19,7 +31,8 @@ class Batch:
     Attributes:
         pendings: the requests, in order.
         num_rows: rows altogether.
-        answers: for each request, its outputs by name or the error; filled by `execute`.
+        answers: for each request, its outputs by name or the error; filled by `execute`. Of requests with a `finish`,
+            the finished response: it may take its time, as a classification does, so the worker makes it.
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when `execute` began and ended, on the clock.
         input_ns, infer_ns, output_ns: what joining, running and parting took.
@@ -28,22 +41,29 @@ class Batch:
     """
 
     __slots__ = (
-        "_has_rows", "_outputs", "_ragged", "answers", "ended_ns", "infer_ns", "input_ns", "is_given_up",
+        "_has_rows", "_outputs", "_ragged", "_respond", "answers", "ended_ns", "infer_ns", "input_ns", "is_given_up",
         "is_indivisible", "num_executions", "num_rows", "output_ns", "pendings", "started_ns",
     )  # fmt: skip
 
     def __init__(
-        self, pendings: Sequence[Pending], num_rows: int, outputs: Sequence[str], policy: BatchingPolicy
+        self,
+        pendings: Sequence[Pending],
+        num_rows: int,
+        outputs: Sequence[str],
+        policy: BatchingPolicy,
+        respond: Respond | None = None,
     ) -> None:
         """Args:
         pendings: at least one, all of one group.
         num_rows: rows altogether.
         outputs: the model's outputs, in order.
         policy: whether there are rows at all, and which inputs' rows may differ in shape.
+        respond: makes the response of a request with a `finish`; None leaves that to others.
         """
+        self._respond = respond
         self.pendings = pendings
         self.num_rows = num_rows
-        self.answers: Sequence[dict[str, Array] | TriuneError] = ()
+        self.answers: Sequence[dict[str, Array] | InferenceResponse | TriuneError | Unfinished] = ()
         self.num_executions = 0
         self.started_ns = self.ended_ns = 0
         self.input_ns = self.infer_ns = self.output_ns = 0
@@ -56,14 +76,15 @@ class Batch:
     def execute(self, executable: Executable, clock: Clock) -> None:
         """Run the batch and fill `answers`. Never raises: a failure is the answer of the requests it belongs to."""
         self.started_ns = clock.now_ns()
-        self.answers = self._run(self.pendings, executable, clock)
-        if (
-            len(self.pendings) > 1
-            and not self.is_given_up
-            and any(isinstance(answer, TriuneError) for answer in self.answers)
-        ):
+        answers = self._run(self.pendings, executable, clock)
+        if len(self.pendings) > 1 and not self.is_given_up and any(isinstance(each, TriuneError) for each in answers):
             # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
-            self.answers = [self._run([pending], executable, clock)[0] for pending in self.pendings]
+            answers = [self._run([pending], executable, clock)[0] for pending in self.pendings]
+        respond = self._respond
+        if respond is None or all(pending.finish is None for pending in self.pendings):
+            self.answers = answers
+        else:
+            self.answers = [_finish(*each, respond) for each in zip(self.pendings, answers, strict=True)]
 
     def _run(
         self, pendings: Sequence[Pending], executable: Executable, clock: Clock
@@ -116,6 +137,24 @@ class Batch:
                 return self._outputs
             asked.update(output.name for output in pending.request.outputs)
         return [name for name in self._outputs if name in asked]
+
+
+def _finish(
+    pending: Pending, answer: dict[str, Array] | TriuneError, respond: Respond
+) -> dict[str, Array] | InferenceResponse | TriuneError | Unfinished:
+    if pending.finish is None or isinstance(answer, TriuneError) or pending.future.done():
+        return answer
+    try:
+        return respond(pending, answer)
+    except Exception as error:  # noqa: BLE001 - told and counted on the event loop, with the others'
+        return Unfinished(error)
+
+
+def result_of(answer: InferenceResponse | Unfinished) -> InferenceResponse:
+    """A finished response. Raises what kept it from being finished."""
+    if isinstance(answer, Unfinished):
+        raise answer.error
+    return answer
 
 
 def num_elements(pendings: Sequence[Pending]) -> int:

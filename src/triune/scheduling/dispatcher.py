@@ -18,7 +18,7 @@ from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
-from triune.scheduling.batch import Batch
+from triune.scheduling.batch import Batch, result_of
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import Lane, Reach, choose_lane, request_ns
 from triune.scheduling.policy import BatchingPolicy
@@ -230,7 +230,7 @@ class Dispatcher:
         self._statistics.num_waiting = len(self._queue)
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
-        batch = Batch(pendings, num_rows, self._outputs, self._policy)
+        batch = Batch(pendings, num_rows, self._outputs, self._policy, self._respond)
         if self._policy.preserve_ordering:
             self._started.append(batch)
             self._unfinished.add(batch)
@@ -299,11 +299,7 @@ class Dispatcher:
                 self._fail(pending, answer, FailureReason.BACKEND)
                 continue
             try:
-                request = pending.request
-                if request.outputs:
-                    answer = {output.name: answer[output.name] for output in request.outputs}
-                response = InferenceResponse(self._name, self._version, answer, request.id)
-                response = pending.finish(response) if pending.finish else response
+                response = self._respond(pending, answer) if isinstance(answer, dict) else result_of(answer)
             except TriuneError as error:
                 self._fail(pending, error, FailureReason.OTHER)
                 continue
@@ -323,6 +319,14 @@ class Dispatcher:
             pending.future.set_result(response)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._wake_if_idle()
+
+    def _respond(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
+        """The client's view of a model's answer. Called on a worker's thread where it may take its time."""
+        request = pending.request
+        if request.outputs:
+            answer = {output.name: answer[output.name] for output in request.outputs}
+        response = InferenceResponse(self._name, self._version, answer, request.id)
+        return pending.finish(response) if pending.finish else response
 
     def _fail(self, pending: Pending, error: TriuneError, reason: FailureReason) -> None:
         self._statistics.num_pending -= 1

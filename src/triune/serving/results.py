@@ -68,6 +68,11 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
             f"most {MAX_CLASSIFICATION_ELEMENTS} are sorted; ask for the tensor itself"
         )
     count = min(num_classes, rows.shape[1])
+    if rows.shape[0] * count > MAX_CLASSIFICATION_ELEMENTS:
+        raise InvalidArgumentError(
+            f"classification output tensor too large: {count} classes for each of {rows.shape[0]} rows of "
+            f"'{output.name}', and at most {MAX_CLASSIFICATION_ELEMENTS} are given; ask for fewer, or send fewer rows"
+        )
     # A stable sort of the negated order keeps the lower index first among equals.
     order = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
     order = rows.shape[1] - 1 - order

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from support.hand import DETECTIONS, POISON, Bench, Doubler, value_of
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.scheduling.policy import QueuePolicy, TimeoutAction
+from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 from triune.scheduling.statistics import FailureReason
 from triune.scheduling.worker import ThreadWorker
 
@@ -517,3 +519,29 @@ async def test_real_threads_answer_everyone_while_clients_come_and_go() -> None:
     statistics = bench.statistics
     assert statistics.num_pending == 0
     assert statistics.success.count + statistics.failures[FailureReason.CANCELED] == 500
+
+
+async def test_an_answer_is_finished_where_the_batch_ran() -> None:
+    """A classification may take a second, which is not the event loop's."""
+    bench = Bench()
+    worker = ThreadWorker(Doubler(), "finishing")
+    threads: list[int] = []
+
+    def finish(response: InferenceResponse) -> InferenceResponse:
+        threads.append(threading.get_ident())
+        return InferenceResponse(response.model, response.version, {"y": response.outputs["y"] + 1}, response.id)
+
+    def fail(response: InferenceResponse) -> InferenceResponse:
+        raise InvalidArgumentError("no classes")
+
+    policy = BatchingPolicy(max_batch_size=8)
+    dispatcher = Dispatcher("doubler", 3, policy, ["y"], [worker], bench.statistics, bench.clock)
+    x = np.ones((1, 1), np.float32)
+    good = dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish)
+    bad = dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, fail)
+    assert float((await asyncio.wait_for(good, 20)).outputs["y"][0, 0]) == 3
+    assert threads != [threading.get_ident()]
+    with pytest.raises(InvalidArgumentError, match="no classes"):
+        await asyncio.wait_for(bad, 20)
+    assert bench.statistics.failures[FailureReason.OTHER] == 1
+    await dispatcher.close()

@@ -38,6 +38,10 @@ def test_what_has_no_order_is_refused() -> None:
         classify(np.array([b"a"], np.object_), 1, TensorConfig("s", DataType.BYTES, (1,)), has_batch=False)
     with pytest.raises(InvalidArgumentError, match="at most 1000000"):
         classify(np.zeros(MAX_CLASSIFICATION_ELEMENTS + 1, np.float32), 1, SCORES, has_batch=False)
+    with pytest.raises(
+        InvalidArgumentError, match="^classification output tensor too large: 500001 classes for each of 2"
+    ):
+        classify(np.zeros((2, MAX_CLASSIFICATION_ELEMENTS), np.uint8), 500_001, SCORES, has_batch=True)
 
 
 def test_output_reshape() -> None:
