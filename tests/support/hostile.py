@@ -1,7 +1,8 @@
 """What may lie in a model repository beside good models: each writes one entry, and says which, and a word of why."""
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -50,14 +51,15 @@ def _warm_up(lay: Lay) -> Lay:
     return lay_all
 
 
-HOSTILE: Mapping[str, tuple[Lay, str, str]] = {
+_STRANGE_VERSIONS = (b"1\n", b"-1", b"\xd9\xa1", b"9" * 200, b"1e3", b"\x1b[2J")
+
+HOSTILE: dict[str, tuple[Lay, str, str]] = {
     "a link to itself": (lambda repository: (repository / "bad").symlink_to("bad"), "bad", "link that leads nowhere"),
     "a link to nothing": (
         lambda repository: (repository / "bad").symlink_to("/nowhere/at/all"),
         "bad",
         "link that leads nowhere",
     ),
-    "a name that is not UTF-8": (_not_utf8, "bad\\xff", "not UTF-8"),
     "a config that is a pipe": (_beside("config.pbtxt", os.mkfifo), "bad", "it is a pipe, not a file"),
     "a config that is a device": (
         _beside("config.pbtxt", lambda place: place.symlink_to("/dev/zero")),
@@ -106,12 +108,18 @@ HOSTILE: Mapping[str, tuple[Lay, str, str]] = {
         "it is a device, not a file",
     ),
     "versions of strange names": (
-        lambda repository: [
-            (repository / "bad" / os.fsdecode(each)).mkdir(parents=True)
-            for each in (b"1\xff", b"1\n", b"-1", b"\xd9\xa1", b"9" * 200, b"1e3", b"\x1b[2J")
-        ],
+        lambda repository: [(repository / "bad" / os.fsdecode(each)).mkdir(parents=True) for each in _STRANGE_VERSIONS],
         "bad",
         "no version",
     ),
 }
 """By what it is: what lays it, the name in the index, and what the reason says."""
+
+if sys.platform != "darwin":
+    # Apple's disks take names of UTF-8 only.
+    HOSTILE["a name that is not UTF-8"] = (_not_utf8, "bad\\xff", "not UTF-8")
+    HOSTILE["a version whose name is not UTF-8"] = (
+        lambda repository: (repository / "bad" / os.fsdecode(b"1\xff")).mkdir(parents=True),
+        "bad",
+        "no version",
+    )
