@@ -7,7 +7,7 @@ import numpy as np
 from triune.coreai.library import Value, ir, ops
 from triune.coreai.lowering.context import Context
 from triune.coreai.lowering.dims import Dim, along, as_scalar, dim_of, dims_of, expand, iota, squeeze, take, vector
-from triune.coreai.lowering.resize_lines import Line, Resized, length_of, number, places_of, resized
+from triune.coreai.lowering.resize_lines import Line, Resized, number, places_of, resized
 from triune.coreai.lowering.unary import ceil, floor
 from triune.coreai.lowering.values import axes, axis, cast, concat, constant, dtype_of, like, rank_of, transpose
 from triune.graph.conversion.problems import Refusal
@@ -60,7 +60,7 @@ def _affine(c: Context, line: Line) -> tuple[Value, Value]:
         case "align_corners":
             # Of an image of one element what lies beyond it is clamped to it.
             span = ops.broadcasting_maximum(ops.broadcasting_sub(line.own, one), half)
-            between = ops.broadcasting_divide(ops.broadcasting_sub(length_of(c, line), one), span)
+            between = ops.broadcasting_divide(ops.broadcasting_sub(line.count, one), span)
             scale = ops.broadcasting_maximum(between, number(2**-20))
             return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
         case "pytorch_half_pixel":

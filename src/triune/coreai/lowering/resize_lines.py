@@ -18,7 +18,7 @@ from triune.coreai.lowering.dims import as_scalar, cut, dim_of, element, iota, s
 from triune.coreai.lowering.unary import floor
 from triune.coreai.lowering.values import cast, constant, rank_of, shape_of
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import coordinates_of, is_cropped, is_fraction_kept
+from triune.graph.conversion.resize import coordinates_of, is_cropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +197,6 @@ def places_of(c: Context, each: Resized) -> Value:
     return found if line.is_copied is None else ops.broadcasting_where(line.is_copied, index, found)
 
 
-def length_of(c: Context, line: Line) -> Value:
-    """How long the formulas have a dimension become."""
-    if not is_fraction_kept(c.attributes) or not is_given(c, 2):
-        return line.count
-    return ops.broadcasting_where(ops.broadcasting_greater(number(1), line.scale), line.length, line.count)
-
-
 def _formula(c: Context, line: Line, index: Value) -> Value:
     one, half = number(1), number(0.5)
     match mode := coordinates_of(c.attributes):
@@ -218,7 +211,7 @@ def _formula(c: Context, line: Line, index: Value) -> Value:
             rest = ops.broadcasting_sub(line.length, line.count)
             return _centered(line, ops.broadcasting_add(index, ops.broadcasting_mul(rest, half)))
         case "align_corners":
-            return _scaled(index, ops.broadcasting_sub(line.own, one), _spans(length_of(c, line)))
+            return _scaled(index, ops.broadcasting_sub(line.own, one), _spans(line.count))
         case "tf_crop_and_resize":
             return _in_region(line, index)
         case _:

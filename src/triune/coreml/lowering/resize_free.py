@@ -15,7 +15,7 @@ from triune.coreml.lowering.context import Context, Refusal, through_int
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
 from triune.coreml.lowering.precision import as_given
-from triune.graph.conversion.resize import coordinates_of, is_fraction_kept
+from triune.graph.conversion.resize import coordinates_of
 
 SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
 """ONNX's ways to place the elements, as Core ML's bilinear operations call them."""
@@ -30,7 +30,6 @@ class _Line:
         own: how long it is, in fp32.
         target: how long it becomes, in int32.
         count: the same in fp32.
-        length: how long the formulas have it become, in fp32: `count`, or what that is the floor of.
         scale: how much longer, in fp32.
     """
 
@@ -38,7 +37,6 @@ class _Line:
     own: Any
     target: Any
     count: Any
-    length: Any
     scale: Any
 
 
@@ -138,17 +136,12 @@ def _lines(c: Context, x: Var, axes: Sequence[int]) -> list[_Line]:
         own = _number(sizes[axis])
         if _is_given(c, 2):
             scale = _number(_element(c, 2, index))
-            length = mb.mul(x=own, y=scale)
-            count = mb.floor(x=length)
-            if is_fraction_kept(c.attributes):
-                length = mb.select(cond=mb.less(x=scale, y=np.float32(1)), a=length, b=count)
-            else:
-                length = count
-            lines.append(_Line(axis, own, mb.cast(x=count, dtype="int32"), count, length, scale))
+            count = mb.floor(x=mb.mul(x=own, y=scale))
+            lines.append(_Line(axis, own, mb.cast(x=count, dtype="int32"), count, scale))
         elif _is_given(c, 3):
             target = _element(c, 3, index)
             count = _number(target)
-            lines.append(_Line(axis, own, target, count, count, mb.real_div(x=count, y=own)))
+            lines.append(_Line(axis, own, target, count, mb.real_div(x=count, y=own)))
         else:
             raise Refusal("neither scales nor sizes are given")
     return lines
@@ -172,7 +165,7 @@ def _places(c: Context, line: _Line) -> Var:
             return mb.real_div(x=index, y=line.scale)
         case "align_corners":
             # Of one element the index is 0, whatever it is divided by.
-            span = mb.maximum(x=mb.sub(x=line.length, y=one), y=half)
+            span = mb.maximum(x=mb.sub(x=line.count, y=one), y=half)
             return mb.real_div(x=mb.mul(x=index, y=mb.sub(x=line.own, y=one)), y=span)
         case "pytorch_half_pixel":
             return mb.mul(x=halves, y=mb.cast(x=mb.greater(x=line.count, y=one), dtype="fp32"))

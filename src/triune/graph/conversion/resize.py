@@ -2,7 +2,7 @@
 
 The formulas are those of ONNX's standard (operator Resize). They are computed in fp32, as ONNX Runtime does: which of
 two elements is nearest, the rounding of a scale such as 1/3 may decide. `length_resized` is the length of the result,
-a whole number, as the standard and ONNX Runtime have it; `is_fraction_kept` tells the exception.
+a whole number, as the standard's text and ONNX Runtime have it.
 """
 
 import math
@@ -27,7 +27,6 @@ class Axis:
         size: how long it is; 0 where that is not known.
         target: how long it becomes.
         scale: how much longer.
-        length: how long the formulas have it become: `target`, or what that is the floor of.
         begin: where the region of interest begins, of the length.
         end: where it ends.
     """
@@ -36,7 +35,6 @@ class Axis:
     size: int
     target: int
     scale: float
-    length: float
     begin: float = 0.0
     end: float = 1.0
 
@@ -49,16 +47,6 @@ def coordinates_of(attributes: Mapping[str, Any]) -> str:
 def is_cropped(attributes: Mapping[str, Any]) -> bool:
     """Is a region of the image resized?"""
     return coordinates_of(attributes) == "tf_crop_and_resize"
-
-
-def is_fraction_kept(attributes: Mapping[str, Any]) -> bool:
-    """Do scales below 1 stretch the result over a length that is not floored?
-
-    ONNX's node tests of `align_corners` (resize_downsample_scales_linear_align_corners and its cubic twin) have it so,
-    as the reference evaluator does. The standard's text and ONNX Runtime have the floored length everywhere.
-    """
-    is_interpolated = attributes.get("mode", "nearest") != "nearest" and not attributes.get("antialias", 0)
-    return is_interpolated and coordinates_of(attributes) == "align_corners"
 
 
 def changed_of(
@@ -85,13 +73,11 @@ def changed_of(
             factor = min(factors) if policy == "not_larger" else max(factors)
             factors = [factor] * len(factors)
             targets = [math.floor(factor * length + 0.5) for length in lengths]
-        exact: Sequence[float] = targets
     elif scales is not None and scales.size:
         factors = [float(each) for each in scales]
-        exact = [
-            float(np.float32(length) * np.float32(factor)) for length, factor in zip(lengths, factors, strict=True)
+        targets = [
+            math.floor(np.float32(length) * np.float32(factor)) for length, factor in zip(lengths, factors, strict=True)
         ]
-        targets = [math.floor(each) for each in exact]
     else:
         raise Refusal("neither scales nor sizes are given")
     stays = [
@@ -101,13 +87,12 @@ def changed_of(
     if all(stays):
         return []
     regions = [(0.0, 1.0)] * len(axes) if roi is None else list(zip(roi[: len(axes)], roi[len(axes) :], strict=True))
-    is_kept, is_antialiased = is_fraction_kept(attributes), bool(attributes.get("antialias", 0))
+    is_antialiased = bool(attributes.get("antialias", 0))
     found: list[Axis] = []
     for index, (axis, size, target, scale) in enumerate(zip(axes, lengths, targets, factors, strict=True)):
         if scale == 1 or (is_antialiased and stays[index]):
             continue
-        length = exact[index] if is_kept and scale < 1 else target
-        found.append(Axis(axis, size, target, scale, length, *map(float, regions[index])))
+        found.append(Axis(axis, size, target, scale, *map(float, regions[index])))
     return found
 
 
@@ -118,7 +103,7 @@ def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
 
 def _places(mode: str, each: Axis) -> NDArray[np.float32]:
     index, scale = np.arange(each.target, dtype=np.float32), np.float32(each.scale)
-    length = each.length
+    length = float(each.target)
     halves = (index + np.float32(0.5)) / scale - np.float32(0.5)
     match mode:
         case "half_pixel":

@@ -90,8 +90,8 @@ def test_images_are_resized_to_the_size_of_others(
     check(_resize(kinds, given), {"x": noise(1, 2, 3, 8), "y": noise(1, 2, 7, 5)}, tmp_path, options(x=shape, y=shape))
 
 
-def test_computed_scales_below_one_stretch_over_a_fraction(tmp_path: Path) -> None:
-    """As ONNX's test resize_downsample_scales_linear_align_corners has it; ONNX Runtime floors the length."""
+def test_computed_scales_below_one_stretch_over_the_floored_length(tmp_path: Path) -> None:
+    """As ONNX Runtime has it, and not ONNX's test resize_downsample_scales_linear_align_corners."""
     node = helper.make_node(
         "Resize", ["x", "", "s"], ["y"], mode="linear", coordinate_transformation_mode="align_corners"
     )
@@ -99,7 +99,7 @@ def test_computed_scales_below_one_stretch_over_a_fraction(tmp_path: Path) -> No
     path = lower(model, tmp_path / "m.mlpackage").path
     given = {"x": np.arange(1, 9, dtype=np.float32).reshape(1, 1, 2, 4), "s": np.array([1, 1, 0.6, 0.6], np.float32)}
     results, _ = OnnxExecutor(read_package(path)).run(given, {})
-    np.testing.assert_allclose(results["y"].reshape(-1), [1, 3.142857], rtol=1e-5)
+    np.testing.assert_allclose(results["y"].reshape(-1), [1, 4], rtol=1e-5)
 
 
 def test_places_of_long_dimensions_are_exact_in_fp16(tmp_path: Path) -> None:

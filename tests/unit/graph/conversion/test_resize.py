@@ -33,9 +33,6 @@ def test_images_are_resized_as_by_onnx_runtime(coordinates: str, mode: str) -> N
     region = np.array([0.1, -0.1, 0.9, 1.2], np.float32) if coordinates == "tf_crop_and_resize" else None
     # Lengths are floored, of one size or both stay as they are, grow, or shrink to one element.
     for scales in ([1.1, 1.1], [1.5, 1.1], [1.0, 2.3], [2.5, 1.7], [0.6, 0.7], [0.3, 0.2]):
-        if scales[0] < 1 and coordinates == "align_corners" and mode != "nearest":
-            # ONNX's node tests have it otherwise.
-            continue
         for antialias in (0, 1) if mode != "nearest" and region is None else (0,):
             words = attributes | {"antialias": antialias}
             found = _resized(image, words, np.array(scales, np.float32), region)
