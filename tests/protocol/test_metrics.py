@@ -130,6 +130,16 @@ async def test_what_is_silent_too_long_or_large_is_closed(server: HandServer) ->
     await metrics.stop(1)
 
 
+async def test_who_sends_too_much_hears_why(address: str) -> None:
+    def send() -> bytes:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX: " + b"a" * (16 << 20) + b"\r\n\r\n")
+            return connection.recv(1000)
+
+    assert (await asyncio.to_thread(send)).startswith(b"HTTP/1.1 431 ")
+
+
 async def send_without_end(wire: Wire) -> None:
     while True:
         await wire.send(get("/metrics") * 20)

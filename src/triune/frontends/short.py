@@ -10,6 +10,8 @@ from uvicorn.server import ServerState
 
 from triune.frontends.unread import Unread
 
+_LINGER_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class ShortLimits:
@@ -45,6 +47,7 @@ class ShortProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._num_received = 0
+        self._is_deaf = False
         self._unread = Unread(limits.send_seconds)
         self._deadline = self.loop.time() + limits.idle_seconds
 
@@ -56,7 +59,7 @@ class ShortProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser with a request, unless it is too large for one."""
-        if self.transport.is_closing():
+        if self._is_deaf or self.transport.is_closing():
             return
         if not self._num_received:
             self._deadline = self.loop.time() + self._limits.receive_seconds
@@ -64,7 +67,9 @@ class ShortProtocol(HttpToolsProtocol):
         if self._num_received > self._limits.request_bytes:
             limit = self._limits.request_bytes
             self._refuse(
-                b"431 Request Header Fields Too Large", f"the request takes more than {limit} bytes, the limit"
+                b"431 Request Header Fields Too Large",
+                f"the request takes more than {limit} bytes, the limit",
+                lingers=True,
             )
         else:
             super().data_received(data)
@@ -85,8 +90,14 @@ class ShortProtocol(HttpToolsProtocol):
         elif now >= self._deadline:
             self.transport.close()
 
-    def _refuse(self, status: bytes, message: str) -> None:
+    def _refuse(self, status: bytes, message: str, *, lingers: bool = False) -> None:
+        """Say why, and close: after some seconds if the client still sends, which would lose it what was said."""
         text = message.encode() + b"\n"
         head = b"HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         self.transport.write(head % (status, len(text)) + text)
-        self.transport.close()
+        if not lingers:
+            self.transport.close()
+            return
+        self._is_deaf = True
+        self._deadline = self.loop.time() + _LINGER_SECONDS
+        self.transport.write_eof()
