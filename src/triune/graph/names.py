@@ -73,6 +73,23 @@ def rename(node: NodeProto, names: Mapping[str, str], prefix: str) -> None:
             rename(inner, names, prefix)
 
 
+def rename_values(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Give values their names of `names` in all nodes of a graph, and in the graphs within them that see these values.
+
+    The inputs, outputs and initializers of `graph` itself keep theirs.
+    """
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            for place, name in enumerate(ends):
+                ends[place] = names.get(name, name)
+        for inner in subgraphs_of(node):
+            hidden = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
+            seen = {name: other for name, other in names.items() if name not in hidden}
+            rename_values(inner, seen)
+            for value in inner.output:
+                value.name = seen.get(value.name, value.name)
+
+
 def _names_of(graph: GraphProto) -> Iterator[str]:
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield value.name

@@ -3,7 +3,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from triune.graph.passes.widen import Widen
+from support.graphs import answers, model_of
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.widen import Widen, half_interface
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -49,3 +51,27 @@ def test_everything_is_wide_and_computes_so() -> None:
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, x * np.float32(third) + np.float32(third) + 0.5, rtol=1e-6)
     assert np.abs(narrow - found).max() > 1e-3
+
+
+def test_what_crosses_the_interface_stays_as_it_is() -> None:
+    """An input that a branch reads and that is given out, and a constant that is given out."""
+    model = model_of(
+        """
+        agraph (float16[2] x, bool go) => (float16[2] x, float16[2] y, float16[2] w, float[2] z)
+          <float16[2] w = {14336, 16896}> {
+          m = Mul (x, w)
+          y = If (go) <then_branch = t () => (float16[2] a) { a = Mul (m, x) },
+                       else_branch = e () => (float16[2] b) { b = Identity (x) }>
+          z = Cast <to = 1> (m) }
+        """
+    )
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    wide = Infer()(half_interface(model.graph)(Widen()(copy)))
+    onnx.checker.check_model(wide, full_check=True)
+    kinds = [[value.type.tensor_type.elem_type for value in each.graph.output] for each in (model, wide)]
+    assert kinds[0] == kinds[1]
+    assert {tensor.data_type for tensor in wide.graph.initializer} == {FLOAT}
+    x = np.array([600, -2], np.float16)
+    results = answers(wide, {"x": x, "go": np.array(True)})
+    for result, right in zip(results, [x, [np.inf, 12], [0.5, 3], [300, -6]], strict=True):
+        np.testing.assert_array_equal(result, np.array(right, result.dtype))

@@ -1,6 +1,7 @@
 """Masks that fp16 can hold."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -87,7 +88,11 @@ class _Masks:
         array = self._index.constant(name)
         if array is None or self._index.values.elem_type(name) not in FLOATS or not (array < self._masked).any():
             return None
-        return self._index.weight(np.maximum(array, array.dtype.type(self._masked)))
+        return self._index.weight(np.maximum(array, self._held(array.dtype)))
+
+    def _held(self, dtype: np.dtype[Any]) -> Any:
+        """What masks, or the least number that fp16 has."""
+        return dtype.type(max(self._masked, float(np.finfo(dtype).min)))
 
     def _computed(self, name: str) -> str | None:
         node = self._index.maker(name)
@@ -130,7 +135,7 @@ class _Masks:
         array = array_of(tensor)
         if not (array < self._masked).any():
             return None
-        value = numpy_helper.from_array(np.full_like(array, self._masked))
+        value = numpy_helper.from_array(np.full_like(array, self._held(array.dtype)))
         return self._index.build.op("ConstantOfShape", node.input[0], value=value)
 
     def _copy(self, node: NodeProto, inputs: list[str]) -> str:

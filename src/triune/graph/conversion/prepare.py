@@ -19,6 +19,7 @@ from triune.graph.declared import free_negative_sizes
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.passes.narrow import Narrow
+from triune.graph.passes.widen import Widen, half_interface
 from triune.graph.ranges import find_overflows
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
@@ -108,6 +109,9 @@ def _prepared(
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
     _require_typed_outputs(core)
+    # To find what fp16 cannot hold, a source in fp16 is taken for one in fp32.
+    half = half_interface(core.graph)
+    core = core if options.precision is Precision.FP32 else Widen(file)(core)
     is_laid_out = False
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
@@ -120,7 +124,8 @@ def _prepared(
         return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
     tell("looking for what fp16 cannot hold")
     fitted = fit_half(narrow, file, is_laid_out=is_laid_out, keep=options.keep_fp32)
-    return Prepared(fitted.model, fitted.wide, (*notes, *fitted.notes))
+    core = half(fitted.model)
+    return Prepared(core, frozenset(half.renamed.get(name, name) for name in fitted.wide), (*notes, *fitted.notes))
 
 
 def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:

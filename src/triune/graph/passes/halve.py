@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InvalidArgumentError
-from triune.graph.names import Names
+from triune.graph.names import Names, rename_values
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values, subgraphs_of
@@ -67,7 +67,7 @@ class Halve:
         run = _Run(self._keep | _ALWAYS_FP32, self._wide, single, names, self._file)
         wide = run.halve(graph, None, {}, is_kept=False)
         renamed = {name: names.value(f"{name}/fp16") for name in dict.fromkeys((*given, *leaving))}
-        _Values(graph).rename(renamed | {wide[name]: name for name in renamed if name in wide})
+        rename_values(graph, renamed | {wide[name]: name for name in renamed if name in wide})
         for name in reversed(given):
             graph.node.insert(0, _cast(name, renamed[name], TensorProto.FLOAT16))
         graph.node.extend(_cast(renamed[name], name, TensorProto.FLOAT) for name in leaving if name not in wide)
@@ -231,26 +231,3 @@ def halved(array: NDArray[Any]) -> NDArray[np.float16]:
 
 def _cast(name: str, other: str, to: int) -> NodeProto:
     return helper.make_node("Cast", [name], [other], name=f"{other}/cast", to=to)
-
-
-class _Values:
-    """The names of a graph's values, within its nodes' graphs too."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self._graph = graph
-
-    def rename(self, names: Mapping[str, str]) -> None:
-        """In all nodes; inputs and outputs of the graph itself keep theirs."""
-        self._rename(self._graph, names)
-
-    def _rename(self, graph: GraphProto, names: Mapping[str, str]) -> None:
-        for node in graph.node:
-            for ends in (node.input, node.output):
-                for place, name in enumerate(ends):
-                    ends[place] = names.get(name, name)
-            for inner in subgraphs_of(node):
-                hidden = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
-                seen = {name: other for name, other in names.items() if name not in hidden}
-                self._rename(inner, seen)
-                for value in inner.output:
-                    value.name = seen.get(value.name, value.name)

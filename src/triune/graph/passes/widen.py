@@ -1,11 +1,12 @@
 """Half precision out of a graph: what it would compute with all its bits."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, TypeProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
-from triune.graph.weight_files import array_of
+from triune.graph.names import Names, rename_values
+from triune.graph.weight_files import WeightFile, array_of
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 """Attributes of ONNX's operators whose integer is an element type."""
@@ -14,40 +15,94 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 class Widen:
     """Given tensors of fp16. Result: the same graph with fp32 in their place, its inputs and outputs among them.
 
-    Weights keep the values that they were rounded to.
+    Weights keep the values that they were rounded to. What looks for what fp16 does not hold (`graph.half`) so finds a
+    model that was written in fp16 as it finds one in fp32.
     """
 
     name = "widen"
 
+    def __init__(self, file: WeightFile | None = None) -> None:
+        """`file` takes large weights that are made; without it they are in the model."""
+        self._file = file
+
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model` in place."""
-        _widen(model.graph)
+        _widen(model.graph, self._file)
         return model
 
 
-def _widen(graph: GraphProto) -> None:
+class HalfInterface:
+    """Given inputs and outputs of fp32. Result: those that have these names are of fp16, and cast at the border.
+
+    Attributes:
+        renamed: what values of these names are called within, in fp32.
+    """
+
+    name = "half_interface"
+
+    def __init__(self, inputs: Collection[str], outputs: Collection[str]) -> None:
+        """Names of inputs and outputs: `half_interface` finds them before `Widen`."""
+        self._inputs = inputs
+        self._outputs = outputs
+        self.renamed: dict[str, str] = {}
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, whose constants are initializers."""
+        graph = model.graph
+        names = Names(graph)
+        # An input or a constant may be given out as it is.
+        leaving = [name for name in self._outputs if name not in self._inputs]
+        self.renamed = renamed = {name: names.value(f"{name}/fp32") for name in (*self._inputs, *leaving)}
+        rename_values(graph, renamed)
+        for tensor in graph.initializer:
+            tensor.name = renamed.get(tensor.name, tensor.name)
+        for value in [value for value in (*graph.input, *graph.output) if value.name in renamed]:
+            graph.value_info.add().CopyFrom(value)
+            graph.value_info[-1].name = renamed[value.name]
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        for name in reversed(list(self._inputs)):
+            graph.node.insert(0, _cast(name, renamed[name], TensorProto.FLOAT))
+        graph.node.extend(_cast(renamed[name], name, TensorProto.FLOAT16) for name in leaving)
+        return model
+
+
+def half_interface(graph: GraphProto) -> HalfInterface:
+    """What gives a graph its inputs and outputs of fp16 back after `Widen`."""
+    inputs, outputs = (
+        [value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
+        for values in (graph.input, graph.output)
+    )
+    return HalfInterface(inputs, outputs)
+
+
+def _cast(name: str, other: str, to: int) -> NodeProto:
+    return helper.make_node("Cast", [name], [other], name=f"{other}/cast", to=to)
+
+
+def _widen(graph: GraphProto, file: WeightFile | None) -> None:
     for tensor in graph.initializer:
-        _widen_tensor(tensor)
+        _widen_tensor(tensor, file)
     for value in (*graph.input, *graph.output, *graph.value_info):
         _widen_type(value.type)
     for node in graph.node:
-        _widen_attributes(node.attribute)
+        _widen_attributes(node.attribute, file)
 
 
-def _widen_attributes(attributes: Iterable[AttributeProto]) -> None:
+def _widen_attributes(attributes: Iterable[AttributeProto], file: WeightFile | None) -> None:
     for attribute in attributes:
         if attribute.type == AttributeProto.INT:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.FLOAT
         elif attribute.type == AttributeProto.TENSOR:
-            _widen_tensor(attribute.t)
+            _widen_tensor(attribute.t, None)
         elif attribute.type == AttributeProto.GRAPH:
-            _widen(attribute.g)
+            _widen(attribute.g, file)
 
 
-def _widen_tensor(tensor: TensorProto) -> None:
+def _widen_tensor(tensor: TensorProto, file: WeightFile | None) -> None:
     if tensor.data_type == TensorProto.FLOAT16:
-        tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
+        wide = numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name)
+        tensor.CopyFrom(wide if file is None else file.moved(wide))
 
 
 def _widen_type(kind: TypeProto) -> None:

@@ -1,6 +1,7 @@
 """Graphs that fp16 does not hold on the way, as assets of fp16, by Apple's interpreter and as they are raised."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ from onnx import numpy_helper
 from support.apple_interpreter import Apart, interpret
 from support.apple_lowered import check
 from support.graphs import model_of
-from support.half_cases import CASES, chosen, joined, misses
+from support.half_cases import CASES, SOURCES, chosen, joined, misses
 from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import LowerOptions, lower
 from triune.coreai.model import Model
-from triune.graph.conversion.options import Precision
+from triune.graph.conversion.options import Layout, Precision
 from triune.graph.passes.narrow import narrow_array
 
 
@@ -32,6 +33,17 @@ def test_answers_are_those_of_fp32(stride: int, tmp_path: Path) -> None:
     with Model(lowered.path, executor="onnxruntime") as model:
         assert misses(cases, model.predict(feeds)) == []
     assert "compute in fp32" in lowered.notes[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": Layout.ANE}, {"keep_fp32": frozenset({"Softmax"})}])
+def test_sources_in_fp16_are_treated_as_those_in_fp32(stride: int, tmp_path: Path, options: dict[str, Any]) -> None:
+    sources, cases = (chosen(each, stride) for each in SOURCES)
+    precision = Precision.MIXED if "keep_fp32" in options else Precision.FP16
+    lowered = lower(joined(sources), tmp_path / "m.aimodel", LowerOptions(precision=precision, **options))
+    feeds = {name: narrow_array(name, array) for case in sources for name, array in case.renamed_feeds().items()}
+    answers = _APART((lowered.path, feeds))
+    assert misses(cases, answers) == []
+    assert {np.asarray(array).dtype for array in answers.values()} == {np.dtype(np.float16)}
 
 
 def test_refusals_name_nodes_as_the_model_does(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from support.half_cases import CASES, chosen, joined, misses
+from support.graphs import model_of
+from support.half_cases import CASES, SOURCES, chosen, joined, misses
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.onnx_executor import OnnxExecutor
@@ -35,6 +37,27 @@ def test_answers_are_those_of_fp32_for_the_neural_engine_where_there_are_no_tran
         given = {lowered.inputs[name]: _passed(array) for name, array in case.feeds.items()}
         results, _ = OnnxExecutor(read_package(lowered.path)).run(given, {})
         assert misses([case], {case.output: results[lowered.outputs["y"]]}) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": Layout.ANE}, {"keep_fp32": frozenset({"Softmax"})}])
+def test_sources_in_fp16_are_treated_as_those_in_fp32(stride: int, tmp_path: Path, options: dict[str, Any]) -> None:
+    sources, cases = (chosen(each, stride) for each in SOURCES)
+    precision = Precision.MIXED if "keep_fp32" in options else Precision.FP16
+    lowered = lower(joined(sources), tmp_path / "m.mlpackage", LowerOptions(precision=precision, **options))
+    given = {lowered.inputs[name]: _passed(array) for case in sources for name, array in case.renamed_feeds().items()}
+    results, _ = OnnxExecutor(read_package(lowered.path)).run(given, {})
+    answers = {case.output: results[lowered.outputs[case.output]] for case in cases}
+    assert misses(cases, answers) == []
+    assert {array.dtype for array in answers.values()} == {np.dtype(np.float16)}
+
+
+def test_a_source_in_fp16_has_no_casts_within(tmp_path: Path) -> None:
+    text = """agraph (float16[2,4] x) => (float16[2,4] y) <float16 e = {14336}> {
+        m = Mul (x, e) s = Add (m, x) y = Tanh (s) }"""
+    lowered = lower(model_of(text), tmp_path / "m.mlpackage", LowerOptions(precision=Precision.FP16))
+    ops = [each.op for each in read_package(lowered.path).function(None).block.operations if each.op != "const"]
+    assert ops[:3] == ["mul", "add", "tanh"]
+    assert "cast" not in ops
 
 
 def _passed(array: Any) -> Any:
