@@ -1,5 +1,7 @@
 """Elements by their indices: taken, put, ordered, and found."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from triune.coreai.library import Value, ir, ops
@@ -51,12 +53,28 @@ def _gather(c: Context) -> None:
         index = positive(int(known_place), size)
         c.give(squeeze(cut(x, place, index, index + 1), [place]))
         return
-    c.give(take(x, c.input(1), place))
+    c.give(take(x, _counted(c, [place]), place))
+
+
+def _counted(c: Context, places: Sequence[int]) -> Value:
+    """The indices, which address these dimensions; constant ones are counted from the front.
+
+    Of weights and constant indices Apple's compiler (1.0.0b3) takes the elements itself, and reads what lies before the
+    first one where an index is negative. Its interpreter counts negative indices from the end, as ONNX does.
+    """
+    indices, found = c.input(1), c.constant(1)
+    sizes = [shape_of(c.input(0))[place] for place in places]
+    limits = np.array([size for size in sizes if size is not None])
+    if found is None or not (found < 0).any() or len(limits) < len(sizes):
+        return indices
+    limits = limits if len(limits) > 1 else limits.reshape(())
+    return constant(np.where(found < 0, found + limits, found).astype(np.int32))
 
 
 def _gather_elements(c: Context) -> None:
-    x, indices = c.input(0), c.input(1)
+    x = c.input(0)
     place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
+    indices = _counted(c, [place])
     ends: list[Dim] = [dim_of(x, each) if each == place else size for each, size in enumerate(dims_of(indices))]
     if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
         # Core AI wants the other dimensions alike; ONNX reads the first of them.
@@ -65,13 +83,18 @@ def _gather_elements(c: Context) -> None:
 
 
 def _gather_nd(c: Context) -> None:
-    x, indices = c.input(0), c.input(1)
     batch_dims = int(c.attributes.get("batch_dims", 0))
+    x, indices = c.input(0), _counted_tuples(c, batch_dims)
     if batch_dims:
         dims = dims_of(indices)[:-1]
         own = [spread(along(iota(dims[each]), each, len(dims) + 1), [*dims, 1]) for each in range(batch_dims)]
         indices = concat([*own, indices], len(dims))
     c.give(ops.gather_nd(x, indices))
+
+
+def _counted_tuples(c: Context, batch_dims: int = 0) -> Value:
+    depth = shape_of(c.input(1))[-1]
+    return c.input(1) if depth is None else _counted(c, range(batch_dims, batch_dims + depth))
 
 
 _MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
@@ -125,7 +148,7 @@ def _linear(parts: list[Value], dims: list[Dim]) -> Value:
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     if c.attributes.get("reduction", "none") == "none" and not is_nested():
-        c.give(ops.scatter_nd(x, indices, updates))
+        c.give(ops.scatter_nd(x, _counted_tuples(c), updates))
         return
     depth = shape_of(indices)[-1]
     if depth is None:
