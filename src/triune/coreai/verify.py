@@ -57,7 +57,7 @@ def verify_lowered(
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
     sets = [pictured(each, options, given) for each in sets]
-    source = OnnxModel(model)
+    source = OnnxModel(model, tolerance)
 
     def expected(arrays: Mapping[str, Array]) -> dict[str, Array]:
         outputs = source.run(arrays)
@@ -119,7 +119,7 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
     """
     tolerance = TOLERANCES[precision_of(model)]
     sets = samples_of(model, {}, given, is_half=tolerance > TOLERANCES["fp32"])
-    result = OnnxModel(model)
+    result = OnnxModel(model, tolerance)
     with Model(path, function=function, executor="interpreter") as program:
 
         def source(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -50,7 +50,7 @@ def verify_lowered(
     precision = "fp32" if options.precision is Precision.FP32 else "fp16"
     tolerance = max(TOLERANCES[precision], TOLERANCES[precision_of(model)])
     sets = samples_of(model, options.shapes, known, is_half=tolerance > TOLERANCES["fp32"])
-    source, executor = OnnxModel(model), OnnxExecutor(package)
+    source, executor = OnnxModel(model, tolerance), OnnxExecutor(package)
 
     def result(arrays: Mapping[str, Array]) -> dict[str, Array]:
         taken = {name: array for name, array in arrays.items() if name in lowered.inputs}
@@ -84,7 +84,7 @@ def verify_raised(
     features = package.description.functions[name].inputs
     tolerance = TOLERANCES[precision_of(model)]
     is_half = tolerance > TOLERANCES["fp32"]
-    result, interpreter = OnnxModel(model), Interpreter(package, name)
+    result, interpreter = OnnxModel(model, tolerance), Interpreter(package, name)
 
     def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
         inputs = {name: array for name, array in arrays.items() if name not in states}

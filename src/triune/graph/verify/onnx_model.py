@@ -1,28 +1,48 @@
 """An ONNX model computed by ONNX Runtime, and how sure ONNX Runtime is of its own answers."""
 
 from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.graph.precision import TOLERANCES
 from triune.graph.session import GraphSession, Weights, set_aside
+from triune.graph.verify.difference import Difference, difference_of
+from triune.graph.verify.noise import has_steps, with_noise
 from triune.graph.verify.unsigned import use_unsigned_weights
+
+_Form: TypeAlias = Literal["optimized", "plain", "noisy"]
+
+_DOUBT: Final = 10.0
+"""How many times further from an answer than ONNX Runtime's other one another may be, which is one sample."""
+
+_MOVES: Final = 1.5
+"""The same, for the furthest of several answers with errors put in."""
+
+_NOISY: Final[tuple[_Form, ...]] = ("noisy",) * 8
+
+_STEP: Final = 0.02
+"""The errors put in, for the tolerance: some ten roundings of fp32, and two of fp16."""
 
 
 class OnnxModel:
     """Sessions over one copy of the weights, made when they are first needed."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, tolerance: float = TOLERANCES["fp32"]) -> None:
         """Args:
         model: not changed. Weights that are beside it are read from there; protobuf's 2 GiB do not matter.
+        tolerance: of the floats that the other form computes in, relative to their largest value.
         """
         self._model = ModelProto()
         self._model.CopyFrom(model)
         use_unsigned_weights(self._model)
         self._weights: Weights = set_aside(self._model)
-        self._sessions: dict[bool, GraphSession] = {}
+        self._noisy = with_noise(self._model, _STEP * tolerance, is_exact=tolerance <= TOLERANCES["fp32"])
+        self._has_steps = has_steps(self._model)
+        self._sessions: dict[_Form, GraphSession] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs; inputs that the model has not are passed over.
@@ -30,39 +50,43 @@ class OnnxModel:
         Raises:
             UnsupportedError: ONNX Runtime does not do the model, or not with these inputs.
         """
-        return self._run(inputs, optimizes=True)
+        return self._run(inputs, "optimized")
 
-    def doubt(self, inputs: Mapping[str, Array]) -> dict[str, float]:
-        """How far each output is from that which ONNX Runtime gives without its optimizations.
+    def doubt(self, inputs: Mapping[str, Array]) -> dict[str, Difference]:
+        """How far from each output another answer may be, of which no runtime is more right than the other.
 
-        It is 0 for most models. Where sums in another order, or fused 8-bit products, change an answer, it tells by
-        how much.
+        It is 0 for most models. Where sums in another order or fused 8-bit products change an answer, the one that
+        ONNX Runtime gives without its optimizations tells by how much. Where the model brings floats to levels, or has
+        functions that cancel near zero, those tell that it gives with small errors put in: of an error that makes a
+        few elements take a step, not only the largest difference is known, but also the mean.
         """
-        try:
-            with np.errstate(all="ignore"):
-                one, other = (self._run(inputs, optimizes=each) for each in (True, False))
-                return {name: _largest_difference(array, other[name]) for name, array in one.items()}
-        except UnsupportedError:
-            # Fewer kernels are there for what is not optimized. Then nothing is known against the first answer.
-            return {}
+        with np.errstate(all="ignore"):
+            answer = self._run(inputs, "optimized")
+            factor = _MOVES if self._has_steps else _DOUBT
+            found = dict.fromkeys(answer, Difference(0.0, 0.0 if self._noisy is not None else np.inf))
+            forms: tuple[_Form, ...] = ("plain",) if self._noisy is None else ("plain", *_NOISY)
+            for form in forms:
+                try:
+                    other = self._run(inputs, form)
+                except UnsupportedError:
+                    # Fewer kernels are there for what is not optimized. Then nothing is known against the answer.
+                    break
+                for name, array in answer.items():
+                    times = factor if form == "plain" else _MOVES
+                    found[name] = found[name].joined(difference_of(array, other[name]).times(times))
+        return found
 
-    def _run(self, inputs: Mapping[str, Array], *, optimizes: bool) -> dict[str, Array]:
+    def _run(self, inputs: Mapping[str, Array], form: _Form) -> dict[str, Array]:
         try:
-            if optimizes not in self._sessions:
-                self._sessions[optimizes] = GraphSession(
-                    self._model, "the model", weights=self._weights, optimizes=optimizes
+            if form not in self._sessions:
+                model = self._model if self._noisy is None or form != "noisy" else self._noisy
+                self._sessions[form] = GraphSession(
+                    model, "the model", weights=self._weights, optimizes=form == "optimized"
                 )
-            results, _ = self._sessions[optimizes].run(inputs, {})
+            results, _ = self._sessions[form].run(inputs, {})
         except (InvalidArgumentError, InternalError, UnsupportedError) as error:
             raise UnsupportedError(
                 f"ONNX Runtime does not run the model on these inputs, so it was not verified: {error}; give inputs "
                 "that it takes with --input"
             ) from error
         return results
-
-
-def _largest_difference(one: Array, other: Array) -> float:
-    if one.shape != other.shape or one.dtype.kind not in "biuf":
-        return 0.0
-    difference = np.abs(one.astype(np.float64) - other.astype(np.float64))
-    return float(np.max(difference, where=np.isfinite(difference), initial=0.0))

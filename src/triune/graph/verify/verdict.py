@@ -9,12 +9,10 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError
 from triune.graph.audit import InputSet
+from triune.graph.verify.difference import Difference, difference_of
 
 _FLOOR = 1e-2
 """Of outputs that are all near zero, errors below the tolerance times this are those of rounding."""
-
-_DOUBT = 10.0
-"""How many times further from an answer than its own doubt another may be."""
 
 
 class Verdict(Enum):
@@ -72,7 +70,7 @@ class Answers:
         inputs: InputSet,
         expected: Mapping[str, Array],
         actual: Mapping[str, Array],
-        doubt: Callable[[], Mapping[str, float]],
+        doubt: Callable[[], Mapping[str, Difference]],
     ) -> None:
         """Compare the answers to a set of inputs.
 
@@ -80,15 +78,16 @@ class Answers:
             inputs: the set.
             expected: the source's, by output.
             actual: the result's.
-            doubt: how unsure ONNX Runtime is of its answer, by output; called where something is wrong.
+            doubt: how far another right answer may be, by output; called where something is wrong. An error that is
+                as large in more elements than `mean` allows is none of those that explain it.
 
         Raises:
             InternalError: an output is of another shape; scalars are vectors of one element to Core ML.
         """
         for name, array in expected.items():
             found = self._compared(name, inputs, array, actual[name])
-            if found.verdict is Verdict.WRONG:
-                found = _excused(found, doubt().get(name, 0.0))
+            if found.verdict is Verdict.WRONG and np.isfinite(found.error):
+                found = _excused(found, difference_of(array, actual[name].reshape(array.shape)).mean, doubt().get(name))
             worst = self._worst.get(name)
             if worst is None or _severity(found) > _severity(worst):
                 self._worst[name] = found
@@ -121,8 +120,10 @@ class Answers:
         return OutputVerdict(name, shape, error, largest, allowed, inputs.name)
 
 
-def _excused(found: OutputVerdict, doubt: float) -> OutputVerdict:
-    return replace(found, allowed=max(found.allowed, _DOUBT * doubt))
+def _excused(found: OutputVerdict, mean: float, doubt: Difference | None) -> OutputVerdict:
+    if doubt is None or mean > doubt.mean + found.allowed:
+        return found
+    return replace(found, allowed=max(found.allowed, doubt.largest))
 
 
 def _severity(found: OutputVerdict) -> tuple[bool, float]:

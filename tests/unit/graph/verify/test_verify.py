@@ -61,4 +61,4 @@ def test_large_weights_are_handed_over_beside_the_model() -> None:
     source = OnnxModel(model)
     x = np.ones((1, 600), np.float32)
     np.testing.assert_allclose(source.run({"x": x})["y"], x @ rows, rtol=1e-5)
-    assert source.doubt({"x": x})["y"] < 1e-3
+    assert source.doubt({"x": x})["y"].largest < 1e-2

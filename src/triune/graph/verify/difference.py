@@ -1,0 +1,37 @@
+"""How far two answers are from each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from triune.core.datatypes import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of the elements that are finite in both.
+
+    Attributes:
+        largest: the largest absolute difference.
+        mean: the mean of all.
+    """
+
+    largest: float
+    mean: float
+
+    def times(self, factor: float) -> "Difference":
+        """So many times as far."""
+        return Difference(self.largest * factor, self.mean * factor)
+
+    def joined(self, other: "Difference") -> "Difference":
+        """The larger of both, number by number."""
+        return Difference(max(self.largest, other.largest), max(self.mean, other.mean))
+
+
+def difference_of(one: Array, other: Array) -> Difference:
+    """None between arrays of different shapes, or of other things than numbers."""
+    if one.shape != other.shape or one.dtype.kind not in "biufV" or not one.size:
+        return Difference(0.0, 0.0)
+    difference = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    difference = difference[np.isfinite(difference)]
+    return Difference(float(np.max(difference, initial=0.0)), float(np.sum(difference)) / one.size)

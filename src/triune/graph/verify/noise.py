@@ -1,0 +1,120 @@
+"""A model with errors of a rounding's size put in where they show: before a step, and in what cancels near zero.
+
+Every runtime rounds a sum in its own way. A QuantizeLinear makes a whole level of such a rounding, and Elu, which
+computes e^x - 1, keeps it however small its argument: what of an answer that moves, no runtime can be held to.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from triune.graph.names import Names
+from triune.graph.values import attributes_of, subgraphs_of
+
+_QUANTIZED = frozenset(
+    ["QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"]
+)
+"""Operators that bring their first operand to few bits, or have the scale that they were brought to from it."""
+
+_EXACT = frozenset(
+    [
+        *("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Expand"),
+        *("Tile", "Pad", "Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Constant", "Where"),
+        *("Relu", "Clip", "Max", "Min", "Neg", "Abs", "MaxPool", "GlobalMaxPool", "Floor", "Ceil", "Round", "Sign"),
+        *("QuantizeLinear", "DequantizeLinear"),
+    ]
+)
+"""Operators that give of right operands the same numbers in every runtime."""
+
+_NEAR_ZERO: Mapping[str, float] = {
+    **dict.fromkeys(["Elu", "Selu", "Celu", "Gelu", "FastGelu", "BiasGelu", "QuickGelu"], 2.0**-22),
+    **dict.fromkeys(["Mish", "Softplus", "LogSoftmax"], 2.0**-22),
+    "Sigmoid": 2.0**-26,
+}
+"""The absolute errors of ONNX Runtime's kernels, for e^x - 1, 1 + tanh(x) and log(1 + x); its Sigmoid is 0 at -18."""
+
+
+def has_steps(model: ModelProto) -> bool:
+    """Does anything in the model bring floats to levels?"""
+    return any(node.op_type in _QUANTIZED for node in _nodes(model.graph))
+
+
+def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto | None:
+    """A copy whose answers are others at each run; None where no error would show.
+
+    Args:
+        model: of any operator set. Its weights are not looked at.
+        step: the error of what is quantized, relative to its largest value.
+        is_exact: whether what comes to a step from an input without a rounding has no error: there is one right side
+            of the step then.
+    """
+    if not any(node.op_type in _QUANTIZED or node.op_type in _NEAR_ZERO for node in _nodes(model.graph)):
+        return None
+    noisy = ModelProto()
+    noisy.CopyFrom(model)
+    names = Names(model.graph)
+    names.value("noise")  # The names are collected before the copy is changed.
+    _Noise(names, step, is_exact=is_exact).put_into(noisy.graph, set())
+    return noisy
+
+
+class _Noise:
+    def __init__(self, names: Names, step: float, *, is_exact: bool) -> None:
+        self._names = names
+        self._step = step
+        self._is_exact = is_exact
+        self._count = 0
+
+    def put_into(self, graph: GraphProto, outer: set[str]) -> None:
+        """Args:
+        graph: changed.
+        outer: the exact values of the graphs around it.
+        """
+        exact = outer | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            for inner in subgraphs_of(node):
+                self.put_into(inner, exact)
+            if node.op_type in _QUANTIZED and not (self._is_exact and node.input[0] in exact):
+                added, node.input[0] = self._moved(node.input[0])
+                nodes += added
+            if node.op_type == "QuantizeLinear" or (
+                node.op_type in _EXACT and exact.issuperset(filter(None, node.input))
+            ):
+                exact.update(node.output)
+            nodes.append(node)
+            if node.op_type in _NEAR_ZERO:
+                attributes = attributes_of(node)
+                factor = abs(attributes.get("alpha", 1.0) * attributes.get("gamma", 1.0))
+                name, node.output[0] = node.output[0], self._names.value(f"{node.output[0]}/exact")
+                random, noise = self._random(node.output[0], _NEAR_ZERO[node.op_type] * max(1.0, factor))
+                nodes += [random, helper.make_node("Add", [node.output[0], noise], [name])]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    def _moved(self, name: str) -> tuple[list[NodeProto], str]:
+        """A value with an error that is relative to its largest element: it may be a sum of terms that cancel."""
+        random, noise = self._random(name, self._step)
+        size, largest, error, moved = (
+            self._names.value(f"{name}/{part}") for part in ("size", "largest", "error", "moved")
+        )
+        return [
+            random,
+            helper.make_node("Abs", [name], [size]),
+            helper.make_node("ReduceMax", [size], [largest], keepdims=0),
+            helper.make_node("Mul", [noise, largest], [error]),
+            helper.make_node("Add", [name, error], [moved]),
+        ], moved
+
+    def _random(self, name: str, size: float) -> tuple[NodeProto, str]:
+        self._count += 1
+        noise = self._names.value(f"{name}/noise")
+        seed = float(self._count)
+        return helper.make_node("RandomUniformLike", [name], [noise], low=-size, high=size, seed=seed), noise
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in subgraphs_of(node):
+            yield from _nodes(inner)
