@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from triune.core.errors import InvalidArgumentError
+from triune.core.printable import encodable
 from triune.protos.model_config_pb2 import ModelVersionPolicy
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def find_versions(folder: Path) -> list[int]:
         if is_version(name):
             versions.append(int(name))
         elif name not in _FOLDERS_THAT_ARE_NO_VERSIONS and not name.startswith("."):
-            _log.warning("model '%s': the folder '%s' is no version and is left alone", folder.name, name)
+            words = "model '%s': the folder '%s' is no version and is left alone"
+            _log.warning(words, *map(encodable, (folder.name, name)))
     return sorted(versions)
 
 
