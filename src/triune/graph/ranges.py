@@ -1,4 +1,4 @@
-"""What is known of the whole numbers of a graph, and where they leave int32, the widest that Apple's runtimes have.
+"""What is known of the whole numbers of a graph, where int32 is the widest that they are computed in.
 
 Intervals are followed from constants, sizes and small element types (R. E. Moore, Interval Analysis, 1966). An input is
 within int32: it is refused otherwise when the program is called.
@@ -12,20 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
-from triune.core.errors import UnsupportedError
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _INT32 = np.iinfo(np.int32)
-_WIDE = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
-_WHOLE = (*_WIDE, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT16, TensorProto.UINT8)
+WIDE = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
+"""Whole numbers that int32 does not hold all of."""
 
-_NOTED = 1 << 34
-"""Results that may go beyond are told of: inputs are rarely so near the ends of int32 that a sum of two leaves it."""
-
-_NEAR_END = 1 << 30
-"""A constant that is added or subtracted, from which on any sum is told of."""
+WHOLE = (*WIDE, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT16, TensorProto.UINT8)
 
 _MOST_ELEMENTS = 1 << 20
 """Larger constants are not looked into."""
@@ -54,85 +49,38 @@ class Interval:
 
 _Ends: TypeAlias = tuple[int, int]
 
-_ANY = Interval(_INT32.min, _INT32.max)
+ANY = Interval(_INT32.min, _INT32.max)
+"""All that int32 holds."""
+
 _SIZE = Interval(0, _INT32.max, is_size=True)
 
 
-def find_overflows(graph: GraphProto) -> list[str]:
-    """Nodes of wide whole numbers (INT64, UINT64, UINT32) whose results are not known to fit into int32.
-
-    Args:
-        graph: in core ops, its constants initializers, its shapes inferred, its types not narrowed yet.
-
-    Returns:
-        the nodes, as `Op 'name'`, in order. Only what may grow far beyond int32 counts.
-
-    Raises:
-        UnsupportedError: every result of a node lies beyond int32.
-    """
-    found: list[str] = []
-    _follow(graph, None, {}, found)
-    return list(dict.fromkeys(found))
-
-
-def _follow(graph: GraphProto, outer: Values | None, known: Mapping[str, Interval], found: list[str]) -> None:
-    values = Values(graph, outer)
-    intervals = dict(known)
-
-    def of(name: str) -> Interval:
-        if name not in intervals:
-            intervals[name] = _constant(values, name) or _of_type(values.elem_type(name))
-        return intervals[name]
-
-    for node in graph.node:
-        for inner in subgraphs_of(node):
-            _follow(inner, values, intervals, found)
-        given = [of(name) for name in node.input if name]
-        for name, result in zip(node.output, _results(node, values, given), strict=False):
-            if values.elem_type(name) in _WIDE:
-                _judge(node, result, given, found)
-            # What leaves int32 wraps, and is anything then.
-            is_within = _ANY.low <= result.low and result.high <= _ANY.high
-            intervals[name] = result if is_within else replace(_ANY, is_size=result.is_size)
-
-
-def _judge(node: NodeProto, result: Interval, given: Sequence[Interval], found: list[str]) -> None:
-    called = f"{node.op_type} '{node.name or node.output[0]}'"
-    if result.low > _ANY.high or result.high < _ANY.low:
-        numbers = f"{result.low}" if result.low == result.high else f"from {result.low} to {result.high}"
-        raise UnsupportedError(
-            f"{called} gives whole numbers beyond int32, the widest that Apple's runtimes have: {numbers}; compute "
-            "them as floats, or let them be smaller"
-        )
-    if result.is_size or (_ANY.low <= result.low and result.high <= _ANY.high):
-        return
-    is_near_end = any(each.low == each.high and each.largest >= _NEAR_END for each in given)
-    if result.largest >= _NOTED or (node.op_type in ("Add", "Sub") and is_near_end):
-        found.append(called)
-
-
-def _constant(values: Values, name: str) -> Interval | None:
+def of_constant(values: Values, name: str) -> Interval | None:
+    """Of a constant; None of anything else."""
     tensor = values.tensor(name)
     if tensor is None:
         return None
-    if tensor.data_type not in _WHOLE or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS:
-        return replace(_of_type(tensor.data_type), is_size=True)
+    if tensor.data_type not in WHOLE or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS:
+        return replace(of_type(tensor.data_type), is_size=True)
     array = values.constant(name)
     return None if array is None else Interval(int(array.min()), int(array.max()), is_size=True)
 
 
-def _of_type(elem_type: int) -> Interval:
+def of_type(elem_type: int) -> Interval:
     """All that a value of the type can be in a narrowed graph."""
     if elem_type == TensorProto.BOOL:
         return Interval(0, 1)
-    if elem_type not in _WHOLE:
-        return _ANY
+    if elem_type not in WHOLE:
+        return ANY
     limits = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type))
-    return Interval(max(int(limits.min), _ANY.low), min(int(limits.max), _ANY.high))
+    return Interval(max(int(limits.min), ANY.low), min(int(limits.max), ANY.high))
 
 
-def _results(node: NodeProto, values: Values, given: Sequence[Interval]) -> list[Interval]:
-    """Of each output; those of which nothing is known are anything."""
+def results_of(node: NodeProto, values: Values, given: Sequence[Interval]) -> list[Interval]:
+    """Of each output of a node, `given` those of its inputs that are there; where nothing is known, all of the type.
+
+    They are what the numbers are without bounds: where they leave int32, a program does not compute them.
+    """
     types = [values.elem_type(name) for name in node.output]
     is_size = all(each.is_size for each in given) and not any(True for _ in subgraphs_of(node))
     if node.op_type in ("Size", "NonZero", "ArgMax", "ArgMin", "NonMaxSuppression"):
@@ -143,10 +91,10 @@ def _results(node: NodeProto, values: Values, given: Sequence[Interval]) -> list
         is_known = bool(known) and len(known) == len(sizes)
         return [Interval(min(known), max(known), is_size=True) if is_known else _SIZE]
     ends = None
-    if types and types[0] in _WHOLE and node.domain in ("", "ai.onnx"):
+    if types and types[0] in WHOLE and node.domain in ("", "ai.onnx"):
         is_passed = node.op_type in _PASSED
         ends = _joined(given[_PASSED[node.op_type]]) if is_passed else _computed(node, values, given)
-    results = [replace(_of_type(elem_type), is_size=is_size) for elem_type in types]
+    results = [replace(of_type(elem_type), is_size=is_size) for elem_type in types]
     if ends is not None:
         results = [Interval(*ends, is_size) for _ in results]
     return [results[0], *(_SIZE for _ in results[1:])] if node.op_type in ("TopK", "MaxPool") else results
@@ -174,7 +122,7 @@ def _corners(operation: Callable[[int, int], int], a: Interval, b: Interval) -> 
 
 def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends | None:
     """What an operator computes of whole numbers; None where nothing is known."""
-    first = given[0] if given else _ANY
+    first = given[0] if given else ANY
     match node.op_type:
         case "Add":
             return first.low + given[1].low, first.high + given[1].high
@@ -239,8 +187,8 @@ def _power(base: Interval, exponent: Interval) -> _Ends:
 
 def _cast(node: NodeProto, values: Values, given: Interval) -> _Ends | None:
     """Whole numbers that the type does not hold wrap; of floats nothing is known."""
-    target, source = _of_type(attributes_of(node)["to"]), values.elem_type(node.input[0])
-    if source not in (*_WHOLE, TensorProto.BOOL) or given.low < target.low or given.high > target.high:
+    target, source = of_type(attributes_of(node)["to"]), values.elem_type(node.input[0])
+    if source not in (*WHOLE, TensorProto.BOOL) or given.low < target.low or given.high > target.high:
         return None
     return given.low, given.high
 

@@ -51,7 +51,7 @@ class Input:
         num_indexed: for whole numbers that index a dimension: its size. Values are then below it and not negative.
         numbers: constants of the program, whose multiples are tried: their quotients are whole.
         ends: for whole numbers: those at which the program has its largest and smallest numbers, as the limits of a
-            Clip and the places of the ends of a table.
+            Clip and the places of the ends of a table. For floats that are cast to INT64: such as int32 does not hold.
     """
 
     name: str
@@ -108,7 +108,7 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
             )
             if name == _MULTIPLES and each.numbers:
                 floats = integers = _multiples(each.numbers)
-            is_at_ends = name == _ENDS and each.dtype.kind in "iu"
+            is_at_ends = name == _ENDS and (each.dtype.kind in "iu" or bool(each.ends))
             arrays[each.name] = (
                 _at_ends(each, shape, rng) if is_at_ends else _values(each, shape, rng, floats, integers)
             )
@@ -137,7 +137,9 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, 
 
 
 def _at_ends(each: Input, shape: tuple[int, ...], rng: Generator) -> Array:
-    """Whole numbers at the ends of what the program takes, or of a type of few bits."""
+    """Numbers at the ends of what the program takes, or of a type of few bits."""
+    if each.dtype.kind == "f":
+        return _among(*each.ends)(rng, shape).astype(each.dtype)
     limits = np.iinfo(each.dtype)
     ends = list(each.ends)
     if each.num_indexed is not None:

@@ -30,6 +30,11 @@ _WHOLE = frozenset(
 _SAME = frozenset(["Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand"])
 """Operators whose results are elements of their first operand."""
 
+_BEYOND_INT32 = (1000, -3_000_000_000, 3_000_000_000, 1_700_000_000_000)
+"""What a Cast to INT64 holds and int32 does not; the last is a time in milliseconds."""
+
+_WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+
 _ANY = TensorShapeProto.Dimension()
 
 # Operators that read indices: the input that is indexed, and the one with the indices.
@@ -55,7 +60,8 @@ def inputs_of_model(
     Raises:
         UnsupportedError: an input is no tensor of numbers, or not even its rank is known.
     """
-    limits, numbers, ends = _index_limits(model.graph), _numbers(model), _ends(model.graph)
+    limits, numbers = _index_limits(model.graph), _numbers(model)
+    ends = {**_ends(model.graph), **_large_floats(model.graph, limits)}
     wanted = [value for value in inputs_of(model.graph) if value.name not in given]
     found = [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
     return [replace(each, ends=tuple(sorted(ends.get(each.name, ())))) for each in found]
@@ -114,6 +120,24 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
             if values.elem_type(name) in _WHOLE:
                 limits[name] = min(*reached, limits.get(name, reached[0]))
     return limits
+
+
+def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[int]]:
+    """Of inputs that are floats and are cast to INT64, but for indices: numbers beyond int32."""
+    floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
+    sources = dict(zip(floats, floats, strict=True))
+    found: dict[str, set[int]] = {}
+    for _, node in _nodes(graph, Values(graph)):
+        if node.op_type not in _SAME or not node.input or node.input[0] not in sources:
+            continue
+        name = node.input[0]
+        to = attributes_of(node).get("to")
+        if to == TensorProto.INT64:
+            if node.output[0] not in limits:
+                found[sources[name]] = set(_BEYOND_INT32)
+        elif node.op_type != "Cast" or to in _WIDE_FLOATS:
+            sources[node.output[0]] = sources[name]
+    return found
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:

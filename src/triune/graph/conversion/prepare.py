@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.graph.ane import Report as LayoutReport
@@ -18,9 +18,9 @@ from triune.graph.conversion.text import numbers_of
 from triune.graph.declared import free_negative_sizes
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
+from triune.graph.overflows import Overflow, find_overflows
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.widen import Widen, half_interface
-from triune.graph.ranges import find_overflows
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
@@ -138,12 +138,26 @@ def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[st
 
 
 def _notes_of_overflows(core: ModelProto) -> list[str]:
-    nodes = find_overflows(core.graph)
-    if not nodes:
-        return []
-    return [
-        f"INT64 is computed in int32, and what is beyond it wraps; nothing tells that these stay within: {_some(nodes)}"
-    ]
+    found = find_overflows(core.graph)
+    notes: list[str] = []
+    wrapping = [each for each in found if not each.is_cast]
+    if wrapping:
+        notes.append(
+            f"{_types_of(wrapping)} computed in int32, and what is beyond it wraps; nothing tells that these stay "
+            f"within: {_some([each.node for each in wrapping])}"
+        )
+    casts = [each for each in found if each.is_cast]
+    if casts:
+        notes.append(
+            f"{_types_of(casts)} held in int32, and floats beyond 2147483647 either way become other numbers; nothing "
+            f"tells that what these cast stays within: {_some([each.node for each in casts])}"
+        )
+    return notes
+
+
+def _types_of(found: Sequence[Overflow]) -> str:
+    names = sorted({TensorProto.DataType.Name(each.elem_type) for each in found})
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -53,6 +53,10 @@ class Bounds:
             self._found[name] = self._given(name)
         return self._found[name]
 
+    def know(self, name: str, interval: Interval) -> None:
+        """What is known of a value from elsewhere."""
+        self._found[name] = interval
+
     def learn(self, node: NodeProto) -> None:
         """Find the intervals of a node's results, those of its operands being known."""
         interval = self._computed(node)

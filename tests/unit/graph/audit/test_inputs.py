@@ -109,3 +109,21 @@ def test_whole_numbers_reach_the_ends_of_their_types_of_limits_and_of_tables():
     assert set(ends["x"]) == {-3, 100_000}
     assert set(ends["i"]) == {0, 1, 3, 4}
     assert set(ends["u"]) == {0, 255}
+
+
+def test_floats_that_are_cast_to_int64_are_beyond_int32_but_for_indices():
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axes"], ["a"]),
+        helper.make_node("Cast", ["a"], ["b"], to=INT64),
+        helper.make_node("Cast", ["i"], ["j"], to=INT64),
+        helper.make_node("Gather", ["table", "j"], ["c"]),
+        helper.make_node("Cast", ["s"], ["d"], to=TensorProto.INT32),
+    ]
+    inputs = [("x", FLOAT, [8]), ("i", FLOAT, [8]), ("s", FLOAT, [8])]
+    constants = {"axes": np.array([0]), "table": np.zeros(5, np.float32)}
+    model = model_of(
+        nodes, inputs, [("b", INT64, None), ("c", FLOAT, None), ("d", TensorProto.INT32, None)], **constants
+    )
+    (ends,) = (each for each in revealing_inputs(inputs_of_model(model)) if each.name == "ends")
+    assert np.abs(ends.arrays["x"]).max() > 2**31
+    assert all(np.abs(ends.arrays[name]).max() < 10 for name in "is")

@@ -62,3 +62,16 @@ def test_large_weights_are_handed_over_beside_the_model() -> None:
     x = np.ones((1, 600), np.float32)
     np.testing.assert_allclose(source.run({"x": x})["y"], x @ rows, rtol=1e-5)
     assert source.doubt({"x": x})["y"].largest < 1e-2
+
+
+@pytest.mark.parametrize("is_half", [False, True])
+def test_a_cast_to_int64_is_verified_beyond_int32_where_floats_are(is_half: bool) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=INT64)]
+    model = model_of(nodes, [("x", FLOAT, [8])], [("y", INT64, [8])])
+    source = OnnxModel(model)
+    sets = samples_of(model, {}, {}, is_half=is_half)
+    assert (max(each.largest for each in sets) > 65504) is not is_half
+    narrow = verify(
+        sets, source.run, lambda given: {"y": source.run(given)["y"].clip(-(2**31), 2**31 - 1)}, source, 1e-4
+    )
+    assert [each.verdict for each in narrow] == [Verdict.RIGHT if is_half else Verdict.WRONG]

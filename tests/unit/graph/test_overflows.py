@@ -1,13 +1,14 @@
 """Which nodes leave int32 surely, perhaps, and not at all."""
 
 import pytest
+from onnx import TensorProto
 
 from support.graphs import model_of
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion.options import ConversionOptions
 from triune.graph.conversion.prepare import prepare
 from triune.graph.normalize import normalize
-from triune.graph.ranges import find_overflows
+from triune.graph.overflows import Overflow, find_overflows
 from triune.graph.weight_files import WeightFile
 
 
@@ -15,7 +16,7 @@ def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z,
     kind = "int32[4]" if "int32" in inputs else "int64[?]"
     text = f"agraph ({inputs}) => ({kind} y) <int64 big = {{100000}}{constants}> {{ {body} }}"
     model = model_of(text)
-    return find_overflows(normalize(model).graph)
+    return [each.node for each in find_overflows(normalize(model).graph)]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,51 @@ def test_what_surely_leaves_is_refused(body: str) -> None:
 
 def test_int32_wraps_in_the_source_too() -> None:
     assert found("y = Mul (x, z)", inputs="int32[4] x, int32[4] z") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "nodes"),
+    [
+        ("y = Cast <to = 7> (x)", ["Cast 'y'"]),
+        ("d = Cast <to = 11> (x)  e = Sqrt (d)  y = Cast <to = 7> (e)", ["Cast 'y'"]),
+        ("e = Exp (x)  u = Cast <to = 12> (e)  y = Cast <to = 7> (u)", ["Cast 'u'"]),
+        ("i = Cast <to = 7> (x)  a = Gather (t, i)  b = Cast <to = 7> (a)  y = Add (i, b)", ["Cast 'i'"]),
+        ("s = Sigmoid (x)  m = Mul (s, thousand)  y = Cast <to = 7> (m)", []),
+        ("c = Clip (x, zero, thousand)  y = Cast <to = 7> (c)", []),
+        ("f = Cast <to = 1> (z)  h = Div (f, thousand)  y = Cast <to = 7> (h)", []),
+        ("n = Shape (x)  f = Cast <to = 1> (n)  h = Mul (f, thousand)  y = Cast <to = 7> (h)", []),
+        ("i = Cast <to = 7> (x)  a = Reshape (i, one)  b = Gather (t, a)  y = Cast <to = 7> (b)", []),
+        ("y = Cast <to = 6> (x)", []),
+    ],
+)
+def test_floats_that_become_wide_whole_numbers_are_told_of(body: str, nodes: list[str]) -> None:
+    """But not where they are known to be within int32, are made of sizes, or are only places."""
+    constants = ", float thousand = {1000}, float zero = {0}, float[3] t = {1, 2, 3}, int64[1] one = {-1}"
+    kind = "int32[4]" if "to = 6" in body else "int64[?]"
+    text = f"agraph (float[4] x, int64[4] z) => ({kind} y) <int64 big = {{9}}{constants}> {{ {body} }}"
+    overflows = find_overflows(normalize(model_of(text)).graph)
+    # Of elements of a small table the range is known.
+    assert [each.node for each in overflows] == nodes
+    assert all(each.is_cast for each in overflows)
+
+
+def test_unsigned_numbers_below_zero_are_told_of() -> None:
+    text = """agraph (uint32[4] u, uint32[4] v) => (y, z, w) <uint32 big = {70000}> {
+        y = Sub (u, big)  h = Mod (v, big)  z = Sub (big, h)  w = Mul (u, big) }"""
+    assert find_overflows(normalize(model_of(text)).graph) == [
+        Overflow("Sub 'y'", TensorProto.UINT32, is_cast=False),
+        Overflow("Mul 'w'", TensorProto.UINT32, is_cast=False),
+    ]
+
+
+def test_the_notes_say_which_type_and_what_becomes_of_it() -> None:
+    model = model_of(
+        "agraph (float[4] x, uint32[4] u) => (int64[4] y, uint32[4] z) { y = Cast <to = 7> (x)  z = Mul (u, u) }"
+    )
+    with WeightFile() as file:
+        wrapping, casts = prepare(model, ConversionOptions(), None, print, file).notes
+    assert wrapping.startswith("UINT32 is computed in int32, and what is beyond it wraps")
+    assert casts.startswith("INT64 is held in int32, and floats beyond 2147483647")
 
 
 def test_a_conversion_tells_of_them_and_of_inputs_with_defaults() -> None:

@@ -1,0 +1,148 @@
+"""Where whole numbers of a graph leave int32, the widest that Apple's runtimes have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from onnx import GraphProto, NodeProto, TensorProto
+
+from triune.core.errors import UnsupportedError
+from triune.graph.half.bounds import Bounds
+from triune.graph.ranges import ANY, WHOLE, WIDE, Interval, of_constant, of_type, results_of
+from triune.graph.values import Values, names_read_by, subgraphs_of
+
+_NOTED = 1 << 34
+"""Results that may go beyond are told of: inputs are rarely so near the ends of int32 that a sum of two leaves it."""
+
+_NEAR_END = 1 << 30
+"""A constant that is added or subtracted, from which on any sum is told of."""
+
+_UNSIGNED = (TensorProto.UINT32, TensorProto.UINT64)
+
+_ADDRESSES: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(["Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"], (1,)),
+    **dict.fromkeys(["Reshape", "Expand", "Tile", "Squeeze", "Unsqueeze", "Split", "TopK"], (1,)),
+    "ConstantOfShape": (0,),
+    "Resize": (3,),
+}
+"""The operands that are places, or sizes: none that is beyond int32 means anything."""
+
+_VIEWS = frozenset(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat"])
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """A node whose results are not known to fit into int32.
+
+    Attributes:
+        node: as `Op 'name'`.
+        elem_type: of its results, in the source.
+        is_cast: whether it makes them of floats. These do not wrap: what is beyond int32 is not defined.
+    """
+
+    node: str
+    elem_type: int
+    is_cast: bool
+
+
+def find_overflows(graph: GraphProto) -> list[Overflow]:
+    """Nodes of wide whole numbers (INT64, UINT64, UINT32) whose results are not known to fit into int32.
+
+    Args:
+        graph: in core ops, its constants initializers, its shapes inferred, its types not narrowed yet.
+
+    Returns:
+        the nodes, in order. Only what may grow far beyond int32 counts, and what is not negative in the source but
+        would be in int32.
+
+    Raises:
+        UnsupportedError: every result of a node lies beyond int32.
+    """
+    found: list[Overflow] = []
+    _follow(graph, None, None, {}, found)
+    return list(dict.fromkeys(found))
+
+
+def _follow(
+    graph: GraphProto,
+    outer: Values | None,
+    around: Bounds | None,
+    known: Mapping[str, Interval],
+    found: list[Overflow],
+) -> None:
+    values = Values(graph, outer)
+    bounds = Bounds(values, around)
+    intervals = dict(known)
+
+    def of(name: str) -> Interval:
+        if name not in intervals:
+            intervals[name] = of_constant(values, name) or of_type(values.elem_type(name))
+            if values.elem_type(name) in WHOLE:
+                bounds.know(name, (intervals[name].low, intervals[name].high))
+        return intervals[name]
+
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _follow(inner, values, bounds, intervals, found)
+        given = [of(name) for name in node.input if name]
+        bounds.learn(node)
+        for name, result in zip(node.output, results_of(node, values, given), strict=False):
+            elem_type = values.elem_type(name)
+            called = f"{node.op_type} '{node.name or node.output[0]}'"
+            is_cast = _is_cast_of_floats(node, values)
+            if elem_type not in WIDE:
+                pass
+            elif is_cast:
+                if not result.is_size and _is_far_beyond(bounds, node) and not _is_address(graph, name):
+                    found.append(Overflow(called, elem_type, is_cast=True))
+            elif _leaves(node, called, elem_type, result, given):
+                found.append(Overflow(called, elem_type, is_cast=False))
+            # What leaves int32 wraps, and is anything then.
+            is_within = ANY.low <= result.low and result.high <= ANY.high
+            intervals[name] = result if is_within else replace(ANY, is_size=result.is_size)
+            if elem_type in WHOLE:
+                bounds.know(name, (intervals[name].low, intervals[name].high))
+
+
+def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, given: Sequence[Interval]) -> bool:
+    """May a result be far beyond int32?
+
+    Raises:
+        UnsupportedError: it surely is beyond.
+    """
+    if result.low > ANY.high or result.high < ANY.low:
+        numbers = f"{result.low}" if result.low == result.high else f"from {result.low} to {result.high}"
+        raise UnsupportedError(
+            f"{called} gives whole numbers beyond int32, the widest that Apple's runtimes have: {numbers}; compute "
+            "them as floats, or let them be smaller"
+        )
+    if result.is_size:
+        return False
+    # Below 0 the source has numbers near the largest of its type.
+    if elem_type in _UNSIGNED and result.low < 0 and node.op_type in ("Sub", "Neg"):
+        return True
+    if ANY.low <= result.low and result.high <= ANY.high:
+        return False
+    is_near_end = any(each.low == each.high and each.largest >= _NEAR_END for each in given)
+    return result.largest >= _NOTED or (node.op_type in ("Add", "Sub") and is_near_end)
+
+
+def _is_cast_of_floats(node: NodeProto, values: Values) -> bool:
+    return node.op_type == "Cast" and values.elem_type(node.input[0]) not in (*WHOLE, TensorProto.BOOL)
+
+
+def _is_far_beyond(bounds: Bounds, node: NodeProto) -> bool:
+    return max(abs(end) for end in bounds.of(node.input[0])) >= _NOTED
+
+
+def _is_address(graph: GraphProto, name: str) -> bool:
+    """Is a value of a graph read as places and sizes only?"""
+    if any(value.name == name for value in graph.output):
+        return False
+    for node in graph.node:
+        if name not in names_read_by(node):
+            continue
+        places = {place for place, read in enumerate(node.input) if read == name}
+        is_passed = node.op_type in _VIEWS and _is_address(graph, node.output[0])
+        if not is_passed and not (places and places.issubset(_ADDRESSES.get(node.op_type, ()))):
+            return False
+    return True
