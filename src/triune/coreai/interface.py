@@ -76,7 +76,8 @@ class Interface:
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
     """A value as an array of the type and shape that it must have.
 
-    Whole numbers and floats of other widths are converted where they fit.
+    Whole numbers and floats of other widths are converted where they fit. In fp16 what is beyond becomes infinite, as
+    in Core ML.
 
     Raises:
         InvalidArgumentError: they do not, or it is of another kind or shape.
@@ -96,7 +97,10 @@ def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
         if array.min() < limits.min or array.max() > limits.max:
             raise InvalidArgumentError(f"{what} has numbers beyond {spec.datatype.value}, {limits.min} to {limits.max}")
     with np.errstate(over="ignore"):
-        return array.astype(dtype, copy=False)
+        converted = array.astype(dtype, copy=False)
+    if dtype == np.float32 and array.dtype.itemsize > 4 and bool(np.any(np.isinf(converted) & np.isfinite(array))):
+        raise InvalidArgumentError(f"{what} has values that fp32 cannot hold: up to {np.abs(array).max()}")
+    return converted
 
 
 def as_array(what: str, value: Any) -> Array:

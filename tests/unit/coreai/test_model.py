@@ -71,11 +71,17 @@ def test_states_are_kept_where_they_are_given(executor: Any, tmp_path: Path) -> 
         ({"x": X[:0]}, "is empty"),
         ({"x": X.astype(np.int32)}, "int32; it must be of FP32"),
         ({"x": [[1, 2], [3]]}, "no array"),
+        ({"x": np.full((2, 4), 1e300)}, r"fp32 cannot hold: up to 1e\+300"),
     ],
 )
 def test_wrong_inputs_never_reach_apples_library(inputs: Any, told: str, tmp_path: Path) -> None:
     with coreai.load(_save(tmp_path / "m.aimodel")) as model, pytest.raises(InvalidArgumentError, match=told):
         model.predict(inputs)
+
+
+def test_infinity_is_a_number_of_fp32(tmp_path: Path) -> None:
+    with coreai.load(_save(tmp_path / "m.aimodel")) as model:
+        assert np.isinf(model.predict({"x": np.full((2, 4), np.inf, np.float64)})["y"]).all()
 
 
 def test_limits_of_the_conversion_are_enforced(tmp_path: Path) -> None:
