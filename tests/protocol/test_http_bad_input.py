@@ -427,6 +427,15 @@ async def test_a_head_without_end_is_refused(shared_wire: Wire, name: str) -> No
     assert (await shared_wire.answer()).status == 431
 
 
+@pytest.mark.parametrize("path", [b"/v2", b"/v2/models/identity/infer"])
+async def test_a_large_head_that_comes_at_once_is_refused(shared_wire: Wire, path: bytes) -> None:
+    headers = b"".join(b"X-%d: y\r\n" % index for index in range(4000))
+    method = b"POST" if path.endswith(b"infer") else b"GET"
+    await shared_wire.send(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + headers + b"\r\n")
+    answer = await shared_wire.answer()
+    assert (answer.status, b"32768 bytes" in answer.body) == (431, True)
+
+
 async def test_a_head_that_drips_is_told_and_dropped(shared_wire: Wire) -> None:
     await shared_wire.send(b"POST /v2/mod")
 

@@ -6,6 +6,7 @@ answers on a connection that pipelines both (`http_order`), and the limits on si
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, cast
 
 import httptools
@@ -54,6 +55,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._has_progressed = False
         self._num_silent_bytes = 0
+        self._num_read_bytes = 0
         self._num_chunks = 0
         self._num_pieces = 0
         self._num_received: int = 0
@@ -85,6 +87,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._repeat(head, data)
             return
         whole, num_begun = data, self._num_begun
+        self._num_read_bytes = len(data)
         while data and not self.is_deaf:
             try:
                 self.parser.feed_data(data)
@@ -178,7 +181,11 @@ class KServeProtocol(HttpToolsProtocol):
             return
         self._num_silent_bytes += num_bytes
         if self._num_silent_bytes > limits.head_bytes:
-            self._refuse(431, f"the request's headers take more than {limits.head_bytes} bytes, the server's limit")
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        limit = self._front_end.limits.head_bytes
+        self._refuse(431, f"the request's headers take more than {limit} bytes, the server's limit")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the inference under way; tell the app of its request, even if a later one has come in behind it."""
@@ -248,6 +255,11 @@ class KServeProtocol(HttpToolsProtocol):
         if self.is_deaf or parser.should_upgrade():
             return
         self._is_in_head = False
+        limit = self._front_end.limits.head_bytes
+        # Of a head that came in several reads, `_watch` has seen the size.
+        if self._num_read_bytes > limit and _head_bytes(self.url, self.headers) > limit:
+            self._refuse_head()
+            return
         if (problem := head_problem(self.headers, parser.get_http_version())) is not None:
             self._refuse(*problem)
             return
@@ -395,3 +407,8 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.disconnected = True
         cycle.message_event.set()
         self.transport.close()
+
+
+def _head_bytes(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The size of a request's line, less its method, and of its headers."""
+    return len(url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
