@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
+from triune.repository.attempt import Attempt
 from triune.repository.configure import Source, parameters_of, read_source
 from triune.repository.failure import LoadFailedError, failure_of
 from triune.repository.honour import log_hints
 from triune.repository.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
-from triune.repository.loader import Attempt, Build, Loader
+from triune.repository.loader import Build, Loader
 from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving

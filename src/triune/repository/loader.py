@@ -2,20 +2,20 @@
 
 import functools
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from triune.core.clock import Clock
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.runtime import Runtime
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
 from triune.hosting import HostedExecutable
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.attempt import Attempt
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure
 from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
@@ -106,42 +106,6 @@ class Build:
         if unit in self.unit_errors:
             words.append(f"error {self.unit_errors[unit]:.2g} against cpu")
         return f"{unit.value} ({', '.join(words)})"
-
-
-class Interruptible(Protocol):
-    """What may take long, and can be told to end."""
-
-    def interrupt(self) -> None:
-        """Have it end soon. From any thread; does not wait."""
-        ...
-
-
-class Attempt:
-    """A build that may be given up: what it runs then ends as soon as it can."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._made: list[Interruptible] = []
-        self._is_given_up = False
-
-    def add(self, made: Interruptible) -> None:
-        """The build has made this, and is about to run it."""
-        with self._lock:
-            self._made.append(made)
-        self.check()
-
-    def check(self) -> None:
-        """Raise UnavailableError where it has been given up."""
-        if self._is_given_up:
-            raise UnavailableError("the load was given up")
-
-    def give_up(self) -> None:
-        """Nobody waits for it any more. From any thread."""
-        with self._lock:
-            self._is_given_up = True
-            made = list(self._made)
-        for each in made:
-            each.interrupt()
 
 
 TryFirst: TypeAlias = Callable[["Source", int, Attempt], None]

@@ -12,7 +12,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from triune.core.clock import MonotonicClock
@@ -21,9 +21,10 @@ from triune.core.runtime import Executable
 from triune.core.version import VERSION
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.attempt import Attempt
 from triune.repository.config import ModelConfig
 from triune.repository.configure import Source, configure, has_own_process
-from triune.repository.loader import Attempt, Loader
+from triune.repository.loader import Loader
 from triune.repository.placement import Machine
 from triune.repository.samples import trial_inputs
 from triune.repository.stamps import FileStamps, Stamp
@@ -75,22 +76,14 @@ class Trials:
             version,
         )
         started = time.monotonic()
-        process = self._take()
         try:
-            attempt.add(process)
-            process.work(work)
+            self._work(work, attempt)
         except WorkerEndedError as error:
-            process.free()
-            attempt.check()
             raise InternalError(
                 f"version {version} is not loaded, since it would end the server: a process of its own that loaded it, "
                 f"as is done with what is new, {error.how}; correct the file, or have it run in a process of its own "
                 "by the parameter 'own_process' where only some requests need that"
             ) from None
-        except BaseException:
-            self._give_back(process)
-            raise
-        self._give_back(process)
         _log.info(
             "model '%s' version %d is new here: it was loaded in a process of its own first, in %.2f s",
             source.name,
@@ -124,14 +117,49 @@ class Trials:
             digest.update(f"{len(word)} {word}".encode())
         return digest.hexdigest()
 
-    def _take(self) -> WorkerProcess:
-        with self._lock:
-            while self._idle:
-                process = self._idle.pop()
-                if not process.has_ended:
-                    return process
+    def _work(self, work: Callable[[], None], attempt: Attempt) -> None:
+        """Have it done, in a process that waits for work if one does.
+
+        Raises:
+            WorkerEndedError: it ended a process that had done nothing before. The end of any other may be the fault
+                of what it did before, or of whoever ended it.
+        """
+        idle = self._take()
+        if idle is not None:
+            try:
+                self._work_in(idle, work, attempt)
+            except WorkerEndedError as error:
+                _log.info("what is new is tried again in a fresh process, since that before %s", error.how)
+            else:
+                return
+        self._work_in(WorkerProcess("the trial of new models", _LIMITS), work, attempt)
+
+    def _work_in(self, process: WorkerProcess, work: Callable[[], None], attempt: Attempt) -> None:
+        """Have it done in a process that is the attempt's alone, from here until it is given back or ended.
+
+        Raises:
+            UnavailableError: the attempt was given up; the process is ended.
+        """
+        try:
+            with attempt.holding(process):
+                process.work(work)
+        except WorkerEndedError:
+            process.free()
+            attempt.check()
+            raise
+        except BaseException:
+            if attempt.is_given_up:
+                process.kill()
                 process.free()
-        return WorkerProcess("the trial of new models", _LIMITS)
+            else:
+                self._give_back(process)
+            raise
+        self._give_back(process)
+
+    def _take(self) -> WorkerProcess | None:
+        """One that waits for work: whoever takes it has it alone."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _give_back(self, process: WorkerProcess) -> None:
         """Keep a process for what is loaded next, for a while."""

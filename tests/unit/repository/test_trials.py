@@ -10,12 +10,13 @@ import pytest
 from support.graphs import model_of
 from support.repositories import affine, ending_itself, turning, write_model
 from triune.core.clock import MonotonicClock
-from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hosting import WorkerProcess
 from triune.repository import trials as room
+from triune.repository.attempt import Attempt
 from triune.repository.configure import Source, read_source
-from triune.repository.loader import Attempt, Loader
+from triune.repository.loader import Loader
 from triune.repository.placement import Machine
 from triune.repository.stamps import stamp
 from triune.repository.trials import Trials
@@ -40,7 +41,8 @@ class Counted:
 
     def __call__(self, *args: object) -> WorkerProcess:
         self.count += 1
-        return self._start(*args)  # type: ignore[arg-type]
+        self.last = self._start(*args)  # type: ignore[arg-type]
+        return self.last
 
 
 def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
@@ -123,6 +125,66 @@ def test_a_load_that_is_given_up_ends_its_process(tmp_path: Path) -> None:
         trials.require(source, 1, attempt)
     timer.join()
     trials.close()
+
+
+def test_giving_up_a_load_leaves_the_process_alone_that_it_has_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of a load is long, and its process at work for another model by then."""
+    processes = Counted(monkeypatch)
+    trials, attempt = Trials(MACHINE, tmp_path / "loaded"), Attempt()
+    trials.require(source_of(tmp_path, affine()), 1, attempt)
+    attempt.give_up()
+    trials.require(source_of(tmp_path, affine(3.0)), 1, Attempt())
+    trials.close()
+    assert processes.count == 1
+
+
+def test_a_process_that_was_ended_for_others_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Counted(monkeypatch)
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    trials.require(source_of(tmp_path, affine()), 1, Attempt())
+    processes.last.interrupt()
+    trials.require(source_of(tmp_path, affine(3.0)), 1, Attempt())
+    assert processes.count == 2
+    # A model that does end it ends a fresh one, too, and is told of.
+    with pytest.raises(InternalError, match="was killed by SIGABRT; correct the file"):
+        trials.require(source_of(tmp_path, ending_itself()), 1, Attempt())
+    assert processes.count == 3
+    trials.close()
+
+
+def test_no_process_serves_two_loads_at_once(tmp_path: Path) -> None:
+    """Of loads that are given up at any moment, none costs another: what loads is told only of its own end."""
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    attempts = [Attempt() for _ in range(8)]
+    sources = [source_of(tmp_path / f"{index}", affine(2.0 + index)) for index in range(16)]
+    told: list[TriuneError] = []
+
+    def load(attempt: Attempt, source: Source) -> None:
+        try:
+            trials.require(source, 1, attempt)
+        except UnavailableError:
+            assert attempt.is_given_up
+        except TriuneError as error:
+            told.append(error)
+
+    def turns(index: int) -> None:
+        load(attempts[index], sources[index])
+        load(Attempt(), sources[8 + index])
+
+    threads = [threading.Thread(target=turns, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for attempt in attempts:
+        time.sleep(0.2)
+        attempt.give_up()
+    for thread in threads:
+        thread.join()
+    trials.close()
+    assert not told
 
 
 def test_what_runs_in_a_process_of_its_own_is_not_run(tmp_path: Path) -> None:
