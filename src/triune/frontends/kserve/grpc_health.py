@@ -9,7 +9,8 @@ from grpc_health.v1 import health_pb2
 
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.frontends.kserve.grpc_service import SERVICE as INFERENCE_SERVICE
-from triune.frontends.kserve.grpc_status import Context, abort
+from triune.frontends.kserve.grpc_status import Context, abort, as_triune_error
+from triune.frontends.kserve.limits import check_small
 from triune.serving.server import Server
 
 SERVICE = "grpc.health.v1.Health"
@@ -44,14 +45,23 @@ class HealthService:
 
     async def check(self, data: bytes, context: Context) -> bytes:
         """The status now. NOT_FOUND for a service that is not here."""
-        service = await _service(data, context)
+        try:
+            service = _parse(data)
+        except InvalidArgumentError as error:
+            del data
+            await abort(context, as_triune_error(error, "Check"))
         if service not in _SERVICES:
             await abort(context, NotFoundError(f"service '{service[:64]}' is not here; ask for '{INFERENCE_SERVICE}'"))
         return _response(self._status(service))
 
     async def watch(self, data: bytes, context: Context) -> None:
         """The status now and whenever it changes, until the server stops. SERVICE_UNKNOWN for one not here."""
-        service = await _service(data, context)
+        try:
+            service = _parse(data)
+        except InvalidArgumentError as error:
+            del data
+            await abort(context, as_triune_error(error, "Watch"))
+        del data
         told: int | None = None
         while not self._stopping.is_set():
             status = self._status(service)
@@ -71,11 +81,13 @@ class HealthService:
         return _SERVING if self._server.is_ready() and not self._stopping.is_set() else _NOT_SERVING
 
 
-async def _service(data: bytes, context: Context) -> str:
+def _parse(data: bytes) -> str:
+    """The service that a HealthCheckRequest names. Raises InvalidArgumentError if it is none, or large."""
+    check_small(len(data))
     try:
         return health_pb2.HealthCheckRequest.FromString(data).service
     except DecodeError as error:
-        await abort(context, InvalidArgumentError(f"the bytes received are no HealthCheckRequest: {error}"))
+        raise InvalidArgumentError(f"the {len(data)} bytes received are no HealthCheckRequest: {error}") from None
 
 
 def _response(status: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, PayloadTooLargeError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.requests import InferenceResponse
 from triune.frontends.kserve import grpc_codec, grpc_messages
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
@@ -17,7 +17,7 @@ from triune.frontends.kserve.grpc_large import LargeMessages, decode_small, outp
 from triune.frontends.kserve.grpc_status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc_stream import StreamSession
 from triune.frontends.kserve.large_requests import inputs_bytes
-from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.limits import Limits, check_small
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos import grpc_service_pb2 as messages
 from triune.serving.server import Server
@@ -34,9 +34,6 @@ _UNSUPPORTED = {
     "TraceSetting": "tracing is not offered; use the statistics and the metrics instead",
     "LogSettings": "log settings cannot be changed while the server runs; use --log-verbose when starting it",
 }
-
-# The names and flags that requests other than inferences and loads hold.
-_MAX_SMALL_BYTES = 64 << 10
 
 Handler = Callable[[bytes, Context], Awaitable[bytes]]
 RequestT = TypeVar("RequestT", bound=Message)
@@ -90,6 +87,13 @@ class InferenceService:
 
     async def infer(self, data: bytes, context: Context) -> bytes:
         """ModelInfer. gRPC cancels this coroutine when the client gives up, and with it the future that it awaits."""
+        try:
+            return await self._infer(data, context)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            del data
+            await abort(context, as_triune_error(error, "ModelInfer"))
+
+    async def _infer(self, data: bytes, context: Context) -> bytes:
         held: Reservation | None = None
         try:
             if len(data) > SMALL_BYTES:
@@ -109,12 +113,10 @@ class InferenceService:
                 held = held or self._budget.reserve()
                 held.resize(inputs_bytes(response.outputs))
                 answer = await self._large.encode(response)
-        except BaseException as error:
+        except BaseException:
             if held is not None:
                 held.release()
-            if not isinstance(error, Exception):
-                raise
-            await abort(context, as_triune_error(error, "ModelInfer"))
+            raise
         if held is not None:
             # gRPC keeps the answer until the client has it.
             held.resize(min(held.num_bytes, len(answer)))
@@ -182,16 +184,19 @@ class InferenceService:
 
     async def load(self, data: bytes, context: Context) -> bytes:
         """RepositoryModelLoad, whose files may be large."""
-        with self._budget.reserve() as held:
-            try:
-                held.resize(len(data))
-                name, repository, config_json, arrays = await self._large.parse_load(data, held)
-                _refuse_repository_name(repository)
-                files = await self._large.files_of(arrays)
-                await self._change(self._server.load(name, config_json=config_json, files=files))
-            except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
-                await abort(context, as_triune_error(error, "RepositoryModelLoad"))
+        try:
+            await self._load(data)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            del data
+            await abort(context, as_triune_error(error, "RepositoryModelLoad"))
         return messages.RepositoryModelLoadResponse().SerializeToString()
+
+    async def _load(self, data: bytes) -> None:
+        with self._budget.reserve(len(data)) as held:
+            name, repository, config_json, arrays = await self._large.parse_load(data, held)
+            _refuse_repository_name(repository)
+            files = await self._large.files_of(arrays)
+            await self._change(self._server.load(name, config_json=config_json, files=files))
 
     async def _unload(self, request: messages.RepositoryModelUnloadRequest) -> Message:
         _refuse_repository_name(request.repository_name)
@@ -219,19 +224,13 @@ def _refuse_repository_name(name: str) -> None:
 def _answering(method: str, kind: type[RequestT], answer: Callable[[RequestT], Awaitable[Message]]) -> Handler:
     async def handle(data: bytes, context: Context) -> bytes:
         try:
-            _check_small(len(data))
+            check_small(len(data))
             return (await answer(_parse(kind, data))).SerializeToString()
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            del data
             await abort(context, as_triune_error(error, method))
 
     return handle
-
-
-def _check_small(num_bytes: int) -> None:
-    if num_bytes > _MAX_SMALL_BYTES:
-        raise PayloadTooLargeError(
-            f"the request has {num_bytes} bytes; for what it asks, {_MAX_SMALL_BYTES} are the limit"
-        )
 
 
 def _parse(kind: type[RequestT], data: bytes) -> RequestT:
@@ -244,7 +243,8 @@ def _parse(kind: type[RequestT], data: bytes) -> RequestT:
 def _refusing(message: str) -> Handler:
     error: TriuneError = UnsupportedError(message)
 
-    async def refuse(_: bytes, context: Context) -> bytes:
+    async def refuse(data: bytes, context: Context) -> bytes:
+        del data
         await abort(context, error)
 
     return refuse

@@ -75,13 +75,22 @@ def details_of(error: TriuneError) -> str:
 
 
 def as_triune_error(error: Exception, method: str) -> TriuneError:
-    """The error itself if it is one of ours; else it is a defect, which is logged and becomes an InternalError."""
+    """The error itself if it is one of ours; else it is a defect, which is logged and becomes an InternalError.
+
+    Neither keeps its traceback or its cause: their frames hold the request's bytes, and some of them hold the error,
+    so that only the garbage collection would free them.
+    """
+    if not isinstance(error, TriuneError):
+        _logger.error("gRPC method %s failed", method, exc_info=error)
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     if isinstance(error, TriuneError):
         return error
-    _logger.error("gRPC method %s failed", method, exc_info=error)
     return InternalError(f"{method} failed within the server: {type(error).__name__}: {error}")
 
 
 async def abort(context: Context, error: TriuneError) -> NoReturn:
-    """End the call with the status of an error."""
+    """End the call with the status of an error.
+
+    gRPC's exception for that holds the caller's frame until the garbage collection: delete the request's bytes first.
+    """
     await context.abort(code_of(error), details_of(error))

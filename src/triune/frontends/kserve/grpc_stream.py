@@ -126,6 +126,7 @@ class StreamSession:
                 if not isinstance(data, bytes):  # grpc.aio.EOF: the client has sent its last request
                     return
                 await self._start(data, group)
+                del data  # the next message may be long in coming
                 while self._num_pending >= MAX_PENDING_REQUESTS or self._pending_bytes >= self._limits.request_bytes:
                     self._room.clear()
                     await self._room.wait()
@@ -180,6 +181,7 @@ class StreamSession:
                 pending = self._pending.popleft()
                 await self._write_outcome(pending)
                 self._end(pending.num_bytes, pending.held)
+                del pending  # likewise
             elif reader.done() and not self._pending:
                 return
             else:

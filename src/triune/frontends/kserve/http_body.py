@@ -8,23 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from triune.core.errors import NotFoundError, PayloadTooLargeError
+from triune.core.errors import NotFoundError
 from triune.frontends.kserve.budget import MemoryBudget, Reservation
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_parameters import as_object
 from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
-from triune.frontends.kserve.limits import Limits, too_large
+from triune.frontends.kserve.limits import Limits, check_small, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 
 T = TypeVar("T")
 
 # Every number of so many digits is one of 64 bits, as versions are.
 _MAX_VERSION_DIGITS = 18
-
-
-# The names and flags that requests to the repository hold.
-_MAX_SMALL_BYTES = 64 << 10
 
 
 class JsonResponse(Response):
@@ -111,10 +107,7 @@ class BodyReader:
         """A JSON object that need not be large; an empty body is an empty object. Raises as `parse` does."""
         with self.reserve() as held:
             body = await self._read(request, self._limits.request_bytes, held)
-            if len(body) > _MAX_SMALL_BYTES:
-                raise PayloadTooLargeError(
-                    f"the request's body has {len(body)} bytes; for what it asks, {_MAX_SMALL_BYTES} are the limit"
-                )
+            check_small(len(body))
             return parse_object(memoryview(body))
 
     async def _read(self, request: Request, max_bytes: int, held: Reservation) -> Body:

@@ -8,6 +8,9 @@ from triune.frontends.kserve.large_requests import MAX_JSON_BYTES
 
 MAX_REQUEST_BYTES = 256 << 20
 
+# The names and flags that requests other than inferences and loads hold.
+_MAX_SMALL_BYTES = 64 << 10
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -38,6 +41,14 @@ class Limits:
     linger_seconds: float = 5.0
     connections: int = 4096
     streams: int = 1024
+
+
+def check_small(num_bytes: int) -> None:
+    """Raises PayloadTooLargeError if a request that holds names and flags has more bytes than any of them needs."""
+    if num_bytes > _MAX_SMALL_BYTES:
+        raise PayloadTooLargeError(
+            f"the request has {num_bytes} bytes; for what it asks, {_MAX_SMALL_BYTES} are the limit"
+        )
 
 
 def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> PayloadTooLargeError:
