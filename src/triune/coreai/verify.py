@@ -12,14 +12,17 @@ import numpy as np
 from onnx import ModelProto
 
 from triune.core.datatypes import Array
+from triune.core.errors import InternalError, UnavailableError, UnsupportedError
 from triune.coreai.executable import takes_images
 from triune.coreai.images import CHANNELS
+from triune.coreai.interface import Limits
 from triune.coreai.lowering.image_options import ImageOptions
 from triune.coreai.lowering.options import LowerOptions
 from triune.coreai.model import Model
 from triune.graph.audit import InputSet
 from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
+from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.conversion.text import numbers_of
 from triune.graph.passes.narrow import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
@@ -118,16 +121,27 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
         As `verify_lowered`.
     """
     tolerance = TOLERANCES[precision_of(model)]
-    sets = samples_of(model, {}, given, is_half=tolerance > TOLERANCES["fp32"])
     result = OnnxModel(model, tolerance)
     with Model(path, function=function, executor="interpreter") as program:
+        limits = {name: _shape(each) for name, each in program.interface.limits.items()}
+        sets = samples_of(model, limits, given, is_half=tolerance > TOLERANCES["fp32"])
 
         def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
             state = program.make_state()
             inputs = dict(arrays)
             for name in state.names:
                 state.write(name, inputs.pop(name))
-            outputs = program.predict(inputs, state if state.names else None)
+            try:
+                outputs = program.predict(inputs, state if state.names else None)
+            except (InternalError, UnavailableError) as error:
+                raise UnsupportedError(
+                    "Apple's interpreter ended its process over these inputs, as it does where a whole number is "
+                    "divided by zero, so it was not verified; give inputs that it computes with --input"
+                ) from error
             return {**outputs, **{new_state(name): state.read(name) for name in state.names}}
 
         return verify(sets, source, result.run, result, tolerance)
+
+
+def _shape(limits: Limits) -> InputShape:
+    return InputShape(tuple(tuple(dim if isinstance(dim, int) else Range(*dim) for dim in choice) for choice in limits))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -41,6 +41,31 @@ def test_there_and_back_again_with_apple_as_the_referee(source: Path, tmp_path: 
     home = run("convert", asset, "-o", back, "--verify", "--json")
     assert home.exit_code == 0, home.output
     assert {each["output"]: each["error"] for each in json.loads(home.stdout)["errors"]} == {"y": 0, "past/new": 0}
+
+
+def test_back_again_within_the_limits_of_the_program_and_without_dividing_by_zero(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["s"]),
+        helper.make_node("Div", ["a", "b"], ["q"]),
+        helper.make_node("Mod", ["a", "b"], ["r"]),
+    ]
+    whole = TensorProto.INT32
+    model = model_of(
+        nodes,
+        [("x", FLOAT, [1, "n"]), ("a", whole, [4]), ("b", whole, [4])],
+        [("s", FLOAT, [1, 1]), ("q", whole, [4]), ("r", whole, [4])],
+        axes=np.array([1]),
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    asset, back = tmp_path / "m.aimodel", tmp_path / "back.onnx"
+    assert run("convert", tmp_path / "m.onnx", "-o", asset, "--shape", "x=1,32..64", "--verify").exit_code == 0
+    result = run("convert", asset, "-o", back, "--verify", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["errors"][0]["verdict"] == "right"
+    np.save(tmp_path / "b.npy", np.array([0, 1, 2, 0], np.int32))
+    result = run("convert", asset, "-o", back, "--verify", "--input", f"b={tmp_path / 'b.npy'}")
+    assert result.exit_code != 0
+    assert "divided by zero" in str(result.exception or result.output)
 
 
 def test_images_are_files_on_the_way_in_and_tensors_of_bytes_in_onnx(tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ overflow between two operations, infinities, the ends of the integers. Each set 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import ml_dtypes
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from triune.graph.audit.uses import Uses
 
 Array: TypeAlias = NDArray[Any]
 _Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
@@ -52,6 +54,7 @@ class Input:
         numbers: constants of the program, whose multiples are tried: their quotients are whole.
         ends: for whole numbers: those at which the program has its largest and smallest numbers, as the limits of a
             Clip and the places of the ends of a table. For floats that are cast to INT64: such as int32 does not hold.
+        uses: what the program does with it that not every value is made for.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Input:
     num_indexed: int | None = None
     numbers: tuple[float, ...] = ()
     ends: tuple[int, ...] = ()
+    uses: Uses = field(default_factory=Uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,36 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
             if name == _MULTIPLES and each.numbers:
                 floats = integers = _multiples(each.numbers)
             is_at_ends = name == _ENDS and (each.dtype.kind in "iu" or bool(each.ends))
-            arrays[each.name] = (
-                _at_ends(each, shape, rng) if is_at_ends else _values(each, shape, rng, floats, integers)
-            )
+            values = _at_ends(each, shape, rng) if is_at_ends else _values(each, shape, rng, floats, integers)
+            arrays[each.name] = values if is_extreme else _usable(each, values, rng)
+        steps = min(
+            (
+                dim.size(size)
+                for each in inputs
+                for dim in each.shapes[number % len(each.shapes)]
+                if isinstance(dim, Free)
+            ),
+            default=1,
+        )
+        for each in inputs:
+            if each.uses.is_length:
+                arrays[each.name] = np.clip(arrays[each.name], 1, steps)
         sets.append(InputSet(name, arrays, is_extreme))
     return sets
+
+
+def _usable(each: Input, values: Array, rng: Generator) -> Array:
+    """The values as the program can use them."""
+    kept = each.uses.kept
+    if kept is not None:
+        mask = _among(1 - kept, kept, kept)(rng, values.shape)
+        if mask.ndim:
+            # What is left out altogether, no two runtimes have to agree on.
+            mask[..., :1] = kept
+        return mask.astype(values.dtype)
+    if each.uses.is_divisor:
+        return np.where(values == 0, np.ones_like(values), values)
+    return values
 
 
 def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, integers: _Fill) -> Array:

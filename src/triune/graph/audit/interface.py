@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProt
 
 from triune.core.errors import UnsupportedError
 from triune.graph.audit.inputs import Free, Input
+from triune.graph.audit.uses import SAME, uses_of
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of
 from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import array_of
@@ -26,9 +27,6 @@ _WHOLE = frozenset(
         *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
     ]
 )
-
-_SAME = frozenset(["Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Expand"])
-"""Operators whose results are elements of their first operand."""
 
 _BEYOND_INT32 = (1000, -3_000_000_000, 3_000_000_000, 1_700_000_000_000)
 """What a Cast to INT64 holds and int32 does not; the last is a time in milliseconds."""
@@ -62,9 +60,13 @@ def inputs_of_model(
     """
     limits, numbers = _index_limits(model.graph), _numbers(model)
     ends = {**_ends(model.graph), **_large_floats(model.graph, limits)}
+    uses = uses_of(model.graph)
     wanted = [value for value in inputs_of(model.graph) if value.name not in given]
     found = [_input(value, (shapes or {}).get(value.name), limits, numbers) for value in wanted]
-    return [replace(each, ends=tuple(sorted(ends.get(each.name, ())))) for each in found]
+    return [
+        replace(each, ends=tuple(sorted(ends.get(each.name, ()))), uses=uses.get(each.name, each.uses))
+        for each in found
+    ]
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:
@@ -128,7 +130,7 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
     sources = dict(zip(floats, floats, strict=True))
     found: dict[str, set[int]] = {}
     for _, node in _nodes(graph, Values(graph)):
-        if node.op_type not in _SAME or not node.input or node.input[0] not in sources:
+        if node.op_type not in SAME or not node.input or node.input[0] not in sources:
             continue
         name = node.input[0]
         to = attributes_of(node).get("to")
@@ -152,7 +154,7 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
         for place, name in enumerate(node.input):
             if name not in sources:
                 continue
-            if node.op_type in _SAME and place == 0:
+            if node.op_type in SAME and place == 0:
                 sources[node.output[0]] = sources[name]
             elif node.op_type in ("Clip", "Max", "Min"):
                 others = [each for each in node.input if each and each != name]
