@@ -14,7 +14,7 @@ from triune.repository.complete import complete_backend, complete_tensors, model
 from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
 from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
-from triune.repository.parse import parse_json, parse_text
+from triune.repository.parse import LARGEST_CONFIG_BYTES, parse_json, parse_text
 from triune.repository.placement import (
     DEFAULT_COMPLETION,
     OWN_PROCESS_PARAMETER,
@@ -31,9 +31,8 @@ from triune.runtimes.options import boolean
 
 _log = logging.getLogger(__name__)
 
-_LARGEST_CONFIG_BYTES = 4 << 20
 _LARGEST_LABELS_BYTES = 64 << 20
-"""No config or list of labels is as large; what is takes minutes to parse, or is no file that ends."""
+"""No list of labels is as large; what is takes minutes to parse, or is no file that ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
         if completion.config_name:
             custom = inside(folder / CONFIGS_FOLDER, f"{completion.config_name}.pbtxt", "model_config_name")
             path = custom if custom.is_file() else path
-        content = read_file(path, _LARGEST_CONFIG_BYTES)
+        content = read_file(path, LARGEST_CONFIG_BYTES)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not path.is_symlink():
             return ModelConfigMessage()

@@ -7,8 +7,11 @@ from typing import cast
 
 from google.protobuf import json_format, text_format
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+
+LARGEST_CONFIG_BYTES = 4 << 20
+"""No config is as large; what is takes minutes to parse, or is no file that ends."""
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')
@@ -44,6 +47,15 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
         # Strings that protobuf cannot hold, such as lone surrogates written as escapes.
         raise InvalidArgumentError(f"{source}:1:1: a value is out of range: {error}") from None
     return message
+
+
+def check_size(config_json: str) -> None:
+    """Raises PayloadTooLargeError if a config that came with a load is larger than one that lies in a file may be."""
+    if len(config_json) > LARGEST_CONFIG_BYTES:
+        raise PayloadTooLargeError(
+            f"the config has {len(config_json)} characters; {LARGEST_CONFIG_BYTES} are the limit; large "
+            "data belongs in the model's files"
+        )
 
 
 def parse_json(content: str, source: str) -> ModelConfigMessage:

@@ -24,6 +24,7 @@ from triune.repository.limits import DEFAULT_LIMITS, ModelLimits
 from triune.repository.loader import Loader
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
+from triune.repository.parse import check_size
 from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
 from triune.repository.stamps import stamp
@@ -225,12 +226,15 @@ class Repository:
 
         Raises:
             InvalidArgumentError: the model or the override is wrong; what was served goes on.
+            PayloadTooLargeError: the config is larger than a file's may be.
             UnsupportedError: the model asks for what is not here.
             NotFoundError: no such model.
             UnavailableError: the control mode does not allow it.
         """
         self._check_explicit()
         check_name(name)
+        if config_json is not None:
+            check_size(config_json)
         if files and config_json is None:
             raise InvalidArgumentError(
                 f"failed to load '{name}', failed to poll from model repository: Load parameter 'config' must be "

@@ -14,7 +14,13 @@ import pytest
 from support.repositories import WARM_UP, Bench, affine, turning, write_model
 from triune.app import make_repository
 from triune.core.clock import VirtualClock
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError
+from triune.core.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.units import Unit
@@ -515,6 +521,23 @@ async def test_a_config_in_the_request_stands_in_for_the_file(tmp_path: Path) ->
         await repository.load("m")
         assert repository.get("m").config.batching.max_batch_size == 2
         assert repository.versions("m") == [2]
+
+
+async def test_a_config_in_the_request_is_no_larger_than_a_file_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    write_model(tmp_path, "m", "max_batch_size: 2", v1=affine(2))
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
+        largest = '{"max_batch_size": 7}'.ljust(4 << 20)
+        await repository.load("m", config_json=largest)
+        monkeypatch.setattr("triune.repository.configure.parse_json", lambda text, _: parsed.append(len(text)))
+        for files in (None, {"1/model.onnx": affine(4)}):
+            with pytest.raises(PayloadTooLargeError, match="has 4194305 characters; 4194304 are the limit"):
+                await repository.load("m", config_json=largest + " ", files=files)
+        assert not parsed
+        assert repository.get("m").config.batching.max_batch_size == 7
+        assert await scale_of(repository, "m") == 2
 
 
 async def test_files_in_the_request_stand_in_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
