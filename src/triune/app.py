@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from triune.core.addresses import format_address
@@ -12,6 +12,7 @@ from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
+from triune.frontends.embedded import num_addresses
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
 from triune.frontends.kserve.http_server import HttpServer
@@ -23,6 +24,7 @@ from triune.frontends.short import ShortLimits
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.hosting import kill_all
+from triune.lifetime.descriptors import connections_within, raise_descriptor_limit
 from triune.lifetime.ending import Ending
 from triune.lifetime.watchdog import Watchdog
 from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
@@ -196,14 +198,11 @@ async def _serve(
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        limits, budget, offload = (
-            options.limits,
-            MemoryBudget(options.max_inflight_bytes),
-            Offload(options.num_http_threads),
-        )
+        budget, offload = MemoryBudget(options.max_inflight_bytes), Offload(options.num_http_threads)
         stack.callback(offload.close)
         hosts = [each or options.host for each in (options.http_host, options.grpc_host, options.metrics_host)]
         ports = (options.http_port, options.grpc_port, options.metrics_port)
+        limits = _within_descriptors(options.limits, hosts, ports)
         short = ShortLimits(
             receive_seconds=limits.receive_seconds,
             idle_seconds=limits.idle_seconds,
@@ -248,6 +247,14 @@ async def _serve(
         # Whether it ends or not: `ending` ends the process in time.
         await server.drain()
         ending.drained()
+
+
+def _within_descriptors(limits: Limits, hosts: Sequence[str], ports: Sequence[int | None]) -> Limits:
+    http, grpc, metrics = (int(port is not None) for port in ports)
+    # gRPC counts the connections of each address apart.
+    num_listeners = max(1, http + grpc * num_addresses(hosts[1]) + metrics)
+    num_connections = connections_within(raise_descriptor_limit(), limits.connections, num_listeners)
+    return replace(limits, connections=num_connections)
 
 
 async def _open(repository: Repository, stop: asyncio.Event) -> bool:

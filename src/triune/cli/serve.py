@@ -272,14 +272,11 @@ def run(options: app.Options, console: Console, log: LogWriter) -> None:
     """Serve until told to stop, saying what is served and where, as `console` would, through `log`."""
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
-        with console.capture() as said:
-            _print_models(console, server)
-            for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):
-                if address:
-                    path = "/metrics" if name == "metrics" else ""
-                    text = address if name == "gRPC" else f"http://{address}{path}"
-                    console.print(f"{name:8} {text}", highlight=False)
-        log.say(said.get())
+        tell(server, addresses, console, log)
+
+    # A printer imports much when it is first used, and clients may have taken every descriptor by the end of the loads.
+    with console.capture():
+        console.print(Table("model", title=":warning: [yellow]...[/]"))
 
     # What those before it left who were killed.
     sweep(Path(tempfile.gettempdir()))
@@ -293,6 +290,28 @@ def run(options: app.Options, console: Console, log: LogWriter) -> None:
         if not log.is_read():
             # The interpreter waits for whoever writes to standard error before it ends, and so for whoever reads.
             os._exit(code)
+
+
+def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWriter) -> None:
+    """Say what is served and where, as `console` would, through `log`: or there why not, and nothing else ends."""
+    try:
+        text = _describe(console, server, addresses)
+    except Exception:  # noqa: BLE001 - whatever fails here, models are served
+        _log.exception("models are served, but what and where cannot be printed")
+    else:
+        log.say(text)
+
+
+def _describe(console: Console, server: Server, addresses: app.Addresses) -> str:
+    """What is served, and where."""
+    with console.capture() as said:
+        _print_models(console, server)
+        for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):
+            if address:
+                path = "/metrics" if name == "metrics" else ""
+                text = address if name == "gRPC" else f"http://{address}{path}"
+                console.print(f"{name:8} {text}", highlight=False)
+    return said.get()
 
 
 def _print_models(console: Console, server: Server) -> None:

@@ -126,6 +126,14 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
     return listeners
 
 
+def num_addresses(host: str) -> int:
+    """How many addresses `host` has here; 1 where that is not known, which whoever listens there is told."""
+    try:
+        return len(_addresses(host, 0))
+    except OSError:
+        return 1
+
+
 def _addresses(host: str, port: int) -> dict[tuple[int, tuple[object, ...]], None]:
     """Families and addresses of a host, in order. `localhost` is both loopbacks (RFC 6761), whatever the hosts file."""
     names = _LOOPBACKS if host.lower() == "localhost" else (host,)

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from triune import app
+from triune.cli import serve
+from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
-from triune.cli.serve import read_backend_config
+from triune.cli.serve import read_backend_config, tell
 from triune.core.errors import InvalidArgumentError
+from triune.serving.server import Server
 
 
 def test_default_max_batch_size_for_one_backend_and_for_all() -> None:
@@ -59,3 +63,19 @@ def test_levels_can_be_left_out_one_by_one(tmp_path: Path, monkeypatch: pytest.M
 def test_log_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="--log-file"):
         set_up_logs(LogOptions(file=tmp_path / "none" / "log"), Console(stderr=True))
+
+
+def test_a_table_that_cannot_be_printed_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    server = Server(app.make_repository([tmp_path]))
+    log = LogWriter(logging.NullHandler())
+    console = Console(stderr=True)
+    monkeypatch.setattr(serve, "_print_models", fail)
+    tell(server, app.Addresses("127.0.0.1:1", None, None), console, log)
+    log.close()
+    assert "models are served, but what and where cannot be printed" in caplog.text
+    assert "Too many open files" in caplog.text
