@@ -12,6 +12,7 @@ from triune.graph.precision import TOLERANCES
 from triune.graph.session import GraphSession, Weights, set_aside
 from triune.graph.verify.difference import Difference, difference_of
 from triune.graph.verify.noise import has_steps, with_noise
+from triune.graph.verify.norms import write_norms
 from triune.graph.verify.unsigned import use_unsigned_weights
 
 _Form: TypeAlias = Literal["optimized", "plain", "noisy"]
@@ -39,6 +40,7 @@ class OnnxModel:
         self._model = ModelProto()
         self._model.CopyFrom(model)
         use_unsigned_weights(self._model)
+        write_norms(self._model)
         self._weights: Weights = set_aside(self._model)
         self._noisy = with_noise(self._model, _STEP * tolerance, is_exact=tolerance <= TOLERANCES["fp32"])
         self._has_steps = has_steps(self._model)
