@@ -1,6 +1,7 @@
 """Everything of the gRPC service but inference: health, metadata, config, statistics, the repository."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,6 +18,7 @@ from triune.core.units import Unit
 from triune.frontends.kserve.grpc_health import HealthService
 from triune.frontends.kserve.grpc_server import GrpcServer
 from triune.protos import grpc_service_pb2
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -223,6 +225,16 @@ async def test_what_is_not_offered(channel: grpc.aio.Channel, method: str, reque
     code, details = await refused(getattr(stub, method)(request_message))
     assert code is grpc.StatusCode.UNIMPLEMENTED
     assert "not offered" in details or "cannot be changed" in details
+
+
+async def test_a_large_config(client: aio_module.InferenceServerClient, server: HandServer) -> None:
+    message = ModelConfigMessage(name="identity")
+    message.parameters["large"].string_value = "v" * 300_000
+    model = server.models["identity"]
+    server.models["identity"] = dataclasses.replace(model, config=dataclasses.replace(model.config, message=message))
+    assert json.loads(server.config("identity").json)["parameters"] == {"large": {"string_value": "v" * 300_000}}
+    config = (await client.get_model_config("identity")).config
+    assert config.SerializeToString(deterministic=True) == message.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService"])

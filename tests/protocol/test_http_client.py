@@ -176,6 +176,14 @@ def test_health(client: client_module.InferenceServerClient, server: HandServer)
     server.is_up = True
 
 
+def test_a_config_is_written_when_its_model_is_loaded(
+    client: client_module.InferenceServerClient, server: HandServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of megabytes takes nearly a second, which no request is to wait for."""
+    monkeypatch.setattr("triune.repository.write.MessageToDict", None)
+    assert client.get_model_config("identity") == json.loads(server.config("identity").json)
+
+
 def test_metadata_config_and_statistics(client: client_module.InferenceServerClient, server: HandServer) -> None:
     assert client.get_server_metadata() == {
         "name": "triune",

@@ -1,11 +1,12 @@
 """A model's configuration as values: what config.pbtxt and the model file say together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from triune.core.datatypes import DataType
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.repository.write import write_json
 from triune.scheduling.policy import BatchingPolicy
 
 
@@ -53,7 +54,9 @@ class ModelConfig:
     """Everything the server needs to know of a model before it touches the model's file.
 
     Attributes:
-        message: Triton's own form, completed; what the config endpoints show.
+        message: Triton's own form, completed. It is not changed any more.
+        encoded: the message in protobuf's encoding, and
+        json: in JSON: what the config endpoints show, made once, by the thread that loads the model.
         name: the model's name, which is its folder's name.
         backend: the runtime's name.
         filename: the model file in each version's folder.
@@ -83,3 +86,10 @@ class ModelConfig:
     is_decoupled: bool
     metric_tags: Mapping[str, str]
     has_own_process: bool = False
+    encoded: bytes = field(init=False, repr=False, compare=False)
+    json: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Write the message down."""
+        object.__setattr__(self, "encoded", self.message.SerializeToString())
+        object.__setattr__(self, "json", write_json(self.message))

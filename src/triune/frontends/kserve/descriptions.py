@@ -1,15 +1,10 @@
 """What the server says of itself and its models, as plain values that JSON can hold, in Triton's shapes.
 
-Sources: Triton's metadata, statistics and repository protocol extensions, and its ModelConfig JSON, in which 64-bit
-integers are numbers.
+Sources: Triton's metadata, statistics and repository protocol extensions.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
-
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from typing import Any, TypeAlias
 
 from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion
@@ -17,8 +12,6 @@ from triune.scheduling.statistics import Duration
 from triune.serving.server import Server
 
 Json: TypeAlias = dict[str, Any]
-
-_INT64_TYPES = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
 
 def server_metadata(server: Server) -> Json:
@@ -41,38 +34,6 @@ def model_metadata(config: ModelConfig, versions: Sequence[int]) -> Json:
 def _tensor_metadata(tensor: TensorConfig, *, has_batch: bool) -> Json:
     shape = [-1, *tensor.dims] if has_batch else list(tensor.dims)
     return {"name": tensor.name, "datatype": tensor.datatype.value, "shape": shape}
-
-
-def model_config(config: ModelConfig) -> Json:
-    """The completed ModelConfig: every field, under its proto name, 64-bit integers as numbers."""
-    document = MessageToDict(
-        config.message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return _with_numbers(config.message, document)
-
-
-def _with_numbers(message: Message, document: Json) -> Json:
-    return _convert_fields(cast(Descriptor, message.DESCRIPTOR), document)
-
-
-def _convert_fields(descriptor: Descriptor, document: Json) -> Json:
-    for name, value in document.items():
-        field = descriptor.fields_by_name[name]
-        kind = field.message_type
-        if kind is not None and kind.GetOptions().map_entry:
-            each = kind.fields_by_name["value"]
-            document[name] = {key: _convert(each, entry) for key, entry in cast(Json, value).items()}
-        elif isinstance(value, list):
-            document[name] = [_convert(field, entry) for entry in cast("list[Any]", value)]
-        else:
-            document[name] = _convert(field, value)
-    return document
-
-
-def _convert(field: FieldDescriptor, value: Any) -> Any:
-    if field.message_type is not None:
-        return _convert_fields(field.message_type, value)
-    return int(value) if field.cpp_type in _INT64_TYPES else value
 
 
 def statistics(models: Sequence[LoadedVersion]) -> Json:

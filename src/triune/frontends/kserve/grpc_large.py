@@ -13,6 +13,7 @@ from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve import compression, grpc_codec, grpc_messages
 from triune.frontends.kserve.budget import Reservation
+from triune.frontends.kserve.grpc_messages import varint
 from triune.frontends.kserve.grpc_parameters import FINAL_RESPONSE
 from triune.frontends.kserve.http_load import files_of
 from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
@@ -167,11 +168,11 @@ def join_response(response: InferenceResponse, is_final: bool | None) -> bytes:
         size = sum(map(len, pieces))
         num_bytes += size
         grpc_codec.check_size(name, num_bytes)
-        parts.append(_RAW_OUTPUT.to_bytes() + _varint(size))
+        parts.append(_RAW_OUTPUT.to_bytes() + varint(size))
         # Python joins bytes, and nothing else, without the GIL.
         parts += (bytes(part) for piece in pieces for part in compression.pieces([piece]))
     if is_final is not None:
-        parts.insert(0, _INFER_RESPONSE.to_bytes() + _varint(sum(map(len, parts))))
+        parts.insert(0, _INFER_RESPONSE.to_bytes() + varint(sum(map(len, parts))))
     return b"".join(parts)
 
 
@@ -246,15 +247,6 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
             return value, position
         shift += 7
     raise _no_message(data)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _no_message(data: bytes) -> InvalidArgumentError:

@@ -10,6 +10,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve import descriptions
 from triune.protos.grpc_service_pb2 import (
+    ModelConfigResponse,
     ModelMetadataResponse,
     ModelRepositoryParameter,
     ModelStatisticsResponse,
@@ -22,10 +23,18 @@ from triune.repository.model import IndexEntry, LoadedVersion
 
 _FILE = "file:"
 
+# The tag of the field: its number, and 2 for what carries its length.
+_CONFIG = ModelConfigResponse.DESCRIPTOR.fields_by_name["config"].number << 3 | 2
+
 
 def model_metadata(config: ModelConfig, versions: Sequence[int]) -> ModelMetadataResponse:
     """A model's name, versions, platform, and its tensors with the batch dimension that clients send."""
     return ModelMetadataResponse(**descriptions.model_metadata(config, versions))
+
+
+def model_config(config: ModelConfig) -> bytes:
+    """A ModelConfigResponse with the completed config, made without writing that again."""
+    return _CONFIG.to_bytes() + varint(len(config.encoded)) + config.encoded
 
 
 def model_statistics(models: Sequence[LoadedVersion]) -> ModelStatisticsResponse:
@@ -75,6 +84,16 @@ def load_parameters(request: RepositoryModelLoadRequest) -> tuple[str | None, di
                 f"load parameter '{name[:64]}' is unknown; 'config' and 'file:<version>/<file name>' are possible"
             )
     return config_json, files
+
+
+def varint(value: int) -> bytes:
+    """A number of zero or more, in protobuf's encoding."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def is_unloading_dependents(request: RepositoryModelUnloadRequest) -> bool:

@@ -170,9 +170,8 @@ class InferenceService:
         versions = self._server.versions(request.name) if version is None else [version]
         return grpc_messages.model_metadata(model.config, versions)
 
-    async def _model_config(self, request: messages.ModelConfigRequest) -> Message:
-        config = self._server.config(request.name, parse_version(request.version))
-        return messages.ModelConfigResponse(config=config.message)
+    async def _model_config(self, request: messages.ModelConfigRequest) -> bytes:
+        return grpc_messages.model_config(self._server.config(request.name, parse_version(request.version)))
 
     async def _model_statistics(self, request: messages.ModelStatisticsRequest) -> Message:
         models = self._server.statistics(request.name, parse_version(request.version))
@@ -221,11 +220,12 @@ def _refuse_repository_name(name: str) -> None:
         raise UnsupportedError(f"repository_name is '{name[:64]}'; leave it empty: models are found by name")
 
 
-def _answering(method: str, kind: type[RequestT], answer: Callable[[RequestT], Awaitable[Message]]) -> Handler:
+def _answering(method: str, kind: type[RequestT], answer: Callable[[RequestT], Awaitable[Message | bytes]]) -> Handler:
     async def handle(data: bytes, context: Context) -> bytes:
         try:
             check_small(len(data))
-            return (await answer(_parse(kind, data))).SerializeToString()
+            found = await answer(_parse(kind, data))
+            return found if isinstance(found, bytes) else found.SerializeToString()
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             del data
             await abort(context, as_triune_error(error, method))

@@ -113,7 +113,7 @@ class _Endpoints:
         return JsonResponse(descriptions.model_metadata(config, versions))
 
     async def model_config(self, request: Request) -> Response:
-        return JsonResponse(descriptions.model_config(self._server.config(*_model_of(request))))
+        return JsonResponse(self._server.config(*_model_of(request)).json)
 
     async def statistics(self, request: Request) -> Response:
         name = request.path_params.get("model", "")
