@@ -1,6 +1,7 @@
 """Which fields of a config this version cannot honour, and which have no effect here. Nothing is silently ignored."""
 
 import logging
+from itertools import islice
 
 from triune.core.errors import UnsupportedError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -10,6 +11,9 @@ _log = logging.getLogger(__name__)
 
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 """Whose runtimes know `optimization.graph.level`."""
+
+# No model has as many; the event loop says what has no effect, and is not to be held by more.
+_MOST_PARAMETERS = 256
 
 
 def refuse_unsupported(message: ModelConfigMessage) -> None:
@@ -76,7 +80,10 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]
     known = option_names(message.backend, machine)
-    fields += [(f"parameter '{name}'", name not in known) for name in sorted(message.parameters)]
+    names = sorted(islice(message.parameters, _MOST_PARAMETERS))
+    fields += [(f"parameter '{name}'", name not in known) for name in names]
+    more = len(message.parameters) - len(names)
+    fields.append((f"{more} more parameters, which were not looked at for this list", more > 0))
     return [name for name, is_set in fields if is_set]
 
 

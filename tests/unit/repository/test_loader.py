@@ -9,6 +9,7 @@ from support.repositories import FP32, STRING, Bench, affine, counting, identity
 from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.configure import configure, read_source
 from triune.repository.honour import hints_without_effect
 from triune.repository.loader import Build, Loader
@@ -215,6 +216,15 @@ def test_executables_of_the_same_recipe_are_taken_over(tmp_path: Path) -> None:
     assert bench.num_open == 1
     fewer.close()
     assert bench.num_open == 0
+
+
+def test_of_very_many_parameters_some_are_named() -> None:
+    message = ModelConfigMessage(name="m", backend="onnxruntime")
+    for index in range(1000):
+        message.parameters[f"k{index}"].string_value = "v"
+    hints = hints_without_effect(message, Bench().machine)
+    assert len(hints) == 257
+    assert hints[-1] == "744 more parameters, which were not looked at for this list"
 
 
 @pytest.mark.parametrize("change", ["file", "threads", "options"])
