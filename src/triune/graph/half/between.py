@@ -8,15 +8,10 @@ from collections.abc import Collection, Iterator
 
 from onnx import GraphProto, NodeProto, TensorProto
 
+from triune.graph.half.reach import JOINS, PASSES
 from triune.graph.values import Values
 
-_HANDS_ON = frozenset(
-    [
-        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Tile", "Gather"),
-        *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Trilu", "Neg", "Abs", "Relu", "Clip"),
-        *("Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements", "ReduceMax", "ReduceMin"),
-    ]
-)
+_HANDS_ON = PASSES | JOINS | {"Relu", "Clip", "ReduceMax", "ReduceMin"}
 """Operators whose results are elements of their operands, or these without their signs or beyond limits."""
 
 

@@ -19,13 +19,16 @@ _MASK = 2048.0
 _UNKNOWN = 32.0
 """How large a factor is taken to be of which nothing is known, where it multiplies a mask."""
 
-_PASSES = frozenset(
+PASSES = frozenset(
     [
         *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Tile", "Gather"),
         *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Trilu", "Neg", "Abs"),
     ]
 )
-_JOINS = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
+"""Operators whose results are elements of their first operand, or these without their signs."""
+
+JOINS = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
+"""Operators whose results are elements of several operands."""
 
 
 class Reach:
@@ -55,9 +58,9 @@ class Reach:
     def _computed(self, node: NodeProto) -> float:
         sizes = [self.of(name) if name else 0.0 for name in node.input]
         match node.op_type:
-            case op if op in _PASSES:
+            case op if op in PASSES:
                 return sizes[0]
-            case op if op in _JOINS:
+            case op if op in JOINS:
                 chosen = [self._of_float(name) for name in node.input if name]
                 return max(chosen, default=0.0)
             case "ConstantOfShape":
