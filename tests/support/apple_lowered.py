@@ -8,18 +8,14 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret_apart
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.passes.narrow import narrow_array
 
 Arrays = Mapping[str, Any]
 
 
-def _interpret(argument: tuple[Path, Arrays]) -> Any:
-    return interpret(*argument)
-
-
-_APART = Apart(_interpret)
+_APART = Apart(interpret_apart)
 
 
 def check(

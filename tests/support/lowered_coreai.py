@@ -1,6 +1,6 @@
 """Small ONNX graphs converted to Core AI, and computed by Apple's interpreter and by ONNX Runtime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,11 @@ import onnxruntime as ort
 from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret_apart
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.passes.narrow import narrow_array
 
-
-def _computed(argument: tuple[Path, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    path, calls = argument
-    return [interpret(path, inputs) for inputs in calls]
-
-
-_apart = Apart(_computed)
+_apart = Apart(interpret_apart)
 
 
 def check(
@@ -41,7 +35,7 @@ def check(
         else ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     )
     given = [{name: narrow_array(name, np.asarray(array)) for name, array in inputs.items()} for inputs in calls]
-    found = _apart((lowered.path, given))
+    found = [_apart((lowered.path, inputs)) for inputs in given]
     for inputs, results in zip(calls, found, strict=True):
         expected = session.run(None, dict(inputs))
         for value, right in zip(model.graph.output, expected, strict=True):

@@ -14,7 +14,8 @@ from tritonclient.utils import InferenceServerException
 
 from support.process import Served
 from support.repositories import affine, write_model
-from support.triton_qa import held, tensors
+from support.triton_qa import held
+from support.triton_tensors import tensors
 
 TWO = "max_batch_size: 8 version_policy { specific { versions: [ 1, 3 ] } }"
 EXPLICIT = "--model-control-mode=explicit"

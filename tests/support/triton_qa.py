@@ -3,20 +3,21 @@
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 import requests
 import tritonclient.grpc
 import tritonclient.http
 from onnx import TensorProto, helper
-from tritonclient.utils import np_to_triton_dtype
 
 from support.process import Served
+from support.triton_tensors import tensors
 
 CASES = Path(__file__).parents[1] / "conformance" / "triton_qa" / "cases.txt"
 """Every test of the folders, one a line, as `folder/file::test`."""
@@ -111,17 +112,6 @@ def model_bytes(graph: onnx.GraphProto) -> bytes:
     return model.SerializeToString()
 
 
-def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray], **options: Any) -> list[Any]:
-    """Arrays as a client's inputs."""
-    inputs = []
-    for name, array in arrays.items():
-        datatype = np_to_triton_dtype(array.dtype) if array.dtype != object else "BYTES"
-        tensor = module.InferInput(name, list(array.shape), datatype)
-        tensor.set_data_from_numpy(array, **options)
-        inputs.append(tensor)
-    return inputs
-
-
 def post(served: Served, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> requests.Response:
     """POST a body to the HTTP port: bytes or text as they are, else as JSON."""
     data = body if isinstance(body, bytes | str) else json.dumps(body)
@@ -160,6 +150,11 @@ def refused(response: requests.Response, status: int, *words: str) -> None:
     assert response.headers["Content-Type"] == "application/json"
     for each in words:
         assert each in response.json()["error"]
+
+
+def cases_of(prefix: str) -> Callable[..., pytest.MarkDecorator]:
+    """What marks a test as taking over the named tests of a file of Triton's QA, `prefix` being `folder/file::`."""
+    return lambda *names: pytest.mark.triton(*(prefix + name for name in names))
 
 
 class Asked:

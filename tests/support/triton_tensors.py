@@ -8,11 +8,11 @@ import numpy as np
 from tritonclient.utils import np_to_triton_dtype
 
 
-def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray]) -> list[Any]:
-    """For the client of `module`: tritonclient.http or .grpc."""
+def tensors(module: ModuleType, arrays: Mapping[str, np.ndarray], **options: Any) -> list[Any]:
+    """For the client of `module`, tritonclient.http or .grpc; `options` are those of its `set_data_from_numpy`."""
     made = []
     for name, array in arrays.items():
-        tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
+        tensor = module.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array, **options)
         made.append(tensor)
     return made

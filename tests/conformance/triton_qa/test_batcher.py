@@ -9,9 +9,9 @@ import tritonclient.grpc
 
 from support.process import Served, serve
 from support.repositories import write_model
-from support.triton_qa import Asked, held, zero
+from support.triton_qa import Asked, cases_of, held, zero
 
-CASES = "L0_batcher/batcher_test.py::"
+triton = cases_of("L0_batcher/batcher_test.py::")
 DELAY_MS = 2000
 MANY_TURNS = 250_000
 """Of a held model: half a second, in which requests are sent."""
@@ -28,10 +28,6 @@ CONFIGS = {
     "timed": "default_queue_policy { default_timeout_microseconds: 200000 }",
 }
 MAX_BATCH_SIZES = {"only_delay": 16, "no_delay": 16}
-
-
-def triton(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.triton(*(CASES + name for name in names))
 
 
 @pytest.fixture(scope="module")

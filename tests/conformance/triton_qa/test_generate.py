@@ -10,14 +10,10 @@ from onnx import TensorProto, helper
 
 from support.process import Served, serve
 from support.repositories import write_model
-from support.triton_qa import INT64, STRING, UNBATCHED_STRINGS, model_bytes, zero
+from support.triton_qa import INT64, STRING, UNBATCHED_STRINGS, cases_of, model_bytes, zero
 
-CASES = "L0_http/generate_endpoint_test.py::"
+triton = cases_of("L0_http/generate_endpoint_test.py::")
 HELLO = {"PROMPT": "hello world", "STREAM": False}
-
-
-def triton(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.triton(*(CASES + name for name in names))
 
 
 @pytest.fixture(scope="module")

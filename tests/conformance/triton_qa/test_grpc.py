@@ -9,7 +9,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 from support.process import Served
-from support.triton_qa import tensors
+from support.triton_tensors import tensors
 
 triton = pytest.mark.triton
 LARGE = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

@@ -10,7 +10,8 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from support.process import Served
-from support.triton_qa import JSON, RAW, post, refused, states, tensor, tensors
+from support.triton_qa import JSON, RAW, post, refused, states, tensor
+from support.triton_tensors import tensors
 
 triton = pytest.mark.triton
 EIGHT = np.arange(8, dtype=np.float32)

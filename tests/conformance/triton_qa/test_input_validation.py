@@ -10,13 +10,10 @@ from tritonclient.utils import InferenceServerException
 
 from support.process import Served, serve
 from support.repositories import write_model
-from support.triton_qa import FP32, add_sub_strings, model_bytes, tensors, zero
+from support.triton_qa import FP32, add_sub_strings, cases_of, model_bytes, zero
+from support.triton_tensors import tensors
 
-CASES = "L0_input_validation/input_validation_test.py::"
-
-
-def triton(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.triton(*(CASES + name for name in names))
+triton = cases_of("L0_input_validation/input_validation_test.py::")
 
 
 def summing(num_inputs: int, num_optional: int) -> tuple[str, bytes]:

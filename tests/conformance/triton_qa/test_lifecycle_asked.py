@@ -28,13 +28,10 @@ from support.triton_lifecycle import (
     until,
     until_ready,
 )
-from support.triton_qa import Asked, held, states, tensors
+from support.triton_qa import Asked, cases_of, held, states
+from support.triton_tensors import tensors
 
-CASES = "L0_lifecycle/lifecycle_test.py::"
-
-
-def triton(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.triton(*(CASES + name for name in names))
+triton = cases_of("L0_lifecycle/lifecycle_test.py::")
 
 
 # By request.

@@ -21,13 +21,10 @@ from support.triton_lifecycle import (
     refused,
     until_ready,
 )
-from support.triton_qa import states, tensors
+from support.triton_qa import cases_of, states
+from support.triton_tensors import tensors
 
-CASES = "L0_lifecycle/lifecycle_test.py::"
-
-
-def triton(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.triton(*(CASES + name for name in names))
+triton = cases_of("L0_lifecycle/lifecycle_test.py::")
 
 
 # At the start.

@@ -8,18 +8,14 @@ import tritonclient.grpc
 
 from support.process import Served, serve
 from support.repositories import write_model
-from support.triton_qa import Asked, held, metrics
+from support.triton_qa import Asked, cases_of, held, metrics
 
-CASES = "L0_model_queue/model_queue_test.py::"
+triton = cases_of("L0_model_queue/model_queue_test.py::")
 DELAY = "max_queue_delay_microseconds: 4000000"
 SIZES = "preferred_batch_size: [ 4, 8 ]"
 LATE = "Request timeout expired"
 HALF_A_SECOND = 250_000
 """Turns of a held model."""
-
-
-def triton(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.triton(*(CASES + name for name in names))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
 from support.process import Served
-from support.triton_qa import JSON, MODULES, post, refused, tensor, tensors
+from support.triton_qa import JSON, MODULES, post, refused, tensor
+from support.triton_tensors import tensors
 
 RESERVED = (
     "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output",

@@ -9,7 +9,8 @@ import tritonclient.grpc
 
 from support.process import Served, serve
 from support.repositories import write_model
-from support.triton_qa import scalar, states, tensors
+from support.triton_qa import scalar, states
+from support.triton_tensors import tensors
 
 
 def config(dims: str) -> str:

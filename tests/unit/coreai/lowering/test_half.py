@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret_apart
 from support.apple_lowered import check
 from support.graphs import model_of
 from support.half_cases import CASES, SOURCES, chosen, joined, misses
@@ -17,12 +17,7 @@ from triune.coreai.model import Model
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.passes.narrow import narrow_array
 
-
-def _interpret(argument: tuple[Path, dict[str, object]]) -> dict[str, object]:
-    return interpret(*argument)
-
-
-_APART = Apart(_interpret)
+_APART = Apart(interpret_apart)
 
 
 def test_answers_are_those_of_fp32(stride: int, tmp_path: Path) -> None:

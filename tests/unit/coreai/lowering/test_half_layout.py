@@ -1,6 +1,6 @@
 """Transformers as assets of fp16 in the Neural Engine's layout, by Apple's interpreter against ONNX Runtime in fp32."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from support.apple_interpreter import Apart, interpret
+from support.apple_interpreter import Apart, interpret_apart
 from support.half_layout import MASKS, SCALES, Norm, activations, assert_close, attention, masked, normed
 from support.lowered import plain_answers
 from triune.coreai.lowering import LowerOptions, lower
@@ -18,12 +18,7 @@ from triune.graph.conversion.options import Layout, Precision
 _NORMS: list[Norm] = ["divided", "inverted", "power", "centred", "layer"]
 
 
-def _interpret(argument: tuple[Path, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    path, calls = argument
-    return [interpret(path, feeds) for feeds in calls]
-
-
-_APART = Apart(_interpret)
+_APART = Apart(interpret_apart)
 
 
 def _compare(
@@ -37,9 +32,9 @@ def _compare(
     assert lowered.layout is not None
     assert lowered.layout.num_layers
     with Model(lowered.path, executor="onnxruntime") as raised:
-        for feeds, found in zip(calls, _APART((lowered.path, calls)), strict=True):
+        for feeds in calls:
             (right,) = plain_answers(judge or model, _wide(feeds))
-            assert_close(found["y"], right)
+            assert_close(_APART((lowered.path, feeds))["y"], right)
             assert_close(raised.predict(feeds)["y"], right)
 
 
