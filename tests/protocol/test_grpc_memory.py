@@ -1,6 +1,8 @@
 """Large messages over gRPC: off the loop, within the memory budget, which every way out gives back."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import grpc
@@ -206,6 +208,24 @@ async def test_a_stream_whose_answers_nobody_reads_ends(
     await nothing_held(budget)
     sending.cancel()
     call.cancel()
+
+
+async def test_a_client_that_leaves_without_reading_is_no_defect(
+    server: HandServer, offload: Offload, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = MemoryBudget(64 << 20)
+    front_end = GrpcServer(server, port=0, budget=budget, offload=offload)  # type: ignore[arg-type]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{await front_end.start()}") as channel:
+        call = stream(channel)
+        with contextlib.suppress(TimeoutError):
+            # Once the server waits for the client to read, it reads nothing more itself.
+            while True:
+                await asyncio.wait_for(call.write(raw(LARGE[:, :40_000])), 0.5)
+        assert budget.reserved_bytes
+        call.cancel()
+        await nothing_held(budget)
+    await front_end.stop(0)
+    assert not [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 async def test_one_connection_too_many_is_closed(server: HandServer, offload: Offload) -> None:

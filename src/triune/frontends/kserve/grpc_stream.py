@@ -14,6 +14,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
+import grpc.aio
+
 from triune.core.errors import CancelledError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve import grpc_codec
@@ -235,6 +237,10 @@ class StreamSession:
             except TimeoutError:
                 # The status waits behind the answers, but whatever else the stream had is given back.
                 self._error = UnavailableError(f"the client took nothing of its answers for {seconds:g} s")
+                self._progress.set()
+            except grpc.aio.InternalError:
+                # gRPC's word for an answer that it cannot send any more.
+                self._error = CancelledError("the client has left")
                 self._progress.set()
 
 
