@@ -314,3 +314,13 @@ async def test_a_tensor_of_another_size_is_told_in_tritons_words(channel: grpc.a
         await channel.unary_unary(INFER)(message.SerializeToString())
     details = failure.value.details() or ""
     assert details.startswith("input byte size mismatch for input 'INPUT0' for model 'identity'. Expected 64, got 60")
+
+
+async def test_refuses_a_message_of_many_tensors_and_takes_one_of_some(channel: grpc.aio.Channel) -> None:
+    # Beyond 64 fields a message is taken apart in a thread.
+    name = b"\x0a\x10" + b"x" * 16
+    field = b"\x2a" + len(name).to_bytes() + name
+    for count, reason in ((5000, "more than 4096 inputs"), (1000, "1001 inputs but 1 raw_input_contents")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(INFER)(request_bytes() + field * count)
+        assert reason in (caught.value.details() or "")

@@ -32,7 +32,7 @@ _MAX_FIELDS = 4 * MAX_TENSORS
 # The descriptions of 4096 tensors take a quarter of that.
 _MAX_HEAD_BYTES = 1 << 20
 
-# So many are decoded at once, where they are.
+# So many tensors are decoded, and so many fields told apart, at once, where they are.
 _MANY_TENSORS = 64
 
 # Tags of fields: the number, and 2 for what carries its length.
@@ -78,7 +78,7 @@ class LargeMessages:
         Returns:
             the message, perhaps without its tensors, and the request.
         """
-        parts = split_request(data)
+        parts = split_request(data, _MANY_TENSORS) or await self._offload.run(split_all, data)
         head, raw = parts.head, parts.raw
         # An unknown model is told before what is wrong with the inputs, as in Triton.
         self._server.model(parts.model, grpc_codec.parse_version(parts.version))
@@ -193,19 +193,28 @@ class Parts:
     version: str
 
 
-def split_request(data: bytes) -> Parts:
-    """Take a ModelInferRequest apart.
+def split_all(data: bytes) -> Parts:
+    """`split_request` of a message with many fields, in a thread."""
+    parts = split_request(data, _MAX_FIELDS)
+    if parts is None:
+        raise PayloadTooLargeError(f"the request has more than {_MAX_FIELDS} fields, the server's limit")
+    return parts
+
+
+def split_request(data: bytes, max_fields: int) -> Parts | None:
+    """Take a ModelInferRequest apart; None if it has more than `max_fields` fields, a microsecond each.
 
     Source: protobuf's encoding. A field is its tag (number and wire type) as a varint, then what it holds.
 
     Raises:
         InvalidArgumentError: the bytes are no message.
-        PayloadTooLargeError: it has more fields than any request needs.
+        PayloadTooLargeError: it has more inputs, or more of anything else, than the server takes tensors.
     """
     view = memoryview(data)
     kept: list[memoryview] = []
     raw: list[memoryview] = []
     names = {_MODEL_NAME: "", _MODEL_VERSION: ""}
+    counts: dict[int, int] = {}
     position = start = num_fields = 0
     while position < len(data):
         field = position
@@ -230,9 +239,12 @@ def split_request(data: bytes) -> Parts:
             names[tag] = str(view[position:end], errors="replace")
         position = end
         num_fields += 1
-        if num_fields > _MAX_FIELDS:
+        if num_fields > max_fields:
+            return None
+        counts[tag] = count = counts.get(tag, 0) + 1
+        if count > MAX_TENSORS:
             raise PayloadTooLargeError(
-                f"the request has more than {_MAX_FIELDS} fields; at most {MAX_TENSORS} inputs are possible"
+                f"the request has more than {MAX_TENSORS} inputs, outputs, contents or parameters"
             )
     return Parts(b"".join([*kept, view[start:]]), raw, names[_MODEL_NAME], names[_MODEL_VERSION])
 

@@ -28,6 +28,7 @@ from triune.frontends.kserve.large_requests import inputs_bytes
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.statuses import error_body, status_of
+from triune.frontends.kserve.turns import Turns
 from triune.serving.server import Server
 
 # Below this size one write of a copy costs less than several writes.
@@ -46,6 +47,7 @@ class FrontEnd:
         self.known_heads = KnownHeads()
         self.limits = limits
         self.budget = budget
+        self.turns = Turns()
 
 
 class Connection(Protocol):
@@ -214,14 +216,14 @@ class Answering:
         self._finish(cycle)
 
     async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
-        """Write a large answer, letting others have the loop between its pieces: the system copies each at once."""
+        """Write a large answer, in turn with all that is large: the system copies each piece at once."""
         for piece in pieces(parts):
             if self._connection.flow.write_paused:
                 await self._connection.flow.drain()
             if cycle.disconnected or self._connection.transport.is_closing():
                 return
+            await self._front_end.turns.turn(len(piece))
             self._connection.transport.write(piece)
-            await asyncio.sleep(0)
         self._finish(cycle)
 
     def _finish(self, cycle: InferCycle) -> None:

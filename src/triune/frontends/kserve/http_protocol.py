@@ -86,6 +86,9 @@ class KServeProtocol(HttpToolsProtocol):
         if head is not None:
             self._repeat(head, data)
             return
+        if len(data) > SMALL_BYTES and self._front_end.turns.spend(len(data)):
+            self.pause_body()
+            self._front_end.turns.wait(len(data), self.resume_body)
         whole, num_begun = data, self._num_begun
         self._num_read_bytes = len(data)
         while data and not self.is_deaf:
@@ -138,12 +141,23 @@ class KServeProtocol(HttpToolsProtocol):
         if num_bytes - len(cycle.received) < DIRECT_BYTES:
             return
         try:
-            self._receiver = BodyReceiver(self, num_bytes, json_bytes(cycle.headers), cycle.received)
+            begun, turns = cycle.received, self._front_end.turns
+            self._receiver = BodyReceiver(self, turns, num_bytes, json_bytes(cycle.headers), begun)
         except MemoryError:
             self._refuse(503, f"there is no memory for the {num_bytes} bytes of the request: try again later")
             return
         cycle.received = b""
         self._switch(self._receiver)
+
+    def pause_body(self) -> None:
+        """Other large bodies have their turn."""
+        if not self.flow.read_paused:
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """This connection's body has its turn."""
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def body_grows(self, num_bytes: int) -> None:
         """So much of a body is here; the memory for it is taken, or the request refused."""

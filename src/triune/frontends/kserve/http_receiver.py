@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from triune.frontends.kserve.compression import Body
+from triune.frontends.kserve.turns import Turns
 
 DIRECT_BYTES = 1 << 17
 """A body of which less is to come is not worth the change of protocols, which costs about 10 us."""
@@ -17,10 +18,20 @@ _READ_BYTES = 32 << 10
 _ALIGNMENT = 64
 """What runtimes want of a tensor's address."""
 _SCRATCH_BYTES = 1 << 16
+_TURN_BYTES = 64 << 10
+"""What a connection reads in a turn, where many have large bodies."""
 
 
 class Connection(Protocol):
     """Whose body it is. Everything but the data is passed on to it."""
+
+    def pause_body(self) -> None:
+        """Read no more for the moment."""
+        ...
+
+    def resume_body(self) -> None:
+        """Read on."""
+        ...
 
     def body_grows(self, num_bytes: int) -> None:
         """So much of the body is here."""
@@ -54,9 +65,10 @@ class BodyReceiver(asyncio.BufferedProtocol):
         num_received: what has come so far.
     """
 
-    def __init__(self, connection: Connection, num_bytes: int, header_bytes: int, begun: Body) -> None:
+    def __init__(self, connection: Connection, turns: Turns, num_bytes: int, header_bytes: int, begun: Body) -> None:
         """Args:
         connection: told when the body is whole.
+        turns: how bodies share the loop.
         num_bytes: the body's size, of which less than this has come.
         header_bytes: how much of it comes before the tensors, the first of which is aligned in memory.
         begun: what has come already.
@@ -65,6 +77,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             MemoryError: the system does not promise so much. (It gives memory only as it is written to.)
         """
         self._connection = connection
+        self._turns = turns
         self._num_bytes = num_bytes
         # Not cleared, and so not there yet.
         memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
@@ -88,7 +101,10 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes are there."""
+        is_spent = self._turns.spend(nbytes)
         if self._is_dropped:
+            if is_spent:
+                self._wait()
             return
         self.num_received += nbytes
         if self.num_received >= self._told_bytes:
@@ -97,6 +113,12 @@ class BodyReceiver(asyncio.BufferedProtocol):
         if self.num_received == self._num_bytes and not self._is_dropped:
             body, self._body = self._body, memoryview(b"")
             self._connection.body_received(body.toreadonly())
+        elif is_spent:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._connection.pause_body()
+        self._turns.wait(_TURN_BYTES, self._connection.resume_body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""

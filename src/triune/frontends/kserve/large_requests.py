@@ -23,7 +23,7 @@ MAX_JSON_VALUES = 16 << 20
 
 _SEPARATORS = np.zeros(256, np.bool_)
 _SEPARATORS[list(b",[{")] = True
-_COUNTED_BYTES = 1 << 20
+_COUNTED_BYTES = 128 << 10
 
 
 @dataclass(frozen=True, slots=True)

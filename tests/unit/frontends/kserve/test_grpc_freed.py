@@ -131,7 +131,7 @@ LARGE = b"\x9a\x3f\x00" * 40_000
         ("Check", LARGE, "65536 are the limit"),
         ("Watch", LARGE, "65536 are the limit"),
         ("Check", b"\xff" * 100, "are no HealthCheckRequest"),
-        ("ModelInfer", LARGE, "more than 16384 fields"),
+        ("ModelInfer", LARGE, "more than 4096 inputs"),
         ("ModelInfer", infer("nothing"), "unknown model"),
         ("ModelInfer", infer("identity", num_missing=1), "INPUT0"),
         ("ModelInfer", infer("identity", num_missing=1, raw=False), "INPUT0"),
@@ -161,7 +161,7 @@ async def test_what_is_refused_is_freed_at_once(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (LARGE, "more than 16384 fields"),
+        (LARGE, "more than 4096 inputs"),
         (infer("nothing"), "unknown model"),
         (infer("identity", num_missing=1), "INPUT0"),
         (infer("failing"), "poison"),
