@@ -21,6 +21,8 @@ Layout: TypeAlias = Sequence[Any]
 _ALIGNMENT_BYTES = 64
 _SMALLEST_BYTES = 1 << 16
 _LENGTHS = np.dtype(np.int64)
+_CHUNK_ELEMENTS = 8192
+"""What numpy does with more objects at once keeps other threads from running for a millisecond."""
 
 
 def new_memory(size_bytes: int) -> int:
@@ -127,25 +129,34 @@ def _mapped(size_bytes: int) -> tuple[int, mmap.mmap]:
 
 def _pack(name: str, array: Array) -> Array:
     """BYTES as uint8: the length of each element in int64, then their contents."""
-    elements: list[bytes] = array.ravel().tolist()
+    flat = array.ravel()
+    lengths: list[bytes] = []
+    contents: list[bytes] = []
     try:
-        lengths = np.array([len(element) for element in elements], _LENGTHS)
-        return np.frombuffer(lengths.tobytes() + b"".join(elements), np.uint8)
+        for start in range(0, flat.size, _CHUNK_ELEMENTS):
+            elements: list[bytes] = flat[start : start + _CHUNK_ELEMENTS].tolist()
+            lengths.append(np.array([len(element) for element in elements], _LENGTHS).tobytes())
+            contents.append(b"".join(elements))
     except TypeError as error:
         raise InternalError(f"tensor '{name}' must hold bytes: {error}") from error
+    return np.frombuffer(b"".join(lengths + contents), np.uint8)
 
 
 def _unpack(packed: Array, shape: tuple[int, ...]) -> Array:
     """What `_pack` packed. Raises ValueError where the lengths do not add up."""
     array = np.empty(shape, np.object_)
     count = prod(shape)
-    lengths: list[int] = np.frombuffer(packed[: count * _LENGTHS.itemsize].tobytes(), _LENGTHS).tolist()
+    lengths = np.frombuffer(packed[: count * _LENGTHS.itemsize].tobytes(), _LENGTHS)
     content = packed[count * _LENGTHS.itemsize :].tobytes()
-    if len(lengths) != count or sum(lengths) != len(content) or any(length < 0 for length in lengths):
-        raise ValueError(f"{len(content)} bytes are not what {len(lengths)} of {count} lengths say")
-    begin = 0
+    if lengths.size != count or lengths.sum() != len(content) or lengths.min(initial=0) < 0:
+        raise ValueError(f"{len(content)} bytes are not what {lengths.size} of {count} lengths say")
     flat = array.reshape(-1)
-    for index, length in enumerate(lengths):
-        flat[index] = content[begin : begin + length]
-        begin += length
+    begin = 0
+    for start in range(0, count, _CHUNK_ELEMENTS):
+        elements: list[bytes] = []
+        sizes: list[int] = lengths[start : start + _CHUNK_ELEMENTS].tolist()
+        for length in sizes:
+            elements.append(content[begin : begin + length])
+            begin += length
+        flat[start : start + _CHUNK_ELEMENTS] = elements
     return array

@@ -1,5 +1,6 @@
 """Numpy arrays as vendor libraries want them."""
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,9 @@ from triune.core.errors import InternalError, InvalidArgumentError
 # A code point that Unicode gives to no character. An element that begins with it is marked too.
 _MARK = "\U0010ffff"
 _MARK_BYTES = _MARK.encode()
+
+# What numpy does with more objects at once keeps other threads from running for a millisecond.
+_CHUNK_ELEMENTS = 8192
 
 
 def packed(array: Array) -> Array:
@@ -79,5 +83,8 @@ def ordered(names: Iterable[str], arrays: Iterable[Array]) -> dict[str, Array]:
 
 def _objects(elements: Iterable[object], shape: tuple[int, ...]) -> Array:
     array = np.empty(shape, np.object_)
-    array.reshape(-1)[:] = list(elements)
+    flat = array.reshape(-1)
+    rest = iter(elements)
+    for start in range(0, flat.size, _CHUNK_ELEMENTS):
+        flat[start : start + _CHUNK_ELEMENTS] = list(itertools.islice(rest, _CHUNK_ELEMENTS))
     return array

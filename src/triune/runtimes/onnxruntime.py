@@ -27,6 +27,7 @@ from triune.hosting import APART, HostedExecutable
 from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
+from triune.runtimes.many_strings import many_strings_apart
 from triune.runtimes.onnx_file import read_signature, signature_of
 from triune.runtimes.onnx_source import source_of
 
@@ -97,7 +98,7 @@ class OnnxRuntime:
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Make a session; in a process of its own where requests could end it (`graph.faults`).
+        """Make a session; in a process of its own where requests could end it (`graph.faults`), or have many strings.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
@@ -105,7 +106,9 @@ class OnnxRuntime:
         """
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
-        return self._load(path, num_threads, options, is_apart=False)
+        executable = self._load(path, num_threads, options, is_apart=False)
+        load = functools.partial(self._load, path, num_threads, options, is_apart=True)
+        return many_strings_apart(executable, load, f"'{path}' on '{unit.value}'")
 
     def _load(self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_apart: bool) -> Executable:
         """See `load`. `is_apart`: this is a process of its own."""

@@ -1,0 +1,64 @@
+"""Requests of many strings run in a process of their own, and answer as the others do."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
+from triune.runtimes.many_strings import MANY_STRINGS, ManyStringsApart
+from triune.runtimes.onnxruntime import OnnxRuntime
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """y = x, strings, expanded to the shape."""
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.STRING, ["n"]) for name in "xy")
+    nodes = [onnx.helper.make_node("Expand", ["x", "shape"], ["y"])]
+    shape = onnx.helper.make_tensor_value_info("shape", onnx.TensorProto.INT64, [1])
+    graph = onnx.helper.make_graph(nodes, "g", [x, shape], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_many_strings_run_apart_and_few_do_not(path: Path) -> None:
+    executable = OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options={})
+    assert isinstance(executable, ManyStringsApart)
+    try:
+        seen: list[bool] = []
+        for count in (3, MANY_STRINGS + 1, 4):
+            texts = [b"", "é".encode(), *(b"%d" % index for index in range(count - 2))]
+            x = np.array(texts, np.object_)
+
+            (y,) = executable.run({"x": x, "shape": np.array([count])}, ["y"]).values()
+
+            assert y.tolist() == texts
+            seen.append(executable.is_apart)
+        assert seen == [False, True, True]
+    finally:
+        executable.close()
+
+
+def test_what_the_model_refuses_is_told_from_there_too(path: Path) -> None:
+    executable = OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options={})
+    try:
+        for count in (3, MANY_STRINGS + 1):
+            with pytest.raises(InvalidArgumentError):
+                executable.run({"x": np.full(count, b"a", np.object_), "shape": np.array([7])}, ["y"])
+    finally:
+        executable.close()
+
+
+def test_a_model_without_strings_is_left_alone(tmp_path: Path) -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+
+    executable = OnnxRuntime().load(tmp_path / "model.onnx", unit=Unit.CPU, num_threads=1, options={})
+
+    assert not isinstance(executable, ManyStringsApart)
+    executable.close()
