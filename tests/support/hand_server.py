@@ -124,7 +124,7 @@ class HandServer:
             if self.num_open_streams == 0:
                 self.all_streams_closed.set()
 
-    def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+    async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         ready = [IndexEntry(name, 2, ModelState.READY) for name in self.models]
         broken = [IndexEntry("broken", 1, ModelState.UNAVAILABLE, "no such file"), IndexEntry("idle", None, None)]
         return ready if is_ready_only else ready + broken

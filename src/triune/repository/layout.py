@@ -15,6 +15,9 @@ CONFIG_FILENAME = "config.pbtxt"
 WARMUP_FOLDER = "warmup"
 CONFIGS_FOLDER = "configs"
 _FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", CONFIGS_FOLDER})
+_MAX_NAMED = 16
+"""Folders that are no versions and are named in the log: any folder may be a link to one of thousands."""
+
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -39,18 +42,28 @@ def find_versions(folder: Path) -> list[int]:
     Raises:
         InvalidArgumentError: the folder cannot be read.
     """
-    versions: list[int] = []
     try:
-        names = [each.name for each in folder.iterdir() if each.is_dir()]
+        names = sorted(each.name for each in folder.iterdir() if each.is_dir())
     except OSError as error:
         raise InvalidArgumentError(f"model folder {folder} cannot be read: {error.strerror or error}") from error
-    for name in names:
-        if is_version(name):
-            versions.append(int(name))
-        elif name not in _FOLDERS_THAT_ARE_NO_VERSIONS and not name.startswith("."):
-            words = "model '%s': the folder '%s' is no version and is left alone"
-            _log.warning(words, *map(encodable, (folder.name, name)))
-    return sorted(versions)
+    others = [
+        name
+        for name in names
+        if not (is_version(name) or name in _FOLDERS_THAT_ARE_NO_VERSIONS or name.startswith("."))
+    ]
+    for name in others[:_MAX_NAMED]:
+        _log.warning("model '%s': %s", encodable(folder.name), _why_no_version(encodable(name)))
+    if len(others) > _MAX_NAMED:
+        _log.warning("model '%s': ignore %d more", encodable(folder.name), len(others) - _MAX_NAMED)
+    return sorted(int(name) for name in names if is_version(name))
+
+
+def _why_no_version(name: str) -> str:
+    # Triton's words, and its reasons.
+    why = "contains leading zeros in its directory name"
+    if not name.startswith("0"):
+        why = f"fails to convert to integral number of 0 to {2**63 - 1}"
+    return f"ignore version directory '{name}' which {why}; rename it if it is a version"
 
 
 def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: str) -> list[int]:

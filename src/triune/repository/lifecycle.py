@@ -162,7 +162,6 @@ class Lifecycle:
             limit = LoadLimit(
                 self._clock, self._loader.machine.limits.load_seconds, functools.partial(_be_late, record)
             )
-            record.is_looked_at = True
             try:
                 record.stamp = await in_thread(stamp, folder, record.stamp)
                 if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
@@ -170,7 +169,6 @@ class Lifecycle:
                 built = await self._build(record, folder, record.stamp, config_json, limit)
             finally:
                 limit.cancel()
-                record.is_looked_at = False
             record.remembered = None
             if config_json is not None and not has_override:
                 record.remembered = Remembered(config_json, record.stamp)

@@ -62,7 +62,6 @@ class ModelRecord:
         name: the model's name.
         lock: held by whoever changes it; loads and unloads of one model follow one another.
         num_loads: loads under way, those included that wait for their turn.
-        is_looked_at: a load is under way that has had its turn: its folder is read, or its versions are built.
         versions: by number. Those that serve are never touched by a load that fails.
         problem: why the last attempt failed before any version was looked at; empty otherwise.
         stamp: what its folder looked like at the last attempt to load it.
@@ -76,7 +75,6 @@ class ModelRecord:
         self.name = name
         self.lock = asyncio.Lock()
         self.num_loads = 0
-        self.is_looked_at = False
         self.versions: dict[int, VersionRecord] = {}
         self.problem = ""
         self.stamp: Stamp | None = None
@@ -118,7 +116,7 @@ class ModelRecord:
         A replacement of what serves is no matter, while it loads and if it fails.
         """
         if not self.versions:
-            return not self.problem
+            return not self.problem and not self.num_loads
         is_serving = any(each.serving is not None for each in self.versions.values())
         return all(
             each.state is ModelState.READY
@@ -190,10 +188,8 @@ class ModelRecord:
 
     def index(self) -> Sequence[IndexEntry]:
         """Its lines of the repository index."""
-        if not self.versions and self.is_looked_at:
-            return [IndexEntry(self.name, None, ModelState.LOADING)]
         if not self.versions:
-            return [IndexEntry(self.name, None, ModelState.UNAVAILABLE, self.problem or UNLOADED)]
+            return [IndexEntry(self.name, None, *self._without_versions())]
         return [
             IndexEntry(self.name, version, each.state, each.reason) for version, each in sorted(self.versions.items())
         ]
@@ -203,12 +199,19 @@ class ModelRecord:
         unknown = f"Request for unknown model: '{self.name}'"
         if version is None or not self.versions:
             states = "; ".join(_describe(number, each) for number, each in sorted(self.versions.items()))
-            return UnavailableError(f"{unknown} has no available versions: {states or self.problem or UNLOADED}")
+            state, reason = self._without_versions()
+            return UnavailableError(f"{unknown} has no available versions: {states or reason or state.value}")
         record = self.versions.get(version)
         if record is None:
             known = ", ".join(map(str, sorted(self.versions)))
             return NotFoundError(f"{unknown} version {version} is not found; its versions are {known}")
         return UnavailableError(f"{unknown} version {version} is not at ready state: {_describe(version, record)}")
+
+    def _without_versions(self) -> tuple[ModelState, str]:
+        """Its state and the reason, where nobody has seen a version of it. LOADING while a load waits for its turn."""
+        if self.num_loads:
+            return ModelState.LOADING, ""
+        return ModelState.UNAVAILABLE, self.problem or UNLOADED
 
     def _keep_serving(self, others: Mapping[int, VersionRecord]) -> None:
         serving = {version: self.versions[version] for version in self.serving()}

@@ -112,6 +112,8 @@ class Repository:
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
         self._found: dict[str, Found] = {}
+        self._looking = asyncio.Lock()
+        self._num_looks = self._last_look = 0
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
@@ -124,7 +126,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read.
         """
-        await self._scan()
+        await self.look()
         names = list(self._found) if self._loads_all() else list(self._startup_models)
         # What nobody has thought of is logged: it ends neither the others nor the server.
         await asyncio.gather(*(self._lifecycle.run(self._try_load(name)) for name in names), return_exceptions=True)
@@ -188,12 +190,9 @@ class Repository:
         return [self._ready[name][version] for name in sorted(self._ready) for version in self.versions(name)]
 
     def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """What the repositories hold: one line a version, or one for a model of which none was ever tried.
-
-        Raises:
-            InvalidArgumentError: a repository cannot be read, and never could.
+        """What the repositories held when they were last looked at: one line a version, or one for a model of which
+        none was ever tried.
         """
-        self._found = self._finder.find()
         entries: list[IndexEntry] = []
         for name in sorted(self._found.keys() | self._models.keys()):
             if name in self._models:
@@ -203,6 +202,22 @@ class Repository:
             else:
                 entries.append(IndexEntry(name, None, None))
         return [entry for entry in entries if entry.state is ModelState.READY or not is_ready_only]
+
+    async def look(self) -> None:
+        """See which folders the repositories hold now, in a thread. What was there before the call is seen.
+
+        Raises:
+            InvalidArgumentError: a repository cannot be read, and never could.
+        """
+        num_looks = self._num_looks
+        async with self._looking:
+            # Of those who wait for a look under way one looks again, for all of them.
+            if self._last_look > num_looks:
+                return
+            self._num_looks += 1
+            number = self._num_looks
+            self._found = await in_thread(self._finder.find)
+            self._last_look = number
 
     def check(self) -> Sequence[ModelCheck]:
         """What the repositories hold, and whether it would load: configs and signatures are read, nothing is compiled.
@@ -245,21 +260,18 @@ class Repository:
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Refuse new requests for a model, finish those that it has, and free it. Goes on if the caller is cancelled.
 
+        For a model that nobody has loaded, or that nobody knows, nothing is to be done, as in Triton.
+
         Args:
             name: the model.
             unload_dependents: Triton's flag for ensembles. No model depends on another here.
 
         Raises:
-            NotFoundError: no such model.
-            InvalidArgumentError: it was never loaded.
             UnavailableError: the control mode does not allow it.
         """
         self._check_explicit()
-        if name not in self._models:
-            if name in self._found:
-                raise InvalidArgumentError(f"failed to unload '{name}': Model to be unloaded has not been served")
-            raise NotFoundError(f"failed to unload '{name}': no such model")
-        await self._lifecycle.run(self._lifecycle.unload(self._models[name]))
+        if name in self._models:
+            await self._lifecycle.run(self._lifecycle.unload(self._models[name]))
 
     async def poll(self) -> None:
         """Look at the folders once: load what is new or changed, unload what is gone. With POLL it happens by itself.
@@ -267,7 +279,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read; everything is served as before.
         """
-        await self._scan()
+        await self.look()
         gone = [record for name, record in self._models.items() if name not in self._found]
         work: list[Coroutine[Any, Any, None]] = [self._forget(record) for record in gone]
         work += [self._reload_if_changed(name) for name in self._found]
@@ -275,7 +287,7 @@ class Repository:
 
     async def _look_again(self) -> None:
         """As `poll`, but what a look before this one has begun and not ended is left to that."""
-        await self._scan()
+        await self.look()
         gone = [name for name in self._models if name not in self._found]
         for name in [*gone, *self._found]:
             if name in self._busy:
@@ -283,9 +295,6 @@ class Repository:
             self._busy.add(name)
             work = self._forget(self._models[name]) if name in gone else self._reload_if_changed(name)
             self._lifecycle.begin(work).add_done_callback(lambda _, name=name: self._busy.discard(name))
-
-    async def _scan(self) -> None:
-        self._found = await in_thread(self._finder.find)
 
     def _loads_all(self) -> bool:
         return self._control_mode is not ControlMode.EXPLICIT or _ALL_MODELS in self._startup_models
@@ -320,7 +329,7 @@ class Repository:
                 self._forget_stranger(name)
                 raise
             return
-        await self._scan()
+        await self.look()
         found = self._found.get(name)
         if found is None:
             raise NotFoundError(_not_found(name))

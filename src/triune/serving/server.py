@@ -4,6 +4,7 @@ All methods run on the event loop's thread. Errors are those of `core.errors`; f
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from triune.repository.config import ModelConfig
 from triune.repository.model import IndexEntry, LoadedVersion
 from triune.repository.repository import Repository
 from triune.serving import checks, results
+
+_log = logging.getLogger(__name__)
 
 EXTENSIONS = (
     "classification",
@@ -58,10 +61,16 @@ class Server:
         self._repository = repository
         self._is_ready_strict = is_ready_strict
         self._is_draining = False
+        self._has_failed = False
 
     def is_live(self) -> bool:
-        """The process answers. True until it exits."""
-        return True
+        """The process answers, and did not fail."""
+        return not self._has_failed
+
+    def fail(self, why: str) -> None:
+        """It cannot serve, and is not to end: from now on it is neither live nor ready (Triton's rule)."""
+        self._has_failed = True
+        _log.error("the server is neither live nor ready, and serves no model: %s; then start it again", why)
 
     def is_ready(self) -> bool:
         """Requests are welcome: started, not draining, and (strict) every model ready."""
@@ -141,8 +150,17 @@ class Server:
         finally:
             future.cancel()
 
-    def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """What the repository holds: name, version, state and reason of each model version."""
+    async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        """What the repository holds now: name, version, state and reason of each model version.
+
+        Raises:
+            InvalidArgumentError: it cannot be read, and never could.
+        """
+        await self._repository.look()
+        return self.last_index(is_ready_only=is_ready_only)
+
+    def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
+        """As `index`, of what the repository held when it was last looked at."""
         return self._repository.index(is_ready_only=is_ready_only)
 
     async def load(

@@ -13,9 +13,20 @@ def test_versions_are_numbers_without_leading_zeros(tmp_path: Path, caplog: pyte
         (tmp_path / name).mkdir()
     (tmp_path / "3").write_text("a file is no version")
     assert find_versions(tmp_path) == [0, 1, 2, 10]
-    for ignored in ("01", "-1", "1a", "latest", "9" * 30):
-        assert f"'{ignored}' is no version" in caplog.text
-    assert "warmup" not in caplog.text
+    assert "ignore version directory '01' which contains leading zeros in its directory name" in caplog.text
+    for ignored in ("-1", "1a", "latest", "9" * 30):
+        assert f"ignore version directory '{ignored}' which fails to convert to integral number" in caplog.text
+    assert len(caplog.records) == 5
+
+
+def test_so_many_folders_are_named_that_are_no_versions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(20):
+        (tmp_path / f"v{number:02}").mkdir()
+    assert find_versions(tmp_path) == []
+    assert len(caplog.records) == 17
+    assert "'v15'" in caplog.text
+    assert "'v16'" not in caplog.text
+    assert "ignore 4 more" in caplog.text
 
 
 @pytest.mark.parametrize(

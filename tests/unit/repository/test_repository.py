@@ -24,6 +24,7 @@ from triune.core.errors import (
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.units import Unit
+from triune.repository.finding import Finder
 from triune.repository.limits import ModelLimits
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import ControlMode, Repository
@@ -173,10 +174,8 @@ async def test_loading_what_does_not_exist(tmp_path: Path, name: str) -> None:
     async with opened(Bench(), tmp_path / ".." / tmp_path.name, mode=ControlMode.EXPLICIT) as repository:
         with pytest.raises(NotFoundError if name == "ghost" else InvalidArgumentError):
             await repository.load(name)
-        with pytest.raises(NotFoundError):
-            await repository.unload(name)
-        with pytest.raises(InvalidArgumentError, match="has not been served"):
-            await repository.unload("m")
+        for never_loaded in (name, "m"):
+            await repository.unload(never_loaded)
         assert states(repository) == {("m", None): None}
 
 
@@ -379,7 +378,11 @@ async def test_loads_that_never_end_block_neither_others_nor_unloads(tmp_path: P
     async with opened(bench, tmp_path, **options) as repository:
         loads = [asyncio.create_task(repository.load(f"never{number}")) for number in range(6)]
         other = asyncio.create_task(repository.load("other"))
-        await eventually(lambda: sum(each is ModelState.LOADING for each in states(repository).values()) == 4)
+        await eventually(lambda: len([1 for name, version in states(repository) if version and name != "good"]) == 4)
+        assert {states(repository).get((name, None)) for name in ("never4", "never5", "other")} == {ModelState.LOADING}
+        with pytest.raises(UnavailableError, match="'other' has no available versions: LOADING"):
+            repository.get("other")
+        assert not repository.is_every_model_ready()
         # Three wait for the four, and each goes ahead when it has been the first for a while.
         for _ in range(3):
             clock.advance(5_000_000_000)
@@ -722,10 +725,51 @@ async def test_poll_goes_on_where_the_index_saw_a_model_vanish(tmp_path: Path) -
             while not polling.done():
                 if late.name in repository._found and late.exists():
                     shutil.rmtree(late)
-                    repository.index()
+                    await repository.look()
                 await asyncio.sleep(0)
             await polling
         assert repository.is_ready("kept")
+
+
+async def test_whoever_looks_sees_what_was_there_before_and_shares_the_look_with_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path, "first", v1=affine())
+    find, threads, go_on = Finder.find, list[threading.Thread](), threading.Event()
+
+    def find_when_told(self: Finder) -> object:
+        found = find(self)
+        threads.append(threading.current_thread())
+        go_on.wait(20)
+        return found
+
+    async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT) as repository:
+        monkeypatch.setattr(Finder, "find", find_when_told)
+        looking = asyncio.create_task(repository.look())
+        await eventually(lambda: len(threads) == 1)
+        # That look has listed the folder already.
+        write_model(tmp_path, "second", v1=affine())
+        others = [asyncio.create_task(repository.look()) for _ in range(50)]
+        await asyncio.sleep(0)
+        others[0].cancel()
+        go_on.set()
+        await asyncio.gather(looking, *others[1:])
+        assert {name for name, _ in states(repository)} == {"first", "second"}
+        assert len(threads) == 2
+        assert threading.current_thread() not in threads
+        # One who is cancelled while it looks for others leaves it to them.
+        go_on.clear()
+        looking = asyncio.create_task(repository.look())
+        await eventually(lambda: len(threads) == 3)
+        write_model(tmp_path, "third", v1=affine())
+        others = [asyncio.create_task(repository.look()) for _ in range(2)]
+        await asyncio.sleep(0)
+        looking.cancel()
+        await eventually(lambda: len(threads) == 4)
+        others[0].cancel()
+        go_on.set()
+        await others[1]
+        assert ("third", None) in states(repository)
 
 
 async def test_close_refuses_what_waits_and_finishes_what_runs(tmp_path: Path) -> None:

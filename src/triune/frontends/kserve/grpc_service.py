@@ -179,7 +179,7 @@ class InferenceService:
 
     async def _repository_index(self, request: messages.RepositoryIndexRequest) -> Message:
         _refuse_repository_name(request.repository_name)
-        return grpc_messages.repository_index(self._server.index(is_ready_only=request.ready))
+        return grpc_messages.repository_index(await self._server.index(is_ready_only=request.ready))
 
     async def load(self, data: bytes, context: Context) -> bytes:
         """RepositoryModelLoad, whose files may be large."""

@@ -125,7 +125,7 @@ class _Endpoints:
         is_ready_only = document.get("ready", False)
         if not isinstance(is_ready_only, bool):
             raise InvalidArgumentError(f"Invalid value for 'ready': expected a boolean, not {json_name(is_ready_only)}")
-        return JsonResponse(descriptions.repository_index(self._server.index(is_ready_only=is_ready_only)))
+        return JsonResponse(descriptions.repository_index(await self._server.index(is_ready_only=is_ready_only)))
 
     async def load(self, request: Request) -> Response:
         with self._bodies.reserve() as held:
