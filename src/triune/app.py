@@ -59,7 +59,8 @@ class Options:
         completion: how the models' configs are completed.
         model_limits: how long models may take, and how many of their requests wait, that do not say it themselves.
         is_ready_strict: ready only while every model is.
-        is_exiting_on_error: a model that fails to load at the start ends the server.
+        is_exiting_on_error: a model that fails to load at the start ends the server, and a repository that cannot be
+            read; False: neither does; None: the repository alone.
         exit_timeout_seconds: how long requests under way may take when it stops.
         limits: what clients may ask.
         num_http_threads: what decodes, encodes and compresses large requests; None takes a few, by the machine.
@@ -87,7 +88,7 @@ class Options:
     completion: Completion = DEFAULT_COMPLETION
     model_limits: ModelLimits = DEFAULT_MODEL_LIMITS
     is_ready_strict: bool = True
-    is_exiting_on_error: bool = False
+    is_exiting_on_error: bool | None = None
     exit_timeout_seconds: float = 30.0
     limits: Limits = DEFAULT_LIMITS
     max_inflight_bytes: int | None = None
@@ -119,14 +120,17 @@ def make_repository(
     has_distributions: bool = False,
     model_limits: ModelLimits = DEFAULT_MODEL_LIMITS,
     conversion_bytes: int | None = None,
+    is_missing_allowed: bool = False,
 ) -> Repository:
     """A repository over this machine's units and runtimes, not yet open.
+
+    Where `is_missing_allowed`, a folder that does not exist is an error of `open` only.
 
     Raises:
         InvalidArgumentError: a folder does not exist.
     """
     for folder in folders:
-        if not folder.is_dir():
+        if not is_missing_allowed and not folder.is_dir():
             raise InvalidArgumentError(f"the model repository '{folder}' is no folder; give one that exists")
         if (shown := encodable(f"{folder}")) != f"{folder}":
             raise InvalidArgumentError(f"the name of the model repository '{shown}' is not UTF-8; rename it")
@@ -170,7 +174,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         on_ready: called once every port listens and every model is loaded, or has failed to.
 
     Raises:
-        InvalidArgumentError: an option is wrong, or (is_exiting_on_error) a model failed to load.
+        InvalidArgumentError: an option is wrong, or (is_exiting_on_error) a repository or a model.
         UnavailableError: a port is taken.
     """
     repository = make_repository(
@@ -184,6 +188,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         has_distributions=options.metrics.has_distributions,
         model_limits=options.model_limits,
         conversion_bytes=options.conversion_bytes,
+        is_missing_allowed=options.is_exiting_on_error is False,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():
@@ -235,9 +240,16 @@ async def _serve(
             addresses.append(format_address(host, await front_end.start()))
             stack.push_async_callback(front_end.stop, 1.0)
         stack.push_async_callback(repository.close)
-        if not await _open(repository, ending.stop):
-            ending.drained()
-            return
+        try:
+            is_open = await _open(repository, ending.stop)
+        except InvalidArgumentError as error:
+            if options.is_exiting_on_error is not False:
+                raise
+            server.fail(str(error))
+        else:
+            if not is_open:
+                ending.drained()
+                return
         if options.is_exiting_on_error and not repository.is_every_model_ready():
             broken = [printable(f"{entry.name}: {entry.reason}") for entry in repository.index() if entry.reason]
             raise InvalidArgumentError("these models failed to load:\n" + "\n".join(broken))

@@ -89,7 +89,10 @@ def serve(
         list[str] | None, typer.Option(help="BACKEND,default-max-batch-size=N; BACKEND may be * or left out.")
     ] = None,
     strict_readiness: Annotated[bool, typer.Option(help="Ready only while every model is.")] = True,
-    exit_on_error: Annotated[bool, typer.Option(help="Exit if a model fails to load at the start.")] = False,
+    exit_on_error: Annotated[
+        bool | None,
+        typer.Option(help="Exit if a model, or the repository, fails at the start [default: the repository only]."),
+    ] = None,
     exit_timeout_secs: Annotated[
         float, typer.Option(min=0, help="How long requests under way may take at the end.")
     ] = 30.0,
@@ -317,7 +320,7 @@ def _describe(console: Console, server: Server, addresses: app.Addresses) -> str
 def _print_models(console: Console, server: Server) -> None:
     table = Table("model", "version", "units", "largest error against cpu")
     others: list[str] = []
-    for entry in server.index():
+    for entry in server.last_index():
         if entry.state is not ModelState.READY or entry.version is None:
             version = f" version {entry.version}" if entry.version is not None else ""
             state = entry.state.value if entry.state else "not loaded: nobody asked for it"

@@ -2,12 +2,14 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 from support.process import serve
 from support.triton_lifecycle import (
@@ -31,11 +33,29 @@ triton = cases_of("L0_lifecycle/lifecycle_test.py::")
 
 
 @triton("test_parse_error_noexit")
-def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
-    with serve(tmp_path / "nothing", "--exit-on-error=false") as served, clients(served) as both:
+@pytest.mark.parametrize("others", [(), ("--model-repository={}", "--strict-readiness=false")])
+def test_a_repository_that_is_not_there(tmp_path: Path, others: Sequence[str]) -> None:
+    put(tmp_path / "models", "good", 1, 3)
+    flags = [each.format(tmp_path / "models") for each in others]
+    with serve(tmp_path / "nothing", "--exit-on-error=false", *flags) as served, clients(served) as both:
         for client in both:
             assert not client.is_server_live()
             assert not client.is_server_ready()
+            assert client.get_server_metadata()
+            with pytest.raises(InferenceServerException, match="nothing cannot be read: No such file"):
+                client.get_model_repository_index()
+        assert any("neither live nor ready, and serves no model: model repository" in each for each in served.lines)
+        served.interrupt()
+        assert served.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--exit-on-error=true",)])
+def test_a_repository_that_is_not_there_ends_the_start(tmp_path: Path, flags: Sequence[str]) -> None:
+    with (
+        pytest.raises(AssertionError, match="the server ended with 1:\n.*nothing' is no folder"),
+        serve(tmp_path / "nothing", *flags),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
