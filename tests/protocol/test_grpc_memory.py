@@ -164,7 +164,7 @@ async def test_other_requests_are_small(channel: grpc.aio.Channel) -> None:
 async def test_what_waits_holds_memory_and_what_is_too_much_is_refused(
     channel: grpc.aio.Channel, server: HandServer, budget: MemoryBudget
 ) -> None:
-    huge = np.zeros((1, 10 << 20), np.float32)
+    huge = np.zeros((1, 7 << 20), np.float32)  # and the message of the answer
     waiting = infer(channel, raw(huge, "slow"))
     await server.until_waiting(1)
     assert budget.reserved_bytes >= huge.nbytes

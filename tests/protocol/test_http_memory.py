@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import Wire, binary_infer, get, head, infer, post, tensor
+from triune.frontends.kserve import large_requests
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.http_server import HttpServer
 from triune.frontends.kserve.limits import Limits
@@ -204,6 +206,53 @@ async def test_a_client_that_leaves_gives_its_memory_back(
     async with asyncio.timeout(10):
         while budget.reserved_bytes:
             await asyncio.sleep(0.01)
+
+
+def json_answer(array: np.ndarray) -> bytes:
+    """A request in binary data whose answer is to be JSON."""
+    item = tensor(shape=list(array.shape), data=None, parameters={"binary_data_size": array.nbytes})
+    text = json.dumps({"inputs": [item]}).encode()
+    return post(PATH, text + array.tobytes(), {"Inference-Header-Content-Length": str(len(text))})
+
+
+def generated(array: np.ndarray) -> bytes:
+    return post("/v2/models/identity/generate", json.dumps({"INPUT0": array.ravel().tolist()}).encode())
+
+
+@pytest.mark.parametrize(("make", "size"), [(json_answer, 1 << 20), (generated, 1 << 18)])
+async def test_encoding_ends_when_the_client_leaves(
+    wire: Wire, budget: MemoryBudget, monkeypatch: pytest.MonkeyPatch, make: Callable[[np.ndarray], bytes], size: int
+) -> None:
+    num_encoded = 0
+    is_begun, may_go_on = threading.Event(), threading.Event()
+    encode = large_requests.encode_json
+
+    def counted(name: str, array: np.ndarray) -> bytes:
+        nonlocal num_encoded
+        num_encoded += array.size
+        is_begun.set()
+        may_go_on.wait()
+        return encode(name, array)
+
+    monkeypatch.setattr(large_requests, "encode_json", counted)
+    await wire.send(make(LARGE[:, :size]))
+    await asyncio.to_thread(is_begun.wait)
+    await wire.close()
+    await asyncio.sleep(0.1)  # until the server has seen that
+    may_go_on.set()
+    async with asyncio.timeout(10):
+        while budget.reserved_bytes:
+            await asyncio.sleep(0.01)
+    assert num_encoded < size
+
+
+async def test_text_that_outgrows_the_budget_is_refused(wire: Wire, budget: MemoryBudget) -> None:
+    request = json_answer(np.repeat(LARGE, 6))
+    assert len(request) < LIMIT // 2
+    answer = await wire.ask(request)
+    assert (answer.status, "--max-inflight-bytes" in answer.error) == (413, True)
+    assert budget.reserved_bytes == 0
+    assert (await wire.ask(infer())).status == 200
 
 
 async def test_a_client_that_reads_nothing_is_closed_and_gives_its_memory_back(

@@ -67,8 +67,8 @@ class Reservation:
         if more > 0 and budget.reserved_bytes + more > budget.limit_bytes:
             if num_bytes > budget.limit_bytes:
                 raise PayloadTooLargeError(
-                    f"the request takes {num_bytes} bytes of memory; all requests together may take "
-                    f"{budget.limit_bytes}: send less at once, or raise --max-inflight-bytes"
+                    f"the request takes {num_bytes} bytes of memory, with its answer; all requests together may take "
+                    f"{budget.limit_bytes}: ask for less at once, as binary data, or raise --max-inflight-bytes"
                 )
             raise UnavailableError(
                 f"the server is full: requests under way take {budget.reserved_bytes} of {budget.limit_bytes} bytes, "

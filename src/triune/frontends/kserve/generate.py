@@ -21,7 +21,7 @@ from triune.frontends.kserve.generate_codec import Taken, encode_generate, is_sm
 from triune.frontends.kserve.http_body import BodyReader, HeldResponse, version_of
 from triune.frontends.kserve.http_infer import as_internal_error
 from triune.frontends.kserve.large_requests import inputs_bytes, unpack
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload, at_once
 from triune.frontends.kserve.statuses import error_body
 from triune.serving.server import Server
 
@@ -44,7 +44,7 @@ class Generate:
         held = self._bodies.reserve()
         try:
             inference = await self._decode(request, held)
-            work = asyncio.ensure_future(self._only(inference))
+            work = asyncio.ensure_future(self._only(inference, held))
             gone = asyncio.ensure_future(request.receive())
             try:
                 await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -66,7 +66,7 @@ class Generate:
             inference = await self._decode(request, held)
             responses = _nonempty(self._server.stream(inference))
             try:
-                first = [await self._encode(await anext(responses))]
+                first = [await self._encode(await anext(responses), held)]
             except StopAsyncIteration:
                 first = []
             except BaseException:
@@ -75,7 +75,7 @@ class Generate:
         except BaseException:
             held.release()
             raise
-        return _EventStream(self._events(first, responses), held)
+        return _EventStream(self._events(first, responses, held), held)
 
     async def _decode(self, request: Request, held: Reservation) -> InferenceRequest:
         version = version_of(request)
@@ -88,10 +88,17 @@ class Generate:
         held.resize(inputs_bytes(inference.inputs))
         return inference
 
-    async def _encode(self, response: InferenceResponse) -> bytes:
-        return encode_generate(response) if is_small(response) else await self._offload.run(encode_generate, response)
+    async def _encode(self, response: InferenceResponse, held: Reservation) -> bytes:
+        """The answer's text; what it takes is held beside what the request takes, and then the text alone."""
+        if is_small(response):
+            return at_once(encode_generate(response))
+        before = held.num_bytes
+        held.grow(inputs_bytes(response.outputs))
+        text = await self._offload.in_steps(encode_generate(response), held)
+        held.resize(before + len(text))
+        return text
 
-    async def _only(self, inference: InferenceRequest) -> bytes:
+    async def _only(self, inference: InferenceRequest, held: Reservation) -> bytes:
         answers: list[InferenceResponse] = []
         async with contextlib.aclosing(_nonempty(self._server.stream(inference))) as responses:
             async for response in responses:
@@ -103,17 +110,19 @@ class Generate:
                 f"model '{inference.model}' gave {'more than one response' if answers else 'no response'}, and "
                 "'generate' returns exactly one: use 'generate_stream'"
             )
-        return await self._encode(answers[0])
+        return await self._encode(answers[0], held)
 
     async def _events(
-        self, first: list[bytes], responses: AsyncGenerator[InferenceResponse, None]
+        self, first: list[bytes], responses: AsyncGenerator[InferenceResponse, None], held: Reservation
     ) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(responses):
             for answer in first:
                 yield b"data: %s\n\n" % answer
             try:
                 async for response in responses:
-                    yield b"data: %s\n\n" % await self._encode(response)
+                    before = held.num_bytes
+                    yield b"data: %s\n\n" % await self._encode(response, held)
+                    held.resize(before)
             except TriuneError as error:
                 yield b"data: %s\n\n" % error_body(str(error))
             # The status is sent already: an event is the only way left to say that the rest will not come.

@@ -3,7 +3,7 @@
 Source: Triton's generate protocol extension.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -127,8 +127,10 @@ def _fill(dims: tuple[int, ...], num_elements: int) -> tuple[int, ...] | None:
     return tuple(reversed(shape)) if left == 1 else None
 
 
-def encode_generate(response: InferenceResponse) -> bytes:
-    """The JSON object of a response: parameters and outputs side by side, an output of one element without its array.
+def encode_generate(response: InferenceResponse) -> Generator[int, None, bytes]:
+    """The JSON object of a response, for `offload.in_steps`: parameters and outputs side by side.
+
+    An output of one element is without its array.
 
     Raises:
         InvalidArgumentError: an output has no JSON form.
@@ -136,11 +138,17 @@ def encode_generate(response: InferenceResponse) -> bytes:
     document: dict[str, object] = {"id": response.id} if response.id else {}
     document |= {"model_name": response.model, "model_version": str(response.version)}
     document |= response.parameters
-    items = [orjson.dumps({name: value})[1:-1] for name, value in document.items() if name not in response.outputs]
+    parts: list[bytes] = []
+    for name, value in document.items():
+        if name not in response.outputs:
+            parts += b",", orjson.dumps({name: value})[1:-1]
     for name, array in response.outputs.items():
-        text = b"".join(json_pieces(name, array))
-        items.append(orjson.dumps(name) + (b":%s" if array.size == 1 else b":[%s]") % text)
-    return b"{%s}" % b",".join(items)
+        opening, closing = (b":", b"") if array.size == 1 else (b":[", b"]")
+        parts += b",", orjson.dumps(name), opening
+        parts += yield from json_pieces(name, array)
+        parts.append(closing)
+    yield sum(map(len, parts))
+    return b"".join([b"{", *parts[1:], b"}"])
 
 
 def is_small(response: InferenceResponse) -> bool:

@@ -4,8 +4,9 @@ protobuf parses and writes messages without letting any other thread run, and co
 large messages are therefore cut out, and put in, beside it: they are fields of a message's top level.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import ParamSpec, TypeVar
 
 from triune.core.datatypes import Array
@@ -107,11 +108,17 @@ class LargeMessages:
         """Files as bytes."""
         return await self._offload.run(files_of, arrays) if arrays else {}
 
-    async def encode(self, response: InferenceResponse, *, is_final: bool | None = None) -> bytes:
+    async def encode(self, response: InferenceResponse, held: Reservation, *, is_final: bool | None = None) -> bytes:
         """The message of an answer: a ModelInferResponse; if `is_final` is given, the ModelStreamInferResponse with it.
+
+        Args:
+            response: the answer.
+            held: takes what the outputs, their message and the copies between take.
+            is_final: see above.
 
         Raises:
             InvalidArgumentError: the outputs together are more than a message can hold.
+            UnavailableError, PayloadTooLargeError: the memory budget is spent.
             InternalError: an output or a parameter that the protocol cannot express.
         """
         if outputs_bytes(response) <= SMALL_BYTES:
@@ -120,7 +127,11 @@ class LargeMessages:
                 return message.SerializeToString()
             message.parameters[FINAL_RESPONSE].bool_param = is_final
             return ModelStreamInferResponse(infer_response=message).SerializeToString()
-        return await self._offload.run(join_response, response, is_final)
+        held.resize(inputs_bytes(response.outputs))
+        message = await self._offload.in_steps(join_response(response, is_final), held)
+        # gRPC keeps it until the client has it.
+        held.resize(len(message))
+        return message
 
 
 async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -156,24 +167,27 @@ def outputs_bytes(response: InferenceResponse) -> int:
     return num_bytes
 
 
-def join_response(response: InferenceResponse, is_final: bool | None) -> bytes:
-    """As `LargeMessages.encode`, in a thread."""
+def join_response(response: InferenceResponse, is_final: bool | None) -> Generator[int, None, bytes]:
+    """As `LargeMessages.encode`, for `offload.in_steps`."""
     message = grpc_codec.describe_response(response)
     if is_final is not None:
         message.parameters[FINAL_RESPONSE].bool_param = is_final
-    parts: list[bytes] = [message.SerializeToString()]
+    parts: list[bytes | memoryview] = [message.SerializeToString()]
     num_bytes = 0
     for name, array in response.outputs.items():
-        pieces = raw_pieces(array)
+        pieces = yield from raw_pieces(array)
         size = sum(map(len, pieces))
         num_bytes += size
         grpc_codec.check_size(name, num_bytes)
         parts.append(_RAW_OUTPUT.to_bytes() + varint(size))
-        # Python joins bytes, and nothing else, without the GIL.
-        parts += (bytes(part) for piece in pieces for part in compression.pieces([piece]))
+        parts += pieces
     if is_final is not None:
         parts.insert(0, _INFER_RESPONSE.to_bytes() + varint(sum(map(len, parts))))
-    return b"".join(parts)
+    joined = BytesIO()
+    # A copy holds the GIL: of so little for no longer than others can wait.
+    for part in compression.pieces(parts):
+        yield joined.write(part)
+    return joined.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from triune.frontends.kserve.grpc_codec import parse_version
 from triune.frontends.kserve.grpc_large import LargeMessages, decode_small, outputs_bytes
 from triune.frontends.kserve.grpc_status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc_stream import StreamSession
-from triune.frontends.kserve.large_requests import inputs_bytes
 from triune.frontends.kserve.limits import Limits, check_small
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos import grpc_service_pb2 as messages
@@ -111,8 +110,7 @@ class InferenceService:
                 answer = grpc_codec.encode_response(response).SerializeToString()
             else:
                 held = held or self._budget.reserve()
-                held.resize(inputs_bytes(response.outputs))
-                answer = await self._large.encode(response)
+                answer = await self._large.encode(response, held)
         except BaseException:
             if held is not None:
                 held.release()

@@ -20,10 +20,9 @@ from triune.core.errors import CancelledError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve import grpc_codec
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
-from triune.frontends.kserve.grpc_large import LargeMessages, decode_small, outputs_bytes
+from triune.frontends.kserve.grpc_large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc_parameters import FINAL_RESPONSE
 from triune.frontends.kserve.grpc_status import Context, as_triune_error, details_of
-from triune.frontends.kserve.large_requests import inputs_bytes
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
@@ -151,7 +150,7 @@ class StreamSession:
                 request = decode_small(message, self._server)
             if self._server.config(request.model, request.version).is_decoupled:
                 is_empty_final_wanted = grpc_codec.is_empty_final_wanted(message)
-                task = group.create_task(self._answer_decoupled(message, request, is_empty_final_wanted))
+                task = group.create_task(self._answer_decoupled(message, request, held, is_empty_final_wanted))
                 self._decoupled.add(task)
                 task.add_done_callback(functools.partial(self._end_decoupled, len(data), held))
                 return
@@ -192,17 +191,14 @@ class StreamSession:
 
     async def _write_outcome(self, pending: _Pending) -> None:
         try:
-            response = pending.result()
-            if outputs_bytes(response) > SMALL_BYTES:
-                pending.held.resize(inputs_bytes(response.outputs))
-            answer = await self._large.encode(response, is_final=True)
+            answer = await self._large.encode(pending.result(), pending.held, is_final=True)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
             await self._write_error(pending.message, as_triune_error(error, METHOD))
         else:
             await self._write(answer)
 
     async def _answer_decoupled(
-        self, message: ModelInferRequest, request: InferenceRequest, is_empty_final_wanted: bool
+        self, message: ModelInferRequest, request: InferenceRequest, held: Reservation, is_empty_final_wanted: bool
     ) -> None:
         """Write the responses of a decoupled model as they come."""
         is_final = False
@@ -212,7 +208,7 @@ class StreamSession:
                 async for response in responses:
                     is_final = response.is_final
                     if response.outputs or not is_final or is_empty_final_wanted:
-                        await self._write(await self._large.encode(response, is_final=is_final))
+                        await self._write(await self._large.encode(response, held, is_final=is_final))
             if not is_final and is_empty_final_wanted:
                 await self._write(ModelStreamInferResponse(infer_response=_header(message)).SerializeToString())
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)

@@ -144,28 +144,27 @@ class Answering:
     async def _answer_large(self, cycle: InferCycle, route: Route, body: Body) -> None:
         budget = self._front_end.budget
         try:
-            cycle.hold(budget, len(body) + REQUEST_BYTES)
-            held = cycle.held or budget.reserve()
+            held = cycle.hold(budget, len(body) + REQUEST_BYTES)
             future, cycle.form = await self._front_end.large.start(route, cycle.headers, body, held)
             del body
             try:
                 await asyncio.wait([future])
             finally:
                 future.cancel()
-            response = result_of(future)
+            # In a task of its own, so that no frame keeps the outputs once they are encoded.
+            self._run(cycle, self._write_large(cycle, result_of(future)))
         except TriuneError as error:
             self._write_failure(cycle, error)
-            return
         finally:
             future = None
-        await self._write_large(cycle, response)
 
     async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:
-        large = self._front_end.large
+        large, budget = self._front_end.large, self._front_end.budget
         try:
-            cycle.hold(self._front_end.budget, inputs_bytes(response.outputs) + REQUEST_BYTES)
-            headers, parts = await large.finish(response, cycle.form)
-            cycle.hold(self._front_end.budget, sum(map(len, parts)) + REQUEST_BYTES)
+            held = cycle.hold(budget, inputs_bytes(response.outputs) + REQUEST_BYTES)
+            headers, parts = await large.finish(response, cycle.form, held)
+            del response
+            held.resize(sum(map(len, parts)) + REQUEST_BYTES)
             encoding = await large.encoding_of(cycle.headers, parts)
             if encoding == "identity":
                 self._write(cycle, 200, headers, parts)
@@ -175,7 +174,11 @@ class Answering:
             if cycle.can_stream:
                 await self._stream(cycle, headers, compressed)
             else:
-                self._write(cycle, 200, headers, [piece async for piece in compressed])
+                packed: list[bytes | memoryview] = []
+                async for piece in compressed:
+                    held.grow(len(piece))
+                    packed.append(piece)
+                self._write(cycle, 200, headers, packed)
         except TriuneError as error:
             self._write_failure(cycle, error)
 

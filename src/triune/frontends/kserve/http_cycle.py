@@ -42,11 +42,12 @@ class InferCycle(RequestResponseCycle):
         self.headers = headers
         self.keep_alive = keep_alive
 
-    def hold(self, budget: MemoryBudget, num_bytes: int) -> None:
+    def hold(self, budget: MemoryBudget, num_bytes: int) -> Reservation:
         """Reserve so much for the request, in place of what it had. Raises as `Reservation.resize` does."""
         if self.held is None:
             self.held = budget.reserve()
         self.held.resize(num_bytes)
+        return self.held
 
     def release(self) -> None:
         """Give back what was reserved: the request is done with."""

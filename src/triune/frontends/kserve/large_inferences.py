@@ -163,10 +163,12 @@ class LargeInferences:
         await self._offload.run(unpack, request)
         return request, form
 
-    async def finish(self, response: InferenceResponse, form: OutputForm) -> tuple[bytes, list[bytes | memoryview]]:
-        """As `InferEndpoint.finish`, but for the compression."""
+    async def finish(
+        self, response: InferenceResponse, form: OutputForm, held: Reservation
+    ) -> tuple[bytes, list[bytes | memoryview]]:
+        """As `InferEndpoint.finish`, but for the compression. What is encoded is held beside the outputs."""
         try:
-            parts, header_bytes = await self._offload.run(encode_large_response, response, form)
+            parts, header_bytes = await self._offload.in_steps(encode_large_response(response, form), held)
         except TriuneError:
             raise
         except Exception as error:

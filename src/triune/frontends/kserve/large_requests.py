@@ -1,6 +1,6 @@
 """Inferences that are too large to be decoded or encoded on the event loop: what threads and processes do for them."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -90,21 +90,23 @@ BYTES_ELEMENT_BYTES = 96
 """What an element of BYTES takes beside its content: here an object, in the runtime a string."""
 
 
-def encode_large_response(response: InferenceResponse, form: OutputForm) -> tuple[list[bytes | memoryview], int | None]:
-    """As `http_codec.encode_response`, in a thread, and so that no other thread waits for long."""
+def encode_large_response(
+    response: InferenceResponse, form: OutputForm
+) -> Generator[int, None, tuple[list[bytes | memoryview], int | None]]:
+    """As `http_codec.encode_response`, for `offload.in_steps`, and so that no other thread waits for long."""
     head: list[bytes | memoryview] = []
     raw: list[bytes | memoryview] = []
     opening = orjson.dumps(describe_response(response))[:-1] + b',"outputs":['
     for name, array in response.outputs.items():
         if form.by_name.get(name, form.is_binary):
-            data = raw_pieces(array)
+            data = yield from raw_pieces(array)
             raw += filter(len, data)
             item = describe_output(name, array)
             item["parameters"] = {"binary_data_size": sum(map(len, data))}
             head.append(opening + orjson.dumps(item))
         else:
             head.append(opening + orjson.dumps(describe_output(name, array))[:-1] + b',"data":[')
-            head += json_pieces(name, array)
+            head += yield from json_pieces(name, array)
             head.append(b"]}")
         opening = b","
     if not head:
@@ -115,8 +117,8 @@ def encode_large_response(response: InferenceResponse, form: OutputForm) -> tupl
     return [*head, *raw], sum(map(len, head)) if raw else None
 
 
-def json_pieces(name: str, array: Array) -> list[bytes]:
-    """`encode_json`, in pieces and without the outer brackets. Raises as it does."""
+def json_pieces(name: str, array: Array) -> Generator[int, None, list[bytes]]:
+    """`encode_json`, in pieces and without the outer brackets, for `offload.in_steps`. Raises as it does."""
     flat = array.ravel()
     texts: list[bytes] = []
     for start in range(0, max(1, flat.size), CHUNK_ELEMENTS):
@@ -124,12 +126,15 @@ def json_pieces(name: str, array: Array) -> list[bytes]:
             texts.append(b",")
             pause()
         texts.append(encode_json(name, flat[start : start + CHUNK_ELEMENTS])[1:-1])
+        yield len(texts[-1])
     return texts
 
 
-def raw_pieces(array: Array) -> list[bytes | memoryview]:
-    """`encode_raw`, in pieces."""
+def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
+    """`encode_raw`, in pieces, for `offload.in_steps`."""
     if array.dtype.char != "O":
+        if not array.flags.c_contiguous:
+            yield array.nbytes
         return [encode_raw(np.ascontiguousarray(array))]
     flat = array.ravel()
     texts: list[bytes | memoryview] = []
@@ -137,4 +142,5 @@ def raw_pieces(array: Array) -> list[bytes | memoryview]:
         if start:
             pause()
         texts.append(encode_raw(flat[start : start + CHUNK_ELEMENTS]))
+        yield len(texts[-1])
     return texts

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from triune.frontends.kserve.apart import Apart
+from triune.frontends.kserve.budget import Reservation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +24,7 @@ SMALL_BYTES = 16 << 10
 CHUNK_ELEMENTS = 8192
 """How many elements a thread turns into objects or text before it lets others have the GIL."""
 
+_STEP_BYTES = 1 << 20
 _MAX_THREADS = 4
 _PAUSE_SECONDS = 50e-6
 _SWITCH_SECONDS = 0.5e-3
@@ -66,10 +68,47 @@ class Offload:
         loop = asyncio.get_running_loop()
         return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
 
+    async def in_steps(self, work: Generator[int, None, T], held: Reservation) -> T:
+        """What `work` returns, computed in threads, step by step.
+
+        It ends early, and gives up what it has made so far, where this is cancelled or the memory budget is spent.
+
+        Args:
+            work: yields how much memory each of its pieces takes, in bytes.
+            held: takes that, too.
+
+        Raises:
+            UnavailableError, PayloadTooLargeError: the memory budget is spent.
+        """
+        results: list[T] = []
+        while not results:
+            held.grow(await self.run(_step, work, results))
+        return results[0]
+
     def close(self) -> None:
         """End the processes; threads end with what they do."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.apart.close()
+
+
+def at_once(work: Generator[int, None, T]) -> T:
+    """What `work` returns, where it is too little for steps."""
+    results: list[T] = []
+    while not results:
+        _step(work, results)
+    return results[0]
+
+
+def _step(work: Generator[int, None, T], results: list[T]) -> int:
+    """Go on for a MiB or so, which is told; what `work` returns at its end is put to the results."""
+    num_bytes = 0
+    while num_bytes < _STEP_BYTES:
+        try:
+            num_bytes += next(work)
+        except StopIteration as end:
+            results.append(end.value)
+            break
+    return num_bytes
 
 
 async def until_done(future: asyncio.Future[T]) -> T:
