@@ -17,6 +17,24 @@ SCALES = (1e-3, 1.0, 300.0, 5000.0, 30000.0)
 MASKS = (-10_000.0, -1e9, float(np.finfo(np.float32).min), -np.inf)
 """What masks a score."""
 
+Form = Literal["rows", "whole"]
+"""How a mask of numbers is given: a row each of the batch, or all of it."""
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+MADE = {
+    "inverted": "b = Sub (number, kept) m = Mul (b, lowest) a = Add (d, m)",
+    "inverted_and_bias": "b = Sub (number, kept) c = Mul (b, lowest) m = Add (bias, c) a = Add (s, m)",
+    "filled": "a = Where (w, d, lowest)",
+    "filled_with_infinity": "a = Where (w, d, infinity)",
+    "chosen": "m = Where (w, zero, billion) a = Add (d, m)",
+    "small": "m = Where (w, zero, thousand) a = Add (d, m)",
+    "causal_of_infinity": "b = Sub (number, kept) c = Mul (b, lowest) m = Add (causal, c) a = Add (d, m)",
+    "filled_causal_of_infinity": """b = Sub (number, kept) m = Mul (b, lowest) e = Where (seen, d, infinity)
+        a = Add (e, m)""",
+}
+"""How the scores `d` or, not scaled yet, `s` become `a`, masked by `kept`, which is 1 where a key is to be kept."""
+
 Norm = Literal["divided", "inverted", "power", "centred", "layer"]
 
 _HEADS = 2
@@ -69,11 +87,15 @@ def activations(scale: float, batch: int = 2, kind: Literal["even", "one", "zero
     return (x * scale).astype(np.float32)
 
 
-def attention(form: Literal["rows", "whole"], batch: int | str) -> ModelProto:
-    """An attention of two heads; `mask`, (batch, STEPS) or (batch, 1, STEPS, STEPS), is added to its scores."""
+def attention(form: Form, batch: int | str, made: str = "a = Add (d, kept)") -> ModelProto:
+    """An attention of two heads; `mask`, (batch, STEPS) or (batch, 1, STEPS, STEPS), is added to its scores.
+
+    Or it masks them in another way of `MADE`.
+    """
     size = f"{batch}, {STEPS}, {WIDTH}"
     mask = f"{batch}, {STEPS}" if form == "rows" else f"{batch}, 1, {STEPS}, {STEPS}"
-    made = "m = Unsqueeze (mask, middle)" if form == "rows" else "m = Identity (mask)"
+    given = "kept = Unsqueeze (mask, middle)" if form == "rows" else "kept = Identity (mask)"
+    given += " w = Cast <to = 9> (kept)" if "w" in made else ""
     heads = " ".join(
         f"""p{each} = MatMul (x, w{each}) r{each} = Reshape (p{each}, apart)
         {each} = Transpose <perm = {_TURNED}> (r{each})"""
@@ -81,7 +103,7 @@ def attention(form: Literal["rows", "whole"], batch: int | str) -> ModelProto:
     )
     model = model_of(
         f"""agraph (float[{size}] x, float[{mask}] mask) => (float[{size}] y) {{
-            {made} {heads} kt = Transpose <perm = [0, 1, 3, 2]> (k) s = MatMul (q, kt) d = Mul (s, root) a = Add (d, m)
+            {given} {heads} kt = Transpose <perm = [0, 1, 3, 2]> (k) s = MatMul (q, kt) d = Mul (s, root) {made}
             p = Softmax <axis = -1> (a) o = MatMul (p, v) t = Transpose <perm = {_TURNED}> (o)
             j = Reshape (t, joined) y = MatMul (j, wo)
         }}""",
@@ -90,18 +112,23 @@ def attention(form: Literal["rows", "whole"], batch: int | str) -> ModelProto:
     rng = np.random.default_rng(5)
     floats = {f"w{name}": rng.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5 for name in "qkvo"}
     floats["root"] = np.array((WIDTH / _HEADS) ** -0.5)
+    seen = np.tril(np.ones((STEPS, STEPS), np.bool_))
+    floats |= {"number": np.array(1), "zero": np.array(0), "lowest": np.array(_LOWEST), "billion": np.array(-1e9)}
+    floats |= {"thousand": np.array(-1000), "infinity": np.array(-np.inf), "causal": np.where(seen, 0, -np.inf)}
+    floats["bias"] = rng.standard_normal((1, _HEADS, STEPS, STEPS))
+    model.graph.initializer.append(numpy_helper.from_array(seen, "seen"))
     ints = {"apart": [0, 0, _HEADS, WIDTH // _HEADS], "joined": [0, 0, WIDTH], "middle": [1, 2]}
     return _with(model, floats, np.float32, **{name: np.array(each) for name, each in ints.items()})
 
 
-def masked(form: Literal["rows", "whole"], value: float, batch: int = 2) -> dict[str, NDArray[np.float32]]:
+def masked(form: Form, value: float, batch: int = 2, kept: float = 0.0) -> dict[str, NDArray[np.float32]]:
     """Inputs of `attention`: in the first of the batch the last two keys are masked, in the last all of them.
 
-    Of a mask of (batch, 1, STEPS, STEPS) step 2 of the first is masked whole too.
+    Of a mask of (batch, 1, STEPS, STEPS) step 2 of the first is masked whole too. What is not masked is `kept`.
     """
     x = np.random.default_rng(2).standard_normal((batch, STEPS, WIDTH)).astype(np.float32)
     shape: Sequence[int] = (batch, STEPS) if form == "rows" else (batch, 1, STEPS, STEPS)
-    mask = np.zeros(shape, np.float32)
+    mask = np.full(shape, kept, np.float32)
     mask[0, ..., -2:] = value
     mask[-1] = value
     if form == "whole":
@@ -109,10 +136,10 @@ def masked(form: Literal["rows", "whole"], value: float, batch: int = 2) -> dict
     return {"x": x, "mask": mask}
 
 
-def assert_close(actual: NDArray[Any], right: NDArray[Any], part: float = 1e-2) -> None:
-    """Within a part of the largest answer; where fp32 has NaN any number will do, but none that is not."""
-    assert np.isfinite(actual).all()
-    error = np.abs(np.where(np.isnan(right), 0, actual - right)).max()
+def assert_close(actual: NDArray[Any], right: NDArray[Any], part: float = 1e-2, *, is_finite: bool = True) -> None:
+    """Within a part of the largest answer; where fp32 has NaN any number will do, but with `is_finite` no NaN."""
+    assert np.isfinite(actual if is_finite else actual[~np.isnan(right)]).all()
+    error = np.nanmax(np.abs(np.where(np.isnan(right), 0, actual - right)))
     assert error <= part * np.nanmax(np.abs(right)), error
 
 

@@ -7,7 +7,6 @@ the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository ap
 pass:
 
 - `CaughtNans`: no look for NaN after a Softmax, whose mask tells where they would be.
-- `FiniteMasks`: masks of -40000, which fp16 holds, in place of -inf. Where `graph.half` follows, -3.4e38.
 - `KnownShapes`: sizes of Reshapes that are known are written, so that nothing is measured.
 - `WholeOperands`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
@@ -17,6 +16,8 @@ pass:
 - `Layout`: what lies between computes in the layout too.
 - `Cancel`: the Transposes that undo each other now are gone. `Layout` again: what is in the layout by now may draw
   more into it.
+
+Masks stay as they are here; where the program is to compute in fp16, `graph.half` brings them within it.
 
 Every pass leaves a graph that computes the same, with Transposes at its borders; the model's inputs and outputs never
 change. `borders.py` is how a value gets in and out, `index.py` what a pass can ask about a graph.
@@ -31,7 +32,6 @@ from onnx import ModelProto
 from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
-from triune.graph.ane.finite_masks import LOWEST, FiniteMasks
 from triune.graph.ane.known_shapes import KnownShapes
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
@@ -55,7 +55,6 @@ def ane_layout(
     *,
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
-    is_half: bool = False,
 ) -> ModelProto:
     """The same model in the Neural Engine's layout.
 
@@ -65,7 +64,6 @@ def ane_layout(
         check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
             for tests and for doubts.
         file: takes large weights that are made; without it they are in the model.
-        is_half: `graph.half` follows, which brings masks within fp16: only -inf is replaced here.
 
     Returns:
         a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was.
@@ -79,8 +77,7 @@ def ane_layout(
 
     def run(kind: type[Step], given: ModelProto) -> ModelProto:
         num_changes = len(report.changed)
-        is_mask = kind is FiniteMasks and is_half
-        result = (FiniteMasks(report, large, LOWEST) if is_mask else kind(report, large))(given)
+        result = kind(report, large)(given)
         if len(report.changed) > num_changes:
             result = Infer()(Tidy()(result))
         if check is not None and expected is not None:
@@ -93,7 +90,7 @@ def ane_layout(
     before, num_before = ModelProto(), len(report.changed)
     before.CopyFrom(copy)
     num_layers = report.num_layers
-    for kind in (CaughtNans, FiniteMasks, KnownShapes, WholeOperands, LinearToConv):
+    for kind in (CaughtNans, KnownShapes, WholeOperands, LinearToConv):
         copy = run(kind, copy)
     if report.num_layers > num_layers:
         for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):

@@ -116,7 +116,7 @@ def _prepared(
     if layout is not None:
         tell("bringing transformers into the Neural Engine's layout")
         before = layout.num_layers
-        core = ane_layout(core, layout, file=file, is_half=options.precision is not Precision.FP32)
+        core = ane_layout(core, layout, file=file)
         is_laid_out = layout.num_layers > before
     notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core))
     narrow = Narrow(file)(core)

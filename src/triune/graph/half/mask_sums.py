@@ -17,7 +17,10 @@ ABSORBING = 1e8
 """A number from which fp32 does not tell scores apart: a score added to it is lost, since its last place is 8."""
 
 _PRECISE = -2048.0
-"""Down to here a sum with a score is precise in fp16, to 2 in its last place."""
+"""A number below is taken to be a mask, of which shares are 0."""
+
+_SMALL = -16.0
+"""A row masked whole down to here has its shares in fp16 to a hundredth, since scores are rounded to 1/64."""
 
 _DEEPEST = 8
 """So many sums in each other are looked into."""
@@ -151,13 +154,20 @@ class MaskSums:
         if len(terms) < 2:
             return False
         scores = [term for term in terms if not self._is_mask(term, terms)]
-        if any(self._is_heavy_mask(term) for term in scores):
+        is_masked = len(scores) < len(terms)
+        if any(self._is_heavy_mask(term) or (is_masked and self._is_of_infinite(term.name)) for term in scores):
             return True
         is_heavy = any(term.name in self._heavy for term in terms)
         return not is_heavy and sum(self._is_unknown(term.name) for term in scores) > 1
 
     def _is_heavy_mask(self, term: Term) -> bool:
         return term.name in self._heavy and self._reach.of(term.name) * abs(term.factor) >= -_PRECISE
+
+    def _is_of_infinite(self, name: str) -> bool:
+        """Is it chosen of scores and -inf? That times 0, in a row that another mask takes whole, is NaN."""
+        choice = self._index.maker(name, "Where")
+        arrays = [self._index.constant(each) for each in choice.input[1:]] if choice is not None else []
+        return any(array is not None and bool(np.isneginf(array).any()) for array in arrays)
 
     def _is_unknown(self, name: str) -> bool:
         """May it be lower than what fp16 adds precisely, for all that is known?"""
@@ -173,7 +183,7 @@ class MaskSums:
             operands = [each for each in node.input if self._index.is_float(each)]
             if node.op_type in ("Add", "Sub"):
                 is_given = [each not in self._heavy and self._is_unknown(each) for each in operands]
-                if all(is_given) or any(self._reach.of(each) >= -_PRECISE for each in operands):
+                if any(is_given) or any(self._reach.of(each) >= -_PRECISE for each in operands):
                     return True
             elif node.op_type == "Where" and any(
                 each not in self._heavy and self._is_unknown(each) for each in operands
@@ -204,12 +214,12 @@ class MaskSums:
         return [Term(name, factor)]
 
     def _is_mask(self, term: Term, terms: Sequence[Term]) -> bool:
-        """Is it added to scores and made without them, and may it be lower than what fp16 adds precisely?"""
+        """Is it added to scores and made without them, and may it be lower than what fp16 adds precisely to all?"""
         index = self._index
         if len(terms) < 2 or not index.is_float(term.name) or term.name in self._heavy:
             return False
         low, high = sorted(end * term.factor for end in self._bounds.of(term.name))
-        if low >= _PRECISE or self._is_infinite_alone(term.name):
+        if low >= _SMALL or (not self._is_finite and self._is_infinite_alone(term.name)):
             return False
         return any(each.name in self._heavy for each in terms) or (high <= 0 and low > -math.inf)
 

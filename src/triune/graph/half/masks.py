@@ -117,6 +117,7 @@ class _Masks:
         """Where(condition, scores, -3.4e38): what is masked is one number, so that a row masked whole is even."""
         index = self._index
         inputs = list(choice.input)
+        is_limited = end.limit is not None or end.is_finite
         for place in (1, 2):
             array = index.constant(inputs[place])
             if array is None:
@@ -124,12 +125,10 @@ class _Masks:
                 if is_chosen_again or self._sums.masks(self._sums.terms(inputs[place])):
                     # Which of two masks is the lower one counts where nothing else is left.
                     return choice.output[0]
-            elif (
-                array.dtype == np.float32 and ((np.isfinite(array) | (end.limit is not None)) & (array < MASKED)).any()
-            ):
+            elif array.dtype == np.float32 and ((np.isfinite(array) | is_limited) & (array < MASKED)).any():
                 if len(np.unique(array[array < MASKED])) > 1:
                     return choice.output[0]
-                is_kept = np.isinf(array) & (end.limit is None)
+                is_kept = np.isinf(array) & (not is_limited)
                 inputs[place] = index.weight(np.where(is_kept, array, np.maximum(array, MASKED)))
         if inputs == list(choice.input):
             return choice.output[0]
@@ -167,19 +166,20 @@ class _Masks:
                     factors = [np.float32(term.factor) for term in terms]
                     total = sum((a * f for a, f in zip(known[1:], factors[1:], strict=True)), known[0] * factors[0])
                     total = total if end.limit is None else np.maximum(total, end.limit)
-                self._made[key] = self._constant(np.asarray(total, np.float32), end.axis)
+                self._made[key] = self._constant(np.asarray(total, np.float32), end)
             else:
                 self._made[key] = self._computed(terms, end)
         return self._made[key]
 
-    def _constant(self, mask: NDArray[np.float32], axis: int) -> _Mask | None:
+    def _constant(self, mask: NDArray[np.float32], end: End) -> _Mask | None:
         if np.isnan(mask).any() or np.isposinf(mask).any():
             return None
-        largest = mask.max(axis=axis, keepdims=True) if mask.ndim >= -axis else mask
-        is_empty = np.isneginf(largest)
+        largest = mask.max(axis=end.axis, keepdims=True) if mask.ndim >= -end.axis else mask
+        is_empty = np.isneginf(largest) & (not end.is_finite)
         with np.errstate(invalid="ignore"):
-            moved = np.where(is_empty, -np.inf, np.maximum(mask - largest, MASKED))
-        live = np.where(is_empty, True, np.abs(largest) < ABSORBING)
+            moved = np.maximum(mask - np.maximum(largest, _LOWEST), MASKED)
+        moved = np.where(is_empty, -np.inf, moved)
+        live = is_empty | (np.abs(largest) < ABSORBING)
         added = self._index.weight(moved.astype(np.float32))
         return _Mask(added, None if live.all() else self._index.weight(live.astype(np.float32)))
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import ModelProto
 
 from support.apple_interpreter import Apart, interpret_apart
-from support.half_layout import MASKS, SCALES, Norm, activations, assert_close, attention, masked, normed
+from support.half_layout import MADE, MASKS, SCALES, Form, Norm, activations, assert_close, attention, masked, normed
 from support.lowered import plain_answers
 from triune.coreai.lowering import LowerOptions, lower
 from triune.coreai.model import Model
@@ -34,8 +34,9 @@ def _compare(
     with Model(lowered.path, executor="onnxruntime") as raised:
         for feeds in calls:
             (right,) = plain_answers(judge or model, _wide(feeds))
-            assert_close(_APART((lowered.path, feeds))["y"], right)
-            assert_close(raised.predict(feeds)["y"], right)
+            is_finite = precision is not Precision.FP32
+            assert_close(_APART((lowered.path, feeds))["y"], right, is_finite=is_finite)
+            assert_close(raised.predict(feeds)["y"], right, is_finite=is_finite)
 
 
 @pytest.mark.parametrize("batch", [2, "b"])
@@ -54,10 +55,15 @@ def test_norms_of_models_in_fp16_hold_in_every_precision(norm: Norm, precision: 
 
 @pytest.mark.parametrize("batch", [2, "b"])
 @pytest.mark.parametrize("form", ["rows", "whole"])
-def test_masks_that_are_given_hold_rows_that_are_masked_whole(
-    form: Literal["rows", "whole"], batch: int | str, tmp_path: Path
-) -> None:
+def test_masks_that_are_given_hold_rows_that_are_masked_whole(form: Form, batch: int | str, tmp_path: Path) -> None:
     _compare(attention(form, batch), tmp_path, *(masked(form, value) for value in MASKS))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+@pytest.mark.parametrize("made", MADE)
+def test_masks_that_are_made_hold_rows_that_are_masked_whole(made: str, precision: Precision, tmp_path: Path) -> None:
+    calls = [masked("whole", 0.0, kept=1.0), masked("whole", 1.0, kept=1.0), masked("whole", 1.0)]
+    _compare(attention("whole", 2, MADE[made]), tmp_path, *calls, precision=precision)
 
 
 def _wide(feeds: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import ModelProto
 
-from support.half_layout import MASKS, SCALES, Norm, activations, assert_close, attention, masked, normed
+from support.half_layout import MADE, MASKS, SCALES, Form, Norm, activations, assert_close, attention, masked, normed
 from support.lowered import plain_answers
 from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import LowerOptions, lower
@@ -41,7 +41,8 @@ def _compare(
         for feeds in calls:
             given = {lowered.inputs[name]: array for name, array in feeds.items()}
             results, _ = loaded.run(given, {})
-            assert_close(results[lowered.outputs["y"]], plain_answers(judge or model, _wide(feeds))[0])
+            right = plain_answers(judge or model, _wide(feeds))[0]
+            assert_close(results[lowered.outputs["y"]], right, is_finite=precision is not Precision.FP32)
 
 
 @pytest.mark.parametrize("batch", [2, "b"])
@@ -71,10 +72,18 @@ def test_norms_of_models_in_fp16_hold_in_every_precision(norm: Norm, precision: 
 
 @pytest.mark.parametrize("batch", [2, "b"])
 @pytest.mark.parametrize("form", ["rows", "whole"])
-def test_masks_that_are_given_hold_rows_that_are_masked_whole(
-    form: Literal["rows", "whole"], batch: int | str, tmp_path: Path
-) -> None:
+def test_masks_that_are_given_hold_rows_that_are_masked_whole(form: Form, batch: int | str, tmp_path: Path) -> None:
     _compare(attention(form, batch), tmp_path, *(masked(form, value) for value in MASKS))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("form", ["rows", "whole"])
+def test_masks_that_are_made_hold_rows_that_are_masked_whole(
+    form: Form, made: str, precision: Precision, tmp_path: Path
+) -> None:
+    calls = [masked(form, 0.0, kept=1.0), masked(form, 1.0, kept=1.0), masked(form, 1.0)]
+    _compare(attention(form, 2, MADE[made]), tmp_path, *calls, precision=precision)
 
 
 def test_a_small_mask_is_added_as_it_is(tmp_path: Path) -> None:

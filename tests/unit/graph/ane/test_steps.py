@@ -4,14 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from support.graphs import model_of, ops_of
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
-from triune.graph.ane.finite_masks import FiniteMasks
 from triune.graph.ane.heads import Channels, split, trace
 from triune.graph.ane.index import Index
 from triune.graph.ane.linear_to_conv import LinearToConv
@@ -24,8 +23,6 @@ from triune.graph.check import Arrays, compare, evaluate, sample_inputs
 from triune.graph.normalize import normalize
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
-
-LEAST = "-3.4028234663852886e+38"
 
 
 def after(step: type[Step], text: str, inputs: Arrays | None = None) -> tuple[list[str], Report]:
@@ -105,89 +102,6 @@ def test_products_of_two_inputs_are_no_linear_layers() -> None:
     )
     assert ops == ["MatMul"]
     assert report.left == []
-
-
-# Masks
-
-
-@pytest.mark.parametrize("least", [LEAST, "-1.0e9", "-65504.0"])
-def test_computed_masks_become_finite(least: str) -> None:
-    text = f"""agraph (float[N,4] x, int64[N,4] m) => (float[N,4] y) <float one = {{1.0}}, float least = {{{least}}}> {{
-      f = Cast <to = 1> (m)  n = Sub (one, f)  b = Mul (n, least)  z = Add (x, b)  y = Softmax (z) }}"""
-    inputs = {
-        "x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32),
-        "m": np.array([[1, 1, 0, 0], [0, 1, 1, 1]]),
-    }
-    model = normalize(model_of(text))
-    expected, report = evaluate(model, inputs), Report()
-    result = Tidy()(FiniteMasks(report)(model))
-    compare("finite_masks", expected, result, inputs)
-    assert report.counts() == {"finite_masks": 1}
-    constants = [numpy_helper.to_array(tensor).min() for tensor in result.graph.initializer]
-    assert min(constants) == -40_000
-
-
-def test_masks_by_where_and_made_of_a_shape_become_finite() -> None:
-    value = numpy_helper.from_array(np.array([-np.inf], np.float32))
-    nodes = [
-        helper.make_node("Shape", ["x"], ["s"]),
-        helper.make_node("ConstantOfShape", ["s"], ["full"], value=value),
-        helper.make_node("Trilu", ["full", "one"], ["above"], upper=1),
-        helper.make_node("Add", ["x", "above"], ["masked"]),
-        helper.make_node("Where", ["keep", "masked", "least"], ["chosen"]),
-        helper.make_node("Softmax", ["chosen"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "n"]),
-         helper.make_tensor_value_info("keep", TensorProto.BOOL, ["n", "n"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "n"])],
-        [numpy_helper.from_array(np.array(1), "one"), numpy_helper.from_array(np.array(-np.inf, np.float32), "least")],
-    )  # fmt: skip
-    model = normalize(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
-    keep = np.ones((4, 4), np.bool_)
-    keep[2, 0] = False
-    inputs = {"x": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32), "keep": keep}
-    expected = evaluate(model, inputs)
-    result = Tidy()(FiniteMasks(Report())(model))
-    compare("finite_masks", expected, result, inputs)
-    filled = next(node for node in result.graph.node if node.op_type == "ConstantOfShape")
-    assert numpy_helper.to_array(filled.attribute[0].t) == -40_000
-    assert all(np.isfinite(numpy_helper.to_array(tensor)).all() for tensor in result.graph.initializer)
-
-
-def test_masks_that_others_read_keep_their_values_there() -> None:
-    text = f"""agraph (float[4] x) => (float[4] y, float[4] m)
-      <float[4] least = {{0.0, {LEAST}, 0.0, {LEAST}}}> {{
-      m = Add (least, least)  k = Max (least, x)  z = Add (k, least)  y = Softmax (z) }}"""
-    _, report = after(FiniteMasks, text)
-    assert report.counts() == {"finite_masks": 1}
-
-
-def test_masks_of_fractions_stay() -> None:
-    text = f"""agraph (float[4] x, float[4] m) => (float[4] y) <float least = {{{LEAST}}}> {{
-      b = Mul (m, least)  z = Add (x, b)  y = Softmax (z) }}"""
-    inputs = {"x": np.zeros(4, np.float32), "m": np.array([0, 0, 1e-3, 1], np.float32)}
-    ops, report = after(FiniteMasks, text, inputs)
-    assert ops == ["Mul", "Add", "Softmax"]
-    assert report.changed == []
-    assert report.left[0].text == "the mask may be other than whole numbers"
-
-
-def test_small_masks_and_other_large_numbers_stay() -> None:
-    text = """agraph (float[4] x) => (float[4] y, float[4] z) <float[4] b = {0, -10000, 0, 0}, float c = {-1.0e9}> {
-      a = Add (x, b)  y = Softmax (a)  z = Max (x, c) }"""
-    _, report = after(FiniteMasks, text)
-    assert report.changed == []
-
-
-def test_rows_whose_nan_are_caught_stay() -> None:
-    text = """agraph (float[4] x) => (float[4] y) <float zero = {0.0}, float[4] b = {-1.0e9, 0, 0, 0}> {
-      a = Add (x, b)  s = Softmax (a)  n = IsNaN (s)  y = Where (n, zero, s) }"""
-    _, report = after(FiniteMasks, text)
-    assert report.changed == []
-    assert "NaN" in report.left[0].text
 
 
 # Softmax
