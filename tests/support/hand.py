@@ -10,12 +10,14 @@ from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Call
+from triune.core.statistics import ModelStatistics
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
+from triune.repository.model import LoadedVersion
 from triune.scheduling.batch import Batch
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.policy import BatchingPolicy
-from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import Done, InlineWorker
 
 POISON = -1.0
@@ -82,7 +84,7 @@ class HandWorker:
     def rows(self) -> list[float]:
         """First column of the batch that waits to be finished: who is in it."""
         assert self.current is not None
-        return [float(value) for pending in self.current[0].pendings for value in pending.inputs["x"][:, 0]]
+        return [float(value) for pending in self.current[0].pendings for value in pending.call.inputs["x"][:, 0]]
 
     def close(self) -> None:
         self.executable.close()
@@ -116,7 +118,7 @@ class Bench:
     ) -> asyncio.Future[InferenceResponse]:
         x = np.full((rows, length), value, np.float32)
         request = InferenceRequest("doubler", {"x": x}, id=str(value), priority=priority, timeout_us=timeout_us)
-        return self.dispatcher.submit(request, {"x": x}, rows)
+        return self.dispatcher.submit(Call(request, {"x": x}, rows))
 
     @property
     def rows(self) -> list[float]:
@@ -128,6 +130,12 @@ class Bench:
 
     def finish(self, after_ns: int = 0) -> None:
         self.workers[0].finish(after_ns)
+
+
+def dispatcher_of(loaded: LoadedVersion) -> Dispatcher:
+    """The dispatcher of a loaded tensor model."""
+    assert isinstance(loaded.servable, Dispatcher)
+    return loaded.servable
 
 
 def value_of(future: asyncio.Future[InferenceResponse]) -> float:

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from support.configs import model_config
+from support.table_servable import TableServable
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
-from triune.scheduling.statistics import ModelStatistics
 
 VECTOR = TensorConfig("INPUT0", DataType.FP32, (16,))
 ANSWER = TensorConfig("OUTPUT0", DataType.FP32, (16,))
@@ -40,7 +40,7 @@ class HandServer:
         self.unloads: list[tuple[str, bool]] = []
         self.load_gate: asyncio.Event | None = None
         self.models = {
-            name: LoadedVersion(2, _config(name, is_decoupled=name == "repeat"), cast(Any, None), ModelStatistics())
+            name: LoadedVersion(2, _config(name, is_decoupled=name == "repeat"), TableServable())
             for name in ("identity", "slow", "failing", "defective", "repeat")
         }
 

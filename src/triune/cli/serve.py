@@ -328,10 +328,9 @@ def _print_models(console: Console, server: Server) -> None:
             others.append(f"[yellow]{shown(f'{entry.name}{version}')}[/] is {state}{shown(reason)}")
             continue
         model = server.model(entry.name, entry.version)
-        workers = [worker.executable for worker in model.dispatcher.workers]
-        labels = dict.fromkeys(model.emulated, "emulated, ")
         units = ", ".join(
-            dict.fromkeys(f"{each.unit.value} ({labels.get(each.unit, '')}{each.precision})" for each in workers)
+            f"{unit.value} ({'emulated, ' if unit in model.emulated else ''}{precision})"
+            for unit, precision in model.precisions.items()
         )
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
         table.add_row(shown(entry.name), str(entry.version), units, errors)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
+from triune.core.servable import Servable
 from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
 from triune.repository.attempt import Attempt
 from triune.repository.configure import Source, parameters_of, read_source
@@ -21,7 +22,6 @@ from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving
 from triune.repository.stamps import Stamp, stamp
 from triune.repository.turns import Turns
-from triune.scheduling.dispatcher import Dispatcher
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Lifecycle:
         self._clock = clock
         self._turns = Turns(num_load_threads, _PATIENCE_NS, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._retiring: set[Dispatcher] = set()
+        self._retiring: set[Servable] = set()
         self._is_closing = False
 
     def record(self, name: str) -> ModelRecord:
@@ -113,14 +113,14 @@ class Lifecycle:
 
     async def drain(self) -> None:
         """Wait until no version has requests, neither those that serve nor those that were replaced or unloaded."""
-        serving = {loaded.dispatcher for versions in self.ready.values() for loaded in versions.values()}
-        await asyncio.gather(*(dispatcher.drain() for dispatcher in serving | self._retiring))
+        serving = {loaded.servable for versions in self.ready.values() for loaded in versions.values()}
+        await asyncio.gather(*(servable.drain() for servable in serving | self._retiring))
 
     async def close(self) -> None:
         """Wait for what is under way, refuse what waits in queues, finish what runs, free everything."""
         self._is_closing = True
-        for dispatcher in self._retiring:
-            dispatcher.refuse()
+        for servable in self._retiring:
+            servable.refuse()
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.ready.clear()
@@ -128,7 +128,7 @@ class Lifecycle:
             servings = list(record.serving().values())
             record.begin_unload()
             override, record.override = record.override, None
-            closing = (each.loaded.dispatcher.close() for each in servings)
+            closing = (each.loaded.servable.close() for each in servings)
             for result in await asyncio.gather(*closing, return_exceptions=True):
                 if isinstance(result, Exception):
                     _log.error("model '%s' could not be closed", record.name, exc_info=result)
@@ -250,7 +250,7 @@ class Lifecycle:
         record.succeed(servings)
         record.override = override
         # At once: whoever drains from here on is to know of them.
-        self._retiring.update(each.loaded.dispatcher for each in old_servings)
+        self._retiring.update(each.loaded.servable for each in old_servings)
         if old_servings or old_override:
             self.begin(self._retire(old_servings, old_override))
 
@@ -273,14 +273,14 @@ class Lifecycle:
 
     async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
         """Finish the requests of versions that get no more, and free them."""
-        dispatchers = [each.loaded.dispatcher for each in servings]
-        self._retiring.update(dispatchers)
-        for dispatcher in dispatchers:
+        servables = [each.loaded.servable for each in servings]
+        self._retiring.update(servables)
+        for servable in servables:
             if self._is_closing:
-                dispatcher.refuse()
-            await dispatcher.drain()
-            await dispatcher.close()
-            self._retiring.discard(dispatcher)
+                servable.refuse()
+            await servable.drain()
+            await servable.close()
+            self._retiring.discard(servable)
         await _remove(override)
 
     def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from triune.core.clock import Clock
+from triune.core.distributions import Distributions, Histogram
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.runtime import Runtime
+from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
 from triune.hosting import HostedExecutable
@@ -35,8 +37,6 @@ from triune.repository.placement import (
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.distributions import Distributions, Histogram
-from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import QuickWorker, ThreadWorker
 
 _log = logging.getLogger(__name__)
@@ -222,7 +222,8 @@ class Loader:
             build.emulated,
             run_limit_seconds=limits.run_seconds,
         )
-        return LoadedVersion(build.version, config, dispatcher, statistics, build.emulated)
+        precisions = {each.unit: each.precision for each in build.executables}
+        return LoadedVersion(build.version, config, dispatcher, precisions, build.emulated)
 
     def _recipes(self, config: ModelConfig) -> Iterator[Recipe]:
         num_threads = threads_per_executable(len(config.units), config.num_instances, self.machine.num_cores)

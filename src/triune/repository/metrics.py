@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+from triune.core.distributions import FIRST_RESPONSE_BUCKETS_MS
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.scheduling.distributions import FIRST_RESPONSE_BUCKETS_MS
 
 FIRST_RESPONSE_FAMILY = "nv_inference_first_response_histogram_ms"
 """The one histogram whose buckets a config may name, as in Triton."""

@@ -1,12 +1,13 @@
 """What the repository hands out: loaded versions, and what it says of those that are not."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
+from triune.core.servable import Servable
+from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
 from triune.repository.config import ModelConfig
-from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.statistics import ModelStatistics
 
 
 class ModelState(Enum):
@@ -42,13 +43,18 @@ class LoadedVersion:
     Attributes:
         version: its number, the folder's name.
         config: the completed configuration.
-        dispatcher: takes its requests.
-        statistics: what the dispatcher counted since it was loaded.
+        servable: answers its requests.
+        precisions: what it computes in on each of its units ("fp32", "bf16", "fp16"); empty if it has none of its own.
         emulated: those of its units that are no hardware here.
     """
 
     version: int
     config: ModelConfig
-    dispatcher: Dispatcher
-    statistics: ModelStatistics
+    servable: Servable
+    precisions: Mapping[Unit, str] = field(default_factory=dict[Unit, str])
     emulated: frozenset[Unit] = frozenset()
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """What its servable counted since it was loaded."""
+        return self.servable.statistics

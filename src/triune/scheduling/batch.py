@@ -81,7 +81,7 @@ class Batch:
             # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
             answers = [self._run([pending], executable, clock)[0] for pending in self.pendings]
         respond = self._respond
-        if respond is None or all(pending.finish is None for pending in self.pendings):
+        if respond is None or all(pending.call.finish is None for pending in self.pendings):
             self.answers = answers
         else:
             self.answers = [_finish(*each, respond) for each in zip(self.pendings, answers, strict=True)]
@@ -93,7 +93,7 @@ class Batch:
         is_joined = len(pendings) > 1
         begun_ns = joined_ns = self.ended_ns or self.started_ns
         try:
-            inputs = pendings[0].inputs
+            inputs = pendings[0].call.inputs
             if is_joined:
                 inputs = join(pendings, self._ragged)
                 joined_ns = clock.now_ns()
@@ -113,19 +113,20 @@ class Batch:
             return [error] * len(pendings)
         except Exception as error:  # noqa: BLE001 - a runtime's surprise must not end the worker: it is an answer
             self.ended_ns = clock.now_ns()
-            failure = InternalError(f"model '{pendings[0].request.model}' failed: {type(error).__name__}: {error}")
+            failure = InternalError(f"model '{pendings[0].call.request.model}' failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return [failure] * len(pendings)
         return answers
 
     def _check_rows(self, pendings: Sequence[Pending], results: Mapping[str, Array]) -> None:
         """Raise InternalError for an output that has not one row for each row of the requests."""
-        num_rows = sum(pending.batch_size for pending in pendings)
+        num_rows = sum(pending.call.batch_size for pending in pendings)
         for name, array in results.items():
             if array.ndim == 0 or array.shape[0] != num_rows:
                 self.is_indivisible = self.is_indivisible or len(pendings) > 1
                 raise InternalError(
-                    f"model '{pendings[0].request.model}' gave output '{name}' the shape {format_shape(array.shape)}: "
+                    f"model '{pendings[0].call.request.model}' gave output '{name}' the shape "
+                    f"{format_shape(array.shape)}: "
                     f"{len(array) if array.ndim else 'no'} rows for {num_rows} rows of input, so that its first "
                     "dimension is no batch; set max_batch_size: 0 in its config.pbtxt"
                 )
@@ -133,16 +134,16 @@ class Batch:
     def _wanted(self, pendings: Sequence[Pending]) -> Sequence[str]:
         asked: set[str] = set()
         for pending in pendings:
-            if not pending.request.outputs:
+            if not pending.call.request.outputs:
                 return self._outputs
-            asked.update(output.name for output in pending.request.outputs)
+            asked.update(output.name for output in pending.call.request.outputs)
         return [name for name in self._outputs if name in asked]
 
 
 def _finish(
     pending: Pending, answer: dict[str, Array] | TriuneError, respond: Respond
 ) -> dict[str, Array] | InferenceResponse | TriuneError | Unfinished:
-    if pending.finish is None or isinstance(answer, TriuneError) or pending.future.done():
+    if pending.call.finish is None or isinstance(answer, TriuneError) or pending.future.done():
         return answer
     try:
         return respond(pending, answer)
@@ -159,14 +160,14 @@ def result_of(answer: InferenceResponse | Unfinished) -> InferenceResponse:
 
 def num_elements(pendings: Sequence[Pending]) -> int:
     """Elements of all inputs of some requests: the size that their cost is estimated by."""
-    return sum(array.size for pending in pendings for array in pending.inputs.values())
+    return sum(array.size for pending in pendings for array in pending.call.inputs.values())
 
 
 def join(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
     """Stack the requests' inputs along the batch dimension; ragged ones are padded with zeros to the largest."""
     joined: dict[str, Array] = {}
-    for name in pendings[0].inputs:
-        arrays = [pending.inputs[name] for pending in pendings]
+    for name in pendings[0].call.inputs:
+        arrays = [pending.call.inputs[name] for pending in pendings]
         if name in ragged and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
             joined[name] = _pad_and_stack(arrays)
         else:
@@ -198,8 +199,8 @@ def part(
     answers: list[dict[str, Array]] = []
     begin = 0
     for pending in pendings:
-        rows = slice(begin, begin + pending.batch_size)
-        begin += pending.batch_size
+        rows = slice(begin, begin + pending.call.batch_size)
+        begin += pending.call.batch_size
         sizes = _ragged_sizes(pending, signature, ragged)
         answer: dict[str, Array] = {}
         for name, array in results.items():
@@ -212,7 +213,7 @@ def part(
 def _ragged_sizes(pending: Pending, signature: Signature, ragged: frozenset[str]) -> dict[str | None, int]:
     sizes: dict[str | None, int] = {}
     for spec in signature.inputs:
-        if spec.name in ragged and spec.name in pending.inputs:
-            shape = pending.inputs[spec.name].shape
+        if spec.name in ragged and spec.name in pending.call.inputs:
+            shape = pending.call.inputs[spec.name].shape
             sizes.update({axis: size for axis, size in zip(spec.axes[1:], shape[1:], strict=False) if axis})
     return sizes

@@ -1,6 +1,6 @@
 """Which of the waiting requests run next, together. Decides only: it takes nothing out of the queue."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from triune.core.datatypes import Array
@@ -19,11 +19,11 @@ class Formed:
         """As many of the requests, from the front, as make at most `num_rows` rows; at least one."""
         if num_rows >= self.num_rows:
             return self
-        total, count = self.pendings[0].batch_size, 1
+        total, count = self.pendings[0].call.batch_size, 1
         for pending in self.pendings[1:]:
-            if total + pending.batch_size > num_rows:
+            if total + pending.call.batch_size > num_rows:
                 break
-            total += pending.batch_size
+            total += pending.call.batch_size
             count += 1
         return Formed(self.pendings[:count], total)
 
@@ -52,7 +52,7 @@ class Batcher:
         self.is_size_free = policy.is_dynamic and not policy.preferred_batch_sizes and not policy.max_queue_delay_us
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
-    def group_of(self, inputs: dict[str, Array]) -> object:
+    def group_of(self, inputs: Mapping[str, Array]) -> object:
         """Requests of equal group may share a batch: same inputs, same shapes but for the rows and ragged inputs."""
         policy = self._policy
         if not policy.is_dynamic:
@@ -94,21 +94,21 @@ class Batcher:
                 continue
             if not chosen:
                 if not self.is_joining:
-                    return Formed((pending,), pending.batch_size)
+                    return Formed((pending,), pending.call.batch_size)
             elif pending.group != chosen[0].group:
                 if policy.preserve_ordering:
                     can_grow = False
                     break
                 skipped.append(pending)
                 continue
-            if chosen and not best_length and num_rows + pending.batch_size > self._largest_preferred:
+            if chosen and not best_length and num_rows + pending.call.batch_size > self._largest_preferred:
                 # Larger than every preferred size: what came before goes without it (`GetDynamicBatch`).
                 best_length, best_rows = len(chosen), num_rows
-            if num_rows + pending.batch_size > policy.max_batch_size:
+            if num_rows + pending.call.batch_size > policy.max_batch_size:
                 can_grow = False
                 break
             chosen.append(pending)
-            num_rows += pending.batch_size
+            num_rows += pending.call.batch_size
             oldest_ns = min(oldest_ns, pending.arrived_ns)
             if num_rows in policy.preferred_batch_sizes:
                 best_length, best_rows = len(chosen), num_rows

@@ -10,27 +10,28 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
-from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call, only_answer
+from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch, result_of
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import Lane, Reach, choose_lane, request_ns
 from triune.scheduling.policy import BatchingPolicy
-from triune.scheduling.queue import Finisher, Pending, RequestQueue
-from triune.scheduling.statistics import FailureReason, ModelStatistics
+from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
 _log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """One model version's queue, batcher and workers.
+    """A `Servable`: one model version's queue, batcher and workers.
 
     State law: `statistics.num_pending == waiting + running` requests, whenever no call is under way.
     """
@@ -64,7 +65,7 @@ class Dispatcher:
         self._outputs = tuple(outputs)
         self._lanes = [Lane(worker, self._complete) for worker in workers]
         self._reach = Reach(self._lanes, emulated)
-        self._statistics = statistics
+        self.statistics = statistics
         self._clock = clock
         self._queue = RequestQueue(policy)
         self._batcher = Batcher(policy)
@@ -85,42 +86,27 @@ class Dispatcher:
         """The workers, in the order given."""
         return [lane.worker for lane in self._lanes]
 
-    def submit(
-        self,
-        request: InferenceRequest,
-        inputs: dict[str, Array],
-        batch_size: int,
-        finish: Finisher | None = None,
-    ) -> asyncio.Future[InferenceResponse]:
-        """Take a checked request.
-
-        Args:
-            request: as the client sent it.
-            inputs: its inputs in the model's own shapes; kept until it is answered, never written.
-            batch_size: rows; 1 without a batch dimension.
-            finish: applied to the answer before it is given; what it raises is the answer instead.
-
-        Returns:
-            the answer's future, perhaps done already. Cancelling it withdraws the request.
+    def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
+        """See `Servable`.
 
         Raises:
             UnavailableError: the queue is full, or the model is being unloaded.
             InvalidArgumentError: it names a unit that the model is not served on.
         """
-        statistics = self._statistics
+        statistics = self.statistics
         if self._is_closed:
             self._count_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
-        unit = self._reach.unit_of(request) if request.parameters else None
+        unit = self._reach.unit_of(call.request) if call.request.parameters else None
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()
         if self._direct is not None and self._direct.is_inline:
-            response = self._run_directly(self._direct, request, inputs, batch_size, finish, now_ns)
+            response = self._run_directly(self._direct, call, now_ns)
             if response is not None:
                 future.set_result(response)
                 return future
-        pending = Pending(request, inputs, batch_size, future, finish, now_ns, unit=unit)
-        pending.group = self._batcher.group_of(inputs) if unit is None else (unit, self._batcher.group_of(inputs))
+        group = self._batcher.group_of(call.inputs)
+        pending = Pending(call, future, now_ns, group=group if unit is None else (unit, group), unit=unit)
         try:
             self._queue.push(pending, lambda: request_ns(self._reach.lanes_of(pending)))
         except UnavailableError:
@@ -132,42 +118,40 @@ class Dispatcher:
         return future
 
     def _run_directly(
-        self,
-        worker: InlineWorker | QuickWorker,
-        request: InferenceRequest,
-        inputs: dict[str, Array],
-        batch_size: int,
-        finish: Finisher | None,
-        arrived_ns: int,
+        self, worker: InlineWorker | QuickWorker, call: Call, arrived_ns: int
     ) -> InferenceResponse | None:
         """Answer a request without queue and batch, whose objects cost as much as a small model.
 
         Returns:
             the answer; None for any failure: the request then goes the long way, where failures are told and counted.
         """
-        executable = worker.executable
+        executable, request = worker.executable, call.request
         names = [output.name for output in request.outputs] if request.outputs else self._outputs
         try:
-            outputs = executable.run(inputs, names)
+            outputs = executable.run(call.inputs, names)
             ended_ns = self._clock.now_ns()
             response = InferenceResponse(self._name, self._version, outputs, request.id)
-            response = finish(response) if finish else response
+            response = call.finish(response) if call.finish else response
         except Exception:  # noqa: BLE001 - nothing is lost: the model is small enough to fail a second time
             worker.charge(self._clock.now_ns() - arrived_ns)
             return None
         elapsed_ns = ended_ns - arrived_ns
         worker.charge(elapsed_ns)
-        statistics = self._statistics
-        statistics.record_alone(executable.unit, batch_size, elapsed_ns)
+        statistics = self.statistics
+        statistics.record_alone(executable.unit, call.batch_size, elapsed_ns)
         if statistics.distributions is not None:
             latencies_ns = (elapsed_ns, 0, 0, elapsed_ns, 0)
-            statistics.distributions.record(latencies_ns, inputs.values(), response.outputs.values())
+            statistics.distributions.record(latencies_ns, call.inputs.values(), response.outputs.values())
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         return response
 
+    def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
+        """See `Servable`: the one answer."""
+        return only_answer(self, call)
+
     async def drain(self) -> None:
         """Wait until no request waits or runs."""
-        while self._statistics.num_pending:
+        while self.statistics.num_pending:
             idle = self._idle = self._idle or asyncio.Event()
             await idle.wait()
 
@@ -178,7 +162,7 @@ class Dispatcher:
             self._queue.remove(pending)
             self._fail(pending, UnavailableError(f"model '{self._name}' was unloaded"), FailureReason.REJECTED)
         self._set_timer(0)
-        self._statistics.num_waiting = 0
+        self.statistics.num_waiting = 0
 
     async def close(self) -> None:
         """Refuse what waits and what comes, let what runs finish, and close the workers."""
@@ -227,7 +211,7 @@ class Dispatcher:
             self._start(lane, decision.pendings, decision.num_rows, now_ns)
         deadline_ns = self._queue.next_deadline_ns() if self._queue else 0
         self._set_timer(min(filter(None, (when_ns, deadline_ns)), default=0))
-        self._statistics.num_waiting = len(self._queue)
+        self.statistics.num_waiting = len(self._queue)
 
     def _start(self, lane: Lane, pendings: Sequence[Pending], num_rows: int, now_ns: int) -> None:
         batch = Batch(pendings, num_rows, self._outputs, self._policy, self._respond)
@@ -266,7 +250,7 @@ class Dispatcher:
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.end(batch)
-        self._statistics.record_execution(
+        self.statistics.record_execution(
             lane.worker.executable.unit,
             batch.num_rows,
             batch.num_executions,
@@ -288,7 +272,7 @@ class Dispatcher:
 
     def _answer(self, batch: Batch) -> None:
         now_ns = self._clock.now_ns()
-        statistics = self._statistics
+        statistics = self.statistics
         for pending, answer in zip(batch.pendings, batch.answers, strict=True):
             if pending.future.done():
                 statistics.num_pending -= 1
@@ -311,25 +295,25 @@ class Dispatcher:
                 continue
             total_ns, queue_ns = now_ns - pending.arrived_ns, batch.started_ns - pending.arrived_ns
             statistics.record_success(
-                pending.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
+                pending.call.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
             )
             if statistics.distributions is not None:
                 latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
-                statistics.distributions.record(latencies_ns, pending.inputs.values(), response.outputs.values())
+                statistics.distributions.record(latencies_ns, pending.call.inputs.values(), response.outputs.values())
             pending.future.set_result(response)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         self._wake_if_idle()
 
     def _respond(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
         """The client's view of a model's answer. Called on a worker's thread where it may take its time."""
-        request = pending.request
+        request = pending.call.request
         if request.outputs:
             answer = {output.name: answer[output.name] for output in request.outputs}
         response = InferenceResponse(self._name, self._version, answer, request.id)
-        return pending.finish(response) if pending.finish else response
+        return pending.call.finish(response) if pending.call.finish else response
 
     def _fail(self, pending: Pending, error: TriuneError, reason: FailureReason) -> None:
-        self._statistics.num_pending -= 1
+        self.statistics.num_pending -= 1
         if pending.future.done():
             reason = FailureReason.CANCELED
         else:
@@ -340,17 +324,17 @@ class Dispatcher:
     def _withdraw(self, pending: Pending) -> None:
         """Called when the future of a request that had to wait is done, by whomever."""
         if pending.future.cancelled() and self._queue.remove(pending):
-            self._statistics.num_pending -= 1
+            self.statistics.num_pending -= 1
             self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - pending.arrived_ns)
             self._wake_if_idle()
             self._pump()
 
     def _count_failure(self, reason: FailureReason, duration_ns: int) -> None:
-        self._statistics.fail.add(duration_ns)
-        self._statistics.failures[reason] += 1
+        self.statistics.fail.add(duration_ns)
+        self.statistics.failures[reason] += 1
 
     def _wake_if_idle(self) -> None:
-        if self._idle is not None and self._statistics.num_pending == 0:
+        if self._idle is not None and self.statistics.num_pending == 0:
             self._idle.set()
             self._idle = None
 

@@ -2,29 +2,23 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from triune.core.datatypes import Array
 from triune.core.errors import UnavailableError
-from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call
 from triune.core.units import Unit
 from triune.scheduling.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
-
-Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A checked request between its arrival and its answer.
+    """A call between its arrival and its answer.
 
     Attributes:
-        request: as the client sent it.
-        inputs: the model's inputs in the model's own shapes.
-        batch_size: rows; 1 where the model has no batch dimension.
+        call: the checked request.
         future: where the answer goes. Whoever holds it may cancel it at any time.
-        finish: makes the client's view of an answer (classification, reshape); None leaves it as it is.
         arrived_ns: when it came, on the dispatcher's clock.
         deadline_ns: when it has waited too long; 0 never.
         level: its priority level.
@@ -32,11 +26,8 @@ class Pending:
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
     """
 
-    request: InferenceRequest
-    inputs: Mapping[str, Array]
-    batch_size: int
+    call: Call
     future: asyncio.Future[InferenceResponse]
-    finish: Finisher | None
     arrived_ns: int
     deadline_ns: int = 0
     level: int = 0
@@ -75,7 +66,7 @@ class RequestQueue:
             UnavailableError: its level is full, or too many wait.
         """
         policy = self._policy
-        level = pending.request.priority
+        level = pending.call.request.priority
         if not 1 <= level <= policy.num_priority_levels:
             level = policy.default_priority_level
         rules = policy.policy_of(level)
@@ -83,14 +74,14 @@ class RequestQueue:
         if rules.max_queue_size:
             if len(in_time) + len(delayed) >= rules.max_queue_size:
                 raise UnavailableError(
-                    f"Exceeds maximum queue size of model '{pending.request.model}', {rules.max_queue_size}: "
+                    f"Exceeds maximum queue size of model '{pending.call.request.model}', {rules.max_queue_size}: "
                     "send fewer requests at once, or try again later"
                 )
         elif self._size >= min(MIN_WAITING, policy.queue_limits.max_requests or MIN_WAITING):
             self._check_limits(pending, level, request_ns)
         timeout_us = rules.default_timeout_us
-        if rules.allow_timeout_override and pending.request.timeout_us:
-            timeout_us = min(timeout_us or pending.request.timeout_us, pending.request.timeout_us)
+        if rules.allow_timeout_override and pending.call.request.timeout_us:
+            timeout_us = min(timeout_us or pending.call.request.timeout_us, pending.call.request.timeout_us)
         pending.level = level
         pending.deadline_ns = pending.arrived_ns + timeout_us * 1000 if timeout_us else 0
         if pending.deadline_ns:
@@ -99,7 +90,7 @@ class RequestQueue:
         self._size += 1
 
     def _check_limits(self, pending: Pending, level: int, request_ns: Callable[[], float]) -> None:
-        model, limits = pending.request.model, self._policy.queue_limits
+        model, limits = pending.call.request.model, self._policy.queue_limits
         if limits.max_requests and self._size >= limits.max_requests:
             raise UnavailableError(
                 f"Exceeds maximum queue size of model '{model}', {limits.max_requests}: send fewer requests at once, "

@@ -8,10 +8,10 @@ import numpy as np
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Finisher
 from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import LoadedVersion
 from triune.repository.reshape import reshape_to_client
-from triune.scheduling.queue import Finisher
 
 MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 """Triton's limit on an output that is sorted for classification."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Call
 from triune.core.version import VERSION
 from triune.repository.config import ModelConfig
 from triune.repository.model import IndexEntry, LoadedVersion
@@ -131,13 +132,13 @@ class Server:
         model = self._repository.get(request.model, request.version)
         likeness = request.likeness
         if likeness is not None and isinstance(note := likeness.note, _Passed) and note.model is model:
-            return model.dispatcher.submit(request, request.inputs, note.batch_size, None)
+            return model.servable.submit(Call(request, request.inputs, note.batch_size))
         inputs, batch_size = checks.check(request, model.config)
         finish = results.finisher(request, model)
         is_as_given = finish is None and all(inputs[name] is array for name, array in request.inputs.items())
         if likeness is not None and is_as_given:
             likeness.note = _Passed(model, batch_size)
-        return model.dispatcher.submit(request, inputs, batch_size, finish)
+        return model.servable.submit(Call(request, inputs, batch_size, finish))
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answers to one request, one after another; the last has `is_final`. Raises as `infer` does.

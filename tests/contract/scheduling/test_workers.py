@@ -14,6 +14,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
 from triune.core.runtime import Executable
+from triune.core.servable import Call
 from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
 from triune.scheduling.policy import BatchingPolicy
@@ -61,7 +62,7 @@ def batch_of(*values: float) -> Batch:
     for value in values:
         inputs: dict[str, Array] = {"x": np.full((1, 2), value, np.float32)}
         future = asyncio.get_running_loop().create_future()
-        pendings.append(Pending(InferenceRequest("doubler", inputs), inputs, 1, future, None, 0))
+        pendings.append(Pending(Call(InferenceRequest("doubler", inputs), inputs, 1), future, 0))
     return Batch(pendings, len(values), ["y"], BatchingPolicy(max_batch_size=8))
 
 

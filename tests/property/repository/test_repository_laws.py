@@ -8,9 +8,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.hand import dispatcher_of
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceRequest
+from triune.core.servable import Call
 from triune.repository.model import ModelState
 from triune.repository.repository import ControlMode, Repository
 
@@ -45,7 +47,7 @@ async def _take(repository: Repository, folder: Path, step: tuple[object, ...]) 
         case _:
             for model in repository.loaded():
                 x = {"x": np.ones((2, 4), np.float32)}
-                answer = await model.dispatcher.submit(InferenceRequest(model.config.name, x), x, 2)
+                answer = await model.servable.submit(Call(InferenceRequest(model.config.name, x), x, 2))
                 assert 1 <= answer.outputs["y"][0, 0] <= 9
 
 
@@ -74,7 +76,7 @@ async def _play(folder: Path, groups: list[list[tuple[object, ...]]]) -> None:
         async with asyncio.timeout(10):
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.001)
-        assert bench.num_open == sum(len(each.dispatcher.workers) for each in repository.loaded())
+        assert bench.num_open == sum(len(dispatcher_of(each).workers) for each in repository.loaded())
     finally:
         await repository.close()
     assert bench.num_open == 0

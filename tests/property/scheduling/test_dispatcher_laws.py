@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from support.hand import POISON, Bench
 from triune.core.errors import TriuneError, UnavailableError
+from triune.core.statistics import FailureReason
 from triune.scheduling.policy import QueuePolicy, TimeoutAction
-from triune.scheduling.statistics import FailureReason
 
 policies = st.fixed_dictionaries(
     {

@@ -10,15 +10,15 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.hand_server import HandServer
+from triune.core.distributions import FIRST_RESPONSE_BUCKETS_MS, Distributions, Histogram
 from triune.core.errors import InvalidArgumentError
+from triune.core.statistics import FailureReason
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.frontends.metrics import machine
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import write_text
-from triune.scheduling.distributions import FIRST_RESPONSE_BUCKETS_MS, Distributions, Histogram
-from triune.scheduling.statistics import FailureReason
 
 UNITS = (
     UnitStatus(Unit.CPU, Presence.PRESENT),

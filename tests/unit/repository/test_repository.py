@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.hand import dispatcher_of
 from support.repositories import WARM_UP, Bench, affine, turning, write_model
 from triune.app import make_repository
 from triune.core.clock import VirtualClock
@@ -23,6 +24,7 @@ from triune.core.errors import (
 )
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
 from triune.core.runtime import NO_OPTIONS
+from triune.core.servable import Call
 from triune.core.units import Unit
 from triune.repository.finding import Finder
 from triune.repository.limits import ModelLimits
@@ -47,7 +49,7 @@ async def opened(bench: Bench, *folders: Path, **options: object) -> AsyncIterat
 
 def start(repository: Repository, name: str, version: int | None = None) -> asyncio.Future[InferenceResponse]:
     x = {"x": np.ones((1, 4), np.float32)}
-    return repository.get(name, version).dispatcher.submit(InferenceRequest(name, x), x, 1)
+    return repository.get(name, version).servable.submit(Call(InferenceRequest(name, x), x, 1))
 
 
 async def scale_of(repository: Repository, name: str, version: int | None = None) -> float:
@@ -580,7 +582,7 @@ async def test_warmed_up_before_ready_on_both_units(tmp_path: Path) -> None:
             assert runtime.executables[0].runs[0]["x"].shape == (4, 4)
         assert repository.get("m").statistics.unit_errors[Unit.AMX] > 0
         assert repository.get("m").config.units == (Unit.CPU, Unit.AMX)
-        assert len(repository.get("m").dispatcher.workers) == 2
+        assert len(dispatcher_of(repository.get("m")).workers) == 2
 
 
 async def test_small_models_run_inline_and_others_in_threads(tmp_path: Path) -> None:
@@ -589,8 +591,8 @@ async def test_small_models_run_inline_and_others_in_threads(tmp_path: Path) -> 
     bench = Bench()
     # Time stands still, so that every model of fixed shape looks quick.
     async with opened(bench, tmp_path, clock=VirtualClock()) as repository:
-        assert [each.is_inline for each in repository.get("fixed").dispatcher.workers] == [True]
-        assert [each.is_inline for each in repository.get("free").dispatcher.workers] == [False]
+        assert [each.is_inline for each in dispatcher_of(repository.get("fixed")).workers] == [True]
+        assert [each.is_inline for each in dispatcher_of(repository.get("free")).workers] == [False]
         assert start(repository, "fixed").done()
 
 

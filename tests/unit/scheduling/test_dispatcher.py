@@ -7,9 +7,10 @@ import pytest
 from support.hand import DETECTIONS, POISON, Bench, Doubler, value_of
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Call
+from triune.core.statistics import FailureReason
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
-from triune.scheduling.statistics import FailureReason
 from triune.scheduling.worker import ThreadWorker
 
 MS = 1_000_000
@@ -425,7 +426,7 @@ async def test_what_finish_raises_is_the_answer() -> None:
     def finish(response: InferenceResponse) -> InferenceResponse:
         raise InvalidArgumentError("no classes")
 
-    future = bench.dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish)
+    future = bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
     with pytest.raises(InvalidArgumentError, match="no classes"):
         future.result()
     assert bench.statistics.failures[FailureReason.OTHER] == 1
@@ -439,7 +440,7 @@ async def test_a_defect_in_finish_costs_nobody_else_the_answer() -> None:
     def finish(response: InferenceResponse) -> InferenceResponse:
         raise ZeroDivisionError("a defect")
 
-    spoilt = bench.dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish)
+    spoilt = bench.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
     other = bench.send(2)
     bench.finish()
     bench.finish()
@@ -537,8 +538,8 @@ async def test_an_answer_is_finished_where_the_batch_ran() -> None:
     policy = BatchingPolicy(max_batch_size=8)
     dispatcher = Dispatcher("doubler", 3, policy, ["y"], [worker], bench.statistics, bench.clock)
     x = np.ones((1, 1), np.float32)
-    good = dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish)
-    bad = dispatcher.submit(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, fail)
+    good = dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, finish))
+    bad = dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}), {"x": x}, 1, fail))
     assert float((await asyncio.wait_for(good, 20)).outputs["y"][0, 0]) == 3
     assert threads != [threading.get_ident()]
     with pytest.raises(InvalidArgumentError, match="no classes"):

@@ -7,8 +7,8 @@ import pytest
 
 from support.hand import Bench, value_of
 from triune.core.errors import UnavailableError
+from triune.core.statistics import FailureReason
 from triune.scheduling.policy import QueueLimits, QueuePolicy
-from triune.scheduling.statistics import FailureReason
 
 MS = 1_000_000
 

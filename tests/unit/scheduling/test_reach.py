@@ -9,10 +9,11 @@ from support.hand import Doubler, HandWorker
 from triune.core.clock import VirtualClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest, InferenceResponse, Parameter
+from triune.core.servable import Call
+from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.policy import BatchingPolicy
-from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import InlineWorker
 
 
@@ -28,7 +29,7 @@ class Bench:
     def send(self, value: float, unit: Parameter | None = None) -> asyncio.Future[InferenceResponse]:
         x = np.full((1, 1), value, np.float32)
         parameters = {} if unit is None else {UNIT_PARAMETER: unit}
-        return self.dispatcher.submit(InferenceRequest("doubler", {"x": x}, parameters=parameters), {"x": x}, 1)
+        return self.dispatcher.submit(Call(InferenceRequest("doubler", {"x": x}, parameters=parameters), {"x": x}, 1))
 
     def running(self, unit: Unit) -> list[float]:
         return self.workers[unit].rows if self.workers[unit].current else []
@@ -87,7 +88,7 @@ async def test_a_lone_inline_worker_looks_at_the_unit_too() -> None:
     for name in ("cpu", "ane"):
         request = InferenceRequest("doubler", {"x": x}, parameters={UNIT_PARAMETER: name})
         if name == "cpu":
-            assert dispatcher.submit(request, {"x": x}, 1).result().outputs["y"] == 2
+            assert dispatcher.submit(Call(request, {"x": x}, 1)).result().outputs["y"] == 2
         else:
             with pytest.raises(InvalidArgumentError, match="served on cpu"):
-                dispatcher.submit(request, {"x": x}, 1)
+                dispatcher.submit(Call(request, {"x": x}, 1))

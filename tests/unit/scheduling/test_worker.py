@@ -10,9 +10,10 @@ from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.core.servable import Call
+from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.policy import BatchingPolicy
-from triune.scheduling.statistics import ModelStatistics
 from triune.scheduling.worker import QuickWorker
 
 MS = 1_000_000
@@ -44,7 +45,7 @@ class Bench:
 
     def send(self, num_ms: float) -> asyncio.Future[InferenceResponse]:
         x = np.full((1, 1), num_ms, np.float32)
-        return self.dispatcher.submit(InferenceRequest("searching", {"x": x}), {"x": x}, 1)
+        return self.dispatcher.submit(Call(InferenceRequest("searching", {"x": x}), {"x": x}, 1))
 
 
 async def test_a_batch_that_holds_the_loop_is_the_last_one_there() -> None:

@@ -6,9 +6,9 @@ Sources: Triton's metadata, statistics and repository protocol extensions.
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from triune.core.statistics import Duration
 from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion
-from triune.scheduling.statistics import Duration
 from triune.serving.server import Server
 
 Json: TypeAlias = dict[str, Any]

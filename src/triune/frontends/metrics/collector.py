@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from triune.core.statistics import ModelStatistics
 from triune.core.units import Presence, UnitStatus
 from triune.frontends.metrics.distributions import distributions
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import LoadedVersion
-from triune.scheduling.statistics import ModelStatistics
 from triune.serving.server import Server
 
 _COUNTERS: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (

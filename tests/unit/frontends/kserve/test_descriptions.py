@@ -1,11 +1,10 @@
-from typing import Any, cast
-
 from support.configs import model_config
+from support.table_servable import TableServable
 from triune.core.datatypes import DataType
+from triune.core.statistics import BatchStatistics, Duration, ModelStatistics
 from triune.frontends.kserve import descriptions
 from triune.repository.config import TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
-from triune.scheduling.statistics import BatchStatistics, Duration, ModelStatistics
 
 
 def test_a_models_metadata() -> None:
@@ -23,7 +22,7 @@ def test_statistics() -> None:
     counted = ModelStatistics(num_inferences=9, num_executions=2, last_inference_ms=1234)
     counted.success.add(300, 3)
     counted.batches = {8: BatchStatistics(compute_infer=Duration(1, 40)), 1: BatchStatistics()}
-    loaded = LoadedVersion(3, model_config([], []), cast(Any, None), counted)
+    loaded = LoadedVersion(3, model_config([], []), TableServable(statistics=counted))
     (document,) = descriptions.statistics([loaded])["model_stats"]
     assert (document["name"], document["version"], document["last_inference"]) == ("model", "3", 1234)
     assert (document["inference_count"], document["execution_count"]) == (9, 2)

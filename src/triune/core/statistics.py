@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from triune.core.distributions import Distributions
 from triune.core.units import Unit
-from triune.scheduling.distributions import Distributions
 
 
 @dataclass(slots=True)
