@@ -69,6 +69,7 @@ OPENVINO_FAULTS: Final[Faults] = {
     ("", "LSTM"): Fault("SIGFPE where there are no rows", {0: _ALL}),
     ("", "Pad"): Fault("SIGSEGV by widths of 2 to the 31", constant=(1,)),
     ("", "RNN"): Fault("SIGFPE where there are no rows", {0: _ALL}),
+    ("", "Range"): Fault("SIGFPE by a step of 0", constant=(2,)),
     ("", "Scan"): Fault("SIGFPE where what is scanned is empty", dict.fromkeys(range(64), _ALL)),
     ("", "Scatter"): Fault("SIGSEGV by indices out of range", constant=(1,)),
     ("", "ScatterElements"): Fault("SIGSEGV by indices out of range", constant=(1,)),

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InternalError
+from triune.core.errors import InternalError, UnavailableError
 
 Layout: TypeAlias = Sequence[Any]
 """A tensor's name, datatype, shape, and its offset and length in bytes: a list that JSON carries."""
@@ -60,7 +60,8 @@ class Writer:
 
         Raises:
             InvalidArgumentError: an array's dtype is no KServe datatype.
-            InternalError: an element of a BYTES array is no bytes, or there is no memory.
+            InternalError: an element of a BYTES array is no bytes.
+            UnavailableError: there is no memory.
         """
         layouts: list[Layout] = []
         values: list[tuple[Array, int]] = []
@@ -124,7 +125,10 @@ def _mapped(size_bytes: int) -> tuple[int, mmap.mmap]:
             os.close(descriptor)
             raise
     except (OSError, OverflowError) as error:
-        raise InternalError(f"there are no {size_bytes} bytes of shared memory for tensors: {error}") from error
+        raise UnavailableError(
+            f"there are no {size_bytes} bytes of shared memory for tensors now: {error}; send the request later, or a "
+            "smaller one"
+        ) from error
 
 
 def _pack(name: str, array: Array) -> Array:

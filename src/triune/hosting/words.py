@@ -5,12 +5,17 @@ from typing import Any
 
 from triune.core import errors
 from triune.core.datatypes import DataType
-from triune.core.errors import InternalError, TriuneError
+from triune.core.errors import InternalError, TriuneError, no_memory
 from triune.core.tensors import Rows, Signature, TensorSpec
 
 
 def from_error(error: Exception) -> list[str]:
-    """The error's class and message. What is no TriuneError is an InternalError that names its class."""
+    """The error's class and message. What is no TriuneError is an InternalError that names its class.
+
+    But where memory was wanting, nobody is at fault.
+    """
+    if isinstance(error, MemoryError):
+        return from_error(no_memory("this request"))
     if not isinstance(error, TriuneError):
         return [InternalError.__name__, f"the model failed: {type(error).__name__}: {error}"]
     # A class of a model's own is known to this process only: its nearest ancestor in the tree stands in.

@@ -86,14 +86,19 @@ def sample_inputs(config: ModelConfig, batch_size: int, free_size: int = _FREE_S
 def trial_inputs(config: ModelConfig, folder: Path) -> Iterator[dict[str, Array]]:
     """Inputs that the model may accept, the likeliest first.
 
-    Its warm-up samples that are not all zeros (which would hide errors), then made-up ones of several sizes.
+    Its warm-up samples that are not all zeros (which would hide errors), then made-up ones of several sizes; none that
+    is larger than any sample should be.
     """
     for sample in config.warmup:
         if any(source != "zero" for _, _, source in sample.inputs.values()):
             yield warmup_inputs(sample, config, folder)
     is_free = any(-1 in tensor.dims for tensor in config.inputs.values())
     for free_size in _FREE_SIZES if is_free else _FREE_SIZES[:1]:
-        yield sample_inputs(config, 1, free_size)
+        try:
+            inputs = sample_inputs(config, 1, free_size)
+        except InvalidArgumentError:
+            continue
+        yield inputs
 
 
 def _translate_sample(

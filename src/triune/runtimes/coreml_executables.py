@@ -72,7 +72,7 @@ class PackageExecutable:
         except TriuneError:
             raise
         except Exception as error:
-            raise run_failure(error) from error
+            raise run_failure(error, inputs) from error
         if state is not None:
             # Nobody else has this state, so its buffers need no copies.
             answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
@@ -113,7 +113,7 @@ class CompiledExecutable:
         except TriuneError:
             raise
         except Exception as error:
-            raise run_failure(error) from error
+            raise run_failure(error, inputs) from error
         return {name: to_output(self._outputs[name], answers[name]) for name in outputs}
 
     def interrupt(self) -> None:

@@ -1,42 +1,152 @@
-"""What vendor libraries say when they fail, told once in Triune's words."""
+"""What vendor libraries say when they fail, told once in Triune's words.
 
+An operator that fails at a request fails by what it is given: a model is compiled and tried before it is served, and no
+operator has a state. So a failure that names an operator is the request's (Triton calls all of them internal, which
+tells clients to send the same again); memory that is not there is nobody's, unless the machine never had so much.
+"""
+
+import os
 import re
+from collections.abc import Mapping
+from typing import Final
 
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
 
 _MAX_CHARACTERS = 600
+_MAX_SHOWN = 8
+_MAX_SHOWN_INPUTS = 4
+_MAX_SHOWN_CHARACTERS = 32
+
 _SHAPES = re.compile(
     r"shape|dimension|\bdims?\b|\brank|broadcast|mismatch|incompatible|inconsistent|out of (data )?bounds|out of range"
     r"|division by zero",
     re.IGNORECASE,
 )
-_MEMORY = re.compile(r"allocat|bad_alloc|out of memory", re.IGNORECASE)
-# An operator's name is no reason: ConstantOfShape may fail for want of memory.
-_OPERATOR = re.compile(r"^.*Status Message:|\[CPU\] \w+ node with name '[^']*'")
-_ONNXRUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_MEMORY = re.compile(r"failed to allocate|unable to allocate|bad_alloc|out of memory", re.IGNORECASE)
+_NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
+
+# The last one is the innermost: an If tells of what is in it.
+_ONNXRUNTIME_NODE = re.compile(r".*while running (\w+) node\. Name:'(.*)' Status Message: ?", re.DOTALL)
+_OPENVINO_NODE = re.compile(
+    r".*?(?:\[CPU\] (?P<kind>\w+) node with name '(?P<name>[^']*)'|Node (?P<named>\S+) of type (?P<type>\w+))"
+    r"(?P<is_check> Check '.*?' failed at (?:.* with friendly_name '[^']*': |\w+ node with name '[^']*' )?)?",
+    re.DOTALL,
+)
+_ONNXRUNTIME_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OPENVINO_TRACE = re.compile(r"^Exception from \S+:\d+:$", re.MULTILINE)
-_SOURCE_PLACE = re.compile(r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:?")
+# A path, and the function's signature; or a file, and the function's name. Then the condition that did not hold.
+_SOURCE_PLACE = re.compile(
+    r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:"
+    r"|(?<!\S)/?[\w.-]*/[\w./-]+\.(?:cc|cpp|h|hpp):\d+"
+    r"(?: [\w:<>,*&~{} ]+?\([^()]*\)(?:\([^()]*\))?(?: const)?(?: \[with [^\]]*\])?)?"
+    r"|(?<!\S)[\w.-]+\.(?:cc|cpp|h|hpp):\d+(?: (?:\w+|operator\(\))(?= \S))?"
+)
+_CONDITION = re.compile(r"^.{1,200}? was false\. (?=\S)")
+# Names that `graph.checks` and `graph.guard` give, and that ONNX Runtime gives to nodes without any.
+_CHECKED = re.compile(r".* takes no (?:size of )?0")
+_GUARDED = re.compile(r"/guarded/.*")
+_MADE_UP = re.compile(r"(?:_token_\d+)?")
+
+_NO_NODES: Final[Mapping[str, str]] = {}
+
+_PLAIN: Final[Mapping[str, str]] = {
+    "Integer overflow": "a size or a count of bytes is beyond 64 bits",
+    "Calculation for Tensor storage size overflowed": "a size or a count of bytes is beyond 64 bits",
+    "CalculateTensorStorageSize Tensor shape.Size() must be >= 0": "a size would be below 0",
+    "Tensor shape.Size() must be >= 0": "a size would be below 0",
+    "shape.Size() must >=0": "a size would be below 0",
+    "stod": "a string is no number, or is out of range",
+    "stoll": "a string is no whole number, or is out of range",
+    "stoull": "a string is no whole number, or is out of range",
+}
+"""What says little to who has not written it."""
 
 
 def reason_of(error: Exception) -> str:
     """The error's message in one line, without the vendor's traces and places in its source."""
-    text = _ONNXRUNTIME_PREFIX.sub("", str(error))
-    text = _SOURCE_PLACE.sub("", _OPENVINO_TRACE.sub("", text))
-    text = " ".join(text.split()) or type(error).__name__
-    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 3] + "..."
+    return _cut(_plain(str(error)) or type(error).__name__)
 
 
-def run_failure(error: Exception, *, is_refusal: bool = False) -> TriuneError:
+def run_failure(
+    error: Exception,
+    inputs: Mapping[str, Array],
+    *,
+    is_refusal: bool = False,
+    only_nodes: Mapping[str, str] = _NO_NODES,
+) -> TriuneError:
     """The error that `Executable.run` raises in place of a vendor's.
-
-    Vendors report a shape that an operator cannot compute with the same exception as a defect, so the words decide.
 
     Args:
         error: what the vendor library raised.
+        inputs: what the run was given: of small ones the values are told.
         is_refusal: the library has said itself that the arguments are to blame.
+        only_nodes: of operators that the model has one node of: what it is called where the library does not say.
     """
-    reason = reason_of(error)
-    is_refusal = is_refusal or (_SHAPES.search(_OPERATOR.sub("", reason)) is not None and not _MEMORY.search(reason))
-    if is_refusal:
-        return InvalidArgumentError(f"the model cannot compute these inputs: {reason}")
-    return InternalError(f"the model failed: {reason}")
+    text = str(error)
+    node, words, is_refused = _node_of(text, only_nodes)
+    reason = _cut(_plain(words).removeprefix(f"{node.partition(' ')[0]}: ") or ("" if node else type(error).__name__))
+    reason = _PLAIN.get(reason, reason)
+    said = ": ".join(filter(None, (node, reason)))
+    if _MEMORY.search(reason) or isinstance(error, MemoryError):
+        return _memory_failure(text, said, inputs)
+    if not (is_refusal or is_refused or _SHAPES.search(reason)):
+        return InternalError(f"the model failed: {said}")
+    said = f"{said.rstrip('.')}{_given(inputs)}"
+    return InvalidArgumentError(f"the model cannot compute these inputs: {said}; send values and shapes that it takes")
+
+
+def _node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
+    """The node that failed, empty where none is named; the words after it; it has refused what it was given."""
+    found = _ONNXRUNTIME_NODE.match(text)
+    if found is not None:
+        kind, name = found[1], _GUARDED.sub("", found[2])
+        if _CHECKED.fullmatch(name):
+            return name, "", True
+        name = only_nodes.get(kind, "") if _MADE_UP.fullmatch(name) else name
+        return f"{kind} '{name}'" if name else kind, text[found.end() :], True
+    text = _plain(text)
+    found = _OPENVINO_NODE.match(text)
+    if found is not None:
+        node = f"{found['kind'] or found['type']} '{found['name'] or found['named']}'"
+        return node, text[found.end() :], found["is_check"] is not None
+    return "", text, False
+
+
+def _plain(text: str) -> str:
+    """In one line, without traces and places."""
+    text = _ONNXRUNTIME_CODE.sub("", _OPENVINO_TRACE.sub("", text))
+    return _CONDITION.sub("", " ".join(_SOURCE_PLACE.sub("", " ".join(text.split())).split()))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 3] + "..."
+
+
+def _memory_failure(text: str, said: str, inputs: Mapping[str, Array]) -> TriuneError:
+    """By how much was asked for, where the library tells: more than there can be is the request's fault."""
+    found = _NUM_BYTES.search(text)
+    has_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if found is not None and float(found[1]) * 1024 ** (" KMGTPE".index(found[2] or " ")) > has_bytes:
+        return InvalidArgumentError(
+            f"the model cannot compute these inputs: {said}{_given(inputs)}; this machine has {has_bytes} bytes of "
+            "memory: send values and shapes that take less"
+        )
+    return UnavailableError(
+        f"there is not the memory to compute these inputs now: {said}{_given(inputs)}; send the request later, or a "
+        "smaller one"
+    )
+
+
+def _given(inputs: Mapping[str, Array]) -> str:
+    """The values of the inputs that have few, which are those that say how something is to be computed."""
+    shown = [f"{name} = {_shown(array)}" for name, array in inputs.items() if array.size <= _MAX_SHOWN]
+    few = shown[:_MAX_SHOWN_INPUTS]
+    return f" (given {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""
+
+
+def _shown(array: Array) -> str:
+    if array.dtype.kind == "O":
+        texts = [each.decode(errors="replace") if isinstance(each, bytes) else str(each) for each in array.ravel()]
+        return f"{[text[:_MAX_SHOWN_CHARACTERS] for text in texts]}"
+    return f"{array.tolist()}"

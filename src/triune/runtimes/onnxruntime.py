@@ -20,6 +20,7 @@ from triune.core.units import Unit
 from triune.graph.by_values import by_values
 from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.load import read_model
+from triune.graph.only_nodes import only_nodes
 from triune.graph.precision import precision_of
 from triune.graph.session import open_session
 from triune.graph.text import reader_of_text
@@ -116,7 +117,11 @@ class OnnxRuntime:
         run_options = _run_options(options)
         model = read_model(path)
         facts = _Facts(
-            signature_of(model, path), precision_of(model), reader_of_text(model), is_steady=not by_values(model).time
+            signature_of(model, path),
+            precision_of(model),
+            reader_of_text(model),
+            is_steady=not by_values(model).time,
+            only_nodes=only_nodes(model),
         )
         source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
@@ -148,6 +153,7 @@ class _Facts:
     precision: str
     text_reader: str | None
     is_steady: bool
+    only_nodes: Mapping[str, str]
 
 
 class _OnnxRuntimeExecutable:
@@ -159,6 +165,7 @@ class _OnnxRuntimeExecutable:
         self.signature = signature = facts.signature
         self.precision = facts.precision
         self.is_steady = facts.is_steady
+        self._only_nodes = facts.only_nodes
         self._is_interrupted = False
         self._session = session
         # The library's own object under its Python one, whose checks are made here. (Same arguments.)
@@ -186,7 +193,8 @@ class _OnnxRuntimeExecutable:
             if self._is_interrupted:
                 self._go_on()
                 raise UnavailableError("the run took too long, and was ended") from None
-            raise run_failure(error, is_refusal=isinstance(error, _InvalidArgument)) from error
+            is_refusal = isinstance(error, _InvalidArgument)
+            raise run_failure(error, inputs, is_refusal=is_refusal, only_nodes=self._only_nodes) from error
         if self._is_interrupted:
             self._go_on()
         return arrays

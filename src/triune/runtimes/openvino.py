@@ -190,7 +190,7 @@ class _OpenVinoExecutable:
             # After a refusal OpenVINO 2026.4 in bf16 refuses correct calls too, by the old shapes, and a new request
             # of the same compiled model does not help (seen on AMX): compile again.
             self._request = self._compile_again().create_infer_request()
-            raise run_failure(error) from error
+            raise run_failure(error, inputs) from error
         return {name: self._copy(*self._outputs[name]) for name in outputs}
 
     def interrupt(self) -> None:

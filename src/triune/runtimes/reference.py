@@ -22,6 +22,9 @@ from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx_file import read_signature, signature_of
 from triune.runtimes.options import check_names
 
+_REFUSALS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
+"""What numpy raises of values and shapes that an operator cannot take."""
+
 
 class Reference:
     """The reference implementation of the seam. It has no options, and takes no heed of `num_threads`."""
@@ -89,8 +92,7 @@ class _ReferenceExecutable:
         except Exception as error:
             # Its operators tell the types and keep numpy's own words, which tell the shapes, as the cause.
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            is_refusal = isinstance(error, (TypeError, ValueError, IndexError))
-            raise run_failure(cause, is_refusal=is_refusal) from error
+            raise run_failure(cause, inputs, is_refusal=isinstance(cause, _REFUSALS)) from error
         return ordered(outputs, (_own(self._outputs[name], value) for name, value in zip(outputs, values, strict=True)))
 
     def interrupt(self) -> None:

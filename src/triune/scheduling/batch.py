@@ -8,7 +8,7 @@ import numpy as np
 
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, TriuneError
+from triune.core.errors import InternalError, TriuneError, no_memory
 from triune.core.requests import InferenceResponse
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
@@ -111,6 +111,9 @@ class Batch:
         except TriuneError as error:
             self.ended_ns = clock.now_ns()
             return [error] * len(pendings)
+        except MemoryError:
+            self.ended_ns = clock.now_ns()
+            return [no_memory(f"a request to model '{pendings[0].call.request.model}'")] * len(pendings)
         except Exception as error:  # noqa: BLE001 - a runtime's surprise must not end the worker: it is an answer
             self.ended_ns = clock.now_ns()
             failure = InternalError(f"model '{pendings[0].call.request.model}' failed: {type(error).__name__}: {error}")

@@ -10,7 +10,7 @@ from onnx import helper
 from contract.runtimes.conftest import Bench
 from contract.runtimes.models import add_sub, dense, identity, matmul, model, node, tensor
 from triune.core.datatypes import DataType
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.tensors import TensorSpec
 from triune.core.units import Unit
 
@@ -98,7 +98,9 @@ def test_more_memory_than_there_is(bench: Bench) -> None:
     built = model([node("ConstantOfShape", "s", "y")], [tensor("s", (3,), DataType.INT64)], [tensor("y", (None,) * 3)])
     executable = bench.load(built)
     # OpenVINO looks at the dimensions before it asks for memory.
-    with pytest.raises(InvalidArgumentError if bench.is_openvino else InternalError):
+    with pytest.raises(
+        InvalidArgumentError, match="" if bench.is_openvino else r"this machine has \d+ bytes of memory"
+    ):
         executable.run({"s": np.array([2**20, 2**20, 2**10])}, ["y"])
     assert executable.run({"s": np.array([1, 2, 3])}, ["y"])["y"].shape == (1, 2, 3)
 

@@ -21,8 +21,9 @@ def lstm(shape: str, given: str = "x", before: str = "") -> str:
         lstm("3,1,2", "z", "i = NonZero(x) j = Shape(i) k = Slice(j, j, j) z = Expand(x, k)"),
         "g (float[4] x, int64[2] i, float[2] u) => (float[4] y) { y = ScatterElements(x, i, u) }",
         "g (float[4] x, int64[2] p) => (float[n] y) { y = Pad(x, p) }",
+        "g (int64 s, int64 e, int64 d) => (int64[n] y) { y = Range(s, e, d) }",
     ],
-    ids=["free sizes", "computed sizes", "indices", "widths"],
+    ids=["free sizes", "computed sizes", "indices", "widths", "steps"],
 )
 def test_what_requests_decide(text: str) -> None:
     assert "SIG" in fault_in(model_of(text, opset=17), OPENVINO_FAULTS)
@@ -34,9 +35,10 @@ def test_what_requests_decide(text: str) -> None:
         lstm("3,1,2"),
         lstm("3,1,2", "z", "z = Relu(x)"),
         "g (float[4] x, float[2] u) => (float[4] y) <int64[2] i = {0, 3}> { y = ScatterElements(x, i, u) }",
+        "g (int64 s, int64 e) => (int64[n] y) <int64 d = {1}> { y = Range(s, e, d) }",
         "g (float[n] x) => (float[n] y) { y = Relu(x) }",
     ],
-    ids=["sizes", "computed sizes", "indices", "other operators"],
+    ids=["sizes", "computed sizes", "indices", "steps", "other operators"],
 )
 def test_what_the_model_decides(text: str) -> None:
     assert not fault_in(model_of(text, opset=17), OPENVINO_FAULTS)

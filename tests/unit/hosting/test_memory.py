@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InternalError, InvalidArgumentError, PayloadTooLargeError, TriuneError
+from triune.core.errors import (
+    InternalError,
+    InvalidArgumentError,
+    PayloadTooLargeError,
+    TriuneError,
+    UnavailableError,
+)
 from triune.core.tensors import Signature, TensorSpec
 from triune.hosting import memory
 from triune.hosting.channel import Channel
@@ -155,7 +161,7 @@ def test_memory_that_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(memory, "new_memory", none)
-    with pytest.raises(InternalError, match=r"no 131072 bytes of shared memory.*Cannot allocate"):
+    with pytest.raises(UnavailableError, match=r"no 131072 bytes of shared memory.*Cannot allocate"):
         Writer().write({"x": np.ones(10_000)})
 
 
@@ -169,6 +175,11 @@ class _OwnError(InvalidArgumentError):
         (InvalidArgumentError("x is wrong"), InvalidArgumentError, "x is wrong"),
         (PayloadTooLargeError("too much"), PayloadTooLargeError, "too much"),
         (_OwnError("x is odd"), InvalidArgumentError, "x is odd"),
+        (
+            MemoryError(),
+            UnavailableError,
+            "there is not the memory for this request now; send it later, or send less at once",
+        ),
         (KeyError("nobody"), InternalError, "the model failed: KeyError: 'nobody'"),
     ],
     ids=lambda value: type(value).__name__,

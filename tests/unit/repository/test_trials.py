@@ -111,6 +111,14 @@ def test_the_reason_of_a_refusal_is_the_models_own(tmp_path: Path) -> None:
     trials.close()
 
 
+def test_a_model_whose_samples_would_be_too_large_is_loaded_without_one(tmp_path: Path) -> None:
+    # No size that is tried fits the weights, and the largest ones take 17 GB.
+    text = "g (float[a,b,c,d] x) => (float[a,b,c,e] y) <float[3,1] w = {1, 1, 1}> { y = MatMul(x, w) }"
+    trials = Trials(MACHINE, tmp_path / "loaded")
+    trials.require(source_of(tmp_path, model_of(text).SerializeToString()), 1, Attempt())
+    trials.close()
+
+
 def test_a_load_that_is_given_up_ends_its_process(tmp_path: Path) -> None:
     trials, attempt = Trials(MACHINE, tmp_path / "loaded"), Attempt()
     source = source_of(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from support.hand import DETECTIONS, POISON, Bench, Doubler, value_of
+from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
@@ -112,6 +113,18 @@ async def test_one_poisoned_request_fails_alone() -> None:
         futures[1].result()
     assert bench.statistics.failures[FailureReason.BACKEND] == 1
     assert bench.statistics.num_executions == 1 + 4
+
+
+async def test_memory_that_is_not_there_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: object, *_: object) -> dict[str, Array]:
+        raise MemoryError
+
+    monkeypatch.setattr(Doubler, "run", run)
+    bench = Bench()
+    future = bench.send(1)
+    bench.finish()
+    with pytest.raises(UnavailableError, match="not the memory for a request to model 'doubler' now"):
+        future.result()
 
 
 # Rows: an answer is made of those of its own request, or it is an error.

@@ -1,0 +1,26 @@
+"""Operators that a model has one node of: who hears of the operator knows the node."""
+
+from collections.abc import Iterator, Mapping
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+from triune.graph.values import subgraphs_of
+
+
+def only_nodes(model: ModelProto) -> Mapping[str, str]:
+    """By operator, the node's name, or that of its first output where it has none. Of functions nothing is told."""
+    found: dict[str, str] = {}
+    for node in _nodes(model.graph):
+        is_first = node.op_type not in found
+        found[node.op_type] = (node.name or next(filter(None, node.output), "")) if is_first else ""
+    for function in model.functions:
+        for node in function.node:
+            found[node.op_type] = ""
+    return {kind: name for kind, name in found.items() if name}
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in subgraphs_of(node):
+            yield from _nodes(inner)
