@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import tritonclient.grpc.aio as aio_module
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -96,8 +97,23 @@ async def test_model_readiness(client: aio_module.InferenceServerClient) -> None
     assert await client.is_model_ready("identity", "2")
     assert not await client.is_model_ready("identity", "1")
     assert not await client.is_model_ready("nothing")
+    assert not await client.is_model_ready("identity", "9" * 5000)
     with pytest.raises(InferenceServerException, match="no version"):
         await client.is_model_ready("identity", "x")
+
+
+@pytest.mark.parametrize("version", ["9", str(2**63 - 1), str(2**63), "9" * 5000])
+async def test_a_version_that_is_not_there_is_not_found(client: aio_module.InferenceServerClient, version: str) -> None:
+    tensor = aio_module.InferInput("x", [1], "FP32").set_data_from_numpy(np.ones(1, np.float32))
+    for call in (
+        client.get_model_metadata("identity", version),
+        client.get_model_config("identity", version),
+        client.get_inference_statistics("identity", version),
+        client.infer("identity", [tensor], model_version=version),
+    ):
+        with pytest.raises(InferenceServerException) as caught:
+            await call
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
 
 
 async def test_model_metadata_and_config(client: aio_module.InferenceServerClient) -> None:

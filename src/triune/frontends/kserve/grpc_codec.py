@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from google.protobuf.message import DecodeError
 
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
 from triune.frontends.kserve.grpc_contents import decode_contents
 from triune.frontends.kserve.grpc_parameters import (
@@ -15,13 +15,13 @@ from triune.frontends.kserve.grpc_parameters import (
     decode_parameters,
     encode_parameter,
 )
+from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, shortened
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw, num_elements
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
 # protobuf counts a message's bytes in a signed 32-bit number; a little is left for names and shapes.
 MAX_RESPONSE_BYTES = 2**31 - 2**20
 
-_MAX_VERSION = 2**63 - 1
 _DATATYPES = {datatype.value: datatype for datatype in DataType}
 _NO_PARAMETERS = RequestParameters()
 
@@ -38,12 +38,17 @@ def parse_version(version: str) -> int | None:
     """The version of a request; None if it names none.
 
     Raises:
-        InvalidArgumentError: not a whole number from 0 to 2**63 - 1.
+        InvalidArgumentError: not a whole number.
+        NotFoundError: no version's number has so many digits.
     """
     if not version:
         return None
-    if not (version.isascii() and version.isdigit() and len(version) <= 19 and int(version) <= _MAX_VERSION):
+    if not (version.isascii() and version.isdigit()):
         raise InvalidArgumentError(f"model version '{version[:64]}' is no version; give a whole number or nothing")
+    if len(version) > MAX_VERSION_DIGITS:
+        raise NotFoundError(
+            f"no model has version '{shortened(version)}'; ask the repository index for those there are"
+        )
     return int(version)
 
 

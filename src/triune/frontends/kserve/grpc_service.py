@@ -152,8 +152,8 @@ class InferenceService:
         return messages.ServerReadyResponse(ready=self._server.is_ready())
 
     async def _model_ready(self, request: messages.ModelReadyRequest) -> Message:
-        version = parse_version(request.version)
         try:
+            version = parse_version(request.version)
             return messages.ModelReadyResponse(ready=self._server.is_model_ready(request.name, version))
         except NotFoundError:  # clients ask for readiness before a model is there, and expect an answer
             return messages.ModelReadyResponse(ready=False)

@@ -14,13 +14,10 @@ from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_parameters import as_object
 from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.large_inferences import STRINGS_FACTOR, Decoder
-from triune.frontends.kserve.limits import Limits, check_small, too_large
+from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, Limits, check_small, shortened, too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
 
 T = TypeVar("T")
-
-# Every number of so many digits is one of 64 bits, as versions are.
-_MAX_VERSION_DIGITS = 18
 
 
 class JsonResponse(Response):
@@ -59,9 +56,8 @@ def version_of(request: Request) -> int | None:
     text: str | None = request.path_params.get("version")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_VERSION_DIGITS):
-        shown = text if len(text) <= 32 else f"{text[:32]}... ({len(text)} characters)"
-        raise NotFoundError(f"model '{request.path_params['model'][:64]}' has no version '{shown}'")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_VERSION_DIGITS):
+        raise NotFoundError(f"model '{request.path_params['model'][:64]}' has no version '{shortened(text)}'")
     return int(text)
 
 

@@ -8,6 +8,11 @@ from triune.frontends.kserve.large_requests import MAX_JSON_BYTES
 
 MAX_REQUEST_BYTES = 256 << 20
 
+MAX_VERSION_DIGITS = 18
+"""Every number of so many digits is one of 64 bits, as versions are."""
+
+_SHOWN_CHARACTERS = 32
+
 # The names and flags that requests other than inferences and loads hold.
 _MAX_SMALL_BYTES = 64 << 10
 
@@ -62,3 +67,8 @@ def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> Paylo
         f"{size} exceeds the maximum allowed {limit} of {max_bytes} bytes. "
         "Use --http-max-input-size to increase the limit."
     )
+
+
+def shortened(text: str) -> str:
+    """What a client called something, as a message tells it."""
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}... ({len(text)} characters)"
