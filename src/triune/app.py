@@ -270,7 +270,7 @@ def _within_descriptors(limits: Limits, hosts: Sequence[str], ports: Sequence[in
 
 
 async def _open(repository: Repository, stop: asyncio.Event) -> bool:
-    """Load the models. False if `stop` came first: then what was loading is finished, and nothing else is begun."""
+    """Load the models. False if `stop` came first: then what was loading is given up, and nothing else is begun."""
     opening = asyncio.create_task(repository.open())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)

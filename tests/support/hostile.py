@@ -60,6 +60,16 @@ HOSTILE: dict[str, tuple[Lay, str, str]] = {
         "bad",
         "link that leads nowhere",
     ),
+    "a link to the repository": (
+        lambda repository: (repository / "bad").symlink_to("."),
+        "bad",
+        "a link to a folder that holds the repository",
+    ),
+    "a link to everything": (
+        lambda repository: (repository / "bad").symlink_to("/"),
+        "bad",
+        "a link to a folder that holds the repository",
+    ),
     "a config that is a pipe": (_beside("config.pbtxt", os.mkfifo), "bad", "it is a pipe, not a file"),
     "a config that is a device": (
         _beside("config.pbtxt", lambda place: place.symlink_to("/dev/zero")),

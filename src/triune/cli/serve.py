@@ -20,6 +20,7 @@ from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.output import shown
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import sweep
+from triune.core.threads import is_work_left
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
@@ -290,8 +291,9 @@ def run(options: app.Options, console: Console, log: LogWriter) -> None:
             runner.run(app.serve(options, on_ready))
         code = 0
     finally:
-        if not log.is_read():
-            # The interpreter waits for whoever writes to standard error before it ends, and so for whoever reads.
+        # The interpreter waits for whoever writes to standard error before it ends, and so for whoever reads. What is
+        # left is a load that was given up.
+        if not log.is_read() or (code == 0 and is_work_left()):
             os._exit(code)
 
 

@@ -16,14 +16,28 @@ class NoThreadError(UnavailableError):
     """The system starts no thread: there are as many as it allows, or there is no memory for a stack."""
 
 
-def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
+class _Awaited(threading.Thread):
+    """A thread of `in_thread`."""
+
+
+def is_work_left() -> bool:
+    """Whether a thread of `in_thread` is at work. After the end of the event loop it is for nobody.
+
+    A library that it is in may end the process in failure (SIGSEGV) when the interpreter takes its libraries down.
+    """
+    return any(isinstance(each, _Awaited) for each in threading.enumerate())
+
+
+def start_thread(
+    work: Callable[[], object], name: str, kind: type[threading.Thread] = threading.Thread
+) -> threading.Thread:
     """Start a thread that the interpreter does not wait for when it exits.
 
     Raises:
         NoThreadError: the system has none.
     """
     try:
-        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread = kind(target=work, name=name, daemon=True)
         thread.start()
     except (RuntimeError, MemoryError) as error:
         raise NoThreadError(f"the system has no thread for more work: {error}; try again later") from error
@@ -76,5 +90,5 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
 
-    start_thread(run, getattr(work, "__qualname__", "work"))
+    start_thread(run, getattr(work, "__qualname__", "work"), _Awaited)
     return await future

@@ -73,11 +73,12 @@ class Finder:
 
 def _list(repository: Path) -> dict[str, Found]:
     found: dict[str, Found] = {}
+    above = _Above(repository)
     try:
         # scandir knows the folders from the listing itself: hundreds of models take no look at each.
         with os.scandir(repository) as entries:
             for each in sorted(entries, key=lambda each: each.name):
-                problem = _problem_of(each)
+                problem = _problem_of(each, above)
                 if problem is not None:
                     name = os.fsencode(each.name).decode(errors="backslashreplace")
                     found[name] = Found((repository / each.name,), problem)
@@ -88,7 +89,23 @@ def _list(repository: Path) -> dict[str, Found]:
     return found
 
 
-def _problem_of(entry: os.DirEntry[str]) -> str | None:
+class _Above:
+    """A repository, and the folders that it lies in."""
+
+    def __init__(self, repository: Path) -> None:
+        self._repository = repository
+        self._identities: set[tuple[int, int]] | None = None
+
+    def has(self, folder: os.stat_result) -> bool:
+        """It is one of them."""
+        if self._identities is None:
+            real = self._repository.resolve()
+            statuses = [each.stat() for each in (real, *real.parents)]
+            self._identities = {(each.st_dev, each.st_ino) for each in statuses}
+        return (folder.st_dev, folder.st_ino) in self._identities
+
+
+def _problem_of(entry: os.DirEntry[str], above: _Above) -> str | None:
     """Why an entry cannot be loaded, "" if nothing speaks against it; None for what is no model at all."""
     if entry.name.startswith("."):
         return None
@@ -99,6 +116,9 @@ def _problem_of(entry: os.DirEntry[str]) -> str | None:
                 entry.stat()
             return None
         entry.name.encode()
+        if entry.is_symlink() and above.has(entry.stat()):
+            # All models would be looked through as the files of one.
+            return "its folder is a link to a folder that holds the repository; link the folder of one model"
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return f"its folder is a link that leads nowhere: {error.strerror}"

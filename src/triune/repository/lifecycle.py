@@ -17,10 +17,11 @@ from triune.repository.failure import LoadFailedError, failure_of
 from triune.repository.honour import log_hints
 from triune.repository.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
 from triune.repository.loader import Build, Loader
+from triune.repository.looks import Looks
 from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving
-from triune.repository.stamps import Stamp, stamp
+from triune.repository.stamps import Stamp
 from triune.repository.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Lifecycle:
 
     Attributes:
         models: by name.
+        looks: at their folders.
         ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
     """
 
@@ -48,6 +50,7 @@ class Lifecycle:
         """
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
+        self.looks = Looks(clock)
         self._loader = loader
         self._num_load_retries = num_load_retries
         self._clock = clock
@@ -117,8 +120,11 @@ class Lifecycle:
         await asyncio.gather(*(servable.drain() for servable in serving | self._retiring))
 
     async def close(self) -> None:
-        """Wait for what is under way, refuse what waits in queues, finish what runs, free everything."""
+        """Give up what loads, refuse what waits in queues, finish what runs, free everything."""
         self._is_closing = True
+        self.looks.close()
+        for record in self.models.values():
+            record.give_up(_stopping(record.name))
         for servable in self._retiring:
             servable.refuse()
         while self._tasks:
@@ -163,7 +169,7 @@ class Lifecycle:
                 self._clock, self._loader.machine.limits.load_seconds, functools.partial(_be_late, record)
             )
             try:
-                record.stamp = await in_thread(stamp, folder, record.stamp)
+                record.stamp = await self.looks.look(folder, record.stamp)
                 if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
                     config_json = record.remembered.config_json
                 built = await self._build(record, folder, record.stamp, config_json, limit)
@@ -179,7 +185,7 @@ class Lifecycle:
     ) -> Sequence[Build | Serving]:
         """All versions, those that serve and have not changed as they are, or a `LoadFailedError`."""
         if self._is_closing:
-            raise UnavailableError(f"failed to load '{record.name}': the server is stopping")
+            raise _stopping(record.name)
         try:
             source = await in_thread(
                 read_source, record.name, folder, before, config_json, self._loader.machine.completion
@@ -311,6 +317,10 @@ def _be_late(record: ModelRecord, seconds: float) -> None:
 
 def _unloaded(name: str) -> UnavailableError:
     return UnavailableError(f"failed to load '{name}': it was unloaded meanwhile")
+
+
+def _stopping(name: str) -> UnavailableError:
+    return UnavailableError(f"failed to load '{name}': the server is stopping")
 
 
 async def _free(built: Sequence[Build | Serving]) -> None:

@@ -27,7 +27,6 @@ from triune.repository.override import Override
 from triune.repository.parse import check_size
 from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
-from triune.repository.stamps import stamp
 from triune.repository.trials import Trials
 
 _log = logging.getLogger(__name__)
@@ -140,12 +139,13 @@ class Repository:
         await self._lifecycle.drain()
 
     async def close(self) -> None:
-        """Stop serving: what waits is refused, what runs finishes. Loads under way are waited for."""
+        """Stop serving: what waits is refused, what runs finishes. Loads under way are given up."""
         self._is_closing = True
         self.is_open = False
         if self._poll_timer is not None:
             self._poll_timer.cancel()
         if self._polling is not None:
+            self._polling.cancel()
             await asyncio.wait([self._polling])
         await self._lifecycle.close()
         if self._trials is not None:
@@ -218,6 +218,7 @@ class Repository:
             number = self._num_looks
             self._found = await in_thread(self._finder.find)
             self._last_look = number
+            self._lifecycle.looks.forget_others({each.folders[0] for each in self._found.values()})
 
     def check(self) -> Sequence[ModelCheck]:
         """What the repositories hold, and whether it would load: configs and signatures are read, nothing is compiled.
@@ -369,7 +370,7 @@ class Repository:
                 await self._try_load(name)
             return
         try:
-            now = await in_thread(stamp, found.folders[0], record.stamp)
+            now = await self._lifecycle.looks.look_again(found.folders[0], record.stamp)
         except InvalidArgumentError as error:
             if record.problem != str(error):
                 await self._try_load(name)

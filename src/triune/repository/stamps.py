@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +24,13 @@ _MAX_READ_BYTES = 16 << 30
 
 _MAX_ENTRIES = 100_000
 """Files and folders in a model's folder."""
+
+_MAX_LIST_SECONDS = 60.0
+"""How long they may take to be listed."""
+
+
+def _go_on() -> None:
+    """Nobody gives up a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +78,34 @@ class Stamp:
         return {path: each.mtime_ns for path, each in self.files.items() if path not in others}
 
 
-def stamp(folder: Path, known: Stamp | None = None) -> Stamp:
+def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] = _go_on) -> Stamp:
     """Look at a model's folder. Hidden files and editors' backups (`name~`) do not count.
+
+    All of it is listed before any file is read. Where there is no version, there is no model, and nothing is read:
+    files are known by their inodes and times then.
 
     Args:
         folder: the model's folder.
         known: an earlier stamp; files whose size, time and inode are as they were are not read again.
+        check: called again and again; what it raises ends the look.
 
     Raises:
-        InvalidArgumentError: it holds more than any model's folder does.
+        InvalidArgumentError: it holds more than any model's folder does, or cannot be listed in time.
     """
     before = known or Stamp()
-    look = _Look()
-    files: dict[str, FileStamp] = {}
+    places = list(_list(folder, check))
     versions: dict[int, dict[str, FileStamp]] = {}
-    for place, entries in look.folders(folder):
-        top = place.partition("/")[0]
-        version = int(top) if is_version(top) else None
-        target = files if version is None else versions.setdefault(version, {})
+    for place, _ in places:
+        version = _version_of(place)
+        if version is not None:
+            versions[version] = {}
+    look = _Look(_MAX_READ_BYTES if versions else 0, check)
+    files: dict[str, FileStamp] = {}
+    for place, names in places:
+        version = _version_of(place)
+        target = files if version is None else versions[version]
         old = before.files if version is None else before.versions.get(version, {})
-        for name in entries:
+        for name in names:
             path = f"{place}/{name}" if place else name
             try:
                 target[path] = look.file(f"{folder}/{path}", old.get(path))
@@ -99,42 +115,61 @@ def stamp(folder: Path, known: Stamp | None = None) -> Stamp:
     return Stamp(files, versions)
 
 
+def _version_of(place: str) -> int | None:
+    top = place.partition("/")[0]
+    return int(top) if is_version(top) else None
+
+
+def _list(folder: Path, check: Callable[[], object]) -> Iterator[tuple[str, Sequence[str]]]:
+    """The folder and those within: where they are in it, "" for itself, and the names of their files.
+
+    Within bounds: a link may lead to all there is on a disk, and back.
+    """
+    # A link to a folder above would lead round and round.
+    seen = {_identity(f"{folder}")}
+    places = [""]
+    num_entries = 0
+    deadline = time.monotonic() + _MAX_LIST_SECONDS
+    while places:
+        check()
+        place = places.pop()
+        names: list[str] = []
+        inner: list[str] = []
+        here = f"{folder}/{place}"
+        with contextlib.suppress(OSError), os.scandir(here) as entries:
+            for each in entries:
+                num_entries += 1
+                if num_entries > _MAX_ENTRIES:
+                    raise _too_much(folder, f"holds more than {_MAX_ENTRIES} files and folders")
+                if not each.name.startswith("."):
+                    (inner if _is_folder(each) else names).append(each.name)
+        if time.monotonic() > deadline:
+            raise _too_much(folder, f"takes more than {_MAX_LIST_SECONDS:g} s to be listed")
+        yield place, [name for name in sorted(names) if not name.endswith("~")]
+        for name in sorted(inner, reverse=True):
+            identity = _identity(f"{here}/{name}")
+            if identity not in seen:
+                seen.add(identity)
+                places.append(f"{place}/{name}" if place else name)
+
+
+def _too_much(folder: Path, what: str) -> InvalidArgumentError:
+    where = f"{folder}"
+    if folder.is_symlink():
+        where += f", a link to {folder.resolve()},"
+    return InvalidArgumentError(f"model folder {where} {what}; keep what is no part of the model elsewhere")
+
+
 class _Look:
-    """One look at a folder, within bounds: a link may lead to all there is on a disk."""
+    """Files read in one look, so many bytes and no more."""
 
-    def __init__(self) -> None:
-        self._num_entries = 0
-        self._left_bytes = _MAX_READ_BYTES
-
-    def folders(self, folder: Path) -> Iterator[tuple[str, Sequence[str]]]:
-        """The folder and those within: where they are in it, "" for itself, and the names of their files."""
-        # A link to a folder above would lead round and round.
-        seen = {_identity(f"{folder}")}
-        places = [""]
-        while places:
-            place = places.pop()
-            names: list[str] = []
-            inner: list[str] = []
-            here = f"{folder}/{place}"
-            with contextlib.suppress(OSError), os.scandir(here) as entries:
-                for each in sorted(entries, key=lambda each: each.name):
-                    if not each.name.startswith("."):
-                        (inner if _is_folder(each) else names).append(each.name)
-            self._num_entries += len(names) + len(inner)
-            if self._num_entries > _MAX_ENTRIES:
-                raise InvalidArgumentError(
-                    f"model folder {folder} holds more than {_MAX_ENTRIES} files and folders; keep what is no part of "
-                    "the model elsewhere"
-                )
-            yield place, [name for name in names if not name.endswith("~")]
-            for name in reversed(inner):
-                identity = _identity(f"{here}/{name}")
-                if identity not in seen:
-                    seen.add(identity)
-                    places.append(f"{place}/{name}" if place else name)
+    def __init__(self, left_bytes: int, check: Callable[[], object]) -> None:
+        self._left_bytes = left_bytes
+        self._check = check
 
     def file(self, path: str, known: FileStamp | None) -> FileStamp:
         """A file's stamp. Raises OSError if it is gone."""
+        self._check()
         status = Path(path).stat()
         looks = (status.st_size, status.st_mtime_ns, status.st_ino)
         if known is not None and looks == (known.num_bytes, known.mtime_ns, known.inode):
@@ -143,7 +178,7 @@ class _Look:
         digest = f"{status.st_mtime_ns} {status.st_ino}"
         if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
             self._left_bytes -= status.st_size
-            digest = _digest(Path(path), status.st_size) or digest
+            digest = _digest(Path(path), status.st_size, self._check) or digest
         return FileStamp(status.st_size, digest, status.st_mtime_ns, status.st_ino)
 
 
@@ -164,13 +199,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _digest(path: Path, num_bytes: int) -> str | None:
+def _digest(path: Path, num_bytes: int, check: Callable[[], object]) -> str | None:
     """SHA-256 of a file's first `num_bytes`, as many as it was said to have; None if it may not be read."""
     digest = hashlib.sha256()
     try:
         with open_file(path) as file:
             left = num_bytes
             while left and (block := file.read(min(left, _BLOCK_BYTES))):
+                check()
                 digest.update(block)
                 left -= len(block)
     except OSError:

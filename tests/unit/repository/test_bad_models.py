@@ -10,7 +10,7 @@ import pytest
 from support.hostile import HOSTILE, Lay
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
-from triune.repository import lifecycle
+from triune.repository import lifecycle, looks
 from triune.repository.model import ModelState
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.onnxruntime import OnnxRuntime
@@ -90,7 +90,7 @@ def _fail_once_in(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) 
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(lifecycle, name, fail)
+    monkeypatch.setattr(looks if name == "stamp" else lifecycle, name, fail)
 
 
 @pytest.mark.parametrize("step", ["stamp", "read_source"])
@@ -196,7 +196,7 @@ async def test_a_folder_of_too_many_files_is_told_once(
     assert caplog.text.count("holds more than 3 files and folders") == 1
     await repository.close()
     with pytest.raises(InvalidArgumentError, match="more than 3 files"):
-        lifecycle.stamp(folder)
+        looks.stamp(folder)
 
 
 async def test_a_model_whose_folder_is_still_looked_at_is_loading(
@@ -204,14 +204,14 @@ async def test_a_model_whose_folder_is_still_looked_at_is_loading(
 ) -> None:
     write_model(tmp_path, "slow", v1=affine())
     begun, go_on = threading.Event(), threading.Event()
-    look = lifecycle.stamp
+    look = looks.stamp
 
     def stamp_slowly(*args: object) -> object:
         begun.set()
         go_on.wait(20)
         return look(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lifecycle, "stamp", stamp_slowly)
+    monkeypatch.setattr(looks, "stamp", stamp_slowly)
     repository = Bench().repository(tmp_path, mode=ControlMode.EXPLICIT)
     await repository.open()
     loading = asyncio.ensure_future(repository.load("slow"))

@@ -34,6 +34,18 @@ def test_a_model_may_be_a_link(tmp_path: Path) -> None:
     assert "1/model.onnx" in stamp(tmp_path / "repository/m").versions[1]
 
 
+@pytest.mark.parametrize("target", [".", "..", "/", "../beside/.."])
+def test_a_link_to_what_holds_the_repository_is_no_model(tmp_path: Path, target: str) -> None:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "repository/good").mkdir(parents=True)
+    (tmp_path / "repository/all").symlink_to(target)
+    (tmp_path / "repository/same").symlink_to("good")
+    (tmp_path / "other").symlink_to("repository")
+    found = find_models([tmp_path / "other"])
+    assert "a link to a folder that holds the repository" in found["all"].problem
+    assert found["good"].problem == found["same"].problem == ""
+
+
 def test_what_cannot_be_a_model_says_why_and_keeps_no_other_from_being_found(tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     (tmp_path / "round").symlink_to("round")
@@ -65,7 +77,7 @@ def test_an_entry_that_cannot_be_looked_at_for_now_is_left_to_its_load(
         def is_dir(self) -> bool:
             raise PermissionError(13, "Permission denied")
 
-    assert finding._problem_of(Denied()) == ""  # type: ignore[arg-type]
+    assert finding._problem_of(Denied(), finding._Above(tmp_path)) == ""  # type: ignore[arg-type]
 
 
 def test_a_repository_that_vanishes_holds_what_it_held(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

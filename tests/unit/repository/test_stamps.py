@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.repository import stamps
 from triune.repository.stamps import stamp
 
@@ -88,15 +88,54 @@ def test_a_folder_of_more_than_any_model_has_is_refused(tmp_path: Path, monkeypa
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
-    monkeypatch.setattr(stamps, "_MAX_ENTRIES", 6)
+    (tmp_path / "1").mkdir()
+    monkeypatch.setattr(stamps, "_MAX_ENTRIES", 7)
     assert len(stamp(tmp_path).files) == 3
     (tmp_path / "c/more").write_text("")
-    with pytest.raises(InvalidArgumentError, match="more than 6 files and folders"):
+    # It is refused before anything is read.
+    monkeypatch.setattr(stamps, "_digest", None)
+    with pytest.raises(InvalidArgumentError, match="more than 7 files and folders"):
         stamp(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(InvalidArgumentError, match=f"/link, a link to {tmp_path}, holds more"):
+        stamp(tmp_path / "link")
+
+
+def test_a_folder_that_is_not_listed_in_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "_MAX_LIST_SECONDS", -1)
+    with pytest.raises(InvalidArgumentError, match="takes more than -1 s to be listed"):
+        stamp(tmp_path)
+
+
+def test_nothing_is_read_where_there_is_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc/large").write_text("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(stamps, "_digest", None)
+        before = stamp(tmp_path)
+    os.utime(tmp_path / "abc/large", ns=(1, 1))
+    assert stamp(tmp_path, before) != before
+
+
+def test_a_look_that_is_given_up_ends(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    with (tmp_path / "1/model.onnx").open("wb") as file:
+        file.truncate(1 << 30)
+    num_checks = 0
+
+    def check() -> None:
+        nonlocal num_checks
+        num_checks += 1
+        if num_checks == 9:
+            raise UnavailableError("enough")
+
+    with pytest.raises(UnavailableError, match="enough"):
+        stamp(tmp_path, None, check)
 
 
 def test_one_look_reads_so_much_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamps, "_MAX_READ_BYTES", 5)
+    (tmp_path / "1").mkdir()
     for name in ("a", "b"):
         (tmp_path / name).write_text("1234")
     before = stamp(tmp_path)
