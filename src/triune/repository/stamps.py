@@ -64,6 +64,11 @@ class Stamp:
     files: FileStamps = field(default_factory=dict[str, FileStamp])
     versions: Mapping[int, FileStamps] = field(default_factory=dict[int, FileStamps])
 
+    @property
+    def num_files(self) -> int:
+        """All of them."""
+        return len(self.files) + sum(len(each) for each in self.versions.values())
+
     def companions(self) -> FileStamps:
         """What all versions share, labels and warm-up data for example, less the configs."""
         return {

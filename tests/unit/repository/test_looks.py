@@ -57,6 +57,25 @@ async def test_what_is_refused_is_looked_at_ever_more_seldom(tmp_path: Path, mon
     assert await looks.look_again(folder, None) == stamps.Stamp()
 
 
+async def test_a_folder_of_many_files_is_looked_at_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_MANY_FILES", 3)
+    counted, clock = Counted(monkeypatch), VirtualClock()
+    looks, known = Looks(clock), None
+    (tmp_path / "inner").mkdir()
+    for num_files, second_look in ((2, 1), (3, 0)):
+        (tmp_path / "inner" / f"{num_files}").write_text("")
+        (tmp_path / f"{num_files}").write_text("")
+        counted.count = 0
+        known = await looks.look_again(tmp_path, known)
+        assert await looks.look_again(tmp_path, known) == known
+        assert counted.count == 1 + second_look
+    (tmp_path / "inner" / "new").write_text("")
+    clock.advance(3_999_999)
+    assert await looks.look_again(tmp_path, known) is known
+    clock.advance(1)
+    assert await looks.look_again(tmp_path, known) != known
+
+
 async def test_a_folder_that_was_changed_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamps, "_MAX_ENTRIES", 2)
     counted, looks = Counted(monkeypatch), Looks(VirtualClock())
