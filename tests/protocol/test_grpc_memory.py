@@ -134,6 +134,18 @@ async def test_bombs_and_broken_messages(channel: grpc.aio.Channel, data: bytes,
     assert message in str(caught.value.details())
 
 
+@pytest.mark.parametrize("make", [raw, typed])
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+async def test_tensors_with_too_many_parameters(channel: grpc.aio.Channel, make: object, place: str) -> None:
+    message = make()  # type: ignore[operator]
+    tensor = message.inputs[0] if place == "inputs" else message.outputs.add(name="OUTPUT0")
+    for number in range(5000):
+        tensor.parameters[f"p{number}"].int64_param = number
+    with pytest.raises(grpc.aio.AioRpcError, match="has 5000 parameters; at most 4096") as caught:
+        await infer(channel, message)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("make", [raw, strings, typed])
 @pytest.mark.parametrize("is_wrong", [False, True])
 async def test_an_unknown_model_is_told_first(channel: grpc.aio.Channel, make: object, is_wrong: bool) -> None:

@@ -22,6 +22,7 @@ PATH = "/v2/models/identity/infer"
 LIMIT = 64 << 20
 LARGE = np.random.default_rng(0).standard_normal((1, 1 << 20), np.float32)
 GZIP = {"Content-Encoding": "gzip"}
+MANY = {f"p{number}": number for number in range(5000)}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,23 @@ async def test_errors_come_back_from_the_process(wire: Wire) -> None:
         ),
         (post(PATH, b'{"inputs":[' + b"{}," * 5000 + b"{}]}"), "has 5001 inputs; at most 4096"),
         (infer(outputs=[{"name": str(index)} for index in range(5000)]), "has 5000 outputs; at most 4096"),
+        (infer(parameters=MANY), "has 5000 parameters; at most 4096"),
+        (infer(inputs=[tensor(parameters=MANY)]), "has 5000 parameters of input 'INPUT0'; at most 4096"),
+        (infer(outputs=[{"name": "OUTPUT0", "parameters": MANY}]), "has 5000 parameters of output 'OUTPUT0'; at most"),
+        (
+            post("/v2/models/identity/generate", json.dumps({"INPUT0": [1.0], "parameters": MANY}).encode()),
+            "has 5001 inputs and parameters; at most 4096",
+        ),
+        (
+            post(
+                "/v2/repository/models/m/load", json.dumps({"parameters": {f"file:1/{n}": "" for n in MANY}}).encode()
+            ),
+            "has 5000 parameters; at most 4096",
+        ),
+        (
+            post("/v2/repository/models/m/load", json.dumps({"parameters": {"config": "{" * 5_000_000}}).encode()),
+            "the config has 5000000 characters; 4194304 are the limit",
+        ),
         (post("/v2/repository/index", b" " * 70_000 + b"{}"), "65536 are the limit"),
     ],
 )

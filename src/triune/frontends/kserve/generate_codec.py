@@ -18,6 +18,7 @@ from triune.frontends.kserve.json_parsing import RepeatedKeyError, parse_json
 from triune.frontends.kserve.json_tensors import decode_json, json_name
 from triune.frontends.kserve.large_requests import check_json, json_pieces, pack
 from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.frontends.kserve.tensors import check_count
 from triune.repository.config import ModelConfig, TensorConfig
 
 
@@ -71,6 +72,7 @@ def decode_generate(document: Mapping[str, Any], taken: Taken) -> InferenceReque
     nested = fields.pop("parameters", {})
     if type(nested) is not dict:
         raise InvalidArgumentError(f"Expected JSON object for keyword: 'parameters', not {json_name(nested)}")
+    check_count(len(fields) + len(cast("dict[str, Any]", nested)), "inputs and parameters")
     twice = fields.keys() & nested.keys()
     if twice:
         raise InvalidArgumentError(f"'{min(twice)}' is given twice, in the request and in its 'parameters'")

@@ -34,6 +34,17 @@ def parse_request(data: bytes) -> ModelInferRequest:
         raise InvalidArgumentError(f"the {len(data)} bytes received are no ModelInferRequest: {error}") from error
 
 
+def check_parameters(message: ModelInferRequest) -> None:
+    """Raises PayloadTooLargeError for more parameters, its tensors' among them, than a request may have.
+
+    No small message has so many.
+    """
+    count = len(message.parameters)
+    count += sum(len(each.parameters) for each in message.inputs)
+    count += sum(len(each.parameters) for each in message.outputs)
+    check_count(count, "parameters")
+
+
 def parse_version(version: str) -> int | None:
     """The version of a request; None if it names none.
 

@@ -87,6 +87,7 @@ class LargeMessages:
             check_head(len(head))
             parse = self._offload.run if len(head) > SMALL_BYTES else _at_once
             message = await parse(grpc_codec.parse_request, head)
+            grpc_codec.check_parameters(message)
             is_looked_at = any(tensor.datatype in _LOOKED_AT for tensor in message.inputs)
             run = self._offload.run if is_looked_at or len(message.inputs) > _MANY_TENSORS else _at_once
             request = await run(grpc_codec.decode_request, message, raw)
@@ -141,9 +142,10 @@ async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 def parse_typed(data: memoryview) -> tuple[bytes, InferenceRequest]:
     """A message, its tensors taken out, and its request, fit to cross to another process."""
     message = grpc_codec.parse_request(as_bytes(data))
+    grpc_codec.check_parameters(message)
     request = grpc_codec.decode_request(message)
     pack(request)
-    del message.inputs[:]
+    del message.inputs[:], message.outputs[:]
     rest = message.SerializeToString()
     check_head(len(rest))
     return rest, request

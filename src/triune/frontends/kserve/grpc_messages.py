@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve import descriptions
+from triune.frontends.kserve.tensors import check_count
 from triune.protos.grpc_service_pb2 import (
     ModelConfigResponse,
     ModelMetadataResponse,
@@ -20,6 +21,7 @@ from triune.protos.grpc_service_pb2 import (
 )
 from triune.repository.config import ModelConfig
 from triune.repository.model import IndexEntry, LoadedVersion
+from triune.repository.parse import check_size
 
 _FILE = "file:"
 
@@ -68,13 +70,16 @@ def load_parameters(request: RepositoryModelLoadRequest) -> tuple[str | None, di
     """The config override (None if there is none), and the files by their path below the model's folder.
 
     Raises:
+        PayloadTooLargeError: more parameters, or a larger config, than the server takes.
         InvalidArgumentError: a parameter that load does not know, or one of the wrong type.
     """
     config_json: str | None = None
     files: dict[str, bytes] = {}
+    check_count(len(request.parameters), "parameters")
     for name, parameter in request.parameters.items():
         if name == "config":
             _expect(name, parameter, "string_param")
+            check_size(parameter.string_param)
             config_json = parameter.string_param
         elif name.startswith(_FILE):
             _expect(name, parameter, "bytes_param")

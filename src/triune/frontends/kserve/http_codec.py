@@ -82,7 +82,8 @@ def decode_request(
         refuse_repeats(text, _num_keys(document))
         return request, form
     parameters: dict[str, Parameter] = {}
-    for name, value in as_object(given, "'parameters'").items():
+    check_count(len(as_object(given, "'parameters'")), "parameters")
+    for name, value in given.items():
         parameters[name] = decode_parameter(name, value)
     form = OutputForm(bool(parameters.pop("binary_data_output", False)), {})
     priority = cast(int, parameters.pop("priority", 0))

@@ -10,21 +10,26 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.http_parameters import as_object, as_string
 from triune.frontends.kserve.json_parsing import parse_json
-from triune.frontends.kserve.tensors import as_bytes
+from triune.frontends.kserve.tensors import as_bytes, check_count
+from triune.repository.parse import check_size
 
 
 def parse_load(body: memoryview) -> tuple[str | None, dict[str, Array]]:
     """The config override (None if there is none), and the files' bytes by their path below the model's folder.
 
     Raises:
+        PayloadTooLargeError: more parameters, or a larger config, than the server takes.
         InvalidArgumentError: no such request, a parameter that load does not know, or a file that is no base64.
     """
     document: dict[str, Any] = as_object(parse_json(body), "the request") if len(body) else {}
     config_json: str | None = None
     files: dict[str, Array] = {}
-    for name, value in as_object(document.get("parameters", {}), "'parameters'").items():
+    parameters = as_object(document.get("parameters", {}), "'parameters'")
+    check_count(len(parameters), "parameters")
+    for name, value in parameters.items():
         text = as_string(value, f"parameter '{name[:64]}'")
         if name == "config":
+            check_size(text)
             config_json = text
         elif name.startswith("file:"):
             files[name.removeprefix("file:")] = np.frombuffer(_decode_base64(name, text), np.uint8)

@@ -5,6 +5,7 @@ from typing import Any, cast
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.frontends.kserve.json_tensors import json_name
+from triune.frontends.kserve.tensors import check_count
 
 _MAX_INT64 = 2**63 - 1
 _MAX_UINT64 = 2**64 - 1
@@ -89,6 +90,7 @@ def tensor_parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
 
     Raises:
         InvalidArgumentError: they are no object.
+        PayloadTooLargeError: they are more than a request may have.
         UnsupportedError: they name a shared memory region.
     """
     parameters = item.get("parameters")
@@ -96,6 +98,7 @@ def tensor_parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
         return {}
     if type(parameters) is not dict:
         raise wrong_type(f"'parameters' of {what} '{item['name']}'", "an object", parameters)
+    check_count(len(cast("dict[str, Any]", parameters)), f"parameters of {what} '{item['name'][:64]}'")
     if "shared_memory_region" in parameters:
         raise UnsupportedError(
             f"{what} '{item['name']}' names a shared memory region, which this server does not offer; send the data"

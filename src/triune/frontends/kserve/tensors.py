@@ -18,7 +18,7 @@ MAX_ELEMENTS = 2**59
 MAX_RANK = 64
 
 MAX_TENSORS = 4096
-"""Inputs of one request, or outputs that it asks for by name. No model has so many."""
+"""Inputs of one request, outputs that it asks for by name, or parameters. No model has so many."""
 
 MAX_OBJECTS = 1 << 20
 """Elements of all BYTES inputs of one request: each is an object here, and a string in the runtime."""
@@ -37,7 +37,7 @@ _MAX_INT64 = 2**63 - 1
 
 
 def check_count(count: int, kind: str) -> None:
-    """Raises PayloadTooLargeError for more "inputs" or "outputs" than a request may have."""
+    """Raises PayloadTooLargeError for more "inputs", "outputs" or "parameters" than a request may have."""
     if count > MAX_TENSORS:
         raise PayloadTooLargeError(f"the request has {count} {kind}; at most {MAX_TENSORS} are possible")
 
