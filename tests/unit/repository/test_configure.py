@@ -598,7 +598,10 @@ def test_hints_load_with_a_note(tmp_path: Path) -> None:
     write_model(tmp_path, "m", hints, v1=affine())
     (found,) = bench.repository(tmp_path).check()
     assert found.problems == ()
-    assert found.hints == ("response_cache (every request is computed)", "optimization.cuda")
+    assert found.hints == (
+        "response_cache (the server has no cache: start it with --cache-config=local,size=BYTES)",
+        "optimization.cuda",
+    )
 
 
 @pytest.mark.parametrize("levels", [1, 2**16 + 1, 2**63, 2**64 - 1])
