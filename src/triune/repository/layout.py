@@ -118,7 +118,7 @@ def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: st
 def inside(folder: Path, relative: str, what: str) -> Path:
     """`folder / relative`, if that stays below `folder`.
 
-    Symbolic links are followed as the owner of the repository laid them.
+    Where symbolic links lead is another question: see `links`.
 
     Args:
         folder: where to stay.
