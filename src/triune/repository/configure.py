@@ -1,5 +1,6 @@
 """From a model's folder to its configuration: read, complete, check, translate."""
 
+import errno
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
 from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
 from triune.repository.links import require_data_near, require_near
-from triune.repository.parse import LARGEST_CONFIG_BYTES, parse_json, parse_text
+from triune.repository.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
 from triune.repository.placement import (
     DEFAULT_COMPLETION,
     OWN_PROCESS_PARAMETER,
@@ -154,7 +155,8 @@ def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
         if isinstance(error, FileNotFoundError) and not path.is_symlink():
             return ModelConfigMessage()
         shown = f"{folder.name}/{path.relative_to(folder)}"
-        raise InvalidArgumentError(f"{shown} cannot be read: {error.strerror}") from error
+        why = f": {WHY_NO_LARGER}" if error.errno == errno.EFBIG else ""
+        raise InvalidArgumentError(f"{shown} cannot be read: {error.strerror}{why}") from error
     return parse_text(content, f"{folder.name}/{path.relative_to(folder)}")
 
 
