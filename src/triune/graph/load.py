@@ -16,6 +16,7 @@ from triune.graph.all_tensors import tensors_of, tensors_within
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
 from triune.graph.read_light import read_light
+from triune.graph.texts import broken_text
 from triune.graph.values import subgraphs_of
 from triune.graph.weight_files import LARGE_BYTES, load_data, num_bytes, refer, size_in_file
 
@@ -233,6 +234,8 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
     for value in (*model.graph.input, *model.graph.output):
         if not value.name:
             yield "an input or output has no name"
+    if broken := broken_text(model):
+        yield broken
     yield from _external_data_problems(model, path)
 
 
@@ -279,9 +282,6 @@ def _guess(path: Path) -> str:
         return "it is a zip archive, as PyTorch's files are; export the model with torch.onnx.export"
     if start[4:8] == b"TFL3":
         return "it is a TensorFlow Lite model; make it ONNX with tf2onnx"
-    if start.lstrip().startswith(b"<"):
-        return f"it starts with the text {start[:32].decode('ascii', 'replace')!r}, as pages of the web do"
     if start.isascii() and start.decode("ascii").isprintable():
-        # Which one is not told: it may be a file that a link leads to, and its content is nobody's affair.
-        return "it is a text"
+        return f"it starts with the text {start[:32].decode('ascii')!r}"
     return f"its {path.stat().st_size} bytes are not a ModelProto message"

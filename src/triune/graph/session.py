@@ -1,5 +1,6 @@
 """A graph with states, computed by ONNX Runtime."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -28,6 +29,18 @@ _AS_WRITTEN = ("session.disable_quant_qdq", "1")
 """Operators between DequantizeLinear and QuantizeLinear in fp32, as programs compute them. ONNX Runtime's own kernels
 on 8 bits differ by a quantum and more: its softmax looks exponentials up in a table.
 """
+
+
+@functools.cache
+def onnxruntime_library() -> Any:
+    """ONNX Runtime, which writes no log of its own: its lines are coloured, hold names of models as they are, and tell
+    only of what is raised, too. It is imported when it is needed.
+    """
+    import onnxruntime
+
+    library: Any = onnxruntime
+    library.set_default_logger_severity(_NO_LOG)
+    return library
 
 
 class GraphSession:
@@ -60,9 +73,7 @@ class GraphSession:
         Raises:
             UnsupportedError: ONNX Runtime does not load it.
         """
-        import onnxruntime
-
-        library: Any = onnxruntime
+        library = onnxruntime_library()
         options = library.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = _NO_LOG
@@ -132,9 +143,7 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, w
     Raises:
         Exception: what ONNX Runtime says of the model as it is given.
     """
-    import onnxruntime
-
-    library: Any = onnxruntime
+    library = onnxruntime_library()
     kinds, providers = library.GraphOptimizationLevel, ["CPUExecutionProvider"]
     options.graph_optimization_level = kinds.ORT_ENABLE_ALL if optimizes else kinds.ORT_DISABLE_ALL
     try:
@@ -187,9 +196,7 @@ class Weights:
 
 def set_aside(model: ModelProto) -> Weights:
     """Takes the large weights out of the model, so that what is left is no larger than protobuf allows."""
-    import onnxruntime
-
-    library: Any = onnxruntime
+    library = onnxruntime_library()
     names: list[str] = []
     values: list[Any] = []
     for tensor in model.graph.initializer:

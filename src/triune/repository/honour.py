@@ -65,10 +65,7 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
             "optimization.graph",
             optimization.HasField("graph") and message.backend not in BACKENDS_WITH_GRAPH_LEVEL,
         ),
-        (
-            "response_cache (the server has no cache: start it with --cache-config=local,size=BYTES)",
-            message.response_cache.enable and not machine.has_cache,
-        ),
+        ("response_cache (every request is computed)", message.response_cache.enable),
         ("optimization.priority", optimization.priority != optimization.PRIORITY_DEFAULT),
         ("optimization.cuda", optimization.HasField("cuda")),
         ("optimization.execution_accelerators", optimization.HasField("execution_accelerators")),

@@ -15,10 +15,10 @@ from triune.protos.model_config_pb2 import ModelWarmup
 from triune.repository.config import ModelConfig, TensorConfig, WarmupSample
 from triune.repository.datatypes import from_config
 from triune.repository.layout import WARMUP_FOLDER, inside
-from triune.repository.links import require_near
 from triune.repository.reshape import reshape_to_model
 
 _MAX_INPUT_BYTES = 1 << 30
+_MAX_GUESSED_BYTES = 64 << 20
 _FREE_SIZES = (16, 1, 64, 256, 512)
 _SEED = 20_25
 
@@ -51,14 +51,15 @@ def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> di
             row = _zeros(datatype, shape) if source == "zero" else _random(datatype, shape, random)
         else:
             path = inside(folder / WARMUP_FOLDER, source, "input_data_file")
-            require_near(path, folder, "input_data_file")
             row = _read_raw(path, datatype, shape, f"warm-up sample '{sample.name}'")
         array = np.repeat(row[np.newaxis], sample.batch_size, axis=0) if has_batch else row
         arrays[name] = reshape_to_model(array, config.inputs[name], has_batch=has_batch)
     return arrays
 
 
-def sample_inputs(config: ModelConfig, batch_size: int, free_size: int = _FREE_SIZES[0]) -> dict[str, Array]:
+def sample_inputs(
+    config: ModelConfig, batch_size: int, free_size: int = _FREE_SIZES[0], *, max_bytes: int = _MAX_INPUT_BYTES
+) -> dict[str, Array]:
     """Made-up inputs in the model's own shapes, the same in each call.
 
     Integers are 0 and 1, so that indices stay in range and masks are masks, and the first of each row is 1; floats
@@ -68,6 +69,7 @@ def sample_inputs(config: ModelConfig, batch_size: int, free_size: int = _FREE_S
         config: the model's.
         batch_size: rows, if the model has a batch dimension.
         free_size: the size of every free dimension.
+        max_bytes: how large each may be.
 
     Raises:
         InvalidArgumentError: the inputs would be larger than any sample should be.
@@ -80,7 +82,7 @@ def sample_inputs(config: ModelConfig, batch_size: int, free_size: int = _FREE_S
             continue
         row = tuple(free_size if dim == -1 else dim for dim in tensor.dims)
         shape = (batch_size, *row) if has_batch else row
-        _check_size(tensor.datatype, shape, f"a sample of input '{name}'")
+        _check_size(tensor.datatype, shape, f"a sample of input '{name}'", max_bytes)
         arrays[name] = reshape_to_model(_random(tensor.datatype, shape, random), tensor, has_batch=has_batch)
     return arrays
 
@@ -97,7 +99,7 @@ def trial_inputs(config: ModelConfig, folder: Path) -> Iterator[dict[str, Array]
     is_free = any(-1 in tensor.dims for tensor in config.inputs.values())
     for free_size in _FREE_SIZES if is_free else _FREE_SIZES[:1]:
         try:
-            inputs = sample_inputs(config, 1, free_size)
+            inputs = sample_inputs(config, 1, free_size, max_bytes=_MAX_GUESSED_BYTES if is_free else _MAX_INPUT_BYTES)
         except InvalidArgumentError:
             continue
         yield inputs
@@ -153,10 +155,10 @@ def _translate_input(
     return datatype, dims, source
 
 
-def _check_size(datatype: DataType, shape: tuple[int, ...], what: str) -> None:
+def _check_size(datatype: DataType, shape: tuple[int, ...], what: str, max_bytes: int = _MAX_INPUT_BYTES) -> None:
     num_bytes = prod(shape) * (datatype.itemsize or 8)
-    if num_bytes > _MAX_INPUT_BYTES:
-        raise InvalidArgumentError(f"{what} takes {num_bytes} bytes; a sample may take {_MAX_INPUT_BYTES}")
+    if num_bytes > max_bytes:
+        raise InvalidArgumentError(f"{what} takes {num_bytes} bytes; a sample may take {max_bytes}")
 
 
 def _zeros(datatype: DataType, shape: tuple[int, ...]) -> Array:

@@ -12,6 +12,7 @@ from typing import Final
 
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
+from triune.core.printable import printable
 
 _MAX_CHARACTERS = 600
 _MAX_SHOWN = 8
@@ -65,7 +66,7 @@ _PLAIN: Final[Mapping[str, str]] = {
 
 def reason_of(error: Exception) -> str:
     """The error's message in one line, without the vendor's traces and places in its source."""
-    return _cut(_plain(str(error)) or type(error).__name__)
+    return printable(_cut(_plain(str(error)) or type(error).__name__))
 
 
 def run_failure(
@@ -87,7 +88,7 @@ def run_failure(
     node, words, is_refused = _node_of(text, only_nodes)
     reason = _cut(_plain(words).removeprefix(f"{node.partition(' ')[0]}: ") or ("" if node else type(error).__name__))
     reason = _PLAIN.get(reason, reason)
-    said = ": ".join(filter(None, (node, reason)))
+    said = printable(": ".join(filter(None, (node, reason))))
     if _MEMORY.search(reason) or isinstance(error, MemoryError):
         return _memory_failure(text, said, inputs)
     if not (is_refusal or is_refused or _SHAPES.search(reason)):

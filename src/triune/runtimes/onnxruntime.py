@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 from onnx import TensorProto
 
 from triune.core.datatypes import Array, DataType
@@ -22,7 +21,7 @@ from triune.graph.fatal_fusions import fatal_fusions
 from triune.graph.load import read_model
 from triune.graph.only_nodes import only_nodes
 from triune.graph.precision import precision_of
-from triune.graph.session import open_session
+from triune.graph.session import onnxruntime_library, open_session
 from triune.graph.text import reader_of_text
 from triune.hosting import APART, HostedExecutable
 from triune.runtimes import options as read
@@ -53,7 +52,7 @@ _KNOWN_OPTIONS = (
 _NO_LOG = 4
 
 # onnxruntime publishes no types: its values get theirs where they enter.
-_library: Any = onnxruntime
+_library: Any = onnxruntime_library()
 _InvalidArgument: type[Exception] = _library.capi.onnxruntime_pybind11_state.InvalidArgument
 _NotImplemented: type[Exception] = _library.capi.onnxruntime_pybind11_state.NotImplemented
 

@@ -148,6 +148,12 @@ def test_a_library_that_blames_the_arguments_itself_is_believed() -> None:
     assert isinstance(run_failure(RuntimeError("no"), NONE, is_refusal=True), InvalidArgumentError)
 
 
+def test_what_a_model_calls_its_nodes_commands_no_terminal() -> None:
+    error = RuntimeError(NODE.format("Resize", "up\n\x1b[31m") + "n\x1bo")
+    assert "Resize 'up\\n\\x1b[31m': n\\x1bo;" in str(run_failure(error, NONE))
+    assert reason_of(RuntimeError("a\x1b[2Jb")) == "a\\x1b[2Jb"
+
+
 def test_a_reason_is_one_line_without_traces() -> None:
     for message in [*REFUSALS, *DEFECTS, ARENA]:
         reason = reason_of(RuntimeError(message))

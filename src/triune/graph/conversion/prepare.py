@@ -15,7 +15,6 @@ from triune.graph.conversion.contradiction import contradiction_within
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.conversion.text import numbers_of
-from triune.graph.conversion.unknown import empty_unknown
 from triune.graph.declared import free_negative_sizes
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
@@ -103,7 +102,6 @@ def _prepared(
 ) -> Prepared:
     copy = ModelProto()
     copy.CopyFrom(model)
-    empty_unknown(copy)
     copy, dropped = numbers_of(copy)
     free_negative_sizes(copy.graph)
     bind_constants(copy, typed_constants(copy, options.constants))
