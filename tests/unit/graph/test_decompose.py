@@ -294,3 +294,14 @@ def test_a_negative_shift_is_one_by_more_than_the_width() -> None:
     inputs = {"x": np.array([-8, 4, -1], np.int32), "n": np.array([-1, -32, -64], np.int32)}
     left, right = evaluate(normalize(model_of(text)), inputs)
     assert (left.tolist(), right.tolist()) == ([0, 0, 0], [-1, 0, -1])
+
+
+@pytest.mark.parametrize("opset", [9, 13, 21])
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 1.0])
+def test_a_norm_of_numbers_far_from_zero_has_their_variance(opset: int, spread: float) -> None:
+    text = "agraph (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = MeanVarianceNormalization (x) }"
+    x = (3 + spread * np.random.default_rng(0).standard_normal((1, 2, 4, 4))).astype(np.float32)
+    centred = x - x.mean((0, 2, 3), keepdims=True, dtype=np.float64)
+    right = centred / (np.sqrt((centred**2).mean((0, 2, 3), keepdims=True)) + 1e-9)
+    (y,) = evaluate(normalize(model_of(text, opset=opset)), {"x": x})
+    np.testing.assert_allclose(y, right, atol=1e-3)

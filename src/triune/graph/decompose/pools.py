@@ -84,6 +84,20 @@ def lp_normalization(c: Context) -> bool:
     return True
 
 
+def mean_variance_normalization(c: Context) -> bool:
+    """X less its mean, over its deviation and 1e-9.
+
+    The variance is a mean of squares, which is not negative: ONNX's body has the mean of x x less the square of the
+    mean, of which nothing is left where the mean is far larger.
+    """
+    b, x, dtype = c.build, c.input(0), _dtype(c)
+    axes = b.ints(*c.attributes.get("axes", (0, 2, 3)))
+    centred = b.op("Sub", x, b.op("ReduceMean", x, axes, keepdims=1))
+    variance = b.op("ReduceMean", b.op("Mul", centred, centred), axes, keepdims=1)
+    c.give(b.op("Div", centred, b.op("Add", b.op("Sqrt", variance), b.constant(1e-9, dtype))))
+    return True
+
+
 def lrn(c: Context) -> bool:
     """X over (bias + alpha/size times the sum of the squares of neighbouring channels) to the power of beta."""
     shape, b, x, dtype = c.values.shape(c.input(0)), c.build, c.input(0), _dtype(c)
@@ -153,6 +167,7 @@ TABLE: dict[str, Decomposition] = {
     "GlobalLpPool": global_lp_pool,
     "LpPool": lp_pool,
     "LpNormalization": lp_normalization,
+    "MeanVarianceNormalization": mean_variance_normalization,
     "LRN": lrn,
     "Col2Im": col2im,
 }

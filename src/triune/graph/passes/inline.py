@@ -15,10 +15,13 @@ from triune.graph.passes.upgrade import Upgrade
 from triune.graph.passes.upgrade.adopted import ADOPTED
 from triune.graph.values import Values, subgraphs_of
 
-_OURS = ("CastLike", "ReduceLogSum", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid")
+_OURS = (
+    *("CastLike", "ReduceLogSum", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid"),
+    "MeanVarianceNormalization",
+)
 """Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSum's body takes
 logarithms of whole numbers, ReduceLogSumExp's overflows, DynamicQuantizeLinear's divides zeros by 0, AffineGrid's loses
-a batch of one.
+a batch of one, MeanVarianceNormalization's takes roots of negative variances.
 """
 
 # onnx's stubs lack most of a schema's members.
