@@ -18,6 +18,9 @@ from triune.graph.weight_files import array_of
 
 _MOST_NUMBERS = 16
 
+_MOST_TRIED = 1 << 12
+"""Sizes and counts are rarely larger."""
+
 _MOST_ELEMENTS = 1 << 20
 """A larger table is not looked through."""
 
@@ -143,7 +146,8 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:
-    """Of inputs that are whole numbers: the limits that they meet, and the places of a table's ends.
+    """Of inputs that are whole numbers: the limits that they meet, the places of a table's ends, and those that fp32
+    parts from fp64.
 
     They are followed from the inputs on, through what leaves them as they are.
     """
@@ -162,6 +166,10 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
                 found.setdefault(sources[name], set()).update(
                     int(end) for array in arrays for end in (array.min(), array.max()) if np.isfinite(end)
                 )
+            elif node.op_type == "Mul" or (node.op_type == "Div" and place == 0):
+                factor = _small(values, node.input[1 - place])
+                if factor is not None and factor.size == 1 and factor.dtype == np.float64:
+                    found.setdefault(sources[name], set()).update(_parted(factor.reshape(()), node.op_type))
             elif node.op_type == "Gather" and place == 1:
                 table = _small(values, node.input[0])
                 if table is not None and table.ndim:
@@ -170,6 +178,17 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
                     places = {int(rows.max(axis=1).argmax()), int(rows.min(axis=1).argmin())}
                     found.setdefault(sources[name], set()).update(places)
     return found
+
+
+def _parted(factor: NDArray[Any], op_type: str) -> list[int]:
+    """Whole numbers whose product or quotient in fp32 is on another side of a whole number than in fp64."""
+    numbers = np.arange(1.0, _MOST_TRIED)
+    computed = np.multiply if op_type == "Mul" else np.divide
+    with np.errstate(all="ignore"):
+        exact = computed(numbers, factor)
+        nearest = computed(numbers.astype(np.float32), factor.astype(np.float32))
+    is_parted = (np.floor(exact) != np.floor(nearest)) | (np.ceil(exact) != np.ceil(nearest))
+    return [int(each) for each in numbers[is_parted][:_MOST_NUMBERS]]
 
 
 def _small(values: Values, name: str) -> NDArray[Any] | None:

@@ -16,6 +16,7 @@ from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.conversion.text import numbers_of
 from triune.graph.declared import free_negative_sizes
+from triune.graph.fewer_bits import find_fewer_bits
 from triune.graph.half import fit_half, fit_halves
 from triune.graph.normalize import normalize, require_core_ops
 from triune.graph.overflows import Overflow, find_overflows
@@ -41,8 +42,8 @@ class Prepared:
     Attributes:
         model: in core ops and in element types that programs have, its constants bound and its shapes applied.
         wide: where the program is to compute in fp16: the nodes that fp16 cannot compute, each by its first result.
-        notes: what a user is told of them, of outputs that programs cannot have, of whole numbers that may not fit, and
-            of inputs that have defaults.
+        notes: what a user is told of them, of outputs that programs cannot have, of whole numbers that may not fit,
+            of what fp32 computes with fewer bits, and of inputs that have defaults.
     """
 
     model: ModelProto
@@ -118,7 +119,7 @@ def _prepared(
         before = layout.num_layers
         core = ane_layout(core, layout, file=file)
         is_laid_out = layout.num_layers > before
-    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core))
+    notes = (*dropped, *_notes_of_defaults(model, options), *_notes_of_overflows(core), *_notes_of_fewer_bits(core))
     narrow = Narrow(file)(core)
     if options.precision is Precision.FP32:
         return Prepared(fit_halves(narrow, file) if is_laid_out else narrow, notes=notes)
@@ -151,6 +152,24 @@ def _notes_of_overflows(core: ModelProto) -> list[str]:
         notes.append(
             f"{_types_of(casts)} held in int32, and floats beyond 2147483647 either way become other numbers; nothing "
             f"tells that what these cast stays within: {_some([each.node for each in casts])}"
+        )
+    return notes
+
+
+def _notes_of_fewer_bits(core: ModelProto) -> list[str]:
+    found = find_fewer_bits(core.graph)
+    notes: list[str] = []
+    if found.doubles:
+        notes.append(f"DOUBLE is computed in fp32, which has 24 bits of its 53: {_some(found.doubles)}")
+    if found.rounded:
+        notes.append(
+            "whole numbers made of DOUBLE may be one more or one less than in the source, since fp32 has "
+            f"fewer bits: {_some(found.rounded)}"
+        )
+    if found.powers:
+        notes.append(
+            "whole numbers are raised to powers in fp32, which has 24 bits, so that large ones may be off: "
+            f"{_some(found.powers)}"
         )
     return notes
 

@@ -111,6 +111,22 @@ def test_whole_numbers_reach_the_ends_of_their_types_of_limits_and_of_tables():
     assert set(ends["u"]) == {0, 255}
 
 
+@pytest.mark.parametrize(
+    ("op_type", "factor", "parted"), [("Mul", 0.29, {100, 200, 400}), ("Div", 0.7, {21, 42}), ("Mul", 0.5, set())]
+)
+def test_whole_numbers_that_fp32_parts_from_fp64(op_type: str, factor: float, parted: set[int]):
+    """0.29 times 100 is 28.999... in fp64, and 29 in fp32."""
+    nodes = [
+        helper.make_node("Cast", ["n"], ["d"], to=TensorProto.DOUBLE),
+        helper.make_node(op_type, ["d", "s"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=INT64),
+    ]
+    model = model_of(nodes, [("n", INT64, [64])], [("y", INT64, [64])], s=np.float64(factor))
+    (ends,) = (each.arrays["n"] for each in revealing_inputs(inputs_of_model(model)) if each.name == "ends")
+    assert parted <= set(ends.tolist())
+    assert bool(parted) == bool(ends.max() > 4)
+
+
 def test_floats_that_are_cast_to_int64_are_beyond_int32_but_for_indices():
     nodes = [
         helper.make_node("Unsqueeze", ["x", "axes"], ["a"]),
