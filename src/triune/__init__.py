@@ -1,24 +1,53 @@
-"""Triune: an inference server for Apple silicon, written in Python."""
+"""Triune: an inference server for Apple silicon, written in Python.
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+```python
+import triune
 
+with triune.load("model.onnx", "cpu") as model:
+    print(model.run({"x": [[1, 2, 3, 4]]}))
+```
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from triune.core.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    TriuneError,
+    UnavailableError,
+    UnsupportedError,
+)
 from triune.core.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from triune.core.requests import Parameter
-    from triune.loading import LoadedModel
+    from triune.loading import Model, load, units
 
 __version__ = VERSION
 
+__all__ = [
+    "InternalError",
+    "InvalidArgumentError",
+    "Model",
+    "NotFoundError",
+    "TriuneError",
+    "UnavailableError",
+    "UnsupportedError",
+    "load",
+    "units",
+]
 
-def load(
-    path: "Path | str", units: "Sequence[str] | None" = None, *, options: "Mapping[str, Parameter] | None" = None
-) -> "LoadedModel":
-    """One model on one unit, without a server: see `triune.loading.load`."""
-    # Every module is within this package: what it offers is imported when it is asked for.
+_LOADING = frozenset({"Model", "load", "units"})
+
+
+def __getattr__(name: str) -> Any:
+    """Every module is within this package: what it offers is imported when it is asked for."""
+    if name not in _LOADING:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     from triune import loading
 
-    return loading.load(path, units, options=options)
+    return getattr(loading, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """`triune.load`: one model on one unit."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,89 @@ def test_what_cannot_be_loaded(model: Any, tmp_path: Path) -> None:
         triune.load(path, ["tpu"])
     with pytest.raises(UnsupportedError, match="unit 'gpu' is absent"):
         triune.load(path, ["gpu"])
+
+
+def _identity(datatype: int, tmp_path: Path) -> Path:
+    x, y = (helper.make_tensor_value_info(name, datatype, [None]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "identity.onnx")
+    return tmp_path / "identity.onnx"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "given", "expected"),
+    [
+        (onnx.TensorProto.FLOAT, [1, 2], np.float32([1, 2])),
+        (onnx.TensorProto.FLOAT, (0.1, float("inf")), np.float32([0.1, np.inf])),
+        (onnx.TensorProto.FLOAT16, [0.1], np.float16([0.1])),
+        (onnx.TensorProto.DOUBLE, [0.1], np.float64([0.1])),
+        (onnx.TensorProto.INT64, [2**62], np.int64([2**62])),
+        (onnx.TensorProto.UINT8, [0, 255], np.uint8([0, 255])),
+        (onnx.TensorProto.BOOL, [True, False], np.bool_([True, False])),
+        (onnx.TensorProto.STRING, ["a", b"b"], np.array([b"a", b"b"], np.object_)),
+    ],
+)
+def test_numbers_and_lists_become_arrays(datatype: int, given: Any, expected: Any, tmp_path: Path) -> None:
+    with triune.load(_identity(datatype, tmp_path), "cpu") as loaded:
+        (found,) = loaded.run({"x": given}).values()
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "given", "told"),
+    [
+        (onnx.TensorProto.UINT8, [1, 256], "'x' holds 256, which UINT8 does not hold"),
+        (onnx.TensorProto.UINT8, [-1], "'x' holds -1"),
+        (onnx.TensorProto.INT32, [1.5], "'x' holds 1.5, which INT32"),
+        (onnx.TensorProto.FLOAT, [2**24 + 1], "'x' holds 16777217, which FP32"),
+        (onnx.TensorProto.FLOAT16, [1e6], "'x' holds 1000000.0, which FP16"),
+        (onnx.TensorProto.FLOAT, ["a"], "'x' is made of str"),
+        (onnx.TensorProto.FLOAT, [True], "'x' is made of bool"),
+        (onnx.TensorProto.BOOL, [1], "'x' is made of int64"),
+        (onnx.TensorProto.STRING, [1], "'x' holds what is neither text nor bytes"),
+        (onnx.TensorProto.FLOAT, [[1], [1, 2]], "'x': the lists are not of one length"),
+        (onnx.TensorProto.FLOAT, 1.0, r"'x' is FP32\[\]; the model takes"),
+    ],
+)
+def test_what_would_be_lost_is_refused(datatype: int, given: Any, told: str, tmp_path: Path) -> None:
+    with (
+        triune.load(_identity(datatype, tmp_path), unit="cpu") as loaded,
+        pytest.raises(InvalidArgumentError, match=told),
+    ):
+        loaded.run({"x": given})
+
+
+def test_a_model_tells_what_it_is_and_is_closed_once(model: Any, tmp_path: Path) -> None:
+    loaded = triune.load(_save(model, tmp_path / "model.onnx"), ["ane", "cpu"][1:])
+    assert repr(loaded) == "<Model 'model.onnx' on cpu (fp32): x: FP32[2,4] -> y: FP32[2,4]>"
+    loaded.close()
+    loaded.close()
+    assert "closed" in repr(loaded)
+    with pytest.raises(triune.UnavailableError, match="'model.onnx' is closed"):
+        loaded.run({"x": X})
+
+
+def test_the_package_offers_what_it_names() -> None:
+    assert set(triune.__all__) <= set(dir(triune))
+    assert all(getattr(triune, name) for name in triune.__all__)
+    assert {each.unit for each in triune.units()} == set(Unit)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        triune.nothing  # noqa: B018
+
+
+def test_one_way_to_name_units_at_a_time(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="not both"):
+        triune.load(_save(model, tmp_path / "model.onnx"), "cpu", units=["cpu"])
+
+
+def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
+    _save(model_of(nodes, [("x", FLOAT, [None, 4])], [("y", FLOAT, [None, 4])]), tmp_path / "model.onnx")
+    page = (Path(__file__).parents[2] / "docs/python.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    np.testing.assert_array_equal(names["y"], [[2, 4, 6, 8]])
