@@ -258,6 +258,7 @@ async def _serve(
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
         # Whether it ends or not: `ending` ends the process in time.
         await server.drain()
+        await offload.until_idle()
         ending.drained()
 
 

@@ -1,6 +1,7 @@
 """Ctrl-C: what is under way finishes, what is new is refused, and a second one ends it all."""
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import tritonclient.http
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from support.process import TRIUNE, free_ports, serve
+from support.process import TRIUNE, Served, free_ports, serve
 from support.repositories import WARM_UP, turning, write_model
 
 
@@ -120,6 +121,56 @@ def test_what_never_ends_does_not_outlast_the_exit_timeout(slow_repository: Path
         assert served.process.wait(20) == 1
         assert any("not ended within 1 s" in line for line in served.lines)
         assert len(endless) == 2
+
+
+@pytest.fixture(scope="module")
+def counting_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that gives as many numbers as it is asked for."""
+    folder = tmp_path_factory.mktemp("counting")
+    graph = helper.make_graph(
+        [helper.make_node("Squeeze", ["n"], ["end"]), helper.make_node("Range", ["zero", "end", "one"], ["y"])],
+        "counting",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [None])],
+        [helper.make_tensor("zero", TensorProto.INT64, [], [0]), helper.make_tensor("one", TensorProto.INT64, [], [1])],
+    )
+    version = folder / "counting" / "1"
+    version.mkdir(parents=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), version / "model.onnx"
+    )
+    return folder
+
+
+def encoding(served: Served, count: int) -> http.client.HTTPConnection:
+    """A client that waits for the JSON of so many numbers, which the model has given."""
+    connection = http.client.HTTPConnection(served.http, timeout=120)
+    body = {"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [count]}]}
+    connection.request("POST", "/v2/models/counting/infer", json.dumps(body))
+    done = 'nv_inference_request_success{model="counting",version="1"'
+    while metric(served.metrics, done) < 1:
+        time.sleep(0.01)
+    return connection
+
+
+def test_an_answer_that_is_encoded_is_finished_first(counting_repository: Path) -> None:
+    with serve(counting_repository) as served:
+        connection = encoding(served, 4_000_000)
+        served.process.send_signal(signal.SIGTERM)
+        answer = connection.getresponse()
+        assert json.loads(answer.read())["outputs"][0]["data"][-1] == 3_999_999
+        connection.close()
+        assert served.process.wait(20) == 0
+
+
+def test_encoding_does_not_outlast_the_exit_timeout(counting_repository: Path) -> None:
+    with serve(counting_repository, "--exit-timeout-secs=1") as served:
+        connection = encoding(served, 200_000_000)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == 1
+        assert any("not ended within 1 s; what was under way is lost" in line for line in served.lines)
+        assert not any("had their answers" in line for line in served.lines)
+        connection.close()
 
 
 def test_a_load_that_never_ends_is_given_up(tmp_path: Path) -> None:

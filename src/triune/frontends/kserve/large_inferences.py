@@ -100,7 +100,8 @@ class Decoder:
         async with self._places:
             held.grow(factor * json_bytes)
             loop, apart = asyncio.get_running_loop(), self._offload.apart
-            result = await until_done(loop.run_in_executor(apart.threads, apart.call, work, body))
+            with self._offload.busy():
+                result = await until_done(loop.run_in_executor(apart.threads, apart.call, work, body))
         held.resize(before)
         return result
 

@@ -62,11 +62,15 @@ class Offload:
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
         self.apart = Apart(num_processes or max(1, min(_MAX_THREADS, cores // 2)))
+        self._num_busy = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` in a thread. If this is cancelled, that is told once the thread is done: it holds memory."""
         loop = asyncio.get_running_loop()
-        return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
+        with self.busy():
+            return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
 
     async def in_steps(self, work: Generator[int, None, T], held: Reservation) -> T:
         """What `work` returns, computed in threads, step by step.
@@ -81,9 +85,26 @@ class Offload:
             UnavailableError, PayloadTooLargeError: the memory budget is spent.
         """
         results: list[T] = []
-        while not results:
-            held.grow(await self.run(_step, work, results))
+        with self.busy():
+            while not results:
+                held.grow(await self.run(_step, work, results))
         return results[0]
+
+    @contextlib.contextmanager
+    def busy(self) -> Generator[None]:
+        """Work on a request is done within, which `until_idle` waits for."""
+        self._num_busy += 1
+        self._is_idle.clear()
+        try:
+            yield
+        finally:
+            self._num_busy -= 1
+            if not self._num_busy:
+                self._is_idle.set()
+
+    async def until_idle(self) -> None:
+        """Return once no request is decoded or encoded any more."""
+        await self._is_idle.wait()
 
     def close(self) -> None:
         """End the processes; threads end with what they do."""
