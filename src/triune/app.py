@@ -65,6 +65,7 @@ class Options:
         limits: what clients may ask.
         num_http_threads: what decodes, encodes and compresses large requests; None takes a few, by the machine.
         conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
+        run_bytes: the memory that one run may take; None takes what all requests may, and a GiB at least.
         max_inflight_bytes: what all requests under way may take of the memory; None takes a quarter of the machine's.
         channel: what gRPC's connections are like.
         metrics: which metrics there are.
@@ -93,6 +94,7 @@ class Options:
     limits: Limits = DEFAULT_LIMITS
     max_inflight_bytes: int | None = None
     conversion_bytes: int | None = None
+    run_bytes: int | None = None
     num_http_threads: int | None = None
     channel: ChannelOptions = field(default_factory=ChannelOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
@@ -121,6 +123,7 @@ def make_repository(
     model_limits: ModelLimits = DEFAULT_MODEL_LIMITS,
     conversion_bytes: int | None = None,
     is_missing_allowed: bool = False,
+    run_bytes: int | None = None,
 ) -> Repository:
     """A repository over this machine's units and runtimes, not yet open.
 
@@ -138,7 +141,7 @@ def make_repository(
     units = detect_units(cpu)
     return Repository(
         folders,
-        runtimes=available(units, conversion_bytes=conversion_bytes),
+        runtimes=available(units, conversion_bytes=conversion_bytes, run_bytes=run_bytes),
         units=units,
         control_mode=control_mode,
         startup_models=startup_models,
@@ -177,6 +180,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         InvalidArgumentError: an option is wrong, or (is_exiting_on_error) a repository or a model.
         UnavailableError: a port is taken.
     """
+    budget = MemoryBudget(options.max_inflight_bytes)
     repository = make_repository(
         options.repositories,
         control_mode=options.control_mode,
@@ -188,22 +192,24 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         has_distributions=options.metrics.has_distributions,
         model_limits=options.model_limits,
         conversion_bytes=options.conversion_bytes,
+        run_bytes=options.run_bytes or max(1 << 30, budget.limit_bytes),
         is_missing_allowed=options.is_exiting_on_error is False,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)
     with Ending(options.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():
-        await _serve(options, server, repository, ending, on_ready)
+        await _serve(options, server, repository, budget, ending, on_ready)
 
 
 async def _serve(
     options: Options,
     server: Server,
     repository: Repository,
+    budget: MemoryBudget,
     ending: Ending,
     on_ready: Callable[[Server, Addresses], None],
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        budget, offload = MemoryBudget(options.max_inflight_bytes), Offload(options.num_http_threads)
+        offload = Offload(options.num_http_threads)
         stack.callback(offload.close)
         hosts = [each or options.host for each in (options.http_host, options.grpc_host, options.metrics_host)]
         ports = (options.http_port, options.grpc_port, options.metrics_port)

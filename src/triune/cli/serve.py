@@ -80,6 +80,10 @@ def serve(
     conversion_memory_bytes: Annotated[
         int | None, typer.Option(min=1 << 20, help="Memory of a conversion [default: three quarters of the machine's].")
     ] = None,
+    run_memory_bytes: Annotated[
+        int | None,
+        typer.Option(min=1 << 20, help="Memory of a run [default: what all requests may take, 1 GiB at least]."),
+    ] = None,
     model_config_name: Annotated[
         str, typer.Option(help="Models that have configs/NAME.pbtxt take it for their config.pbtxt.")
     ] = "",
@@ -219,6 +223,7 @@ def serve(
         ),
         max_inflight_bytes=max_inflight_bytes,
         conversion_bytes=conversion_memory_bytes,
+        run_bytes=run_memory_bytes,
         num_http_threads=http_thread_count,
         channel=ChannelOptions(
             compression=grpc_infer_response_compression_level,

@@ -8,16 +8,19 @@ from triune.core.runtime import Runtime
 from triune.core.units import UnitStatus
 
 
-def available(units: Sequence[UnitStatus], *, conversion_bytes: int | None = None) -> Mapping[str, Runtime]:
+def available(
+    units: Sequence[UnitStatus], *, conversion_bytes: int | None = None, run_bytes: int | None = None
+) -> Mapping[str, Runtime]:
     """The runtimes that are installed here, by backend name, the usual one first. Imports their libraries.
 
     Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
         conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
+        run_bytes: the memory that one run of ONNX Runtime may take; None sets no limit.
     """
     from triune.runtimes.onnxruntime import OnnxRuntime
 
-    runtimes: list[Runtime] = [OnnxRuntime()]
+    runtimes: list[Runtime] = [OnnxRuntime(run_bytes)]
     if "openvino" not in missing():
         from triune.runtimes.openvino import OpenVino
 

@@ -85,7 +85,7 @@ def run_failure(
         only_nodes: of operators that the model has one node of: what it is called where the library does not say.
     """
     text = str(error)
-    node, words, is_refused = _node_of(text, only_nodes)
+    node, words, is_refused = node_of(text, only_nodes)
     reason = _cut(_plain(words).removeprefix(f"{node.partition(' ')[0]}: ") or ("" if node else type(error).__name__))
     reason = _PLAIN.get(reason, reason)
     said = printable(": ".join(filter(None, (node, reason))))
@@ -93,12 +93,15 @@ def run_failure(
         return _memory_failure(text, said, inputs)
     if not (is_refusal or is_refused or _SHAPES.search(reason)):
         return InternalError(f"the model failed: {said}")
-    said = f"{said.rstrip('.')}{_given(inputs)}"
+    said = f"{said.rstrip('.')}{given_values(inputs)}"
     return InvalidArgumentError(f"the model cannot compute these inputs: {said}; send values and shapes that it takes")
 
 
-def _node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
-    """The node that failed, empty where none is named; the words after it; it has refused what it was given."""
+def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
+    """The node that a library says failed, empty where none is named; the words after it; it has refused what it got.
+
+    `only_nodes`: as of `run_failure`.
+    """
     found = _ONNXRUNTIME_NODE.match(text)
     if found is not None:
         kind, name = found[1], _GUARDED.sub("", found[2])
@@ -130,16 +133,16 @@ def _memory_failure(text: str, said: str, inputs: Mapping[str, Array]) -> Triune
     has_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found is not None and float(found[1]) * 1024 ** (" KMGTPE".index(found[2] or " ")) > has_bytes:
         return InvalidArgumentError(
-            f"the model cannot compute these inputs: {said}{_given(inputs)}; this machine has {has_bytes} bytes of "
-            "memory: send values and shapes that take less"
+            f"the model cannot compute these inputs: {said}{given_values(inputs)}; this machine has {has_bytes} bytes "
+            "of memory: send values and shapes that take less"
         )
     return UnavailableError(
-        f"there is not the memory to compute these inputs now: {said}{_given(inputs)}; send the request later, or a "
-        "smaller one"
+        f"there is not the memory to compute these inputs now: {said}{given_values(inputs)}; send the request later, "
+        "or a smaller one"
     )
 
 
-def _given(inputs: Mapping[str, Array]) -> str:
+def given_values(inputs: Mapping[str, Array]) -> str:
     """The values of the inputs that have few, which are those that say how something is to be computed."""
     shown = [f"{name} = {_shown(array)}" for name, array in inputs.items() if array.size <= _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]

@@ -24,32 +24,13 @@ from triune.graph.precision import precision_of
 from triune.graph.session import onnxruntime_library, open_session
 from triune.graph.text import reader_of_text
 from triune.hosting import APART, HostedExecutable
-from triune.runtimes import options as read
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.many_strings import many_strings_apart
 from triune.runtimes.onnx_file import read_signature, signature_of
+from triune.runtimes.onnx_memory import RunMemory, own_arena
+from triune.runtimes.onnx_options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
 from triune.runtimes.onnx_source import source_of
-
-_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
-_SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
-_SWITCHES = (
-    "session.set_denormal_as_zero",
-    "session.use_device_allocator_for_initializers",
-)
-_LEVELS = {"-1": "ORT_ENABLE_BASIC", "0": "ORT_ENABLE_ALL", "1": "ORT_ENABLE_EXTENDED", "2": "ORT_DISABLE_ALL"}
-_KNOWN_OPTIONS = (
-    "intra_op_thread_count",
-    "inter_op_thread_count",
-    "execution_mode",
-    "optimization.graph.level",
-    "enable_mem_arena",
-    "enable_mem_pattern",
-    _SHRINKAGE,
-    *_SPINNING,
-    *_SWITCHES,
-)
-_NO_LOG = 4
 
 # onnxruntime publishes no types: its values get theirs where they enter.
 _library: Any = onnxruntime_library()
@@ -86,8 +67,16 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
-    option_names = _KNOWN_OPTIONS
+    option_names = KNOWN_OPTIONS
     default_filenames = ("model.onnx",)
+
+    def __init__(self, run_bytes: int | None = None) -> None:
+        """Args:
+        run_bytes: the memory that a run may take, beside the model's weights; None sets no limit.
+        """
+        self._run_bytes = run_bytes
+        # What requests make it complain of, they are told.
+        _library.set_default_logger_severity(NO_LOG)
 
     def units(self) -> Sequence[Unit]:
         """The CPU, wherever it is."""
@@ -112,8 +101,8 @@ class OnnxRuntime:
 
     def _load(self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_apart: bool) -> Executable:
         """See `load`. `is_apart`: this is a process of its own."""
-        session_options = _session_options(num_threads, options)
-        run_options = _run_options(options)
+        session_options = session_options_of(num_threads, options)
+        run_options = run_options_of(options)
         model = read_model(path)
         facts = _Facts(
             signature_of(model, path),
@@ -130,18 +119,19 @@ class OnnxRuntime:
             return HostedExecutable(load, f"'{path}' on '{Unit.CPU.value}'", limits=APART)
         source.give_weights(session_options)
         try:
-            if "optimization.graph.level" in options:
-                providers = ["CPUExecutionProvider"]
-                session: _Session = _library.InferenceSession(
-                    source.model, session_options, providers=providers, disabled_optimizers=fatal
-                )
-            else:
-                session = open_session(source.model, session_options, without=fatal)
+            with own_arena(session_options, self._run_bytes, is_by_values=not facts.is_steady):
+                if "optimization.graph.level" in options:
+                    providers = ["CPUExecutionProvider"]
+                    session: _Session = _library.InferenceSession(
+                        source.model, session_options, providers=providers, disabled_optimizers=fatal
+                    )
+                else:
+                    session = open_session(source.model, session_options, without=fatal)
         except _NotImplemented as error:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, facts)
+        return _OnnxRuntimeExecutable(session, run_options, facts, self._run_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +150,7 @@ class _OnnxRuntimeExecutable:
 
     unit = Unit.CPU
 
-    def __init__(self, session: _Session, run_options: Any, facts: _Facts) -> None:
+    def __init__(self, session: _Session, run_options: Any, facts: _Facts, run_bytes: int | None) -> None:
         self.signature = signature = facts.signature
         self.precision = facts.precision
         self.is_steady = facts.is_steady
@@ -177,6 +167,8 @@ class _OnnxRuntimeExecutable:
         self._text_inputs = [spec.name for spec in signature.inputs if spec.datatype is DataType.BYTES]
         self._text_outputs = {spec.name for spec in signature.outputs if spec.datatype is DataType.BYTES}
         self._bfloat16 = {spec.name for spec in specs if spec.datatype is DataType.BF16}
+        self._compute = self._run_values if self._bfloat16 else self._run_arrays
+        self._memory = RunMemory(session, signature, run_bytes, is_by_values=not facts.is_steady)
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         if not self._required <= inputs.keys():
@@ -187,11 +179,19 @@ class _OnnxRuntimeExecutable:
             if name in feed:
                 feed[name] = to_text(name, feed[name], self._text_reader)
         try:
-            arrays = self._run_values(feed, outputs) if self._bfloat16 else self._run_arrays(feed, outputs)
+            try:
+                arrays = self._compute(feed, outputs)
+            except Exception as error:
+                if not self._memory.makes_room(error):
+                    raise
+                arrays = self._compute(feed, outputs)
+            self._memory.watch(arrays)
         except Exception as error:
             if self._is_interrupted:
                 self._go_on()
                 raise UnavailableError("the run took too long, and was ended") from None
+            if (refusal := self._memory.refusal_of(error, inputs, self._only_nodes)) is not None:
+                raise refusal from None
             is_refusal = isinstance(error, _InvalidArgument)
             raise run_failure(error, inputs, is_refusal=is_refusal, only_nodes=self._only_nodes) from error
         if self._is_interrupted:
@@ -207,6 +207,7 @@ class _OnnxRuntimeExecutable:
         self._run_options.terminate = False
 
     def close(self) -> None:
+        self._memory.close()
         del self._session, self._run
 
     def _run_arrays(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -235,49 +236,3 @@ class _OnnxRuntimeExecutable:
             return bits.view(DataType.BF16.dtype)
         array = value.numpy()
         return to_bytes(array) if name in self._text_outputs else array
-
-
-def _session_options(num_threads: int, options: Mapping[str, Parameter]) -> Any:
-    read.check_names(OnnxRuntime.name, options, _KNOWN_OPTIONS)
-    settings = _library.SessionOptions()
-    # Errors come as exceptions; a bad request must not fill the server's log a second time.
-    settings.log_severity_level = _NO_LOG
-    settings.intra_op_num_threads = num_threads
-    settings.inter_op_num_threads = 1
-    settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
-    # A pool that spins while it waits takes cores from the other units and from the front end.
-    for name in _SPINNING:
-        settings.add_session_config_entry(name, "1" if read.boolean(name, options.get(name, "0")) else "0")
-    for name, value in options.items():
-        match name:
-            case "intra_op_thread_count":
-                settings.intra_op_num_threads = read.integer(name, value) or num_threads
-            case "inter_op_thread_count":
-                settings.inter_op_num_threads = read.integer(name, value) or num_threads
-            case "execution_mode":
-                is_parallel = read.choice(name, value, ("0", "1")) == "1"
-                mode = _library.ExecutionMode
-                settings.execution_mode = mode.ORT_PARALLEL if is_parallel else mode.ORT_SEQUENTIAL
-            case "optimization.graph.level":
-                level = _LEVELS[read.choice(name, value, tuple(_LEVELS))]
-                settings.graph_optimization_level = getattr(_library.GraphOptimizationLevel, level)
-            case "enable_mem_arena":
-                settings.enable_cpu_mem_arena = read.boolean(name, value)
-            case "enable_mem_pattern":
-                settings.enable_mem_pattern = read.boolean(name, value)
-            case _ if name in _SWITCHES:
-                settings.add_session_config_entry(name, "1" if read.boolean(name, value) else "0")
-            case _:
-                pass
-    return settings
-
-
-def _run_options(options: Mapping[str, Parameter]) -> Any:
-    settings = _library.RunOptions()
-    settings.log_severity_level = _NO_LOG
-    if _SHRINKAGE in options:
-        arena = read.choice(_SHRINKAGE, options[_SHRINKAGE], ("CPU:0",)).lower()
-        if not read.boolean("enable_mem_arena", options.get("enable_mem_arena", "1")):
-            raise InvalidArgumentError(f"parameter '{_SHRINKAGE}' needs an arena, which 'enable_mem_arena' turns off")
-        settings.add_run_config_entry(_SHRINKAGE, arena)
-    return settings

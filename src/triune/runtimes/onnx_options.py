@@ -1,0 +1,81 @@
+"""Options of a model for ONNX Runtime: those of Triton's onnxruntime backend, as strings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime
+
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import Parameter
+from triune.runtimes import options as read
+
+_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+_SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
+_SWITCHES = (
+    "session.set_denormal_as_zero",
+    "session.use_device_allocator_for_initializers",
+)
+_LEVELS = {"-1": "ORT_ENABLE_BASIC", "0": "ORT_ENABLE_ALL", "1": "ORT_ENABLE_EXTENDED", "2": "ORT_DISABLE_ALL"}
+KNOWN_OPTIONS = (
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "execution_mode",
+    "optimization.graph.level",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+    _SHRINKAGE,
+    *_SPINNING,
+    *_SWITCHES,
+)
+NO_LOG = 4
+
+# onnxruntime publishes no types.
+_library: Any = onnxruntime
+
+
+def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> Any:
+    """The SessionOptions that a model's options ask for. Raises InvalidArgumentError if one is unknown or wrong."""
+    read.check_names("onnxruntime", options, KNOWN_OPTIONS)
+    settings = _library.SessionOptions()
+    # Errors come as exceptions; a bad request must not fill the server's log a second time.
+    settings.log_severity_level = NO_LOG
+    settings.intra_op_num_threads = num_threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
+    # A pool that spins while it waits takes cores from the other units and from the front end.
+    for name in _SPINNING:
+        settings.add_session_config_entry(name, "1" if read.boolean(name, options.get(name, "0")) else "0")
+    for name, value in options.items():
+        match name:
+            case "intra_op_thread_count":
+                settings.intra_op_num_threads = read.integer(name, value) or num_threads
+            case "inter_op_thread_count":
+                settings.inter_op_num_threads = read.integer(name, value) or num_threads
+            case "execution_mode":
+                is_parallel = read.choice(name, value, ("0", "1")) == "1"
+                mode = _library.ExecutionMode
+                settings.execution_mode = mode.ORT_PARALLEL if is_parallel else mode.ORT_SEQUENTIAL
+            case "optimization.graph.level":
+                level = _LEVELS[read.choice(name, value, tuple(_LEVELS))]
+                settings.graph_optimization_level = getattr(_library.GraphOptimizationLevel, level)
+            case "enable_mem_arena":
+                settings.enable_cpu_mem_arena = read.boolean(name, value)
+            case "enable_mem_pattern":
+                settings.enable_mem_pattern = read.boolean(name, value)
+            case _ if name in _SWITCHES:
+                settings.add_session_config_entry(name, "1" if read.boolean(name, value) else "0")
+            case _:
+                pass
+    return settings
+
+
+def run_options_of(options: Mapping[str, Parameter]) -> Any:
+    """The RunOptions, likewise."""
+    settings = _library.RunOptions()
+    settings.log_severity_level = NO_LOG
+    if _SHRINKAGE in options:
+        arena = read.choice(_SHRINKAGE, options[_SHRINKAGE], ("CPU:0",)).lower()
+        if not read.boolean("enable_mem_arena", options.get("enable_mem_arena", "1")):
+            raise InvalidArgumentError(f"parameter '{_SHRINKAGE}' needs an arena, which 'enable_mem_arena' turns off")
+        settings.add_run_config_entry(_SHRINKAGE, arena)
+    return settings
