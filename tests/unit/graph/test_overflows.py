@@ -24,7 +24,7 @@ def found(body: str, constants: str = "", inputs: str = "int64[4] x, int64[4] z,
     [
         ("y = Mul (x, z)", ["Mul 'y'"]),
         ("a = Mul (x, big)  y = Add (a, z)", ["Mul 'a'"]),
-        ("y = Pow (x, two)", ["Pow 'y'"]),
+        ("y = Pow (x, z)", ["Pow 'y'"]),
         ("y = CumSum (x, zero)", ["CumSum 'y'"]),
         ("y = Add (x, most)", ["Add 'y'"]),
         ("y = ReduceSum <keepdims = 1> (x)", ["ReduceSum 'y'"]),

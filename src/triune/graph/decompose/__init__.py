@@ -15,6 +15,7 @@ from triune.graph.decompose import (
     linear,
     microsoft,
     pools,
+    powers,
     regions,
     scan,
     shapes,
@@ -28,6 +29,7 @@ from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 
 STANDARD: dict[str, Decomposition] = {
     **elementwise.TABLE,
+    **powers.TABLE,
     **shapes.TABLE,
     **pools.TABLE,
     **integers.TABLE,

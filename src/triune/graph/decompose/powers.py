@@ -1,0 +1,55 @@
+"""Whole numbers raised to constants, in whole numbers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import helper
+
+from triune.graph.decompose.context import Context, Decomposition
+from triune.graph.ranges import WHOLE
+
+_MOST_MULTIPLIED = 63
+"""A larger power of any number but -1, 0 and 1 is beyond INT64."""
+
+
+def power(c: Context) -> bool:
+    """By multiplication: a power in floats has 24 bits. The result is of the base's type, whatever the exponent's is.
+
+    Several exponents become whole numbers; what is raised to a fraction, or below 0, stays.
+    """
+    elem_type, exponents = c.values.elem_type(c.input(0)), c.values.constant(c.input(1))
+    if elem_type not in WHOLE or exponents is None or not exponents.size or not _are_whole(exponents):
+        return False
+    number = int(exponents.reshape(-1)[0])
+    if _is_one_number(c, exponents) and 0 < number <= _MOST_MULTIPLIED:
+        c.give(_multiplied(c, number))
+        return True
+    if exponents.dtype.kind != "f":
+        return False
+    whole = c.build.constant(exponents, helper.tensor_dtype_to_np_dtype(elem_type))
+    c.give(c.build.op("Pow", c.input(0), whole))
+    return True
+
+
+def _are_whole(exponents: NDArray[Any]) -> bool:
+    return bool(np.all((exponents >= 0) & (exponents < np.iinfo(np.int8).max) & (np.floor(exponents) == exponents)))
+
+
+def _is_one_number(c: Context, exponents: NDArray[Any]) -> bool:
+    """And leaves the base's shape as it is."""
+    return exponents.size == 1 and exponents.ndim <= (c.values.rank(c.input(0)) or 0)
+
+
+def _multiplied(c: Context, number: int) -> str:
+    """The product of the squares, squares of squares... that the bits of `number` stand for."""
+    square, product = c.input(0), ""
+    while number:
+        if number & 1:
+            product = c.build.op("Mul", product, square) if product else square
+        number >>= 1
+        square = c.build.op("Mul", square, square) if number else square
+    return product
+
+
+TABLE: dict[str, Decomposition] = {"Pow": power}
