@@ -32,6 +32,7 @@ from triune.repository.limits import ModelLimits
 from triune.repository.placement import DEFAULT_COMPLETION, Completion
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes import available
+from triune.scheduling.response_cache import ResponseCache
 from triune.serving.server import Server
 
 DEFAULT_LIMITS = Limits()
@@ -66,6 +67,7 @@ class Options:
         num_http_threads: what decodes, encodes and compresses large requests; None takes a few, by the machine.
         conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
         run_bytes: the memory that one run may take; None takes what all requests may, and a GiB at least.
+        cache_bytes: what the response cache may take of the memory; None has none.
         max_inflight_bytes: what all requests under way may take of the memory; None takes a quarter of the machine's.
         channel: what gRPC's connections are like.
         metrics: which metrics there are.
@@ -92,6 +94,7 @@ class Options:
     is_exiting_on_error: bool | None = None
     exit_timeout_seconds: float = 30.0
     limits: Limits = DEFAULT_LIMITS
+    cache_bytes: int | None = None
     max_inflight_bytes: int | None = None
     conversion_bytes: int | None = None
     run_bytes: int | None = None
@@ -122,6 +125,7 @@ def make_repository(
     has_distributions: bool = False,
     model_limits: ModelLimits = DEFAULT_MODEL_LIMITS,
     conversion_bytes: int | None = None,
+    cache_bytes: int | None = None,
     is_missing_allowed: bool = False,
     run_bytes: int | None = None,
 ) -> Repository:
@@ -153,6 +157,7 @@ def make_repository(
         limits=model_limits,
         num_cores=cpu.num_cores,
         clock=MonotonicClock(),
+        cache=ResponseCache(cache_bytes) if cache_bytes is not None else None,
         trials=cache_folder() / "loaded",
     )
 
@@ -193,6 +198,7 @@ async def serve(options: Options, on_ready: Callable[[Server, Addresses], None])
         model_limits=options.model_limits,
         conversion_bytes=options.conversion_bytes,
         run_bytes=options.run_bytes or max(1 << 30, budget.limit_bytes),
+        cache_bytes=options.cache_bytes,
         is_missing_allowed=options.is_exiting_on_error is False,
     )
     server = Server(repository, name=options.name, is_ready_strict=options.is_ready_strict)

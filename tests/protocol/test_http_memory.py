@@ -159,7 +159,7 @@ async def test_errors_come_back_from_the_process(wire: Wire) -> None:
         ),
         (
             post("/v2/repository/models/m/load", json.dumps({"parameters": {"config": "{" * 5_000_000}}).encode()),
-            "the config has 5000000 characters; 4194304 are the limit",
+            "the config has 5000000 characters; 262144 are the limit",
         ),
         (post("/v2/repository/index", b" " * 70_000 + b"{}"), "65536 are the limit"),
     ],

@@ -114,13 +114,18 @@ HOSTILE: dict[str, tuple[Lay, str, str]] = {
     "labels that are a device": (
         _beside("labels.txt", lambda place: place.symlink_to("/dev/zero"), _LABELS),
         "bad",
-        "it is a device, not a file",
+        "leads by a link to /dev/zero, outside the model's folder",
+    ),
+    "labels that are a link to another's text": (
+        _beside("labels.txt", lambda place: place.symlink_to("/etc/passwd"), _LABELS),
+        "bad",
+        "leads by a link to /etc/passwd, outside the model's folder",
     ),
     "a warm-up that is a pipe": (_warm_up(os.mkfifo), "bad", "it is a pipe, not a file"),
     "a warm-up that is a device": (
         _warm_up(lambda place: place.symlink_to("/dev/zero")),
         "bad",
-        "it is a device, not a file",
+        "leads by a link to /dev/zero, outside the model's folder",
     ),
     "versions of strange names": (
         lambda repository: [(repository / "bad" / os.fsdecode(each)).mkdir(parents=True) for each in _STRANGE_VERSIONS],

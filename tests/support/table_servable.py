@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from triune.core.errors import TriuneError, UnavailableError
+from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
@@ -42,27 +42,22 @@ class TableServable:
         self.statistics.num_pending += 1
         task = asyncio.get_running_loop().create_task(self._run(call))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._count(task, call))
         return task
 
     async def _run(self, call: Call) -> InferenceResponse:
-        try:
-            await asyncio.sleep(0)
-            await self.gate.wait()
-            response = self._answer(call)
-            response = call.finish(response) if call.finish else response
-        except asyncio.CancelledError:
-            self._count_failure(FailureReason.CANCELED)
-            raise
-        except TriuneError:
-            self._count_failure(FailureReason.BACKEND)
-            raise
-        self.statistics.record_success(call.batch_size, 0, 0, 0, 0, 0)
-        return response
+        await asyncio.sleep(0)
+        await self.gate.wait()
+        response = self._answer(call)
+        return call.finish(response) if call.finish else response
 
-    def _count_failure(self, reason: FailureReason) -> None:
+    def _count(self, task: asyncio.Task[InferenceResponse], call: Call) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self.statistics.record_success(call.batch_size, 0, 0, 0, 0, 0)
+            return
         self.statistics.num_pending -= 1
-        self.statistics.failures[reason] += 1
+        self.statistics.failures[FailureReason.CANCELED if task.cancelled() else FailureReason.BACKEND] += 1
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
         return only_answer(self, call)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
+from triune.cli.cache_config import cache_bytes
 from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.output import shown
@@ -92,6 +93,12 @@ def serve(
     ] = False,
     backend_config: Annotated[
         list[str] | None, typer.Option(help="BACKEND,default-max-batch-size=N; BACKEND may be * or left out.")
+    ] = None,
+    cache_config: Annotated[
+        list[str] | None, typer.Option(help="local,size=BYTES: keep answers of models that enable response_cache.")
+    ] = None,
+    response_cache_byte_size: Annotated[
+        int | None, typer.Option(min=0, help="Older form of --cache-config=local,size=BYTES.")
     ] = None,
     strict_readiness: Annotated[bool, typer.Option(help="Ready only while every model is.")] = True,
     exit_on_error: Annotated[
@@ -206,6 +213,7 @@ def serve(
         completion=Completion(
             default_max_batch_sizes=sizes, is_off=disable_auto_complete_config, config_name=model_config_name
         ),
+        cache_bytes=cache_bytes(cache_config or (), response_cache_byte_size),
         is_ready_strict=strict_readiness,
         is_exiting_on_error=exit_on_error,
         exit_timeout_seconds=exit_timeout_secs,

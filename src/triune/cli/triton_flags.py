@@ -68,7 +68,7 @@ _RESTRICTED = "this version restricts no part of the protocols to a key: let a p
 _SAGEMAKER = "this version does not speak SageMaker's protocol: let it be called by KServe's"
 _VERTEX = "this version does not speak Vertex AI's protocol: let it be called by KServe's"
 _CUDA = "there is no CUDA here"
-_CACHE = "this version has no response cache: every request is computed"
+_CACHE = "the response cache is part of Triune: no shared libraries are loaded"
 _TRACE = "this version writes no traces"
 _LIBRARIES = "runtimes are part of Triune: no shared libraries are loaded"
 _POOLS = "requests and answers are not kept in pools"
@@ -80,7 +80,6 @@ OTHER_FLAGS: Mapping[str, OtherFlag] = {
     "allow-vertex-ai": OtherFlag(_VERTEX, _if_true),
     "backend-directory": OtherFlag(_LIBRARIES),
     "buffer-manager-thread-count": OtherFlag("workers join their own inputs"),
-    "cache-config": OtherFlag(_CACHE),
     "cache-directory": OtherFlag(_CACHE),
     "cuda-memory-pool-byte-size": OtherFlag(_CUDA),
     "cuda-virtual-address-size": OtherFlag(_CUDA),
@@ -105,7 +104,6 @@ OTHER_FLAGS: Mapping[str, OtherFlag] = {
     "rate-limit": OtherFlag("this version shares no resources out between models: use 'off'", _if_counting),
     "rate-limit-resource": OtherFlag("this version shares no resources out between models"),
     "repoagent-directory": OtherFlag(_LIBRARIES),
-    "response-cache-byte-size": OtherFlag(_CACHE),
     "sagemaker-port": OtherFlag(_SAGEMAKER),
     "sagemaker-safe-port-range": OtherFlag(_SAGEMAKER),
     "sagemaker-thread-count": OtherFlag(_SAGEMAKER),

@@ -53,6 +53,9 @@ class ModelStatistics:
         unit_inferences: rows computed by each unit.
         unit_busy_ns: time that each unit computed.
         distributions: of latencies and sizes; None where nobody asked for them.
+        has_cache: answers are kept, and given again.
+        cache_hit: requests whose answer was in the cache.
+        cache_miss: those whose answer was not; how long it took to look for it, and to put it there.
         unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
     """
 
@@ -73,6 +76,15 @@ class ModelStatistics:
     unit_busy_ns: dict[Unit, int] = field(default_factory=dict[Unit, int])
     unit_errors: dict[Unit, float] = field(default_factory=dict[Unit, float])
     distributions: Distributions | None = None
+    has_cache: bool = False
+    cache_hit: Duration = field(default_factory=Duration)
+    cache_miss: Duration = field(default_factory=Duration)
+
+    def record_cache_hit(self, elapsed_ns: int) -> None:
+        """Count a request whose answer was in the cache: it succeeded, and computed nothing."""
+        self.success.add(elapsed_ns)
+        self.queue.add(0)
+        self.cache_hit.add(elapsed_ns)
 
     def record_success(
         self, num_rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int

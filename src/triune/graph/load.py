@@ -282,6 +282,9 @@ def _guess(path: Path) -> str:
         return "it is a zip archive, as PyTorch's files are; export the model with torch.onnx.export"
     if start[4:8] == b"TFL3":
         return "it is a TensorFlow Lite model; make it ONNX with tf2onnx"
+    if start.lstrip().startswith(b"<"):
+        return f"it starts with the text {start[:32].decode('ascii', 'replace')!r}, as pages of the web do"
     if start.isascii() and start.decode("ascii").isprintable():
-        return f"it starts with the text {start[:32].decode('ascii')!r}"
+        # Which one is not told: it may be a file that a link leads to, and its content is nobody's affair.
+        return "it is a text"
     return f"its {path.stat().st_size} bytes are not a ModelProto message"

@@ -1,5 +1,6 @@
 """From a model's folder to its configuration: read, complete, check, translate."""
 
+import errno
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from triune.repository.complete import complete_backend, complete_tensors, model
 from triune.repository.config import ModelConfig
 from triune.repository.honour import refuse_unsupported
 from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
-from triune.repository.parse import LARGEST_CONFIG_BYTES, parse_json, parse_text
+from triune.repository.links import require_data_near, require_near
+from triune.repository.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
 from triune.repository.placement import (
     DEFAULT_COMPLETION,
     OWN_PROCESS_PARAMETER,
@@ -98,10 +100,11 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
     parameters = parameters_of(message)
     runtime = machine.runtimes[message.backend]
     signature = runtime.inspect(path, read_options(parameters, runtime, message.backend))
+    require_data_near(path, version_folder)
     complete_tensors(message, signature, machine)
     batching = translate_batching(message, signature.rows)
     labels = {
-        output.name: _read_labels(inside(source.folder, output.label_filename, "label_filename"))
+        output.name: _read_labels(source.folder, output.label_filename)
         for output in message.output
         if output.label_filename
     }
@@ -152,11 +155,13 @@ def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
         if isinstance(error, FileNotFoundError) and not path.is_symlink():
             return ModelConfigMessage()
         shown = f"{folder.name}/{path.relative_to(folder)}"
-        raise InvalidArgumentError(f"{shown} cannot be read: {error.strerror}") from error
+        why = f": {WHY_NO_LARGER}" if error.errno == errno.EFBIG else ""
+        raise InvalidArgumentError(f"{shown} cannot be read: {error.strerror}{why}") from error
     return parse_text(content, f"{folder.name}/{path.relative_to(folder)}")
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def _read_labels(folder: Path, name: str) -> tuple[str, ...]:
+    path = require_near(inside(folder, name, "label_filename"), folder, "label_filename")
     try:
         text = read_file(path, _LARGEST_LABELS_BYTES).decode("utf-8")
     except OSError as error:

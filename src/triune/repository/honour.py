@@ -65,7 +65,10 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
             "optimization.graph",
             optimization.HasField("graph") and message.backend not in BACKENDS_WITH_GRAPH_LEVEL,
         ),
-        ("response_cache (every request is computed)", message.response_cache.enable),
+        (
+            "response_cache (the server has no cache: start it with --cache-config=local,size=BYTES)",
+            message.response_cache.enable and not machine.has_cache,
+        ),
         ("optimization.priority", optimization.priority != optimization.PRIORITY_DEFAULT),
         ("optimization.cuda", optimization.HasField("cuda")),
         ("optimization.execution_accelerators", optimization.HasField("execution_accelerators")),

@@ -15,6 +15,14 @@ CONFIG_FILENAME = "config.pbtxt"
 WARMUP_FOLDER = "warmup"
 CONFIGS_FOLDER = "configs"
 _FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", CONFIGS_FOLDER})
+_LONGEST_NAME_BYTES = 255
+"""What Linux and macOS take for the name of a file or folder."""
+
+_LONGEST_PATH_BYTES = 512
+"""A path within a model's folder. macOS takes 1024 bytes, the way to the folder included."""
+
+_NUM_SHOWN = 64
+
 _MAX_NAMED = 16
 """Folders that are no versions and are named in the log: any folder may be a link to one of thousands."""
 
@@ -23,11 +31,26 @@ _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 def check_name(name: str) -> None:
     """Raise InvalidArgumentError if `name` cannot be a model's folder."""
+    _check_length(name, "model name", _LONGEST_NAME_BYTES)
     if not name.strip():
         raise InvalidArgumentError("Model name cannot be empty. Please enter a valid name to deploy.")
     if name.strip() in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise InvalidArgumentError(
             f"invalid model name '{name}', model name must not contain path traversal characters"
+        )
+
+
+def _check_length(text: str, what: str, longest: int) -> None:
+    """Raises InvalidArgumentError if a name or path has more bytes than systems take, or cannot be written."""
+    # Of what is too long the beginning tells which one it is.
+    shown = text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."
+    try:
+        num_bytes = len(text) if len(text) > longest else len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{what} {shown!r} is not UTF-8; write another") from None
+    if num_bytes > longest:
+        raise InvalidArgumentError(
+            f"{what} {shown!r} is too long: it has {num_bytes} bytes, and {longest} are the limit; shorten it"
         )
 
 
@@ -95,7 +118,7 @@ def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: st
 def inside(folder: Path, relative: str, what: str) -> Path:
     """`folder / relative`, if that stays below `folder`.
 
-    Symbolic links are followed as the owner of the repository laid them.
+    Where symbolic links lead is another question: see `links`.
 
     Args:
         folder: where to stay.
@@ -103,9 +126,12 @@ def inside(folder: Path, relative: str, what: str) -> Path:
         what: what names it, for the message.
 
     Raises:
-        InvalidArgumentError: it is empty, absolute, or climbs out.
+        InvalidArgumentError: it is empty, absolute, too long, or climbs out.
     """
+    _check_length(relative, what, _LONGEST_PATH_BYTES)
     path = PurePosixPath(relative)
+    for name in path.parts:
+        _check_length(name, f"the name in {what}", _LONGEST_NAME_BYTES)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
         raise InvalidArgumentError(f"{what} {relative!r} must be a path that stays within the folder {folder.name!r}")
     return folder / path

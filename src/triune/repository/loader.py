@@ -12,6 +12,7 @@ from triune.core.clock import Clock
 from triune.core.distributions import Distributions, Histogram
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
 from triune.core.runtime import Runtime
+from triune.core.servable import Servable
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence, Unit
@@ -37,6 +38,7 @@ from triune.repository.placement import (
 from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.response_cache import CachedServable, ResponseCache
 from triune.scheduling.worker import QuickWorker, ThreadWorker
 
 _log = logging.getLogger(__name__)
@@ -116,14 +118,22 @@ class Loader:
     """Builds versions for a machine."""
 
     def __init__(
-        self, machine: Machine, clock: Clock, *, has_distributions: bool = False, try_first: TryFirst | None = None
+        self,
+        machine: Machine,
+        clock: Clock,
+        *,
+        has_distributions: bool = False,
+        try_first: TryFirst | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         """Args:
         machine: the runtimes and units to build for.
         clock: measures.
         has_distributions: versions keep how their latencies and sizes are distributed.
         try_first: see there.
+        cache: keeps answers of models whose config enables it; None keeps none.
         """
+        self._cache = cache
         self._try_first = try_first
         self.machine = machine
         self._clock = clock
@@ -222,8 +232,13 @@ class Loader:
             build.emulated,
             run_limit_seconds=limits.run_seconds,
         )
+        servable: Servable = dispatcher
+        if self._cache is not None and config.message.response_cache.enable:
+            servable = CachedServable(
+                dispatcher, self._cache, self._clock, is_ordered=config.batching.preserve_ordering
+            )
         precisions = {each.unit: each.precision for each in build.executables}
-        return LoadedVersion(build.version, config, dispatcher, precisions, build.emulated)
+        return LoadedVersion(build.version, config, servable, precisions, build.emulated)
 
     def _recipes(self, config: ModelConfig) -> Iterator[Recipe]:
         num_threads = threads_per_executable(len(config.units), config.num_instances, self.machine.num_cores)

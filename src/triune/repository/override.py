@@ -7,6 +7,8 @@ from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.scratch import HeldFolder
 from triune.repository.layout import inside
 
+_FAILED = "failed to load '{}', failed to poll from model repository"
+
 
 class Override:
     """A private folder that stands in for a model's folder. Only the server's user can read it.
@@ -19,8 +21,8 @@ class Override:
         """Write `files`, path below the model's folder to content.
 
         Raises:
-            InvalidArgumentError: a path climbs out of the folder, or one file's folder is another file.
-            InternalError: the file system takes no such file: a name is too long, or no space is left.
+            InvalidArgumentError: a path climbs out of the folder or is too long, or one file's folder is another file.
+            InternalError: the file system takes no such file: no space is left, for example.
         """
         try:
             self._held = HeldFolder()
@@ -29,7 +31,7 @@ class Override:
         self.folder = self._held.path / name
         try:
             for relative, content in files.items():
-                path = inside(self.folder, relative, f"failed to load '{name}': file parameter")
+                path = inside(self.folder, relative, f"{_FAILED.format(name)}: file parameter")
                 _write(path, relative, content, name)
         except BaseException:
             self.remove()
@@ -52,6 +54,5 @@ def _write(path: Path, relative: str, content: bytes, model: str) -> None:
     except OSError as error:
         # Triton's words and status: its clients look for both.
         raise InternalError(
-            f"failed to load '{model}', failed to poll from model repository: file parameter '{relative}' cannot be "
-            f"written: {error.strerror or error}"
+            f"{_FAILED.format(model)}: file parameter '{relative}' cannot be written: {error.strerror or error}"
         ) from error

@@ -10,8 +10,12 @@ from google.protobuf import json_format, text_format
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
-LARGEST_CONFIG_BYTES = 4 << 20
-"""No config is as large; what is takes minutes to parse, or is no file that ends."""
+LARGEST_CONFIG_BYTES = 256 << 10
+"""No honest config is as large: a thousand inputs take 64 KiB. It is parsed and copied by libraries that let no other
+thread run meanwhile: of 4 MiB, which take 17 s in all, for 0.2 s and more at a time, in which no request is answered.
+"""
+
+WHY_NO_LARGER = "a larger one would hold up the requests of all models; large data belongs in the model's files"
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')
@@ -53,8 +57,7 @@ def check_size(config_json: str) -> None:
     """Raises PayloadTooLargeError if a config that came with a load is larger than one that lies in a file may be."""
     if len(config_json) > LARGEST_CONFIG_BYTES:
         raise PayloadTooLargeError(
-            f"the config has {len(config_json)} characters; {LARGEST_CONFIG_BYTES} are the limit; large "
-            "data belongs in the model's files"
+            f"the config has {len(config_json)} characters; {LARGEST_CONFIG_BYTES} are the limit: {WHY_NO_LARGER}"
         )
 
 

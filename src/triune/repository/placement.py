@@ -69,6 +69,7 @@ class Machine:
         num_cores: CPU cores that models may use together.
         completion: how configs are completed.
         limits: what models may take that do not say it themselves.
+        has_cache: answers of models whose config enables it are kept.
     """
 
     runtimes: Mapping[str, Runtime]
@@ -76,6 +77,7 @@ class Machine:
     num_cores: int
     completion: Completion = DEFAULT_COMPLETION
     limits: ModelLimits = DEFAULT_LIMITS
+    has_cache: bool = False
 
     def status(self, unit: Unit) -> UnitStatus:
         """The status of `unit`; a unit that nobody reported is absent."""

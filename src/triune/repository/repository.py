@@ -28,6 +28,7 @@ from triune.repository.parse import check_size
 from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
 from triune.repository.trials import Trials
+from triune.scheduling.response_cache import ResponseCache
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Repository:
         num_load_retries: int = 0,
         has_distributions: bool = False,
         trials: Path | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         """Args:
         folders: the repositories; a model's name is unique over all of them. One given twice is one.
@@ -83,6 +85,7 @@ class Repository:
         has_distributions: versions keep how their latencies and sizes are distributed.
         trials: where it is remembered which versions were loaded here before; all others are loaded in a process of
             their own first. None has none loaded so.
+            cache: keeps answers of models whose config enables it; None keeps none.
 
         Raises:
             InvalidArgumentError: options contradict each other.
@@ -98,14 +101,14 @@ class Repository:
         # One folder given twice, by whatever path, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
         self._finder = Finder(self._folders)
-        self._machine = Machine(runtimes, units, num_cores, completion, limits)
+        self._machine = Machine(runtimes, units, num_cores, completion, limits, has_cache=cache is not None)
         self._clock = clock
         self._control_mode = control_mode
         self._startup_models = tuple(dict.fromkeys(startup_models))
         self._poll_seconds = poll_seconds
         self._trials = Trials(self._machine, trials) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
-        loader = Loader(self._machine, clock, has_distributions=has_distributions, try_first=try_first)
+        loader = Loader(self._machine, clock, has_distributions=has_distributions, try_first=try_first, cache=cache)
         self._lifecycle = Lifecycle(loader, clock, num_load_threads, num_load_retries)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready

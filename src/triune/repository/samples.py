@@ -15,6 +15,7 @@ from triune.protos.model_config_pb2 import ModelWarmup
 from triune.repository.config import ModelConfig, TensorConfig, WarmupSample
 from triune.repository.datatypes import from_config
 from triune.repository.layout import WARMUP_FOLDER, inside
+from triune.repository.links import require_near
 from triune.repository.reshape import reshape_to_model
 
 _MAX_INPUT_BYTES = 1 << 30
@@ -51,6 +52,7 @@ def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> di
             row = _zeros(datatype, shape) if source == "zero" else _random(datatype, shape, random)
         else:
             path = inside(folder / WARMUP_FOLDER, source, "input_data_file")
+            require_near(path, folder, "input_data_file")
             row = _read_raw(path, datatype, shape, f"warm-up sample '{sample.name}'")
         array = np.repeat(row[np.newaxis], sample.batch_size, axis=0) if has_batch else row
         arrays[name] = reshape_to_model(array, config.inputs[name], has_batch=has_batch)

@@ -25,6 +25,9 @@ def _scattered(operator: str, kind: str, indices: object) -> HalfCase:
     return half_case(name, f'y = {operator} <reduction = "{kind}"> (x, i, u)', **feeds)
 
 
+_BEYOND = {"f": number(3e5), "g": np.ones(8, np.float32)}
+"""A number that fp16 does not hold, and a norm's scale."""
+
 OVERFLOWS = [
     half_case("sigmoid", "n = Neg (x) e = Exp (n) a = Add (e, one) y = Div (one, a)", _ONE, x=-_FAR),
     half_case("softmax", "e = Exp (x) s = ReduceSum (e, last) y = Div (e, s)", _LAST, x=floats(20, 21, 15, 0)),
@@ -83,4 +86,18 @@ OVERFLOWS = [
         for kind in ("add", "mul", "max")
     ),
     *(_scattered("ScatterND", kind, np.array([[0], [2], [0], [1]])) for kind in ("add", "mul", "min")),
+    half_case("layer_norm_of_large_numbers", "h = Mul (x, f) y = LayerNormalization (h, g)", _BEYOND, x=noise(4, 8)),
+    half_case(
+        "layer_norm_of_small_numbers",
+        "h = Div (x, f) y = LayerNormalization <epsilon = 1e-20> (h, g)",
+        _BEYOND,
+        x=noise(4, 8),
+    ),
+    half_case(
+        "instance_norm_of_large_numbers",
+        "h = Mul (x, f) y = InstanceNormalization (h, a, b)",
+        {**_BEYOND, "a": np.ones(2, np.float32), "b": np.zeros(2, np.float32)},
+        x=noise(1, 2, 8),
+    ),
+    half_case("gelu_of_large_numbers", "h = Mul (x, f) e = Gelu (h) y = Div (e, f)", _BEYOND, x=noise(4, 8)),
 ]

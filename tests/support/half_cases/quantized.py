@@ -2,12 +2,25 @@
 
 import numpy as np
 
-from support.half_cases.case import floats, half_case, number
+from support.half_cases.case import HalfCase, floats, half_case, noise, number
 
 _ROWS = np.eye(4, dtype=np.float32)
+_LEVELS = np.arange(256, dtype=np.uint8).reshape(4, 64)
 _BYTES = np.array([[-128, 127, 100, -1]] * 4, np.int8)
 
+
+def _levels(name: str, nodes: str) -> HalfCase:
+    """Levels as the output: of the same number of `f`, which is made of the levels `x`, as fp32 has it."""
+    constants = {"s": number(0.047), "z": np.array(120, np.uint8), "w": noise(64, 32), "t": number(1 / 256)}
+    text = f"d = DequantizeLinear (x, s, z) {nodes} q = QuantizeLinear (f, t, z) y = Cast <to = 1> (q)"
+    return half_case(name, text, constants, bound=1e-6, x=_LEVELS)
+
+
 QUANTIZED = (
+    _levels("levels_of_a_sigmoid", "f = Sigmoid (d)"),
+    _levels("levels_of_a_gelu", "f = Gelu (d)"),
+    _levels("levels_of_shares", "f = Softmax (d)"),
+    _levels("levels_of_a_layer", "m = MatMul (d, w) r = Relu (m) f = Mul (r, t)"),
     half_case("small_factor", "m = Mul(x, e) y = Mul(m, f)", {"e": number(3e-5), "f": number(1000)}, x=floats(1, 2, 3)),
     half_case(
         "small_factor_of_negative_numbers",

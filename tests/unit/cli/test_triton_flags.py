@@ -67,12 +67,12 @@ def test_deprecated_and_half_boolean_flags() -> None:
 
 
 def test_what_has_no_effect_is_taken_with_its_value_and_told_once() -> None:
-    flags = ["--pinned-memory-pool-byte-size", "1000", "--cache-config=local,size=9", "--cache-config", "local,a=b"]
-    translated, ignored = translate(["--id=x", *flags, "--allow-sagemaker=false", "--", "--host-policy"])
-    assert translated == ["--id=x", "--", "--host-policy"]
+    flags = ["--pinned-memory-pool-byte-size", "1000", "--host-policy=a,b=1", "--host-policy", "a,b=2"]
+    translated, ignored = translate(["--id=x", *flags, "--allow-sagemaker=false", "--", "--rate-limit"])
+    assert translated == ["--id=x", "--", "--rate-limit"]
     assert [each.split(" ")[0] for each in ignored] == [
         "--pinned-memory-pool-byte-size",
-        "--cache-config",
+        "--host-policy",
         "--allow-sagemaker",
     ]
 

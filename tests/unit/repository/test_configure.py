@@ -598,7 +598,10 @@ def test_hints_load_with_a_note(tmp_path: Path) -> None:
     write_model(tmp_path, "m", hints, v1=affine())
     (found,) = bench.repository(tmp_path).check()
     assert found.problems == ()
-    assert found.hints == ("response_cache (every request is computed)", "optimization.cuda")
+    assert found.hints == (
+        "response_cache (the server has no cache: start it with --cache-config=local,size=BYTES)",
+        "optimization.cuda",
+    )
 
 
 @pytest.mark.parametrize("levels", [1, 2**16 + 1, 2**63, 2**64 - 1])
@@ -639,3 +642,13 @@ def test_an_input_of_unknown_rank_takes_the_configs_dims(tmp_path: Path) -> None
     for text in ("", f"input {{ name: 'x' }} {output}"):
         with pytest.raises(InvalidArgumentError, match="how many dimensions 'x' has: give its 'dims'"):
             complete(text)
+
+
+def test_a_config_that_would_hold_up_all_others_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", "# said\n".ljust(256 << 10), v1=affine())
+    assert read_source("m", folder, Stamp()).versions == (1,)
+    with (folder / "config.pbtxt").open("a") as file:
+        file.write(" ")
+    why = "it has 262145 bytes; at most 262144 are read: a larger one would hold up the requests of all models"
+    with pytest.raises(InvalidArgumentError, match=why):
+        read_source("m", folder, Stamp())

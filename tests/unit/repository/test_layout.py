@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from triune.core.errors import InternalError, InvalidArgumentError
+from triune.core.errors import InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
 from triune.repository.layout import check_name, choose_versions, find_versions, inside
 from triune.repository.override import Override
@@ -98,9 +98,36 @@ def test_an_override_that_no_disk_could_hold(files: dict[str, bytes]) -> None:
         Override("m", files)
 
 
-@pytest.mark.parametrize("path", ["x" * 256, "1/" + "x" * 256, "/".join(["x" * 200] * 40)])
-def test_an_override_of_a_longer_name_than_this_disk_takes(path: str) -> None:
-    with pytest.raises(InternalError, match="failed to load 'm', failed to poll from model repository: .* too long"):
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("x" * 256, "is too long: it has 256 bytes, and 255 are the limit; shorten it"),
+        ("1/" + "é" * 128, "is too long: it has 256 bytes, and 255 are the limit"),
+        ("/".join(["x" * 200] * 40), "is too long: it has 8039 bytes, and 512 are the limit"),
+        ("x" * 5000, "is too long: it has 5000 bytes, and 512 are the limit"),
+        ("1/\ud800", "is not UTF-8"),
+    ],
+)
+def test_a_path_of_more_than_systems_take(tmp_path: Path, path: str, why: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=why) as raised:
+        inside(tmp_path, path, "label_filename")
+    assert len(str(raised.value)) < 250
+    with pytest.raises(
+        InvalidArgumentError, match=f"failed to load 'm', failed to poll from model repository: .*{why}"
+    ):
         Override("m", {"1/model.onnx": b"", path: b""})
-    with pytest.raises(InternalError, match="failed to load 'mmm.* too long"):
-        Override("m" * 256, {"1/model.onnx": b""})
+
+
+def test_the_longest_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    override = Override("m" * 255, {f"{'x' * 255}/{'y' * 255}": b"", "/".join(["x"] * 256): b""})
+    assert (override.folder / ("x" * 255) / ("y" * 255)).is_file()
+    override.remove()
+
+
+@pytest.mark.parametrize("name", ["m" * 256, "é" * 128, "m" * 5000, "\ud800"])
+def test_a_name_of_more_than_systems_take(name: str) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match="model name .* (is too long: it has .* bytes, and 255|is not UTF-8)"
+    ):
+        check_name(name)

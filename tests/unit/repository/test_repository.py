@@ -535,11 +535,11 @@ async def test_a_config_in_the_request_is_no_larger_than_a_file_may_be(
     parsed: list[int] = []
     write_model(tmp_path, "m", "max_batch_size: 2", v1=affine(2))
     async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
-        largest = '{"max_batch_size": 7}'.ljust(4 << 20)
+        largest = '{"max_batch_size": 7}'.ljust(256 << 10)
         await repository.load("m", config_json=largest)
         monkeypatch.setattr("triune.repository.configure.parse_json", lambda text, _: parsed.append(len(text)))
         for files in (None, {"1/model.onnx": affine(4)}):
-            with pytest.raises(PayloadTooLargeError, match="has 4194305 characters; 4194304 are the limit"):
+            with pytest.raises(PayloadTooLargeError, match="has 262145 characters; 262144 are the limit"):
                 await repository.load("m", config_json=largest + " ", files=files)
         assert not parsed
         assert repository.get("m").config.batching.max_batch_size == 7

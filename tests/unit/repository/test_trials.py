@@ -54,6 +54,17 @@ def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
     trials.close()
 
 
+def test_not_even_the_signature_is_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX's own library infers shapes where a file leaves them out, and may end what it is in."""
+
+    def refuse(source: Source, version: int, attempt: Attempt) -> None:
+        raise InternalError("it would end the server")
+
+    monkeypatch.setattr(OnnxRuntime, "inspect", lambda *_: pytest.fail("it is inspected in the server"))
+    with pytest.raises(InternalError, match="it would end the server"):
+        Loader(MACHINE, MonotonicClock(), try_first=refuse).build(source_of(tmp_path, affine()), 1)
+
+
 def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Counted(monkeypatch)
     for _ in range(2):

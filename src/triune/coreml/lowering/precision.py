@@ -21,7 +21,7 @@ _WIDE = "wide"
 _MARK: Any = ScopeSource.EXIR_STACK_TRACE
 
 _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softplus"})
-"""Operations that coremltools' passes put in place of several: within one of them nothing is rounded to fp16."""
+"""Operations that passes put in place of several: within one of them nothing is rounded to fp16, but what it reads."""
 
 
 @contextlib.contextmanager
@@ -54,7 +54,13 @@ def _marked(marks: list[str]) -> Generator[None]:
 def is_kept(op: Any) -> bool:
     """Is it to compute in fp32?"""
     marks: list[str] = op.scopes.get(_MARK) or []
-    return _KEPT in marks or (_WIDE in marks and op.op_type not in _FUSED)
+    return _KEPT in marks or (_WIDE in marks and (op.op_type not in _FUSED or _is_of_kept(op)))
+
+
+def _is_of_kept(op: Any) -> bool:
+    """Does it read what an operation in fp32 makes?"""
+    maker = op.x.op
+    return maker is not None and is_kept(maker)
 
 
 def compute_precision(options: LowerOptions) -> Any:

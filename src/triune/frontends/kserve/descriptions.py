@@ -37,13 +37,12 @@ def _tensor_metadata(tensor: TensorConfig, *, has_batch: bool) -> Json:
 
 
 def statistics(models: Sequence[LoadedVersion]) -> Json:
-    """Triton's model statistics. A response cache and memory usage are not measured here: zeros, and no entries."""
+    """Triton's model statistics. Memory usage is not measured here: no entries."""
     return {"model_stats": [_model_statistics(each) for each in models]}
 
 
 def _model_statistics(model: LoadedVersion) -> Json:
     counted = model.statistics
-    nothing = Duration()
     return {
         "name": model.config.name,
         "version": str(model.version),
@@ -58,8 +57,8 @@ def _model_statistics(model: LoadedVersion) -> Json:
                 "compute_input": counted.compute_input,
                 "compute_infer": counted.compute_infer,
                 "compute_output": counted.compute_output,
-                "cache_hit": nothing,
-                "cache_miss": nothing,
+                "cache_hit": counted.cache_hit,
+                "cache_miss": counted.cache_miss,
             }
         ),
         "response_stats": {},

@@ -64,6 +64,21 @@ _LATENCIES: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (
     ),
 )
 
+_CACHE: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (
+    ("nv_cache_num_hits_per_model", "Number of cache hits per model", lambda counted: counted.cache_hit.count),
+    ("nv_cache_num_misses_per_model", "Number of cache misses per model", lambda counted: counted.cache_miss.count),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Total cache hit duration per model, in microseconds",
+        lambda counted: counted.cache_hit.total_ns // 1000,
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Total cache miss duration per model, in microseconds",
+        lambda counted: counted.cache_miss.total_ns // 1000,
+    ),
+)
+
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 
 
@@ -99,6 +114,12 @@ class MetricsCollector(Collector):
             family = Metric(name, documentation, "counter")
             for labels, counted in models:
                 family.add_sample(name, labels, read(counted))
+            yield family
+        for name, documentation, read in _CACHE:
+            family = Metric(name, documentation, "counter")
+            for labels, counted in models:
+                if counted.has_cache:
+                    family.add_sample(name, labels, read(counted))
             yield family
         failures = Metric(
             "nv_inference_request_failure", "Number of failed inference requests, all batch sizes", "counter"

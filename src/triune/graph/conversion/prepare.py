@@ -15,6 +15,7 @@ from triune.graph.conversion.contradiction import contradiction_within
 from triune.graph.conversion.options import ConversionOptions, Precision
 from triune.graph.conversion.shapes import apply_shapes, listed
 from triune.graph.conversion.text import numbers_of
+from triune.graph.conversion.unknown import empty_unknown
 from triune.graph.declared import free_negative_sizes
 from triune.graph.fewer_bits import find_fewer_bits
 from triune.graph.half import fit_half, fit_halves
@@ -103,6 +104,7 @@ def _prepared(
 ) -> Prepared:
     copy = ModelProto()
     copy.CopyFrom(model)
+    empty_unknown(copy)
     copy, dropped = numbers_of(copy)
     free_negative_sizes(copy.graph)
     bind_constants(copy, typed_constants(copy, options.constants))

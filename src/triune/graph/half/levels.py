@@ -15,6 +15,7 @@ _SCALE_OF = VIEWS | {"Where", "Equal", "Div", "Mul", "Sub", "Add", "Max", "Min",
 """Operators that make a scale of the largest and the smallest number."""
 
 _EXTREMES = frozenset(["ReduceMax", "ReduceMin"])
+_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
 _DEEPEST = 32
 
 
@@ -37,6 +38,29 @@ def level_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
             return []
         name = maker.input[0]
     return []
+
+
+def output_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
+    """What makes levels that the model gives, back to other levels or to inputs; nothing where that is a whole network.
+
+    Such levels are seen: what fp16 rounds beside a tie is another number. One product of matrices is among it at most.
+    """
+    if node.op_type != "QuantizeLinear" or not makers.is_output(node.output[0]):
+        return []
+    found, names, seen = [node], [node.input[0]], set[str]()
+    while names:
+        name = names.pop()
+        maker = makers.of(name)
+        if maker is None or name in seen or makers.values.elem_type(name) != TensorProto.FLOAT:
+            continue
+        seen.update(maker.output)
+        found.append(maker)
+        names += maker.input
+        is_of_bodies = any(attribute.HasField("g") for attribute in maker.attribute)
+        num_products = sum(each.op_type in _PRODUCTS for each in found)
+        if is_of_bodies or num_products > 1 or len(found) > _DEEPEST:
+            return []
+    return found
 
 
 def _scale_makers(scale: str, makers: Makers) -> list[NodeProto]:

@@ -28,6 +28,8 @@ _KEEPS_SIZE = SHIFTS | frozenset(
     ]
 )
 
+_HANDS_ON = VIEWS | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
+
 DEEPEST = 16
 """So many nodes in a row are looked at."""
 
@@ -88,6 +90,16 @@ class Makers:
                 case _:
                     pass
         return False
+
+    def is_output(self, name: str, depth: int = 0) -> bool:
+        """Is it an output of the graph, or are elements of it?"""
+        if name in self._outputs:
+            return True
+        readers = self._readers.get(name, []) if depth < DEEPEST else []
+        return any(
+            reader.op_type in _HANDS_ON and any(self.is_output(each, depth + 1) for each in reader.output)
+            for reader in readers
+        )
 
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
         """Do all ways from `name` lead, by products and sums, to nodes of `kinds`?"""

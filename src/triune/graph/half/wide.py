@@ -9,7 +9,7 @@ from triune.graph.half.back import of_given, scaled_back
 from triune.graph.half.between import between
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
-from triune.graph.half.levels import level_makers, scale_partners
+from triune.graph.half.levels import level_makers, output_makers, scale_partners
 from triune.graph.half.makers import Makers
 from triune.graph.half.partners import score_makers, small_makers, square_partners, variance_makers
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
@@ -99,6 +99,8 @@ class _Search:
                 kept.setdefault(first_result(maker), _kept(maker, "beyond fp16 until it is scaled back"))
             for maker in level_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough for its scale"))
+            for maker in output_makers(node, makers):
+                kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough for its levels"))
             if node.op_type in ("Mul", "Div") and any(Range.WHOLE in ranges.get(name, NONE) for name in node.input):
                 for maker in scale_partners(node, makers):
                     kept.setdefault(first_result(maker), _kept(maker, ""))

@@ -1,0 +1,280 @@
+"""Answers that were given before: a servable around a servable, and the memory that all such servables share."""
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from triune.core.clock import Clock
+from triune.core.datatypes import Array
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call, Servable, only_answer
+from triune.core.statistics import ModelStatistics
+from triune.core.threads import NoThreadError, in_thread
+
+MAX_INLINE_BYTES = 64 << 10
+"""Inputs that are hashed, and outputs that are copied, on the event loop: a tenth of a millisecond."""
+
+ENTRY_BYTES = 512
+"""What an entry takes beside its tensors."""
+
+_ELEMENT_BYTES = 64
+"""What an element of BYTES takes beside its content."""
+
+_DROPPED_AT_ONCE = 256
+
+_FEW_ELEMENTS = 1024
+"""So many elements of BYTES are looked at on the event loop."""
+
+_Unanswered: TypeAlias = tuple[asyncio.Future[InferenceResponse], asyncio.Future[InferenceResponse]]
+
+_owners = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    response: InferenceResponse
+    num_bytes: int
+    siblings: set[bytes]
+
+
+class ResponseCache:
+    """Answers by key, the least recently used of which go first. Used on the event loop's thread.
+
+    State law: `num_bytes`, the sum of the entries' sizes, is never more than `max_bytes`.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Args:
+        max_bytes: what all answers together may take of the memory.
+        """
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes) -> InferenceResponse | None:
+        """An answer, to be left as it is; None if it is not here."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry.response
+
+    def put(self, key: bytes, response: InferenceResponse, num_bytes: int, siblings: set[bytes]) -> None:
+        """Keep an answer of a size, unless it is larger than the whole cache.
+
+        Args:
+            key: the answer's.
+            response: the answer; nobody changes it from now on.
+            num_bytes: what it takes.
+            siblings: the keys of its servable's answers, which this one joins for as long as it is here.
+        """
+        if num_bytes > self.max_bytes:
+            return
+        self.drop(key)
+        while self.num_bytes + num_bytes > self.max_bytes:
+            self.drop(next(iter(self._entries)))
+        self._entries[key] = _Entry(response, num_bytes, siblings)
+        siblings.add(key)
+        self.num_bytes += num_bytes
+
+    def drop(self, key: bytes) -> None:
+        """Forget an answer, if it is here."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.num_bytes -= entry.num_bytes
+            entry.siblings.discard(key)
+
+
+def size_of(array: Array) -> int:
+    """What an array takes of the memory, in bytes, the objects of BYTES included."""
+    if not array.dtype.hasobject:
+        return array.nbytes
+    return array.nbytes + sum(len(element) + _ELEMENT_BYTES for element in array.ravel().tolist())
+
+
+def is_small(arrays: Iterable[Array]) -> bool:
+    """Whether arrays may be hashed or copied on the event loop."""
+    num_bytes = 0
+    for array in arrays:
+        if array.dtype.hasobject and array.size > _FEW_ELEMENTS:
+            return False
+        num_bytes += size_of(array)
+    return num_bytes <= MAX_INLINE_BYTES
+
+
+def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
+    """An answer as it is kept, and its size: no array of it is a part of a larger one, or may be written to."""
+    outputs: dict[str, Array] = {}
+    for name, array in response.outputs.items():
+        kept = array.copy() if array.base is not None else array.view()
+        kept.flags.writeable = False
+        outputs[name] = kept
+    return replace(response, outputs=outputs), ENTRY_BYTES + sum(map(size_of, outputs.values()))
+
+
+def key_of(call: Call, owner: int) -> bytes:
+    """A digest of what decides an answer: the servable, the inputs, the outputs asked for, the parameters."""
+    digest = hashlib.blake2b(digest_size=32)
+    request = call.request
+    asked = [(output.name, output.num_classes) for output in request.outputs]
+    names = sorted(call.inputs)
+    tensors = [(name, call.inputs[name].dtype.str, call.inputs[name].shape) for name in names]
+    digest.update(repr((owner, asked, sorted(request.parameters.items()), tensors)).encode())
+    for name in names:
+        array = call.inputs[name]
+        if array.dtype.hasobject:
+            for element in array.ravel().tolist():
+                digest.update(len(element).to_bytes(8))
+                digest.update(element)
+        else:
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+class CachedServable:
+    """A `Servable` that gives the answers that another gave before to the same inputs.
+
+    Answers are kept as the client sees them, classifications included. Errors are not kept. Two requests that come
+    while neither is answered are both computed.
+    """
+
+    def __init__(self, inner: Servable, cache: ResponseCache, clock: Clock, *, is_ordered: bool = False) -> None:
+        """Args:
+        inner: computes what is not in the cache; closed with this.
+        cache: shared with others.
+        clock: time.
+        is_ordered: answers are given in the order of their requests (`preserve_ordering`).
+        """
+        self._inner = inner
+        self._cache = cache
+        self._clock = clock
+        self._owner = next(_owners)
+        self._keys: set[bytes] = set()
+        self._tasks: set[asyncio.Task[InferenceResponse]] = set()
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._unanswered: deque[_Unanswered] | None = deque() if is_ordered else None
+        self._is_refusing = False
+        self.statistics.has_cache = True
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Those of the servable within, which count what was found here, too."""
+        return self._inner.statistics
+
+    def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
+        """See `Servable`. Raises as the servable within does."""
+        if self._is_refusing:
+            return self._inner.submit(call)
+        if is_small(call.inputs.values()):
+            started_ns = self._clock.now_ns()
+            future = self._look_up(call, key_of(call, self._owner), started_ns, self._clock.now_ns())
+        else:
+            future = asyncio.get_running_loop().create_task(self._submit_large(call))
+            self._tasks.add(future)
+            future.add_done_callback(self._tasks.discard)
+        return future if self._unanswered is None else self._in_order(future, self._unanswered)
+
+    def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
+        """See `Servable`: the one answer."""
+        return only_answer(self, call)
+
+    def refuse(self) -> None:
+        """See `Servable`."""
+        self._is_refusing = True
+        self._inner.refuse()
+
+    async def drain(self) -> None:
+        """See `Servable`."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._inner.drain()
+
+    async def close(self) -> None:
+        """See `Servable`; its answers are forgotten."""
+        self.refuse()
+        await self.drain()
+        await self._inner.close()
+        while self._keys:
+            for key in list(itertools.islice(self._keys, _DROPPED_AT_ONCE)):
+                self._cache.drop(key)
+            await asyncio.sleep(0)
+
+    async def _submit_large(self, call: Call) -> InferenceResponse:
+        started_ns = self._clock.now_ns()
+        self.statistics.num_pending += 1
+        try:
+            key = await in_thread(key_of, call, self._owner)
+        finally:
+            self.statistics.num_pending -= 1
+        return await self._look_up(call, key, started_ns, self._clock.now_ns())
+
+    def _look_up(self, call: Call, key: bytes, started_ns: int, hashed_ns: int) -> asyncio.Future[InferenceResponse]:
+        kept = self._cache.get(key)
+        if kept is None:
+            future = self._inner.submit(call)
+            future.add_done_callback(partial(self._keep, key, hashed_ns - started_ns))
+            return future
+        future = asyncio.get_running_loop().create_future()
+        self.statistics.record_cache_hit(self._clock.now_ns() - started_ns)
+        future.set_result(replace(kept, outputs=dict(kept.outputs), id=call.request.id))
+        return future
+
+    def _keep(self, key: bytes, looked_ns: int, future: asyncio.Future[InferenceResponse]) -> None:
+        """Called when an answer was computed, or failed."""
+        if future.cancelled() or future.exception() is not None or self._is_refusing:
+            return
+        response = future.result()
+        if is_small(response.outputs.values()):
+            begun_ns = self._clock.now_ns()
+            self._put(key, *to_keep(response))
+            self.statistics.cache_miss.add(looked_ns + self._clock.now_ns() - begun_ns)
+            return
+        self.statistics.cache_miss.add(looked_ns)
+        task = asyncio.get_running_loop().create_task(self._keep_large(key, response))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _keep_large(self, key: bytes, response: InferenceResponse) -> None:
+        with contextlib.suppress(NoThreadError):
+            self._put(key, *await in_thread(to_keep, response))
+
+    def _put(self, key: bytes, response: InferenceResponse, num_bytes: int) -> None:
+        if not self._is_refusing:
+            self._cache.put(key, response, num_bytes, self._keys)
+
+    def _in_order(
+        self, inner: asyncio.Future[InferenceResponse], unanswered: deque[_Unanswered]
+    ) -> asyncio.Future[InferenceResponse]:
+        """A future that is done when `inner` and all before it are."""
+        outer: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
+        unanswered.append((outer, inner))
+        outer.add_done_callback(lambda _: inner.cancel())
+
+        def answer(_: asyncio.Future[InferenceResponse]) -> None:
+            while unanswered and unanswered[0][1].done():
+                _settle(*unanswered.popleft())
+
+        inner.add_done_callback(answer)
+        return outer
+
+
+def _settle(outer: asyncio.Future[InferenceResponse], inner: asyncio.Future[InferenceResponse]) -> None:
+    if outer.done():
+        return
+    if inner.cancelled():
+        outer.cancel()
+    elif (error := inner.exception()) is not None:
+        outer.set_exception(error)
+    else:
+        outer.set_result(inner.result())
