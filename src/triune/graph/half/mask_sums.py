@@ -36,8 +36,10 @@ _CHOOSES = frozenset(
 )
 """Operators whose results are elements of their operands, or 0 and 1."""
 
-_SUMMED = _VIEWS | {"Add", "Sub", "Mul", "Div", "Neg", "Where", "Transpose", "Cast", "Slice", "Expand"}
-"""Operators of which scores are made that are scaled, masked and summed."""
+_SUMMED = _VIEWS | {
+    *("Add", "Sub", "Mul", "Div", "Neg", "Where", "Transpose", "Cast", "Slice", "Expand", "Max", "Min", "Clip"),
+}
+"""Operators of which scores are made that are scaled, masked, summed and limited."""
 
 _HEAVY = frozenset(
     ["MatMul", "Gemm", "Conv", "ConvTranspose", "Softmax", "LSTM", "GRU", "RNN", "LayerNormalization", "If", "Loop"]

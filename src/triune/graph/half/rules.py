@@ -127,7 +127,8 @@ class Look:
             if sizes is None:
                 continue
             least, most = sizes
-            if most > largest:
+            # What is added to a number of the size of fp16's largest may be beyond it.
+            if most > (largest / 2 if op in ("Add", "Sub") else largest):
                 is_divisor = op == "Div" and place == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
             size = least if op == "Div" and place == 1 else most
