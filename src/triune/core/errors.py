@@ -37,6 +37,6 @@ class PayloadTooLargeError(InvalidArgumentError):
     """A request, or what it claims to hold, is larger than the server's limit."""
 
 
-def no_memory(what: str) -> UnavailableError:
+def no_memory(what: str, remedy: str = "send it later, or send less at once") -> UnavailableError:
     """The error that the system gave Python no memory for `what`."""
-    return UnavailableError(f"there is not the memory for {what} now; send it later, or send less at once")
+    return UnavailableError(f"there is not the memory for {what} now; {remedy}")

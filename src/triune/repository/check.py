@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from triune.core.errors import TriuneError
+from triune.core.errors import TriuneError, no_memory
 from triune.core.units import Unit
 from triune.repository.config import ModelConfig
 from triune.repository.configure import configure, read_source
@@ -55,6 +55,8 @@ def _check_model(name: str, found: Found, machine: Machine) -> ModelCheck:
         return _check_folder(name, found.folders[0], machine)
     except TriuneError as error:
         problem = str(error)
+    except MemoryError:
+        problem = str(no_memory("its check", "check it alone"))
     except Exception as error:  # noqa: BLE001 - one model is one model: the others are checked
         problem = f"unexpected {type(error).__name__} while it was checked: {error}"
     return ModelCheck(name, (), "", (), (problem,), (), None)

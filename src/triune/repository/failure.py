@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from triune.core.errors import InternalError, TriuneError
+from triune.core.errors import InternalError, TriuneError, no_memory
 from triune.repository.record import ModelRecord
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ def failure_of(record: ModelRecord, error: Exception) -> LoadFailedError:
     """
     if isinstance(error, LoadFailedError):
         return error
+    if isinstance(error, MemoryError):
+        error = no_memory(f"the load of '{record.name}'", "load it again later, or unload others first")
     if not isinstance(error, TriuneError):
         _log.error("model '%s': unexpected error while loading", record.name, exc_info=error)
         error = InternalError(

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from triune.core.clock import Clock
 from triune.core.distributions import Distributions, Histogram
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError, no_memory
 from triune.core.runtime import Runtime
 from triune.core.servable import Servable
 from triune.core.statistics import ModelStatistics
@@ -188,6 +188,8 @@ class Loader:
                 is_inline = is_quick(config, executables[0], self._clock)
             except TriuneError:
                 raise
+            except MemoryError as error:
+                raise no_memory("its load", "load it again later, or unload others first") from error
             except Exception as error:
                 _log.exception("model '%s' version %d: unexpected error while loading", source.name, version)
                 raise InternalError(f"unexpected {type(error).__name__} while loading: {error}") from error

@@ -9,7 +9,7 @@ import pytest
 
 from support.hostile import HOSTILE, Lay
 from support.repositories import Bench, affine, write_model
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
+from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
 from triune.repository import lifecycle, looks
 from triune.repository.model import ModelState
 from triune.repository.repository import ControlMode, Repository
@@ -94,7 +94,22 @@ def _fail_once_in(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) 
 
 
 @pytest.mark.parametrize("step", ["stamp", "read_source"])
-@pytest.mark.parametrize("error", [MemoryError(), RecursionError("too deep"), KeyError("x")], ids=repr)
+async def test_memory_that_is_not_there_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    write_model(tmp_path, "bad", v1=affine())
+    repository = Bench().repository(tmp_path, mode=ControlMode.EXPLICIT)
+    await repository.open()
+    _fail_once_in(monkeypatch, step, MemoryError())
+    with pytest.raises(UnavailableError, match="not the memory for the load of 'bad' now; load it again later"):
+        await repository.load("bad")
+    assert "Traceback" not in caplog.text
+    await repository.load("bad")
+    await repository.close()
+
+
+@pytest.mark.parametrize("step", ["stamp", "read_source"])
+@pytest.mark.parametrize("error", [RecursionError("too deep"), KeyError("x")], ids=repr)
 async def test_what_nobody_has_thought_of_is_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
@@ -126,7 +141,7 @@ async def test_memory_that_a_load_does_not_get(tmp_path: Path) -> None:
     bench.onnxruntime.on_load = load  # type: ignore[assignment]
     repository = bench.repository(tmp_path)
     await repository.open()
-    _check(repository, "bad", "MemoryError")
+    _check(repository, "bad", "not the memory for its load now")
     await repository.close()
 
 

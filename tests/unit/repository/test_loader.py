@@ -7,7 +7,7 @@ import pytest
 
 from support.repositories import FP32, STRING, Bench, affine, counting, identity, scaled_by_scalar, write_model
 from triune.core.clock import MonotonicClock, VirtualClock
-from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
+from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.configure import configure, read_source
@@ -176,6 +176,17 @@ def test_a_failed_warmup_fails_the_load_and_frees_everything(tmp_path: Path) -> 
         build(bench, tmp_path, text, affine())
     assert len(bench.onnxruntime.executables) == 1
     assert bench.num_open == 0
+
+
+def test_memory_that_is_not_there_is_no_defect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def explode(path: Path) -> None:
+        raise MemoryError
+
+    bench = Bench()
+    bench.onnxruntime.on_load = explode
+    with pytest.raises(UnavailableError, match="not the memory for its load now; load it again later"):
+        build(bench, tmp_path, "", affine())
+    assert "Traceback" not in caplog.text
 
 
 def test_a_runtime_that_breaks_in_an_unknown_way_is_an_internal_error(
