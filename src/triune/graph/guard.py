@@ -54,7 +54,7 @@ def guard(model: ModelProto) -> Guarded:
 
     Its data are located, where they are in files.
     """
-    is_changed = sum(_drop_trailing(node) for node in _nodes(model)) > 0
+    is_changed = sum(_drop_trailing(node) for node in nodes_of_model(model)) > 0
     left = next(
         (f"{_said(node)}: {_OVERFLOW}" for each in model.functions for node in _divisions(_body(each), None)), ""
     )
@@ -62,7 +62,7 @@ def guard(model: ModelProto) -> Guarded:
         divisions = _Divisions(Names(model.graph), can_write=_opset(model) >= _FIRST_WHERE)
         divisions.graph(model.graph, infer_bare(model).graph, None, None)
         is_changed, left = is_changed or divisions.is_changed, left or divisions.left
-    left = left or next((found for node in _nodes(model) if (found := _omission(node))), "")
+    left = left or next((found for node in nodes_of_model(model) if (found := _omission(node))), "")
     checks = Checks()
     for body in (model.graph, *model.functions):
         imports = body if isinstance(body, FunctionProto) else model
@@ -100,7 +100,8 @@ def _omission(node: NodeProto) -> str:
     return ""
 
 
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+def nodes_of_model(model: ModelProto) -> Iterator[NodeProto]:
+    """All nodes of a model, those of its functions and of the graphs within nodes among them."""
     for body in (model.graph, *model.functions):
         for node in body.node:
             yield from _node_and_within(node)

@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph.fatal_fusions import fatal_fusions
-from triune.graph.guard import guard
+from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
 
@@ -23,6 +23,11 @@ _NO_LOG = 4
 _EXACT = {"session.qdq_matmulnbits_accuracy_level": "1", "session.x64quantprecision": "1"}
 """Products with quantized weights in fp32, and not with what they are multiplied by brought to 8 bits; and products of
 uint8 and int8 that do not saturate on x86 without VNNI (ONNX Runtime's onnxruntime_session_options_config_keys.h).
+"""
+
+_BY_THREADS = frozenset(["DynamicQuantizeLSTM"])
+"""Operators whose answers depend on the number of threads: each thread brings the hidden state of its own rows of the
+batch to 8 bits, by their range (ONNX Runtime's uni_directional_lstm.cc). One takes them all, as the operator is written.
 """
 
 _AS_WRITTEN = ("session.disable_quant_qdq", "1")
@@ -66,7 +71,7 @@ class GraphSession:
             model: changed: its large weights are taken out of it, where `weights` does not say that they were.
             name: what messages call it: "'model.mlpackage', function 'main'".
             states: those of its inputs that are states; the output `new_state` of each is its next value.
-            num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
+            num_threads: how many threads compute; 0 leaves it to ONNX Runtime. One, where answers depend on it.
             weights: what `set_aside` took out of the model, for several sessions of one model.
             optimizes: as ONNX Runtime does by itself; or node by node, as the model has them.
 
@@ -75,7 +80,8 @@ class GraphSession:
         """
         library = onnxruntime_library()
         options = library.SessionOptions()
-        options.intra_op_num_threads = num_threads
+        is_by_threads = any(node.op_type in _BY_THREADS for node in nodes_of_model(model))
+        options.intra_op_num_threads = 1 if is_by_threads else num_threads
         options.log_severity_level = _NO_LOG
         _write_zero_points(model)
         self.apart = guard(model).left

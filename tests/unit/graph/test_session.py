@@ -7,9 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from support.graphs import model_of
 from support.lowered import FLOAT
 from triune.core.errors import UnsupportedError
 from triune.graph.load import load
+from triune.graph.normalize import normalize
 from triune.graph.packed import small_tensor
 from triune.graph.session import GraphSession
 
@@ -117,3 +119,21 @@ def test_what_lies_between_quantized_values_is_computed_as_written() -> None:
     want, _ = GraphSession(model, "m", optimizes=False).run(given, {})
     results, _ = GraphSession(model, "m").run(given, {})
     np.testing.assert_array_equal(results["y"], want["y"])
+
+
+def test_a_quantized_lstm_is_computed_by_one_thread() -> None:
+    """Of several, each would bring the hidden state of its own rows to 8 bits, by their range."""
+    rng = np.random.default_rng(3)
+    hidden, zero = 8, np.zeros(1, np.int8)
+    weights = {"w": (1, 4, 4 * hidden), "r": (1, hidden, 4 * hidden)}
+    constants = {name: rng.integers(-64, 64, shape).astype(np.int8) for name, shape in weights.items()}
+    constants |= {"ws": np.array([0.02], np.float32), "wz": zero, "rs": np.array([0.03], np.float32), "rz": zero}
+    body = f"y = com.microsoft.DynamicQuantizeLSTM <hidden_size = {hidden}> (x, w, r, , , , , , ws, wz, rs, rz)"
+    text = f"agraph (float[6,4,4] x) => (float[6,1,4,{hidden}] y) {{ {body} }}"
+    model = model_of(text, opset=21, imports=', "com.microsoft" : 1')
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(each, name) for name, each in constants.items())
+    # Rows of very different range.
+    x = (rng.standard_normal((6, 4, 4)) * np.array([0.01, 0.1, 1, 10])[:, None]).astype(np.float32)
+    expected, _ = GraphSession(normalize(model), "in core operators").run({"x": x}, {})
+    results, _ = GraphSession(model, "m", num_threads=4).run({"x": x}, {})
+    np.testing.assert_allclose(results["y"], expected["y"], atol=1e-6)
