@@ -10,11 +10,12 @@ from support.half_cases.places import PLACES
 from support.half_cases.quantized import QUANTIZED
 from support.half_cases.scaled import SCALED
 from support.half_cases.scores import SCORES
+from support.half_cases.small import SMALL
 from support.half_cases.sources import of_fp16
 
 __all__ = ["CASES", "SOURCES", "HalfCase", "chosen", "joined", "misses", "of_fp16"]
 
-CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *PLACES, *MASKS)
+CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *PLACES, *SMALL, *MASKS)
 
 SOURCES = of_fp16((*GUARDS, *NORMS, *SCORES, *SCALED, *MASKS))
 """Of those that mean something in fp16: as sources in it, and what is right."""

@@ -14,9 +14,10 @@ reasons, each of which a module finds:
   These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
 - `back`: what is beyond fp16 until it is scaled back by far, or halved, is to compute in fp32.
 - `exact`: places, angles, comparisons, remainders and differences of inputs and of whole numbers.
+- `small`: numbers of which it counts how small they are: those that logarithms, divisions and comparisons with 0 read.
 
 `ranges` are the ways in which values may be beyond fp16, `rules` what operators do to them, `made` where they begin,
-`bounds` what is known of the values, `reach` what constants make of them, `makers` and `partners` what stands before a
+`bounds` what is known of the values (`intervals` its arithmetic), `reach` what constants make of them, `makers` and `partners` what stands before a
 node, `mask_sums` what `masks` knows of sums, `fit` the whole. A sum of masks that is like none that it knows is
 computed in fp32, and so is its Softmax.
 """

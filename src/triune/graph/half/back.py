@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from onnx import NodeProto, TensorProto
 
-from triune.graph.half.bounds import magnitude
+from triune.graph.half.intervals import magnitude
 from triune.graph.half.limits import LARGEST, sizes_within
 from triune.graph.half.makers import DEEPEST, VIEWS, Makers
 from triune.graph.half.scale import is_strong, scales_of

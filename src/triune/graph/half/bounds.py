@@ -1,18 +1,25 @@
 """How small and how large the values of a graph can be: interval arithmetic, without looking at any input."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from triune.graph.half.intervals import (
+    ANY,
+    BINARY,
+    UNARY,
+    Interval,
+    ceil,
+    even_power,
+    exact_power,
+    remainder,
+    summed,
+    union,
+)
 from triune.graph.values import Values, attributes_of
 
-Interval: TypeAlias = tuple[float, float]
-"""The lowest and the highest that any element can be."""
-
-ANY: Interval = (-math.inf, math.inf)
 _UNIT: Interval = (0.0, 1.0)
 _SIGNED_UNIT: Interval = (-1.0, 1.0)
 
@@ -89,38 +96,41 @@ class Bounds:
         if op in _PASSES:
             return given[0]
         if op in _WITH_ZERO:
-            return _union([given[0], (0.0, 0.0)])
+            return union([given[0], (0.0, 0.0)])
         match op:
             case "Cast" | "Floor" | "Ceil" | "Round":
-                return math.floor(given[0][0]) if math.isfinite(given[0][0]) else given[0][0], _ceil(given[0][1])
+                return math.floor(given[0][0]) if math.isfinite(given[0][0]) else given[0][0], ceil(given[0][1])
             case "Concat" | "Max" | "Min" | "Where" | "ScatterND" | "ScatterElements":
                 return self._merged(node, given)
             case "Clip":
                 return self._clipped(node, given)
             case "ReduceSum":
-                return _scaled(given[0], self.count(node))
+                total = summed(given[0], self.count(node))
+                return (1.0, total[1]) if self._holds_one(node) else total
             case "ArgMax" | "ArgMin":
                 return self._places(node)
             case "NonZero":
                 shape = self._values.shape(node.input[0])
                 return 0.0, max((math.inf if size is None else size - 1.0 for size in shape or (None,)), default=0.0)
             case "Range":
-                return _union(given[:2])
+                return union(given[:2])
             case "Mod":
-                return _remainder(given[0], given[1], is_fmod=bool(attributes_of(node).get("fmod", 0)))
+                return remainder(given[0], given[1], is_fmod=bool(attributes_of(node).get("fmod", 0)))
             case "Sub" if self._is_below_maximum(node):
                 return -math.inf, 0.0
             case "Div" if self._is_within_largest(node):
                 return _SIGNED_UNIT
+            case "Div" if given[0][0] >= 0 and self._is_share(node):
+                return _UNIT
             case "Mul" if node.input[0] == node.input[1]:
-                return _even_power(given[0], 2.0)
+                return even_power(given[0], 2.0)
             case "Pow":
                 return self._power(node, given[0])
             case _:
-                rule = _UNARY.get(op)
+                rule = UNARY.get(op)
                 if rule is not None:
                     return rule(given[0])
-                pair = _BINARY.get(op)
+                pair = BINARY.get(op)
                 return pair(given[0], given[1]) if pair is not None and len(given) == 2 else ANY
 
     def _merged(self, node: NodeProto, given: Sequence[Interval]) -> Interval:
@@ -130,12 +140,12 @@ class Bounds:
             case "Min":
                 return min(low for low, _ in given), min(high for _, high in given)
             case "Where":
-                return _union(given[1:])
+                return union(given[1:])
             case "Concat":
-                return _union(given)
+                return union(given)
             case _:
                 is_put = attributes_of(node).get("reduction", "none") in ("none", "max", "min")
-                return _union([given[0], given[2]]) if is_put else ANY
+                return union([given[0], given[2]]) if is_put else ANY
 
     def _clipped(self, node: NodeProto, given: Sequence[Interval]) -> Interval:
         low, high = given[0]
@@ -151,17 +161,32 @@ class Bounds:
             return ANY
         power = float(exponent.reshape(-1)[0])
         if power == 0.5:
-            return _sqrt(base)
+            return UNARY["Sqrt"](base)
         if power < 0 < base[0]:
-            return _exact_power(base[1], power), _exact_power(base[0], power)
+            return exact_power(base[1], power), exact_power(base[0], power)
         if power > 0 and power % 2 == 0:
-            return _even_power(base, power)
+            return even_power(base, power)
         return (0.0, math.inf) if base[0] >= 0 else ANY
 
     def _is_below_maximum(self, node: NodeProto) -> bool:
         """Is it x - max(x)?"""
         largest = self._makers.get(node.input[1])
         return largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == node.input[0]
+
+    def _holds_one(self, node: NodeProto) -> bool:
+        """Is it a sum of exp(x - max(x)), of which one is 1, along the same axes?"""
+        exponential = self._makers.get(node.input[0])
+        below = self._makers.get(exponential.input[0]) if exponential and exponential.op_type == "Exp" else None
+        if below is None or below.op_type != "Sub" or not self._is_below_maximum(below):
+            return False
+        largest = self._makers[below.input[1]]
+        axes = [self._values.constant(each.input[1]) if len(each.input) > 1 else None for each in (node, largest)]
+        return axes[0] is not None and axes[1] is not None and np.array_equal(axes[0], axes[1])
+
+    def _is_share(self, node: NodeProto) -> bool:
+        """Is it x / sum(x)?"""
+        total = self._makers.get(node.input[1])
+        return total is not None and total.op_type == "ReduceSum" and total.input[0] == node.input[0]
 
     def _is_within_largest(self, node: NodeProto) -> bool:
         """Is it x / max(|x|), or by a limit that is larger?"""
@@ -190,107 +215,3 @@ class Bounds:
             if axes.size or attributes_of(node).get("noop_with_empty_axes", 0):
                 places = [int(each) % max(len(shape), 1) for each in axes.reshape(-1)]
         return math.prod(math.inf if shape[place] is None else float(shape[place] or 0) for place in places)
-
-
-def magnitude(interval: Interval) -> float:
-    """The largest absolute value."""
-    return max(abs(interval[0]), abs(interval[1]))
-
-
-def _ceil(value: float) -> float:
-    return math.ceil(value) if math.isfinite(value) else value
-
-
-def _product(a: float, b: float) -> float:
-    return 0.0 if a == 0 or b == 0 else a * b
-
-
-def _union(intervals: Sequence[Interval]) -> Interval:
-    return min(low for low, _ in intervals), max(high for _, high in intervals)
-
-
-def _scaled(interval: Interval, count: float) -> Interval:
-    """The sum of `count` elements."""
-    return _product(interval[0], count), _product(interval[1], count)
-
-
-def _remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interval:
-    """Of the divisor's sign, or with `is_fmod` of the dividend's and no larger than it."""
-    size = magnitude(divisor)
-    if is_fmod:
-        size = min(size, magnitude(dividend))
-        return (0.0 if dividend[0] >= 0 else -size), (0.0 if dividend[1] <= 0 else size)
-    return (0.0 if divisor[0] >= 0 else -size), (0.0 if divisor[1] <= 0 else size)
-
-
-def _even_power(interval: Interval, power: float) -> Interval:
-    low, high = interval
-    ends = [_exact_power(abs(low), power), _exact_power(abs(high), power)]
-    return (0.0 if low <= 0 <= high else min(ends)), max(ends)
-
-
-def _exact_power(base: float, power: float) -> float:
-    try:
-        return base**power
-    except OverflowError:
-        return math.inf
-
-
-def _sqrt(interval: Interval) -> Interval:
-    return math.sqrt(max(interval[0], 0.0)), math.sqrt(max(interval[1], 0.0))
-
-
-def _exp(value: float) -> float:
-    return math.inf if value > 700 else math.exp(value)
-
-
-def _log(value: float) -> float:
-    return -math.inf if value <= 0 else math.log(value)
-
-
-def _absolute(interval: Interval) -> Interval:
-    low, high = interval
-    return (0.0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
-
-
-def _add(a: Interval, b: Interval) -> Interval:
-    low, high = a[0] + b[0], a[1] + b[1]
-    return (-math.inf if math.isnan(low) else low), (math.inf if math.isnan(high) else high)
-
-
-def _subtract(a: Interval, b: Interval) -> Interval:
-    return _add(a, (-b[1], -b[0]))
-
-
-def _multiply(a: Interval, b: Interval) -> Interval:
-    ends = [_product(x, y) for x in a for y in b]
-    return min(ends), max(ends)
-
-
-def _divide(a: Interval, b: Interval) -> Interval:
-    if b[0] <= 0 <= b[1]:
-        # Of one sign each, though without limits.
-        return (0.0, math.inf) if a[0] >= 0 and b[0] >= 0 else ANY
-    return _multiply(a, (1 / b[1], 1 / b[0]))
-
-
-_UNARY: Mapping[str, Callable[[Interval], Interval]] = {
-    "Abs": _absolute,
-    "Neg": lambda x: (-x[1], -x[0]),
-    "Relu": lambda x: (max(x[0], 0.0), max(x[1], 0.0)),
-    "Exp": lambda x: (_exp(x[0]), _exp(x[1])),
-    "Log": lambda x: (_log(x[0]), _log(x[1])),
-    "Sqrt": _sqrt,
-    "Softplus": lambda x: (0.0, x[1] + 0.7 if x[1] > 0 else 0.7),
-    "LeakyRelu": lambda x: (min(x[0], 0.0), max(x[1], 0.0)),
-    "Elu": lambda x: (min(x[0], 0.0), max(x[1], 0.0)),
-    "Gelu": lambda x: (-0.2, max(x[1], 0.0)),
-    "Reciprocal": lambda x: _divide((1.0, 1.0), x),
-}
-
-_BINARY: Mapping[str, Callable[[Interval, Interval], Interval]] = {
-    "Add": _add,
-    "Sub": _subtract,
-    "Mul": _multiply,
-    "Div": _divide,
-}

@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from triune.graph.half.bounds import magnitude
+from triune.graph.half.intervals import magnitude
 from triune.graph.half.makers import DEEPEST, Makers
 from triune.graph.half.partners import place_makers
 from triune.graph.values import attributes_of

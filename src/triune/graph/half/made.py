@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from triune.graph.half.bounds import Bounds, magnitude
+from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
+from triune.graph.half.intervals import magnitude
 from triune.graph.half.levels import is_of_whole_products, is_whole
 from triune.graph.half.limits import LARGEST, sizes_within
 from triune.graph.half.makers import Makers
 from triune.graph.half.ranges import BRINGS_BACK, NONE, SATURATES, WIDE_INTEGERS, Range, Ranges
 from triune.graph.half.reach import Reach
+from triune.graph.half.small import is_of_small
 
 _ORDINARY = 512.0
 """How large activations are taken to be where nothing is known of them."""
@@ -76,7 +78,7 @@ class Made:
                 return self._square(size * size)
             case "Mul" if not given and self._is_scalar_product():
                 return self._square(size * magnitude(bounds.of(node.input[1])))
-            case "Pow":
+            case "Pow" if not is_of_small(node, self._makers):
                 return self._power(size)
             case "ReduceProd" if size > 1:
                 return frozenset([Range.LARGE]), "its results may be beyond fp16"
@@ -99,6 +101,8 @@ class Made:
                 return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
             case "QuantizeLinear" | "DequantizeLinear":
                 return self.levels()
+            case "Reciprocal" | "Div" | "Pow" if is_of_small(node, self._makers):
+                return frozenset([Range.INVERSE]), "what it divides by may be too small for fp16"
             case "Sin" | "Cos" | "Tan" if size > 8 and exact_makers(node, self._makers):
                 return NONE, "fp16 is not exact enough for large angles"
             case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():

@@ -6,8 +6,6 @@ from onnx import NodeProto, TensorProto
 
 from triune.graph.half.makers import DEEPEST, VIEWS, Makers
 
-_MAKES_SMALL = frozenset(["Softmax", "Sigmoid", "Exp", "Div", "Mul", "Pow", "Sub", "ReduceSum", "ReduceMean"])
-_GUARDS = VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
 _SQUARES = frozenset(["MatMul", "Gemm", "Conv", "Mul", "ReduceSum"])
 _MEANS = frozenset(["ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "MatMul", "Conv"])
 _SCORES = VIEWS | {"Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "Slice", "Expand"}
@@ -23,17 +21,6 @@ def _made(names: list[str], makers: Makers) -> Iterator[NodeProto]:
         node = makers.of(names.pop())
         if node is not None:
             yield node
-
-
-def small_makers(log: NodeProto, makers: Makers) -> Iterator[NodeProto]:
-    """What makes the small numbers that a logarithm is of, through guards: shares, exponentials, quotients."""
-    names = [log.input[0]]
-    for node in _made(names, makers):
-        if node.op_type in _MAKES_SMALL:
-            yield node
-        elif node.op_type in _GUARDS:
-            yield node
-            names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
 
 
 def score_makers(softmax: NodeProto, makers: Makers) -> Iterator[NodeProto]:

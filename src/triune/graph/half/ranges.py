@@ -4,7 +4,7 @@ from enum import Enum, auto
 
 from onnx import TensorProto
 
-from triune.graph.half.bounds import magnitude
+from triune.graph.half.intervals import magnitude
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED
 
 

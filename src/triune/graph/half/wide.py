@@ -11,10 +11,11 @@ from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
 from triune.graph.half.levels import level_makers, output_makers, scale_partners
 from triune.graph.half.makers import Makers
-from triune.graph.half.partners import score_makers, small_makers, square_partners, variance_makers
+from triune.graph.half.partners import score_makers, square_partners, variance_makers
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
 from triune.graph.half.reach import Reach
 from triune.graph.half.rules import Look
+from triune.graph.half.small import guarded_makers, small_makers
 from triune.graph.values import Values, subgraphs_of
 
 
@@ -93,6 +94,8 @@ class _Search:
         for node in graph.node:
             for maker in exact_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
+            for maker in small_makers(node, makers):
+                kept.setdefault(first_result(maker), _kept(maker, "it counts how small its numbers are"))
             for maker in variance_makers(node, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 is not exact enough"))
             for maker in scaled_back(node, makers):
@@ -105,7 +108,7 @@ class _Search:
                 for maker in scale_partners(node, makers):
                     kept.setdefault(first_result(maker), _kept(maker, ""))
             if node.op_type == "Log" and first_result(node) in kept:
-                for maker in small_makers(node, makers):
+                for maker in guarded_makers(node, makers):
                     kept.setdefault(first_result(maker), _kept(maker, ""))
             if node.op_type == "Softmax" and first_result(node) in kept:
                 for maker in score_makers(node, makers):

@@ -159,3 +159,24 @@ def test_a_product_that_is_an_output_too_is_in_fp32_where_it_is_scaled_far_down(
     case = half_case("m", "p = MatMul (x, w) y = Mul (p, c)", {"w": noise(64, 8), "c": number(1e-4)}, x=noise(4, 64))
     case.model.graph.output.append(helper.make_tensor_value_info("p", TensorProto.FLOAT, None))
     assert _kept(_fitted_of(case)) == {"MatMul", "Mul"}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "g = MatMul (x, w) p = Sigmoid (g) m = Mul (g, p) y = MatMul (m, w)",
+        "g = MatMul (x, w) m = ReduceMax (g, last) d = Sub (g, m) e = Exp (d) s = ReduceSum (e, last) y = Div (e, s)",
+        "g = MatMul (x, w) y = LogSoftmax (g)",
+        "g = MatMul (x, w) p = Softmax (g) h = Greater (p, half) y = Cast <to = 1> (h)",
+        "g = MatMul (x, w) p = Sigmoid (g) a = Add (p, half) y = Log (a)",
+    ],
+)
+def test_shares_of_which_it_does_not_count_how_small_they_are_stay_in_fp16(nodes: str) -> None:
+    constants = {"w": noise(8, 8), "last": np.array([-1]), "half": number(0.5)}
+    assert _fitted_of(half_case("m", nodes, constants, x=noise(4, 8))).wide == set()
+
+
+def test_a_logarithm_of_shares_computes_in_fp32_with_them_and_a_note() -> None:
+    fitted = _fitted("logarithm_of_shares")
+    assert _kept(fitted) == {"Softmax", "Log"}
+    assert "it counts how small its numbers are" in fitted.notes[0]

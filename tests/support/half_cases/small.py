@@ -1,0 +1,73 @@
+"""Small numbers of which it counts how small they are: shares of a logarithm, a division, a comparison with 0."""
+
+import numpy as np
+
+from support.half_cases.case import floats, half_case, noise, number
+
+_SCORES = floats(0, -10, -12)
+_BELOW = -(noise(3, 8) ** 2) * 6
+_ONE = {"one": number(1)}
+_LAST = {"last": np.array([-1])}
+_MEL = noise(64, 8) ** 2
+_PARTED = "s = Slice (p, first, second, last) r = Slice (p, second, third, last) y = Div (s, r)"
+
+SMALL = (
+    half_case("logarithm_of_shares", "p = Softmax (x) y = Log (p)", x=floats(0, -10, -20)),
+    half_case("logarithm_of_a_sigmoid", "n = Neg (x) m = Neg (n) p = Sigmoid (m) y = Log (p)", x=_SCORES),
+    half_case("logarithm_of_an_exponential", "n = Abs (x) m = Neg (n) p = Exp (m) y = Log (p)", x=_SCORES * 3),
+    half_case(
+        "logarithm_of_a_product_of_shares",
+        "p = Softmax (x) q = Sigmoid (z) m = Mul (p, q) y = Log (m)",
+        x=_SCORES,
+        z=_SCORES,
+    ),
+    half_case(
+        "entropy", "p = Softmax (x) l = Log (p) m = Mul (p, l) y = ReduceSum (m, last)", _LAST, x=floats(0, -10, -20)
+    ),
+    half_case(
+        "divergence",
+        "p = Softmax (x) q = Softmax (z) r = Div (p, q) l = Log (r) m = Mul (p, l) y = ReduceSum (m, last)",
+        _LAST,
+        x=_BELOW,
+        z=_BELOW[::-1].copy(),
+    ),
+    half_case(
+        "logarithm_of_the_rest",
+        "p = Sigmoid (x) s = Sub (c, p) l = Log (s) y = Neg (l)",
+        {"c": number(1 + 1e-7)},
+        x=-_SCORES,
+    ),
+    half_case(
+        "logarithm_of_the_rest_of_a_square",
+        "t = Tanh (x) s = Mul (t, t) d = Sub (one, s) y = Log (d)",
+        _ONE,
+        x=_SCORES / 3,
+    ),
+    half_case(
+        "shares_above_zero",
+        "p = Softmax (x) g = Greater (p, z) y = Cast <to = 1> (g)",
+        {"z": number(0)},
+        x=floats(0, -10, -20),
+    ),
+    half_case("shares_as_truth", "p = Softmax (x) g = Cast <to = 9> (p) y = Cast <to = 1> (g)", x=floats(0, -10, -20)),
+    half_case("sign_of_shares", "p = Softmax (x) y = Sign (p)", x=floats(0, -10, -20)),
+    half_case("inverse_of_shares", "p = Softmax (x) i = Reciprocal (p) y = Log (i)", x=floats(0, -10, -20)),
+    half_case("inverse_root_of_a_sigmoid", "p = Sigmoid (x) r = Sqrt (p) y = Reciprocal (r)", x=_SCORES),
+    half_case("power_of_a_sigmoid", "p = Sigmoid (x) y = Pow (p, e)", {"e": number(-0.5)}, x=_SCORES),
+    half_case(
+        "ratio_of_shares",
+        f"p = Softmax (x) {_PARTED}",
+        {"first": np.array([1]), "second": np.array([2]), "third": np.array([3]), **_LAST},
+        x=floats(0, -21, -20),
+    ),
+    half_case(
+        "share_of_the_rest", "p = Sigmoid (x) s = ReduceSum (p, last) y = Div (p, s)", _LAST, x=floats(-10, -11, -12)
+    ),
+    half_case(
+        "logarithm_of_a_weighted_sum",
+        "p = MatMul (x, w) c = Clip (p, low) y = Log (c)",
+        {"w": _MEL, "low": number(1e-10)},
+        x=noise(3, 64) ** 2 * np.float32(1e-9),
+    ),
+    half_case("logarithm_of_given", "y = Log (x)", x=floats(1e-9, 1e-12, 1)),
+)
