@@ -11,7 +11,7 @@ from triune.graph.weight_files import WeightFile
 _IMPORTS = ', "own" : 1, "other" : 1, "com.microsoft" : 1, "ai.onnx.ml" : 3'
 _NODES = {
     "own.Mystery <big = [1, 2]> (x)": 0,
-    "com.microsoft.Mystery <big = [1, 2]> (x)": 0,
+    "com.microsoft.MatMulNBits <K = 4, N = 4, bits = 4, block_size = 16> (x, x, x)": 4,
     "com.microsoft.QuickGelu <alpha = 1.5> (x)": 1,
     "ai.onnx.ml.Scaler <scale = [2.0], offset = [1.0]> (x)": 2,
     "own.scaled <by = 3.0> (x)": 1,
