@@ -16,16 +16,9 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.repository.placement import Machine, runtime_for
-from triune.runtimes import available, missing
+from triune.runtimes.registry import ROWS, available, backend_of, missing
 
 _FLOATS = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
-
-_BACKENDS: Final[Mapping[str, str]] = {
-    ".onnx": "onnxruntime",
-    ".mlpackage": "coreml",
-    ".mlmodelc": "coreml",
-    ".aimodel": "coreai",
-}
 
 
 class Model:
@@ -172,9 +165,10 @@ def load(
     unit = unit if units is None else units
     if not path.exists():
         raise NotFoundError(f"there is no '{path}'")
-    if path.suffix not in _BACKENDS:
-        raise InvalidArgumentError(f"'{path.name}' ends in none of {', '.join(_BACKENDS)}")
-    backend = _BACKENDS[path.suffix]
+    backend = backend_of(path.suffix)
+    if backend is None:
+        suffixes = ", ".join(suffix for row in ROWS for suffix in row.suffixes)
+        raise InvalidArgumentError(f"'{path.name}' ends in none of {suffixes}")
     cpu = read_cpu()
     statuses = detect_units(cpu)
     machine = Machine(available(statuses), statuses, cpu.num_cores)

@@ -23,10 +23,10 @@ from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
 from triune.coreml.source import Source, as_program_takes, read_source
 from triune.loading import load
-from triune.repository.complete import PACKAGE_SUFFIXES
 from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import LoadedVersion
 from triune.repository.repository import ControlMode
+from triune.runtimes.registry import PACKAGE_SUFFIXES
 from triune.serving.results import classify
 
 

@@ -19,13 +19,11 @@ from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 from triune.repository.datatypes import to_config
 from triune.repository.layout import inside
 from triune.repository.placement import Machine
+from triune.runtimes.registry import PACKAGE_SUFFIXES, ROWS
 
 _log = logging.getLogger(__name__)
 
-PACKAGE_SUFFIXES = frozenset({".mlpackage", ".mlmodelc", ".aimodel"})
-"""Models of Core ML and Core AI, which are folders."""
-
-_BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "coreml": "coreml", "coreai": "coreai"}
+_BACKEND_OF_PLATFORM = {row.platform: row.name for row in ROWS if row.platform}
 _PLATFORM_OF_BACKEND = {backend: platform for platform, backend in _BACKEND_OF_PLATFORM.items()}
 
 

@@ -11,6 +11,7 @@ from triune.graph.precision import TOLERANCES
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInstanceGroup
 from triune.repository.limits import DEFAULT_LIMITS, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER, ModelLimits
+from triune.runtimes.registry import is_stand_in, stand_ins
 
 UNITS_PARAMETER = "units"
 """The config's parameter that names a model's units, "cpu,amx"; it wins over the kinds of `instance_group`."""
@@ -22,13 +23,6 @@ TOLERANCE_PARAMETER = "unit_tolerance"
 """The config's parameter that says how far a unit's answers may be from those of `cpu`, as a share: "0.1"."""
 
 _LEAST_TOLERANCE = 1e-3
-
-_STAND_INS: Mapping[tuple[str, Unit], tuple[str, ...]] = {
-    ("onnxruntime", Unit.AMX): ("openvino", "coreml"),
-    ("onnxruntime", Unit.GPU): ("coreai", "coreml"),
-    ("onnxruntime", Unit.ANE): ("coreai", "coreml"),
-}
-"""A unit that the backend's own runtime does not reach, and the backends that may serve it from the same file."""
 
 _MAX_INSTANCES = 1024
 
@@ -114,8 +108,8 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
     own = machine.runtimes.get(backend)
     if own is not None and unit in own.units():
         return own
-    stand_ins = _STAND_INS.get((backend, unit), ())
-    able = [machine.runtimes[name] for name in stand_ins if name in machine.runtimes]
+    names = stand_ins(backend, unit)
+    able = [machine.runtimes[name] for name in names if name in machine.runtimes]
     able = [each for each in able if unit in each.units()]
     if able:
         # Core AI reaches the Neural Engine where the system has it; elsewhere it is one unit among others to it.
@@ -126,7 +120,7 @@ def runtime_for(backend: str, unit: Unit, machine: Machine) -> Runtime:
             f"unit '{unit.value}' is absent on this machine ({status.reason}); "
             f"present are {_present(machine)}: name one of these in parameters 'units'"
         )
-    missing = [name for name in stand_ins if name not in machine.runtimes]
+    missing = [name for name in names if name not in machine.runtimes]
     if missing:
         remedies = " or ".join(f"pip install 'triune[{name}]'" for name in missing)
         raise UnsupportedError(
@@ -150,8 +144,9 @@ def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
     """The config's parameters that `runtime` reads for a model of `backend`: a stand-in those that bear its name."""
     if runtime.name == backend:
         return frozenset(runtime.option_names)
-    is_stand_in = any(runtime.name in names for (whose, _), names in _STAND_INS.items() if whose == backend)
-    return frozenset(name for name in runtime.option_names if is_stand_in and name.startswith(f"{runtime.name}."))
+    if not is_stand_in(runtime.name, backend):
+        return frozenset()
+    return frozenset(name for name in runtime.option_names if name.startswith(f"{runtime.name}."))
 
 
 def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) -> dict[str, str]:

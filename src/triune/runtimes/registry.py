@@ -1,0 +1,168 @@
+"""The runtimes that there are, one row each. A new runtime is an adapter and a row here."""
+
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from triune.core.runtime import Runtime
+from triune.core.units import Unit, UnitStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a runtime may be made with.
+
+    Attributes:
+        units: this machine's, as `hardware.units.detect_units` tells them.
+        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
+        run_bytes: the memory that one run of ONNX Runtime may take; None sets no limit.
+        runtimes: those of the rows before.
+    """
+
+    units: Sequence[UnitStatus]
+    conversion_bytes: int | None
+    run_bytes: int | None
+    runtimes: Sequence[Runtime]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A runtime.
+
+    Attributes:
+        name: the backend's name in config.pbtxt, and that of the extra that installs its library.
+        library: the module that is there if it is installed.
+        title: what the library is called.
+        make: makes it; imports its library.
+        platform: the same in the config's older field `platform`; "" where Triton has none.
+        suffixes: of the files that are its own, where no config names a backend.
+        is_folder: these files are folders.
+        is_always_here: its library comes with Triune, without an extra.
+        stands_in_for: backends whose files it takes, too, on units which their own runtimes do not reach. Where several
+            rows do, the first that is installed serves.
+    """
+
+    name: str
+    library: str
+    title: str
+    make: Callable[[Given], Runtime]
+    platform: str = ""
+    suffixes: tuple[str, ...] = ()
+    is_folder: bool = False
+    is_always_here: bool = False
+    stands_in_for: Mapping[str, frozenset[Unit]] = field(default_factory=dict[str, frozenset[Unit]])
+
+
+def _onnxruntime(given: Given) -> Runtime:
+    from triune.runtimes.onnxruntime import OnnxRuntime
+
+    return OnnxRuntime(given.run_bytes)
+
+
+def _openvino(given: Given) -> Runtime:
+    from triune.runtimes.openvino import OpenVino
+
+    return OpenVino(given.units)
+
+
+def _coreai(given: Given) -> Runtime:
+    from triune.runtimes.coreai import CoreAi
+
+    # What computes an asset that was raised to ONNX, on each unit.
+    raised = {unit: runtime for runtime in reversed(given.runtimes) for unit in runtime.units()}
+    return CoreAi(given.units, raised, conversion_bytes=given.conversion_bytes)
+
+
+def _coreml(given: Given) -> Runtime:
+    from triune.runtimes.coreml import CoreMl
+    from triune.runtimes.coreml_conversion import convert_apart
+
+    return CoreMl(given.units, convert=functools.partial(convert_apart, memory_bytes=given.conversion_bytes))
+
+
+ROWS: Sequence[Row] = (
+    Row(
+        name="onnxruntime",
+        library="onnxruntime",
+        title="ONNX Runtime",
+        make=_onnxruntime,
+        platform="onnxruntime_onnx",
+        suffixes=(".onnx",),
+        is_always_here=True,
+    ),
+    Row(
+        name="openvino",
+        library="openvino",
+        title="OpenVINO",
+        make=_openvino,
+        stands_in_for={"onnxruntime": frozenset({Unit.AMX})},
+    ),
+    Row(
+        name="coreai",
+        library="coreai",
+        title="coreai-core",
+        make=_coreai,
+        platform="coreai",
+        suffixes=(".aimodel",),
+        is_folder=True,
+        stands_in_for={"onnxruntime": frozenset({Unit.GPU, Unit.ANE})},
+    ),
+    Row(
+        name="coreml",
+        library="coremltools",
+        title="coremltools",
+        make=_coreml,
+        platform="coreml",
+        suffixes=(".mlpackage", ".mlmodelc"),
+        is_folder=True,
+        stands_in_for={"onnxruntime": frozenset({Unit.AMX, Unit.GPU, Unit.ANE})},
+    ),
+)
+"""The usual one first."""
+
+
+def available(
+    units: Sequence[UnitStatus], *, conversion_bytes: int | None = None, run_bytes: int | None = None
+) -> Mapping[str, Runtime]:
+    """The runtimes that are installed here, by backend name, the usual one first. Imports their libraries.
+
+    Args:
+        units: this machine's, as `hardware.units.detect_units` tells them.
+        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
+        run_bytes: the memory that one run of ONNX Runtime may take; None sets no limit.
+    """
+    absent = missing()
+    runtimes: list[Runtime] = []
+    for row in ROWS:
+        if row.name not in absent:
+            runtimes.append(row.make(Given(units, conversion_bytes, run_bytes, runtimes)))
+    return {runtime.name: runtime for runtime in runtimes}
+
+
+def missing() -> Mapping[str, str]:
+    """The backends whose library is not installed, and the line that installs it. Imports nothing."""
+    return {
+        row.name: f"backend '{row.name}' needs {row.title}: pip install 'triune[{row.name}]'"
+        for row in ROWS
+        if not row.is_always_here and importlib.util.find_spec(row.library) is None
+    }
+
+
+PACKAGE_SUFFIXES = frozenset(suffix for row in ROWS if row.is_folder for suffix in row.suffixes)
+"""Of models that are folders."""
+
+
+def backend_of(suffix: str) -> str | None:
+    """The backend whose own files end so; None if there is none."""
+    return next((row.name for row in ROWS if suffix in row.suffixes), None)
+
+
+def stand_ins(backend: str, unit: Unit) -> Sequence[str]:
+    """The backends that take the files of `backend` on a unit which its own runtime does not reach, the best first."""
+    return [row.name for row in ROWS if unit in row.stands_in_for.get(backend, ())]
+
+
+def is_stand_in(name: str, backend: str) -> bool:
+    """Whether one backend takes files of another on some unit."""
+    return any(row.name == name and backend in row.stands_in_for for row in ROWS)
