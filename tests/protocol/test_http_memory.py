@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -239,7 +240,12 @@ def generated(array: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize(("make", "size"), [(json_answer, 1 << 20), (generated, 1 << 18)])
 async def test_encoding_ends_when_the_client_leaves(
-    wire: Wire, budget: MemoryBudget, monkeypatch: pytest.MonkeyPatch, make: Callable[[np.ndarray], bytes], size: int
+    wire: Wire,
+    server: HandServer,
+    budget: MemoryBudget,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[np.ndarray], bytes],
+    size: int,
 ) -> None:
     num_encoded = 0
     is_begun, may_go_on = threading.Event(), threading.Event()
@@ -255,11 +261,12 @@ async def test_encoding_ends_when_the_client_leaves(
     monkeypatch.setattr(large_requests, "encode_json", counted)
     await wire.send(make(LARGE[:, :size]))
     await asyncio.to_thread(is_begun.wait)
+    answer = weakref.ref(server.requests.pop().inputs["INPUT0"])
     await wire.close()
     await asyncio.sleep(0.1)  # until the server has seen that
     may_go_on.set()
     async with asyncio.timeout(10):
-        while budget.reserved_bytes:
+        while budget.reserved_bytes or answer() is not None:
             await asyncio.sleep(0.01)
     assert num_encoded < size
 

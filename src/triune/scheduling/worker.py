@@ -100,14 +100,21 @@ class ThreadWorker:
         self.executable.close()
 
     def _work(self) -> None:
-        while (item := self._batches.get()) is not None:
-            batch, done, loop = item
-            batch.execute(self.executable, self._clock)
-            try:
-                loop.call_soon_threadsafe(done, batch)
-            except RuntimeError:
-                # The loop was closed under a batch: nobody is left to hear the answer.
-                return
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Wait for a batch and run it. A call of its own: while the next is waited for, nothing holds the last."""
+        if (item := self._batches.get()) is None:
+            return False
+        batch, done, loop = item
+        batch.execute(self.executable, self._clock)
+        try:
+            loop.call_soon_threadsafe(done, batch)
+        except RuntimeError:
+            # The loop was closed under a batch: nobody is left to hear the answer.
+            return False
+        return True
 
 
 class QuickWorker:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -113,3 +114,17 @@ async def test_close_frees_the_executable(maker: Maker) -> None:
     assert not executable.is_closed
     await asyncio.to_thread(worker.close)
     assert executable.is_closed
+
+
+async def test_nothing_holds_what_a_batch_gave(maker: Maker) -> None:
+    worker, _ = maker()
+    batch = batch_of(1.0)
+    await run(worker, batch)
+    (answer,) = batch.answers
+    assert isinstance(answer, dict)
+    gone = weakref.ref(answer["y"])
+    del batch, answer
+    async with asyncio.timeout(10):
+        while gone() is not None:
+            await asyncio.sleep(0.01)
+    worker.close()

@@ -135,6 +135,9 @@ class Answering:
     def _end(self, cycle: InferCycle, task: asyncio.Task[None]) -> None:
         """Called however a task ends, one that was cancelled before it began included."""
         self._connection.tasks.discard(task)
+        if cycle.future is task:
+            # One that was cancelled knows the frames that it was in, and those the answer.
+            cycle.future = None
         if cycle.disconnected:
             cycle.release()
         if not task.cancelled() and (defect := task.exception()) is not None:

@@ -85,7 +85,7 @@ class Offload:
             UnavailableError, PayloadTooLargeError: the memory budget is spent.
         """
         results: list[T] = []
-        with self.busy():
+        with self.busy(), contextlib.closing(work):
             while not results:
                 held.grow(await self.run(_step, work, results))
         return results[0]
