@@ -27,7 +27,7 @@ uint8 and int8 that do not saturate on x86 without VNNI (ONNX Runtime's onnxrunt
 
 _BY_THREADS = frozenset(["DynamicQuantizeLSTM"])
 """Operators whose answers depend on the number of threads: each thread brings the hidden state of its own rows of the
-batch to 8 bits, by their range (ONNX Runtime's uni_directional_lstm.cc). One takes them all, as the operator is written.
+batch to 8 bits, by their range (ONNX Runtime's uni_directional_lstm.cc). One takes them all, as the operator has it.
 """
 
 _AS_WRITTEN = ("session.disable_quant_qdq", "1")

@@ -131,9 +131,12 @@ def _extreme(name: str, on_truth: str) -> Lowering:
 
 def negative_from_end(indices: Var, size: Any) -> Var:
     """Indices, the negative of which count from the end of a dimension of `size` (a number or a value)."""
-    if indices.val is not None and (isinstance(size, int) or bool(np.min(indices.val) >= 0)):
+    if indices.val is not None:
         known = np.asarray(indices.val)
-        return mb.const(val=np.where(known < 0, known + size, known).astype(np.int32)[()])
+        if bool(np.min(known, initial=0) >= 0):
+            return indices
+        if isinstance(size, int):
+            return mb.const(val=np.where(known < 0, known + size, known).astype(np.int32)[()])
     return select(mb.less(x=indices, y=like(indices, 0)), mb.add(x=indices, y=_scalar(size)), indices)
 
 

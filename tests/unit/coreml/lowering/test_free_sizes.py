@@ -163,3 +163,16 @@ def test_as_many_steps_are_collected_as_there_are(row: list[int | str] | None, s
 def test_steps_without_a_limit_are_not_collected(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="not how many steps there are at most; give the Loop a trip count"):
         lower(_loop("", ["b"]), tmp_path / "m.mlpackage", options(x=(ANY, ANY), start=(ANY,)))
+
+
+@pytest.mark.parametrize("places", [[0, 1, 1, 0], [-1, 1, -2, -1]])
+@pytest.mark.parametrize("op", ["ScatterElements", "GatherElements"])
+def test_known_places_in_a_dimension_of_any_size(op: str, places: list[int], tmp_path: Path) -> None:
+    """Those below 0 are counted from its end, once it is known."""
+    operands, kinds = (["x", "i"], {}) if op == "GatherElements" else (["x", "i", "u"], {"reduction": "add"})
+    nodes = [helper.make_node(op, operands, ["y"], axis=0, **kinds)]
+    shape = [1, 4] if op == "GatherElements" else ["n", 4]
+    model = model_of(
+        nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, shape)], i=np.array([places]), u=np.ones((1, 4), np.float32)
+    )
+    check(model, {"x": noise(5, 4)}, tmp_path, options(x=(Range(2, 20), 4)))
