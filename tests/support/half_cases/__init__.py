@@ -7,6 +7,7 @@ from support.half_cases.masks import MASKS
 from support.half_cases.norms import NORMS
 from support.half_cases.overflows import OVERFLOWS
 from support.half_cases.places import PLACES
+from support.half_cases.products import PRODUCTS
 from support.half_cases.quantized import QUANTIZED
 from support.half_cases.scaled import SCALED
 from support.half_cases.scores import SCORES
@@ -15,7 +16,7 @@ from support.half_cases.sources import of_fp16
 
 __all__ = ["CASES", "SOURCES", "HalfCase", "chosen", "joined", "misses", "of_fp16"]
 
-CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *PLACES, *SMALL, *MASKS)
+CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *PLACES, *SMALL, *PRODUCTS, *MASKS)
 
 SOURCES = of_fp16((*GUARDS, *NORMS, *SCORES, *SCALED, *MASKS))
 """Of those that mean something in fp16: as sources in it, and what is right."""

@@ -17,9 +17,10 @@ reasons, each of which a module finds:
 - `small`: numbers of which it counts how small they are: those that logarithms, divisions and comparisons with 0 read.
 
 `ranges` are the ways in which values may be beyond fp16, `rules` what operators do to them, `made` where they begin,
-`bounds` what is known of the values (`intervals` its arithmetic), `reach` what constants make of them, `makers` and
-`partners` what stands before a node, `mask_sums` what `masks` knows of sums, `fit` the whole. A sum of masks that is
-like none that it knows is computed in fp32, and so is its Softmax.
+`products` whether products of matrices are beyond it, `bounds` what is known of the values (`intervals` its
+arithmetic), `reach` what constants make of them, `makers` and `partners` what stands before a node, `mask_sums` what
+`masks` knows of sums, `fit` the whole. A sum of masks that is like none that it knows is computed in fp32, and so is
+its Softmax.
 """
 
 from triune.graph.half.fit import Fitted, fit_half, fit_halves

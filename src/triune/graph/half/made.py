@@ -12,6 +12,7 @@ from triune.graph.half.intervals import magnitude
 from triune.graph.half.levels import is_of_whole_products, is_whole
 from triune.graph.half.limits import LARGEST, sizes_within
 from triune.graph.half.makers import Makers
+from triune.graph.half.products import PRODUCTS, may_leave
 from triune.graph.half.ranges import BRINGS_BACK, NONE, SATURATES, WIDE_INTEGERS, Range, Ranges
 from triune.graph.half.reach import Reach
 from triune.graph.half.small import is_of_small
@@ -91,6 +92,8 @@ class Made:
                     return frozenset([Range.SUM]), "sums may be beyond fp16"
             case "MatMul" | "Gemm" | "Conv" if all(is_whole(name, self._makers) for name in node.input[:2]):
                 return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
+            case op if op in PRODUCTS and may_leave(node, self._makers, _ORDINARY, _ACTIVATION):
+                return frozenset([Range.LARGE]), "sums of products may be beyond fp16"
             case "Cast" if self._is_of_integers() and is_of_whole_products(node.input[0], self._makers):
                 return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
             case "Cast" if self._is_of_given_integers():

@@ -1,6 +1,6 @@
 """The nodes of a graph by what they make, and what becomes of that."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from onnx import GraphProto, NodeProto
@@ -63,6 +63,10 @@ class Makers:
     def is_given(self, name: str) -> bool:
         """Is it an input of this graph?"""
         return name in self._inputs
+
+    def readers(self, name: str) -> Sequence[NodeProto]:
+        """The nodes of this graph that read a value."""
+        return self._readers.get(name, [])
 
     def are_read_by(self, name: str, kinds: Collection[str]) -> bool:
         """Are all readers of `name`, which is no output, of `kinds`?"""

@@ -9,14 +9,14 @@ from triune.graph.half.bounds import Bounds
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, SMALLEST_NORMAL, sizes_within
 from triune.graph.half.made import Made
 from triune.graph.half.makers import Makers
+from triune.graph.half.products import PRODUCTS
 from triune.graph.half.ranges import BRINGS_BACK, HIGH, LOW, NONE, SATURATES, Range, Ranges
 from triune.graph.half.reach import Reach
 from triune.graph.values import Values
 
 _COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
 _NORMS = frozenset(["Softmax", "LayerNormalization", "InstanceNormalization", "BatchNormalization"])
-_SETTLES = _PRODUCTS | _NORMS | {"Log"}
+_SETTLES = PRODUCTS | _NORMS | {"Log"}
 """Operators whose results are ordinary numbers again."""
 
 _VIEWS = frozenset(["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"])
@@ -84,11 +84,11 @@ class Look:
             found |= made
         if op in _FREE or op in SATURATES or not given | found:
             return NONE, reason, bool(reason)
-        is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in _PRODUCTS else NONE))
+        is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in PRODUCTS else NONE))
         if op in _SETTLES or op in _COMPARES or (op not in _PASSES and op not in _RULES):
-            if Range.WHOLE in found:
+            if op in PRODUCTS and found & {Range.WHOLE, Range.LARGE}:
                 return found, reason, is_kept
-            return (self._of_product(given) if op in _PRODUCTS and is_kept else NONE), reason, is_kept
+            return (self._of_product(given) if op in PRODUCTS and is_kept else NONE), reason, is_kept
         if op not in _VIEWS:
             given -= {Range.SETTLED}
         return found | self._passed(given), reason, is_kept
@@ -148,7 +148,7 @@ class Look:
         return (
             op in _LEVELS
             or (op in _SCALES and most < _FAR * SMALLEST_NORMAL)
-            or (op in _PRODUCTS and most < SMALLEST_NORMAL)
+            or (op in PRODUCTS and most < SMALLEST_NORMAL)
         )
 
     def _by_small(self, place: int) -> Ranges:

@@ -89,7 +89,7 @@ def _read_as_small(node: NodeProto, makers: Makers) -> Sequence[str]:
         return []
     if node.op_type == "Log":
         return [node.input[0]] if makers.bounds.of(node.input[0])[0] < SMALLEST_NORMAL else []
-    if node.op_type in _COMPARES:
+    if node.op_type in _COMPARES and node.input[0] != node.input[1]:
         limits = [name for name in node.input if makers.values.tensor(name) is not None]
         return node.input if all(magnitude(makers.bounds.of(name)) < SMALLEST_NORMAL for name in limits) else []
     is_truth = node.op_type == "Cast" and attributes_of(node).get("to") == TensorProto.BOOL

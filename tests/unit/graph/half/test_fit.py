@@ -169,6 +169,7 @@ def test_a_product_that_is_an_output_too_is_in_fp32_where_it_is_scaled_far_down(
         "g = MatMul (x, w) y = LogSoftmax (g)",
         "g = MatMul (x, w) p = Softmax (g) h = Greater (p, half) y = Cast <to = 1> (h)",
         "g = MatMul (x, w) p = Sigmoid (g) a = Add (p, half) y = Log (a)",
+        "g = MatMul (x, w) p = Softmax (g) n = IsNaN (p) y = Cast <to = 1> (n)",
     ],
 )
 def test_shares_of_which_it_does_not_count_how_small_they_are_stay_in_fp16(nodes: str) -> None:
@@ -180,3 +181,27 @@ def test_a_logarithm_of_shares_computes_in_fp32_with_them_and_a_note() -> None:
     fitted = _fitted("logarithm_of_shares")
     assert _kept(fitted) == {"Softmax", "Log"}
     assert "it counts how small its numbers are" in fitted.notes[0]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "q = MatMul (x, w) t = Transpose (x) s = MatMul (q, t) a = Softmax (s) y = MatMul (a, x)",
+        """t = Transpose (x) s = MatMul (x, t) m = ReduceMax (s, last) d = Sub (s, m) e = Exp (d)
+          z = ReduceSum (e, last) a = Div (e, z) y = MatMul (a, x)""",
+        "t = Transpose (x) p = MatMul (x, t) y = Sigmoid (p)",
+        "t = Transpose (x) h = Mul (x, half) p = MatMul (h, t) y = MatMul (p, v)",
+        "a = MatMul (x, w) b = Relu (a) y = MatMul (b, w)",
+        "a = MatMul (x, w) u = Unsqueeze (x, last) s = Unsqueeze (a, first) y = MatMul (u, s)",
+    ],
+)
+def test_products_of_layers_attention_and_outer_products_stay_in_fp16(nodes: str) -> None:
+    constants = {"w": noise(8, 8), "v": noise(8, 3), "last": np.array([-1]), "first": np.array([1])}
+    case = half_case("m", nodes, {**constants, "half": number(0.5)}, x=noise(8, 8))
+    assert "MatMul" not in _kept(_fitted_of(case))
+
+
+def test_a_product_of_two_computed_values_computes_in_fp32_with_a_note() -> None:
+    fitted = _fitted("gram")
+    assert _kept(fitted) == {"MatMul"}
+    assert "MatMul 'y' (sums of products may be beyond fp16)" in fitted.notes[0]
