@@ -1,7 +1,9 @@
-"""Vectors that ONNX's shape inference writes out, element by element, since they might be shapes."""
+"""Vectors that ONNX's shape inference writes out, element by element, since they might be shapes: whole numbers, and
+floats that an operator reads which it follows shapes through.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from onnx import GraphProto, NodeProto, TensorProto
@@ -14,6 +16,9 @@ MOST_LISTED = 1 << 24
 _LISTED = (0, TensorProto.INT32, TensorProto.INT64)
 """The types of computed values that may be parts of shapes; 0 where it is not known."""
 
+_FOLLOWED = frozenset(["Add", "Cast", "Concat", "Gather", "Mul", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze"])
+"""The operators at which inference asks for the elements of what they read, of any type."""
+
 _MAKERS = ("Expand", "ConstantOfShape", "Tile", "Range")
 
 
@@ -23,32 +28,49 @@ def too_long(graph: GraphProto, outer: Values | None = None) -> Iterable[str]:
     for node in graph.node:
         if node.op_type in _MAKERS and node.domain in ("", "ai.onnx"):
             values = values or Values(graph, outer)
-            length = _length(node, values)
-            if length > MOST_LISTED:
+            length, is_whole = _length(node, values)
+            if length > MOST_LISTED and (is_whole or _is_followed(graph, node.output[0])):
                 name = node.name or next(filter(None, node.output), "")
                 yield (
                     f"{node.op_type} '{name}' makes a vector of {length} elements, and one that a model makes has at "
-                    f"most {MOST_LISTED}; give it as an input, or make it of two dimensions"
+                    f"most {MOST_LISTED}; give it as an input"
                 )
         for inner in subgraphs_of(node):
             values = values or Values(graph, outer)
             yield from too_long(inner, values)
 
 
-def _length(node: NodeProto, values: Values) -> int:
-    """How many elements the vector has; 0 where the node makes another, or it is not known."""
+def _is_followed(graph: GraphProto, name: str) -> bool:
+    return any(
+        (node.op_type in _FOLLOWED and name in node.input)
+        or any(_is_followed(inner, name) for inner in subgraphs_of(node))
+        for node in graph.node
+    )
+
+
+def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
+    """How many elements the vector has, 0 where it is none or not known, and whether they may be whole numbers."""
     operands: list[Any] = [values.constant(name) for name in node.input]
     if node.op_type == "Range":
-        if len(operands) != 3 or any(each is None or each.size != 1 or each.dtype.kind != "i" for each in operands):
-            return 0
-        start, limit, step = (each.reshape(-1)[0].item() for each in operands)
-        return max(-((start - limit) // step), 0) if step else 0
+        return _steps(operands), all(each is not None and each.dtype.kind == "i" for each in operands)
     place = 0 if node.op_type == "ConstantOfShape" else 1
     sizes = operands[place] if place < len(operands) else None
     if sizes is None or sizes.size != 1 or sizes.dtype.kind != "i":
-        return 0
+        return 0, False
     size = int(sizes.reshape(-1)[0])
-    if place == 1 and operands[0] is None and values.elem_type(node.input[0]) not in _LISTED:
-        return 0
+    is_whole = place == 0 or operands[0] is not None or values.elem_type(node.input[0]) in _LISTED
     given = values.static_shape(node.input[0])
-    return size * math.prod(given or (1,)) if node.op_type == "Tile" else size
+    return size * math.prod(given or (1,)) if node.op_type == "Tile" else size, is_whole
+
+
+def _steps(operands: Sequence[Any]) -> int:
+    """How many elements a Range has."""
+    if len(operands) != 3 or any(each is None or each.size != 1 or each.dtype.kind not in "if" for each in operands):
+        return 0
+    start, limit, step = (each.reshape(-1)[0].item() for each in operands)
+    if not step:
+        return 0
+    if isinstance(step, int):
+        return max(-((start - limit) // step), 0)
+    count = (limit - start) / step
+    return max(math.ceil(count), 0) if math.isfinite(count) else 0

@@ -100,3 +100,13 @@ def test_vectors_of_many_elements_are_inferred() -> None:
 def test_long_vectors_that_are_no_shapes_are_inferred(node: str) -> None:
     inferred = infer_shapes(model_of(f"agraph (float[1] x) => (float[?] y) {{ {node} }}"), data_prop=True)
     assert inferred.graph.output[0].type.tensor_type.shape.dim[0].dim_value > 2**24
+
+
+@pytest.mark.parametrize("made", ["y = Range (a, b, d)", "y = Expand (x, n)", "y = Tile (x, n)"])
+@pytest.mark.parametrize("read", ["z = Slice (y, one, one)", "z = Squeeze (y)", "z = Mul (y, y)"])
+def test_long_vectors_of_floats_are_told_where_inference_follows_them(made: str, read: str) -> None:
+    text = f"""agraph (float[1] x) => (float[?] z)
+        <float a = {{0}}, float b = {{1000000000}}, float d = {{1}}, int64[1] n = {{1000000000}}, int64[1] one = {{1}}>
+        {{ {made}  {read} }}"""
+    with pytest.raises(UnsupportedError, match="'y' makes a vector of 1000000000 elements"):
+        normalize(model_of(text))

@@ -1,5 +1,7 @@
 """Each pass: given -> result."""
 
+import tracemalloc
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -70,6 +72,29 @@ def test_fold_leaves_quantized_weights_and_large_results() -> None:
       n = Constant <value = int64[1] {{{MAX_ELEMENTS + 1}}}> ()  z = Expand (s, n)
     }}"""
     assert {"DequantizeLinear", "Expand"} <= set(ops_of(Fold()(Infer()(model_of(text)))))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "y = ConstantOfShape (n)",
+        "y = Expand (one, n)",
+        "y = Tile (one, n)",
+        "o = Expand (one, m)  a = Reshape (o, row)  b = Reshape (o, column)  y = Add (a, b)",
+    ],
+)
+def test_fold_computes_nothing_large_whose_size_it_has_just_computed(made: str) -> None:
+    """Of sizes that are computed in floats inference tells nothing; 256 MB would be written and dropped."""
+    text = f"""agraph () => (float[?,?] y)
+    <float[2] f = {{8192, 8192}}, float[1,1] one = {{1}}, int64[2] row = {{1, -1}},
+     int64[2] column = {{-1, 1}}, int64[1] zero = {{0}}> {{ n = Cast <to = 7> (f)  m = Gather (n, zero)  {made} }}"""
+    model = Infer()(model_of(text))
+    tracemalloc.start()
+    kept = ops_of(Fold()(model))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "Cast" not in kept
+    assert peak_bytes < 1 << 26
 
 
 def test_branches_take_the_branch_of_a_known_condition() -> None:

@@ -1,5 +1,6 @@
 """A graph of core ops as a MIL program, node by node."""
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,6 +39,7 @@ from triune.graph.conversion.left import why_left
 from triune.graph.conversion.prepare import Prepared
 from triune.graph.conversion.problems import Problem, called
 from triune.graph.conversion.writer import GraphWriter
+from triune.graph.listed import MOST_LISTED
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
@@ -126,6 +128,7 @@ class ProgramWriter(GraphWriter[Var]):
     def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
         """Convert a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        _require_few_made(node, scope)
 
         def note(what: str) -> None:
             self.notes.append(f"{called(node)}: {what}")
@@ -157,6 +160,17 @@ class ProgramWriter(GraphWriter[Var]):
         kind = unary.MIL_TYPES.get(elem_type, "int32")
         dims = [get_new_symbol() if dim is None else dim for dim in shape]
         return typed_var(name, dims, kind)
+
+
+def _require_few_made(node: NodeProto, scope: conversion.Scope[Var]) -> None:
+    """Raises Refusal where constants make a tensor that is large and larger than they are: coremltools computes it."""
+    names = [name for name in node.input if name]
+    made, *given = [math.prod(scope.values.static_shape(name) or ()) for name in (*node.output[:1], *names)] or [0]
+    if names and made > max(MOST_LISTED, sum(given)) and all(scope.constant(name) is not None for name in names):
+        raise Refusal(
+            f"it makes {made} elements of constants, which coremltools writes out, and {MOST_LISTED} is the most; give "
+            "what it makes as an input"
+        )
 
 
 def _unknown(context: Context) -> None:

@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.shape_inference import InferenceError
 
 from triune.graph.core_ops import OPSET
+from triune.graph.inference import infer_shapes
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 MAX_ELEMENTS = 1 << 20
 """A larger result stays computed: an Expand of a scalar must not become a weight of a gigabyte."""
+
+_MOST_SIZES = 64
+"""A longer vector is none of sizes."""
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
@@ -88,7 +93,7 @@ def _evaluate(
     if any(array.dtype == object for array in feeds.values()):
         return None
     shape = values.static_shape(node.output[0]) if node.output else None
-    if shape is not None and math.prod(shape) > MAX_ELEMENTS:
+    if math.prod(_shape_made(node, feeds) if shape is None else shape) > MAX_ELEMENTS:
         return None
     results = _run(node, feeds)
     types = [values.elem_type(name) for name in node.output]
@@ -103,6 +108,28 @@ def _evaluate(
 
 def _is_unpacked_from_many_bits(node: NodeProto, values: Values) -> bool:
     return node.op_type == "DequantizeLinear" and values.elem_type(node.input[0]) in _NOT_COMPRESSED
+
+
+def _shape_made(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    """The shape of the first result, where what tells it was computed just now; () where it is of moderate size.
+
+    Numbers such as a Range and an Expand have may make gigabytes, and evaluators compute first.
+    """
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in feeds.items()
+        ],
+        [helper.make_empty_tensor_value_info(node.output[0])],
+        [numpy_helper.from_array(array, name) for name, array in feeds.items() if array.size <= _MOST_SIZES],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    try:
+        return Values(infer_shapes(model).graph).static_shape(node.output[0]) or ()
+    except (InferenceError, ValueError, RuntimeError):
+        return ()
 
 
 def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]] | None:

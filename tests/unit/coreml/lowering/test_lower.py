@@ -222,3 +222,28 @@ def test_the_path_says_what_is_written(tmp_path: Path) -> None:
 def test_what_is_left_says_why_and_what_to_do(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         lower(model_of_text(text), tmp_path / "m.mlpackage")
+
+
+@pytest.mark.parametrize(
+    "makes",
+    [
+        [helper.make_node("ConstantOfShape", ["n"], ["r"])],
+        [helper.make_node("Expand", ["one", "n"], ["r"])],
+        [helper.make_node("Tile", ["one", "n"], ["r"])],
+        [
+            helper.make_node("Tile", ["one", "column"], ["a"]),
+            helper.make_node("Tile", ["one", "row"], ["b"]),
+            helper.make_node("Add", ["a", "b"], ["r"]),
+        ],
+    ],
+)
+def test_what_constants_make_has_a_limit(makes: list[Any], tmp_path: Path) -> None:
+    """coremltools computes it beforehand: this would take 14 GB, for one row of it."""
+    rows = 60_000
+    nodes = [*makes, helper.make_node("Slice", ["r", "s", "e"], ["q"]), helper.make_node("Add", ["x", "q"], ["y"])]
+    sizes = {"n": np.array([rows, rows]), "column": np.array([rows, 1]), "row": np.array([1, rows])}
+    ends = {"s": np.array([0, 5]), "e": np.array([1, 8])}
+    shape = [("x", FLOAT, [1, 3])], [("y", FLOAT, [1, 3])]
+    model = model_of(nodes, *shape, one=np.ones((1, 1), np.float32), **sizes, **ends)
+    with pytest.raises(UnsupportedError, match=f"'r': it makes {rows * rows} elements of constants"):
+        lower(model, tmp_path / "m.mlpackage")
