@@ -5,6 +5,7 @@ from types import TracebackType
 import psutil
 
 from triune.core.errors import PayloadTooLargeError, UnavailableError
+from triune.core.heap import HEAP, LARGE_BYTES
 
 REQUEST_BYTES = 8192
 """What the smallest request takes while it waits: its objects here, and those of its connection."""
@@ -83,6 +84,8 @@ class Reservation:
 
     def release(self) -> None:
         """Give all of it back. May be called again."""
+        if self.num_bytes >= LARGE_BYTES:
+            HEAP.give_back_soon()
         self._budget.reserved_bytes -= self.num_bytes
         self.num_bytes = 0
 

@@ -12,7 +12,7 @@ from triune.core.errors import PayloadTooLargeError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.http_codec import OutputForm, decode_request, describe_output, describe_response
 from triune.frontends.kserve.json_tensors import encode_json
-from triune.frontends.kserve.offload import CHUNK_ELEMENTS, pause
+from triune.frontends.kserve.offload import CHUNK_ELEMENTS, given_up_slowly, pause
 from triune.frontends.kserve.tensors import decode_raw, encode_raw
 
 MAX_JSON_BYTES = 64 << 20
@@ -97,18 +97,19 @@ def encode_large_response(
     head: list[bytes | memoryview] = []
     raw: list[bytes | memoryview] = []
     opening = orjson.dumps(describe_response(response))[:-1] + b',"outputs":['
-    for name, array in response.outputs.items():
-        if form.by_name.get(name, form.is_binary):
-            data = yield from raw_pieces(array)
-            raw += filter(len, data)
-            item = describe_output(name, array)
-            item["parameters"] = {"binary_data_size": sum(map(len, data))}
-            head.append(opening + orjson.dumps(item))
-        else:
-            head.append(opening + orjson.dumps(describe_output(name, array))[:-1] + b',"data":[')
-            head += yield from json_pieces(name, array)
-            head.append(b"]}")
-        opening = b","
+    with given_up_slowly(head, raw):
+        for name, array in response.outputs.items():
+            if form.by_name.get(name, form.is_binary):
+                data = yield from raw_pieces(array)
+                raw += filter(len, data)
+                item = describe_output(name, array)
+                item["parameters"] = {"binary_data_size": sum(map(len, data))}
+                head.append(opening + orjson.dumps(item))
+            else:
+                head.append(opening + orjson.dumps(describe_output(name, array))[:-1] + b',"data":[')
+                head += yield from json_pieces(name, array)
+                head.append(b"]}")
+            opening = b","
     if not head:
         head.append(opening)
     head.append(b"]}")
@@ -121,12 +122,13 @@ def json_pieces(name: str, array: Array) -> Generator[int, None, list[bytes]]:
     """`encode_json`, in pieces and without the outer brackets, for `offload.in_steps`. Raises as it does."""
     flat = array.ravel()
     texts: list[bytes] = []
-    for start in range(0, max(1, flat.size), CHUNK_ELEMENTS):
-        if start:
-            texts.append(b",")
-            pause()
-        texts.append(encode_json(name, flat[start : start + CHUNK_ELEMENTS])[1:-1])
-        yield len(texts[-1])
+    with given_up_slowly(texts):
+        for start in range(0, max(1, flat.size), CHUNK_ELEMENTS):
+            if start:
+                texts.append(b",")
+                pause()
+            texts.append(encode_json(name, flat[start : start + CHUNK_ELEMENTS])[1:-1])
+            yield len(texts[-1])
     return texts
 
 
@@ -138,9 +140,10 @@ def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
         return [encode_raw(np.ascontiguousarray(array))]
     flat = array.ravel()
     texts: list[bytes | memoryview] = []
-    for start in range(0, flat.size, CHUNK_ELEMENTS):
-        if start:
-            pause()
-        texts.append(encode_raw(flat[start : start + CHUNK_ELEMENTS]))
-        yield len(texts[-1])
+    with given_up_slowly(texts):
+        for start in range(0, flat.size, CHUNK_ELEMENTS):
+            if start:
+                pause()
+            texts.append(encode_raw(flat[start : start + CHUNK_ELEMENTS]))
+            yield len(texts[-1])
     return texts

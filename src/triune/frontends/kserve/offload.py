@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from triune.frontends.kserve.apart import Apart
 from triune.frontends.kserve.budget import Reservation
@@ -24,6 +24,9 @@ SMALL_BYTES = 16 << 10
 CHUNK_ELEMENTS = 8192
 """How many elements a thread turns into objects or text before it lets others have the GIL."""
 
+NUM_FREED = 64
+"""How many pieces of an answer are freed at once."""
+
 _STEP_BYTES = 1 << 20
 _MAX_THREADS = 4
 _PAUSE_SECONDS = 50e-6
@@ -34,6 +37,19 @@ def pause() -> None:
     """Let other threads have the GIL: called by a thread after each millisecond of work that holds it."""
     # Longer than it takes to wake a thread: who releases the GIL for less takes it again before anyone else does.
     time.sleep(_PAUSE_SECONDS)
+
+
+@contextlib.contextmanager
+def given_up_slowly(*texts: list[Any]) -> Generator[None]:
+    """What is put into these lists within is freed little by little if it comes to nothing: a GB takes 0.1 s."""
+    try:
+        yield
+    except BaseException:
+        for each in texts:
+            while each:
+                del each[-NUM_FREED:]
+                pause()
+        raise
 
 
 @contextlib.contextmanager
@@ -85,9 +101,15 @@ class Offload:
             UnavailableError, PayloadTooLargeError: the memory budget is spent.
         """
         results: list[T] = []
-        with self.busy(), contextlib.closing(work):
-            while not results:
-                held.grow(await self.run(_step, work, results))
+        with self.busy():
+            try:
+                while not results:
+                    held.grow(await self.run(_step, work, results))
+            except BaseException:
+                # A pool that was closed has no thread for it, and the process ends.
+                with contextlib.suppress(RuntimeError):
+                    self._threads.submit(work.close)
+                raise
         return results[0]
 
     @contextlib.contextmanager
