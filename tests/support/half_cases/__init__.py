@@ -1,6 +1,7 @@
 """Small graphs whose numbers fp16 does not hold on the way, though it holds their answers."""
 
 from support.half_cases.case import HalfCase, chosen, joined, misses
+from support.half_cases.given_out import GIVEN_OUT
 from support.half_cases.guards import GUARDS
 from support.half_cases.integers import INTEGERS
 from support.half_cases.masks import MASKS
@@ -16,7 +17,20 @@ from support.half_cases.sources import of_fp16
 
 __all__ = ["CASES", "SOURCES", "HalfCase", "chosen", "joined", "misses", "of_fp16"]
 
-CASES = (*GUARDS, *NORMS, *OVERFLOWS, *INTEGERS, *QUANTIZED, *SCORES, *SCALED, *PLACES, *SMALL, *PRODUCTS, *MASKS)
+CASES = (
+    *GUARDS,
+    *NORMS,
+    *OVERFLOWS,
+    *INTEGERS,
+    *QUANTIZED,
+    *SCORES,
+    *SCALED,
+    *PLACES,
+    *SMALL,
+    *PRODUCTS,
+    *GIVEN_OUT,
+    *MASKS,
+)
 
 SOURCES = of_fp16((*GUARDS, *NORMS, *SCORES, *SCALED, *MASKS))
 """Of those that mean something in fp16: as sources in it, and what is right."""

@@ -15,6 +15,7 @@ reasons, each of which a module finds:
 - `back`: what is beyond fp16 until it is scaled back by far, or halved, is to compute in fp32.
 - `exact`: places, angles, comparisons, remainders and differences of inputs and of whole numbers.
 - `small`: numbers of which it counts how small they are: those that logarithms, divisions and comparisons with 0 read.
+- `given_out`: whole numbers that the graph gives out, as floats, by copies.
 
 `ranges` are the ways in which values may be beyond fp16, `rules` what operators do to them, `made` where they begin,
 `products` whether products of matrices are beyond it, `bounds` what is known of the values (`intervals` its

@@ -51,7 +51,7 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
         return _sampled(node, makers)
     if node.op_type == "QuantizeLinear":
         # A number beside a tie goes to another level where it is rounded before.
-        before = _exact(operand, makers, {})
+        before = exact(operand, makers, {})
         is_exact = bool(before) and not any(each.op_type in _PRODUCTS for each in before)
         return [*before, node] if is_exact or makers.is_given(operand) else []
     if node.op_type in ("Add", "Sub"):
@@ -63,14 +63,14 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
         return [node] if makers.is_given(operand) else []
     if node.op_type == "Mod":
         # The quotient multiplies what the divisor is rounded by.
-        return [each for name in node.input for each in _exact(name, makers, {})] + [node]
+        return [each for name in node.input for each in exact(name, makers, {})] + [node]
     if magnitude(makers.bounds.of(operand)) <= 8:
         return []
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_place(node):
         return []
     if makers.is_given(operand):
         return [node]
-    found = _exact(operand, makers, {})
+    found = exact(operand, makers, {})
     return [*found, node] if found else []
 
 
@@ -84,7 +84,7 @@ def _sampled(node: NodeProto, makers: Makers) -> list[NodeProto]:
     sizes = (makers.values.shape(node.input[0]) or (None, None, None))[2:]
     if all(size is not None and size <= _FEW_PIXELS for size in sizes):
         return []
-    return [*(_exact(node.input[1], makers, {}) or place_makers(node.input[1], makers)), node]
+    return [*(exact(node.input[1], makers, {}) or place_makers(node.input[1], makers)), node]
 
 
 def _is_place(node: NodeProto) -> bool:
@@ -107,7 +107,7 @@ def _beside_pixels(node: NodeProto, makers: Makers) -> list[NodeProto]:
         row = makers.values.constant(name)
         if row is not None and row.size > _FEW_PIXELS and np.array_equal(row.reshape(-1), np.arange(row.size)):
             other = node.input[1 - place]
-            return [*(_exact(other, makers, {}) or place_makers(other, makers)), node]
+            return [*(exact(other, makers, {}) or place_makers(other, makers)), node]
     return []
 
 
@@ -130,15 +130,15 @@ def _difference(node: NodeProto, makers: Makers) -> list[NodeProto]:
             return []
         if array is not None or makers.is_given(operand):
             continue
-        before = _exact(operand, makers, {})
+        before = exact(operand, makers, {})
         if not before or any(each.op_type in _PRODUCTS for each in before):
             return []
         found += before
-        is_rounded = is_rounded or any(_is_beyond(each, makers) for each in before)
+        is_rounded = is_rounded or any(is_beyond(each, makers) for each in before)
     return found if is_rounded and magnitude(makers.bounds.of(node.output[0])) > _EXACT else []
 
 
-def _is_beyond(node: NodeProto, makers: Makers) -> bool:
+def is_beyond(node: NodeProto, makers: Makers) -> bool:
     """Does it make whole numbers that fp16 has not, for all that is known?"""
     is_of_integers = node.op_type == "Cast" and makers.values.elem_type(node.input[0]) in _INTEGERS
     is_rounded = node.op_type in ("Floor", "Ceil", "Round", "Mod")
@@ -150,14 +150,14 @@ def _compared(node: NodeProto, makers: Makers) -> list[NodeProto]:
     found = [node]
     for operand in node.input:
         if makers.of(operand) is not None:
-            before = _exact(operand, makers, {})
+            before = exact(operand, makers, {})
             if not before or any(each.op_type in _PRODUCTS for each in before):
                 return []
             found += before
     return found
 
 
-def _exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
+def exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
     """The nodes that make it, if all that is computed with is exact; none otherwise."""
     node = makers.of(name)
     if node is None or node.op_type not in _ARITHMETIC or depth > DEEPEST:
@@ -169,7 +169,7 @@ def _exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> 
                 continue
             if operand not in seen:
                 seen[operand] = True
-                before = _exact(operand, makers, seen, depth + 1)
+                before = exact(operand, makers, seen, depth + 1)
                 if not before:
                     seen[operand] = False
                 found += before

@@ -205,3 +205,22 @@ def test_a_product_of_two_computed_values_computes_in_fp32_with_a_note() -> None
     fitted = _fitted("gram")
     assert _kept(fitted) == {"MatMul"}
     assert "MatMul 'y' (sums of products may be beyond fp16)" in fitted.notes[0]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "a = ArgMax <axis = 1> (x) f = Cast <to = 1> (a) y = Concat <axis = 1> (f, x)",
+        "a = ArgMax <axis = 1> (x) f = Cast <to = 1> (a) m = MatMul (x, w) y = Add (m, f)",
+        "i = Gather (n, zero) f = Cast <to = 1> (i) m = MatMul (x, w) s = Sigmoid (m) y = Add (s, f)",
+    ],
+)
+def test_places_among_few_and_numbers_added_to_what_layers_make_stay_in_fp16(nodes: str) -> None:
+    constants = {"w": noise(8, 8), "zero": np.array([0])}
+    case = half_case("m", nodes, constants, x=noise(4, 8), n=np.array([5, 7]))
+    assert _kept(_fitted_of(case)).isdisjoint({"Cast", "Concat", "Add", "MatMul"})
+
+
+def test_whole_numbers_that_are_given_out_say_so() -> None:
+    fitted = _fitted("whole_numbers_joined")
+    assert "Concat 'y' (fp16 does not hold all whole numbers)" in fitted.notes[0]
