@@ -20,6 +20,8 @@ Layout: TypeAlias = Sequence[Any]
 
 _ALIGNMENT_BYTES = 64
 _SMALLEST_BYTES = 1 << 16
+_KEPT_BYTES = 32 << 20
+_MANY_TIMES = 4
 _LENGTHS = np.dtype(np.int64)
 _CHUNK_ELEMENTS = 8192
 """What numpy does with more objects at once keeps other threads from running for a millisecond."""
@@ -46,7 +48,11 @@ def unlinked_memory(size_bytes: int) -> int:
 
 
 class Writer:
-    """Writes the tensors of one message after another into the same memory, replaced where it is too small."""
+    """Writes the tensors of one message after another into the same memory.
+
+    It is replaced where it is too small, and where it is large and several times what the message takes: what one
+    request took is not kept for ever.
+    """
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
@@ -74,7 +80,8 @@ class Writer:
             layouts.append((name, datatype.value, array.shape, offset, value.nbytes))
             values.append((value, offset))
         descriptor = None
-        if self._memory is None or end > len(self._memory):
+        size = 0 if self._memory is None else len(self._memory)
+        if end > size or (size > _KEPT_BYTES and end <= size // _MANY_TIMES):
             size_bytes = max(_SMALLEST_BYTES, 1 << (end - 1).bit_length())
             # Views of the old one keep it mapped for as long as they live.
             descriptor, self._memory = _mapped(size_bytes)

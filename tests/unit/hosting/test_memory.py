@@ -86,6 +86,17 @@ def test_memory_is_used_again_and_grows(ends: tuple[Channel, Channel], monkeypat
     assert sizes == [1 << 16, 1 << 17, 1 << 18]
 
 
+def test_memory_that_one_large_message_took_is_not_kept() -> None:
+    writer = Writer()
+    sizes: list[int] = []
+    for num_bytes in (40 << 20, 17 << 20, 16 << 20, 1, 40 << 20):
+        _, descriptor = writer.write({"x": np.zeros(num_bytes, np.uint8)})
+        sizes.append(0 if descriptor is None else os.fstat(descriptor).st_size)
+        if descriptor is not None:
+            os.close(descriptor)
+    assert sizes == [64 << 20, 0, 16 << 20, 0, 64 << 20]
+
+
 def test_no_descriptor_and_no_name_is_left(ends: tuple[Channel, Channel]) -> None:
     sent(ends, {"x": np.ones(10)})
     folder = Path("/dev/shm")
