@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from triune.config.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
+from triune.config.limits import ModelLimits
+from triune.config.placement import DEFAULT_COMPLETION, Completion
 from triune.core.addresses import format_address
 from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
@@ -27,9 +30,6 @@ from triune.hosting import kill_all
 from triune.lifetime.descriptors import connections_within, raise_descriptor_limit
 from triune.lifetime.ending import Ending
 from triune.lifetime.watchdog import Watchdog
-from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
-from triune.repository.limits import ModelLimits
-from triune.repository.placement import DEFAULT_COMPLETION, Completion
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes import available
 from triune.scheduling.response_cache import ResponseCache

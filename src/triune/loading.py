@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from triune.config.placement import Machine, runtime_for
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from triune.core.requests import Parameter
@@ -15,7 +16,6 @@ from triune.core.tensors import Signature, TensorSpec, describe
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
-from triune.repository.placement import Machine, runtime_for
 from triune.runtimes.registry import ROWS, available, backend_of, missing
 
 _FLOATS = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})

@@ -180,7 +180,7 @@ def test_a_config_is_written_when_its_model_is_loaded(
     client: client_module.InferenceServerClient, server: HandServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of megabytes takes nearly a second, which no request is to wait for."""
-    monkeypatch.setattr("triune.repository.write.MessageToDict", None)
+    monkeypatch.setattr("triune.config.write.MessageToDict", None)
     assert client.get_model_config("identity") == json.loads(server.config("identity").json)
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.config.policy import BatchingPolicy
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.config import ModelConfig, TensorConfig
-from triune.scheduling.policy import BatchingPolicy
 
 
 def model_config(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
@@ -17,7 +18,6 @@ from triune.core.units import Unit
 from triune.repository.model import LoadedVersion
 from triune.scheduling.batch import Batch
 from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.worker import Done, InlineWorker
 
 POISON = -1.0

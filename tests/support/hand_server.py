@@ -6,10 +6,10 @@ from typing import Any
 
 from support.configs import model_config
 from support.table_servable import TableServable
+from triune.config.model_config import ModelConfig, TensorConfig
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 
 VECTOR = TensorConfig("INPUT0", DataType.FP32, (16,))

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from support.graphs import model_of
+from triune.config.placement import Machine
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
@@ -16,7 +17,6 @@ from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.repository.placement import Machine
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.onnx_rows import rows_of
 

@@ -15,6 +15,8 @@ from triune import app
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar, shown, shown_lines
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.config.results import classify
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import printable
@@ -23,11 +25,9 @@ from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
 from triune.coreml.source import Source, as_program_takes, read_source
 from triune.loading import load
-from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import LoadedVersion
 from triune.repository.repository import ControlMode
 from triune.runtimes.registry import PACKAGE_SUFFIXES
-from triune.serving.results import classify
 
 
 def infer(

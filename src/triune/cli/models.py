@@ -10,9 +10,9 @@ from rich.table import Table
 
 from triune import app
 from triune.cli.output import print_json, shown
+from triune.config.model_config import TensorConfig
 from triune.core.tensors import format_shape
 from triune.repository.check import ModelCheck
-from triune.repository.config import TensorConfig
 
 
 def models(

@@ -19,18 +19,18 @@ from triune.cli.cache_config import cache_bytes
 from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.output import shown
+from triune.config.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
+from triune.config.limits import ModelLimits
+from triune.config.placement import Completion
+from triune.config.policy import QueueLimits
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
 from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
-from triune.repository.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
-from triune.repository.limits import ModelLimits
 from triune.repository.model import ModelState
-from triune.repository.placement import Completion
 from triune.repository.repository import ControlMode
-from triune.scheduling.policy import QueueLimits
 from triune.serving.server import Server
 
 _log = logging.getLogger(__name__)

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from triune.config.configure import configure, read_source
+from triune.config.honour import hints_without_effect
+from triune.config.layout import check_name
+from triune.config.model_config import ModelConfig
+from triune.config.placement import Machine
+from triune.config.stamps import Stamp
 from triune.core.errors import TriuneError, no_memory
 from triune.core.units import Unit
-from triune.repository.config import ModelConfig
-from triune.repository.configure import configure, read_source
 from triune.repository.finding import TWICE, Found, find_models
-from triune.repository.honour import hints_without_effect
-from triune.repository.layout import check_name
-from triune.repository.placement import Machine
-from triune.repository.stamps import Stamp
 
 
 @dataclass(frozen=True, slots=True)

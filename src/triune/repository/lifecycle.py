@@ -7,21 +7,21 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from triune.config.configure import Source, parameters_of, read_source
+from triune.config.honour import log_hints
+from triune.config.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
+from triune.config.stamps import Stamp
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
 from triune.repository.attempt import Attempt
-from triune.repository.configure import Source, parameters_of, read_source
 from triune.repository.failure import LoadFailedError, failure_of
-from triune.repository.honour import log_hints
-from triune.repository.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
 from triune.repository.loader import Build, Loader
 from triune.repository.looks import Looks
 from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving
-from triune.repository.stamps import Stamp
 from triune.repository.turns import Turns
 
 _log = logging.getLogger(__name__)

@@ -8,6 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from triune.config.configure import Source, configure
+from triune.config.honour import BACKENDS_WITH_GRAPH_LEVEL
+from triune.config.limits import limits_of
+from triune.config.metrics import first_response_buckets_ms
+from triune.config.model_config import ModelConfig
+from triune.config.placement import (
+    TOLERANCE_PARAMETER,
+    Machine,
+    options_of,
+    read_options,
+    runtime_for,
+    threads_per_executable,
+    tolerance_of,
+)
+from triune.config.samples import warmup_inputs
 from triune.core.clock import Clock
 from triune.core.distributions import Distributions, Histogram
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnsupportedError, no_memory
@@ -19,23 +34,8 @@ from triune.core.units import Presence, Unit
 from triune.hosting import HostedExecutable
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.attempt import Attempt
-from triune.repository.config import ModelConfig
-from triune.repository.configure import Source, configure
-from triune.repository.honour import BACKENDS_WITH_GRAPH_LEVEL
-from triune.repository.limits import limits_of
 from triune.repository.measure import UnitError, is_quick, unit_error
-from triune.repository.metrics import first_response_buckets_ms
 from triune.repository.model import LoadedVersion
-from triune.repository.placement import (
-    TOLERANCE_PARAMETER,
-    Machine,
-    options_of,
-    read_options,
-    runtime_for,
-    threads_per_executable,
-    tolerance_of,
-)
-from triune.repository.samples import warmup_inputs
 from triune.repository.shared import Recipe, SharedExecutable
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.response_cache import CachedServable, ResponseCache

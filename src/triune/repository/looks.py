@@ -5,10 +5,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from triune.config.stamps import Stamp, stamp
 from triune.core.clock import Clock
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.threads import in_thread
-from triune.repository.stamps import Stamp, stamp
 
 _FIRST_WAIT_NS = 15_000_000_000
 _LONGEST_WAIT_NS = 300_000_000_000

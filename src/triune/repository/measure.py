@@ -7,12 +7,12 @@ from statistics import median
 
 import numpy as np
 
+from triune.config.model_config import ModelConfig
+from triune.config.samples import sample_inputs, trial_inputs
 from triune.core.clock import Clock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.runtime import Executable
-from triune.repository.config import ModelConfig
-from triune.repository.samples import sample_inputs, trial_inputs
 
 INLINE_LIMIT_NS = 100_000
 """A hand-over to a worker thread and back costs about this much, with the event loop's part of it."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from triune.config.model_config import ModelConfig
 from triune.core.servable import Servable
 from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
-from triune.repository.config import ModelConfig
 
 
 class ModelState(Enum):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from triune.config.layout import inside
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.scratch import HeldFolder
-from triune.repository.layout import inside
 
 _FAILED = "failed to load '{}', failed to poll from model repository"
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from triune.config.stamps import Stamp
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.core.printable import encodable
 from triune.repository.loader import Build, describe_excess
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
-from triune.repository.stamps import Stamp
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from triune.config.layout import check_name
+from triune.config.limits import DEFAULT_LIMITS, ModelLimits
+from triune.config.parse import check_size
+from triune.config.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.runtime import Runtime
@@ -18,14 +22,10 @@ from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
 from triune.repository.finding import TWICE, Finder, Found
-from triune.repository.layout import check_name
 from triune.repository.lifecycle import Lifecycle
-from triune.repository.limits import DEFAULT_LIMITS, ModelLimits
 from triune.repository.loader import Loader
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 from triune.repository.override import Override
-from triune.repository.parse import check_size
-from triune.repository.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.repository.record import ModelRecord
 from triune.repository.trials import Trials
 from triune.scheduling.response_cache import ResponseCache

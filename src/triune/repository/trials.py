@@ -15,6 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from triune.config.configure import Source, configure, has_own_process
+from triune.config.model_config import ModelConfig
+from triune.config.placement import Machine
+from triune.config.samples import trial_inputs
+from triune.config.stamps import FileStamps, Stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
 from triune.core.runtime import Executable
@@ -22,12 +27,7 @@ from triune.core.version import VERSION
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.repository.attempt import Attempt
-from triune.repository.config import ModelConfig
-from triune.repository.configure import Source, configure, has_own_process
 from triune.repository.loader import Loader
-from triune.repository.placement import Machine
-from triune.repository.samples import trial_inputs
-from triune.repository.stamps import FileStamps, Stamp
 
 _log = logging.getLogger(__name__)
 

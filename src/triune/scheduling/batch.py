@@ -6,13 +6,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, no_memory
 from triune.core.requests import InferenceResponse
 from triune.core.runtime import Executable
 from triune.core.tensors import Signature, format_shape
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending
 
 Respond: TypeAlias = Callable[[Pending, dict[str, Array]], InferenceResponse]

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from triune.config.policy import BatchingPolicy
 from triune.core.datatypes import Array
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending
 
 

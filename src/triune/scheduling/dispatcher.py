@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Sequence
 
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, TriuneError, UnavailableError
@@ -23,7 +24,6 @@ from triune.core.units import Unit
 from triune.scheduling.batch import Batch, result_of
 from triune.scheduling.batcher import Batcher, WaitUntil
 from triune.scheduling.lane import Lane, Reach, choose_lane, request_ns
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 

@@ -3,12 +3,12 @@
 import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from triune.config.policy import MIN_WAITING
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch, num_elements
 from triune.scheduling.cost import CostEstimate, Pace
-from triune.scheduling.policy import MIN_WAITING
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.sizer import BatchSizer
 from triune.scheduling.worker import Worker

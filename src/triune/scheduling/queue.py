@@ -5,11 +5,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from triune.config.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call
 from triune.core.units import Unit
-from triune.scheduling.policy import MIN_WAITING, BatchingPolicy, TimeoutAction
 
 
 @dataclass(slots=True, eq=False)

@@ -8,14 +8,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from triune.config import checks, results
+from triune.config.model_config import ModelConfig
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.version import VERSION
-from triune.repository.config import ModelConfig
 from triune.repository.model import IndexEntry, LoadedVersion
 from triune.repository.repository import Repository
-from triune.serving import checks, results
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Server:
         if likeness is not None and isinstance(note := likeness.note, _Passed) and note.model is model:
             return model.servable.submit(Call(request, request.inputs, note.batch_size))
         inputs, batch_size = checks.check(request, model.config)
-        finish = results.finisher(request, model)
+        finish = results.finisher(request, model.config)
         is_as_given = finish is None and all(inputs[name] is array for name, array in request.inputs.items())
         if likeness is not None and is_as_given:
             likeness.note = _Passed(model, batch_size)

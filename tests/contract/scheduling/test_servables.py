@@ -8,13 +8,13 @@ import pytest
 
 from support.hand import POISON, Doubler
 from support.table_servable import TableServable
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable
 from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.response_cache import CachedServable, ResponseCache
 from triune.scheduling.worker import InlineWorker, ThreadWorker
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from support.hand import POISON, Doubler
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
@@ -18,7 +19,6 @@ from triune.core.runtime import Executable
 from triune.core.servable import Call
 from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.queue import Pending
 from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker
 

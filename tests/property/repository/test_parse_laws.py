@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.repositories import Bench
+from triune.config.batching import translate_batching
+from triune.config.honour import hints_without_effect, refuse_unsupported
+from triune.config.parse import parse_json, parse_text
+from triune.config.placement import place
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Rows
 from triune.protos.model_config_pb2 import ModelConfig
-from triune.repository.batching import translate_batching
-from triune.repository.honour import hints_without_effect, refuse_unsupported
-from triune.repository.parse import parse_json, parse_text
-from triune.repository.placement import place
 
 _WORDS = st.sampled_from(
     [*(field.name for field in ModelConfig.DESCRIPTOR.fields), "dims", "data_type", "TYPE_FP32", "KIND_GPU", "count"]

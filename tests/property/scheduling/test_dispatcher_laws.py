@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.hand import POISON, Bench
+from triune.config.policy import QueuePolicy, TimeoutAction
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.statistics import FailureReason
-from triune.scheduling.policy import QueuePolicy, TimeoutAction
 
 policies = st.fixed_dictionaries(
     {

@@ -198,7 +198,7 @@ async def test_everything_is_freed_without_threads(tmp_path: Path, monkeypatch: 
 async def test_a_folder_of_too_many_files_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("triune.repository.stamps._MAX_ENTRIES", 3)
+    monkeypatch.setattr("triune.config.stamps._MAX_ENTRIES", 3)
     write_model(tmp_path, "good", v1=affine())
     folder = write_model(tmp_path, "bad", v1=affine())
     repository = _bench().repository(tmp_path, mode=ControlMode.POLL, poll_seconds=3600)

@@ -10,15 +10,15 @@ import pytest
 from support.compiled_models import compile_package
 from support.mil_models import ct, save_affine, save_classifier, save_flexible
 from support.repositories import add_sub, affine
+from triune.config.configure import configure, read_source
+from triune.config.model_config import ModelConfig
+from triune.config.placement import Machine
+from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest, Parameter
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.repository.config import ModelConfig
-from triune.repository.configure import configure, read_source
-from triune.repository.placement import Machine
 from triune.repository.repository import ControlMode, Repository
-from triune.repository.stamps import stamp
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_conversion import convert_here
 from triune.runtimes.made_cache import CompiledCache

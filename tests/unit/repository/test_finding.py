@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from triune.config.stamps import stamp
 from triune.core.errors import InvalidArgumentError
 from triune.repository import finding
 from triune.repository.finding import TWICE, Finder, Found, find_models
-from triune.repository.stamps import stamp
 
 
 def test_models_of_several_repositories(tmp_path: Path) -> None:

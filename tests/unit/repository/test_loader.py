@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from support.repositories import FP32, STRING, Bench, affine, counting, identity, scaled_by_scalar, write_model
+from triune.config.configure import configure, read_source
+from triune.config.honour import hints_without_effect
+from triune.config.placement import threads_per_executable
+from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.configure import configure, read_source
-from triune.repository.honour import hints_without_effect
 from triune.repository.loader import Build, Loader
 from triune.repository.measure import is_quick
 from triune.repository.model import ModelState
-from triune.repository.placement import threads_per_executable
 from triune.repository.record import ModelRecord, Serving
-from triune.repository.stamps import stamp
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 UNITS = "parameters {{ key: 'units' value {{ string_value: '{}' }} }}"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from triune.config import stamps
 from triune.core.clock import VirtualClock
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.repository import looks as room
-from triune.repository import stamps
 from triune.repository.looks import Looks
 
 

@@ -14,6 +14,7 @@ import pytest
 from support.hand import dispatcher_of
 from support.repositories import WARM_UP, Bench, affine, turning, write_model
 from triune.app import make_repository
+from triune.config.limits import ModelLimits
 from triune.core.clock import VirtualClock
 from triune.core.errors import (
     InvalidArgumentError,
@@ -28,7 +29,6 @@ from triune.core.servable import Call
 from triune.core.threads import is_work_left
 from triune.core.units import Unit
 from triune.repository.finding import Finder
-from triune.repository.limits import ModelLimits
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.onnxruntime import OnnxRuntime
@@ -537,7 +537,7 @@ async def test_a_config_in_the_request_is_no_larger_than_a_file_may_be(
     async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"]) as repository:
         largest = '{"max_batch_size": 7}'.ljust(256 << 10)
         await repository.load("m", config_json=largest)
-        monkeypatch.setattr("triune.repository.configure.parse_json", lambda text, _: parsed.append(len(text)))
+        monkeypatch.setattr("triune.config.configure.parse_json", lambda text, _: parsed.append(len(text)))
         for files in (None, {"1/model.onnx": affine(4)}):
             with pytest.raises(PayloadTooLargeError, match="has 262145 characters; 262144 are the limit"):
                 await repository.load("m", config_json=largest + " ", files=files)
@@ -598,7 +598,7 @@ async def test_small_models_run_inline_and_others_in_threads(tmp_path: Path) -> 
 
 
 async def test_every_change_of_state_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "triune.repository")
+    caplog.set_level("INFO", "triune")
     write_model(tmp_path, "m", "optimization { priority: PRIORITY_MAX eager_batching: true }", v1=affine())
     write_model(tmp_path, "bad", v1=b"rubbish")
     async with opened(Bench(), tmp_path, mode=ControlMode.EXPLICIT, startup_models=["*"]) as repository:

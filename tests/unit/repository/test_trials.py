@@ -9,16 +9,16 @@ import pytest
 
 from support.graphs import model_of
 from support.repositories import affine, ending_itself, turning, write_model
+from triune.config.configure import Source, read_source
+from triune.config.placement import Machine
+from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hosting import WorkerProcess
 from triune.repository import trials as room
 from triune.repository.attempt import Attempt
-from triune.repository.configure import Source, read_source
 from triune.repository.loader import Loader
-from triune.repository.placement import Machine
-from triune.repository.stamps import stamp
 from triune.repository.trials import Trials
 from triune.runtimes.onnxruntime import OnnxRuntime
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from support.hand import DETECTIONS, POISON, Bench, Doubler, value_of
+from triune.config.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import FailureReason
 from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 from triune.scheduling.worker import ThreadWorker
 
 MS = 1_000_000
@@ -509,9 +509,9 @@ async def test_drain_waits_for_all() -> None:
 async def test_real_threads_answer_everyone_while_clients_come_and_go() -> None:
     bench = Bench()
     workers = [ThreadWorker(Doubler(), "test") for _ in range(2)]
+    from triune.config.policy import BatchingPolicy
     from triune.core.clock import MonotonicClock
     from triune.scheduling.dispatcher import Dispatcher
-    from triune.scheduling.policy import BatchingPolicy
 
     policy = BatchingPolicy(max_batch_size=4, is_dynamic=True, max_queue_delay_us=200)
     bench.dispatcher = Dispatcher("doubler", 1, policy, ["y"], workers, bench.statistics, MonotonicClock())

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from support.hand import Bench, value_of
+from triune.config.policy import QueueLimits, QueuePolicy
 from triune.core.errors import UnavailableError
 from triune.core.statistics import FailureReason
-from triune.scheduling.policy import QueueLimits, QueuePolicy
 from triune.scheduling.queue import Pending
 
 MS = 1_000_000

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from support.hand import Doubler, HandWorker
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import VirtualClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest, InferenceResponse, Parameter
@@ -13,7 +14,6 @@ from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
 from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.worker import InlineWorker
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from support.hand import POISON, Doubler
+from triune.config.policy import BatchingPolicy
 from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
@@ -13,7 +14,6 @@ from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
-from triune.scheduling.policy import BatchingPolicy
 from triune.scheduling.worker import QuickWorker
 
 MS = 1_000_000

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from triune.config.parse import parse_text
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.units import Unit
-from triune.repository.parse import parse_text
 from triune.zoo import repository
 from triune.zoo.packages import PackageCache
 from triune.zoo.progress import BuiltModel, Outcome, RichProgress

@@ -6,8 +6,8 @@ Sources: Triton's metadata, statistics and repository protocol extensions.
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from triune.config.model_config import ModelConfig, TensorConfig
 from triune.core.statistics import Duration
-from triune.repository.config import ModelConfig, TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion
 from triune.serving.server import Server
 

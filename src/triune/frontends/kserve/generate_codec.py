@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import orjson
 
+from triune.config.model_config import ModelConfig, TensorConfig
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
@@ -19,7 +20,6 @@ from triune.frontends.kserve.json_tensors import decode_json, json_name
 from triune.frontends.kserve.large_requests import check_json, json_pieces, pack
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.tensors import check_count
-from triune.repository.config import ModelConfig, TensorConfig
 
 
 @dataclass(frozen=True, slots=True)

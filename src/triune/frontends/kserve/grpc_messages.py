@@ -6,6 +6,8 @@ from typing import cast
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from triune.config.model_config import ModelConfig
+from triune.config.parse import check_size
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve import descriptions
@@ -19,9 +21,7 @@ from triune.protos.grpc_service_pb2 import (
     RepositoryModelLoadRequest,
     RepositoryModelUnloadRequest,
 )
-from triune.repository.config import ModelConfig
 from triune.repository.model import IndexEntry, LoadedVersion
-from triune.repository.parse import check_size
 
 _FILE = "file:"
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from triune.config.parse import check_size
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.http_parameters import as_object, as_string
 from triune.frontends.kserve.json_parsing import parse_json
 from triune.frontends.kserve.tensors import as_bytes, check_count
-from triune.repository.parse import check_size
 
 
 def parse_load(body: memoryview) -> tuple[str | None, dict[str, Array]]:

@@ -5,6 +5,7 @@ Source: Triton's binary tensor data extension, "raw binary request".
 
 from math import prod
 
+from triune.config.model_config import ModelConfig
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
@@ -12,7 +13,6 @@ from triune.core.tensors import format_shape
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http_codec import OutputForm
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, object_array
-from triune.repository.config import ModelConfig
 
 
 def decode_raw_request(

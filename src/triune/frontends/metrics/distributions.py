@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 
+from triune.config.metrics import FIRST_RESPONSE_FAMILY
 from triune.core.distributions import LATENCIES, Distributions, Histogram
 from triune.core.statistics import Duration, ModelStatistics
 from triune.frontends.metrics.options import MetricsOptions
 from triune.frontends.metrics.text import number
-from triune.repository.metrics import FIRST_RESPONSE_FAMILY
 
 _WORDS = {"request": "inference request", "queue": "inference queuing"}
 

@@ -1,9 +1,9 @@
 from support.configs import model_config
 from support.table_servable import TableServable
+from triune.config.model_config import TensorConfig
 from triune.core.datatypes import DataType
 from triune.core.statistics import BatchStatistics, Duration, ModelStatistics
 from triune.frontends.kserve import descriptions
-from triune.repository.config import TensorConfig
 from triune.repository.model import IndexEntry, LoadedVersion, ModelState
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from support.configs import model_config
+from triune.config.model_config import TensorConfig
 from triune.core import errors
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
@@ -14,7 +15,6 @@ from triune.frontends.kserve.compression import Decompression, accepted_encoding
 from triune.frontends.kserve.http_infer import Route, Routes
 from triune.frontends.kserve.raw_request import decode_raw_request
 from triune.frontends.kserve.statuses import error_body, status_of
-from triune.repository.config import TensorConfig
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from triune.config.model_config import TensorConfig
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError
 from triune.core.tensors import format_shape
-from triune.repository.config import TensorConfig
 
 
 def reshape_to_model(array: Array, tensor: TensorConfig, *, has_batch: bool) -> Array:

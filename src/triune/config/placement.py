@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from triune.config.limits import DEFAULT_LIMITS, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER, ModelLimits
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.runtime import Runtime
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.graph.precision import TOLERANCES
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInstanceGroup
-from triune.repository.limits import DEFAULT_LIMITS, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER, ModelLimits
 from triune.runtimes.registry import is_stand_in, stand_ins
 
 UNITS_PARAMETER = "units"

@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from triune.config.datatypes import to_config
+from triune.config.layout import inside
+from triune.config.placement import Machine
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.files import what_else
 from triune.core.runtime import Runtime
@@ -16,9 +19,6 @@ from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
-from triune.repository.datatypes import to_config
-from triune.repository.layout import inside
-from triune.repository.placement import Machine
 from triune.runtimes.registry import PACKAGE_SUFFIXES, ROWS
 
 _log = logging.getLogger(__name__)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from triune.config.policy import BatchingPolicy
+from triune.config.write import write_json
 from triune.core.datatypes import DataType
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.write import write_json
-from triune.scheduling.policy import BatchingPolicy
 
 
 @dataclass(frozen=True, slots=True)

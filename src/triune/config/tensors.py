@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from triune.config.datatypes import from_config
+from triune.config.model_config import TensorConfig
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import Signature, TensorSpec, format_shape
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
-from triune.repository.config import TensorConfig
-from triune.repository.datatypes import from_config
 
 
 def translate_tensors(

@@ -6,18 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from triune.core.errors import InvalidArgumentError
-from triune.core.files import read_file
-from triune.core.tensors import Signature
-from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.batching import translate_batching
-from triune.repository.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
-from triune.repository.config import ModelConfig
-from triune.repository.honour import refuse_unsupported
-from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
-from triune.repository.links import require_data_near, require_near
-from triune.repository.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
-from triune.repository.placement import (
+from triune.config.batching import translate_batching
+from triune.config.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
+from triune.config.honour import refuse_unsupported
+from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
+from triune.config.links import require_data_near, require_near
+from triune.config.model_config import ModelConfig
+from triune.config.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
+from triune.config.placement import (
     DEFAULT_COMPLETION,
     OWN_PROCESS_PARAMETER,
     UNITS_PARAMETER,
@@ -26,9 +22,13 @@ from triune.repository.placement import (
     place,
     read_options,
 )
-from triune.repository.samples import translate_warmup
-from triune.repository.stamps import Stamp
-from triune.repository.tensors import translate_tensors
+from triune.config.samples import translate_warmup
+from triune.config.stamps import Stamp
+from triune.config.tensors import translate_tensors
+from triune.core.errors import InvalidArgumentError
+from triune.core.files import read_file
+from triune.core.tensors import Signature
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.options import boolean
 
 _log = logging.getLogger(__name__)

@@ -2,11 +2,11 @@
 
 import logging
 
+from triune.config.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import Rows
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelDynamicBatching, ModelQueuePolicy
-from triune.scheduling.policy import BatchingPolicy, QueuePolicy, TimeoutAction
 
 _log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from triune.config import stamps
+from triune.config.stamps import stamp
 from triune.core.errors import InvalidArgumentError, UnavailableError
-from triune.repository import stamps
-from triune.repository.stamps import stamp
 
 
 def test_a_stamp_notices_what_counts(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 import pytest
 
+from triune.config.parse import parse_json, parse_text
 from triune.core.errors import InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
-from triune.repository.parse import parse_json, parse_text
 
 EVERY_FIELD = """
 # Every field of Triton's ModelConfig, at least once.

@@ -3,8 +3,8 @@ from typing import Any, cast
 
 from google.protobuf import text_format
 
+from triune.config.write import write_json
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.write import write_json
 
 TEXT = """
 name: "m" platform: "onnxruntime_onnx" max_batch_size: 8

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.config.reshape import reshape_to_model
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import InferenceRequest
 from triune.core.tensors import format_shape
-from triune.repository.config import ModelConfig, TensorConfig
-from triune.repository.reshape import reshape_to_model
 
 
 def check(request: InferenceRequest, config: ModelConfig) -> tuple[dict[str, Array], int]:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from triune.config.policy import QueueLimits
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError
-from triune.scheduling.policy import QueueLimits
 
 LOAD_SECONDS_PARAMETER: Final = "load_timeout_secs"
 """The config's parameter that says how long the model may take to load, in place of `--load-timeout-secs`."""

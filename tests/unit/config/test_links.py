@@ -9,13 +9,13 @@ import pytest
 
 from support.graphs import model_of
 from support.repositories import WARM_UP, affine, write_model
+from triune.config.configure import configure, read_source
+from triune.config.placement import Machine
+from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.repository.configure import configure, read_source
 from triune.repository.loader import Loader
-from triune.repository.placement import Machine
-from triune.repository.stamps import stamp
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 MACHINE = Machine({"onnxruntime": OnnxRuntime()}, [UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 1)

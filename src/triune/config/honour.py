@@ -3,9 +3,9 @@
 import logging
 from itertools import islice
 
+from triune.config.placement import Machine, option_names
 from triune.core.errors import UnsupportedError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.placement import Machine, option_names
 
 _log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from triune.config.limits import ModelLimits, limits_of
 from triune.core.errors import InvalidArgumentError
-from triune.repository.limits import ModelLimits, limits_of
 
 
 def test_a_model_says_it_itself_or_the_server_does() -> None:

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from triune.config.layout import check_name, choose_versions, find_versions, inside
 from triune.core.errors import InvalidArgumentError
 from triune.protos.model_config_pb2 import ModelVersionPolicy
-from triune.repository.layout import check_name, choose_versions, find_versions, inside
 from triune.repository.override import Override
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, is_version
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import open_file
-from triune.repository.layout import CONFIG_FILENAME, CONFIGS_FOLDER, is_version
 
 _BLOCK_BYTES = 1 << 20
 

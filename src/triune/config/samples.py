@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
+from triune.config.datatypes import from_config
+from triune.config.layout import WARMUP_FOLDER, inside
+from triune.config.links import require_near
+from triune.config.model_config import ModelConfig, TensorConfig, WarmupSample
+from triune.config.reshape import reshape_to_model
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import read_file
 from triune.core.tensors import format_shape
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelWarmup
-from triune.repository.config import ModelConfig, TensorConfig, WarmupSample
-from triune.repository.datatypes import from_config
-from triune.repository.layout import WARMUP_FOLDER, inside
-from triune.repository.links import require_near
-from triune.repository.reshape import reshape_to_model
 
 _MAX_INPUT_BYTES = 1 << 30
 _MAX_GUESSED_BYTES = 64 << 20

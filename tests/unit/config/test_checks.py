@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from support.configs import model_config
+from triune.config.checks import check
+from triune.config.model_config import TensorConfig
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import InferenceRequest, RequestedOutput
-from triune.repository.config import TensorConfig
-from triune.serving.checks import check
 
 X = TensorConfig("x", DataType.FP32, (3, -1))
 MASK = TensorConfig("mask", DataType.INT64, (2,), is_optional=True)

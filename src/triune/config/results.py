@@ -5,21 +5,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.config.reshape import reshape_to_client
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Finisher
-from triune.repository.config import ModelConfig, TensorConfig
-from triune.repository.model import LoadedVersion
-from triune.repository.reshape import reshape_to_client
 
 MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 """Triton's limit on an output that is sorted for classification."""
 
 
-def finisher(request: InferenceRequest, model: LoadedVersion) -> Finisher | None:
+def finisher(request: InferenceRequest, config: ModelConfig) -> Finisher | None:
     """What is to be done to the model's answer before the client sees it; None for nothing."""
-    config = model.config
     num_classes = {output.name: output.num_classes for output in request.outputs if output.num_classes}
     if not num_classes and all(output.reshape is None for output in config.outputs.values()):
         return None

@@ -9,21 +9,21 @@ from onnx import NodeProto, TensorProto, helper
 
 from contract.runtimes.models import node
 from support.repositories import FP32, STRING, Bench, add_sub, affine, identity, scaled_by_scalar, write_model
+from triune.config.complete import complete_tensors
+from triune.config.configure import configure, read_source
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.config.parse import parse_text
+from triune.config.placement import Completion
+from triune.config.policy import QueuePolicy, TimeoutAction
+from triune.config.reshape import reshape_to_client, reshape_to_model
+from triune.config.samples import sample_inputs, warmup_inputs
+from triune.config.stamps import Stamp
+from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import TYPE_INT32, TYPE_STRING, ModelInstanceGroup
-from triune.repository.complete import complete_tensors
-from triune.repository.config import ModelConfig, TensorConfig
-from triune.repository.configure import configure, read_source
-from triune.repository.parse import parse_text
-from triune.repository.placement import Completion
-from triune.repository.reshape import reshape_to_client, reshape_to_model
-from triune.repository.samples import sample_inputs, warmup_inputs
-from triune.repository.stamps import Stamp
-from triune.repository.tensors import translate_tensors
 from triune.runtimes.onnx_file import read_signature
-from triune.scheduling.policy import QueuePolicy, TimeoutAction
 
 
 def configured(

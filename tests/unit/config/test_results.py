@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from triune.config.model_config import TensorConfig
+from triune.config.reshape import reshape_to_client
+from triune.config.results import MAX_CLASSIFICATION_ELEMENTS, classify
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError
-from triune.repository.config import TensorConfig
-from triune.repository.reshape import reshape_to_client
-from triune.serving.results import MAX_CLASSIFICATION_ELEMENTS, classify
 
 SCORES = TensorConfig("scores", DataType.FP32, (4,), labels=("cat", "dog", "cow"))
 
