@@ -17,7 +17,7 @@ from support.onnx_cases import Case, difference, load_cases
 from support.peers import convert_all, table
 from triune.coreml.model import Model
 from triune.coreml.package import read_package
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 
 def peer_failure(case: Case, path: Path | None) -> str:

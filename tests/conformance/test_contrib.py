@@ -27,7 +27,7 @@ from triune.coreml.interpreter import Interpreter
 from triune.coreml.lowering import lower as lower_coreml
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import read_package
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 LEDGER = Ledger(Path(__file__).with_name("contrib.ledger"))
 HEAD = "Variants of contrib and ML operators that are refused (unsupported), wrong, or end in another error, by form."

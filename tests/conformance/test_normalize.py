@@ -20,7 +20,8 @@ from support.onnx_cases import Case, difference, load_cases
 from triune.core.errors import TriuneError
 from triune.graph.conversion.constants import bind_constants, typed_constants
 from triune.graph.normalize import foreign_ops, normalize
-from triune.graph.passes.narrow import Narrow, narrow_array
+from triune.graph.passes.narrow import Narrow
+from triune.graph.passes.narrow_values import narrow_array
 
 LEDGER = Ledger(Path(__file__).with_name("normalize.ledger"))
 HEAD = """ONNX node tests that cannot be brought to core ops, or whose core ops no runtime here computes right."""

@@ -25,7 +25,7 @@ from triune.coreml.raising import raise_function as raise_from_coreml
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.load import load
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 from triune.zoo.packages import PackageCache
 
 SAMPLE = ("captcha_digits", "fsmn_vad")

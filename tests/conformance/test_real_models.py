@@ -14,7 +14,8 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.package import read_package
 from triune.graph.load import load
 from triune.graph.normalize import foreign_ops, normalize
-from triune.graph.passes.narrow import Narrow, narrow_array
+from triune.graph.passes.narrow import Narrow
+from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.weight_files import with_data
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml_conversion import convert_here

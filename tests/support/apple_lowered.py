@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from support.apple_interpreter import Apart, interpret_apart
 from triune.coreai.lowering import LowerOptions, lower
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 Arrays = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from onnx import ModelProto, numpy_helper
 from support.lowered import plain_answers
 from support.onnx_cases import Case, difference, load_cases
 from triune.core.errors import TriuneError, UnsupportedError
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 Arrays = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from support.apple_interpreter import Apart, interpret_apart
 from triune.coreai.lowering import LowerOptions, lower
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 _apart = Apart(interpret_apart)
 

@@ -24,7 +24,7 @@ from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.conversion.text import numbers_of
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.state_names import new_state
 from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify

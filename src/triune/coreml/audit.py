@@ -27,7 +27,7 @@ from triune.graph.audit import (
     inputs_of_model,
     revealing_inputs,
 )
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES
 
 if TYPE_CHECKING:

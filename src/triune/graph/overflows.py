@@ -117,13 +117,19 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
         )
     if result.is_size:
         return False
-    # Below 0 the source has numbers near the largest of its type.
-    if elem_type in _UNSIGNED and result.low < 0 and node.op_type in ("Sub", "Neg"):
+    if elem_type in _UNSIGNED and _is_high(node, result, given):
         return True
     if ANY.low <= result.low and result.high <= ANY.high:
         return False
     is_near_end = any(each.low == each.high and each.largest >= _NEAR_END for each in given)
     return result.largest >= _NOTED or (node.op_type in ("Add", "Sub") and is_near_end)
+
+
+def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:
+    """May int32 have an unsigned result below 0? There the source has numbers near the largest of its type."""
+    if node.op_type == "Cast":
+        return given[0].low < 0
+    return result.high > ANY.high or (result.low < 0 and node.op_type in ("Sub", "Neg"))
 
 
 def _is_cast_of_floats(node: NodeProto, values: Values) -> bool:

@@ -21,7 +21,7 @@ from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import read_package
 from triune.graph.conversion.options import Precision
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 

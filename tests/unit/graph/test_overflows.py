@@ -104,6 +104,24 @@ def test_unsigned_numbers_below_zero_are_told_of() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["uint32", "uint64"])
+@pytest.mark.parametrize(
+    ("body", "nodes"),
+    [
+        ("y = Add (u, v)", ["Add 'y'"]),
+        ("y = ReduceSum <keepdims = 1> (u)", ["ReduceSum 'y'"]),
+        ("y = Cast <to = TYPE> (x)", ["Cast 'y'"]),
+        ("h = Mod (u, few)  k = Mod (v, few)  y = Add (h, k)", []),
+        ("y = Cast <to = TYPE> (b)", []),
+    ],
+)
+def test_unsigned_numbers_beyond_int32_are_told_of(kind: str, body: str, nodes: list[str]) -> None:
+    body = body.replace("TYPE", "12" if kind == "uint32" else "13")
+    inputs = f"{kind}[4] u, {kind}[4] v, int64[4] x, uint8[4] b"
+    model = normalize(model_of(f"agraph ({inputs}) => ({kind}[?] y) <{kind} few = {{1000}}> {{ {body} }}"))
+    assert [each.node for each in find_overflows(model.graph)] == nodes
+
+
 def test_the_notes_say_which_type_and_what_becomes_of_it() -> None:
     model = model_of(
         "agraph (float[4] x, uint32[4] u) => (int64[4] y, uint32[4] z) { y = Cast <to = 7> (x)  z = Mul (u, u) }"

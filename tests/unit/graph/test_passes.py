@@ -17,7 +17,8 @@ from triune.graph.passes.fold import MAX_ELEMENTS, Fold
 from triune.graph.passes.hard_swish import HardSwish
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.means import Means
-from triune.graph.passes.narrow import Narrow, narrow_array
+from triune.graph.passes.narrow import Narrow
+from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
 

@@ -36,7 +36,7 @@ from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
 from triune.graph.conversion.problems import Problem, Refusal, called
 from triune.graph.conversion.writer import GraphWriter
-from triune.graph.passes.narrow import NARROWED
+from triune.graph.passes.narrow_values import NARROWED
 from triune.graph.values import attributes_of
 from triune.graph.whole.outline import DOMAIN, RESULT
 

@@ -12,7 +12,7 @@ from triune.coreai.lowering.values import axis, cast, constant, dtype_of, is_boo
 from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
-from triune.graph.passes.narrow import NARROWED
+from triune.graph.passes.narrow_values import NARROWED
 
 _KINDS = tuple(map(np.dtype, (np.float16, np.float32, np.int32, np.bool_)))
 

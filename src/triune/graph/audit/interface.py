@@ -18,6 +18,9 @@ from triune.graph.weight_files import array_of
 
 _MOST_NUMBERS = 16
 
+_LARGEST = (1 << 31) - 1
+"""Of what a program computes in; a limit beyond it is none."""
+
 _MOST_TRIED = 1 << 12
 """Sizes and counts are rarely larger."""
 
@@ -164,7 +167,7 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
                 others = [each for each in node.input if each and each != name]
                 arrays = [array for each in others if (array := _small(values, each)) is not None]
                 found.setdefault(sources[name], set()).update(
-                    int(end) for array in arrays for end in (array.min(), array.max()) if np.isfinite(end)
+                    int(end) for array in arrays for end in (array.min(), array.max()) if -_LARGEST <= end <= _LARGEST
                 )
             elif node.op_type == "Mul" or (node.op_type == "Div" and place == 0):
                 factor = _small(values, node.input[1 - place])

@@ -1,31 +1,17 @@
 """Element types brought to those that Apple's runtimes compute in."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
 
-from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.builder import Builder
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.narrow_values import NARROWED, narrow_tensor
 from triune.graph.values import names_read_by, subgraphs_of
-from triune.graph.weight_files import WeightFile, array_of
+from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
-
-NARROWED: Mapping[int, int] = {
-    TensorProto.DOUBLE: TensorProto.FLOAT,
-    **dict.fromkeys(
-        [
-            *(TensorProto.INT64, TensorProto.INT16, TensorProto.INT8),
-            *(TensorProto.UINT64, TensorProto.UINT32, TensorProto.UINT16, TensorProto.UINT8),
-        ],
-        TensorProto.INT32,
-    ),
-}
-"""What each element type becomes; the others stay."""
 
 _WIDE_INPUTS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Reshape", "Expand", "Tile", "Squeeze", "Unsqueeze", "Split", "TopK", "Trilu"], (1,)),
@@ -52,8 +38,6 @@ _QUANTIZED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 _WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"])
 """Whose results leave the range of a small type."""
-
-_INT32 = np.iinfo(np.int32)
 
 
 class Narrow:
@@ -82,37 +66,6 @@ class Narrow:
         model = Infer()(model)
         large.give_back(model)
         return model
-
-
-def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The input `name` as a narrowed model takes it.
-
-    Raises:
-        InvalidArgumentError: a value does not fit into int32.
-    """
-    elem_type = NARROWED.get(helper.np_dtype_to_tensor_dtype(array.dtype))
-    if elem_type is None:
-        return array
-    if (found := _outside(array)) is not None:
-        raise InvalidArgumentError(f"input '{name}' holds {found}; the model computes in {_limits_of(elem_type)}")
-    return array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
-
-
-def _limits_of(elem_type: int) -> str:
-    if elem_type == TensorProto.INT32:
-        return f"int32, from {_INT32.min} to {_INT32.max}"
-    return f"fp32, up to {np.finfo(np.float32).max:.4g} either way"
-
-
-def _outside(array: NDArray[Any]) -> int | float | None:
-    """A value of a wide array that the narrow type does not hold; infinity is held."""
-    if array.dtype == np.float64:
-        sizes = np.abs(array[np.isfinite(array)])
-        largest = float(sizes.max(initial=0))
-        return largest if largest > float(np.finfo(np.float32).max) else None
-    if array.dtype.itemsize < 4 or array.dtype == np.int32 or not array.size:
-        return None
-    return next((int(end) for end in (array.min(), array.max()) if not _INT32.min <= int(end) <= _INT32.max), None)
 
 
 class _Graph:
@@ -231,11 +184,9 @@ class _Graph:
         self._nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/cast", to=elem_type))
 
     def _narrow_tensor(self, tensor: TensorProto) -> TensorProto:
-        # "To the end" of a Slice is written as the largest number there is.
-        narrow = _narrow_tensor(
-            tensor,
-            is_limit=lambda: all(node.op_type == "Slice" for node in self._nodes if tensor.name in names_read_by(node)),
-        )
+        is_output = any(value.name == tensor.name for value in self._graph.output)
+        readers = [node for node in self._nodes if tensor.name in names_read_by(node)]
+        narrow = narrow_tensor(tensor, None if is_output else readers)
         return narrow if self._file is None else self._file.moved(narrow)
 
 
@@ -255,44 +206,7 @@ def _retype_attributes(node: NodeProto) -> None:
         ):
             attribute.i = NARROWED.get(attribute.i, attribute.i)
         elif attribute.name == "value" and node.op_type == "ConstantOfShape":
-            attribute.t.CopyFrom(_narrow_tensor(attribute.t, is_limit=lambda: False))
-
-
-def _narrow_tensor(tensor: TensorProto, *, is_limit: Callable[[], bool]) -> TensorProto:
-    """`is_limit`: whether nothing but its being large counts."""
-    elem_type = NARROWED.get(tensor.data_type)
-    if elem_type is None:
-        return tensor
-    array = array_of(tensor)
-    if (found := _outside(array)) is not None:
-        if not is_limit():
-            raise UnsupportedError(
-                f"constant '{tensor.name}' holds {found}, which does not fit into {_limits_of(elem_type)}: Apple's "
-                "runtimes have nothing wider"
-            )
-        array = array.clip(_INT32.min, _INT32.max)
-    narrow = array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
-    if array.dtype == np.float64:
-        narrow = _without_zeros_made(tensor.name, array, narrow)
-    return numpy_helper.from_array(narrow, tensor.name)
-
-
-def _without_zeros_made(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:
-    """Numbers that fp32 has not become the smallest that it has, so that what guards from zero still does.
-
-    Raises:
-        UnsupportedError: the constant has no others: what is divided by it, or its logarithm, would be far off.
-    """
-    is_made = (narrow == 0) & (array != 0)
-    if not is_made.any():
-        return narrow
-    if not narrow.any():
-        found, tiny = array.reshape(-1)[int(is_made.argmax())], float(np.finfo(np.float32).tiny)
-        raise UnsupportedError(
-            f"constant '{name}' holds {found:.4g}, which is zero in fp32, from {tiny:.4g} upwards: Apple's runtimes "
-            "have nothing wider; write a larger number"
-        )
-    return np.where(is_made, np.copysign(np.finfo(np.float32).tiny, array).astype(np.float32), narrow)
+            attribute.t.CopyFrom(narrow_tensor(attribute.t, None))
 
 
 def _limits(elem_type: int) -> tuple[int, int] | None:

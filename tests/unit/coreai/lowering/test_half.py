@@ -15,7 +15,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import LowerOptions, lower
 from triune.coreai.model import Model
 from triune.graph.conversion.options import Layout, Precision
-from triune.graph.passes.narrow import narrow_array
+from triune.graph.passes.narrow_values import narrow_array
 
 _APART = Apart(interpret_apart)
 

@@ -111,6 +111,14 @@ def test_whole_numbers_reach_the_ends_of_their_types_of_limits_and_of_tables():
     assert set(ends["u"]) == {0, 255}
 
 
+def test_limits_beyond_int32_are_none_of_what_a_program_takes():
+    limits = {"low": np.array(np.iinfo(np.int64).min), "high": np.array(np.iinfo(np.int64).max)}
+    nodes = [helper.make_node("Clip", ["x", "low", "high"], ["y"])]
+    model = model_of(nodes, [("x", INT64, [8])], [("y", INT64, [8])], **limits)
+    for each in revealing_inputs(inputs_of_model(model)):
+        assert np.abs(each.arrays["x"]).max() <= 2**31
+
+
 @pytest.mark.parametrize(
     ("op_type", "factor", "parted"), [("Mul", 0.29, {100, 200, 400}), ("Div", 0.7, {21, 42}), ("Mul", 0.5, set())]
 )

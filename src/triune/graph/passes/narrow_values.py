@@ -1,0 +1,137 @@
+"""Constants and inputs brought to the element types that Apple's runtimes compute in: int32 and fp32."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.graph.weight_files import array_of
+
+NARROWED: Mapping[int, int] = {
+    TensorProto.DOUBLE: TensorProto.FLOAT,
+    **dict.fromkeys(
+        [
+            *(TensorProto.INT64, TensorProto.INT16, TensorProto.INT8),
+            *(TensorProto.UINT64, TensorProto.UINT32, TensorProto.UINT16, TensorProto.UINT8),
+        ],
+        TensorProto.INT32,
+    ),
+}
+"""What each element type becomes; the others stay."""
+
+_INT32 = np.iinfo(np.int32)
+
+_ABOVE: Mapping[str, tuple[int, ...]] = {
+    "Clip": (2,),
+    "Min": (0, 1),
+    **dict.fromkeys(["Greater", "LessOrEqual"], (1,)),
+    **dict.fromkeys(["Less", "GreaterOrEqual"], (0,)),
+}
+"""The operands at which a number above all of int32 says of whole numbers within it what the largest of them says."""
+
+_BELOW: Mapping[str, tuple[int, ...]] = {
+    "Clip": (1,),
+    "Max": (0, 1),
+    **dict.fromkeys(["Greater", "LessOrEqual"], (0,)),
+    **dict.fromkeys(["Less", "GreaterOrEqual"], (1,)),
+}
+"""The same, of a number below all, and the smallest."""
+
+
+def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """The input `name` as a narrowed model takes it.
+
+    Raises:
+        InvalidArgumentError: a value does not fit into int32.
+    """
+    elem_type = NARROWED.get(helper.np_dtype_to_tensor_dtype(array.dtype))
+    if elem_type is None:
+        return array
+    if (found := _outside(array)) is not None:
+        raise InvalidArgumentError(f"input '{name}' holds {found}; the model computes in {_limits_of(elem_type)}")
+    return array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
+
+
+def _limits_of(elem_type: int) -> str:
+    if elem_type == TensorProto.INT32:
+        return f"int32, from {_INT32.min} to {_INT32.max}"
+    return f"fp32, up to {np.finfo(np.float32).max:.4g} either way"
+
+
+def _outside(array: NDArray[Any]) -> int | float | None:
+    """A value of a wide array that the narrow type does not hold; infinity is held."""
+    if array.dtype == np.float64:
+        sizes = np.abs(array[np.isfinite(array)])
+        largest = float(sizes.max(initial=0))
+        return largest if largest > float(np.finfo(np.float32).max) else None
+    if array.dtype.itemsize < 4 or array.dtype == np.int32 or not array.size:
+        return None
+    return next((int(end) for end in (array.min(), array.max()) if not _INT32.min <= int(end) <= _INT32.max), None)
+
+
+def narrow_tensor(tensor: TensorProto, readers: Iterable[NodeProto] | None) -> TensorProto:
+    """A constant in a narrow type.
+
+    Args:
+        tensor: the constant.
+        readers: the nodes that read it, for some of which the end of int32 means the same as what is beyond it; None
+            where they are not known.
+
+    Raises:
+        UnsupportedError: it does not fit.
+    """
+    elem_type = NARROWED.get(tensor.data_type)
+    if elem_type is None:
+        return tensor
+    array = array_of(tensor)
+    if (found := _outside(array)) is not None:
+        if (
+            array.dtype.kind == "f"
+            or readers is None
+            or not all(_is_limit(tensor.name, array, node) for node in readers)
+        ):
+            raise UnsupportedError(
+                f"constant '{tensor.name}' holds {found}, which does not fit into {_limits_of(elem_type)}: Apple's "
+                "runtimes have nothing wider"
+            )
+        array = array.clip(_INT32.min, _INT32.max)
+    narrow = array.astype(helper.tensor_dtype_to_np_dtype(elem_type))
+    if array.dtype == np.float64:
+        narrow = _without_zeros_made(tensor.name, array, narrow)
+    return numpy_helper.from_array(narrow, tensor.name)
+
+
+def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
+    """Does a node take the ends of int32 for what is beyond them?"""
+    if node.op_type == "Slice":
+        # "To the end" is written as the largest number there is.
+        return True
+    places = {place for place, read in enumerate(node.input) if read == name}
+    harmless = [
+        table
+        for table, is_beyond in ((_ABOVE, array.max() > _INT32.max), (_BELOW, array.min() < _INT32.min))
+        if is_beyond
+    ]
+    # Else a graph within reads it.
+    return bool(places) and all(places.issubset(table.get(node.op_type, ())) for table in harmless)
+
+
+def _without_zeros_made(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:
+    """Numbers that fp32 has not become the smallest that it has, so that what guards from zero still does.
+
+    Raises:
+        UnsupportedError: the constant has no others: what is divided by it, or its logarithm, would be far off.
+    """
+    is_made = (narrow == 0) & (array != 0)
+    if not is_made.any():
+        return narrow
+    if not narrow.any():
+        found, tiny = array.reshape(-1)[int(is_made.argmax())], float(np.finfo(np.float32).tiny)
+        raise UnsupportedError(
+            f"constant '{name}' holds {found:.4g}, which is zero in fp32, from {tiny:.4g} upwards: Apple's runtimes "
+            "have nothing wider; write a larger number"
+        )
+    return np.where(is_made, np.copysign(np.finfo(np.float32).tiny, array).astype(np.float32), narrow)

@@ -1,0 +1,73 @@
+"""Constants beyond int32: the ends of int32 where those say the same of whole numbers within it, else refused."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from support.graphs import model_of
+from triune.core.errors import UnsupportedError
+from triune.graph.check import evaluate
+from triune.graph.normalize import normalize
+from triune.graph.passes.narrow import Narrow
+
+ENDS = np.iinfo(np.int32)
+CONSTANTS = "<int64 most = {9223372036854775807}, int64 least = {-9223372036854775808}, int64 big = {4294967296}>"
+
+
+def _model(body: str) -> str:
+    return f"agraph (int64[6] x, bool[6] c) => (int64[6] y) {CONSTANTS} {{ {body} }}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Clip (x, least, most)",
+        "y = Clip (x, , big)",
+        "y = Min (x, most)",
+        "y = Min (most, x)",
+        "y = Max (least, x)",
+        *(f"b = {op} (x, most)  y = Cast <to = 7> (b)" for op in ("Greater", "LessOrEqual")),
+        *(f"b = {op} (x, least)  y = Cast <to = 7> (b)" for op in ("Less", "GreaterOrEqual")),
+        *(f"b = {op} (most, x)  y = Cast <to = 7> (b)" for op in ("Less", "GreaterOrEqual")),
+        *(f"b = {op} (least, x)  y = Cast <to = 7> (b)" for op in ("Greater", "LessOrEqual")),
+    ],
+)
+def test_limits_that_no_number_within_int32_meets_are_those_of_int32(body: str) -> None:
+    model = model_of(_model(body))
+    x, c = np.array([ENDS.min, ENDS.min + 1, -1, 0, ENDS.max - 1, ENDS.max]), np.zeros(6, np.bool_)
+    (expected,) = evaluate(model, {"x": x, "c": c})
+    narrow = Narrow()(normalize(model))
+    session = ort.InferenceSession(narrow.SerializeToString(), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(["y"], {"x": x.astype(np.int32)} | ({"c": c} if len(session.get_inputs()) > 1 else {}))
+    assert answer.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("y = Clip (x, most)", "9223372036854775807"),
+        ("y = Clip (x, , least)", "-9223372036854775808"),
+        ("y = Min (x, least)", "-9223372036854775808"),
+        ("y = Max (x, most)", "9223372036854775807"),
+        ("y = Where (c, x, most)", "9223372036854775807"),
+        ("b = Less (x, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
+        ("b = Equal (x, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
+        # The same constant is a limit of one, and an element of the other.
+        ("m = Min (x, most)  y = Where (c, m, most)", "9223372036854775807"),
+    ],
+)
+def test_what_is_beyond_int32_and_means_something_is_refused(body: str, found: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"holds {found}, which does not fit into int32"):
+        Narrow()(normalize(model_of(_model(body))))
+
+
+def test_a_limit_that_is_an_output_is_refused() -> None:
+    text = f"agraph (int64[6] x) => (int64[6] y, int64 most) {CONSTANTS} {{ y = Min (x, most) }}"
+    with pytest.raises(UnsupportedError, match="does not fit into int32"):
+        Narrow()(normalize(model_of(text)))
+
+
+def test_a_limit_of_floats_beyond_fp32_is_refused() -> None:
+    text = "agraph (double[2] x) => (double[2] y) <double most = {1e300}> { y = Min (x, most) }"
+    with pytest.raises(UnsupportedError, match="does not fit into fp32"):
+        Narrow()(normalize(model_of(text)))
