@@ -10,6 +10,7 @@ from triune.core.units import Unit
 from triune.coreai.description import Function
 from triune.coreai.executable import HOST_LIMITS, AppleExecutable
 from triune.coreai.raising import raise_function
+from triune.graph.half_rounding import keep_half_rounding
 from triune.graph.session import GraphSession
 from triune.graph.state_names import new_state
 from triune.hosting import HostedExecutable
@@ -53,6 +54,7 @@ class RaisedExecutor:
         # A graph cannot call an output as an input; the order is the same.
         names = [value.name for value in model.graph.output]
         self._names = dict(zip(names, [each.name for each in function.outputs], strict=False))
+        keep_half_rounding(model)
         states = [each.name for each in function.states]
         name = f"'{where}', function '{function.name}'"
         self._session = GraphSession(model, name, states=states, num_threads=num_threads)

@@ -24,6 +24,7 @@ from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import InputShape, Range
 from triune.graph.conversion.text import numbers_of
+from triune.graph.half_rounding import with_half_rounding
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.state_names import new_state
@@ -121,7 +122,7 @@ def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[s
         As `verify_lowered`.
     """
     tolerance = TOLERANCES[precision_of(model)]
-    result = OnnxModel(model, tolerance)
+    result = OnnxModel(with_half_rounding(model), tolerance)
     with Model(path, function=function, executor="interpreter") as program:
         limits = {name: _shape(each) for name, each in program.interface.limits.items()}
         sets = samples_of(model, limits, given, is_half=tolerance > TOLERANCES["fp32"])

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import TensorProto
 
-from triune.coreml.half_rounding import keep_half_rounding
 from triune.coreml.mil import Array, StateType
 from triune.coreml.package import Package
 from triune.coreml.raising import raise_function
 from triune.graph.by_values import by_values
+from triune.graph.half_rounding import keep_half_rounding
 from triune.graph.passes.widen import Widen
 from triune.graph.session import GraphSession
 

@@ -18,6 +18,7 @@ from triune.graph.conversion.constants import typed_constants
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import Dim, InputShape, Range
 from triune.graph.conversion.text import numbers_of
+from triune.graph.half_rounding import with_half_rounding
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.precision import TOLERANCES, precision_of
 from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
@@ -84,7 +85,7 @@ def verify_raised(
     features = package.description.functions[name].inputs
     tolerance = TOLERANCES[precision_of(model)]
     is_half = tolerance > TOLERANCES["fp32"]
-    result, interpreter = OnnxModel(model, tolerance), Interpreter(package, name)
+    result, interpreter = OnnxModel(with_half_rounding(model), tolerance), Interpreter(package, name)
 
     def source(arrays: Mapping[str, Array]) -> dict[str, Array]:
         inputs = {name: array for name, array in arrays.items() if name not in states}

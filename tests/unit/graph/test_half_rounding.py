@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from triune.coreml.half_rounding import keep_half_rounding
+from triune.graph.half_rounding import keep_half_rounding
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 X = np.random.default_rng(0).normal(size=2000).astype(np.float16)

@@ -46,6 +46,14 @@ _TYPE_ATTRIBUTES = {
 }
 
 
+def with_half_rounding(model: ModelProto) -> ModelProto:
+    """A copy whose fp16 operations round their results, as `keep_half_rounding` has it."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    keep_half_rounding(copy)
+    return copy
+
+
 def keep_half_rounding(model: ModelProto) -> None:
     """Let each fp16 operation of a model compute in fp32 and round its result to fp16, in place.
 
@@ -71,7 +79,11 @@ class _Rounding:
     def __init__(self, root: GraphProto, version: int) -> None:
         self._root = root
         self._version = version
-        self._halves = {each.name: each for each in root.initializer if each.data_type == _HALF}
+        self._halves = {
+            each.name: each
+            for each in root.initializer
+            if each.data_type == _HALF and each.data_location != TensorProto.EXTERNAL
+        }
         self._constants: dict[str, str] = {}
         self._casts: set[str] = set()
         self._names = Names(root)

@@ -1,0 +1,52 @@
+"""Programs of fp16 round after each operation: what is raised of them is judged as it rounds, and runs so."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.half_cases.case import floats, half_case, number
+from triune import coreai
+from triune.cli.conversions import coreai_to_onnx, coreml_to_onnx
+from triune.coreai import lowering as core_ai
+from triune.coreml import lowering as core_ml
+from triune.graph.conversion.options import Precision
+from triune.graph.verify import Verdict
+
+_TIMES = np.eye(4, dtype=np.float32)
+_BEYOND = half_case(
+    "beyond",
+    "a = MatMul (x, v) b = MatMul (x, w) p = Mul (a, b) y = Sub (p, a)",
+    {"v": _TIMES * 2, "w": _TIMES * 3},
+    x=floats(200, 3, -150, 50),
+)
+_ROUNDED = half_case(
+    "rounded",
+    "a = MatMul (x, v) b = Add (a, far) c = Sub (b, far) y = Mul (c, s)",
+    {"v": _TIMES, "far": number(2048), "s": number(3)},
+    x=floats(0.3, 0.7, -0.4, 1.2),
+)
+"""ONNX Runtime computes in fp32 between casts, which it takes out: it has 6e4 * 2 and 0.3 where fp16 has neither."""
+
+
+def _tell(what: str) -> None:
+    del what
+
+
+@pytest.mark.parametrize("case", [_BEYOND, _ROUNDED], ids=lambda case: case.name)
+def test_what_is_raised_of_a_package_in_fp16_is_right(case: Any, tmp_path: Path) -> None:
+    lowered = core_ml.lower(case.model, tmp_path / "m.mlpackage", core_ml.LowerOptions(precision=Precision.FP16))
+    (verdict,) = coreml_to_onnx(lowered.path, tmp_path / "m.onnx", None, _tell, case.feeds).verdicts or ()
+    assert verdict.verdict is Verdict.RIGHT
+
+
+def test_what_is_raised_of_an_asset_in_fp16_is_right_and_runs_as_it_rounds(tmp_path: Path) -> None:
+    options = core_ai.LowerOptions(precision=Precision.FP16)
+    path = core_ai.lower(_BEYOND.model, tmp_path / "m.aimodel", options).path
+    (verdict,) = coreai_to_onnx(path, tmp_path / "m.onnx", None, _tell, _BEYOND.feeds).verdicts or ()
+    assert verdict.verdict is Verdict.RIGHT
+    with coreai.load(path, executor="onnxruntime") as raised, coreai.load(path, executor="interpreter") as apples:
+        found, right = (model.predict(_BEYOND.feeds)["y"] for model in (raised, apples))
+    assert np.isinf(right).any()
+    np.testing.assert_array_equal(found, right)
