@@ -9,9 +9,9 @@ again, with its own id, and nothing else of it is looked at.
 import sys
 
 from triune.cli import main
-from triune.frontends.kserve.http_answering import Answering
-from triune.frontends.kserve.http_protocol import KServeProtocol
-from triune.frontends.kserve.request_templates import _ID
+from triune.frontends.kserve.http.answering import Answering
+from triune.frontends.kserve.http.protocol import KServeProtocol
+from triune.frontends.kserve.http.request_templates import _ID
 
 
 def remember_http() -> None:

@@ -17,8 +17,8 @@ from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
 from triune.frontends.embedded import num_addresses
 from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.grpc_server import ChannelOptions, GrpcServer
-from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.grpc.server import ChannelOptions, GrpcServer
+from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload, quick_switches
 from triune.frontends.metrics import MetricsServer

@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 
 from support.hand_server import HandServer
 from triune.core.units import Unit
-from triune.frontends.kserve.grpc_health import HealthService
-from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.grpc.health import HealthService
+from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.protos import grpc_service_pb2
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 

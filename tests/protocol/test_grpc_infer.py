@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from support.hand_server import HandServer
 from triune.core import errors
 from triune.core.errors import UnavailableError
-from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.frontends.kserve.limits import Limits
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 

@@ -12,7 +12,7 @@ import pytest
 from support.hand_server import HandServer
 from support.wire import Wire
 from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.protos.grpc_service_pb2 import (

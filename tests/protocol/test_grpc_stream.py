@@ -13,8 +13,8 @@ import tritonclient.grpc as client_module
 import tritonclient.grpc.aio as aio_module
 
 from support.hand_server import HandServer
-from triune.frontends.kserve import grpc_stream
-from triune.frontends.kserve.grpc_server import GrpcServer
+from triune.frontends.kserve.grpc import stream as grpc_stream
+from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.protos.grpc_service_pb2 import InferParameter, ModelInferRequest, ModelStreamInferResponse
 
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"

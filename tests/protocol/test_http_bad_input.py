@@ -15,7 +15,7 @@ from support.hand_server import HandServer
 from support.http_thread import serve_in_thread
 from support.wire import VECTOR, Wire, binary_infer, get, head, infer, post, tensor
 from triune.core import errors
-from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 
 PATH = "/v2/models/identity/infer"

@@ -11,7 +11,7 @@ import pytest
 from support.hand_server import HandServer
 from support.wire import Wire, get, post
 from triune.core.errors import UnavailableError
-from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.http.server import HttpServer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import uvloop
 from support.hand_server import HandServer
 from support.http_thread import serve_in_thread
 from support.wire import Wire, binary_infer, head, infer, post
-from triune.frontends.kserve.http_receiver import DIRECT_BYTES
+from triune.frontends.kserve.http.receiver import DIRECT_BYTES
 from triune.frontends.kserve.limits import Limits
 
 LARGE = np.random.default_rng(0).random((1, 150528), np.float32)

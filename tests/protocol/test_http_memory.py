@@ -13,9 +13,9 @@ import pytest
 
 from support.hand_server import HandServer
 from support.wire import Wire, binary_infer, get, head, infer, post, tensor
-from triune.frontends.kserve import large_requests
 from triune.frontends.kserve.budget import MemoryBudget
-from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.http import large_requests as large_requests
+from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 

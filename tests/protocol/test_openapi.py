@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from support.process import Served, serve
 from triune.app import make_repository
-from triune.frontends.kserve.http_app import make_app
+from triune.frontends.kserve.http.app import make_app
 from triune.serving.server import Server
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.yaml"

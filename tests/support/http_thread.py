@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import uvloop
 
 from support.hand_server import HandServer
-from triune.frontends.kserve.http_server import HttpServer
+from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
 
 

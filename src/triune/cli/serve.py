@@ -26,7 +26,7 @@ from triune.config.policy import QueueLimits
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
-from triune.frontends.kserve.grpc_server import ChannelOptions, Compression
+from triune.frontends.kserve.grpc.server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import ModelState

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from triune.core.datatypes import DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
-from triune.frontends.kserve.grpc_codec import decode_request, encode_response, parse_request
+from triune.frontends.kserve.grpc.codec import decode_request, encode_response, parse_request
 from triune.protos.grpc_service_pb2 import InferParameter, InferTensorContents, ModelInferRequest
 
 Tensor = ModelInferRequest.InferInputTensor

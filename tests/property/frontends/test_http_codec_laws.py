@@ -16,9 +16,9 @@ from triune.core.datatypes import Array, DataType
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
 from triune.frontends.kserve.compression import Body, Decompression, accepted_encoding, compress, is_compressed
-from triune.frontends.kserve.http_codec import decode_request, encode_response
-from triune.frontends.kserve.json_tensors import decode_json, encode_json
-from triune.frontends.kserve.request_templates import RequestTemplates
+from triune.frontends.kserve.http.codec import decode_request, encode_response
+from triune.frontends.kserve.http.json_tensors import decode_json, encode_json
+from triune.frontends.kserve.http.request_templates import RequestTemplates
 from triune.frontends.kserve.tensors import decode_raw, encode_raw
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from triune.core.errors import PayloadTooLargeError
 from triune.frontends.kserve.compression import MAX_RATIO
-from triune.frontends.kserve.large_requests import MAX_JSON_BYTES
 
 MAX_REQUEST_BYTES = 256 << 20
 
@@ -15,6 +14,9 @@ _SHOWN_CHARACTERS = 32
 
 # The names and flags that requests other than inferences and loads hold.
 _MAX_SMALL_BYTES = 64 << 10
+
+MAX_JSON_BYTES = 64 << 20
+"""Triton takes requests of so many bytes unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

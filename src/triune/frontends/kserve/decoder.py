@@ -1,0 +1,81 @@
+"""What decodes bodies and messages of any size, off the event loop and within the memory budget."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from triune.core.errors import PayloadTooLargeError
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.kserve.compression import Body, Decompression, is_compressed
+from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload, until_done
+
+T = TypeVar("T")
+
+_JSON = "JSON: send tensors as binary data, with 'binary_data_size'"
+
+PARSED_FACTOR = 10
+"""What JSON takes in all while a process parses it, for each of its bytes: two copies, and its values as objects."""
+
+STRINGS_FACTOR = 4
+"""The same of few long strings."""
+
+
+class Decoder:
+    """Bodies of any size to what they say. What a request holds of the memory budget follows its size."""
+
+    def __init__(self, limits: Limits, offload: Offload) -> None:
+        """Args:
+        limits: how large bodies and JSON may be.
+        offload: where the work is done.
+        """
+        self._limits = limits
+        self._offload = offload
+        self._places = asyncio.Semaphore(offload.apart.num_processes)
+
+    async def decompress(self, encoding: str, body: Body, held: Reservation) -> Body:
+        """A body without its content encoding. Raises as `Decompression` does."""
+        if not is_compressed(encoding):
+            return body
+        limits = self._limits
+        work = Decompression(encoding, body, limits.request_bytes, limits.decompression_ratio)
+        while await self._offload.run(work.step):
+            held.resize(len(body) + len(work.data))
+        held.resize(len(work.data))
+        return work.data
+
+    def check_size(self, num_bytes: int, what: str = _JSON) -> None:
+        """Raises PayloadTooLargeError if so much is more than may be parsed; `what` it is, and what to do instead."""
+        limit = self._limits.json_bytes
+        if num_bytes > limit:
+            what, _, remedy = what.partition(": ")
+            raise PayloadTooLargeError(
+                f"request {what} size of {num_bytes} bytes exceeds the maximum allowed input size of {limit} bytes. "
+                f"Use --max-json-bytes to increase the limit, or {remedy}"
+            )
+
+    async def parse(
+        self,
+        work: Callable[[memoryview], T],
+        body: Body,
+        json_bytes: int,
+        held: Reservation,
+        *,
+        factor: int = PARSED_FACTOR,
+    ) -> T:
+        """`work(body)`, in a process if so many bytes in front of the body are to be parsed; else in a thread.
+
+        Raises:
+            TriuneError: what `work` raises.
+            UnavailableError: the memory budget is spent, or the process ended.
+        """
+        if json_bytes <= SMALL_BYTES:
+            return await self._offload.run(work, memoryview(body))
+        before = held.num_bytes
+        async with self._places:
+            held.grow(factor * json_bytes)
+            loop, apart = asyncio.get_running_loop(), self._offload.apart
+            with self._offload.busy():
+                result = await until_done(loop.run_in_executor(apart.threads, apart.call, work, body))
+        held.resize(before)
+        return result

@@ -1,0 +1,94 @@
+"""grpc.health.v1: the health of the server as load balancers and Kubernetes ask for it."""
+
+import asyncio
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.frontends.kserve.grpc.service import SERVICE as INFERENCE_SERVICE
+from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
+from triune.frontends.kserve.limits import check_small
+from triune.serving.server import Server
+
+SERVICE = "grpc.health.v1.Health"
+
+_SERVICES = ("", INFERENCE_SERVICE)
+
+_UNKNOWN, _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = range(4)
+
+
+class HealthService:
+    """Answers SERVING while the server is ready."""
+
+    def __init__(self, server: Server, *, interval_seconds: float = 1.0) -> None:
+        """Args:
+        server: whose readiness is told.
+        interval_seconds: how often a watched server is looked at.
+        """
+        self._server = server
+        self._interval_seconds = interval_seconds
+        self._stopping = asyncio.Event()
+
+    def handlers(self) -> dict[str, Any]:
+        """Method name to gRPC handler."""
+        return {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+        }
+
+    def stop(self) -> None:
+        """Tell all watchers that the server does not serve any more, and end their calls."""
+        self._stopping.set()
+
+    async def check(self, data: bytes, context: Context) -> bytes:
+        """The status now. NOT_FOUND for a service that is not here."""
+        try:
+            service = _parse(data)
+        except InvalidArgumentError as error:
+            del data
+            await abort(context, as_triune_error(error, "Check"))
+        if service not in _SERVICES:
+            await abort(context, NotFoundError(f"service '{service[:64]}' is not here; ask for '{INFERENCE_SERVICE}'"))
+        return _response(self._status(service))
+
+    async def watch(self, data: bytes, context: Context) -> None:
+        """The status now and whenever it changes, until the server stops. SERVICE_UNKNOWN for one not here."""
+        try:
+            service = _parse(data)
+        except InvalidArgumentError as error:
+            del data
+            await abort(context, as_triune_error(error, "Watch"))
+        del data
+        told: int | None = None
+        while not self._stopping.is_set():
+            status = self._status(service)
+            if status != told:
+                await context.write(_response(status))
+                told = status
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._interval_seconds)
+            except TimeoutError:
+                continue
+        if told != self._status(service):
+            await context.write(_response(self._status(service)))
+
+    def _status(self, service: str) -> int:
+        if service not in _SERVICES:
+            return _SERVICE_UNKNOWN
+        return _SERVING if self._server.is_ready() and not self._stopping.is_set() else _NOT_SERVING
+
+
+def _parse(data: bytes) -> str:
+    """The service that a HealthCheckRequest names. Raises InvalidArgumentError if it is none, or large."""
+    check_small(len(data))
+    try:
+        return health_pb2.HealthCheckRequest.FromString(data).service
+    except DecodeError as error:
+        raise InvalidArgumentError(f"the {len(data)} bytes received are no HealthCheckRequest: {error}") from None
+
+
+def _response(status: int) -> bytes:
+    return health_pb2.HealthCheckResponse(status=status).SerializeToString()

@@ -1,0 +1,249 @@
+"""The methods of GRPCInferenceService. They take and give bytes, so that broken ones get a typed error."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.core.requests import InferenceResponse
+from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.kserve.grpc import codec as grpc_codec
+from triune.frontends.kserve.grpc import messages as grpc_messages
+from triune.frontends.kserve.grpc.codec import parse_version
+from triune.frontends.kserve.grpc.large import LargeMessages, decode_small, outputs_bytes
+from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
+from triune.frontends.kserve.grpc.stream import StreamSession
+from triune.frontends.kserve.limits import Limits, check_small
+from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.protos import grpc_service_pb2 as messages
+from triune.serving.server import Server
+
+SERVICE = "inference.GRPCInferenceService"
+
+_UNSUPPORTED = {
+    "SystemSharedMemoryStatus": "system shared memory is not offered; send tensors in the request",
+    "SystemSharedMemoryRegister": "system shared memory is not offered; send tensors in the request",
+    "SystemSharedMemoryUnregister": "system shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryStatus": "CUDA shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryRegister": "CUDA shared memory is not offered; send tensors in the request",
+    "CudaSharedMemoryUnregister": "CUDA shared memory is not offered; send tensors in the request",
+    "TraceSetting": "tracing is not offered; use the statistics and the metrics instead",
+    "LogSettings": "log settings cannot be changed while the server runs; use --log-verbose when starting it",
+}
+
+Handler = Callable[[bytes, Context], Awaitable[bytes]]
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+class InferenceService:
+    """KServe's service over a `serving.Server`."""
+
+    def __init__(self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeMessages) -> None:
+        """Args:
+        server: answers the requests; the caller owns it.
+        limits: what a client may ask.
+        budget: the memory of requests under way.
+        large: decodes and encodes large messages.
+        """
+        self._server = server
+        self._limits = limits
+        self._budget = budget
+        self._large = large
+        self._streams: set[StreamSession] = set()
+        self._changes: set[asyncio.Task[None]] = set()
+
+    def handlers(self) -> dict[str, Any]:
+        """Method name to gRPC handler, for `grpc.method_handlers_generic_handler`."""
+        unary: dict[str, Handler] = {
+            "ServerLive": _answering("ServerLive", messages.ServerLiveRequest, self._server_live),
+            "ServerReady": _answering("ServerReady", messages.ServerReadyRequest, self._server_ready),
+            "ModelReady": _answering("ModelReady", messages.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": _answering("ServerMetadata", messages.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": _answering("ModelMetadata", messages.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": _answering("ModelConfig", messages.ModelConfigRequest, self._model_config),
+            "ModelStatistics": _answering("ModelStatistics", messages.ModelStatisticsRequest, self._model_statistics),
+            "RepositoryIndex": _answering("RepositoryIndex", messages.RepositoryIndexRequest, self._repository_index),
+            "RepositoryModelLoad": self.load,
+            "RepositoryModelUnload": _answering(
+                "RepositoryModelUnload", messages.RepositoryModelUnloadRequest, self._unload
+            ),
+            "ModelInfer": self.infer,
+        }
+        unary.update({name: _refusing(message) for name, message in _UNSUPPORTED.items()})
+        handlers: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()
+        }
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream_infer)
+        return handlers
+
+    def stop_streams(self) -> None:
+        """End every stream once the requests that it has read are answered."""
+        for stream in tuple(self._streams):
+            stream.stop()
+
+    async def infer(self, data: bytes, context: Context) -> bytes:
+        """ModelInfer. gRPC cancels this coroutine when the client gives up, and with it the future that it awaits."""
+        try:
+            return await self._infer(data, context)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            del data
+            await abort(context, as_triune_error(error, "ModelInfer"))
+
+    async def _infer(self, data: bytes, context: Context) -> bytes:
+        held: Reservation | None = None
+        try:
+            if len(data) > SMALL_BYTES:
+                held = self._budget.reserve(len(data))
+                _, request = await self._large.decode(data, held)
+            else:
+                request = decode_small(grpc_codec.parse_request(data), self._server)
+            future = self._server.infer(request)
+            if not future.done():
+                held = held or self._budget.reserve()
+                response = await self._wait(future, held, len(data))
+            else:
+                response = future.result()
+            if outputs_bytes(response) <= SMALL_BYTES:
+                answer = grpc_codec.encode_response(response).SerializeToString()
+            else:
+                held = held or self._budget.reserve()
+                answer = await self._large.encode(response, held)
+        except BaseException:
+            if held is not None:
+                held.release()
+            raise
+        if held is not None:
+            # gRPC keeps the answer until the client has it.
+            held.resize(min(held.num_bytes, len(answer)))
+            context.add_done_callback(partial(_release, held))
+        return answer
+
+    async def _wait(
+        self, future: asyncio.Future[InferenceResponse], held: Reservation, num_bytes: int
+    ) -> InferenceResponse:
+        try:
+            held.resize(max(held.num_bytes, num_bytes + REQUEST_BYTES))
+            return await future
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            # A failed future's error knows this frame, which is not to know the future: nothing else would free them.
+            del future
+
+    async def stream_infer(self, _: object, context: Context) -> None:
+        """ModelStreamInfer."""
+        session = StreamSession(self._server, context, self._limits, self._budget, self._large)
+        self._streams.add(session)
+        try:
+            await session.run()
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            await abort(context, as_triune_error(error, "ModelStreamInfer"))
+        finally:
+            self._streams.discard(session)
+
+    async def _server_live(self, _: messages.ServerLiveRequest) -> Message:
+        return messages.ServerLiveResponse(live=self._server.is_live())
+
+    async def _server_ready(self, _: messages.ServerReadyRequest) -> Message:
+        return messages.ServerReadyResponse(ready=self._server.is_ready())
+
+    async def _model_ready(self, request: messages.ModelReadyRequest) -> Message:
+        try:
+            version = parse_version(request.version)
+            return messages.ModelReadyResponse(ready=self._server.is_model_ready(request.name, version))
+        except NotFoundError:  # clients ask for readiness before a model is there, and expect an answer
+            return messages.ModelReadyResponse(ready=False)
+
+    async def _server_metadata(self, _: messages.ServerMetadataRequest) -> Message:
+        server = self._server
+        return messages.ServerMetadataResponse(name=server.name, version=server.version, extensions=server.extensions)
+
+    async def _model_metadata(self, request: messages.ModelMetadataRequest) -> Message:
+        version = parse_version(request.version)
+        model = self._server.model(request.name, version)
+        versions = self._server.versions(request.name) if version is None else [version]
+        return grpc_messages.model_metadata(model.config, versions)
+
+    async def _model_config(self, request: messages.ModelConfigRequest) -> bytes:
+        return grpc_messages.model_config(self._server.config(request.name, parse_version(request.version)))
+
+    async def _model_statistics(self, request: messages.ModelStatisticsRequest) -> Message:
+        models = self._server.statistics(request.name, parse_version(request.version))
+        return grpc_messages.model_statistics(models)
+
+    async def _repository_index(self, request: messages.RepositoryIndexRequest) -> Message:
+        _refuse_repository_name(request.repository_name)
+        return grpc_messages.repository_index(await self._server.index(is_ready_only=request.ready))
+
+    async def load(self, data: bytes, context: Context) -> bytes:
+        """RepositoryModelLoad, whose files may be large."""
+        try:
+            await self._load(data)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            del data
+            await abort(context, as_triune_error(error, "RepositoryModelLoad"))
+        return messages.RepositoryModelLoadResponse().SerializeToString()
+
+    async def _load(self, data: bytes) -> None:
+        with self._budget.reserve(len(data)) as held:
+            name, repository, config_json, arrays = await self._large.parse_load(data, held)
+            _refuse_repository_name(repository)
+            files = await self._large.files_of(arrays)
+            await self._change(self._server.load(name, config_json=config_json, files=files))
+
+    async def _unload(self, request: messages.RepositoryModelUnloadRequest) -> Message:
+        _refuse_repository_name(request.repository_name)
+        unload_dependents = grpc_messages.is_unloading_dependents(request)
+        await self._change(self._server.unload(request.model_name, unload_dependents=unload_dependents))
+        return messages.RepositoryModelUnloadResponse()
+
+    async def _change(self, change: Any) -> None:
+        """Load or unload to the end, even if the client that asked for it has gone."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
+
+
+def _release(held: Reservation, _: Context) -> None:
+    held.release()
+
+
+def _refuse_repository_name(name: str) -> None:
+    if name:
+        raise UnsupportedError(f"repository_name is '{name[:64]}'; leave it empty: models are found by name")
+
+
+def _answering(method: str, kind: type[RequestT], answer: Callable[[RequestT], Awaitable[Message | bytes]]) -> Handler:
+    async def handle(data: bytes, context: Context) -> bytes:
+        try:
+            check_small(len(data))
+            found = await answer(_parse(kind, data))
+            return found if isinstance(found, bytes) else found.SerializeToString()
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            del data
+            await abort(context, as_triune_error(error, method))
+
+    return handle
+
+
+def _parse(kind: type[RequestT], data: bytes) -> RequestT:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InvalidArgumentError(f"the {len(data)} bytes received are no {kind.__name__}: {error}") from error
+
+
+def _refusing(message: str) -> Handler:
+    error: TriuneError = UnsupportedError(message)
+
+    async def refuse(data: bytes, context: Context) -> bytes:
+        del data
+        await abort(context, error)
+
+    return refuse

@@ -1,0 +1,247 @@
+"""ModelStreamInfer: many requests at once on one stream.
+
+As in Triton: a model with one response per request answers in the order of the requests, whatever each takes; a
+decoupled model's responses go out as they come. An error is a message on the stream, which goes on; a client that
+sends the header `triton_grpc_error: true` asks for the stream to end with the first error's status instead.
+Source: Triton's `stream_infer_handler.cc`.
+"""
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+
+import grpc.aio
+
+from triune.core.errors import CancelledError, TriuneError, UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
+from triune.frontends.kserve.grpc import codec as grpc_codec
+from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
+from triune.frontends.kserve.grpc.parameters import FINAL_RESPONSE
+from triune.frontends.kserve.grpc.status import Context, as_triune_error, details_of
+from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from triune.serving.server import Server
+
+METHOD = "ModelStreamInfer"
+
+# Requests of one stream that may wait for their answers before the next is read.
+MAX_PENDING_REQUESTS = 1024
+
+_SLOWEST_BYTES_PER_SECOND = 64 << 10
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request whose response waits for its turn: the answer to come, or the error that kept it from starting."""
+
+    message: ModelInferRequest
+    outcome: asyncio.Future[InferenceResponse] | TriuneError
+    held: Reservation
+    num_bytes: int
+
+    def is_done(self) -> bool:
+        return isinstance(self.outcome, TriuneError) or self.outcome.done()
+
+    def result(self) -> InferenceResponse:
+        """The answer of a request that is done. Raises its error."""
+        if isinstance(self.outcome, TriuneError):
+            raise self.outcome
+        if self.outcome.cancelled():
+            raise CancelledError("the request was withdrawn within the server")
+        return self.outcome.result()
+
+
+class StreamSession:
+    """One stream, from its first message to its status."""
+
+    def __init__(
+        self, server: Server, context: Context, limits: Limits, budget: MemoryBudget, large: LargeMessages
+    ) -> None:
+        """Args:
+        server: answers the requests.
+        context: the call.
+        limits: once the requests under way have as many bytes as one may have, the next waits until one is answered.
+        budget: the memory of requests under way.
+        large: decodes and encodes large messages.
+        """
+        self._server = server
+        self._context = context
+        self._limits = limits
+        self._budget = budget
+        self._large = large
+        self._held: set[Reservation] = set()
+        self._ends_on_error = ("triton_grpc_error", "true") in (context.invocation_metadata() or ())
+        self._pending: deque[_Pending] = deque()
+        self._decoupled: set[asyncio.Task[None]] = set()
+        self._num_pending = 0
+        self._pending_bytes = 0
+        self._reader: asyncio.Task[None] | None = None
+        self._is_stopping = False
+        self._error: TriuneError | None = None
+        self._progress = asyncio.Event()
+        self._room = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve the stream until the client has sent its last request and has all its answers.
+
+        Raises:
+            UnavailableError: `stop` was called; every request that was read has its answer.
+            TriuneError: the first error, if the client asked for that.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._reader = group.create_task(self._read_all(group))
+                await self._write_in_order(self._reader)
+                if self._error is not None:
+                    self._reader.cancel()
+                    for task in self._decoupled:
+                        task.cancel()
+        finally:
+            for pending in self._pending:
+                if isinstance(pending.outcome, asyncio.Future):
+                    pending.outcome.cancel()
+            for held in self._held:
+                held.release()
+        if self._error is not None:
+            raise self._error
+        if self._is_stopping:
+            raise UnavailableError("the server is stopping and takes no new requests; open a stream elsewhere")
+
+    def stop(self) -> None:
+        """Read nothing more; `run` ends once the requests under way have their answers."""
+        self._is_stopping = True
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _read_all(self, group: asyncio.TaskGroup) -> None:
+        try:
+            while not self._is_stopping:
+                data = await self._context.read()
+                if not isinstance(data, bytes):  # grpc.aio.EOF: the client has sent its last request
+                    return
+                await self._start(data, group)
+                del data  # the next message may be long in coming
+                while self._num_pending >= MAX_PENDING_REQUESTS or self._pending_bytes >= self._limits.request_bytes:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._progress.set()
+
+    async def _start(self, data: bytes, group: asyncio.TaskGroup) -> None:
+        held = self._budget.reserve()
+        self._held.add(held)
+        self._num_pending += 1
+        self._pending_bytes += len(data)
+        message = ModelInferRequest()
+        outcome: asyncio.Future[InferenceResponse] | TriuneError
+        try:
+            held.resize(len(data) + REQUEST_BYTES)
+            if len(data) > SMALL_BYTES:
+                message, request = await self._large.decode(data, held)
+            else:
+                message = grpc_codec.parse_request(data)
+                request = decode_small(message, self._server)
+            if self._server.config(request.model, request.version).is_decoupled:
+                is_empty_final_wanted = grpc_codec.is_empty_final_wanted(message)
+                task = group.create_task(self._answer_decoupled(message, request, held, is_empty_final_wanted))
+                self._decoupled.add(task)
+                task.add_done_callback(functools.partial(self._end_decoupled, len(data), held))
+                return
+            outcome = self._server.infer(request)
+            outcome.add_done_callback(self._wake)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            outcome = as_triune_error(error, METHOD)
+        self._pending.append(_Pending(message, outcome, held, len(data)))
+        self._progress.set()
+
+    def _wake(self, _: asyncio.Future[InferenceResponse]) -> None:
+        self._progress.set()
+
+    def _end_decoupled(self, num_bytes: int, held: Reservation, task: asyncio.Task[None]) -> None:
+        self._decoupled.discard(task)
+        self._end(num_bytes, held)
+
+    def _end(self, num_bytes: int, held: Reservation) -> None:
+        held.release()
+        self._held.discard(held)
+        self._num_pending -= 1
+        self._pending_bytes -= num_bytes
+        self._room.set()
+
+    async def _write_in_order(self, reader: asyncio.Task[None]) -> None:
+        """Write the answers of models with one response a request, each after those before it."""
+        while self._error is None:
+            if self._pending and self._pending[0].is_done():
+                pending = self._pending.popleft()
+                await self._write_outcome(pending)
+                self._end(pending.num_bytes, pending.held)
+                del pending  # likewise
+            elif reader.done() and not self._pending:
+                return
+            else:
+                self._progress.clear()
+                await self._progress.wait()
+
+    async def _write_outcome(self, pending: _Pending) -> None:
+        try:
+            answer = await self._large.encode(pending.result(), pending.held, is_final=True)
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            await self._write_error(pending.message, as_triune_error(error, METHOD))
+        else:
+            await self._write(answer)
+
+    async def _answer_decoupled(
+        self, message: ModelInferRequest, request: InferenceRequest, held: Reservation, is_empty_final_wanted: bool
+    ) -> None:
+        """Write the responses of a decoupled model as they come."""
+        is_final = False
+        try:
+            responses = cast(AsyncGenerator[InferenceResponse], self._server.stream(request))
+            async with aclosing(responses):
+                async for response in responses:
+                    is_final = response.is_final
+                    if response.outputs or not is_final or is_empty_final_wanted:
+                        await self._write(await self._large.encode(response, held, is_final=is_final))
+            if not is_final and is_empty_final_wanted:
+                await self._write(ModelStreamInferResponse(infer_response=_header(message)).SerializeToString())
+        except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
+            await self._write_error(message, as_triune_error(error, METHOD))
+
+    async def _write_error(self, message: ModelInferRequest, error: TriuneError) -> None:
+        if not self._ends_on_error:
+            answer = ModelStreamInferResponse(error_message=details_of(error), infer_response=_header(message))
+            await self._write(answer.SerializeToString())
+        elif self._error is None:
+            self._error = error
+            self._progress.set()
+
+    async def _write(self, message: bytes) -> None:
+        # How much of a message the client has taken, gRPC does not tell: large ones have longer.
+        seconds = self._limits.send_seconds + len(message) / _SLOWEST_BYTES_PER_SECOND
+        async with self._writing:
+            if self._error is not None:
+                return
+            try:
+                await asyncio.wait_for(self._context.write(message), seconds)
+            except TimeoutError:
+                # The status waits behind the answers, but whatever else the stream had is given back.
+                self._error = UnavailableError(f"the client took nothing of its answers for {seconds:g} s")
+                self._progress.set()
+            except grpc.aio.InternalError:
+                # gRPC's word for an answer that it cannot send any more.
+                self._error = CancelledError("the client has left")
+                self._progress.set()
+
+
+def _header(message: ModelInferRequest) -> ModelInferResponse:
+    """A final response without outputs: which request it belongs to."""
+    header = ModelInferResponse(id=message.id, model_name=message.model_name, model_version=message.model_version)
+    header.parameters[FINAL_RESPONSE].bool_param = True
+    return header

@@ -1,0 +1,58 @@
+"""Status lines and headers of what the HTTP connection answers itself."""
+
+from http import HTTPStatus
+
+from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body
+
+_STATUS_LINES = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
+
+CONTINUE = _STATUS_LINES[100] + b"\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+_ERROR_HEADERS = b"Content-Type: application/json"
+
+
+def error_headers(status: int) -> bytes:
+    """The own headers of an error."""
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return _ERROR_HEADERS + b"\r\nRetry-After: %d" % RETRY_AFTER_SECONDS
+    return _ERROR_HEADERS
+
+
+class AnswerHeads:
+    """Makes the heads of answers."""
+
+    def __init__(self) -> None:
+        self._common: list[tuple[bytes, bytes]] = []
+        self._common_bytes = b""
+
+    def head(
+        self, status: int, common: list[tuple[bytes, bytes]], headers: bytes, num_bytes: int | None, *, keep_alive: bool
+    ) -> bytes:
+        """Everything before an answer's body.
+
+        Args:
+            status: the status.
+            common: uvicorn's default headers, in a list that it replaces each second.
+            headers: the answer's own, without the last line's end.
+            num_bytes: the body's size; None for a body in chunks.
+            keep_alive: the connection goes on.
+        """
+        if common is not self._common:
+            self._common = common
+            self._common_bytes = b"".join(b"%s: %s\r\n" % header for header in common)
+        close = b"" if keep_alive else b"Connection: close\r\n"
+        if num_bytes is None:
+            start = _STATUS_LINES[status], self._common_bytes, headers
+            return b"%s%s%s\r\nTransfer-Encoding: chunked\r\n%s\r\n" % (*start, close)
+        return b"%s%s%s\r\nContent-Length: %d\r\n%s\r\n" % (
+            _STATUS_LINES[status],
+            self._common_bytes,
+            headers,
+            num_bytes,
+            close,
+        )
+
+    def error(self, status: int, common: list[tuple[bytes, bytes]], message: str) -> bytes:
+        """A whole answer after which the connection ends."""
+        body = error_body(message)
+        return self.head(status, common, error_headers(status), len(body), keep_alive=False) + body

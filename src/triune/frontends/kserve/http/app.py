@@ -1,0 +1,183 @@
+"""Everything that KServe and Triton serve over HTTP but the inference itself, as a Starlette app."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.frontends.kserve import descriptions
+from triune.frontends.kserve.http.body import BodyReader, JsonResponse, version_of
+from triune.frontends.kserve.http.generate import Generate
+from triune.frontends.kserve.http.infer import defect
+from triune.frontends.kserve.http.json_tensors import json_name
+from triune.frontends.kserve.http.load import parse_load
+from triune.frontends.kserve.http.parameters import as_bool, as_object
+from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body, status_of
+from triune.frontends.kserve.large_tensors import files_of
+from triune.frontends.kserve.offload import Offload
+from triune.serving.server import Server
+
+_MODEL = "/v2/models/{model}"
+_VERSION = _MODEL + "/versions/{version}"
+_REPOSITORY = "/v2/repository"
+_NAMED_REPOSITORY = "/v2/repository/{repository}"
+
+# What Triton serves and this server does not, and what to do instead.
+_UNSUPPORTED = {
+    "/v2/systemsharedmemory/{rest:path}": "system shared memory: send tensors in the request",
+    "/v2/cudasharedmemory/{rest:path}": "CUDA shared memory: send tensors in the request",
+    "/v2/trace/setting": "trace settings",
+    "/v2/models/{model}/trace/setting": "trace settings",
+    "/v2/logging": "log settings over the network: use --log-verbose",
+}
+
+
+def make_app(
+    server: Server, bodies: BodyReader, offload: Offload, *, more_routes: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """The app.
+
+    Args:
+        server: what it serves.
+        bodies: reads the requests' bodies.
+        offload: where large answers are encoded.
+        more_routes: routes of other front ends on the same port.
+    """
+    front = _Endpoints(server, bodies, offload)
+    generate = Generate(server, bodies, offload)
+    routes: list[BaseRoute] = [
+        Route("/v2", front.server_metadata),
+        Route("/v2/health/live", front.live),
+        Route("/v2/health/ready", front.ready),
+        Route("/v2/models/stats", front.statistics),
+        Route(_REPOSITORY + "/index", front.index, methods=["POST"]),
+        Route(_NAMED_REPOSITORY + "/index", front.index, methods=["POST"]),
+        Route(_REPOSITORY + "/models/{model}/load", front.load, methods=["POST"]),
+        Route(_REPOSITORY + "/models/{model}/unload", front.unload, methods=["POST"]),
+        Route(_NAMED_REPOSITORY + "/models/{model}/load", front.named_repository, methods=["POST"]),
+        Route(_NAMED_REPOSITORY + "/models/{model}/unload", front.named_repository, methods=["POST"]),
+    ]
+    for path, what in _UNSUPPORTED.items():
+        routes.append(Route(path, _refuse(what), methods=["GET", "POST"]))
+    for model in (_MODEL, _VERSION):
+        routes += [
+            Route(model, front.model_metadata),
+            Route(model + "/ready", front.model_ready),
+            Route(model + "/config", front.model_config),
+            Route(model + "/stats", front.statistics),
+            Route(model + "/generate", generate.generate, methods=["POST"]),
+            Route(model + "/generate_stream", generate.generate_stream, methods=["POST"]),
+            # The connection answers POST itself: this says which methods there are.
+            Route(model + "/infer", front.infer, methods=["POST"]),
+        ]
+    handlers: Mapping[Any, Any] = {
+        TriuneError: _answer_error,
+        HTTPException: _answer_http_error,
+        ClientDisconnect: _answer_nobody,
+        Exception: _answer_defect,
+    }
+    app = Starlette(routes=[*routes, *more_routes], exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Endpoints:
+    def __init__(self, server: Server, bodies: BodyReader, offload: Offload) -> None:
+        self._server = server
+        self._bodies = bodies
+        self._offload = offload
+
+    async def server_metadata(self, request: Request) -> Response:
+        return JsonResponse(descriptions.server_metadata(self._server))
+
+    async def live(self, request: Request) -> Response:
+        return Response(status_code=200 if self._server.is_live() else 400)
+
+    async def ready(self, request: Request) -> Response:
+        return Response(status_code=200 if self._server.is_ready() else 400)
+
+    async def model_ready(self, request: Request) -> Response:
+        if self._server.is_model_ready(*_model_of(request)):
+            return Response()
+        return JsonResponse(error_body("Model version not ready"), status_code=400)
+
+    async def model_metadata(self, request: Request) -> Response:
+        name, version = _model_of(request)
+        config = self._server.config(name, version)
+        versions = self._server.versions(name) if version is None else [version]
+        return JsonResponse(descriptions.model_metadata(config, versions))
+
+    async def model_config(self, request: Request) -> Response:
+        return JsonResponse(self._server.config(*_model_of(request)).json)
+
+    async def statistics(self, request: Request) -> Response:
+        name = request.path_params.get("model", "")
+        models = self._server.statistics(name, version_of(request))
+        return JsonResponse(descriptions.statistics(models))
+
+    async def index(self, request: Request) -> Response:
+        document = await self._bodies.small_object(request)
+        is_ready_only = document.get("ready", False)
+        if not isinstance(is_ready_only, bool):
+            raise InvalidArgumentError(f"Invalid value for 'ready': expected a boolean, not {json_name(is_ready_only)}")
+        return JsonResponse(descriptions.repository_index(await self._server.index(is_ready_only=is_ready_only)))
+
+    async def load(self, request: Request) -> Response:
+        with self._bodies.reserve() as held:
+            config_json, arrays = await self._bodies.parse(request, parse_load, held, are_strings=True)
+            files = await self._offload.run(files_of, arrays) if arrays else {}
+            del arrays
+            await self._server.load(request.path_params["model"], config_json=config_json, files=files)
+        return Response()
+
+    async def unload(self, request: Request) -> Response:
+        document = await self._bodies.small_object(request)
+        parameters = as_object(document.get("parameters", {}), "'parameters'")
+        unload_dependents = as_bool(parameters.get("unload_dependents", False), "'unload_dependents'")
+        await self._server.unload(request.path_params["model"], unload_dependents=unload_dependents)
+        return Response()
+
+    async def named_repository(self, request: Request) -> Response:
+        raise UnsupportedError("a repository cannot be named: leave the name out of the path")
+
+    async def infer(self, request: Request) -> Response:
+        # The connection answers what names a model and a number; this is the error of what does not.
+        version_of(request)
+        raise NotFoundError("this path is no inference")
+
+
+def _model_of(request: Request) -> tuple[str, int | None]:
+    return request.path_params["model"], version_of(request)
+
+
+def _refuse(what: str) -> Any:
+    async def endpoint(request: Request) -> Response:
+        raise UnsupportedError(f"this server does not offer {what}")
+
+    return endpoint
+
+
+async def _answer_error(request: Request, error: TriuneError) -> Response:
+    status = status_of(error)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return JsonResponse(error_body(str(error)), status_code=status, headers=headers)
+
+
+async def _answer_http_error(request: Request, error: HTTPException) -> Response:
+    return JsonResponse(error_body(error.detail), status_code=error.status_code, headers=error.headers)
+
+
+async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=400)
+
+
+async def _answer_defect(request: Request, error: Exception) -> Response:
+    # Starlette raises it again after this answer, and uvicorn logs it.
+    internal = defect(error)
+    return JsonResponse(error_body(str(internal)), status_code=status_of(internal))

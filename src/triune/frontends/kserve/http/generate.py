@@ -1,0 +1,160 @@
+"""Triton's generate extension over HTTP; streams are server-sent events.
+
+Source: Triton's generate protocol extension.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
+from typing import cast
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from triune.core.errors import CancelledError as RequestCancelledError
+from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.kserve.http.body import BodyReader, HeldResponse, version_of
+from triune.frontends.kserve.http.generate_codec import Taken, encode_generate, is_small, parse_generate
+from triune.frontends.kserve.http.infer import as_internal_error
+from triune.frontends.kserve.http.statuses import error_body
+from triune.frontends.kserve.large_tensors import inputs_bytes, unpack
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload, at_once
+from triune.serving.server import Server
+
+
+class Generate:
+    """The two endpoints."""
+
+    def __init__(self, server: Server, bodies: BodyReader, offload: Offload) -> None:
+        """Args:
+        server: what computes the answers.
+        bodies: reads the requests.
+        offload: where large ones are encoded.
+        """
+        self._server = server
+        self._bodies = bodies
+        self._offload = offload
+
+    async def generate(self, request: Request) -> Response:
+        """`POST .../generate`: exactly one response."""
+        held = self._bodies.reserve()
+        try:
+            inference = await self._decode(request, held)
+            work = asyncio.ensure_future(self._only(inference, held))
+            gone = asyncio.ensure_future(request.receive())
+            try:
+                await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+                if not work.done():
+                    work.cancel()
+            answer = _result_of(work)
+            held.resize(len(answer))
+        except BaseException:
+            held.release()
+            raise
+        return HeldResponse(answer, held)
+
+    async def generate_stream(self, request: Request) -> Response:
+        """`POST .../generate_stream`: each response an event. An error before the first is a plain error."""
+        held = self._bodies.reserve()
+        try:
+            inference = await self._decode(request, held)
+            responses = _nonempty(self._server.stream(inference))
+            try:
+                first = [await self._encode(await anext(responses), held)]
+            except StopAsyncIteration:
+                first = []
+            except BaseException:
+                await responses.aclose()
+                raise
+        except BaseException:
+            held.release()
+            raise
+        return _EventStream(self._events(first, responses, held), held)
+
+    async def _decode(self, request: Request, held: Reservation) -> InferenceRequest:
+        version = version_of(request)
+        taken = Taken.by(self._server.config(request.path_params["model"], version), version)
+        inference = await self._bodies.parse(request, partial(parse_generate, taken), held)
+        if held.num_bytes <= SMALL_BYTES:
+            unpack(inference)
+        else:
+            await self._offload.run(unpack, inference)
+        held.resize(inputs_bytes(inference.inputs))
+        return inference
+
+    async def _encode(self, response: InferenceResponse, held: Reservation) -> bytes:
+        """The answer's text; what it takes is held beside what the request takes, and then the text alone."""
+        if is_small(response):
+            return at_once(encode_generate(response))
+        before = held.num_bytes
+        held.grow(inputs_bytes(response.outputs))
+        text = await self._offload.in_steps(encode_generate(response), held)
+        held.resize(before + len(text))
+        return text
+
+    async def _only(self, inference: InferenceRequest, held: Reservation) -> bytes:
+        answers: list[InferenceResponse] = []
+        async with contextlib.aclosing(_nonempty(self._server.stream(inference))) as responses:
+            async for response in responses:
+                answers.append(response)
+                if len(answers) > 1:
+                    break
+        if len(answers) != 1:
+            raise InvalidArgumentError(
+                f"model '{inference.model}' gave {'more than one response' if answers else 'no response'}, and "
+                "'generate' returns exactly one: use 'generate_stream'"
+            )
+        return await self._encode(answers[0], held)
+
+    async def _events(
+        self, first: list[bytes], responses: AsyncGenerator[InferenceResponse, None], held: Reservation
+    ) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(responses):
+            for answer in first:
+                yield b"data: %s\n\n" % answer
+            try:
+                async for response in responses:
+                    before = held.num_bytes
+                    yield b"data: %s\n\n" % await self._encode(response, held)
+                    held.resize(before)
+            except TriuneError as error:
+                yield b"data: %s\n\n" % error_body(str(error))
+            # The status is sent already: an event is the only way left to say that the rest will not come.
+            except Exception as error:  # noqa: BLE001
+                yield b"data: %s\n\n" % error_body(str(as_internal_error(error)))
+
+
+def _result_of(work: asyncio.Future[bytes]) -> bytes:
+    if work.cancelled() or not work.done():
+        raise RequestCancelledError("the client closed the connection")
+    return work.result()
+
+
+async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerator[InferenceResponse, None]:
+    """The responses, without a last one that only says that it is the last."""
+    async with contextlib.aclosing(cast("AsyncGenerator[InferenceResponse, None]", responses)) as iterator:
+        async for response in iterator:
+            if response.outputs or not response.is_final:
+                yield response
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events; the generator is closed however the sending ends, so that its inference is cancelled."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], held: Reservation) -> None:
+        super().__init__(events)
+        self._events = events
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            async with contextlib.aclosing(self._events):
+                await super().__call__(scope, receive, send)

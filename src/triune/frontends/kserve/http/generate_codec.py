@@ -1,0 +1,164 @@
+"""Triton's generate extension: inputs by name in a flat JSON object, outputs likewise.
+
+Source: Triton's generate protocol extension.
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.requests import InferenceRequest, InferenceResponse, Parameter
+from triune.core.tensors import format_shape
+from triune.frontends.kserve.http.json_parsing import RepeatedKeyError, parse_json
+from triune.frontends.kserve.http.json_tensors import decode_json, json_name
+from triune.frontends.kserve.http.large_requests import check_json, json_pieces
+from triune.frontends.kserve.http.parameters import as_object, as_string, decode_parameter
+from triune.frontends.kserve.large_tensors import pack
+from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.frontends.kserve.tensors import check_count
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a model takes: as much of its config as a process needs that parses a request.
+
+    Attributes:
+        model: its name.
+        version: the version asked for.
+        has_batch: its inputs have a batch dimension in front.
+        inputs: by name.
+    """
+
+    model: str
+    version: int | None
+    has_batch: bool
+    inputs: Mapping[str, TensorConfig]
+
+    @classmethod
+    def by(cls, config: ModelConfig, version: int | None) -> "Taken":
+        """What the model of `config` takes."""
+        return cls(config.name, version, config.batching.max_batch_size > 0, dict(config.inputs))
+
+
+def parse_generate(taken: Taken, body: memoryview) -> InferenceRequest:
+    """The inference that a body asks for, fit to cross to another process. Raises as `decode_generate` does."""
+    check_json(body)
+    try:
+        document = as_object(parse_json(body), "the request")
+    except RepeatedKeyError as error:
+        if error.key not in taken.inputs:
+            raise
+        raise InvalidArgumentError(f"input '{error.key[:64]}' already exists in request: {error}") from None
+    request = decode_generate(document, taken)
+    pack(request)
+    return request
+
+
+def decode_generate(document: Mapping[str, Any], taken: Taken) -> InferenceRequest:
+    """The inference that a generate request asks for.
+
+    A key that is an input's name gives its value, as one element or a flat array; `parameters` may hold such keys
+    too; every other key is a parameter.
+
+    Raises:
+        InvalidArgumentError: a value is no such tensor, or no parameter.
+    """
+    fields = dict(document)
+    request_id = as_string(fields.pop("id", ""), "'id'")
+    nested = fields.pop("parameters", {})
+    if type(nested) is not dict:
+        raise InvalidArgumentError(f"Expected JSON object for keyword: 'parameters', not {json_name(nested)}")
+    check_count(len(fields) + len(cast("dict[str, Any]", nested)), "inputs and parameters")
+    twice = fields.keys() & nested.keys()
+    if twice:
+        raise InvalidArgumentError(f"'{min(twice)}' is given twice, in the request and in its 'parameters'")
+    inputs: dict[str, Array] = {}
+    parameters: dict[str, Parameter] = {}
+    for name, value in (fields | cast("dict[str, Any]", nested)).items():
+        tensor = taken.inputs.get(name)
+        if tensor is None:
+            try:
+                parameters[name] = decode_parameter(name, value)
+            except InvalidArgumentError as error:
+                if name in fields:
+                    raise
+                raise InvalidArgumentError(f"Converting keyword: 'parameters': {error}") from None
+        else:
+            inputs[name] = _decode_input(tensor, value, has_batch=taken.has_batch)
+    return InferenceRequest(
+        taken.model,
+        inputs,
+        taken.version,
+        id=request_id,
+        parameters=parameters,
+        priority=cast(int, parameters.pop("priority", 0)),
+        timeout_us=cast(int, parameters.pop("timeout", 0)),
+    )
+
+
+def _decode_input(tensor: TensorConfig, value: Any, *, has_batch: bool) -> Array:
+    elements = cast("list[Any]", value) if isinstance(value, list) else [value]
+    dims = (-1, *tensor.dims) if has_batch else tensor.dims
+    shape = _fill(dims, len(elements))
+    if shape is None:
+        raise InvalidArgumentError(
+            f"{len(elements)} elements cannot fill input '{tensor.name}' of shape {format_shape(dims)}"
+        )
+    return decode_json(tensor.name, tensor.datatype, shape, elements)
+
+
+def _fill(dims: tuple[int, ...], num_elements: int) -> tuple[int, ...] | None:
+    """`dims` with the innermost free dimension taking all elements that are left, the other free ones 1."""
+    left = num_elements
+    for dim in dims:
+        if dim != -1:
+            if dim == 0 or left % dim:
+                return None
+            left //= dim
+    shape: list[int] = []
+    for dim in reversed(dims):
+        if dim == -1:
+            shape.append(left)
+            left = 1
+        else:
+            shape.append(dim)
+    return tuple(reversed(shape)) if left == 1 else None
+
+
+def encode_generate(response: InferenceResponse) -> Generator[int, None, bytes]:
+    """The JSON object of a response, for `offload.in_steps`: parameters and outputs side by side.
+
+    An output of one element is without its array.
+
+    Raises:
+        InvalidArgumentError: an output has no JSON form.
+    """
+    document: dict[str, object] = {"id": response.id} if response.id else {}
+    document |= {"model_name": response.model, "model_version": str(response.version)}
+    document |= response.parameters
+    parts: list[bytes] = []
+    for name, value in document.items():
+        if name not in response.outputs:
+            parts += b",", orjson.dumps({name: value})[1:-1]
+    for name, array in response.outputs.items():
+        opening, closing = (b":", b"") if array.size == 1 else (b":[", b"]")
+        parts += b",", orjson.dumps(name), opening
+        parts += yield from json_pieces(name, array)
+        parts.append(closing)
+    yield sum(map(len, parts))
+    return b"".join([b"{", *parts[1:], b"}"])
+
+
+def is_small(response: InferenceResponse) -> bool:
+    """Whether an answer takes less than a millisecond to encode."""
+    num_bytes = 0
+    for array in response.outputs.values():
+        num_bytes += array.nbytes
+        if array.dtype.char == "O" and array.nbytes <= SMALL_BYTES:
+            num_bytes += sum(map(len, array.ravel().tolist()))
+    return num_bytes <= SMALL_BYTES

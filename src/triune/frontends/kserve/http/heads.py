@@ -1,0 +1,77 @@
+"""Request heads: what is wrong with one; and those that came before, which need be parsed only once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from triune.frontends.kserve.http.infer import Headers, Route
+
+_MAX_HEADS = 1024
+_MAX_HEAD_BYTES = 4096
+_END = b"\r\n\r\n"
+_NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
+
+
+def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> tuple[int, str] | None:
+    """What HTTP/1.1 forbids in a head that could be parsed. Source: RFC 9112, sections 3.2 and 6.1.
+
+    Args:
+        headers: names in lower case, and values.
+        version: of HTTP: "1.1".
+
+    Returns:
+        the status and the message of its refusal; None if there is nothing to refuse.
+    """
+    num_hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            num_hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            coding = value[:64].decode("latin-1")
+            return 501, f"transfer coding '{coding}' is not supported; send the body as it is, or chunked"
+    if num_hosts > 1 or (num_hosts == 0 and version == "1.1"):
+        return 400, f"the request is not valid HTTP: it has {num_hosts} Host headers, where HTTP/1.1 has one"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the parser made of a head.
+
+    Attributes:
+        route: the inference that it asks for.
+        headers: names in lower case.
+        num_bytes: its own size.
+        body_bytes: the size of the body that follows.
+    """
+
+    route: Route
+    headers: Headers
+    num_bytes: int
+    body_bytes: int
+
+
+class KnownHeads:
+    """Heads of plain inferences: a known path, a body of a known size, nothing that touches the connection.
+
+    The same bytes at the beginning of a message always mean the same, so what the parser said of them once holds.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
+
+    def find(self, data: bytes) -> Head | None:
+        """The head of `data`, if it is known and `data` is one whole request; None says nothing."""
+        head = self._heads.get(data[: data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)])
+        return head if head is not None and len(data) == head.num_bytes + head.body_bytes else None
+
+    def learn(self, data: bytes, route: Route, headers: Mapping[bytes, bytes]) -> None:
+        """Remember the head of `data`, which was one whole request that the parser understood as told."""
+        num_bytes = data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)
+        body_bytes = len(data) - num_bytes
+        if num_bytes < len(_END) or headers.get(b"content-length") != b"%d" % body_bytes:
+            return
+        if any(name in headers for name in _NOT_PLAIN):
+            return
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        self._heads[data[:num_bytes]] = Head(route, dict(headers), num_bytes, body_bytes)

@@ -1,0 +1,115 @@
+"""Inferences over HTTP whose decoding or encoding would hold the event loop: in threads and processes, step by step."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+
+from triune.core.datatypes import DataType
+from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.requests import InferenceRequest, InferenceResponse
+from triune.frontends.kserve.budget import Reservation
+from triune.frontends.kserve.compression import (
+    MIN_COMPRESSED_BYTES,
+    Body,
+    Compression,
+    accepted_encoding,
+    is_worth_compressing,
+    pieces,
+)
+from triune.frontends.kserve.decoder import Decoder
+from triune.frontends.kserve.http.codec import OutputForm, decode_request
+from triune.frontends.kserve.http.infer import Headers, Route, as_internal_error, content_headers, parse_size
+from triune.frontends.kserve.http.large_requests import encode_large_response, parse_infer
+from triune.frontends.kserve.http.raw_request import decode_raw_request
+from triune.frontends.kserve.large_tensors import inputs_bytes, unpack
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload
+from triune.serving.server import Server
+
+# Datatypes whose elements are looked at one by one.
+_LOOKED_AT = (DataType.BYTES, DataType.BOOL)
+
+
+class LargeInferences:
+    """What `InferEndpoint` does for small requests, for large ones."""
+
+    def __init__(self, server: Server, decoder: Decoder, offload: Offload) -> None:
+        """Args:
+        server: what computes the answers.
+        decoder: what decodes the requests.
+        offload: where the answers are encoded.
+        """
+        self._server = server
+        self._decoder = decoder
+        self._offload = offload
+
+    async def start(
+        self, route: Route, headers: Headers, body: Body, held: Reservation
+    ) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
+        """As `InferEndpoint.start`.
+
+        Args:
+            route: what its path names.
+            headers: its headers, names in lower case.
+            body: its body.
+            held: what it has reserved so far.
+        """
+        try:
+            encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+            body = await self._decoder.decompress(encoding, body, held)
+            request, form = await self._decode(route, headers, body, held)
+            held.resize(max(len(body), inputs_bytes(request.inputs)))
+            return self._server.infer(request), form
+        except InvalidArgumentError:
+            self._server.model(route.model, route.version)
+            raise
+        except TriuneError:
+            raise
+        except Exception as error:
+            raise as_internal_error(error) from error
+
+    async def _decode(
+        self, route: Route, headers: Headers, body: Body, held: Reservation
+    ) -> tuple[InferenceRequest, OutputForm]:
+        size = headers.get(b"inference-header-content-length")
+        header_bytes = None if size is None else parse_size(size)
+        model, version = route.model, route.version
+        if header_bytes == 0:
+            config = self._server.config(model, version)
+            if any(tensor.datatype in _LOOKED_AT for tensor in config.inputs.values()):
+                return await self._offload.run(decode_raw_request, model, version, body, config)
+            return decode_raw_request(model, version, body, config)
+        json_bytes = len(body) if header_bytes is None else min(header_bytes, len(body))
+        if json_bytes <= SMALL_BYTES:
+            return await self._offload.run(decode_request, model, version, body, header_bytes)
+        self._decoder.check_size(json_bytes)
+        work = partial(parse_infer, model, version, header_bytes)
+        request, form = await self._decoder.parse(work, body, json_bytes, held)
+        await self._offload.run(unpack, request)
+        return request, form
+
+    async def finish(
+        self, response: InferenceResponse, form: OutputForm, held: Reservation
+    ) -> tuple[bytes, list[bytes | memoryview]]:
+        """As `InferEndpoint.finish`, but for the compression. What is encoded is held beside the outputs."""
+        try:
+            parts, header_bytes = await self._offload.in_steps(encode_large_response(response, form), held)
+        except TriuneError:
+            raise
+        except Exception as error:
+            raise as_internal_error(error) from error
+        return content_headers(header_bytes), parts
+
+    async def encoding_of(self, headers: Headers, parts: list[bytes | memoryview]) -> str:
+        """What to compress an answer with: "identity" where nothing is gained, or the client does not ask."""
+        accepted = accepted_encoding(headers.get(b"accept-encoding", b"").decode("latin-1"))
+        if accepted == "identity" or sum(map(len, parts)) < MIN_COMPRESSED_BYTES:
+            return "identity"
+        return accepted if await self._offload.run(is_worth_compressing, parts) else "identity"
+
+    async def compress(self, encoding: str, parts: list[bytes | memoryview]) -> AsyncGenerator[bytes]:
+        """The compressed answer, piece by piece."""
+        work = Compression(encoding)
+        for piece in pieces(parts):
+            if compressed := await self._offload.run(work.add, piece):
+                yield compressed
+        yield await self._offload.run(work.end)

@@ -1,0 +1,106 @@
+"""The parameters of a request over HTTP: those that steer the inference, and those that are the model's."""
+
+from typing import Any, cast
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.requests import Parameter
+from triune.frontends.kserve.http.json_tensors import json_name
+from triune.frontends.kserve.tensors import check_count
+
+_MAX_INT64 = 2**63 - 1
+_MAX_UINT64 = 2**64 - 1
+
+
+def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
+    """The error that `what` is not `wanted`. The hot path makes messages only when it needs them."""
+    return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
+
+
+def as_object(value: object, what: str) -> dict[str, Any]:
+    """`value` as a JSON object. Raises InvalidArgumentError if it is none; `what` names it in the message."""
+    if type(value) is not dict:
+        raise wrong_type(what, "an object", value)
+    return cast("dict[str, Any]", value)
+
+
+def as_array(value: object, what: str) -> list[Any]:
+    """`value` as a JSON array. Raises InvalidArgumentError if it is none."""
+    if type(value) is not list:
+        raise wrong_type(what, "an array", value)
+    return cast("list[Any]", value)
+
+
+def as_string(value: object, what: str) -> str:
+    """`value` as a string. Raises InvalidArgumentError if it is none."""
+    if type(value) is not str:
+        raise wrong_type(what, "a string", value)
+    return value
+
+
+def as_bool(value: object, what: str) -> bool:
+    """`value` as a boolean. Raises InvalidArgumentError if it is none."""
+    if type(value) is not bool:
+        raise wrong_type(what, "true or false", value)
+    return value
+
+
+def as_count(value: object, what: str) -> int:
+    """`value` as a whole number from 0 to 2**63 - 1. Raises InvalidArgumentError if it is none."""
+    if type(value) is not int:
+        raise wrong_type(what, "a whole number", value)
+    if not 0 <= value <= _MAX_INT64:
+        raise InvalidArgumentError(f"{what} is {value}; it must be between 0 and {_MAX_INT64}")
+    return value
+
+
+def as_parameter(value: object, what: str) -> Parameter:
+    """`value` as a parameter's value. Raises InvalidArgumentError if it is an object, an array or null."""
+    if not isinstance(value, (bool, int, float, str)):
+        raise InvalidArgumentError(
+            f"{what} has invalid type. It must be a string, a number, true or false, not {json_name(value)}"
+        )
+    return value
+
+
+def decode_parameter(name: str, value: object) -> Parameter:
+    """The value of a request's parameter, of the type that Triton asks for where it reserves the name.
+
+    Raises:
+        InvalidArgumentError: the wrong type or value, or a reserved name that has no meaning over HTTP.
+    """
+    what = f"parameter '{name}'"
+    if name in ("priority", "timeout"):
+        return as_count(value, what)
+    if name in ("sequence_start", "sequence_end", "binary_data_output"):
+        return as_bool(value, what)
+    if name == "sequence_id" and type(value) is not str:
+        if type(value) is not int or not 0 <= value <= _MAX_UINT64:
+            raise InvalidArgumentError(f"{what} must be a string or a whole number from 0 to {_MAX_UINT64}")
+        return value
+    if name.startswith("triton_"):
+        raise InvalidArgumentError(
+            "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified: "
+            f"'{name[:64]}'"
+        )
+    return as_parameter(value, what)
+
+
+def tensor_parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
+    """The parameters of an input or output.
+
+    Raises:
+        InvalidArgumentError: they are no object.
+        PayloadTooLargeError: they are more than a request may have.
+        UnsupportedError: they name a shared memory region.
+    """
+    parameters = item.get("parameters")
+    if parameters is None:
+        return {}
+    if type(parameters) is not dict:
+        raise wrong_type(f"'parameters' of {what} '{item['name']}'", "an object", parameters)
+    check_count(len(cast("dict[str, Any]", parameters)), f"parameters of {what} '{item['name'][:64]}'")
+    if "shared_memory_region" in parameters:
+        raise UnsupportedError(
+            f"{what} '{item['name']}' names a shared memory region, which this server does not offer; send the data"
+        )
+    return cast("dict[str, Any]", parameters)

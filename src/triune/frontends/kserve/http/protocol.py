@@ -1,0 +1,428 @@
+"""The HTTP connection: inferences are answered here, with no framework between the socket and the tensor.
+
+uvicorn's own protocol, over which this one is laid, hands every other request to the ASGI app on the same port.
+What is uvicorn's: the parser, TLS, the app's requests, graceful shutdown. What is ours: inferences, the order of
+answers on a connection that pipelines both (`http_order`), and the limits on size and time.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, cast
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from triune.core.errors import TriuneError
+from triune.frontends.kserve.http.answering import Answering, FrontEnd
+from triune.frontends.kserve.http.answers import CONTINUE
+from triune.frontends.kserve.http.cycle import InferCycle
+from triune.frontends.kserve.http.heads import Head, head_problem
+from triune.frontends.kserve.http.infer import (
+    Route,
+    json_bytes,
+)
+from triune.frontends.kserve.http.order import AnswerOrder
+from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
+from triune.frontends.kserve.http.statuses import status_of
+from triune.frontends.kserve.limits import too_large
+from triune.frontends.kserve.offload import SMALL_BYTES
+from triune.frontends.unread import Unread
+
+
+class KServeProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        front_end: FrontEnd,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._app: Any = cast(Any, config).loaded_app
+        self._front_end = front_end
+        self._inferences = front_end.inferences
+        self._max_bytes = front_end.limits.request_bytes
+        self._order = AnswerOrder(self.pipeline, self._begin_cycle)
+        self._receiving: RequestResponseCycle | None = None
+        self._receiver: BodyReceiver | None = None
+        self._is_receiving = False
+        self._is_in_head = False
+        self._has_progressed = False
+        self._num_silent_bytes = 0
+        self._num_read_bytes = 0
+        self._num_chunks = 0
+        self._num_pieces = 0
+        self._num_received: int = 0
+        self._receive_deadline = 0.0
+        self._unread = Unread(front_end.limits.send_seconds)
+        self._deadline = self.loop.time() + front_end.limits.idle_seconds
+        self.is_deaf = False
+        self._answers = Answering(self, front_end)
+        self._num_begun = 0
+
+    # The socket.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here; one too many is told so, and goes."""
+        super().connection_made(transport)
+        limit = self._front_end.limits.connections
+        if len(self.connections) > limit:
+            self.is_deaf = True
+            common = self.server_state.default_headers
+            message = f"the server has {limit} connections, its limit; close some, or raise --max-connections"
+            transport.write(self._front_end.heads.error(503, common, message))
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless it knows the head; refuse what it cannot read, and heads and trailers without end."""
+        is_between = not self._is_receiving and not self.is_deaf
+        head = self._front_end.known_heads.find(data) if is_between else None
+        if head is not None:
+            self._repeat(head, data)
+            return
+        if len(data) > SMALL_BYTES and self._front_end.turns.spend(len(data)):
+            self.pause_body()
+            self._front_end.turns.wait(len(data), self.resume_body)
+        whole, num_begun = data, self._num_begun
+        self._num_read_bytes = len(data)
+        while data and not self.is_deaf:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                self._refuse(400, f"the request is not valid HTTP: {error}")
+        if self._is_receiving and not self.is_deaf:
+            self._watch(len(data))
+            self._receive_directly()
+        elif is_between and self._num_begun == num_begun + 1:
+            self._learn(whole)
+
+    def _repeat(self, head: Head, data: bytes) -> None:
+        """A whole request whose head came before: the parser is left where it is, between two messages."""
+        cycle = InferCycle(head.route, head.headers, keep_alive=True)
+        cycle.received = data[head.num_bytes :]
+        cycle.is_received = True
+        self._queue(cycle)
+
+    def _learn(self, data: bytes) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if isinstance(cycle, InferCycle) and cycle.route is not None and cycle.keep_alive and not self.is_deaf:
+            self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
+
+    def _without_upgrade(self) -> bytes:
+        """The head again, for a new parser, less its upgrade: none is offered, and the old one would skip the body."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse(501, "this server is no proxy: CONNECT is not offered")
+            return b""
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                lines.append(b"%s: %s" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _receive_directly(self) -> None:
+        """Have the rest of a large body written to its place. The parser, which would wait for it, is replaced."""
+        cycle = self._receiving
+        if self.is_deaf or not isinstance(cycle, InferCycle):
+            return
+        num_bytes = int(cycle.headers.get(b"content-length", b"0"))
+        if num_bytes - len(cycle.received) < DIRECT_BYTES:
+            return
+        try:
+            begun, turns = cycle.received, self._front_end.turns
+            self._receiver = BodyReceiver(self, turns, num_bytes, json_bytes(cycle.headers), begun)
+        except MemoryError:
+            self._refuse(503, f"there is no memory for the {num_bytes} bytes of the request: try again later")
+            return
+        cycle.received = b""
+        self._switch(self._receiver)
+
+    def pause_body(self) -> None:
+        """Other large bodies have their turn."""
+        if not self.flow.read_paused:
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """This connection's body has its turn."""
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def body_grows(self, num_bytes: int) -> None:
+        """So much of a body is here; the memory for it is taken, or the request refused."""
+        cycle = self._receiving
+        if self.is_deaf or not isinstance(cycle, InferCycle):
+            return
+        try:
+            cycle.hold(self._front_end.budget, num_bytes)
+        except TriuneError as error:
+            self._refuse(status_of(error), str(error))
+
+    def body_received(self, body: memoryview) -> None:
+        """A large body is whole."""
+        self._receiver = None
+        self.parser = httptools.HttpRequestParser(self)
+        self._switch(self)
+        if isinstance(self._receiving, InferCycle):
+            self._receiving.received = body
+        self.on_message_complete()
+
+    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
+        # uvloop chooses how to read when it begins to.
+        if not self.flow.read_paused:
+            self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def _watch(self, num_bytes: int) -> None:
+        limits = self._front_end.limits
+        if not self._receive_deadline:
+            self._receive_deadline = self.loop.time() + limits.receive_seconds
+        if self._has_progressed:
+            self._has_progressed = False
+            return
+        self._num_silent_bytes += num_bytes
+        if self._num_silent_bytes > limits.head_bytes:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        limit = self._front_end.limits.head_bytes
+        self._refuse(431, f"the request's headers take more than {limit} bytes, the server's limit")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the inference under way; tell the app of its request, even if a later one has come in behind it."""
+        running = self._order.running
+        for cycle in (self._receiving, *(waiting for waiting, _ in self.pipeline)):
+            if isinstance(cycle, InferCycle) and cycle is not running:
+                cycle.release()
+        self.pipeline.clear()
+        if isinstance(running, InferCycle):
+            running.disconnected = True
+            if running.future is not None:
+                running.future.cancel()
+            if not isinstance(running.future, asyncio.Task) or running.future.done():
+                # A task has memory in use until it is done, and gives it back then.
+                running.release()
+            running = None
+        self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """The client has taken enough of an answer to go on."""
+        super().resume_writing()
+        running = self._order.running
+        if isinstance(running, InferCycle):
+            self._answers.go_on(running)
+
+    def check_deadline(self, now: float) -> None:
+        """End what is silent for too long. Called several times a second with the loop's time."""
+        limits = self._front_end.limits
+        if self._unread.is_overdue(self.flow.write_paused, self.transport, now):
+            self.transport.abort()
+        elif self.flow.write_paused:
+            return
+        elif self._is_receiving and not self.is_deaf:
+            num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
+            if num_received != self._num_received or self.flow.read_paused:
+                # If reading is paused, it is we who are silent.
+                self._num_received = num_received
+                self._receive_deadline = now + limits.receive_seconds
+            elif now >= self._receive_deadline:
+                what = "the request's head took more than" if self._is_in_head else "nothing of the request came for"
+                self._refuse(408, f"{what} {limits.receive_seconds:g} s, the server's limit")
+        elif self._order.is_idle and now >= self._deadline:
+            self.transport.close()
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        """A request begins. What the app needs of it is made only if it turns out to be the app's."""
+        self.url = b""
+        self.headers = []
+        self._is_receiving = True
+        self._num_begun += 1
+        self._is_in_head = True
+        self._num_silent_bytes = 0
+        self._num_chunks = -1  # the last is empty
+        self._receive_deadline = 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers are dropped."""
+        if self._is_in_head:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is here: an inference, or a request for the app."""
+        parser = self.parser
+        if self.is_deaf or parser.should_upgrade():
+            return
+        self._is_in_head = False
+        limit = self._front_end.limits.head_bytes
+        # Of a head that came in several reads, `_watch` has seen the size.
+        if self._num_read_bytes > limit and _head_bytes(self.url, self.headers) > limit:
+            self._refuse_head()
+            return
+        if (problem := head_problem(self.headers, parser.get_http_version())) is not None:
+            self._refuse(*problem)
+            return
+        route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
+        if route is None:
+            self._hand_to_app()
+        else:
+            self._begin(route)
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins. Each costs as much as kilobytes do, so that they may not be tiny without end."""
+        self._num_chunks += 1
+        if self._num_chunks > self._front_end.limits.chunks and not self.is_deaf:
+            limit = self._front_end.limits.chunks
+            self._refuse(
+                413,
+                f"Chunked request body exceeds maximum of {limit} non-empty chunks. Send fewer or larger HTTP chunks.",
+            )
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        if self.is_deaf:
+            return
+        self._has_progressed = True
+        self._num_pieces += 1
+        self._num_silent_bytes = 0
+        cycle = self._receiving
+        if not isinstance(cycle, InferCycle):
+            super().on_body(body)
+            return
+        if not cycle.received:
+            cycle.received = body
+        else:
+            if not isinstance(cycle.received, bytearray):
+                cycle.received = bytearray(cycle.received)
+            cycle.received += body
+        if len(cycle.received) > self._max_bytes:
+            self._refuse_size(len(cycle.received))
+        elif len(cycle.received) > SMALL_BYTES:
+            self.body_grows(len(cycle.received))
+
+    def on_message_complete(self) -> None:
+        """A request is here."""
+        if self.is_deaf or self.parser.should_upgrade():
+            return
+        self._is_receiving = False
+        cycle, self._receiving = self._receiving, None
+        if not isinstance(cycle, InferCycle):
+            super().on_message_complete()
+            return
+        cycle.is_received = True
+        if cycle is self._order.running:
+            self._answers.answer(cycle)
+
+    def _hand_to_app(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        super().on_headers_complete()
+        self._receiving = self.cycle
+
+    def _begin(self, route: Route) -> None:
+        parser = self.parser
+        headers = dict(self.headers)
+        keep_alive = parser.should_keep_alive()
+        if keep_alive and b"connection" in headers:
+            # HTTP/1.0 would ask for it with a header, and want one back.
+            keep_alive = parser.get_http_version() != "1.0"
+        self._receiving = cycle = InferCycle(route, headers, keep_alive)
+        cycle.can_stream = parser.get_http_version() != "1.0"
+        if b"expect" in headers:
+            cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
+        if int(headers.get(b"content-length", b"0")) > self._max_bytes:
+            self._refuse_size(int(headers[b"content-length"]))
+        else:
+            self._queue(cycle)
+
+    def _refuse_size(self, num_bytes: int) -> None:
+        error = too_large(num_bytes, self._max_bytes)
+        self._refuse(status_of(error), str(error))
+
+    # The order of requests.
+
+    def _queue(self, cycle: InferCycle) -> None:
+        self.cycle = cycle
+        if self._order.add(cycle, self._app):
+            self.flow.pause_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._order.start(cycle, app)
+
+    def _begin_cycle(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if not isinstance(cycle, InferCycle):
+            super()._start_asgi_task(cycle, app)
+        elif cycle.is_received:
+            self._answers.answer(cycle)
+        elif cycle.waiting_for_100_continue:
+            self.transport.write(CONTINUE)
+
+    def on_response_complete(self) -> None:
+        """An answer is out: start what waits behind it, or begin to count idle time."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or not self._order.go_on():
+            return
+        if not self.pipeline:
+            self.flow.resume_reading()
+        limits = self._front_end.limits
+        self._deadline = self.loop.time() + (limits.linger_seconds if self.is_deaf else limits.idle_seconds)
+
+    # Refusals.
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer an error in the request's turn, then close; what else comes from the client is dropped."""
+        if self.is_deaf:
+            return
+        self.is_deaf = True
+        if self._receiver is not None:
+            self._receiver.drop()
+        cycle = self._receiving
+        if not isinstance(cycle, InferCycle):
+            if cycle is not None and cycle is self._order.running:
+                self._take_from_app(cycle, status, message)
+                return
+            if cycle is not None:
+                # It waits behind others, and the app does not know of it.
+                self.pipeline.popleft()
+            cycle = InferCycle(None, {}, keep_alive=False)
+        cycle.refusal = (status, message)
+        cycle.keep_alive = False
+        cycle.received = b""
+        cycle.release()
+        cycle.is_received = True
+        if cycle is self._order.running:
+            self._answers.answer(cycle)
+        elif cycle is not self.cycle:
+            self._queue(cycle)
+
+    def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
+        """Refuse a request at which the app is at work already; for the app, the client is gone."""
+        if not cycle.response_started:
+            common = self.server_state.default_headers
+            self.transport.write(self._front_end.heads.error(status, common, message))
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.transport.close()
+
+
+def _head_bytes(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """The size of a request's line, less its method, and of its headers."""
+    return len(url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)

@@ -1,0 +1,94 @@
+"""The HTTP server: the connections and the app on one port, inside a loop that somebody else runs."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import uvicorn
+from starlette.routing import BaseRoute
+
+from triune.frontends.embedded import BACKLOG, EmbeddedServer
+from triune.frontends.kserve.budget import MemoryBudget
+from triune.frontends.kserve.decoder import Decoder
+from triune.frontends.kserve.http.answering import FrontEnd
+from triune.frontends.kserve.http.app import make_app
+from triune.frontends.kserve.http.body import BodyReader
+from triune.frontends.kserve.http.large_inferences import LargeInferences
+from triune.frontends.kserve.http.protocol import KServeProtocol
+from triune.frontends.kserve.limits import Limits
+from triune.frontends.kserve.offload import Offload
+from triune.serving.server import Server
+
+
+class HttpServer:
+    """KServe over HTTP. Started and stopped once."""
+
+    def __init__(
+        self,
+        server: Server,
+        host: str,
+        port: int,
+        *,
+        limits: Limits | None = None,
+        budget: MemoryBudget | None = None,
+        offload: Offload | None = None,
+        more_routes: Sequence[BaseRoute] = (),
+        is_port_shared: bool = False,
+    ) -> None:
+        """Args:
+        server: what it serves.
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+        limits: what a client may ask.
+        budget: the memory of requests under way, shared with other front ends; None makes its own.
+        offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
+        more_routes: routes of other front ends on the same port.
+        is_port_shared: servers that all say so may listen on one port.
+        """
+        limits = limits or Limits()
+        budget = budget or MemoryBudget()
+        self._own_offload = None if offload else Offload()
+        offload = offload or self._own_offload or Offload()
+        decoder = Decoder(limits, offload)
+        app = make_app(server, BodyReader(limits, budget, decoder), offload, more_routes=more_routes)
+        front_end = FrontEnd(server, limits, budget, LargeInferences(server, decoder, offload))
+        protocol = partial(KServeProtocol, front_end=front_end)
+        self._host = host
+        self._port = port
+        self._is_port_shared = is_port_shared
+        config = uvicorn.Config(
+            app,
+            # uvicorn calls it with keywords and takes whatever comes back.
+            http=cast("type[asyncio.Protocol]", protocol),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+        )
+        self._uvicorn = EmbeddedServer(config)
+
+    async def start(self) -> int:
+        """Listen.
+
+        Returns:
+            the port.
+
+        Raises:
+            UnavailableError: the address cannot be listened on.
+        """
+        return await self._uvicorn.open(self._host, self._port, purpose="HTTP", is_shared=self._is_port_shared)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more connections, let requests under way finish for `grace_seconds`, then close every connection."""
+        try:
+            await self._uvicorn.close(grace_seconds)
+        finally:
+            for connection in list(self._uvicorn.server_state.connections):
+                cast(KServeProtocol, connection).transport.abort()
+            if self._own_offload is not None:
+                self._own_offload.close()
