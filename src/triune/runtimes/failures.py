@@ -21,7 +21,7 @@ _MAX_SHOWN_CHARACTERS = 32
 
 _SHAPES = re.compile(
     r"shape|dimension|\bdims?\b|\brank|broadcast|mismatch|incompatible|inconsistent|out of (data )?bounds|out of range"
-    r"|division by zero",
+    r"|division by zero|array is too big",
     re.IGNORECASE,
 )
 _MEMORY = re.compile(r"failed to allocate|unable to allocate|bad_alloc|out of memory", re.IGNORECASE)

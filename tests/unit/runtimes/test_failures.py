@@ -71,6 +71,9 @@ REFUSALS = {
     "Exception from src/inference/src/cpp/infer_request.cpp:224:\n"
     "Node y of type ReverseSequence\nCheck 'a[i] <= b[c]' failed at src/nodes/reverse_sequence.cpp:1:\n"
     "Incorrect input 'seq_lengths' values!\n": "ReverseSequence 'y': Incorrect input 'seq_lengths' values!",
+    "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size.": (
+        "array is too big; `arr.size * arr.dtype.itemsize` is larger than the maximum possible size"
+    ),
     "operands could not be broadcast together with shapes (4,) (3,)": (
         "operands could not be broadcast together with shapes (4,) (3,)"
     ),

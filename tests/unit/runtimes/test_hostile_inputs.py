@@ -40,3 +40,30 @@ def test_onnx_runtime(tmp_path: Path) -> None:
         executable.run({"x": np.ones((2, 600), np.float32)}, ["y"])
     np.testing.assert_array_equal(executable.run({"x": sound}, ["y"])["y"], sound)
     executable.close()
+
+
+@pytest.mark.parametrize(
+    ("operator", "ending"),
+    [
+        ("DynamicQuantizeMatMul(x, b, s, z)", {"s": np.ones(2, np.float32)}),
+        ("MatMulIntegerToFloat(a, b, one, s, zero, z)", {"s": np.ones(2, np.float32)}),
+    ],
+)
+def test_scales_that_do_not_fit(operator: str, ending: dict[str, np.ndarray], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    text = f"""g (float[n,k] x, uint8[n,k] a, uint8[k,m] b, float[p] s, uint8[p] z) => (float[n,m] y)
+        <float[1] one = {{1}}, uint8[1] zero = {{0}}> {{ y = com.microsoft.{operator} }}"""
+    path.write_bytes(model_of(text, imports=', "com.microsoft" : 1').SerializeToString())
+    executable = OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options={})
+    assert isinstance(executable, HostedExecutable)
+    given = {
+        "x": np.ones((1, 4), np.float32),
+        "a": np.ones((1, 4), np.uint8),
+        "b": np.full((4, 1), 3, np.uint8),
+        "s": np.ones(1, np.float32),
+        "z": np.array([2], np.uint8),
+    }
+    np.testing.assert_allclose(executable.run(given, ["y"])["y"], [[4]], rtol=0.02)
+    with pytest.raises(InternalError, match="was killed by SIG"):
+        executable.run({**given, **ending}, ["y"])
+    executable.close()
