@@ -56,6 +56,15 @@ def test_what_there_is_by_default(tmp_path: Path) -> None:
     check(text_with(tmp_path), COUNTERS, [HISTOGRAM, *SUMMARIES, *CACHE, 'namespace="'])
 
 
+@triton(CONFIG + "test_cache_counters_exist")
+def test_counters_of_the_cache(tmp_path: Path) -> None:
+    write_model(tmp_path, "identity_cache_on", "max_batch_size: 4 response_cache { enable: true }", v1=zero())
+    with serve(tmp_path, "--cache-config=local,size=1048576") as served:
+        for _ in range(2):
+            assert post(served, "v2/models/identity_cache_on/infer", {"inputs": [tensor()]}, JSON).status_code == 200
+        check(metrics(served), CACHE[:2], CACHE[2:])
+
+
 @triton(CONFIG + "test_inf_histograms_exist")
 def test_histograms(tmp_path: Path) -> None:
     parts = [HISTOGRAM + suffix for suffix in ("_count", "_sum", "_bucket")]
@@ -133,7 +142,7 @@ def test_what_waits(served: Served, ask: Callable[[str], Asked], model: str, row
     asked = ask(model)
     asked.until_waiting(served, 0)
     # A batch of its own keeps the model busy.
-    asked.send(rows, value=2 * TURNS)
+    asked.send(rows, value=4 * TURNS)
     asked.wait_past(300)
     for _ in range(8):
         asked.send(1, value=TURNS)
