@@ -159,7 +159,8 @@ def test_what_values_ask_for_has_a_limit(load: Load, name: str) -> None:
             executable.run({**inputs, varied: value}, ["y"])
         if value is bad[0] and name != "Tile":  # which ONNX Runtime refuses by a limit of its own
             assert f"of the {LIMIT} bytes that a run may take in all, by --run-memory-bytes" in str(caught.value)
-    until_below(before + 50 * MIB)
+    # A Loop's list of turns is on the heap, which other tests of this process have cut to pieces.
+    until_below(before + (200 if name == "Loop" else 50) * MIB)
     executable.close()
 
 
