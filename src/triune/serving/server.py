@@ -4,6 +4,7 @@ All methods run on the event loop's thread. Errors are those of `core.errors`; f
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from triune.config import checks, results
 from triune.config.model_config import ModelConfig
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.core.servable import Call
+from triune.core.servable import Call, Servable
 from triune.core.version import VERSION
 from triune.repository.model import IndexEntry, LoadedVersion
 from triune.repository.repository import Repository
@@ -127,29 +128,33 @@ class Server:
             UnavailableError: the model is not ready, its queue is full, or the server is stopping.
             UnsupportedError: a decoupled model, which only `stream` serves.
         """
-        if self._is_draining:
-            raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
-        model = self._repository.get(request.model, request.version)
-        likeness = request.likeness
-        if likeness is not None and isinstance(note := likeness.note, _Passed) and note.model is model:
-            return model.servable.submit(Call(request, request.inputs, note.batch_size))
-        inputs, batch_size = checks.check(request, model.config)
-        finish = results.finisher(request, model.config)
-        is_as_given = finish is None and all(inputs[name] is array for name, array in request.inputs.items())
-        if likeness is not None and is_as_given:
-            likeness.note = _Passed(model, batch_size)
-        return model.servable.submit(Call(request, inputs, batch_size, finish))
+        servable, call = self._admit(request)
+        return servable.submit(call)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answers to one request, one after another; the last has `is_final`. Raises as `infer` does.
 
         Closing the iterator cancels what is under way.
         """
-        future = self.infer(request)
-        try:
-            yield await future
-        finally:
-            future.cancel()
+        servable, call = self._admit(request)
+        async with contextlib.aclosing(servable.stream(call)) as responses:
+            async for response in responses:
+                yield response
+
+    def _admit(self, request: InferenceRequest) -> tuple[Servable, Call]:
+        """What answers a request, and the request checked for it. Raises as `infer` does."""
+        if self._is_draining:
+            raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
+        model = self._repository.get(request.model, request.version)
+        likeness = request.likeness
+        if likeness is not None and isinstance(note := likeness.note, _Passed) and note.model is model:
+            return model.servable, Call(request, request.inputs, note.batch_size)
+        inputs, batch_size = checks.check(request, model.config)
+        finish = results.finisher(request, model.config)
+        is_as_given = finish is None and all(inputs[name] is array for name, array in request.inputs.items())
+        if likeness is not None and is_as_given:
+            likeness.note = _Passed(model, batch_size)
+        return model.servable, Call(request, inputs, batch_size, finish)
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         """What the repository holds now: name, version, state and reason of each model version.
