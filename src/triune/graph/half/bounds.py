@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from triune.graph.half.intervals import (
     ANY,
@@ -107,6 +107,9 @@ class Bounds:
             case "ReduceSum":
                 total = summed(given[0], self.count(node))
                 return (1.0, total[1]) if self._holds_one(node) else total
+            case "ConstantOfShape":
+                number = float(numpy_helper.to_array(attributes_of(node)["value"]).item()) if node.attribute else 0.0
+                return ANY if math.isnan(number) else (number, number)
             case "ArgMax" | "ArgMin":
                 return self._places(node)
             case "NonZero":

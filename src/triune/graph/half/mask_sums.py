@@ -175,6 +175,10 @@ class MaskSums:
         """May it be lower than what fp16 adds precisely, for all that is known?"""
         return self._index.constant(name) is None and self._bounds.of(name)[0] < _PRECISE
 
+    def _may_lose(self, name: str) -> bool:
+        """May it be a mask, made without the scores, that takes digits from them? A mask of -inf and 0 takes none."""
+        return name not in self._heavy and self._is_unknown(name) and not self._is_infinite_alone(name)
+
     def are_lost(self, name: str) -> bool:
         """Is a score added to a mask on the way to a Softmax, or to what may be one? The sum is rounded to 8."""
         names, seen = [name], {name}
@@ -184,12 +188,10 @@ class MaskSums:
                 continue
             operands = [each for each in node.input if self._index.is_float(each)]
             if node.op_type in ("Add", "Sub"):
-                is_given = [each not in self._heavy and self._is_unknown(each) for each in operands]
-                if any(is_given) or any(self._reach.of(each) >= -_PRECISE for each in operands):
+                is_given = any(self._may_lose(each) for each in operands)
+                if is_given or any(self._reach.of(each) >= -_PRECISE for each in operands):
                     return True
-            elif node.op_type == "Where" and any(
-                each not in self._heavy and self._is_unknown(each) for each in operands
-            ):
+            elif node.op_type == "Where" and any(self._may_lose(each) for each in operands):
                 return True
             names += [each for each in operands if each not in seen]
             seen.update(operands)

@@ -155,16 +155,7 @@ def test_dense_weights_are_not_packed(tmp_path: Path) -> None:
     assert "bitmask" not in _text(lowered.path)
 
 
-_APART = "fp16: a Softmax of masks that are taken for beyond fp16 computes in fp32, apart from its products"
-
-
-@pytest.mark.parametrize(
-    ("precision", "error"),
-    [
-        (Precision.FP32, 1e-4),
-        pytest.param(Precision.FP16, 0.05, marks=pytest.mark.xfail(strict=True, reason=_APART)),
-    ],
-)
+@pytest.mark.parametrize(("precision", "error"), [(Precision.FP32, 1e-4), (Precision.FP16, 0.05)])
 def test_a_transformer_keeps_whole_what_core_ai_knows(
     precision: Precision, error: float, apart: Any, tmp_path: Path
 ) -> None:
