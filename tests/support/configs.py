@@ -1,6 +1,7 @@
 """Model configurations for tests, with what a test does not name left plain."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.config.policy import BatchingPolicy
@@ -21,7 +22,7 @@ def model_config(
         message=ModelConfigMessage(name=name, max_batch_size=max_batch_size),
         name=name,
         backend="onnxruntime",
-        filename="model.onnx",
+        path=Path("model.onnx"),
         inputs={each.name: each for each in inputs},
         outputs={each.name: each for each in outputs},
         units=(Unit.CPU,),

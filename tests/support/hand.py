@@ -15,9 +15,9 @@ from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
-from triune.repository.model import LoadedVersion
 from triune.scheduling.batch import Batch
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.models import LoadedVersion
 from triune.scheduling.worker import Done, InlineWorker
 
 POISON = -1.0

@@ -10,7 +10,8 @@ from triune.config.model_config import ModelConfig, TensorConfig
 from triune.core.datatypes import DataType
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
-from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.repository.model import IndexEntry, ModelState
+from triune.scheduling.models import LoadedVersion
 
 VECTOR = TensorConfig("INPUT0", DataType.FP32, (16,))
 ANSWER = TensorConfig("OUTPUT0", DataType.FP32, (16,))

@@ -12,13 +12,14 @@ from support.graphs import model_of
 from triune.config.placement import Machine
 from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.onnx_rows import rows_of
+from triune.scheduling.models import LoadedVersion
 
 FP32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 
@@ -238,6 +239,13 @@ ALL_UNITS = (
     UnitStatus(Unit.GPU, Presence.ABSENT, reason="no Metal here"),
     UnitStatus(Unit.ANE, Presence.ABSENT, reason="no Neural Engine here"),
 )
+
+
+class NoModels:
+    """A server that serves nothing."""
+
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
+        raise NotFoundError(f"there is no '{name}'")
 
 
 class Bench:

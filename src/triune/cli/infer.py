@@ -25,9 +25,9 @@ from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
 from triune.coreml.source import Source, as_program_takes, read_source
 from triune.loading import load
-from triune.repository.model import LoadedVersion
 from triune.repository.repository import ControlMode
 from triune.runtimes.registry import PACKAGE_SUFFIXES
+from triune.scheduling.models import LoadedVersion
 
 
 def infer(
@@ -73,7 +73,7 @@ async def _infer(
         async with app.opened(repository) as server:
             progress.update(task, description=f"running {name}")
             model = server.model(name, version)
-            source = _source(model, folders)
+            source = _source(model)
             inputs = Names(model.config.name, "input", list(model.config.inputs), source.inputs)
             own_outputs = Names(model.config.name, "output", list(model.config.outputs), source.outputs)
             given = as_program_takes(inputs.translate(arrays, _required(model.config)), source)
@@ -89,12 +89,10 @@ def _required(config: ModelConfig) -> dict[str, str]:
     return {each.name: f"{each.datatype.value}{format_shape((*batch, *each.dims))}" for each in needed}
 
 
-def _source(model: LoadedVersion, folders: Sequence[Path]) -> Source:
+def _source(model: LoadedVersion) -> Source:
     """What a Core ML package says of its source; nothing of any other model."""
-    config = model.config
-    paths = [folder / config.name / str(model.version) / config.filename for folder in folders]
-    package = next((path for path in paths if path.suffix == ".mlpackage" and path.exists()), None)
-    return Source() if package is None else read_source(read_package(package))
+    path = model.config.path
+    return read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()
 
 
 def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classes: int) -> InferenceResponse:

@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ def read_source(
     before: Stamp,
     config_json: str | None = None,
     completion: Completion = DEFAULT_COMPLETION,
+    honours: Callable[[ModelConfigMessage], Collection[str]] = lambda _: (),
 ) -> Source:
     """Read a model's config and choose its versions.
 
@@ -71,6 +72,7 @@ def read_source(
         before: what the folder looked like; what is written after that is seen as a change.
         config_json: stands in for config.pbtxt.
         completion: which config of the folder's is meant, and whether it must be complete.
+        honours: those of `config.honour.FIELDS` that are obeyed of such a config.
 
     Raises:
         InvalidArgumentError: the config cannot be read or parsed, or no version is to be served.
@@ -80,15 +82,15 @@ def read_source(
     named = ModelConfigMessage()
     named.CopyFrom(message)
     named.name = named.name or name
-    refuse_unsupported(named)
+    refuse_unsupported(named, honours(named))
     if completion.is_off:
         refuse_incomplete(named)
     versions = choose_versions(message.version_policy, find_versions(folder), name)
     return Source(name, folder, message, tuple(versions), before)
 
 
-def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConfig, Path]:
-    """The completed configuration of a version, and its model file. Nothing is compiled.
+def configure(source: Source, version: int, machine: Machine) -> ModelConfig:
+    """The completed configuration of a version that is a tensor model. Nothing is compiled.
 
     Raises:
         InvalidArgumentError: the config is wrong, or disagrees with the model file.
@@ -113,11 +115,11 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
     placement = place(message, machine)
     del message.instance_group[:]
     message.instance_group.extend(placement.groups)
-    config = ModelConfig(
+    return ModelConfig(
         message=message,
         name=message.name,
         backend=message.backend,
-        filename=message.default_model_filename,
+        path=path,
         inputs=inputs,
         outputs=outputs,
         units=placement.units,
@@ -129,7 +131,6 @@ def configure(source: Source, version: int, machine: Machine) -> tuple[ModelConf
         is_decoupled=message.model_transaction_policy.decoupled,
         metric_tags=dict(message.metric_tags),
     )
-    return config, path
 
 
 def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:

@@ -1,6 +1,8 @@
 """Which fields of a config this version cannot honour, and which have no effect here. Nothing is silently ignored."""
 
 import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 from triune.config.placement import Machine, option_names
@@ -16,40 +18,57 @@ BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 _MOST_PARAMETERS = 256
 
 
-def refuse_unsupported(message: ModelConfigMessage) -> None:
-    """Raise UnsupportedError, naming the field and what to do, if the config needs what this version lacks."""
-    refusals = (
-        (
-            message.HasField("ensemble_scheduling") or message.platform == "ensemble",
-            "ensemble_scheduling",
-            "call the models one after another from the client",
-        ),
-        (
-            message.HasField("sequence_batching"),
-            "sequence_batching",
-            "give the model's state as inputs and outputs, kept by the client",
-        ),
-        (len(message.batch_input) > 0, "batch_input", "compute these inputs in the client; ragged inputs are padded"),
-        (len(message.batch_output) > 0, "batch_output", "let the model give one row of output for each row of input"),
-        (
-            len(message.model_operations.op_library_filename) > 0,
-            "model_operations.op_library_filename",
-            "export the model with standard operators",
-        ),
-        (
-            len(message.model_repository_agents.agents) > 0,
-            "model_repository_agents",
-            "prepare the model before it is put into the repository",
-        ),
-        (
-            message.model_transaction_policy.decoupled,
-            "model_transaction_policy.decoupled",
-            "no runtime here gives a request any other number of responses than one: set it to false",
-        ),
-    )
-    for is_asked, field, remedy in refusals:
-        if is_asked:
-            raise UnsupportedError(f"model '{message.name}': this version does not honour '{field}'; {remedy}")
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a config that not every backend obeys, and that cannot be passed over.
+
+    Attributes:
+        is_asked: whether a config sets it.
+        remedy: what to do where it is not obeyed.
+    """
+
+    is_asked: Callable[[ModelConfigMessage], bool]
+    remedy: str
+
+
+FIELDS: Mapping[str, Field] = {
+    "ensemble_scheduling": Field(
+        lambda message: message.HasField("ensemble_scheduling") or message.platform == "ensemble",
+        "call the models one after another from the client",
+    ),
+    "sequence_batching": Field(
+        lambda message: message.HasField("sequence_batching"),
+        "give the model's state as inputs and outputs, kept by the client",
+    ),
+    "batch_input": Field(
+        lambda message: len(message.batch_input) > 0,
+        "compute these inputs in the client; ragged inputs are padded",
+    ),
+    "batch_output": Field(
+        lambda message: len(message.batch_output) > 0,
+        "let the model give one row of output for each row of input",
+    ),
+    "model_operations.op_library_filename": Field(
+        lambda message: len(message.model_operations.op_library_filename) > 0,
+        "export the model with standard operators",
+    ),
+    "model_repository_agents": Field(
+        lambda message: len(message.model_repository_agents.agents) > 0,
+        "prepare the model before it is put into the repository",
+    ),
+    "model_transaction_policy.decoupled": Field(
+        lambda message: message.model_transaction_policy.decoupled,
+        "no runtime here gives a request any other number of responses than one: set it to false",
+    ),
+}
+"""By name. A backend says which of them it honours."""
+
+
+def refuse_unsupported(message: ModelConfigMessage, honours: Collection[str] = ()) -> None:
+    """Raise UnsupportedError, naming the field and the remedy, if a config sets one of FIELDS not in `honours`."""
+    for name, field in FIELDS.items():
+        if name not in honours and field.is_asked(message):
+            raise UnsupportedError(f"model '{message.name}': this version does not honour '{name}'; {field.remedy}")
 
 
 def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[str]:

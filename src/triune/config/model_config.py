@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from triune.config.policy import BatchingPolicy
 from triune.config.write import write_json
@@ -59,7 +60,7 @@ class ModelConfig:
         json: in JSON: what the config endpoints show, made once, by the thread that loads the model.
         name: the model's name, which is its folder's name.
         backend: the runtime's name.
-        filename: the model file in each version's folder.
+        path: the version's model file; its folder where the backend has no file of its own.
         inputs: by name, in order.
         outputs: by name, in order.
         units: where it runs, the preferred first.
@@ -75,7 +76,7 @@ class ModelConfig:
     message: ModelConfigMessage
     name: str
     backend: str
-    filename: str
+    path: Path
     inputs: Mapping[str, TensorConfig]
     outputs: Mapping[str, TensorConfig]
     units: tuple[Unit, ...]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from triune.config.configure import configure, read_source
+from triune.backends.registry import Backends
+from triune.config.configure import read_source
 from triune.config.honour import hints_without_effect
 from triune.config.layout import check_name
 from triune.config.model_config import ModelConfig
@@ -38,21 +39,21 @@ class ModelCheck:
     config: ModelConfig | None
 
 
-def check(repositories: Sequence[Path], machine: Machine) -> Sequence[ModelCheck]:
+def check(repositories: Sequence[Path], backends: Backends, machine: Machine) -> Sequence[ModelCheck]:
     """Check every model of the repositories, by name. Reads configs and signatures; compiles nothing.
 
     Raises:
         InvalidArgumentError: a repository cannot be read.
     """
-    return [_check_model(name, found, machine) for name, found in sorted(find_models(repositories).items())]
+    return [_check_model(name, found, backends, machine) for name, found in sorted(find_models(repositories).items())]
 
 
-def _check_model(name: str, found: Found, machine: Machine) -> ModelCheck:
+def _check_model(name: str, found: Found, backends: Backends, machine: Machine) -> ModelCheck:
     if found.problem:
         places = f": {', '.join(str(each.parent) for each in found.folders)}" if found.problem == TWICE else ""
         return ModelCheck(name, (), "", (), (f"{found.problem}{places}",), (), None)
     try:
-        return _check_folder(name, found.folders[0], machine)
+        return _check_folder(name, found.folders[0], backends, machine)
     except TriuneError as error:
         problem = str(error)
     except MemoryError:
@@ -62,14 +63,14 @@ def _check_model(name: str, found: Found, machine: Machine) -> ModelCheck:
     return ModelCheck(name, (), "", (), (problem,), (), None)
 
 
-def _check_folder(name: str, folder: Path, machine: Machine) -> ModelCheck:
+def _check_folder(name: str, folder: Path, backends: Backends, machine: Machine) -> ModelCheck:
     check_name(name)
-    source = read_source(name, folder, Stamp(), completion=machine.completion)
+    source = read_source(name, folder, Stamp(), completion=machine.completion, honours=backends.honours)
     config: ModelConfig | None = None
     problems: list[str] = []
     for version in source.versions:
         try:
-            config, _ = configure(source, version, machine)
+            config = backends.configure(source, version)
         except TriuneError as error:
             problems.append(f"version {version}: {error}")
     return ModelCheck(

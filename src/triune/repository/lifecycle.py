@@ -7,22 +7,24 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from triune.backends.attempt import Attempt
+from triune.backends.backend import Build
+from triune.backends.registry import Backends
 from triune.config.configure import Source, parameters_of, read_source
 from triune.config.honour import log_hints
 from triune.config.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
+from triune.config.placement import Machine
 from triune.config.stamps import Stamp
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
-from triune.repository.attempt import Attempt
 from triune.repository.failure import LoadFailedError, failure_of
-from triune.repository.loader import Build, Loader
 from triune.repository.looks import Looks
-from triune.repository.model import LoadedVersion
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord, Remembered, Serving
 from triune.repository.turns import Turns
+from triune.scheduling.models import LoadedVersion, Models
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +43,19 @@ class Lifecycle:
         ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
     """
 
-    def __init__(self, loader: Loader, clock: Clock, num_load_threads: int, num_load_retries: int = 0) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        models: Models,
+        machine: Machine,
+        clock: Clock,
+        num_load_threads: int,
+        num_load_retries: int = 0,
+    ) -> None:
         """Args:
-        loader: builds versions.
+        backends: build versions.
+        models: all that are served, for those that call others.
+        machine: how configs are completed, and how long loads may take.
         clock: time.
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
@@ -51,7 +63,9 @@ class Lifecycle:
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
         self.looks = Looks(clock)
-        self._loader = loader
+        self._backends = backends
+        self._served = models
+        self._machine = machine
         self._num_load_retries = num_load_retries
         self._clock = clock
         self._turns = Turns(num_load_threads, _PATIENCE_NS, clock)
@@ -165,9 +179,7 @@ class Lifecycle:
     ) -> Sequence[Build | Serving]:
         """All versions, built when it is their turn. What has been built is freed if this is cancelled."""
         async with self._turns.turn():
-            limit = LoadLimit(
-                self._clock, self._loader.machine.limits.load_seconds, functools.partial(_be_late, record)
-            )
+            limit = LoadLimit(self._clock, self._machine.limits.load_seconds, functools.partial(_be_late, record))
             try:
                 record.stamp = await self.looks.look(folder, record.stamp)
                 if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
@@ -188,9 +200,15 @@ class Lifecycle:
             raise _stopping(record.name)
         try:
             source = await in_thread(
-                read_source, record.name, folder, before, config_json, self._loader.machine.completion
+                read_source,
+                record.name,
+                folder,
+                before,
+                config_json,
+                self._machine.completion,
+                self._backends.honours,
             )
-            limit.change(limits_of(parameters_of(source.message), self._loader.machine.limits).load_seconds)
+            limit.change(limits_of(parameters_of(source.message), self._machine.limits).load_seconds)
         except TriuneError as error:
             raise LoadFailedError(type(error)(f"failed to load '{record.name}': {error}"), str(error)) from error
         record.begin_load(source.versions)
@@ -238,7 +256,7 @@ class Lifecycle:
     async def _attempt(self, source: Source, version: int, previous: Build | None) -> Build:
         attempt = Attempt()
         try:
-            return await in_thread_or(Build.close, self._loader.build, source, version, previous, attempt)
+            return await in_thread_or(Build.close, self._backends.build, source, version, previous, attempt)
         except asyncio.CancelledError:
             self.begin(in_thread_or_here(attempt.give_up))
             raise
@@ -246,7 +264,7 @@ class Lifecycle:
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
         servings = self._assemble(built)
-        log_hints(servings[max(servings)].build.config.message, self._loader.machine)
+        log_hints(servings[max(servings)].build.config.message, self._machine)
         kept = [id(each) for each in servings.values()]
         old_servings = [each for each in record.serving().values() if id(each) not in kept]
         old_override = record.override
@@ -269,7 +287,7 @@ class Lifecycle:
                 servings[each.build.version] = each
                 continue
             try:
-                new.append(Serving(each, self._loader.assemble(each)))
+                new.append(Serving(each, self._backends.assemble(each, self._served)))
             except NoThreadError:
                 self.begin(self._retire(new, None))
                 self.begin(_free(built[place:]))

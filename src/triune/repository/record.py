@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from triune.backends.backend import Build
 from triune.config.stamps import Stamp
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.core.printable import encodable
-from triune.repository.loader import Build, describe_excess
-from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
+from triune.scheduling.models import LoadedVersion
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class ModelRecord:
         """READY, for these versions, some of which may have served before; all others are forgotten."""
         known = [id(each) for each in self.serving().values()]
         self.versions = {
-            version: VersionRecord(ModelState.READY, _left_out(serving.build), serving)
+            version: VersionRecord(ModelState.READY, serving.build.shortfall, serving)
             for version, serving in servings.items()
         }
         self.problem = ""
@@ -166,7 +167,7 @@ class ModelRecord:
             if id(serving) in known:
                 _log.info("model '%s' version %d is READY, unchanged", self.name, version)
             else:
-                _log.info("model '%s' version %d is READY on %s", self.name, version, serving.build)
+                _log.info("model '%s' version %d is READY %s", self.name, version, serving.build)
 
     def begin_unload(self) -> None:
         """UNLOADING, for the versions that serve; UNAVAILABLE for all others."""
@@ -216,10 +217,6 @@ class ModelRecord:
     def _keep_serving(self, others: Mapping[int, VersionRecord]) -> None:
         serving = {version: self.versions[version] for version in self.serving()}
         self.versions = {**others, **serving}
-
-
-def _left_out(build: Build) -> str:
-    return "; ".join(f"not on {unit.value}: {describe_excess(unit, excess)}" for unit, excess in build.left_out.items())
 
 
 def _describe(version: int, record: VersionRecord) -> str:

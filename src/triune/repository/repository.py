@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from triune.backends.registry import Backends
+from triune.backends.tensor.backend import TensorBackend
 from triune.config.layout import check_name
 from triune.config.limits import DEFAULT_LIMITS, ModelLimits
 from triune.config.parse import check_size
@@ -23,11 +25,11 @@ from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
 from triune.repository.finding import TWICE, Finder, Found
 from triune.repository.lifecycle import Lifecycle
-from triune.repository.loader import Loader
-from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord
 from triune.repository.trials import Trials
+from triune.scheduling.models import LoadedVersion
 from triune.scheduling.response_cache import ResponseCache
 
 _log = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ class Repository:
         has_distributions: versions keep how their latencies and sizes are distributed.
         trials: where it is remembered which versions were loaded here before; all others are loaded in a process of
             their own first. None has none loaded so.
-            cache: keeps answers of models whose config enables it; None keeps none.
+        cache: keeps answers of models whose config enables it; None keeps none.
 
         Raises:
             InvalidArgumentError: options contradict each other.
@@ -108,8 +110,9 @@ class Repository:
         self._poll_seconds = poll_seconds
         self._trials = Trials(self._machine, trials) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
-        loader = Loader(self._machine, clock, has_distributions=has_distributions, try_first=try_first, cache=cache)
-        self._lifecycle = Lifecycle(loader, clock, num_load_threads, num_load_retries)
+        tensor = TensorBackend(self._machine, clock, has_distributions=has_distributions, try_first=try_first)
+        self._backends = Backends(tensor, clock, cache=cache)
+        self._lifecycle = Lifecycle(self._backends, self, self._machine, clock, num_load_threads, num_load_retries)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
@@ -231,7 +234,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read.
         """
-        return check(self._folders, self._machine)
+        return check(self._folders, self._backends, self._machine)
 
     async def load(
         self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None

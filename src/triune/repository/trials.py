@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from triune.backends.attempt import Attempt
+from triune.backends.registry import failures_told
+from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import Source, configure, has_own_process
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Machine
@@ -26,8 +29,6 @@ from triune.core.runtime import Executable
 from triune.core.version import VERSION
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.attempt import Attempt
-from triune.repository.loader import Loader
 
 _log = logging.getLogger(__name__)
 
@@ -229,7 +230,8 @@ def _load(
     if has_own_process(source.message):
         configure(source, version, machine)
         return
-    build = Loader(machine, MonotonicClock()).build(source, version)
+    with failures_told(name, version):
+        build = TensorBackend(machine, MonotonicClock()).build(source, version)
     if not build.config.warmup:
         for executable in {each.unit: each for each in build.executables}.values():
             _run(executable, build.config, folder)

@@ -9,14 +9,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from triune.config import checks, results
 from triune.config.model_config import ModelConfig
 from triune.core.errors import UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call, Servable
 from triune.core.version import VERSION
-from triune.repository.model import IndexEntry, LoadedVersion
+from triune.repository.model import IndexEntry
 from triune.repository.repository import Repository
+from triune.scheduling.models import LoadedVersion
 
 _log = logging.getLogger(__name__)
 
@@ -149,12 +149,11 @@ class Server:
         likeness = request.likeness
         if likeness is not None and isinstance(note := likeness.note, _Passed) and note.model is model:
             return model.servable, Call(request, request.inputs, note.batch_size)
-        inputs, batch_size = checks.check(request, model.config)
-        finish = results.finisher(request, model.config)
-        is_as_given = finish is None and all(inputs[name] is array for name, array in request.inputs.items())
+        call = model.check(request)
+        is_as_given = call.finish is None and all(call.inputs[name] is each for name, each in request.inputs.items())
         if likeness is not None and is_as_given:
-            likeness.note = _Passed(model, batch_size)
-        return model.servable, Call(request, inputs, batch_size, finish)
+            likeness.note = _Passed(model, call.batch_size)
+        return model.servable, call
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
         """What the repository holds now: name, version, state and reason of each model version.

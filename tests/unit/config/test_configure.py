@@ -31,13 +31,13 @@ def configured(
 ) -> ModelConfig:
     write_model(path, "m", config, v1=affine() if model is None else model)
     source = read_source("m", path / "m", Stamp())
-    return configure(source, source.versions[-1], (bench or Bench()).machine)[0]
+    return configure(source, source.versions[-1], (bench or Bench()).machine)
 
 
 def test_everything_is_completed_from_the_file(tmp_path: Path) -> None:
     config = configured(tmp_path, None, add_sub())
     message = config.message
-    assert (config.name, config.backend, message.platform, config.filename) == (
+    assert (config.name, config.backend, message.platform, config.path.name) == (
         "m",
         "onnxruntime",
         "onnxruntime_onnx",
@@ -353,9 +353,9 @@ def test_a_large_model_may_be_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "m/1/model.onnx"
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(affine())
-    config, path = configure(read_source("m", tmp_path / "m", Stamp()), 1, Bench().machine)
+    config = configure(read_source("m", tmp_path / "m", Stamp()), 1, Bench().machine)
     assert config.backend == "onnxruntime"
-    assert path == folder / "model.onnx"
+    assert config.path == folder / "model.onnx"
 
 
 def test_dynamic_batching_is_translated(tmp_path: Path) -> None:
@@ -577,7 +577,7 @@ def test_completion_can_be_turned_off(tmp_path: Path) -> None:
     whole = f"{config} max_batch_size: 2 output {{ name: 'y' data_type: TYPE_FP32 dims: 4 }}"
     write_model(tmp_path, "m", whole)
     source = read_source("m", tmp_path / "m", Stamp(), completion=off)
-    assert configure(source, 1, Bench().machine)[0].batching.max_batch_size == 2
+    assert configure(source, 1, Bench().machine).batching.max_batch_size == 2
 
 
 def test_a_config_of_another_name_is_taken_where_there_is_one(tmp_path: Path) -> None:

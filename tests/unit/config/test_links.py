@@ -9,13 +9,13 @@ import pytest
 
 from support.graphs import model_of
 from support.repositories import WARM_UP, affine, write_model
+from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import configure, read_source
 from triune.config.placement import Machine
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.repository.loader import Loader
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 MACHINE = Machine({"onnxruntime": OnnxRuntime()}, [UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 1)
@@ -108,7 +108,7 @@ def with_a_link_that_is_not_the_models(root: Path) -> None:
 def test_weights_of_the_model(tmp_path: Path, lay: Callable[[Path], None]) -> None:
     lay(tmp_path)
     source = read_source("m", tmp_path / "models/m", stamp(tmp_path / "models/m"), '{"version_policy": {"all": {}}}')
-    Loader(MACHINE, MonotonicClock()).build(source, 1).close()
+    TensorBackend(MACHINE, MonotonicClock()).build(source, 1).close()
 
 
 def elsewhere(root: Path) -> None:
@@ -155,7 +155,7 @@ def test_labels_and_warm_up(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "models", "m", LABELS, v1=affine())
     (tmp_path / "models/words").write_text("a\nb\nc\nd\n")
     (folder / "labels.txt").symlink_to("../words")
-    config, _ = configure(read_source("m", folder, stamp(folder)), 1, MACHINE)
+    config = configure(read_source("m", folder, stamp(folder)), 1, MACHINE)
     assert config.outputs["y"].labels == ("a", "b", "c", "d")
     (tmp_path / "models/words").rename(tmp_path / "secret")
     (folder / "labels.txt").unlink()
@@ -165,4 +165,4 @@ def test_labels_and_warm_up(tmp_path: Path) -> None:
     (folder / "config.pbtxt").write_text(WARM_UP.replace("zero_data: true", "input_data_file: 'x'"))
     link(folder / "warmup/x", data(tmp_path / "row"))
     with pytest.raises(InvalidArgumentError, match="input_data_file 'x' leads by a link to .*/row, outside"):
-        Loader(MACHINE, MonotonicClock()).build(read_source("m", folder, stamp(folder)), 1)
+        TensorBackend(MACHINE, MonotonicClock()).build(read_source("m", folder, stamp(folder)), 1)

@@ -59,12 +59,12 @@ def put(repository: Path, name: str, source: Path | bytes, config: str = "", fil
 
 
 def configured(folder: Path, machine: Machine) -> ModelConfig:
-    return configure(read_source(folder.name, folder, stamp(folder)), 1, machine)[0]
+    return configure(read_source(folder.name, folder, stamp(folder)), 1, machine)
 
 
 def test_a_package_needs_no_config(tmp_path: Path, machine: Machine) -> None:
     config = configured(put(tmp_path, "affine", save_affine(tmp_path)), machine)
-    assert (config.backend, config.message.platform, config.filename) == ("coreml", "coreml", "model.mlpackage")
+    assert (config.backend, config.message.platform, config.path.name) == ("coreml", "coreml", "model.mlpackage")
     assert {name: (each.datatype.value, each.dims) for name, each in config.inputs.items()} == {"x": ("FP32", (2, 3))}
     assert {name: each.dims for name, each in config.outputs.items()} == {"y": (2, 3)}
     assert config.batching.max_batch_size == 0
@@ -82,7 +82,7 @@ def test_backend_platform_or_file_name_tell_it(tmp_path: Path, machine: Machine,
 def test_a_package_of_another_name(tmp_path: Path, machine: Machine) -> None:
     config = 'backend: "coreml" default_model_filename: "pitch.mlpackage"'
     folder = put(tmp_path, "affine", save_affine(tmp_path), config, "pitch.mlpackage")
-    assert configured(folder, machine).filename == "pitch.mlpackage"
+    assert configured(folder, machine).path.name == "pitch.mlpackage"
     with pytest.raises(InvalidArgumentError, match="could not determine backend"):
         configured(put(tmp_path, "other", save_affine(tmp_path, name="other"), filename="pitch.mlpackage"), machine)
 
@@ -90,7 +90,7 @@ def test_a_package_of_another_name(tmp_path: Path, machine: Machine) -> None:
 def test_a_compiled_model_is_as_good_as_its_package(tmp_path: Path, machine: Machine) -> None:
     path = compile_package(save_flexible(tmp_path, ct.RangeDim(1, 512)), tmp_path / "compiled")
     config = configured(put(tmp_path, "plain", path, filename="model.mlmodelc"), machine)
-    assert (config.backend, config.filename, config.batching.max_batch_size) == ("coreml", "model.mlmodelc", 4)
+    assert (config.backend, config.path.name, config.batching.max_batch_size) == ("coreml", "model.mlmodelc", 4)
     assert {name: (each.datatype.value, each.dims) for name, each in config.inputs.items()} == {"x": ("FP32", (3,))}
 
 

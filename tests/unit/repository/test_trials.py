@@ -9,6 +9,8 @@ import pytest
 
 from support.graphs import model_of
 from support.repositories import affine, ending_itself, turning, write_model
+from triune.backends.attempt import Attempt
+from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import Source, read_source
 from triune.config.placement import Machine
 from triune.config.stamps import stamp
@@ -17,8 +19,6 @@ from triune.core.errors import InternalError, InvalidArgumentError, TriuneError,
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hosting import WorkerProcess
 from triune.repository import trials as room
-from triune.repository.attempt import Attempt
-from triune.repository.loader import Loader
 from triune.repository.trials import Trials
 from triune.runtimes.onnxruntime import OnnxRuntime
 
@@ -49,7 +49,7 @@ def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
     trials = Trials(MACHINE, tmp_path / "loaded")
     source = source_of(tmp_path, ending_itself())
     with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGABRT; correct the file"):
-        Loader(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1)
+        TensorBackend(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1)
     assert not (tmp_path / "loaded").exists()
     trials.close()
 
@@ -62,14 +62,16 @@ def test_not_even_the_signature_is_read_before(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(OnnxRuntime, "inspect", lambda *_: pytest.fail("it is inspected in the server"))
     with pytest.raises(InternalError, match="it would end the server"):
-        Loader(MACHINE, MonotonicClock(), try_first=refuse).build(source_of(tmp_path, affine()), 1)
+        TensorBackend(MACHINE, MonotonicClock(), try_first=refuse).build(source_of(tmp_path, affine()), 1)
 
 
 def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Counted(monkeypatch)
     for _ in range(2):
         trials = Trials(MACHINE, tmp_path / "loaded")
-        Loader(MACHINE, MonotonicClock(), try_first=trials.require).build(source_of(tmp_path, affine()), 1).close()
+        TensorBackend(MACHINE, MonotonicClock(), try_first=trials.require).build(
+            source_of(tmp_path, affine()), 1
+        ).close()
         trials.close()
     assert processes.count == 1
     assert len(list((tmp_path / "loaded").iterdir())) == 1

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.core.statistics import Duration
-from triune.repository.model import IndexEntry, LoadedVersion
+from triune.repository.model import IndexEntry
+from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
 
 Json: TypeAlias = dict[str, Any]

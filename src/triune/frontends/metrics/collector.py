@@ -15,7 +15,7 @@ from triune.core.units import Presence, UnitStatus
 from triune.frontends.metrics.distributions import distributions
 from triune.frontends.metrics.machine import MachineMeter
 from triune.frontends.metrics.options import MetricsOptions
-from triune.repository.model import LoadedVersion
+from triune.scheduling.models import LoadedVersion
 from triune.serving.server import Server
 
 _COUNTERS: Sequence[tuple[str, str, Callable[[ModelStatistics], int]]] = (

@@ -4,7 +4,8 @@ from triune.config.model_config import TensorConfig
 from triune.core.datatypes import DataType
 from triune.core.statistics import BatchStatistics, Duration, ModelStatistics
 from triune.frontends.kserve import descriptions
-from triune.repository.model import IndexEntry, LoadedVersion, ModelState
+from triune.repository.model import IndexEntry, ModelState
+from triune.scheduling.models import LoadedVersion
 
 
 def test_a_models_metadata() -> None:

@@ -21,7 +21,8 @@ from triune.protos.grpc_service_pb2 import (
     RepositoryModelLoadRequest,
     RepositoryModelUnloadRequest,
 )
-from triune.repository.model import IndexEntry, LoadedVersion
+from triune.repository.model import IndexEntry
+from triune.scheduling.models import LoadedVersion
 
 _FILE = "file:"
 

@@ -5,7 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.repositories import FP32, STRING, Bench, affine, counting, identity, scaled_by_scalar, write_model
+from support.repositories import (
+    FP32,
+    STRING,
+    Bench,
+    NoModels,
+    affine,
+    counting,
+    identity,
+    scaled_by_scalar,
+    write_model,
+)
+from triune.backends.registry import Backends, failures_told
+from triune.backends.tensor.backend import TensorBackend
+from triune.backends.tensor.build import TensorBuild
+from triune.backends.tensor.measure import is_quick
 from triune.config.configure import configure, read_source
 from triune.config.honour import hints_without_effect
 from triune.config.placement import threads_per_executable
@@ -14,8 +28,6 @@ from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.repository.loader import Build, Loader
-from triune.repository.measure import is_quick
 from triune.repository.model import ModelState
 from triune.repository.record import ModelRecord, Serving
 from triune.runtimes.onnxruntime import OnnxRuntime
@@ -24,11 +36,12 @@ UNITS = "parameters {{ key: 'units' value {{ string_value: '{}' }} }}"
 
 
 def build(
-    bench: Bench, path: Path, config: str | None = None, model: bytes | None = None, previous: Build | None = None
-) -> Build:
+    bench: Bench, path: Path, config: str | None = None, model: bytes | None = None, previous: TensorBuild | None = None
+) -> TensorBuild:
     write_model(path, "m", config, **({"v1": model} if model is not None else {}))
     source = read_source("m", path / "m", stamp(path / "m"))
-    return Loader(bench.machine, MonotonicClock()).build(source, 1, previous)
+    with failures_told("m", 1):
+        return TensorBackend(bench.machine, MonotonicClock()).build(source, 1, previous)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,8 @@ def test_a_unit_that_answers_wrongly_is_left_out(
     assert "output 'y' is off by" in built.left_out[Unit.AMX]
     assert "is not served on amx" in caplog.text
     record = ModelRecord("m")
-    record.succeed({1: Serving(built, Loader(bench.machine, MonotonicClock()).assemble(built))})
+    backends = Backends(TensorBackend(bench.machine, MonotonicClock()), MonotonicClock())
+    record.succeed({1: Serving(built, backends.assemble(built, NoModels()))})
     (entry,) = record.index()
     assert entry.state is ModelState.READY
     assert "not on amx: its answers" in entry.reason
@@ -279,7 +293,7 @@ def test_only_small_models_alone_run_on_the_event_loop(
 
     bench, clock, executable = Bench(), VirtualClock(), Timed()
     write_model(tmp_path, "m", config, v1=model)
-    found, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    found = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
     assert is_quick(found, executable, clock) is expected  # type: ignore[arg-type]
     if expected:
         assert executable.rows == {max(found.batching.max_batch_size, 2 if model == affine(shape=[2, 2]) else 1)}
@@ -296,7 +310,7 @@ def test_what_was_not_measured_does_not_run_on_the_event_loop(tmp_path: Path, wh
     bench = Bench()
     config = "max_batch_size: 4 input { name: 'x' data_type: TYPE_FP32 dims: 4 optional: true }"
     write_model(tmp_path, "m", config if why == "an input is optional" else None, v1=affine())
-    found, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    found = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
     assert not is_quick(found, Quick(), VirtualClock())  # type: ignore[arg-type]
 
 
@@ -321,7 +335,7 @@ def test_a_disturbance_does_not_make_a_small_model_large(tmp_path: Path) -> None
 
     bench, clock = Bench(), VirtualClock()
     write_model(tmp_path, "m", None, v1=affine())
-    config, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    config = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
     assert is_quick(config, Disturbed(), clock)  # type: ignore[arg-type]
 
 
@@ -338,7 +352,7 @@ def test_a_slow_model_is_tried_as_seldom_as_can_be(tmp_path: Path, run_ns: int, 
 
     bench, clock, executable = Bench(), VirtualClock(), Slow()
     write_model(tmp_path, "m", None, v1=affine())
-    config, _ = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
+    config = configure(read_source("m", tmp_path / "m", stamp(tmp_path / "m")), 1, bench.machine)
     assert not is_quick(config, executable, clock)  # type: ignore[arg-type]
     assert executable.num_runs == expected
 
@@ -346,7 +360,7 @@ def test_a_slow_model_is_tried_as_seldom_as_can_be(tmp_path: Path, run_ns: int, 
 def test_the_line_that_says_ready(tmp_path: Path) -> None:
     built = build(Bench(num_cores=8), tmp_path, UNITS.format("cpu,amx") + " instance_group { count: 2 }", affine(2.0))
     assert str(built).startswith(
-        "cpu (onnxruntime, fp32, 2 x 2 threads) and amx (openvino, bf16, 2 x 2 threads, error "
+        "on cpu (onnxruntime, fp32, 2 x 2 threads) and amx (openvino, bf16, 2 x 2 threads, error "
     )
     assert " in 0." in str(built)
 

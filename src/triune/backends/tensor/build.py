@@ -1,0 +1,72 @@
+"""A tensor model that is compiled and warm, and does not answer requests yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from triune.backends.backend import Build
+from triune.backends.tensor.shared import SharedExecutable
+from triune.config.placement import TOLERANCE_PARAMETER
+from triune.core.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class TensorBuild(Build):
+    """A tensor model, compiled and warm.
+
+    Attributes:
+        executables: the units in order, the instances of each together.
+        unit_errors: the largest error of each unit but cpu against cpu.
+        is_inline: the event loop runs it itself, as long as it stays quick.
+        duration_ns: what building it took.
+        left_out: units that the config names and whose answers are too far from those of cpu, each with what is wrong.
+    """
+
+    executables: tuple[SharedExecutable, ...]
+    unit_errors: dict[Unit, float]
+    is_inline: bool
+    duration_ns: int
+    left_out: Mapping[Unit, str] = field(default_factory=dict[Unit, str])
+
+    @property
+    def precisions(self) -> Mapping[Unit, str]:
+        """See `Build`."""
+        return {each.unit: each.precision for each in self.executables}
+
+    @property
+    def shortfall(self) -> str:
+        """See `Build`: the units that are left out."""
+        return "; ".join(
+            f"not on {unit.value}: {describe_excess(unit, excess)}" for unit, excess in self.left_out.items()
+        )
+
+    def close(self) -> None:
+        """See `Build`: free the executables."""
+        for executable in self.executables:
+            executable.close()
+
+    def __str__(self) -> str:
+        units = " and ".join(self._describe_unit(unit) for unit in self.config.units)
+        return f"on {units} in {self.duration_ns / 1e9:.2f} s"
+
+    def _describe_unit(self, unit: Unit) -> str:
+        mine = [each for each in self.executables if each.unit is unit]
+        recipe = mine[0].recipe
+        threads = f"{recipe.num_threads} thread{'s' if recipe.num_threads > 1 else ''}"
+        words = [recipe.runtime, mine[0].precision, f"{len(mine)} x {threads}" if len(mine) > 1 else threads]
+        if unit in self.emulated:
+            words.insert(0, "emulated")
+        if self.is_inline:
+            words.append("inline")
+        if mine[0].is_hosted:
+            words.append("own process")
+        if unit in self.unit_errors:
+            words.append(f"error {self.unit_errors[unit]:.2g} against cpu")
+        return f"{unit.value} ({', '.join(words)})"
+
+
+def describe_excess(unit: Unit, excess: str) -> str:
+    """Why a model is not served on a unit, and what to do."""
+    return (
+        f"its answers on '{unit.value}' are not those of 'cpu': {excess}; convert it in fp32, name other units, or "
+        f"allow more by the parameter '{TOLERANCE_PARAMETER}'"
+    )
