@@ -15,6 +15,7 @@ from triune.core.cache import cache_folder
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.printable import encodable, printable
+from triune.frontends.access import Access
 from triune.frontends.embedded import num_addresses
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc.server import ChannelOptions, GrpcServer
@@ -72,6 +73,7 @@ class Options:
         channel: what gRPC's connections are like.
         metrics: which metrics there are.
         name: what the server calls itself in its metadata.
+        access: who may call what.
     """
 
     repositories: Sequence[Path]
@@ -102,6 +104,7 @@ class Options:
     channel: ChannelOptions = field(default_factory=ChannelOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
     name: str = "triune"
+    access: Access = field(default_factory=Access)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +238,26 @@ async def _serve(
                 budget=budget,
                 offload=offload,
                 is_port_shared=options.is_http_port_shared,
+                rules=options.access.http,
             ),
             GrpcServer(
-                server, hosts[1], ports[1] or 0, limits=limits, budget=budget, offload=offload, channel=options.channel
+                server,
+                hosts[1],
+                ports[1] or 0,
+                limits=limits,
+                budget=budget,
+                offload=offload,
+                channel=options.channel,
+                rules=options.access.grpc,
             ),
             MetricsServer(
-                server, hosts[2], ports[2] or 0, units=repository.units, options=options.metrics, limits=short
+                server,
+                hosts[2],
+                ports[2] or 0,
+                units=repository.units,
+                options=options.metrics,
+                limits=short,
+                rules=options.access.http,
             ),
         )
         addresses: list[str | None] = []

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
+from triune.cli.api_keys import read_keys
 from triune.cli.cache_config import cache_bytes
 from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
@@ -26,6 +27,7 @@ from triune.config.policy import QueueLimits
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
+from triune.frontends.access import Access
 from triune.frontends.kserve.grpc.server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
@@ -172,6 +174,20 @@ def serve(
     grpc_max_connection_age_grace: Annotated[
         int | None, typer.Option(min=0, help="Its calls' grace, in milliseconds.")
     ] = None,
+    api_keys: Annotated[
+        list[str] | None,
+        typer.Option("--api-key", envvar="TRIUNE_API_KEY", help="A key that callers have to send; may be given again."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="A file of such keys, one a line, which no list of processes shows.")
+    ] = None,
+    http_restricted_api: Annotated[
+        list[str] | None, typer.Option(help="APIS:HEADER=VALUE: a header that these APIs ask for over HTTP.")
+    ] = None,
+    grpc_restricted_protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="PROTOCOLS:KEY=VALUE: a header, triton-grpc-protocol-KEY, that these ask for over gRPC."),
+    ] = None,
     name: Annotated[str, typer.Option("--id", help="What the server calls itself in its metadata.")] = "triune",
     log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
     log_info: Annotated[bool, typer.Option(help="Log what happens.")] = True,
@@ -249,6 +265,9 @@ def serve(
             metrics_config or (), has_cpu=allow_cpu_metrics, interval_seconds=metrics_interval_ms / 1000
         ),
         name=name,
+        access=Access.of(
+            read_keys(api_keys or (), api_key_file), http_restricted_api or (), grpc_restricted_protocol or ()
+        ),
     )
     run(options, console, log)
 

@@ -38,10 +38,6 @@ def _never(value: str) -> bool:
     return False
 
 
-def _always(value: str) -> bool:
-    return True
-
-
 def _if_true(value: str) -> bool:
     return as_boolean(value)
 
@@ -64,7 +60,6 @@ class OtherFlag:
 
 
 _TLS = "this version serves plain gRPC: let a proxy in front of it speak TLS"
-_RESTRICTED = "this version restricts no part of the protocols to a key: let a proxy in front of it do so"
 _SAGEMAKER = "this version does not speak SageMaker's protocol: let it be called by KServe's"
 _VERTEX = "this version does not speak Vertex AI's protocol: let it be called by KServe's"
 _CUDA = "there is no CUDA here"
@@ -88,7 +83,6 @@ OTHER_FLAGS: Mapping[str, OtherFlag] = {
     "grpc-infer-allocation-pool-size": OtherFlag(_POOLS),
     "grpc-infer-thread-count": OtherFlag("one event loop serves every call"),
     "grpc-max-response-pool-size": OtherFlag(_POOLS),
-    "grpc-restricted-protocol": OtherFlag(_RESTRICTED, _always),
     "grpc-root-cert": OtherFlag(_TLS),
     "grpc-server-cert": OtherFlag(_TLS),
     "grpc-server-key": OtherFlag(_TLS),
@@ -96,7 +90,6 @@ OTHER_FLAGS: Mapping[str, OtherFlag] = {
     "grpc-use-ssl-mutual": OtherFlag(_TLS, _if_true),
     "host-policy": OtherFlag("models are not bound to NUMA nodes or cores"),
     "http-header-forward-pattern": OtherFlag("no model here reads headers"),
-    "http-restricted-api": OtherFlag(_RESTRICTED, _always),
     "min-supported-compute-capability": OtherFlag(_CUDA),
     "model-load-gpu-limit": OtherFlag(_CUDA),
     "model-namespacing": OtherFlag("a model's name is unique over all repositories: give each its own", _if_true),

@@ -25,6 +25,14 @@ class UnsupportedError(TriuneError):
     """Well-formed, but this server, model or machine does not do it."""
 
 
+class UnauthenticatedError(TriuneError):
+    """The caller did not show a key that the server takes."""
+
+
+class RestrictedError(TriuneError):
+    """The caller may not do this: it is restricted to those who send a certain header."""
+
+
 class CancelledError(TriuneError):
     """The client gave the request up. It is an answer, unlike asyncio's own CancelledError."""
 

@@ -82,8 +82,6 @@ def test_what_has_no_effect_is_taken_with_its_value_and_told_once() -> None:
     [
         ("--grpc-use-ssl=true", "let a proxy in front of it speak TLS"),
         ("--grpc-use-ssl-mutual=1", "let a proxy in front of it speak TLS"),
-        ("--http-restricted-api=health:key=value", "restricts no part of the protocols"),
-        ("--grpc-restricted-protocol=health:key=value", "restricts no part of the protocols"),
         ("--allow-client-shm=true", "send tensors in the request"),
         ("--model-namespacing=true", "unique over all repositories"),
         ("--rate-limit=execution_count", "use 'off'"),

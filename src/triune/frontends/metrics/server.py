@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from triune.core.errors import TriuneError, UnauthenticatedError
 from triune.core.units import UnitStatus
+from triune.frontends.access import OPEN, Api, Rule, Rules
 from triune.frontends.embedded import EmbeddedServer
 from triune.frontends.metrics.collector import MetricsCollector
 from triune.frontends.metrics.options import MetricsOptions
@@ -20,10 +22,17 @@ from triune.frontends.short import ShortLimits, ShortProtocol
 from triune.serving.server import Server
 
 
-def make_app(collector: MetricsCollector) -> Starlette:
-    """An application that answers GET /metrics."""
+def make_app(collector: MetricsCollector, rule: Rule | None = None) -> Starlette:
+    """An application that answers GET /metrics, to those who show what `rule` asks for."""
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        if rule is not None:
+            try:
+                rule.check(request.headers.get(rule.header))
+            except TriuneError as error:
+                if isinstance(error, UnauthenticatedError):
+                    return Response(f"{error}\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
+                return Response(f"{error}\n", 403, media_type="text/plain")
         return Response(write_text(collector.collect()), headers={"content-type": CONTENT_TYPE})
 
     return Starlette(routes=[Route("/metrics", metrics)])
@@ -41,6 +50,7 @@ class MetricsServer:
         units: Sequence[UnitStatus] = (),
         options: MetricsOptions | None = None,
         limits: ShortLimits | None = None,
+        rules: Rules = OPEN,
     ) -> None:
         """Args:
         server: whose models are told.
@@ -49,11 +59,12 @@ class MetricsServer:
         units: the machine's units; none leaves triune_unit_present out.
         options: which metrics there are.
         limits: what a client may ask.
+        rules: who may call what.
         """
         self._host = host
         self._port = port
         config = uvicorn.Config(
-            make_app(MetricsCollector(server, units, options or MetricsOptions())),
+            make_app(MetricsCollector(server, units, options or MetricsOptions()), rules.get(Api.METRICS)),
             # uvicorn calls it with keywords and takes whatever comes back.
             http=cast("type[asyncio.Protocol]", partial(ShortProtocol, limits=limits or ShortLimits())),
             ws="none",

@@ -8,6 +8,8 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.frontends.access import OPEN, Api, Rules
+from triune.frontends.kserve.grpc.guard import guarded
 from triune.frontends.kserve.grpc.service import SERVICE as INFERENCE_SERVICE
 from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
 from triune.frontends.kserve.limits import check_small
@@ -32,11 +34,12 @@ class HealthService:
         self._interval_seconds = interval_seconds
         self._stopping = asyncio.Event()
 
-    def handlers(self) -> dict[str, Any]:
-        """Method name to gRPC handler."""
+    def handlers(self, rules: Rules = OPEN) -> dict[str, Any]:
+        """Method name to gRPC handler; `rules` say who may call them."""
+        rule = rules.get(Api.HEALTH)
         return {
-            "Check": grpc.unary_unary_rpc_method_handler(self.check),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+            "Check": grpc.unary_unary_rpc_method_handler(guarded(self.check, rule)),
+            "Watch": grpc.unary_stream_rpc_method_handler(guarded(self.watch, rule)),
         }
 
     def stop(self) -> None:

@@ -9,6 +9,7 @@ import grpc.aio
 
 from triune.core.addresses import format_address
 from triune.core.errors import UnavailableError
+from triune.frontends.access import OPEN, Rules
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.decoder import Decoder
 from triune.frontends.kserve.grpc import health as grpc_health
@@ -77,6 +78,7 @@ class GrpcServer:
         budget: MemoryBudget | None = None,
         offload: Offload | None = None,
         channel: ChannelOptions | None = None,
+        rules: Rules = OPEN,
     ) -> None:
         """Args:
         server: answers the requests; the caller owns it and stops it after this.
@@ -86,7 +88,9 @@ class GrpcServer:
         budget: the memory of requests under way, shared with other front ends; None makes its own.
         offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
         channel: what its operator asked of the connections.
+        rules: who may call what.
         """
+        self._rules = rules
         self._channel = channel or ChannelOptions()
         self._host = host
         self._port = port
@@ -115,8 +119,8 @@ class GrpcServer:
         )
         listener.add_generic_rpc_handlers(
             (
-                grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers()),
-                grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers()),
+                grpc.method_handlers_generic_handler(grpc_service.SERVICE, self._service.handlers(self._rules)),
+                grpc.method_handlers_generic_handler(grpc_health.SERVICE, self._health.handlers(self._rules)),
             )
         )
         address = format_address(self._host, self._port)

@@ -10,10 +10,12 @@ from google.protobuf.message import DecodeError, Message
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.core.requests import InferenceResponse
+from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget, Reservation
 from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc import messages as grpc_messages
 from triune.frontends.kserve.grpc.codec import parse_version
+from triune.frontends.kserve.grpc.guard import guarded
 from triune.frontends.kserve.grpc.large import LargeMessages, decode_small, outputs_bytes
 from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc.stream import StreamSession
@@ -23,6 +25,29 @@ from triune.protos import grpc_service_pb2 as messages
 from triune.serving.server import Server
 
 SERVICE = "inference.GRPCInferenceService"
+
+_APIS = {
+    "ServerLive": Api.HEALTH,
+    "ServerReady": Api.HEALTH,
+    "ModelReady": Api.HEALTH,
+    "ServerMetadata": Api.METADATA,
+    "ModelMetadata": Api.METADATA,
+    "ModelInfer": Api.INFERENCE,
+    "ModelStreamInfer": Api.INFERENCE,
+    "ModelConfig": Api.MODEL_CONFIG,
+    "ModelStatistics": Api.STATISTICS,
+    "RepositoryIndex": Api.MODEL_REPOSITORY,
+    "RepositoryModelLoad": Api.MODEL_REPOSITORY,
+    "RepositoryModelUnload": Api.MODEL_REPOSITORY,
+    "SystemSharedMemoryStatus": Api.SHARED_MEMORY,
+    "SystemSharedMemoryRegister": Api.SHARED_MEMORY,
+    "SystemSharedMemoryUnregister": Api.SHARED_MEMORY,
+    "CudaSharedMemoryStatus": Api.SHARED_MEMORY,
+    "CudaSharedMemoryRegister": Api.SHARED_MEMORY,
+    "CudaSharedMemoryUnregister": Api.SHARED_MEMORY,
+    "TraceSetting": Api.TRACE,
+    "LogSettings": Api.LOGGING,
+}
 
 _UNSUPPORTED = {
     "SystemSharedMemoryStatus": "system shared memory is not offered; send tensors in the request",
@@ -56,8 +81,8 @@ class InferenceService:
         self._streams: set[StreamSession] = set()
         self._changes: set[asyncio.Task[None]] = set()
 
-    def handlers(self) -> dict[str, Any]:
-        """Method name to gRPC handler, for `grpc.method_handlers_generic_handler`."""
+    def handlers(self, rules: Rules = OPEN) -> dict[str, Any]:
+        """Method name to gRPC handler, for `grpc.method_handlers_generic_handler`; `rules` say who may call which."""
         unary: dict[str, Handler] = {
             "ServerLive": _answering("ServerLive", messages.ServerLiveRequest, self._server_live),
             "ServerReady": _answering("ServerReady", messages.ServerReadyRequest, self._server_ready),
@@ -75,9 +100,11 @@ class InferenceService:
         }
         unary.update({name: _refusing(message) for name, message in _UNSUPPORTED.items()})
         handlers: dict[str, Any] = {
-            name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()
+            name: grpc.unary_unary_rpc_method_handler(guarded(handler, rules.get(_APIS[name])))
+            for name, handler in unary.items()
         }
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream_infer)
+        stream_infer = guarded(self.stream_infer, rules.get(Api.INFERENCE))
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(stream_infer)
         return handlers
 
     def stop_streams(self) -> None:

@@ -12,7 +12,9 @@ from triune.core.errors import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    RestrictedError,
     TriuneError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -24,6 +26,9 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    # Triton's code for it.
+    RestrictedError: grpc.StatusCode.UNAVAILABLE,
     UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     CancelledError: grpc.StatusCode.CANCELLED,
     InternalError: grpc.StatusCode.INTERNAL,

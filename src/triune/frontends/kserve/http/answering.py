@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 
 from triune.core.errors import TriuneError
 from triune.core.requests import InferenceResponse
+from triune.frontends.access import Rule
 from triune.frontends.kserve.budget import REQUEST_BYTES, MemoryBudget
 from triune.frontends.kserve.compression import Body, pieces
 from triune.frontends.kserve.http.answers import LAST_CHUNK, AnswerHeads, error_headers
@@ -38,9 +39,15 @@ _WRITE_BYTES = 1 << 20
 
 
 class FrontEnd:
-    """What all connections share."""
+    """What all connections share.
 
-    def __init__(self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeInferences) -> None:
+    Attributes:
+        rule: what the callers of inferences have to show; None lets everybody.
+    """
+
+    def __init__(
+        self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeInferences, rule: Rule | None = None
+    ) -> None:
         self.inferences = InferEndpoint(server)
         self.large = large
         self.heads = AnswerHeads()
@@ -48,6 +55,7 @@ class FrontEnd:
         self.limits = limits
         self.budget = budget
         self.turns = Turns()
+        self.rule = rule
 
 
 class Connection(Protocol):

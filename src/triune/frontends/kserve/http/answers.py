@@ -15,6 +15,8 @@ def error_headers(status: int) -> bytes:
     """The own headers of an error."""
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return _ERROR_HEADERS + b"\r\nRetry-After: %d" % RETRY_AFTER_SECONDS
+    if status == HTTPStatus.UNAUTHORIZED:
+        return _ERROR_HEADERS + b"\r\nWWW-Authenticate: Bearer"
     return _ERROR_HEADERS
 
 

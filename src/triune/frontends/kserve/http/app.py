@@ -1,6 +1,6 @@
 """Everything that KServe and Triton serve over HTTP but the inference itself, as a Starlette app."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
+from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.kserve import descriptions
 from triune.frontends.kserve.http.body import BodyReader, JsonResponse, version_of
 from triune.frontends.kserve.http.generate import Generate
@@ -30,16 +31,23 @@ _NAMED_REPOSITORY = "/v2/repository/{repository}"
 
 # What Triton serves and this server does not, and what to do instead.
 _UNSUPPORTED = {
-    "/v2/systemsharedmemory/{rest:path}": "system shared memory: send tensors in the request",
-    "/v2/cudasharedmemory/{rest:path}": "CUDA shared memory: send tensors in the request",
-    "/v2/trace/setting": "trace settings",
-    "/v2/models/{model}/trace/setting": "trace settings",
-    "/v2/logging": "log settings over the network: use --log-verbose",
+    "/v2/systemsharedmemory/{rest:path}": (Api.SHARED_MEMORY, "system shared memory: send tensors in the request"),
+    "/v2/cudasharedmemory/{rest:path}": (Api.SHARED_MEMORY, "CUDA shared memory: send tensors in the request"),
+    "/v2/trace/setting": (Api.TRACE, "trace settings"),
+    "/v2/models/{model}/trace/setting": (Api.TRACE, "trace settings"),
+    "/v2/logging": (Api.LOGGING, "log settings over the network: use --log-verbose"),
 }
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(
-    server: Server, bodies: BodyReader, offload: Offload, *, more_routes: Sequence[BaseRoute] = ()
+    server: Server,
+    bodies: BodyReader,
+    offload: Offload,
+    *,
+    rules: Rules = OPEN,
+    more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The app.
 
@@ -47,34 +55,42 @@ def make_app(
         server: what it serves.
         bodies: reads the requests' bodies.
         offload: where large answers are encoded.
+        rules: who may call what.
         more_routes: routes of other front ends on the same port.
     """
     front = _Endpoints(server, bodies, offload)
     generate = Generate(server, bodies, offload)
+
+    def get(api: Api, path: str, endpoint: Endpoint) -> Route:
+        return Route(path, _guarded(endpoint, rules, api))
+
+    def post(api: Api, path: str, endpoint: Endpoint) -> Route:
+        return Route(path, _guarded(endpoint, rules, api), methods=["POST"])
+
     routes: list[BaseRoute] = [
-        Route("/v2", front.server_metadata),
-        Route("/v2/health/live", front.live),
-        Route("/v2/health/ready", front.ready),
-        Route("/v2/models/stats", front.statistics),
-        Route(_REPOSITORY + "/index", front.index, methods=["POST"]),
-        Route(_NAMED_REPOSITORY + "/index", front.index, methods=["POST"]),
-        Route(_REPOSITORY + "/models/{model}/load", front.load, methods=["POST"]),
-        Route(_REPOSITORY + "/models/{model}/unload", front.unload, methods=["POST"]),
-        Route(_NAMED_REPOSITORY + "/models/{model}/load", front.named_repository, methods=["POST"]),
-        Route(_NAMED_REPOSITORY + "/models/{model}/unload", front.named_repository, methods=["POST"]),
+        get(Api.METADATA, "/v2", front.server_metadata),
+        get(Api.HEALTH, "/v2/health/live", front.live),
+        get(Api.HEALTH, "/v2/health/ready", front.ready),
+        get(Api.STATISTICS, "/v2/models/stats", front.statistics),
+        post(Api.MODEL_REPOSITORY, _REPOSITORY + "/index", front.index),
+        post(Api.MODEL_REPOSITORY, _NAMED_REPOSITORY + "/index", front.index),
+        post(Api.MODEL_REPOSITORY, _REPOSITORY + "/models/{model}/load", front.load),
+        post(Api.MODEL_REPOSITORY, _REPOSITORY + "/models/{model}/unload", front.unload),
+        post(Api.MODEL_REPOSITORY, _NAMED_REPOSITORY + "/models/{model}/load", front.named_repository),
+        post(Api.MODEL_REPOSITORY, _NAMED_REPOSITORY + "/models/{model}/unload", front.named_repository),
     ]
-    for path, what in _UNSUPPORTED.items():
-        routes.append(Route(path, _refuse(what), methods=["GET", "POST"]))
+    for path, (api, what) in _UNSUPPORTED.items():
+        routes.append(Route(path, _guarded(_refuse(what), rules, api), methods=["GET", "POST"]))
     for model in (_MODEL, _VERSION):
         routes += [
-            Route(model, front.model_metadata),
-            Route(model + "/ready", front.model_ready),
-            Route(model + "/config", front.model_config),
-            Route(model + "/stats", front.statistics),
-            Route(model + "/generate", generate.generate, methods=["POST"]),
-            Route(model + "/generate_stream", generate.generate_stream, methods=["POST"]),
+            get(Api.METADATA, model, front.model_metadata),
+            get(Api.HEALTH, model + "/ready", front.model_ready),
+            get(Api.MODEL_CONFIG, model + "/config", front.model_config),
+            get(Api.STATISTICS, model + "/stats", front.statistics),
+            post(Api.INFERENCE, model + "/generate", generate.generate),
+            post(Api.INFERENCE, model + "/generate_stream", generate.generate_stream),
             # The connection answers POST itself: this says which methods there are.
-            Route(model + "/infer", front.infer, methods=["POST"]),
+            post(Api.INFERENCE, model + "/infer", front.infer),
         ]
     handlers: Mapping[Any, Any] = {
         TriuneError: _answer_error,
@@ -152,11 +168,24 @@ class _Endpoints:
         raise NotFoundError("this path is no inference")
 
 
+def _guarded(endpoint: Endpoint, rules: Rules, api: Api) -> Endpoint:
+    """The endpoint, for those who may call it: nothing of a body is read before that is known."""
+    rule = rules.get(api)
+    if rule is None:
+        return endpoint
+
+    async def checked(request: Request) -> Response:
+        rule.check(request.headers.get(rule.header))
+        return await endpoint(request)
+
+    return checked
+
+
 def _model_of(request: Request) -> tuple[str, int | None]:
     return request.path_params["model"], version_of(request)
 
 
-def _refuse(what: str) -> Any:
+def _refuse(what: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         raise UnsupportedError(f"this server does not offer {what}")
 
@@ -165,7 +194,11 @@ def _refuse(what: str) -> Any:
 
 async def _answer_error(request: Request, error: TriuneError) -> Response:
     status = status_of(error)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers: dict[str, str] = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    elif status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return JsonResponse(error_body(str(error)), status_code=status, headers=headers)
 
 

@@ -348,6 +348,13 @@ class KServeProtocol(HttpToolsProtocol):
         cycle.can_stream = parser.get_http_version() != "1.0"
         if b"expect" in headers:
             cycle.waiting_for_100_continue = headers[b"expect"].lower() == b"100-continue"
+        if (rule := self._front_end.rule) is not None:
+            try:
+                rule.check(headers.get(rule.header.encode()))
+            except TriuneError as error:
+                # The body is dropped as it comes. A head that was refused is none that `known_heads` learns.
+                self._refuse(status_of(error), str(error))
+                return
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
             self._refuse_size(int(headers[b"content-length"]))
         else:

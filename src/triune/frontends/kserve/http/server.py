@@ -8,6 +8,7 @@ from typing import cast
 import uvicorn
 from starlette.routing import BaseRoute
 
+from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.embedded import BACKLOG, EmbeddedServer
 from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.decoder import Decoder
@@ -33,6 +34,7 @@ class HttpServer:
         limits: Limits | None = None,
         budget: MemoryBudget | None = None,
         offload: Offload | None = None,
+        rules: Rules = OPEN,
         more_routes: Sequence[BaseRoute] = (),
         is_port_shared: bool = False,
     ) -> None:
@@ -43,6 +45,7 @@ class HttpServer:
         limits: what a client may ask.
         budget: the memory of requests under way, shared with other front ends; None makes its own.
         offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
+        rules: who may call what.
         more_routes: routes of other front ends on the same port.
         is_port_shared: servers that all say so may listen on one port.
         """
@@ -51,8 +54,10 @@ class HttpServer:
         self._own_offload = None if offload else Offload()
         offload = offload or self._own_offload or Offload()
         decoder = Decoder(limits, offload)
-        app = make_app(server, BodyReader(limits, budget, decoder), offload, more_routes=more_routes)
-        front_end = FrontEnd(server, limits, budget, LargeInferences(server, decoder, offload))
+        bodies = BodyReader(limits, budget, decoder)
+        app = make_app(server, bodies, offload, rules=rules, more_routes=more_routes)
+        large = LargeInferences(server, decoder, offload)
+        front_end = FrontEnd(server, limits, budget, large, rules.get(Api.INFERENCE))
         protocol = partial(KServeProtocol, front_end=front_end)
         self._host = host
         self._port = port

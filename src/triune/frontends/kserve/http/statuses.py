@@ -10,7 +10,9 @@ from triune.core.errors import (
     InvalidArgumentError,
     NotFoundError,
     PayloadTooLargeError,
+    RestrictedError,
     TriuneError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
 )
@@ -18,6 +20,8 @@ from triune.core.errors import (
 _STATUSES: dict[type[BaseException], int] = {
     PayloadTooLargeError: 413,
     InvalidArgumentError: 400,
+    UnauthenticatedError: 401,
+    RestrictedError: 403,
     NotFoundError: 404,
     UnavailableError: 503,
     UnsupportedError: 501,

@@ -13,6 +13,8 @@ CODES = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.RestrictedError: grpc.StatusCode.UNAVAILABLE,
     errors.CancelledError: grpc.StatusCode.CANCELLED,
     errors.InternalError: grpc.StatusCode.INTERNAL,
     errors.TriuneError: grpc.StatusCode.UNKNOWN,

@@ -1,0 +1,154 @@
+"""Who may call what. Every door of every port asks here; by default each is open.
+
+Two kinds of rules: an API key, which all doors but the health checks ask for (`Authorization: Bearer KEY`), and
+Triton's restricted protocols, each a header with a value of its own for some of the APIs, which takes the place of the
+key there. Source: Triton's `restricted_features.h`, `http_server.cc` and `grpc_server.cc`, whose words these are.
+"""
+
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import sha256
+from types import MappingProxyType
+
+from triune.core.errors import InvalidArgumentError, RestrictedError, TriuneError, UnauthenticatedError
+
+
+class Api(Enum):
+    """What can be restricted: Triton's names, and `metrics`."""
+
+    HEALTH = "health"
+    METADATA = "metadata"
+    INFERENCE = "inference"
+    SHARED_MEMORY = "shared-memory"
+    MODEL_CONFIG = "model-config"
+    MODEL_REPOSITORY = "model-repository"
+    STATISTICS = "statistics"
+    TRACE = "trace"
+    LOGGING = "logging"
+    METRICS = "metrics"
+
+
+_GRPC_PREFIX = "triton-grpc-protocol-"
+_BEARER = "Bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A header that a caller has to send.
+
+    Attributes:
+        header: its name, in lower case.
+        scheme: what its value begins with, in any case, before the key: "Bearer " or nothing.
+        digests: the SHA-256 of each key that is taken.
+        protocol: what Triton calls a restricted API in its errors, "API" or "protocol"; empty for an API key.
+    """
+
+    header: str
+    scheme: str
+    digests: tuple[bytes, ...] = field(repr=False)
+    protocol: str = ""
+
+    def check(self, value: str | bytes | None) -> None:
+        """Let a caller pass. How long that takes does not depend on the keys.
+
+        Args:
+            value: what the caller sent in the header; None if it sent none.
+
+        Raises:
+            UnauthenticatedError: an API key is missing or wrong.
+            RestrictedError: the header of a restricted API is missing or wrong.
+        """
+        if value is None:
+            raise self._refusal("the server asks for an API key")
+        given = value.encode(errors="replace") if isinstance(value, str) else value
+        scheme = self.scheme.encode()
+        has_scheme = given[: len(scheme)].lower() == scheme.lower()
+        digest = sha256(given[len(scheme) :].strip()).digest()
+        # Each is compared, whichever it is.
+        is_right = sum([hmac.compare_digest(digest, each) for each in self.digests]) > 0
+        if not (has_scheme and is_right):
+            raise self._refusal("the API key is not one that the server takes")
+
+    def _refusal(self, reason: str) -> TriuneError:
+        if self.protocol:
+            return RestrictedError(f"This {self.protocol} is restricted, expecting header '{self.header}'")
+        return UnauthenticatedError(f"{reason}: send the header 'Authorization: Bearer KEY'")
+
+
+Rules = Mapping[Api, Rule]
+"""The rules of one port; an API that has none is open."""
+
+OPEN: Rules = MappingProxyType({})
+"""Everybody may call everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules of a server's ports.
+
+    Attributes:
+        http: of HTTP, and of the metrics, which are an API of it.
+        grpc: of gRPC.
+    """
+
+    http: Rules = field(default_factory=dict[Api, Rule])
+    grpc: Rules = field(default_factory=dict[Api, Rule])
+
+    @classmethod
+    def of(cls, keys: Iterable[str] = (), http: Sequence[str] = (), grpc: Sequence[str] = ()) -> "Access":
+        """What an operator asked for.
+
+        Args:
+            keys: the API keys, any of which is taken; none leaves the ports open.
+            http: `APIS:HEADER=VALUE`, as of Triton's --http-restricted-api.
+            grpc: `PROTOCOLS:KEY=VALUE`, as of Triton's --grpc-restricted-protocol.
+
+        Raises:
+            InvalidArgumentError: a key is empty or cannot be sent, or a text is not of the form, or names an API that
+                is unknown or named before. The error tells neither keys nor values.
+        """
+        asked = _key_rules(tuple(keys))
+        return cls({**asked, **_restrictions(http, "api")}, {**asked, **_restrictions(grpc, "protocol")})
+
+
+def _key_rules(keys: Sequence[str]) -> dict[Api, Rule]:
+    for number, key in enumerate(keys, 1):
+        if not key or not all("!" <= each <= "~" for each in key):
+            raise InvalidArgumentError(
+                f"API key {number} of {len(keys)} is empty, or has characters that a header does not carry; "
+                "use letters, digits and signs of ASCII"
+            )
+    if not keys:
+        return {}
+    rule = Rule("authorization", _BEARER, tuple(_digest(key) for key in keys))
+    return {api: rule for api in Api if api is not Api.HEALTH}
+
+
+def _restrictions(texts: Sequence[str], kind: str) -> dict[Api, Rule]:
+    """The rules of Triton's flags; `kind` is "api" (HTTP) or "protocol" (gRPC), as Triton's errors have it."""
+    option = "--http-restricted-api" if kind == "api" else "--grpc-restricted-protocol"
+    known = {each.value: each for each in Api if kind == "api" or each is not Api.METRICS}
+    rules: dict[Api, Rule] = {}
+    for text in texts:
+        names, colon, pair = text.partition(":")
+        key, equals, value = pair.partition("=")
+        if not (names and colon and key and equals and value):
+            shown = names if colon and equals else "..."
+            raise InvalidArgumentError(f"{option} is of the form <{kind}s>:<key>=<value>; '{shown}:...' is not")
+        header = (key if kind == "api" else f"{_GRPC_PREFIX}{key}").lower()
+        rule = Rule(header, "", (_digest(value.strip()),), "API" if kind == "api" else "protocol")
+        for name in names.split(","):
+            if name not in known:
+                raise InvalidArgumentError(f"unknown restricted {kind} '{name}'; there are {', '.join(known)}")
+            if known[name] in rules:
+                raise InvalidArgumentError(
+                    f"restricted {kind} '{name}' can not be specified in multiple config groups; name it once"
+                )
+            rules[known[name]] = rule
+    return rules
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode()).digest()

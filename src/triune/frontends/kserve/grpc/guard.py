@@ -1,0 +1,29 @@
+"""Methods of gRPC for those who may call them."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from triune.core.errors import TriuneError
+from triune.frontends.access import Rule
+from triune.frontends.kserve.grpc.status import Context, abort
+
+GivenT = TypeVar("GivenT")
+AnswerT = TypeVar("AnswerT")
+
+
+def guarded(
+    method: Callable[[GivenT, Context], Awaitable[AnswerT]], rule: Rule | None
+) -> Callable[[GivenT, Context], Awaitable[AnswerT]]:
+    """The method, which aborts the calls of those who do not show what `rule` asks for; without one, as it is."""
+    if rule is None:
+        return method
+
+    async def checked(given: GivenT, context: Context) -> AnswerT:
+        try:
+            rule.check(dict(context.invocation_metadata() or ()).get(rule.header))
+        except TriuneError as error:
+            del given
+            await abort(context, error)
+        return await method(given, context)
+
+    return checked

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from triune.cli.api_keys import read_keys
+from triune.core.errors import InvalidArgumentError
+
+
+def test_keys_come_from_the_command_line_and_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\nfirst\n\n  second  \n")
+    assert read_keys(["given"], None) == ["given"]
+    assert read_keys(["given"], file) == ["given", "first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"# none\n", "has no key"), (b"\xff", "it is no text"), (None, "No such")]
+)
+def test_a_file_that_restricts_nobody_is_an_error(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match=reason):
+        read_keys((), file)
