@@ -18,7 +18,7 @@ from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.weight_files import with_data
 from triune.runtimes.coreml import CoreMl
-from triune.runtimes.coreml_conversion import convert_here
+from triune.runtimes.coreml.conversion import convert_here
 from triune.runtimes.made_cache import CompiledCache
 
 

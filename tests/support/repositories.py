@@ -18,7 +18,7 @@ from triune.core.runtime import NO_OPTIONS
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.repository import ControlMode, Repository
-from triune.runtimes.onnx_rows import rows_of
+from triune.runtimes.onnx.rows import rows_of
 from triune.scheduling.models import LoadedVersion
 
 FP32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING

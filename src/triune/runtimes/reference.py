@@ -19,7 +19,7 @@ from triune.graph.precision import precision_of
 from triune.graph.text import reader_of_text
 from triune.runtimes.arrays import ordered, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import read_signature, signature_of
+from triune.runtimes.onnx.file import read_signature, signature_of
 from triune.runtimes.options import check_names
 
 _REFUSALS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)

@@ -76,7 +76,7 @@ def _coreai(given: Given) -> Runtime:
 
 def _coreml(given: Given) -> Runtime:
     from triune.runtimes.coreml import CoreMl
-    from triune.runtimes.coreml_conversion import convert_apart
+    from triune.runtimes.coreml.conversion import convert_apart
 
     return CoreMl(given.units, convert=functools.partial(convert_apart, memory_bytes=given.conversion_bytes))
 

@@ -23,7 +23,7 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Unit
 from triune.protos.model_config_pb2 import TYPE_INT32, TYPE_STRING, ModelInstanceGroup
-from triune.runtimes.onnx_file import read_signature
+from triune.runtimes.onnx.file import read_signature
 
 
 def configured(

@@ -20,7 +20,7 @@ from triune.core.requests import UNIT_PARAMETER, InferenceRequest, Parameter
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.repository import ControlMode, Repository
 from triune.runtimes.coreml import CoreMl
-from triune.runtimes.coreml_conversion import convert_here
+from triune.runtimes.coreml.conversion import convert_here
 from triune.runtimes.made_cache import CompiledCache
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.serving.server import Server

@@ -3,7 +3,7 @@ import pytest
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.units import Unit
-from triune.runtimes.openvino_options import Settings, read_settings
+from triune.runtimes.openvino.options import Settings, read_settings
 from triune.runtimes.options import boolean, check_names, choice, integer
 
 

@@ -15,7 +15,7 @@ from triune.core.errors import UnavailableError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.package import read_package
 from triune.runtimes.coreml import CoreMl
-from triune.runtimes.coreml_conversion import convert_here
+from triune.runtimes.coreml.conversion import convert_here
 from triune.runtimes.made_cache import CompiledCache
 
 UNITS = (

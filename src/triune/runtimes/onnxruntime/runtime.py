@@ -26,11 +26,11 @@ from triune.graph.text import reader_of_text
 from triune.hosting import APART, HostedExecutable
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.many_strings import many_strings_apart
-from triune.runtimes.onnx_file import read_signature, signature_of
-from triune.runtimes.onnx_memory import RunMemory, own_arena
-from triune.runtimes.onnx_options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
-from triune.runtimes.onnx_source import source_of
+from triune.runtimes.onnx.file import read_signature, signature_of
+from triune.runtimes.onnxruntime.many_strings import many_strings_apart
+from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
+from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
+from triune.runtimes.onnxruntime.source import source_of
 
 # onnxruntime publishes no types: its values get theirs where they enter.
 _library: Any = onnxruntime_library()

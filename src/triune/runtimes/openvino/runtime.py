@@ -28,8 +28,8 @@ from triune.graph.load import has_external_data, locate_data, read_model
 from triune.hosting import APART, HostedExecutable
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
-from triune.runtimes.onnx_file import broken_part, read_signature
-from triune.runtimes.openvino_options import OPTION_NAMES, Settings, read_settings
+from triune.runtimes.onnx.file import broken_part, read_signature
+from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
 
 
 @contextlib.contextmanager

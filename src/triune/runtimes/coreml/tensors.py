@@ -27,7 +27,7 @@ from triune.coreml.feature_values import classes_of
 from triune.coreml.mil import DType, Function, TensorType
 from triune.coreml.package import Package
 from triune.coreml.raising import new_state
-from triune.runtimes.coreml_options import FUNCTION, STATES, Settings
+from triune.runtimes.coreml.options import FUNCTION, STATES, Settings
 
 _DATATYPES = {
     DType.FP16: DataType.FP16,

@@ -14,7 +14,7 @@ from triune.graph.bare import NO_NAMES, OVERRIDABLE_FROM_IR
 from triune.graph.inference import infer_shapes
 from triune.graph.load import read_model
 from triune.runtimes.failures import reason_of
-from triune.runtimes.onnx_rows import rows_of
+from triune.runtimes.onnx.rows import rows_of
 
 _DATATYPES: dict[int, DataType] = {
     TensorProto.BOOL: DataType.BOOL,

@@ -10,7 +10,7 @@ import onnx
 from triune.coreai.lowering import LowerOptions, lower
 from triune.graph.load import load
 from triune.runtimes.conversion import convert_within
-from triune.runtimes.coreai_options import CONVERSION_SECONDS
+from triune.runtimes.coreai.options import CONVERSION_SECONDS
 
 _log = logging.getLogger(__name__)
 

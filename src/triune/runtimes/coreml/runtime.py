@@ -24,12 +24,12 @@ from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import read_source
 from triune.hosting import APART, HostedExecutable
-from triune.runtimes.coreml_conversion import Convert, convert_apart
-from triune.runtimes.coreml_executables import CompiledExecutable, PackageExecutable
-from triune.runtimes.coreml_options import OPTION_NAMES, Settings, read_settings
-from triune.runtimes.coreml_tensors import compiled_signature, signature_of
+from triune.runtimes.coreml.conversion import Convert, convert_apart
+from triune.runtimes.coreml.executables import CompiledExecutable, PackageExecutable
+from triune.runtimes.coreml.options import OPTION_NAMES, Settings, read_settings
+from triune.runtimes.coreml.tensors import compiled_signature, signature_of
 from triune.runtimes.made_cache import CompiledCache, conversion_digest, package_digest
-from triune.runtimes.onnx_file import read_signature
+from triune.runtimes.onnx.file import read_signature
 
 COMPUTE_UNITS: Mapping[Unit, str] = {Unit.ANE: "CPU_AND_NE", Unit.GPU: "CPU_AND_GPU", Unit.AMX: "CPU_ONLY"}
 """What coremltools calls a unit of Apple's: the CPU is always among them, for what the unit does not do."""

@@ -22,7 +22,7 @@ from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableErr
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.threads import NoThreadError, start_thread
 from triune.runtimes.failures import given_values, node_of
-from triune.runtimes.onnx_options import NO_LOG
+from triune.runtimes.onnxruntime.options import NO_LOG
 
 # onnxruntime publishes no types.
 _library: Any = onnxruntime

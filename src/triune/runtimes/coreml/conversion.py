@@ -9,7 +9,7 @@ from typing import TypeAlias
 from triune.coreml.lowering import LowerOptions, lower
 from triune.graph.load import load
 from triune.runtimes.conversion import convert_within
-from triune.runtimes.coreml_options import CONVERSION_SECONDS
+from triune.runtimes.coreml.options import CONVERSION_SECONDS
 
 _log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pytest
 
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
-from triune.runtimes.many_strings import MANY_STRINGS, ManyStringsApart
 from triune.runtimes.onnxruntime import OnnxRuntime
+from triune.runtimes.onnxruntime.many_strings import MANY_STRINGS, ManyStringsApart
 
 
 @pytest.fixture

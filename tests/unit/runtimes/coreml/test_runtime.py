@@ -37,8 +37,8 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.lowering import LowerOptions, lower
 from triune.hosting import HostedExecutable
 from triune.runtimes.coreml import CoreMl
-from triune.runtimes.coreml_conversion import convert_here
-from triune.runtimes.coreml_options import FUNCTION, STATES
+from triune.runtimes.coreml.conversion import convert_here
+from triune.runtimes.coreml.options import FUNCTION, STATES
 from triune.runtimes.made_cache import CompiledCache, package_digest
 
 ELSEWHERE = (

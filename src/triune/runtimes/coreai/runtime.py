@@ -21,10 +21,10 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreai.description import Description, Function, describe
 from triune.coreai.executable import HOST_LIMITS, AppleExecutable, has_system_runtime
 from triune.hosting import HostedExecutable
-from triune.runtimes.coreai_options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
-from triune.runtimes.coreai_work import MODEL, convert_apart, raise_apart
+from triune.runtimes.coreai.options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
+from triune.runtimes.coreai.work import MODEL, convert_apart, raise_apart
 from triune.runtimes.made_cache import CompiledCache, conversion_digest, raising_digest
-from triune.runtimes.onnx_file import read_signature
+from triune.runtimes.onnx.file import read_signature
 
 _ONNX = ".onnx"
 

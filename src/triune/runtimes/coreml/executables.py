@@ -12,7 +12,7 @@ from triune.coreml.model import Model
 from triune.coreml.package import Package
 from triune.coreml.raising import new_state
 from triune.coreml.source import Source
-from triune.runtimes.coreml_tensors import precision_of, to_output
+from triune.runtimes.coreml.tensors import precision_of, to_output
 from triune.runtimes.failures import run_failure
 
 

@@ -9,7 +9,7 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import TensorSpec
 from triune.graph.precision import precision_of
-from triune.runtimes.onnx_file import broken_part, read_signature
+from triune.runtimes.onnx.file import broken_part, read_signature
 
 
 def read(built: ModelProto, folder: Path) -> tuple[TensorSpec, ...]:

@@ -1,0 +1,5 @@
+"""OpenVINO."""
+
+from triune.runtimes.openvino.runtime import OpenVino
+
+__all__ = ["OpenVino"]
