@@ -5,9 +5,12 @@ import triune
 
 with triune.load("model.onnx", "cpu") as model:
     print(model.run({"x": [[1, 2, 3, 4]]}))
+
+triune.convert("model.onnx", "model.mlpackage", precision="fp16", verify=True)
 ```
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from triune.core.errors import (
@@ -21,11 +24,13 @@ from triune.core.errors import (
 from triune.core.version import VERSION
 
 if TYPE_CHECKING:
-    from triune.loading import Model, load, units
+    from triune.api.converting import Conversion, convert
+    from triune.api.models import Model, load, units
 
 __version__ = VERSION
 
 __all__ = [
+    "Conversion",
     "InternalError",
     "InvalidArgumentError",
     "Model",
@@ -33,20 +38,25 @@ __all__ = [
     "TriuneError",
     "UnavailableError",
     "UnsupportedError",
+    "convert",
     "load",
     "units",
 ]
 
-_LOADING = frozenset({"Model", "load", "units"})
+_MODULES = {
+    "Conversion": "triune.api.converting",
+    "Model": "triune.api.models",
+    "convert": "triune.api.converting",
+    "load": "triune.api.models",
+    "units": "triune.api.models",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Every module is within this package: what it offers is imported when it is asked for."""
-    if name not in _LOADING:
+    if name not in _MODULES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    from triune import loading
-
-    return getattr(loading, name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -3,34 +3,25 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from triune.api import converting
+from triune.api.converting import DEFAULT_SYSTEM, Conversion
 from triune.cli.arrays import read_array, split_pairs
-from triune.cli.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.cli.output import print_json, progress_bar, shown, shown_lines
-from triune.cli.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import own_temporary_folder
-from triune.coreai.lowering import MAIN
-from triune.coreai.lowering import LowerOptions as CoreAiOptions
-from triune.coreai.lowering.image_options import parse_images
-from triune.coreml.audit import Audit
-from triune.coreml.lowering import LowerOptions as CoreMlOptions
-from triune.coreml.lowering import Target
 from triune.graph.audit import Finding
 from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.verify import Verdict
-
-_TARGET = "iOS18"
 
 
 def convert(
@@ -48,7 +39,9 @@ def convert(
     keep_fp32: Annotated[
         list[str] | None, typer.Option("--keep-fp32", help="A node or operator that --precision mixed keeps in fp32.")
     ] = None,
-    target: Annotated[str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")] = _TARGET,
+    target: Annotated[
+        str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")
+    ] = DEFAULT_SYSTEM,
     layout: Annotated[
         Layout, typer.Option(help="ane: transformers as the Neural Engine likes them, (B, C, 1, S).")
     ] = Layout.SOURCE,
@@ -100,88 +93,41 @@ def convert(
     """Convert ONNX to Core ML or Core AI, or either of them to ONNX."""
     started = time.monotonic()
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
-    if given and not (verify or check):
-        raise InvalidArgumentError("--input is what --verify and --check compare with; give one of them, too")
-    if check and output.suffix == ".onnx":
-        raise InvalidArgumentError("--check is about Apple's compilers: convert to .mlpackage or .aimodel")
-    with own_temporary_folder(), progress_bar() as progress, _place(output, is_staged=verify or check) as place:
+    with own_temporary_folder(), progress_bar() as progress:
         task = progress.add_task("reading", total=None)
 
         def report(what: str) -> None:
             progress.update(task, description=what)
 
-        shared: dict[str, Any] = {
-            "precision": precision,
-            "keep_fp32": frozenset(keep_fp32 or []),
-            "shapes": parse_shapes(shapes or []),
-            "constants": _constants(constants or []),
-            "layout": layout,
-        }
-        compared = given if verify else None
-        if output.suffix != ".aimodel" and (more or states or images or pack_weights):
-            raise InvalidArgumentError("--add, --state, --image and --pack-weights are for converting to .aimodel")
-        match source.suffix, output.suffix:
-            case ".onnx", ".mlpackage":
-                if function is not None:
-                    raise InvalidArgumentError("--function chooses among the functions of a package; leave it out")
-                options = CoreMlOptions(target=Target.parse(target), **shared)
-                done = onnx_to_coreml(source, place, options, report, compared, Audit(given) if check else None)
-            case ".onnx", ".aimodel":
-                _check_target(target)
-                sources = {function or MAIN: source, **_more_sources(more or [], function or MAIN)}
-                states_by_name = split_pairs(states or [], option="--state", form="past=present")
-                pictures = parse_images(split_pairs(images or [], option="--image", form="x=rgb24"))
-                options = CoreAiOptions(states=states_by_name, images=pictures, packs_weights=pack_weights, **shared)
-                done = onnx_to_coreai(sources, place, options, report, compared, given if check else None)
-            case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
-                if shapes or constants or keep_fp32 or layout is not Layout.SOURCE:
-                    raise InvalidArgumentError(
-                        "--shape, --constant, --keep-fp32 and --layout are for converting from .onnx"
-                    )
-                raised = coreai_to_onnx if source.suffix == ".aimodel" else coreml_to_onnx
-                done = raised(source, place, function, report, compared)
-            case _:
-                raise InvalidArgumentError(
-                    f"no conversion from '{source.name}' to '{output.name}'; one is .onnx, the other .mlpackage or "
-                    ".aimodel: export models of other kinds to .onnx first (torch.onnx.export, tf2onnx)"
-                )
-        is_right = done.verdict is not Verdict.WRONG and not done.findings
-        if (verify or check) and is_right:
-            publish(place, output)
+        done = converting.convert(
+            source,
+            output,
+            precision=precision,
+            keep_fp32=keep_fp32 or (),
+            shapes=parse_shapes(shapes or []),
+            constants=_constants(constants or []),
+            layout=layout,
+            system=target,
+            function=function,
+            functions=split_pairs(more or [], option="--add", form="name=other.onnx"),
+            states=split_pairs(states or [], option="--state", form="past=present"),
+            images=split_pairs(images or [], option="--image", form="x=rgb24"),
+            pack_weights=pack_weights,
+            verify=verify,
+            check=check,
+            inputs=given,
+            report=report,
+        )
     seconds = time.monotonic() - started
     if as_json:
         _print_json(output, seconds, done)
     else:
         _print(output, seconds, done)
-        if done.verdicts is not None and not given:
+        if done.verdict is not None and not given:
             text = "compared on made-up inputs; yours, with --input name=file.npy, tell more"
             Console().print(text, highlight=False, soft_wrap=True)
-    if not is_right:
+    if done.path is None:
         raise typer.Exit(1)
-
-
-def _place(output: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
-    """Where to write: what is verified comes to its place only if it is right. Folders on the way are made.
-
-    Raises:
-        InvalidArgumentError: nothing can be written there.
-    """
-    if is_staged:
-        return staged(output)
-    make_folder(output)
-    return nullcontext(output)
-
-
-def _check_target(target: str) -> None:
-    if target != _TARGET:
-        raise InvalidArgumentError("--target is for .mlpackage; an .aimodel runs from macOS and iOS 27 on")
-
-
-def _more_sources(texts: Sequence[str], first: str) -> dict[str, Path]:
-    found = {name: Path(file) for name, file in split_pairs(texts, option="--add", form="name=other.onnx").items()}
-    if first in found:
-        raise InvalidArgumentError(f"--add names function '{first}' again; give the first another name with --function")
-    return found
 
 
 def _constants(texts: Sequence[str]) -> dict[str, Array]:
@@ -202,7 +148,7 @@ def _constant(name: str, body: str) -> Array:
     return np.array(numbers[0] if len(numbers) == 1 else numbers)
 
 
-def _print_json(output: Path, seconds: float, done: Done) -> None:
+def _print_json(output: Path, seconds: float, done: Conversion) -> None:
     found: dict[str, object] = {
         "output": str(output),
         "seconds": round(seconds, 3),
@@ -214,10 +160,10 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
         found["layout"] = {"changed": done.layout.counts(), "left": [str(entry) for entry in done.layout.left]}
     if done.findings is not None:
         found["findings"] = [_as_json(each) for each in done.findings]
-        found["written"] = not done.findings
-    if done.verdict is not None and done.verdicts is not None:
+        found["written"] = done.path is not None
+    if done.verdict is not None:
         found["verdict"] = done.verdict.value
-        found["written"] = done.verdict is not Verdict.WRONG and not done.findings
+        found["written"] = done.path is not None
         found["errors"] = [
             {
                 "output": each.name,
@@ -230,7 +176,7 @@ def _print_json(output: Path, seconds: float, done: Done) -> None:
                 "inputs": each.inputs,
                 "constant": each.is_constant,
             }
-            for each in done.verdicts
+            for each in done.outputs
         ]
     print_json(found)
 
@@ -247,10 +193,10 @@ def _as_json(finding: Finding) -> dict[str, object]:
     }
 
 
-def _print(output: Path, seconds: float, done: Done) -> None:
+def _print(output: Path, seconds: float, done: Conversion) -> None:
     console = Console()
     text = f"[green]wrote[/] {shown(str(output))} in {seconds:.1f} s"
-    if done.verdict is Verdict.WRONG or done.findings:
+    if done.path is None:
         option = "--verify" if done.verdict is Verdict.WRONG else "--check"
         text = f"[red]not written[/]: {shown(str(output))} would answer wrongly; without {option} it is written"
     console.print(text, highlight=False, soft_wrap=True)
@@ -265,17 +211,17 @@ def _print(output: Path, seconds: float, done: Done) -> None:
         console.print(f"[red]WRONG[/] {shown(str(finding))}", highlight=False, soft_wrap=True)
     if done.findings is not None and not done.findings:
         console.print("[green]checked[/] no pass changes an answer", highlight=False, soft_wrap=True)
-    if done.verdicts is None:
+    if done.verdict is None:
         return
     table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")
-    for each in done.verdicts:
+    for each in done.outputs:
         shape = shown(str(list(each.shape)))
         color = {Verdict.RIGHT: "green", Verdict.WRONG: "red", Verdict.UNKNOWN: "yellow"}[each.verdict]
         numbers = (f"{number:.3g}" for number in (each.error, each.largest, each.allowed))
         verdict = f"[{color}]{each.verdict.value}[/]"
         table.add_row(shown(each.name), shape, *numbers, each.inputs, verdict)
     console.print(table)
-    for each in done.verdicts:
+    for each in done.outputs:
         if each.is_constant:
             text = (
                 f"[yellow]note[/] output '{shown(each.name)}' had one value in all answers (of {each.largest:.3g} at "

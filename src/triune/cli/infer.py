@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
+from triune.api.models import load
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar, shown, shown_lines
@@ -24,7 +25,6 @@ from triune.core.requests import InferenceRequest, InferenceResponse, RequestedO
 from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
 from triune.coreml.source import Source, as_program_takes, read_source
-from triune.loading import load
 from triune.repository.repository import ControlMode
 from triune.runtimes.registry import PACKAGE_SUFFIXES
 from triune.scheduling.models import LoadedVersion

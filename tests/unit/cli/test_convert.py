@@ -274,7 +274,7 @@ def test_inputs_to_verify_with(lookup: Path, tmp_path: Path) -> None:
     [
         ("c", np.zeros(1, np.int64), ["--verify"], "there is no input 'c' to give; the inputs are 'a', 'b'"),
         ("rows", np.zeros((3, 2), np.float32), ["--verify"], "there is no input 'rows' to give"),
-        ("a", np.zeros(1, np.int64), [], "--input is what --verify and --check compare with"),
+        ("a", np.zeros(1, np.int64), [], "inputs (--input) are what verify and check compare with"),
         ("a", np.zeros(1, np.float64), ["--verify"], "'a' is given as float64; the model takes int64"),
         ("a", np.zeros((1, 1), np.int64), ["--verify"], "'a' has shape [1, 1]; the model takes [n]"),
         ("b", np.zeros((1, 3), np.float32), ["--verify"], "'b' has shape [1, 3]; the model takes [n, 2]"),

@@ -135,13 +135,16 @@ def test_several_functions_in_one_asset(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("-o", "m.mlpackage", "--state", "past=present"), "--add, --state, --image and --pack-weights are for"),
-        (("-o", "m.aimodel", "--target", "iOS17"), "--target is for .mlpackage"),
+        (("-o", "m.mlpackage", "--state", "past=present"), "functions (--add), states (--state), images (--image) and"),
+        (("-o", "m.aimodel", "--target", "iOS17"), "(--target) is for .mlpackage"),
         (("-o", "m.aimodel", "--state", "past"), "past=present"),
         (("-o", "m.aimodel", "--state", "post=present"), "no input 'post'; the inputs are 'past', 'x'"),
-        (("-o", "m.aimodel", "--add", "main=other.onnx"), "names function 'main' again"),
+        (("-o", "m.aimodel", "--add", "main=other.onnx"), "function 'main' is named twice"),
         (("-o", "m.aimodel", "--shape", "z=1"), "no input 'z'"),
-        (("-o", "m.mlpackage", "--image", "x=rgb24"), "--image and --pack-weights are for converting to .aimodel"),
+        (
+            ("-o", "m.mlpackage", "--image", "x=rgb24"),
+            "images (--image) and packed weights (--pack-weights) are for .aimodel",
+        ),
         (("-o", "m.aimodel", "--image", "z=rgb24"), "no 'z' to be an image; inputs and outputs are 'past', 'x', "),
         (("-o", "m.aimodel", "--image", "x"), "x=rgb24"),
         (("-o", "m.model"), "one is .onnx, the other .mlpackage or .aimodel"),

@@ -160,7 +160,7 @@ def test_one_way_to_name_units_at_a_time(model: Any, tmp_path: Path) -> None:
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
     _save(model_of(nodes, [("x", FLOAT, [None, 4])], [("y", FLOAT, [None, 4])]), tmp_path / "model.onnx")
-    page = (Path(__file__).parents[2] / "docs/python.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/python.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The conversions of `triune convert`: each reads a model, writes another, and compares the two where it shall."""
+"""The conversions: each reads a model, writes another, and compares the two where it shall."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -8,7 +8,7 @@ import pytest
 
 from support.half_cases.case import floats, half_case, number
 from triune import coreai
-from triune.cli.conversions import coreai_to_onnx, coreml_to_onnx
+from triune.api.conversions import coreai_to_onnx, coreml_to_onnx
 from triune.coreai import lowering as core_ai
 from triune.coreml import lowering as core_ml
 from triune.graph.conversion.options import Precision

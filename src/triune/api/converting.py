@@ -1,0 +1,213 @@
+"""`triune.convert`: a model from one form to another, by the endings of the file names."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from triune.api.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
+from triune.api.staging import make_folder, publish, staged
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.coreai.lowering import MAIN
+from triune.coreai.lowering import LowerOptions as CoreAiOptions
+from triune.coreai.lowering.image_options import parse_images
+from triune.coreml.audit import Audit
+from triune.coreml.lowering import LowerOptions as CoreMlOptions
+from triune.coreml.lowering import Target
+from triune.graph.ane import Report
+from triune.graph.audit import Finding
+from triune.graph.conversion.options import Layout, Precision
+from triune.graph.conversion.shapes import InputShape, parse_shapes
+from triune.graph.verify import OutputVerdict, Verdict
+
+PrecisionName: TypeAlias = Literal["fp32", "fp16", "mixed"]
+LayoutName: TypeAlias = Literal["source", "ane"]
+Shape: TypeAlias = str | Sequence[int | tuple[int, int]] | InputShape
+"""`(1, (1, 512))`: a dimension is a size, or the least and the greatest; or the command line's text, "1,1..512" for the
+same, "1,128|1,512" for one of several shapes."""
+
+DEFAULT_SYSTEM = "iOS18"
+
+_CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion came to.
+
+    Attributes:
+        path: the model that was written; None where it was compared and found wrong, so that nothing was.
+        verdict: RIGHT, WRONG, or UNKNOWN where the answers told nothing; None if nothing was compared.
+        outputs: the verdict on each output, with its error and what is allowed.
+        findings: the answers that a compiler pass changed; None if the passes were not checked.
+        notes: what could not be kept as it was.
+        renamed: the source's names to others, where they had to change.
+        layout: what was laid out for the Neural Engine; None if that was not asked for.
+    """
+
+    path: Path | None
+    verdict: Verdict | None = None
+    outputs: Sequence[OutputVerdict] = ()
+    findings: Sequence[Finding] | None = None
+    notes: Sequence[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    layout: Report | None = None
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    *,
+    precision: PrecisionName | Precision = Precision.FP32,
+    keep_fp32: Iterable[str] = (),
+    shapes: Mapping[str, Shape] | None = None,
+    constants: Mapping[str, ArrayLike] | None = None,
+    layout: LayoutName | Layout = Layout.SOURCE,
+    system: str = DEFAULT_SYSTEM,
+    function: str | None = None,
+    functions: Mapping[str, Path | str] | None = None,
+    states: Mapping[str, str] | None = None,
+    images: Mapping[str, str] | None = None,
+    pack_weights: bool = False,
+    verify: bool = False,
+    check: bool = False,
+    inputs: Mapping[str, Array] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Conversion:
+    """Convert ONNX to Core ML or Core AI, or either of them to ONNX.
+
+    Args:
+        source: a .onnx, .mlpackage, .mlmodelc or .aimodel.
+        target: a .mlpackage, .aimodel or .onnx; what is there is replaced.
+        precision: in which floats the program computes.
+        keep_fp32: names of nodes or operators that "mixed" keeps in fp32.
+        shapes: by input, of ONNX models whose dimensions are free.
+        constants: values for inputs that become constants.
+        layout: "ane" lays transformers out as the Neural Engine likes them.
+        system: the oldest that shall run a .mlpackage: "iOS15" to "iOS18".
+        function: which function of the source to convert; of a new .aimodel, what to call it.
+        functions: further functions of a .aimodel by name, each an ONNX file; equal weights are shared.
+        states: inputs that become state of a .aimodel, each with the output that is its next value.
+        images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
+        pack_weights: look-up tables and bitmasks for the weights of a .aimodel; nothing is lost.
+        verify: compare both on the same inputs; a wrong result is not written.
+        check: compare the program's answers before and after each compiler pass; a wrong one is not written.
+        inputs: to verify and check with, by name; those that are not given are made up.
+        report: told what is being done.
+
+    Raises:
+        NotFoundError: there is no such source, or no such function in it.
+        InvalidArgumentError: the source is broken, an option is wrong or does not go with the forms, or the target
+            cannot be written.
+        UnsupportedError: the model cannot be converted: every node with its reason; or a library is missing.
+    """
+    source, target = Path(source), Path(target)
+    tell = report or _tell_nobody
+    if inputs and not (verify or check):
+        raise InvalidArgumentError("inputs (--input) are what verify and check compare with: ask for one of them, too")
+    if check and target.suffix == ".onnx":
+        raise InvalidArgumentError("check is about Apple's compilers: convert to .mlpackage or .aimodel")
+    if target.suffix != ".aimodel" and (functions or states or images or pack_weights):
+        raise InvalidArgumentError(
+            "functions (--add), states (--state), images (--image) and packed weights (--pack-weights) are for .aimodel"
+        )
+    shared: dict[str, Any] = {
+        "precision": _chosen(Precision, precision, "precision"),
+        "keep_fp32": frozenset(keep_fp32),
+        "shapes": {name: _shape(name, shape) for name, shape in (shapes or {}).items()},
+        "constants": {name: np.asarray(value) for name, value in (constants or {}).items()},
+        "layout": _chosen(Layout, layout, "layout"),
+    }
+    given = dict(inputs or {})
+    compared = given if verify else None
+    with _place(target, is_staged=verify or check) as place:
+        match source.suffix, target.suffix:
+            case ".onnx", ".mlpackage":
+                if function is not None:
+                    raise InvalidArgumentError(
+                        "function (--function) chooses among the functions of a package; leave it out"
+                    )
+                options = CoreMlOptions(target=Target.parse(system), **shared)
+                done = onnx_to_coreml(source, place, options, tell, compared, Audit(given) if check else None)
+            case ".onnx", ".aimodel":
+                if system != DEFAULT_SYSTEM:
+                    raise InvalidArgumentError(
+                        "the oldest system (--target) is for .mlpackage; an .aimodel runs from macOS and iOS 27 on"
+                    )
+                sources = _sources(source, function or MAIN, functions or {})
+                options = CoreAiOptions(
+                    states=states or {}, images=parse_images(images or {}), packs_weights=pack_weights, **shared
+                )
+                done = onnx_to_coreai(sources, place, options, tell, compared, given if check else None)
+            case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
+                if shapes or constants or keep_fp32 or shared["layout"] is not Layout.SOURCE:
+                    raise InvalidArgumentError(
+                        "shapes (--shape), constants (--constant), nodes kept in fp32 (--keep-fp32) and a layout "
+                        "(--layout) are for converting from .onnx"
+                    )
+                raised = coreml_to_onnx if source.suffix in _CORE_ML else coreai_to_onnx
+                done = raised(source, place, function, tell, compared)
+            case _:
+                raise InvalidArgumentError(
+                    f"no conversion from '{source.name}' to '{target.name}'; one is .onnx, the other .mlpackage or "
+                    ".aimodel: export models of other kinds to .onnx first (torch.onnx.export, tf2onnx)"
+                )
+        is_right = done.verdict is not Verdict.WRONG and not done.findings
+        if (verify or check) and is_right:
+            publish(place, target)
+    return _conversion(target if is_right else None, done)
+
+
+def _conversion(path: Path | None, done: Done) -> Conversion:
+    return Conversion(path, done.verdict, done.verdicts or (), done.findings, done.notes, done.renamed, done.layout)
+
+
+def _tell_nobody(what: str) -> None:
+    del what
+
+
+def _chosen(kind: Any, given: Any, what: str) -> Any:
+    try:
+        return kind(given)
+    except ValueError:
+        known = ", ".join(f"'{each.value}'" for each in kind)
+        raise InvalidArgumentError(f"there is no {what} {given!r}; there are {known}") from None
+
+
+def _shape(name: str, shape: Shape) -> InputShape:
+    if isinstance(shape, InputShape):
+        return shape
+    if isinstance(shape, str):
+        return parse_shapes([f"{name}={shape}"])[name]
+    dims: list[str] = []
+    for dim in shape:
+        match dim:
+            case (int() as low, int() as high):
+                dims.append(f"{low}..{high}")
+            case int():
+                dims.append(str(dim))
+            case _:
+                raise InvalidArgumentError(
+                    f"dimension {dim!r} of the shape of '{name}' is neither a size nor a range (low, high); of "
+                    f"several shapes write '{name}': '1,128|1,512'"
+                )
+    return parse_shapes([f"{name}={','.join(dims)}"])[name]
+
+
+def _sources(source: Path, first: str, others: Mapping[str, Path | str]) -> dict[str, Path]:
+    if first in others:
+        raise InvalidArgumentError(f"function '{first}' is named twice; give the first another name (--function)")
+    return {first: source, **{name: Path(path) for name, path in others.items()}}
+
+
+def _place(target: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
+    """Where to write: what is compared comes to its place only if it is right. Folders on the way are made."""
+    if is_staged:
+        return staged(target)
+    make_folder(target)
+    return nullcontext(target)

@@ -1,0 +1,90 @@
+"""`triune.convert`: what the command line converts, from Python."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import triune
+import triune.coreml.verify
+from support.lowered import FLOAT, model_of
+from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError
+from triune.graph.verify import Verdict
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=-1)]
+    onnx.save(model_of(nodes, [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n", 4])]), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize("target", ["out.mlpackage", "out.aimodel"])
+@pytest.mark.parametrize("shape", ["1..8,4", ((1, 8), 4)])
+def test_there_and_back(source: Path, target: str, shape: Any) -> None:
+    told: list[str] = []
+    done = triune.convert(source, source.with_name(target), shapes={"x": shape}, verify=True, report=told.append)
+    assert done.path == source.with_name(target)
+    assert done.verdict is Verdict.RIGHT
+    assert [each.name for each in done.outputs] == ["y"]
+    assert "running both" in told
+    back = triune.convert(str(done.path), str(source.with_name("back.onnx")), verify=True)
+    assert back.verdict is Verdict.RIGHT
+    given = np.float32([[1, 2, 3, 4]])
+    answers = [triune.load(path, "cpu").run({"x": given})["y"] for path in (source, done.path, back.path)]
+    np.testing.assert_allclose(answers[1:], [answers[0]] * 2, rtol=1e-5)
+
+
+def test_nothing_is_compared_unless_it_is_asked_for(source: Path) -> None:
+    done = triune.convert(source, source.with_name("m.mlpackage"), precision="fp16", shapes={"x": "2,4"}, layout="ane")
+    assert done.path is not None
+    assert done.path.exists()
+    assert done.verdict is None
+    assert done.outputs == ()
+    assert done.layout is not None
+
+
+def test_what_is_wrong_is_not_written(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = triune.coreml.verify.verify_lowered
+
+    def verify_wrongly(model: Any, lowered: Any, options: Any, given: Any) -> Any:
+        model.graph.node[0].op_type = "LogSoftmax"
+        return verify(model, lowered, options, given)
+
+    monkeypatch.setattr(triune.coreml.verify, "verify_lowered", verify_wrongly)
+    target = source.with_name("m.mlpackage")
+    done = triune.convert(source, target, shapes={"x": (2, 4)}, verify=True)
+    assert done.path is None
+    assert done.verdict is Verdict.WRONG
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "kind", "told"),
+    [
+        ("m.mlpackage", {"precision": "fp8"}, InvalidArgumentError, "no precision 'fp8'; there are 'fp32', 'fp16'"),
+        ("m.mlpackage", {"layout": "best"}, InvalidArgumentError, "no layout 'best'"),
+        ("m.mlpackage", {"shapes": {"q": (1, 4)}}, InvalidArgumentError, "no input 'q'"),
+        ("m.mlpackage", {"shapes": {"x": (1, "4")}}, InvalidArgumentError, "dimension '4' of the shape of 'x'"),
+        ("m.mlpackage", {"shapes": {"x": [(1, 4, 5)]}}, InvalidArgumentError, r"dimension \(1, 4, 5\)"),
+        ("m.mlpackage", {"inputs": {"x": np.zeros((1, 4))}}, InvalidArgumentError, "ask for one of them"),
+        ("m.mlpackage", {"states": {"x": "y"}}, InvalidArgumentError, "are for .aimodel"),
+        ("m.mlpackage", {"function": "main"}, InvalidArgumentError, "leave it out"),
+        ("m.aimodel", {"system": "iOS17"}, InvalidArgumentError, "the oldest system .--target. is for .mlpackage"),
+        ("m.aimodel", {"functions": {"main": "b.onnx"}}, InvalidArgumentError, "function 'main' is named twice"),
+        ("m.onnx", {}, InvalidArgumentError, "no conversion from 'model.onnx' to 'm.onnx'"),
+        ("m.onnx", {"check": True}, InvalidArgumentError, "check is about Apple's compilers"),
+    ],
+)
+def test_what_does_not_go(source: Path, target: str, options: Any, kind: type[TriuneError], told: str) -> None:
+    with pytest.raises(kind, match=told):
+        triune.convert(source, source.with_name(target), **options)
+    assert not source.with_name(target).exists()
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises((NotFoundError, InvalidArgumentError), match="nothing.onnx"):
+        triune.convert(tmp_path / "nothing.onnx", tmp_path / "m.mlpackage")
