@@ -106,7 +106,7 @@ def configure(source: Source, version: int, machine: Machine) -> ModelConfig:
     complete_tensors(message, signature, machine)
     batching = translate_batching(message, signature.rows)
     labels = {
-        output.name: _read_labels(source.folder, output.label_filename)
+        output.name: read_labels(source.folder, output.label_filename)
         for output in message.output
         if output.label_filename
     }
@@ -161,7 +161,12 @@ def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
     return parse_text(content, f"{folder.name}/{path.relative_to(folder)}")
 
 
-def _read_labels(folder: Path, name: str) -> tuple[str, ...]:
+def read_labels(folder: Path, name: str) -> tuple[str, ...]:
+    """The labels of a file below a model's folder, one a line.
+
+    Raises:
+        InvalidArgumentError: it cannot be read, is no text, or lies elsewhere.
+    """
     path = require_near(inside(folder, name, "label_filename"), folder, "label_filename")
     try:
         text = read_file(path, _LARGEST_LABELS_BYTES).decode("utf-8")

@@ -13,6 +13,21 @@ Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
 
 
 @dataclass(slots=True)
+class Spent:
+    """How long the batches of a request took, in nanoseconds. Who makes a request of several adds them up."""
+
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+    def add(self, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """What one batch took."""
+        self.input_ns += input_ns
+        self.infer_ns += infer_ns
+        self.output_ns += output_ns
+
+
+@dataclass(slots=True)
 class Call:
     """A request that was checked against the model's config. Nothing below checks again.
 
@@ -22,12 +37,14 @@ class Call:
         batch_size: rows; 1 without a batch dimension.
         finish: makes the client's view of an answer (classification, reshape); what it raises is the answer instead.
             None leaves the answer as it is.
+        spent: where the servable adds what computing the request took, before it answers; None where nobody asks.
     """
 
     request: InferenceRequest
     inputs: Mapping[str, Array]
     batch_size: int
     finish: Finisher | None = None
+    spent: Spent | None = None
 
 
 class Servable(Protocol):

@@ -127,9 +127,13 @@ class ModelStatistics:
         self, unit: Unit, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int
     ) -> None:
         """Count a batch of `num_rows` that `unit` computed in `num_executions` runs of the model."""
-        self.num_executions += num_executions
         self.unit_inferences[unit] = self.unit_inferences.get(unit, 0) + num_rows
         self.unit_busy_ns[unit] = self.unit_busy_ns.get(unit, 0) + input_ns + infer_ns + output_ns
+        self.record_batch(num_rows, num_executions, input_ns, infer_ns, output_ns)
+
+    def record_batch(self, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count a batch of `num_rows` that no unit of its own computed: an ensemble's, whose models count their own."""
+        self.num_executions += num_executions
         batch = self.batches.get(num_rows)
         if batch is None:
             batch = self.batches[num_rows] = BatchStatistics()

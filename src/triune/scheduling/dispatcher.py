@@ -142,6 +142,8 @@ class Dispatcher:
         if statistics.distributions is not None:
             latencies_ns = (elapsed_ns, 0, 0, elapsed_ns, 0)
             statistics.distributions.record(latencies_ns, call.inputs.values(), response.outputs.values())
+        if call.spent is not None:
+            call.spent.add(0, elapsed_ns, 0)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         return response
 
@@ -297,6 +299,8 @@ class Dispatcher:
             statistics.record_success(
                 pending.call.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
             )
+            if pending.call.spent is not None:
+                pending.call.spent.add(batch.input_ns, batch.infer_ns, batch.output_ns)
             if statistics.distributions is not None:
                 latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
                 statistics.distributions.record(latencies_ns, pending.call.inputs.values(), response.outputs.values())

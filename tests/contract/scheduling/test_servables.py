@@ -6,7 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from support.configs import model_config
 from support.hand import POISON, Doubler
+from support.steps import OnShelf, Shelf, fp32, graph, step, table_model
 from support.table_servable import TableServable
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import MonotonicClock
@@ -41,6 +43,14 @@ def cached(inner: Servable, *, is_ordered: bool = False) -> Servable:
     return CachedServable(inner, ResponseCache(1 << 20), MonotonicClock(), is_ordered=is_ordered)
 
 
+def ensemble(inner: Servable, *, max_under_way: int = 0) -> Servable:
+    """A copy, then what `inner` answers."""
+    copy = table_model("copy", fp32("x"), fp32("y"), lambda inputs: {"y": inputs["x"]})
+    doubler = OnShelf(model_config(fp32("x"), fp32("y"), name="doubler", max_batch_size=8), inner)
+    steps = [step(0, "copy", {"x": "x"}, {"y": "copied"}), step(1, "doubler", {"x": "copied"}, {"y": "y"})]
+    return graph(Shelf(copy, doubler), steps, fp32("x"), fp32("y"), name="doubler", max_under_way=max_under_way)
+
+
 SERVABLES: dict[str, Callable[[], Servable]] = {
     "table": table,
     "dispatcher, inline": lambda: dispatcher(is_inline=True),
@@ -48,6 +58,12 @@ SERVABLES: dict[str, Callable[[], Servable]] = {
     "cache around a table": lambda: cached(table()),
     "cache in order": lambda: cached(table(), is_ordered=True),
     "cache around a dispatcher": lambda: cached(dispatcher(is_inline=False)),
+    "ensemble of tables": lambda: ensemble(table()),
+    "ensemble of dispatchers": lambda: ensemble(dispatcher(is_inline=False)),
+    "ensemble with an inline one": lambda: ensemble(dispatcher(is_inline=True)),
+    "ensemble, one at a time": lambda: ensemble(table(), max_under_way=1),
+    "ensemble of ensembles": lambda: ensemble(ensemble(table())),
+    "cache around an ensemble": lambda: cached(ensemble(table())),
 }
 
 

@@ -1,0 +1,67 @@
+"""From an ensemble's config as written to its configuration. Nothing of it lies in a file of a version's folder."""
+
+from collections.abc import Iterable
+
+from triune.config.batching import translate_batching
+from triune.config.configure import Source, parameters_of, read_labels
+from triune.config.datatypes import from_config
+from triune.config.ensemble.steps import Step, translate_steps
+from triune.config.model_config import ModelConfig
+from triune.config.tensors import translate_tensors
+from triune.core.errors import InvalidArgumentError
+from triune.core.tensors import Rows, Signature, TensorSpec
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+
+
+def configure_ensemble(source: Source) -> tuple[ModelConfig, tuple[Step, ...]]:
+    """The completed configuration of an ensemble, and its steps. What the models of its steps say is not looked at.
+
+    Raises:
+        InvalidArgumentError: the config is wrong in itself.
+    """
+    message = ModelConfigMessage()
+    message.CopyFrom(source.message)
+    message.name = message.name or source.name
+    steps = translate_steps(message)
+    if message.name != source.name:
+        raise InvalidArgumentError(
+            f"unexpected directory name '{source.name}' for model '{message.name}', "
+            "directory name must equal model name"
+        )
+    for kind, tensors in (("input", message.input), ("output", message.output)):
+        if not tensors:
+            raise InvalidArgumentError(f"ensemble '{message.name}' must specify one or more '{kind}'s")
+    # As Triton shows a completed ensemble.
+    if not message.HasField("version_policy"):
+        message.version_policy.latest.num_versions = 1
+    message.model_transaction_policy.SetInParent()
+    signature = Signature(_specs(message.input, "input"), _specs(message.output, "output"))
+    labels = {
+        each.name: read_labels(source.folder, each.label_filename) for each in message.output if each.label_filename
+    }
+    inputs, outputs = translate_tensors(message, signature, labels)
+    config = ModelConfig(
+        message=message,
+        name=message.name,
+        backend="",
+        filename="",
+        inputs=inputs,
+        outputs=outputs,
+        units=(),
+        num_instances=0,
+        batching=translate_batching(message, Rows.SAME),
+        warmup=(),
+        parameters=parameters_of(message),
+        is_decoupled=False,
+        metric_tags=dict(message.metric_tags),
+    )
+    return config, steps
+
+
+def _specs(tensors: Iterable[ModelInput | ModelOutput], kind: str) -> tuple[TensorSpec, ...]:
+    """What an ensemble says of its tensors stands: there is no file to compare it with."""
+    return tuple(
+        TensorSpec(each.name, from_config(each.data_type, f"model {kind} '{each.name}'"), (), has_rank=False)
+        for each in tensors
+    )

@@ -1,0 +1,122 @@
+"""Do an ensemble's tensors lead from its inputs to its outputs?
+
+Source of the rules and of the words: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from triune.core.errors import InvalidArgumentError
+
+
+class Mapped(Protocol):
+    """What of a step counts here: which tensors of the ensemble it reads and writes."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the config."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """What it reads."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """What it writes."""
+        ...
+
+
+def check_flow(name: str, inputs: Sequence[str], outputs: Sequence[str], steps: Sequence[Mapped]) -> None:
+    """Raise InvalidArgumentError unless every step can run, and every tensor is written once and is of use.
+
+    Args:
+        name: the ensemble's.
+        inputs: its own.
+        outputs: its own.
+        steps: its steps.
+    """
+    writer = _writers(name, steps)
+    read = {tensor for step in steps for tensor in step.inputs.values()}
+    for each in inputs:
+        if each in writer:
+            raise InvalidArgumentError(
+                f"ensemble tensor '{each}' can appear in an output map only once for ensemble '{name}' step "
+                f"{writer[each].number}: it is an input of the ensemble; name the step's output otherwise"
+            )
+        if each not in read:
+            raise InvalidArgumentError(
+                f"ensemble input '{each}' for ensemble {name}' is not used: no step has it in its input_map"
+            )
+    known = _reachable(inputs, steps)
+    for each in outputs:
+        if each not in writer and each not in read:
+            raise InvalidArgumentError(
+                f"ensemble output '{each}' for ensemble {name}' is not used: no step has it in its output_map"
+            )
+        if each not in known:
+            raise InvalidArgumentError(
+                f"output '{each}' for ensemble '{name}' is not written{_why(each, writer, known)}"
+            )
+    for each in sorted(read | writer.keys()):
+        if each not in outputs and (each not in known or each not in read):
+            raise InvalidArgumentError(f"ensemble tensor '{each}' is unused in ensemble '{name}'{_where(each, steps)}")
+
+
+def _writers(name: str, steps: Sequence[Mapped]) -> dict[str, Mapped]:
+    """Each tensor's step."""
+    writer: dict[str, Mapped] = {}
+    for step in steps:
+        for tensor in step.outputs.values():
+            if tensor in writer:
+                raise InvalidArgumentError(
+                    f"ensemble tensor '{tensor}' can appear in an output map only once for ensemble '{name}' step "
+                    f"{step.number}; step {writer[tensor].number} writes it, too"
+                )
+            writer[tensor] = step
+    return writer
+
+
+def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
+    """The tensors that are there in the end: the inputs, and the outputs of each step that has all of its own."""
+    readers: dict[str, list[Mapped]] = defaultdict(list)
+    missing = {step.number: len(set(step.inputs.values())) for step in steps}
+    for step in steps:
+        for tensor in set(step.inputs.values()):
+            readers[tensor].append(step)
+    known, new = set(inputs), list(inputs)
+    while new:
+        for step in readers[new.pop()]:
+            missing[step.number] -= 1
+            if not missing[step.number]:
+                new += [tensor for tensor in step.outputs.values() if tensor not in known]
+                known.update(step.outputs.values())
+    return known
+
+
+def _why(tensor: str, writer: Mapping[str, Mapped], known: set[str]) -> str:
+    """The last tensor that is missing, if that is another, on the way back from one that is."""
+    last, seen = tensor, set[str]()
+    while (step := writer.get(last)) is not None:
+        before = [each for each in step.inputs.values() if each not in known and each not in seen]
+        if not before:
+            break
+        last = before[0]
+        seen.add(last)
+    if last == tensor:
+        return (
+            ": the step that writes it waits for itself" if tensor in writer else ": no step has it in its output_map"
+        )
+    return f": at least one of its depending tensors, '{last}', is not connected"
+
+
+def _where(tensor: str, steps: Iterable[Mapped]) -> str:
+    writers = [step.number for step in steps if tensor in step.outputs.values()]
+    readers = [step.number for step in steps if tensor in step.inputs.values()]
+    if not writers:
+        return f": step {readers[0]} reads it, and no step writes it"
+    if not readers:
+        return f": step {writers[0]} writes it, and no step or output takes it"
+    return f": step {writers[0]} never runs, since it waits for itself or for what no step writes"

@@ -1,0 +1,366 @@
+"""A graph of steps as one servable: an ensemble of other models.
+
+Everything runs on the event loop's thread. A step is begun as soon as its tensors are there; `_pump` is the main loop:
+it begins what is ready until nothing is, and runs when a request comes and when a step has answered. Tensors go from
+step to step as they are.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
+
+from triune.config import checks, results
+from triune.config.ensemble.steps import Step
+from triune.config.model_config import ModelConfig
+from triune.core.clock import Clock
+from triune.core.errors import InternalError, TriuneError, UnavailableError
+from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
+from triune.core.servable import Call, only_answer
+from triune.core.statistics import FailureReason, ModelStatistics
+from triune.core.threads import in_thread
+from triune.scheduling.response_cache import is_small
+from triune.scheduling.steps.plan import plan
+from triune.scheduling.steps.run import Held, Models, Run, Value, fit
+from triune.scheduling.steps.slots import Slots
+
+_log = logging.getLogger(__name__)
+
+_MAX_TURN_NS = 500_000
+"""How long small models, which answer at once, may follow one another before the event loop turns."""
+
+_FINISH = -1
+"""The number of what finishes an answer among the steps under way."""
+
+
+class StepGraph:
+    """A `Servable`: requests that other servables answer together.
+
+    A request holds the models of its steps from its beginning, so that what is unloaded or replaced meanwhile still
+    answers it. When its client leaves, or one of its steps fails, its other steps are cancelled.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        version: int,
+        steps: Sequence[Step],
+        models: Models,
+        statistics: ModelStatistics,
+        clock: Clock,
+        *,
+        max_under_way: int = 0,
+        max_waiting: int = 0,
+    ) -> None:
+        """Args:
+        config: the ensemble's, for its name, inputs and outputs.
+        version: the version, for answers.
+        steps: a graph without circles, in which each tensor has one writer.
+        models: where the steps find the models that they name.
+        statistics: written here, read by anyone on the loop's thread.
+        clock: time.
+        max_under_way: how many requests may be in one step at a time, all others waiting; 0 for any number
+            (Triton's `max_inflight_requests`).
+        max_waiting: how many may wait for that at one step; 0 for any number. One more is refused.
+        """
+        self._config = config
+        self._name = config.name
+        self._version = version
+        self._steps = steps
+        self._models = models
+        self.statistics = statistics
+        self._clock = clock
+        self._slots = [Slots(max_under_way, max_waiting) for _ in steps]
+        self._asked = [tuple(map(RequestedOutput, step.outputs)) for step in steps]
+        self._outputs = tuple(config.outputs)
+        self._has_batch = config.batching.max_batch_size > 0
+        self._whole_plan = plan(steps, self._outputs)
+        self._ready: deque[tuple[Run, int, bool]] = deque()
+        self._runs: set[Run] = set()
+        self._idle: asyncio.Event | None = None
+        self._is_pumping = False
+        self._is_refusing = False
+
+    def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
+        """See `Servable`.
+
+        Raises:
+            UnavailableError: the ensemble is being unloaded, or the model of a step is not ready.
+            NotFoundError: there is no model of a step's name any more.
+        """
+        if self._is_refusing:
+            self._count_failure(FailureReason.REJECTED, 0)
+            raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
+        outputs = [output.name for output in call.request.outputs] or self._outputs
+        is_whole = len(outputs) == len(self._outputs)
+        needed = self._whole_plan if is_whole else plan(self._steps, outputs)
+        started_ns = self._clock.now_ns()
+        try:
+            models = self._hold(needed.steps)
+        except TriuneError:
+            self._count_failure(FailureReason.REJECTED, 0)
+            raise
+        future = asyncio.get_running_loop().create_future()
+        run = Run(call, future, needed, models, outputs, started_ns)
+        self._runs.add(run)
+        self.statistics.num_pending += 1
+        rows = call.batch_size if self._has_batch else 0
+        for name in self._config.inputs:
+            self._put(run, name, Value(call.inputs.get(name), rows))
+        if not run.num_left:
+            self._answer(run)
+        self._pump()
+        if not future.done():
+            future.add_done_callback(lambda _: self._withdraw(run))
+        return future
+
+    def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
+        """See `Servable`: the one answer."""
+        return only_answer(self, call)
+
+    def refuse(self) -> None:
+        """See `Servable`. A request under way runs: its models may refuse it."""
+        self._is_refusing = True
+
+    async def drain(self) -> None:
+        """See `Servable`."""
+        while self._runs:
+            idle = self._idle = self._idle or asyncio.Event()
+            await idle.wait()
+
+    async def close(self) -> None:
+        """See `Servable`."""
+        self.refuse()
+        await self.drain()
+
+    def _hold(self, steps: Mapping[int, Step]) -> Mapping[tuple[str, int | None], Held]:
+        models: dict[tuple[str, int | None], Held] = {}
+        for step in steps.values():
+            if (step.model, step.version) not in models:
+                try:
+                    models[step.model, step.version] = self._models.get(step.model, step.version)
+                except TriuneError as error:
+                    raise self._named(error, step) from error
+        for model in models.values():
+            model.hold()
+        return models
+
+    def _put(self, run: Run, name: str, value: Value) -> None:
+        self._ready.extend((run, number, False) for number in run.put(name, value))
+
+    def _pump(self) -> None:
+        # A step that answers at once comes back here inside `_begin`; the loop below goes on where that would recurse.
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        until_ns = self._clock.now_ns() + _MAX_TURN_NS
+        try:
+            while self._ready:
+                self._begin(*self._ready.popleft())
+                if self._ready and self._clock.now_ns() > until_ns:
+                    asyncio.get_running_loop().call_soon(self._pump)
+                    break
+        finally:
+            self._is_pumping = False
+
+    def _begin(self, run: Run, number: int, has_slot: bool) -> None:
+        """Ask the model of a step whose tensors are there, or let the request wait for a slot."""
+        step = self._steps[number]
+        if run.future.done():
+            if has_slot:
+                self._leave(number)
+            return
+        try:
+            if not has_slot and not self._slots[number].enter(run):
+                return
+        except UnavailableError as error:
+            self._fail(run, self._named(error, step))
+            return
+        try:
+            future = self._ask(run, step)
+        except TriuneError as error:
+            self._leave(number)
+            self._fail(run, self._named(error, step))
+            return
+        except Exception as error:  # noqa: BLE001 - a defect costs this request, and no other
+            _log.exception("a step of ensemble '%s' could not be begun", self._name)
+            self._leave(number)
+            self._fail(run, self._named(InternalError(f"unexpected {type(error).__name__}: {error}"), step))
+            return
+        run.under_way[number] = future
+        if future.done():
+            self._take(run, number, future)
+        else:
+            future.add_done_callback(partial(self._take, run, number))
+
+    def _ask(self, run: Run, step: Step) -> asyncio.Future[InferenceResponse]:
+        model = run.models[step.model, step.version]
+        config, given = model.config, run.call.request
+        has_batch = config.batching.max_batch_size > 0
+        values = run.take(step.inputs.values())
+        inputs = {
+            own: array
+            for own, tensor in step.inputs.items()
+            if (array := fit(values[tensor], _dims(config, own), has_batch=has_batch)) is not None
+        }
+        request = InferenceRequest(
+            step.model,
+            inputs,
+            step.version,
+            self._asked[step.number],
+            given.id,
+            given.parameters,
+            given.priority,
+            given.timeout_us,
+        )
+        checked, rows = checks.check(request, config)
+        return model.servable.submit(Call(request, checked, rows, results.finisher(request, config), run.spent))
+
+    def _take(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:
+        """A step has answered."""
+        del run.under_way[number]
+        self._leave(number)
+        step = self._steps[number]
+        error = UnavailableError("the request was withdrawn") if future.cancelled() else future.exception()
+        if not run.future.done():
+            if error is not None:
+                self._fail(run, self._named(error, step))
+            else:
+                self._give(run, step, future.result())
+        self._end_if_over(run)
+        self._pump()
+
+    def _give(self, run: Run, step: Step, response: InferenceResponse) -> None:
+        config = run.models[step.model, step.version].config
+        has_batch = config.batching.max_batch_size > 0
+        for own, tensor in step.outputs.items():
+            array = response.outputs.get(own)
+            rows = len(array) if array is not None and has_batch else 0
+            self._put(run, tensor, Value(array, rows))
+        if not run.num_left:
+            self._answer(run)
+
+    def _leave(self, number: int) -> None:
+        """A slot of a step is free: it is the next request's."""
+        waiting = self._slots[number].leave()
+        if waiting is not None:
+            self._ready.append((waiting, number, True))
+
+    def _answer(self, run: Run) -> None:
+        call = run.call
+        names = [output.name for output in call.request.outputs] or self._outputs
+        values = run.take(names)
+        outputs = {
+            name: array
+            for name in names
+            if (array := fit(values[name], self._dims(name), has_batch=self._has_batch)) is not None
+        }
+        parameters = _sequence_of(call.request.parameters)
+        response = InferenceResponse(self._name, self._version, outputs, call.request.id, parameters)
+        if call.finish is not None and not is_small(outputs.values()):
+            # A classification sorts: that takes its time.
+            finishing = asyncio.get_running_loop().create_task(in_thread(call.finish, response))
+            run.under_way[_FINISH] = finishing
+            finishing.add_done_callback(partial(self._finish, run))
+            return
+        try:
+            self._succeed(run, call.finish(response) if call.finish else response)
+        except Exception as error:  # noqa: BLE001 - told to the client, and logged where it is a defect
+            self._fail(run, _typed(error, self._name))
+        self._end_if_over(run)
+
+    def _finish(self, run: Run, finishing: asyncio.Future[InferenceResponse]) -> None:
+        del run.under_way[_FINISH]
+        error = None if finishing.cancelled() else finishing.exception()
+        if not run.future.done():
+            if error is None:
+                self._succeed(run, finishing.result())
+            else:
+                self._fail(run, _typed(error, self._name))
+        self._end_if_over(run)
+
+    def _succeed(self, run: Run, response: InferenceResponse) -> None:
+        statistics, spent = self.statistics, run.spent
+        total_ns = self._clock.now_ns() - run.started_ns
+        rows = run.call.batch_size
+        statistics.record_success(rows, total_ns, 0, spent.input_ns, spent.infer_ns, spent.output_ns)
+        statistics.record_batch(rows, 1, spent.input_ns, spent.infer_ns, spent.output_ns)
+        if statistics.distributions is not None:
+            latencies_ns = (total_ns, 0, spent.input_ns, spent.infer_ns, spent.output_ns)
+            statistics.distributions.record(latencies_ns, run.call.inputs.values(), response.outputs.values())
+        if run.call.spent is not None:
+            run.call.spent.add(spent.input_ns, spent.infer_ns, spent.output_ns)
+        statistics.last_inference_ms = time.time_ns() // 1_000_000
+        run.future.set_result(response)
+
+    def _fail(self, run: Run, error: TriuneError) -> None:
+        if run.future.done():
+            return
+        self.statistics.num_pending -= 1
+        self._count_failure(FailureReason.OTHER, self._clock.now_ns() - run.started_ns)
+        run.future.set_exception(error)
+        self._cancel_steps(run)
+
+    def _withdraw(self, run: Run) -> None:
+        """The answer is there, or the client has left."""
+        if run.future.cancelled():
+            self.statistics.num_pending -= 1
+            self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - run.started_ns)
+            self._cancel_steps(run)
+
+    def _cancel_steps(self, run: Run) -> None:
+        run.values.clear()
+        for slots in self._slots:
+            slots.forget(run)
+        for future in list(run.under_way.values()):
+            future.cancel()
+        self._end_if_over(run)
+
+    def _end_if_over(self, run: Run) -> None:
+        if run.under_way or not run.future.done() or run not in self._runs:
+            return
+        self._runs.discard(run)
+        for model in run.models.values():
+            model.release()
+        if self._idle is not None and not self._runs:
+            self._idle.set()
+            self._idle = None
+
+    def _count_failure(self, reason: FailureReason, elapsed_ns: int) -> None:
+        self.statistics.failures[reason] += 1
+        self.statistics.fail.add(elapsed_ns)
+
+    def _dims(self, name: str) -> tuple[int, ...]:
+        output = self._config.outputs[name]
+        return output.dims if output.reshape is None else output.reshape
+
+    def _named(self, error: BaseException, step: Step) -> TriuneError:
+        """An error of a step, which says so after its own words (Triton's begin with the ensemble)."""
+        typed = _typed(error, step.model)
+        named = type(typed)(f"in ensemble '{self._name}', {typed} ({step})")
+        named.__cause__ = error
+        return named
+
+
+def _dims(config: ModelConfig, name: str) -> tuple[int, ...]:
+    """Of an input; one that there is not, since the model was replaced, is refused by whoever checks the request."""
+    tensor = config.inputs.get(name)
+    return tensor.dims if tensor is not None else ()
+
+
+def _typed(error: BaseException, model: str) -> TriuneError:
+    if isinstance(error, TriuneError):
+        return error
+    _log.error("an answer of model '%s' could not be finished", model, exc_info=error)
+    return InternalError(f"the answer of model '{model}' failed: {type(error).__name__}: {error}")
+
+
+def _sequence_of(parameters: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
+    """What Triton says of a sequence in every answer of an ensemble."""
+    return {
+        "sequence_id": parameters.get("sequence_id", 0),
+        "sequence_start": bool(parameters.get("sequence_start", False)),
+        "sequence_end": bool(parameters.get("sequence_end", False)),
+    }

@@ -1,0 +1,146 @@
+"""One request on its way through the steps of a graph."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from triune.config.ensemble.agreement import fits
+from triune.config.model_config import ModelConfig
+from triune.core.datatypes import Array
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call, Servable, Spent
+from triune.scheduling.steps.plan import Plan
+
+
+class Held(Protocol):
+    """What a step asks. Held, it answers even if it is unloaded or replaced meanwhile."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """What its requests are checked against."""
+        ...
+
+    @property
+    def servable(self) -> Servable:
+        """What answers them."""
+        ...
+
+    def hold(self) -> None:
+        """Keep it from being closed until `release` is called as often."""
+        ...
+
+    def release(self) -> None:
+        """See `hold`."""
+        ...
+
+
+class Models(Protocol):
+    """Where steps find what they ask."""
+
+    def get(self, name: str, version: int | None = None) -> Held:
+        """A model that answers requests; None takes its newest version.
+
+        Raises:
+            NotFoundError: unknown model or version.
+            UnavailableError: known, but not ready.
+        """
+        ...
+
+
+class Value(NamedTuple):
+    """A tensor of a request. `array` is None where an optional input was left out, or an output was not given.
+
+    `batch_size` is how many rows it has, 0 where whoever gave it has no batch dimension.
+    """
+
+    array: Array | None
+    batch_size: int
+
+
+class Run:
+    """A request under way.
+
+    State law: over means that its future is done and no step of it is under way; what it held is released then.
+
+    Attributes:
+        call: the request.
+        future: its answer's.
+        plan: the steps it needs.
+        models: what they ask, by model and version, held.
+        spent: what their batches took.
+        started_ns: when it came.
+        values: the tensors that are there and that a step, or the answer, has yet to take.
+        under_way: the futures of the steps that were begun, by number.
+        num_left: outputs asked for that are not there yet.
+    """
+
+    __slots__ = (
+        "_num_reads", "_num_waits", "_outputs", "call", "future", "models", "num_left", "plan", "spent", "started_ns",
+        "under_way", "values",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        call: Call,
+        future: asyncio.Future[InferenceResponse],
+        plan: Plan,
+        models: Mapping[tuple[str, int | None], Held],
+        outputs: Iterable[str],
+        started_ns: int,
+    ) -> None:
+        self.call = call
+        self.future = future
+        self.plan = plan
+        self.models = models
+        self.spent = Spent()
+        self.started_ns = started_ns
+        self.values: dict[str, Value] = {}
+        self.under_way: dict[int, asyncio.Future[InferenceResponse]] = {}
+        self._outputs = frozenset(outputs)
+        self.num_left = len(self._outputs)
+        self._num_waits = dict(plan.num_waits)
+        self._num_reads = dict(plan.num_reads)
+
+    def put(self, name: str, value: Value) -> Iterable[int]:
+        """A tensor is there. Returns the steps that have waited for nothing else."""
+        if name not in self._num_reads:
+            return ()
+        self.values[name] = value
+        self.num_left -= name in self._outputs
+        ready: list[int] = []
+        for number in self.plan.readers.get(name, ()):
+            self._num_waits[number] -= 1
+            if not self._num_waits[number]:
+                ready.append(number)
+        return ready
+
+    def take(self, names: Iterable[str]) -> Mapping[str, Value]:
+        """Tensors for one step, or for the answer. Each is forgotten once nobody else needs it."""
+        taken: dict[str, Value] = {}
+        for name in set(names):
+            taken[name] = self.values[name]
+            self._num_reads[name] -= 1
+            if not self._num_reads[name]:
+                del self.values[name]
+        return taken
+
+
+def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None:
+    """A tensor as its next reader takes it: with a batch dimension, or without. A view.
+
+    The same where both have one or neither has, or where the whole shape is that of a reader without; else a batch of
+    one row is made, or its row taken (Triton's `ReshapeTensorDims`).
+
+    Args:
+        value: the tensor.
+        dims: the shape of a row as the reader's config states it; -1 where it is free.
+        has_batch: the reader has a batch dimension.
+    """
+    array = value.array
+    if array is None or has_batch == (value.batch_size > 0):
+        return array
+    if has_batch:
+        return array[np.newaxis] if fits(dims, array.shape) else array
+    return array[0] if value.batch_size == 1 and not fits(dims, array.shape) else array

@@ -1,0 +1,104 @@
+"""Graphs of steps over servables that answer from a function."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from support.configs import model_config
+from support.table_servable import TableServable
+from triune.config.ensemble.steps import Step
+from triune.config.model_config import ModelConfig, TensorConfig
+from triune.core.clock import Clock, MonotonicClock
+from triune.core.datatypes import Array, DataType
+from triune.core.errors import NotFoundError
+from triune.core.requests import InferenceResponse
+from triune.core.servable import Call, Servable
+from triune.core.statistics import ModelStatistics
+from triune.scheduling.steps.graph import StepGraph
+
+Compute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+class OnShelf:
+    """A model that a step may ask."""
+
+    def __init__(self, config: ModelConfig, servable: Servable) -> None:
+        self.config = config
+        self.servable = servable
+        self.num_held = 0
+
+    def hold(self) -> None:
+        self.num_held += 1
+
+    def release(self) -> None:
+        self.num_held -= 1
+        assert self.num_held >= 0
+
+
+class Shelf:
+    """Models by name, of one version each."""
+
+    def __init__(self, *models: OnShelf) -> None:
+        self.models = {each.config.name: each for each in models}
+
+    def get(self, name: str, version: int | None = None) -> OnShelf:
+        if name not in self.models or version not in (None, 1):
+            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
+        return self.models[name]
+
+    def table(self, name: str) -> TableServable:
+        servable = self.models[name].servable
+        assert isinstance(servable, TableServable)
+        return servable
+
+
+def fp32(*names: str, dims: tuple[int, ...] = (-1,)) -> list[TensorConfig]:
+    """Tensors of one row of any length."""
+    return [TensorConfig(name, DataType.FP32, dims) for name in names]
+
+
+def table_model(
+    name: str,
+    inputs: Sequence[TensorConfig],
+    outputs: Sequence[TensorConfig],
+    compute: Compute,
+    *,
+    max_batch_size: int = 8,
+) -> OnShelf:
+    """A model that computes its outputs by a function of its inputs, once the loop has turned."""
+
+    def answer(call: Call) -> InferenceResponse:
+        results = compute(call.inputs)
+        names = [each.name for each in call.request.outputs] or list(results)
+        if call.spent is not None:
+            call.spent.add(1, 2, 3)
+        return InferenceResponse(name, 1, {each: results[each] for each in names if each in results}, call.request.id)
+
+    return OnShelf(model_config(inputs, outputs, name=name, max_batch_size=max_batch_size), TableServable(answer))
+
+
+def step(number: int, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Step:
+    return Step(number, model, None, inputs, outputs)
+
+
+def graph(
+    shelf: Shelf,
+    steps: Sequence[Step],
+    inputs: Sequence[TensorConfig],
+    outputs: Sequence[TensorConfig],
+    *,
+    name: str = "ensemble",
+    max_batch_size: int = 8,
+    clock: Clock | None = None,
+    max_under_way: int = 0,
+    max_waiting: int = 0,
+) -> StepGraph:
+    config = model_config(inputs, outputs, name=name, max_batch_size=max_batch_size)
+    return StepGraph(
+        config,
+        1,
+        steps,
+        shelf,
+        ModelStatistics(),
+        clock or MonotonicClock(),
+        max_under_way=max_under_way,
+        max_waiting=max_waiting,
+    )
