@@ -5,41 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 from support.configs import model_config
 from support.table_servable import TableServable
 from triune.config.ensemble.steps import Step
-from triune.config.model_config import ModelConfig, TensorConfig
+from triune.config.model_config import TensorConfig
 from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import NotFoundError
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, Servable
 from triune.core.statistics import ModelStatistics
+from triune.scheduling.models import LoadedVersion
 from triune.scheduling.steps.graph import StepGraph
 
 Compute = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
-class OnShelf:
-    """A model that a step may ask."""
-
-    def __init__(self, config: ModelConfig, servable: Servable) -> None:
-        self.config = config
-        self.servable = servable
-        self.num_held = 0
-
-    def hold(self) -> None:
-        self.num_held += 1
-
-    def release(self) -> None:
-        self.num_held -= 1
-        assert self.num_held >= 0
-
-
 class Shelf:
     """Models by name, of one version each."""
 
-    def __init__(self, *models: OnShelf) -> None:
+    def __init__(self, *models: LoadedVersion) -> None:
         self.models = {each.config.name: each for each in models}
 
-    def get(self, name: str, version: int | None = None) -> OnShelf:
+    def get(self, name: str, version: int | None = None) -> LoadedVersion:
         if name not in self.models or version not in (None, 1):
             raise NotFoundError(f"Request for unknown model: '{name}' is not found")
         return self.models[name]
@@ -55,6 +40,18 @@ def fp32(*names: str, dims: tuple[int, ...] = (-1,)) -> list[TensorConfig]:
     return [TensorConfig(name, DataType.FP32, dims) for name in names]
 
 
+def on_shelf(
+    name: str,
+    inputs: Sequence[TensorConfig],
+    outputs: Sequence[TensorConfig],
+    servable: Servable,
+    *,
+    max_batch_size: int = 8,
+) -> LoadedVersion:
+    """A model that a step may ask."""
+    return LoadedVersion(1, model_config(inputs, outputs, name=name, max_batch_size=max_batch_size), servable)
+
+
 def table_model(
     name: str,
     inputs: Sequence[TensorConfig],
@@ -62,7 +59,7 @@ def table_model(
     compute: Compute,
     *,
     max_batch_size: int = 8,
-) -> OnShelf:
+) -> LoadedVersion:
     """A model that computes its outputs by a function of its inputs, once the loop has turned."""
 
     def answer(call: Call) -> InferenceResponse:
@@ -72,7 +69,7 @@ def table_model(
             call.spent.add(1, 2, 3)
         return InferenceResponse(name, 1, {each: results[each] for each in names if each in results}, call.request.id)
 
-    return OnShelf(model_config(inputs, outputs, name=name, max_batch_size=max_batch_size), TableServable(answer))
+    return on_shelf(name, inputs, outputs, TableServable(answer), max_batch_size=max_batch_size)
 
 
 def step(number: int, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Step:

@@ -72,6 +72,16 @@ class Backend(Protocol[B]):
         """The fields of `config.honour.FIELDS` that it obeys. A config that sets another of them is refused."""
         ...
 
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """The models that must be ready before it is built, each with the versions that it needs; None is the newest.
+
+        They are `source.parts` of what is configured and built. Reads nothing. From any thread.
+
+        Raises:
+            InvalidArgumentError: the config is wrong in itself.
+        """
+        ...
+
     def configure(self, source: Source, version: int) -> ModelConfig:
         """The completed configuration of a version: what the config leaves out is taken from the files.
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from triune.backends.attempt import Attempt
 from triune.backends.backend import Backend, Build
 from triune.config.configure import Source
+from triune.config.ensemble.steps import PLATFORM, is_ensemble
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, no_memory
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 AnyBackend: TypeAlias = Backend[Any]
 
-ENSEMBLE = "ensemble"
+ENSEMBLE = PLATFORM
 """The name of the backend for configs with Triton's `platform: "ensemble"` or `ensemble_scheduling`."""
 
 
@@ -47,12 +48,15 @@ class Backends:
 
     def of(self, message: ModelConfigMessage) -> AnyBackend:
         """The backend that a config is for, completed or not."""
-        is_ensemble = message.platform == ENSEMBLE or message.HasField("ensemble_scheduling")
-        return self._others.get(ENSEMBLE if is_ensemble else message.backend, self._tensor)
+        return self._others.get(ENSEMBLE if is_ensemble(message) else message.backend, self._tensor)
 
     def honours(self, message: ModelConfigMessage) -> frozenset[str]:
         """See `Backend.honours`, of the backend that the config is for."""
         return self.of(message).honours
+
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """See `Backend.needs`."""
+        return self.of(source.message).needs(source)
 
     def configure(self, source: Source, version: int) -> ModelConfig:
         """See `Backend.configure`."""

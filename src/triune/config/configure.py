@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from triune.config.batching import translate_batching
@@ -47,6 +47,8 @@ class Source:
         message: its config as written; empty if there is none.
         versions: those to serve, ascending.
         stamp: what the folder looked like.
+        parts: the configs of the models that it is made of, as they are served, by name and version; None is the
+            newest.
     """
 
     name: str
@@ -54,6 +56,16 @@ class Source:
     message: ModelConfigMessage
     versions: tuple[int, ...]
     stamp: Stamp
+    parts: Mapping[tuple[str, int | None], ModelConfig] = field(
+        default_factory=dict[tuple[str, int | None], ModelConfig]
+    )
+
+    def named_message(self) -> ModelConfigMessage:
+        """A copy of the config, under the model's name where it gives none."""
+        message = ModelConfigMessage()
+        message.CopyFrom(self.message)
+        message.name = message.name or self.name
+        return message
 
 
 def read_source(

@@ -98,6 +98,8 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
         ("instance_group.rate_limiter", any(group.HasField("rate_limiter") for group in message.instance_group)),
         ("instance_group.host_policy", any(group.host_policy for group in message.instance_group)),
     ]
+    steps = message.ensemble_scheduling.step
+    fields.append(("ensemble_scheduling.step.model_namespace", any(step.model_namespace for step in steps)))
     fields += [
         (f"model_warmup '{sample.name}' with batch_size 0", sample.batch_size == 0) for sample in message.model_warmup
     ]

@@ -1,7 +1,7 @@
 """What a repository holds and whether it would load, without loading it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triune.backends.registry import Backends
@@ -11,7 +11,7 @@ from triune.config.layout import check_name
 from triune.config.model_config import ModelConfig
 from triune.config.placement import Machine
 from triune.config.stamps import Stamp
-from triune.core.errors import TriuneError, no_memory
+from triune.core.errors import InvalidArgumentError, TriuneError, no_memory
 from triune.core.units import Unit
 from triune.repository.finding import TWICE, Found, find_models
 
@@ -45,40 +45,87 @@ def check(repositories: Sequence[Path], backends: Backends, machine: Machine) ->
     Raises:
         InvalidArgumentError: a repository cannot be read.
     """
-    return [_check_model(name, found, backends, machine) for name, found in sorted(find_models(repositories).items())]
+    return _Checker(find_models(repositories), backends, machine).check_all()
 
 
-def _check_model(name: str, found: Found, backends: Backends, machine: Machine) -> ModelCheck:
-    if found.problem:
-        places = f": {', '.join(str(each.parent) for each in found.folders)}" if found.problem == TWICE else ""
-        return ModelCheck(name, (), "", (), (f"{found.problem}{places}",), (), None)
-    try:
-        return _check_folder(name, found.folders[0], backends, machine)
-    except TriuneError as error:
-        problem = str(error)
-    except MemoryError:
-        problem = str(no_memory("its check", "check it alone"))
-    except Exception as error:  # noqa: BLE001 - one model is one model: the others are checked
-        problem = f"unexpected {type(error).__name__} while it was checked: {error}"
-    return ModelCheck(name, (), "", (), (problem,), (), None)
+class _Checker:
+    """Checks models, those first that others are made of."""
 
+    def __init__(self, found: Mapping[str, Found], backends: Backends, machine: Machine) -> None:
+        self._found = found
+        self._backends = backends
+        self._machine = machine
+        self._checks: dict[str, ModelCheck] = {}
+        self._under_way: list[str] = []
 
-def _check_folder(name: str, folder: Path, backends: Backends, machine: Machine) -> ModelCheck:
-    check_name(name)
-    source = read_source(name, folder, Stamp(), completion=machine.completion, honours=backends.honours)
-    config: ModelConfig | None = None
-    problems: list[str] = []
-    for version in source.versions:
+    def check_all(self) -> Sequence[ModelCheck]:
+        return [self._check(name) for name in sorted(self._found)]
+
+    def _check(self, name: str) -> ModelCheck:
+        if name not in self._checks:
+            self._under_way.append(name)
+            self._checks[name] = self._check_model(name, self._found[name])
+            self._under_way.pop()
+        return self._checks[name]
+
+    def _check_model(self, name: str, found: Found) -> ModelCheck:
+        if found.problem:
+            places = f": {', '.join(str(each.parent) for each in found.folders)}" if found.problem == TWICE else ""
+            return ModelCheck(name, (), "", (), (f"{found.problem}{places}",), (), None)
         try:
-            config = backends.configure(source, version)
+            return self._check_folder(name, found.folders[0])
         except TriuneError as error:
-            problems.append(f"version {version}: {error}")
-    return ModelCheck(
-        name=name,
-        versions=source.versions,
-        backend=config.backend if config else source.message.backend,
-        units=config.units if config else (),
-        problems=tuple(problems),
-        hints=tuple(hints_without_effect(config.message if config else source.message, machine)),
-        config=config,
-    )
+            problem = str(error)
+        except MemoryError:
+            problem = str(no_memory("its check", "check it alone"))
+        except Exception as error:  # noqa: BLE001 - one model is one model: the others are checked
+            problem = f"unexpected {type(error).__name__} while it was checked: {error}"
+        return ModelCheck(name, (), "", (), (problem,), (), None)
+
+    def _check_folder(self, name: str, folder: Path) -> ModelCheck:
+        check_name(name)
+        honours, machine = self._backends.honours, self._machine
+        source = read_source(name, folder, Stamp(), completion=machine.completion, honours=honours)
+        source = replace(source, parts=self._parts(name, self._backends.needs(source)))
+        config: ModelConfig | None = None
+        problems: list[str] = []
+        for version in source.versions:
+            try:
+                config = self._backends.configure(source, version)
+            except TriuneError as error:
+                problems.append(f"version {version}: {error}")
+        return ModelCheck(
+            name=name,
+            versions=source.versions,
+            backend=config.backend if config else source.message.backend,
+            units=config.units if config else (),
+            problems=tuple(problems),
+            hints=tuple(hints_without_effect(config.message if config else source.message, machine)),
+            config=config,
+        )
+
+    def _parts(
+        self, name: str, needs: Mapping[str, frozenset[int | None]]
+    ) -> Mapping[tuple[str, int | None], ModelConfig]:
+        """The configs of what a model is made of. Raises InvalidArgumentError where one of them would not load."""
+        parts: dict[tuple[str, int | None], ModelConfig] = {}
+        for need, versions in needs.items():
+            if need not in self._found:
+                raise InvalidArgumentError(
+                    f"ensemble {name} contains models that are not available or ambiguous: {need}"
+                )
+            if need in self._under_way:
+                raise InvalidArgumentError(f"circular dependency between ensembles: {need} -> ... -> {name} -> {need}")
+            check = self._check(need)
+            if check.config is None or check.problems:
+                raise InvalidArgumentError(
+                    f"ensemble '{name}' depends on '{need}', which would not load: {'; '.join(check.problems)}"
+                )
+            for version in versions:
+                if version is not None and version not in check.versions:
+                    raise InvalidArgumentError(
+                        f"ensemble '{name}' depends on '{need}' whose required version {version} is not loaded; its "
+                        f"versions are {', '.join(map(str, check.versions))}, and model_version: -1 takes the newest"
+                    )
+                parts[need, version] = check.config
+        return parts

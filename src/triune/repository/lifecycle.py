@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,11 @@ from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
 from triune.core.servable import Servable
 from triune.core.threads import NoThreadError, in_thread, in_thread_or, in_thread_or_here
+from triune.repository.dependencies import Dependencies, Needs
 from triune.repository.failure import LoadFailedError, failure_of
 from triune.repository.looks import Looks
 from triune.repository.override import Override
-from triune.repository.record import ModelRecord, Remembered, Serving
+from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
 from triune.repository.turns import Turns
 from triune.scheduling.models import LoadedVersion, Models
 
@@ -34,12 +36,17 @@ _PATIENCE_NS = 5_000_000_000
 """How long a load waits for others when it is the next; then it goes ahead, since they may never end."""
 
 
+async def _bring_nothing(name: str) -> None:
+    """See `Dependencies`: for those who load everything themselves."""
+
+
 class Lifecycle:
     """The models that were ever asked for, and those that serve.
 
     Attributes:
         models: by name.
         looks: at their folders.
+        dependencies: which of them are made of which.
         ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
     """
 
@@ -51,6 +58,7 @@ class Lifecycle:
         clock: Clock,
         num_load_threads: int,
         num_load_retries: int = 0,
+        bring: Callable[[str], Awaitable[None]] = _bring_nothing,
     ) -> None:
         """Args:
         backends: build versions.
@@ -59,10 +67,12 @@ class Lifecycle:
         clock: time.
         num_load_threads: models that load at once.
         num_load_retries: how often a version that does not load is tried again.
+        bring: see `Dependencies`.
         """
         self.models: dict[str, ModelRecord] = {}
         self.ready: dict[str, dict[int | None, LoadedVersion]] = {}
         self.looks = Looks(clock)
+        self.dependencies = Dependencies(models, self.models, bring)
         self._backends = backends
         self._served = models
         self._machine = machine
@@ -117,9 +127,20 @@ class Lifecycle:
             servings = list(record.serving().values())
             self.ready.pop(record.name, None)
             record.begin_unload()
+            # Beside: what is made of it is to refuse requests now, and not when those under way have finished.
+            following = self.begin(self.settle(record.name))
             override, record.override = record.override, None
             await self._retire(servings, override)
             record.end_unload()
+        await following
+
+    async def settle(self, name: str) -> None:
+        """A model has come, changed or gone: what is made of it is built anew, or does not serve any more."""
+        for each in (name, *self.dependencies.dependents(name)):
+            if self.dependencies.is_stale(each):
+                await self._refresh(self.models[each])
+                if each != name:
+                    await self.settle(each)
 
     async def withdraw(self, name: str, problem: str) -> None:
         """Unload a model, if it serves, because the repositories do not tell any more which one it is."""
@@ -144,6 +165,9 @@ class Lifecycle:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self.ready.clear()
+        for record in self.models.values():
+            for each in record.serving().values():
+                each.loaded.servable.refuse()
         for record in self.models.values():
             servings = list(record.serving().values())
             record.begin_unload()
@@ -181,23 +205,30 @@ class Lifecycle:
         async with self._turns.turn():
             limit = LoadLimit(self._clock, self._machine.limits.load_seconds, functools.partial(_be_late, record))
             try:
-                record.stamp = await self.looks.look(folder, record.stamp)
-                if config_json is None and record.remembered is not None and record.remembered.holds(record.stamp):
+                stamp = record.stamp = await self.looks.look(folder, record.stamp)
+                if config_json is None and record.remembered is not None and record.remembered.holds(stamp):
                     config_json = record.remembered.config_json
-                built = await self._build(record, folder, record.stamp, config_json, limit)
+                source, needs = await self._read(record, folder, stamp, config_json, limit)
+                built = None if needs else await self._build(record, source)
             finally:
                 limit.cancel()
-            record.remembered = None
-            if config_json is not None and not has_override:
-                record.remembered = Remembered(config_json, record.stamp)
-            return built
+        if built is None:
+            # What is made of others compiles nothing, and they may need all turns.
+            built = await self._build(record, await self._complete(record, source, needs, is_bringing=True))
+        else:
+            self.dependencies.forget(record.name)
+        record.remembered = None
+        if config_json is not None and not has_override:
+            record.remembered = Remembered(config_json, stamp)
+        return built
 
-    async def _build(
+    async def _read(
         self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None, limit: LoadLimit
-    ) -> Sequence[Build | Serving]:
-        """All versions, those that serve and have not changed as they are, or a `LoadFailedError`."""
+    ) -> tuple[Source, Needs]:
+        """What is to be loaded, and which models must be ready before, or a `LoadFailedError`."""
         if self._is_closing:
             raise _stopping(record.name)
+
         try:
             source = await in_thread(
                 read_source,
@@ -208,10 +239,47 @@ class Lifecycle:
                 self._machine.completion,
                 self._backends.honours,
             )
+            needs = await in_thread(self._backends.needs, source)
             limit.change(limits_of(parameters_of(source.message), self._machine.limits).load_seconds)
         except TriuneError as error:
             raise LoadFailedError(type(error)(f"failed to load '{record.name}': {error}"), str(error)) from error
+        record.source = source
         record.begin_load(source.versions)
+        return source, needs
+
+    async def _complete(self, record: ModelRecord, source: Source, needs: Needs, *, is_bringing: bool) -> Source:
+        """A source with the configs of what it is made of, or a `LoadFailedError`. See `Dependencies.require`."""
+        try:
+            parts = await self.dependencies.require(record.name, needs, is_bringing=is_bringing)
+        except TriuneError as error:
+            failure = type(error)(f"load failed for model '{record.name}': {error}")
+            raise LoadFailedError(failure, str(error), dict.fromkeys(source.versions, str(error))) from error
+        return replace(source, parts=parts)
+
+    async def _refresh(self, record: ModelRecord) -> None:
+        """Build a model anew from what was last read of it, with the models that it is made of as they are now.
+
+        Where that fails, it does not serve any more, and says why.
+        """
+        async with record.lock:
+            source = record.source
+            if source is None or self._is_closing or not self.dependencies.is_stale(record.name):
+                return
+            needs = self.dependencies.needs_of(record.name)
+            try:
+                built = await self._build(record, await self._complete(record, source, needs, is_bringing=False))
+                self._swap(record, built, record.override)
+            except Exception as error:  # noqa: BLE001 - told in the index and in the log
+                failure = failure_of(record, error)
+                servings = list(record.serving().values())
+                self.ready.pop(record.name, None)
+                prefix = f"{UNLOADED}: " if self.dependencies.is_without_unloaded(record.name) else ""
+                reasons = {version: f"{prefix}{reason}" for version, reason in (failure.reasons or {}).items()}
+                record.lose(f"{prefix}{failure.problem}", reasons)
+                await self._retire(servings, None)
+
+    async def _build(self, record: ModelRecord, source: Source) -> Sequence[Build | Serving]:
+        """All versions, those that serve and have not changed as they are, or a `LoadFailedError`."""
         serving = record.serving()
         built: list[Build | Serving] = []
         errors: dict[int, TriuneError] = {}
@@ -275,6 +343,8 @@ class Lifecycle:
         record.override = override
         # At once: whoever drains from here on is to know of them.
         self._retiring.update(each.loaded.servable for each in old_servings)
+        if old_override is override:
+            old_override = None
         if old_servings or old_override:
             self.begin(self._retire(old_servings, old_override))
 
@@ -299,9 +369,12 @@ class Lifecycle:
         """Finish the requests of versions that get no more, and free them."""
         servables = [each.loaded.servable for each in servings]
         self._retiring.update(servables)
-        for servable in servables:
+        for each in servings:
+            servable = each.loaded.servable
             if self._is_closing:
                 servable.refuse()
+            else:
+                await each.loaded.holds.until_free()
             await servable.drain()
             await servable.close()
             self._retiring.discard(servable)

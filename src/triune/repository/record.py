@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from triune.backends.backend import Build
+from triune.config.configure import Source
 from triune.config.stamps import Stamp
 from triune.core.errors import NotFoundError, TriuneError, UnavailableError
 from triune.core.printable import encodable
@@ -70,6 +71,7 @@ class ModelRecord:
         why_given_up: of the last load that was.
         num_unloads: how often it was to be unloaded: what was to be loaded before that is not loaded any more.
         remembered: the config that came with the last load of its own folder.
+        source: what was read at the last attempt to load it.
     """
 
     def __init__(self, name: str) -> None:
@@ -84,6 +86,7 @@ class ModelRecord:
         self._loading: asyncio.Task[object] | None = None
         self.why_given_up: TriuneError | None = None
         self.remembered: Remembered | None = None
+        self.source: Source | None = None
 
     async def may_give_up(self, work: "asyncio.Task[_T]") -> _T:
         """Await a load, which `give_up` ends early for whoever waits.
@@ -122,13 +125,19 @@ class ModelRecord:
         return all(
             each.state is ModelState.READY
             or (each.state is ModelState.LOADING and is_serving)
-            or (each.state is ModelState.UNAVAILABLE and each.reason == UNLOADED)
+            or (each.state is ModelState.UNAVAILABLE and each.reason.startswith(UNLOADED))
             for each in self.versions.values()
         )
 
     def is_loading(self) -> bool:
         """Some version is said to be loading."""
         return any(each.state is ModelState.LOADING for each in self.versions.values())
+
+    def is_unloaded(self) -> bool:
+        """No version serves, because they were unloaded on request, or are being so."""
+        return (not self.problem or self.problem.startswith(UNLOADED)) and all(
+            each.state is ModelState.UNLOADING or each.reason.startswith(UNLOADED) for each in self.versions.values()
+        )
 
     def begin_load(self, versions: Iterable[int]) -> None:
         """LOADING, for the versions that do not serve yet."""
@@ -180,6 +189,12 @@ class ModelRecord:
         self.problem = ""
         self.stamp = None
         self.remembered = None
+        self.source = None
+
+    def lose(self, problem: str, reasons: Mapping[int, str]) -> None:
+        """UNAVAILABLE, for all versions, those that serve included: what they are made of is not there. See `fail`."""
+        self.versions = {}
+        self.fail(problem, reasons)
 
     def end_unload(self) -> None:
         """UNAVAILABLE, for all versions."""

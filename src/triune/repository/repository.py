@@ -11,7 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from triune.backends.registry import Backends
+from triune.backends.ensemble import EnsembleBackend
+from triune.backends.registry import ENSEMBLE, Backends
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.layout import check_name
 from triune.config.limits import DEFAULT_LIMITS, ModelLimits
@@ -111,8 +112,11 @@ class Repository:
         self._trials = Trials(self._machine, trials) if trials is not None else None
         try_first = self._trials.require if self._trials is not None else None
         tensor = TensorBackend(self._machine, clock, has_distributions=has_distributions, try_first=try_first)
-        self._backends = Backends(tensor, clock, cache=cache)
-        self._lifecycle = Lifecycle(self._backends, self, self._machine, clock, num_load_threads, num_load_retries)
+        ensemble = EnsembleBackend(clock, limits, has_distributions=has_distributions)
+        self._backends = Backends(tensor, clock, others={ENSEMBLE: ensemble}, cache=cache)
+        self._lifecycle = Lifecycle(
+            self._backends, self, self._machine, clock, num_load_threads, num_load_retries, self._bring
+        )
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
@@ -122,6 +126,8 @@ class Repository:
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
+        # Those that somebody has asked for by name, and that no other has brought.
+        self._asked: set[str] = set(self._startup_models)
         self._is_closing = False
         self.is_open = False
 
@@ -133,8 +139,10 @@ class Repository:
         """
         await self.look()
         names = list(self._found) if self._loads_all() else list(self._startup_models)
+        self._asked.update(names)
+        work = [self._announced(name, self._try_load(name)) for name in names]
         # What nobody has thought of is logged: it ends neither the others nor the server.
-        await asyncio.gather(*(self._lifecycle.run(self._try_load(name)) for name in names), return_exceptions=True)
+        await asyncio.gather(*map(self._lifecycle.run, work), return_exceptions=True)
         if self._is_closing:
             return
         self.is_open = True
@@ -241,6 +249,8 @@ class Repository:
     ) -> None:
         """Load a model, or replace it without a gap. Goes on if the caller is cancelled.
 
+        Of a model that is made of others, those are loaded first, where they are not there or have changed on disk.
+
         Args:
             name: the model's folder.
             config_json: stands in for config.pbtxt.
@@ -262,6 +272,7 @@ class Repository:
                 f"failed to load '{name}', failed to poll from model repository: Load parameter 'config' must be "
                 "specified for model file override"
             )
+        self._asked.add(name)
         await self._lifecycle.run(self._load(name, config_json, files))
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
@@ -271,14 +282,15 @@ class Repository:
 
         Args:
             name: the model.
-            unload_dependents: Triton's flag for ensembles. No model depends on another here.
+            unload_dependents: with it those that it is made of, unless somebody has asked for them by name or another
+                model needs them (Triton's rule, and its name for it).
 
         Raises:
             UnavailableError: the control mode does not allow it.
         """
         self._check_explicit()
         if name in self._models:
-            await self._lifecycle.run(self._lifecycle.unload(self._models[name]))
+            await self._lifecycle.run(self._unload(name, with_parts=unload_dependents))
 
     async def poll(self) -> None:
         """Look at the folders once: load what is new or changed, unload what is gone. With POLL it happens by itself.
@@ -288,8 +300,8 @@ class Repository:
         """
         await self.look()
         gone = [record for name, record in self._models.items() if name not in self._found]
-        work: list[Coroutine[Any, Any, None]] = [self._forget(record) for record in gone]
-        work += [self._reload_if_changed(name) for name in self._found]
+        work = [self._announced(record.name, self._forget(record)) for record in gone]
+        work += [self._announced(name, self._reload_if_changed(name)) for name in self._found]
         await asyncio.gather(*(self._lifecycle.run(each) for each in work), return_exceptions=True)
 
     async def _look_again(self) -> None:
@@ -301,7 +313,9 @@ class Repository:
                 continue
             self._busy.add(name)
             work = self._forget(self._models[name]) if name in gone else self._reload_if_changed(name)
-            self._lifecycle.begin(work).add_done_callback(lambda _, name=name: self._busy.discard(name))
+            self._lifecycle.begin(self._announced(name, work)).add_done_callback(
+                lambda _, name=name: self._busy.discard(name)
+            )
 
     def _loads_all(self) -> bool:
         return self._control_mode is not ControlMode.EXPLICIT or _ALL_MODELS in self._startup_models
@@ -327,7 +341,52 @@ class Repository:
             )
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
+    def _announced(self, name: str, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        """Work on a model. Those that are made of it wait from now on until it is done, and follow it then."""
+        dependencies = self._lifecycle.dependencies
+        dependencies.announce(name)
+
+        async def announced() -> None:
+            try:
+                await work
+            finally:
+                dependencies.done(name)
+            await self._lifecycle.settle(name)
+
+        return announced()
+
+    async def _bring(self, name: str) -> None:
+        """Load what another model needs, unless it serves as it lies on disk. All are loaded anyway in other modes."""
+        is_tried = not self.is_open and name in self._asked
+        found, record = self._found.get(name), self._models.get(name)
+        if self._control_mode is not ControlMode.EXPLICIT or is_tried or found is None or found.problem:
+            return
+        if record is not None and record.serving():
+            with contextlib.suppress(InvalidArgumentError):
+                now = await self._lifecycle.looks.look_again(found.folders[0], record.stamp)
+                if record.override is not None or record.stamp == now:
+                    return
+        await self._try_load(name)
+        # Whoever waits for it is not to wait for others that are made of it.
+        self._lifecycle.begin(self._lifecycle.settle(name))
+
+    async def _unload(self, name: str, *, with_parts: bool) -> None:
+        dependencies = self._lifecycle.dependencies
+        parts = list(dependencies.needs_of(name))
+        self._asked.discard(name)
+        dependencies.forget(name)
+        await self._lifecycle.unload(self._models[name])
+        for part in parts if with_parts else ():
+            if part in self._models and part not in self._asked and not dependencies.dependents(part):
+                await self._unload(part, with_parts=True)
+
     async def _load(self, name: str, config_json: str | None, files: Mapping[str, bytes] | None) -> None:
+        try:
+            await self._load_alone(name, config_json, files)
+        finally:
+            await self._lifecycle.settle(name)
+
+    async def _load_alone(self, name: str, config_json: str | None, files: Mapping[str, bytes] | None) -> None:
         if files:
             override = await in_thread(Override, name, files)
             try:
@@ -364,6 +423,7 @@ class Repository:
         await self._lifecycle.unload(record)
         if record.name not in self._found:
             self._models.pop(record.name, None)
+            self._lifecycle.dependencies.forget(record.name)
 
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)

@@ -13,6 +13,32 @@ from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
 
 
+class Holds:
+    """Requests to other models that still need a version. It is not closed before each has let go of it."""
+
+    __slots__ = ("_free", "num")
+
+    def __init__(self) -> None:
+        self.num = 0
+        self._free: asyncio.Event | None = None
+
+    def hold(self) -> None:
+        """One more. Each calls `release` once."""
+        self.num += 1
+
+    def release(self) -> None:
+        """One less."""
+        self.num -= 1
+        if self._free is not None and not self.num:
+            self._free.set()
+
+    async def until_free(self) -> None:
+        """Wait until nobody holds it."""
+        while self.num:
+            self._free = asyncio.Event()
+            await self._free.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedVersion:
     """A version of a model that answers requests.
@@ -23,6 +49,7 @@ class LoadedVersion:
         servable: answers its requests.
         precisions: what it computes in on each of its units ("fp32", "bf16", "fp16"); empty if it has none of its own.
         emulated: those of its units that are no hardware here.
+        holds: who is to be answered by it even if it is unloaded or replaced meanwhile.
     """
 
     version: int
@@ -30,6 +57,7 @@ class LoadedVersion:
     servable: Servable
     precisions: Mapping[Unit, str] = field(default_factory=dict[Unit, str])
     emulated: frozenset[Unit] = frozenset()
+    holds: Holds = field(default_factory=Holds, compare=False)
 
     @property
     def statistics(self) -> ModelStatistics:
@@ -58,7 +86,7 @@ class Models(Protocol):
         """A version that answers requests; None for the newest.
 
         Ask for it anew for each request: the versions that are ready change while the server runs, and one that was
-        replaced refuses what comes.
+        replaced refuses what comes, unless it is held (`LoadedVersion.holds`).
 
         Raises:
             NotFoundError: unknown model or version.

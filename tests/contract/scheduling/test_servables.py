@@ -6,9 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from support.configs import model_config
 from support.hand import POISON, Doubler
-from support.steps import OnShelf, Shelf, fp32, graph, step, table_model
+from support.steps import Shelf, fp32, graph, on_shelf, step, table_model
 from support.table_servable import TableServable
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import MonotonicClock
@@ -46,7 +45,7 @@ def cached(inner: Servable, *, is_ordered: bool = False) -> Servable:
 def ensemble(inner: Servable, *, max_under_way: int = 0) -> Servable:
     """A copy, then what `inner` answers."""
     copy = table_model("copy", fp32("x"), fp32("y"), lambda inputs: {"y": inputs["x"]})
-    doubler = OnShelf(model_config(fp32("x"), fp32("y"), name="doubler", max_batch_size=8), inner)
+    doubler = on_shelf("doubler", fp32("x"), fp32("y"), inner)
     steps = [step(0, "copy", {"x": "x"}, {"y": "copied"}), step(1, "doubler", {"x": "copied"}, {"y": "y"})]
     return graph(Shelf(copy, doubler), steps, fp32("x"), fp32("y"), name="doubler", max_under_way=max_under_way)
 

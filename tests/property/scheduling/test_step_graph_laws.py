@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.configs import model_config
-from support.steps import OnShelf, Shelf, fp32, graph, step
+from support.steps import Shelf, fp32, graph, on_shelf, step
 from triune.config.ensemble.steps import Step
 from triune.core.errors import InternalError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse, RequestedOutput
@@ -115,7 +114,7 @@ async def play(
     ]
     shelf = Shelf(
         *(
-            OnShelf(model_config(fp32(*each.inputs), fp32("y0", "y1"), name=each.model, max_batch_size=8), servable)
+            on_shelf(each.model, fp32(*each.inputs), fp32("y0", "y1"), servable)
             for each, servable in zip(steps, servables, strict=True)
         )
     )
@@ -171,7 +170,7 @@ async def play(
             }, "a request got another's tensors"
             counted["answered"] += 1
     assert [each.num_open for each in servables] == [0] * len(steps), "a step was left running"
-    assert [each.num_held for each in shelf.models.values()] == [0] * len(steps), "a model is still held"
+    assert [each.holds.num for each in shelf.models.values()] == [0] * len(steps), "a model is still held"
     await asyncio.wait_for(ensemble.close(), 10)
     statistics = ensemble.statistics
     assert statistics.num_pending == 0

@@ -32,6 +32,9 @@ class TableBackend:
         self._bench = bench
         self._error = error
 
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        return {}
+
     def configure(self, source: Source, version: int) -> ModelConfig:
         return configure(source, version, self._bench.machine)
 

@@ -69,6 +69,11 @@ class TensorBackend:
         self._clock = clock
         self._has_distributions = has_distributions
 
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """See `Backend`: none."""
+        del source
+        return {}
+
     def configure(self, source: Source, version: int) -> ModelConfig:
         """See `Backend`."""
         return configure(source, version, self.machine)

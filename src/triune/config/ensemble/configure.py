@@ -5,24 +5,21 @@ from collections.abc import Iterable
 from triune.config.batching import translate_batching
 from triune.config.configure import Source, parameters_of, read_labels
 from triune.config.datatypes import from_config
-from triune.config.ensemble.steps import Step, translate_steps
+from triune.config.ensemble.steps import PLATFORM, Step, translate_steps
 from triune.config.model_config import ModelConfig
 from triune.config.tensors import translate_tensors
 from triune.core.errors import InvalidArgumentError
 from triune.core.tensors import Rows, Signature, TensorSpec
-from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 
 
-def configure_ensemble(source: Source) -> tuple[ModelConfig, tuple[Step, ...]]:
+def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple[Step, ...]]:
     """The completed configuration of an ensemble, and its steps. What the models of its steps say is not looked at.
 
     Raises:
         InvalidArgumentError: the config is wrong in itself.
     """
-    message = ModelConfigMessage()
-    message.CopyFrom(source.message)
-    message.name = message.name or source.name
+    message = source.named_message()
     steps = translate_steps(message)
     if message.name != source.name:
         raise InvalidArgumentError(
@@ -44,8 +41,8 @@ def configure_ensemble(source: Source) -> tuple[ModelConfig, tuple[Step, ...]]:
     config = ModelConfig(
         message=message,
         name=message.name,
-        backend="",
-        filename="",
+        backend=PLATFORM,
+        path=source.folder / str(version),
         inputs=inputs,
         outputs=outputs,
         units=(),

@@ -60,15 +60,6 @@ def translate_steps(message: ModelConfigMessage) -> tuple[Step, ...]:
     return steps
 
 
-def needs_of(message: ModelConfigMessage) -> Mapping[str, frozenset[int | None]]:
-    """The models that an ensemble's steps name, each with the versions that they ask for; None is the newest."""
-    needs: dict[str, frozenset[int | None]] = {}
-    for step in message.ensemble_scheduling.step:
-        version = None if step.model_version == NEWEST else step.model_version
-        needs[step.model_name] = needs.get(step.model_name, frozenset()) | {version}
-    return needs
-
-
 def _check_fields(message: ModelConfigMessage) -> None:
     name = message.name
     if message.platform != PLATFORM:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 
-from triune.config import checks, results
 from triune.config.ensemble.steps import Step
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
@@ -21,9 +20,10 @@ from triune.core.requests import InferenceRequest, InferenceResponse, Parameter,
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.threads import in_thread
+from triune.scheduling.models import LoadedVersion, Models
 from triune.scheduling.response_cache import is_small
 from triune.scheduling.steps.plan import plan
-from triune.scheduling.steps.run import Held, Models, Run, Value, fit
+from triune.scheduling.steps.run import Run, Value, fit
 from triune.scheduling.steps.slots import Slots
 
 _log = logging.getLogger(__name__)
@@ -135,8 +135,8 @@ class StepGraph:
         self.refuse()
         await self.drain()
 
-    def _hold(self, steps: Mapping[int, Step]) -> Mapping[tuple[str, int | None], Held]:
-        models: dict[tuple[str, int | None], Held] = {}
+    def _hold(self, steps: Mapping[int, Step]) -> Mapping[tuple[str, int | None], LoadedVersion]:
+        models: dict[tuple[str, int | None], LoadedVersion] = {}
         for step in steps.values():
             if (step.model, step.version) not in models:
                 try:
@@ -144,7 +144,7 @@ class StepGraph:
                 except TriuneError as error:
                     raise self._named(error, step) from error
         for model in models.values():
-            model.hold()
+            model.holds.hold()
         return models
 
     def _put(self, run: Run, name: str, value: Value) -> None:
@@ -215,8 +215,9 @@ class StepGraph:
             given.priority,
             given.timeout_us,
         )
-        checked, rows = checks.check(request, config)
-        return model.servable.submit(Call(request, checked, rows, results.finisher(request, config), run.spent))
+        call = model.check(request)
+        call.spent = run.spent
+        return model.servable.submit(call)
 
     def _take(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:
         """A step has answered."""
@@ -323,7 +324,7 @@ class StepGraph:
             return
         self._runs.discard(run)
         for model in run.models.values():
-            model.release()
+            model.holds.release()
         if self._idle is not None and not self._runs:
             self._idle.set()
             self._idle = None

@@ -2,51 +2,16 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from triune.config.ensemble.agreement import fits
-from triune.config.model_config import ModelConfig
 from triune.core.datatypes import Array
 from triune.core.requests import InferenceResponse
-from triune.core.servable import Call, Servable, Spent
+from triune.core.servable import Call, Spent
+from triune.scheduling.models import LoadedVersion
 from triune.scheduling.steps.plan import Plan
-
-
-class Held(Protocol):
-    """What a step asks. Held, it answers even if it is unloaded or replaced meanwhile."""
-
-    @property
-    def config(self) -> ModelConfig:
-        """What its requests are checked against."""
-        ...
-
-    @property
-    def servable(self) -> Servable:
-        """What answers them."""
-        ...
-
-    def hold(self) -> None:
-        """Keep it from being closed until `release` is called as often."""
-        ...
-
-    def release(self) -> None:
-        """See `hold`."""
-        ...
-
-
-class Models(Protocol):
-    """Where steps find what they ask."""
-
-    def get(self, name: str, version: int | None = None) -> Held:
-        """A model that answers requests; None takes its newest version.
-
-        Raises:
-            NotFoundError: unknown model or version.
-            UnavailableError: known, but not ready.
-        """
-        ...
 
 
 class Value(NamedTuple):
@@ -86,7 +51,7 @@ class Run:
         call: Call,
         future: asyncio.Future[InferenceResponse],
         plan: Plan,
-        models: Mapping[tuple[str, int | None], Held],
+        models: Mapping[tuple[str, int | None], LoadedVersion],
         outputs: Iterable[str],
         started_ns: int,
     ) -> None:

@@ -1,0 +1,99 @@
+"""The backend of ensembles: no file of their own, steps that ask other models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from triune.backends.attempt import Attempt
+from triune.backends.backend import Build
+from triune.config.configure import Source
+from triune.config.ensemble.agreement import check_agreement, with_labels
+from triune.config.ensemble.configure import configure_ensemble
+from triune.config.ensemble.steps import Step, translate_steps
+from triune.config.limits import ModelLimits
+from triune.config.metrics import first_response_buckets_ms
+from triune.config.model_config import ModelConfig
+from triune.core.clock import Clock
+from triune.core.distributions import Distributions, Histogram
+from triune.core.servable import Servable
+from triune.core.statistics import ModelStatistics
+from triune.scheduling.models import Models
+from triune.scheduling.steps.graph import StepGraph
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleBuild(Build):
+    """An ensemble that fits the models of its steps.
+
+    Attributes:
+        steps: in the config's order.
+    """
+
+    steps: tuple[Step, ...]
+
+    def is_current(self, source: Source) -> bool:
+        """See `Build`: the models that it is made of are the same, too."""
+        mine, theirs = self.source.parts, source.parts
+        is_same = mine.keys() == theirs.keys() and all(mine[part] is theirs[part] for part in mine)
+        # Not `super()`: a dataclass with slots is another class than the one that was written.
+        return is_same and Build.is_current(self, source)
+
+    def __str__(self) -> str:
+        return f"as an ensemble of {', '.join(dict.fromkeys(step.model for step in self.steps))}"
+
+
+class EnsembleBackend:
+    """The `Backend` of configs with `platform: "ensemble"`."""
+
+    honours: frozenset[str] = frozenset({"ensemble_scheduling"})
+
+    def __init__(self, clock: Clock, limits: ModelLimits, *, has_distributions: bool = False) -> None:
+        """Args:
+        clock: time.
+        limits: of what may wait.
+        has_distributions: ensembles keep how their latencies and sizes are distributed.
+        """
+        self._clock = clock
+        self._limits = limits
+        self._has_distributions = has_distributions
+
+    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
+        """See `Backend`: the models of the steps."""
+        needs: dict[str, frozenset[int | None]] = {}
+        for step in translate_steps(source.named_message()):
+            needs[step.model] = needs.get(step.model, frozenset()) | {step.version}
+        return needs
+
+    def configure(self, source: Source, version: int) -> ModelConfig:
+        """See `Backend`. It fits the models that it is made of, which have given it labels for its outputs."""
+        return self._configure(source, version)[0]
+
+    def build(
+        self, source: Source, version: int, previous: EnsembleBuild | None = None, attempt: Attempt | None = None
+    ) -> EnsembleBuild:
+        """See `Backend`."""
+        del previous, attempt
+        config, steps = self._configure(source, version)
+        return EnsembleBuild(version, config, source, steps)
+
+    def assemble(self, build: EnsembleBuild, models: Models) -> Servable:
+        """See `Backend`."""
+        statistics = ModelStatistics()
+        message = build.config.message
+        if self._has_distributions:
+            statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))
+        return StepGraph(
+            build.config,
+            build.version,
+            build.steps,
+            models,
+            statistics,
+            self._clock,
+            max_under_way=message.ensemble_scheduling.max_inflight_requests,
+            max_waiting=self._limits.queue.max_requests,
+        )
+
+    def _configure(self, source: Source, version: int) -> tuple[ModelConfig, tuple[Step, ...]]:
+        config, steps = configure_ensemble(source, version)
+        parts = [source.parts[step.model, step.version] for step in steps]
+        check_agreement(config, steps, parts)
+        return with_labels(config, steps, parts), steps
