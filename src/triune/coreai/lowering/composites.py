@@ -9,10 +9,10 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, he
 
 from triune.coreai.library import Value, dialect, ir
 from triune.coreai.lowering.values import cast, dtype_of, shape_of
+from triune.graph.fused.call import RESULT
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.values import attributes_of
-from triune.graph.whole.outline import RESULT
 
 _VERSION = 1
 """Of the declarations: what coreai-torch 0.4.3 writes."""

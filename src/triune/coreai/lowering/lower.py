@@ -16,9 +16,9 @@ from triune.graph.conversion.options import Layout, Precision
 from triune.graph.conversion.prepare import Prepared, Report, failures_told, prepare, silent
 from triune.graph.conversion.problems import Problem, require_none
 from triune.graph.conversion.shapes import InputShape, Range, inputs_of, listed
+from triune.graph.fused import fuse
 from triune.graph.passes.halve import Halve
 from triune.graph.weight_files import WeightFile
-from triune.graph.whole import keep_whole
 
 if TYPE_CHECKING:
     from triune.coreai.lowering.interface import Interface
@@ -117,8 +117,8 @@ def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: We
     model = prepared.model
     if options.precision is not Precision.FP32:
         model = Halve(options.keep_fp32, prepared.wide, file)(model)
-    # The Neural Engine's layout takes apart what Core AI would keep whole.
-    return replace(prepared, model=keep_whole(model, file=file) if options.layout is Layout.SOURCE else model)
+    # The Neural Engine's layout takes apart what Core AI would fuse.
+    return replace(prepared, model=fuse(model, file=file) if options.layout is Layout.SOURCE else model)
 
 
 def _write(

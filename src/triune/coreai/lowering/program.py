@@ -36,9 +36,9 @@ from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
 from triune.graph.conversion.problems import Problem, Refusal, called
 from triune.graph.conversion.writer import GraphWriter
+from triune.graph.fused.call import DOMAIN, RESULT
 from triune.graph.passes.narrow_values import NARROWED
 from triune.graph.values import attributes_of
-from triune.graph.whole.outline import DOMAIN, RESULT
 
 TABLE: dict[str, Lowering] = {
     **unary.TABLE,
@@ -90,7 +90,7 @@ class FunctionWriter(GraphWriter[Value]):
         self._interface = interface
         self._is_packing = is_packing
         self._is_located = is_located
-        self._wholes = {function.name: function for function in model.functions if function.domain == DOMAIN}
+        self._fused = {function.name: function for function in model.functions if function.domain == DOMAIN}
         self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
     def write(self) -> None:
@@ -136,16 +136,16 @@ class FunctionWriter(GraphWriter[Value]):
         """Convert a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.domain == DOMAIN:
-            lowering = self._keep_whole
+            lowering = self._call_fused
         (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph))
 
     def told(self, error: Exception) -> str:
         """Without the places in Apple's and our own code."""
         return plain(error)
 
-    def _keep_whole(self, c: Context) -> None:
+    def _call_fused(self, c: Context) -> None:
         """A composite operation: a private function of the module, and its call."""
-        function = self._wholes[c.node.op_type]
+        function = self._fused[c.node.op_type]
         given = {name: c.input(place) for place, name in enumerate(function.input)}
         operands = {name: composites.passed(name, value) for name, value in given.items()}
         kinds = [value.type for value in operands.values()]

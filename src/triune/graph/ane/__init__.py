@@ -6,9 +6,9 @@ computes convolutions of images, and its last axis is contiguous and padded to 6
 the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository apple/ml-ane-transformers). Each is a
 pass:
 
-- `CaughtNans`: no look for NaN after a Softmax, whose mask tells where they would be.
+- `NanGuards`: no test for NaN after a Softmax, whose mask tells where they would be.
 - `KnownShapes`: sizes of Reshapes that are known are written, so that nothing is measured.
-- `WholeOperands`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
+- `WithoutReshapes`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
 - `Rope`: rotary position embeddings of all heads at once.
 - `SplitHeads`: an attention per head, of operands (B, width, 1, S).
@@ -20,7 +20,7 @@ pass:
 Masks stay as they are here; where the program is to compute in fp16, `graph.half` brings them within it.
 
 Every pass leaves a graph that computes the same, with Transposes at its borders; the model's inputs and outputs never
-change. `borders.py` is how a value gets in and out, `index.py` what a pass can ask about a graph.
+change. `borders.py` is how a value gets in and out. What patterns look like `triune.graph.match` knows.
 """
 
 from collections.abc import Mapping
@@ -30,16 +30,16 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triune.graph.ane.cancel import Cancel
-from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.known_shapes import KnownShapes
 from triune.graph.ane.layout import Layout
 from triune.graph.ane.linear_to_conv import LinearToConv
+from triune.graph.ane.nan_guards import NanGuards
 from triune.graph.ane.report import Report
 from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
 from triune.graph.ane.step import Step
-from triune.graph.ane.whole_operands import WholeOperands
+from triune.graph.ane.without_reshapes import WithoutReshapes
 from triune.graph.check import compare, evaluate
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
@@ -90,7 +90,7 @@ def ane_layout(
     before, num_before = ModelProto(), len(report.changed)
     before.CopyFrom(copy)
     num_layers = report.num_layers
-    for kind in (CaughtNans, KnownShapes, WholeOperands, LinearToConv):
+    for kind in (NanGuards, KnownShapes, WithoutReshapes, LinearToConv):
         copy = run(kind, copy)
     if report.num_layers > num_layers:
         for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):

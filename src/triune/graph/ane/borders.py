@@ -6,8 +6,8 @@ Transpose [0, 2, 1]. What a pass lets out is let in again without any of them.
 
 from onnx import NodeProto
 
-from triune.graph.ane.index import Index, perm_of
 from triune.graph.axes import positive
+from triune.graph.index import Index, perm_of
 
 SWAP = (0, 2, 1)
 HEIGHT = 2

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.index import Dim, Index, label, perm_of, same_sizes
 from triune.graph.ane.step import Step
 from triune.graph.axes import positive
+from triune.graph.index import Dim, Index, label, perm_of, same_sizes
 
 MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape")
 

@@ -5,8 +5,8 @@ from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.flow import Flow
-from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
+from triune.graph.index import Index, label
 from triune.graph.values import attributes_of
 
 CHANNELS = 1

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from onnx import NodeProto
 
 from triune.graph.ane.borders import Borders, is_swap
-from triune.graph.ane.index import Index
 from triune.graph.axes import positive
+from triune.graph.index import Index
 from triune.graph.values import attributes_of
 
 UNARY = frozenset(

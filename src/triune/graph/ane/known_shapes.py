@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.index import Dim, Index, label
 from triune.graph.ane.step import Step
+from triune.graph.index import Dim, Index, label
 
 
 class KnownShapes(Step):

@@ -7,9 +7,9 @@ from onnx import ModelProto, NodeProto, helper
 
 from triune.graph.ane.borders import AXES, SWAP, Borders
 from triune.graph.ane.flow import ALONG, BROADCAST, REDUCE, Flow
-from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
 from triune.graph.axes import positive
+from triune.graph.index import Index, label
 
 
 class Layout(Step):

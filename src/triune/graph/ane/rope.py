@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import AXES, Borders
-from triune.graph.ane.heads import STEPS, Channels, Heads, trace
-from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
-from triune.graph.axes import positive
-from triune.graph.values import attributes_of
+from triune.graph.index import Index, label
+from triune.graph.match.channels import STEPS, Channels, Heads, trace
+from triune.graph.match.rotary import RotaryEmbedding, match_rotary
 
 CHANNELS = AXES[2]
 
@@ -69,60 +68,31 @@ class _Rotation:
 
 def _rotation(index: Index, borders: Borders, add: NodeProto) -> _Rotation | str | None:
     """The embedding that an Add ends, None if it is none, or the reason why it stays."""
-    products = [index.maker(name, "Mul") for name in add.input]
-    for straight, turned in (products, products[::-1]):
-        if straight is None or turned is None:
-            continue
-        for place in (0, 1):
-            halves = _halves(index, turned.input[place])
-            if halves is None:
-                continue
-            for x, cos in (straight.input, reversed(straight.input)):
-                found = _of(index, borders, x, halves, (cos, turned.input[1 - place]))
-                if found is not None:
-                    return found
-    return None
+    checked = (_checked(index, borders, found) for found in match_rotary(index, add, borders.is_out))
+    return next((each for each in checked if each is not None), None)
 
 
-def _halves(index: Index, name: str) -> tuple[str, str] | None:
-    """First and second half of what is rotated."""
-    joined = index.maker(name, "Concat")
-    if joined is None or len(joined.input) != 2 or positive(int(attributes_of(joined)["axis"]), 4) != 3:
-        return None
-    negated = index.maker(joined.input[0], "Neg")
-    return (joined.input[1], negated.input[0]) if negated is not None and index.rank(name) == 4 else None
-
-
-def _of(
-    index: Index, borders: Borders, x: str, halves: tuple[str, str], tables: tuple[str, str]
-) -> _Rotation | str | None:
-    heads, *parts = (trace(index, borders, name) for name in (x, *halves))
-    first, second = parts
-    if heads is None or first is None or second is None or len(heads.axes) != 4:
+def _checked(index: Index, borders: Borders, found: RotaryEmbedding) -> _Rotation | str | None:
+    heads = trace(index, borders.is_out, found.x)
+    if heads is None or len(heads.axes) != 4:
         return None
     if heads.is_split:
-        # The halves are of the same value, or this is no embedding.
-        is_embedding = first.source == second.source == heads.source
-        return "its heads are not made of the channels of a value (B, S, C)" if is_embedding else None
+        return "its heads are not made of the channels of a value (B, S, C)"
     is_steps_first = heads.axes[1] == STEPS
     several, width = heads.axes[2 if is_steps_first else 1], heads.axes[3]
-    if not isinstance(several, Channels) or not isinstance(width, Channels) or width.size % 2:
+    if not isinstance(several, Channels) or not isinstance(width, Channels):
         return None
     if several.times != 1 or width != Channels(width.size, 1) or several.stride != width.size:
         return "its heads do not lie in a row"
-    half = width.size // 2
-    for part, offset in ((first, heads.offset), (second, heads.offset + half)):
-        if part != heads.moved([*heads.axes[:3], Channels(half, 1)], offset=offset):
-            return None
     if not borders.is_out(heads.source):
         return "nothing before it is in the layout"
-    for table in tables:
+    for table in (found.cos, found.sin):
         dims = index.dims(table)
         heads_axis = -2 if is_steps_first else -3
         is_spread = dims is not None and (len(dims) < -heads_axis or dims[heads_axis] == 1)
         if dims is None or not is_spread or not 0 < len(dims) <= 4 or dims[len(dims) - 1] != width.size:
             return f"its table '{table}' is not one for all heads"
-    return _Rotation(heads, several.size, width.size, is_steps_first, *tables)
+    return _Rotation(heads, several.size, width.size, is_steps_first, found.cos, found.sin)
 
 
 def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotation, name: str) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.attention import Attention, NoAttentionError, Stage, find
 from triune.graph.ane.borders import HEIGHT, Borders
-from triune.graph.ane.heads import Heads, Split
-from triune.graph.ane.index import Index, label
 from triune.graph.ane.step import Step
+from triune.graph.index import Index, label
+from triune.graph.match.channels import Heads, Split
+from triune.graph.match.multi_head import MultiHeadAttention, match_multi_head
+from triune.graph.match.no_match import NoMatchError
 
 CHANNELS, STEPS = 1, 3
 """The axes of (B, C, 1, S)."""
@@ -30,14 +31,15 @@ class SplitHeads(Step):
         index = self._index(model.graph)
         borders = Borders(index)
         writer = _Writer(index, borders)
-        found: dict[str, Attention] = {}
+        found: dict[str, MultiHeadAttention] = {}
         for node in model.graph.node:
             try:
-                attention = find(index, borders, node) if node.op_type == "Softmax" else None
+                attention = match_multi_head(index, node, borders.is_out) if node.op_type == "Softmax" else None
                 if attention is not None:
+                    _require_near(borders, attention)
                     writer.check(attention)
-                    found[attention.last.output[0]] = attention
-            except NoAttentionError as problem:
+                    found[attention.output.output[0]] = attention
+            except NoMatchError as problem:
                 self._report.leave(self.name, label(node), str(problem))
         nodes: list[NodeProto] = []
         for node in model.graph.node:
@@ -52,12 +54,19 @@ class SplitHeads(Step):
         index.replace(nodes)
         return model
 
-    def _mention_turned(self, attention: Attention) -> None:
+    def _mention_turned(self, attention: MultiHeadAttention) -> None:
         parts = {"queries": attention.queries, "keys": attention.keys, "values": attention.values}
         turned = [name for name, part in parts.items() if part.heads.is_split]
         if turned:
             text = "computed as (B, heads, S, width): one Transpose more for each"
             self._report.leave(self.name, label(attention.softmax), f"{', '.join(turned)} {text}")
+
+
+def _require_near(borders: Borders, attention: MultiHeadAttention) -> None:
+    """Raises NoMatchError where neither the operands nor the result are in the layout."""
+    sources = [each.heads.source for each in (attention.queries, attention.keys, attention.values)]
+    if not any(map(borders.is_out, sources)) and not borders.is_entered(attention.output.output[0]):
+        raise NoMatchError("nothing before or behind it is in the layout")
 
 
 class _Writer:
@@ -69,46 +78,37 @@ class _Writer:
         self._masks: dict[tuple[str, int], list[str]] = {}
         self._sources: dict[str, str] = {}
 
-    def check(self, attention: Attention) -> None:
-        """Raises NoAttentionError where an operand of the scores is of a shape that cannot be split."""
-        for stage in attention.stages:
-            for _, name in stage.others:
+    def check(self, attention: MultiHeadAttention) -> None:
+        """Raises NoMatchError where an operand of the scores is of a shape that cannot be split."""
+        for step in attention.attention.scores.masking:
+            for _, name in step.others:
                 dims = self._index.dims(name)
                 heads = dims[-3] if dims is not None and len(dims) >= 3 else 1
                 if dims is None or len(dims) > 4 or heads not in (1, attention.num_heads):
-                    raise NoAttentionError(f"the mask '{name}' has no known number of heads")
+                    raise NoMatchError(f"the mask '{name}' has no known number of heads")
 
-    def write(self, attention: Attention) -> None:
+    def write(self, attention: MultiHeadAttention) -> None:
         """The nodes that give the result of `attention`."""
         build = self._index.build
         num_heads = attention.num_heads
-        scale, stages = attention.queries.heads.scale * attention.keys.heads.scale, list(attention.stages)
-        while stages and (factor := self._factor(stages[0])) is not None:
-            scale *= factor
-            stages.pop(0)
+        scores_of_all = attention.attention.scores
+        scale = attention.queries.heads.scale * attention.keys.heads.scale * scores_of_all.scale
+        steps = scores_of_all.masking
         queries = self._heads(attention.queries, scale)
         keys = self._heads(attention.keys, 1, is_turned=True)
         values = self._heads(attention.values, attention.values.heads.scale)
-        others = [[(place, self._mask(name, num_heads)) for place, name in stage.others] for stage in stages]
+        others = [[(operand, self._mask(name, num_heads)) for operand, name in step.others] for step in steps]
         mixed: list[str] = []
         for head in range(num_heads):
             scores = self._product(keys[head], queries[head])
-            for stage, operands in zip(stages, others, strict=True):
-                inputs = [scores] * len(stage.node.input)
-                for place, masks in operands:
-                    inputs[place] = masks[head]
-                scores = build.op(stage.node.op_type, *inputs)
+            for step, operands in zip(steps, others, strict=True):
+                inputs = [scores] * len(step.node.input)
+                for operand, masks in operands:
+                    inputs[operand] = masks[head]
+                scores = build.op(step.node.op_type, *inputs)
             mixed.append(self._product(values[head], build.op("Softmax", scores, axis=CHANNELS)))
         inside = build.op("Concat", *mixed, axis=CHANNELS) if num_heads > 1 else mixed[0]
-        self._borders.leave(inside, attention.last.output[0])
-
-    def _factor(self, stage: Stage) -> float | None:
-        if stage.node.op_type not in ("Mul", "Div"):
-            return None
-        value = self._index.scalar(stage.others[0][1])
-        if value is None or value == 0:
-            return None
-        return value if stage.node.op_type == "Mul" else 1 / value
+        self._borders.leave(inside, attention.output.output[0])
 
     def _product(self, a: str, b: str) -> str:
         """(B, n, 1, m) times (B, m, 1, u)."""

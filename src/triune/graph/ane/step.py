@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from onnx import GraphProto, ModelProto
 
-from triune.graph.ane.index import Index
 from triune.graph.ane.report import Report
+from triune.graph.index import Index
 from triune.graph.weights import Large, NoneLarge
 
 
@@ -25,4 +25,4 @@ class Step(ABC):
         """Changes `model`. Its inputs and outputs, and what it computes, stay."""
 
     def _index(self, graph: GraphProto) -> Index:
-        return Index(graph, self.name, self._large)
+        return Index(graph, f"ane/{self.name}", self._large)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, numpy_helper
 
-from triune.graph.ane.index import Index
 from triune.graph.axes import positive
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.reach import Reach
+from triune.graph.index import Index
 from triune.graph.values import attributes_of
 
 ABSORBING = 1e8

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from triune.graph.ane.index import Index
 from triune.graph.half.mask_sums import ABSORBING, End, MaskSums, Term
+from triune.graph.index import Index
 
 MASKED = -30_000.0
 """What masks a score. The sum of two is still within fp16, and the exponential of one is 0."""

@@ -1,15 +1,15 @@
 """Norms that stay in fp16 however large what they normalize is."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.index import Index
 from triune.graph.half.limits import SMALLEST_NORMAL
-from triune.graph.values import attributes_of
+from triune.graph.index import Index
+from triune.graph.match.mean_square import match_mean_square, uncentered
 
 
 def fit_norms(model: ModelProto, keep: Collection[str] = (), *, of_halves_alone: bool = False) -> None:
@@ -84,61 +84,33 @@ class _Norms:
                 pass
         return False
 
-    def _begin(self, total: NodeProto) -> None:
-        """The mean of the squares and epsilon are built beside `total`, if it is such a sum."""
+    def _begin(self, add: NodeProto) -> None:
+        """The mean of the squares and epsilon are built beside the Add, if it is such a sum."""
         index, build = self._index, self._index.build
-        for place in (0, 1):
-            epsilon = index.scalar(total.input[1 - place])
-            mean = index.maker(total.input[place], "ReduceMean")
-            squared = None if mean is None else self._squared(mean)
-            if epsilon is None or epsilon <= 0 or mean is None or squared is None:
-                continue
-            if self._of_halves_alone and index.dtype(squared) != np.float16:
-                return
-            parts = [index.maker(mean.input[0]), mean, total, *index.readers(total.output[0])]
-            if any(self._keep & {part.name, part.op_type} for part in parts if part is not None):
-                return
-            x = self._centred(squared, mean)
-            axes = mean.input[1]
-            least = max(math.sqrt(epsilon), SMALLEST_NORMAL)
-            number = index.dtype(squared).type
-            sizes = build.op("ReduceMax", build.op("Abs", x or squared), axes, keepdims=1)
-            largest = build.op("Max", sizes, index.weight(np.array(least, number)))
-            normal = build.op("Div", x or squared, largest)
-            if x:
-                normal = build.op("Sub", normal, build.op("ReduceMean", normal, axes, keepdims=1))
-            variance = build.op("ReduceMean", build.op("Mul", normal, normal), axes, keepdims=1)
-            ratio = build.op("Div", index.weight(np.array(least, number)), largest)
-            added = build.op("Mul", ratio, ratio)
-            share = max(epsilon / least**2, SMALLEST_NORMAL)
-            if not math.isclose(share, 1):
-                added = build.op("Mul", added, index.weight(np.array(share, number)))
-            self._sums[total.output[0]] = _Part(build.op("Add", variance, added), squared, normal, largest)
+        found = match_mean_square(index, add)
+        if found is None or found.epsilon <= 0:
             return
-
-    def _squared(self, mean: NodeProto) -> str | None:
-        """What it is the mean of the squares of, over known axes that it keeps."""
-        index = self._index
-        square = index.maker(mean.input[0], "Mul", "Pow")
-        if square is None or not attributes_of(mean).get("keepdims", 1) or not index.ints(mean, 1):
-            return None
-        is_square = (
-            square.input[0] == square.input[1] if square.op_type == "Mul" else index.scalar(square.input[1]) == 2
-        )
-        return square.input[0] if is_square else None
-
-    def _centred(self, name: str, mean: NodeProto) -> str:
-        """The value that `name` is without its mean over the same axes; "" where it is no such."""
-        centred = self._index.maker(name, "Sub")
-        middle = None if centred is None else self._index.maker(centred.input[1], "ReduceMean")
-        if centred is None or middle is None or middle.input[0] != centred.input[0]:
-            return ""
-        is_alike = attributes_of(middle).get("keepdims", 1) and self._axes(middle) == self._axes(mean)
-        return centred.input[0] if is_alike else ""
-
-    def _axes(self, mean: NodeProto) -> Sequence[int] | None:
-        rank = self._index.rank(mean.input[0])
-        return None if rank is None else sorted(axis % rank for axis in self._index.ints(mean, 1) or ())
+        if self._of_halves_alone and index.dtype(found.z) != np.float16:
+            return
+        nodes = [*found.nodes, *index.readers(add.output[0])]
+        if any(self._keep & {node.name, node.op_type} for node in nodes):
+            return
+        x, epsilon = uncentered(index, found), found.epsilon
+        axes = found.mean.input[1]
+        least = max(math.sqrt(epsilon), SMALLEST_NORMAL)
+        number = index.dtype(found.z).type
+        sizes = build.op("ReduceMax", build.op("Abs", x or found.z), axes, keepdims=1)
+        largest = build.op("Max", sizes, index.weight(np.array(least, number)))
+        normal = build.op("Div", x or found.z, largest)
+        if x:
+            normal = build.op("Sub", normal, build.op("ReduceMean", normal, axes, keepdims=1))
+        variance = build.op("ReduceMean", build.op("Mul", normal, normal), axes, keepdims=1)
+        ratio = build.op("Div", index.weight(np.array(least, number)), largest)
+        added = build.op("Mul", ratio, ratio)
+        share = max(epsilon / least**2, SMALLEST_NORMAL)
+        if not math.isclose(share, 1):
+            added = build.op("Mul", added, index.weight(np.array(share, number)))
+        self._sums[add.output[0]] = _Part(build.op("Add", variance, added), found.z, normal, largest)
 
     def _root(self, node: NodeProto, part: _Part) -> bool:
         build = self._index.build

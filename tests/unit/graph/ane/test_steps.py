@@ -9,17 +9,17 @@ from onnx import ModelProto, numpy_helper
 from support.graphs import model_of, ops_of
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.cancel import Cancel
-from triune.graph.ane.caught_nans import CaughtNans
 from triune.graph.ane.channel_norm import ChannelNorm
-from triune.graph.ane.heads import Channels, split, trace
-from triune.graph.ane.index import Index
 from triune.graph.ane.linear_to_conv import LinearToConv
+from triune.graph.ane.nan_guards import NanGuards
 from triune.graph.ane.report import Report
 from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
 from triune.graph.ane.step import Step
-from triune.graph.ane.whole_operands import WholeOperands
+from triune.graph.ane.without_reshapes import WithoutReshapes
 from triune.graph.check import Arrays, compare, evaluate, sample_inputs
+from triune.graph.index import Index
+from triune.graph.match.channels import Channels, split, trace
 from triune.graph.normalize import normalize
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
@@ -110,13 +110,13 @@ def test_products_of_two_inputs_are_no_linear_layers() -> None:
 def test_a_flattened_softmax_is_a_softmax() -> None:
     text = """agraph (float[N,3,4] x) => (float[N,3,4] y) <int64[2] r = {-1, 4}> {
       s = Shape (x)  z = Reshape (x, r)  w = Softmax (z)  y = Reshape (w, s) }"""
-    assert after(WholeOperands, text)[0] == ["Softmax"]
+    assert after(WithoutReshapes, text)[0] == ["Softmax"]
 
 
 def test_a_softmax_over_several_axes_stays() -> None:
     text = """agraph (float[2,3,4] x) => (float[2,3,4] y) <int64[2] r = {2, 12}, int64[3] b = {2, 3, 4}> {
       z = Reshape (x, r)  w = Softmax (z)  y = Reshape (w, b) }"""
-    assert after(WholeOperands, text)[0] == ["Reshape", "Softmax", "Reshape"]
+    assert after(WithoutReshapes, text)[0] == ["Reshape", "Softmax", "Reshape"]
 
 
 # Cancelling
@@ -283,8 +283,8 @@ GUARDED = """agraph (float[N,2,4] x) => (float[N,2,4] y)
 )
 def test_nan_of_known_masks_are_foreseen(mask: str, num_wheres: int) -> None:
     text = GUARDED.replace("MASK", mask)
-    ops, report = after(CaughtNans, text)
-    assert (Counter(ops)["Where"], report.counts()["caught_nans"]) == (num_wheres, 1)
+    ops, report = after(NanGuards, text)
+    assert (Counter(ops)["Where"], report.counts()["nan_guards"]) == (num_wheres, 1)
     assert "Not" not in ops
 
 
@@ -298,7 +298,7 @@ def test_nan_of_known_masks_are_foreseen(mask: str, num_wheres: int) -> None:
 )
 def test_nan_of_other_masks_stay_caught(change: tuple[str, str], reason: str) -> None:
     text = GUARDED.replace(*change).replace("MASK", "{0,-inf,0,0}")
-    ops, report = after(CaughtNans, text)
+    ops, report = after(NanGuards, text)
     assert "Where" in ops
     assert reason in report.left[0].text
 
@@ -309,13 +309,13 @@ def test_nan_of_other_masks_stay_caught(change: tuple[str, str], reason: str) ->
 def test_a_transpose_of_the_last_axes_needs_no_reshapes() -> None:
     text = """agraph (float[2,3,4,5] x) => (float[2,3,5,4] y) <int64[3] rows = {6,4,5}, int64[4] back = {2,3,5,4}> {
       r = Reshape (x, rows)  t = Transpose <perm=[0,2,1]> (r)  y = Reshape (t, back) }"""
-    assert after(WholeOperands, text)[0] == ["Transpose"]
+    assert after(WithoutReshapes, text)[0] == ["Transpose"]
 
 
 def test_a_transpose_of_other_rows_stays() -> None:
     text = """agraph (float[2,3,4,5] x) => (float[2,3,5,4] y) <int64[3] rows = {6,5,4}, int64[4] back = {2,3,5,4}> {
       r = Reshape (x, rows)  t = Transpose <perm=[0,2,1]> (r)  y = Reshape (t, back) }"""
-    assert after(WholeOperands, text)[0] == ["Reshape", "Transpose", "Reshape"]
+    assert after(WithoutReshapes, text)[0] == ["Reshape", "Transpose", "Reshape"]
 
 
 # Rotary embeddings
@@ -385,7 +385,7 @@ def test_repeated_heads_are_found(dims: str, result: str, expected: Channels) ->
       r = Reshape (x, parts)  t = Transpose <perm=[0,2,1,3]> (r)
       u = Unsqueeze (t, two)  e = Expand (u, wide)  y = Reshape (e, back) }}"""
     index = Index(normalize(model_of(text)).graph, "test")
-    found = trace(index, Borders(index), "y")
+    found = trace(index, Borders(index).is_out, "y")
     assert found is not None
     assert (found.source, found.axes[1]) == ("x", expected)
     parted = split(found)

@@ -1,17 +1,25 @@
-"""Where the heads of an attention come from: which channels of (B, S, C) each of them is."""
+"""Where the heads of an attention come from: which channels of a value (B, S, C) each of them is.
 
-from collections.abc import Sequence
+B is the batch, S the steps of the sequence, C the channels. Reshape, Transpose, Slice, Split, Gather, Expand and scales
+between a value (B, S, C) and its heads are followed back.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from onnx import NodeProto
 
-from triune.graph.ane.borders import Borders
-from triune.graph.ane.index import Dim, Index, perm_of
 from triune.graph.axes import positive
+from triune.graph.index import Index, perm_of
+from triune.graph.sizes import Dim
 from triune.graph.values import attributes_of
 
 BATCH, STEPS = "batch", "steps"
+
+IsSource: TypeAlias = Callable[[str], bool]
+"""Is a value (B, S, C) to be taken as it is, without a look at what makes it?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +105,12 @@ def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
     return Split(heads, several.length, several.times, width.size, several.stride)
 
 
-def trace(index: Index, borders: Borders, name: str) -> Heads | None:
+def trace(index: Index, is_source: IsSource, name: str) -> Heads | None:
     """How `name` is made of the channels of a value; None if it is not."""
     node = index.maker(name)
     found = None
-    if node is not None and not (index.rank(name) == 3 and (borders.is_out(name) or node.op_type == "Transpose")):
-        found = _step(index, borders, node, name)
+    if node is not None and not (index.rank(name) == 3 and (is_source(name) or node.op_type == "Transpose")):
+        found = _step(index, is_source, node, name)
     return found or _base(index, name)
 
 
@@ -118,12 +126,12 @@ def _base(index: Index, name: str) -> Heads | None:
     return None
 
 
-def _step(index: Index, borders: Borders, node: NodeProto, name: str) -> Heads | None:
+def _step(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Heads | None:
     match node.op_type:
         case "Mul" | "Div":
-            return _scaled(index, borders, node)
+            return _scaled(index, is_source, node)
         case "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Split" | "Gather":
-            given = trace(index, borders, node.input[0])
+            given = trace(index, is_source, node.input[0])
         case _:
             return None
     if given is None:
@@ -144,12 +152,12 @@ def _step(index: Index, borders: Borders, node: NodeProto, name: str) -> Heads |
             return _part(index, node, name, given)
 
 
-def _scaled(index: Index, borders: Borders, node: NodeProto) -> Heads | None:
+def _scaled(index: Index, is_source: IsSource, node: NodeProto) -> Heads | None:
     for place in (0, 1) if node.op_type == "Mul" else (1,):
         factor = index.scalar(node.input[place])
         if factor is None or factor == 0:
             continue
-        given = trace(index, borders, node.input[1 - place])
+        given = trace(index, is_source, node.input[1 - place])
         rank = index.rank(node.input[place]) or 0
         if given is None or rank > len(given.axes):
             return None

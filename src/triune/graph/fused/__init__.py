@@ -1,7 +1,7 @@
-"""What a runtime computes faster when it knows it whole, recovered from the forms in which exporters write it.
+"""Patterns that a runtime computes faster as one operation: each becomes a call of a function of the model.
 
-Each becomes a call of a function of the model (domain `outline.DOMAIN`), whose body computes the same: the composite
-operations of Apple's Core AI, `rms_norm`, `rope`, `scaled_dot_product_attention` and `gather_mm`.
+The functions (domain `call.DOMAIN`) have bodies that compute the same as the nodes did. They are the composite
+operations of Apple's Core AI: `rms_norm`, `rope`, `scaled_dot_product_attention` and `gather_mm`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,32 +10,32 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.index import Index
 from triune.graph.check import compare, evaluate
+from triune.graph.fused.attention import fuse_attention
+from triune.graph.fused.call import DOMAIN, FusedCall, add_call
+from triune.graph.fused.gather_matmul import fuse_gather_matmul
+from triune.graph.fused.rms_norm import fuse_rms_norm
+from triune.graph.fused.rotary import fuse_rotary
+from triune.graph.index import Index
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
-from triune.graph.whole.attention import find_attentions
-from triune.graph.whole.gather_matmul import find_gather_matmuls
-from triune.graph.whole.outline import DOMAIN, Outline, call
-from triune.graph.whole.rms_norm import find_rms_norms
-from triune.graph.whole.rope import find_ropes
 
-__all__ = ["DOMAIN", "keep_whole"]
+__all__ = ["DOMAIN", "fuse"]
 
-_FINDERS: tuple[Callable[[Index], Iterator[Outline]], ...] = (
-    find_rms_norms,
-    find_ropes,
-    find_attentions,
-    find_gather_matmuls,
+_PATTERNS: tuple[Callable[[Index], Iterator[FusedCall]], ...] = (
+    fuse_rms_norm,
+    fuse_rotary,
+    fuse_attention,
+    fuse_gather_matmul,
 )
 
 
-def keep_whole(
+def fuse(
     model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = None, file: WeightFile | None = None
 ) -> ModelProto:
-    """Given core ops. Result: calls of functions for what can be kept whole; see the module.
+    """Given core ops. Result: calls of functions for the patterns that can be fused; see the module.
 
     Args:
         model: normalized; changed. Graphs within its nodes stay as they are.
@@ -46,22 +46,22 @@ def keep_whole(
         InternalError: the model computes something else (only with `check`).
     """
     expected = None if check is None else evaluate(model, check)
-    for find in _FINDERS:
-        index = Index(model.graph, "whole")
+    for pattern in _PATTERNS:
+        index = Index(model.graph, "fused")
         nodes: list[NodeProto] = []
-        outlines = {outline.end.output[0]: (outline, index.take()) for outline in find(index)}
+        calls = {found.output.output[0]: (found, index.take()) for found in pattern(index)}
         for node in model.graph.node:
-            found = outlines.get(node.output[0])
+            found = calls.get(node.output[0])
             if found is None:
                 nodes.append(node)
             else:
-                outline, before = found
-                nodes += [*before, call(model, outline)]
+                call, before = found
+                nodes += [*before, add_call(model, call)]
         index.replace(nodes)
         large = Large(file)
         large.take(model)
         model = Infer()(Tidy()(model))
         large.give_back(model)
     if check is not None and expected is not None:
-        compare("whole", expected, model, check)
+        compare("fused", expected, model, check)
     return model

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
-from triune.graph.ane.sizes import Dim, Dims, Sizes
 from triune.graph.builder import Builder
 from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, packed_of
+from triune.graph.sizes import Dim, Dims, Sizes
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 from triune.graph.weights import Large, NoneLarge, tensor_of
@@ -22,8 +22,8 @@ INTS = (TensorProto.INT32, TensorProto.INT64)
 class Index:
     """A graph as it was when the pass began, and the builder of the nodes that the pass adds."""
 
-    def __init__(self, graph: GraphProto, step: str, large: Large | None = None) -> None:
-        """`step` starts the names of what is added; `large` holds constants that are not in the graph."""
+    def __init__(self, graph: GraphProto, prefix: str, large: Large | None = None) -> None:
+        """`prefix` starts the names of what is added; `large` holds constants that are not in the graph."""
         self.graph = graph
         self.values = Values(graph)
         self._large = large or NoneLarge()
@@ -37,7 +37,7 @@ class Index:
             for subgraph in subgraphs_of(node):
                 self._kept |= names_read(subgraph)
         self._sizes = Sizes(graph, self._few_ints, self._shapes_of_constants())
-        self.build = Builder(Names(graph).prefix(f"ane/{step}"))
+        self.build = Builder(Names(graph).prefix(prefix))
         self._num_taken = 0
 
     def maker(self, name: str, *op_types: str) -> NodeProto | None:

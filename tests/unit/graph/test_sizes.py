@@ -4,7 +4,7 @@ import pytest
 
 from support.graphs import model_of
 from triune.core.errors import InvalidArgumentError
-from triune.graph.ane.sizes import Sizes
+from triune.graph.sizes import Sizes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Attention without the guard against NaN."""
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from triune.graph.ane.step import Step
+from triune.graph.index import Index, label
+from triune.graph.match.nan_guard import NanGuard, match_nan_guard
+from triune.graph.match.no_match import NoMatchError
+
+
+class NanGuards(Step):
+    """Given Softmax of scores and a mask, 0 in place of its NaN, MatMul with values, the heads put side by side.
+
+    Result: the same without the guard, and 0 in the rows of the result where the mask is all -inf. Where no row of the
+    mask is all -inf there is no NaN, and the guard just goes.
+
+    NaN come from such rows alone if the scores are finite, which is what the guard is there for. Only masks whose
+    values are known count: constants, and a Where of two constants.
+    """
+
+    name = "nan_guards"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = self._index(model.graph)
+        guards: dict[str, NanGuard] = {}
+        for node in model.graph.node:
+            try:
+                found = match_nan_guard(index, node) if node.op_type == "Softmax" else None
+            except NoMatchError as problem:
+                self._report.leave(self.name, label(node), str(problem))
+                continue
+            if found is not None:
+                guards[found.guard.output[0]] = found
+        outputs = {found.output.output[0]: found for found in guards.values() if found.may_be_empty}
+        empty_rows: dict[str, str] = {}
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            name = node.output[0] if node.output else ""
+            if name in guards:
+                index.build.put("Identity", [guards[name].softmax.output[0]], [name])
+                nodes += index.take()
+                self._report.change(self.name, label(guards[name].softmax), "its NaN are foreseen")
+            elif name in outputs:
+                mask = outputs[name].mask
+                if mask not in empty_rows:
+                    empty_rows[mask] = _empty_rows(index, mask)
+                nodes += [*index.take(), node]
+                node.output[0] = index.build.name()
+                zero = index.weight(np.zeros((), index.dtype(name)))
+                index.build.put("Where", [empty_rows[mask], zero, node.output[0]], [name])
+                nodes += index.take()
+            else:
+                nodes.append(node)
+        index.replace(nodes)
+        return model
+
+
+def _empty_rows(index: Index, mask: str) -> str:
+    """Which rows of a mask (B, 1, Q, K) are all -inf, (B, Q, 1)."""
+    build = index.build
+    largest = build.op("ReduceMax", mask, build.ints(-1), keepdims=1)
+    is_empty = build.op("Equal", largest, index.weight(np.array(-np.inf, index.dtype(mask))))
+    return build.op("Squeeze", is_empty, build.ints(1))

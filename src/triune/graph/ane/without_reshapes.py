@@ -1,0 +1,28 @@
+"""A Softmax or a Transpose of a value that was reshaped only for it."""
+
+from onnx import ModelProto, NodeProto
+
+from triune.graph.ane.step import Step
+from triune.graph.index import label
+from triune.graph.match.reshaped import match_reshaped
+
+
+class WithoutReshapes(Step):
+    """Given Softmax or Transpose between two Reshapes that undo each other. Result: the operator alone."""
+
+    name = "without_reshapes"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = self._index(model.graph)
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            found = match_reshaped(index, node)
+            if found is None:
+                nodes.append(node)
+                continue
+            index.build.put(found.op_type, [found.x], [node.output[0]], **found.attributes)
+            nodes += index.take()
+            self._report.change(self.name, label(node), f"{found.op_type} without its Reshapes")
+        index.replace(nodes)
+        return model

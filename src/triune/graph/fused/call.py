@@ -1,0 +1,77 @@
+"""Nodes that become a call of a function of the model, which a runtime computes as one operation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import FunctionProto, ModelProto, NodeProto, helper
+
+from triune.graph.core_ops import OPSET
+
+DOMAIN = "triune.fused"
+"""The domain of the functions."""
+
+RESULT = "output"
+"""The name of a function's output."""
+
+Setting = int | float | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FusedCall:
+    """A pattern as a function and its call.
+
+    Attributes:
+        kind: the function's name among Apple's composite operations: "rms_norm".
+        output: the node that gives the pattern's result; the call replaces it.
+        operands: the names of the function's inputs, and the values that they are.
+        body: nodes that compute RESULT from the inputs.
+        settings: the other attributes: epsilons, scales.
+    """
+
+    kind: str
+    output: NodeProto
+    operands: Mapping[str, str]
+    body: Sequence[NodeProto]
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+
+
+def add_call(model: ModelProto, call: FusedCall) -> NodeProto:
+    """Add the function to the model; returns the node that calls it, which replaces `call.output`."""
+    name = f"{call.kind}_{len(model.functions)}"
+    function: FunctionProto = helper.make_function(
+        DOMAIN,
+        name,
+        list(call.operands),
+        [RESULT],
+        list(call.body),
+        [helper.make_opsetid("", OPSET)],
+        ["kind", *call.settings],
+    )
+    model.functions.append(function)
+    if not any(each.domain == DOMAIN for each in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    # onnx publishes partial types.
+    settings: dict[str, Any] = dict(call.settings)
+    return helper.make_node(
+        name,
+        list(call.operands.values()),
+        [call.output.output[0]],
+        name=call.output.name or call.output.output[0],
+        domain=DOMAIN,
+        kind=call.kind,
+        **settings,
+    )
+
+
+def renamed(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> list[NodeProto]:
+    """Copies of nodes that read and give values of other names."""
+    copies: list[NodeProto] = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for values in (copy.input, copy.output):
+            for position, name in enumerate(values):
+                values[position] = names.get(name, name)
+        copies.append(copy)
+    return copies

@@ -1,0 +1,143 @@
+"""Scaled dot-product attention as exporters write it: MatMul, a scale, masks, Softmax, MatMul."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from onnx import NodeProto
+
+from triune.graph.index import Index
+
+_MOST_STEPS = 12
+"""So many steps are followed. Each Add doubles the ways to read what is before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreStep:
+    """One operator that is applied to the scores between their MatMul and the Softmax.
+
+    Attributes:
+        node: Mul, Div, Add or Where.
+        index: which of its inputs are the scores.
+        factor: the constant that multiplies the scores; None of Add, Where and a Mul or Div by 0.
+    """
+
+    node: NodeProto
+    index: int
+    factor: float | None = None
+
+    @property
+    def others(self) -> Sequence[tuple[int, str]]:
+        """The inputs that are not the scores, with their indices: scales, masks, conditions."""
+        return [(index, name) for index, name in enumerate(self.node.input) if index != self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Softmax(steps(MatMul(queries, keys))).
+
+    Attributes:
+        queries: value (..., Q, width).
+        keys: value (..., width, K): transposed for the MatMul.
+        steps: what is applied to the scores (..., Q, K), in order.
+        product: the MatMul.
+        softmax: the Softmax.
+    """
+
+    queries: str
+    keys: str
+    steps: tuple[ScoreStep, ...]
+    product: NodeProto
+    softmax: NodeProto
+
+    @property
+    def nodes(self) -> Sequence[NodeProto]:
+        """All nodes of the pattern, in order."""
+        return [self.product, *(step.node for step in self.steps), self.softmax]
+
+    @property
+    def scale(self) -> float:
+        """The product of the constants that multiply the scores before any mask."""
+        return prod(step.factor or 1.0 for step in self.steps[: self._num_scales])
+
+    @property
+    def masking(self) -> Sequence[ScoreStep]:
+        """The steps after the scale: masks, and whatever follows the first of them."""
+        return self.steps[self._num_scales :]
+
+    @property
+    def _num_scales(self) -> int:
+        return next((count for count, step in enumerate(self.steps) if step.factor is None), len(self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """MatMul(Softmax(steps(MatMul(queries, keys))), values).
+
+    Attributes:
+        scores: the Softmax's part of it, with queries, keys, scale and masks.
+        values: value (..., K, width).
+        output: the MatMul that gives the result (..., Q, width).
+    """
+
+    scores: Scores
+    values: str
+    output: NodeProto
+
+    @property
+    def nodes(self) -> Sequence[NodeProto]:
+        """All nodes of the pattern, in order."""
+        return [*self.scores.nodes, self.output]
+
+
+def match_scores(index: Index, softmax: NodeProto) -> Iterator[Scores]:
+    """The ways to read what a Softmax normalizes as scores: one for each MatMul that leads to it.
+
+    There are several where both operands of an Add or a Where come from a MatMul, as a computed bias does.
+    """
+    for product, steps in _products(index, softmax.input[0]):
+        yield Scores(product.input[0], product.input[1], steps, product, softmax)
+
+
+def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
+    """The ways to read a MatMul as the end of an attention: none, or one for each way to read its scores."""
+    softmax = index.maker(matmul.input[0], "Softmax") if matmul.op_type == "MatMul" else None
+    if softmax is not None:
+        for scores in match_scores(index, softmax):
+            yield Attention(scores, matmul.input[1], matmul)
+
+
+def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodeProto, tuple[ScoreStep, ...]]]:
+    """Each MatMul from which `name` is made by scales and masks alone, with these."""
+    node = index.maker(name, "MatMul", "Mul", "Div", "Add", "Where")
+    if node is None or depth > _MOST_STEPS:
+        return
+    if node.op_type == "MatMul":
+        yield node, ()
+        return
+    for step in _steps(index, node):
+        for product, before in _products(index, node.input[step.index], depth + 1):
+            yield product, (*before, step)
+
+
+def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
+    """The ways to read a node as a step: for each operand that may be the scores."""
+    for operand in {"Add": (0, 1), "Mul": (0, 1), "Where": (1, 2)}.get(node.op_type, (0,)):
+        if node.op_type in ("Add", "Where"):
+            yield ScoreStep(node, operand)
+            continue
+        number = index.scalar(node.input[1 - operand])
+        if number is not None:
+            factor = number if node.op_type == "Mul" or number == 0 else 1 / number
+            yield ScoreStep(node, operand, factor or None)
+
+
+def constant_factor(index: Index, name: str) -> tuple[float, str]:
+    """A value as the product of a constant and another value, through any Mul and Div by single constants."""
+    node = index.maker(name, "Mul", "Div")
+    for operand in (0, 1) if node is not None and node.op_type == "Mul" else (1,):
+        number = index.scalar(node.input[operand]) if node is not None else None
+        if node is not None and number:
+            factor, value = constant_factor(index, node.input[1 - operand])
+            return (number if node.op_type == "Mul" else 1 / number) * factor, value
+    return 1.0, name

@@ -1,0 +1,87 @@
+"""Linear layers: MatMul (and an Add) or Gemm with constant weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from triune.graph.index import Index
+from triune.graph.match.no_match import NoMatchError
+from triune.graph.values import attributes_of
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """alpha * x @ weight + beta * bias.
+
+    Attributes:
+        x: a computed value (..., num_inputs) in fp32 or fp16.
+        weight: a constant or packed weights, (num_inputs, num_outputs), or the other way round if it is transposed.
+        is_transposed: of the weight.
+        num_inputs: the width of x.
+        num_outputs: the width of the result.
+        alpha: the factor of the product.
+        bias: a value that broadcasts against the result; "" where there is none.
+        beta: the factor of the bias.
+        nodes: MatMul or Gemm, and the Add of a bias to a MatMul; the last one gives the result.
+    """
+
+    x: str
+    weight: str
+    is_transposed: bool
+    num_inputs: int
+    num_outputs: int
+    alpha: float
+    bias: str
+    beta: float
+    nodes: Sequence[NodeProto]
+
+
+def match_linear(index: Index, node: NodeProto) -> Linear | None:
+    """The linear layer that begins with a MatMul or Gemm, or None.
+
+    Raises:
+        NoMatchError: a Gemm whose first operand is transposed.
+    """
+    if node.op_type not in ("MatMul", "Gemm"):
+        return None
+    x, weight = node.input[0], node.input[1]
+    if not index.is_float(x) or index.rank(weight) != 2 or not index.is_weight(weight):
+        return None
+    shape = index.values.static_shape(weight)
+    if shape is None or index.is_constant(x):
+        return None
+    attributes = attributes_of(node)
+    if attributes.get("transA", 0):
+        raise NoMatchError("its operand is transposed")
+    is_transposed = bool(attributes.get("transB", 0))
+    num_inputs, num_outputs = shape[::-1] if is_transposed else shape
+    alpha, beta = float(attributes.get("alpha", 1)), float(attributes.get("beta", 1))
+    bias, nodes = node.input[2] if len(node.input) > 2 else "", [node]
+    if node.op_type == "MatMul":
+        bias, nodes = _added_bias(index, node, num_outputs)
+    return Linear(x, weight, is_transposed, num_inputs, num_outputs, alpha, bias, beta, nodes)
+
+
+def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
+    """The bias times beta, a vector (num_outputs); None where there is no bias, or it is no constant vector."""
+    array = index.constant(linear.bias) if linear.bias else None
+    width = linear.num_outputs
+    if array is None or array.size not in (1, width) or any(size != 1 for size in array.shape[:-1]):
+        return None
+    return np.broadcast_to(array.reshape(-1) * array.dtype.type(linear.beta), (width,))
+
+
+def _added_bias(index: Index, matmul: NodeProto, width: int) -> tuple[str, list[NodeProto]]:
+    """The constant vector that the only reader of a MatMul adds, and the nodes of both."""
+    add = index.only_reader(matmul.output[0])
+    for name in add.input if add is not None and add.op_type == "Add" else ():
+        dims = index.dims(name)
+        if add is None or dims is None or not index.is_constant(name) or dims[-1:] != (width,):
+            continue
+        if all(dim == 1 for dim in dims[:-1]) and len(dims) <= (index.rank(matmul.input[0]) or 0):
+            return name, [matmul, add]
+    return "", [matmul]

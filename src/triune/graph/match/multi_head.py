@@ -1,0 +1,106 @@
+"""Multi-head attention: heads made of the channels of values (B, S, C), and merged to (B, Q, C) again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from triune.graph.axes import positive
+from triune.graph.index import Index, perm_of, same_sizes
+from triune.graph.match.attention import Attention, match_scores
+from triune.graph.match.channels import IsSource, Split, split, trace
+from triune.graph.match.no_match import NoMatchError
+from triune.graph.values import attributes_of
+
+
+@dataclass(frozen=True, slots=True)
+class MultiHeadAttention:
+    """An attention of (B, heads, Q, width), whose heads are channels of (B, S, C).
+
+    Attributes:
+        attention: of all heads at once.
+        queries: where the queries of each head come from.
+        keys: likewise; several heads may share keys and values (grouped-query attention).
+        values: likewise.
+        num_heads: how many heads.
+        merge: the Transpose and the Reshape that give (B, Q, C).
+    """
+
+    attention: Attention
+    queries: Split
+    keys: Split
+    values: Split
+    num_heads: int
+    merge: tuple[NodeProto, NodeProto]
+
+    @property
+    def softmax(self) -> NodeProto:
+        """The Softmax over the scores."""
+        return self.attention.scores.softmax
+
+    @property
+    def output(self) -> NodeProto:
+        """The Reshape that gives (B, Q, C)."""
+        return self.merge[1]
+
+    @property
+    def nodes(self) -> Sequence[NodeProto]:
+        """From the product of queries and keys on to the Reshape that gives the result, in order."""
+        return [*self.attention.nodes, *self.merge]
+
+
+def match_multi_head(index: Index, softmax: NodeProto, is_source: IsSource) -> MultiHeadAttention | None:
+    """The multi-head attention to which a Softmax belongs.
+
+    Returns:
+        None where what it normalizes is no product of two computed values.
+
+    Raises:
+        NoMatchError: it is such a product, but the rest is not known here.
+    """
+    computed = (
+        each
+        for each in match_scores(index, softmax)
+        if not index.is_constant(each.queries) and not index.is_constant(each.keys)
+    )
+    scores = next(computed, None)
+    if scores is None:
+        return None
+    shares = softmax.output[0]
+    product = next((node for node in index.readers(shares) if node.op_type == "MatMul"), None)
+    if product is None or product.input[0] != shares:
+        readers = ", ".join(sorted({node.op_type for node in index.readers(shares)})) or "no node"
+        raise NoMatchError(f"its shares are not multiplied with values, but read by {readers}")
+    rank = index.rank(shares)
+    if rank != 4 or positive(int(attributes_of(softmax).get("axis", -1)), 4) != 3:
+        raise NoMatchError(f"its scores are not (B, heads, Q, K) but of rank {rank}")
+    for node in scores.nodes:
+        if index.only_reader(node.output[0]) is None:
+            raise NoMatchError(f"'{node.output[0]}' is read elsewhere too")
+    attention = Attention(scores, product.input[1], product)
+    q, k, v = (trace(index, is_source, name) for name in (scores.queries, scores.keys, attention.values))
+    queries, keys, values = q and split(q), k and split(k, is_turned=True), v and split(v)
+    if queries is None or keys is None or values is None:
+        raise NoMatchError("its heads are not made of the channels of a value (B, S, C)")
+    if not queries.num_heads == keys.num_heads == values.num_heads or queries.width != keys.width:
+        raise NoMatchError("its queries, keys and values differ in their heads")
+    merge = match_merged_heads(index, product)
+    dims, result = (index.dims(node.output[0]) for node in merge)
+    if dims is None or not same_sizes((*dims[:2], queries.num_heads * values.width), result):
+        raise NoMatchError("its heads are not put side by side as (B, S, C)")
+    return MultiHeadAttention(attention, queries, keys, values, queries.num_heads, merge)
+
+
+def match_merged_heads(index: Index, product: NodeProto) -> tuple[NodeProto, NodeProto]:
+    """The Transpose and the Reshape that put the heads (B, heads, S, width) of a product side by side.
+
+    Raises:
+        NoMatchError: something else reads the product.
+    """
+    transpose = index.only_reader(product.output[0])
+    if transpose is None or transpose.op_type != "Transpose" or perm_of(transpose, 4) != (0, 2, 1, 3):
+        raise NoMatchError("its result is not turned back to (B, S, heads, width)")
+    reshape = index.only_reader(transpose.output[0])
+    if reshape is None or reshape.op_type != "Reshape":
+        raise NoMatchError("its heads are not put side by side as (B, S, C)")
+    return transpose, reshape

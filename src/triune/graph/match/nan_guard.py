@@ -1,0 +1,103 @@
+"""Attention that replaces NaN: Where(IsNaN(Softmax(scores)), 0, Softmax(scores)).
+
+A row of scores that are all -inf gives a Softmax of NaN. PyTorch's exporters write 0 in their place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from triune.graph.axes import positive
+from triune.graph.index import Index
+from triune.graph.match.multi_head import match_merged_heads
+from triune.graph.match.no_match import NoMatchError
+from triune.graph.values import attributes_of
+
+
+@dataclass(frozen=True, slots=True)
+class NanGuard:
+    """A Softmax over scores (B, heads, Q, K) plus a mask, 0 in place of its NaN, and MatMul with values.
+
+    Attributes:
+        softmax: the Softmax.
+        guard: the Where that gives 0 in place of NaN.
+        output: the Reshape that gives the result of the attention (B, Q, C).
+        mask: (B, 1, Q, K).
+        may_be_empty: may a row of the mask be all -inf? Only such rows give NaN.
+        nodes: from the Softmax on to the output.
+    """
+
+    softmax: NodeProto
+    guard: NodeProto
+    output: NodeProto
+    mask: str
+    may_be_empty: bool
+    nodes: Sequence[NodeProto]
+
+
+def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
+    """The guard of a Softmax; None where nothing guards it.
+
+    Raises:
+        NoMatchError: it is guarded, but its mask or what reads it is not known.
+    """
+    shares = softmax.output[0]
+    guard = next((node for node in index.readers(shares) if _is_guard(index, node, shares)), None)
+    if guard is None:
+        return None
+    if positive(int(attributes_of(softmax).get("axis", -1)), 4) != 3 or index.rank(shares) != 4:
+        raise NoMatchError("its NaN are caught, and its scores are not (B, heads, Q, K)")
+    after = _output(index, guard)
+    if after is None:
+        raise NoMatchError("its NaN are caught, and its result is not put side by side as (B, Q, C)")
+    add = index.maker(softmax.input[0], "Add")
+    for mask in add.input if add is not None else ():
+        dims = index.dims(mask)
+        if dims is None or len(dims) != 4 or dims[1] != 1:
+            continue
+        may_be_empty = _may_have_empty_rows(index, mask)
+        if may_be_empty is not None:
+            return NanGuard(softmax, guard, after[-1], mask, may_be_empty, [softmax, guard, *after])
+    raise NoMatchError("its NaN are caught, and nothing is known of its mask")
+
+
+def _is_guard(index: Index, node: NodeProto, shares: str) -> bool:
+    """Is it Where(IsNaN(shares), 0, shares), IsNaN(x) written as Not(Equal(x, x)), or the same with Equal(x, x)?"""
+    if node.op_type != "Where":
+        return False
+    condition, (on_nan, otherwise) = index.maker(node.input[0], "Not"), node.input[1:]
+    same = index.maker(condition.input[0] if condition is not None else node.input[0], "Equal")
+    if condition is None:
+        on_nan, otherwise = otherwise, on_nan
+    return (
+        same is not None and list(same.input) == [shares, shares] and otherwise == shares and index.scalar(on_nan) == 0
+    )
+
+
+def _output(index: Index, guard: NodeProto) -> list[NodeProto] | None:
+    """The MatMul with values, and the Transpose and the Reshape that put the heads side by side."""
+    product = index.only_reader(guard.output[0])
+    if product is None or product.op_type != "MatMul" or product.input[0] != guard.output[0]:
+        return None
+    try:
+        transpose, reshape = match_merged_heads(index, product)
+    except NoMatchError:
+        return None
+    return [product, transpose, reshape] if index.rank(reshape.output[0]) == 3 else None
+
+
+def _may_have_empty_rows(index: Index, mask: str) -> bool | None:
+    """May a row of the mask be all -inf? None where that is not known, or where it holds NaN or +inf."""
+    array = index.constant(mask)
+    if array is not None:
+        is_sound = not (np.isnan(array) | np.isposinf(array)).any()
+        return bool(np.isneginf(array).all(axis=-1).any()) if is_sound else None
+    choice = index.maker(mask, "Where")
+    if choice is None:
+        return None
+    values = [index.scalar(name) for name in choice.input[1:]]
+    if any(value is None or np.isnan(value) or np.isposinf(value) for value in values):
+        return None
+    return any(value is not None and np.isneginf(value) for value in values)

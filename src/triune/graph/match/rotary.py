@@ -1,0 +1,142 @@
+"""Rotary position embeddings: x * cos + rotate_half(x) * sin.
+
+Su et al., "RoFormer" (2021), with the halves of a head as the two coordinates, as LLaMA has it: rotate_half(x) is
+Concat(-second half of x, first half of x) along the last axis.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from triune.graph.axes import positive
+from triune.graph.index import Index
+from triune.graph.match.channels import Channels, IsSource, trace
+from triune.graph.values import attributes_of
+
+_KEEPS_HALVES = ("Cos", "Sin", "Unsqueeze", "Squeeze", "Cast", "Identity")
+
+
+@dataclass(frozen=True, slots=True)
+class RotaryEmbedding:
+    """Add(Mul(x, cos), Mul(rotate_half(x), sin)).
+
+    Attributes:
+        x: the value that is rotated, (..., width).
+        cos: the table of cosines, which broadcasts against x.
+        sin: the table of sines, likewise.
+        nodes: from the Neg on to the Add, in order; not what takes the halves of x.
+    """
+
+    x: str
+    cos: str
+    sin: str
+    nodes: Sequence[NodeProto]
+
+
+def match_rotary(index: Index, add: NodeProto, is_source: IsSource) -> Iterator[RotaryEmbedding]:
+    """The ways to read an Add as the end of a rotary embedding: none or one, as a rule.
+
+    Args:
+        index: of the graph.
+        add: the node.
+        is_source: as `channels.trace` has it, by which halves are told that were taken before heads were reshaped.
+    """
+    products = [index.maker(name, "Mul") for name in add.input] if add.op_type == "Add" else []
+    for straight, turned in (products, products[::-1]) if products else ():
+        if straight is None or turned is None:
+            continue
+        for operand in (0, 1):
+            joined = index.maker(turned.input[operand], "Concat")
+            halves = None if joined is None else _halves(index, joined)
+            if joined is None or halves is None:
+                continue
+            first, negated = halves
+            for x, cos in (straight.input, reversed(straight.input)):
+                if _are_halves_of(index, is_source, x, first, negated.input[0]):
+                    nodes = (negated, joined, straight, turned, add)
+                    yield RotaryEmbedding(x, cos, turned.input[1 - operand], nodes)
+
+
+def has_equal_halves(index: Index, table: str, width: int) -> bool:
+    """Is the second half of a table's last axis, of `width` elements, equal to its first half?"""
+    array = index.constant(table)
+    if array is not None:
+        half = width // 2
+        return array.shape[-1:] == (width,) and bool((array[..., :half] == array[..., half:]).all())
+    node = index.maker(table)
+    if node is None:
+        return False
+    rank = index.rank(table) or 0
+    match node.op_type:
+        case "Concat":
+            is_last = positive(int(attributes_of(node)["axis"]), rank) == rank - 1
+            return bool(rank) and is_last and len(node.input) == 2 and node.input[0] == node.input[1]
+        case "Mul":
+            factors = [operand for operand in (0, 1) if index.scalar(node.input[operand]) is not None]
+            return bool(factors) and has_equal_halves(index, node.input[1 - factors[0]], width)
+        case "Unsqueeze" | "Squeeze":
+            # The last axis stays the last.
+            dims = index.dims(table)
+            return dims is not None and dims[-1] == width and has_equal_halves(index, node.input[0], width)
+        case "Slice":
+            axes = index.ints(node, 3)
+            is_complete = axes is not None and all(positive(each, rank) != rank - 1 for each in axes)
+            return is_complete and has_equal_halves(index, node.input[0], width)
+        case "Gather":
+            # Rows of a table.
+            return not int(attributes_of(node).get("axis", 0)) and has_equal_halves(index, node.input[0], width)
+        case _:
+            return node.op_type in _KEEPS_HALVES and has_equal_halves(index, node.input[0], width)
+
+
+def _halves(index: Index, joined: NodeProto) -> tuple[str, NodeProto] | None:
+    """The first half, and the Neg of the second one, that a Concat joins along the last axis."""
+    rank = index.rank(joined.output[0])
+    if rank is None or rank < 3 or len(joined.input) != 2:
+        return None
+    if positive(int(attributes_of(joined)["axis"]), rank) != rank - 1:
+        return None
+    negated = index.maker(joined.input[0], "Neg")
+    return None if negated is None else (joined.input[1], negated)
+
+
+def _are_halves_of(index: Index, is_source: IsSource, x: str, first: str, second: str) -> bool:
+    dims = index.dims(x)
+    width = dims[-1] if dims else None
+    if isinstance(width, int) and width % 2 == 0 and _part(index, first) == (x, 0):
+        return _part(index, second) == (x, width // 2)
+    heads, *parts = (trace(index, is_source, name) for name in (x, first, second))
+    if heads is None or len(heads.axes) != 4:
+        return False
+    width = heads.axes[3]
+    if not isinstance(width, Channels) or width.size % 2 or width.times != 1:
+        return False
+    half, size = Channels(width.size // 2, width.stride), width.size // 2 * width.stride
+    offsets = (heads.offset, heads.offset + size)
+    return all(
+        part == heads.moved([*heads.axes[:3], half], offset=offset) for part, offset in zip(parts, offsets, strict=True)
+    )
+
+
+def _part(index: Index, name: str) -> tuple[str, int] | None:
+    """The value of whose last axis `name` is one half, and the first element that it takes."""
+    node = index.maker(name, "Slice", "Split")
+    rank = index.rank(name)
+    if node is None or rank is None:
+        return None
+    if node.op_type == "Split":
+        if len(node.output) != 2 or positive(int(attributes_of(node).get("axis", 0)), rank) != rank - 1:
+            return None
+        first, second = (index.dims(each) for each in node.output)
+        if first is None or second is None or first[-1] != second[-1] or not isinstance(first[-1], int):
+            return None
+        return node.input[0], 0 if name == node.output[0] else first[-1]
+    starts, axes = index.ints(node, 1), index.ints(node, 3)
+    steps = index.ints(node, 4) if len(node.input) > 4 and node.input[4] else [1]
+    dims, result = index.dims(node.input[0]), index.dims(name)
+    if starts is None or axes is None or len(starts) != 1 or steps != [1] or positive(axes[0], rank) != rank - 1:
+        return None
+    if dims is None or result is None or not isinstance(dims[-1], int) or result[-1] != dims[-1] // 2:
+        return None
+    return node.input[0], starts[0] + dims[-1] if starts[0] < 0 else starts[0]
