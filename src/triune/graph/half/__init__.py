@@ -17,11 +17,15 @@ reasons, each of which a module finds:
 - `small`: numbers of which it counts how small they are: those that logarithms, divisions and comparisons with 0 read.
 - `given_out`: whole numbers that the graph gives out, as floats, by copies.
 
-`ranges` are the ways in which values may be beyond fp16, `rules` what operators do to them, `made` where they begin,
-`products` whether products of matrices are beyond it, `bounds` what is known of the values (`intervals` its
-arithmetic), `reach` what constants make of them, `makers` and `partners` what stands before a node, `mask_sums` what
-`masks` knows of sums, `fit` the whole. A sum of masks that is like none that it knows is computed in fp32, and so is
-its Softmax.
+What these ask:
+
+- `ranges`: the ways in which values may be beyond fp16; `rules`: what operators do to them; `made`: where they begin;
+  `products`: the same of products of matrices.
+- `bounds`: the interval in which a value lies (`intervals`: its arithmetic); `reach`: how large constants make it.
+- `operators`: ONNX's operators by what they do to numbers.
+- `makers`, `partners`: which nodes make a value.
+- `mask_sums`: sums of scores and masks, for `masks`. A sum that it does not know is computed in fp32, with its Softmax.
+- `fit`: all of it in order.
 """
 
 from triune.graph.half.fit import Fitted, fit_half, fit_halves

@@ -4,29 +4,13 @@ Nothing is known of how large activations are, but a scale far below 1 tells tha
 may be as large as fp16 has numbers: sums of two of them, which are halved, are kept from it as well.
 """
 
-from collections.abc import Collection
-
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 
 from triune.graph.half.intervals import magnitude
 from triune.graph.half.limits import LARGEST, sizes_within
-from triune.graph.half.makers import DEEPEST, VIEWS, Makers
+from triune.graph.half.makers import DEEPEST, Makers
+from triune.graph.half.operators import ACCUMULATIONS, ELEMENTWISE_OF_INPUTS, EXTREMES, PAIRS, SCALE_WITH_OPERANDS
 from triune.graph.half.scale import is_strong, scales_of
-
-_KEEPS_SIZE = VIEWS | frozenset(
-    [
-        *("Add", "Sub", "Neg", "Abs", "Relu", "LeakyRelu", "Max", "Min", "Clip", "Where", "Concat", "Slice", "Split"),
-        *("ReduceMax", "ReduceMin", "ReduceMean", "MaxPool", "AveragePool", "Gather", "Expand", "Tile", "Pad"),
-    ]
-)
-"""Operators whose results are scaled by what scales their operands, or nearly so."""
-
-_EXTREMES = frozenset(["ReduceMax", "ReduceMin"])
-"""What is made of these are ranges, which are divided by 255 whatever their size."""
-
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "CumSum"])
-_SUMS = frozenset(["Add", "Sub", "Mul"])
-_ELEMENTWISE = _KEEPS_SIZE | _SUMS | {"ReduceSum", "Div", "Reciprocal", "Sqrt", "Pow"}
 
 _HALF = 0.5
 
@@ -65,42 +49,31 @@ def of_given(name: str, makers: Makers) -> list[NodeProto] | None:
         if makers.is_given(each) or makers.values.tensor(each) is not None:
             continue
         node = makers.of(each)
-        if node is None or node.op_type not in _ELEMENTWISE or len(found) > DEEPEST:
+        if node is None or node.op_type not in ELEMENTWISE_OF_INPUTS or len(found) > DEEPEST:
             return None
         if id(node) in found:
             continue
         found[id(node)] = node
         is_beyond = is_beyond or (_is_of_two(node, makers) and _may_leave(node, makers))
-        names += _floats(node, makers)
+        names += makers.floats(node)
     return list(found.values()) if is_beyond else []
 
 
 def _products(name: str, makers: Makers) -> list[NodeProto]:
     """The nodes from products, sums of many and inverses on to a value of their size; none where none leads to it."""
-    found: dict[str, list[NodeProto]] = {}
 
-    def leading_to(name: str, depth: int) -> list[NodeProto]:
-        if name not in found:
-            found[name] = []
-            node = makers.of(name)
-            if node is None or depth > DEEPEST:
-                return []
-            is_sum = node.op_type in ("Add", "Sub")
-            is_product = node.op_type in _PRODUCTS or (not is_sum and _is_of_two(node, makers))
-            if is_product and _may_leave(node, makers):
-                found[name] = [node]
-            elif node.op_type in _KEEPS_SIZE - _EXTREMES:
-                before = [each for operand in _floats(node, makers) for each in leading_to(operand, depth + 1)]
-                found[name] = [*before, node] if before else []
-        return found[name]
+    def begin(_: str, node: NodeProto) -> list[NodeProto]:
+        is_sum = node.op_type in ("Add", "Sub")
+        is_product = node.op_type in ACCUMULATIONS or (not is_sum and _is_of_two(node, makers))
+        return [node] if is_product and _may_leave(node, makers) else []
 
-    return leading_to(name, 0)
+    return makers.leading_to(name, begin, lambda _, node: node.op_type in SCALE_WITH_OPERANDS - EXTREMES)
 
 
 def _is_of_two(node: NodeProto, makers: Makers) -> bool:
     """Does it add or multiply two values that are not known, sum up or invert one, or multiply it by more than 1?"""
     computed = [name for name in node.input if name and makers.values.tensor(name) is None]
-    if node.op_type in _SUMS and len(computed) == 2:
+    if node.op_type in PAIRS and len(computed) == 2:
         return True
     if node.op_type == "Div" and makers.values.tensor(node.input[0]) is not None:
         return True
@@ -113,8 +86,3 @@ def _is_of_two(node: NodeProto, makers: Makers) -> bool:
 
 def _may_leave(node: NodeProto, makers: Makers) -> bool:
     return magnitude(makers.bounds.of(node.output[0])) > LARGEST
-
-
-def _floats(node: NodeProto, makers: Makers) -> Collection[str]:
-    """The operands that are floats, not conditions, indices or sizes."""
-    return [name for name in node.input if name and makers.values.elem_type(name) == TensorProto.FLOAT]

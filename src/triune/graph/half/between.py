@@ -8,11 +8,8 @@ from collections.abc import Collection, Iterator
 
 from onnx import GraphProto, NodeProto, TensorProto
 
-from triune.graph.half.reach import JOINS, PASSES
+from triune.graph.half.operators import COPY_BETWEEN
 from triune.graph.values import Values
-
-_HANDS_ON = PASSES | JOINS | {"Relu", "Clip", "ReduceMax", "ReduceMin"}
-"""Operators whose results are elements of their operands, or these without their signs or beyond limits."""
 
 
 def between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
@@ -30,7 +27,7 @@ def between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterato
         if any(name in kept for name in node.output):
             wide.update(node.output)
             read.update(node.input)
-        elif node.op_type in _HANDS_ON and any(_is_float(name, values) and name in wide for name in node.input):
+        elif node.op_type in COPY_BETWEEN and any(_is_float(name, values) and name in wide for name in node.input):
             candidates.append(node)
             wide.update(node.output)
     for node in reversed(candidates):

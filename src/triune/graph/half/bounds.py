@@ -18,6 +18,7 @@ from triune.graph.half.intervals import (
     summed,
     union,
 )
+from triune.graph.half.operators import KEEP_BOUNDS, KEEP_BOUNDS_OR_ZERO
 from triune.graph.values import Values, attributes_of
 
 _UNIT: Interval = (0.0, 1.0)
@@ -30,18 +31,6 @@ _KNOWN: Mapping[str, Interval] = {
     **dict.fromkeys(["Sigmoid", "HardSigmoid", "Softmax"], _UNIT),
     **dict.fromkeys(["Tanh", "Erf", "Sin", "Cos", "Softsign", "Sign"], _SIGNED_UNIT),
 }
-
-_PASSES = frozenset(
-    [
-        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Expand", "Tile", "Gather"),
-        *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "ReverseSequence", "TopK"),
-        *("ReduceMax", "ReduceMin", "ReduceMean", "MaxPool"),
-    ]
-)
-"""Operators whose results lie where the elements of their first operand lie."""
-
-_WITH_ZERO = frozenset(["Pad", "Trilu", "AveragePool"])
-"""As `_PASSES`, or 0."""
 
 
 class Bounds:
@@ -93,9 +82,9 @@ class Bounds:
         if not node.input:
             return ANY
         given = [self.of(name) if name else ANY for name in node.input]
-        if op in _PASSES:
+        if op in KEEP_BOUNDS:
             return given[0]
-        if op in _WITH_ZERO:
+        if op in KEEP_BOUNDS_OR_ZERO:
             return union([given[0], (0.0, 0.0)])
         match op:
             case "Cast" | "Floor" | "Ceil" | "Round":

@@ -5,6 +5,7 @@ from onnx import NodeProto, TensorProto
 
 from triune.graph.half.intervals import magnitude
 from triune.graph.half.makers import DEEPEST, Makers
+from triune.graph.half.operators import COMPARISONS, DENSE_PRODUCTS, EXACT_ARITHMETIC, RANKINGS
 from triune.graph.half.partners import place_makers
 from triune.graph.values import attributes_of
 
@@ -15,22 +16,6 @@ _EXACT = 2048.0
 
 _FEW_PIXELS = 32
 """Of a smaller image fp16 has the places to a hundredth of a pixel."""
-
-_ARITHMETIC = frozenset(
-    [
-        *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Max", "Min", "Clip", "Where", "Pow", "Sqrt", "Reciprocal", "Exp"),
-        *("Floor", "Ceil", "Round", "Mod", "MatMul", "Gemm", "Cast", "Identity", "Reshape", "Transpose", "Squeeze"),
-        *("Unsqueeze", "Concat", "Slice", "Split", "Expand", "Tile", "Gather", "GatherElements", "GatherND", "Range"),
-        *("CumSum", "ReduceSum", "ReduceMax", "ReduceMin", "Pad", "Trilu"),
-        *("Conv", "DequantizeLinear"),
-    ]
-)
-"""Operators that compute places and angles of the model's inputs and of whole numbers."""
-
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv"])
-_COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
-_RANKS = frozenset(["ArgMax", "ArgMin", "TopK"])
-"""Operators that tell numbers apart which fp16 may not."""
 
 
 def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
@@ -45,21 +30,21 @@ def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
     operand = node.input[0]
     if makers.values.elem_type(operand) != TensorProto.FLOAT:
         return []
-    if node.op_type in _COMPARES:
+    if node.op_type in COMPARISONS:
         return _compared(node, makers)
     if node.op_type == "GridSample":
         return _sampled(node, makers)
     if node.op_type == "QuantizeLinear":
         # A number beside a tie goes to another level where it is rounded before.
         before = exact(operand, makers, {})
-        is_exact = bool(before) and not any(each.op_type in _PRODUCTS for each in before)
+        is_exact = bool(before) and not any(each.op_type in DENSE_PRODUCTS for each in before)
         return [*before, node] if is_exact or makers.is_given(operand) else []
     if node.op_type in ("Add", "Sub"):
         return _beside_one(node, makers) or _difference(node, makers) or _beside_pixels(node, makers)
     if node.op_type == "Log":
         total = makers.of(operand)
         return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, makers) else []
-    if node.op_type in _RANKS or node.op_type == "Softmax":
+    if node.op_type in RANKINGS or node.op_type == "Softmax":
         return [node] if makers.is_given(operand) else []
     if node.op_type == "Mod":
         # The quotient multiplies what the divisor is rounded by.
@@ -131,7 +116,7 @@ def _difference(node: NodeProto, makers: Makers) -> list[NodeProto]:
         if array is not None or makers.is_given(operand):
             continue
         before = exact(operand, makers, {})
-        if not before or any(each.op_type in _PRODUCTS for each in before):
+        if not before or any(each.op_type in DENSE_PRODUCTS for each in before):
             return []
         found += before
         is_rounded = is_rounded or any(is_beyond(each, makers) for each in before)
@@ -151,7 +136,7 @@ def _compared(node: NodeProto, makers: Makers) -> list[NodeProto]:
     for operand in node.input:
         if makers.of(operand) is not None:
             before = exact(operand, makers, {})
-            if not before or any(each.op_type in _PRODUCTS for each in before):
+            if not before or any(each.op_type in DENSE_PRODUCTS for each in before):
                 return []
             found += before
     return found
@@ -160,7 +145,7 @@ def _compared(node: NodeProto, makers: Makers) -> list[NodeProto]:
 def exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
     """The nodes that make it, if all that is computed with is exact; none otherwise."""
     node = makers.of(name)
-    if node is None or node.op_type not in _ARITHMETIC or depth > DEEPEST:
+    if node is None or node.op_type not in EXACT_ARITHMETIC or depth > DEEPEST:
         return []
     found = [node]
     if makers.values.elem_type(node.input[0]) == TensorProto.FLOAT or node.op_type == "Where":

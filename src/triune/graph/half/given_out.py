@@ -6,31 +6,18 @@ fp16 has 30528 for 30522 and infinity for 70000. The graph's outputs are of fp32
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.exact import exact, is_beyond
-from triune.graph.half.makers import DEEPEST, Makers
-from triune.graph.half.products import PRODUCTS
-from triune.graph.half.reach import JOINS, PASSES
-
-_COPIES = PASSES | JOINS | {"Cast", "Clip", "Relu", "ReduceMax", "ReduceMin", "MaxPool", "TopK"}
-"""Operators whose results are elements of their operands, or these without their signs or beyond limits."""
+from triune.graph.half.makers import Makers
+from triune.graph.half.operators import COPY_INTEGERS, MATRIX_PRODUCTS
 
 
-def whole_makers(output: str, makers: Makers) -> list[NodeProto]:
+def integer_makers(output: str, makers: Makers) -> list[NodeProto]:
     """The nodes from whole numbers that fp16 does not hold on to an output; none where none leads to it."""
-    found: dict[str, list[NodeProto]] = {}
+    if makers.values.elem_type(output) != TensorProto.FLOAT:
+        return []
 
-    def leading_to(name: str, depth: int) -> list[NodeProto]:
-        if name in found:
-            return found[name]
-        found[name] = []
-        node = makers.of(name)
-        if node is None or depth > DEEPEST or makers.values.elem_type(name) != TensorProto.FLOAT:
-            return []
+    def begin(name: str, _: NodeProto) -> list[NodeProto]:
         before = exact(name, makers, {})
-        if any(is_beyond(each, makers) for each in before) and not any(each.op_type in PRODUCTS for each in before):
-            found[name] = before
-        elif node.op_type in _COPIES:
-            before = [each for operand in node.input if operand for each in leading_to(operand, depth + 1)]
-            found[name] = [*before, node] if before else []
-        return found[name]
+        is_of_products = any(each.op_type in MATRIX_PRODUCTS for each in before)
+        return before if not is_of_products and any(is_beyond(each, makers) for each in before) else []
 
-    return leading_to(output, 0)
+    return makers.leading_to(output, begin, lambda _, node: node.op_type in COPY_INTEGERS)

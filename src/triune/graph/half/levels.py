@@ -9,13 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from triune.graph.half.makers import SHIFTS, VIEWS, Makers
+from triune.graph.half.makers import Makers
+from triune.graph.half.operators import EXTREMES, MATRIX_PRODUCTS, RESHAPES, SCALE_ARITHMETIC, SHIFTS
 
-_SCALE_OF = VIEWS | {"Where", "Equal", "Div", "Mul", "Sub", "Add", "Max", "Min", "Clip", "Abs", "Neg", "Reciprocal"}
-"""Operators that make a scale of the largest and the smallest number."""
-
-_EXTREMES = frozenset(["ReduceMax", "ReduceMin"])
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
 _DEEPEST = 32
 
 
@@ -57,7 +53,7 @@ def output_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
         found.append(maker)
         names += maker.input
         is_of_bodies = any(attribute.HasField("g") for attribute in maker.attribute)
-        num_products = sum(each.op_type in _PRODUCTS for each in found)
+        num_products = sum(each.op_type in MATRIX_PRODUCTS for each in found)
         if is_of_bodies or num_products > 1 or len(found) > _DEEPEST:
             return []
     return found
@@ -73,9 +69,9 @@ def _scale_makers(scale: str, makers: Makers) -> list[NodeProto]:
         if name in seen or maker is None:
             continue
         seen.add(name)
-        if maker.op_type in _EXTREMES:
+        if maker.op_type in EXTREMES:
             is_of_extremes = True
-        elif maker.op_type in _SCALE_OF:
+        elif maker.op_type in SCALE_ARITHMETIC:
             found.append(maker)
             names += maker.input
         else:
@@ -119,7 +115,7 @@ def scale_partners(product: NodeProto, makers: Makers) -> Iterator[NodeProto]:
         if not names:
             return
         node = makers.of(names.pop())
-        if node is not None and node.op_type in VIEWS | {"Mul", "Div", "Reciprocal"}:
+        if node is not None and node.op_type in RESHAPES | {"Mul", "Div", "Reciprocal"}:
             yield node
             names += node.input
 

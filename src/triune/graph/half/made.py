@@ -12,8 +12,9 @@ from triune.graph.half.intervals import magnitude
 from triune.graph.half.levels import is_of_whole_products, is_whole
 from triune.graph.half.limits import LARGEST, sizes_within
 from triune.graph.half.makers import Makers
-from triune.graph.half.products import PRODUCTS, may_leave
-from triune.graph.half.ranges import BRINGS_BACK, NONE, SATURATES, WIDE_INTEGERS, Range, Ranges
+from triune.graph.half.operators import GROW_INTEGERS, MATRIX_PRODUCTS, READ_DIVISORS, SATURATING, TOTALS
+from triune.graph.half.products import may_leave
+from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges
 from triune.graph.half.reach import Reach
 from triune.graph.half.small import is_of_small
 
@@ -23,15 +24,9 @@ _ORDINARY = 512.0
 _ACTIVATION = 255.0
 """How large what a constant multiplies is taken to be."""
 
-_DIVIDES = BRINGS_BACK | {"Clip", "Max", "Where", "Equal"}
-"""A divisor may be kept from 0 on its way."""
-
-_TOTALS = frozenset(["ReduceSum", "ReduceMean"])
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 _LEVELS = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 """Types of levels that are no whole numbers in fp16: from 2048 on it has not all, from 65504 on none."""
-
-_GROWS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 
 
 class Made:
@@ -86,13 +81,13 @@ class Made:
             case "ReduceSum" | "CumSum":
                 num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
                 # A sum that only divides makes any numbers ordinary: they may be as large as fp16 has them.
-                is_divisor = self._makers.end_in(node.output[0], _DIVIDES)
+                is_divisor = self._makers.end_in(node.output[0], READ_DIVISORS)
                 ordinary = LARGEST if is_divisor else _ORDINARY
                 if not given and num * min(size, ordinary if size == np.inf else size) > LARGEST:
                     return frozenset([Range.SUM]), "sums may be beyond fp16"
             case "MatMul" | "Gemm" | "Conv" if all(is_whole(name, self._makers) for name in node.input[:2]):
                 return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
-            case op if op in PRODUCTS and may_leave(node, self._makers, _ORDINARY, _ACTIVATION):
+            case op if op in MATRIX_PRODUCTS and may_leave(node, self._makers, _ORDINARY, _ACTIVATION):
                 return frozenset([Range.LARGE]), "sums of products may be beyond fp16"
             case "Cast" if self._is_of_integers() and is_of_whole_products(node.input[0], self._makers):
                 return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
@@ -160,7 +155,7 @@ class Made:
             or self._values.elem_type(node.input[0]) not in _INTEGERS
         ):
             return False
-        return maker.op_type in _GROWS or (maker.op_type == "Cast" and bool(exact_makers(maker, self._makers)))
+        return maker.op_type in GROW_INTEGERS or (maker.op_type == "Cast" and bool(exact_makers(maker, self._makers)))
 
     def _is_of_integers(self) -> bool:
         return self._values.elem_type(self._node.input[0]) in WIDE_INTEGERS
@@ -172,7 +167,7 @@ class Made:
     def _is_scalar_product(self) -> bool:
         """Are two computed values multiplied to be summed, as squares are?"""
         is_computed = not self.is_constant(0) and not self.is_constant(1)
-        return is_computed and self._makers.are_read_by(self._node.output[0], _TOTALS)
+        return is_computed and self._makers.are_read_by(self._node.output[0], TOTALS)
 
     def _power(self, size: float) -> tuple[Ranges, str]:
         exponent = self._values.constant(self._node.input[1])
@@ -186,7 +181,7 @@ class Made:
         return self._square(np.inf if size == np.inf else float(np.float64(size) ** power))
 
     def _square(self, size: float) -> tuple[Ranges, str]:
-        if size <= LARGEST or self._makers.end_in(self._node.output[0], SATURATES):
+        if size <= LARGEST or self._makers.end_in(self._node.output[0], SATURATING):
             return NONE, ""
         return frozenset([Range.SQUARE]), "squares may be beyond fp16"
 

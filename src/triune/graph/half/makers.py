@@ -1,34 +1,13 @@
 """The nodes of a graph by what they make, and what becomes of that."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds
+from triune.graph.half.operators import COPY_TO_OUTPUT, KEEP_INTEGER_SIZE, SCALE_DOWN
 from triune.graph.values import Values, names_read
-
-VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
-"""Operators that give the elements of their operand another shape."""
-
-SHIFTS = VIEWS | {"Add", "Sub", "Clip", "Max", "Min"}
-"""Operators whose results are of the size of their first operand, and whole where it is."""
-
-_SCALES_DOWN = frozenset(
-    [
-        *("MatMul", "Gemm", "Conv"),
-        *("Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Sigmoid", "Tanh", "ReduceMean"),
-        *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
-    ]
-)
-_KEEPS_SIZE = SHIFTS | frozenset(
-    [
-        *("Neg", "Abs", "Relu", "Concat", "Slice", "Split", "Gather", "Expand", "Tile", "Where", "Cast"),
-        *("Floor", "Ceil", "Round", "ReduceMax", "ReduceMin", "ReduceSum", "CumSum"),
-    ]
-)
-
-_HANDS_ON = VIEWS | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
 
 DEEPEST = 16
 """So many nodes in a row are looked at."""
@@ -68,6 +47,43 @@ class Makers:
         """The nodes of this graph that read a value."""
         return self._readers.get(name, [])
 
+    def floats(self, node: NodeProto) -> list[str]:
+        """The operands of a node that are floats, not conditions, indices or sizes."""
+        return [name for name in node.input if name and self.values.elem_type(name) == TensorProto.FLOAT]
+
+    def leading_to(
+        self,
+        name: str,
+        begin: Callable[[str, NodeProto], Sequence[NodeProto]],
+        passes: Callable[[str, NodeProto], bool],
+    ) -> list[NodeProto]:
+        """The nodes on all ways to a value from nodes of some kind.
+
+        Args:
+            name: the value.
+            begin: of a value and the node that makes it, the nodes with which a way begins there; none where none does.
+            passes: of the same, does a way go on from the node's operands through the node?
+
+        Returns:
+            the nodes, operands first; none where no way leads to the value.
+        """
+        found: dict[str, list[NodeProto]] = {}
+
+        def look(name: str, depth: int) -> list[NodeProto]:
+            node = self.of(name)
+            if name in found or node is None or depth > DEEPEST:
+                return found.setdefault(name, [])
+            found[name] = []
+            first = begin(name, node)
+            if first:
+                found[name] = list(first)
+            elif passes(name, node):
+                before = [each for operand in self.floats(node) for each in look(operand, depth + 1)]
+                found[name] = [*before, node] if before else []
+            return found[name]
+
+        return look(name, 0)
+
     def are_read_by(self, name: str, kinds: Collection[str]) -> bool:
         """Are all readers of `name`, which is no output, of `kinds`?"""
         readers = self._readers.get(name, [])
@@ -87,9 +103,9 @@ class Makers:
                     sizes = [self.values.constant(each) for each in reader.input if each != name]
                     if any(size is not None and size.size and np.abs(size).max() < 1 for size in sizes):
                         return True
-                case _ if reader.op_type in _SCALES_DOWN:
+                case _ if reader.op_type in SCALE_DOWN:
                     return True
-                case _ if reader.op_type in _KEEPS_SIZE and self.is_scaled_down(reader.output[0], depth + 1):
+                case _ if reader.op_type in KEEP_INTEGER_SIZE and self.is_scaled_down(reader.output[0], depth + 1):
                     return True
                 case _:
                     pass
@@ -101,7 +117,7 @@ class Makers:
             return True
         readers = self._readers.get(name, []) if depth < DEEPEST else []
         return any(
-            reader.op_type in _HANDS_ON and any(self.is_output(each, depth + 1) for each in reader.output)
+            reader.op_type in COPY_TO_OUTPUT and any(self.is_output(each, depth + 1) for each in reader.output)
             for reader in readers
         )
 

@@ -9,6 +9,7 @@ from onnx import NodeProto, numpy_helper
 
 from triune.graph.axes import positive
 from triune.graph.half.bounds import Bounds
+from triune.graph.half.operators import MASK_SELECTIONS, NOT_IN_MASKS, ORDERED_RESHAPES, SCORE_ARITHMETIC
 from triune.graph.half.reach import Reach
 from triune.graph.index import Index
 from triune.graph.values import attributes_of
@@ -24,27 +25,6 @@ _SMALL = -16.0
 
 _DEEPEST = 8
 """So many sums in each other are looked into."""
-
-_VIEWS = frozenset(["Identity", "Reshape", "Squeeze", "Unsqueeze"])
-
-_CHOOSES = frozenset(
-    [
-        *_VIEWS,
-        *("Where", "Trilu", "Slice", "Expand", "Tile", "Gather", "Concat", "Transpose", "Cast", "ScatterND"),
-        *("Max", "Min", "ScatterElements"),
-    ]
-)
-"""Operators whose results are elements of their operands, or 0 and 1."""
-
-_SUMMED = _VIEWS | {
-    *("Add", "Sub", "Mul", "Div", "Neg", "Where", "Transpose", "Cast", "Slice", "Expand", "Max", "Min", "Clip"),
-}
-"""Operators of which scores are made that are scaled, masked, summed and limited."""
-
-_HEAVY = frozenset(
-    ["MatMul", "Gemm", "Conv", "ConvTranspose", "Softmax", "LSTM", "GRU", "RNN", "LayerNormalization", "If", "Loop"]
-)
-"""Operators that a mask is not made by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +66,7 @@ class MaskSums:
             self._bounds.learn(node)
             self._reach.learn(node)
             is_made_so = any(name in self._heavy for name in node.input) and node.op_type not in ("Shape", "Size")
-            if node.op_type in _HEAVY or is_made_so:
+            if node.op_type in NOT_IN_MASKS or is_made_so:
                 self._heavy.update(node.output)
 
     def lowest(self, terms: Sequence[Term]) -> float:
@@ -122,7 +102,7 @@ class MaskSums:
                 name, least = limited
                 limit = least if limit is None else max(limit, least)
                 continue
-            view = index.maker(name, *_VIEWS)
+            view = index.maker(name, *ORDERED_RESHAPES)
             if view is None or axis != -1 or not self._keeps_last(view):
                 result = softmax.output[0]
                 is_caught = any(reader.op_type == "Equal" for reader in index.readers(result))
@@ -184,7 +164,7 @@ class MaskSums:
         names, seen = [name], {name}
         while names:
             node = self._index.maker(names.pop())
-            if node is None or node.op_type not in _SUMMED:
+            if node is None or node.op_type not in SCORE_ARITHMETIC:
                 continue
             operands = [each for each in node.input if self._index.is_float(each)]
             if node.op_type in ("Add", "Sub"):
@@ -244,7 +224,7 @@ class MaskSums:
             if array is not None:
                 if np.isnan(array).any() or (np.isfinite(array) & (array < _PRECISE)).any() or np.isposinf(array).any():
                     return False
-            elif node is None or node.op_type not in _CHOOSES:
+            elif node is None or node.op_type not in MASK_SELECTIONS:
                 return False
             elif index.is_float(each):
                 names += [value for value in node.input if index.is_float(value) and value not in seen]

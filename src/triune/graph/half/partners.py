@@ -4,13 +4,8 @@ from collections.abc import Iterator
 
 from onnx import NodeProto, TensorProto
 
-from triune.graph.half.makers import DEEPEST, VIEWS, Makers
-
-_SQUARES = frozenset(["MatMul", "Gemm", "Conv", "Mul", "ReduceSum"])
-_MEANS = frozenset(["ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool", "MatMul", "Conv"])
-_SCORES = VIEWS | {"Add", "Sub", "Mul", "Div", "Neg", "Where", "Max", "Min", "Clip", "Cast", "Slice", "Expand"}
-_PLACES = _SCORES | {"Concat", "Split", "Tile", "Gather"}
-_SCALES = VIEWS | {"Mul", "Div", "Neg"}
+from triune.graph.half.makers import DEEPEST, Makers
+from triune.graph.half.operators import COORDINATE_ARITHMETIC, MEANS, RESHAPES, SCALES, SCORE_ARITHMETIC, SQUARE_SUMS
 
 
 def _made(names: list[str], makers: Makers) -> Iterator[NodeProto]:
@@ -27,7 +22,7 @@ def score_makers(softmax: NodeProto, makers: Makers) -> Iterator[NodeProto]:
     """What sums, masks and scales the scores of a Softmax: a sum with a mask of -10000 is rounded to 8."""
     names = [softmax.input[0]]
     for node in _made(names, makers):
-        if node.op_type in _SCORES:
+        if node.op_type in SCORE_ARITHMETIC:
             yield node
             names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
 
@@ -37,7 +32,7 @@ def place_makers(places: str, makers: Makers) -> list[NodeProto]:
     names = [places]
     found: list[NodeProto] = []
     for node in _made(names, makers):
-        if node.op_type in _PLACES:
+        if node.op_type in COORDINATE_ARITHMETIC:
             found.append(node)
             names += [name for name in node.input if makers.values.elem_type(name) == TensorProto.FLOAT]
     return found
@@ -48,11 +43,11 @@ def variance_makers(difference: NodeProto, makers: Makers) -> list[NodeProto]:
     if difference.op_type != "Sub":
         return []
     squares, square = (_unscaled(name, makers) for name in difference.input)
-    if not squares or not square or squares[-1].op_type not in _MEANS or not _is_square(square[-1], makers):
+    if not squares or not square or squares[-1].op_type not in MEANS or not _is_square(square[-1], makers):
         return []
     mean = _unscaled(square[-1].input[0], makers)
     of = makers.of(squares[-1].input[0])
-    if not mean or mean[-1].op_type not in _MEANS or of is None or not _is_square(of, makers):
+    if not mean or mean[-1].op_type not in MEANS or of is None or not _is_square(of, makers):
         return []
     return [*squares, of, *square, *mean, difference]
 
@@ -66,7 +61,7 @@ def _unscaled(name: str, makers: Makers) -> list[NodeProto]:
             return []
         found.append(node)
         is_scale = node.op_type in ("Mul", "Div") and makers.values.constant(node.input[1]) is not None
-        if not is_scale and node.op_type not in VIEWS:
+        if not is_scale and node.op_type not in RESHAPES:
             return found
         name = node.input[0]
     return []
@@ -83,8 +78,8 @@ def square_partners(total: NodeProto, makers: Makers) -> Iterator[NodeProto]:
     """What makes the operands of a sum of squares: products such as -2 * x * y in |x - y|^2 are as large."""
     names = list(total.input)
     for node in _made(names, makers):
-        if node.op_type in _SCALES:
+        if node.op_type in SCALES:
             yield node
             names += list(node.input)
-        elif node.op_type in _SQUARES:
+        elif node.op_type in SQUARE_SUMS:
             yield node

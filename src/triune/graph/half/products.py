@@ -14,44 +14,16 @@ from onnx import NodeProto, TensorProto
 
 from triune.graph.half.intervals import magnitude
 from triune.graph.half.limits import LARGEST
-from triune.graph.half.makers import DEEPEST, VIEWS, Makers
-from triune.graph.half.ranges import SATURATES
+from triune.graph.half.makers import DEEPEST, Makers
+from triune.graph.half.operators import (
+    OVERFLOW_TOLERANT,
+    RESHAPES,
+    SCORES_TO_SOFTMAX,
+    SHARES_TO_VALUES,
+    WEIGHT_ARITHMETIC,
+)
 from triune.graph.half.scale import scales_of
 from triune.graph.values import attributes_of
-
-PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
-
-_SCORES = VIEWS | frozenset(
-    [
-        *(
-            "Add",
-            "Sub",
-            "Mul",
-            "Div",
-            "Where",
-            "Max",
-            "Min",
-            "Clip",
-            "Concat",
-            "Slice",
-            "Split",
-            "Pad",
-            "Expand",
-            "Tile",
-        ),
-        *("Tile", "Gather", "GatherElements", "Cast", "Neg", "ReduceMax", "Relu", "LeakyRelu"),
-    ]
-)
-"""Operators between scores and their Softmax."""
-
-_ENDS = SATURATES | frozenset(["Softmax", "Exp", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsNaN"])
-"""Operators to which infinite is no more than large, and Softmax."""
-
-_SHARED = VIEWS | frozenset(["Where", "Concat", "Slice", "Split", "Expand", "Tile", "Cast", "Pad"])
-"""Operators between shares and what they share out."""
-
-_OF_WEIGHTS = VIEWS | frozenset(["DequantizeLinear", "Cast", "Concat", "Slice", "Mul", "Add", "Sub", "Gather"])
-"""Operators that make weights of constants."""
 
 
 def may_leave(node: NodeProto, makers: Makers, ordinary: float, weighed: float) -> bool:
@@ -87,7 +59,7 @@ def is_weight(name: str, makers: Makers, depth: int = 0) -> bool:
     if makers.values.tensor(name) is not None:
         return True
     node = makers.of(name)
-    if node is None or node.op_type not in _OF_WEIGHTS or depth > DEEPEST:
+    if node is None or node.op_type not in WEIGHT_ARITHMETIC or depth > DEEPEST:
         return False
     return all(is_weight(each, makers, depth + 1) for each in node.input if each)
 
@@ -127,7 +99,7 @@ def _count(node: NodeProto, makers: Makers) -> float:
 def _viewed(name: str, makers: Makers) -> str:
     """What a value has the elements of."""
     node = makers.of(name)
-    while node is not None and node.op_type in VIEWS:
+    while node is not None and node.op_type in RESHAPES:
         name = node.input[0]
         node = makers.of(name)
     return name
@@ -147,7 +119,7 @@ def _is_of_shares(name: str, makers: Makers) -> bool:
             return False
         if node.op_type == "Softmax" or (node.op_type == "Div" and _is_total(node.input[1], makers)):
             return True
-        if node.op_type not in _SHARED:
+        if node.op_type not in SHARES_TO_VALUES:
             return False
         floats = [each for each in node.input if each and makers.values.elem_type(each) == TensorProto.FLOAT]
         computed = [each for each in floats if makers.of(each) is not None]
@@ -175,8 +147,8 @@ def _ends(name: str, makers: Makers) -> bool:
         if not readers or makers.is_output(each) or len(seen) > 4 * DEEPEST:
             return False
         for reader in readers:
-            if reader.op_type in _SCORES:
+            if reader.op_type in SCORES_TO_SOFTMAX:
                 names += reader.output
-            elif reader.op_type not in _ENDS:
+            elif reader.op_type not in OVERFLOW_TOLERANT:
                 return False
     return True

@@ -39,12 +39,6 @@ HIGH = frozenset([Range.LARGE, Range.SQUARE, Range.INVERSE, Range.SUM, Range.WHO
 LOW = frozenset([Range.GUARDED, Range.TINY])
 """Beyond it towards 0."""
 
-SATURATES = frozenset(["Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign"])
-"""Operators to which infinite is no more than large."""
-
-BRINGS_BACK = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
-"""Operators of squares whose results are of the size of what was squared."""
-
 WIDE_INTEGERS = (
     *(TensorProto.INT32, TensorProto.INT64),
     *(TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),

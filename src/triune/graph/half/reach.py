@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from triune.graph.half.bounds import MOST_ELEMENTS
+from triune.graph.half.operators import COPIES, MERGES
 from triune.graph.values import Values, attributes_of
 
 _MASK = 2048.0
@@ -18,17 +19,6 @@ _MASK = 2048.0
 
 _UNKNOWN = 32.0
 """How large a factor is taken to be of which nothing is known, where it multiplies a mask."""
-
-PASSES = frozenset(
-    [
-        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Tile", "Gather"),
-        *("GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Trilu", "Neg", "Abs"),
-    ]
-)
-"""Operators whose results are elements of their first operand, or these without their signs."""
-
-JOINS = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
-"""Operators whose results are elements of several operands."""
 
 
 class Reach:
@@ -58,9 +48,9 @@ class Reach:
     def _computed(self, node: NodeProto) -> float:
         sizes = [self.of(name) if name else 0.0 for name in node.input]
         match node.op_type:
-            case op if op in PASSES:
+            case op if op in COPIES:
                 return sizes[0]
-            case op if op in JOINS:
+            case op if op in MERGES:
                 chosen = [self._of_float(name) for name in node.input if name]
                 return max(chosen, default=0.0)
             case "ConstantOfShape":

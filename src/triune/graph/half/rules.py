@@ -9,39 +9,26 @@ from triune.graph.half.bounds import Bounds
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, SMALLEST_NORMAL, sizes_within
 from triune.graph.half.made import Made
 from triune.graph.half.makers import Makers
-from triune.graph.half.products import PRODUCTS
-from triune.graph.half.ranges import BRINGS_BACK, HIGH, LOW, NONE, SATURATES, Range, Ranges
+from triune.graph.half.operators import (
+    COMPARISONS,
+    FP32_BY_CONSTANTS,
+    FUSED_VIEWS,
+    FUSED_WITH_PREVIOUS,
+    KEEP_SIZE,
+    LIMITS,
+    MATRIX_PRODUCTS,
+    MULTIPLICATIONS,
+    NORMALIZE_SIZE,
+    QUANTIZERS,
+    SATURATING,
+    UNDO_SQUARES,
+)
+from triune.graph.half.ranges import HIGH, LOW, NONE, Range, Ranges
 from triune.graph.half.reach import Reach
 from triune.graph.values import Values
 
-_COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
-_NORMS = frozenset(["Softmax", "LayerNormalization", "InstanceNormalization", "BatchNormalization"])
-_SETTLES = PRODUCTS | _NORMS | {"Log"}
-"""Operators whose results are ordinary numbers again."""
-
-_VIEWS = frozenset(["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand"])
-_JOINED = _VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNormalization"])
-"""Operators that compilers join with a root or a product before them."""
-
-_FREE = frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size", "QuantizeLinear", "DequantizeLinear"])
-"""Operators that are kept in fp32 by their constants alone."""
-_LIMITS = frozenset(["Max", "Min", "Clip"])
-_LEVELS = frozenset(["QuantizeLinear", "DequantizeLinear"])
-_SCALES = frozenset(["Mul", "Div", "PRelu"])
-
 _FAR = 32.0
 """What is lost of a number that is so much smaller than the largest does not count."""
-
-_PASSES = frozenset(
-    [
-        *("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Expand", "Tile"),
-        *("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Concat", "Pad", "Trilu", "Where"),
-        *("DepthToSpace", "SpaceToDepth", "ReverseSequence", "TopK", "MaxPool", "AveragePool", "Resize", "GridSample"),
-        *("Add", "Sub", "Max", "Min", "Clip", "Neg", "Abs", "Relu", "LeakyRelu", "PRelu", "Elu", "Gelu", "Softplus"),
-        *("ReduceMax", "ReduceMin", "ReduceMean", "ReduceSum", "CumSum", "Floor", "Ceil", "Round", "Mod", "Sign"),
-    ]
-)
-"""Operators whose results are of the sizes of their operands."""
 
 
 class Look:
@@ -73,23 +60,23 @@ class Look:
         op = self._node.op_type
         given = NONE.union(*self._given)
         if not self._is_of_floats():
-            return (self._passed(given) if op in _PASSES or op in _RULES or op == "Range" else NONE), "", False
+            return (self._passed(given) if op in KEEP_SIZE or op in _RULES or op == "Range" else NONE), "", False
         if op == "Cast" and self._values.elem_type(self._node.input[0]) != TensorProto.FLOAT:
             given = NONE
-        if op not in _JOINED:
+        if op not in FUSED_WITH_PREVIOUS:
             given -= {Range.SETTLED}
         found, reason = self._constants()
         if not reason:
             made, reason = self._made.made(given)
             found |= made
-        if op in _FREE or op in SATURATES or not given | found:
+        if op in FP32_BY_CONSTANTS or op in SATURATING or not given | found:
             return NONE, reason, bool(reason)
-        is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in PRODUCTS else NONE))
-        if op in _SETTLES or op in _COMPARES or (op not in _PASSES and op not in _RULES):
-            if op in PRODUCTS and found & {Range.WHOLE, Range.LARGE}:
+        is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in MATRIX_PRODUCTS else NONE))
+        if op in NORMALIZE_SIZE or op in COMPARISONS or (op not in KEEP_SIZE and op not in _RULES):
+            if op in MATRIX_PRODUCTS and found & {Range.WHOLE, Range.LARGE}:
                 return found, reason, is_kept
-            return (self._of_product(given) if op in PRODUCTS and is_kept else NONE), reason, is_kept
-        if op not in _VIEWS:
+            return (self._of_product(given) if op in MATRIX_PRODUCTS and is_kept else NONE), reason, is_kept
+        if op not in FUSED_VIEWS:
             given -= {Range.SETTLED}
         return found | self._passed(given), reason, is_kept
 
@@ -99,7 +86,7 @@ class Look:
 
     def _of_product(self, given: Ranges) -> Ranges:
         """Sums of squares are squares, where what follows brings them back: x / sqrt(conv(x * x) + 1)."""
-        is_brought_back = Range.SQUARE in given and self._makers.end_in(self._node.output[0], BRINGS_BACK)
+        is_brought_back = Range.SQUARE in given and self._makers.end_in(self._node.output[0], UNDO_SQUARES)
         return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
 
     def _passed(self, given: Ranges) -> Ranges:
@@ -117,7 +104,7 @@ class Look:
         """Does fp16 hold the constants that it reads?"""
         op = self._node.op_type
         # A limit beyond fp16 is none to a value within it.
-        is_idle = op in _LIMITS and not any(each & HIGH for each in self._given)
+        is_idle = op in LIMITS and not any(each & HIGH for each in self._given)
         largest = np.inf if is_idle else LARGEST
         for place, name in enumerate(self._node.input):
             array = self._made.constant(name)
@@ -146,9 +133,9 @@ class Look:
         if least >= SMALLEST_NORMAL:
             return False
         return (
-            op in _LEVELS
-            or (op in _SCALES and most < _FAR * SMALLEST_NORMAL)
-            or (op in PRODUCTS and most < SMALLEST_NORMAL)
+            op in QUANTIZERS
+            or (op in MULTIPLICATIONS and most < _FAR * SMALLEST_NORMAL)
+            or (op in MATRIX_PRODUCTS and most < SMALLEST_NORMAL)
         )
 
     def _by_small(self, place: int) -> Ranges:

@@ -10,23 +10,15 @@ from triune.graph.half.bounds import Bounds
 from triune.graph.half.levels import is_whole
 from triune.graph.half.makers import Makers
 from triune.graph.half.operands import Operands
+from triune.graph.half.operators import LAYERS, POOLING_SCALE_THROUGH, PRODUCT_FOLLOWERS, RECTIFIERS, SCALE_THROUGH
 from triune.graph.half.scale import Scale, is_strong, scales_of
 from triune.graph.names import Names
 from triune.graph.values import Values, names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
-_VIEWS = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"])
-"""Operators whose results are elements of their first operand. It makes no difference whether those are scaled."""
-
-_LARGEST = frozenset(["MaxPool", "AveragePool", "ReduceMax", "ReduceMin", "ReduceMean"])
-_BENDS = frozenset(["Relu", "LeakyRelu"])
-"""Operators of which the same is true of scales above 0."""
-
 _CHOICES = {"Add": (0, 1), "Sub": (0, 1), "Where": (1, 2)}
 """Operators whose results are scaled where these operands are."""
 
-_LAYERS = frozenset(["Gemm", "Conv", "ConvTranspose"])
-_JOINED = _LAYERS | {"MatMul", "Add", "Relu", "LeakyRelu"}
 
 _DEEPEST = 8
 
@@ -93,7 +85,7 @@ class _Scores:
 
     def scale_once(self, node: NodeProto) -> None:
         """Where each reader of a value scales it far down by one number: scale it by the largest of those before."""
-        if node.op_type not in _JOINED:
+        if node.op_type not in PRODUCT_FOLLOWERS:
             return
         name = node.output[0]
         readers = self._readers.get(name, [])
@@ -112,7 +104,7 @@ class _Scores:
         """Scale what a node scales before it is multiplied, if that is how it came about."""
         for name, scale in scales_of(self._values, last):
             chain = self._chain(name, scale)
-            terminals = [node for node in chain if node.op_type == "MatMul" or node.op_type in _LAYERS]
+            terminals = [node for node in chain if node.op_type == "MatMul" or node.op_type in LAYERS]
             if not terminals or not self._is_wanted(terminals, chain, last, scale):
                 continue
             pushed = self.operands.pushed(terminals, scale)
@@ -135,7 +127,7 @@ class _Scores:
         others = [node.input[place] for node in chain for place in _CHOICES.get(node.op_type, ())]
         if any(name not in inner and self._values.tensor(name) is None for name in others):
             return False
-        if not all(self.operands.is_foldable(node, 1) for node in terminals if node.op_type in _LAYERS):
+        if not all(self.operands.is_foldable(node, 1) for node in terminals if node.op_type in LAYERS):
             return False
         # What is exact of whole numbers would not be with reciprocals.
         return last.op_type == "Mul" or scale.is_power_of_two
@@ -145,15 +137,15 @@ class _Scores:
         node, rank = self._makers.get(name), self._values.rank(name)
         if node is None or self._reads[name] != 1 or depth > _DEEPEST or not rank:
             return []
-        if node.op_type == "MatMul" or (node.op_type in _LAYERS and not scale.name):
+        if node.op_type == "MatMul" or (node.op_type in LAYERS and not scale.name):
             has_axes = all(self._values.rank(each) for each in node.input[:2])
             return [node] if has_axes and self._takes(node, scale, rank) else []
         is_of_one = scale.factors.size == 1
         is_passed = (
-            (node.op_type in _VIEWS and is_of_one)
+            (node.op_type in SCALE_THROUGH and is_of_one)
             or node.op_type in ("Identity", "Neg")
-            or (node.op_type in _BENDS and not scale.name and scale.is_positive)
-            or (node.op_type in _LARGEST and not scale.name and scale.is_positive and is_of_one)
+            or (node.op_type in RECTIFIERS and not scale.name and scale.is_positive)
+            or (node.op_type in POOLING_SCALE_THROUGH and not scale.name and scale.is_positive and is_of_one)
         )
         if is_passed:
             before = self._chain(node.input[0], scale, depth + 1)
@@ -184,7 +176,7 @@ class _Scores:
 
     def _scale_operands(self, node: NodeProto, scale: Scale, chain: Sequence[NodeProto]) -> None:
         """Scale what a node of a chain reads that is not scaled by another one."""
-        if node.op_type == "MatMul" or node.op_type in _LAYERS:
+        if node.op_type == "MatMul" or node.op_type in LAYERS:
             self.operands.scale_product(node, scale)
             return
         scaled = {id(each) for each in chain}

@@ -5,45 +5,30 @@ where its result is rounded before it is read: all that hands it on is to be in 
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.intervals import magnitude
 from triune.graph.half.limits import SMALLEST_INVERTED, SMALLEST_NORMAL
-from triune.graph.half.makers import DEEPEST, VIEWS, Makers
-from triune.graph.half.reach import JOINS, PASSES
-from triune.graph.values import attributes_of
-
-_SHARES = frozenset(["Softmax", "Sigmoid", "Exp", "Softplus", "Tanh", "Erf"])
-"""Operators whose results are small numbers of ordinary ones, or may be as near to 1."""
-
-_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ReduceProd"])
-"""Operators that make small numbers of small ones."""
-
-_HAND_ON = (
-    PASSES
-    | JOINS
-    | frozenset(
-        [
-            *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Clip", "Relu", "Cast", "TopK", "MaxPool"),
-            *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "CumSum"),
-        ]
-    )
+from triune.graph.half.makers import DEEPEST, Makers
+from triune.graph.half.operators import (
+    COMPARISONS,
+    DIVISIONS,
+    GUARDS,
+    KEEP_SMALL,
+    PROBABILITIES,
+    SMALL_PRODUCTS,
+    ZERO_TESTS,
 )
-"""Operators that make small numbers of such, or of what is near to 1."""
-
-_GUARDS = VIEWS | {"Clip", "Max", "Add", "Where", "Gather"}
-_COMPARES = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
-_TELLS_ZERO = frozenset(["Sign", "Ceil", "NonZero"])
-_DIVIDES = frozenset(["Reciprocal", "Div", "Pow"])
+from triune.graph.values import attributes_of
 
 
 def small_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
     """What makes the small numbers that a node reads as such, with that node; or nothing."""
     names = _read_as_small(node, makers)
     found = [each for name in names for each in shares(name, makers)]
-    is_of_given = node.op_type not in _DIVIDES and any(makers.is_given(name) for name in names)
+    is_of_given = node.op_type not in DIVISIONS and any(makers.is_given(name) for name in names)
     return [*found, node] if found or is_of_given else []
 
 
@@ -57,30 +42,19 @@ def guarded_makers(log: NodeProto, makers: Makers) -> list[NodeProto]:
     names, found = [log.input[0]], list[NodeProto]()
     for _ in range(DEEPEST):
         node = makers.of(names.pop()) if names else None
-        if node is not None and node.op_type in _SHARES | _PRODUCTS | _HAND_ON:
+        if node is not None and node.op_type in PROBABILITIES | SMALL_PRODUCTS | KEEP_SMALL:
             found.append(node)
-            names += _floats(node, makers) if node.op_type in _GUARDS else []
+            names += makers.floats(node) if node.op_type in GUARDS else []
     return found
 
 
 def shares(name: str, makers: Makers) -> list[NodeProto]:
     """The nodes from shares and exponentials on to a value; none where none leads to it."""
-    found: dict[str, list[NodeProto]] = {}
-
-    def leading_to(name: str, depth: int) -> list[NodeProto]:
-        if name not in found:
-            found[name] = []
-            node = makers.of(name)
-            if node is None or depth > DEEPEST:
-                return []
-            if node.op_type in _SHARES:
-                found[name] = [node]
-            elif node.op_type in _HAND_ON and _is_bounded(makers.bounds.of(name)):
-                before = [each for operand in _floats(node, makers) for each in leading_to(operand, depth + 1)]
-                found[name] = [*before, node] if before else []
-        return found[name]
-
-    return leading_to(name, 0)
+    return makers.leading_to(
+        name,
+        lambda _, node: [node] if node.op_type in PROBABILITIES else [],
+        lambda value, node: node.op_type in KEEP_SMALL and _is_bounded(makers.bounds.of(value)),
+    )
 
 
 def _read_as_small(node: NodeProto, makers: Makers) -> Sequence[str]:
@@ -89,11 +63,11 @@ def _read_as_small(node: NodeProto, makers: Makers) -> Sequence[str]:
         return []
     if node.op_type == "Log":
         return [node.input[0]] if makers.bounds.of(node.input[0])[0] < SMALLEST_NORMAL else []
-    if node.op_type in _COMPARES and node.input[0] != node.input[1]:
+    if node.op_type in COMPARISONS and node.input[0] != node.input[1]:
         limits = [name for name in node.input if makers.values.tensor(name) is not None]
         return node.input if all(magnitude(makers.bounds.of(name)) < SMALLEST_NORMAL for name in limits) else []
     is_truth = node.op_type == "Cast" and attributes_of(node).get("to") == TensorProto.BOOL
-    return [node.input[0]] if is_truth or node.op_type in _TELLS_ZERO else _divisor(node, makers)
+    return [node.input[0]] if is_truth or node.op_type in ZERO_TESTS else _divisor(node, makers)
 
 
 def _divisor(node: NodeProto, makers: Makers) -> Sequence[str]:
@@ -118,8 +92,3 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 def _is_bounded(interval: tuple[float, float]) -> bool:
     """Is it known to be no activation of any size? Those are x * sigmoid(x), too."""
     return interval[0] >= 0 or magnitude(interval) < math.inf
-
-
-def _floats(node: NodeProto, makers: Makers) -> Collection[str]:
-    """The operands that are floats, not conditions, indices or sizes."""
-    return [name for name in node.input if name and makers.values.elem_type(name) == TensorProto.FLOAT]

@@ -9,7 +9,7 @@ from triune.graph.half.back import of_given, scaled_back
 from triune.graph.half.between import between
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.exact import exact_makers
-from triune.graph.half.given_out import whole_makers
+from triune.graph.half.given_out import integer_makers
 from triune.graph.half.levels import level_makers, output_makers, scale_partners
 from triune.graph.half.makers import Makers
 from triune.graph.half.partners import score_makers, square_partners, variance_makers
@@ -90,7 +90,7 @@ class _Search:
     ) -> None:
         """Keep what makes the operands of nodes to which more than fp16 counts."""
         for value in graph.output if not makers.is_within else ():
-            for maker in whole_makers(value.name, makers):
+            for maker in integer_makers(value.name, makers):
                 kept.setdefault(first_result(maker), _kept(maker, "fp16 does not hold all whole numbers"))
         for value in graph.output:
             for maker in of_given(value.name, makers) or ():
