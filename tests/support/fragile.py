@@ -1,6 +1,7 @@
 """An executable that dies, hangs or fails as its input says, to be loaded in a worker process."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 
 DIE, EXIT, SLEEP, FAIL, REFUSE, PRINT, GO_ON = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0
+TAKE, TAKE_ANYWAY, ABORT = -8.0, -9.0, -10.0
+
+TAKEN_BYTES = 512 << 20
 
 
 class Fragile:
@@ -48,6 +52,8 @@ class Fragile:
         if first == PRINT:
             print("printed by the model")
             sys.stdout.flush()
+        if first in (TAKE, TAKE_ANYWAY, ABORT):
+            take(first)
         if first == GO_ON:
             # A process that this one leaves behind, with everything that it had open.
             subprocess.Popen(["sleep", "5"], close_fds=False)
@@ -76,3 +82,19 @@ def pids(folder: Path) -> list[int]:
     """The processes that loaded, in order."""
     loads = folder / "loads"
     return [int(line) for line in loads.read_text().split()] if loads.exists() else []
+
+
+def take(how: float) -> None:
+    """Take memory until it is refused; as if the system refused none; or to abort where it is refused."""
+    if how == TAKE_ANYWAY:
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    held: list[bytes] = []
+    try:
+        for _ in range(TAKEN_BYTES >> 20):
+            held.append(b"x" * (1 << 20))
+            time.sleep(0.002)
+    except MemoryError:
+        if how == ABORT:
+            os.abort()
+        raise
+    time.sleep(60)

@@ -45,6 +45,10 @@ class PayloadTooLargeError(InvalidArgumentError):
     """A request, or what it claims to hold, is larger than the server's limit."""
 
 
-def no_memory(what: str, remedy: str = "send it later, or send less at once") -> UnavailableError:
+class NoMemoryError(UnavailableError):
+    """The system gave a runtime, or Python, no memory."""
+
+
+def no_memory(what: str, remedy: str = "send it later, or send less at once") -> NoMemoryError:
     """The error that the system gave Python no memory for `what`."""
-    return UnavailableError(f"there is not the memory for {what} now; {remedy}")
+    return NoMemoryError(f"there is not the memory for {what} now; {remedy}")

@@ -75,9 +75,13 @@ def _opset(of: ModelProto | FunctionProto) -> int:
 
 
 def _drop_trailing(node: NodeProto) -> int:
-    """Take away the inputs at the end that are left out. How many were there?"""
+    """Take away the inputs at the end that are left out, as far as the operator has fewer. How many were there?"""
     num_given = len(node.input)
-    while num_given and not node.input[num_given - 1]:
+    fewest = 0
+    if num_given and not node.input[-1] and _schemas.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain):
+        # A Loop has two, either of which may be left out, and so both.
+        fewest = _schemas.get_schema(node.op_type, "" if node.domain == "ai.onnx" else node.domain).min_input
+    while num_given > fewest and not node.input[num_given - 1]:
         num_given -= 1
     num_dropped = len(node.input) - num_given
     del node.input[num_given:]

@@ -18,10 +18,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from triune.core.errors import TriuneError
+from triune.core.errors import NoMemoryError, TriuneError
 from triune.core.log_text import WorkerFormatter
 from triune.core.runtime import Executable
 from triune.hosting.channel import Channel
+from triune.hosting.run_limit import OwnLimit, beyond
 from triune.hosting.words import from_error, from_signature
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def serve(channel: Channel) -> None:
     Raises:
         EOFError, ConnectionError: the server is gone.
     """
-    executable = None
+    executable, limit = None, None
     while executable is None:
         message, tensors = channel.receive()
         is_executable: bool = message["is_executable"]
@@ -73,6 +74,8 @@ def serve(channel: Channel) -> None:
             continue
         if is_executable:
             executable = cast(Executable, result)
+            run_bytes: int | None = message["run_bytes"]
+            limit = OwnLimit(run_bytes) if run_bytes is not None else None
         else:
             del result
             channel.send({})
@@ -84,7 +87,7 @@ def serve(channel: Channel) -> None:
     channel.send(ready)
     try:
         while True:
-            _answer(channel, executable)
+            _answer(channel, executable, limit)
     finally:
         executable.close()
 
@@ -98,15 +101,24 @@ def _limit_cpu(seconds: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
 
 
-def _answer(channel: Channel, executable: Executable) -> None:
-    message, inputs = channel.receive()
+def _answer(channel: Channel, executable: Executable, limit: OwnLimit | None) -> None:
+    try:
+        message, inputs = channel.receive()
+    except MemoryError as error:
+        _tell(channel, error if limit is None else beyond(limit.max_bytes), "a request does not fit")
+        return
     try:
         outputs = executable.run(inputs, message["outputs"])
         channel.send({}, outputs)
     except ConnectionError:
         raise
+    except (MemoryError, NoMemoryError) as error:
+        _tell(channel, error if limit is None else beyond(limit.max_bytes), "a run failed")
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
         _tell(channel, error, "a run failed")
+    finally:
+        if limit is not None:
+            limit.give_back()
 
 
 def _tell(channel: Channel, error: Exception, what: str) -> None:

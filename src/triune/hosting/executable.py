@@ -83,8 +83,8 @@ class HostedExecutable:
                 if not end.has_request:
                     continue
                 raise InternalError(
-                    f"the worker process of {self._name} {end} while it computed this request; it is started again: "
-                    "send the request again"
+                    f"the worker process of {self._name} {end} while it computed this request, which may be what "
+                    "ended it; it is started again: before you send the request again, see what it asks for"
                 ) from None
             except TriuneError:
                 self._forget_failures()

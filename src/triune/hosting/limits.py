@@ -12,6 +12,8 @@ class Limits:
         load_seconds: from its start until its executable is ready, or its one piece of work is done.
         memory_bytes: for one piece of work, not counting what it shares; then it is ended. None sets no limit.
         cpu_seconds: for one piece of work, on all cores together; the system then ends it. None sets no limit.
+        run_bytes: the memory that one call may take beside what it found, not counting what is shared: what asks for
+            more is refused; where the system does not hold the process to it, it is ended. None sets no limit.
         run_seconds: for one call; then it is killed, and started again. None sets no limit.
         stopped_seconds: how long it may stay stopped, as by SIGSTOP; then it is killed, and started again.
         close_seconds: for an orderly end; then it is killed.
@@ -24,6 +26,7 @@ class Limits:
     load_seconds: float = 3600.0
     memory_bytes: int | None = None
     cpu_seconds: int | None = None
+    run_bytes: int | None = None
     run_seconds: float | None = None
     stopped_seconds: float = 5.0
     close_seconds: float = 5.0

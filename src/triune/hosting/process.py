@@ -23,6 +23,7 @@ from triune.hosting.channel import Channel
 from triune.hosting.limits import Limits
 from triune.hosting.memory_limit import held_to
 from triune.hosting.output import has_log, log_lines
+from triune.hosting.run_limit import WatchedLimit
 from triune.hosting.watched import Watched
 from triune.hosting.words import to_error, to_signature
 
@@ -79,6 +80,7 @@ class WorkerProcess:
         self.name = name
         self.has_ended = False
         self._limits = limits
+        self._run_limit: WatchedLimit | None = None
         # Held by whoever talks: what he talks through is not to be closed under him.
         self._talking = threading.Lock()
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -139,6 +141,8 @@ class WorkerProcess:
         self.signature = to_signature(message["signature"])
         self.unit = Unit(message["unit"])
         self.precision = message["precision"]
+        if self._limits.run_bytes is not None:
+            self._run_limit = WatchedLimit(self._process, self._limits.run_bytes)
 
     def work(self, work: Callable[[], object]) -> None:
         """Have something done, and wait for it. More may follow.
@@ -159,6 +163,7 @@ class WorkerProcess:
 
         Raises:
             TriuneError: what the executable raised.
+            InvalidArgumentError: it took more memory than it may, and was ended.
             UnavailableError: it took too long, and was ended.
             ProcessEndedError: the process ended.
         """
@@ -168,6 +173,8 @@ class WorkerProcess:
                 self._channel.connection.settimeout(self._limits.run_seconds)
                 self._channel.send({"outputs": list(outputs)}, inputs)
                 has_request = True
+                if self._run_limit is not None:
+                    self._run_limit.wait(self._channel.connection, self._limits.run_seconds)
                 message, views = self._channel.receive()
             except TimeoutError:
                 self.has_ended = True
@@ -178,7 +185,10 @@ class WorkerProcess:
                 ) from None
             except (EOFError, OSError):
                 self.has_ended = True
-                raise ProcessEndedError(self._how(), has_request=has_request) from None
+                how = self._how()
+                if self._run_limit is not None and (refusal := self._run_limit.refusal()) is not None:
+                    raise refusal from None
+                raise ProcessEndedError(how, has_request=has_request) from None
             if "error" in message:
                 raise to_error(message["error"])
             # The process writes its next outputs to the same memory.
@@ -225,7 +235,11 @@ class WorkerProcess:
         pickled = np.frombuffer(pickle.dumps(call), np.uint8)
         try:
             connection.settimeout(self._limits.load_seconds)
-            first = {"is_executable": is_executable, "cpu_seconds": self._limits.cpu_seconds}
+            first = {
+                "is_executable": is_executable,
+                "cpu_seconds": self._limits.cpu_seconds,
+                "run_bytes": self._limits.run_bytes,
+            }
             self._channel.send(first, {"call": pickled})
             message, _ = self._channel.receive()
             connection.settimeout(None)

@@ -1,24 +1,42 @@
-"""A process that is to give way to all others where memory is short."""
+"""The memory that the system lets this process have: on Linux, which alone holds processes to it."""
 
+import resource
 import sys
 from pathlib import Path
 
 _FIRST_TO_GO = 1000
+_STATUS = Path("/proc/self/status")
 
 
 def restrict_memory(max_bytes: int) -> None:
     """Let this process have no more memory than that, and be the first that the system ends for want of memory.
-
-    Linux only: elsewhere nothing is limited.
 
     Raises:
         OSError: the system does not allow it.
     """
     if sys.platform != "linux":
         return
-    import resource
+    _limit_data(max_bytes)
+    Path("/proc/self/oom_score_adj").write_text(f"{_FIRST_TO_GO}")
 
+
+def restrict_growth(max_bytes: int) -> None:
+    """Let this process have no more memory than it has now, and that much.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    if sys.platform == "linux":
+        _limit_data(max_bytes + _data_bytes())
+
+
+def _limit_data(max_bytes: int) -> None:
     _, hardest = resource.getrlimit(resource.RLIMIT_DATA)
     limit = max_bytes if hardest == resource.RLIM_INFINITY else min(max_bytes, hardest)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hardest))
-    Path("/proc/self/oom_score_adj").write_text(f"{_FIRST_TO_GO}")
+
+
+def _data_bytes() -> int:
+    """What counts for RLIMIT_DATA: private memory that can be written to."""
+    line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmData:"))
+    return int(line.split()[1]) * 1024

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from typing import Final
 
 from triune.core.threads import NoThreadError, start_thread
 
@@ -115,3 +116,7 @@ def _name(number: int) -> str:
 
 def _describe(code: int) -> str:
     return f"ended with exit code {code}" if code >= 0 else f"was killed by {_name(-code)}"
+
+
+ABORTED: Final = _describe(-signal.SIGABRT)
+"""How one ended that ended itself in despair."""

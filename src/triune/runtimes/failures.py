@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from triune.core.datatypes import Array
-from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
+from triune.core.errors import InternalError, InvalidArgumentError, NoMemoryError, TriuneError
 from triune.core.printable import printable
 
 _MAX_CHARACTERS = 600
@@ -136,7 +136,7 @@ def _memory_failure(text: str, said: str, inputs: Mapping[str, Array]) -> Triune
             f"the model cannot compute these inputs: {said}{given_values(inputs)}; this machine has {has_bytes} bytes "
             "of memory: send values and shapes that take less"
         )
-    return UnavailableError(
+    return NoMemoryError(
         f"there is not the memory to compute these inputs now: {said}{given_values(inputs)}; send the request later, "
         "or a smaller one"
     )

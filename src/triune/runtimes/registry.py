@@ -16,7 +16,7 @@ class Given:
     Attributes:
         units: this machine's, as `hardware.units.detect_units` tells them.
         conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
-        run_bytes: the memory that one run of ONNX Runtime may take; None sets no limit.
+        run_bytes: the memory that one run may take; None sets no limit.
         runtimes: those of the rows before.
     """
 
@@ -63,7 +63,7 @@ def _onnxruntime(given: Given) -> Runtime:
 def _openvino(given: Given) -> Runtime:
     from triune.runtimes.openvino import OpenVino
 
-    return OpenVino(given.units)
+    return OpenVino(given.units, given.run_bytes)
 
 
 def _coreai(given: Given) -> Runtime:
@@ -71,14 +71,15 @@ def _coreai(given: Given) -> Runtime:
 
     # What computes an asset that was raised to ONNX, on each unit.
     raised = {unit: runtime for runtime in reversed(given.runtimes) for unit in runtime.units()}
-    return CoreAi(given.units, raised, conversion_bytes=given.conversion_bytes)
+    return CoreAi(given.units, raised, conversion_bytes=given.conversion_bytes, run_bytes=given.run_bytes)
 
 
 def _coreml(given: Given) -> Runtime:
     from triune.runtimes.coreml import CoreMl
     from triune.runtimes.coreml.conversion import convert_apart
 
-    return CoreMl(given.units, convert=functools.partial(convert_apart, memory_bytes=given.conversion_bytes))
+    convert = functools.partial(convert_apart, memory_bytes=given.conversion_bytes)
+    return CoreMl(given.units, convert=convert, run_bytes=given.run_bytes)
 
 
 ROWS: Sequence[Row] = (
@@ -130,7 +131,7 @@ def available(
     Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
         conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
-        run_bytes: the memory that one run of ONNX Runtime may take; None sets no limit.
+        run_bytes: the memory that one run may take; None sets no limit.
     """
     absent = missing()
     runtimes: list[Runtime] = []

@@ -73,6 +73,24 @@ def test_a_death_is_the_error_of_the_request_under_way_only(
     assert hosted.pid == second
 
 
+@pytest.mark.parametrize(
+    ("value", "num_processes"),
+    [(fragile.TAKE, 1), (fragile.TAKE_ANYWAY, 2), (fragile.ABORT, 2)],
+    ids=["refused", "watched", "aborted"],
+)
+def test_a_run_takes_no_more_memory_than_it_may(tmp_path: Path, value: float, num_processes: int) -> None:
+    limits = replace(QUICK, run_bytes=128 << 20)
+    hosted = HostedExecutable(functools.partial(fragile.load, tmp_path), "'fragile'", limits=limits)
+    try:
+        assert run(hosted, 1) == 2
+        with pytest.raises(InvalidArgumentError, match=f"more than the {128 << 20} bytes .* by --run-memory-bytes"):
+            run(hosted, value)
+        assert run(hosted, 3) == 6
+        assert len(fragile.pids(tmp_path)) == num_processes
+    finally:
+        hosted.close()
+
+
 def test_a_death_while_nothing_runs_is_nobodys_error(hosted: HostedExecutable, tmp_path: Path) -> None:
     for number in range(3):
         pid = hosted.pid

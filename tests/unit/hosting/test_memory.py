@@ -11,6 +11,7 @@ from triune.core.datatypes import Array, DataType
 from triune.core.errors import (
     InternalError,
     InvalidArgumentError,
+    NoMemoryError,
     PayloadTooLargeError,
     TriuneError,
     UnavailableError,
@@ -188,7 +189,7 @@ class _OwnError(InvalidArgumentError):
         (_OwnError("x is odd"), InvalidArgumentError, "x is odd"),
         (
             MemoryError(),
-            UnavailableError,
+            NoMemoryError,
             "there is not the memory for this request now; send it later, or send less at once",
         ),
         (KeyError("nobody"), InternalError, "the model failed: KeyError: 'nobody'"),

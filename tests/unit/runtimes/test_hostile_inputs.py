@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from support.graphs import model_of
-from triune.core.errors import InternalError
+from triune.core.errors import InternalError, InvalidArgumentError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.hosting import HostedExecutable
 from triune.runtimes.onnxruntime import OnnxRuntime
@@ -66,4 +66,21 @@ def test_scales_that_do_not_fit(operator: str, ending: dict[str, np.ndarray], tm
     np.testing.assert_allclose(executable.run(given, ["y"])["y"], [[4]], rtol=0.02)
     with pytest.raises(InternalError, match="was killed by SIG"):
         executable.run({**given, **ending}, ["y"])
+    executable.close()
+
+
+def test_openvino_takes_no_more_memory_than_a_run_may(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from triune.runtimes.openvino import OpenVino
+
+    path = tmp_path / "model.onnx"
+    text = "g (float[1] x, int64[1] s) => (float[n] y) { y = Expand(x, s) }"
+    path.write_bytes(model_of(text, opset=17).SerializeToString())
+    runtime = OpenVino([UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 256 << 20)
+    executable = runtime.load(path, unit=Unit.CPU, num_threads=1, options={})
+    x = np.ones(1, np.float32)
+    assert executable.run({"x": x, "s": np.array([3])}, ["y"])["y"].tolist() == [1, 1, 1]
+    with pytest.raises(InvalidArgumentError, match=f"more than the {256 << 20} bytes of memory .*--run-memory-bytes"):
+        executable.run({"x": x, "s": np.array([1 << 30])}, ["y"])
+    assert executable.run({"x": x, "s": np.array([3])}, ["y"])["y"].tolist() == [1, 1, 1]
     executable.close()

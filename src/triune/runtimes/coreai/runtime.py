@@ -49,6 +49,7 @@ class CoreAi:
         *,
         has_core_ai: bool | None = None,
         conversion_bytes: int | None = None,
+        run_bytes: int | None = None,
     ) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
@@ -56,11 +57,13 @@ class CoreAi:
         cache: keeps what is converted and raised; None takes the user's.
         has_core_ai: whether the system has Core AI; None finds out.
         conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
+        run_bytes: the memory that a run of Apple's interpreter may take; None sets no limit.
         """
         self._statuses = {status.unit: status for status in units}
         self._raised = raised
         self._cache = cache or CompiledCache(name="coreai")
         self._conversion_bytes = conversion_bytes
+        self._run_bytes = run_bytes
         self._has_core_ai = has_system_runtime() if has_core_ai is None else has_core_ai
 
     def units(self) -> Sequence[Unit]:
@@ -105,7 +108,8 @@ class CoreAi:
         if self._is_apples(unit, settings):
             asked = unit if self._has_core_ai else None
             load = functools.partial(AppleExecutable, asset, function.name, asked, function.precision)
-            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=HOST_LIMITS)
+            limits = HOST_LIMITS if self._has_core_ai else replace(HOST_LIMITS, run_bytes=self._run_bytes)
+            inner: Executable = HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
             make = functools.partial(

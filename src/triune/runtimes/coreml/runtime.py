@@ -57,17 +57,21 @@ class CoreMl:
         cache: CompiledCache | None = None,
         preparation: str = "",
         convert: Convert = convert_apart,
+        run_bytes: int | None = None,
     ) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
         cache: keeps what is converted and compiled; None takes the user's.
         preparation: a module that each worker process imports first; `triune.coreml.anywhere` stands in for Core ML.
         convert: makes a package of an ONNX model; it can be pickled.
+        run_bytes: the memory that a run without Core ML may take where the values of inputs decide it; None sets no
+            limit.
         """
         self._statuses = {status.unit: status for status in units}
         self._cache = cache or CompiledCache()
         self._preparation = preparation
         self._convert = convert
+        self._run_bytes = run_bytes
 
     def units(self) -> Sequence[Unit]:
         """Core ML's units as far as they are here, then the CPU. Elsewhere the emulated Neural Engine, then the CPU."""
@@ -150,12 +154,13 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
-            if executor.apart and not is_apart:
+            if (executor.apart or not executor.is_steady) and not is_apart:
                 del executor, package
                 load = functools.partial(
                     self._load_here, path, package_path, signature, unit, num_threads, settings, is_apart=True
                 )
-                return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
+                limits = replace(APART, run_bytes=self._run_bytes)
+                return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
             is_steady = executor.is_steady
         source = read_source(package) if package_path != path else None
         function = settings.function

@@ -4,31 +4,36 @@ from collections.abc import Callable, Mapping, Sequence
 
 from triune.core.datatypes import Array, DataType
 from triune.core.runtime import Executable
-from triune.hosting import APART, HostedExecutable
+from triune.hosting import HostedExecutable
 
 MANY_STRINGS = 16 << 10
 """ONNX Runtime takes a millisecond to copy so many."""
+
+_MANY_NUMBERS = 1 << 20
+"""Of which a model may make labels, though most that do so make few of many."""
 
 
 class ManyStringsApart:
     """An executable whose requests of more than `MANY_STRINGS` strings run in a second one, in a process.
 
+    So do those that are no smaller than one whose answer had as many.
+
     The process starts with the first such request, which waits for it; the model is in memory twice from then on.
     """
 
-    def __init__(self, inner: Executable, load: Callable[[], Executable], name: str) -> None:
+    def __init__(self, inner: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool) -> None:
         """Args:
         inner: runs all other requests.
-        load: as `HostedExecutable` has it.
-        name: likewise.
+        host: makes the second one.
+        gives_labels: each element of an input that holds numbers may become a string.
         """
         self.signature = inner.signature
         self.unit = inner.unit
         self.precision = inner.precision
         self.is_steady = inner.is_steady
         self._inner = inner
-        self._load = load
-        self._name = name
+        self._host = host
+        self._many_numbers = _MANY_NUMBERS if gives_labels else None
         self._hosted: HostedExecutable | None = None
         self._running: Executable = inner
 
@@ -44,12 +49,14 @@ class ManyStringsApart:
             InternalError: as `HostedExecutable` does.
             UnavailableError: likewise.
         """
+        if self._has_many(inputs):
+            self._running = self._hosted = self._hosted or self._host()
+            return self._running.run(inputs, outputs)
         self._running = self._inner
-        if sum(array.size for array in inputs.values() if array.dtype.hasobject) > MANY_STRINGS:
-            if self._hosted is None:
-                self._hosted = HostedExecutable(self._load, self._name, limits=APART)
-            self._running = self._hosted
-        return self._running.run(inputs, outputs)
+        answer = self._inner.run(inputs, outputs)
+        if self._many_numbers is not None and _num_strings(answer) > MANY_STRINGS:
+            self._many_numbers = min(self._many_numbers, _num_elements(inputs) - 1)
+        return answer
 
     def interrupt(self) -> None:
         """See `Executable`."""
@@ -61,10 +68,25 @@ class ManyStringsApart:
         if self._hosted is not None:
             self._hosted.close()
 
+    def _has_many(self, inputs: Mapping[str, Array]) -> bool:
+        if _num_strings(inputs) > MANY_STRINGS:
+            return True
+        return self._many_numbers is not None and _num_elements(inputs) > self._many_numbers
 
-def many_strings_apart(executable: Executable, load: Callable[[], Executable], name: str) -> Executable:
-    """`executable` itself where it takes no strings, or runs in a process already; else a `ManyStringsApart`."""
+
+def _num_strings(arrays: Mapping[str, Array]) -> int:
+    return sum(each.size for each in arrays.values() if each.dtype.hasobject)
+
+
+def _num_elements(arrays: Mapping[str, Array]) -> int:
+    return sum(each.size for each in arrays.values())
+
+
+def many_strings_apart(
+    executable: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool
+) -> Executable:
+    """`executable` itself where it takes and gives no strings; else a `ManyStringsApart`, as which for the rest."""
     takes_strings = any(spec.datatype is DataType.BYTES for spec in executable.signature.inputs)
-    if not takes_strings or isinstance(executable, HostedExecutable):
+    if not takes_strings and not gives_labels:
         return executable
-    return ManyStringsApart(executable, load, name)
+    return ManyStringsApart(executable, host, gives_labels=gives_labels)

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,8 +96,16 @@ class OnnxRuntime:
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
         executable = self._load(path, num_threads, options, is_apart=False)
+        if not isinstance(executable, _OnnxRuntimeExecutable):
+            return executable
+        host = functools.partial(self._hosted, path, num_threads, options)
+        return many_strings_apart(executable, host, gives_labels=executable.gives_labels)
+
+    def _hosted(self, path: Path, num_threads: int, options: Mapping[str, Parameter]) -> HostedExecutable:
         load = functools.partial(self._load, path, num_threads, options, is_apart=True)
-        return many_strings_apart(executable, load, f"'{path}' on '{unit.value}'")
+        return HostedExecutable(
+            load, f"'{path}' on '{Unit.CPU.value}'", limits=replace(APART, run_bytes=self._run_bytes)
+        )
 
     def _load(self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_apart: bool) -> Executable:
         """See `load`. `is_apart`: this is a process of its own."""
@@ -113,10 +121,11 @@ class OnnxRuntime:
         )
         source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
-        if source.apart and not is_apart:
+        # What no arena holds, the limit of a process does.
+        has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
+        if (source.apart or not has_limit) and not is_apart:
             del source
-            load = functools.partial(self._load, path, num_threads, options, is_apart=True)
-            return HostedExecutable(load, f"'{path}' on '{Unit.CPU.value}'", limits=APART)
+            return self._hosted(path, num_threads, options)
         source.give_weights(session_options)
         try:
             with own_arena(session_options, self._run_bytes, is_by_values=not facts.is_steady):
@@ -131,7 +140,7 @@ class OnnxRuntime:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, facts, self._run_bytes)
+        return _OnnxRuntimeExecutable(session, run_options, facts, self._run_bytes, gives_labels=source.gives_labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +159,10 @@ class _OnnxRuntimeExecutable:
 
     unit = Unit.CPU
 
-    def __init__(self, session: _Session, run_options: Any, facts: _Facts, run_bytes: int | None) -> None:
+    def __init__(
+        self, session: _Session, run_options: Any, facts: _Facts, run_bytes: int | None, *, gives_labels: bool
+    ) -> None:
+        self.gives_labels = gives_labels
         self.signature = signature = facts.signature
         self.precision = facts.precision
         self.is_steady = facts.is_steady

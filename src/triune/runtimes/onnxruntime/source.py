@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from triune.core.errors import UnsupportedError
+from triune.graph.growth import growth_of
 from triune.graph.guard import guard
 from triune.graph.hoist import hoist_weights
 from triune.graph.load import has_external_data, locate_data
@@ -24,12 +25,14 @@ class OnnxSource:
         model: its file, or its bytes.
         names, weights: what its bytes call files, and these files' contents; not read once a session is made.
         apart: why it is for a process of its own; empty where it is not.
+        gives_labels: as of `Growth`.
     """
 
     model: Path | bytes
     names: Sequence[str]
     weights: Sequence[NDArray[np.uint8]]
     apart: str
+    gives_labels: bool
 
     def give_weights(self, options: Any) -> None:
         """Have a session of these SessionOptions find the weights."""
@@ -58,9 +61,11 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
     if is_in_files:
         hoist_weights(model)
         locate_data(model, path.parent)
+    growth = growth_of(model)
     guarded = guard(model)
+    apart = guarded.left or growth.node
     if not is_in_files and not guarded.is_changed:
-        return OnnxSource(path, (), (), guarded.left)
+        return OnnxSource(path, (), (), apart, growth.gives_labels)
     names: list[str] = []
     weights: list[NDArray[np.uint8]] = []
     for tensor in model.graph.initializer:
@@ -75,4 +80,4 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
             f"'{path}' is too large to be changed for ONNX Runtime: {error}; save its weights beside it, as external "
             "data"
         ) from error
-    return OnnxSource(content, names, weights, guarded.left)
+    return OnnxSource(content, names, weights, apart, growth.gives_labels)

@@ -80,18 +80,20 @@ class OpenVino:
     option_names = OPTION_NAMES
     default_filenames = ("model.onnx",)
 
-    def __init__(self, units: Sequence[UnitStatus]) -> None:
+    def __init__(self, units: Sequence[UnitStatus], run_bytes: int | None = None) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
+        run_bytes: the memory that a run may take where the values of inputs decide it; None sets no limit.
         """
+        self._run_bytes = run_bytes
         self._statuses = {status.unit: status for status in units}
         self._core = _library.Core()
         # It would map the files beside a model: whoever wrote to one would change answers, or end the process.
         self._core.set_property({"ENABLE_MMAP": False})
 
-    def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus]]]:
+    def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus], int | None]]:
         """The library's core stays in its process; another one makes its own."""
-        return OpenVino, (tuple(self._statuses.values()),)
+        return OpenVino, (tuple(self._statuses.values()), self._run_bytes)
 
     def units(self) -> Sequence[Unit]:
         """AMX first, where this CPU has it, then the CPU."""
@@ -107,7 +109,8 @@ class OpenVino:
         return replace(signature, inputs=tuple(spec for spec in signature.inputs if not spec.is_optional))
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Compile for the CPU plugin; in a process of its own where requests could end it (`graph.faults`).
+        """Compile for the CPU plugin; in a process of its own where requests could end it (`graph.faults`), or where
+        their values decide how much memory a run takes, for which the plugin knows no limit.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
@@ -129,10 +132,11 @@ class OpenVino:
                 )
         graph = read_model(path)
         is_steady = not by_values(graph).time
-        if not is_apart and _apart(graph, path):
+        if not is_apart and (not is_steady or _apart(graph, path)):
             del graph
             load = partial(self._load, path, unit, settings, is_apart=True)
-            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=APART)
+            limits = replace(APART, run_bytes=self._run_bytes)
+            return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
         del graph
         try:
             model = self._core.read_model(path)

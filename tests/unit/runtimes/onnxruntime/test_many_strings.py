@@ -14,9 +14,9 @@ from triune.runtimes.onnxruntime.many_strings import MANY_STRINGS, ManyStringsAp
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """y = x, strings, expanded to the shape."""
+    """y = x, strings, in this shape."""
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.STRING, ["n"]) for name in "xy")
-    nodes = [onnx.helper.make_node("Expand", ["x", "shape"], ["y"])]
+    nodes = [onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])]
     shape = onnx.helper.make_tensor_value_info("shape", onnx.TensorProto.INT64, [1])
     graph = onnx.helper.make_graph(nodes, "g", [x, shape], [y])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
@@ -48,6 +48,27 @@ def test_what_the_model_refuses_is_told_from_there_too(path: Path) -> None:
         for count in (3, MANY_STRINGS + 1):
             with pytest.raises(InvalidArgumentError):
                 executable.run({"x": np.full(count, b"a", np.object_), "shape": np.array([7])}, ["y"])
+    finally:
+        executable.close()
+
+
+def test_many_numbers_that_become_strings_run_apart(tmp_path: Path) -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT32, ["n"])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, ["n"])
+    nodes = [onnx.helper.make_node("Cast", ["x"], ["y"], to=onnx.TensorProto.STRING)]
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    executable = OnnxRuntime().load(tmp_path / "model.onnx", unit=Unit.CPU, num_threads=1, options={})
+    assert isinstance(executable, ManyStringsApart)
+    try:
+        seen: list[bool] = []
+        # An answer of many strings tells that the next of that size is one, too.
+        for count in (3, MANY_STRINGS, MANY_STRINGS + 1, 4, MANY_STRINGS + 1):
+            (y_,) = executable.run({"x": np.arange(count, dtype=np.int32)}, ["y"]).values()
+            assert y_.tolist() == [b"%d" % index for index in range(count)]
+            seen.append(executable.is_apart)
+        assert seen == [False, False, False, False, True]
     finally:
         executable.close()
 

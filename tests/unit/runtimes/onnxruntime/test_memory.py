@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.runtime import Executable
 from triune.core.units import Unit
+from triune.hosting import HostedExecutable
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 LIMIT = 256 << 20
@@ -249,9 +250,78 @@ def test_a_closed_session_leaves_nothing(load: Load) -> None:
     until_below(before + 50 * MIB)
 
 
-def test_without_an_arena_there_is_no_limit(load: Load) -> None:
+def test_without_an_arena_the_limit_is_that_of_a_process(load: Load) -> None:
     executable = load(RANGE, enable_mem_arena="0")
-    assert count(executable, 50 * MIB)[-1] == 50 * MIB - 1
+    assert isinstance(executable, HostedExecutable)
+    pid = executable.pid
+    assert count(executable, 20 * MIB)[-1] == 20 * MIB - 1
+    with pytest.raises(InvalidArgumentError, match=f"more than the {LIMIT} bytes of memory .*--run-memory-bytes"):
+        count(executable, 50 * MIB)
+    assert count(executable, 20 * MIB)[-1] == 20 * MIB - 1
+    assert executable.pid == pid
+    executable.close()
+
+
+SEEN = np.array([b"x" * MIB], np.object_)
+
+# Of what multiplies strings: the operator, the input that says how often, and what it is for as many copies as asked.
+MULTIPLY: dict[str, tuple[str, Callable[[int], np.ndarray]]] = {
+    "Tile": ("Tile", lambda times: ints(times)),
+    "Expand": ("Expand", lambda times: ints(times)),
+    "Gather": ("Gather", lambda times: np.zeros(times, np.int64)),
+    "GatherND": ("GatherND", lambda times: np.zeros((times, 1), np.int64)),
+    "Where": ("Where", lambda times: np.ones(times, np.bool_)),
+}
+
+
+@pytest.mark.parametrize("name", MULTIPLY)
+def test_strings_that_are_multiplied_have_a_limit(load: Load, name: str) -> None:
+    op, given = MULTIPLY[name]
+    inputs = ["s", "x", "x"] if op == "Where" else ["x", "s"]
+    kind = TensorProto.BOOL if op == "Where" else TensorProto.INT64
+    values = [
+        helper.make_tensor_value_info("x", TensorProto.STRING, [None]),
+        helper.make_tensor_value_info("s", kind, [None, 1] if op == "GatherND" else [None]),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(op, inputs, ["y"])],
+        "g",
+        values,
+        [helper.make_tensor_value_info("y", TensorProto.STRING, None)],
+    )
+    executable = load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    assert isinstance(executable, HostedExecutable)
+    pid = executable.pid
+    for _ in range(2):
+        before = rss()
+        with pytest.raises(InvalidArgumentError, match=f"more than the {LIMIT} bytes of memory .*--run-memory-bytes"):
+            executable.run({"x": SEEN, "s": given(4096)}, ["y"])
+        assert rss() < before + 50 * MIB
+        answer = executable.run({"x": SEEN, "s": given(5)}, ["y"])["y"]
+        assert answer.tolist() == [SEEN[0]] * 5
+    assert executable.pid == pid
+    executable.close()
+
+
+def test_a_list_that_grows_with_each_turn_has_a_limit(load: Load) -> None:
+    turn = helper.make_graph(
+        [node("Identity", "go", output="still"), node("ConstantOfShape", "none", output="empty")],
+        "turn",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("empty", TensorProto.FLOAT, [None]),
+        ],
+    )
+    executable = load(model([node("Loop", "n", "", body=turn)], {"n": number(0)}, none=ints(0)), 32 * MIB)
+    assert isinstance(executable, HostedExecutable)
+    assert executable.run({"n": number(7)}, ["y"])["y"].shape == (7, 0)
+    with pytest.raises(InvalidArgumentError, match=r"--run-memory-bytes"):
+        executable.run({"n": number(2**62)}, ["y"])
+    assert executable.run({"n": number(7)}, ["y"])["y"].shape == (7, 0)
     executable.close()
 
 

@@ -1,0 +1,261 @@
+"""Memory that a run takes on the heap, past the arena whose limit holds for tensors: the contents of strings, which a
+graph can multiply, and the list of what a Loop gives turn by turn.
+
+A tensor of strings is 32 bytes an element in the arena, whatever the strings hold.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
+
+from triune.graph.values import constant_tensor
+
+_MOST_TIMES = 16.0
+"""Copies of what a request gives that are no hazard: a model that only moves its strings about takes some."""
+
+_LONGEST_LABEL_BYTES = 256
+
+_MOST_TURNS = 1 << 16
+
+_NOT_STRINGS: Final = frozenset(
+    {
+        "DictVectorizer",
+        "Equal",
+        "MurmurHash3",
+        "OneHotEncoder",
+        "OptionalHasElement",
+        "RegexFullMatch",
+        "SequenceLength",
+        "Shape",
+        "Size",
+        "TfIdfVectorizer",
+    }
+)
+"""Operators that take strings and give none."""
+
+_KEEP: Final = frozenset(
+    {
+        "Cast",
+        "CastLike",
+        "Compress",
+        "Concat",
+        "Constant",
+        "Flatten",
+        "Identity",
+        "Optional",
+        "OptionalGetElement",
+        "Reshape",
+        "ReverseSequence",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SequenceErase",
+        "SequenceInsert",
+        "Slice",
+        "Split",
+        "SplitToSequence",
+        "Squeeze",
+        "StringNormalizer",
+        "Transpose",
+        "Unique",
+        "Unsqueeze",
+    }
+)
+"""Operators that give no more of strings than all of their inputs are together."""
+
+_LABELS: Final[Mapping[str, Sequence[str]]] = {
+    "CategoryMapper": ("cats_strings",),
+    "LabelEncoder": ("values_strings", "values_tensor"),
+    "LinearClassifier": ("classlabels_strings",),
+    "SVMClassifier": ("classlabels_strings",),
+    "TreeEnsembleClassifier": ("classlabels_strings",),
+}
+"""Operators that give strings of the model's own, one for each element or row, and the attributes that have them."""
+
+_CHOOSE: Final = frozenset({"ArrayFeatureExtractor", "Gather", "GatherElements", "GatherND", "Where"})
+"""Operators that choose among strings: of constants these are labels, too."""
+
+_Times: TypeAlias = dict[str, float]
+"""Of values that may be strings: how many times what a request and the model have. The others are not in it."""
+
+_Key: TypeAlias = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a run may take on the heap.
+
+    Attributes:
+        node: by which node it has no bound: "Tile 'y' multiplies strings"; empty where none does that.
+        gives_labels: a node makes strings of numbers, a short one of each.
+    """
+
+    node: str
+    gives_labels: bool
+
+
+def growth_of(model: ModelProto) -> Growth:
+    """Follow the strings of a model through its graph, and look at its Loops. What is not known multiplies."""
+    walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
+    walk.graph(model.graph, {}, [0.0] * len(model.graph.input))
+    return Growth(walk.node, walk.gives_labels)
+
+
+@dataclass(slots=True)
+class _Walk:
+    functions: Mapping[_Key, FunctionProto]
+    node: str = ""
+    gives_labels: bool = False
+    # Constants: whole numbers by name, and names of short strings.
+    _numbers: dict[str, int] = field(default_factory=dict[str, int])
+    _labels: set[str] = field(default_factory=set[str])
+    _calls: dict[tuple[_Key, tuple[float, ...]], list[float]] = field(
+        default_factory=dict[tuple[_Key, tuple[float, ...]], list[float]]
+    )
+
+    def graph(self, graph: GraphProto, scope: _Times, inputs: Sequence[float], *, is_turn: bool = False) -> list[float]:
+        """Of the outputs of a graph that sees `scope`, which is written to. `is_turn`: a loop runs it."""
+        for tensor in graph.initializer:
+            self._constant(scope, tensor.name, tensor)
+        for value, times in zip(graph.input, inputs, strict=False):
+            self._numbers.pop(value.name, None)
+            self._labels.discard(value.name)
+            _name(scope, value.name, times or float(_is_of_strings(value.type)))
+        return self._nodes(graph.node, scope, [value.name for value in graph.output], is_turn=is_turn)
+
+    def _nodes(
+        self, nodes: Iterable[NodeProto], scope: _Times, outputs: Sequence[str], *, is_turn: bool
+    ) -> list[float]:
+        for node in nodes:
+            for name, times in zip(node.output, self._node(node, scope, is_turn=is_turn), strict=False):
+                _name(scope, name, times)
+            if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None:
+                self._constant(scope, node.output[0], tensor)
+        return [scope.get(name, 0.0) for name in outputs]
+
+    def _constant(self, scope: _Times, name: str, tensor: TensorProto) -> None:
+        _name(scope, name, float(tensor.data_type == TensorProto.STRING))
+        if (
+            tensor.data_type == TensorProto.STRING
+            and max(map(len, tensor.string_data), default=0) <= _LONGEST_LABEL_BYTES
+        ):
+            self._labels.add(name)
+        is_number = tensor.data_type == TensorProto.INT64 and np.prod(tensor.dims) == 1
+        if is_number and tensor.data_location != TensorProto.EXTERNAL:
+            self._numbers[name] = int(numpy_helper.to_array(tensor).item())
+
+    def _node(self, node: NodeProto, scope: _Times, *, is_turn: bool) -> list[float]:
+        """Of the outputs of a node."""
+        given = [scope.get(name, 0.0) for name in node.input]
+        key = (node.domain, node.op_type, node.overload)
+        if key in self.functions:
+            return self._call(key, given, is_turn=is_turn)
+        if is_turn and node.op_type == "SequenceInsert":
+            self._grows(node, "lengthens a list with each turn")
+        bodies = [each.g for each in node.attribute if each.HasField("g")]
+        if bodies:
+            return self._bodies(node, bodies, scope, given, is_turn=is_turn)
+        own = self._own(node, given)
+        times = sum(given) + own
+        if not times or node.op_type in _NOT_STRINGS or _is_of_numbers(node, own):
+            return [0.0] * len(node.output)
+        if node.op_type in _CHOOSE and all(name in self._labels for name in node.input if name in scope):
+            self.gives_labels = True
+            return [1.0]
+        if times > _MOST_TIMES or (node.op_type not in _KEEP and node.op_type not in _LABELS):
+            self._grows(node, "multiplies strings")
+        is_first_alone = node.op_type in _LABELS or node.op_type in ("StringSplit", "Unique")
+        return [times, *[0.0 if is_first_alone else times] * (len(node.output) - 1)]
+
+    def _own(self, node: NodeProto, given: Sequence[float]) -> float:
+        """Of the strings that a node makes itself: labels, numbers in words, those of a Constant."""
+        if node.op_type == "Constant":
+            return float(any(each.name.startswith("value_string") for each in node.attribute))
+        if node.op_type == "CastLike":
+            self.gives_labels |= len(given) > 1 and given[1] > 0
+            return 0.0
+        if node.op_type == "Cast":
+            is_text = any(each.name == "to" and each.i == TensorProto.STRING for each in node.attribute)
+            self.gives_labels |= is_text
+            return float(is_text)
+        names = (*_LABELS.get(node.op_type, ()), "default_string")
+        if len(names) == 1:
+            return 0.0
+        labels = [text for each in node.attribute if each.name in names for text in _texts(each)]
+        if max(map(len, labels), default=0) > _LONGEST_LABEL_BYTES:
+            self._grows(node, "multiplies strings")
+        has_labels = any(_texts(each) for each in node.attribute if each.name in names[:-1])
+        self.gives_labels |= has_labels
+        return float(has_labels)
+
+    def _bodies(
+        self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Times, given: Sequence[float], *, is_turn: bool
+    ) -> list[float]:
+        """Of an If, the larger branch's; of what loops, as if each turn doubled what it gives."""
+        is_loop = node.op_type != "If"
+        # A Loop's turns are numbered, and it has a condition, as its body has.
+        results = [self.graph(body, dict(scope), given, is_turn=is_turn or is_loop) for body in bodies]
+        if node.op_type == "Loop":
+            results = [each[1:] for each in results]
+            num_turns = self._numbers.get(node.input[0], _MOST_TURNS + 1) if node.input else _MOST_TURNS + 1
+            if len(node.output) > len(node.input) - 2 and num_turns > _MOST_TURNS:
+                self._grows(node, "gives as many values as it has turns")
+        outputs = [
+            max((each[place] for each in results if place < len(each)), default=0.0)
+            for place in range(len(node.output))
+        ]
+        if is_loop and any(outputs):
+            self._grows(node, "multiplies strings")
+        return outputs
+
+    def _call(self, key: _Key, given: Sequence[float], *, is_turn: bool) -> list[float]:
+        """A function, looked through once for each kind of inputs."""
+        call = (key, (float(is_turn), *given))
+        if call not in self._calls:
+            function = self.functions[key]
+            # A function that calls itself is none: whatever runs it says so.
+            self._calls[call] = [0.0] * len(function.output)
+            outside, self._numbers, self._labels = (self._numbers, self._labels), {}, set()
+            scope = {name: times for name, times in zip(function.input, given, strict=False) if times}
+            self._calls[call] = self._nodes(function.node, scope, function.output, is_turn=is_turn)
+            self._numbers, self._labels = outside
+        return self._calls[call]
+
+    def _grows(self, node: NodeProto, how: str) -> None:
+        if not self.node:
+            self.node = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}' {how}"
+
+
+def _name(scope: _Times, name: str, times: float) -> None:
+    scope.pop(name, None)
+    if times:
+        scope[name] = times
+
+
+def _is_of_numbers(node: NodeProto, own: float) -> bool:
+    """An operator that gives strings or numbers, by what it says, gives numbers."""
+    return not own and (node.op_type == "Cast" or node.op_type in _LABELS)
+
+
+def _is_of_strings(kind: TypeProto) -> bool:
+    """A tensor of strings, or a sequence or an optional of them."""
+    match kind.WhichOneof("value"):
+        case "tensor_type":
+            return kind.tensor_type.elem_type == TensorProto.STRING
+        case "sequence_type":
+            return _is_of_strings(kind.sequence_type.elem_type)
+        case "optional_type":
+            return _is_of_strings(kind.optional_type.elem_type)
+        case _:
+            return False
+
+
+def _texts(attribute: AttributeProto) -> Sequence[bytes]:
+    if attribute.t.data_type == TensorProto.STRING:
+        return attribute.t.string_data
+    return attribute.strings or ([attribute.s] if attribute.s else ())
