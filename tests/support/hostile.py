@@ -1,7 +1,9 @@
 """What may lie in a model repository beside good models: each writes one entry, and says which, and a word of why."""
 
 import os
+import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +31,16 @@ def _beside(name: str, lay: Lay, config: str | None = None) -> Lay:
 def _sparse(place: Path) -> None:
     with place.open("wb") as file:
         file.truncate(10 << 30)
+
+
+_HAS_KMSG = os.access("/proc/kmsg", os.R_OK)
+
+
+def _socket(place: Path) -> None:
+    # The address of a socket has few bytes, and the place is far down.
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
+        listener.bind(f"{folder}/s")
+        Path(folder, "s").rename(place)
 
 
 def _not_utf8(repository: Path) -> None:
@@ -93,6 +105,13 @@ HOSTILE: dict[str, tuple[Lay, str, str]] = {
         _beside("1/model.onnx", lambda place: place.symlink_to("/dev/zero")),
         "bad",
         "it is a device",
+    ),
+    "a model that is a socket": (_beside("1/model.onnx", _socket), "bad", "it is a socket"),
+    "a model that is a folder": (_beside("1/model.onnx", Path.mkdir), "bad", "it is a folder"),
+    "a model that is a file without an end": (
+        _beside("1/model.onnx", lambda place: place.symlink_to("/proc/kmsg" if _HAS_KMSG else "/dev/zero")),
+        "bad",
+        "gives nothing now, and has no end" if _HAS_KMSG else "it is a device",
     ),
     "a model that is a link to itself": (
         _beside("1/model.onnx", lambda place: place.symlink_to("model.onnx")),

@@ -82,13 +82,15 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
     """
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
     is_package = path.suffix in PACKAGE_SUFFIXES
+    is_within = False
     try:
-        if path.is_dir() and not is_package:
+        is_within = path.is_dir() and not is_package
+        if is_within:
             path /= path.name
         kind = what_else(path)
         problem = "" if kind == ("a folder" if is_package else None) else f": it is {kind or 'a file'}"
     except OSError as error:
-        problem = f": {error.strerror}"
+        problem = f": it is a folder, and in it: {error.strerror}" if is_within else f": {error.strerror}"
     if problem:
         raise InvalidArgumentError(
             f"unable to find '{message.default_model_filename}' of model '{message.name}' in its version folder "

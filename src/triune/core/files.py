@@ -6,7 +6,10 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
     "a folder": stat.S_ISDIR,
@@ -14,6 +17,29 @@ _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
     "a socket": stat.S_ISSOCK,
     "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
 }
+
+_MOST_UNTOLD_BYTES = 1 << 20
+"""Of a file that does not tell its size."""
+
+
+class _Unwaiting(io.FileIO):
+    """A plain file, which is never waited for: some of the system's, as /proc/kmsg, have no end and nothing to give."""
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        num_bytes = super().readinto(buffer)
+        if num_bytes is None:
+            raise self._has_no_end()
+        return num_bytes
+
+    def readall(self) -> bytes:
+        # Its stub does not say that it may be None.
+        content = cast("bytes | None", super().readall())
+        if content is None:
+            raise self._has_no_end()
+        return content
+
+    def _has_no_end(self) -> OSError:
+        return OSError(errno.EAGAIN, "it gives nothing now, and has no end: it is none that holds data", self.name)
 
 
 def what_else(path: Path) -> str | None:
@@ -36,7 +62,7 @@ def open_file(path: Path) -> io.BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _require_plain(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "rb")
+        return io.BufferedReader(_Unwaiting(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
@@ -50,8 +76,11 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # Files of /proc say that they are empty.
-        content = b"" if size > max_bytes else file.read(max_bytes + 1)
+        # Files of /proc say that they are empty, and some of them are endless.
+        most = max_bytes if size else min(max_bytes, _MOST_UNTOLD_BYTES)
+        content = b"" if size > max_bytes else file.read(most + 1)
+        if len(content) > most:
+            max_bytes = most
         if max(size, len(content)) > max_bytes:
             size_known = f"{size} bytes" if size > max_bytes else f"more than {max_bytes} bytes"
             raise OSError(errno.EFBIG, f"it has {size_known}; at most {max_bytes} are read", str(path))

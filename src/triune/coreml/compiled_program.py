@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.files import read_file
 from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.description import Description, read_description
 from triune.coreml.mil import Program
@@ -90,7 +91,7 @@ def _bytes_of(path: Path, name: str, limit: int) -> bytes:
     if size > limit:
         raise UnsupportedError(f"'{name}' has {size} bytes; {limit} is the most that is read")
     try:
-        return path.read_bytes()
+        return read_file(path, limit)
     except OSError as error:
         raise InvalidArgumentError(f"cannot read '{name}': {error}") from error
 

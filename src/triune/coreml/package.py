@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.files import read_file
 from triune.coreml.compiled_program import is_of_core_ml, read_compiled_program
 from triune.coreml.description import Description, read_description
 from triune.coreml.mil import Function, Program
@@ -245,6 +246,6 @@ def _bytes_of(path: Path, limit: int) -> bytes:
     if size > limit:
         raise UnsupportedError(f"'{path}' has {size} bytes; {limit} is the most that is read")
     try:
-        return path.read_bytes()
+        return read_file(path, limit)
     except OSError as error:
         raise InvalidArgumentError(f"cannot read '{path}': {error}") from error

@@ -1,5 +1,6 @@
 """Only plain files are read, and nothing waits for anything else."""
 
+import io
 import os
 import socket
 from pathlib import Path
@@ -63,3 +64,21 @@ def test_a_pipe_that_takes_a_files_place_meanwhile_holds_nobody_up(
     monkeypatch.setattr(Path, "stat", lambda _, follow_symlinks=True: status)
     with pytest.raises(OSError, match="it is a pipe, not a file"):
         open_file(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="needs /proc/kmsg")
+def test_a_file_without_an_end_is_not_waited_for() -> None:
+    for size in (1 << 16, -1):
+        with open_file(Path("/proc/kmsg")) as file, pytest.raises(OSError, match="gives nothing now, and has no end"):
+            read_to_the_end(file, size)
+
+
+def read_to_the_end(file: io.BufferedReader, size: int) -> None:
+    while file.read(size):
+        pass
+
+
+@pytest.mark.skipif(not os.access("/proc/self/pagemap", os.R_OK), reason="needs /proc/self/pagemap")
+def test_of_an_endless_file_little_is_read() -> None:
+    with pytest.raises(OSError, match="more than 1048576 bytes"):
+        read_file(Path("/proc/self/pagemap"), 1 << 31)
