@@ -8,7 +8,6 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from triune.coreai.library import Value, dialect, ir, ops, plain
 from triune.coreai.lowering import (
-    binary,
     composites,
     control,
     conv,
@@ -27,6 +26,7 @@ from triune.coreai.lowering import (
     suppression,
     unary,
 )
+from triune.coreai.lowering.builder import BUILDER
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.images import floats_of, pixels_of
 from triune.coreai.lowering.interface import Feature, Interface, argument_attributes
@@ -34,6 +34,7 @@ from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
+from triune.graph.conversion.lowering import elementwise
 from triune.graph.conversion.problems import Problem, Refusal, called
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.fused.call import DOMAIN, RESULT
@@ -41,8 +42,8 @@ from triune.graph.passes.narrow_values import NARROWED
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
+    **elementwise.TABLE,
     **unary.TABLE,
-    **binary.TABLE,
     **shapes.TABLE,
     **slices.TABLE,
     **gathers.TABLE,
@@ -137,7 +138,7 @@ class FunctionWriter(GraphWriter[Value]):
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.domain == DOMAIN:
             lowering = self._call_fused
-        (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph))
+        (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
 
     def told(self, error: Exception) -> str:
         """Without the places in Apple's and our own code."""

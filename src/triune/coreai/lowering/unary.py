@@ -1,38 +1,14 @@
-"""Operators of one operand, element by element: arithmetic, casts, activations."""
+"""How Core AI has ONNX's operators of one operand, element by element, and Softmax."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from onnx import helper
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering.context import Context, Lowering
-from triune.coreai.lowering.values import axis, cast, constant, dtype_of, is_bool, is_float, like, rank_of
+from triune.coreai.lowering.values import axis, constant, dtype_of, is_float, like, rank_of
 from triune.graph.axes import positive
-from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.scope import EMPTY
-from triune.graph.passes.narrow_values import NARROWED
-
-_KINDS = tuple(map(np.dtype, (np.float16, np.float32, np.int32, np.bool_)))
-
-
-def _same(name: str) -> Lowering:
-    """An operation of the same meaning."""
-
-    def lower(c: Context) -> None:
-        c.give(getattr(ops, name)(c.input(0)))
-
-    return lower
-
-
-def _made(make: Callable[[Value], Value]) -> Lowering:
-    """Made of several operations."""
-
-    def lower(c: Context) -> None:
-        c.give(make(c.input(0)))
-
-    return lower
 
 
 def floor(x: Value) -> Value:
@@ -64,9 +40,11 @@ def ceil(x: Value) -> Value:
     return negative(floor(negative(x)))
 
 
+def _ceil(x: Value) -> Value:
+    return negative(_floor(negative(x)))
+
+
 def _sign(x: Value) -> Value:
-    if is_bool(x):
-        raise Refusal("the sign of truth values")
     # Zeros and what is no number stay what they are.
     zero = like(x, 0)
     below = ops.broadcasting_where(ops.broadcasting_greater(zero, x), like(x, -1), x)
@@ -89,29 +67,14 @@ def softsign(x: Value) -> Value:
     return ops.divide(x, ops.broadcasting_add(ops.abs_(x), like(x, 1)))
 
 
-def _identity(c: Context) -> None:
-    c.give(EMPTY if c.is_empty(0) else c.input(0))
+def _leaky_relu(x: Value, alpha: float) -> Value:
+    return _bent(x, ops.broadcasting_mul(x, like(x, alpha)))
 
 
-def _cast(c: Context) -> None:
-    to = int(c.attributes["to"])
-    dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(to, to))
-    if dtype not in _KINDS:
-        kind = helper.tensor_dtype_to_string(to)
-        raise Refusal(f"a cast to {kind}: core ops compute in fp16, fp32, int32 and bool; cast to one of these")
-    c.give(EMPTY if c.is_empty(0) else cast(c.input(0), dtype))
-
-
-def _leaky_relu(c: Context) -> None:
-    x = c.input(0)
-    _give_below(c, x, ops.broadcasting_mul(x, like(x, c.attributes.get("alpha", 0.01))))
-
-
-def _elu(c: Context) -> None:
-    x = c.input(0)
+def _elu(x: Value, alpha: float) -> Value:
     # Of what is above 0 nothing is used, and its exponential may be infinite.
     below = ops.broadcasting_minimum(x, like(x, 0))
-    _give_below(c, x, ops.broadcasting_mul(_grown(below), like(x, c.attributes.get("alpha", 1.0))))
+    return _bent(x, ops.broadcasting_mul(_grown(below), like(x, alpha)))
 
 
 def _grown(x: Value) -> Value:
@@ -123,42 +86,24 @@ def _grown(x: Value) -> Value:
     return ops.broadcasting_where(ops.broadcasting_greater(like(x, 2**-4), ops.abs_(x)), series, rest)
 
 
-def _prelu(c: Context) -> None:
-    x = c.input(0)
-    _give_below(c, x, ops.broadcasting_mul(x, c.input(1)))
-
-
-def _give_below(c: Context, x: Value, below: Value) -> None:
+def _bent(x: Value, below: Value) -> Value:
     """`x` itself from 0 on, and `below` below."""
-    c.give(ops.broadcasting_where(ops.broadcasting_greater(like(x, 0), x), below, x))
+    return ops.broadcasting_where(ops.broadcasting_greater(like(x, 0), x), below, x)
 
 
-def _hard_sigmoid(c: Context) -> None:
-    x = c.input(0)
-    line = ops.broadcasting_mul(x, like(x, c.attributes.get("alpha", 0.2)))
-    line = ops.broadcasting_add(line, like(x, c.attributes.get("beta", 0.5)))
-    c.give(ops.broadcasting_minimum(ops.relu(line), like(x, 1)))
+def _hard_sigmoid(x: Value, alpha: float, beta: float) -> Value:
+    line = ops.broadcasting_add(ops.broadcasting_mul(x, like(x, alpha)), like(x, beta))
+    return ops.broadcasting_minimum(ops.relu(line), like(x, 1))
 
 
-def _gelu(c: Context) -> None:
-    x = c.input(0)
-    if c.attributes.get("approximate", "none") == "none":
-        c.give(ops.gelu(x))
-        return
+def _gelu(x: Value, approximate: str) -> Value:
+    if approximate == "none":
+        return ops.gelu(x)
     cube = ops.mul(ops.mul(x, x), x)
     inner = ops.add(x, ops.broadcasting_mul(cube, like(x, 0.044715)))
     tanh = ops.tanh(ops.broadcasting_mul(inner, like(x, math.sqrt(2 / math.pi))))
     half = ops.broadcasting_mul(x, like(x, 0.5))
-    c.give(ops.mul(half, ops.broadcasting_add(tanh, like(x, 1))))
-
-
-def _clip(c: Context) -> None:
-    x = c.input(0)
-    if c.has(1):
-        x = ops.broadcasting_maximum(x, c.input(1))
-    if c.has(2):
-        x = ops.broadcasting_minimum(x, c.input(2))
-    c.give(x)
+    return ops.mul(half, ops.broadcasting_add(tanh, like(x, 1)))
 
 
 def _softmax(c: Context) -> None:
@@ -169,45 +114,19 @@ def _softmax(c: Context) -> None:
     c.give(ops.softmax(x, axis(positive(int(c.attributes.get("axis", -1)), rank_of(x)))))
 
 
-TABLE: dict[str, Lowering] = {
-    **{
-        op: _same(name)
-        for op, name in {
-            "Abs": "abs_",
-            "Acos": "acos",
-            "Asin": "asin",
-            "Atan": "atan",
-            "Atanh": "atanh",
-            "Cos": "cos",
-            "Cosh": "cosh",
-            "Erf": "erf",
-            "Exp": "exp",
-            "Log": "log",
-            "Not": "not_",
-            "Relu": "relu",
-            "Round": "round_",
-            "Sigmoid": "sigmoid",
-            "Sin": "sin",
-            "Sinh": "sinh",
-            "Sqrt": "sqrt",
-            "Tan": "tan",
-            "Tanh": "tanh",
-        }.items()
-    },
-    "Ceil": _made(lambda x: negative(_floor(negative(x)))),
-    "Floor": _made(_floor),
-    "Neg": _made(negative),
-    "Reciprocal": _made(reciprocal),
-    "Sign": _made(_sign),
-    "Softplus": _made(softplus),
-    "Softsign": _made(softsign),
-    "Identity": _identity,
-    "Cast": _cast,
+TABLE: dict[str, Lowering] = {"Softmax": _softmax}
+
+OPS: Mapping[str, Callable[..., Value]] = {
+    "Ceil": _ceil,
+    "Floor": _floor,
+    "Neg": negative,
+    "Reciprocal": reciprocal,
+    "Sign": _sign,
+    "Softplus": softplus,
+    "Softsign": softsign,
     "LeakyRelu": _leaky_relu,
     "Elu": _elu,
-    "PRelu": _prelu,
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
-    "Clip": _clip,
-    "Softmax": _softmax,
 }
+"""What writes each operator of ONNX; one that stands in no such table is one operation of Core AI."""

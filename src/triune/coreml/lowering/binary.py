@@ -1,46 +1,29 @@
-"""Operators of two operands, element by element, and Where."""
+"""How MIL has ONNX's operators of two operands, element by element, and Where."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import sympy
 
 from triune.coreml.lowering.broadcast import logical, select
-from triune.coreml.lowering.context import (
-    Context,
-    Lowering,
-    dtype_name,
-    is_bool,
-    is_float,
-    like,
-)
+from triune.coreml.lowering.context import is_bool, is_float, like
 from triune.coreml.lowering.mb import Var, mb
 
 
-def _same(name: str) -> Lowering:
-    """An op of MIL of the same meaning, for floats and whole numbers."""
+def _truth(name: str) -> Callable[[Var, Var], Var]:
+    def write(x: Var, y: Var) -> Var:
+        return getattr(mb, name)(x=logical(x), y=logical(y))
 
-    def lower(c: Context) -> None:
-        c.give(getattr(mb, name)(x=c.input(0), y=c.input(1)))
-
-    return lower
+    return write
 
 
-def _truth(name: str) -> Lowering:
-    def lower(c: Context) -> None:
-        c.give(getattr(mb, name)(x=logical(c.input(0)), y=logical(c.input(1))))
-
-    return lower
+def _equal(x: Var, y: Var) -> Var:
+    return mb.logical_not(x=mb.logical_xor(x=x, y=y)) if is_bool(x) else mb.equal(x=x, y=y)
 
 
-def _equal(c: Context) -> None:
-    x, y = c.input(0), c.input(1)
-    c.give(mb.logical_not(x=mb.logical_xor(x=x, y=y)) if is_bool(x) else mb.equal(x=x, y=y))
-
-
-def _div(c: Context) -> None:
-    x, y = c.input(0), c.input(1)
-    c.give(mb.real_div(x=x, y=y) if is_float(x) else divide_integers(x, y))
+def _div(x: Var, y: Var) -> Var:
+    return mb.real_div(x=x, y=y) if is_float(x) else divide_integers(x, y)
 
 
 def divide_integers(x: Var, y: Var) -> Var:
@@ -94,39 +77,13 @@ def _is_sum_of(sizes: set[Any], value: Any) -> bool:
         return False
 
 
-def _mod(c: Context) -> None:
-    x, y = c.input(0), c.input(1)
-    if not c.attributes.get("fmod", 0):
+def _mod(x: Var, y: Var, *, fmod: int) -> Var:
+    if not fmod:
         # Both take the sign of the divisor.
-        c.give(mb.mod(x=x, y=y))
-    elif is_float(x):
-        c.give(mb.mul(x=mb.sign(x=x), y=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y))))
-    else:
-        c.give(mb.sub(x=x, y=mb.mul(x=divide_integers(x, y), y=y)))
-
-
-def _pow(c: Context) -> None:
-    x, y = c.input(0), c.input(1)
-    kind = dtype_name(x)
-    if is_float(x) or not is_float(y):
-        c.give(mb.pow(x=x, y=y if dtype_name(y) == kind else mb.cast(x=y, dtype=kind)))
-        return
-    c.give(mb.cast(x=mb.pow(x=mb.cast(x=x, dtype=dtype_name(y)), y=y), dtype=kind))
-
-
-def _where(c: Context) -> None:
-    c.give(select(c.input(0), c.input(1), c.input(2)))
-
-
-def _extreme(name: str, on_truth: str) -> Lowering:
-    def lower(c: Context) -> None:
-        if len(c.node.input) == 1:
-            c.give(c.input(0))
-            return
-        x, y = c.input(0), c.input(1)
-        c.give(getattr(mb, on_truth if is_bool(x) else name)(x=x, y=y))
-
-    return lower
+        return mb.mod(x=x, y=y)
+    if is_float(x):
+        return mb.mul(x=mb.sign(x=x), y=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y)))
+    return mb.sub(x=x, y=mb.mul(x=divide_integers(x, y), y=y))
 
 
 def negative_from_end(indices: Var, size: Any) -> Var:
@@ -144,22 +101,13 @@ def _scalar(size: Any) -> Any:
     return np.int32(size) if isinstance(size, int) else size
 
 
-TABLE: dict[str, Lowering] = {
-    "Add": _same("add"),
-    "Sub": _same("sub"),
-    "Mul": _same("mul"),
+OPS: Mapping[str, Callable[..., Var]] = {
     "Div": _div,
-    "Pow": _pow,
     "Mod": _mod,
-    "Max": _extreme("maximum", "logical_or"),
-    "Min": _extreme("minimum", "logical_and"),
     "And": _truth("logical_and"),
     "Or": _truth("logical_or"),
     "Xor": _truth("logical_xor"),
     "Equal": _equal,
-    "Greater": _same("greater"),
-    "GreaterOrEqual": _same("greater_equal"),
-    "Less": _same("less"),
-    "LessOrEqual": _same("less_equal"),
-    "Where": _where,
+    "Where": select,
 }
+"""What writes each operator of ONNX; one that stands in no such table has the same name in MIL."""

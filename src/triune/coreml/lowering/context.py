@@ -49,7 +49,7 @@ def is_weight(x: Var) -> bool:
     return x.val is not None or (x.op is not None and x.op.op_type.startswith("constexpr_"))
 
 
-def dtype_of(x: Var) -> Any:
+def dtype_of(x: Var) -> np.dtype[Any]:
     """Numpy's dtype of a value."""
     return np.dtype(types.nptype_from_builtin(x.dtype))
 

@@ -1,13 +1,13 @@
 """A graph of core ops as a MIL program, node by node."""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.coreml.lowering import (
-    binary,
     control,
     conv,
     gathers,
@@ -27,6 +27,7 @@ from triune.coreml.lowering import (
     suppression,
     unary,
 )
+from triune.coreml.lowering.builder import BUILDER
 from triune.coreml.lowering.context import MAX_RANK, Context, Lowering, Refusal
 from triune.coreml.lowering.interface import Interface
 from triune.coreml.lowering.mb import Function, Program, Var, get_new_symbol, is_fixed, mb, typed_var, types
@@ -36,6 +37,7 @@ from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
+from triune.graph.conversion.lowering import elementwise
 from triune.graph.conversion.prepare import Prepared
 from triune.graph.conversion.problems import Problem, called
 from triune.graph.conversion.writer import GraphWriter
@@ -43,8 +45,8 @@ from triune.graph.listed import MOST_LISTED
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
+    **elementwise.TABLE,
     **unary.TABLE,
-    **binary.TABLE,
     **linear.TABLE,
     **conv.TABLE,
     **pools.TABLE,
@@ -63,6 +65,15 @@ TABLE: dict[str, Lowering] = {
     **recurrent.TABLE,
     **control.TABLE,
 }
+
+
+_MIL_TYPES: Mapping[int, str] = {
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.FLOAT: "fp32",
+    TensorProto.DOUBLE: "fp32",
+    TensorProto.BOOL: "bool",
+}
+"""The types of a narrowed graph but for integers, the values of which are those of int32."""
 
 
 class ProgramWriter(GraphWriter[Var]):
@@ -134,7 +145,7 @@ class ProgramWriter(GraphWriter[Var]):
             self.notes.append(f"{called(node)}: {what}")
 
         target, precision = self._options.target, self._options.precision
-        context = Context(node, attributes_of(node), scope, self.write_graph, target, precision, note)
+        context = Context(node, attributes_of(node), scope, self.write_graph, BUILDER, target, precision, note)
         (lowering or _unknown)(context)
 
     def check(self, value: Var, node: NodeProto) -> None:
@@ -157,7 +168,7 @@ class ProgramWriter(GraphWriter[Var]):
         """Something of the type of a value that could not be made."""
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         shape = scope.values.shape(name) or ()
-        kind = unary.MIL_TYPES.get(elem_type, "int32")
+        kind = _MIL_TYPES.get(elem_type, "int32")
         dims = [get_new_symbol() if dim is None else dim for dim in shape]
         return typed_var(name, dims, kind)
 

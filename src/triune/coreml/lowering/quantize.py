@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 from triune.coreml.lowering.context import Context, Lowering, Refusal, dtype_name
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.packed import dequantize
-from triune.coreml.lowering.unary import cast
 from triune.graph.axes import positive
+from triune.graph.conversion.lowering.elementwise import cast_type
 
 _PRECISIONS: Mapping[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
@@ -63,7 +63,7 @@ def _dequantize(c: Context) -> None:
         x = mb.sub(x=x, y=_spread(c, c.input(2), x))
     result = mb.mul(x=mb.cast(x=x, dtype=dtype_name(scale)), y=_spread(c, scale, x))
     wanted = int(c.attributes.get("output_dtype", 0))
-    c.give(cast(result, wanted) if wanted else result)
+    c.give(c.builder.cast(result, cast_type(wanted)) if wanted else result)
 
 
 TABLE: dict[str, Lowering] = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}

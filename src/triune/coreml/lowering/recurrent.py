@@ -6,53 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune.coreml.lowering.broadcast import as_vector, sizes_of
-from triune.coreml.lowering.context import Context, Lowering, Refusal, is_float, like, static_dim
-from triune.coreml.lowering.mb import Var, is_fixed, mb, types
+from triune.coreml.lowering.context import Context, Lowering
+from triune.coreml.lowering.mb import Var, mb, types
 from triune.coreml.lowering.options import Target
-from triune.coreml.lowering.recurrent_steps import step_by_step
-from triune.graph.conversion.recurrent import Layer, activations_of, directions_of
+from triune.graph.conversion.lowering.recurrent import Layer, activations_of, give_layer, layer_of
+from triune.graph.conversion.lowering.recurrent_steps import recurrent, step_by_step
 
 
-def _recurrent(c: Context) -> None:
-    layer = _layer(c)
-    if c.node.op_type == "LSTM" and layer.lengths is None and (native := _native(c, layer)) is not None:
-        whole, states = native
-    else:
-        whole, states = step_by_step(c, layer)
-    # (steps, directions, batch, hidden), and (directions, batch, hidden) for each state.
-    is_batch_first = bool(c.attributes.get("layout", 0))
-    c.give(mb.transpose(x=whole, perm=[2, 0, 1, 3]) if is_batch_first else whole)
-    for index, state in enumerate(states, start=1):
-        c.give(mb.transpose(x=state, perm=[1, 0, 2]) if is_batch_first else state, index)
-
-
-def _layer(c: Context) -> Layer[Var]:
-    x = c.input(0)
-    if not is_float(x):
-        raise Refusal("a recurrent layer of whole numbers; cast them to FLOAT")
-    is_batch_first = bool(c.attributes.get("layout", 0))
-    if is_batch_first:
-        x = mb.transpose(x=x, perm=[1, 0, 2])
-    directions = directions_of(c)
-    hidden = int(c.attributes.get("hidden_size", 0)) or static_dim(c.input(2), 2, "the size of the hidden state")
-    states: list[Var] = []
-    for index in (5, 6)[: 2 if c.node.op_type == "LSTM" else 1]:
-        if c.has(index):
-            state = c.input(index)
-            states.append(mb.transpose(x=state, perm=[1, 0, 2]) if is_batch_first else state)
-        else:
-            sizes = [len(directions), sizes_of(x)[1], hidden]
-            states.append(mb.fill(shape=as_vector(sizes), value=like(x, 0)))
-    return Layer(x, _lengths(c, x), hidden, directions, states)
-
-
-def _lengths(c: Context, x: Var) -> Var | None:
-    if not c.has(4):
-        return None
-    known = c.constant(4)
-    if known is not None and is_fixed(x.shape[0]) and bool((known == int(x.shape[0])).all()):
-        return None
-    return c.input(4)
+def _lstm(c: Context) -> None:
+    layer = layer_of(c)
+    native = None if layer.lengths is not None else _native(c, layer)
+    give_layer(c, *(native or step_by_step(c, layer)))
 
 
 def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
@@ -120,4 +84,4 @@ def _state_by_direction(state: Var, layer: Layer[Var]) -> Var:
     return mb.transpose(x=split, perm=[1, 0, 2])
 
 
-TABLE: dict[str, Lowering] = {"LSTM": _recurrent, "GRU": _recurrent, "RNN": _recurrent}
+TABLE: dict[str, Lowering] = {"LSTM": _lstm, "GRU": recurrent, "RNN": recurrent}

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypeAlias
 
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
+from triune.graph.conversion.lowering.builder import Builder
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import Empty, Scope, V
 
@@ -20,12 +21,14 @@ class NodeContext(Generic[V]):
         attributes: its attributes, those with a default missing where they are not written.
         scope: the values that it can see.
         lower_graph: converts a subgraph in the current block: its inputs by name, and its outputs are returned.
+        builder: writes what the node is made of.
     """
 
     node: NodeProto
     attributes: Mapping[str, Any]
     scope: Scope[V]
     lower_graph: Callable[[GraphProto, Scope[V], Mapping[str, V]], list[V]]
+    builder: Builder[V]
 
     def has(self, index: int) -> bool:
         """Is the input given?"""
@@ -62,3 +65,7 @@ class NodeContext(Generic[V]):
         """`value` is the node's output `index`."""
         if self.wants(index):
             self.scope.put(self.node.output[index], value)
+
+
+Lowering: TypeAlias = Callable[[NodeContext[Any]], None]
+"""Writes what gives the outputs of a node. Raises Refusal where it cannot be done exactly."""

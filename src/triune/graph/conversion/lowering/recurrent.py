@@ -1,15 +1,12 @@
-"""What the nodes of recurrent layers say, and the layout in which they are converted."""
+"""LSTM, GRU and RNN: what the node says, and its operands in one layout."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeAlias
+from typing import Generic, TypeAlias
 
 from triune.graph.conversion.context import NodeContext
+from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
-
-MOST_STEPS_WRITTEN_OUT: Final = 16
-"""A layer of more steps becomes a loop."""
-
-NUM_GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 Activation: TypeAlias = tuple[str, float | None, float | None]
 """Name, alpha and beta; None where they are left to their defaults."""
@@ -58,3 +55,42 @@ def activations_of(c: NodeContext[V]) -> list[list[Activation]]:
         found.append((name, alpha, beta))
     each = len(found) // number
     return [found[place * each : (place + 1) * each] for place in range(number)]
+
+
+def layer_of(c: NodeContext[V]) -> Layer[V]:
+    """The layer of a node. Initial states that are left out are 0."""
+    b, x = c.builder, c.input(0)
+    if not b.is_float(x):
+        raise Refusal("a recurrent layer of whole numbers; cast them to FLOAT")
+    is_batch_first = bool(c.attributes.get("layout", 0))
+    if is_batch_first:
+        x = b.transpose(x, [1, 0, 2])
+    directions = directions_of(c)
+    hidden = int(c.attributes.get("hidden_size", 0)) or b.shape(c.input(2))[2]
+    if hidden is None:
+        raise Refusal("the size of the hidden state is not known; fix the shape of the weights")
+    states: list[V] = []
+    for index in (5, 6)[: 2 if c.node.op_type == "LSTM" else 1]:
+        if c.has(index):
+            state = c.input(index)
+            states.append(b.transpose(state, [1, 0, 2]) if is_batch_first else state)
+        else:
+            states.append(b.full([len(directions), b.dim(x, 1), hidden], 0, b.dtype(x)))
+    return Layer(x, _lengths(c, x), hidden, directions, states)
+
+
+def _lengths(c: NodeContext[V], x: V) -> V | None:
+    if not c.has(4):
+        return None
+    known = c.constant(4)
+    if known is not None and bool((known == c.builder.shape(x)[0]).all()):
+        return None
+    return c.input(4)
+
+
+def give_layer(c: NodeContext[V], whole: V, states: Sequence[V]) -> None:
+    """The node's outputs, of (steps, directions, batch, hidden), and (directions, batch, hidden) for each state."""
+    is_batch_first = bool(c.attributes.get("layout", 0))
+    c.give(c.builder.transpose(whole, [2, 0, 1, 3]) if is_batch_first else whole)
+    for index, state in enumerate(states, start=1):
+        c.give(c.builder.transpose(state, [1, 0, 2]) if is_batch_first else state, index)

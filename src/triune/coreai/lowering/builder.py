@@ -1,0 +1,158 @@
+# ruff: noqa: D102 - `Builder` says what each method writes.
+"""The primitives of core ops as operations of Core AI."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.coreai.library import Value, ops
+from triune.coreai.lowering import binary, loops, unary, values
+from triune.coreai.lowering.dims import Dim, as_scalar, cut, dim_of, expand, iota, row, shaped, spread, squeeze
+from triune.coreai.lowering.gathers import reverse_sequence
+from triune.coreai.lowering.values import cast, concat, dtype_of, like, shape_of
+from triune.graph.conversion.lowering.builder import Builder
+
+_OPS: dict[str, Callable[..., Value]] = {**unary.OPS, **binary.OPS}
+_NAMES = {
+    **{op: f"{op.lower()}_" for op in ("Abs", "Not", "Round")},
+    **{op: op.lower() for op in ("And", "Or", "Xor")},
+    "Div": "divide",
+    "Max": "maximum",
+    "Min": "minimum",
+    "ReduceProd": "reduce_product",
+}
+"""Core AI's names of operators, where they are not ONNX's in small letters."""
+
+
+class CoreAIBuilder(Builder[Value]):
+    """Adds operations to the block that is entered."""
+
+    runtime = "Core AI"
+
+    def dtype(self, x: Value) -> np.dtype[Any]:
+        return dtype_of(x)
+
+    def shape(self, x: Value) -> tuple[int | None, ...]:
+        return shape_of(x)
+
+    def dim(self, x: Value, axis: int) -> Dim:
+        return dim_of(x, axis)
+
+    def constant(self, array: NDArray[Any] | np.generic) -> Value:
+        return values.constant(array)
+
+    def full(self, dims: Sequence[Dim], number: float, dtype: Any) -> Value:
+        return spread(values.constant(np.dtype(dtype).type(number)), dims)
+
+    def iota(self, count: Dim) -> Value:
+        return iota(count)
+
+    def elementwise(self, op: str, *operands: Value, **attributes: Any) -> Value:
+        if op in _OPS:
+            return _OPS[op](*operands, **attributes)
+        name = _NAMES.get(op, op.lower())
+        return getattr(ops, name if len(operands) == 1 else f"broadcasting_{name}")(*operands)
+
+    def alike(self, op: str, *operands: Any) -> Value:
+        value = next(each for each in reversed(operands) if not isinstance(each, (int, float)))
+        given = [like(value, x) if isinstance(x, (int, float)) else x for x in operands]
+        if op in _OPS or len({shape_of(each) for each in given}) > 1:
+            return self.elementwise(op, *given)
+        # Of one shape: nothing is broadcast, which Core AI does by more operations where sizes are free.
+        name = _NAMES.get(op, op.lower())
+        return getattr(ops, f"{name}_" if name in ("and", "or", "xor") else name)(*given)
+
+    def cast(self, x: Value, dtype: Any) -> Value:
+        return cast(x, dtype)
+
+    def summable(self, x: Value) -> Value:
+        # In fp16 Core AI adds in fp16 too, where a mean of moderate numbers is infinite.
+        return cast(x, np.float32) if dtype_of(x) == np.float16 else x
+
+    def floor(self, x: Value) -> Value:
+        return unary.floor(x)
+
+    def inverse_root(self, x: Value) -> Value:
+        return ops.rsqrt(x)
+
+    def matmul(self, x: Value, y: Value, *, is_turned: bool = False) -> Value:
+        right = values.transpose(y, [1, 0]) if is_turned else y
+        is_alike = len(shape_of(x)) == len(shape_of(y)) == 2
+        return (ops.batch_matmul if is_alike else ops.broadcasting_batch_matmul)(x, right)
+
+    def reduce(self, op: str, x: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
+        name = _NAMES.get(op, op.replace("Reduce", "reduce_").lower())
+        found = getattr(ops, name)(x, values.axes(axes))
+        return found if keepdims else ops.shrink_dims(found, values.axes(axes))
+
+    def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
+        if op == "ArgMin":
+            # Of whole numbers -1 - x: the smallest one has no negative.
+            x = unary.negative(x) if self.is_float(x) else self.sub(-1, x)
+        found = cast(ops.argmax(x, values.axis(axis)), np.int32)
+        return found if keepdims else ops.shrink_dims(found, values.axes([axis]))
+
+    def cumsum(self, x: Value, axis: int) -> Value:
+        return ops.scan(x, values.constant(np.uint32(axis)), values.constant(np.bool_(False)), "sum")
+
+    def reshape(self, x: Value, dims: Sequence[Dim]) -> Value:
+        return shaped(x, dims)
+
+    def expand(self, x: Value, dims: Sequence[Dim]) -> Value:
+        return spread(x, dims)
+
+    def transpose(self, x: Value, permutation: Sequence[int]) -> Value:
+        return values.transpose(x, permutation)
+
+    def unsqueeze(self, x: Value, axes: Sequence[int]) -> Value:
+        return expand(x, axes)
+
+    def squeeze(self, x: Value, axes: Sequence[int]) -> Value:
+        return squeeze(x, axes)
+
+    def concat(self, values: Sequence[Value], axis: int) -> Value:
+        return concat(values, axis)
+
+    def slice(self, x: Value, axis: int, start: Dim, end: Dim) -> Value:
+        return cut(x, axis, start, end)
+
+    def row(self, x: Value, place: Dim) -> Value:
+        return row(x, place)
+
+    def with_row(self, x: Value, row: Value, place: Value) -> Value:
+        return loops.with_row(x, row, place)
+
+    def gather_elements(self, x: Value, indices: Value, axis: int) -> Value:
+        return ops.gather_along_axis(x, indices, values.axis(axis))
+
+    def gather_nd(self, x: Value, indices: Value) -> Value:
+        return ops.gather_nd(x, indices)
+
+    def reverse(self, x: Value, axis: int) -> Value:
+        return ops.reverse(x, values.axes([axis]))
+
+    def reverse_sequence(self, x: Value, lengths: Value, time: int, batch: int) -> Value:
+        return reverse_sequence(x, lengths, time, batch)
+
+    def top_k(self, x: Value, count: Dim, axis: int, *, is_largest: bool) -> tuple[Value, Value]:
+        place, is_true = values.axis(axis), values.constant(np.bool_(True))
+        # Stable: of equals the first comes first, as ONNX has it.
+        order = ops.argsort(x, place, values.constant(np.bool_(is_largest)), is_true)
+        indices = order if count == shape_of(x)[axis] else cut(order, axis, 0, count)
+        return ops.gather_along_axis(x, indices, place), indices
+
+    def places(self, x: Value) -> Value:
+        return ops.non_zero(x)
+
+    def loop(self, limit: Dim, starts: Sequence[Value], step: Callable[..., Sequence[Value]]) -> list[Value]:
+        end = as_scalar(limit)
+
+        def go_on(number: Value, *_values: Value) -> Value:
+            return ops.greater(end, number)
+
+        return loops.loop(starts, go_on, step)[1:]
+
+
+BUILDER: Final = CoreAIBuilder()

@@ -1,0 +1,256 @@
+"""The primitives by which core ops are written, whatever they are lowered to."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.graph.conversion.scope import V
+
+Dim: TypeAlias = int | V
+"""A size: a number, or a scalar of int32 that is computed while the program runs."""
+
+Operand: TypeAlias = V | float
+"""A value, or a number that is one of the element type of the value beside it."""
+
+
+class Builder(ABC, Generic[V]):
+    """Writes the primitives of one kind of program. Their names and meanings are those of ONNX's operators.
+
+    A value is the builder's own: whoever writes core ops asks the builder what is known of it. Axes and permutations
+    count from the front. A primitive raises Refusal where the program cannot have it.
+    """
+
+    runtime: str
+    """What messages call what the program is for: "Core ML"."""
+
+    # What is known of a value.
+
+    @abstractmethod
+    def dtype(self, x: V) -> np.dtype[Any]:
+        """Numpy's dtype."""
+
+    @abstractmethod
+    def shape(self, x: V) -> tuple[int | None, ...]:
+        """The shape; None for a dimension that is free."""
+
+    @abstractmethod
+    def dim(self, x: V, axis: int) -> Dim[V]:
+        """One dimension; where it is free, the value that computes it."""
+
+    def dims(self, x: V) -> list[Dim[V]]:
+        """All dimensions."""
+        return [self.dim(x, axis) for axis in range(self.rank(x))]
+
+    def rank(self, x: V) -> int:
+        """The number of dimensions."""
+        return len(self.shape(x))
+
+    def is_float(self, x: V) -> bool:
+        """Is it fp16 or fp32?"""
+        return self.dtype(x).kind == "f"
+
+    def is_bool(self, x: V) -> bool:
+        """Is it of truth values?"""
+        return self.dtype(x) == np.bool_
+
+    # Constants.
+
+    @abstractmethod
+    def constant(self, array: NDArray[Any] | np.generic) -> V:
+        """A constant, in the array's own dtype."""
+
+    @abstractmethod
+    def full(self, dims: Sequence[Dim[V]], number: float, dtype: Any) -> V:
+        """One number everywhere: ConstantOfShape."""
+
+    @abstractmethod
+    def iota(self, count: Dim[V]) -> V:
+        """The numbers from 0 to before `count`, in int32: Range."""
+
+    # Element by element.
+
+    @abstractmethod
+    def elementwise(self, op: str, *operands: V, **attributes: Any) -> V:
+        """ONNX's element-wise operator of that name, of operands that are broadcast; all attributes are given."""
+
+    @abstractmethod
+    def alike(self, op: str, *operands: Operand[V]) -> V:
+        """As `elementwise`, where free dimensions of the operands at the same place are known to be the same."""
+
+    @abstractmethod
+    def cast(self, x: V, dtype: Any) -> V:
+        """`x` in another element type; itself where it is of that. A truth is what is not 0."""
+
+    def summable(self, x: V) -> V:
+        """`x` in the element type in which sums of it are computed: fp32 where the library adds fp16 in fp16."""
+        return x
+
+    def add(self, x: Operand[V], y: Operand[V]) -> V:
+        """Add."""
+        return self.alike("Add", x, y)
+
+    def sub(self, x: Operand[V], y: Operand[V]) -> V:
+        """Sub."""
+        return self.alike("Sub", x, y)
+
+    def mul(self, x: Operand[V], y: Operand[V]) -> V:
+        """Mul."""
+        return self.alike("Mul", x, y)
+
+    def div(self, x: Operand[V], y: Operand[V]) -> V:
+        """Div."""
+        return self.alike("Div", x, y)
+
+    def minimum(self, x: Operand[V], y: Operand[V]) -> V:
+        """Min."""
+        return self.alike("Min", x, y)
+
+    def maximum(self, x: Operand[V], y: Operand[V]) -> V:
+        """Max."""
+        return self.alike("Max", x, y)
+
+    def greater(self, x: Operand[V], y: Operand[V]) -> V:
+        """Greater."""
+        return self.alike("Greater", x, y)
+
+    def equal(self, x: Operand[V], y: Operand[V]) -> V:
+        """Equal."""
+        return self.alike("Equal", x, y)
+
+    def both(self, x: V, y: V) -> V:
+        """And."""
+        return self.alike("And", x, y)
+
+    def where(self, condition: V, x: Operand[V], y: Operand[V]) -> V:
+        """Where; one of `x` and `y` is a value."""
+        return self.alike("Where", condition, x, y)
+
+    def clip(self, x: V, low: Operand[V], high: Operand[V]) -> V:
+        """Clip."""
+        return self.minimum(self.maximum(x, low), high)
+
+    def floor(self, x: V) -> V:
+        """Floor, of finite numbers."""
+        return self.elementwise("Floor", x)
+
+    @abstractmethod
+    def inverse_root(self, x: V) -> V:
+        """1 / sqrt(x)."""
+
+    # Products, and reductions along axes.
+
+    @abstractmethod
+    def matmul(self, x: V, y: V, *, is_turned: bool = False) -> V:
+        """MatMul of values of one rank, or by a matrix; `is_turned` transposes the matrix `y` before."""
+
+    @abstractmethod
+    def reduce(self, op: str, x: V, axes: Sequence[int], *, keepdims: bool) -> V:
+        """ONNX's reduction of that name, of numbers."""
+
+    @abstractmethod
+    def arg(self, op: str, x: V, axis: int, *, keepdims: bool) -> V:
+        """ArgMax or ArgMin of numbers: the first place, in int32."""
+
+    @abstractmethod
+    def cumsum(self, x: V, axis: int) -> V:
+        """CumSum."""
+
+    # Shapes.
+
+    @abstractmethod
+    def reshape(self, x: V, dims: Sequence[Dim[V]]) -> V:
+        """Reshape."""
+
+    @abstractmethod
+    def expand(self, x: V, dims: Sequence[Dim[V]]) -> V:
+        """Expand to exactly this shape."""
+
+    @abstractmethod
+    def transpose(self, x: V, permutation: Sequence[int]) -> V:
+        """Transpose."""
+
+    @abstractmethod
+    def unsqueeze(self, x: V, axes: Sequence[int]) -> V:
+        """Unsqueeze; the axes are those of the result."""
+
+    @abstractmethod
+    def squeeze(self, x: V, axes: Sequence[int]) -> V:
+        """Squeeze of dimensions of 1."""
+
+    @abstractmethod
+    def concat(self, values: Sequence[V], axis: int) -> V:
+        """Concat of one value at least."""
+
+    def stack(self, values: Sequence[V], axis: int) -> V:
+        """Concat along a dimension that they do not have yet."""
+        return self.concat([self.unsqueeze(value, [axis]) for value in values], axis)
+
+    # Parts, by their place.
+
+    @abstractmethod
+    def slice(self, x: V, axis: int, start: Dim[V], end: Dim[V]) -> V:
+        """Slice: from `start` to before `end`, which are within the dimension."""
+
+    def split(self, x: V, sizes: Sequence[int], axis: int) -> list[V]:
+        """Split."""
+        ends = np.cumsum(sizes).tolist()
+        return [self.slice(x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+    @abstractmethod
+    def row(self, x: V, place: Dim[V]) -> V:
+        """One part along the first dimension, which is dropped: Gather of a scalar index that is not negative."""
+
+    @abstractmethod
+    def with_row(self, x: V, row: V, place: V) -> V:
+        """`x` with `row` at that place of its first dimension: ScatterElements."""
+
+    @abstractmethod
+    def gather_elements(self, x: V, indices: V, axis: int) -> V:
+        """GatherElements of indices that are not negative; other dimensions are the same."""
+
+    @abstractmethod
+    def gather_nd(self, x: V, indices: V) -> V:
+        """GatherND of indices that are not negative."""
+
+    @abstractmethod
+    def reverse(self, x: V, axis: int) -> V:
+        """The elements of a dimension from the last to the first: Slice by steps of -1."""
+
+    @abstractmethod
+    def reverse_sequence(self, x: V, lengths: V, time: int, batch: int) -> V:
+        """ReverseSequence."""
+
+    @abstractmethod
+    def top_k(self, x: V, count: Dim[V], axis: int, *, is_largest: bool) -> tuple[V, V]:
+        """TopK, sorted: the elements, and their places in int32."""
+
+    @abstractmethod
+    def places(self, x: V) -> V:
+        """Where `x` is not 0, (number, rank): NonZero, transposed."""
+
+    # Control.
+
+    @abstractmethod
+    def loop(self, limit: Dim[V], starts: Sequence[V], step: Callable[..., Sequence[V]]) -> list[V]:
+        """The values after the last of `limit` steps: Loop.
+
+        `step` makes of the step's number (a scalar of int32) and the values, given one by one, those after the step,
+        of the same types and shapes.
+        """
+
+    # Numbers that may be computed.
+
+    def product(self, dims: Sequence[Dim[V]]) -> Dim[V]:
+        """Of all of them."""
+        number = math.prod(dim for dim in dims if isinstance(dim, int))
+        computed = [dim for dim in dims if not isinstance(dim, int)]
+        if not computed:
+            return number
+        total = computed[0]
+        for dim in computed[1:]:
+            total = self.mul(total, dim)
+        return total if number == 1 else self.mul(total, number)
