@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import unquote
 
@@ -235,6 +236,7 @@ def json_bytes(headers: Headers) -> int:
     return int(size) if size.isdigit() and len(size) < 10 else 0
 
 
+@lru_cache(maxsize=_MAX_CACHED_ROUTES)
 def parse_size(value: bytes) -> int:
     """The header Inference-Header-Content-Length. Raises InvalidArgumentError if it is no number of bytes."""
     if not value.isdigit() or len(value) > 18:

@@ -34,7 +34,8 @@ class AnswerOrder:
 
     def add(self, cycle: RequestResponseCycle, app: Any) -> bool:
         """Answer a request that came, at once or in its turn. Returns whether it has to wait."""
-        if self.waiting or not self.is_idle:
+        running = self.running
+        if self.waiting or not (running is None or running.response_complete):
             self.waiting.appendleft((cycle, app))
             return True
         self.start(cycle, app)
@@ -49,6 +50,8 @@ class AnswerOrder:
         """An answer is out: start what waits. False if that is under way already."""
         if self._is_starting:
             return False
+        if not self.waiting:
+            return True
         # A loop, for hundreds of small requests may wait, each answered before its start returns.
         self._is_starting = True
         try:

@@ -387,7 +387,7 @@ class KServeProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or not self._order.go_on():
             return
-        if not self.pipeline:
+        if self.flow.read_paused and not self.pipeline:
             self.flow.resume_reading()
         limits = self._front_end.limits
         self._deadline = self.loop.time() + (limits.linger_seconds if self.is_deaf else limits.idle_seconds)
