@@ -25,7 +25,8 @@ from triune.core.version import VERSION
 
 if TYPE_CHECKING:
     from triune.api.converting import Conversion, convert
-    from triune.api.models import Model, load, units
+    from triune.api.models import UnitModel, load, predict, units
+    from triune.core.model import Model
 
 __version__ = VERSION
 
@@ -37,17 +38,21 @@ __all__ = [
     "NotFoundError",
     "TriuneError",
     "UnavailableError",
+    "UnitModel",
     "UnsupportedError",
     "convert",
     "load",
+    "predict",
     "units",
 ]
 
 _MODULES = {
     "Conversion": "triune.api.converting",
-    "Model": "triune.api.models",
+    "Model": "triune.core.model",
+    "UnitModel": "triune.api.models",
     "convert": "triune.api.converting",
     "load": "triune.api.models",
+    "predict": "triune.api.models",
     "units": "triune.api.models",
 }
 

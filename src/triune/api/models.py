@@ -1,28 +1,37 @@
-"""One model on one unit, without a server: what `triune.load` gives."""
+"""A model on one unit, without a server: what `triune.load` gives."""
 
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
+from triune.api.values import as_array
 from triune.config.placement import Machine, runtime_for
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from triune.core.errors import InvalidArgumentError, NotFoundError
+from triune.core.model import Model, needs_state
 from triune.core.requests import Parameter
 from triune.core.runtime import Executable
-from triune.core.tensors import Signature, TensorSpec, describe
+from triune.core.state import State
+from triune.core.tensors import Signature
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.coreai.description import describe
+from triune.coreml.feature_values import classes_of
+from triune.coreml.package import read_package
+from triune.graph.state_names import new_state
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
 from triune.runtimes.registry import ROWS, available, backend_of, missing
 
-_FLOATS = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64})
+_ONNX = ".onnx"
+_CORE_AI = ".aimodel"
 
 
-class Model:
-    """A model, ready to run. One call runs at a time. Close it, or use it as a context manager, to free it.
+class UnitModel(Model):
+    """A model on a unit. One call runs at a time; others wait.
 
     Attributes:
         path: its file.
@@ -30,112 +39,102 @@ class Model:
         is_emulated: the unit is not here: the answers are those of its numerics, the speed says nothing.
         precision: what it computes in.
         signature: its inputs and outputs.
+        states: what it keeps between calls, in a `State`.
     """
 
-    def __init__(self, path: Path, executable: Executable, *, is_emulated: bool) -> None:
-        """`executable` is closed with it."""
-        self._executable: Executable | None = executable
+    def __init__(
+        self,
+        path: Path,
+        executable: Executable,
+        *,
+        is_emulated: bool,
+        function: str = "main",
+        classes: Sequence[Any] = (),
+        is_raw: bool = False,
+    ) -> None:
+        """Args:
+        path: its file.
+        executable: computes it, and is closed with it.
+        is_emulated: the unit is not here.
+        function: which of its functions.
+        classes: the labels of a Core ML classifier, in the order of its probabilities.
+        is_raw: labels and probabilities are given as tensors, as a server gives them.
+        """
+        whole = executable.signature
+        self.states: Final = tuple(spec for spec in whole.inputs if spec.is_state)
+        news = {new_state(spec.name) for spec in self.states}
+        self.signature: Final = Signature(
+            tuple(spec for spec in whole.inputs if not spec.is_state),
+            tuple(spec for spec in whole.outputs if spec.name not in news),
+            whole.max_batch_size,
+            whole.rows,
+        )
+        super().__init__(path.name, function, [spec.name for spec in self.signature.outputs])
         self.path: Final = path
         self.is_emulated: Final = is_emulated
         self.unit: Final[Unit] = executable.unit
         self.precision: Final[str] = executable.precision
-        self.signature: Final[Signature] = executable.signature
+        self._executable = executable
+        self._classes = classes
+        self._is_raw = is_raw
+        self._turn = threading.Lock()
 
-    def __repr__(self) -> str:
-        inputs, outputs = (", ".join(map(str, each)) for each in (self.signature.inputs, self.signature.outputs))
-        state = "emulated, " if self.is_emulated else ""
-        closed = ", closed" if self._executable is None else ""
-        return (
-            f"<Model '{self.path.name}' on {self.unit.value} ({state}{self.precision}{closed}): {inputs} -> {outputs}>"
-        )
+    def make_state(self) -> State:
+        """See `Model.make_state`."""
+        specs = {spec.name: spec for spec in self.states}
+        arrays = {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in specs.items()}
+        return State(arrays, lambda name, value: as_array(specs[name], value, converts_arrays=True))
 
-    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Compute.
-
-        Args:
-            inputs: by name, arrays of the signature's shapes and datatypes; or numbers, texts and lists of them, which
-                become such arrays where nothing is lost: whole numbers in range, fractions only as floats.
-            outputs: which of the outputs; all if None.
-
-        Raises:
-            InvalidArgumentError: an input is missing, unknown or not what the model takes, or an output is unknown.
-            UnavailableError: the model is closed.
-        """
-        if self._executable is None:
-            raise UnavailableError(f"the model '{self.path.name}' is closed; load it again")
+    def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
         known = {spec.name: spec for spec in self.signature.inputs}
         unknown = sorted(inputs.keys() - known.keys())
         if unknown:
             raise InvalidArgumentError(f"the model has no input '{unknown[0]}'; it has {', '.join(known)}")
+        converts = self.path.suffix != _ONNX
         arrays: dict[str, Array] = {}
         for name, spec in known.items():
             if name in inputs:
-                arrays[name] = _as_array(spec, inputs[name])
+                arrays[name] = as_array(spec, inputs[name], converts_arrays=converts)
             elif not spec.is_optional:
                 raise InvalidArgumentError(f"input '{name}' is missing; it is {spec}")
-        names = [spec.name for spec in self.signature.outputs]
-        strange = sorted(set(outputs or ()) - set(names))
-        if strange:
-            raise InvalidArgumentError(f"the model has no output '{strange[0]}'; it has {', '.join(names)}")
-        return self._executable.run(arrays, list(outputs or names))
+        if state is None:
+            if self.states:
+                raise needs_state([spec.name for spec in self.states])
+            with self._turn:
+                return self._shown(self._executable.run(arrays, list(outputs)))
+        with state.lock, self._turn:
+            state.check({spec.name: spec.shape for spec in self.states})
+            news = [new_state(spec.name) for spec in self.states]
+            found = self._executable.run({**arrays, **state.arrays}, [*outputs, *news])
+            state.arrays = {spec.name: found.pop(new_state(spec.name)) for spec in self.states}
+        return self._shown(found)
 
-    def close(self) -> None:
-        """Free it. No `run` is under way. To close it again does nothing."""
-        if self._executable is not None:
-            self._executable.close()
-            self._executable = None
+    def _shown(self, found: dict[str, Array]) -> dict[str, Any]:
+        """A classifier's label as a text or a number, and its probabilities by label."""
+        if self._is_raw or not self._classes:
+            return dict(found)
+        shown: dict[str, Any] = {}
+        for spec in self.signature.outputs:
+            if spec.name in found:
+                array = found[spec.name]
+                shown[spec.name] = array
+                if spec.datatype is DataType.BYTES:
+                    shown[spec.name] = array.ravel()[0].decode()
+                elif spec.datatype is DataType.INT64:
+                    shown[spec.name] = int(array.ravel()[0])
+                elif spec.datatype is DataType.FP64 and spec.shape == (len(self._classes),):
+                    shown[spec.name] = dict(zip(self._classes, array.tolist(), strict=True))
+        return shown
 
-    def __enter__(self) -> "Model":
-        return self
+    def _free(self) -> None:
+        self._executable.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _place(self) -> str:
+        return f"on {self.unit.value} ({'emulated, ' if self.is_emulated else ''}{self.precision})"
 
-
-def _as_array(spec: TensorSpec, value: Any) -> Array:
-    """A value as an array that an input takes. Raises InvalidArgumentError."""
-    array = cast("Array", value) if isinstance(value, np.ndarray) else _converted(spec, value)
-    fits = not spec.has_rank or (
-        len(spec.shape) == array.ndim
-        and all(size in (-1, have) for have, size in zip(array.shape, spec.shape, strict=True))
-    )
-    if DataType.of(array) is not spec.datatype or not fits:
-        raise InvalidArgumentError(f"input '{spec.name}' is {describe(array)}; the model takes {spec}")
-    return array
-
-
-def _converted(spec: TensorSpec, value: Any) -> Array:
-    """Python's numbers, texts and lists as an array of the input's datatype."""
-    what = f"input '{spec.name}'"
-    try:
-        given = np.asarray(value, object if spec.datatype is DataType.BYTES else None)
-    except ValueError as error:
-        raise InvalidArgumentError(f"{what}: the lists are not of one length each: {error}") from error
-    if spec.datatype is DataType.BYTES:
-        elements = [each.encode() if isinstance(each, str) else each for each in given.ravel().tolist()]
-        if not all(isinstance(each, bytes) for each in elements):
-            raise InvalidArgumentError(f"{what} holds what is neither text nor bytes; the model takes {spec}")
-        texts = np.empty(given.shape, np.object_)
-        texts.reshape(-1)[:] = elements
-        return texts
-    if given.dtype.kind not in "biuf" or (given.dtype.kind == "b") != (spec.datatype is DataType.BOOL):
-        raise InvalidArgumentError(f"{what} is made of {given.dtype.name}; the model takes {spec}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        array = given.astype(spec.datatype.dtype)
-        # A float may be rounded, as each is that Python writes into an array of fp32; a whole number may not.
-        is_float = given.dtype.kind == "f" and spec.datatype in _FLOATS
-        if is_float:
-            is_kept = np.isfinite(array.astype(np.float64)) == np.isfinite(given)
-        else:
-            is_kept = array.astype(object) == given.astype(object)
-    if not np.all(is_kept):
-        lost = given[~np.asarray(is_kept)].ravel()[0]
-        raise InvalidArgumentError(
-            f"{what} holds {lost}, which {spec.datatype.value} does not hold; the model takes {spec}"
-        )
-    return array
+    def _interface(self) -> str:
+        inputs, outputs = (", ".join(map(str, each)) for each in (self.signature.inputs, self.signature.outputs))
+        return f"{inputs} -> {outputs}"
 
 
 def load(
@@ -143,8 +142,9 @@ def load(
     unit: str | Sequence[str] | None = None,
     *,
     units: Sequence[str] | None = None,
+    function: str | None = None,
     options: Mapping[str, Parameter] | None = None,
-) -> Model:
+) -> UnitModel:
     """Load a model file for one unit.
 
     Args:
@@ -152,14 +152,31 @@ def load(
         unit: a unit's name, "cpu", "amx", "gpu" or "ane"; or a list of them, the first of which that can run it is
             taken. None takes the best that is here; an emulated one has to be named.
         units: the list by its own name; `unit` is left out then.
-        options: the runtime's own settings, as a config's parameters: `{"coreml.function": "prefill"}`.
+        function: which function of a program; its default one if None.
+        options: the runtime's own settings, as a config's parameters: `{"coreml.precision": "fp32"}`.
 
     Raises:
-        NotFoundError: there is no such file.
+        NotFoundError: there is no such file, or no such function in it.
         InvalidArgumentError: it is none of these, it is broken, or a unit or option is unknown.
         UnsupportedError: none of the units can run it; the reason of each.
     """
-    path = Path(path)
+    return _load(Path(path), unit, units, function, dict(options or {}), is_raw=False)
+
+
+def load_raw(path: Path) -> UnitModel:
+    """A model on the best unit that is here, whose labels and probabilities are tensors. Raises as `load`."""
+    return _load(path, None, None, None, {}, is_raw=True)
+
+
+def _load(
+    path: Path,
+    unit: str | Sequence[str] | None,
+    units: Sequence[str] | None,
+    function: str | None,
+    options: dict[str, Parameter],
+    *,
+    is_raw: bool,
+) -> UnitModel:
     if units is not None and unit is not None:
         raise InvalidArgumentError("give unit or units, not both")
     unit = unit if units is None else units
@@ -180,10 +197,67 @@ def load(
         chosen = [next(each for each in own if presences.get(each) is Presence.PRESENT)]
     else:
         chosen = _units([unit] if isinstance(unit, str) else unit)
+    name, classes = _read_program(path, backend, function, options)
     taken = next((each for each in chosen if _can_run(backend, each, machine)), chosen[0])
     runtime = runtime_for(backend, taken, machine)
-    executable = runtime.load(path, unit=taken, num_threads=cpu.num_cores, options=options or {})
-    return Model(path, executable, is_emulated=presences.get(taken) is Presence.EMULATED)
+    executable = runtime.load(path, unit=taken, num_threads=cpu.num_cores, options=options)
+    is_emulated = presences.get(taken) is Presence.EMULATED
+    return UnitModel(path, executable, is_emulated=is_emulated, function=name, classes=classes, is_raw=is_raw)
+
+
+def _read_program(
+    path: Path, backend: str, function: str | None, options: dict[str, Parameter]
+) -> tuple[str, Sequence[Any]]:
+    """A program's function and its classes. Options that have its states be inputs and outputs are added."""
+    if path.suffix == _ONNX:
+        if function is not None:
+            raise InvalidArgumentError(f"'{path.name}' has no functions; leave function out")
+        return "main", ()
+    function = function or _text(options.get(f"{backend}.function"))
+    if function is not None:
+        options[f"{backend}.function"] = function
+    if path.suffix == _CORE_AI:
+        names = {each.name: each for each in describe(path).functions}
+        chosen = function or ("main" if "main" in names or len(names) != 1 else next(iter(names)))
+        has_states, classes = chosen in names and bool(names[chosen].states), ()
+    elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
+        # Core ML alone reads it, and may read what Triune does not.
+        return "main", ()
+    else:
+        package = read_package(path)
+        chosen = function or package.description.default_function
+        described = package.description.functions.get(chosen)
+        has_states = described is not None and bool(described.states)
+        classes = classes_of(package.function(chosen)) if described is not None else ()
+    if has_states:
+        options[f"{backend}.states"] = "explicit"
+    return chosen, classes
+
+
+def _text(value: Parameter | None) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def predict(
+    path: Path | str,
+    inputs: Mapping[str, Any],
+    unit: str | Sequence[str] | None = None,
+    *,
+    function: str | None = None,
+) -> dict[str, Any]:
+    """Load a model, run it once, and free it. One with states starts from states of zeros.
+
+    Args:
+        path: the model file; see `load`.
+        inputs: by name; see `Model.run`.
+        unit: where to run it; see `load`.
+        function: which function of a program; its default one if None.
+
+    Raises:
+        As `load` and `Model.run`.
+    """
+    with load(path, unit, function=function) as model:
+        return model.predict(inputs, model.make_state() if model.states else None)
 
 
 def units() -> Sequence[UnitStatus]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
-from triune.api.models import load
+from triune.api.models import load_raw
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar, shown, shown_lines
@@ -101,7 +101,7 @@ def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classe
         raise InvalidArgumentError(f"'{path}' is no model file; to run a model of a repository, give --repository")
     with progress_bar() as progress:
         task = progress.add_task(f"loading {path}", total=None)
-        with load(path) as model:
+        with load_raw(path) as model:
             progress.update(task, description=f"running {path}")
             source = read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()
             specs = {spec.name: spec for spec in model.signature.outputs}

@@ -2,17 +2,16 @@
 ONNX anywhere.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.model import Model as LoadedModel
+from triune.core.model import needs_state
 from triune.core.state import State
 from triune.core.tensors import format_shape
 from triune.core.units import Unit
@@ -52,11 +51,10 @@ def load(
     return Model(Path(path), function=function, executor=executor, unit=unit)
 
 
-class Model:
+class Model(LoadedModel):
     """One function of an asset. Calls may run at the same time, except those on the same state.
 
     Attributes:
-        function: its name.
         executor: what computes it.
     """
 
@@ -75,13 +73,13 @@ class Model:
             executor = "coreai" if has_system_runtime() else "onnxruntime"
         if unit is not None and executor != "coreai":
             raise InvalidArgumentError(f"a unit is for executor 'coreai'; '{executor}' runs on the CPU: leave unit out")
-        self._name = path.name
         self.executor: Final = executor
         description = describe(path)
         functions = {each.name: each for each in description.functions}
         sources: Mapping[str, Any] = description.asset.metadata.get(_CUSTOM, {}).get(SOURCE_KEY, {})
-        self.function, names, limits = _choose(path.name, function, list(functions), sources)
+        chosen, names, limits = _choose(path.name, function, list(functions), sources)
         interfaces = {name: Interface.of(functions[name], limits) for name in names}
+        super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
         # They import Apple's library, which is here: it described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.program import load_program
@@ -106,51 +104,30 @@ class Model:
         arrays = {name: np.zeros(spec.shape, spec.datatype.dtype) for name, spec in specs.items()}
         return State(arrays, lambda name, value: to_array(f"state '{name}'", specs[name], value))
 
-    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Array]:
-        """Compute the outputs.
-
-        Args:
-            inputs: a value for each input by name.
-            state: the buffers to work on, from `make_state`; required if the function has states.
-
-        Raises:
-            InvalidArgumentError: an input is missing, unknown, or not what the function takes; a state is missing.
-            InternalError: Apple's library ended its process over it.
-        """
+    def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
+        """Raises InternalError, too, where Apple's library ended its process over it."""
         variant = self._variant(inputs)
-        arrays = variant.interface.check(inputs, f"'{self._name}', function '{variant.name}'")
+        arrays = variant.interface.check(inputs, f"'{self.name}', function '{variant.name}'")
         if state is None:
             if variant.interface.states:
-                names = [spec.name for spec in variant.interface.states]
-                raise InvalidArgumentError(f"the model has states {names}: predict(..., state=model.make_state())")
+                raise needs_state([spec.name for spec in variant.interface.states])
             return variant.executor.run(arrays, {})[0]
         with state.lock:
             state.check({spec.name: spec.shape for spec in variant.interface.states})
-            outputs, state.arrays = variant.executor.run(arrays, state.arrays)
-        return outputs
+            found, state.arrays = variant.executor.run(arrays, state.arrays)
+        return found
 
-    def predict_batch(
-        self, requests: Sequence[Mapping[str, Any]], state: State | None = None
-    ) -> list[dict[str, Array]]:
-        """Compute several requests, one after the other."""
-        return [self.predict(inputs, state) for inputs in requests]
-
-    async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Array]:
-        """As `predict`, in another thread."""
-        return await asyncio.to_thread(self.predict, inputs, state)
-
-    def close(self) -> None:
-        """End the processes that compute. No call is under way and none follows."""
+    def _free(self) -> None:
+        """End the processes that compute."""
         for variant in self._variants:
             variant.executor.close()
 
-    def __enter__(self) -> "Model":
-        return self
+    def _place(self) -> str:
+        return f"function '{self.function}' in {self.executor}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _interface(self) -> str:
+        inputs, given = (", ".join(map(str, each)) for each in (self.interface.inputs, self.interface.outputs))
+        return f"{inputs} -> {given}"
 
     def _variant(self, inputs: Mapping[str, Any]) -> "_Variant":
         if len(self._variants) == 1:
@@ -164,7 +141,7 @@ class Model:
             ", ".join(f"{spec.name} {format_shape(spec.shape)}" for spec in each.interface.inputs)
             for each in self._variants
         )
-        raise InvalidArgumentError(f"'{self._name}' has no function for the shapes {given}; it has {known}")
+        raise InvalidArgumentError(f"'{self.name}' has no function for the shapes {given}; it has {known}")
 
 
 @dataclass(frozen=True, slots=True)

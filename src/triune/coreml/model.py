@@ -1,6 +1,5 @@
 """Core ML models that predict: on Apple's systems through Core ML, elsewhere through Triune's executors."""
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +7,14 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.errors import InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError
 from triune.core.executor import Executor
+from triune.core.model import Model as LoadedModel
+from triune.core.model import needs_state
 from triune.core.state import State
 from triune.coreml.default_shapes import check_stacks
 from triune.coreml.description import ArrayFeature, Description, Feature, FunctionDescription, StateFeature
-from triune.coreml.feature_values import classes_of, default_of, from_program, to_array, to_program
+from triune.coreml.feature_values import classes_of, default_of, describe, from_program, to_array, to_program
 from triune.coreml.mil import Array, Function, StateType, TensorType
 from triune.coreml.package import Package, read_package, read_specification
 
@@ -38,8 +39,13 @@ def load(path: Path | str, *, function: str | None = None, executor: ExecutorNam
     return Model(read_package(path), function=function, executor=executor)
 
 
-class Model:
-    """One function of a Core ML model. Calls may run at the same time, except those on the same state."""
+class Model(LoadedModel):
+    """One function of a Core ML model. Calls may run at the same time, except those on the same state.
+
+    Attributes:
+        package: what was read.
+        executor: what computes it.
+    """
 
     def __init__(
         self, package: Package, *, function: str | None = None, executor: ExecutorName | Executor | None = None
@@ -57,16 +63,19 @@ class Model:
         self.package: Final = package
         executor = executor or ("coreml" if sys.platform == "darwin" else "onnxruntime")
         self.executor: Final[str] = executor if isinstance(executor, str) else type(executor).__name__
-        self.function: Final = function or package.description.default_function
-        self._program: Final[Function] = package.function(self.function)
-        if self.function not in package.description.functions:
-            raise NotFoundError(f"'{package.name}' does not describe its function '{self.function}'")
-        check_stacks(self._program, package.description.functions[self.function], package.name)
+        function = function or package.description.default_function
+        self._program: Final[Function] = package.function(function)
+        if function not in package.description.functions:
+            raise NotFoundError(f"'{package.name}' does not describe its function '{function}'")
+        described = package.description.functions[function]
+        name = package.name if package.path is None else package.path.name
+        super().__init__(name, function, [feature.name for feature in described.outputs])
+        check_stacks(self._program, described, package.name)
         self._types: Final = {value.name: _tensor_type(value.type, value.name) for value in self._program.inputs}
         self._classes: Final = classes_of(self._program)
         if isinstance(executor, str):
             executor = _make_executor(executor, package, self.function)
-        self._run: Final = executor.run
+        self._executor: Executor | None = executor
 
     @classmethod
     def from_specification(
@@ -96,42 +105,37 @@ class Model:
         arrays = {name: np.zeros(kind.shape, self._types[name].dtype.numpy) for name, kind in states.items()}
         return State(arrays, lambda name, value: to_array(f"state {name}", states[name], value))
 
-    def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """Compute the outputs.
-
-        Args:
-            inputs: a value for each input by name: see `feature_values.to_program`. Optional ones may be left out.
-            state: the buffers to work on, from `make_state`; required if the function has states.
-
-        Returns:
-            The outputs by name: see `feature_values.from_program`.
-
-        Raises:
-            InvalidArgumentError: an input is missing, unknown, or not what the interface allows; a state is missing.
-            UnsupportedError: the program does what the executor does not.
-        """
+    def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
+        """See `feature_values.to_program` for what is taken, and `from_program` for what is given."""
         arrays = self._check(inputs)
+        if self._executor is None:
+            raise UnavailableError(f"the model '{self.name}' is closed; load it again")
+        run = self._executor.run
         if state is None:
             if self.interface.states:
-                names = [feature.name for feature in self.interface.states]
-                raise InvalidArgumentError(f"the model has states {names}: predict(..., state=model.make_state())")
-            outputs, _ = self._run(arrays, {})
+                raise needs_state([feature.name for feature in self.interface.states])
+            found, _ = run(arrays, {})
         else:
             with state.lock:
                 state.check({name: kind.shape for name, kind in self._states().items()})
-                outputs, state.arrays = self._run(arrays, state.arrays)
+                found, state.arrays = run(arrays, state.arrays)
         return {
-            feature.name: from_program(feature, outputs[feature.name], self._classes)
+            feature.name: from_program(feature, found[feature.name], self._classes)
             for feature in self.interface.outputs
         }
 
-    def predict_batch(self, requests: Sequence[Mapping[str, Any]], state: State | None = None) -> list[dict[str, Any]]:
-        """Compute several requests, one after the other."""
-        return [self.predict(inputs, state) for inputs in requests]
+    def _free(self) -> None:
+        self._executor = None
 
-    async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """As `predict`, in another thread."""
-        return await asyncio.to_thread(self.predict, inputs, state)
+    def _place(self) -> str:
+        return f"function '{self.function}' in {self.executor}"
+
+    def _interface(self) -> str:
+        inputs, outputs = (
+            ", ".join(f"{feature.name}: {describe(feature)}" for feature in features)
+            for features in (self.interface.inputs, self.interface.outputs)
+        )
+        return f"{inputs} -> {outputs}"
 
     def _check(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         known = {feature.name: feature for feature in self.interface.inputs}

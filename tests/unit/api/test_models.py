@@ -8,13 +8,19 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from PIL import Image
 
 import triune
+import triune.coreai
+import triune.coreml
 from support.lowered import FLOAT, model_of
+from support.mil_models import save_accumulator, save_classifier, save_functions, save_image_model
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from triune.core.state import State
 from triune.core.units import Unit
 from triune.coreai.lowering import lower as lower_to_coreai
 from triune.coreml.lowering import lower as lower_to_coreml
+from triune.graph.verify import Verdict
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
@@ -157,12 +163,102 @@ def test_one_way_to_name_units_at_a_time(model: Any, tmp_path: Path) -> None:
         triune.load(_save(model, tmp_path / "model.onnx"), "cpu", units=["cpu"])
 
 
+def test_run_and_predict_are_one_method(model: Any, tmp_path: Path) -> None:
+    for suffix in (".onnx", ".mlpackage", ".aimodel"):
+        path = _save(model, tmp_path / f"m{suffix}")
+        loaders = {".mlpackage": triune.coreml.load, ".aimodel": triune.coreai.load}
+        for load in (triune.load, *([loaders[suffix]] if suffix in loaders else [])):
+            with load(path) as loaded:
+                assert isinstance(loaded, triune.Model)
+                assert loaded.name == path.name
+                assert loaded.output_names == ("y",)
+                for answers in (loaded.run({"x": X}), loaded.run({"x": X}, ["y"]), loaded.predict({"x": X.tolist()})):
+                    np.testing.assert_array_equal(answers["y"], 2 * X)
+                assert loaded.make_state().names == ()
+                assert "x: " in repr(loaded)
+                with pytest.raises(InvalidArgumentError, match="no output 'q'; it has y"):
+                    loaded.run({"x": X}, ["q"])
+            assert "closed" in repr(loaded)
+            with pytest.raises(triune.UnavailableError, match="is closed; load it again"):
+                loaded.predict({"x": X})
+            loaded.close()
+
+
+@pytest.mark.parametrize("unit", ["cpu", "ane"])
+def test_programs_with_states(unit: str, tmp_path: Path) -> None:
+    path = save_accumulator(tmp_path)
+    for load in (lambda: triune.load(path, unit), lambda: triune.coreml.load(path)):
+        with load() as loaded:
+            state = loaded.make_state()
+            for count in (1, 2):
+                found = loaded.predict({"x": np.ones((1, 2))}, state)
+                assert list(found) == ["y"]
+                np.testing.assert_array_equal(found["y"], np.full((1, 2), count))
+            np.testing.assert_array_equal(loaded.run({"x": [[1, 1]]}, state=loaded.make_state())["y"], [[1, 1]])
+            with pytest.raises(InvalidArgumentError, match="has states .*: give state=model.make_state()"):
+                loaded.run({"x": [[1, 1]]})
+            other = State({"other": np.zeros(1)}, lambda name, value: value)
+            with pytest.raises(InvalidArgumentError, match="state is of another model"):
+                loaded.run({"x": [[1, 1]]}, state=other)
+    assert triune.predict(path, {"x": [[1, 2]]})["y"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("labels", [("ant", "bee", "cat"), (7, 8, 9)])
+def test_a_classifier_gives_its_label_and_the_probabilities_by_label(labels: Any, tmp_path: Path) -> None:
+    path = save_classifier(tmp_path, labels)
+    answers = [triune.predict(path, {"x": [[0, 9, 0]]}, "cpu"), triune.coreml.load(path).predict({"x": [[0, 9, 0]]})]
+    for found in answers:
+        assert found["classLabel"] == labels[1]
+        (probabilities,) = (each for each in found.values() if isinstance(each, dict))
+        assert list(probabilities) == list(labels)
+        assert probabilities[labels[1]] > 0.99
+
+
+def test_images_are_pillow_s_or_arrays(tmp_path: Path) -> None:
+    path = save_image_model(tmp_path, "BGR")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    with triune.load(path, "cpu") as loaded, triune.coreml.load(path) as other:
+        answers = [
+            each.predict({"x": given})["y"] for each in (loaded, other) for given in (pixels, Image.fromarray(pixels))
+        ]
+        for found in answers[1:]:
+            np.testing.assert_array_equal(found, answers[0])
+        with pytest.raises(InvalidArgumentError, match=r"UINT8\[5,4,3\]; the model takes x: UINT8\[4,5,3\]"):
+            loaded.run({"x": Image.fromarray(pixels.transpose(1, 0, 2))})
+    with (
+        triune.load(_identity(onnx.TensorProto.FLOAT, tmp_path), "cpu") as floats,
+        pytest.raises(InvalidArgumentError, match="'x' is a picture; the model takes"),
+    ):
+        floats.run({"x": Image.fromarray(pixels)})
+
+
+def test_functions_of_a_program(tmp_path: Path) -> None:
+    path = save_functions(tmp_path)
+    names = list(triune.coreml.load(path).description.functions)
+    found = [triune.predict(path, {"x": np.ones((2, 3), np.float32)}, function=name) for name in names]
+    assert len({each["y"].tobytes() for each in found}) == len(names) == 2
+    with pytest.raises(triune.TriuneError, match="'third'"):
+        triune.load(path, function="third")
+    with pytest.raises(InvalidArgumentError, match="leave function out"):
+        triune.load(_identity(onnx.TensorProto.FLOAT, tmp_path), function="main")
+
+
+def test_arrays_of_other_widths_are_converted_for_programs_alone(model: Any, tmp_path: Path) -> None:
+    with triune.load(_save(model, tmp_path / "m.mlpackage"), "cpu") as loaded:
+        np.testing.assert_array_equal(loaded.run({"x": X.astype(np.float64)})["y"], 2 * X)
+        with pytest.raises(InvalidArgumentError, match="holds 1e"):
+            loaded.run({"x": np.full((2, 4), 1e300)})
+
+
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
     _save(model_of(nodes, [("x", FLOAT, [None, 4])], [("y", FLOAT, [None, 4])]), tmp_path / "model.onnx")
     page = (Path(__file__).parents[3] / "docs/python.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIUNE_CACHE", str(tmp_path / "cache"))
     names: dict[str, Any] = {}
-    exec(block, names)
+    for block in blocks:
+        exec(block, names)
     np.testing.assert_array_equal(names["y"], [[2, 4, 6, 8]])
+    assert names["done"].verdict is Verdict.RIGHT
