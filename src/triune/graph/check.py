@@ -38,6 +38,20 @@ def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> di
     return inputs
 
 
+class Check:
+    """Compares a model after each pass with what it computed at first, on sample inputs: a watcher of `run_passes`."""
+
+    def __init__(self, model: ModelProto, inputs: Arrays, *, tolerance: float = 1e-4) -> None:
+        """Computes `model` by ONNX's reference evaluator, which is slow: for tests and for doubts."""
+        self._inputs = inputs
+        self._tolerance = tolerance
+        self._expected = evaluate(model, inputs)
+
+    def __call__(self, step: str, model: ModelProto, /) -> None:
+        """Raises InternalError where `model`, the result of pass `step`, gives other outputs."""
+        compare(step, self._expected, model, self._inputs, tolerance=self._tolerance)
+
+
 def compare(
     step: str, expected: Sequence[NDArray[Any]], model: ModelProto, inputs: Arrays, *, tolerance: float = 1e-4
 ) -> None:

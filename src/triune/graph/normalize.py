@@ -1,13 +1,13 @@
 """Any model brought to core ops: the passes in their order."""
 
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
 from triune.core.errors import UnsupportedError
-from triune.graph.check import compare, evaluate
+from triune.graph.check import Check
 from triune.graph.core_ops import CORE_OPS
 from triune.graph.declared import free_negative_sizes, give_output_shapes, infer_anew, take_output_shapes
 from triune.graph.decompose import Decompose
@@ -21,6 +21,7 @@ from triune.graph.passes.inline import Inline
 from triune.graph.passes.means import Means
 from triune.graph.passes.one_number import OneNumber
 from triune.graph.passes.pack import Pack
+from triune.graph.passes.run import GraphPass, run_passes
 from triune.graph.passes.sequences import Sequences
 from triune.graph.passes.tidy import Tidy
 from triune.graph.passes.upgrade import Upgrade
@@ -36,14 +37,28 @@ MAX_ROUNDS = 8
 """Each round may open what the next folds: a branch, a shape, a function's body."""
 
 
-class Pass(Protocol):
-    """A step of normalization: takes a model, which it may change, and gives one that computes the same."""
-
-    name: str
-
-    def __call__(self, model: ModelProto) -> ModelProto:
-        """Raises a TriuneError that names what cannot be done."""
-        ...
+def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
+    """The passes of one round, in order. A later round finds what an earlier one has opened."""
+    return (
+        # The types and ranks that Decompose asks for.
+        Infer(),
+        # Before Decompose, which shall see what is in the bodies of functions.
+        Inline(keep),
+        Sequences(),
+        Decompose(keep),
+        # Before Fold, which would compute the weights that Cast, Sub and Mul unpack.
+        Pack(large),
+        # What was decomposed and packed has no types yet.
+        Infer(),
+        Fold(),
+        # Conditions that Fold has made constants.
+        Branches(),
+        OneNumber(),
+        # Counts that Fold has made constants.
+        Means(),
+        # What nobody reads any more.
+        Tidy(),
+    )
 
 
 def normalize(
@@ -86,37 +101,16 @@ def normalize(
     copy = Adopt()(copy)
     require_valid(copy)
     declared = take_output_shapes(copy)
-    expected = None if check is None else evaluate(copy, check)
-
-    def run(step: Pass, given: ModelProto) -> ModelProto:
-        result = step(given)
-        if check is not None and expected is not None:
-            compare(step.name, expected, result, check)
-        return result
-
-    copy = infer_anew(copy)
-    copy = run(Upgrade(), copy)
+    watch = None if check is None else Check(copy, check)
+    copy = run_passes(infer_anew(copy), [Upgrade()], watch)
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
-        for step in (
-            Infer(),
-            Inline(keep),
-            Sequences(),
-            Decompose(keep),
-            Pack(large),
-            Infer(),
-            Fold(),
-            Branches(),
-            OneNumber(),
-            Means(),
-            Tidy(),
-        ):
-            copy = run(step, copy)
+        copy = run_passes(copy, _round(keep, large), watch)
         # Those that were in nodes and functions.
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
-    copy = Infer()(copy)
+    copy = run_passes(copy, [Infer()], watch)
     _name_nodes(copy.graph)
     give_output_shapes(copy, declared)
     large.give_back(copy)

@@ -7,7 +7,7 @@ import pytest
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from support.graphs import answers, model_of
-from triune.graph.half.variances import fold_variances
+from triune.graph.half.variances import FoldVariances
 from triune.graph.normalize import normalize
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.halve import Halve
@@ -49,9 +49,7 @@ def affine(model: ModelProto) -> ModelProto:
 
 
 def folded(model: ModelProto) -> ModelProto:
-    model = normalize(model)
-    fold_variances(model)
-    return model
+    return FoldVariances()(normalize(model))
 
 
 def narrowed(model: ModelProto) -> ModelProto:

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from support.graphs import model_of, ops_of
 from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedError
 from triune.graph import normalize as room
-from triune.graph.check import compare, evaluate, sample_inputs
+from triune.graph.check import Check, compare, evaluate, sample_inputs
 from triune.graph.normalize import foreign_ops, normalize, require_core_ops
+from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass, run_passes
 
 EXPORTED = """
 agraph (float[N,4] x) => (float[N,2,2] y) {
@@ -153,3 +155,23 @@ def test_compare_names_the_shape_that_changed() -> None:
     model = model_of("agraph (float[1,2] x) => (float[2] y) { a = Constant <value_ints = [0]> ()  y = Squeeze (x, a) }")
     with pytest.raises(InternalError, match=r"pass 'p' changed output 'y' from shape \(1, 2\) to \(2,\)"):
         compare("p", [np.zeros((1, 2))], model, {"x": np.zeros((1, 2), np.float32)})
+
+
+class _Doubling(GraphPass):
+    """Given anything. Result: its first output doubled, which is wrong."""
+
+    name = "doubling"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        (node,) = (each for each in model.graph.node if model.graph.output[0].name in each.output)
+        name, node.output[0] = node.output[0], "half"
+        model.graph.node.append(helper.make_node("Add", ["half", "half"], [name]))
+        return model
+
+
+def test_a_check_names_the_pass_that_changes_an_answer() -> None:
+    model = model_of("agraph (float[2] x) => (float[2] y) { y = Neg (x) }")
+    check = Check(model, {"x": np.array([1, 2], np.float32)})
+    run_passes(model, [Infer()], check)
+    with pytest.raises(InternalError, match="pass 'doubling' changed output 'y' by up to 2"):
+        run_passes(model, [Infer(), _Doubling()], check)

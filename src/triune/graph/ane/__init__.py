@@ -23,7 +23,7 @@ Every pass leaves a graph that computes the same, with Transposes at its borders
 change. `borders.py` is how a value gets in and out. What patterns look like `triune.graph.match` knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -33,20 +33,45 @@ from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.channel_norm import ChannelNorm
 from triune.graph.ane.known_shapes import KnownShapes
 from triune.graph.ane.layout import Layout
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.nan_guards import NanGuards
 from triune.graph.ane.report import Report
 from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
-from triune.graph.ane.step import Step
 from triune.graph.ane.without_reshapes import WithoutReshapes
-from triune.graph.check import compare, evaluate
+from triune.graph.check import Check
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass, run_passes
 from triune.graph.passes.tidy import Tidy
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large, NoneLarge
 
 __all__ = ["Report", "ane_layout"]
+
+_TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
+    # These three write linear layers and attention in the forms that the others know.
+    NanGuards,
+    KnownShapes,
+    WithoutReshapes,
+    LinearToConv,
+)
+"""Without a linear layer that becomes a convolution there is no layout, and the model stays as it was."""
+
+_LAYOUT: Sequence[type[LayoutPass]] = (
+    # Two layers in a row have Transposes between them that hide what the layers make.
+    Cancel,
+    # Rope before SplitHeads, which parts what Rope turns for all heads at once.
+    Rope,
+    SplitHeads,
+    ChannelNorm,
+    # What lies between the patterns.
+    Layout,
+    Cancel,
+    # What is in the layout by now may draw more into it.
+    Layout,
+    Cancel,
+)
 
 
 def ane_layout(
@@ -72,31 +97,35 @@ def ane_layout(
         InternalError: a pass changed what the model computes (only with `check`).
     """
     report = report or Report()
-    expected = None if check is None else evaluate(model, check)
+    watch = None if check is None else Check(model, check)
     large = Large(file) if check is None else NoneLarge()
-
-    def run(kind: type[Step], given: ModelProto) -> ModelProto:
-        num_changes = len(report.changed)
-        result = kind(report, large)(given)
-        if len(report.changed) > num_changes:
-            result = Infer()(Tidy()(result))
-        if check is not None and expected is not None:
-            compare(kind.name, expected, result, check)
-        return result
-
     copy = ModelProto()
     copy.CopyFrom(model)
     large.take(copy)
     before, num_before = ModelProto(), len(report.changed)
     before.CopyFrom(copy)
     num_layers = report.num_layers
-    for kind in (NanGuards, KnownShapes, WithoutReshapes, LinearToConv):
-        copy = run(kind, copy)
+    copy = run_passes(copy, [_Tidied(kind(report, large), report) for kind in _TO_CONVOLUTIONS], watch)
     if report.num_layers > num_layers:
-        for kind in (Cancel, Rope, SplitHeads, ChannelNorm, Layout, Cancel, Layout, Cancel):
-            copy = run(kind, copy)
+        copy = run_passes(copy, [_Tidied(kind(report, large), report) for kind in _LAYOUT], watch)
     else:
         del report.changed[num_before:]
         copy = before
     large.give_back(copy)
     return copy
+
+
+class _Tidied(GraphPass):
+    """Given what a pass of the layout is given. Result: its own, tidied and with shapes inferred where it changed."""
+
+    def __init__(self, inner: LayoutPass, report: Report) -> None:
+        """`report` is the one that `inner` writes."""
+        self.name = inner.name
+        self._inner = inner
+        self._report = report
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        num_changes = len(self._report.changed)
+        result = self._inner(model)
+        return Infer()(Tidy()(result)) if len(self._report.changed) > num_changes else result

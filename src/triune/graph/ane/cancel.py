@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.axes import positive
 from triune.graph.index import Dim, Index, label, perm_of, same_sizes
 
@@ -31,7 +31,7 @@ class _View:
         return order != sorted(order)
 
 
-class Cancel(Step):
+class Cancel(LayoutPass):
     """Given chains of Transpose, Squeeze, Unsqueeze and Reshapes that only add or drop axes of size 1.
 
     Result: a Squeeze, a Transpose and an Unsqueeze at most, none where the chain changes nothing, and one for all where

@@ -5,14 +5,14 @@ from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.flow import Flow
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.index import Index, label
 from triune.graph.values import attributes_of
 
 CHANNELS = 1
 
 
-class ChannelNorm(Step):
+class ChannelNorm(LayoutPass):
     """Given LayerNormalization of the last axis of (B, S, C), near what is in the layout.
 
     Result: the same over axis 1 of (B, C, 1, S), z / sqrt(mean(z * z) + epsilon) * scale + bias, where z = x - mean(x).

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.index import Dim, Index, label
 
 
-class KnownShapes(Step):
+class KnownShapes(LayoutPass):
     """Given Reshape and Expand by computed shapes. Result: what is known of these shapes, written out.
 
     Exports with a free batch compute every size from the shape of what is viewed: [b, s, -1] after an attention, and

@@ -7,12 +7,12 @@ from onnx import ModelProto, NodeProto, helper
 
 from triune.graph.ane.borders import AXES, SWAP, Borders
 from triune.graph.ane.flow import ALONG, BROADCAST, REDUCE, Flow
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.axes import positive
 from triune.graph.index import Index, label
 
 
-class Layout(Step):
+class Layout(LayoutPass):
     """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) out of the layout.
 
     Result: the same of (B, C, 1, S), where that needs no more Transposes. Constants are turned. The Transposes that are

@@ -4,8 +4,8 @@ from onnx import ModelProto, NodeProto
 
 from triune.core.errors import InternalError
 from triune.graph.ane.borders import Borders
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.ane.report import LINEAR_TO_CONV
-from triune.graph.ane.step import Step
 from triune.graph.index import Index, label
 from triune.graph.match.linear import Linear, bias_vector, match_linear
 from triune.graph.match.no_match import NoMatchError
@@ -14,7 +14,7 @@ MAX_CHANNELS = 65536
 """The Neural Engine's largest dimension. A vocabulary may be larger."""
 
 
-class LinearToConv(Step):
+class LinearToConv(LayoutPass):
     """Given MatMul (and an Add) or Gemm of (B, S, C) and constant weights. Result: a 1x1 Conv of (B, C, 1, S).
 
     Gemm of rows that a Reshape made of (B, S, C) counts too. Rows that have no sequence stay: their last axis would be

@@ -3,13 +3,13 @@
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.index import Index, label
 from triune.graph.match.nan_guard import NanGuard, match_nan_guard
 from triune.graph.match.no_match import NoMatchError
 
 
-class NanGuards(Step):
+class NanGuards(LayoutPass):
     """Given Softmax of scores and a mask, 0 in place of its NaN, MatMul with values, the heads put side by side.
 
     Result: the same without the guard, and 0 in the rows of the result where the mask is all -inf. Where no row of the

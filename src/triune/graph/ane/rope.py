@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import AXES, Borders
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.index import Index, label
 from triune.graph.match.channels import STEPS, Channels, Heads, trace
 from triune.graph.match.rotary import RotaryEmbedding, match_rotary
@@ -15,7 +15,7 @@ from triune.graph.match.rotary import RotaryEmbedding, match_rotary
 CHANNELS = AXES[2]
 
 
-class Rope(Step):
+class Rope(LayoutPass):
     """Given x * cos + rotated(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width), of channels of
     (B, S, C) out of the layout, where rotated(x) is the negated second half of each head before the first one.
 

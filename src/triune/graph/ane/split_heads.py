@@ -6,7 +6,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto
 
 from triune.graph.ane.borders import HEIGHT, Borders
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.index import Index, label
 from triune.graph.match.channels import Heads, Split
 from triune.graph.match.multi_head import MultiHeadAttention, match_multi_head
@@ -16,7 +16,7 @@ CHANNELS, STEPS = 1, 3
 """The axes of (B, C, 1, S)."""
 
 
-class SplitHeads(Step):
+class SplitHeads(LayoutPass):
     """Given MatMul, a scale, masks, Softmax, MatMul of all heads (B, heads, S, width) of channels of (B, S, C).
 
     Result: for each head the products of Apple's ml-ane-transformers: keys (B, K, 1, width) times queries

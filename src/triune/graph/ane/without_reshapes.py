@@ -2,12 +2,12 @@
 
 from onnx import ModelProto, NodeProto
 
-from triune.graph.ane.step import Step
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.index import label
 from triune.graph.match.reshaped import match_reshaped
 
 
-class WithoutReshapes(Step):
+class WithoutReshapes(LayoutPass):
     """Given Softmax or Transpose between two Reshapes that undo each other. Result: the operator alone."""
 
     name = "without_reshapes"

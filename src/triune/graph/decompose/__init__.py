@@ -25,6 +25,7 @@ from triune.graph.decompose.classical.tables import DOMAIN as TREES
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 
 STANDARD: dict[str, Decomposition] = {
@@ -49,7 +50,7 @@ OTHERS: dict[str, dict[str, Decomposition]] = {
 """Those of other domains."""
 
 
-class Decompose:
+class Decompose(GraphPass):
     """Given operators that are no core ops and have no body in ONNX's standard. Result: core ops.
 
     What depends on a shape that is not known stays as it is.

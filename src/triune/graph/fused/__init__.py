@@ -4,32 +4,22 @@ The functions (domain `call.DOMAIN`) have bodies that compute the same as the no
 operations of Apple's Core AI: `rms_norm`, `rope`, `scaled_dot_product_attention` and `gather_mm`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
-from triune.graph.check import compare, evaluate
-from triune.graph.fused.attention import fuse_attention
-from triune.graph.fused.call import DOMAIN, FusedCall, add_call
-from triune.graph.fused.gather_matmul import fuse_gather_matmul
-from triune.graph.fused.rms_norm import fuse_rms_norm
-from triune.graph.fused.rotary import fuse_rotary
-from triune.graph.index import Index
-from triune.graph.passes.infer import Infer
-from triune.graph.passes.tidy import Tidy
+from triune.graph.check import Check
+from triune.graph.fused.attention import FuseAttention
+from triune.graph.fused.call import DOMAIN
+from triune.graph.fused.gather_matmul import FuseGatherMatMul
+from triune.graph.fused.rms_norm import FuseRmsNorm
+from triune.graph.fused.rotary import FuseRotary
+from triune.graph.passes.run import run_passes
 from triune.graph.weight_files import WeightFile
-from triune.graph.weights import Large
 
 __all__ = ["DOMAIN", "fuse"]
-
-_PATTERNS: tuple[Callable[[Index], Iterator[FusedCall]], ...] = (
-    fuse_rms_norm,
-    fuse_rotary,
-    fuse_attention,
-    fuse_gather_matmul,
-)
 
 
 def fuse(
@@ -45,23 +35,7 @@ def fuse(
     Raises:
         InternalError: the model computes something else (only with `check`).
     """
-    expected = None if check is None else evaluate(model, check)
-    for pattern in _PATTERNS:
-        index = Index(model.graph, "fused")
-        nodes: list[NodeProto] = []
-        calls = {found.output.output[0]: (found, index.take()) for found in pattern(index)}
-        for node in model.graph.node:
-            found = calls.get(node.output[0])
-            if found is None:
-                nodes.append(node)
-            else:
-                call, before = found
-                nodes += [*before, add_call(model, call)]
-        index.replace(nodes)
-        large = Large(file)
-        large.take(model)
-        model = Infer()(Tidy()(model))
-        large.give_back(model)
-    if check is not None and expected is not None:
-        compare("fused", expected, model, check)
-    return model
+    watch = None if check is None else Check(model, check)
+    # No pattern is a part of another one, so that their order does not matter.
+    patterns = (FuseRmsNorm(file), FuseRotary(file), FuseAttention(file), FuseGatherMatMul(file))
+    return run_passes(model, patterns, watch)

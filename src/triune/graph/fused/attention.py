@@ -7,6 +7,7 @@ from onnx import NodeProto
 from triune.graph.axes import positive
 from triune.graph.builder import Builder
 from triune.graph.fused.call import RESULT, FusedCall
+from triune.graph.fused.pattern import FusePattern
 from triune.graph.index import Index, perm_of
 from triune.graph.match.attention import Attention, constant_factor, match_attention
 from triune.graph.values import attributes_of
@@ -15,15 +16,20 @@ _SWAP_LAST = (0, 1, 3, 2)
 """The permutation that exchanges the last two of four axes."""
 
 
-def fuse_attention(index: Index) -> Iterator[FusedCall]:
+class FuseAttention(FusePattern):
     """Given softmax(q k^T scale + mask) v of four dimensions (batch, heads, steps, width), the scale on any of its
     factors or none. Result: `scaled_dot_product_attention`.
     """
-    for node in index.graph.node:
-        candidates = (_fused(index, each) for each in match_attention(index, node))
-        found = next((each for each in candidates if each is not None), None)
-        if found is not None:
-            yield found
+
+    name = "fuse_attention"
+
+    def calls(self, index: Index) -> Iterator[FusedCall]:
+        """One for each that is found."""
+        for node in index.graph.node:
+            candidates = (_fused(index, each) for each in match_attention(index, node))
+            found = next((each for each in candidates if each is not None), None)
+            if found is not None:
+                yield found
 
 
 def _fused(index: Index, attention: Attention) -> FusedCall | None:

@@ -6,21 +6,27 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from triune.core.errors import InternalError
 from triune.graph.fused.call import RESULT, FusedCall, renamed
+from triune.graph.fused.pattern import FusePattern
 from triune.graph.index import Index
 from triune.graph.match.rms_norm import RmsNorm, match_rms_norm
 
 
-def fuse_rms_norm(index: Index) -> Iterator[FusedCall]:
+class FuseRmsNorm(FusePattern):
     """Given x * (mean(x * x) + eps)^-0.5 * scale over the last axis, as exporters write it. Result: `rms_norm`.
 
     The norm may be computed in fp32, between casts.
     """
-    for node in index.graph.node:
-        found = match_rms_norm(index, node)
-        if found is not None:
-            operands = {"input": found.x, "scale": found.scale}
-            settings = {"axes": [-1], "eps": found.epsilon}
-            yield FusedCall("rms_norm", node, operands, _body(index, found, node.output[0]), settings)
+
+    name = "fuse_rms_norm"
+
+    def calls(self, index: Index) -> Iterator[FusedCall]:
+        """One for each that is found."""
+        for node in index.graph.node:
+            found = match_rms_norm(index, node)
+            if found is not None:
+                operands = {"input": found.x, "scale": found.scale}
+                settings = {"axes": [-1], "eps": found.epsilon}
+                yield FusedCall("rms_norm", node, operands, _body(index, found, node.output[0]), settings)
 
 
 def _body(index: Index, found: RmsNorm, output: str) -> list[NodeProto]:

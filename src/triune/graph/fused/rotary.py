@@ -6,20 +6,26 @@ import numpy as np
 
 from triune.graph.builder import Builder
 from triune.graph.fused.call import RESULT, FusedCall
+from triune.graph.fused.pattern import FusePattern
 from triune.graph.index import Index
 from triune.graph.match.rotary import RotaryEmbedding, has_equal_halves, match_rotary
 
 
-def fuse_rotary(index: Index) -> Iterator[FusedCall]:
+class FuseRotary(FusePattern):
     """Given x * cos + rotate_half(x) * sin, where both halves of each table are equal. Result: `rope`, of half tables.
 
     rotate_half(x) is the negated second half of the last axis followed by the first half.
     """
-    for node in index.graph.node:
-        candidates = (_fused(index, each) for each in match_rotary(index, node, lambda _: False))
-        found = next((each for each in candidates if each is not None), None)
-        if found is not None:
-            yield found
+
+    name = "fuse_rotary"
+
+    def calls(self, index: Index) -> Iterator[FusedCall]:
+        """One for each that is found."""
+        for node in index.graph.node:
+            candidates = (_fused(index, each) for each in match_rotary(index, node, lambda _: False))
+            found = next((each for each in candidates if each is not None), None)
+            if found is not None:
+                yield found
 
 
 def _fused(index: Index, found: RotaryEmbedding) -> FusedCall | None:

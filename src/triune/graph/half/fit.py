@@ -1,24 +1,24 @@
 """A graph made fit for fp16."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from onnx import ModelProto, TensorProto
+from numpy.typing import NDArray
+from onnx import ModelProto
 
-from triune.graph.half.masks import fit_masks
-from triune.graph.half.norms import fit_norms
-from triune.graph.half.scores import scale_before
-from triune.graph.half.variances import fold_variances
-from triune.graph.half.weights import make_whole
+from triune.graph.check import Check
+from triune.graph.half.idle_casts import DropIdleCasts
+from triune.graph.half.masks import FitMasks
+from triune.graph.half.norms import FitNorms
+from triune.graph.half.scores import ScaleBefore
+from triune.graph.half.variances import FoldVariances
+from triune.graph.half.weights import UnpackWeights
 from triune.graph.half.wide import find_wide, told
 from triune.graph.passes.conv_affine import ConvAffine
-from triune.graph.passes.infer import Infer
-from triune.graph.passes.tidy import Tidy
-from triune.graph.values import Values
+from triune.graph.passes.run import GraphPass, run_passes
+from triune.graph.passes.tidy_and_infer import TidyAndInfer
 from triune.graph.weight_files import WeightFile
-from triune.graph.weights import Large
-
-_FP32 = TensorProto.FLOAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,14 @@ class Fitted:
     notes: tuple[str, ...]
 
 
-def _drop_idle_casts(model: ModelProto) -> None:
-    """Given casts of fp32 to fp32, between scores and their Softmax for instance. Result: none."""
-    values = Values(model.graph)
-    for node in model.graph.node:
-        if node.op_type == "Cast" and values.elem_type(node.input[0]) == values.elem_type(node.output[0]) == _FP32:
-            node.op_type = "Identity"
-            del node.attribute[:]
-    Tidy()(model)
-
-
-def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False, keep: Collection[str] = ()) -> Fitted:
+def fit_half(
+    model: ModelProto,
+    file: WeightFile,
+    *,
+    is_laid_out: bool = False,
+    keep: Collection[str] = (),
+    check: Mapping[str, NDArray[Any]] | None = None,
+) -> Fitted:
     """Have a model's numbers within fp16, and find the nodes for which that cannot be.
 
     Args:
@@ -55,19 +52,29 @@ def fit_half(model: ModelProto, file: WeightFile, *, is_laid_out: bool = False, 
         is_laid_out: its transformers are in the layout of the Neural Engine, which computes in nothing but fp16: norms
             are written such that they stay in it, and no mask is infinite.
         keep: nodes and operators that the user keeps in fp32.
+        check: inputs on which the model is computed in fp32 before and after every pass, by ONNX's reference evaluator.
+
+    Raises:
+        InternalError: a pass changed what the model computes (only with `check`).
     """
-    notes = make_whole(model, file)
-    fold_variances(model)
-    _drop_idle_casts(model)
-    if not is_laid_out:
-        model = ConvAffine(file)(model)
-    scale_before(model, file)
-    if is_laid_out:
-        fit_norms(model, keep)
-    masks = fit_masks(model, is_finite=is_laid_out)
-    model = _typed(model, file)
+    unpack, masks = UnpackWeights(file), FitMasks(is_finite=is_laid_out)
+    passes: Sequence[GraphPass] = (
+        unpack,
+        # Before ConvAffine, which takes a BatchNormalization into the weights before it.
+        FoldVariances(),
+        # Before ScaleBefore and FitMasks, which find no scale and no mask through a Cast.
+        DropIdleCasts(),
+        # Before ScaleBefore, so that a scale that is weights by now is no longer moved.
+        *(() if is_laid_out else (ConvAffine(file),)),
+        ScaleBefore(file),
+        *((FitNorms(keep),) if is_laid_out else ()),
+        # After ScaleBefore, which multiplies masks that are added before the scale.
+        masks,
+        TidyAndInfer(file),
+    )
+    model = run_passes(model, passes, None if check is None else Check(model, check))
     kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes)}
-    return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *notes))
+    return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *unpack.notes))
 
 
 def fit_halves(model: ModelProto, file: WeightFile) -> ModelProto:
@@ -79,13 +86,4 @@ def fit_halves(model: ModelProto, file: WeightFile) -> ModelProto:
         model: in the layout of the Neural Engine, and narrowed; changed.
         file: takes large weights that are made.
     """
-    fit_norms(model, of_halves_alone=True)
-    return _typed(model, file)
-
-
-def _typed(model: ModelProto, file: WeightFile) -> ModelProto:
-    large = Large(file)
-    large.take(model)
-    model = Infer()(Tidy()(model))
-    large.give_back(model)
-    return model
+    return run_passes(model, (FitNorms(of_halves_alone=True), TidyAndInfer(file)))

@@ -9,6 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from triune.graph.half.mask_sums import ABSORBING, End, MaskSums, Term
 from triune.graph.index import Index
+from triune.graph.passes.run import GraphPass
 
 MASKED = -30_000.0
 """What masks a score. The sum of two is still within fp16, and the exponential of one is 0."""
@@ -29,20 +30,7 @@ class _Mask:
     live: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class FittedMasks:
-    """What is to compute in fp32 for the sake of masks, each node by its first result.
-
-    Attributes:
-        wide: nodes that make masks.
-        softmaxes: those of whose sums of masks no mask could be made that fp16 holds.
-    """
-
-    wide: frozenset[str] = frozenset()
-    softmaxes: frozenset[str] = frozenset()
-
-
-def fit_masks(model: ModelProto, *, is_finite: bool = False) -> FittedMasks:
+class FitMasks(GraphPass):
     """Given Softmax of scores and masks of -3.4e38, -1e9 and their like. Result: masks of -30000.
 
     A row of the Softmax does not change when one number is added to all of it. So the largest number of each row of the
@@ -50,33 +38,46 @@ def fit_masks(model: ModelProto, *, is_finite: bool = False) -> FittedMasks:
     whole by -10000 has the shares of its scores, as in fp32. Where the largest is beyond 1e8 fp32 itself loses the
     scores, and its shares are equal: such rows of scores are multiplied by 0. -inf stays -inf, which fp16 has.
 
-    Args:
-        model: normalized and narrowed; changed. New values have no types yet. Graphs within its nodes stay as they are.
-        is_finite: computed masks of -inf become `MASKED` as well, but where NaN are caught. What is NaN in fp32, a row
-            that is masked whole by -inf, has equal shares then.
+    Graphs within nodes stay as they are.
 
-    Returns:
-        the nodes that are to compute in fp32.
+    Attributes:
+        wide: once the pass has run, the nodes that make masks and are to compute in fp32, each by its first result.
+        softmaxes: the results of those Softmax for whose masks no other ones could be made, so that they are to compute
+            in fp32.
     """
-    index = Index(model.graph, "half/masks")
-    sums = MaskSums(index, is_finite=is_finite)
-    masks = _Masks(index, sums)
-    ends = {name: end for node in model.graph.node for name, end in sums.ends(node)}
-    nodes: list[NodeProto] = []
-    softmaxes: set[str] = set()
-    for node in model.graph.node:
-        nodes.append(node)
-        name = node.output[0] if node.output else ""
-        if name not in ends:
-            continue
-        result = name if sums.are_unclear(name) else masks.fitted(name, ends[name])
-        if result == name and sums.are_lost(name):
-            softmaxes.add(ends[name].softmax)
-        nodes[-1:-1] = index.take()
-        if result != name:
-            nodes[-1] = helper.make_node("Identity", [result], [name], name=f"{result}/given")
-    index.replace(nodes)
-    return FittedMasks(frozenset(masks.wide), frozenset(softmaxes))
+
+    name = "fit_masks"
+
+    def __init__(self, *, is_finite: bool = False) -> None:
+        """With `is_finite` computed masks of -inf become `MASKED` too, but where NaN are replaced. What is NaN in fp32,
+        a row that is masked whole by -inf, has equal shares then.
+        """
+        self._is_finite = is_finite
+        self.wide: frozenset[str] = frozenset()
+        self.softmaxes: frozenset[str] = frozenset()
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, which is normalized and narrowed. New values have no types yet."""
+        index = Index(model.graph, "half/masks")
+        sums = MaskSums(index, is_finite=self._is_finite)
+        masks = _Masks(index, sums)
+        ends = {name: end for node in model.graph.node for name, end in sums.ends(node)}
+        nodes: list[NodeProto] = []
+        softmaxes: set[str] = set()
+        for node in model.graph.node:
+            nodes.append(node)
+            name = node.output[0] if node.output else ""
+            if name not in ends:
+                continue
+            result = name if sums.are_unclear(name) else masks.fitted(name, ends[name])
+            if result == name and sums.are_lost(name):
+                softmaxes.add(ends[name].softmax)
+            nodes[-1:-1] = index.take()
+            if result != name:
+                nodes[-1] = helper.make_node("Identity", [result], [name], name=f"{result}/given")
+        index.replace(nodes)
+        self.wide, self.softmaxes = frozenset(masks.wide), frozenset(softmaxes)
+        return model
 
 
 class _Masks:

@@ -10,9 +10,10 @@ from onnx import ModelProto, NodeProto
 from triune.graph.half.limits import SMALLEST_NORMAL
 from triune.graph.index import Index
 from triune.graph.match.mean_square import match_mean_square, uncentered
+from triune.graph.passes.run import GraphPass
 
 
-def fit_norms(model: ModelProto, keep: Collection[str] = (), *, of_halves_alone: bool = False) -> None:
+class FitNorms(GraphPass):
     """Given z / sqrt(mean(z^2) + epsilon), of z = x or x - mean(x). Result: the same of z / m, where m = max(|x|).
 
     A square of more than 256 is beyond fp16, and in fp32 a norm is off the Neural Engine. No element of y = x / m is
@@ -21,20 +22,31 @@ def fit_norms(model: ModelProto, keep: Collection[str] = (), *, of_halves_alone:
     m^2, as (sqrt(epsilon) / m)^2: m is at least sqrt(epsilon), so that nothing here divides by 0. What else reads the
     root or its inverse has it times or by m.
 
-    Args:
-        model: normalized and narrowed; changed. New values have no types yet. Graphs within its nodes stay as they are.
+    Graphs within nodes stay as they are.
+    """
+
+    name = "fit_norms"
+
+    def __init__(self, keep: Collection[str] = (), *, of_halves_alone: bool = False) -> None:
+        """Args:
         keep: nodes and operators that the user keeps in fp32: norms of them stay as they are.
         of_halves_alone: only norms of values that are of fp16 in the model itself.
-    """
-    index = Index(model.graph, "half/norms")
-    norms = _Norms(index, keep, of_halves_alone=of_halves_alone)
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        is_made = norms.fit(node)
-        nodes += index.take()
-        if not is_made:
-            nodes.append(node)
-    index.replace(nodes)
+        """
+        self._keep = keep
+        self._of_halves_alone = of_halves_alone
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, which is normalized and narrowed. New values have no types yet."""
+        index = Index(model.graph, "half/norms")
+        norms = _Norms(index, self._keep, of_halves_alone=self._of_halves_alone)
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            is_made = norms.fit(node)
+            nodes += index.take()
+            if not is_made:
+                nodes.append(node)
+        index.replace(nodes)
+        return model
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,17 @@ from triune.graph.half.operands import Operands
 from triune.graph.half.operators import LAYERS, POOLING_SCALE_THROUGH, PRODUCT_FOLLOWERS, RECTIFIERS, SCALE_THROUGH
 from triune.graph.half.scale import Scale, is_strong, scales_of
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
 _CHOICES = {"Add": (0, 1), "Sub": (0, 1), "Where": (1, 2)}
 """Operators whose results are scaled where these operands are."""
 
-
 _DEEPEST = 8
 
 
-def scale_before(model: ModelProto, file: WeightFile) -> None:
+class ScaleBefore(GraphPass):
     """Given `(q @ k) * scale` or `(q @ k) / divisor`, of one number that may be small. Result: `(q * scale) @ k`.
 
     The product itself may be beyond fp16 where the scaled one is not. It is rounded as often as before. What stands
@@ -32,12 +32,18 @@ def scale_before(model: ModelProto, file: WeightFile) -> None:
 
     Layers (Conv, ConvTranspose, Gemm, MatMul of constants) take a constant scale, of all or of each channel, into their
     weights and biases, through a Relu as well. A value that all of its readers scale far down is scaled once for all.
-
-    Args:
-        model: normalized; changed.
-        file: takes large weights that are made.
     """
-    _scale_before(model.graph, None, Names(model.graph), file)
+
+    name = "scale_before"
+
+    def __init__(self, file: WeightFile) -> None:
+        """`file` takes large weights that are made."""
+        self._file = file
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, which is normalized."""
+        _scale_before(model.graph, None, Names(model.graph), self._file)
+        return model
 
 
 def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: WeightFile) -> None:

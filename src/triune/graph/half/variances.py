@@ -6,26 +6,30 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from triune.core.datatypes import Array
 from triune.graph.half.limits import LARGEST, SMALLEST_NORMAL
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of
 
 
-def fold_variances(model: ModelProto) -> None:
+class FoldVariances(GraphPass):
     """Given BatchNormalization whose variance is constant, and that or a constant mean beyond fp16. Result: variance 1.
 
     The scale becomes scale / sqrt(variance + epsilon), whose divisor is computed in fp64. A scale that is no constant
-    is multiplied when the model runs.
-
-    Args:
-        model: normalized; changed. Graphs within its nodes stay as they are.
+    is multiplied when the model runs. Graphs within nodes stay as they are.
     """
-    values, names = Values(model.graph), Names(model.graph)
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        if node.op_type == "BatchNormalization" and not attributes_of(node).get("training_mode", 0):
-            nodes += _folded(model, node, values, names)
-        nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+
+    name = "fold_variances"
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, which is normalized."""
+        values, names = Values(model.graph), Names(model.graph)
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            if node.op_type == "BatchNormalization" and not attributes_of(node).get("training_mode", 0):
+                nodes += _folded(model, node, values, names)
+            nodes.append(node)
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        return model
 
 
 def _folded(model: ModelProto, node: NodeProto, values: Values, names: Names) -> list[NodeProto]:

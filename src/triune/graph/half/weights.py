@@ -6,6 +6,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.half.limits import LARGEST, SMALLEST_NORMAL, sizes_within
 from triune.graph.packed import packed_of
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, subgraphs_of
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import tensor_of
@@ -13,32 +14,41 @@ from triune.graph.weights import tensor_of
 _MOST_SHOWN = 4
 
 
-def make_whole(model: ModelProto, file: WeightFile) -> list[str]:
-    """Given packed weights with scales beyond fp16's normal numbers. Result: the weights, computed in fp32.
+class UnpackWeights(GraphPass):
+    """Given packed weights with scales beyond fp16's normal numbers, in graphs within nodes too. Result: the weights,
+    computed in fp32.
 
-    Args:
-        model: normalized and narrowed; changed, graphs within its nodes too.
-        file: takes large weights that are made.
-
-    Returns:
-        what a user is told of it: nothing, or one note.
+    Attributes:
+        notes: what a user is told of it, once the pass has run: nothing, or one note.
     """
-    names = _make_whole(model.graph, None, file)
-    if not names:
-        return []
-    shown = ", ".join(f"'{name}'" for name in names[:_MOST_SHOWN])
-    more = f", and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return [f"packed weights are whole: fp16 does not hold their scales; give --precision fp32: {shown}{more}"]
+
+    name = "unpack_weights"
+
+    def __init__(self, file: WeightFile) -> None:
+        """`file` takes large weights that are made."""
+        self._file = file
+        self.notes: list[str] = []
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`, which is normalized and narrowed."""
+        names = _unpack(model.graph, None, self._file)
+        if names:
+            shown = ", ".join(f"'{name}'" for name in names[:_MOST_SHOWN])
+            more = f", and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+            self.notes = [
+                f"packed weights are whole: fp16 does not hold their scales; give --precision fp32: {shown}{more}"
+            ]
+        return model
 
 
-def _make_whole(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[str]:
+def _unpack(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[str]:
     """The names of the nodes that unpacked them."""
     values = Values(graph, outer)
     names: list[str] = []
     nodes: list[NodeProto] = []
     for node in graph.node:
         for inner in subgraphs_of(node):
-            names += _make_whole(inner, values, file)
+            names += _unpack(inner, values, file)
         packed = packed_of(node, values.tensor)
         if packed is None or _is_held(packed.scale):
             nodes.append(node)

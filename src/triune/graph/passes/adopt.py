@@ -6,6 +6,7 @@ from typing import Any
 import onnx.defs
 from onnx import ModelProto, NodeProto, OperatorSetIdProto
 
+from triune.graph.passes.run import GraphPass
 from triune.graph.passes.upgrade.adopted import ADOPTED, TABLE
 from triune.graph.values import subgraphs_of
 
@@ -13,7 +14,7 @@ from triune.graph.values import subgraphs_of
 _schemas: Any = onnx.defs
 
 
-class Adopt:
+class Adopt(GraphPass):
     """Given operators that ONNX Runtime knows in ONNX's domain, though ONNX's set of the model lacks them. Result: the
     same in a domain of their own, where ONNX's checker lets them pass; `Upgrade` writes them out.
 

@@ -6,10 +6,11 @@ from collections import Counter
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from triune.graph.names import Names, defined_names, rename
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
-class Branches:
+class Branches(GraphPass):
     """Given an If with a constant condition. Result: the nodes of the branch that it takes."""
 
     name = "branches"

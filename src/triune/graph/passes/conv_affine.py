@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
@@ -23,7 +24,7 @@ class _Affine:
     shift: _Array
 
 
-class ConvAffine:
+class ConvAffine(GraphPass):
     """Given Conv or ConvTranspose of constants, and BatchNormalization, or Mul, Add or Sub of constants by channel.
 
     Result: the convolution alone, with other weights and another bias. Where they would overflow, or what was not zero

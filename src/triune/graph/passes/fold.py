@@ -13,6 +13,7 @@ from onnx.shape_inference import InferenceError
 
 from triune.graph.core_ops import OPSET
 from triune.graph.inference import infer_shapes
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 MAX_ELEMENTS = 1 << 20
@@ -27,7 +28,7 @@ _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 """Types of which no runtime keeps weights."""
 
 
-class Fold:
+class Fold(GraphPass):
     """Given nodes whose inputs are constants, and shapes that are known. Result: constants in their place.
 
     Vectors made of shapes are followed by element: of the shape [?, 128, 768] the part [128, 768] is known.

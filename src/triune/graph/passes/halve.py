@@ -10,6 +10,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from triune.core.errors import InvalidArgumentError
 from triune.graph.names import Names, rename_values
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass
 from triune.graph.passes.tidy import Tidy
 from triune.graph.values import Values, subgraphs_of
 from triune.graph.weight_files import WeightFile, array_of
@@ -30,7 +31,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
-class Halve:
+class Halve(GraphPass):
     """Given tensors of fp32. Result: fp16 in their place, but for the model's inputs and outputs and what is kept.
 
     Finite constants beyond fp16 become its largest numbers: masks of -3.4e38 stay masks. What is computed beyond it

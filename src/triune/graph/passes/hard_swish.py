@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
@@ -14,7 +15,7 @@ _NEAR = 1e-5
 """How far, in parts of the shift, a difference that compilers folded into constants may be from 3."""
 
 
-class HardSwish:
+class HardSwish(GraphPass):
     """Given x * clip(x + 3, 0, 6) in fp32, also where x is z + a and x + 3 is z + b. Result: 6 * HardSwish(x).
 
     Compilers fold the constants around an activation into one another, as Core AI's does; runtimes with a kernel for

@@ -7,13 +7,14 @@ from onnx import GraphProto, ModelProto, TypeProto
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.inference import infer_shapes
 from triune.graph.listed import too_long
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
 """What ONNX infers after a rank became known may tell the next one."""
 
 
-class Infer:
+class Infer(GraphPass):
     """Given nodes. Result: `value_info` for what ONNX can infer of their outputs, shapes computed by nodes included.
 
     Not in its strict mode, which fails on bodies of ONNX's own functions (a Range of vectors in AffineGrid, 1.23).

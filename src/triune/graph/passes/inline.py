@@ -11,6 +11,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.core_ops import CORE_OPS, OPSET
 from triune.graph.names import Names, defined_names, rename
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass
 from triune.graph.passes.upgrade import Upgrade
 from triune.graph.passes.upgrade.adopted import ADOPTED
 from triune.graph.values import Values, subgraphs_of
@@ -43,7 +44,7 @@ class _Calls:
     names: Names
 
 
-class Inline:
+class Inline(GraphPass):
     """Given calls of functions. Result: their bodies; of the model's own functions and of every standard operator that
     ONNX defines by others (Attention, LogSoftmax), but for core ops and those that are to be kept.
 

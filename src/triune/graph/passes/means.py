@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-class Means:
+class Means(GraphPass):
     """Given ReduceSum and its product with 1/n, or its quotient by n, of n numbers each. Result: ReduceMean.
 
     JAX and TensorFlow write means so. In fp16 the sum is infinite where the mean is moderate.

@@ -9,6 +9,7 @@ from triune.graph.builder import Builder
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.narrow_values import NARROWED, narrow_tensor
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
@@ -40,7 +41,7 @@ _WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum
 """Whose results leave the range of a small type."""
 
 
-class Narrow:
+class Narrow(GraphPass):
     """Given tensors of any plain numbers. Result: fp16, fp32, int32 and bool alone; small integers wrap as they did.
 
     INT64 stays where ONNX has nothing else, between a Cast and an operand (the shape of a Reshape); so do small

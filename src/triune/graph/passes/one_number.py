@@ -5,10 +5,11 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from triune.graph.builder import Builder
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
-class OneNumber:
+class OneNumber(GraphPass):
     """Given If and Loop of single numbers in several ranks, [] and [1]. Result: the same in one rank.
 
     ONNX and its runtime let the rank depend on the branch that is taken and the steps that are done; PaddlePaddle and

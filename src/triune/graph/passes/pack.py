@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from triune.graph.names import Names
 from triune.graph.packed import Packed, as_dequantize, made_whole, packed_of
 from triune.graph.passes import n_bits
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 from triune.graph.weight_files import array_of
 from triune.graph.weights import Large, NoneLarge, tensor_of
@@ -17,7 +18,7 @@ _STANDARD = ("", "ai.onnx")
 _BYTES = (TensorProto.INT8, TensorProto.UINT8)
 
 
-class Pack:
+class Pack(GraphPass):
     """Given weights in small integers that are unpacked in the ways of exporters. Result: DequantizeLinear of them.
 
     The ways are Cast, Sub and Mul by constants (`(q - zero) * scale`), and ONNX Runtime's MatMulNBits and

@@ -7,13 +7,14 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.builder import Builder
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _MAKERS = ("SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence", "Identity")
 _READERS = ("SequenceAt", "SequenceLength", "ConcatFromSequence")
 
 
-class Sequences:
+class Sequences(GraphPass):
     """Given sequences that are made of known tensors, and read at known places. Result: the tensors themselves.
 
     What makes a sequence stays, for others that may read it; Tidy takes it away where nobody does.

@@ -3,10 +3,11 @@
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import constant_tensor, subgraphs_of
 
 
-class Tidy:
+class Tidy(GraphPass):
     """Given Constant nodes, Identity nodes and results that nobody reads. Result: initializers, and neither other.
 
     An Identity stays where it gives an input or a constant out under an output's name.

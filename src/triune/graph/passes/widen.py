@@ -6,13 +6,14 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from triune.graph.names import Names, rename_values
+from triune.graph.passes.run import GraphPass
 from triune.graph.weight_files import WeightFile, array_of
 
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 """Attributes of ONNX's operators whose integer is an element type."""
 
 
-class Widen:
+class Widen(GraphPass):
     """Given tensors of fp16. Result: the same graph with fp32 in their place, its inputs and outputs among them.
 
     Weights keep the values that they were rounded to. What looks for what fp16 does not hold (`graph.half`) so finds a

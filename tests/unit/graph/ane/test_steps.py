@@ -10,12 +10,12 @@ from support.graphs import model_of, ops_of
 from triune.graph.ane.borders import Borders
 from triune.graph.ane.cancel import Cancel
 from triune.graph.ane.channel_norm import ChannelNorm
+from triune.graph.ane.layout_pass import LayoutPass
 from triune.graph.ane.linear_to_conv import LinearToConv
 from triune.graph.ane.nan_guards import NanGuards
 from triune.graph.ane.report import Report
 from triune.graph.ane.rope import Rope
 from triune.graph.ane.split_heads import SplitHeads
-from triune.graph.ane.step import Step
 from triune.graph.ane.without_reshapes import WithoutReshapes
 from triune.graph.check import Arrays, compare, evaluate, sample_inputs
 from triune.graph.index import Index
@@ -25,7 +25,7 @@ from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 
 
-def after(step: type[Step], text: str, inputs: Arrays | None = None) -> tuple[list[str], Report]:
+def after(step: type[LayoutPass], text: str, inputs: Arrays | None = None) -> tuple[list[str], Report]:
     """The operators after the pass, which is held to the answers before it."""
     model = normalize(model_of(text))
     inputs = inputs or sample_inputs(model)

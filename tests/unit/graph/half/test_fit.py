@@ -32,6 +32,17 @@ def _kept(fitted: Fitted) -> set[str]:
     return {node.op_type for node in fitted.model.graph.node if not fitted.wide.isdisjoint(node.output)}
 
 
+@pytest.mark.parametrize(
+    "name", ["inverted", "gemm_scaled", "conv_divided", "reshaped_and_scaled", "channels_of_a_conv"]
+)
+@pytest.mark.parametrize("is_laid_out", [False, True])
+def test_every_pass_leaves_what_the_model_computes_in_fp32(name: str, is_laid_out: bool) -> None:
+    (case,) = (case for case in CASES if case.name == name)
+    file = WeightFile()
+    model = Narrow(file)(normalize(case.model, file=file))
+    fit_half(model, file, is_laid_out=is_laid_out, check=case.feeds)
+
+
 def test_masked_scores_and_their_softmax_stay_in_fp16() -> None:
     for name in ("inverted", "causal_and_inverted", "constant_lowest", "given_infinite", "attention_causal_and_given"):
         assert _kept(_fitted(name)).isdisjoint({"MatMul", "Softmax"})

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from support.graphs import ops_of
 from support.half_cases.case import half_case, noise, number
 from support.lowered import plain_answers
-from triune.graph.half.scores import scale_before
+from triune.graph.half.scores import ScaleBefore
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
 from triune.graph.weight_files import WeightFile
@@ -79,8 +79,7 @@ def test_answers_stay(name: str) -> None:
         model, feeds = _model(product, constants, between, scale, kinds.get(name, _IMAGE))
         before, expected = ops_of(model), plain_answers(model, feeds)
         with WeightFile() as file:
-            scale_before(model, file)
-        model = Tidy()(model)
+            model = Tidy()(ScaleBefore(file)(model))
         num_changed += ops_of(model) != before
         for right, found in zip(expected, plain_answers(model, feeds), strict=True):
             np.testing.assert_allclose(

@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 from triune.graph.conversion.problems import Refusal, note_why
 from triune.graph.decompose.classical.ensembles import MODES, Ensemble, ensemble_of, is_long
 from triune.graph.names import Names
+from triune.graph.passes.run import GraphPass
 from triune.graph.values import attributes_of, subgraphs_of
 from triune.graph.weights import tensor_of
 
@@ -90,7 +91,7 @@ def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
     return tables, facts
 
 
-class Tabulate:
+class Tabulate(GraphPass):
     """Given ensembles of trees, which have an attribute for each property of each node. Result: the same with tables of
     these as constants, which passes do not copy as they do attributes.
 

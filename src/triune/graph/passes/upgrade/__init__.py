@@ -10,6 +10,7 @@ from triune.graph.core_ops import OPSET
 from triune.graph.decompose.context import Context
 from triune.graph.names import Names
 from triune.graph.passes.infer import Infer
+from triune.graph.passes.run import GraphPass
 from triune.graph.passes.upgrade import adopted, attributes, broadcasts, inputs, norms, resize, scans
 from triune.graph.passes.upgrade.rule import Rule, rewrite
 from triune.graph.values import Values, attributes_of, names_read, subgraphs_of
@@ -34,7 +35,7 @@ _FIRST_IR_OF_PLAIN_INITIALIZERS = 4
 """Before this version of ONNX's file format, an initializer had to be an input too."""
 
 
-class Upgrade:
+class Upgrade(GraphPass):
     """Given a model of an older operator set. Result: the same of version `OPSET`.
 
     ONNX's own version converter changes what some operators compute (Upsample, Hardmax), loses a model's functions and

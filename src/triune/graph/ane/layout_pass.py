@@ -1,0 +1,20 @@
+"""What the passes of the layout have in common."""
+
+from onnx import GraphProto
+
+from triune.graph.ane.report import Report
+from triune.graph.index import Index
+from triune.graph.passes.run import GraphPass
+from triune.graph.weights import Large, NoneLarge
+
+
+class LayoutPass(GraphPass):
+    """A pass that reports what it changes, and what it leaves and why."""
+
+    def __init__(self, report: Report, large: Large | None = None) -> None:
+        """`report` is written; `large` holds large constants that are not in the model's graph."""
+        self._report = report
+        self._large = large or NoneLarge()
+
+    def _index(self, graph: GraphProto) -> Index:
+        return Index(graph, f"ane/{self.name}", self._large)

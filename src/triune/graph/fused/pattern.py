@@ -1,0 +1,39 @@
+"""What the passes that fuse patterns have in common."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from onnx import ModelProto, NodeProto
+
+from triune.graph.fused.call import FusedCall, add_call
+from triune.graph.index import Index
+from triune.graph.passes.run import GraphPass
+from triune.graph.passes.tidy_and_infer import TidyAndInfer
+from triune.graph.weight_files import WeightFile
+
+
+class FusePattern(GraphPass):
+    """Given core ops. Result: a call of a function in place of each pattern. Graphs within nodes stay as they are."""
+
+    def __init__(self, file: WeightFile | None = None) -> None:
+        """`file` takes large weights that are made; without it they are in the model."""
+        self._file = file
+
+    @abstractmethod
+    def calls(self, index: Index) -> Iterator[FusedCall]:
+        """The calls that replace patterns; the nodes that their operands need are built by `index.build`."""
+
+    def __call__(self, model: ModelProto) -> ModelProto:
+        """Changes `model`."""
+        index = Index(model.graph, self.name)
+        calls = {call.output.output[0]: (call, index.take()) for call in self.calls(index)}
+        nodes: list[NodeProto] = []
+        for node in model.graph.node:
+            found = calls.get(node.output[0])
+            if found is None:
+                nodes.append(node)
+            else:
+                call, before = found
+                nodes += [*before, add_call(model, call)]
+        index.replace(nodes)
+        return TidyAndInfer(self._file)(model)
