@@ -13,13 +13,12 @@ from triune.coreai.lowering import (
     conv,
     gathers,
     linear,
-    norms,
     pools,
     quantize,
     random_numbers,
     recurrent,
-    reductions,
     resize,
+    running_sums,
     sampling,
     shapes,
     slices,
@@ -34,7 +33,7 @@ from triune.coreai.lowering.scope import Scope
 from triune.coreai.lowering.values import dtype_of, is_known_type, rank_of, shape_of, tensor_type
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
-from triune.graph.conversion.lowering import elementwise
+from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.problems import Problem, Refusal, called
 from triune.graph.conversion.writer import GraphWriter
 from triune.graph.fused.call import DOMAIN, RESULT
@@ -42,7 +41,7 @@ from triune.graph.passes.narrow_values import NARROWED
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
-    **elementwise.TABLE,
+    **SHARED,
     **unary.TABLE,
     **shapes.TABLE,
     **slices.TABLE,
@@ -50,8 +49,7 @@ TABLE: dict[str, Lowering] = {
     **linear.TABLE,
     **conv.TABLE,
     **pools.TABLE,
-    **norms.TABLE,
-    **reductions.TABLE,
+    **running_sums.TABLE,
     **quantize.TABLE,
     **random_numbers.TABLE,
     **control.TABLE,

@@ -19,8 +19,8 @@ from triune.coreml.lowering import (
     quantize,
     random_numbers,
     recurrent,
-    reductions,
     resize,
+    running_sums,
     sampling,
     shapes,
     slices,
@@ -37,7 +37,7 @@ from triune.coreml.lowering.scope import Scope
 from triune.coreml.lowering.subtraction import add_negated_constants
 from triune.graph.conversion import scope as conversion
 from triune.graph.conversion.left import why_left
-from triune.graph.conversion.lowering import elementwise
+from triune.graph.conversion.lowering.table import SHARED
 from triune.graph.conversion.prepare import Prepared
 from triune.graph.conversion.problems import Problem, called
 from triune.graph.conversion.writer import GraphWriter
@@ -45,13 +45,13 @@ from triune.graph.listed import MOST_LISTED
 from triune.graph.values import attributes_of
 
 TABLE: dict[str, Lowering] = {
-    **elementwise.TABLE,
+    **SHARED,
     **unary.TABLE,
     **linear.TABLE,
     **conv.TABLE,
     **pools.TABLE,
     **norms.TABLE,
-    **reductions.TABLE,
+    **running_sums.TABLE,
     **shapes.TABLE,
     **slices.TABLE,
     **gathers.TABLE,

@@ -1,0 +1,9 @@
+"""The core ops that are written once. A lowering puts its own forms over those that it has."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from triune.graph.conversion.context import Lowering
+from triune.graph.conversion.lowering import elementwise, norms, reductions
+
+SHARED: Final[Mapping[str, Lowering]] = {**elementwise.TABLE, **norms.TABLE, **reductions.TABLE}
