@@ -82,10 +82,7 @@ class Dependencies:
         Raises:
             InvalidArgumentError: something is missing, or needs the model itself. The message says what and why.
         """
-        self._needs[name], self._seen[name] = needs, {}
-        if not needs:
-            self.forget(name)
-            return {}
+        self._needs[name], self._seen[name] = needs, self._look_up(needs)
         self._check_circle(name)
         if is_bringing:
             await asyncio.gather(*(self._ensure(each) for each in needs))

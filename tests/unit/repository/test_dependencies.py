@@ -1,8 +1,10 @@
 """Models that are made of others: in which order they come, go and come back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from support.ensembles import chain, ensemble, write_ensemble
 from support.repositories import Bench, affine, write_model
+from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
@@ -23,8 +26,10 @@ ALL = BATCH + "version_policy { all { } }"
 
 
 @asynccontextmanager
-async def opened(path: Path, mode: ControlMode = ControlMode.NONE, **options: object) -> AsyncIterator[Repository]:
-    bench = Bench()
+async def opened(
+    path: Path, mode: ControlMode = ControlMode.NONE, bench: Bench | None = None, **options: object
+) -> AsyncIterator[Repository]:
+    bench = bench or Bench()
     repository = bench.repository(path, mode=mode, **options)
     await repository.open()
     try:
@@ -95,6 +100,19 @@ async def test_circles_are_told_and_end(tmp_path: Path, mode: ControlMode) -> No
     assert told["a"] == "circular dependency between ensembles: a -> ... -> c -> a"
     assert told["b"] == "circular dependency between ensembles: b -> ... -> a -> b"
     assert "circular dependency" in told["of_a"]
+
+
+async def test_a_circle_that_is_asked_for_and_then_opened(tmp_path: Path) -> None:
+    write_ensemble(tmp_path, "a", chain("b"))
+    write_ensemble(tmp_path, "b", chain("a"))
+    put(tmp_path, "m", 3)
+    async with opened(tmp_path, ControlMode.EXPLICIT) as repository:
+        for _ in range(2):
+            with pytest.raises(InvalidArgumentError, match="circular dependency between ensembles: a -> ... -> b -> a"):
+                await repository.load("a")
+        write_ensemble(tmp_path, "b", chain("m"))
+        await repository.load("b")
+        assert await answer(repository, "a") == 3
 
 
 async def test_loading_it_loads_what_it_is_made_of_and_unloading_it_may_unload_that(tmp_path: Path) -> None:
@@ -176,20 +194,42 @@ async def test_a_model_that_is_replaced_takes_its_ensembles_along(tmp_path: Path
         assert repository.is_every_model_ready()
 
 
-async def test_requests_under_way_finish_with_the_models_that_they_began_with(tmp_path: Path) -> None:
-    put(tmp_path, "first", 2)
-    put(tmp_path, "second", 3)
+@pytest.mark.parametrize("is_replaced", [True, False])
+async def test_requests_under_way_finish_with_the_models_that_they_began_with(
+    tmp_path: Path, is_replaced: bool
+) -> None:
+    threads = ALL + "instance_group { count: 2 }"
+    put(tmp_path, "first", 2, config=threads)
+    put(tmp_path, "second", 3, config=threads)
     write_ensemble(tmp_path, "e", chain("first", "second"))
-    async with opened(tmp_path, ControlMode.EXPLICIT, startup_models=["e"]) as repository:
-        for change in (repository.unload, repository.load):
-            started = [asyncio.ensure_future(answer(repository, "e", value)) for value in (1.0, 2.0)]
+    bench, release = Bench(), threading.Event()
+    async with opened(tmp_path, ControlMode.EXPLICIT, bench=bench, startup_models=["e"]) as repository:
+        for executable in bench.onnxruntime.executables:
+            executable.run = partial(_after, release, executable.run)  # pyright: ignore[reportAttributeAccessIssue]
+        started = [asyncio.ensure_future(answer(repository, "e", value)) for value in (1.0, 2.0)]
+        before = repository.get("second")
+        while before.holds.num < 2:
             await asyncio.sleep(0)
-            held = repository.get("second").holds
-            assert held.num == 2 or all(each.done() for each in started)
-            await change("second")
-            assert await asyncio.gather(*started) == [6, 12]
-            assert held.num == 0
-            await repository.load("second")
+        put(tmp_path, "second", 5, config=threads)
+        change = asyncio.ensure_future(repository.load("second") if is_replaced else repository.unload("second"))
+        while repository.versions("second") and repository.get("second") is before:
+            await asyncio.sleep(0)
+        release.set()
+        assert await asyncio.gather(*started) == [6, 12]
+        await change
+        assert before.holds.num == 0
+        await repository.load("second")
+        assert await answer(repository, "e") == 10
+
+
+def _after(
+    release: threading.Event,
+    run: Callable[[Mapping[str, Array], Sequence[str]], dict[str, Array]],
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+) -> dict[str, Array]:
+    assert release.wait(20)
+    return run(inputs, outputs)
 
 
 async def test_polling_follows(tmp_path: Path) -> None:
