@@ -176,7 +176,7 @@ async def opened(repository: Repository) -> AsyncGenerator[Server]:
 
 
 async def serve(options: Options, on_ready: Callable[[Server, Addresses], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is under way; a second signal stops at once.
+    """Serve until SIGINT, SIGTERM or SIGHUP, then finish what is under way; a second signal stops at once.
 
     What is still under way after `exit_timeout_seconds` is lost: the process ends, and fails.
 

@@ -304,3 +304,20 @@ async def test_a_repeated_head_with_a_broken_body_is_refused(wire: Wire) -> None
     assert (await wire.ask(good)).status == 200
     assert (await wire.ask(good[: -len(BODY)] + b"[" * len(BODY))).status == 400
     assert (await wire.ask(good)).status == 200
+
+
+@pytest.mark.parametrize(
+    "target", ["http://[bad/v2", "http://x:99999/v2", "http://x:y/v2", "http:///v2", "http://@/v2", "http://x"]
+)
+async def test_a_target_without_a_path(connect: Callable[[], Awaitable[Wire]], target: str) -> None:
+    wire = await connect()
+    answer = await wire.ask(get(target))
+    assert answer.status == 400
+    assert answer.error == (
+        f"the request is not valid HTTP: its target '{target}' is no URL with a path; send a path, as /v2"
+    )
+
+
+async def test_a_target_with_a_host(connect: Callable[[], Awaitable[Wire]]) -> None:
+    wire = await connect()
+    assert (await wire.ask(get("http://[::1]:80/v2/health/live"))).status == 200

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.console import Console
 from triune.cli.commands import Commands
 from triune.cli.output import shown_lines
 from triune.core.errors import TriuneError
+from triune.core.version import VERSION
 
 app = typer.Typer(
     name="triune",
@@ -20,8 +21,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"triune {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def triune() -> None:
+def triune(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """An inference server for Apple silicon that speaks Triton's protocols and uses every compute unit."""
 
 

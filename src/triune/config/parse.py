@@ -3,9 +3,9 @@
 import difflib
 import json
 import re
-from typing import cast
+from typing import Final, cast
 
-from google.protobuf import json_format, text_format
+from google.protobuf import descriptor_pb2, json_format, text_format
 
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
@@ -16,6 +16,9 @@ thread run meanwhile: of 4 MiB, which take 17 s in all, for 0.2 s and more at a 
 """
 
 WHY_NO_LARGER = "a larger one would hold up the requests of all models; large data belongs in the model's files"
+
+NEEDED_LATER: Final = (descriptor_pb2,)
+"""What protobuf imports when it first reads a text: packages may have been upgraded by then."""
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, heard in a thread of their own, and the time by which the process has ended."""
+"""SIGINT, SIGTERM and SIGHUP, heard in a thread of their own, and the time by which the process has ended."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ EXIT_TIMED_OUT: Final = 1
 EXIT_ABORTED: Final = 130
 """The exit code of a server that was interrupted twice: what a shell reports of a program ended by SIGINT."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CLOSE_SECONDS = 5.0
 _SAY_SECONDS = 1.0
 
@@ -29,6 +29,9 @@ def _pass_by(number: int, frame: FrameType | None) -> None:
 
 class Ending:
     """Where the first signal asks to stop, and the second ends the process where it stands.
+
+    A terminal that is closed may send SIGHUP more than once: no such is a second signal. Who starts a server with it
+    ignored, as nohup does, means that it goes on.
 
     Both are heard while the event loop is held: Python runs its handlers on the main thread, between two of its own
     instructions, but writes the number of a signal to a pipe at once.
@@ -71,7 +74,8 @@ class Ending:
         os.set_blocking(self._writing, False)
         threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
         # Without a handler of Python's own the system ends the process, and nothing is written.
-        self._handlers = {number: signal.signal(number, _pass_by) for number in _SIGNALS}
+        heard = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, _pass_by) for number in heard}
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         return self
 
@@ -87,6 +91,8 @@ class Ending:
     def _listen(self, reading: int) -> None:
         while heard := os.read(reading, 1):
             if heard[0] not in _SIGNALS:
+                continue
+            if self._is_stopping and heard[0] == signal.SIGHUP:
                 continue
             if self._is_stopping:
                 self._end(EXIT_ABORTED, "stopped at once; what was under way is lost")

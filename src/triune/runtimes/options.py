@@ -1,5 +1,6 @@
 """A runtime's own settings out of a model's config: known names, checked values."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 from triune.core.errors import InvalidArgumentError
@@ -31,6 +32,27 @@ def boolean(name: str, value: Parameter) -> bool:
         return _WORDS[str(value).strip().lower()]
     except KeyError:
         raise InvalidArgumentError(f"parameter '{name}' is {value!r}; write 1 or 0") from None
+
+
+_LEAST_MOST_THREADS = 64
+_THREADS_PER_CORE = 4
+
+
+def num_threads(name: str, value: Parameter) -> int:
+    """A number of threads, which the machine's cores bound: libraries take minutes to start thousands. 0 says nothing.
+
+    Raises:
+        InvalidArgumentError: it is no whole number, or more than 4 for each core, and than 64.
+    """
+    number = integer(name, value)
+    num_cores = os.cpu_count() or 1
+    most = max(_LEAST_MOST_THREADS, _THREADS_PER_CORE * num_cores)
+    if number > most:
+        raise InvalidArgumentError(
+            f"parameter '{name}' is {value!r}; at most {most} threads are started on this machine, which has "
+            f"{num_cores} cores: write fewer, or 0, which leaves the number to Triune"
+        )
+    return number
 
 
 def integer(name: str, value: Parameter, *, at_least: int = 0) -> int:

@@ -1,5 +1,6 @@
 """The commands of `triune`, imported when they are asked for."""
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -32,3 +33,15 @@ def test_a_server_imports_no_converter() -> None:
     code = "import sys, triune.cli.serve; print([name for name in sys.modules if 'lowering' in name])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_the_packages() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"triune {importlib.metadata.version('triune')}\n")
+
+
+@pytest.mark.parametrize("name", ["anyio._core._sockets", "anyio._core._streams", "google.protobuf.descriptor_pb2"])
+def test_a_server_imports_at_its_start_what_it_needs_later(name: str) -> None:
+    # What is imported later would be another version's, if packages were upgraded meanwhile.
+    code = f"import sys, triune.cli.serve; sys.exit({name!r} not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

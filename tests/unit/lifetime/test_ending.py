@@ -30,7 +30,7 @@ class Ended:
 
 async def test_the_first_signal_asks_to_stop() -> None:
     ended = Ended()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with Ending(600, ended.last_act, leave=ended.leave) as ending:
             os.kill(os.getpid(), number)
             await asyncio.wait_for(ending.stop.wait(), 10)
@@ -76,3 +76,27 @@ async def test_handlers_are_as_they_were() -> None:
     with Ending(600, lambda: None):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+async def test_a_terminal_that_is_closed_is_no_second_signal() -> None:
+    ended = Ended()
+    with Ending(600, ended.last_act, leave=ended.leave) as ending:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.wait_for(ending.stop.wait(), 10)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not ended.came.wait(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        hold(ended.came)
+    assert ended.code == EXIT_ABORTED
+
+
+async def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Ending(600, lambda: None) as ending:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            await asyncio.sleep(0)
+            assert not ending.stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)

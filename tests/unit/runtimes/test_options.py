@@ -3,8 +3,9 @@ import pytest
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.units import Unit
+from triune.runtimes.onnxruntime.options import session_options_of
 from triune.runtimes.openvino.options import Settings, read_settings
-from triune.runtimes.options import boolean, check_names, choice, integer
+from triune.runtimes.options import boolean, check_names, choice, integer, num_threads
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,17 @@ def test_integers() -> None:
             integer("count", value)
     with pytest.raises(InvalidArgumentError, match="at least 1"):
         integer("count", "0", at_least=1)
+
+
+def test_numbers_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert [num_threads("threads", value) for value in ("0", "3", "64")] == [0, 3, 64]
+    with pytest.raises(InvalidArgumentError, match="'threads' is '65'; at most 64 threads .* has 2 cores"):
+        num_threads("threads", "65")
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    assert num_threads("threads", "128") == 128
+    with pytest.raises(InvalidArgumentError, match="at most 128 threads"):
+        num_threads("threads", "5000")
 
 
 def test_choices() -> None:
@@ -96,3 +108,15 @@ def test_bf16_is_what_amx_computes_in() -> None:
 def test_openvino_options_that_are_wrong(name: str, value: str) -> None:
     with pytest.raises(InvalidArgumentError, match=name):
         read_settings(Unit.CPU, 2, {name: value})
+
+
+@pytest.mark.parametrize("name", ["INFERENCE_NUM_THREADS", "CPU_THREADS_NUM", "COMPILATION_NUM_THREADS"])
+def test_openvino_starts_no_thousands_of_threads(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"'{name}' is '50000'; at most "):
+        read_settings(Unit.CPU, 2, {name: "50000"})
+
+
+@pytest.mark.parametrize("name", ["intra_op_thread_count", "inter_op_thread_count"])
+def test_onnx_runtime_starts_no_thousands_of_threads(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"'{name}' is '50000'; at most "):
+        session_options_of(2, {name: "50000"})

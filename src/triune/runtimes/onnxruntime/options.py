@@ -48,9 +48,9 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
     for name, value in options.items():
         match name:
             case "intra_op_thread_count":
-                settings.intra_op_num_threads = read.integer(name, value) or num_threads
+                settings.intra_op_num_threads = read.num_threads(name, value) or num_threads
             case "inter_op_thread_count":
-                settings.inter_op_num_threads = read.integer(name, value) or num_threads
+                settings.inter_op_num_threads = read.num_threads(name, value) or num_threads
             case "execution_mode":
                 is_parallel = read.choice(name, value, ("0", "1")) == "1"
                 mode = _library.ExecutionMode

@@ -56,9 +56,9 @@ def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]
     for name, value in options.items():
         match name:
             case "INFERENCE_NUM_THREADS" | "CPU_THREADS_NUM":
-                settings = replace(settings, num_threads=read.integer(name, value) or num_threads)
+                settings = replace(settings, num_threads=read.num_threads(name, value) or num_threads)
             case "COMPILATION_NUM_THREADS":
-                read.integer(name, value)
+                read.num_threads(name, value)
             case "CPU_BIND_THREAD":
                 settings = replace(settings, is_pinned=read.boolean(name, value))
             case "PERFORMANCE_HINT":

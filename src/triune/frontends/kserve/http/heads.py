@@ -1,7 +1,11 @@
 """Request heads: what is wrong with one; and those that came before, which need be parsed only once."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
+
+import httptools
 
 from triune.frontends.kserve.http.infer import Headers, Route
 
@@ -31,6 +35,21 @@ def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> tuple[
     if num_hosts > 1 or (num_hosts == 0 and version == "1.1"):
         return 400, f"the request is not valid HTTP: it has {num_hosts} Host headers, where HTTP/1.1 has one"
     return None
+
+
+def target_problem(url: bytes) -> tuple[int, str] | None:
+    """What is wrong with what a request asks for, as of `head_problem`: it has to have a path.
+
+    Args:
+        url: as the request's line has it.
+    """
+    with contextlib.suppress(httptools.HttpParserInvalidURLError):
+        # Its stub does not say that it may be None.
+        path = cast("bytes | None", httptools.parse_url(url).path)
+        if path is not None and path.isascii():
+            return None
+    shown = ascii(url[:64].decode("latin-1"))
+    return 400, f"the request is not valid HTTP: its target {shown} is no URL with a path; send a path, as /v2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from triune.core.errors import TriuneError
 from triune.frontends.kserve.http.answering import Answering, FrontEnd
 from triune.frontends.kserve.http.answers import CONTINUE
 from triune.frontends.kserve.http.cycle import InferCycle
-from triune.frontends.kserve.http.heads import Head, head_problem
+from triune.frontends.kserve.http.heads import Head, head_problem, target_problem
 from triune.frontends.kserve.http.infer import (
     Route,
     json_bytes,
@@ -278,10 +278,12 @@ class KServeProtocol(HttpToolsProtocol):
             self._refuse(*problem)
             return
         route = self._inferences.routes.find(self.url) if parser.get_method() == b"POST" else None
-        if route is None:
-            self._hand_to_app()
-        else:
+        if route is not None:
             self._begin(route)
+        elif (problem := target_problem(self.url)) is not None:
+            self._refuse(*problem)
+        else:
+            self._hand_to_app()
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins. Each costs as much as kilobytes do, so that they may not be tiny without end."""

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 import uvicorn
+from anyio import connect_tcp, create_memory_object_stream, lowlevel
 from starlette.routing import BaseRoute
 
 from triune.frontends.access import OPEN, Api, Rules
@@ -20,6 +21,9 @@ from triune.frontends.kserve.http.protocol import KServeProtocol
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
 from triune.serving.server import Server
+
+NEEDED_LATER: Final = (connect_tcp, create_memory_object_stream, lowlevel)
+"""What starlette imports when it first streams: packages may have been upgraded by then."""
 
 
 class HttpServer:
