@@ -32,7 +32,7 @@ from triune.graph.precision import TOLERANCES
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Feature, Interface
-    from triune.coreml.lowering.passes.pipeline import Watcher
+    from triune.graph.passes.run import Watcher
 
 _DOUBT = 10.0
 """How many times further apart than two executors of the program before a pass its answers after it may be."""
@@ -72,7 +72,7 @@ class Audit:
         self._listing: Sequence[Any] | None = None
         self._pending: list[str] = []
 
-    def begin(self, graph: ModelProto, interface: "Interface", options: LowerOptions) -> "Watcher":
+    def begin(self, graph: ModelProto, interface: "Interface", options: LowerOptions) -> "Watcher[Any]":
         """See `lower`.
 
         Args:
@@ -98,7 +98,7 @@ class Audit:
                 f"{self._refusal}; give inputs that it takes with --input"
             )
 
-    def _watch(self, step: str, program: Any) -> None:
+    def _watch(self, step: str, program: Any, /) -> None:
         listing = _listing(program)
         if listing != self._listing:
             self._listing = listing

@@ -21,6 +21,7 @@ from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.coreml.lowering.mb import mb
 from triune.coreml.lowering.passes import pipeline
+from triune.coreml.lowering.passes.mil_pass import MilPass
 from triune.coreml.onnx_executor import OnnxExecutor
 
 
@@ -305,15 +306,20 @@ def test_inputs_of_a_package(tmp_path: Path) -> None:
     assert {each["output"]: each["largest"] for each in json.loads(result.stdout)["errors"]} == {"y": 5, "total/new": 5}
 
 
-def half_of_the_last(program: Any) -> None:
+class HalfOfTheLast(MilPass):
     """A pass that is wrong: every softmax comes out halved."""
-    for function in program.functions.values():
-        with function:
-            for op in list(function.operations):
-                if op.op_type == "softmax":
-                    half = mb.mul(x=mb.softmax(x=op.x, axis=op.axis.val, before_op=op), y=np.float32(0.5), before_op=op)
-                    function.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=half)
-                    function.remove_ops([op])
+
+    name = "half_of_the_last"
+
+    def change(self, program: Any) -> None:
+        for function in program.functions.values():
+            with function:
+                for op in list(function.operations):
+                    if op.op_type == "softmax":
+                        whole = mb.softmax(x=op.x, axis=op.axis.val, before_op=op)
+                        half = mb.mul(x=whole, y=np.float32(0.5), before_op=op)
+                        function.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=half)
+                        function.remove_ops([op])
 
 
 def test_a_pass_that_changes_an_answer_is_named_and_nothing_is_written(
@@ -323,7 +329,7 @@ def test_a_pass_that_changes_an_answer_is_named_and_nothing_is_written(
     options = ["-o", package, "--shape", "x=2,4", "--check"]
     assert "no pass changes an answer" in run(source, *options).output
     package.rename(tmp_path / "right.mlpackage")
-    monkeypatch.setattr(pipeline, "PASSES", (half_of_the_last, *pipeline.PASSES))
+    monkeypatch.setattr(pipeline, "PASSES", (HalfOfTheLast(), *pipeline.PASSES))
     done = run(source, *options, "--json")
     assert done.exit_code == 1
     assert not package.exists()

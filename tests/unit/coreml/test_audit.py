@@ -12,6 +12,7 @@ from triune.core.errors import UnsupportedError
 from triune.coreml.audit import Audit
 from triune.coreml.lowering import LowerOptions, lower
 from triune.coreml.lowering.passes import pipeline
+from triune.coreml.lowering.passes.mil_pass import VendorPass
 from triune.graph.conversion.options import Precision
 from triune.graph.conversion.shapes import parse_shapes
 
@@ -32,7 +33,7 @@ def _quotient() -> ModelProto:
 
 
 def test_a_vendor_pass_that_flips_a_floor_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "PASSES", ("common::divide_to_multiply", *pipeline.PASSES))
+    monkeypatch.setattr(pipeline, "PASSES", (VendorPass("common::divide_to_multiply"), *pipeline.PASSES))
 
     audit = _audited(_quotient(), tmp_path, shapes=parse_shapes(["x=1..8,16"]))
 
@@ -51,7 +52,7 @@ def test_a_pass_that_breaks_the_program_is_named(tmp_path, monkeypatch):
         k=np.ones((3, 1, 1), np.float32),
         b=np.ones((1, 1, 1, 1), np.float32),
     )
-    monkeypatch.setattr(pipeline, "PASSES", ("common::fuse_elementwise_to_batchnorm", *pipeline.PASSES))
+    monkeypatch.setattr(pipeline, "PASSES", (VendorPass("common::fuse_elementwise_to_batchnorm"), *pipeline.PASSES))
 
     audit = _audited(model, tmp_path)
 

@@ -23,9 +23,9 @@ from triune.graph.weight_files import WeightFile
 
 if TYPE_CHECKING:
     from triune.coreml.lowering.interface import Interface
-    from triune.coreml.lowering.passes.pipeline import Watcher
+    from triune.graph.passes.run import Watcher
 
-    Audit = Callable[[ModelProto, Interface, LowerOptions], Watcher]
+    Audit = Callable[[ModelProto, Interface, LowerOptions], Watcher[Any]]
     """Given the graph that is written, the package's interface and the options: what looks at the passes."""
 
 

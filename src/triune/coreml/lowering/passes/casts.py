@@ -6,6 +6,7 @@ from typing import Any
 from triune.coreml.lowering.context import dtype_name
 from triune.coreml.lowering.mb import mb
 from triune.coreml.lowering.passes.blocks import blocks_of, replace
+from triune.coreml.lowering.passes.mil_pass import MilPass
 
 _HOLDS: Mapping[str, Set[str]] = {
     "fp32": frozenset({"fp16", "bool", "int8", "uint8", "int16", "uint16"}),
@@ -15,17 +16,22 @@ _HOLDS: Mapping[str, Set[str]] = {
 """The types all of whose values another type holds."""
 
 
-def fuse_casts(program: Any) -> None:
+class FuseCasts(MilPass):
     """Given casts to the type that a value has, and casts of casts. Result: none, and casts of the first value.
 
     Only where the first cast loses nothing. coremltools' `cast_optimization` goes by the ranges of the types, and drops
     the first cast of int32 to fp32 to int32, of 16,777,217 for instance, and of fp32 to int32 to bool, of 0.4.
     """
-    for block in blocks_of(program):
-        with block:
-            for op in list(block.operations):
-                if op.op_type == "cast":
-                    _fuse(block, op)
+
+    name = "fuse_casts"
+
+    def change(self, program: Any) -> None:
+        """Changes `program`."""
+        for block in blocks_of(program):
+            with block:
+                for op in list(block.operations):
+                    if op.op_type == "cast":
+                        _fuse(block, op)
 
 
 def _fuse(block: Any, op: Any) -> None:

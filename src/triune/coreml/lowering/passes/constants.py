@@ -7,25 +7,31 @@ import numpy as np
 
 from triune.coreml.lowering.context import dtype_name
 from triune.coreml.lowering.passes.blocks import blocks_of, replace
+from triune.coreml.lowering.passes.mil_pass import MilPass
 
 _LEAST_BYTES = 1024
 
 
-def merge_constants(program: Any) -> None:
+class MergeConstants(MilPass):
     """Given constants of one type, shape and bytes in a block. Result: the first of them.
 
     coremltools' `const_deduplication` takes weights for equal that differ by less than 1e-12, or 6e-8 in fp16.
     """
-    for block in blocks_of(program):
-        with block:
-            known: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
-            for op in list(block.operations):
-                value = op.outputs[0] if op.op_type == "const" else None
-                # Small ones are numbers of numpy, or of Python.
-                if value is None or value.rank == 0 or value in block.outputs or value.val.nbytes < _LEAST_BYTES:
-                    continue
-                array = value.val
-                digest = hashlib.sha256(np.ascontiguousarray(array).data).digest()
-                first = known.setdefault((dtype_name(value), array.shape, digest), value)
-                if first is not value:
-                    replace(block, op, first)
+
+    name = "merge_constants"
+
+    def change(self, program: Any) -> None:
+        """Changes `program`."""
+        for block in blocks_of(program):
+            with block:
+                known: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
+                for op in list(block.operations):
+                    value = op.outputs[0] if op.op_type == "const" else None
+                    # Small ones are numbers of numpy, or of Python.
+                    if value is None or value.rank == 0 or value in block.outputs or value.val.nbytes < _LEAST_BYTES:
+                        continue
+                    array = value.val
+                    digest = hashlib.sha256(np.ascontiguousarray(array).data).digest()
+                    first = known.setdefault((dtype_name(value), array.shape, digest), value)
+                    if first is not value:
+                        replace(block, op, first)

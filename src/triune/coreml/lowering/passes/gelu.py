@@ -9,22 +9,28 @@ import numpy as np
 from triune.coreml.lowering.context import is_float
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
+from triune.coreml.lowering.passes.mil_pass import MilPass
 
 _NEAR = 1e-6
 """How far, in parts, a number may be from the one that it stands for: as far as fp32 has it."""
 
 
-def fuse_gelu(program: Any) -> None:
+class FuseGelu(MilPass):
     """Given x * 0.5 * (1 + erf(x / sqrt(2))), multiplied in any order. Result: gelu.
 
     The same for tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)) in the place of erf. coremltools' passes take numbers that
     are within 0.001 for these.
     """
-    for block in blocks_of(program):
-        with block:
-            for op in list(block.operations):
-                if op.op_type in ("erf", "tanh"):
-                    _fuse(block, op)
+
+    name = "fuse_gelu"
+
+    def change(self, program: Any) -> None:
+        """Changes `program`."""
+        for block in blocks_of(program):
+            with block:
+                for op in list(block.operations):
+                    if op.op_type in ("erf", "tanh"):
+                        _fuse(block, op)
 
 
 def _fuse(block: Any, op: Any) -> None:

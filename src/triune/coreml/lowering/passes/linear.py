@@ -7,22 +7,28 @@ import numpy as np
 from triune.coreml.lowering.context import dtype_of, is_weight
 from triune.coreml.lowering.mb import Var, mb
 from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
+from triune.coreml.lowering.passes.mil_pass import MilPass
 
 _MOST_AXES = 3
 """Of the operand of MIL's `linear`."""
 
 
-def fuse_linear(program: Any) -> None:
+class FuseLinear(MilPass):
     """Given matmul with a matrix of constants and add of a constant for each column, or linear without a bias and add.
 
     Result: linear. coremltools' passes also take what they must not: biases that widen the product, operands of any
     rank, and the minuend of a difference for the subtrahend.
     """
-    for block in blocks_of(program):
-        with block:
-            for op in list(block.operations):
-                if op.op_type in ("matmul", "linear"):
-                    _fuse(block, op)
+
+    name = "fuse_linear"
+
+    def change(self, program: Any) -> None:
+        """Changes `program`."""
+        for block in blocks_of(program):
+            with block:
+                for op in list(block.operations):
+                    if op.op_type in ("matmul", "linear"):
+                        _fuse(block, op)
 
 
 def _fuse(block: Any, op: Any) -> None:

@@ -8,20 +8,26 @@ import numpy as np
 from triune.coreml.lowering.context import dtype_of
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
+from triune.coreml.lowering.passes.mil_pass import MilPass
 
 
-def fuse_layer_norm(program: Any) -> None:
+class FuseLayerNorm(MilPass):
     """Given z / sqrt(mean(z * z) + epsilon) * gamma + beta, where z = x - mean(x). Result: layer_norm.
 
     Both means are over the last axes, or over axis 1 of (B, C, 1, S); gamma and beta may be missing. coremltools'
     `fuse_layernorm_or_instancenorm` does not look whether both means are over the same axes, nor what sizes gamma and
     beta have, and does not know this form.
     """
-    for block in blocks_of(program):
-        with block:
-            for op in list(block.operations):
-                if op.op_type == "sub" and op.enclosing_block is not None:
-                    _fuse(block, op)
+
+    name = "fuse_layer_norm"
+
+    def change(self, program: Any) -> None:
+        """Changes `program`."""
+        for block in blocks_of(program):
+            with block:
+                for op in list(block.operations):
+                    if op.op_type == "sub" and op.enclosing_block is not None:
+                        _fuse(block, op)
 
 
 def _fuse(block: Any, centred: Any) -> None:

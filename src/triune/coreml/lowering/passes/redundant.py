@@ -6,27 +6,33 @@ import numpy as np
 
 from triune.coreml.lowering.mb import Var
 from triune.coreml.lowering.passes.blocks import blocks_of, replace
+from triune.coreml.lowering.passes.mil_pass import MilPass
 from triune.coreml.lowering.precision import is_kept
 
 _LARGE = 100
 """Constants of more elements are equal only if they are one: `merge_constants` sees to that."""
 
 
-def merge_equal(program: Any) -> None:
+class MergeEqual(MilPass):
     """Given operations of one kind on the same values in a block. Result: the first of them.
 
     coremltools' `remove_redundant_ops` takes 0.0 and -0.0 for the same constant, and quotients by them with it.
     """
-    for block in blocks_of(program):
-        with block:
-            known: dict[Any, Any] = {}
-            for op in list(block.operations):
-                if not _is_plain(op):
-                    continue
-                inputs = [(name, _key(value)) for name, value in op.inputs.items()]
-                first = known.setdefault((op.op_type, is_kept(op), tuple(inputs)), op)
-                if first is not op and op.outputs[0] not in block.outputs:
-                    replace(block, op, first.outputs[0])
+
+    name = "merge_equal"
+
+    def change(self, program: Any) -> None:
+        """Changes `program`."""
+        for block in blocks_of(program):
+            with block:
+                known: dict[Any, Any] = {}
+                for op in list(block.operations):
+                    if not _is_plain(op):
+                        continue
+                    inputs = [(name, _key(value)) for name, value in op.inputs.items()]
+                    first = known.setdefault((op.op_type, is_kept(op), tuple(inputs)), op)
+                    if first is not op and op.outputs[0] not in block.outputs:
+                        replace(block, op, first.outputs[0])
 
 
 def _is_plain(op: Any) -> bool:

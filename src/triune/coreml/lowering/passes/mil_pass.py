@@ -1,0 +1,47 @@
+"""Passes over programs of PyMIL: Triune's own, and those of coremltools."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from coremltools.converters.mil.mil.passes import pass_registry
+
+from triune.coreml.lowering.half_cast import small_steps
+from triune.coreml.lowering.passes.blocks import in_pass
+from triune.graph.passes.run import Pass
+
+_passes: Any = pass_registry.PASS_REGISTRY
+
+
+class MilPass(Pass[Any]):
+    """A pass of Triune's own. The program is validated after it."""
+
+    @abstractmethod
+    def change(self, program: Any) -> None:
+        """Changes a program of PyMIL."""
+
+    def __call__(self, model: Any) -> Any:
+        """Changes the program and returns it."""
+        with in_pass(self.name):
+            self.change(model)
+        model.validate()
+        return model
+
+
+class VendorPass(Pass[Any]):
+    """One of coremltools' passes, run as coremltools' own manager does, which writes the program out as text too."""
+
+    def __init__(self, name: str, selector: Callable[[Any], bool] | None = None) -> None:
+        """`name` is coremltools' own. `selector` tells the pass to fp16 which operations are to compute in fp16."""
+        self.name = name
+        self._selector = selector
+
+    def __call__(self, model: Any) -> Any:
+        """Changes the program and returns it."""
+        step = type(_passes[self.name])()
+        if self._selector is not None:
+            step.op_selector = self._selector
+        with small_steps():
+            step(model)
+        model.validate()
+        return model
