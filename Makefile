@@ -8,7 +8,7 @@ SYSTEM := $(shell uname -s)-$(shell uname -m)
 EXTRAS := coreml$(if $(filter %-x86_64,$(SYSTEM)),$(comma)openvino)$(if $(filter Linux-x86_64 Darwin-arm64,$(SYSTEM)),$(comma)coreai)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs conformance torch bench clean
+.PHONY: demo test check docs pictures conformance torch bench clean
 
 demo: .venv/demo
 	$(BIN)/triune demo
@@ -33,6 +33,10 @@ torch: .venv/develop
 
 docs: .venv/develop
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pictures of the first page, out of real commands.
+pictures: .venv/develop
+	$(BIN)/python docs/pictures/make.py
 
 clean:
 	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
