@@ -92,10 +92,11 @@ def test_every_path_that_is_served_is_tried() -> None:
     from triune.app import make_repository
     from triune.frontends.access import Access
     from triune.frontends.kserve.http.app import make_app
+    from triune.repository.settings import RepositorySettings
     from triune.serving.server import Server
 
     rules = Access.of(["key"]).http
-    server = Server(make_repository([]))
+    server = Server(make_repository(RepositorySettings([])))
     open_app = make_app(server, Any, Any)  # type: ignore[arg-type]
     closed = make_app(server, Any, Any, rules=rules)  # type: ignore[arg-type]
     left = [a.path for a, b in zip(open_app.routes, closed.routes, strict=True) if b.endpoint.__name__ != "checked"]  # type: ignore[attr-defined]

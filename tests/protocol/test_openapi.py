@@ -24,6 +24,7 @@ from starlette.routing import Route
 from support.process import Served, serve
 from triune.app import make_repository
 from triune.frontends.kserve.http.app import make_app
+from triune.repository.settings import RepositorySettings
 from triune.serving.server import Server
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.yaml"
@@ -148,7 +149,7 @@ def test_every_answer_is_as_described(case: Any, own: Served) -> None:
 
 def test_every_route_is_described(repository: Path) -> None:
     """What is not offered has routes with a wildcard: of each, some path is described."""
-    app = make_app(Server(make_repository([repository])), Any, Any)  # type: ignore[arg-type]
+    app = make_app(Server(make_repository(RepositorySettings([repository]))), Any, Any)  # type: ignore[arg-type]
     described = schema.raw_schema["paths"].keys() - {"/metrics"}
     routes = {re.sub(r":\w+}", "}", route.path) for route in app.routes if isinstance(route, Route)}
     wild = {route.removesuffix("{rest}") for route in routes if route.endswith("{rest}")}

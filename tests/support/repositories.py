@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,15 +10,17 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from support.graphs import model_of
-from triune.config.placement import Machine
-from triune.core.clock import MonotonicClock
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
+from triune.core.clock import Clock, MonotonicClock
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from triune.core.requests import Parameter
 from triune.core.runtime import NO_OPTIONS
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.repository.repository import ControlMode, Repository
+from triune.repository.repository import Repository
+from triune.repository.settings import ControlMode, RepositorySettings
+from triune.runtimes.machine import Machine
 from triune.runtimes.onnx.rows import rows_of
 from triune.scheduling.models import LoadedVersion
 
@@ -262,13 +265,14 @@ class Bench:
         """Executables that nobody closed."""
         return self.onnxruntime.num_open + self.openvino.num_open
 
-    def repository(self, *folders: Path, mode: ControlMode = ControlMode.NONE, **options: object) -> Repository:
-        settings: dict[str, object] = {"clock": MonotonicClock(), **options}
-        return Repository(
-            folders,
-            runtimes=self.runtimes,
-            units=ALL_UNITS,
-            num_cores=self.machine.num_cores,
-            control_mode=mode,
-            **settings,
-        )
+    def repository(
+        self,
+        *folders: Path,
+        mode: ControlMode = ControlMode.NONE,
+        clock: Clock | None = None,
+        trials: Path | None = None,
+        models: ModelSettings = DEFAULT_SETTINGS,
+        **options: Any,
+    ) -> Repository:
+        settings = RepositorySettings(folders, control_mode=mode, models=models, **options)
+        return Repository(settings, self.machine, clock or MonotonicClock(), trials=trials)

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 
 from triune.api.values import as_array
-from triune.config.placement import Machine, runtime_for
 from triune.core.datatypes import Array, DataType
 from triune.core.errors import InvalidArgumentError, NotFoundError
 from triune.core.model import Model, needs_state
@@ -24,7 +23,8 @@ from triune.coreml.package import read_package
 from triune.graph.state_names import new_state
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
-from triune.runtimes.registry import ROWS, available, backend_of, missing
+from triune.runtimes.machine import Machine, this_machine
+from triune.runtimes.registry import ROWS, backend_of, missing
 
 _ONNX = ".onnx"
 _CORE_AI = ".aimodel"
@@ -186,22 +186,19 @@ def _load(
     if backend is None:
         suffixes = ", ".join(suffix for row in ROWS for suffix in row.suffixes)
         raise InvalidArgumentError(f"'{path.name}' ends in none of {suffixes}")
-    cpu = read_cpu()
-    statuses = detect_units(cpu)
-    machine = Machine(available(statuses), statuses, cpu.num_cores)
+    machine = this_machine()
     if backend not in machine.runtimes:
         raise InvalidArgumentError(missing()[backend])
-    presences = {status.unit: status.presence for status in statuses}
     if unit is None:
         own = machine.runtimes[backend].units()
-        chosen = [next(each for each in own if presences.get(each) is Presence.PRESENT)]
+        chosen = [next(each for each in own if machine.status(each).presence is Presence.PRESENT)]
     else:
         chosen = _units([unit] if isinstance(unit, str) else unit)
     name, classes = _read_program(path, backend, function, options)
     taken = next((each for each in chosen if _can_run(backend, each, machine)), chosen[0])
-    runtime = runtime_for(backend, taken, machine)
-    executable = runtime.load(path, unit=taken, num_threads=cpu.num_cores, options=options)
-    is_emulated = presences.get(taken) is Presence.EMULATED
+    runtime = machine.runtime_for(backend, taken)
+    executable = runtime.load(path, unit=taken, num_threads=machine.num_cores, options=options)
+    is_emulated = machine.status(taken).presence is Presence.EMULATED
     return UnitModel(path, executable, is_emulated=is_emulated, function=name, classes=classes, is_raw=is_raw)
 
 

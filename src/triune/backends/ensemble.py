@@ -9,9 +9,9 @@ from triune.config.configure import Source
 from triune.config.ensemble.agreement import check_agreement, with_labels
 from triune.config.ensemble.configure import configure_ensemble
 from triune.config.ensemble.steps import Step, translate_steps
-from triune.config.limits import ModelLimits
 from triune.config.metrics import first_response_buckets_ms
 from triune.config.model_config import ModelConfig
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
 from triune.core.distributions import Distributions, Histogram
 from triune.core.servable import Servable
@@ -46,15 +46,13 @@ class EnsembleBackend:
 
     honours: frozenset[str] = frozenset({"ensemble_scheduling"})
 
-    def __init__(self, clock: Clock, limits: ModelLimits, *, has_distributions: bool = False) -> None:
+    def __init__(self, clock: Clock, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:
         clock: time.
-        limits: of what may wait.
-        has_distributions: ensembles keep how their latencies and sizes are distributed.
+        settings: how many requests may wait, and whether ensembles keep how their latencies are distributed.
         """
         self._clock = clock
-        self._limits = limits
-        self._has_distributions = has_distributions
+        self._settings = settings
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
         """See `Backend`: the models of the steps."""
@@ -79,7 +77,7 @@ class EnsembleBackend:
         """See `Backend`."""
         statistics = ModelStatistics()
         message = build.config.message
-        if self._has_distributions:
+        if self._settings.has_distributions:
             statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))
         return StepGraph(
             build.config,
@@ -89,7 +87,7 @@ class EnsembleBackend:
             statistics,
             self._clock,
             max_under_way=message.ensemble_scheduling.max_inflight_requests,
-            max_waiting=self._limits.queue.max_requests,
+            max_waiting=self._settings.limits.queue.max_requests,
         )
 
     def _configure(self, source: Source, version: int) -> tuple[ModelConfig, tuple[Step, ...]]:

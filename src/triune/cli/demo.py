@@ -7,14 +7,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from triune import app
 from triune.cli import serve
 from triune.cli.logs import LogOptions, set_up_logs
 from triune.core.errors import UnavailableError
 from triune.core.units import Presence, Unit
 from triune.hardware.cpu import read_cpu
 from triune.hardware.units import detect_units
+from triune.repository.settings import RepositorySettings
 from triune.runtimes import missing
+from triune.settings import Ports, Settings
 from triune.zoo.progress import Outcome, RichProgress
 from triune.zoo.repository import RECIPES, build_repository
 
@@ -36,8 +37,8 @@ def demo(
     console = Console(stderr=True)
     _build(repository, model, console)
     if not build_only:
-        options = app.Options([repository], host, http_port, grpc_port, metrics_port)
-        serve.run(options, console, set_up_logs(LogOptions(), console))
+        settings = Settings(RepositorySettings([repository]), Ports(host, http_port, grpc_port, metrics_port))
+        serve.run(settings, console, set_up_logs(LogOptions(), console))
 
 
 def _build(repository: Path, models: list[str] | None, console: Console) -> None:

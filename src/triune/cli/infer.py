@@ -25,7 +25,7 @@ from triune.core.requests import InferenceRequest, InferenceResponse, RequestedO
 from triune.core.tensors import TensorSpec, describe, format_shape
 from triune.coreml.package import read_package
 from triune.coreml.source import Source, as_program_takes, read_source
-from triune.repository.repository import ControlMode
+from triune.repository.settings import ControlMode, RepositorySettings
 from triune.runtimes.registry import PACKAGE_SUFFIXES
 from triune.scheduling.models import LoadedVersion
 
@@ -67,7 +67,7 @@ def infer(
 async def _infer(
     folders: Sequence[Path], name: str, version: int | None, arrays: dict[str, Array], outputs: list[str], classes: int
 ) -> InferenceResponse:
-    repository = app.make_repository(folders, control_mode=ControlMode.EXPLICIT, startup_models=[name])
+    repository = app.make_repository(RepositorySettings(folders, ControlMode.EXPLICIT, [name]))
     with progress_bar() as progress:
         task = progress.add_task(f"loading {name}", total=None)
         async with app.opened(repository) as server:

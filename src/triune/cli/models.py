@@ -13,6 +13,7 @@ from triune.cli.output import print_json, shown
 from triune.config.model_config import TensorConfig
 from triune.core.tensors import format_shape
 from triune.repository.check import ModelCheck
+from triune.repository.settings import RepositorySettings
 
 
 def models(
@@ -25,7 +26,7 @@ def models(
 
     Reads configs and model files; compiles nothing. Exit code 1 if a model would not load.
     """
-    checks = app.make_repository(repository).check()
+    checks = app.make_repository(RepositorySettings(repository)).check()
     if as_json:
         print_json([_as_json(check) for check in checks])
     else:

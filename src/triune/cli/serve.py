@@ -22,8 +22,8 @@ from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.output import shown
 from triune.config.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
 from triune.config.limits import ModelLimits
-from triune.config.placement import Completion
 from triune.config.policy import QueueLimits
+from triune.config.settings import Completion, ModelSettings
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import sweep
 from triune.core.threads import is_work_left
@@ -32,8 +32,9 @@ from triune.frontends.kserve.grpc.server import ChannelOptions, Compression
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.metrics.options import MetricsOptions
 from triune.repository.model import ModelState
-from triune.repository.repository import ControlMode
+from triune.repository.settings import ControlMode, RepositorySettings
 from triune.serving.server import Server
+from triune.settings import DEFAULT_LIMITS, Memory, Ports, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -112,23 +113,23 @@ def serve(
     ] = 30.0,
     max_request_bytes: Annotated[
         int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="Largest request taken.")
-    ] = app.DEFAULT_LIMITS.request_bytes,
+    ] = DEFAULT_LIMITS.request_bytes,
     max_json_bytes: Annotated[
         int, typer.Option(min=1, help="How much of a request may be JSON.")
-    ] = app.DEFAULT_LIMITS.json_bytes,
+    ] = DEFAULT_LIMITS.json_bytes,
     max_decompression_ratio: Annotated[
         int, typer.Option(min=1, help="How many times its size a body of 8 MiB or more may become when decompressed.")
-    ] = app.DEFAULT_LIMITS.decompression_ratio,
+    ] = DEFAULT_LIMITS.decompression_ratio,
     max_inflight_bytes: Annotated[
         int | None,
         typer.Option(min=1 << 20, help="Memory of all requests under way [default: a quarter of the machine's]."),
     ] = None,
     max_connections: Annotated[
         int, typer.Option(min=1, help="Connections of each port; over gRPC also calls.")
-    ] = app.DEFAULT_LIMITS.connections,
+    ] = DEFAULT_LIMITS.connections,
     max_streams: Annotated[
         int, typer.Option(min=1, help="Calls that one gRPC connection may have at once.")
-    ] = app.DEFAULT_LIMITS.streams,
+    ] = DEFAULT_LIMITS.streams,
     max_queue_size: Annotated[
         int, typer.Option(min=0, help="Requests that may wait for a model whose config does not say it; 0 is any.")
     ] = DEFAULT_MODEL_LIMITS.queue.max_requests,
@@ -137,19 +138,19 @@ def serve(
     ] = DEFAULT_MODEL_LIMITS.queue.max_seconds,
     max_header_bytes: Annotated[
         int, typer.Option(min=1024, help="Size of a request's line and headers.")
-    ] = app.DEFAULT_LIMITS.head_bytes,
+    ] = DEFAULT_LIMITS.head_bytes,
     max_chunks: Annotated[
         int, typer.Option(min=1, help="How many chunks a request may come in.")
-    ] = app.DEFAULT_LIMITS.chunks,
+    ] = DEFAULT_LIMITS.chunks,
     receive_timeout_secs: Annotated[
         float, typer.Option(min=0.1, help="How long a client may send nothing of a request that it has begun.")
-    ] = app.DEFAULT_LIMITS.receive_seconds,
+    ] = DEFAULT_LIMITS.receive_seconds,
     send_timeout_secs: Annotated[
         float, typer.Option(min=0.1, help="How long a client may take nothing of its answer.")
-    ] = app.DEFAULT_LIMITS.send_seconds,
+    ] = DEFAULT_LIMITS.send_seconds,
     idle_timeout_secs: Annotated[
         float, typer.Option(min=0.1, help="How long a connection may stay without a request.")
-    ] = app.DEFAULT_LIMITS.idle_seconds,
+    ] = DEFAULT_LIMITS.idle_seconds,
     http_thread_count: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads that decode, encode and compress what is large.")
     ] = None,
@@ -206,33 +207,44 @@ def serve(
     ignored = [*(context.obj or ()), *(f"--backend-config={each} (no such setting here)" for each in others)]
     if ignored:
         _log.warning("flags without effect here: %s", "; ".join(ignored))
-    options = app.Options(
-        repositories=repository,
-        host=host,
-        http_host=http_address,
-        grpc_host=grpc_address,
-        metrics_host=metrics_address or http_address,
-        http_port=http_port if allow_http else None,
-        grpc_port=grpc_port if allow_grpc else None,
-        metrics_port=metrics_port if allow_metrics else None,
-        is_http_port_shared=reuse_http_port,
-        control_mode=model_control_mode,
-        startup_models=load_model or (),
-        poll_seconds=repository_poll_secs,
-        num_load_threads=model_load_thread_count,
-        num_load_retries=model_load_retry_count,
-        model_limits=ModelLimits(
+    metrics = MetricsOptions.parse(
+        metrics_config or (), has_cpu=allow_cpu_metrics, interval_seconds=metrics_interval_ms / 1000
+    )
+    models = ModelSettings(
+        completion=Completion(
+            default_max_batch_sizes=sizes, is_off=disable_auto_complete_config, config_name=model_config_name
+        ),
+        limits=ModelLimits(
             load_timeout_secs,
             run_timeout_secs,
             QueueLimits(max_queue_size, max_queue_secs or math.inf),
         ),
-        completion=Completion(
-            default_max_batch_sizes=sizes, is_off=disable_auto_complete_config, config_name=model_config_name
-        ),
         cache_bytes=cache_bytes(cache_config or (), response_cache_byte_size),
-        is_ready_strict=strict_readiness,
-        is_exiting_on_error=exit_on_error,
-        exit_timeout_seconds=exit_timeout_secs,
+        has_distributions=metrics.has_distributions,
+    )
+    settings = Settings(
+        repository=RepositorySettings(
+            folders=repository,
+            control_mode=model_control_mode,
+            startup_models=load_model or (),
+            poll_seconds=repository_poll_secs,
+            num_load_threads=model_load_thread_count,
+            num_load_retries=model_load_retry_count,
+            models=models,
+        ),
+        ports=Ports(
+            host=host,
+            http=http_port if allow_http else None,
+            grpc=grpc_port if allow_grpc else None,
+            metrics=metrics_port if allow_metrics else None,
+            http_host=http_address,
+            grpc_host=grpc_address,
+            metrics_host=metrics_address or http_address,
+            is_http_shared=reuse_http_port,
+        ),
+        memory=Memory(
+            inflight_bytes=max_inflight_bytes, conversion_bytes=conversion_memory_bytes, run_bytes=run_memory_bytes
+        ),
         limits=Limits(
             request_bytes=max_request_bytes,
             json_bytes=max_json_bytes,
@@ -245,10 +257,6 @@ def serve(
             send_seconds=send_timeout_secs,
             idle_seconds=idle_timeout_secs,
         ),
-        max_inflight_bytes=max_inflight_bytes,
-        conversion_bytes=conversion_memory_bytes,
-        run_bytes=run_memory_bytes,
-        num_http_threads=http_thread_count,
         channel=ChannelOptions(
             compression=grpc_infer_response_compression_level,
             is_port_shared=reuse_grpc_port,
@@ -261,15 +269,17 @@ def serve(
             max_connection_age_ms=grpc_max_connection_age,
             max_connection_age_grace_ms=grpc_max_connection_age_grace,
         ),
-        metrics=MetricsOptions.parse(
-            metrics_config or (), has_cpu=allow_cpu_metrics, interval_seconds=metrics_interval_ms / 1000
-        ),
+        metrics=metrics,
+        num_http_threads=http_thread_count,
+        is_ready_strict=strict_readiness,
+        is_exiting_on_error=exit_on_error,
+        exit_timeout_seconds=exit_timeout_secs,
         name=name,
         access=Access.of(
             read_keys(api_keys or (), api_key_file), http_restricted_api or (), grpc_restricted_protocol or ()
         ),
     )
-    run(options, console, log)
+    run(settings, console, log)
 
 
 def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]]:
@@ -304,7 +314,7 @@ def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]
     return sizes, others
 
 
-def run(options: app.Options, console: Console, log: LogWriter) -> None:
+def run(settings: Settings, console: Console, log: LogWriter) -> None:
     """Serve until told to stop, saying what is served and where, as `console` would, through `log`."""
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
@@ -320,7 +330,7 @@ def run(options: app.Options, console: Console, log: LogWriter) -> None:
     code = 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(app.serve(options, on_ready))
+            runner.run(app.serve(settings, on_ready))
         code = 0
     finally:
         # The interpreter waits for whoever writes to standard error before it ends, and so for whoever reads. What is

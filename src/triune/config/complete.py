@@ -11,7 +11,7 @@ from pathlib import Path
 
 from triune.config.datatypes import to_config
 from triune.config.layout import inside
-from triune.config.placement import Machine
+from triune.config.settings import Completion
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.files import what_else
 from triune.core.runtime import Runtime
@@ -19,6 +19,7 @@ from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.protos.model_config_pb2 import ModelInput, ModelOutput
+from triune.runtimes.machine import Machine
 from triune.runtimes.registry import PACKAGE_SUFFIXES, ROWS
 
 _log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
     return path
 
 
-def complete_tensors(message: ModelConfigMessage, signature: Signature, machine: Machine) -> None:
+def complete_tensors(message: ModelConfigMessage, signature: Signature, completion: Completion) -> None:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
     If inputs or outputs are missing, and there are inputs, and the first dimension of every tensor is one and the same,
@@ -117,7 +118,7 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, machine:
             f"{f'{limit} rows at most' if limit else 'no batches'}; set max_batch_size to {limit}"
         )
     if not message.input or not message.output:
-        _complete_batching(message, signature, machine.completion.default_max_batch_size(message.backend))
+        _complete_batching(message, signature, completion.default_max_batch_size(message.backend))
     if not message.input:
         shown = [spec for spec in signature.inputs if spec.is_state or not spec.is_optional]
         message.input.extend(ModelInput(name=spec.name, optional=spec.is_optional) for spec in shown)

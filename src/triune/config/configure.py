@@ -9,27 +9,21 @@ from pathlib import Path
 from triune.config.batching import translate_batching
 from triune.config.complete import complete_backend, complete_tensors, model_file, refuse_incomplete
 from triune.config.honour import refuse_unsupported
+from triune.config.instances import read_instances
 from triune.config.layout import CONFIG_FILENAME, CONFIGS_FOLDER, choose_versions, find_versions, inside
 from triune.config.links import require_data_near, require_near
 from triune.config.model_config import ModelConfig
+from triune.config.parameters import has_own_process, parameters_of, read_options
 from triune.config.parse import LARGEST_CONFIG_BYTES, WHY_NO_LARGER, parse_json, parse_text
-from triune.config.placement import (
-    DEFAULT_COMPLETION,
-    OWN_PROCESS_PARAMETER,
-    UNITS_PARAMETER,
-    Completion,
-    Machine,
-    place,
-    read_options,
-)
 from triune.config.samples import translate_warmup
+from triune.config.settings import DEFAULT_COMPLETION, Completion
 from triune.config.stamps import Stamp
 from triune.config.tensors import translate_tensors
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import read_file
 from triune.core.tensors import Signature
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
-from triune.runtimes.options import boolean
+from triune.runtimes.machine import Machine
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +95,9 @@ def read_source(
     return Source(name, folder, message, tuple(versions), before)
 
 
-def configure(source: Source, version: int, machine: Machine) -> ModelConfig:
+def configure(
+    source: Source, version: int, machine: Machine, completion: Completion = DEFAULT_COMPLETION
+) -> ModelConfig:
     """The completed configuration of a version that is a tensor model. Nothing is compiled.
 
     Raises:
@@ -115,7 +111,7 @@ def configure(source: Source, version: int, machine: Machine) -> ModelConfig:
     runtime = machine.runtimes[message.backend]
     signature = runtime.inspect(path, read_options(parameters, runtime, message.backend))
     require_data_near(path, version_folder)
-    complete_tensors(message, signature, machine)
+    complete_tensors(message, signature, completion)
     batching = translate_batching(message, signature.rows)
     labels = {
         output.name: read_labels(source.folder, output.label_filename)
@@ -124,9 +120,9 @@ def configure(source: Source, version: int, machine: Machine) -> ModelConfig:
     }
     inputs, outputs = translate_tensors(message, signature, labels)
     _warn_of_false_options(message, signature)
-    placement = place(message, machine)
+    instances = read_instances(message, machine)
     del message.instance_group[:]
-    message.instance_group.extend(placement.groups)
+    message.instance_group.extend(instances.groups)
     return ModelConfig(
         message=message,
         name=message.name,
@@ -134,27 +130,15 @@ def configure(source: Source, version: int, machine: Machine) -> ModelConfig:
         path=path,
         inputs=inputs,
         outputs=outputs,
-        units=placement.units,
+        units=instances.units,
         has_own_process=has_own_process(message),
-        num_instances=placement.num_instances,
+        num_instances=instances.num_instances,
         batching=batching,
         warmup=translate_warmup(message, inputs),
         parameters=parameters,
         is_decoupled=message.model_transaction_policy.decoupled,
         metric_tags=dict(message.metric_tags),
     )
-
-
-def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
-    """A config's parameters, but for those that say where it runs."""
-    ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
-    return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
-
-
-def has_own_process(message: ModelConfigMessage) -> bool:
-    """Does a config have each of the model's executables run in a process of its own?"""
-    given = message.parameters.get(OWN_PROCESS_PARAMETER)
-    return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
 
 
 def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from triune.config.placement import Machine, option_names
+from triune.config.parameters import option_names
 from triune.core.errors import UnsupportedError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.machine import Machine
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def refuse_unsupported(message: ModelConfigMessage, honours: Collection[str] = (
             raise UnsupportedError(f"model '{message.name}': this version does not honour '{name}'; {field.remedy}")
 
 
-def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[str]:
+def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_cache: bool = False) -> list[str]:
     """The fields and parameters of a completed config that were set, are harmless, and change nothing here.
 
     Triton lets a model carry parameters of its own, which only the config endpoints show; so does Triune.
@@ -86,7 +87,7 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
         ),
         (
             "response_cache (the server has no cache: start it with --cache-config=local,size=BYTES)",
-            message.response_cache.enable and not machine.has_cache,
+            message.response_cache.enable and not has_cache,
         ),
         ("optimization.priority", optimization.priority != optimization.PRIORITY_DEFAULT),
         ("optimization.cuda", optimization.HasField("cuda")),
@@ -111,8 +112,8 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine) -> list[
     return [name for name, is_set in fields if is_set]
 
 
-def log_hints(message: ModelConfigMessage, machine: Machine) -> None:
+def log_hints(message: ModelConfigMessage, machine: Machine, *, has_cache: bool) -> None:
     """Say once, at INFO, which fields have no effect."""
-    hints = hints_without_effect(message, machine)
+    hints = hints_without_effect(message, machine, has_cache=has_cache)
     if hints:
         _log.info("model '%s': no effect in this version: %s", message.name, ", ".join(hints))

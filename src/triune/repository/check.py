@@ -9,11 +9,12 @@ from triune.config.configure import read_source
 from triune.config.honour import hints_without_effect
 from triune.config.layout import check_name
 from triune.config.model_config import ModelConfig
-from triune.config.placement import Machine
+from triune.config.settings import ModelSettings
 from triune.config.stamps import Stamp
 from triune.core.errors import InvalidArgumentError, TriuneError, no_memory
 from triune.core.units import Unit
 from triune.repository.finding import TWICE, Found, find_models
+from triune.runtimes.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +40,27 @@ class ModelCheck:
     config: ModelConfig | None
 
 
-def check(repositories: Sequence[Path], backends: Backends, machine: Machine) -> Sequence[ModelCheck]:
+def check(
+    repositories: Sequence[Path], backends: Backends, machine: Machine, settings: ModelSettings
+) -> Sequence[ModelCheck]:
     """Check every model of the repositories, by name. Reads configs and signatures; compiles nothing.
 
     Raises:
         InvalidArgumentError: a repository cannot be read.
     """
-    return _Checker(find_models(repositories), backends, machine).check_all()
+    return _Checker(find_models(repositories), backends, machine, settings).check_all()
 
 
 class _Checker:
     """Checks models, those first that others are made of."""
 
-    def __init__(self, found: Mapping[str, Found], backends: Backends, machine: Machine) -> None:
+    def __init__(
+        self, found: Mapping[str, Found], backends: Backends, machine: Machine, settings: ModelSettings
+    ) -> None:
         self._found = found
         self._backends = backends
         self._machine = machine
+        self._settings = settings
         self._checks: dict[str, ModelCheck] = {}
         self._under_way: list[str] = []
 
@@ -84,8 +90,8 @@ class _Checker:
 
     def _check_folder(self, name: str, folder: Path) -> ModelCheck:
         check_name(name)
-        honours, machine = self._backends.honours, self._machine
-        source = read_source(name, folder, Stamp(), completion=machine.completion, honours=honours)
+        honours, completion = self._backends.honours, self._settings.completion
+        source = read_source(name, folder, Stamp(), completion=completion, honours=honours)
         source = replace(source, parts=self._parts(name, self._backends.needs(source)))
         config: ModelConfig | None = None
         problems: list[str] = []
@@ -94,13 +100,15 @@ class _Checker:
                 config = self._backends.configure(source, version)
             except TriuneError as error:
                 problems.append(f"version {version}: {error}")
+        message = config.message if config else source.message
+        has_cache = self._settings.cache_bytes is not None
         return ModelCheck(
             name=name,
             versions=source.versions,
             backend=config.backend if config else source.message.backend,
             units=config.units if config else (),
             problems=tuple(problems),
-            hints=tuple(hints_without_effect(config.message if config else source.message, machine)),
+            hints=tuple(hints_without_effect(message, self._machine, has_cache=has_cache)),
             config=config,
         )
 

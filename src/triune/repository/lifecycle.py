@@ -14,7 +14,6 @@ from triune.backends.registry import Backends
 from triune.config.configure import Source, parameters_of, read_source
 from triune.config.honour import log_hints
 from triune.config.limits import LOAD_SECONDS_PARAMETER, LoadLimit, limits_of
-from triune.config.placement import Machine
 from triune.config.stamps import Stamp
 from triune.core.clock import Clock
 from triune.core.errors import TriuneError, UnavailableError
@@ -25,7 +24,9 @@ from triune.repository.failure import LoadFailedError, failure_of
 from triune.repository.looks import Looks
 from triune.repository.override import Override
 from triune.repository.record import UNLOADED, ModelRecord, Remembered, Serving
+from triune.repository.settings import RepositorySettings
 from triune.repository.turns import Turns
+from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion, Models
 
 _log = logging.getLogger(__name__)
@@ -56,17 +57,15 @@ class Lifecycle:
         models: Models,
         machine: Machine,
         clock: Clock,
-        num_load_threads: int,
-        num_load_retries: int = 0,
+        settings: RepositorySettings,
         bring: Callable[[str], Awaitable[None]] = _bring_nothing,
     ) -> None:
         """Args:
         backends: build versions.
         models: all that are served, for those that call others.
-        machine: how configs are completed, and how long loads may take.
+        machine: what models are loaded on.
         clock: time.
-        num_load_threads: models that load at once.
-        num_load_retries: how often a version that does not load is tried again.
+        settings: how configs are completed, how many models load at once, how long and how often.
         bring: see `Dependencies`.
         """
         self.models: dict[str, ModelRecord] = {}
@@ -76,9 +75,10 @@ class Lifecycle:
         self._backends = backends
         self._served = models
         self._machine = machine
-        self._num_load_retries = num_load_retries
+        self._settings = settings.models
+        self._num_load_retries = settings.num_load_retries
         self._clock = clock
-        self._turns = Turns(num_load_threads, _PATIENCE_NS, clock)
+        self._turns = Turns(settings.num_load_threads, _PATIENCE_NS, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._retiring: set[Servable] = set()
         self._is_closing = False
@@ -203,7 +203,7 @@ class Lifecycle:
     ) -> Sequence[Build | Serving]:
         """All versions, built when it is their turn. What has been built is freed if this is cancelled."""
         async with self._turns.turn():
-            limit = LoadLimit(self._clock, self._machine.limits.load_seconds, functools.partial(_be_late, record))
+            limit = LoadLimit(self._clock, self._settings.limits.load_seconds, functools.partial(_be_late, record))
             try:
                 stamp = record.stamp = await self.looks.look(folder, record.stamp)
                 if config_json is None and record.remembered is not None and record.remembered.holds(stamp):
@@ -236,11 +236,11 @@ class Lifecycle:
                 folder,
                 before,
                 config_json,
-                self._machine.completion,
+                self._settings.completion,
                 self._backends.honours,
             )
             needs = await in_thread(self._backends.needs, source)
-            limit.change(limits_of(parameters_of(source.message), self._machine.limits).load_seconds)
+            limit.change(limits_of(parameters_of(source.message), self._settings.limits).load_seconds)
         except TriuneError as error:
             raise LoadFailedError(type(error)(f"failed to load '{record.name}': {error}"), str(error)) from error
         record.source = source
@@ -332,7 +332,8 @@ class Lifecycle:
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
         """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
         servings = self._assemble(built)
-        log_hints(servings[max(servings)].build.config.message, self._machine)
+        newest = servings[max(servings)].build.config
+        log_hints(newest.message, self._machine, has_cache=self._settings.cache_bytes is not None)
         kept = [id(each) for each in servings.values()]
         old_servings = [each for each in record.serving().values() if id(each) not in kept]
         old_override = record.override

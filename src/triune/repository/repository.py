@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ from triune.backends.ensemble import EnsembleBackend
 from triune.backends.registry import ENSEMBLE, Backends
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.layout import check_name
-from triune.config.limits import DEFAULT_LIMITS, ModelLimits
 from triune.config.parse import check_size
-from triune.config.placement import DEFAULT_COMPLETION, Completion, Machine
 from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnavailableError
-from triune.core.runtime import Runtime
 from triune.core.threads import in_thread
 from triune.core.units import UnitStatus
 from triune.repository.check import ModelCheck, check
@@ -29,21 +25,13 @@ from triune.repository.lifecycle import Lifecycle
 from triune.repository.model import IndexEntry, ModelState
 from triune.repository.override import Override
 from triune.repository.record import ModelRecord
+from triune.repository.settings import ControlMode, RepositorySettings
 from triune.repository.trials import Trials
+from triune.runtimes.machine import Machine
 from triune.scheduling.models import LoadedVersion
 from triune.scheduling.response_cache import ResponseCache
 
 _log = logging.getLogger(__name__)
-
-_ALL_MODELS = "*"
-
-
-class ControlMode(Enum):
-    """Whether models may come and go while the server runs. The values are Triton's."""
-
-    NONE = "none"
-    EXPLICIT = "explicit"
-    POLL = "poll"
 
 
 class Repository:
@@ -54,69 +42,24 @@ class Repository:
     """
 
     def __init__(
-        self,
-        folders: Sequence[Path],
-        *,
-        runtimes: Mapping[str, Runtime],
-        units: Sequence[UnitStatus],
-        num_cores: int,
-        clock: Clock,
-        control_mode: ControlMode = ControlMode.NONE,
-        startup_models: Sequence[str] = (),
-        poll_seconds: float = 15.0,
-        completion: Completion = DEFAULT_COMPLETION,
-        limits: ModelLimits = DEFAULT_LIMITS,
-        num_load_threads: int = 4,
-        num_load_retries: int = 0,
-        has_distributions: bool = False,
-        trials: Path | None = None,
-        cache: ResponseCache | None = None,
+        self, settings: RepositorySettings, machine: Machine, clock: Clock, *, trials: Path | None = None
     ) -> None:
         """Args:
-        folders: the repositories; a model's name is unique over all of them. One given twice is one.
-        runtimes: by backend name.
-        units: the status of every unit of this machine.
-        num_cores: CPU cores that a model may use.
+        settings: where its models are, and which are served.
+        machine: what they are loaded on.
         clock: time.
-        control_mode: NONE loads every model at `open`; EXPLICIT what is asked for; POLL follows the folders.
-        startup_models: with EXPLICIT, what `open` loads; `*` alone is all.
-        poll_seconds: with POLL, the time between two looks.
-        completion: how the models' configs are completed.
-        limits: how long models may take that do not say it themselves.
-        num_load_threads: models that load at once.
-        num_load_retries: how often a version that does not load is tried again.
-        has_distributions: versions keep how their latencies and sizes are distributed.
         trials: where it is remembered which versions were loaded here before; all others are loaded in a process of
             their own first. None has none loaded so.
-        cache: keeps answers of models whose config enables it; None keeps none.
-
-        Raises:
-            InvalidArgumentError: options contradict each other.
         """
-        if startup_models and control_mode is not ControlMode.EXPLICIT:
-            raise InvalidArgumentError(
-                "Use of '--load-model' requires setting '--model-control-mode=explicit' as well."
-            )
-        if _ALL_MODELS in startup_models and len(startup_models) > 1:
-            raise InvalidArgumentError("Wildcard model name '*' must be the ONLY startup model if specified at all.")
-        if control_mode is ControlMode.POLL and not poll_seconds > 0:
-            raise InvalidArgumentError(f"poll_seconds is {poll_seconds}; it must be above 0")
         # One folder given twice, by whatever path, is one repository.
-        self._folders = tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+        self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
         self._finder = Finder(self._folders)
-        self._machine = Machine(runtimes, units, num_cores, completion, limits, has_cache=cache is not None)
+        self._settings = settings
+        self._machine = machine
         self._clock = clock
-        self._control_mode = control_mode
-        self._startup_models = tuple(dict.fromkeys(startup_models))
-        self._poll_seconds = poll_seconds
-        self._trials = Trials(self._machine, trials) if trials is not None else None
-        try_first = self._trials.require if self._trials is not None else None
-        tensor = TensorBackend(self._machine, clock, has_distributions=has_distributions, try_first=try_first)
-        ensemble = EnsembleBackend(clock, limits, has_distributions=has_distributions)
-        self._backends = Backends(tensor, clock, others={ENSEMBLE: ensemble}, cache=cache)
-        self._lifecycle = Lifecycle(
-            self._backends, self, self._machine, clock, num_load_threads, num_load_retries, self._bring
-        )
+        self._trials = Trials(machine, trials, settings.models) if trials is not None else None
+        self._backends = self._make_backends()
+        self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
         # The one thing that a request looks at.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
@@ -127,7 +70,7 @@ class Repository:
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
         # Those that somebody has asked for by name, and that no other has brought.
-        self._asked: set[str] = set(self._startup_models)
+        self._asked: set[str] = set(self._settings.startup_models)
         self._is_closing = False
         self.is_open = False
 
@@ -138,7 +81,7 @@ class Repository:
             InvalidArgumentError: a repository cannot be read.
         """
         await self.look()
-        names = list(self._found) if self._loads_all() else list(self._startup_models)
+        names = list(self._found) if self._settings.loads_all() else list(dict.fromkeys(self._settings.startup_models))
         self._asked.update(names)
         work = [self._announced(name, self._try_load(name)) for name in names]
         # What nobody has thought of is logged: it ends neither the others nor the server.
@@ -242,7 +185,7 @@ class Repository:
         Raises:
             InvalidArgumentError: a repository cannot be read.
         """
-        return check(self._folders, self._backends, self._machine)
+        return check(self._folders, self._backends, self._machine, self._settings.models)
 
     async def load(
         self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None
@@ -317,15 +260,20 @@ class Repository:
                 lambda _, name=name: self._busy.discard(name)
             )
 
-    def _loads_all(self) -> bool:
-        return self._control_mode is not ControlMode.EXPLICIT or _ALL_MODELS in self._startup_models
+    def _make_backends(self) -> Backends:
+        models = self._settings.models
+        try_first = self._trials.require if self._trials is not None else None
+        cache = ResponseCache(models.cache_bytes) if models.cache_bytes is not None else None
+        tensor = TensorBackend(self._machine, self._clock, models, try_first=try_first)
+        others = {ENSEMBLE: EnsembleBackend(self._clock, models)}
+        return Backends(tensor, self._clock, others=others, cache=cache)
 
     def _check_explicit(self) -> None:
         if self._is_closing:
             raise UnavailableError("the server is stopping: models are not loaded or unloaded any more")
-        if self._control_mode is ControlMode.POLL:
+        if self._settings.control_mode is ControlMode.POLL:
             raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
-        if self._control_mode is ControlMode.NONE:
+        if self._settings.control_mode is ControlMode.NONE:
             raise UnavailableError(
                 "explicit model load / unload is not allowed if polling is enabled, nor if model control mode is none; "
                 "start the server with --model-control-mode=explicit"
@@ -335,7 +283,7 @@ class Repository:
         if name in self._models:
             return self._models[name].why_not(version)
         if name in self._found:
-            remedy = "load it first" if self._control_mode is ControlMode.EXPLICIT else "try again in a moment"
+            remedy = "load it first" if self._settings.control_mode is ControlMode.EXPLICIT else "try again in a moment"
             return UnavailableError(
                 f"Request for unknown model: '{name}' has no available versions: not loaded; {remedy}"
             )
@@ -359,7 +307,7 @@ class Repository:
         """Load what another model needs, unless it serves as it lies on disk. All are loaded anyway in other modes."""
         is_tried = not self.is_open and name in self._asked
         found, record = self._found.get(name), self._models.get(name)
-        if self._control_mode is not ControlMode.EXPLICIT or is_tried or found is None or found.problem:
+        if self._settings.control_mode is not ControlMode.EXPLICIT or is_tried or found is None or found.problem:
             return
         if record is not None and record.serving():
             with contextlib.suppress(InvalidArgumentError):
@@ -448,8 +396,8 @@ class Repository:
             record.stamp = now
 
     def _schedule_poll(self) -> None:
-        if self._control_mode is ControlMode.POLL and not self._is_closing:
-            when_ns = self._clock.now_ns() + int(self._poll_seconds * 1e9)
+        if self._settings.control_mode is ControlMode.POLL and not self._is_closing:
+            when_ns = self._clock.now_ns() + int(self._settings.poll_seconds * 1e9)
             self._poll_timer = self._clock.call_at(when_ns, self._start_poll)
 
     def _start_poll(self) -> None:

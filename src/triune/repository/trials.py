@@ -18,10 +18,11 @@ from pathlib import Path
 from triune.backends.attempt import Attempt
 from triune.backends.registry import failures_told
 from triune.backends.tensor.backend import TensorBackend
-from triune.config.configure import Source, configure, has_own_process
+from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
-from triune.config.placement import Machine
+from triune.config.parameters import has_own_process
 from triune.config.samples import trial_inputs
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.config.stamps import FileStamps, Stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, TriuneError
@@ -29,6 +30,7 @@ from triune.core.runtime import Executable
 from triune.core.version import VERSION
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.machine import Machine
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +44,14 @@ _LIMITS = Limits(load_seconds=1e6)
 class Trials:
     """Loads versions in processes, and remembers which went well. For any thread."""
 
-    def __init__(self, machine: Machine, folder: Path) -> None:
+    def __init__(self, machine: Machine, folder: Path, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:
         machine: what versions are loaded for.
         folder: keeps an empty file for each version that went well; made where there is something to keep.
+        settings: what holds for models whose configs do not say otherwise.
         """
         self._machine = machine
+        self._settings = settings
         self._folder = folder
         self._lock = threading.Lock()
         self._idle: list[WorkerProcess] = []
@@ -69,6 +73,7 @@ class Trials:
         work = functools.partial(
             _load,
             self._machine,
+            self._settings,
             source.name,
             source.folder,
             source.message.SerializeToString(),
@@ -107,7 +112,7 @@ class Trials:
         words = [
             *_versions(),
             repr(self._machine.units),
-            repr((self._machine.num_cores, self._machine.completion, sorted(self._machine.runtimes))),
+            repr((self._machine.num_cores, self._settings.completion, sorted(self._machine.runtimes))),
             config.SerializeToString(deterministic=True).hex(),
             *_words(source.stamp.versions.get(version, {})),
             "",
@@ -220,18 +225,26 @@ def _words(files: FileStamps) -> list[str]:
 
 
 def _load(
-    machine: Machine, name: str, folder: Path, config: bytes, stamp: Stamp, versions: tuple[int, ...], version: int
+    machine: Machine,
+    settings: ModelSettings,
+    name: str,
+    folder: Path,
+    config: bytes,
+    stamp: Stamp,
+    versions: tuple[int, ...],
+    version: int,
 ) -> None:
     """In the process: build the version, and free it."""
     restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     # The server says the same of it again.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
+    backend = TensorBackend(machine, MonotonicClock(), settings)
     if has_own_process(source.message):
-        configure(source, version, machine)
+        backend.configure(source, version)
         return
     with failures_told(name, version):
-        build = TensorBackend(machine, MonotonicClock()).build(source, version)
+        build = backend.build(source, version)
     if not build.config.warmup:
         for executable in {each.unit: each for each in build.executables}.values():
             _run(executable, build.config, folder)

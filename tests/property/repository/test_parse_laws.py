@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from support.repositories import Bench
 from triune.config.batching import translate_batching
 from triune.config.honour import hints_without_effect, refuse_unsupported
+from triune.config.instances import read_instances
 from triune.config.parse import parse_json, parse_text
-from triune.config.placement import place
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.tensors import Rows
 from triune.protos.model_config_pb2 import ModelConfig
@@ -132,13 +132,13 @@ def test_settings_give_a_sound_policy_and_placement_or_a_typed_error(value: dict
         refuse_unsupported(message)
         hints_without_effect(message, Bench().machine)
         policy = translate_batching(message, Rows.SAME)
-        placement = place(message, Bench().machine)
+        instances = read_instances(message, Bench().machine)
     except (InvalidArgumentError, UnsupportedError):
         return
     assert policy.max_batch_size >= 0
     assert all(0 < size <= policy.max_batch_size for size in policy.preferred_batch_sizes)
     assert not policy.num_priority_levels or 1 <= policy.default_priority_level <= policy.num_priority_levels
-    assert placement.units
-    assert len(set(placement.units)) == len(placement.units)
-    assert placement.num_instances >= 1
-    assert all(group.name and group.count >= 1 for group in placement.groups)
+    assert instances.units
+    assert len(set(instances.units)) == len(instances.units)
+    assert instances.num_instances >= 1
+    assert all(group.name and group.count >= 1 for group in instances.groups)

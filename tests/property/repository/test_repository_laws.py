@@ -14,7 +14,8 @@ from triune.core.errors import TriuneError
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.repository.model import ModelState
-from triune.repository.repository import ControlMode, Repository
+from triune.repository.repository import Repository
+from triune.repository.settings import ControlMode
 
 _MODELS = ("a", "b")
 _names = st.sampled_from(_MODELS)

@@ -11,6 +11,7 @@ from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
 from triune.cli.serve import read_backend_config, tell
 from triune.core.errors import InvalidArgumentError
+from triune.repository.settings import RepositorySettings
 from triune.serving.server import Server
 
 
@@ -71,7 +72,7 @@ def test_a_table_that_cannot_be_printed_ends_nothing(
     def fail(*given: object) -> None:
         raise OSError(24, "Too many open files")
 
-    server = Server(app.make_repository([tmp_path]))
+    server = Server(app.make_repository(RepositorySettings([tmp_path])))
     log = LogWriter(logging.NullHandler())
     console = Console(stderr=True)
     monkeypatch.setattr(serve, "_print_models", fail)

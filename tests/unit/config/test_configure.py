@@ -13,10 +13,10 @@ from triune.config.complete import complete_tensors
 from triune.config.configure import configure, read_source
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.config.parse import parse_text
-from triune.config.placement import Completion
 from triune.config.policy import QueuePolicy, TimeoutAction
 from triune.config.reshape import reshape_to_client, reshape_to_model
 from triune.config.samples import sample_inputs, warmup_inputs
+from triune.config.settings import DEFAULT_COMPLETION, Completion
 from triune.config.stamps import Stamp
 from triune.config.tensors import translate_tensors
 from triune.core.datatypes import DataType
@@ -27,11 +27,15 @@ from triune.runtimes.onnx.file import read_signature
 
 
 def configured(
-    path: Path, config: str | None = None, model: bytes | None = None, bench: Bench | None = None
+    path: Path,
+    config: str | None = None,
+    model: bytes | None = None,
+    bench: Bench | None = None,
+    completion: Completion = DEFAULT_COMPLETION,
 ) -> ModelConfig:
     write_model(path, "m", config, v1=affine() if model is None else model)
     source = read_source("m", path / "m", Stamp())
-    return configure(source, source.versions[-1], (bench or Bench()).machine)
+    return configure(source, source.versions[-1], (bench or Bench()).machine, completion)
 
 
 def test_everything_is_completed_from_the_file(tmp_path: Path) -> None:
@@ -153,11 +157,9 @@ def model_of(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
 
 
-def test_default_max_batch_size_is_the_machines(tmp_path: Path) -> None:
-    bench = Bench()
+def test_default_max_batch_size_is_the_servers(tmp_path: Path) -> None:
     for size, is_dynamic in ((32, True), (1, False)):
-        object.__setattr__(bench.machine, "completion", Completion({"": size}))
-        found = configured(tmp_path, None, bench=bench)
+        found = configured(tmp_path, completion=Completion({"": size}))
         assert (found.batching.max_batch_size, found.batching.is_dynamic) == (size, is_dynamic)
 
 
@@ -629,7 +631,7 @@ def test_an_input_of_unknown_rank_takes_the_configs_dims(tmp_path: Path) -> None
 
     def complete(text: str) -> dict[str, TensorConfig]:
         message = parse_text(f"name: 'm' {text}".encode(), "config.pbtxt")
-        complete_tensors(message, signature, Bench().machine)
+        complete_tensors(message, signature, Completion())
         return translate_tensors(message, signature, {})[0]
 
     output = "output { name: 'y' data_type: TYPE_FP32 dims: [ 2, 3 ] }"

@@ -11,11 +11,11 @@ from support.graphs import model_of
 from support.repositories import WARM_UP, affine, write_model
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import configure, read_source
-from triune.config.placement import Machine
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Presence, Unit, UnitStatus
+from triune.runtimes.machine import Machine
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 MACHINE = Machine({"onnxruntime": OnnxRuntime()}, [UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 1)

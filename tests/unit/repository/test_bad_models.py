@@ -12,7 +12,8 @@ from support.repositories import Bench, affine, write_model
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
 from triune.repository import lifecycle, looks
 from triune.repository.model import ModelState
-from triune.repository.repository import ControlMode, Repository
+from triune.repository.repository import Repository
+from triune.repository.settings import ControlMode
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE

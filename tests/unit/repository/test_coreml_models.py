@@ -12,15 +12,16 @@ from support.mil_models import ct, save_affine, save_classifier, save_flexible
 from support.repositories import add_sub, affine
 from triune.config.configure import configure, read_source
 from triune.config.model_config import ModelConfig
-from triune.config.placement import Machine
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.requests import UNIT_PARAMETER, InferenceRequest, Parameter
 from triune.core.units import Presence, Unit, UnitStatus
-from triune.repository.repository import ControlMode, Repository
+from triune.repository.repository import Repository
+from triune.repository.settings import ControlMode, RepositorySettings
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml.conversion import convert_here
+from triune.runtimes.machine import Machine
 from triune.runtimes.made_cache import CompiledCache
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.serving.server import Server
@@ -171,15 +172,7 @@ async def test_models_are_served_on_ane(tmp_path: Path, machine: Machine, caplog
     )
     put(models, "broken", save_affine(tmp_path, name="broken"))
     next((models / "broken").rglob("model.mlmodel")).write_bytes(b"nonsense")
-    repository = Repository(
-        [models],
-        runtimes=machine.runtimes,
-        units=machine.units,
-        num_cores=2,
-        clock=MonotonicClock(),
-        control_mode=ControlMode.EXPLICIT,
-        startup_models=["*"],
-    )
+    repository = Repository(RepositorySettings([models], ControlMode.EXPLICIT, ["*"]), machine, MonotonicClock())
     await repository.open()
     try:
         ask = Asked(repository)

@@ -12,13 +12,14 @@ import pytest
 
 from support.ensembles import chain, ensemble, write_ensemble
 from support.repositories import Bench, affine, write_model
+from triune.config.settings import ModelSettings
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError, TriuneError, UnavailableError
 from triune.core.requests import InferenceRequest
 from triune.core.servable import Call
 from triune.repository.model import ModelState
-from triune.repository.repository import ControlMode, Repository
-from triune.scheduling.response_cache import ResponseCache
+from triune.repository.repository import Repository
+from triune.repository.settings import ControlMode
 
 READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE
 BATCH = "max_batch_size: 8 "
@@ -274,8 +275,8 @@ async def test_a_config_of_a_load_request(tmp_path: Path) -> None:
 async def test_answers_that_were_kept_go_with_the_model_that_gave_them(tmp_path: Path) -> None:
     put(tmp_path, "m", 3)
     write_ensemble(tmp_path, "e", chain("m", more="response_cache { enable: true }"))
-    cache = ResponseCache(1 << 20)
-    async with opened(tmp_path, ControlMode.EXPLICIT, startup_models=["e"], cache=cache) as repository:
+    models = ModelSettings(cache_bytes=1 << 20)
+    async with opened(tmp_path, ControlMode.EXPLICIT, startup_models=["e"], models=models) as repository:
         assert await answer(repository, "e") == 3
         await asyncio.sleep(0)
         assert await answer(repository, "e") == 3

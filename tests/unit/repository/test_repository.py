@@ -15,6 +15,7 @@ from support.hand import dispatcher_of
 from support.repositories import WARM_UP, Bench, affine, turning, write_model
 from triune.app import make_repository
 from triune.config.limits import ModelLimits
+from triune.config.settings import ModelSettings
 from triune.core.clock import VirtualClock
 from triune.core.errors import (
     InvalidArgumentError,
@@ -30,7 +31,8 @@ from triune.core.threads import is_work_left
 from triune.core.units import Unit
 from triune.repository.finding import Finder
 from triune.repository.model import IndexEntry, ModelState
-from triune.repository.repository import ControlMode, Repository
+from triune.repository.repository import Repository
+from triune.repository.settings import ControlMode, RepositorySettings
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 READY, UNAVAILABLE = ModelState.READY, ModelState.UNAVAILABLE
@@ -427,8 +429,8 @@ async def test_a_load_that_takes_too_long_is_given_up(tmp_path: Path, config: st
     bench, clock, go_on = Bench(), VirtualClock(), threading.Event()
     bench.onnxruntime.on_load = lambda path: go_on.wait(20) and None
     seconds = 3 if config else 10
-    options = {"mode": ControlMode.EXPLICIT, "clock": clock, "limits": ModelLimits(load_seconds=10)}
-    async with opened(bench, tmp_path, **options) as repository:
+    models = ModelSettings(limits=ModelLimits(load_seconds=10))
+    async with opened(bench, tmp_path, mode=ControlMode.EXPLICIT, clock=clock, models=models) as repository:
         load = asyncio.create_task(repository.load("m"))
         await eventually(lambda: states(repository).get(("m", 1)) is ModelState.LOADING)
         clock.advance(seconds * 1_000_000_000 - 1)
@@ -992,4 +994,4 @@ def test_a_repository_whose_name_is_not_utf8(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this disk takes names of UTF-8 only")
     with pytest.raises(InvalidArgumentError, match=r"bad\\xff' is not UTF-8; rename it"):
-        make_repository([folder])
+        make_repository(RepositorySettings([folder]))

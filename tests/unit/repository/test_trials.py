@@ -12,7 +12,6 @@ from support.repositories import affine, ending_itself, turning, write_model
 from triune.backends.attempt import Attempt
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import Source, read_source
-from triune.config.placement import Machine
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
@@ -20,6 +19,7 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.hosting import WorkerProcess
 from triune.repository import trials as room
 from triune.repository.trials import Trials
+from triune.runtimes.machine import Machine
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 MACHINE = Machine({"onnxruntime": OnnxRuntime()}, [UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 1)

@@ -8,7 +8,7 @@ import pytest
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest, Likeness, RequestedOutput
-from triune.repository.repository import ControlMode
+from triune.repository.settings import ControlMode
 from triune.serving.server import Server
 
 

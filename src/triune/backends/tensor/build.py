@@ -1,12 +1,17 @@
 """A tensor model that is compiled and warm, and does not answer requests yet."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from triune.backends.backend import Build
-from triune.backends.tensor.shared import SharedExecutable
-from triune.config.placement import TOLERANCE_PARAMETER
+from triune.backends.tensor.executable import SharedExecutable
+from triune.config.model_config import ModelConfig
+from triune.config.parameters import TOLERANCE_PARAMETER
+from triune.core.errors import UnsupportedError
 from triune.core.units import Unit
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +75,22 @@ def describe_excess(unit: Unit, excess: str) -> str:
         f"its answers on '{unit.value}' are not those of 'cpu': {excess}; convert it in fp32, name other units, or "
         f"allow more by the parameter '{TOLERANCE_PARAMETER}'"
     )
+
+
+def leave_out(
+    left_out: Mapping[Unit, str], config: ModelConfig, executables: Sequence[SharedExecutable]
+) -> tuple[ModelConfig, list[SharedExecutable]]:
+    """The config and the executables without the units whose answers are wrong.
+
+    Raises:
+        UnsupportedError: no unit is left.
+    """
+    if not left_out:
+        return config, list(executables)
+    for unit, excess in left_out.items():
+        _log.warning("model '%s' is not served on %s: %s", config.name, unit.value, describe_excess(unit, excess))
+    units = tuple(unit for unit in config.units if unit not in left_out)
+    if not units:
+        reasons = "; ".join(describe_excess(unit, excess) for unit, excess in left_out.items())
+        raise UnsupportedError(reasons)
+    return replace(config, units=units), [each for each in executables if each.unit not in left_out]

@@ -1,18 +1,28 @@
 """What is measured when a model is loaded: how far a unit's answers are from the truth, and how long a run takes."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from triune.backends.tensor.compile import compile_one
+from triune.backends.tensor.executable import SharedExecutable
 from triune.config.model_config import ModelConfig
+from triune.config.parameters import tolerance_of
+from triune.config.placement import recipe_on
 from triune.config.samples import sample_inputs, trial_inputs
 from triune.core.clock import Clock
 from triune.core.datatypes import Array, DataType
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.runtime import Executable
+from triune.core.units import Unit
+from triune.runtimes.machine import Machine
+
+_log = logging.getLogger(__name__)
 
 INLINE_LIMIT_NS = 100_000
 """A hand-over to a worker thread and back costs about this much, with the event loop's part of it."""
@@ -78,6 +88,46 @@ class UnitError:
 
     largest: float
     excess: str = ""
+
+
+def measure(
+    config: ModelConfig,
+    folder: Path,
+    executables: Sequence[SharedExecutable],
+    machine: Machine,
+    *,
+    known: Mapping[Unit, UnitError],
+) -> dict[Unit, UnitError]:
+    """The error of each of a model's units but `cpu`; one that cannot be measured is logged and left out.
+
+    Args:
+        config: of the model.
+        folder: the model's folder, for its warm-up files.
+        executables: the first of each unit is measured. Without one on `cpu`, one is compiled for the time.
+        machine: has the runtimes.
+        known: what was measured before.
+
+    Raises:
+        InternalError: a runtime failed.
+    """
+    errors = {unit: known[unit] for unit in config.units if unit in known}
+    first = {each.unit: each for each in reversed(executables)}
+    units = [unit for unit in config.units if unit is not Unit.CPU and unit not in errors]
+    if not units:
+        return errors
+    tolerances = {unit: tolerance_of(config.parameters, first[unit].precision) for unit in units}
+    with ExitStack() as stack:
+        try:
+            truth = first.get(Unit.CPU)
+            if truth is None:
+                truth = compile_one(config.path, recipe_on(Unit.CPU, machine.num_cores, config, machine), machine)
+                stack.callback(truth.close)
+            for unit in units:
+                errors[unit] = unit_error(config, folder, truth, first[unit], tolerances[unit])
+        except (InvalidArgumentError, UnsupportedError) as error:
+            missing = ", ".join(unit.value for unit in units if unit not in errors)
+            _log.warning("model '%s': error of %s against cpu is unavailable: %s", config.name, missing, error)
+    return errors
 
 
 def unit_error(

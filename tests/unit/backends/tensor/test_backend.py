@@ -22,7 +22,6 @@ from triune.backends.tensor.build import TensorBuild
 from triune.backends.tensor.measure import is_quick
 from triune.config.configure import configure, read_source
 from triune.config.honour import hints_without_effect
-from triune.config.placement import threads_per_executable
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock, VirtualClock
 from triune.core.errors import InternalError, InvalidArgumentError, UnavailableError, UnsupportedError
@@ -42,14 +41,6 @@ def build(
     source = read_source("m", path / "m", stamp(path / "m"))
     with failures_told("m", 1):
         return TensorBackend(bench.machine, MonotonicClock()).build(source, 1, previous)
-
-
-@pytest.mark.parametrize(
-    ("num_units", "num_instances", "num_cores", "expected"),
-    [(1, 1, 8, 8), (2, 1, 8, 4), (2, 2, 8, 2), (1, 3, 8, 2), (2, 8, 8, 1), (1, 1, 1, 1)],
-)
-def test_units_do_not_fight_over_cores(num_units: int, num_instances: int, num_cores: int, expected: int) -> None:
-    assert threads_per_executable(num_units, num_instances, num_cores) == expected
 
 
 def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:

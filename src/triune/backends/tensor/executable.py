@@ -2,31 +2,11 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from triune.config.placement import Recipe
 from triune.core.datatypes import Array
 from triune.core.runtime import Executable
-from triune.core.units import Unit
 from triune.hosting import HostedExecutable
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What an executable was made from, besides the model file. Equal recipes make equal executables.
-
-    Attributes:
-        runtime: the runtime's name.
-        unit: what it was compiled for.
-        num_threads: CPU threads of one run.
-        options: the runtime's own settings, sorted by name.
-        has_own_process: it runs in a process of its own.
-    """
-
-    runtime: str
-    unit: Unit
-    num_threads: int
-    options: tuple[tuple[str, str], ...]
-    has_own_process: bool = False
 
 
 class SharedExecutable:

@@ -1,0 +1,77 @@
+"""A config's `parameters`: those that Triune reads itself, and those that a runtime reads."""
+
+import math
+from collections.abc import Mapping
+
+from triune.config.limits import LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER
+from triune.core.errors import InvalidArgumentError
+from triune.core.runtime import Runtime
+from triune.graph.precision import TOLERANCES
+from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
+from triune.runtimes.machine import Machine
+from triune.runtimes.options import boolean
+from triune.runtimes.registry import is_stand_in
+
+UNITS_PARAMETER = "units"
+"""The config's parameter that names a model's units, "cpu,amx"; it wins over the kinds of `instance_group`."""
+
+OWN_PROCESS_PARAMETER = "own_process"
+"""The config's parameter that has each of a model's executables run in a process of its own."""
+
+TOLERANCE_PARAMETER = "unit_tolerance"
+"""The config's parameter that says how far a unit's answers may be from those of `cpu`, as a share: "0.1"."""
+
+_LEAST_TOLERANCE = 1e-3
+
+
+def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
+    """A config's parameters, but for those that say where it runs."""
+    ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
+    return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
+
+
+def has_own_process(message: ModelConfigMessage) -> bool:
+    """Does a config have each of the model's executables run in a process of its own?"""
+    given = message.parameters.get(OWN_PROCESS_PARAMETER)
+    return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
+
+
+def option_names(backend: str, machine: Machine) -> frozenset[str]:
+    """The config's parameters that somebody here reads: the backend's runtime, or Triune itself."""
+    names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER, TOLERANCE_PARAMETER, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER}
+    for runtime in machine.runtimes.values():
+        names.update(options_of(runtime, backend))
+    return frozenset(names)
+
+
+def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
+    """The config's parameters that `runtime` reads for a model of `backend`: a stand-in those that bear its name."""
+    if runtime.name == backend:
+        return frozenset(runtime.option_names)
+    if not is_stand_in(runtime.name, backend):
+        return frozenset()
+    return frozenset(name for name in runtime.option_names if name.startswith(f"{runtime.name}."))
+
+
+def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) -> dict[str, str]:
+    """Those of a config's parameters that `runtime` reads for a model of `backend`."""
+    known = options_of(runtime, backend)
+    return {name: value for name, value in parameters.items() if name in known}
+
+
+def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
+    """How far answers in a precision may be from those of `cpu`, relative to an output's largest value.
+
+    Raises:
+        InvalidArgumentError: the parameter `unit_tolerance` is no number from 0 on.
+    """
+    text = parameters.get(TOLERANCE_PARAMETER)
+    if text is None:
+        return max(TOLERANCES.get(precision, _LEAST_TOLERANCE), _LEAST_TOLERANCE)
+    try:
+        tolerance = float(text)
+    except ValueError:
+        tolerance = math.nan
+    if not tolerance >= 0:
+        raise InvalidArgumentError(f"parameter '{TOLERANCE_PARAMETER}' is {text!r}; write a share from 0 on, as 0.1")
+    return tolerance

@@ -1,0 +1,59 @@
+"""What a repository is told at its start."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
+from triune.core.errors import InvalidArgumentError
+
+ALL_MODELS: Final = "*"
+"""Among the models of the start: all that there are."""
+
+
+class ControlMode(Enum):
+    """Whether models may come and go while the server runs. The values are Triton's."""
+
+    NONE = "none"
+    EXPLICIT = "explicit"
+    POLL = "poll"
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySettings:
+    """Where the models are, and which of them are served. Raises InvalidArgumentError if it contradicts itself.
+
+    Attributes:
+        folders: of models, in Triton's layout; a model's name is unique over all of them. One given twice is one.
+        control_mode: NONE loads every model at the start; EXPLICIT what is asked for; POLL follows the folders.
+        startup_models: with EXPLICIT, what is loaded at the start; `*` alone is all.
+        poll_seconds: with POLL, the time between two looks.
+        num_load_threads: models that load at once.
+        num_load_retries: how often a version that does not load is tried again.
+        models: what holds for models whose configs do not say otherwise.
+    """
+
+    folders: Sequence[Path]
+    control_mode: ControlMode = ControlMode.NONE
+    startup_models: Sequence[str] = ()
+    poll_seconds: float = 15.0
+    num_load_threads: int = 4
+    num_load_retries: int = 0
+    models: ModelSettings = DEFAULT_SETTINGS
+
+    def __post_init__(self) -> None:
+        """See the class."""
+        if self.startup_models and self.control_mode is not ControlMode.EXPLICIT:
+            raise InvalidArgumentError(
+                "Use of '--load-model' requires setting '--model-control-mode=explicit' as well."
+            )
+        if ALL_MODELS in self.startup_models and len(self.startup_models) > 1:
+            raise InvalidArgumentError("Wildcard model name '*' must be the ONLY startup model if specified at all.")
+        if self.control_mode is ControlMode.POLL and not self.poll_seconds > 0:
+            raise InvalidArgumentError(f"poll_seconds is {self.poll_seconds}; it must be above 0")
+
+    def loads_all(self) -> bool:
+        """Every model is loaded at the start."""
+        return self.control_mode is not ControlMode.EXPLICIT or ALL_MODELS in self.startup_models
