@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering import binary, loops, unary, values
-from triune.coreai.lowering.dims import Dim, as_scalar, cut, dim_of, expand, iota, row, shaped, spread, squeeze
+from triune.coreai.lowering.dims import Dim, as_scalar, cut, dim_of, expand, iota, retyped, row, shaped, spread, squeeze
 from triune.coreai.lowering.gathers import reverse_sequence
 from triune.coreai.lowering.values import cast, concat, dtype_of, like, shape_of
 from triune.graph.conversion.lowering.builder import Builder
@@ -71,6 +71,9 @@ class CoreAIBuilder(Builder[Value]):
         # In fp16 Core AI adds in fp16 too, where a mean of moderate numbers is infinite.
         return cast(x, np.float32) if dtype_of(x) == np.float16 else x
 
+    def mod(self, x: Value, y: Any) -> Value:
+        return ops.broadcasting_modulo(x, like(x, y) if isinstance(y, (int, float)) else y)
+
     def floor(self, x: Value) -> Value:
         return unary.floor(x)
 
@@ -118,8 +121,13 @@ class CoreAIBuilder(Builder[Value]):
     def slice(self, x: Value, axis: int, start: Dim, end: Dim) -> Value:
         return cut(x, axis, start, end)
 
-    def row(self, x: Value, place: Dim) -> Value:
-        return row(x, place)
+    def take(self, x: Value, place: Dim, axis: int = 0) -> Value:
+        if axis == 0:
+            return row(x, place)
+        # What is cut at a computed place has one element there, which Core AI does not find out.
+        end = place + 1 if isinstance(place, int) else self.add(place, 1)
+        sizes = [1 if each == axis else size for each, size in enumerate(shape_of(x))]
+        return squeeze(retyped(cut(x, axis, place, end), sizes), [axis])
 
     def with_row(self, x: Value, row: Value, place: Value) -> Value:
         return loops.with_row(x, row, place)

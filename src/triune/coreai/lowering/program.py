@@ -19,10 +19,8 @@ from triune.coreai.lowering import (
     recurrent,
     resize,
     running_sums,
-    sampling,
     shapes,
     slices,
-    suppression,
     unary,
 )
 from triune.coreai.lowering.builder import BUILDER
@@ -55,8 +53,6 @@ TABLE: dict[str, Lowering] = {
     **control.TABLE,
     **recurrent.TABLE,
     **resize.TABLE,
-    **sampling.TABLE,
-    **suppression.TABLE,
 }
 
 

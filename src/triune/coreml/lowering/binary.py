@@ -68,8 +68,8 @@ def _sizes_behind(x: Var) -> set[Any]:
 def _is_sum_of(sizes: set[Any], value: Any) -> bool:
     """`value` is a number that is not negative, or a polynomial of sizes with such factors."""
     polynomial: Any = sympy.Poly
-    if isinstance(value, int):
-        return value >= 0
+    if isinstance(value, (int, np.integer)):
+        return bool(value >= 0)
     try:
         terms = polynomial(value)
         return set(terms.free_symbols) <= sizes and all(float(each) >= 0 for each in terms.coeffs())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from triune.coreml.lowering import binary, unary
 from triune.coreml.lowering.broadcast import as_vector, broadcast_to, broadcast_with, logical, sizes_of
-from triune.coreml.lowering.context import dtype_of, has_static_shape, is_float, like
+from triune.coreml.lowering.context import dtype_of, has_static_shape, is_bool, is_float, like
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.graph.conversion.lowering.builder import Builder
 from triune.graph.conversion.problems import Refusal
@@ -51,7 +51,9 @@ class MilBuilder(Builder[Var]):
         return mb.fill(shape=as_vector(dims), value=np.dtype(dtype).type(number))
 
     def iota(self, count: Any) -> Var:
-        return mb.range_1d(start=np.int32(0), end=_scalar(count), step=np.int32(1))
+        if isinstance(count, int):
+            return mb.const(val=np.arange(count, dtype=np.int32))
+        return mb.range_1d(start=np.int32(0), end=count, step=np.int32(1))
 
     def elementwise(self, op: str, *operands: Var, **attributes: Any) -> Var:
         if op in _OPS:
@@ -67,6 +69,9 @@ class MilBuilder(Builder[Var]):
         if dtype_of(x) == dtype:
             return x
         return logical(x) if dtype == np.bool_ else mb.cast(x=x, dtype=_WORDS[np.dtype(dtype).name])
+
+    def mod(self, x: Var, y: Any) -> Var:
+        return mb.mod(x=x, y=like(x, y) if isinstance(y, (int, float)) else y)
 
     def clip(self, x: Var, low: Any, high: Any) -> Var:
         if is_float(x) and isinstance(low, (int, float)) and isinstance(high, (int, float)):
@@ -89,7 +94,7 @@ class MilBuilder(Builder[Var]):
         return mb.cumsum(x=x, axis=axis)
 
     def reshape(self, x: Var, dims: Sequence[Any]) -> Var:
-        return mb.reshape(x=x, shape=as_vector(dims))
+        return mb.reshape(x=x, shape=as_vector(dims)) if dims else self.squeeze(x, range(x.rank))
 
     def expand(self, x: Var, dims: Sequence[Any]) -> Var:
         shape = as_vector(dims)
@@ -122,8 +127,8 @@ class MilBuilder(Builder[Var]):
     def split(self, x: Var, sizes: Sequence[int], axis: int) -> list[Var]:
         return list(mb.split(x=x, split_sizes=list(sizes), axis=axis)) if len(sizes) > 1 else [x]
 
-    def row(self, x: Var, place: Any) -> Var:
-        return mb.gather(x=x, indices=_scalar(place), axis=0)
+    def take(self, x: Var, place: Any, axis: int = 0) -> Var:
+        return mb.gather(x=x, indices=_scalar(place), axis=axis)
 
     def with_row(self, x: Var, row: Var, place: Var) -> Var:
         places, updates = mb.expand_dims(x=place, axes=[0]), mb.expand_dims(x=row, axes=[0])
@@ -150,7 +155,7 @@ class MilBuilder(Builder[Var]):
         return mb.topk(x=x, k=count, axis=axis, ascending=not is_largest)
 
     def places(self, x: Var) -> Var:
-        return mb.non_zero(x=x)
+        return mb.non_zero(x=self.cast(x, np.int32) if is_bool(x) else x)
 
     def loop(self, limit: Any, starts: Sequence[Var], step: Callable[..., Sequence[Var]]) -> list[Var]:
         def go_on(number: Var, *_values: Var) -> Var:

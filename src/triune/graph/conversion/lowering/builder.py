@@ -105,6 +105,10 @@ class Builder(ABC, Generic[V]):
         """Div."""
         return self.alike("Div", x, y)
 
+    @abstractmethod
+    def mod(self, x: V, y: Operand[V]) -> V:
+        """Mod of numbers that are not negative."""
+
     def minimum(self, x: Operand[V], y: Operand[V]) -> V:
         """Min."""
         return self.alike("Min", x, y)
@@ -201,8 +205,8 @@ class Builder(ABC, Generic[V]):
         return [self.slice(x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
     @abstractmethod
-    def row(self, x: V, place: Dim[V]) -> V:
-        """One part along the first dimension, which is dropped: Gather of a scalar index that is not negative."""
+    def take(self, x: V, place: Dim[V], axis: int = 0) -> V:
+        """Gather by one index, which is not negative; the dimension is dropped."""
 
     @abstractmethod
     def with_row(self, x: V, row: V, place: V) -> V:

@@ -33,7 +33,7 @@ def step_by_step(c: NodeContext[V], layer: Layer[V]) -> tuple[V, list[V]]:
         cell = _Cell(c, layer, place, [_activation(b, *one) for one in activations])
         is_turned = direction == "reverse"
         x = _turned(b, layer.x, layer.lengths) if is_turned else layer.x
-        states = [_begun(b, b.row(state, place), layer.lengths) for state in layer.states]
+        states = [_begun(b, b.take(state, place), layer.lengths) for state in layer.states]
         whole, last = _run(cell, b, x, states, layer.lengths)
         wholes.append(_turned(b, whole, layer.lengths) if is_turned else whole)
         ends.append(last)
@@ -86,14 +86,14 @@ class _Cell(Generic[V]):
         self._is_coupled = bool(c.attributes.get("input_forget", 0))
         self._resets_after = bool(c.attributes.get("linear_before_reset", 0))
         self.hidden = layer.hidden
-        self._weights = b.row(c.input(1), place)
-        self._recurrence = b.transpose(b.row(c.input(2), place), [1, 0])
+        self._weights = b.take(c.input(1), place)
+        self._recurrence = b.transpose(b.take(c.input(2), place), [1, 0])
         self._bias: list[V] | None = None
         if c.has(3):
-            self._bias = b.split(b.row(c.input(3), place), [_NUM_GATES[self._kind] * layer.hidden] * 2, 0)
+            self._bias = b.split(b.take(c.input(3), place), [_NUM_GATES[self._kind] * layer.hidden] * 2, 0)
         self._peepholes: list[V] | None = None
         if c.has(7) and self._kind == "LSTM":
-            self._peepholes = self._parts(b.row(c.input(7), place), 3, 0)
+            self._peepholes = self._parts(b.take(c.input(7), place), 3, 0)
 
     def _parts(self, x: V, number: int, axis: int) -> list[V]:
         return self._b.split(x, [self.hidden] * number, axis)
@@ -174,12 +174,12 @@ def _run(cell: _Cell[V], b: Builder[V], x: V, states: list[V], lengths: V | None
     if count is not None and count <= MOST_STEPS_WRITTEN_OUT:
         shown: list[V] = []
         for number in range(count):
-            one, states = advance(b.row(parts, number), b.constant(np.int32(number)), states)
+            one, states = advance(b.take(parts, number), b.constant(np.int32(number)), states)
             shown.append(one)
         return b.stack(shown, 0), states
 
     def run(step: V, filled: V, *before: V) -> Sequence[V]:
-        one, after = advance(b.row(parts, step), step, before)
+        one, after = advance(b.take(parts, step), step, before)
         return [b.with_row(filled, one, step), *after]
 
     steps, batch, _ = b.dims(parts)

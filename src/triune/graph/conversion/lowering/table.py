@@ -4,6 +4,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from triune.graph.conversion.context import Lowering
-from triune.graph.conversion.lowering import elementwise, norms, reductions
+from triune.graph.conversion.lowering import elementwise, norms, reductions, sampling, suppression
 
-SHARED: Final[Mapping[str, Lowering]] = {**elementwise.TABLE, **norms.TABLE, **reductions.TABLE}
+SHARED: Final[Mapping[str, Lowering]] = {
+    **elementwise.TABLE,
+    **norms.TABLE,
+    **reductions.TABLE,
+    **sampling.TABLE,
+    **suppression.TABLE,
+}

@@ -1,0 +1,146 @@
+"""GridSample: an image read at places that are computed."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Generic
+
+from triune.graph.conversion.context import Lowering, NodeContext
+from triune.graph.conversion.lowering.builder import Dim
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.scope import V
+
+_MODES: Mapping[str, str] = {"bilinear": "linear", "bicubic": "cubic"}
+"""The names of operator set 16."""
+
+
+def mode_of(c: NodeContext[V]) -> str:
+    """The node's mode: linear, cubic or nearest. Raises Refusal for another, and for images of whole numbers."""
+    if not c.builder.is_float(c.input(0)):
+        raise Refusal("GridSample of whole numbers; cast them to FLOAT")
+    named = str(c.attributes.get("mode", "linear"))
+    mode = _MODES.get(named, named)
+    if mode not in ("linear", "cubic", "nearest"):
+        raise Refusal(f"mode '{mode}'")
+    return mode
+
+
+def grid_sample(c: NodeContext[V]) -> None:
+    """By gathers: for every place the elements around it, weighted."""
+    c.give(_Sampler(c, mode_of(c)).sample())
+
+
+class _Sampler(Generic[V]):
+    def __init__(self, c: NodeContext[V], mode: str) -> None:
+        b = self._b = c.builder
+        self._x, grid = c.input(0), c.input(1)
+        self._mode = mode
+        self._padding = c.attributes.get("padding_mode", "zeros")
+        self._aligned = bool(c.attributes.get("align_corners", 0))
+        self._batch, self._channels, *self._sizes = b.dims(self._x)
+        self._target = b.dims(grid)[1:-1]
+        self._count = b.product(self._target)
+        self._image = b.reshape(self._x, [self._batch, self._channels, b.product(self._sizes)])
+        flat = b.reshape(grid, [self._batch, self._count, len(self._sizes)])
+        # The grid's last coordinate is the first dimension's.
+        parts = reversed(b.split(flat, [1] * len(self._sizes), 2))
+        self._places = [
+            self._unnormalized(b.squeeze(part, [2]), size) for part, size in zip(parts, self._sizes, strict=True)
+        ]
+
+    def _length(self, size: Dim[V], less: int = 0) -> V | float:
+        """A size, or a little less, as a number beside places."""
+        if isinstance(size, int):
+            return float(size - less)
+        return self._b.cast(self._b.sub(size, less) if less else size, self._b.dtype(self._x))
+
+    def _half(self, length: V | float) -> V | float:
+        return length / 2 if isinstance(length, float) else self._b.mul(length, 0.5)
+
+    def _unnormalized(self, place: V, size: Dim[V]) -> V:
+        """From [-1, 1] to the indices of the elements."""
+        b, shifted = self._b, self._b.add(place, 1)
+        if self._aligned:
+            return b.mul(shifted, self._half(self._length(size, 1)))
+        return b.sub(b.mul(shifted, self._half(self._length(size))), 0.5)
+
+    def sample(self) -> V:
+        """The image at the grid's places."""
+        if self._mode == "nearest":
+            settled = [self._settled(place, size) for place, size in zip(self._places, self._sizes, strict=True)]
+            result = self._read([self._b.elementwise("Round", place) for place in settled])
+        else:
+            result = self._weighted(is_cubic=self._mode == "cubic")
+        return self._b.reshape(result, [self._batch, self._channels, *self._target])
+
+    def _weighted(self, *, is_cubic: bool) -> V:
+        b = self._b
+        corners: list[list[tuple[V, V]]] = []
+        for place, size in zip(self._places, self._sizes, strict=True):
+            settled = place if is_cubic else self._settled(place, size)
+            base = b.floor(settled)
+            ratio = b.sub(settled, base)
+            offsets = range(-1, 3) if is_cubic else range(2)
+            corners.append([(b.add(base, each), self._weight(ratio, each, is_cubic=is_cubic)) for each in offsets])
+        total: Any = None
+        for combination in itertools.product(*corners):
+            weight = combination[0][1]
+            for _, more in combination[1:]:
+                weight = b.mul(weight, more)
+            indices = [index for index, _ in combination]
+            if is_cubic:
+                indices = [self._settled(index, size) for index, size in zip(indices, self._sizes, strict=True)]
+            part = b.mul(self._read(indices), b.unsqueeze(weight, [1]))
+            total = part if total is None else b.add(total, part)
+        return total
+
+    def _weight(self, ratio: V, offset: int, *, is_cubic: bool) -> V:
+        """Of the element `offset` from the one before the place."""
+        b = self._b
+        if not is_cubic:
+            return ratio if offset else b.sub(1, ratio)
+        # Keys' kernel with a = -0.75, as ONNX has it for GridSample.
+        a = -0.75
+        distance = b.elementwise("Abs", b.sub(ratio, offset))
+        terms = (a + 2, -(a + 3), 0.0, 1.0) if offset in (0, 1) else (a, -5 * a, 8 * a, -4 * a)
+        total = b.mul(distance, terms[0])
+        for term in terms[1:3]:
+            total = b.mul(b.add(total, term), distance)
+        return b.add(total, terms[3])
+
+    def _settled(self, place: V, size: Dim[V]) -> V:
+        """A place brought into the image, as the padding says."""
+        if self._padding == "zeros":
+            return place
+        if self._padding == "reflection":
+            place = self._reflected(place, size)
+        return self._b.clip(place, 0.0, self._length(size, 1))
+
+    def _reflected(self, place: V, size: Dim[V]) -> V:
+        """Mirrored at the image's borders: the centers of the outermost elements if aligned, else their edges."""
+        b = self._b
+        low = 0.0 if self._aligned else -0.5
+        length = self._length(size, 1 if self._aligned else 0)
+        # An image of one aligned element: everything lies there, which the clipping after this sees to.
+        length = max(length, 1e-3) if isinstance(length, float) else b.maximum(length, 1e-3)
+        twice = 2 * length if isinstance(length, float) else b.add(length, length)
+        away = b.elementwise("Abs", b.sub(place, low))
+        within = b.mod(away, twice)
+        return b.add(b.minimum(within, b.sub(twice, within)), low)
+
+    def _read(self, indices: list[V]) -> V:
+        """The elements at whole-numbered places, zero outside."""
+        b = self._b
+        flat: Any = None
+        inside: Any = None
+        for index, size in zip(indices, self._sizes, strict=True):
+            clipped = b.clip(index, 0.0, self._length(size, 1))
+            is_in = b.equal(clipped, index)
+            inside = is_in if inside is None else b.both(inside, is_in)
+            whole = b.cast(clipped, "int32")
+            flat = whole if flat is None else b.add(b.mul(flat, size), whole)
+        places = b.expand(b.unsqueeze(flat, [1]), [self._batch, self._channels, self._count])
+        values = b.gather_elements(self._image, places, 2)
+        return values if self._padding != "zeros" else b.where(b.unsqueeze(inside, [1]), values, 0)
+
+
+TABLE: Mapping[str, Lowering] = {"GridSample": grid_sample}
