@@ -1,4 +1,4 @@
-"""Every block of the pages on Core ML and Core AI runs, in its order, in one folder a page."""
+"""Every block of the pages on Core ML, Core AI and ensembles runs, in its order, in one folder a page."""
 
 import os
 import re
@@ -18,6 +18,7 @@ _BLOCK = re.compile(r"^```(bash|python)(?: title=\"(.+?)\")?\n(.*?)^```", re.DOT
     [
         ("coreml.md", "coremltools", ["verdict", "right", "1 passed"]),
         ("coreai.md", "coreai", ["verdict", "right", "interpreter"]),
+        ("ensembles.md", "onnx", ["ensemble", "0.989967:1:green"]),
     ],
 )
 def test_the_blocks_run_in_order(page: str, library: str, told: list[str], tmp_path: Path) -> None:
