@@ -195,6 +195,19 @@ async def test_message_above_the_limit(channel: grpc.aio.Channel) -> None:
     assert await infer(request_bytes())
 
 
+async def test_its_own_limit_is_the_lower(server: HandServer) -> None:
+    limits = Limits(request_bytes=4 * 2**20, grpc_request_bytes=2**20)
+    front_end = GrpcServer(server, port=0, limits=limits)  # type: ignore[arg-type]
+    port = await front_end.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        infer = channel.unary_unary(INFER)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await infer(b"\0" * (2**20 + 1))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await infer(request_bytes())
+    await front_end.stop(0)
+
+
 @pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 async def test_compressed_bomb(channel: grpc.aio.Channel, algorithm: grpc.Compression) -> None:
     """64 MiB of zeros are 64 KiB on the wire; gRPC stops unpacking at the limit."""

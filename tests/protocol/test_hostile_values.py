@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from support.graphs import model_of
 from support.hostile_values import HOSTILE_VALUES, LEAST, HostileValues
 from support.process import Served, serve
-from support.repositories import write_model
+from support.repositories import affine, write_model
 
 NAMED = [(f"{case.name}_{number}", case) for number, case in enumerate(HOSTILE_VALUES)]
 REFUSED = re.compile(r"the model cannot compute these inputs: \w+ '\w+'.*; .*send values (and shapes )?that ")
@@ -65,3 +68,28 @@ def test_what_nobody_has_the_memory_for_is_the_requests_fault(served: Served) ->
         infer(tritonclient.http, served.http, name, case.arrays({"n": 2**40}))
     with pytest.raises(InferenceServerException, match="a size would be below 0"):
         infer(tritonclient.http, served.http, name, case.arrays({"n": LEAST}))
+
+
+@pytest.mark.parametrize(("op", "many"), [("Tile", [4096]), ("Gather", [0] * 4096)])
+def test_strings_that_a_model_multiplies_are_held_to_a_runs_memory(tmp_path: Path, op: str, many: list[int]) -> None:
+    text = f"g (string[n] x, int64[m] s) => (string[k] y) {{ y = {op}(x, s) }}"
+    write_model(tmp_path, "strings", v1=model_of(text, opset=18).SerializeToString())
+    write_model(tmp_path, "other", v1=affine())
+    x = np.array([b"x" * (1 << 20)], np.object_)
+    options = ("--backend-config=onnxruntime,default-max-batch-size=0", f"--run-memory-bytes={256 << 20}")
+    with serve(tmp_path, *options) as served:
+        for module, address, status in (
+            (tritonclient.http, served.http, "400"),
+            (tritonclient.grpc, served.grpc, "StatusCode.INVALID_ARGUMENT"),
+        ):
+            with pytest.raises(InferenceServerException) as caught:
+                infer(module, address, "strings", {"x": x, "s": np.array(many, np.int64)})
+            assert caught.value.status() == status
+            assert re.match(
+                rf"the model cannot compute these inputs: {op} 'y'.* takes more than the {256 << 20} bytes of memory "
+                "that a run may take in all, by --run-memory-bytes; send values and shapes that need less",
+                caught.value.message(),
+            )
+            few = infer(module, address, "strings", {"x": x, "s": np.array(many, np.int64)[:1] * 0 + (op == "Tile")})
+            assert few.as_numpy("y").tolist() == x.tolist()
+            assert module.InferenceServerClient(address).is_model_ready("other")

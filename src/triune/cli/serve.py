@@ -114,6 +114,9 @@ def serve(
     max_request_bytes: Annotated[
         int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="Largest request taken.")
     ] = DEFAULT_LIMITS.request_bytes,
+    max_grpc_request_bytes: Annotated[
+        int, typer.Option(min=1, help="Largest request taken over gRPC, where that is less.")
+    ] = DEFAULT_LIMITS.grpc_request_bytes,
     max_json_bytes: Annotated[
         int, typer.Option(min=1, help="How much of a request may be JSON.")
     ] = DEFAULT_LIMITS.json_bytes,
@@ -247,6 +250,7 @@ def serve(
         ),
         limits=Limits(
             request_bytes=max_request_bytes,
+            grpc_request_bytes=max_grpc_request_bytes,
             json_bytes=max_json_bytes,
             decompression_ratio=max_decompression_ratio,
             connections=max_connections,

@@ -46,7 +46,15 @@ class PayloadTooLargeError(InvalidArgumentError):
 
 
 class NoMemoryError(UnavailableError):
-    """The system gave a runtime, or Python, no memory."""
+    """The system gave a runtime, or Python, no memory.
+
+    Attributes:
+        what: asked for it: "Tile 'y' (given n = [7])"; empty where that is not known.
+    """
+
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what
 
 
 def no_memory(what: str, remedy: str = "send it later, or send less at once") -> NoMemoryError:

@@ -113,7 +113,8 @@ def _answer(channel: Channel, executable: Executable, limit: OwnLimit | None) ->
     except ConnectionError:
         raise
     except (MemoryError, NoMemoryError) as error:
-        _tell(channel, error if limit is None else beyond(limit.max_bytes), "a run failed")
+        what = error.what if isinstance(error, NoMemoryError) else ""
+        _tell(channel, error if limit is None else beyond(limit.max_bytes, what), "a run failed")
     except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises is the answer
         _tell(channel, error, "a run failed")
     finally:

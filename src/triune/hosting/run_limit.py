@@ -22,11 +22,11 @@ _ROOM_BYTES = 64 << 20
 """For what runs the model, beside the model."""
 
 
-def beyond(max_bytes: int) -> InvalidArgumentError:
-    """What is told to who asks for more."""
+def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
+    """What is told to who asks for more, by an operator that is named so."""
     return InvalidArgumentError(
-        f"the model cannot compute these inputs: that takes more than the {max_bytes} bytes of memory that a run may "
-        "take in all, by --run-memory-bytes; send values, strings and shapes that need less, or raise it"
+        f"the model cannot compute these inputs: {what or 'that'} takes more than the {max_bytes} bytes of memory that "
+        "a run may take in all, by --run-memory-bytes; send values and shapes that need less, or raise it"
     )
 
 

@@ -90,7 +90,7 @@ def run_failure(
     reason = _PLAIN.get(reason, reason)
     said = printable(": ".join(filter(None, (node, reason))))
     if _MEMORY.search(reason) or isinstance(error, MemoryError):
-        return _memory_failure(text, said, inputs)
+        return _memory_failure(text, node, said, inputs)
     if not (is_refusal or is_refused or _SHAPES.search(reason)):
         return InternalError(f"the model failed: {said}")
     said = f"{said.rstrip('.')}{given_values(inputs)}"
@@ -127,7 +127,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 3] + "..."
 
 
-def _memory_failure(text: str, said: str, inputs: Mapping[str, Array]) -> TriuneError:
+def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]) -> TriuneError:
     """By how much was asked for, where the library tells: more than there can be is the request's fault."""
     found = _NUM_BYTES.search(text)
     has_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -138,7 +138,8 @@ def _memory_failure(text: str, said: str, inputs: Mapping[str, Array]) -> Triune
         )
     return NoMemoryError(
         f"there is not the memory to compute these inputs now: {said}{given_values(inputs)}; send the request later, "
-        "or a smaller one"
+        "or a smaller one",
+        printable(f"{node}{given_values(inputs)}") if node else "",
     )
 
 

@@ -7,6 +7,9 @@ from triune.frontends.kserve.compression import MAX_RATIO
 
 MAX_REQUEST_BYTES = 256 << 20
 
+MAX_GRPC_REQUEST_BYTES = 128 << 20
+"""gRPC's library copies a message while no other thread of Python runs: such a one for a third of a second."""
+
 MAX_VERSION_DIGITS = 18
 """Every number of so many digits is one of 64 bits, as versions are."""
 
@@ -25,6 +28,7 @@ class Limits:
 
     Attributes:
         request_bytes: size of a request's body, as it comes and decompressed.
+        grpc_request_bytes: the same of a message over gRPC, where that is less.
         json_bytes: how much of it may be JSON.
         decompression_ratio: how many times its size a body of megabytes may become when it is decompressed.
         head_bytes: size of a request's line and headers (and of trailers), beyond what one read of the socket gives.
@@ -38,6 +42,7 @@ class Limits:
     """
 
     request_bytes: int = MAX_REQUEST_BYTES
+    grpc_request_bytes: int = MAX_GRPC_REQUEST_BYTES
     json_bytes: int = MAX_JSON_BYTES
     decompression_ratio: int = MAX_RATIO
     head_bytes: int = 64 << 10

@@ -160,7 +160,7 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         "grpc.http2.max_ping_strikes": _or(channel.max_ping_strikes, 0),
     }
     return (
-        ("grpc.max_receive_message_length", limits.request_bytes),
+        ("grpc.max_receive_message_length", min(limits.request_bytes, limits.grpc_request_bytes)),
         ("grpc.max_send_message_length", -1),
         # Two servers on one port share its connections: unnoticed, unless both were told to.
         ("grpc.so_reuseport", int(channel.is_port_shared)),
