@@ -285,11 +285,11 @@ class Lifecycle:
         errors: dict[int, TriuneError] = {}
         for version in source.versions:
             old = serving.get(version)
-            if old is not None and old.build.is_current(source):
-                built.append(old)
-                continue
             previous = old.build if old is not None else None
             try:
+                if old is not None and await in_thread(old.build.is_current, source):
+                    built.append(old)
+                    continue
                 built.append(await self._build_version(source, version, previous))
             except TriuneError as error:
                 errors[version] = error
