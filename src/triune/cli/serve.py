@@ -180,7 +180,7 @@ def serve(
     ] = None,
     api_keys: Annotated[
         list[str] | None,
-        typer.Option("--api-key", envvar="TRIUNE_API_KEY", help="A key that callers have to send; may be given again."),
+        typer.Option("--api-key", help="A key that callers have to send; may be given again. TRIUNE_API_KEY hides it."),
     ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="A file of such keys, one a line, which no list of processes shows.")
@@ -280,7 +280,9 @@ def serve(
         exit_timeout_seconds=exit_timeout_secs,
         name=name,
         access=Access.of(
-            read_keys(api_keys or (), api_key_file), http_restricted_api or (), grpc_restricted_protocol or ()
+            read_keys(api_keys or (), api_key_file, os.environ),
+            http_restricted_api or (),
+            grpc_restricted_protocol or (),
         ),
     )
     run(settings, console, log)

@@ -6,6 +6,7 @@ key there. Source: Triton's `restricted_features.h`, `http_server.cc` and `grpc_
 """
 
 import hmac
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,6 +31,8 @@ class Api(Enum):
     METRICS = "metrics"
 
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _GRPC_PREFIX = "triton-grpc-protocol-"
 _BEARER = "Bearer "
 
@@ -137,8 +140,13 @@ def _restrictions(texts: Sequence[str], kind: str) -> dict[Api, Rule]:
         if not (names and colon and key and equals and value):
             shown = names if colon and equals else "..."
             raise InvalidArgumentError(f"{option} is of the form <{kind}s>:<key>=<value>; '{shown}:...' is not")
+        if not _NAME.fullmatch(key) or not _VALUE.fullmatch(value):
+            raise InvalidArgumentError(
+                f"{option}={names}:...: no client could send this: a header's name takes letters, digits and signs "
+                "such as -, its value printable ASCII"
+            )
         header = (key if kind == "api" else f"{_GRPC_PREFIX}{key}").lower()
-        rule = Rule(header, "", (_digest(value.strip()),), "API" if kind == "api" else "protocol")
+        rule = Rule(header, "", (_digest(value),), "API" if kind == "api" else "protocol")
         for name in names.split(","):
             if name not in known:
                 raise InvalidArgumentError(f"unknown restricted {kind} '{name}'; there are {', '.join(known)}")

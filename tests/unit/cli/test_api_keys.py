@@ -6,11 +6,18 @@ from triune.cli.api_keys import read_keys
 from triune.core.errors import InvalidArgumentError
 
 
-def test_keys_come_from_the_command_line_and_a_file(tmp_path: Path) -> None:
+def test_keys_come_from_the_command_line_the_environment_and_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours\nfirst\n\n  second  \n")
-    assert read_keys(["given"], None) == ["given"]
-    assert read_keys(["given"], file) == ["given", "first", "second"]
+    assert read_keys(["given"], None, {}) == ["given"]
+    environment = {"TRIUNE_API_KEY": " one  two "}
+    assert read_keys(["given"], file, environment) == ["given", "one", "two", "first", "second"]
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_a_variable_that_restricts_nobody_is_an_error(value: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="TRIUNE_API_KEY is set and has no key"):
+        read_keys(["given"], None, {"TRIUNE_API_KEY": value})
 
 
 @pytest.mark.parametrize(
@@ -21,4 +28,4 @@ def test_a_file_that_restricts_nobody_is_an_error(tmp_path: Path, content: bytes
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(InvalidArgumentError, match=reason):
-        read_keys((), file)
+        read_keys((), file, {})

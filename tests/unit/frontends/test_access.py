@@ -48,6 +48,13 @@ def test_what_is_no_restriction(text: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("pair", ["k y=secret", "k=secr\u00e9t", "k= secret", "k=secret ", "k=secr\net", "k:=secret"])
+def test_a_header_can_be_sent(pair: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="no client could send this") as caught:
+        Access.of(grpc=[f"health:{pair}"])
+    assert "secr" not in str(caught.value)
+
+
 def test_metrics_are_no_protocol_of_grpc() -> None:
     with pytest.raises(InvalidArgumentError, match="unknown restricted protocol 'metrics'; there are health, "):
         Access.of(grpc=["metrics:k=v"])
