@@ -5,7 +5,7 @@ Source: the KServe open inference protocol's tensor data types, and Triton's bin
 """
 
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +15,9 @@ from triune.core.errors import InvalidArgumentError
 
 Array: TypeAlias = NDArray[Any]
 
+CHUNK_ELEMENTS: Final = 8192
+"""How many elements a thread makes objects or text of, or the other way, before it lets others have the GIL. What numpy
+does with more objects at once keeps other threads from running for a millisecond."""
 
 _NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),

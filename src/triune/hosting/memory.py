@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from triune.core.datatypes import Array, DataType
+from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.errors import InternalError, UnavailableError
 
 Layout: TypeAlias = Sequence[Any]
@@ -23,8 +23,6 @@ _SMALLEST_BYTES = 1 << 16
 _KEPT_BYTES = 32 << 20
 _MANY_TIMES = 4
 _LENGTHS = np.dtype(np.int64)
-_CHUNK_ELEMENTS = 8192
-"""What numpy does with more objects at once keeps other threads from running for a millisecond."""
 
 
 def new_memory(size_bytes: int) -> int:
@@ -144,8 +142,8 @@ def _pack(name: str, array: Array) -> Array:
     lengths: list[bytes] = []
     contents: list[bytes] = []
     try:
-        for start in range(0, flat.size, _CHUNK_ELEMENTS):
-            elements: list[bytes] = flat[start : start + _CHUNK_ELEMENTS].tolist()
+        for start in range(0, flat.size, CHUNK_ELEMENTS):
+            elements: list[bytes] = flat[start : start + CHUNK_ELEMENTS].tolist()
             lengths.append(np.array([len(element) for element in elements], _LENGTHS).tobytes())
             contents.append(b"".join(elements))
     except TypeError as error:
@@ -163,11 +161,11 @@ def _unpack(packed: Array, shape: tuple[int, ...]) -> Array:
         raise ValueError(f"{len(content)} bytes are not what {lengths.size} of {count} lengths say")
     flat = array.reshape(-1)
     begin = 0
-    for start in range(0, count, _CHUNK_ELEMENTS):
+    for start in range(0, count, CHUNK_ELEMENTS):
         elements: list[bytes] = []
-        sizes: list[int] = lengths[start : start + _CHUNK_ELEMENTS].tolist()
+        sizes: list[int] = lengths[start : start + CHUNK_ELEMENTS].tolist()
         for length in sizes:
             elements.append(content[begin : begin + length])
             begin += length
-        flat[start : start + _CHUNK_ELEMENTS] = elements
+        flat[start : start + CHUNK_ELEMENTS] = elements
     return array

@@ -5,15 +5,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from triune.core.datatypes import Array
+from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import InternalError, InvalidArgumentError
 
 # A code point that Unicode gives to no character. An element that begins with it is marked too.
 _MARK = "\U0010ffff"
 _MARK_BYTES = _MARK.encode()
-
-# What numpy does with more objects at once keeps other threads from running for a millisecond.
-_CHUNK_ELEMENTS = 8192
 
 
 def packed(array: Array) -> Array:
@@ -85,6 +82,6 @@ def _objects(elements: Iterable[object], shape: tuple[int, ...]) -> Array:
     array = np.empty(shape, np.object_)
     flat = array.reshape(-1)
     rest = iter(elements)
-    for start in range(0, flat.size, _CHUNK_ELEMENTS):
-        flat[start : start + _CHUNK_ELEMENTS] = list(itertools.islice(rest, _CHUNK_ELEMENTS))
+    for start in range(0, flat.size, CHUNK_ELEMENTS):
+        flat[start : start + CHUNK_ELEMENTS] = list(itertools.islice(rest, CHUNK_ELEMENTS))
     return array

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from triune.core.datatypes import Array, DataType
+from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.requests import InferenceRequest
-from triune.frontends.kserve.offload import CHUNK_ELEMENTS, given_up_slowly, pause
+from triune.frontends.kserve.offload import given_up_slowly, pause
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 

@@ -21,9 +21,6 @@ T = TypeVar("T")
 SMALL_BYTES = 16 << 10
 """What is encoded, decoded or compressed at once, where it is. Beyond that it goes off the loop."""
 
-CHUNK_ELEMENTS = 8192
-"""How many elements a thread turns into objects or text before it lets others have the GIL."""
-
 NUM_FREED = 64
 """How many pieces of an answer are freed at once."""
 

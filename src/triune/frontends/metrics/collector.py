@@ -110,17 +110,14 @@ class MetricsCollector(Collector):
         return [family for family in families if family.samples]
 
     def _inference(self, models: Sequence[tuple[dict[str, str], ModelStatistics]]) -> Iterable[Metric]:
-        for name, documentation, read in (*_COUNTERS, *(_LATENCIES if self._options.has_counters else ())):
-            family = Metric(name, documentation, "counter")
-            for labels, counted in models:
-                family.add_sample(name, labels, read(counted))
-            yield family
-        for name, documentation, read in _CACHE:
-            family = Metric(name, documentation, "counter")
-            for labels, counted in models:
-                if counted.has_cache:
+        with_cache = [(labels, counted) for labels, counted in models if counted.has_cache]
+        latencies = _LATENCIES if self._options.has_counters else ()
+        for counters, told in ((_COUNTERS, models), (latencies, models), (_CACHE, with_cache)):
+            for name, documentation, read in counters:
+                family = Metric(name, documentation, "counter")
+                for labels, counted in told:
                     family.add_sample(name, labels, read(counted))
-            yield family
+                yield family
         failures = Metric(
             "nv_inference_request_failure", "Number of failed inference requests, all batch sizes", "counter"
         )

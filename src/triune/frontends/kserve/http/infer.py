@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 from urllib.parse import unquote
 
 import httptools
@@ -104,14 +104,8 @@ class InferEndpoint:
                 config = self._server.config(route.model, route.version)
                 request, form = decode_raw_request(route.model, route.version, body, config)
             return self._server.infer(request), form
-        except InvalidArgumentError:
-            # Triton looks for the model first: an unknown one is 404, whatever the body.
-            self._server.model(route.model, route.version)
-            raise
-        except TriuneError:
-            raise
-        except Exception as error:
-            raise as_internal_error(error) from error
+        except Exception as error:  # noqa: BLE001 - it is raised, as what a client may see
+            raise_failure(error, route, self._server)
 
     def finish(
         self, response: InferenceResponse, form: OutputForm, headers: Headers
@@ -217,6 +211,21 @@ def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> 
         return b""
     parts[:] = [compressed]
     return b"\r\nContent-Encoding: " + encoding.encode()
+
+
+def raise_failure(error: Exception, route: Route, server: Server) -> NoReturn:
+    """Raise what a request is answered with that could not be begun. Called where `error` is handled.
+
+    Raises:
+        NotFoundError, UnavailableError: the request is wrong, and so is the model: as in Triton an unknown one is 404,
+            whatever the body.
+        TriuneError: `error` itself, or of a defect, which is logged, an InternalError.
+    """
+    if isinstance(error, InvalidArgumentError):
+        server.model(route.model, route.version)
+    if isinstance(error, TriuneError):
+        raise error
+    raise as_internal_error(error) from error
 
 
 def as_internal_error(error: Exception) -> InternalError:

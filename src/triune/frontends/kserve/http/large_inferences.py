@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 from triune.core.datatypes import DataType
-from triune.core.errors import InvalidArgumentError, TriuneError
+from triune.core.errors import TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.compression import (
@@ -18,7 +18,14 @@ from triune.frontends.kserve.compression import (
 )
 from triune.frontends.kserve.decoder import Decoder
 from triune.frontends.kserve.http.codec import OutputForm, decode_request
-from triune.frontends.kserve.http.infer import Headers, Route, as_internal_error, content_headers, parse_size
+from triune.frontends.kserve.http.infer import (
+    Headers,
+    Route,
+    as_internal_error,
+    content_headers,
+    parse_size,
+    raise_failure,
+)
 from triune.frontends.kserve.http.large_requests import encode_large_response, parse_infer
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.large_tensors import inputs_bytes, unpack
@@ -59,13 +66,8 @@ class LargeInferences:
             request, form = await self._decode(route, headers, body, held)
             held.resize(max(len(body), inputs_bytes(request.inputs)))
             return self._server.infer(request), form
-        except InvalidArgumentError:
-            self._server.model(route.model, route.version)
-            raise
-        except TriuneError:
-            raise
-        except Exception as error:
-            raise as_internal_error(error) from error
+        except Exception as error:  # noqa: BLE001 - it is raised, as what a client may see
+            raise_failure(error, route, self._server)
 
     async def _decode(
         self, route: Route, headers: Headers, body: Body, held: Reservation

@@ -5,13 +5,13 @@ from collections.abc import Generator
 import numpy as np
 import orjson
 
-from triune.core.datatypes import Array
+from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import PayloadTooLargeError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.http.codec import OutputForm, decode_request, describe_output, describe_response
 from triune.frontends.kserve.http.json_tensors import encode_json
 from triune.frontends.kserve.large_tensors import pack, raw_pieces
-from triune.frontends.kserve.offload import CHUNK_ELEMENTS, given_up_slowly, pause
+from triune.frontends.kserve.offload import given_up_slowly, pause
 
 MAX_JSON_VALUES = 16 << 20
 """Each becomes an object of up to a hundred bytes while the JSON is parsed."""
