@@ -27,7 +27,7 @@ class Index:
         self.graph = graph
         self.values = Values(graph)
         self._large = large or NoneLarge()
-        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
         self._readers: dict[str, list[NodeProto]] = {}
         for node in graph.node:
             for name in dict.fromkeys(node.input):
@@ -40,9 +40,9 @@ class Index:
         self.build = Builder(Names(graph).prefix(prefix))
         self._num_taken = 0
 
-    def maker(self, name: str, *op_types: str) -> NodeProto | None:
+    def producer(self, name: str, *op_types: str) -> NodeProto | None:
         """The node that makes `name`, if there is one and it is of one of these operators."""
-        node = self._makers.get(name)
+        node = self._producers.get(name)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
 
     def readers(self, name: str) -> Sequence[NodeProto]:
@@ -133,7 +133,7 @@ class Index:
 
     def packed(self, name: str) -> Packed | None:
         """The packed weights that are unpacked to `name`; None if it is none."""
-        node = self.maker(name, "DequantizeLinear")
+        node = self.producer(name, "DequantizeLinear")
         return None if node is None else packed_of(node, self._tensor)
 
     def is_weight(self, name: str) -> bool:

@@ -43,7 +43,7 @@ class Borders:
             turned = build.op("Transpose", name, perm=list(SWAP))
             inside = build.op("Unsqueeze", turned, build.ints(HEIGHT))
         else:
-            flat = self._index.maker(turned, "Squeeze")
+            flat = self._index.producer(turned, "Squeeze")
             inside = flat.input[0] if flat is not None and self._is_flattening(flat) else ""
             inside = inside or build.op("Unsqueeze", turned, build.ints(HEIGHT))
         self._inside[name] = inside
@@ -58,7 +58,7 @@ class Borders:
 
     def _turned(self, name: str) -> str | None:
         """The value (B, C, S) of which `name` is (B, S, C)."""
-        node = self._index.maker(name, "Transpose")
+        node = self._index.producer(name, "Transpose")
         return node.input[0] if node is not None and is_swap(node) else None
 
     def _is_flattening(self, node: NodeProto) -> bool:

@@ -202,7 +202,7 @@ def _make(index: Index, view: _View) -> str:
 
 def _reshaped_twice(index: Index, node: NodeProto) -> str | None:
     """The value of which the node, a Reshape of a Reshape, makes the old shape again."""
-    first = index.maker(node.input[0], "Reshape")
+    first = index.producer(node.input[0], "Reshape")
     if first is None or not same_sizes(index.dims(first.input[0]), index.dims(node.output[0])):
         return None
     return first.input[0]

@@ -61,7 +61,7 @@ def _written(index: Index, shape: str) -> str | None:
     elements = index.elements(shape)
     if elements is None or any(isinstance(size, int) and size < 0 for size in elements):
         return None
-    concat = index.maker(shape, "Concat")
+    concat = index.producer(shape, "Concat")
     if not _is_any_known(elements) or (concat is not None and _is_written(index, concat)):
         return None
     build = index.build

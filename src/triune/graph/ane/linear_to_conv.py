@@ -72,7 +72,7 @@ def _reason(index: Index, linear: Linear) -> str | None:
 
 def _sequence(index: Index, linear: Linear) -> str | None:
     """The value (B, S, C) that was reshaped to the rows (B * S, C) that the layer reads; None if there is none."""
-    reshape = index.maker(linear.x, "Reshape")
+    reshape = index.producer(linear.x, "Reshape")
     dims = index.dims(reshape.input[0]) if reshape is not None else None
     is_sequence = dims is not None and len(dims) == 3 and dims[2] == linear.num_inputs
     return reshape.input[0] if reshape is not None and is_sequence else None

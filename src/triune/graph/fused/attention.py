@@ -55,7 +55,7 @@ def _fused(index: Index, attention: Attention) -> FusedCall | None:
 def _keys(index: Index, name: str) -> tuple[float, str]:
     """The factor of transposed keys (batch, heads, width, steps), and the keys (batch, heads, steps, width)."""
     scale, value = constant_factor(index, name)
-    transpose = index.maker(value, "Transpose")
+    transpose = index.producer(value, "Transpose")
     if transpose is None:
         return scale, index.build.op("Transpose", value, perm=list(_SWAP_LAST))
     perm = [perm_of(transpose, 4)[axis] for axis in _SWAP_LAST]

@@ -1,4 +1,4 @@
-"""Nodes that hand numbers on, between nodes that compute in fp32.
+"""Nodes that only copy numbers between nodes that compute in fp32.
 
 `Where(norm == 0, 1, norm)` between the norm and the division by it computes nothing that fp16 could not, but in fp16
 the norm would be infinite there.
@@ -13,7 +13,7 @@ from triune.graph.values import Values
 
 
 def between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
-    """The nodes that hand numbers on from nodes in fp32 to other such nodes, or to the graph's outputs.
+    """The nodes that copy numbers from nodes in fp32 to others in fp32, or to the graph's outputs.
 
     Args:
         graph: whose nodes they are.

@@ -41,7 +41,7 @@ class Bounds:
         self._values = values
         self._outer = outer
         self._found: dict[str, Interval] = {}
-        self._makers: dict[str, NodeProto] = {}
+        self._producers: dict[str, NodeProto] = {}
 
     def of(self, name: str) -> Interval:
         """The interval of a value; `ANY` where nothing is known."""
@@ -56,11 +56,11 @@ class Bounds:
     def learn(self, node: NodeProto) -> None:
         """Find the intervals of a node's results, those of its operands being known."""
         interval = self._computed(node)
-        for place, name in enumerate(node.output):
+        for position, name in enumerate(node.output):
             if name:
-                is_of_places = node.op_type == "TopK" and place == 1
-                self._found[name] = self._places(node) if is_of_places else interval
-                self._makers[name] = node
+                is_index = node.op_type == "TopK" and position == 1
+                self._found[name] = self._indices(node) if is_index else interval
+                self._producers[name] = node
 
     def _given(self, name: str) -> Interval:
         tensor = self._values.tensor(name)
@@ -100,7 +100,7 @@ class Bounds:
                 number = float(numpy_helper.to_array(attributes_of(node)["value"]).item()) if node.attribute else 0.0
                 return ANY if math.isnan(number) else (number, number)
             case "ArgMax" | "ArgMin":
-                return self._places(node)
+                return self._indices(node)
             case "NonZero":
                 shape = self._values.shape(node.input[0])
                 return 0.0, max((math.inf if size is None else size - 1.0 for size in shape or (None,)), default=0.0)
@@ -162,34 +162,34 @@ class Bounds:
 
     def _is_below_maximum(self, node: NodeProto) -> bool:
         """Is it x - max(x)?"""
-        largest = self._makers.get(node.input[1])
+        largest = self._producers.get(node.input[1])
         return largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == node.input[0]
 
     def _holds_one(self, node: NodeProto) -> bool:
         """Is it a sum of exp(x - max(x)), of which one is 1, along the same axes?"""
-        exponential = self._makers.get(node.input[0])
-        below = self._makers.get(exponential.input[0]) if exponential and exponential.op_type == "Exp" else None
+        exponential = self._producers.get(node.input[0])
+        below = self._producers.get(exponential.input[0]) if exponential and exponential.op_type == "Exp" else None
         if below is None or below.op_type != "Sub" or not self._is_below_maximum(below):
             return False
-        largest = self._makers[below.input[1]]
+        largest = self._producers[below.input[1]]
         axes = [self._values.constant(each.input[1]) if len(each.input) > 1 else None for each in (node, largest)]
         return axes[0] is not None and axes[1] is not None and np.array_equal(axes[0], axes[1])
 
     def _is_share(self, node: NodeProto) -> bool:
         """Is it x / sum(x)?"""
-        total = self._makers.get(node.input[1])
+        total = self._producers.get(node.input[1])
         return total is not None and total.op_type == "ReduceSum" and total.input[0] == node.input[0]
 
     def _is_within_largest(self, node: NodeProto) -> bool:
         """Is it x / max(|x|), or by a limit that is larger?"""
-        limited = self._makers.get(node.input[1])
+        limited = self._producers.get(node.input[1])
         names = limited.input if limited is not None and limited.op_type == "Max" else node.input[1:]
-        largest = [each for name in names if (each := self._makers.get(name)) is not None]
-        sizes = [self._makers.get(each.input[0]) for each in largest if each.op_type == "ReduceMax"]
+        largest = [each for name in names if (each := self._producers.get(name)) is not None]
+        sizes = [self._producers.get(each.input[0]) for each in largest if each.op_type == "ReduceMax"]
         return any(each is not None and each.op_type == "Abs" and each.input[0] == node.input[0] for each in sizes)
 
-    def _places(self, node: NodeProto) -> Interval:
-        """Of the places along an axis."""
+    def _indices(self, node: NodeProto) -> Interval:
+        """The interval of indices along an axis."""
         shape, attributes = self._values.shape(node.input[0]), attributes_of(node)
         size = shape[int(attributes.get("axis", -1 if node.op_type == "TopK" else 0))] if shape else None
         return 0.0, math.inf if size is None else max(size - 1.0, 0.0)
@@ -199,11 +199,11 @@ class Bounds:
         shape = self._values.shape(node.input[0])
         if shape is None:
             return math.inf
-        places = list(range(len(shape)))
+        reduced = list(range(len(shape)))
         if len(node.input) > 1 and node.input[1]:
             axes = self._values.constant(node.input[1])
             if axes is None:
                 return math.inf
             if axes.size or attributes_of(node).get("noop_with_empty_axes", 0):
-                places = [int(each) % max(len(shape), 1) for each in axes.reshape(-1)]
-        return math.prod(math.inf if shape[place] is None else float(shape[place] or 0) for place in places)
+                reduced = [int(each) % max(len(shape), 1) for each in axes.reshape(-1)]
+        return math.prod(math.inf if shape[axis] is None else float(shape[axis] or 0) for axis in reduced)

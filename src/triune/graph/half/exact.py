@@ -1,12 +1,12 @@
-"""What fp16 is not exact enough for: how far back fp32 must begin for a node to which its rounding counts."""
+"""Nodes for which fp16 is not exact enough, and how far before them fp32 must begin."""
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.intervals import magnitude
-from triune.graph.half.makers import DEEPEST, Makers
 from triune.graph.half.operators import COMPARISONS, DENSE_PRODUCTS, EXACT_ARITHMETIC, RANKINGS
-from triune.graph.half.partners import place_makers
+from triune.graph.half.partners import coordinate_producers
+from triune.graph.half.producers import DEEPEST, Producers
 from triune.graph.values import attributes_of
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -15,94 +15,95 @@ _EXACT = 2048.0
 """fp16 holds all whole numbers up to here."""
 
 _FEW_PIXELS = 32
-"""Of a smaller image fp16 has the places to a hundredth of a pixel."""
+"""Of a smaller image fp16 has the coordinates to a hundredth of a pixel."""
 
 
-def exact_makers(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """What computes a place (a float that becomes an integer, or is between pixels), an angle, a level, a comparison, a
-    remainder or a difference.
+def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes that compute a coordinate (a float that is rounded to an index, or lies between pixels), an angle, a
+    quantization level, a comparison, a remainder or a difference; none where fp16 is exact enough for the node.
 
-    Only of inputs and whole numbers: what layers compute is rounded anyway. A row of a table that is rounded to fp16
-    may lie on the other side of the split of a tree.
+    Only where they are computed from inputs and whole numbers: what layers compute is rounded anyway. An input that is
+    rounded to fp16 may lie on the other side of a threshold of a decision tree.
     """
     if not node.input:
         return []
     operand = node.input[0]
-    if makers.values.elem_type(operand) != TensorProto.FLOAT:
+    if producers.values.elem_type(operand) != TensorProto.FLOAT:
         return []
     if node.op_type in COMPARISONS:
-        return _compared(node, makers)
+        return _compared(node, producers)
     if node.op_type == "GridSample":
-        return _sampled(node, makers)
+        return _sampled(node, producers)
     if node.op_type == "QuantizeLinear":
-        # A number beside a tie goes to another level where it is rounded before.
-        before = exact(operand, makers, {})
+        # A number beside a tie gets another level if it was rounded before.
+        before = exact(operand, producers, {})
         is_exact = bool(before) and not any(each.op_type in DENSE_PRODUCTS for each in before)
-        return [*before, node] if is_exact or makers.is_given(operand) else []
+        return [*before, node] if is_exact or producers.is_given(operand) else []
     if node.op_type in ("Add", "Sub"):
-        return _beside_one(node, makers) or _difference(node, makers) or _beside_pixels(node, makers)
+        return _beside_one(node, producers) or _difference(node, producers) or _beside_pixels(node, producers)
     if node.op_type == "Log":
-        total = makers.of(operand)
-        return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, makers) else []
+        total = producers.of(operand)
+        return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, producers) else []
     if node.op_type in RANKINGS or node.op_type == "Softmax":
-        return [node] if makers.is_given(operand) else []
+        return [node] if producers.is_given(operand) else []
     if node.op_type == "Mod":
-        # The quotient multiplies what the divisor is rounded by.
-        return [each for name in node.input for each in exact(name, makers, {})] + [node]
-    if magnitude(makers.bounds.of(operand)) <= 8:
+        # The rounding error of the divisor is multiplied by the quotient.
+        return [each for name in node.input for each in exact(name, producers, {})] + [node]
+    if magnitude(producers.bounds.of(operand)) <= 8:
         return []
-    if node.op_type not in ("Sin", "Cos", "Tan") and not _is_place(node):
+    if node.op_type not in ("Sin", "Cos", "Tan") and not _is_rounding(node):
         return []
-    if makers.is_given(operand):
+    if producers.is_given(operand):
         return [node]
-    found = exact(operand, makers, {})
+    found = exact(operand, producers, {})
     return [*found, node] if found else []
 
 
-def _sampled(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """What reads an image between its pixels, with what makes the places.
+def _sampled(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes that sample an image between its pixels, with those that compute the coordinates.
 
-    All of it where that is exact, else what adds up, scales and joins what layers make.
+    All of these where they start at inputs and whole numbers; else only those that add up, scale and join what layers
+    compute.
 
-    fp16 has a place in an image of 1000 to half a pixel, of the places from -1 to 1 a two-thousandth.
+    fp16 has a coordinate in an image of 1000 pixels to half a pixel: of those from -1 to 1 it has 1/2000.
     """
-    sizes = (makers.values.shape(node.input[0]) or (None, None, None))[2:]
+    sizes = (producers.values.shape(node.input[0]) or (None, None, None))[2:]
     if all(size is not None and size <= _FEW_PIXELS for size in sizes):
         return []
-    return [*(exact(node.input[1], makers, {}) or place_makers(node.input[1], makers)), node]
+    return [*(exact(node.input[1], producers, {}) or coordinate_producers(node.input[1], producers)), node]
 
 
-def _is_place(node: NodeProto) -> bool:
-    """Does it take what is behind the point?"""
+def _is_rounding(node: NodeProto) -> bool:
+    """Does it round to whole numbers?"""
     return node.op_type in ("Floor", "Ceil", "Round") or (
         node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
     )
 
 
-def _beside_one(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """exp(x) - 1, of which fp16 leaves nothing where x is small."""
-    exponential = makers.of(node.input[0])
-    is_one = exponential is not None and exponential.op_type == "Exp" and _has_one(node, makers)
+def _beside_one(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes of exp(x) - 1, which is 0 in fp16 where x is small; none of another node."""
+    exponential = producers.of(node.input[0])
+    is_one = exponential is not None and exponential.op_type == "Exp" and _has_one(node, producers)
     return [exponential, node] if exponential is not None and is_one else []
 
 
-def _beside_pixels(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """The distance of a place to each pixel of a row, 0, 1, 2 and so on: as RoiAlign weighs them."""
-    for place, name in enumerate(node.input if node.op_type == "Sub" else ()):
-        row = makers.values.constant(name)
+def _beside_pixels(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The distance of a coordinate to each pixel of a row, 0, 1, 2 and so on: as RoiAlign weighs them."""
+    for position, name in enumerate(node.input if node.op_type == "Sub" else ()):
+        row = producers.values.constant(name)
         if row is not None and row.size > _FEW_PIXELS and np.array_equal(row.reshape(-1), np.arange(row.size)):
-            other = node.input[1 - place]
-            return [*(exact(other, makers, {}) or place_makers(other, makers)), node]
+            other = node.input[1 - position]
+            return [*(exact(other, producers, {}) or coordinate_producers(other, producers)), node]
     return []
 
 
-def _has_one(node: NodeProto, makers: Makers) -> bool:
+def _has_one(node: NodeProto, producers: Producers) -> bool:
     """Does it add or subtract 1?"""
-    arrays = [makers.values.constant(name) for name in node.input]
+    arrays = [producers.values.constant(name) for name in node.input]
     return any(array is not None and array.size == 1 and abs(array.reshape(-1)[0]) == 1 for array in arrays)
 
 
-def _difference(node: NodeProto, makers: Makers) -> list[NodeProto]:
+def _difference(node: NodeProto, producers: Producers) -> list[NodeProto]:
     """A difference of numbers beyond 2048 that are whole or have been rounded, which may be small, and what makes them.
 
     Of `x - floor(x)` fp16 leaves nothing, nor of the distance from 3000 to 3001.
@@ -110,51 +111,51 @@ def _difference(node: NodeProto, makers: Makers) -> list[NodeProto]:
     found = [node]
     is_rounded = False
     for operand in node.input:
-        array = makers.values.constant(operand)
+        array = producers.values.constant(operand)
         if array is not None and np.abs(array.astype(np.float64)).max(initial=0) < _EXACT:
             return []
-        if array is not None or makers.is_given(operand):
+        if array is not None or producers.is_given(operand):
             continue
-        before = exact(operand, makers, {})
+        before = exact(operand, producers, {})
         if not before or any(each.op_type in DENSE_PRODUCTS for each in before):
             return []
         found += before
-        is_rounded = is_rounded or any(is_beyond(each, makers) for each in before)
-    return found if is_rounded and magnitude(makers.bounds.of(node.output[0])) > _EXACT else []
+        is_rounded = is_rounded or any(is_beyond(each, producers) for each in before)
+    return found if is_rounded and magnitude(producers.bounds.of(node.output[0])) > _EXACT else []
 
 
-def is_beyond(node: NodeProto, makers: Makers) -> bool:
-    """Does it make whole numbers that fp16 has not, for all that is known?"""
-    is_of_integers = node.op_type == "Cast" and makers.values.elem_type(node.input[0]) in _INTEGERS
+def is_beyond(node: NodeProto, producers: Producers) -> bool:
+    """May it compute whole numbers that fp16 does not hold?"""
+    is_of_integers = node.op_type == "Cast" and producers.values.elem_type(node.input[0]) in _INTEGERS
     is_rounded = node.op_type in ("Floor", "Ceil", "Round", "Mod")
-    return (is_of_integers or is_rounded) and magnitude(makers.bounds.of(node.output[0])) > _EXACT
+    return (is_of_integers or is_rounded) and magnitude(producers.bounds.of(node.output[0])) > _EXACT
 
 
-def _compared(node: NodeProto, makers: Makers) -> list[NodeProto]:
-    """A comparison and what makes both of its operands, if that is exact and no product of matrices."""
+def _compared(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """A comparison and the nodes that compute its operands, if these are exact and without matrix products."""
     found = [node]
     for operand in node.input:
-        if makers.of(operand) is not None:
-            before = exact(operand, makers, {})
+        if producers.of(operand) is not None:
+            before = exact(operand, producers, {})
             if not before or any(each.op_type in DENSE_PRODUCTS for each in before):
                 return []
             found += before
     return found
 
 
-def exact(name: str, makers: Makers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
-    """The nodes that make it, if all that is computed with is exact; none otherwise."""
-    node = makers.of(name)
+def exact(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
+    """The nodes that compute a value, if all of them are `EXACT_ARITHMETIC`; none otherwise."""
+    node = producers.of(name)
     if node is None or node.op_type not in EXACT_ARITHMETIC or depth > DEEPEST:
         return []
     found = [node]
-    if makers.values.elem_type(node.input[0]) == TensorProto.FLOAT or node.op_type == "Where":
+    if producers.values.elem_type(node.input[0]) == TensorProto.FLOAT or node.op_type == "Where":
         for operand in node.input:
-            if makers.of(operand) is None or makers.values.elem_type(operand) != TensorProto.FLOAT:
+            if producers.of(operand) is None or producers.values.elem_type(operand) != TensorProto.FLOAT:
                 continue
             if operand not in seen:
                 seen[operand] = True
-                before = exact(operand, makers, seen, depth + 1)
+                before = exact(operand, producers, seen, depth + 1)
                 if not before:
                     seen[operand] = False
                 found += before

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triune.graph.check import Check
+from triune.graph.half.fp32_nodes import find_fp32_nodes, told
 from triune.graph.half.idle_casts import DropIdleCasts
 from triune.graph.half.masks import FitMasks
 from triune.graph.half.norms import FitNorms
 from triune.graph.half.scores import ScaleBefore
 from triune.graph.half.variances import FoldVariances
 from triune.graph.half.weights import UnpackWeights
-from triune.graph.half.wide import find_wide, told
 from triune.graph.passes.conv_affine import ConvAffine
 from triune.graph.passes.run import GraphPass, run_passes
 from triune.graph.passes.tidy_and_infer import TidyAndInfer
@@ -73,7 +73,7 @@ def fit_half(
         TidyAndInfer(file),
     )
     model = run_passes(model, passes, None if check is None else Check(model, check))
-    kept = {each.value: each for each in find_wide(model.graph, masks.softmaxes)}
+    kept = {each.value: each for each in find_fp32_nodes(model.graph, masks.softmaxes)}
     return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *unpack.notes))
 
 

@@ -11,7 +11,7 @@ LARGEST = float(_HALF.max)
 """65504."""
 
 SMALLEST_NORMAL = float(_HALF.smallest_normal)
-"""6.1e-5: below it numbers lose places, and below 6e-8 they are 0."""
+"""6.1e-5: below it numbers lose digits, and below 6e-8 they are 0."""
 
 SMALLEST_INVERTED = 1 / LARGEST
 """1.5e-5: the inverse of a smaller number is infinite."""

@@ -1,4 +1,4 @@
-"""Sums of scores and masks on their way to a Softmax: which terms are masks, and whether anybody can tell."""
+"""Sums of scores and masks that a Softmax reads: which terms are masks, and whether that is certain."""
 
 import math
 from collections.abc import Sequence
@@ -9,41 +9,41 @@ from onnx import NodeProto, numpy_helper
 
 from triune.graph.axes import positive
 from triune.graph.half.bounds import Bounds
+from triune.graph.half.constant_sizes import ConstantSizes
 from triune.graph.half.operators import MASK_SELECTIONS, NOT_IN_MASKS, ORDERED_RESHAPES, SCORE_ARITHMETIC
-from triune.graph.half.reach import Reach
 from triune.graph.index import Index
 from triune.graph.values import attributes_of
 
 ABSORBING = 1e8
-"""A number from which fp32 does not tell scores apart: a score added to it is lost, since its last place is 8."""
+"""The sum of a score and a number as large as this is that number in fp32, whose last digit is worth 8 there."""
 
 _PRECISE = -2048.0
-"""A number below is taken to be a mask, of which shares are 0."""
+"""A lower number is taken for a mask: the Softmax of a score with it is 0."""
 
 _SMALL = -16.0
-"""A row masked whole down to here has its shares in fp16 to a hundredth, since scores are rounded to 1/64."""
+"""A row of scores that is masked entirely by this has its Softmax to 1/100 in fp16, which rounds them to 1/64."""
 
 _DEEPEST = 8
-"""So many sums in each other are looked into."""
+"""Sums of sums are followed to this depth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A value times a number, as a part of a sum."""
+    """A term of a sum: factor * value."""
 
     name: str
     factor: float
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Where the scores of a Softmax are whole.
+class SoftmaxInput:
+    """The scores that a Softmax reads, with all masks in them.
 
     Attributes:
-        axis: of the Softmax, counted from the end.
-        softmax: its result.
-        limit: a number that no score is below; None where there is none.
-        is_finite: are masks of -inf to become finite ones?
+        axis: the axis of the Softmax, counted from the end.
+        softmax: the result of the Softmax.
+        limit: the lowest possible score, set by a Max; None where there is none.
+        is_finite: must masks of -inf become finite?
     """
 
     axis: int
@@ -56,15 +56,15 @@ class MaskSums:
     """The sums of scores and masks in one graph."""
 
     def __init__(self, index: Index, *, is_finite: bool) -> None:
-        """With `is_finite` masks of -inf are to become finite ones, but where somebody looks for NaN."""
+        """With `is_finite` masks of -inf become finite, but where a node tests for NaN."""
         self._index = index
         self._is_finite = is_finite
-        self._bounds, self._reach = Bounds(index.values), Reach(index.values)
-        # The values that a product of matrices or the like is among the makers of.
+        self._bounds, self._constant_sizes = Bounds(index.values), ConstantSizes(index.values)
+        # The values computed from a matrix product or another operator of `NOT_IN_MASKS`.
         self._heavy: set[str] = set()
         for node in index.graph.node:
             self._bounds.learn(node)
-            self._reach.learn(node)
+            self._constant_sizes.learn(node)
             is_made_so = any(name in self._heavy for name in node.input) and node.op_type not in ("Shape", "Size")
             if node.op_type in NOT_IN_MASKS or is_made_so:
                 self._heavy.update(node.output)
@@ -78,15 +78,15 @@ class MaskSums:
         return sum(max(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
 
     def masks(self, terms: Sequence[Term]) -> list[Term]:
-        """Those of a sum's terms that are masks."""
+        """The terms of a sum that are masks."""
         masks = [term for term in terms if self._is_mask(term, terms)]
         if not masks:
             return []
-        # The scores of a row that fp32 loses are multiplied by 0, which makes no number of -inf.
+        # Rows of scores that fp32 loses are multiplied by 0, and 0 * -inf is NaN: -inf counts as a mask then.
         return [term for term in terms if term in masks or self._is_infinite(term)]
 
-    def ends(self, softmax: NodeProto) -> list[tuple[str, End]]:
-        """What a Softmax is of, before reshapes that leave its last axis alone."""
+    def ends(self, softmax: NodeProto) -> list[tuple[str, SoftmaxInput]]:
+        """The value that a Softmax reads, before reshapes that keep the last axis; none where it is no computed one."""
         index = self._index
         if softmax.op_type != "Softmax":
             return []
@@ -102,22 +102,22 @@ class MaskSums:
                 name, least = limited
                 limit = least if limit is None else max(limit, least)
                 continue
-            view = index.maker(name, *ORDERED_RESHAPES)
+            view = index.producer(name, *ORDERED_RESHAPES)
             if view is None or axis != -1 or not self._keeps_last(view):
                 result = softmax.output[0]
                 is_caught = any(reader.op_type == "Equal" for reader in index.readers(result))
-                end = End(axis, result, limit, self._is_finite and not is_caught)
-                return [(name, end)] if index.maker(name) is not None else []
+                end = SoftmaxInput(axis, result, limit, self._is_finite and not is_caught)
+                return [(name, end)] if index.producer(name) is not None else []
             name = view.input[0]
         return []
 
     def _limited(self, name: str) -> tuple[str, float] | None:
-        """What a maximum with a mask's own number is of, and that number: no score is lost by it that fp32 tells."""
-        limit = self._index.maker(name, "Max")
-        for place in (0, 1) if limit is not None and len(limit.input) == 2 else ():
-            number = self._index.scalar(limit.input[place]) if limit is not None else None
+        """The operand and the number, where `name` is Max(operand, number) of a mask's number: no score is lost."""
+        limit = self._index.producer(name, "Max")
+        for position in (0, 1) if limit is not None and len(limit.input) == 2 else ():
+            number = self._index.scalar(limit.input[position]) if limit is not None else None
             if limit is not None and number is not None and number <= -ABSORBING:
-                return limit.input[1 - place], number
+                return limit.input[1 - position], number
         return None
 
     def _keeps_last(self, view: NodeProto) -> bool:
@@ -125,11 +125,11 @@ class MaskSums:
         return bool(given and made) and given is not None and made is not None and given[-1] == made[-1]
 
     def are_unclear(self, name: str) -> bool:
-        """Are there masks among the scores, or numbers of which nobody knows whether they are masks or scores?
+        """Are there masks within the scores, or terms that may be masks or scores?
 
-        In rows masked whole the sum of several masks counts, and the order that it gives.
+        In a row that is masked entirely the sum of all masks decides the order of the elements.
         """
-        choice = self._index.maker(name, "Where")
+        choice = self._index.producer(name, "Where")
         if choice is not None:
             return any(self._is_unknown(each) and each not in self._heavy for each in choice.input[1:])
         terms = self.terms(name)
@@ -143,33 +143,33 @@ class MaskSums:
         return not is_heavy and sum(self._is_unknown(term.name) for term in scores) > 1
 
     def _is_heavy_mask(self, term: Term) -> bool:
-        return term.name in self._heavy and self._reach.of(term.name) * abs(term.factor) >= -_PRECISE
+        return term.name in self._heavy and self._constant_sizes.of(term.name) * abs(term.factor) >= -_PRECISE
 
     def _is_of_infinite(self, name: str) -> bool:
-        """Is it chosen of scores and -inf? That times 0, in a row that another mask takes whole, is NaN."""
-        choice = self._index.maker(name, "Where")
+        """Is it a Where of scores and -inf? -inf times 0, in a row that another mask masks entirely, is NaN."""
+        choice = self._index.producer(name, "Where")
         arrays = [self._index.constant(each) for each in choice.input[1:]] if choice is not None else []
         return any(array is not None and bool(np.isneginf(array).any()) for array in arrays)
 
     def _is_unknown(self, name: str) -> bool:
-        """May it be lower than what fp16 adds precisely, for all that is known?"""
+        """May it be lower than the numbers that fp16 adds precisely?"""
         return self._index.constant(name) is None and self._bounds.of(name)[0] < _PRECISE
 
     def _may_lose(self, name: str) -> bool:
-        """May it be a mask, made without the scores, that takes digits from them? A mask of -inf and 0 takes none."""
+        """May it be a mask, computed without the scores, that rounds them? -inf and 0 round nothing."""
         return name not in self._heavy and self._is_unknown(name) and not self._is_infinite_alone(name)
 
     def are_lost(self, name: str) -> bool:
-        """Is a score added to a mask on the way to a Softmax, or to what may be one? The sum is rounded to 8."""
+        """Is a score added to what may be a mask? fp16 rounds the sum to a multiple of 8."""
         names, seen = [name], {name}
         while names:
-            node = self._index.maker(names.pop())
+            node = self._index.producer(names.pop())
             if node is None or node.op_type not in SCORE_ARITHMETIC:
                 continue
             operands = [each for each in node.input if self._index.is_float(each)]
             if node.op_type in ("Add", "Sub"):
                 is_given = any(self._may_lose(each) for each in operands)
-                if is_given or any(self._reach.of(each) >= -_PRECISE for each in operands):
+                if is_given or any(self._constant_sizes.of(each) >= -_PRECISE for each in operands):
                     return True
             elif node.op_type == "Where" and any(self._may_lose(each) for each in operands):
                 return True
@@ -180,7 +180,7 @@ class MaskSums:
     def terms(self, name: str, factor: float = 1.0, depth: int = 0) -> list[Term]:
         """The terms of a sum."""
         index = self._index
-        node = index.maker(name, "Add", "Sub", "Mul", "Div") if depth < _DEEPEST else None
+        node = index.producer(name, "Add", "Sub", "Mul", "Div") if depth < _DEEPEST else None
         if node is None:
             return [Term(name, factor)]
         first, second = node.input
@@ -189,16 +189,16 @@ class MaskSums:
             return [*self.terms(first, factor, depth + 1), *self.terms(second, other, depth + 1)]
         for value, by in ((first, second), (second, first)) if node.op_type == "Mul" else ((first, second),):
             number = index.scalar(by)
-            if not number or index.maker(value, "Add", "Sub") is None:
+            if not number or index.producer(value, "Add", "Sub") is None:
                 continue
             inner = self.terms(value, factor * (number if node.op_type == "Mul" else 1 / number), depth + 1)
-            # Only sums of scores and masks are multiplied out, not such as (1 - mask) * -3.4e38.
+            # Only sums of scores and masks are multiplied out, not (1 - mask) * -3.4e38.
             if len({term.name in self._heavy for term in inner}) == 2:
                 return inner
         return [Term(name, factor)]
 
     def _is_mask(self, term: Term, terms: Sequence[Term]) -> bool:
-        """Is it added to scores and made without them, and may it be lower than what fp16 adds precisely to all?"""
+        """Is it added to scores, computed without them, and perhaps lower than the numbers that fp16 adds precisely?"""
         index = self._index
         if len(terms) < 2 or not index.is_float(term.name) or term.name in self._heavy:
             return False
@@ -208,17 +208,17 @@ class MaskSums:
         return any(each.name in self._heavy for each in terms) or (high <= 0 and low > -math.inf)
 
     def _is_infinite(self, term: Term) -> bool:
-        """May it be -inf, not being of the scores?"""
+        """May it be -inf, and is it computed without the scores?"""
         low = min(end * term.factor for end in self._bounds.of(term.name))
         return low == -math.inf and term.name not in self._heavy and self._is_infinite_alone(term.name)
 
     def _is_infinite_alone(self, name: str) -> bool:
-        """Is it chosen of -inf and numbers that fp16 adds precisely? Such a mask fp16 holds as it is."""
+        """Is it selected from -inf and numbers that fp16 adds precisely? fp16 holds such a mask as it is."""
         index = self._index
         names, seen = [name], {name}
         while names:
             each = names.pop()
-            array, node = index.constant(each), index.maker(each)
+            array, node = index.constant(each), index.producer(each)
             if array is None and node is not None and node.op_type == "ConstantOfShape":
                 array = numpy_helper.to_array(attributes_of(node)["value"]) if node.attribute else np.zeros(1)
             if array is not None:

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from triune.graph.half.mask_sums import ABSORBING, End, MaskSums, Term
+from triune.graph.half.mask_sums import ABSORBING, MaskSums, SoftmaxInput, Term
 from triune.graph.index import Index
 from triune.graph.passes.run import GraphPass
 
 MASKED = -30_000.0
-"""What masks a score. The sum of two is still within fp16, and the exponential of one is 0."""
+"""The value of a mask in fp16: the sum of two is still within fp16, and exp(MASKED) is 0."""
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -33,10 +33,10 @@ class _Mask:
 class FitMasks(GraphPass):
     """Given Softmax of scores and masks of -3.4e38, -1e9 and their like. Result: masks of -30000.
 
-    A row of the Softmax does not change when one number is added to all of it. So the largest number of each row of the
-    mask is subtracted from that row, in fp32, and what is left is cut off at `MASKED`, which fp16 holds: a row masked
-    whole by -10000 has the shares of its scores, as in fp32. Where the largest is beyond 1e8 fp32 itself loses the
-    scores, and its shares are equal: such rows of scores are multiplied by 0. -inf stays -inf, which fp16 has.
+    Softmax(x) = Softmax(x + c) for each row. So mask becomes max(mask - max(mask), MASKED), row by row and in fp32: a
+    row that is masked entirely by -10000 keeps the Softmax of its scores, as in fp32. If max(mask) is beyond 1e8 fp32
+    itself loses the scores, and its Softmax is uniform: such rows of scores are multiplied by 0. -inf stays -inf, which
+    fp16 has.
 
     Graphs within nodes stay as they are.
 
@@ -50,7 +50,7 @@ class FitMasks(GraphPass):
 
     def __init__(self, *, is_finite: bool = False) -> None:
         """With `is_finite` computed masks of -inf become `MASKED` too, but where NaN are replaced. What is NaN in fp32,
-        a row that is masked whole by -inf, has equal shares then.
+        a row that is masked entirely by -inf, is uniform then.
         """
         self._is_finite = is_finite
         self.wide: frozenset[str] = frozenset()
@@ -93,10 +93,10 @@ class _Masks:
         self.wide: set[str] = set()
         self._made: dict[tuple[tuple[Term, ...], int, float | None, bool], _Mask | None] = {}
 
-    def fitted(self, name: str, end: End) -> str:
-        """The same value, but for a number in each row, with masks that fp16 holds; `name` where nothing is to do."""
+    def fitted(self, name: str, end: SoftmaxInput) -> str:
+        """The same value up to a constant for each row, with masks that fp16 holds; `name` where nothing is to do."""
         index = self._index
-        choice = index.maker(name, "Where")
+        choice = index.producer(name, "Where")
         if choice is not None:
             return self._chosen(choice, end)
         terms = self._sums.terms(name)
@@ -114,23 +114,23 @@ class _Masks:
             parts = [Term(self._only_live(part.name, mask.live, end.axis), part.factor) for part in parts]
         return index.build.op("Add", self._sum(parts), mask.added)
 
-    def _chosen(self, choice: NodeProto, end: End) -> str:
-        """Where(condition, scores, -3.4e38): what is masked is one number, so that a row masked whole is even."""
+    def _chosen(self, choice: NodeProto, end: SoftmaxInput) -> str:
+        """Where(condition, scores, -3.4e38): all that is masked is one number, so a row masked entirely is uniform."""
         index = self._index
         inputs = list(choice.input)
         is_limited = end.limit is not None or end.is_finite
-        for place in (1, 2):
-            array = index.constant(inputs[place])
+        for position in (1, 2):
+            array = index.constant(inputs[position])
             if array is None:
-                is_chosen_again = index.maker(inputs[place], "Where") is not None
-                if is_chosen_again or self._sums.masks(self._sums.terms(inputs[place])):
-                    # Which of two masks is the lower one counts where nothing else is left.
+                is_chosen_again = index.producer(inputs[position], "Where") is not None
+                if is_chosen_again or self._sums.masks(self._sums.terms(inputs[position])):
+                    # In a row that both masks mask entirely, the higher one decides.
                     return choice.output[0]
             elif array.dtype == np.float32 and ((np.isfinite(array) | is_limited) & (array < MASKED)).any():
                 if len(np.unique(array[array < MASKED])) > 1:
                     return choice.output[0]
                 is_kept = np.isinf(array) & (not is_limited)
-                inputs[place] = index.weight(np.where(is_kept, array, np.maximum(array, MASKED)))
+                inputs[position] = index.weight(np.where(is_kept, array, np.maximum(array, MASKED)))
         if inputs == list(choice.input):
             return choice.output[0]
         return index.build.op("Where", *inputs)
@@ -148,7 +148,7 @@ class _Masks:
     def _only_live(self, name: str, live: str, axis: int) -> str:
         """The scores, 0 in rows that are not live. Of a product the query, which is smaller, becomes 0."""
         index = self._index
-        node = index.maker(name, "Mul", "Div", "MatMul")
+        node = index.producer(name, "Mul", "Div", "MatMul")
         if node is not None and axis == -1:
             if node.op_type == "MatMul" and (index.rank(node.input[0]) or 0) == index.rank(name):
                 return index.build.op("MatMul", index.build.op("Mul", node.input[0], live), node.input[1])
@@ -156,7 +156,7 @@ class _Masks:
                 return index.build.op(node.op_type, self._only_live(node.input[0], live, axis), node.input[1])
         return index.build.op("Mul", name, live)
 
-    def _mask(self, terms: tuple[Term, ...], end: End) -> _Mask | None:
+    def _mask(self, terms: tuple[Term, ...], end: SoftmaxInput) -> _Mask | None:
         """The mask that a sum of terms is; None where its rank is not known, or too small for rows."""
         key = terms, end.axis, end.limit, end.is_finite
         if key not in self._made:
@@ -172,7 +172,7 @@ class _Masks:
                 self._made[key] = self._computed(terms, end)
         return self._made[key]
 
-    def _constant(self, mask: NDArray[np.float32], end: End) -> _Mask | None:
+    def _constant(self, mask: NDArray[np.float32], end: SoftmaxInput) -> _Mask | None:
         if np.isnan(mask).any() or np.isposinf(mask).any():
             return None
         largest = mask.max(axis=end.axis, keepdims=True) if mask.ndim >= -end.axis else mask
@@ -184,7 +184,7 @@ class _Masks:
         added = self._index.weight(moved.astype(np.float32))
         return _Mask(added, None if live.all() else self._index.weight(live.astype(np.float32)))
 
-    def _computed(self, terms: Sequence[Term], end: End) -> _Mask | None:
+    def _computed(self, terms: Sequence[Term], end: SoftmaxInput) -> _Mask | None:
         axis = end.axis
         index, build = self._index, self._index.build
         ranks = [index.rank(term.name) for term in terms]
@@ -209,13 +209,13 @@ class _Masks:
             moved = build.op("Where", build.op("Equal", total, infinite), infinite, moved)
         live = None if live is None else build.cast(live, TensorProto.FLOAT)
         self.wide.update(node.output[0] for node in build.nodes[num_built:])
-        self._keep_makers([term.name for term in terms])
+        self._keep_producers([term.name for term in terms])
         return _Mask(moved, live)
 
-    def _keep_makers(self, names: list[str]) -> None:
+    def _keep_producers(self, names: list[str]) -> None:
         """All that makes a mask is to compute in fp32: nothing on the way is within fp16."""
         while names:
-            node = self._index.maker(names.pop())
+            node = self._index.producer(names.pop())
             if node is not None and node.output[0] not in self.wide:
                 self.wide.add(node.output[0])
                 names += [name for name in node.input if self._index.is_float(name)]

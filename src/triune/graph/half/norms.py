@@ -1,4 +1,4 @@
-"""Norms that stay in fp16 however large what they normalize is."""
+"""Normalizations that stay within fp16 however large their operand is."""
 
 import math
 from collections.abc import Collection
@@ -16,11 +16,10 @@ from triune.graph.passes.run import GraphPass
 class FitNorms(GraphPass):
     """Given z / sqrt(mean(z^2) + epsilon), of z = x or x - mean(x). Result: the same of z / m, where m = max(|x|).
 
-    A square of more than 256 is beyond fp16, and in fp32 a norm is off the Neural Engine. No element of y = x / m is
-    beyond 1, so no sum of squares is beyond their number. The largest is 1, so the mean of y^2 is at least one part of
-    their number, which fp16 has; a variance is as small a part of m^2 as x, in fp16, tells apart. Epsilon is divided by
-    m^2, as (sqrt(epsilon) / m)^2: m is at least sqrt(epsilon), so that nothing here divides by 0. What else reads the
-    root or its inverse has it times or by m.
+    The square of a number above 256 is beyond fp16, and a norm in fp32 does not run on the Neural Engine. No element of
+    y = x / m is beyond 1, so a sum of n squares is at most n. One element is 1, so mean(y^2) is at least 1 / n, which
+    fp16 holds. Epsilon becomes epsilon / m^2, computed as (sqrt(epsilon) / m)^2; m is at least sqrt(epsilon), so that
+    nothing divides by 0. Other readers of the root get root * m, those of its inverse get inverse / m.
 
     Graphs within nodes stay as they are.
     """
@@ -51,12 +50,12 @@ class FitNorms(GraphPass):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A value of a norm, divided by a power of m.
+    """A value within a norm, scaled by a power of m.
 
     Attributes:
-        name: the value that fp16 holds.
-        of: what is normalized, as the graph has it.
-        normal: that divided by m.
+        name: the scaled value, which fp16 holds.
+        of: z, as the graph has it.
+        normal: z / m.
         largest: m.
     """
 
@@ -67,7 +66,7 @@ class _Part:
 
 
 class _Norms:
-    """The norms of one graph, node by node in their order."""
+    """The norms of one graph, whose nodes are to be given in order."""
 
     def __init__(self, index: Index, keep: Collection[str], *, of_halves_alone: bool) -> None:
         self._index = index
@@ -78,7 +77,7 @@ class _Norms:
         self._inverses: dict[str, _Part] = {}
 
     def fit(self, node: NodeProto) -> bool:
-        """Is it a part of a norm, which is built in place of it?"""
+        """Build what replaces a node of a norm; False where the node stays."""
         match node.op_type:
             case "Add":
                 self._begin(node)
@@ -154,9 +153,9 @@ class _Norms:
         return self._index.scalar(node.input[0]) == 1 and self._invert(node, root)
 
     def _multiply(self, node: NodeProto) -> bool:
-        for place in (0, 1):
-            inverse = self._inverses.get(node.input[place])
-            if inverse is not None and node.input[1 - place] == inverse.of:
+        for position in (0, 1):
+            inverse = self._inverses.get(node.input[position])
+            if inverse is not None and node.input[1 - position] == inverse.of:
                 self._index.build.put("Mul", [inverse.normal, inverse.name], [node.output[0]])
                 return True
         return False

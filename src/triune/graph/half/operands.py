@@ -1,4 +1,4 @@
-"""The operands of products, scaled."""
+"""Scaling matrix products by their operands."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,8 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from triune.core.errors import InternalError
 from triune.graph.half.bounds import MOST_ELEMENTS
-from triune.graph.half.levels import is_whole
-from triune.graph.half.makers import Makers
+from triune.graph.half.levels import is_integral
+from triune.graph.half.producers import Producers
 from triune.graph.half.scale import Scale
 from triune.graph.names import Names
 from triune.graph.passes.conv_affine import along_channels
@@ -18,39 +18,45 @@ from triune.graph.values import Values, attributes_of
 from triune.graph.weight_files import WeightFile
 
 _SMALLEST_SCALE = 2.0**-10
-"""By a smaller one, operands that are small themselves would leave the normal numbers of fp16."""
+"""The smallest scale of an operand: a smaller one would take small operands out of the normal numbers of fp16."""
 
 _SMALLEST_WEIGHT = 2.0**-10
-"""The largest of a layer's weights stays above this: what fp16 rounds off the others does not count beside it."""
+"""The largest of a layer's weights stays above this: rounding the small ones does not matter beside it."""
 
 
 class Operands:
-    """The nodes of a graph, as they are to be, and what they are to read.
+    """The nodes of a graph while the operands of its products are scaled.
 
     Attributes:
-        nodes: in their order.
+        nodes: in order, those that were added too.
     """
 
     def __init__(
-        self, graph: GraphProto, values: Values, names: Names, file: WeightFile, reads: Counter[str], makers: Makers
+        self,
+        graph: GraphProto,
+        values: Values,
+        names: Names,
+        file: WeightFile,
+        reads: Counter[str],
+        producers: Producers,
     ) -> None:
-        """`reads` is how often each value is read, `makers` are the nodes as they were."""
+        """`reads` is how often each value is read, `producers` are the nodes as they were."""
         self.nodes = list(graph.node)
         self._graph = graph
         self._values = values
         self._names = names
         self._file = file
         self._reads = reads
-        self._makers = makers
+        self._producers = producers
 
-    def is_foldable(self, product: NodeProto, place: int) -> bool:
-        """Is an operand a constant that nobody else reads, so that it can be another one?"""
-        name = product.input[place]
+    def is_foldable(self, product: NodeProto, position: int) -> bool:
+        """Is an operand a constant that no other node reads, so that it can be replaced?"""
+        name = product.input[position]
         tensor = self._values.tensor(name)
         return tensor is not None and tensor.data_type == TensorProto.FLOAT and self._reads[name] == 1
 
     def pushed(self, products: Iterable[NodeProto], scale: Scale) -> Scale | None:
-        """As much of a scale as products can be scaled by; None where that is nothing."""
+        """The part of a scale that these products can take; None where they can take none."""
         if scale.name:
             return scale
         least = np.zeros(())
@@ -61,13 +67,13 @@ class Operands:
 
     def scale_product(self, product: NodeProto, scale: Scale) -> None:
         """Scale the operands of a product, and its bias."""
-        place = self._weight_place(product, scale)
+        position = self._weight_position(product, scale)
         if scale.name:
             self._scale_operand(product, self._activation(product), scale)
-        elif place is not None:
-            taken = _no_less(scale, self._least_of_weight(product, place, scale))
-            product.input[place] = self._weight(product, place, taken)
-            self._scale_operand(product, 1 - place, Scale("Mul", "", scale.factors / taken))
+        elif position is not None:
+            taken = _no_less(scale, self._least_of_weight(product, position, scale))
+            product.input[position] = self._weight(product, position, taken)
+            self._scale_operand(product, 1 - position, Scale("Mul", "", scale.factors / taken))
         else:
             first = 1 if scale.factors.size > 1 else self._activation(product)
             taken = _no_less(scale, np.asarray(_SMALLEST_SCALE))
@@ -76,9 +82,9 @@ class Operands:
         if len(product.input) > 2 and product.input[2]:
             product.input[2] = self.scaled(product.input[2], _flat(scale), product)
 
-    def _scale_operand(self, product: NodeProto, place: int, scale: Scale) -> None:
+    def _scale_operand(self, product: NodeProto, position: int, scale: Scale) -> None:
         if scale.name or not np.all(scale.factors == 1):
-            product.input[place] = self.scaled(product.input[place], _flat(scale), product)
+            product.input[position] = self.scaled(product.input[position], _flat(scale), product)
 
     def scaled(self, name: str, scale: Scale, reader: NodeProto) -> str:
         """A value scaled, just before the node that reads it."""
@@ -87,39 +93,39 @@ class Operands:
             return self._constant(f"{name}/scaled", array * scale.factors)
         by = scale.name or self._constant(f"{name}/scale", scale.factors)
         result = self._names.value(f"{name}/scaled")
-        self._insert(helper.make_node(scale.op_type, [name, by], [result], name=result), self._place(reader))
+        self._insert(helper.make_node(scale.op_type, [name, by], [result], name=result), self._index_of(reader))
         return result
 
     def inserted_after(self, node: NodeProto, scale: Scale) -> str:
         """The result of a node, scaled."""
         result = self._names.value(f"{node.output[0]}/scaled")
         by = self._constant(f"{node.output[0]}/scale", scale.factors)
-        self._insert(helper.make_node("Mul", [node.output[0], by], [result], name=result), self._place(node) + 1)
+        self._insert(helper.make_node("Mul", [node.output[0], by], [result], name=result), self._index_of(node) + 1)
         return result
 
     def rescale(self, node: NodeProto, name: str, factors: NDArray[np.float64]) -> None:
-        """The node is to scale `name` by these."""
+        """Make the node Mul(name, factors)."""
         node.op_type = "Mul"
         node.input[:] = [name, self._constant(f"{node.output[0]}/scale", factors)]
 
     def remove(self, node: NodeProto) -> None:
-        """Take a node out."""
+        """Remove a node."""
         self.nodes = [each for each in self.nodes if each is not node]
 
     def move_behind(self, last: NodeProto, chain: Sequence[NodeProto]) -> None:
-        """What scales may be computed after the product: the chain comes to stand before its last node."""
-        place, ids = self._place(last), {id(node) for node in chain}
-        moved = [node for node in self.nodes[:place] if id(node) in ids]
-        self.nodes[: place + 1] = [*(node for node in self.nodes[:place] if id(node) not in ids), *moved, last]
+        """Move the chain before its last node, since the scale may be computed after the product."""
+        end, ids = self._index_of(last), {id(node) for node in chain}
+        moved = [node for node in self.nodes[:end] if id(node) in ids]
+        self.nodes[: end + 1] = [*(node for node in self.nodes[:end] if id(node) not in ids), *moved, last]
 
     def _least(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
-        """By how much a product can be scaled at most: one number by both operands, one a channel by one of them."""
-        place = self._weight_place(product, scale)
-        least = np.asarray(_SMALLEST_SCALE) if place is None else self._least_of_weight(product, place, scale)
+        """The smallest scale that a product can take: a single number on both operands, a vector on one of them."""
+        position = self._weight_position(product, scale)
+        least = np.asarray(_SMALLEST_SCALE) if position is None else self._least_of_weight(product, position, scale)
         return least * _SMALLEST_SCALE if scale.factors.size == 1 else least
 
-    def _least_of_weight(self, product: NodeProto, place: int, scale: Scale) -> NDArray[np.float64]:
-        array = np.abs(self._constant_of(product.input[place]))
+    def _least_of_weight(self, product: NodeProto, position: int, scale: Scale) -> NDArray[np.float64]:
+        array = np.abs(self._constant_of(product.input[position]))
         axis = self._axis(product, array.ndim) if scale.factors.size > 1 else None
         others = None if axis is None else tuple(each for each in range(array.ndim) if each != axis)
         largest = np.asarray(array.max(axis=others, initial=0), np.float64)
@@ -132,19 +138,19 @@ class Operands:
             raise InternalError(f"the weight '{name}' is no constant")
         return array
 
-    def _weight_place(self, product: NodeProto, scale: Scale) -> int | None:
-        """Where a product has weights that can be scaled; not those whose sums are whole numbers."""
-        if all(is_whole(name, self._makers) for name in product.input[:2]):
+    def _weight_position(self, product: NodeProto, scale: Scale) -> int | None:
+        """The position of the weights that can be scaled; None where there are none, or all are whole numbers."""
+        if all(is_integral(name, self._producers) for name in product.input[:2]):
             return None
-        places = (1, 0) if product.op_type == "MatMul" and scale.factors.size == 1 else (1,)
-        return next((place for place in places if self.is_foldable(product, place)), None)
+        positions = (1, 0) if product.op_type == "MatMul" and scale.factors.size == 1 else (1,)
+        return next((position for position in positions if self.is_foldable(product, position)), None)
 
     def _activation(self, product: NodeProto) -> int:
-        """A weight is scaled when the model runs, which takes longer than to scale what it is multiplied by."""
+        """The position of the operand that is computed: to scale a weight when the model runs takes longer."""
         return 0 if self._values.tensor(product.input[0]) is None else 1
 
     def _axis(self, product: NodeProto, rank: int) -> int | None:
-        """The axis of a weight that is the channels of the result; None where it is none alone."""
+        """The axis of a weight that becomes the channels of the result; None where no single one does."""
         attributes = attributes_of(product)
         match product.op_type:
             case "Gemm":
@@ -156,9 +162,9 @@ class Operands:
             case _:
                 return 0
 
-    def _weight(self, product: NodeProto, place: int, factors: NDArray[np.float64]) -> str:
+    def _weight(self, product: NodeProto, position: int, factors: NDArray[np.float64]) -> str:
         """The weight, scaled."""
-        name = product.input[place]
+        name = product.input[position]
         array, row = self._constant_of(name), factors.reshape(-1)
         form = row
         if row.size > 1 and product.op_type in ("Conv", "ConvTranspose"):
@@ -173,18 +179,18 @@ class Operands:
         self._reads[name] = 1
         return name
 
-    def _place(self, node: NodeProto) -> int:
+    def _index_of(self, node: NodeProto) -> int:
         return next(index for index, each in enumerate(self.nodes) if each is node)
 
-    def _insert(self, node: NodeProto, place: int) -> None:
-        self.nodes.insert(place, node)
+    def _insert(self, node: NodeProto, index: int) -> None:
+        self.nodes.insert(index, node)
 
 
 def _no_less(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The factors, or of those that are smaller as much as can be taken."""
+    """The factors, each raised to `least` where it is smaller."""
     return np.sign(scale.factors) * np.minimum(np.maximum(np.abs(scale.factors), least), 1)
 
 
 def _flat(scale: Scale) -> Scale:
-    """For a row of channels."""
+    """The scale as a vector that broadcasts along the last axis."""
     return scale if scale.factors.size == 1 else Scale(scale.op_type, scale.name, scale.factors.reshape(-1))

@@ -82,7 +82,7 @@ READ_DIVISORS = UNDO_SQUARES | {"Clip", "Max", "Where", "Equal"}
 GROW_INTEGERS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
 """The results of whole numbers are larger whole numbers."""
 
-# `makers`: what whole numbers and outputs are made of.
+# `producers`: what whole numbers and outputs are made of.
 
 SHIFTS = RESHAPES | LIMITS | {"Add", "Sub"}
 """The results are about as large as the first operand, and whole numbers where it is."""

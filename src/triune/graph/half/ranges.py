@@ -1,4 +1,4 @@
-"""In which ways the values of a tensor may be beyond fp16."""
+"""The ways in which the elements of a tensor may leave the range of fp16."""
 
 from enum import Enum, auto
 
@@ -9,35 +9,35 @@ from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED
 
 
 class Range(Enum):
-    """In which way the values of a tensor may be beyond fp16."""
+    """One way in which the elements of a tensor may leave the range of fp16."""
 
     GUARDED = auto()
-    """Above 0, by a number so small that fp16 has it not: x + 1e-12."""
+    """Kept above 0 by a constant that is 0 in fp16: x + 1e-12."""
     TINY = auto()
-    """All of it small: x * 1e-9."""
+    """All elements are near 0: x * 1e-9."""
     LARGE = auto()
     """Beyond 65504: exponentials, x * 1e9."""
     SQUARE = auto()
-    """Beyond 65504, as squares of numbers within fp16 are."""
+    """Beyond 65504, as squares of numbers within fp16 may be."""
     INVERSE = auto()
-    """Beyond 65504, as the inverse of a guarded number may be."""
+    """Beyond 65504, as 1 / x of a GUARDED x may be."""
     SUM = auto()
-    """Beyond 65504 perhaps, as sums of many numbers are."""
-    WHOLE = auto()
-    """Beyond 65504, as sums of products of whole numbers are, which scales bring back."""
+    """Beyond 65504, as sums of many numbers may be."""
+    INTEGER = auto()
+    """Beyond 65504, as the sums in a product of quantized matrices may be, which scales bring back."""
     SETTLED = auto()
-    """Within fp16, but made in fp32 by a node that compilers join with the next: 1 / sqrt(x) is one operation."""
+    """Within fp16, but computed in fp32 by a node that compilers fuse with the next: 1 / sqrt(x) is one operation."""
 
 
 Ranges = frozenset[Range]
 NONE: Ranges = frozenset()
-"""None of them."""
+"""Within fp16."""
 
-HIGH = frozenset([Range.LARGE, Range.SQUARE, Range.INVERSE, Range.SUM, Range.WHOLE])
-"""Beyond its largest number."""
+HIGH = frozenset([Range.LARGE, Range.SQUARE, Range.INVERSE, Range.SUM, Range.INTEGER])
+"""Beyond the largest number of fp16."""
 
 LOW = frozenset([Range.GUARDED, Range.TINY])
-"""Beyond it towards 0."""
+"""Below the smallest number of fp16."""
 
 WIDE_INTEGERS = (
     *(TensorProto.INT32, TensorProto.INT64),
@@ -47,7 +47,7 @@ WIDE_INTEGERS = (
 
 
 def within(ranges: Ranges, interval: tuple[float, float]) -> Ranges:
-    """Those that the interval of the values leaves possible."""
+    """The ranges that are possible for values within an interval."""
     if magnitude(interval) <= LARGEST:
         ranges = ranges - HIGH
     if interval[0] >= SMALLEST_INVERTED or interval[1] <= -SMALLEST_INVERTED:

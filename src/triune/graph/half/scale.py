@@ -1,4 +1,4 @@
-"""What values are scaled by: numbers below 1, of all elements or of each channel."""
+"""Scales below 1 that multiply values: one number, or one for each channel."""
 
 from dataclasses import dataclass, field
 
@@ -9,17 +9,17 @@ from onnx import NodeProto
 from triune.graph.values import Values
 
 _STRONG = 1 / 128
-"""What is scaled by less than this is beyond fp16 where the result is of the size of activations, some hundreds."""
+"""A smaller scale tells that its operand is beyond fp16 where the result is as large as activations, some hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What a value is scaled by.
+    """A number or vector that multiplies a value, or divides it.
 
     Attributes:
         op_type: Mul or Div.
-        name: the number, of one element and one dimension at most, that is computed; empty where it is a constant.
-        factors: the constant that multiplies: of one element, or of one for each place along one axis; fp64.
+        name: the value of one element and at most one dimension that is the scale; empty where the scale is constant.
+        factors: the constant scale in fp64: of one element, or of one for each index along one axis.
     """
 
     op_type: str
@@ -28,32 +28,32 @@ class Scale:
 
     @property
     def is_positive(self) -> bool:
-        """Is all of it above 0?"""
+        """Are all factors above 0?"""
         return bool(np.all(self.factors > 0))
 
     @property
     def is_power_of_two(self) -> bool:
-        """Is nothing rounded by it?"""
+        """Are all factors powers of 2, so that they round nothing?"""
         return bool(np.all(np.frexp(self.factors)[0] == 0.5))
 
     def axis(self, rank: int) -> int:
-        """The axis of a value of `rank` dimensions along which it differs."""
-        places = [place for place, size in enumerate(self.factors.shape) if size != 1]
-        return places[0] + rank - self.factors.ndim
+        """The axis, of a value of `rank` dimensions, along which the factors differ."""
+        axes = [axis for axis, size in enumerate(self.factors.shape) if size != 1]
+        return axes[0] + rank - self.factors.ndim
 
 
 def is_strong(scale: Scale) -> bool:
-    """Is it so far below 1 that what it scales is likely to be beyond fp16?"""
+    """Is the scale so far below 1 that its operand is likely to be beyond fp16?"""
     return not scale.name and bool(np.abs(scale.factors).max() < _STRONG)
 
 
 def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
-    """The operands of a product or quotient that may be scaled by the other one: by one number, or one a channel."""
+    """The ways to read a Mul or Div as a scaled value: the value's name, and the scale that the other operand is."""
     if node.op_type not in ("Mul", "Div"):
         return []
     found: list[tuple[str, Scale]] = []
-    for place in (1, 0) if node.op_type == "Mul" else (1,):
-        name, by = node.input[1 - place], node.input[place]
+    for position in (1, 0) if node.op_type == "Mul" else (1,):
+        name, by = node.input[1 - position], node.input[position]
         rank, sizes = values.rank(name), values.shape(by)
         if rank is None or sizes is None or len(sizes) > rank:
             continue
@@ -77,7 +77,7 @@ def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
 
 
 def _fits(values: Values, name: str, array: NDArray[np.generic]) -> bool:
-    """Has the value the sizes of what it is scaled by, where that is more than one number?"""
+    """Has a vector of factors the sizes of the value that it scales?"""
     shape = values.shape(name) or ()
     return array.size == 1 or all(
         size == 1 or size == own for size, own in zip(array.shape[::-1], shape[::-1], strict=False)

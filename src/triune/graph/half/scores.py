@@ -1,4 +1,4 @@
-"""Products that are scaled down afterwards: scores of attention, layers with a small scale."""
+"""Matrix products that are scaled down afterwards: scores of attention, layers with a small scale."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from triune.graph.half.bounds import Bounds
-from triune.graph.half.levels import is_whole
-from triune.graph.half.makers import Makers
+from triune.graph.half.levels import is_integral
 from triune.graph.half.operands import Operands
 from triune.graph.half.operators import LAYERS, POOLING_SCALE_THROUGH, PRODUCT_FOLLOWERS, RECTIFIERS, SCALE_THROUGH
+from triune.graph.half.producers import Producers
 from triune.graph.half.scale import Scale, is_strong, scales_of
 from triune.graph.names import Names
 from triune.graph.passes.run import GraphPass
@@ -26,12 +26,12 @@ _DEEPEST = 8
 class ScaleBefore(GraphPass):
     """Given `(q @ k) * scale` or `(q @ k) / divisor`, of one number that may be small. Result: `(q * scale) @ k`.
 
-    The product itself may be beyond fp16 where the scaled one is not. It is rounded as often as before. What stands
-    between the product and the scale may be reshaped, transposed, masked, or summed with what is scaled then, too. Of a
-    constant so small that it would take operands out of fp16 a part is left behind.
+    q @ k may be beyond fp16 where (q @ k) * scale is not. The result is rounded as often as before. Between the product
+    and the scale there may be reshapes, transpositions, masks and sums, whose other operands are scaled then too. If a
+    constant scale would take the operands out of fp16, a part of it stays behind the product.
 
     Layers (Conv, ConvTranspose, Gemm, MatMul of constants) take a constant scale, of all or of each channel, into their
-    weights and biases, through a Relu as well. A value that all of its readers scale far down is scaled once for all.
+    weights and biases, through a Relu as well. A value that all its readers scale far down is scaled once.
     """
 
     name = "scale_before"
@@ -55,7 +55,7 @@ def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: W
     for node in list(graph.node):
         scores.scale_once(node)
     _replace(graph, scores.operands.nodes)
-    # Of what was added, too.
+    # Anew, with the nodes that were added.
     scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)
@@ -77,7 +77,7 @@ class _Scores:
 
     def __init__(self, graph: GraphProto, values: Values, names: Names, file: WeightFile) -> None:
         self._values = values
-        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
         self._reads = Counter(
             name for node in graph.node for name in (*node.input, *(names_read_by(node) - {*node.input}))
         )
@@ -86,7 +86,7 @@ class _Scores:
         for node in graph.node:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
-        self._known = Makers(graph, values, Bounds(values))
+        self._known = Producers(graph, values, Bounds(values))
         self.operands = Operands(graph, values, names, file, self._reads, self._known)
 
     def scale_once(self, node: NodeProto) -> None:
@@ -126,21 +126,21 @@ class _Scores:
     def _is_wanted(
         self, terminals: Sequence[NodeProto], chain: Sequence[NodeProto], last: NodeProto, scale: Scale
     ) -> bool:
-        """Scores are always scaled before; layers where that costs nothing, or where the scale is far below 1."""
+        """Is the scale to be moved? That of scores always; of layers where it costs nothing or is far below 1."""
         if scale.name or is_strong(scale) or all(node.op_type == "MatMul" for node in terminals):
             return True
         inner = {name for node in chain for name in node.output}
-        others = [node.input[place] for node in chain for place in _CHOICES.get(node.op_type, ())]
+        others = [node.input[position] for node in chain for position in _CHOICES.get(node.op_type, ())]
         if any(name not in inner and self._values.tensor(name) is None for name in others):
             return False
         if not all(self.operands.is_foldable(node, 1) for node in terminals if node.op_type in LAYERS):
             return False
-        # What is exact of whole numbers would not be with reciprocals.
+        # A quotient of whole numbers may be exact; a product with the reciprocal is not.
         return last.op_type == "Mul" or scale.is_power_of_two
 
     def _chain(self, name: str, scale: Scale, depth: int = 0) -> list[NodeProto]:
         """The nodes between a product and its scale, and the product; none where none leads to one."""
-        node, rank = self._makers.get(name), self._values.rank(name)
+        node, rank = self._producers.get(name), self._values.rank(name)
         if node is None or self._reads[name] != 1 or depth > _DEEPEST or not rank:
             return []
         if node.op_type == "MatMul" or (node.op_type in LAYERS and not scale.name):
@@ -159,19 +159,19 @@ class _Scores:
         if node.op_type not in _CHOICES:
             return []
         before: list[NodeProto] = []
-        for place in _CHOICES[node.op_type]:
-            operand = node.input[place]
-            # What a number that is not known makes of a mask may be beyond fp16.
+        for position in _CHOICES[node.op_type]:
+            operand = node.input[position]
+            # The product of an unknown scale and a constant mask may be beyond fp16.
             if scale.name and node.op_type == "Where" and self._values.constant(operand) is not None:
                 return []
-            if not is_of_one and self._values.rank(operand) != rank and operand in self._makers:
+            if not is_of_one and self._values.rank(operand) != rank and operand in self._producers:
                 return []
             before += self._chain(operand, scale, depth + 1)
         return [*before, node] if before else []
 
     def _takes(self, product: NodeProto, scale: Scale, rank: int) -> bool:
         """Can a product be scaled by its operands?"""
-        if product.op_type != "MatMul" and all(is_whole(name, self._known) for name in product.input[:2]):
+        if product.op_type != "MatMul" and all(is_integral(name, self._known) for name in product.input[:2]):
             return False
         if scale.factors.size == 1:
             return True
@@ -186,22 +186,22 @@ class _Scores:
             self.operands.scale_product(node, scale)
             return
         scaled = {id(each) for each in chain}
-        for place in _CHOICES.get(node.op_type, ()):
-            if id(self._makers.get(node.input[place])) not in scaled:
-                node.input[place] = self.operands.scaled(node.input[place], scale, node)
+        for position in _CHOICES.get(node.op_type, ()):
+            if id(self._producers.get(node.input[position])) not in scaled:
+                node.input[position] = self.operands.scaled(node.input[position], scale, node)
 
     def _scale_less(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
-        """The node scaled what is scaled now: take it out, or leave it what is left of its scale."""
+        """Remove the node whose scale has been moved, or leave it the part of the scale that has not."""
         if scale.name or np.array_equal(scale.factors, pushed.factors):
             self.operands.remove(last)
-            maker = self._makers[name]
-            maker.output[list(maker.output).index(name)] = last.output[0]
-            self._makers[last.output[0]] = maker
+            producer = self._producers[name]
+            producer.output[list(producer.output).index(name)] = last.output[0]
+            self._producers[last.output[0]] = producer
             return
         self.operands.rescale(last, name, scale.factors / pushed.factors)
 
 
 def _of(values: Values, reader: NodeProto, name: str) -> Scale | None:
-    """What a reader of a value scales it by; None where it does not by a constant."""
+    """The constant scale by which a reader multiplies a value; None where there is none."""
     found = [scale for scaled, scale in scales_of(values, reader) if scaled == name and not scale.name]
     return found[0] if found else None

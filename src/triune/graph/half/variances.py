@@ -1,4 +1,4 @@
-"""Batch normalizations whose variances fp16 does not hold."""
+"""Batch normalizations with constant variances or means that fp16 does not hold."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper

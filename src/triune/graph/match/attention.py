@@ -101,7 +101,7 @@ def match_scores(index: Index, softmax: NodeProto) -> Iterator[Scores]:
 
 def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
     """The ways to read a MatMul as the end of an attention: none, or one for each way to read its scores."""
-    softmax = index.maker(matmul.input[0], "Softmax") if matmul.op_type == "MatMul" else None
+    softmax = index.producer(matmul.input[0], "Softmax") if matmul.op_type == "MatMul" else None
     if softmax is not None:
         for scores in match_scores(index, softmax):
             yield Attention(scores, matmul.input[1], matmul)
@@ -109,7 +109,7 @@ def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
 
 def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodeProto, tuple[ScoreStep, ...]]]:
     """Each MatMul from which `name` is made by scales and masks alone, with these."""
-    node = index.maker(name, "MatMul", "Mul", "Div", "Add", "Where")
+    node = index.producer(name, "MatMul", "Mul", "Div", "Add", "Where")
     if node is None or depth > _MOST_STEPS:
         return
     if node.op_type == "MatMul":
@@ -134,7 +134,7 @@ def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
 
 def constant_factor(index: Index, name: str) -> tuple[float, str]:
     """A value as the product of a constant and another value, through any Mul and Div by single constants."""
-    node = index.maker(name, "Mul", "Div")
+    node = index.producer(name, "Mul", "Div")
     for operand in (0, 1) if node is not None and node.op_type == "Mul" else (1,):
         number = index.scalar(node.input[operand]) if node is not None else None
         if node is not None and number:

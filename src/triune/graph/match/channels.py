@@ -107,7 +107,7 @@ def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
 
 def trace(index: Index, is_source: IsSource, name: str) -> Heads | None:
     """How `name` is made of the channels of a value; None if it is not."""
-    node = index.maker(name)
+    node = index.producer(name)
     found = None
     if node is not None and not (index.rank(name) == 3 and (is_source(name) or node.op_type == "Transpose")):
         found = _step(index, is_source, node, name)

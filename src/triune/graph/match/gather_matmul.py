@@ -28,7 +28,7 @@ class GatherMatMul:
 
 def match_gather_matmul(index: Index, matmul: NodeProto) -> GatherMatMul | None:
     """The product with chosen matrices that a MatMul is, or None."""
-    gather = index.maker(matmul.input[1], "Gather") if matmul.op_type == "MatMul" else None
+    gather = index.producer(matmul.input[1], "Gather") if matmul.op_type == "MatMul" else None
     if gather is None or int(attributes_of(gather).get("axis", 0)) != 0 or index.rank(gather.input[0]) != 3:
         return None
     if not _are_of_topk(index, gather.input[1]) or (index.rank(matmul.input[0]) or 0) < 2:
@@ -37,8 +37,8 @@ def match_gather_matmul(index: Index, matmul: NodeProto) -> GatherMatMul | None:
 
 
 def _are_of_topk(index: Index, name: str) -> bool:
-    node = index.maker(name)
+    node = index.producer(name)
     while node is not None and node.op_type in ("Cast", "Reshape", "Squeeze", "Unsqueeze"):
         name = node.input[0]
-        node = index.maker(name)
+        node = index.producer(name)
     return node is not None and node.op_type == "TopK" and name == node.output[1]

@@ -41,8 +41,8 @@ def match_mean_square(index: Index, add: NodeProto) -> MeanSquare | None:
         return None
     for operand in (0, 1):
         epsilon = index.scalar(add.input[1 - operand])
-        mean = index.maker(add.input[operand], "ReduceMean")
-        square = None if mean is None else index.maker(mean.input[0], "Mul", "Pow")
+        mean = index.producer(add.input[operand], "ReduceMean")
+        square = None if mean is None else index.producer(mean.input[0], "Mul", "Pow")
         if epsilon is None or mean is None or square is None or not _is_square(index, square):
             continue
         if attributes_of(mean).get("keepdims", 1) and index.ints(mean, 1):
@@ -52,8 +52,8 @@ def match_mean_square(index: Index, add: NodeProto) -> MeanSquare | None:
 
 def uncentered(index: Index, found: MeanSquare) -> str | None:
     """x, where z = x - mean(x) over the same axes, so that the mean square is a variance; None where z is not."""
-    difference = index.maker(found.z, "Sub")
-    mean = None if difference is None else index.maker(difference.input[1], "ReduceMean")
+    difference = index.producer(found.z, "Sub")
+    mean = None if difference is None else index.producer(difference.input[1], "ReduceMean")
     if difference is None or mean is None or mean.input[0] != difference.input[0]:
         return None
     is_kept = attributes_of(mean).get("keepdims", 1)

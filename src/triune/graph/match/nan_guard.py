@@ -52,7 +52,7 @@ def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
     after = _output(index, guard)
     if after is None:
         raise NoMatchError("its NaN are caught, and its result is not put side by side as (B, Q, C)")
-    add = index.maker(softmax.input[0], "Add")
+    add = index.producer(softmax.input[0], "Add")
     for mask in add.input if add is not None else ():
         dims = index.dims(mask)
         if dims is None or len(dims) != 4 or dims[1] != 1:
@@ -67,8 +67,8 @@ def _is_guard(index: Index, node: NodeProto, shares: str) -> bool:
     """Is it Where(IsNaN(shares), 0, shares), IsNaN(x) written as Not(Equal(x, x)), or the same with Equal(x, x)?"""
     if node.op_type != "Where":
         return False
-    condition, (on_nan, otherwise) = index.maker(node.input[0], "Not"), node.input[1:]
-    same = index.maker(condition.input[0] if condition is not None else node.input[0], "Equal")
+    condition, (on_nan, otherwise) = index.producer(node.input[0], "Not"), node.input[1:]
+    same = index.producer(condition.input[0] if condition is not None else node.input[0], "Equal")
     if condition is None:
         on_nan, otherwise = otherwise, on_nan
     return (
@@ -94,7 +94,7 @@ def _may_have_empty_rows(index: Index, mask: str) -> bool | None:
     if array is not None:
         is_sound = not (np.isnan(array) | np.isposinf(array)).any()
         return bool(np.isneginf(array).all(axis=-1).any()) if is_sound else None
-    choice = index.maker(mask, "Where")
+    choice = index.producer(mask, "Where")
     if choice is None:
         return None
     values = [index.scalar(name) for name in choice.input[1:]]

@@ -34,8 +34,8 @@ class Reshaped:
 
 def match_reshaped(index: Index, last: NodeProto) -> Reshaped | None:
     """The operator between Reshapes that the Reshape `last` ends, or None."""
-    node = index.maker(last.input[0], "Softmax", "Transpose") if last.op_type == "Reshape" else None
-    first = index.maker(node.input[0], "Reshape") if node is not None else None
+    node = index.producer(last.input[0], "Softmax", "Transpose") if last.op_type == "Reshape" else None
+    first = index.producer(node.input[0], "Reshape") if node is not None else None
     if node is None or first is None:
         return None
     x, nodes = first.input[0], (first, node, last)
@@ -56,7 +56,7 @@ def _is_softmax_of_rows(index: Index, first: NodeProto, softmax: NodeProto, last
 
 
 def _is_shape_of(index: Index, shape: str, name: str) -> bool:
-    node = index.maker(shape, "Shape")
+    node = index.producer(shape, "Shape")
     return node is not None and node.input[0] == name and not node.attribute
 
 

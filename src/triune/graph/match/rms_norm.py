@@ -57,7 +57,7 @@ def match_rms_norm(index: Index, mul: NodeProto) -> RmsNorm | None:
 
 def _cast(index: Index, name: str) -> NodeProto | None:
     """The Cast between fp16 and fp32 that makes a value."""
-    cast = index.maker(name, "Cast")
+    cast = index.producer(name, "Cast")
     return cast if cast is not None and index.is_float(cast.input[0]) else None
 
 
@@ -72,13 +72,13 @@ def _in_fp16(index: Index, name: str) -> str | None:
 
 def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] | None:
     """X and epsilon, where `name` is x / sqrt(mean(x^2) + epsilon), and the nodes that make it."""
-    product = index.maker(name, "Mul", "Div")
+    product = index.producer(name, "Mul", "Div")
     if product is None:
         return None
     for operand in (0, 1) if product.op_type == "Mul" else (0,):
         x, factor = product.input[operand], product.input[1 - operand]
         root = _root(index, factor, is_inverse=product.op_type == "Mul")
-        total = None if root is None else index.maker(root[0], "Add")
+        total = None if root is None else index.producer(root[0], "Add")
         square = None if total is None else match_mean_square(index, total)
         rank = index.rank(x)
         if root is not None and square is not None and square.z == x and rank and square.axes == (rank - 1,):
@@ -89,14 +89,14 @@ def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] |
 def _root(index: Index, name: str, *, is_inverse: bool) -> tuple[str, list[NodeProto]] | None:
     """v, where `name` is sqrt(v), or 1 / sqrt(v) if it is the inverse, and the nodes between."""
     if not is_inverse:
-        root = index.maker(name, "Sqrt")
+        root = index.producer(name, "Sqrt")
         return None if root is None else (root.input[0], [root])
-    inverse = index.maker(name, "Reciprocal", "Div", "Pow")
+    inverse = index.producer(name, "Reciprocal", "Div", "Pow")
     if inverse is None:
         return None
     if inverse.op_type == "Pow":
         return (inverse.input[0], [inverse]) if index.scalar(inverse.input[1]) == -0.5 else None
     if inverse.op_type == "Div" and index.scalar(inverse.input[0]) != 1:
         return None
-    root = index.maker(inverse.input[-1], "Sqrt")
+    root = index.producer(inverse.input[-1], "Sqrt")
     return None if root is None else (root.input[0], [root, inverse])

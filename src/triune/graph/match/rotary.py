@@ -42,12 +42,12 @@ def match_rotary(index: Index, add: NodeProto, is_source: IsSource) -> Iterator[
         add: the node.
         is_source: as `channels.trace` has it, by which halves are told that were taken before heads were reshaped.
     """
-    products = [index.maker(name, "Mul") for name in add.input] if add.op_type == "Add" else []
+    products = [index.producer(name, "Mul") for name in add.input] if add.op_type == "Add" else []
     for straight, turned in (products, products[::-1]) if products else ():
         if straight is None or turned is None:
             continue
         for operand in (0, 1):
-            joined = index.maker(turned.input[operand], "Concat")
+            joined = index.producer(turned.input[operand], "Concat")
             halves = None if joined is None else _halves(index, joined)
             if joined is None or halves is None:
                 continue
@@ -64,7 +64,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
     if array is not None:
         half = width // 2
         return array.shape[-1:] == (width,) and bool((array[..., :half] == array[..., half:]).all())
-    node = index.maker(table)
+    node = index.producer(table)
     if node is None:
         return False
     rank = index.rank(table) or 0
@@ -97,7 +97,7 @@ def _halves(index: Index, joined: NodeProto) -> tuple[str, NodeProto] | None:
         return None
     if positive(int(attributes_of(joined)["axis"]), rank) != rank - 1:
         return None
-    negated = index.maker(joined.input[0], "Neg")
+    negated = index.producer(joined.input[0], "Neg")
     return None if negated is None else (joined.input[1], negated)
 
 
@@ -121,7 +121,7 @@ def _are_halves_of(index: Index, is_source: IsSource, x: str, first: str, second
 
 def _part(index: Index, name: str) -> tuple[str, int] | None:
     """The value of whose last axis `name` is one half, and the first element that it takes."""
-    node = index.maker(name, "Slice", "Split")
+    node = index.producer(name, "Slice", "Split")
     rank = index.rank(name)
     if node is None or rank is None:
         return None

@@ -1,4 +1,4 @@
-"""What one node does to the ranges of its operands, and whether it is to compute in fp32."""
+"""How a node passes ranges beyond fp16 from its operands to its results, and whether it is to compute in fp32."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,9 +6,8 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds
+from triune.graph.half.constant_sizes import ConstantSizes
 from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED, SMALLEST_NORMAL, sizes_within
-from triune.graph.half.made import Made
-from triune.graph.half.makers import Makers
 from triune.graph.half.operators import (
     COMPARISONS,
     FP32_BY_CONSTANTS,
@@ -23,40 +22,41 @@ from triune.graph.half.operators import (
     SATURATING,
     UNDO_SQUARES,
 )
+from triune.graph.half.overflow import Overflow
+from triune.graph.half.producers import Producers
 from triune.graph.half.ranges import HIGH, LOW, NONE, Range, Ranges
-from triune.graph.half.reach import Reach
 from triune.graph.values import Values
 
 _FAR = 32.0
-"""What is lost of a number that is so much smaller than the largest does not count."""
+"""The largest element is this many times larger than another: rounding the smaller one does not matter beside it."""
 
 
-class Look:
-    """What one node does to the ranges of its operands."""
+class Propagation:
+    """The ranges of one node's results, from those of its operands."""
 
     def __init__(
         self,
         node: NodeProto,
         values: Values,
         bounds: Bounds,
-        reach: Reach,
+        constant_sizes: ConstantSizes,
         ranges: Mapping[str, Ranges],
-        makers: Makers,
+        producers: Producers,
     ) -> None:
         self._node = node
         self._values = values
         self._bounds = bounds
-        self._makers = makers
+        self._producers = producers
         self._given = [ranges.get(name, NONE) if self._counts(name) else NONE for name in node.input]
-        self._made = Made(node, bounds, reach, makers, self._given)
+        self._overflow = Overflow(node, bounds, constant_sizes, producers, self._given)
 
     def _counts(self, name: str) -> bool:
-        """Whole numbers are indices to an operator that does not cast them."""
+        """Do the elements of an operand count? Whole numbers are indices to an operator that does not cast them."""
         is_of_integers = self._values.elem_type(self._node.output[0]) != TensorProto.FLOAT
         return is_of_integers or self._node.op_type == "Cast" or self._values.elem_type(name) == TensorProto.FLOAT
 
-    def look(self) -> tuple[Ranges, str, bool]:
-        """The ranges of the results, the reason where one begins here, and whether the node is to compute in fp32."""
+    def result(self) -> tuple[Ranges, str, bool]:
+        """The ranges of the results, why one begins at this node ("" where none does), and is it to compute in fp32?"""
         op = self._node.op_type
         given = NONE.union(*self._given)
         if not self._is_of_floats():
@@ -67,13 +67,13 @@ class Look:
             given -= {Range.SETTLED}
         found, reason = self._constants()
         if not reason:
-            made, reason = self._made.made(given)
+            made, reason = self._overflow.made(given)
             found |= made
         if op in FP32_BY_CONSTANTS or op in SATURATING or not given | found:
             return NONE, reason, bool(reason)
         is_kept = bool(reason) or bool(given - ({Range.SUM, Range.GUARDED} if op in MATRIX_PRODUCTS else NONE))
         if op in NORMALIZE_SIZE or op in COMPARISONS or (op not in KEEP_SIZE and op not in _RULES):
-            if op in MATRIX_PRODUCTS and found & {Range.WHOLE, Range.LARGE}:
+            if op in MATRIX_PRODUCTS and found & {Range.INTEGER, Range.LARGE}:
                 return found, reason, is_kept
             return (self._of_product(given) if op in MATRIX_PRODUCTS and is_kept else NONE), reason, is_kept
         if op not in FUSED_VIEWS:
@@ -85,8 +85,8 @@ class Look:
         return not names or any(self._values.elem_type(name) == TensorProto.FLOAT for name in names if name)
 
     def _of_product(self, given: Ranges) -> Ranges:
-        """Sums of squares are squares, where what follows brings them back: x / sqrt(conv(x * x) + 1)."""
-        is_brought_back = Range.SQUARE in given and self._makers.end_in(self._node.output[0], UNDO_SQUARES)
+        """A product of squares counts as squares where what follows undoes these: x / sqrt(conv(x * x) + 1)."""
+        is_brought_back = Range.SQUARE in given and self._producers.end_in(self._node.output[0], UNDO_SQUARES)
         return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
 
     def _passed(self, given: Ranges) -> Ranges:
@@ -94,33 +94,33 @@ class Look:
         if rule is not None:
             return rule(self, given)
         if self._node.op_type in ("Add", "Sub") and any(
-            not each and not self._made.is_constant(place) for place, each in enumerate(self._given)
+            not each and not self._overflow.is_constant(position) for position, each in enumerate(self._given)
         ):
-            # What is ordinary outweighs what is tiny.
+            # Beside an operand of ordinary size a tiny one does not matter.
             return given - {Range.TINY}
         return given
 
     def _constants(self) -> tuple[Ranges, str]:
-        """Does fp16 hold the constants that it reads?"""
+        """The ranges that begin because fp16 does not hold a constant operand, and why."""
         op = self._node.op_type
-        # A limit beyond fp16 is none to a value within it.
+        # A limit beyond fp16 does not limit values within fp16.
         is_idle = op in LIMITS and not any(each & HIGH for each in self._given)
         largest = np.inf if is_idle else LARGEST
-        for place, name in enumerate(self._node.input):
-            array = self._made.constant(name)
-            if array is None or op in ("Resize", "Reshape", "Cast", "Shape") or (op == "Pow" and place == 1):
+        for position, name in enumerate(self._node.input):
+            array = self._overflow.constant(name)
+            if array is None or op in ("Resize", "Reshape", "Cast", "Shape") or (op == "Pow" and position == 1):
                 continue
             sizes = sizes_within(array)
             if sizes is None:
                 continue
             least, most = sizes
-            # What is added to a number of the size of fp16's largest may be beyond it.
+            # The sum with another number as large may be beyond fp16.
             if most > (largest / 2 if op in ("Add", "Sub") else largest):
-                is_divisor = op == "Div" and place == 1
+                is_divisor = op == "Div" and position == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
-            size = least if op == "Div" and place == 1 else most
+            size = least if op == "Div" and position == 1 else most
             if size < SMALLEST_INVERTED or self._is_lost(least, most):
-                return self._by_small(place), f"{_short(least)} is too small for fp16"
+                return self._by_small(position), f"{_short(least)} is too small for fp16"
         return NONE, ""
 
     def _is_lost(self, least: float, most: float) -> bool:
@@ -138,10 +138,10 @@ class Look:
             or (op in MATRIX_PRODUCTS and most < SMALLEST_NORMAL)
         )
 
-    def _by_small(self, place: int) -> Ranges:
+    def _by_small(self, position: int) -> Ranges:
         match self._node.op_type:
             case "Div":
-                return frozenset([Range.LARGE if place == 1 else Range.TINY])
+                return frozenset([Range.LARGE if position == 1 else Range.TINY])
             case "Mul" | "MatMul" | "Gemm" | "Conv" | "ConvTranspose":
                 return frozenset([Range.TINY])
             case _:
@@ -151,8 +151,8 @@ class Look:
         """Large times tiny is ordinary, and so is a number times the inverse of one of its size."""
         given = self._without_whole(given)
         one, other = self._given
-        constants = [self._made.constant(name) for name in self._node.input]
-        for place, array in enumerate(constants):
+        constants = [self._overflow.constant(name) for name in self._node.input]
+        for position, array in enumerate(constants):
             if array is not None and array.size:
                 _, most = sizes_within(array) or (0.0, 0.0)
                 extra = NONE
@@ -160,23 +160,23 @@ class Look:
                     extra = frozenset([Range.LARGE])
                 elif 0 < most < SMALLEST_INVERTED:
                     extra = frozenset([Range.TINY])
-                one, other = (one | extra, other) if place == 0 else (one, other | extra)
+                one, other = (one | extra, other) if position == 0 else (one, other | extra)
         if (Range.TINY in one and other & HIGH) or (Range.TINY in other and one & HIGH):
             return NONE
-        for each, rest, place in ((one, other, 1), (other, one, 0)):
-            if Range.INVERSE in each and not rest and not self._made.is_constant(place):
+        for each, rest, position in ((one, other, 1), (other, one, 0)):
+            if Range.INVERSE in each and not rest and not self._overflow.is_constant(position):
                 return NONE
         return given
 
     def _without_whole(self, given: Ranges) -> Ranges:
         """A scale brings a sum of whole numbers back, the last of them if there are several."""
-        is_last = not self._makers.are_read_by(self._node.output[0], ("Mul", "Div"))
-        return given - {Range.WHOLE} if is_last else given
+        is_last = not self._producers.are_read_by(self._node.output[0], ("Mul", "Div"))
+        return given - {Range.INTEGER} if is_last else given
 
     def divide(self, given: Ranges) -> Ranges:
         """Sizes of both operands cancel; the inverse of a guarded number may be large."""
         one, other = (self._without_whole(each) for each in self._given)
-        if other & LOW and self._made.is_constant(0):
+        if other & LOW and self._overflow.is_constant(0):
             return frozenset([Range.INVERSE])
         return one - HIGH if other & HIGH else one | (given & {Range.GUARDED} if one & LOW else NONE)
 
@@ -201,16 +201,16 @@ class Look:
         return given & HIGH
 
 
-_RULES: Mapping[str, Callable[[Look, Ranges], Ranges]] = {
-    "Mul": Look.multiply,
-    "Div": Look.divide,
-    "Reciprocal": Look.invert,
-    "Sqrt": Look.root,
-    "Pow": Look.raise_to,
-    "Exp": Look.small,
-    "Sinh": Look.small,
-    "Cosh": Look.small,
-    "ReduceProd": Look.small,
+_RULES: Mapping[str, Callable[[Propagation, Ranges], Ranges]] = {
+    "Mul": Propagation.multiply,
+    "Div": Propagation.divide,
+    "Reciprocal": Propagation.invert,
+    "Sqrt": Propagation.root,
+    "Pow": Propagation.raise_to,
+    "Exp": Propagation.small,
+    "Sinh": Propagation.small,
+    "Cosh": Propagation.small,
+    "ReduceProd": Propagation.small,
 }
 
 

@@ -1,7 +1,7 @@
-"""How large the numbers of a graph become where a constant is put into them: masks of -10000, offsets, padding.
+"""How large constants make some elements of a value: masks of -10000, offsets, padding.
 
-`Bounds` tells how large a value can be at most, which is nothing of `Where(mask, -10000, x)`: this tells that it is as
-large as 10000 somewhere.
+`Bounds` tells how large a value can be at most, which is not known of `Where(mask, -10000, x)`. This tells that some
+elements of it are as large as 10000.
 """
 
 import math
@@ -15,16 +15,16 @@ from triune.graph.half.operators import COPIES, MERGES
 from triune.graph.values import Values, attributes_of
 
 _MASK = 2048.0
-"""From here on a number is taken to be a mask: what a factor that is not known makes of it is taken to be too much."""
+"""A larger constant is taken for a mask. Its product with an unknown factor is then taken to be beyond fp16."""
 
 _UNKNOWN = 32.0
-"""How large a factor is taken to be of which nothing is known, where it multiplies a mask."""
+"""The assumed size of an unknown factor that multiplies a mask."""
 
 
-class Reach:
-    """The sizes that constants give to some elements of a graph's values, found node by node in their order."""
+class ConstantSizes:
+    """The sizes that constants give to elements of a graph's values. Nodes are to be learned in the graph's order."""
 
-    def __init__(self, values: Values, outer: "Reach | None" = None) -> None:
+    def __init__(self, values: Values, outer: "ConstantSizes | None" = None) -> None:
         """`outer` knows the values of the graph around it."""
         self._values = values
         self._outer = outer
@@ -72,11 +72,11 @@ class Reach:
                 return 0.0
 
     def _of_float(self, name: str) -> float:
-        """Conditions, indices and sizes of padding are no elements."""
+        """The size of an operand of floats; 0 of conditions, indices and paddings, which are no elements."""
         return self.of(name) if self._values.elem_type(name) == TensorProto.FLOAT else 0.0
 
     def _of_unknown_factor(self, name: str) -> float:
-        """A value times something of which nothing is known."""
+        """The size of a value times an unknown factor."""
         size = 0.0 if self._values.tensor(name) is not None else self.of(name)
         return size * _UNKNOWN if size >= _MASK else 0.0
 

@@ -1,4 +1,4 @@
-"""What a node makes beyond fp16 of numbers that are within it."""
+"""Nodes whose results leave fp16 though their operands are within it."""
 
 from collections.abc import Sequence
 
@@ -7,45 +7,45 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.bounds import Bounds
-from triune.graph.half.exact import exact_makers
+from triune.graph.half.constant_sizes import ConstantSizes
+from triune.graph.half.exact import exact_producers
 from triune.graph.half.intervals import magnitude
-from triune.graph.half.levels import is_of_whole_products, is_whole
+from triune.graph.half.levels import is_integral, is_of_integer_products
 from triune.graph.half.limits import LARGEST, sizes_within
-from triune.graph.half.makers import Makers
+from triune.graph.half.near_zero import is_of_small
 from triune.graph.half.operators import GROW_INTEGERS, MATRIX_PRODUCTS, READ_DIVISORS, SATURATING, TOTALS
+from triune.graph.half.producers import Producers
 from triune.graph.half.products import may_leave
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges
-from triune.graph.half.reach import Reach
-from triune.graph.half.small import is_of_small
 
 _ORDINARY = 512.0
-"""How large activations are taken to be where nothing is known of them."""
+"""The assumed size of activations of which nothing is known."""
 
 _ACTIVATION = 255.0
-"""How large what a constant multiplies is taken to be."""
+"""The assumed size of activations that a layer's weights multiply."""
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 _LEVELS = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
-"""Types of levels that are no whole numbers in fp16: from 2048 on it has not all, from 65504 on none."""
+"""Types of quantization levels that fp16 does not hold: beyond 2048 not every whole number, beyond 65504 none."""
 
 
-class Made:
-    """What one node makes of its operands."""
+class Overflow:
+    """Whether one node's results leave fp16, and why."""
 
     def __init__(
         self,
         node: NodeProto,
         bounds: Bounds,
-        reach: Reach,
-        makers: Makers,
+        constant_sizes: ConstantSizes,
+        producers: Producers,
         given: Sequence[Ranges],
     ) -> None:
         """`given` are the ranges of the operands."""
         self._node = node
-        self._values = makers.values
+        self._values = producers.values
         self._bounds = bounds
-        self._reach = reach
-        self._makers = makers
+        self._constant_sizes = constant_sizes
+        self._producers = producers
         self._given = given
 
     def constant(self, name: str) -> NDArray[np.float32] | None:
@@ -54,12 +54,12 @@ class Made:
             return None
         return self._values.constant(name)
 
-    def is_constant(self, place: int) -> bool:
-        """Is an operand known?"""
-        return self._values.tensor(self._node.input[place]) is not None
+    def is_constant(self, position: int) -> bool:
+        """Is an operand a constant?"""
+        return self._values.tensor(self._node.input[position]) is not None
 
     def made(self, given: Ranges) -> tuple[Ranges, str]:
-        """Does it make numbers beyond fp16 of such as are within?"""
+        """The ranges that begin at this node, and why; none where operands within fp16 give such results."""
         node, bounds = self._node, self._bounds
         first = bounds.of(node.input[0]) if node.input else (0.0, 0.0)
         size = magnitude(first)
@@ -74,23 +74,23 @@ class Made:
                 return self._square(size * size)
             case "Mul" if not given and self._is_scalar_product():
                 return self._square(size * magnitude(bounds.of(node.input[1])))
-            case "Pow" if not is_of_small(node, self._makers):
+            case "Pow" if not is_of_small(node, self._producers):
                 return self._power(size)
             case "ReduceProd" if size > 1:
                 return frozenset([Range.LARGE]), "its results may be beyond fp16"
             case "ReduceSum" | "CumSum":
                 num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
-                # A sum that only divides makes any numbers ordinary: they may be as large as fp16 has them.
-                is_divisor = self._makers.end_in(node.output[0], READ_DIVISORS)
+                # x / sum(x) is of ordinary size however large x is, so x may be as large as fp16 allows.
+                is_divisor = self._producers.end_in(node.output[0], READ_DIVISORS)
                 ordinary = LARGEST if is_divisor else _ORDINARY
                 if not given and num * min(size, ordinary if size == np.inf else size) > LARGEST:
                     return frozenset([Range.SUM]), "sums may be beyond fp16"
-            case "MatMul" | "Gemm" | "Conv" if all(is_whole(name, self._makers) for name in node.input[:2]):
-                return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
-            case op if op in MATRIX_PRODUCTS and may_leave(node, self._makers, _ORDINARY, _ACTIVATION):
+            case "MatMul" | "Gemm" | "Conv" if all(is_integral(name, self._producers) for name in node.input[:2]):
+                return frozenset([Range.INTEGER]), "sums of whole numbers may be beyond fp16"
+            case op if op in MATRIX_PRODUCTS and may_leave(node, self._producers, _ORDINARY, _ACTIVATION):
                 return frozenset([Range.LARGE]), "sums of products may be beyond fp16"
-            case "Cast" if self._is_of_integers() and is_of_whole_products(node.input[0], self._makers):
-                return frozenset([Range.WHOLE]), "sums of whole numbers may be beyond fp16"
+            case "Cast" if self._is_of_integers() and is_of_integer_products(node.input[0], self._producers):
+                return frozenset([Range.INTEGER]), "sums of whole numbers may be beyond fp16"
             case "Cast" if self._is_of_given_integers():
                 return frozenset([Range.LARGE]), "whole numbers that are given may be beyond fp16"
             case "Cast" if self._is_of_known_integers():
@@ -99,9 +99,9 @@ class Made:
                 return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
             case "QuantizeLinear" | "DequantizeLinear":
                 return self.levels()
-            case "Reciprocal" | "Div" | "Pow" if is_of_small(node, self._makers):
+            case "Reciprocal" | "Div" | "Pow" if is_of_small(node, self._producers):
                 return frozenset([Range.INVERSE]), "what it divides by may be too small for fp16"
-            case "Sin" | "Cos" | "Tan" if size > 8 and exact_makers(node, self._makers):
+            case "Sin" | "Cos" | "Tan" if size > 8 and exact_producers(node, self._producers):
                 return NONE, "fp16 is not exact enough for large angles"
             case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():
                 return frozenset([Range.LARGE]), "its results may be beyond fp16"
@@ -110,7 +110,7 @@ class Made:
         return NONE, ""
 
     def levels(self) -> tuple[Ranges, str]:
-        """Does it quantize to, or unpack, levels that are no whole numbers in fp16?"""
+        """The ranges of levels that fp16 does not hold, and why."""
         node = self._node
         kinds = {"DequantizeLinear": node.input, "QuantizeLinear": node.output}
         is_wide = any(self._values.elem_type(name) in _LEVELS for name in kinds.get(node.op_type, ())[:1])
@@ -126,7 +126,7 @@ class Made:
         return (
             is_large
             or self._factor() * _ACTIVATION > LARGEST
-            or self._reach.of(result) > LARGEST >= max(self._reach.of(name) for name in names)
+            or self._constant_sizes.of(result) > LARGEST >= max(self._constant_sizes.of(name) for name in names)
         )
 
     def _factor(self) -> float:
@@ -140,34 +140,36 @@ class Made:
         return 1 / sizes[0] if sizes else 0.0
 
     def _is_of_known_integers(self) -> bool:
-        """Does it cast places or elements of a table of whole numbers, the largest of which are beyond fp16?"""
+        """Does it cast indices, or elements of a constant table, that may be beyond fp16?"""
         ends = [abs(end) for end in self._bounds.of(self._node.input[0])]
         return self._is_of_integers() and any(LARGEST < end < np.inf for end in ends)
 
     def _is_of_large_integers(self) -> bool:
-        """Does it cast sums or products of whole numbers to floats? Those may be made in floats that are exact."""
+        """Does it cast sums or products of whole numbers that may be beyond fp16?"""
         node = self._node
-        maker = self._makers.of(node.input[0])
-        if maker is None or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
+        producer = self._producers.of(node.input[0])
+        if producer is None or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
             return False
         if (
             magnitude(self._bounds.of(node.input[0])) <= LARGEST
             or self._values.elem_type(node.input[0]) not in _INTEGERS
         ):
             return False
-        return maker.op_type in GROW_INTEGERS or (maker.op_type == "Cast" and bool(exact_makers(maker, self._makers)))
+        return producer.op_type in GROW_INTEGERS or (
+            producer.op_type == "Cast" and bool(exact_producers(producer, self._producers))
+        )
 
     def _is_of_integers(self) -> bool:
         return self._values.elem_type(self._node.input[0]) in WIDE_INTEGERS
 
     def _is_of_given_integers(self) -> bool:
         is_given = self._is_of_integers() and Range.LARGE in self._given[0]
-        return is_given and self._makers.is_scaled_down(self._node.output[0])
+        return is_given and self._producers.is_scaled_down(self._node.output[0])
 
     def _is_scalar_product(self) -> bool:
-        """Are two computed values multiplied to be summed, as squares are?"""
+        """Is it a product of two computed values that is only summed up, as squares are?"""
         is_computed = not self.is_constant(0) and not self.is_constant(1)
-        return is_computed and self._makers.are_read_by(self._node.output[0], TOTALS)
+        return is_computed and self._producers.are_read_by(self._node.output[0], TOTALS)
 
     def _power(self, size: float) -> tuple[Ranges, str]:
         exponent = self._values.constant(self._node.input[1])
@@ -181,7 +183,7 @@ class Made:
         return self._square(np.inf if size == np.inf else float(np.float64(size) ** power))
 
     def _square(self, size: float) -> tuple[Ranges, str]:
-        if size <= LARGEST or self._makers.end_in(self._node.output[0], SATURATING):
+        if size <= LARGEST or self._producers.end_in(self._node.output[0], SATURATING):
             return NONE, ""
         return frozenset([Range.SQUARE]), "squares may be beyond fp16"
 

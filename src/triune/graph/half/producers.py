@@ -1,4 +1,4 @@
-"""The nodes of a graph by what they make, and what becomes of that."""
+"""The nodes of a graph by the values that they compute, and the nodes that read these."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -10,11 +10,11 @@ from triune.graph.half.operators import COPY_TO_OUTPUT, KEEP_INTEGER_SIZE, SCALE
 from triune.graph.values import Values, names_read
 
 DEEPEST = 16
-"""So many nodes in a row are looked at."""
+"""A search goes through at most so many nodes in a row."""
 
 
-class Makers:
-    """The nodes of a graph by what they make, and their readers.
+class Producers:
+    """The nodes of a graph by the values that they compute, and by those that they read.
 
     Attributes:
         values: of the graph.
@@ -26,7 +26,7 @@ class Makers:
         self.values = values
         self.bounds = bounds
         self.is_within = is_within
-        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._producers = {name: node for node in graph.node for name in node.output if name}
         self._inputs = {value.name for value in graph.input}
         self._readers: dict[str, list[NodeProto]] = {}
         for node in graph.node:
@@ -36,8 +36,8 @@ class Makers:
         self._outputs |= {value.name for value in graph.output}
 
     def of(self, name: str) -> NodeProto | None:
-        """The node of this graph that makes a value."""
-        return self._makers.get(name)
+        """The node of this graph that computes a value."""
+        return self._producers.get(name)
 
     def is_given(self, name: str) -> bool:
         """Is it an input of this graph?"""
@@ -90,7 +90,7 @@ class Makers:
         return bool(readers) and name not in self._outputs and all(reader.op_type in kinds for reader in readers)
 
     def is_scaled_down(self, name: str, depth: int = 0) -> bool:
-        """Is `name`, whole numbers of any size, divided, normalized or weighed, so that fp16 holds what results?"""
+        """Are the whole numbers `name` divided, normalized or multiplied by weights, so that fp16 holds the results?"""
         if depth > DEEPEST:
             return False
         for reader in self._readers.get(name, []):
@@ -112,7 +112,7 @@ class Makers:
         return False
 
     def is_output(self, name: str, depth: int = 0) -> bool:
-        """Is it an output of the graph, or are elements of it?"""
+        """Is it an output of the graph, or are copies of its elements?"""
         if name in self._outputs:
             return True
         readers = self._readers.get(name, []) if depth < DEEPEST else []
@@ -122,7 +122,7 @@ class Makers:
         )
 
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
-        """Do all ways from `name` lead, by products and sums, to nodes of `kinds`?"""
+        """Do all readers of `name`, through elementwise products and sums, end in operators of `kinds`?"""
         readers = self._readers.get(name, [])
         if not readers or name in self._outputs or depth > DEEPEST:
             return False

@@ -1,0 +1,147 @@
+"""The nodes that fp16 cannot compute: it does not hold their constants or their results."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from onnx import GraphProto, NodeProto
+
+from triune.graph.half.between import between
+from triune.graph.half.bounds import Bounds
+from triune.graph.half.constant_sizes import ConstantSizes
+from triune.graph.half.exact import exact_producers
+from triune.graph.half.integer_outputs import integer_producers
+from triune.graph.half.levels import level_producers, output_producers, scale_partners
+from triune.graph.half.near_zero import guarded_producers, small_producers
+from triune.graph.half.partners import score_producers, square_partners, variance_producers
+from triune.graph.half.producers import Producers
+from triune.graph.half.propagation import Propagation
+from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
+from triune.graph.half.scaled_back import of_given, scaled_back
+from triune.graph.values import Values, subgraphs_of
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A node that is to compute in fp32.
+
+    Attributes:
+        value: the first result of the node, by whose name it is known.
+        name: the node's own.
+        op_type: its operator.
+        reason: for the user; empty where the node only follows another one that has a reason.
+    """
+
+    value: str
+    name: str
+    op_type: str
+    reason: str
+
+
+def find_fp32_nodes(graph: GraphProto, softmaxes: Collection[str] = ()) -> list[Kept]:
+    """The nodes that are to compute in fp32, those of graphs within nodes too.
+
+    Args:
+        graph: normalized and narrowed.
+        softmaxes: the results of those whose masks fp16 does not hold.
+    """
+    return _Search(softmaxes).search(graph, None, None, None, {})
+
+
+class _Search:
+    def __init__(self, softmaxes: Collection[str]) -> None:
+        self._softmaxes = softmaxes
+
+    def search(
+        self,
+        graph: GraphProto,
+        values: Values | None,
+        bounds: Bounds | None,
+        constant_sizes: ConstantSizes | None,
+        outer: Mapping[str, Ranges],
+    ) -> list[Kept]:
+        is_within = values is not None
+        values = Values(graph, values)
+        bounds, constant_sizes = Bounds(values, bounds), ConstantSizes(values, constant_sizes)
+        producers = Producers(graph, values, bounds, is_within=is_within)
+        ranges = dict(outer)
+        if not outer:
+            ranges.update(_of_integers(graph))
+        kept: dict[str, Kept] = {}
+        inner: list[Kept] = []
+        for node in graph.node:
+            for subgraph in subgraphs_of(node):
+                inner += self.search(subgraph, values, bounds, constant_sizes, ranges)
+            bounds.learn(node)
+            constant_sizes.learn(node)
+            propagation = Propagation(node, values, bounds, constant_sizes, ranges, producers)
+            found, reason, is_kept = propagation.result()
+            ranges.update((name, within(found, bounds.of(name))) for name in node.output if name)
+            if first_result(node) in self._softmaxes:
+                is_kept, reason = True, reason or "its masks are beyond fp16"
+            if is_kept:
+                kept[first_result(node)] = _kept(node, reason)
+        self._add_producers(graph, producers, ranges, kept)
+        for node in between(graph, values, kept):
+            kept.setdefault(first_result(node), _kept(node, ""))
+        return [*kept.values(), *inner]
+
+    def _add_producers(
+        self, graph: GraphProto, producers: Producers, ranges: Mapping[str, Ranges], kept: dict[str, Kept]
+    ) -> None:
+        """Keep the nodes that compute operands of which more digits matter than fp16 has."""
+        for value in graph.output if not producers.is_within else ():
+            for producer in integer_producers(value.name, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 does not hold all whole numbers"))
+        for value in graph.output:
+            for producer in of_given(value.name, producers) or ():
+                kept.setdefault(first_result(producer), _kept(producer, "its results may be beyond fp16"))
+        for node in graph.node:
+            for producer in exact_producers(node, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
+            for producer in small_producers(node, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "it counts how small its numbers are"))
+            for producer in variance_producers(node, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
+            for producer in scaled_back(node, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "beyond fp16 until it is scaled back"))
+            for producer in level_producers(node, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough for its scale"))
+            for producer in output_producers(node, producers):
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough for its levels"))
+            if node.op_type in ("Mul", "Div") and any(Range.INTEGER in ranges.get(name, NONE) for name in node.input):
+                for producer in scale_partners(node, producers):
+                    kept.setdefault(first_result(producer), _kept(producer, ""))
+            if node.op_type == "Log" and first_result(node) in kept:
+                for producer in guarded_producers(node, producers):
+                    kept.setdefault(first_result(producer), _kept(producer, ""))
+            if node.op_type == "Softmax" and first_result(node) in kept:
+                for producer in score_producers(node, producers):
+                    kept.setdefault(first_result(producer), _kept(producer, ""))
+            if node.op_type in ("Add", "Sub") and Range.SQUARE in ranges.get(node.output[0], NONE):
+                for producer in square_partners(node, producers):
+                    kept.setdefault(first_result(producer), _kept(producer, ""))
+
+
+def _of_integers(graph: GraphProto) -> dict[str, Ranges]:
+    """The ranges of inputs of whole numbers, which may be beyond fp16: numbers of seconds, prices, hashes."""
+    wide = [value.name for value in graph.input if value.type.tensor_type.elem_type in WIDE_INTEGERS]
+    return dict.fromkeys(wide, frozenset([Range.LARGE]))
+
+
+def first_result(node: NodeProto) -> str:
+    """The name by which a node is known: two nodes may have one name, two results may not."""
+    return next((name for name in node.output if name), "")
+
+
+def _kept(node: NodeProto, reason: str) -> Kept:
+    return Kept(first_result(node), node.name or first_result(node), node.op_type, reason)
+
+
+def told(kept: Collection[Kept]) -> list[str]:
+    """The note for the user: how many nodes, the first ones by name. No note where none has a reason of its own."""
+    first = [each for each in kept if each.reason]
+    if not first:
+        return []
+    shown = [f"{each.op_type} '{each.name}' ({each.reason})" for each in first[:4]]
+    more = f", and {len(first) - len(shown)} more" if len(first) > len(shown) else ""
+    return [f"fp16 does not hold what some nodes compute; {len(kept)} compute in fp32: {', '.join(shown)}{more}"]

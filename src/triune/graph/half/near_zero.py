@@ -1,0 +1,94 @@
+"""Numbers near 0 whose exact size matters to their reader: log(p), 1 / p, p > 0.
+
+A Softmax gives 2e-9 of a score that is 20 below the largest, and fp16 has 0 there. To compute it in fp32 does not help
+where its result is rounded before it is read, so all nodes between compute in fp32 too.
+"""
+
+import math
+from collections.abc import Sequence
+
+from onnx import NodeProto, TensorProto
+
+from triune.graph.half.intervals import magnitude
+from triune.graph.half.limits import SMALLEST_INVERTED, SMALLEST_NORMAL
+from triune.graph.half.operators import (
+    COMPARISONS,
+    DIVISIONS,
+    GUARDS,
+    KEEP_SMALL,
+    PROBABILITIES,
+    SMALL_PRODUCTS,
+    ZERO_TESTS,
+)
+from triune.graph.half.producers import DEEPEST, Producers
+from triune.graph.values import attributes_of
+
+
+def small_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes that compute the numbers near 0 that a node reads, with that node; none where it reads none."""
+    names = _read_as_small(node, producers)
+    found = [each for name in names for each in shares(name, producers)]
+    is_of_given = node.op_type not in DIVISIONS and any(producers.is_given(name) for name in names)
+    return [*found, node] if found or is_of_given else []
+
+
+def is_of_small(node: NodeProto, producers: Producers) -> bool:
+    """Does it divide by numbers near 0, so that its results may be beyond fp16?"""
+    return bool(_divisor(node, producers)) and bool(small_producers(node, producers))
+
+
+def guarded_producers(log: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes that compute what a logarithm in fp32 reads, back through guards such as Max(x, 1e-12)."""
+    names, found = [log.input[0]], list[NodeProto]()
+    for _ in range(DEEPEST):
+        node = producers.of(names.pop()) if names else None
+        if node is not None and node.op_type in PROBABILITIES | SMALL_PRODUCTS | KEEP_SMALL:
+            found.append(node)
+            names += producers.floats(node) if node.op_type in GUARDS else []
+    return found
+
+
+def shares(name: str, producers: Producers) -> list[NodeProto]:
+    """The nodes from shares and exponentials on to a value; none where none leads to it."""
+    return producers.leading_to(
+        name,
+        lambda _, node: [node] if node.op_type in PROBABILITIES else [],
+        lambda value, node: node.op_type in KEEP_SMALL and _is_bounded(producers.bounds.of(value)),
+    )
+
+
+def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
+    """The operands that may be 0 in fp16 where it matters that they are not."""
+    if not node.input or producers.values.elem_type(node.input[0]) != TensorProto.FLOAT:
+        return []
+    if node.op_type == "Log":
+        return [node.input[0]] if producers.bounds.of(node.input[0])[0] < SMALLEST_NORMAL else []
+    if node.op_type in COMPARISONS and node.input[0] != node.input[1]:
+        limits = [name for name in node.input if producers.values.tensor(name) is not None]
+        return node.input if all(magnitude(producers.bounds.of(name)) < SMALLEST_NORMAL for name in limits) else []
+    is_truth = node.op_type == "Cast" and attributes_of(node).get("to") == TensorProto.BOOL
+    return [node.input[0]] if is_truth or node.op_type in ZERO_TESTS else _divisor(node, producers)
+
+
+def _divisor(node: NodeProto, producers: Producers) -> Sequence[str]:
+    """The divisors of a node that may be so small that the quotient is infinite in fp16."""
+    match node.op_type:
+        case "Reciprocal":
+            names = [node.input[0]]
+        case "Div":
+            names = [node.input[1]]
+        case "Pow":
+            exponent = producers.values.constant(node.input[1])
+            names = [node.input[0]] if exponent is None or (exponent < 0).any() else []
+        case _:
+            names = []
+    return [name for name in names if _may_be_small(producers.bounds.of(name))]
+
+
+def _may_be_small(interval: tuple[float, float]) -> bool:
+    return interval[0] < SMALLEST_INVERTED and interval[1] > -SMALLEST_INVERTED
+
+
+def _is_bounded(interval: tuple[float, float]) -> bool:
+    """Is it a number of known sign or size? Other products with a sigmoid are activations: x * sigmoid(x)."""
+    return interval[0] >= 0 or magnitude(interval) < math.inf
