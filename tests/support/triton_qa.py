@@ -158,10 +158,14 @@ def cases_of(prefix: str) -> Callable[..., pytest.MarkDecorator]:
 
 
 class Asked:
-    """Requests to one model of identities, each sent when it is asked for, and what came of them."""
+    """Requests to one model of identities, each sent when it is asked for, and what came of them.
 
-    def __init__(self, served: Served, model: str) -> None:
+    `queue` is the model whose queue they wait in, where that is another: a step of an ensemble.
+    """
+
+    def __init__(self, served: Served, model: str, queue: str = "") -> None:
         self.model = model
+        self.queue = queue or model
         self.order: list[int] = []
         self.errors: dict[int, str] = {}
         self._client = tritonclient.grpc.InferenceServerClient(served.grpc)
@@ -201,7 +205,7 @@ class Asked:
         time.sleep(milliseconds / 1000)
 
     def statistics(self) -> Any:
-        return self._client.get_inference_statistics(self.model).model_stats[0]
+        return self._client.get_inference_statistics(self.queue).model_stats[0]
 
     def batches(self) -> dict[int, int]:
         """Executions by rows."""
@@ -213,7 +217,7 @@ class Asked:
 
     def until_waiting(self, served: Served, number: int) -> None:
         """Until so many requests wait in the queue."""
-        line = f'nv_inference_pending_request_count{{model="{self.model}",version="1"}} '
+        line = f'nv_inference_pending_request_count{{model="{self.queue}",version="1"}} '
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             value = next(each for each in metrics(served).splitlines() if each.startswith(line))

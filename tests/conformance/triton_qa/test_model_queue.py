@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import tritonclient.grpc
 
+from support.ensembles import ensemble, write_ensemble
 from support.process import Served, serve
 from support.repositories import write_model
 from support.triton_qa import Asked, cases_of, held, metrics
@@ -24,7 +25,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(params=["alone", "in an ensemble"])
 def ask(served: Served, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Asked]]:
     asked: list[Asked] = []
 
@@ -32,9 +33,14 @@ def ask(served: Served, request: pytest.FixtureRequest) -> Iterator[Callable[[st
         name = re.sub(r"\W", "_", request.node.name)
         config = f"max_batch_size: 32 instance_group [ {{ count: 1 }} ] dynamic_batching {{ {batching} }}"
         write_model(served.repository, name, config, v1=held())
+        model = name
+        if request.param != "alone":
+            model = f"ensemble_{name}"
+            one = [(name, {"INPUT0": "INPUT0"}, {"OUTPUT0": "OUTPUT0"})]
+            write_ensemble(served.repository, model, ensemble(one, ["INPUT0"], ["OUTPUT0"], dims=-1, max_batch_size=32))
         with tritonclient.grpc.InferenceServerClient(served.grpc) as client:
-            client.load_model(name)
-        asked.append(Asked(served, name))
+            client.load_model(model)
+        asked.append(Asked(served, model, name))
         return asked[-1]
 
     yield load
@@ -42,11 +48,19 @@ def ask(served: Served, request: pytest.FixtureRequest) -> Iterator[Callable[[st
         each.close()
 
 
-def num_rejected(served: Served, model: str) -> int:
-    line = f'nv_inference_request_failure{{model="{model}",reason="REJECTED",version="1"}} (\\d+)'
-    found = re.search(line, metrics(served))
-    assert found, "labels in Triton's order"
-    return int(found[1])
+def num_rejected(served: Served, asked: Asked) -> int:
+    """Of the model; an ensemble that asks it says OTHER."""
+    numbers: list[int] = []
+    for model, reason in (
+        (asked.queue, "REJECTED"),
+        (asked.model, "REJECTED" if asked.model == asked.queue else "OTHER"),
+    ):
+        line = f'nv_inference_request_failure{{model="{model}",reason="{reason}",version="1"}} (\\d+)'
+        found = re.search(line, metrics(served))
+        assert found, "labels in Triton's order"
+        numbers.append(int(found[1]))
+    assert numbers[0] == numbers[1]
+    return numbers[0]
 
 
 @triton("test_max_queue_size")
@@ -60,7 +74,7 @@ def test_two_more_than_may_wait(served: Served, ask: Callable[[str], Asked]) -> 
     asked.wait()
     assert sorted(asked.errors) == numbers[8:]
     assert all("Exceeds maximum queue size" in each for each in asked.errors.values())
-    assert num_rejected(served, asked.model) == 2
+    assert num_rejected(served, asked) == 2
 
 
 def late_then_two(served: Served, asked: Asked, **options: int) -> tuple[int, list[int]]:
@@ -91,7 +105,7 @@ def test_a_late_request_is_refused(served: Served, ask: Callable[[str], Asked]) 
     assert list(asked.errors) == [late]
     assert LATE in asked.errors[late]
     assert asked.batches() == {4: 1}
-    assert num_rejected(served, asked.model) == 1
+    assert num_rejected(served, asked) == 1
 
 
 @triton("test_timeout_override")
