@@ -96,6 +96,12 @@ def _binary() -> dict[str, Sample]:
             samples[f"{name}_{np.dtype(dtype).name}"] = Sample(one(name), small)
         samples[f"{name}_half"] = Sample(one(name), {"x": HALF, "y": HALF[::-1].copy()})
         samples[f"{name}_brain"] = Sample(one(name), {"x": BRAIN, "y": BRAIN[::-1].copy()})
+    for kind in (np.float32, np.float16, ml_dtypes.bfloat16):
+        multiples = {"x": np.arange(-60, 60).astype(kind) * kind(0.3), "y": np.array([0.3], kind)}
+        for name in ("floor_divide", "modulo"):
+            samples[f"broadcasting_{name}_multiples_{np.dtype(kind).name}"] = Sample(
+                one(f"broadcasting_{name}"), multiples
+            )
     samples["not_equal"] = Sample(one("not_equal"), {"x": INTS, "y": DIVISORS})
     samples["broadcasting_not_equal"] = Sample(one("broadcasting_not_equal"), {"x": X, "y": y})
     samples["broadcasting_pow"] = Sample(one("broadcasting_pow"), {"x": POSITIVE, "y": y})

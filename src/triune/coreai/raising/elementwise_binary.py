@@ -88,8 +88,16 @@ def _divide(graph: Graph, given: Given) -> Tensor:
 
 
 def _floor_divide(graph: Graph, given: Given) -> Tensor:
+    """The floor of the quotient in floats, that of fp16 in fp32; a floor is written as a division by 1."""
     x, y = _operands(given)
-    return graph.op("Floor", graph.op("Div", x, y)) if is_float(x) else floor_quotient(graph, x, y)
+    if not is_float(x):
+        return floor_quotient(graph, x, y)
+    if _number(y) == 1 and y.rank <= x.rank:
+        return graph.op("Floor", x)
+    if x.dtype is not DType.FP16:
+        return graph.op("Floor", graph.op("Div", x, y))
+    quotient = graph.op("Div", graph.cast(x, DType.FP32), graph.cast(y, DType.FP32))
+    return graph.cast(graph.op("Floor", quotient), x.dtype)
 
 
 def _modulo(graph: Graph, given: Given) -> Tensor:

@@ -7,7 +7,13 @@ from types import MappingProxyType
 from triune.coreml.mil import DType
 from triune.coreml.raising.block import Raise
 from triune.coreml.raising.given import Given
-from triune.graph.raising.division import floor_quotient, floor_remainder, truncated_quotient
+from triune.graph.raising.division import (
+    floor_quotient,
+    floor_quotient_of_floats,
+    floor_remainder,
+    floor_remainder_of_floats,
+    truncated_quotient,
+)
 from triune.graph.raising.graph import Graph, Tensor
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64)
@@ -39,14 +45,7 @@ def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
 
 def remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """X - floor(x / y) * y: of the sign of y, as Python's `%`."""
-    if x.dtype not in FLOATS:
-        return floor_remainder(graph, x, y)
-    rest = graph.op("Mod", x, y, fmod=1)
-    zero = graph.like(0, x)
-    is_rest = graph.op("Not", graph.op("Equal", rest, zero, dtype=DType.BOOL))
-    signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (rest, y)]
-    is_other = graph.op("And", is_rest, graph.op("Xor", *signs))
-    return graph.op("Where", is_other, graph.op("Add", rest, y), rest, dtype=x.dtype)
+    return floor_remainder_of_floats(graph, x, y) if x.dtype in FLOATS else floor_remainder(graph, x, y)
 
 
 def _mod(graph: Graph, given: Given) -> Tensor:
@@ -55,9 +54,7 @@ def _mod(graph: Graph, given: Given) -> Tensor:
 
 def _floor_div(graph: Graph, given: Given) -> Tensor:
     x, y = _operands(graph, given)
-    if x.dtype in FLOATS:
-        return graph.op("Floor", graph.op("Div", x, y))
-    return floor_quotient(graph, x, y)
+    return floor_quotient_of_floats(graph, x, y) if x.dtype in FLOATS else floor_quotient(graph, x, y)
 
 
 def _real_div(graph: Graph, given: Given) -> Tensor:

@@ -1,6 +1,7 @@
-"""Divisions of whole numbers, computed in INT64, in which quotients and remainders of 32 bits never overflow.
+"""Divisions that round.
 
-No divisor is 0, on which a processor may end the process: Apple's runtimes leave open what that gives.
+Those of whole numbers are computed in INT64, in which quotients and remainders of 32 bits never overflow. No divisor of
+theirs is 0, on which a processor may end the process: Apple's runtimes leave open what that gives.
 """
 
 from triune.graph.raising.graph import Graph, Tensor
@@ -30,6 +31,40 @@ def truncated_remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """The remainder of `truncated_quotient`: of the sign of `x`."""
     a, b = _operands(graph, x, y)
     return graph.cast(graph.op("Sub", a, graph.op("Mul", graph.op("Div", a, b), b)), x.dtype)
+
+
+def floor_quotient_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    """`x / y` rounded down as numpy's `floor_divide` does it, in the type of `x`.
+
+    Not the floor of the quotient in floats, which is 10 for 3 / 0.3: that 0.3 is a little more than 0.3, and goes 9
+    times. The exact remainder tells (numpy's `npy_divmod`). numpy computes fp16 in fp32.
+    """
+    if x.dtype is DType.FP16:
+        wide = floor_quotient_of_floats(graph, graph.cast(x, DType.FP32), graph.cast(y, DType.FP32))
+        return graph.cast(wide, x.dtype)
+    zero, one = graph.like(0, x), graph.like(1, x)
+    rest = graph.op("Mod", x, y, fmod=1)
+    whole = graph.op("Div", graph.op("Sub", x, rest), y)
+    whole = graph.op("Where", _is_of_other_sign(graph, rest, y), graph.op("Sub", whole, one), whole, dtype=x.dtype)
+    floor = graph.op("Floor", whole)
+    is_next = graph.op("Greater", graph.op("Sub", whole, floor), graph.like(0.5, x), dtype=DType.BOOL)
+    floor = graph.op("Where", is_next, graph.op("Add", floor, one), floor, dtype=x.dtype)
+    # By 0 there is no remainder, and the quotient is infinite.
+    return graph.op("Where", graph.op("Equal", y, zero, dtype=DType.BOOL), graph.op("Div", x, y), floor, dtype=x.dtype)
+
+
+def floor_remainder_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
+    """The remainder of `floor_quotient_of_floats`: of the sign of `y`, as Python's `%`."""
+    rest = graph.op("Mod", x, y, fmod=1)
+    return graph.op("Where", _is_of_other_sign(graph, rest, y), graph.op("Add", rest, y), rest, dtype=x.dtype)
+
+
+def _is_of_other_sign(graph: Graph, rest: Tensor, y: Tensor) -> Tensor:
+    """Is there a remainder, and of another sign than `y`?"""
+    zero = graph.like(0, rest)
+    is_rest = graph.op("Not", graph.op("Equal", rest, zero, dtype=DType.BOOL))
+    signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (rest, y)]
+    return graph.op("And", is_rest, graph.op("Xor", *signs))
 
 
 def _operands(graph: Graph, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,8 @@ X = _numbers(2, 3, 4, 6)
 POSITIVE = np.abs(X) + np.float32(0.1)
 INTS = _RANDOM.integers(-7, 8, (2, 3, 4)).astype(np.int32)
 DIVISORS = np.where(INTS == 0, 3, INTS)[:, ::-1].copy()
+MULTIPLES = np.arange(-60, 60, dtype=np.float32) * np.float32(0.3)
+"""Some of their quotients by 0.3 are rounded up to whole numbers."""
 
 UNARY = (
     "abs atan ceil cos cosh erf exp exp2 floor gelu identity relu relu6 round sigmoid sign silu sin sinh softmax "
@@ -122,6 +124,16 @@ CASES: dict[str, tuple[Build, Mapping[str, Array], str, bool]] = {
     **{name: (_binary(name), {"x": X, "y": X[:, ::-1, :1].copy()}, "iOS15", False) for name in BINARY.split()},
     **{f"{name} of integers": (_binary(name), {"x": INTS, "y": DIVISORS}, "iOS15", False) for name in BINARY.split()},
     **{f"reduce {name}": (_reduction(name), IMAGE, "iOS15", True) for name in REDUCTIONS.split()},
+    **{
+        f"{name} of {dtype} multiples": (
+            _binary(name),
+            {"x": MULTIPLES.astype(dtype), "y": np.array([0.3], dtype)},
+            "iOS16",
+            False,
+        )
+        for name in ("floor_div", "mod")
+        for dtype in ("float32", "float16")
+    },
     **{
         f"resize {mode}": (_resized(mode), IMAGE, "iOS15", True)
         for mode in ("DEFAULT", "ALIGN_CORNERS", "STRICT_ALIGN_CORNERS", "UNALIGN_CORNERS", "OFFSET_CORNERS")
