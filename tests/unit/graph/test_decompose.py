@@ -39,6 +39,19 @@ def test_inverse_hyperbolic_functions_of_numbers_whose_square_overflows(kind: st
         np.testing.assert_allclose(answer, right(given.astype(np.float64)), rtol=2e-3 if kind == "float16" else 1e-6)
 
 
+@pytest.mark.parametrize("kind", ["float", "float16"])
+@pytest.mark.parametrize("alpha", [-2.0, -0.5, 0.5, 2.0])
+def test_celu_of_a_negative_alpha_has_no_bend_above_zero(alpha: float, kind: str) -> None:
+    x = np.array([-5, -1, -0.3, -0.0, 0.3, 0.64, 2, 8], np.float32 if kind == "float" else np.float16)
+    model = model_of(f"agraph ({kind}[8] x) => ({kind}[8] y) {{ y = Celu <alpha = {alpha}> (x) }}")
+    wide = x.astype(np.float64)
+    expected = np.maximum(0, wide) + np.minimum(0, alpha * (np.exp(wide / alpha) - 1))
+    for each in (model, normalize(model)):
+        (answer,) = evaluate(each, {"x": x})
+        assert answer.dtype == x.dtype
+        np.testing.assert_allclose(answer, expected.astype(x.dtype), rtol=1e-6 if kind == "float" else 5e-3, atol=1e-6)
+
+
 def test_the_largest_of_a_vector_has_a_type_that_inference_knows() -> None:
     text = "agraph (float[5] x, float[5] w) => (float[5] y) { h = Hardmax (x)  y = Mul (h, w) }"
     normal = same(text, {"x": np.array([1, 3, 2, 3, 0], np.float32), "w": np.arange(1, 6, dtype=np.float32)})

@@ -47,6 +47,23 @@ def asinh(c: Context) -> bool:
     return True
 
 
+def celu(c: Context) -> bool:
+    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)), which is alpha elu(x / alpha) but where alpha is negative.
+
+    ONNX's body is the latter, whatever alpha is; its text, its evaluator and ONNX Runtime have the former.
+    """
+    b, x = c.build, c.input(0)
+    alpha = c.attributes.get("alpha", 1.0)
+    factor = b.constant(alpha, _dtype(c))
+    ratio = b.op("Div", x, factor)
+    if alpha >= 0:
+        c.give(b.op("Mul", factor, b.op("Elu", ratio)))
+        return True
+    power = b.op("Mul", factor, b.op("Sub", b.op("Exp", ratio), b.constant(1, _dtype(c))))
+    c.give(b.op("Add", b.op("Relu", x), b.op("Min", b.constant(0, _dtype(c)), power)))
+    return True
+
+
 def is_nan(c: Context) -> bool:
     """X is not equal to itself."""
     c.give(c.build.op("Not", c.build.op("Equal", c.input(0), c.input(0))))
@@ -221,6 +238,7 @@ TABLE: dict[str, Decomposition] = {
     "Acosh": acosh,
     "Asinh": asinh,
     "CastLike": cast_like,
+    "Celu": celu,
     "IsNaN": is_nan,
     "IsInf": is_inf,
     "Sum": chain("Add"),

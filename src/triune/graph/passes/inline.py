@@ -18,11 +18,11 @@ from triune.graph.values import Values, subgraphs_of
 
 _OURS = (
     *("CastLike", "ReduceLogSum", "ReduceLogSumExp", "DynamicQuantizeLinear", "AffineGrid"),
-    "MeanVarianceNormalization",
+    *("MeanVarianceNormalization", "Celu"),
 )
 """Operators that are decomposed instead: CastLike is a Cast once its target's type is known, ReduceLogSum's body takes
 logarithms of whole numbers, ReduceLogSumExp's overflows, DynamicQuantizeLinear's divides zeros by 0, AffineGrid's loses
-a batch of one, MeanVarianceNormalization's takes roots of negative variances.
+a batch of one, MeanVarianceNormalization's takes roots of negative variances, Celu's is right where alpha is positive.
 """
 
 # onnx's stubs lack most of a schema's members.

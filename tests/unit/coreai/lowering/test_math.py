@@ -11,6 +11,7 @@ from onnx.shape_inference import infer_shapes
 
 from support.apple_lowered import check, compare
 from support.lowered import BOOL, FLOAT, INT64, model_of
+from support.odd_attributes import ATTRIBUTES, X, odd_model
 from triune.core.errors import UnsupportedError
 from triune.coreai.lowering import lower
 
@@ -80,6 +81,11 @@ def test_reductions(op: str, named: dict[str, Any], is_free: bool, tmp_path: Pat
     constants = [np.array(named["axes"])] if "axes" in named else []
     for x in (noise(2, 3, 4), RNG.integers(-2, 4, (2, 3, 4)).astype(np.int32)):
         one(op, [x], tmp_path, is_free=is_free, constants=constants, **rest)
+
+
+@pytest.mark.parametrize("op", ATTRIBUTES)
+def test_attributes_of_every_sign(op: str, tmp_path: Path) -> None:
+    check(odd_model(op), {"x": X}, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from support.lowered import BOOL, FLOAT, INT64, check, model_of
+from support.odd_attributes import ATTRIBUTES, X, odd_model
 from triune.core.errors import UnsupportedError
 from triune.coreml.lowering import LowerOptions, lower
 from triune.graph.conversion.shapes import InputShape, Range
@@ -25,6 +26,11 @@ def one(op: str, x: Any, shape: Any, folder: Path, *more: Any, **attributes: Any
     node = helper.make_node(op, ["x", *names], ["y"], **attributes)
     model = model_of([node], [("x", FLOAT, x.shape)], [("y", FLOAT, shape)], **dict(zip(names, more, strict=True)))
     check(model, {"x": x}, folder)
+
+
+@pytest.mark.parametrize("op", ATTRIBUTES)
+def test_attributes_of_every_sign(op: str, tmp_path: Path) -> None:
+    check(odd_model(op), {"x": X}, tmp_path)
 
 
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
