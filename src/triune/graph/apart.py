@@ -12,8 +12,8 @@ from triune.graph.values import Values, subgraphs_of
 def fault_in(model: ModelProto, faults: Faults) -> str:
     """The first node that may end the process, and how; empty where there is none.
 
-    A node may not where what it must not be given cannot be: what has to be constant is, and sizes that must not be 0
-    are numbers.
+    A node is safe where its dangerous operands are ruled out: those that have to be constant are, and sizes that must
+    not be 0 are known not to be.
 
     Args:
         model: not changed; its data are located, where they are in files.
@@ -22,7 +22,7 @@ def fault_in(model: ModelProto, faults: Faults) -> str:
     bodies = [model.graph, *(GraphProto(node=each.node) for each in model.functions)]
     if not any(_has_fault(node, faults) for body in bodies for node in _within(body)):
         return ""
-    # Of functions, no sizes are known.
+    # In functions no sizes are known.
     bodies[0] = infer_bare(model, is_strict=True).graph
     return next((said for body in bodies for said in _found(body, None, faults)), "")
 
@@ -51,9 +51,9 @@ def _found(graph: GraphProto, outer: Values | None, faults: Faults) -> Iterator[
 def _is_safe(node: NodeProto, fault: Fault, values: Values) -> bool:
     if not (fault.sizes or fault.constant):
         return False
-    for place, name in enumerate(node.input):
-        if name and place in fault.constant and values.tensor(name) is None:
+    for position, name in enumerate(node.input):
+        if name and position in fault.constant and values.tensor(name) is None:
             return False
-        if name and place in fault.sizes and 0 in (values.static_shape(name) or (0,)):
+        if name and position in fault.sizes and 0 in (values.static_shape(name) or (0,)):
             return False
     return True

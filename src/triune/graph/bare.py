@@ -1,4 +1,4 @@
-"""A model without what it says of itself: for inference that is to find out what is so."""
+"""A model without the shapes that it declares: for inference that must not rely on them."""
 
 import onnx.checker
 import onnx.shape_inference
@@ -9,20 +9,20 @@ from triune.graph.values import subgraphs_of
 from triune.graph.weights import Large
 
 NO_NAMES = frozenset({"", "?", "-1", "None"})
-"""What exporters write for a dimension without a name: two of them need not have the same size."""
+"""The names that exporters write for unnamed dimensions: two dimensions of such a name may differ in size."""
 
 OVERRIDABLE_FROM_IR = 4
-"""Before IR version 4 the file had to list its weights among the inputs, so being listed meant nothing."""
+"""The IR version since which an initializer that is an input is a default; before, all had to be inputs."""
 
 
 def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
-    """What ONNX infers of a model without large weights, defaults, and what it states of the shapes that it computes.
+    """A copy of a model, without large weights, defaults and declared shapes, with the shapes that ONNX infers.
 
-    Where ONNX gives up, nothing is inferred. The first dimension of an input gets a name where it has none.
+    Where ONNX's inference fails, nothing is inferred. The first dimension of an input gets a name if it has none.
 
     Args:
         model: not changed.
-        is_strict: of the graphs within nodes, too, nothing is believed that they state of shapes.
+        is_strict: drop the shapes that graphs within nodes declare, too.
     """
     bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     _copy(model.graph, bare.graph, can_override=model.ir_version >= OVERRIDABLE_FROM_IR)

@@ -1,6 +1,6 @@
-"""What the values of a graph's inputs decide beside the values of its outputs: shapes, and how long a run takes.
+"""Do the values of a graph's inputs decide the shapes of its outputs, or how long a run takes?
 
-A shape that values decide is no batch's, and a time that they decide is not known from any measurement.
+Requests whose values decide shapes cannot be batched, and a run whose time depends on values cannot be predicted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ import onnx.defs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 _LAST_READ: Final[Mapping[str, int]] = {"": 28, "ai.onnx.ml": 5}
-"""The operator sets whose operators the tables below judge. What is newer, or of another domain, may do anything."""
+"""The last operator sets that the tables below cover. An operator that is newer, or of another domain, may do both."""
 
 _EVERY = range(1 << 16)
 
@@ -62,16 +62,16 @@ _TIMES: Final[Mapping[str, Sequence[int]]] = {
     # With a sampling ratio of 0, which is the usual one, as many points as a region is large.
     "RoiAlign": (1,),
 }
-"""The inputs whose values decide how long it takes, and nothing else."""
+"""The inputs whose values decide how long the operator takes, but no shape."""
 
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
-"""What loops is taken to be timed by values, whatever it is given."""
+"""Loops: their time is taken to depend on values, whatever their inputs."""
 
 _NUM_DECIDING: Final[Mapping[str, int]] = {"If": 1, "Loop": 2}
-"""Of the inputs, the first ones, which say what is run, or how often."""
+"""How many of the first inputs decide what is run, or how often."""
 
 _OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"})
-"""What they give are values that the shapes of their inputs decide."""
+"""Operators whose results depend on the shapes of their inputs, not on the values."""
 
 _LIKE_THE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
 """What they give has the shape of their first input, however much is written into it."""
@@ -156,9 +156,9 @@ class _Walk:
         bodies = [each.g for each in node.attribute if each.HasField("g")]
         if bodies:
             return self._bodies(node, bodies, scope, inputs)
-        places = _SIZES.get(node.op_type, (1,) if node.op_type.startswith(_REDUCES) else ())
-        makes_sizes = any(each.varies for place, each in enumerate(inputs) if place in places)
-        takes = any(each.varies for place, each in enumerate(inputs) if place in _TIMES.get(node.op_type, ()))
+        positions = _SIZES.get(node.op_type, (1,) if node.op_type.startswith(_REDUCES) else ())
+        makes_sizes = any(each.varies for position, each in enumerate(inputs) if position in positions)
+        takes = any(each.varies for position, each in enumerate(inputs) if position in _TIMES.get(node.op_type, ()))
         if is_sized or makes_sizes or takes:
             self._decides(node)
         if node.op_type in _OF_SHAPES:
@@ -184,13 +184,13 @@ class _Walk:
         if is_loop or is_decided or is_sized:
             self._decides(node)
         # The branches of an If give what it gives. What a loop gives may grow with each turn.
-        found = [[each[place] for each in results if place < len(each)] for place in range(len(node.output))]
+        found = [[each[position] for each in results if position < len(each)] for position in range(len(node.output))]
         return [
             _Known(
-                varies=is_loop or is_decided or any(each.varies for each in place),
-                is_sized=is_decided or any(each.is_sized for each in place),
+                varies=is_loop or is_decided or any(each.varies for each in position),
+                is_sized=is_decided or any(each.is_sized for each in position),
             )
-            for place in found
+            for position in found
         ]
 
     def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:

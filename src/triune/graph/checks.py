@@ -53,23 +53,29 @@ class Checks:
     def _checked(self, node: NodeProto, fault: Fault, values: Values, names: Names | None) -> list[NodeProto]:
         """The nodes that check what a node is given; it is changed to read what they give."""
         said = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
-        given = {place: name for place, name in enumerate(node.input) if name}
+        given = {position: name for position, name in enumerate(node.input) if name}
         is_safe = bool(fault.sizes or fault.nonzero or fault.constant)
-        is_safe &= all(values.tensor(name) is not None for place, name in given.items() if place in fault.constant)
-        sized = {place: name for place, name in given.items() if place in fault.sizes and not _has_sizes(name, values)}
-        counted = {place: given[place] for place in fault.nonzero if place in given}
+        is_safe &= all(
+            values.tensor(name) is not None for position, name in given.items() if position in fault.constant
+        )
+        sized = {
+            position: name
+            for position, name in given.items()
+            if position in fault.sizes and not _has_sizes(name, values)
+        }
+        counted = {position: given[position] for position in fault.nonzero if position in given}
         if not is_safe or ((sized or counted) and names is None):
             self.left = self.left or f"{said}: {fault.why}"
             return []
         if names is None or not (sized or counted):
             return []
         builder = Builder(names.prefix(f"{said}/checked"))
-        for place, name in sized.items():
-            node.input[place] = _with_sizes(builder, name, fault.sizes[place], f"{said} takes no size of 0")
-        for place, name in counted.items():
+        for position, name in sized.items():
+            node.input[position] = _with_sizes(builder, name, fault.sizes[position], f"{said} takes no size of 0")
+        for position, name in counted.items():
             one = builder.name()
             builder.nodes.append(_division(name, one, f"{said} takes no 0"))
-            node.input[place] = builder.op("Mul", name, one)
+            node.input[position] = builder.op("Mul", name, one)
         return builder.nodes
 
 
@@ -82,8 +88,8 @@ def _fault_of(node: NodeProto, values: Values) -> Fault | None:
     if fault.with_attribute and all(each.name != fault.with_attribute for each in node.attribute):
         return None
     if fault.of_rank is not None:
-        place, rank = fault.of_rank
-        known = values.rank(node.input[place]) if place < len(node.input) else None
+        position, rank = fault.of_rank
+        known = values.rank(node.input[position]) if position < len(node.input) else None
         return fault if known in (None, rank) else None
     return fault
 

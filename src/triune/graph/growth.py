@@ -206,8 +206,8 @@ class _Walk:
             if len(node.output) > len(node.input) - 2 and num_turns > _MOST_TURNS:
                 self._grows(node, "gives as many values as it has turns")
         outputs = [
-            max((each[place] for each in results if place < len(each)), default=0.0)
-            for place in range(len(node.output))
+            max((each[position] for each in results if position < len(each)), default=0.0)
+            for position in range(len(node.output))
         ]
         if is_loop and any(outputs):
             self._grows(node, "multiplies strings")

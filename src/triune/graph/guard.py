@@ -97,10 +97,12 @@ def _omission(node: NodeProto) -> str:
     if all(node.input) or not _schemas.has(node.op_type, domain):
         return ""
     formal = _schemas.get_schema(node.op_type, domain).inputs
-    for place, name in enumerate(node.input):
-        is_optional = place < len(formal) and formal[place].option == _schemas.OpSchema.FormalParameterOption.Optional
+    for position, name in enumerate(node.input):
+        is_optional = (
+            position < len(formal) and formal[position].option == _schemas.OpSchema.FormalParameterOption.Optional
+        )
         if not name and not is_optional:
-            return f"{_said(node)}: its input {place} is left out, which is not optional"
+            return f"{_said(node)}: its input {position} is left out, which is not optional"
     return ""
 
 

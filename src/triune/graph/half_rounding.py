@@ -105,14 +105,14 @@ class _Rounding:
             if not is_plain or node.domain or (node.op_type in _MOVES and not is_inside):
                 nodes.append(node)
                 continue
-            for place, name in enumerate(node.input):
+            for position, name in enumerate(node.input):
                 if name and types.get(name) == _HALF:
-                    node.input[place] = unrounded.get((operation, name)) or self._single(name, raised, nodes)
+                    node.input[position] = unrounded.get((operation, name)) or self._single(name, raised, nodes)
             nodes.append(node)
-            for place, name in enumerate(node.output):
+            for position, name in enumerate(node.output):
                 if name and types.get(name) == _HALF and node.op_type != "Cast":
-                    node.output[place] = unrounded[operation, name] = self._fresh(name)
-                    nodes.append(_cast(node.output[place], name, _HALF))
+                    node.output[position] = unrounded[operation, name] = self._fresh(name)
+                    nodes.append(_cast(node.output[position], name, _HALF))
                     self._casts.add(name)
         del graph.node[:]
         graph.node.extend(nodes)

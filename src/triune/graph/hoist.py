@@ -1,4 +1,4 @@
-"""Weights of the graphs within nodes, brought to the model's own graph, where all others are."""
+"""Weights of the graphs within nodes, moved to the initializers of the model's own graph."""
 
 from collections.abc import Iterator
 
@@ -27,13 +27,13 @@ def hoist_weights(model: ModelProto) -> None:
             hoisted.name = renamed[tensor.name]
         if not renamed:
             continue
-        for place in reversed(range(len(body.initializer))):
-            if body.initializer[place].name in renamed:
-                del body.initializer[place]
-        for place in reversed(range(len(body.node))):
-            node = body.node[place]
-            if _is_constant(body, place) and node.output[0] in renamed:
-                del body.node[place]
+        for position in reversed(range(len(body.initializer))):
+            if body.initializer[position].name in renamed:
+                del body.initializer[position]
+        for position in reversed(range(len(body.node))):
+            node = body.node[position]
+            if _is_constant(body, position) and node.output[0] in renamed:
+                del body.node[position]
             else:
                 rename(node, renamed, "")
 
@@ -48,14 +48,14 @@ def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
 def _external(body: GraphProto) -> Iterator[TensorProto]:
     """Under the names that the body knows them by."""
     yield from (tensor for tensor in body.initializer if tensor.data_location == TensorProto.EXTERNAL)
-    for place, node in enumerate(body.node):
-        if _is_constant(body, place) and node.attribute[0].t.data_location == TensorProto.EXTERNAL:
+    for position, node in enumerate(body.node):
+        if _is_constant(body, position) and node.attribute[0].t.data_location == TensorProto.EXTERNAL:
             tensor = TensorProto()
             tensor.CopyFrom(node.attribute[0].t)
             tensor.name = node.output[0]
             yield tensor
 
 
-def _is_constant(body: GraphProto, place: int) -> bool:
-    node = body.node[place]
+def _is_constant(body: GraphProto, position: int) -> bool:
+    node = body.node[position]
     return node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) == 1

@@ -1,5 +1,5 @@
-"""Vectors that ONNX's shape inference writes out, element by element, since they might be shapes: whole numbers, and
-floats that an operator reads which it follows shapes through.
+"""Vectors that ONNX's shape inference stores element by element, since they may become shapes: whole numbers, and
+floats read by an operator through which it follows shapes.
 """
 
 import math
@@ -17,7 +17,7 @@ _LISTED = (0, TensorProto.INT32, TensorProto.INT64)
 """The types of computed values that may be parts of shapes; 0 where it is not known."""
 
 _FOLLOWED = frozenset(["Add", "Cast", "Concat", "Gather", "Mul", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze"])
-"""The operators at which inference asks for the elements of what they read, of any type."""
+"""The operators whose operands inference follows element by element, whatever their type."""
 
 _MAKERS = ("Expand", "ConstantOfShape", "Tile", "Range")
 
@@ -53,12 +53,12 @@ def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
     operands: list[Any] = [values.constant(name) for name in node.input]
     if node.op_type == "Range":
         return _steps(operands), all(each is not None and each.dtype.kind == "i" for each in operands)
-    place = 0 if node.op_type == "ConstantOfShape" else 1
-    sizes = operands[place] if place < len(operands) else None
+    position = 0 if node.op_type == "ConstantOfShape" else 1
+    sizes = operands[position] if position < len(operands) else None
     if sizes is None or sizes.size != 1 or sizes.dtype.kind != "i":
         return 0, False
     size = int(sizes.reshape(-1)[0])
-    is_whole = place == 0 or operands[0] is not None or values.elem_type(node.input[0]) in _LISTED
+    is_whole = position == 0 or operands[0] is not None or values.elem_type(node.input[0]) in _LISTED
     given = values.static_shape(node.input[0])
     return size * math.prod(given or (1,)) if node.op_type == "Tile" else size, is_whole
 

@@ -80,8 +80,8 @@ def rename_values(graph: GraphProto, names: Mapping[str, str]) -> None:
     """
     for node in graph.node:
         for ends in (node.input, node.output):
-            for place, name in enumerate(ends):
-                ends[place] = names.get(name, name)
+            for position, name in enumerate(ends):
+                ends[position] = names.get(name, name)
         for inner in subgraphs_of(node):
             hidden = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
             seen = {name: other for name, other in names.items() if name not in hidden}

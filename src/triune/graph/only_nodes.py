@@ -1,4 +1,4 @@
-"""Operators that a model has one node of: who hears of the operator knows the node."""
+"""Operators of which a model has exactly one node, so that an error that names the operator names the node."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,7 @@ from triune.graph.values import subgraphs_of
 
 
 def only_nodes(model: ModelProto) -> Mapping[str, str]:
-    """By operator, the node's name, or that of its first output where it has none. Of functions nothing is told."""
+    """The node's name by operator, or that of its first output where it has none. Those in functions are left out."""
     found: dict[str, str] = {}
     for node in _nodes(model.graph):
         is_first = node.op_type not in found

@@ -24,7 +24,7 @@ _ADDRESSES: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
     "Resize": (3,),
 }
-"""The operands that are places, or sizes: none that is beyond int32 means anything."""
+"""The operands that are indices or sizes, which int32 always holds."""
 
 _VIEWS = frozenset(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Concat"])
 
@@ -141,14 +141,14 @@ def _is_far_beyond(bounds: Bounds, node: NodeProto) -> bool:
 
 
 def _is_address(graph: GraphProto, name: str) -> bool:
-    """Is a value of a graph read as places and sizes only?"""
+    """Is a value of a graph read only as indices and sizes?"""
     if any(value.name == name for value in graph.output):
         return False
     for node in graph.node:
         if name not in names_read_by(node):
             continue
-        places = {place for place, read in enumerate(node.input) if read == name}
+        positions = {position for position, read in enumerate(node.input) if read == name}
         is_passed = node.op_type in _VIEWS and _is_address(graph, node.output[0])
-        if not is_passed and not (places and places.issubset(_ADDRESSES.get(node.op_type, ()))):
+        if not is_passed and not (positions and positions.issubset(_ADDRESSES.get(node.op_type, ()))):
             return False
     return True

@@ -193,7 +193,7 @@ def small_tensor(name: str, elem_type: int, array: NDArray[Any]) -> TensorProto:
 def as_dequantize(packed: Packed, output: str, prefix: str) -> tuple[NodeProto, list[TensorProto]]:
     """The DequantizeLinear that gives `output`, and its constants, whose names start with `prefix`.
 
-    `packed` has one scale, one for each place along an axis, or one for each block along an axis.
+    `packed` has one scale, one for each index along an axis, or one for each block along an axis.
     """
     shape, form = packed.data.shape, packed.scale.shape
     attributes: dict[str, Any] = {}

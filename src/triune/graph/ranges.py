@@ -207,9 +207,9 @@ def _count(node: NodeProto, values: Values) -> int:
     shape = values.shape(node.input[0])
     if shape is None:
         return _INT32.max
-    places = [-1]
+    positions = [-1]
     if node.op_type != "MatMul":
         axes = values.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
-        places = range(len(shape)) if axes is None else [int(each) for each in axes.reshape(-1)]
-    sizes = [shape[place] for place in places]
+        positions = range(len(shape)) if axes is None else [int(each) for each in axes.reshape(-1)]
+    sizes = [shape[position] for position in positions]
     return math.prod(_INT32.max if size is None else size for size in sizes)

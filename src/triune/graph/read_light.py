@@ -83,19 +83,19 @@ class _File:
 
     def _tensor(self, start: int, end: int) -> bytes | None:
         """A tensor; None for one whose data are no bytes of the file as they are, or are external already."""
-        data_type, places, others = 0, list[tuple[int, int, int]](), list[bytes]()
+        data_type, offsets, others = 0, list[tuple[int, int, int]](), list[bytes]()
         for number, wire, begin, value, after in self._fields(start, end):
             if number in (_RAW_DATA, *_NUMBERS) and wire == _LENGTH:
-                places.append((number, value, after))
+                offsets.append((number, value, after))
                 continue
             if number == _DATA_TYPE:
                 data_type, _ = self._varint(value)
             if number == _DATA_LOCATION:
                 return None
             others.append(self._data[begin:after])
-        if len(places) != 1 or _NUMBERS.get(places[0][0], data_type) != data_type:
+        if len(offsets) != 1 or _NUMBERS.get(offsets[0][0], data_type) != data_type:
             return None
-        _, value, after = places[0]
+        _, value, after = offsets[0]
         tensor = TensorProto(data_location=TensorProto.EXTERNAL)
         entries = {"location": self._location, "offset": str(value), "length": str(after - value)}
         for key, text in entries.items():
@@ -104,9 +104,9 @@ class _File:
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
         """Of each field its number, how its value is written, and where it, its value, and what follows begin."""
-        place = start
-        while place < end:
-            key, value = self._varint(place)
+        offset = start
+        while offset < end:
+            key, value = self._varint(offset)
             number, wire = key >> 3, key & 7
             if not number:
                 # As of a file of zeros, which would be read two bytes at a time.
@@ -122,18 +122,18 @@ class _File:
                 raise DecodeError(f"a field is written in the way {wire}, which no field of ONNX is")
             if after > end:
                 raise DecodeError("a field goes beyond its message")
-            yield number, wire, place, value, after
-            place = after
+            yield number, wire, offset, value, after
+            offset = after
 
-    def _varint(self, place: int) -> tuple[int, int]:
+    def _varint(self, offset: int) -> tuple[int, int]:
         """A number of 7 bits a byte, the lowest first, and what follows it."""
         number = shift = 0
-        while place < len(self._data) and shift < 70:
-            byte = self._data[place]
+        while offset < len(self._data) and shift < 70:
+            byte = self._data[offset]
             number |= (byte & 127) << shift
-            place, shift = place + 1, shift + 7
+            offset, shift = offset + 1, shift + 7
             if byte < 128:
-                return number, place
+                return number, offset
         raise DecodeError("a number has no end")
 
 
@@ -153,12 +153,12 @@ def _varint_of(number: int) -> bytes:
 def _make_initializers(model: ModelProto) -> None:
     """Nodes Constant whose data are external become what other libraries take external data of."""
     graph = model.graph
-    for place in reversed(range(len(graph.node))):
-        node = graph.node[place]
+    for offset in reversed(range(len(graph.node))):
+        node = graph.node[offset]
         for attribute in node.attribute:
             if node.op_type == "Constant" and not node.domain and attribute.t.data_location == TensorProto.EXTERNAL:
                 tensor = graph.initializer.add()
                 tensor.CopyFrom(attribute.t)
                 tensor.name = node.output[0]
-                del graph.node[place]
+                del graph.node[offset]
                 break

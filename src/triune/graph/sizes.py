@@ -157,14 +157,14 @@ class Sizes:
         return tuple(dims)
 
     def _with_ones(self, node: NodeProto, given: Dims) -> Dims | None:
-        places = self._ints(node.input[1]) if len(node.input) > 1 else None
-        if places is None:
+        axes = self._ints(node.input[1]) if len(node.input) > 1 else None
+        if axes is None:
             return None
         if node.op_type == "Squeeze":
-            dropped = {place % len(given) for place in places}
+            dropped = {axis % len(given) for axis in axes}
             return tuple(dim for axis, dim in enumerate(given) if axis not in dropped)
-        rank = len(given) + len(places)
-        added = {place % rank for place in places}
+        rank = len(given) + len(axes)
+        added = {axis % rank for axis in axes}
         rest = iter(given)
         return tuple(1 if axis in added else next(rest) for axis in range(rank))
 
@@ -188,9 +188,9 @@ class Sizes:
             if all(part is not None for part in parts):
                 found = tuple(dim for part in parts for dim in part or ())
         elif node.op_type == "Gather":
-            given, places = self.elements(node.input[0]), self._ints(node.input[1])
-            if given is not None and places is not None and all(-len(given) <= place < len(given) for place in places):
-                found = tuple(given[place] for place in places)
+            given, indices = self.elements(node.input[0]), self._ints(node.input[1])
+            if given is not None and indices is not None and all(-len(given) <= i < len(given) for i in indices):
+                found = tuple(given[i] for i in indices)
         elif node.op_type == "Slice":
             given = self.elements(node.input[0])
             limits = [self._ints(name) for name in node.input[1:]]
@@ -222,8 +222,8 @@ def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
 
 
 def _reduced(given: Dims, axes: Sequence[int]) -> Dims:
-    places = {axis % len(given) for axis in axes}
-    return tuple(1 if axis in places else dim for axis, dim in enumerate(given))
+    reduced = {axis % len(given) for axis in axes}
+    return tuple(1 if axis in reduced else dim for axis, dim in enumerate(given))
 
 
 def _is_pointwise(weight: Dims, attributes: Mapping[str, Any]) -> bool:

@@ -26,10 +26,10 @@ def make_dense(graph: GraphProto) -> None:
     for node in graph.node:
         for inner in subgraphs_of(node):
             make_dense(inner)
-        for place, attribute in enumerate(node.attribute):
+        for position, attribute in enumerate(node.attribute):
             if node.op_type == "Constant" and attribute.name == "sparse_value":
                 dense = _dense(attribute.sparse_tensor, node.output[0])
-                node.attribute[place].CopyFrom(helper.make_attribute("value", dense))
+                node.attribute[position].CopyFrom(helper.make_attribute("value", dense))
 
 
 def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
@@ -37,12 +37,12 @@ def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
         onnx.checker.check_sparse_tensor(sparse)
     except onnx.checker.ValidationError as error:
         raise InvalidArgumentError(f"the sparse constant '{name}' is no valid ONNX: {error}") from error
-    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    values, positions = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dims = tuple(sparse.dims)
     if math.prod(dims) * values.dtype.itemsize > _MOST_BYTES:
         raise UnsupportedError(f"the sparse constant '{name}' of shape {list(dims)} takes more than 2 GiB when dense")
     array = np.zeros(dims, values.dtype)
-    # The places are counted through the whole tensor, or given axis by axis.
-    flat = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), dims)
+    # Indices count through the flattened tensor, or are given axis by axis.
+    flat = positions if positions.ndim == 1 else np.ravel_multi_index(tuple(positions.T), dims)
     array.reshape(-1)[flat] = values
     return numpy_helper.from_array(array, name)

@@ -1,4 +1,4 @@
-"""Does a model look into its strings, or only move them about?"""
+"""Does a model read the contents of its strings, or only copy them?"""
 
 from collections.abc import Iterable
 
@@ -34,14 +34,14 @@ _MOVES = frozenset(
         "Where",
     }
 )
-"""Operators whose outputs have the elements of their inputs, whatever these are."""
+"""Operators that copy elements of their inputs, of any type, to their outputs."""
 
 _COMPARES = frozenset({"Equal", "OptionalHasElement", "SequenceLength", "Shape", "Size"})
-"""Operators that ask no more of strings than how many there are, and whether two are the same."""
+"""Operators that read no more of strings than how many there are, and whether two are equal."""
 
 
 def reader_of_text(model: ModelProto) -> str | None:
-    """The first node that does more with the model's strings than to move them about, and to compare them.
+    """The first node that does more with the model's strings than to copy and compare them.
 
     Returns:
         its operator and its name, for messages; None if there is none: then any bytes may stand for the strings, as

@@ -1,4 +1,4 @@
-"""What a model calls things, which ONNX writes in UTF-8: protobuf reads other bytes too, and gives them as they are."""
+"""The names in a model, which must be UTF-8: protobuf reads other bytes too, and gives them as bytes."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -9,9 +9,9 @@ from triune.graph.values import subgraphs_of
 
 
 def broken_text(model: ModelProto) -> str:
-    """What is said of the first name in a model that is not UTF-8; empty where there is none.
+    """The message for the first name in a model that is not UTF-8; empty where there is none.
 
-    Comments are not looked at, nor is what is said of values in between, which nobody believes.
+    Doc strings and the declared types of inner values are not checked, since nothing relies on them.
     """
     imports = chain(model.opset_import, *(each.opset_import for each in model.functions))
     found = chain(

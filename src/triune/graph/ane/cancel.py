@@ -49,8 +49,8 @@ class Cancel(LayoutPass):
         nodes: list[NodeProto] = []
         for node in model.graph.node:
             before = list(node.input)
-            for place, name in enumerate(before):
-                node.input[place] = renamed.get(name, name)
+            for position, name in enumerate(before):
+                node.input[position] = renamed.get(name, name)
             view = _view(index, views, node) if node.op_type in MOVES else None
             if view is None:
                 source = _reshaped_twice(index, node) if node.op_type == "Reshape" else None
@@ -110,18 +110,18 @@ def _moved(
 ) -> tuple[int | None, ...] | None:
     rank = len(axes)
     if node.op_type == "Transpose":
-        return tuple(axes[place] for place in perm_of(node, rank))
+        return tuple(axes[position] for position in perm_of(node, rank))
     if node.op_type == "Reshape":
         return _reshaped(axes, dims, index.dims(node.output[0]))
-    places = index.ints(node, 1)
-    if places is None:
+    positions = index.ints(node, 1)
+    if positions is None:
         return None
     if node.op_type == "Squeeze":
-        dropped = {positive(place, rank) for place in places}
-        return tuple(axis for place, axis in enumerate(axes) if place not in dropped)
-    added = {positive(place, rank + len(places)) for place in places}
+        dropped = {positive(position, rank) for position in positions}
+        return tuple(axis for position, axis in enumerate(axes) if position not in dropped)
+    added = {positive(position, rank + len(positions)) for position in positions}
     rest = iter(axes)
-    return tuple(None if place in added else next(rest) for place in range(rank + len(places)))
+    return tuple(None if position in added else next(rest) for position in range(rank + len(positions)))
 
 
 def _reshaped(
@@ -138,14 +138,14 @@ def _with_own_ones(axes: tuple[int | None, ...], source: tuple[Dim, ...]) -> tup
     """The new axes that are where the source has one of size 1 are that one."""
     result = list(axes)
     unused = [axis for axis in range(len(source)) if axis not in axes]
-    for place, axis in enumerate(result):
+    for position, axis in enumerate(result):
         if axis is not None:
             continue
-        before = next((each for each in reversed(result[:place]) if each is not None), -1)
-        after = next((each for each in result[place:] if each is not None), len(source))
+        before = next((each for each in reversed(result[:position]) if each is not None), -1)
+        after = next((each for each in result[position:] if each is not None), len(source))
         fitting = next((each for each in unused if before < each < after), None)
         if fitting is not None:
-            result[place] = fitting
+            result[position] = fitting
             unused.remove(fitting)
     return tuple(result)
 
@@ -187,16 +187,16 @@ def _make(index: Index, view: _View) -> str:
     axes = list(view.axes)
     if view.is_turned:
         # A Transpose can put the source's own axes of size 1 where new ones are wanted.
-        for place, axis in enumerate(axes):
+        for position, axis in enumerate(axes):
             if axis is None and unused:
-                axes[place] = unused.pop(0)
+                axes[position] = unused.pop(0)
     if unused:
         name = build.op("Squeeze", name, build.ints(*unused))
     kept = [axis for axis in range(rank) if axis not in unused]
     order = [kept.index(axis) for axis in axes if axis is not None]
     if order != sorted(order):
         name = build.op("Transpose", name, perm=order)
-    added = [place for place, axis in enumerate(axes) if axis is None]
+    added = [position for position, axis in enumerate(axes) if axis is None]
     return build.op("Unsqueeze", name, build.ints(*added)) if added else name
 
 

@@ -64,9 +64,9 @@ def _normal(index: Index, x: str, node: NodeProto) -> str:
     return build.op("Add", scaled, bias) if bias else scaled
 
 
-def _per_channel(index: Index, node: NodeProto, place: int) -> str:
+def _per_channel(index: Index, node: NodeProto, position: int) -> str:
     """A scale or bias (C) as (1, C, 1, 1); "" where there is none."""
-    name = node.input[place] if len(node.input) > place else ""
+    name = node.input[position] if len(node.input) > position else ""
     array = index.constant(name) if name else None
     if array is not None:
         return index.weight(array.reshape(1, -1, 1, 1))

@@ -68,8 +68,8 @@ def _written(index: Index, shape: str) -> str | None:
     parts = [
         build.ints(size)
         if isinstance(size, int)
-        else build.op("Slice", shape, build.ints(place), build.ints(place + 1), build.ints(0))
-        for place, size in enumerate(elements)
+        else build.op("Slice", shape, build.ints(position), build.ints(position + 1), build.ints(0))
+        for position, size in enumerate(elements)
     ]
     return build.op("Concat", *parts, axis=0)
 

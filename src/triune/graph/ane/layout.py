@@ -70,9 +70,9 @@ def _moved(index: Index, node: NodeProto, inputs: list[str], outputs: list[str])
     copy.CopyFrom(node)
     copy.name = outputs[0]
     if node.op_type in REDUCE or node.op_type == "Slice":
-        place = 1 if node.op_type in REDUCE else 3
-        axes = index.ints(node, place) or []
-        inputs[place] = index.build.ints(*(AXES[positive(axis, 3)] for axis in axes))
+        position = 1 if node.op_type in REDUCE else 3
+        axes = index.ints(node, position) or []
+        inputs[position] = index.build.ints(*(AXES[positive(axis, 3)] for axis in axes))
     elif node.op_type in ALONG:
         default = 0 if node.op_type == "Split" else -1
         given = next((each.i for each in node.attribute if each.name == "axis"), default)

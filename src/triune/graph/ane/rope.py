@@ -104,7 +104,7 @@ def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotatio
         limits = build.ints(heads.offset), build.ints(heads.offset + num_heads * width), build.ints(CHANNELS)
         x = build.op("Slice", x, *limits)
     parts = build.ops("Split", 2 * num_heads, x, build.ints(*[half] * 2 * num_heads), axis=CHANNELS)
-    swapped = build.op("Concat", *(parts[place ^ 1] for place in range(len(parts))), axis=CHANNELS)
+    swapped = build.op("Concat", *(parts[i ^ 1] for i in range(len(parts))), axis=CHANNELS)
     cos = tables.get(rotation.cos, rotation, is_signed=False)
     sin = tables.get(rotation.sin, rotation, is_signed=True)
     turned = build.op("Add", build.op("Mul", x, cos), build.op("Mul", swapped, sin))

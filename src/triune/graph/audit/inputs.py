@@ -53,7 +53,7 @@ class Input:
         num_indexed: for whole numbers that index a dimension: its size. Values are then below it and not negative.
         numbers: constants of the program, whose multiples are tried: their quotients are whole.
         ends: for whole numbers: those at which the program has its largest and smallest numbers, as the limits of a
-            Clip and the places of the ends of a table. For floats that are cast to INT64: such as int32 does not hold.
+            Clip and the indices of the extremes of a table. For floats that are cast to INT64: numbers beyond int32.
         uses: what the program does with it that not every value is made for.
     """
 

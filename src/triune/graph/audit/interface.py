@@ -149,8 +149,8 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:
-    """Of inputs that are whole numbers: the limits that they meet, the places of a table's ends, and those that fp32
-    parts from fp64.
+    """For inputs of whole numbers: the limits that they meet, the indices of a table's extremes, and numbers that fp32
+    rounds where fp64 does not.
 
     They are followed from the inputs on, through what leaves them as they are.
     """
@@ -158,10 +158,10 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
     sources = dict(zip(wholes, wholes, strict=True))
     found: dict[str, set[int]] = {}
     for values, node in _nodes(graph, Values(graph)):
-        for place, name in enumerate(node.input):
+        for position, name in enumerate(node.input):
             if name not in sources:
                 continue
-            if node.op_type in SAME and place == 0:
+            if node.op_type in SAME and position == 0:
                 sources[node.output[0]] = sources[name]
             elif node.op_type in ("Clip", "Max", "Min"):
                 others = [each for each in node.input if each and each != name]
@@ -169,17 +169,17 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
                 found.setdefault(sources[name], set()).update(
                     int(end) for array in arrays for end in (array.min(), array.max()) if -_LARGEST <= end <= _LARGEST
                 )
-            elif node.op_type == "Mul" or (node.op_type == "Div" and place == 0):
-                factor = _small(values, node.input[1 - place])
+            elif node.op_type == "Mul" or (node.op_type == "Div" and position == 0):
+                factor = _small(values, node.input[1 - position])
                 if factor is not None and factor.size == 1 and factor.dtype == np.float64:
                     found.setdefault(sources[name], set()).update(_parted(factor.reshape(()), node.op_type))
-            elif node.op_type == "Gather" and place == 1:
+            elif node.op_type == "Gather" and position == 1:
                 table = _small(values, node.input[0])
                 if table is not None and table.ndim:
                     axis = int(attributes_of(node).get("axis", 0))
                     rows = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
-                    places = {int(rows.max(axis=1).argmax()), int(rows.min(axis=1).argmin())}
-                    found.setdefault(sources[name], set()).update(places)
+                    positions = {int(rows.max(axis=1).argmax()), int(rows.min(axis=1).argmin())}
+                    found.setdefault(sources[name], set()).update(positions)
     return found
 
 
@@ -213,7 +213,7 @@ def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
     """The indices that a node reads, and the size of what they index."""
     if node.op_type not in _INDEXING:
         return None
-    data, indices = (node.input[place] for place in _INDEXING[node.op_type])
+    data, indices = (node.input[position] for position in _INDEXING[node.op_type])
     shape = values.shape(data)
     if not shape:
         return None

@@ -28,7 +28,7 @@ _MOST_LOOKED_AT = 1 << 20
 """Elements; a larger constant is no number of a mask."""
 
 _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4}
-"""Operators that take lengths, and at which place."""
+"""Operators that take lengths, and as which input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class _Found:
     def _note(self, node: NodeProto, operands: list[set[_From]], values: Values) -> None:
         if node.op_type in ("Div", "Mod"):
             self._use([each for each in operands[1] if each.is_whole], is_divisor=True)
-        place = _STEPS.get(node.op_type, len(operands))
-        if place < len(operands):
-            self._use(operands[place], is_length=True)
+        position = _STEPS.get(node.op_type, len(operands))
+        if position < len(operands):
+            self._use(operands[position], is_length=True)
         if node.op_type in ("Mul", "Div"):
             for name, each in zip(node.input, reversed(operands), strict=True):
                 size = _size(values, name)

@@ -12,7 +12,7 @@ from triune.graph.decompose.context import Context, Decomposition
 def unique(c: Context) -> bool:
     """Every row compared with every other: a row's key is how many are less, or where the first of its like is.
 
-    NaN are alike, and the largest. For n rows the comparisons take n * n places.
+    NaN are alike, and the largest. For n rows there are n * n comparisons.
     """
     b, x = c.build, c.input(0)
     rank, elem_type = c.values.rank(x), c.values.elem_type(x)
@@ -24,7 +24,7 @@ def unique(c: Context) -> bool:
         rows = b.op("Unsqueeze", x, b.ints(1))
     else:
         axis %= rank
-        moved = b.op("Transpose", x, perm=[axis, *(place for place in range(rank) if place != axis)])
+        moved = b.op("Transpose", x, perm=[axis, *(position for position in range(rank) if position != axis)])
         rows = b.op("Flatten", moved)
     if elem_type == TensorProto.BOOL:
         rows = b.cast(rows, TensorProto.INT32)
@@ -35,8 +35,8 @@ def unique(c: Context) -> bool:
     if c.attributes.get("sorted", 1):
         # The first element in which two rows differ decides.
         differs = b.op("Sub", b.constant(1, np.float32), equal)
-        place = b.op("ArgMax", differs, axis=2, keepdims=1)
-        is_less = b.op("GatherElements", less, place, axis=2)
+        position = b.op("ArgMax", differs, axis=2, keepdims=1)
+        is_less = b.op("GatherElements", less, position, axis=2)
         key = b.cast(b.op("ReduceSum", is_less, b.ints(1, 2), keepdims=0), TensorProto.INT64)
     zeros = b.op("Sub", first, first)
     ones = b.op("Add", zeros, b.constant(1, np.int64))
@@ -88,13 +88,13 @@ def tf_idf_vectorizer(c: Context) -> bool:
         num_before += len(grams)
         if not c.attributes["min_gram_length"] <= size <= c.attributes["max_gram_length"] or not own:
             continue
-        places = np.zeros((len(grams), max(columns) + 1))
-        places[np.arange(len(grams)), own] = 1
+        positions = np.zeros((len(grams), max(columns) + 1))
+        positions[np.arange(len(grams)), own] = 1
         # Tokens that are further apart than the row is long make no run.
         for skip in range(1 if size == 1 else min(c.attributes["max_skip_count"] + 1, length)):
             counts = _counts(c, tokens, length, grams, skip + 1)
             if counts is not None:
-                totals.append(b.op("MatMul", counts, b.constant(places, np.float32)))
+                totals.append(b.op("MatMul", counts, b.constant(positions, np.float32)))
     if not totals:
         return False
     total = totals[0]
@@ -114,11 +114,11 @@ def _counts(
 ) -> str | None:
     """How often each n-gram stands in each row with its tokens `step` apart, (rows, grams)."""
     b, size = c.build, grams.shape[1]
-    num_places = length - (size - 1) * step
-    if num_places < 1:
+    num_positions = length - (size - 1) * step
+    if num_positions < 1:
         return None
-    places = np.arange(num_places)[:, None] + np.arange(size) * step
-    runs = b.op("Unsqueeze", b.op("Gather", tokens, b.constant(places, np.int64), axis=1), b.ints(2))
+    positions = np.arange(num_positions)[:, None] + np.arange(size) * step
+    runs = b.op("Unsqueeze", b.op("Gather", tokens, b.constant(positions, np.int64), axis=1), b.ints(2))
     pool = b.constant(grams, helper.tensor_dtype_to_np_dtype(c.values.elem_type(c.input(0))))
     is_same = b.cast(b.op("Equal", runs, pool), TensorProto.FLOAT)
     return b.op("ReduceSum", b.op("ReduceMin", is_same, b.ints(3), keepdims=0), b.ints(1), keepdims=0)

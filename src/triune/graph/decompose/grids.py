@@ -24,10 +24,10 @@ def affine_grid(c: Context) -> bool:
     kind = TensorProto.DOUBLE if elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
     sizes = b.cast(c.input(1), TensorProto.INT64)
     whole = b.op("Slice", sizes, b.ints(_AFTER_BATCH_AND_CHANNELS), b.ints(size[0]))
-    places = b.op("Concat", whole, b.ints(1), axis=0)
+    positions = b.op("Concat", whole, b.ints(1), axis=0)
     # Coordinates are x, y, z; axes are depth, height, width.
-    lines = [b.op("Expand", _line(c, sizes, axis, num_axes, kind), places) for axis in reversed(range(num_axes))]
-    ones = b.op("Expand", b.typed(1, kind), places)
+    lines = [b.op("Expand", _line(c, sizes, axis, num_axes, kind), positions) for axis in reversed(range(num_axes))]
+    ones = b.op("Expand", b.typed(1, kind), positions)
     points = b.op("Reshape", b.op("Concat", *lines, ones, axis=-1), b.ints(-1, num_axes + 1))
     moved = b.op("MatMul", b.cast(points, elem_type), b.op("Transpose", c.input(0), perm=[0, 2, 1]))
     batch = b.op("Slice", sizes, b.ints(0), b.ints(1))
@@ -38,8 +38,8 @@ def affine_grid(c: Context) -> bool:
 def _line(c: Context, sizes: str, axis: int, num_axes: int, kind: int) -> str:
     """The coordinates along an axis, of the form (1, L, 1, 1): size 1 along the others, and for the coordinates."""
     b = c.build
-    place = axis + _AFTER_BATCH_AND_CHANNELS
-    length = b.op("Gather", sizes, b.constant(place, np.int64))
+    position = axis + _AFTER_BATCH_AND_CHANNELS
+    length = b.op("Gather", sizes, b.constant(position, np.int64))
     pixels = b.cast(b.op("Range", b.constant(0, np.int64), length, b.constant(1, np.int64)), kind)
     # Whole numbers until the one division, which rounds. Core AI loses a number that is computed from the size itself:
     # decision 4; so the pixels are counted.

@@ -61,22 +61,22 @@ def _diagonals(c: Context, name: str, labels: str) -> tuple[str, str] | None:
     for label in set(labels):
         while labels.count(label) > 1:
             shape = c.values.static_shape(name) if name in c.node.input else None
-            first, second = [place for place, each in enumerate(labels) if each == label][:2]
+            first, second = [position for position, each in enumerate(labels) if each == label][:2]
             if shape is None or len(labels) != len(shape):
                 return None
-            rest = [place for place in range(len(labels)) if place not in (first, second)]
+            rest = [position for position in range(len(labels)) if position not in (first, second)]
             moved = b.op("Transpose", name, perm=[first, second, *rest])
             count = shape[first]
             picks = np.repeat(np.arange(count)[:, None], 2, axis=1)
             name = b.op("GatherND", moved, b.constant(picks, np.int64))
-            labels = label + "".join(labels[place] for place in rest)
+            labels = label + "".join(labels[position] for position in rest)
             if any(labels.count(each) > 1 for each in labels):
                 return None
     return name, labels
 
 
 def _sum_out(c: Context, name: str, labels: str, needed: set[str]) -> tuple[str, str]:
-    gone = [place for place, label in enumerate(labels) if label not in needed]
+    gone = [position for position, label in enumerate(labels) if label not in needed]
     if not gone:
         return name, labels
     name = c.build.op("ReduceSum", name, c.build.ints(*gone), keepdims=0)
@@ -96,8 +96,8 @@ def _product(c: Context, left: str, a: str, right: str, b_labels: str, needed: s
     sizes: dict[str, str] = {}
     for name, labels in ((left, a), (right, b_labels)):
         shape = b.op("Shape", name)
-        for place, label in enumerate(labels):
-            size = b.op("Gather", shape, b.ints(place))
+        for position, label in enumerate(labels):
+            size = b.op("Gather", shape, b.ints(position))
             sizes[label] = b.op("Max", sizes[label], size) if label in sizes else size
 
     def arrange(name: str, labels: str, groups: Sequence[Sequence[str]]) -> str:
@@ -152,7 +152,7 @@ def dft(c: Context) -> bool:
     sin = b.constant(np.sin(angle) * weights / scale, dtype)
     rank = len(shape)
     # The transformed axis goes last, the pair of real and imaginary part first.
-    others = [place for place in range(rank - 1) if place != axis]
+    others = [position for position in range(rank - 1) if position != axis]
     moved = b.op("Transpose", x, perm=[rank - 1, *others, axis])
     real = b.op("Gather", moved, b.constant(0, np.int64))
     if is_real:
@@ -165,8 +165,8 @@ def dft(c: Context) -> bool:
         ][: 1 if is_half else 2]
     both = b.op("Concat", *(b.op("Unsqueeze", part, b.ints(rank - 1)) for part in parts), axis=rank - 1)
     order = [0] * rank
-    for place, source in enumerate([*others, axis]):
-        order[source] = place
+    for position, source in enumerate([*others, axis]):
+        order[source] = position
     order[rank - 1] = rank - 1
     c.give(b.op("Transpose", both, perm=order))
     return True
@@ -189,8 +189,8 @@ def stft(c: Context) -> bool:
     count = (shape[1] - length) // stride + 1
     kept = length // 2 + 1 if c.attributes.get("onesided", 1) else length
     flat = b.op("Reshape", x, b.ints(shape[0], shape[1]))
-    places = np.arange(count)[:, None] * stride + np.arange(length)
-    frames = b.op("Gather", flat, b.constant(places, np.int64), axis=1)
+    positions = np.arange(count)[:, None] * stride + np.arange(length)
+    frames = b.op("Gather", flat, b.constant(positions, np.int64), axis=1)
     if c.input(2):
         frames = b.op("Mul", frames, c.input(2))
     angle = -2 * np.pi * np.outer(np.arange(length), np.arange(kept)) / length

@@ -32,9 +32,9 @@ def global_lp_pool(c: Context) -> bool:
 
 
 def pool(c: Context) -> bool:
-    """A pool of a window that is larger than the image by less than a stride, by `ceil_mode`, which has a place there.
+    """A pool whose window is larger than the image by less than a stride: with `ceil_mode` it has one output.
 
-    Where that adds places on other axes they are cut off.
+    Outputs that this adds along other axes are cut off.
     """
     shape, window = c.values.static_shape(c.input(0)), window_of(c.attributes, c.attributes["kernel_shape"])
     if shape is None or c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME or c.is_read(1):
@@ -119,7 +119,7 @@ def lrn(c: Context) -> bool:
 
 
 def col2im(c: Context) -> bool:
-    """A transposed convolution whose kernel puts each column's element to its own place."""
+    """A transposed convolution whose kernel puts each column's element to its own position."""
     shape = c.values.static_shape(c.input(0))
     image, block = c.values.constant(c.input(1)), c.values.constant(c.input(2))
     if shape is None or image is None or block is None:
@@ -130,17 +130,17 @@ def col2im(c: Context) -> bool:
     strides = c.attributes.get("strides", [1] * rank)
     dilations = c.attributes.get("dilations", [1] * rank)
     pads = c.attributes.get("pads", [0] * 2 * rank)
-    places = [
+    positions = [
         (sizes[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
         for i in range(rank)
     ]
-    # What the last place of the window does not reach is filled by output_padding.
+    # What the last window does not cover is filled by output_padding.
     rests = [
-        sizes[i] - ((places[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank])
+        sizes[i] - ((positions[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank])
         for i in range(rank)
     ]
     weight = b.constant(np.eye(count).reshape(count, 1, *kernel), _dtype(c))
-    columns = b.op("Reshape", c.input(0), b.ints(-1, count, *places))
+    columns = b.op("Reshape", c.input(0), b.ints(-1, count, *positions))
     image_name = b.op(
         "ConvTranspose", columns, weight, strides=strides, dilations=dilations, pads=pads, output_padding=rests
     )

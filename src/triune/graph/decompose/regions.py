@@ -24,7 +24,9 @@ def roi_align(c: Context) -> bool:
         return False
     b = c.build
     images = b.op("Gather", c.input(0), c.input(2))
-    axes = [_Axis(c, place, sizes[1 - place], ratio, length) for place, length in ((1, shape[2]), (0, shape[3]))]
+    axes = [
+        _Axis(c, position, sizes[1 - position], ratio, length) for position, length in ((1, shape[2]), (0, shape[3]))
+    ]
     if c.attributes.get("mode", "avg") == "avg":
         c.give(_between(c, images, *(axis.mean() for axis in axes)))
         return True
@@ -47,15 +49,15 @@ def _between(c: Context, images: str, rows: str, columns: str) -> str:
 class _Axis:
     """Where the samples of each box lie along one axis of the image."""
 
-    def __init__(self, c: Context, place: int, size: int, ratio: int, length: int) -> None:
-        """`place` of the axis among a box's coordinates; `size` bins of `ratio` samples along `length` pixels."""
+    def __init__(self, c: Context, position: int, size: int, ratio: int, length: int) -> None:
+        """`position` of the axis among a box's coordinates; `size` bins of `ratio` samples along `length` pixels."""
         self._b = b = c.build
         self._size, self._ratio, self._length = size, ratio, length
         is_half = c.attributes.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
         scale = b.constant(c.attributes.get("spatial_scale", 1.0), np.float32)
         start, end = (
             b.op("Mul", b.op("Slice", c.input(1), b.ints(at), b.ints(at + 1), b.ints(1)), scale)
-            for at in (place, place + 2)
+            for at in (position, position + 2)
         )
         extent = b.op("Sub", end, start)
         if is_half:
@@ -92,8 +94,8 @@ class _Axis:
         one = b.constant(1, np.float32)
         weights = [(before, b.op("Sub", one, rest)), (b.op("Add", before, one), rest)]
         return [
-            b.op("Mul", b.cast(b.op("Equal", self._pixels, place), 1), b.op("Mul", weight, self._share))
-            for place, weight in weights
+            b.op("Mul", b.cast(b.op("Equal", self._pixels, position), 1), b.op("Mul", weight, self._share))
+            for position, weight in weights
         ]
 
 
@@ -107,8 +109,8 @@ def deform_conv(c: Context) -> bool:
     channels, height, width = (int(dim or 0) for dim in shape[1:])
     groups = int(c.attributes.get("offset_group", 1))
     kernel, result = weight[2:], [int(dim or 0) for dim in offsets[2:]]
-    count, places = math.prod(kernel), math.prod(result)
-    split = b.op("Reshape", c.input(2), b.ints(-1, count, 2, places))
+    count, positions = math.prod(kernel), math.prod(result)
+    split = b.op("Reshape", c.input(2), b.ints(-1, count, 2, positions))
     grid: list[str] = []
     for axis, length in ((1, width), (0, height)):
         moved = b.op("Gather", split, b.constant(axis, np.int64), axis=2)
@@ -119,7 +121,7 @@ def deform_conv(c: Context) -> bool:
     images = b.op("Reshape", c.input(0), b.ints(-1, channels // groups, height, width))
     samples = b.op("GridSample", images, b.op("Concat", *grid, axis=3), mode="linear", padding_mode="zeros")
     if c.input(4):
-        samples = b.op("Mul", samples, b.op("Reshape", c.input(4), b.ints(-1, 1, count, places)))
+        samples = b.op("Mul", samples, b.op("Reshape", c.input(4), b.ints(-1, 1, count, positions)))
     columns = b.op("Reshape", samples, b.ints(-1, channels * count, *result))
     flat = b.op("Reshape", c.input(1), b.ints(weight[0], weight[1] * count, 1, 1))
     bias = [c.input(3)] if c.input(3) else []
@@ -130,11 +132,11 @@ def deform_conv(c: Context) -> bool:
 def _points(
     c: Context, axis: int, kernel: tuple[int, ...], result: list[int]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Where the kernel's elements lie without offsets along an axis, (elements, places), in pixels."""
+    """Where the kernel's elements lie without offsets along an axis, (elements, positions), in pixels."""
     stride = c.attributes.get("strides", [1, 1])[axis]
     dilation = c.attributes.get("dilations", [1, 1])[axis]
-    elements, places = np.indices(kernel)[axis].reshape(-1, 1), np.indices(result)[axis].reshape(1, -1)
-    return elements * dilation + places * stride - float(c.attributes.get("pads", [0] * 4)[axis])
+    elements, positions = np.indices(kernel)[axis].reshape(-1, 1), np.indices(result)[axis].reshape(1, -1)
+    return elements * dilation + positions * stride - float(c.attributes.get("pads", [0] * 4)[axis])
 
 
 TABLE: dict[str, Decomposition] = {"RoiAlign": roi_align, "DeformConv": deform_conv}

@@ -23,10 +23,10 @@ def scan(c: Context) -> bool:
     inner = Builder(b.name())
     step, going = inner.name(), inner.name()
     for name, axis, way, value in zip(scanned, input_axes, input_ways, body.input[num_states:], strict=True):
-        place = step
+        position = step
         if way:
-            place = inner.op("Sub", inner.op("Sub", count, inner.constant(1, np.int64)), step)
-        inner.put("Gather", [name, place], [value.name], axis=axis)
+            position = inner.op("Sub", inner.op("Sub", count, inner.constant(1, np.int64)), step)
+        inner.put("Gather", [name, position], [value.name], axis=axis)
     inner.nodes.extend(body.node)
     is_going = inner.op("Identity", going)
     loop_body = helper.make_graph(

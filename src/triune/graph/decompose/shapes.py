@@ -1,4 +1,4 @@
-"""Shapes, places and choices."""
+"""Shapes, indices and selections."""
 
 import math
 
@@ -63,17 +63,17 @@ def hardmax(c: Context) -> bool:
 
 
 def compress(c: Context) -> bool:
-    """The places at which the condition holds, gathered."""
+    """The elements at which the condition holds."""
     b, x = c.build, c.input(0)
     axis = c.attributes.get("axis")
     if axis is None:
         x, axis = b.op("Reshape", x, b.ints(-1)), 0
     condition = c.values.constant(c.input(1))
     if condition is not None:
-        places = b.constant(np.flatnonzero(condition), np.int64)
+        positions = b.constant(np.flatnonzero(condition), np.int64)
     else:
-        places = b.op("Squeeze", b.op("NonZero", c.input(1)), b.ints(0))
-    c.give(b.op("Gather", x, places, axis=axis))
+        positions = b.op("Squeeze", b.op("NonZero", c.input(1)), b.ints(0))
+    c.give(b.op("Gather", x, positions, axis=axis))
     return True
 
 
@@ -98,13 +98,13 @@ def cum_prod(c: Context) -> bool:
     axis, shape = c.values.constant(c.input(1)), c.values.shape(x)
     if axis is None or shape is None:
         return False
-    place = int(axis.reshape(-1)[0])
-    if not -len(shape) <= place < len(shape):
-        raise Refusal(f"its axis is {place}, and its input has rank {len(shape)}")
-    count = shape[place]
+    position = int(axis.reshape(-1)[0])
+    if not -len(shape) <= position < len(shape):
+        raise Refusal(f"its axis is {position}, and its input has rank {len(shape)}")
+    count = shape[position]
     if count is None or not 1 <= count <= 256:
         return False
-    rows = b.ops("Split", count, x, axis=place, num_outputs=count)
+    rows = b.ops("Split", count, x, axis=position, num_outputs=count)
     if c.attributes.get("reverse", 0):
         rows.reverse()
     one = b.op("Expand", b.constant(1, helper.tensor_dtype_to_np_dtype(c.values.elem_type(x))), b.op("Shape", rows[0]))
@@ -113,12 +113,12 @@ def cum_prod(c: Context) -> bool:
         totals.append(b.op("Mul", totals[-1], row))
     if c.attributes.get("reverse", 0):
         totals.reverse()
-    c.give(b.op("Concat", *totals, axis=place))
+    c.give(b.op("Concat", *totals, axis=position))
     return True
 
 
 def max_unpool(c: Context) -> bool:
-    """The elements put back to their places among zeros."""
+    """The elements put back to where they were, zeros between them."""
     shape, b = c.values.static_shape(c.input(0)), c.build
     if shape is None:
         return False
@@ -160,12 +160,12 @@ def tensor_scatter(c: Context) -> bool:
     steps = b.constant(np.arange(update[axis]), np.int64)
     starts = c.input(2) or b.constant(np.zeros(past[0]), np.int64)
     starts = b.cast(starts, TensorProto.INT64)
-    places = b.op("Add", b.op("Unsqueeze", starts, b.ints(1)), steps)
+    positions = b.op("Add", b.op("Unsqueeze", starts, b.ints(1)), steps)
     if c.attributes.get("mode", "linear") == "circular":
-        places = b.op("Mod", places, b.constant(past[axis], np.int64))
+        positions = b.op("Mod", positions, b.constant(past[axis], np.int64))
     form = [1] * len(past)
     form[0], form[axis] = past[0], update[axis]
-    indices = b.op("Expand", b.op("Reshape", places, b.ints(*form)), b.ints(*update))
+    indices = b.op("Expand", b.op("Reshape", positions, b.ints(*form)), b.ints(*update))
     c.give(b.op("ScatterElements", c.input(0), indices, c.input(1), axis=axis))
     return True
 

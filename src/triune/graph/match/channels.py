@@ -141,7 +141,7 @@ def _step(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Head
             axes = _divided(given.axes, index.dims(node.input[0]), index.dims(name))
             return None if axes is None else given.moved(axes)
         case "Transpose":
-            return given.moved([given.axes[place] for place in perm_of(node, len(given.axes))])
+            return given.moved([given.axes[axis] for axis in perm_of(node, len(given.axes))])
         case "Squeeze":
             return _squeezed(index, node, given)
         case "Unsqueeze":
@@ -153,12 +153,12 @@ def _step(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Head
 
 
 def _scaled(index: Index, is_source: IsSource, node: NodeProto) -> Heads | None:
-    for place in (0, 1) if node.op_type == "Mul" else (1,):
-        factor = index.scalar(node.input[place])
+    for operand in (0, 1) if node.op_type == "Mul" else (1,):
+        factor = index.scalar(node.input[operand])
         if factor is None or factor == 0:
             continue
-        given = trace(index, is_source, node.input[1 - place])
-        rank = index.rank(node.input[place]) or 0
+        given = trace(index, is_source, node.input[1 - operand])
+        rank = index.rank(node.input[operand]) or 0
         if given is None or rank > len(given.axes):
             return None
         return given.moved(given.axes, scale=given.scale * (factor if node.op_type == "Mul" else 1 / factor))
@@ -172,8 +172,8 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
     found: list[Axis] = []
     rest = list(result)
     num_unproven = 0
-    places = iter(zip(axes, (*axes[1:], None), dims, strict=True))
-    for axis, after, dim in places:
+    pairs = iter(zip(axes, (*axes[1:], None), dims, strict=True))
+    for axis, after, dim in pairs:
         if isinstance(axis, str):
             if not rest:
                 return None
@@ -187,7 +187,7 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
         if both is not None and rest and rest[0] == both.length:
             found.append(both)
             rest.pop(0)
-            next(places)
+            next(pairs)
             continue
         if axis.times > 1:
             if not rest or rest.pop(0) != axis.length:
@@ -200,7 +200,7 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
             rest.pop(0)
         if prod(sizes) != axis.size or not sizes:
             return None
-        found += [Channels(size, axis.stride * prod(sizes[place + 1 :])) for place, size in enumerate(sizes)]
+        found += [Channels(size, axis.stride * prod(sizes[position + 1 :])) for position, size in enumerate(sizes)]
     # As many elements as before: if one size is not known, the others prove it.
     return found if not rest and num_unproven <= 1 else None
 
@@ -218,13 +218,13 @@ def _together(axis: Channels, after: Channels) -> Channels | None:
 
 
 def _unsqueezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
-    places = index.ints(node, 1)
-    if places is None:
+    axes = index.ints(node, 1)
+    if axes is None:
         return None
-    rank = len(given.axes) + len(places)
-    added = {positive(place, rank) for place in places}
+    rank = len(given.axes) + len(axes)
+    added = {positive(axis, rank) for axis in axes}
     rest = iter(given.axes)
-    return given.moved([Channels(1, 1) if place in added else next(rest) for place in range(rank)])
+    return given.moved([Channels(1, 1) if axis in added else next(rest) for axis in range(rank)])
 
 
 def _repeated(index: Index, node: NodeProto, given: Heads) -> Heads | None:
@@ -244,13 +244,13 @@ def _repeated(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
-    places = index.ints(node, 1)
-    if places is None:
+    axes = index.ints(node, 1)
+    if axes is None:
         return None
-    dropped = {positive(place, len(given.axes)) for place in places}
-    if any(not isinstance(given.axes[place], Channels) for place in dropped):
+    dropped = {positive(axis, len(given.axes)) for axis in axes}
+    if any(not isinstance(given.axes[axis], Channels) for axis in dropped):
         return None
-    return given.moved([axis for place, axis in enumerate(given.axes) if place not in dropped])
+    return given.moved([kept for axis, kept in enumerate(given.axes) if axis not in dropped])
 
 
 def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
@@ -258,17 +258,17 @@ def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | Non
     found = _range(index, node, name, len(given.axes))
     if found is None:
         return None
-    place, start, size = found
-    axis = given.axes[place]
-    if not isinstance(axis, Channels) or axis.times > 1:
+    axis, start, size = found
+    channels = given.axes[axis]
+    if not isinstance(channels, Channels) or channels.times > 1:
         return None
-    start = start + axis.size if start < 0 else min(start, axis.size)
+    start = start + channels.size if start < 0 else min(start, channels.size)
     axes = list(given.axes)
     if size is None:
-        del axes[place]
+        del axes[axis]
     else:
-        axes[place] = Channels(size, axis.stride)
-    return given.moved(axes, offset=given.offset + start * axis.stride)
+        axes[axis] = Channels(size, channels.stride)
+    return given.moved(axes, offset=given.offset + start * channels.stride)
 
 
 def _range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, int, int | None] | None:
@@ -283,15 +283,15 @@ def _range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, in
     if dims is None or len(dims) != rank:
         return None
     if node.op_type == "Split":
-        place = positive(int(attributes.get("axis", 0)), rank)
-        sizes = [(index.dims(each) or dims)[place] for each in node.output]
+        axis = positive(int(attributes.get("axis", 0)), rank)
+        sizes = [(index.dims(each) or dims)[axis] for each in node.output]
         count = list(node.output).index(name)
         known = [size for size in sizes if isinstance(size, int)]
-        return (place, sum(known[:count]), known[count]) if len(known) == len(sizes) else None
+        return (axis, sum(known[:count]), known[count]) if len(known) == len(sizes) else None
     starts, axes = index.ints(node, 1), index.ints(node, 3)
     steps = index.ints(node, 4) if len(node.input) > 4 and node.input[4] else [1]
     if starts is None or len(starts) != 1 or steps != [1] or (axes is None and len(node.input) > 3 and node.input[3]):
         return None
-    place = positive(axes[0], rank) if axes else 0
-    size = dims[place]
-    return (place, starts[0], size) if isinstance(size, int) else None
+    axis = positive(axes[0], rank) if axes else 0
+    size = dims[axis]
+    return (axis, starts[0], size) if isinstance(size, int) else None

@@ -1,4 +1,4 @@
-"""Branches whose condition is known."""
+"""Branches whose condition is constant."""
 
 import functools
 from collections import Counter

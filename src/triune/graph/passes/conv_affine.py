@@ -1,4 +1,4 @@
-"""Scales and shifts of a convolution's channels as weights of the convolution."""
+"""Scales and shifts after a convolution, folded into its weights and bias."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class _Affine:
 class ConvAffine(GraphPass):
     """Given Conv or ConvTranspose of constants, and BatchNormalization, or Mul, Add or Sub of constants by channel.
 
-    Result: the convolution alone, with other weights and another bias. Where they would overflow, or what was not zero
-    would become so, everything stays. A quotient stays too: what is exact of whole numbers would not be with
-    reciprocals.
+    Result: the convolution alone, with other weights and another bias. Everything stays where a weight would overflow,
+    or one that is not zero would become zero. A Div stays too: a quotient of whole numbers may be exact, a product with
+    the reciprocal is not.
     """
 
     name = "conv_affine"
@@ -49,12 +49,12 @@ def _fuse(graph: GraphProto, outer: Values | None, used: Names, file: WeightFile
     nodes = list(graph.node)
     kept = {value.name for value in graph.output}
     readers: dict[str, list[int]] = {}
-    for place, node in enumerate(nodes):
+    for position, node in enumerate(nodes):
         for inner in subgraphs_of(node):
             _fuse(inner, values, used, file)
             kept |= names_read(inner)
         for name in node.input:
-            readers.setdefault(name, []).append(place)
+            readers.setdefault(name, []).append(position)
     fused: set[int] = set()
     for node in nodes:
         if node.op_type not in ("Conv", "ConvTranspose") or node.domain not in ("", "ai.onnx"):
@@ -63,21 +63,23 @@ def _fuse(graph: GraphProto, outer: Values | None, used: Names, file: WeightFile
         is_changed = False
         while constants is not None:
             made = node.output[0]
-            places = readers.get(made, [])
-            following = nodes[places[0]] if len(places) == 1 and made not in kept else None
+            positions = readers.get(made, [])
+            following = nodes[positions[0]] if len(positions) == 1 and made not in kept else None
             after = None if following is None else _scaled(values, node, constants, following)
             if following is None or after is None:
                 break
             constants, is_changed = after, True
             node.output[0] = following.output[0]
-            fused.update(places)
+            fused.update(positions)
         if is_changed and constants is not None:
             names = [used.value(f"{node.output[0]}/{role}") for role in ("weight", "bias")]
             graph.initializer.extend(map(file.tensor, names, constants))
             node.input[:] = [node.input[0], *names]
     if fused:
         copies = [
-            NodeProto.FromString(node.SerializeToString()) for place, node in enumerate(nodes) if place not in fused
+            NodeProto.FromString(node.SerializeToString())
+            for position, node in enumerate(nodes)
+            if position not in fused
         ]
         del graph.node[:]
         graph.node.extend(copies)

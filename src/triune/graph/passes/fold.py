@@ -1,4 +1,4 @@
-"""What can be computed before any input is known."""
+"""Constant folding."""
 
 import math
 import warnings
@@ -20,12 +20,12 @@ MAX_ELEMENTS = 1 << 20
 """A larger result stays computed: an Expand of a scalar must not become a weight of a gigabyte."""
 
 _MOST_SIZES = 64
-"""A longer vector is none of sizes."""
+"""A longer vector is not taken for a shape."""
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])
 _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
-"""Types of which no runtime keeps weights."""
+"""Types in which no runtime keeps compressed weights."""
 
 
 class Fold(GraphPass):
@@ -224,10 +224,12 @@ def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, 
             if given is None or given.is_scalar or indices is None or indices.ndim > 1:
                 return None
             size = len(given.elements)
-            places = [int(each) for each in indices.reshape(-1)]
-            if any(not -size <= place < size for place in places):
+            positions = [int(each) for each in indices.reshape(-1)]
+            if any(not -size <= position < size for position in positions):
                 return None
-            return Part([given.elements[place] for place in places], is_scalar=indices.ndim == 0, dtype=given.dtype)
+            return Part(
+                [given.elements[position] for position in positions], is_scalar=indices.ndim == 0, dtype=given.dtype
+            )
         case "Slice":
             given = part(node.input[0])
             limits = [constant(name) if name else None for name in (*node.input[1:], "", "", "")[:4]]

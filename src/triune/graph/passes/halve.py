@@ -24,8 +24,8 @@ _ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
 
 _FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2)}
 _FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}
-"""Operands and results that ONNX has in fp32 alone, of operators that are halved; and regions of images, whose places
-fp16 does not hold."""
+"""Operands and results that ONNX has in fp32 alone, of operators that are halved; and regions of images, the
+coordinates of which fp16 does not hold."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
@@ -180,14 +180,14 @@ class _Nodes:
         self._put(node, range(len(node.input)), range(len(node.output)))
 
     def _put(self, node: NodeProto, operands: Collection[int], results: Collection[int]) -> None:
-        for place, name in enumerate(node.input):
-            if place in operands and name and _is_float(self._values.elem_type(name)):
-                node.input[place] = self.widened(name)
+        for position, name in enumerate(node.input):
+            if position in operands and name and _is_float(self._values.elem_type(name)):
+                node.input[position] = self.widened(name)
         self.nodes.append(node)
-        for place, name in enumerate(node.output):
-            if place in results and name and _is_float(self._values.elem_type(name)):
-                node.output[place] = self._wide[name] = self._run.wide_name(name)
-                self.nodes.append(_cast(node.output[place], name, TensorProto.FLOAT16))
+        for position, name in enumerate(node.output):
+            if position in results and name and _is_float(self._values.elem_type(name)):
+                node.output[position] = self._wide[name] = self._run.wide_name(name)
+                self.nodes.append(_cast(node.output[position], name, TensorProto.FLOAT16))
 
     def widened(self, name: str) -> str:
         """The name of a value in fp32, which is made where there is none."""

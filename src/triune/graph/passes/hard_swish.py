@@ -1,4 +1,4 @@
-"""x * clip(x + 3, 0, 6) / 6 as the one operator that it is."""
+"""x * clip(x + 3, 0, 6) / 6 as one HardSwish."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
 _NEAR = 1e-5
-"""How far, in parts of the shift, a difference that compilers folded into constants may be from 3."""
+"""The relative error of b - a = 3 after compilers have folded both into constants."""
 
 
 class HardSwish(GraphPass):
     """Given x * clip(x + 3, 0, 6) in fp32, also where x is z + a and x + 3 is z + b. Result: 6 * HardSwish(x).
 
-    Compilers fold the constants around an activation into one another, as Core AI's does; runtimes with a kernel for
-    it then know it no more. A factor that follows takes the 6 up.
+    Compilers, Core AI's among them, fold the constants around the activation, so that runtimes no longer recognize it
+    and do not use their kernel. A constant factor that follows is multiplied by the 6.
     """
 
     name = "hard_swish"
@@ -89,12 +89,12 @@ class _Search:
         factor = 6.0
         if len(readers) == 1 and readers[0].op_type == "Mul" and result not in self._kept:
             reader = readers[0]
-            place = list(reader.input).index(result)
-            scale = self._values.constant(reader.input[1 - place])
+            position = list(reader.input).index(result)
+            scale = self._values.constant(reader.input[1 - position])
             if scale is not None and scale.size == 1 and scale.dtype == np.float32:
                 # Its product becomes that of the activation itself.
-                reader.input[place] = swish
-                reader.input[1 - place] = self._constant(factor_name, scale * np.float32(factor))
+                reader.input[position] = swish
+                reader.input[1 - position] = self._constant(factor_name, scale * np.float32(factor))
                 return [helper.make_node("HardSwish", [x], [swish], name=swish)]
         constant = self._constant(factor_name, np.float32(factor))
         return [

@@ -1,4 +1,4 @@
-"""Means that are written as sums."""
+"""Means written as a sum times 1/n."""
 
 import math
 from typing import Any
@@ -15,9 +15,9 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorPro
 
 
 class Means(GraphPass):
-    """Given ReduceSum and its product with 1/n, or its quotient by n, of n numbers each. Result: ReduceMean.
+    """Given ReduceSum over n elements, and its product with 1/n or its quotient by n. Result: ReduceMean.
 
-    JAX and TensorFlow write means so. In fp16 the sum is infinite where the mean is moderate.
+    JAX and TensorFlow write means so. In fp16 the sum may be infinite where the mean is not.
     """
 
     name = "means"
@@ -48,13 +48,13 @@ def _find(graph: GraphProto, outer: Values | None) -> None:
 
 
 def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> bool:
-    """Is `by` one over the number of elements in each sum (the number, of a quotient), and no larger than the sum?"""
+    """Is `by` 1/n (n for a quotient), n the number of elements of each sum, and of no higher rank than the sum?"""
     factor = values.constant(by)
     shape, result = values.shape(total.input[0]), values.shape(total.output[0])
     if factor is None or factor.size != 1 or shape is None or result is None or factor.ndim > len(result):
         return False
-    places = _places(values, total, len(shape))
-    sizes = [shape[place] for place in places]
+    axes = _axes(values, total, len(shape))
+    sizes = [shape[axis] for axis in axes]
     if not sizes or values.elem_type(total.input[0]) not in _FLOATS:
         return False
     count = math.prod(size or 0 for size in sizes)
@@ -62,8 +62,8 @@ def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> boo
 
 
 def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
-    """Is `factor` the number `exact` as its type holds it? Not where so little is left of the digits (of 1e-7 in fp16)
-    that it would be another number: sum / (n - 1) is no mean.
+    """Is `factor` the number `exact` rounded to its type? Not if that has so few digits (1e-7 in fp16) that other
+    numbers round to it too: sum / (n - 1) is no mean.
     """
     # ml_dtypes publishes partial types.
     library: Any = ml_dtypes
@@ -72,7 +72,7 @@ def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
     return is_near and bool(factor == np.float64(exact).astype(factor.dtype))
 
 
-def _places(values: Values, total: NodeProto, rank: int) -> list[int]:
+def _axes(values: Values, total: NodeProto, rank: int) -> list[int]:
     """The axes of a sum; none where they are not known, or where it does nothing."""
     if len(total.input) > 1 and total.input[1]:
         axes = values.constant(total.input[1])

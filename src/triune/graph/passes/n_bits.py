@@ -43,10 +43,10 @@ def replaced(
         whole numbers, and groups in any order, make whole weights.
     """
     inputs = dict(enumerate(node.input))
-    data, scales, zeros, groups = (tensor(inputs.get(place, "")) for place in range(1, 5))
+    data, scales, zeros, groups = (tensor(inputs.get(position, "")) for position in range(1, 5))
     attributes = attributes_of(node)
     bits = int(attributes.get("bits", 4))
-    is_known = all((found is not None) == bool(inputs.get(place)) for place, found in ((3, zeros), (4, groups)))
+    is_known = all((found is not None) == bool(inputs.get(position)) for position, found in ((3, zeros), (4, groups)))
     if data is None or scales is None or scales.data_type not in _FLOATS or bits not in _PACKED or not is_known:
         return None
     width, num_outputs, block = (int(attributes[name]) for name in ("K", "N", "block_size"))
@@ -89,7 +89,7 @@ def gathered(
         None where the weights are no constants.
     """
     inputs = dict(enumerate(node.input))
-    data, scales, zeros = (tensor(inputs.get(place, "")) for place in (0, 2, 3))
+    data, scales, zeros = (tensor(inputs.get(position, "")) for position in (0, 2, 3))
     attributes = attributes_of(node)
     if data is None or scales is None or scales.data_type not in _FLOATS or (zeros is None and inputs.get(3)):
         return None

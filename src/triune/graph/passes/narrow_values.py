@@ -109,14 +109,14 @@ def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
     if node.op_type == "Slice":
         # "To the end" is written as the largest number there is.
         return True
-    places = {place for place, read in enumerate(node.input) if read == name}
+    positions = {position for position, read in enumerate(node.input) if read == name}
     harmless = [
         table
         for table, is_beyond in ((_ABOVE, array.max() > _INT32.max), (_BELOW, array.min() < _INT32.min))
         if is_beyond
     ]
     # Else a graph within reads it.
-    return bool(places) and all(places.issubset(table.get(node.op_type, ())) for table in harmless)
+    return bool(positions) and all(positions.issubset(table.get(node.op_type, ())) for table in harmless)
 
 
 def _without_zeros_made(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:

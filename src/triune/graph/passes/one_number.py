@@ -1,4 +1,4 @@
-"""Single numbers that branches and loops give now as a scalar, now as a tensor of one element."""
+"""Results of If and Loop that are a scalar in one branch or step and a tensor of one element in another."""
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -10,7 +10,7 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
 class OneNumber(GraphPass):
-    """Given If and Loop of single numbers in several ranks, [] and [1]. Result: the same in one rank.
+    """Given If and Loop whose single numbers have different shapes, [] and [1]. Result: the same in one shape.
 
     ONNX and its runtime let the rank depend on the branch that is taken and the steps that are done; PaddlePaddle and
     PyTorch export such models. Programs of Apple's runtimes fix the rank of every value.
@@ -64,15 +64,15 @@ def _mend_loop(node: NodeProto, values: Values, names: Names) -> list[NodeProto]
     """What is carried begins with the rank that the steps give it. The nodes that do it are returned."""
     body: GraphProto = attributes_of(node)["body"]
     inner, added = Values(body, values), list[NodeProto]()
-    for place in range(2, len(node.input)):
-        start = _rank_of_number(values, node.input[place])
-        after = _rank_of_number(inner, body.output[place - 1].name)
+    for position in range(2, len(node.input)):
+        start = _rank_of_number(values, node.input[position])
+        after = _rank_of_number(inner, body.output[position - 1].name)
         if start is not None and after is not None and start != after:
-            build = Builder(names.prefix(f"{body.input[place].name}/one-number"))
+            build = Builder(names.prefix(f"{body.input[position].name}/one-number"))
             shape = build.constant(np.ones(after, np.int64))
-            node.input[place] = build.op("Reshape", node.input[place], shape)
+            node.input[position] = build.op("Reshape", node.input[position], shape)
             added += build.nodes
-            _declare(body.input[place], after)
+            _declare(body.input[position], after)
     return added
 
 

@@ -1,4 +1,4 @@
-"""Sequences of tensors, whose length and places are known."""
+"""Sequences of tensors whose length is known, and whose elements are read by known indices."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ _READERS = ("SequenceAt", "SequenceLength", "ConcatFromSequence")
 
 
 class Sequences(GraphPass):
-    """Given sequences that are made of known tensors, and read at known places. Result: the tensors themselves.
+    """Given sequences that are made of known tensors, and read at known indices. Result: the tensors themselves.
 
     What makes a sequence stays, for others that may read it; Tidy takes it away where nobody does.
     """
@@ -80,21 +80,25 @@ def _made(
         return given
     place_input = 2 if node.op_type == "SequenceInsert" else 1
     is_insert = node.op_type == "SequenceInsert"
-    place = len(given) if is_insert else len(given) - 1
+    position = len(given) if is_insert else len(given) - 1
     if len(node.input) > place_input and node.input[place_input]:
-        found = _place(node.input[place_input], values, len(given))
+        found = _position(node.input[place_input], values, len(given))
         if found is None or not 0 <= found < len(given) + is_insert:
             return None
-        place = found
-    return [*given[:place], node.input[1], *given[place:]] if is_insert else [*given[:place], *given[place + 1 :]]
+        position = found
+    return (
+        [*given[:position], node.input[1], *given[position:]]
+        if is_insert
+        else [*given[:position], *given[position + 1 :]]
+    )
 
 
-def _place(name: str, values: Values, length: int) -> int | None:
+def _position(name: str, values: Values, length: int) -> int | None:
     array = values.constant(name)
     if array is None:
         return None
-    place = int(array.reshape(-1)[0])
-    return place + length if place < 0 else place
+    position = int(array.reshape(-1)[0])
+    return position + length if position < 0 else position
 
 
 def _split(node: NodeProto, values: Values, build: Builder) -> Sequence[str] | None:
@@ -131,10 +135,10 @@ def _read(node: NodeProto, values: Values, tensors: Sequence[str], build: Builde
         build.put("Identity", [build.constant(len(tensors), np.int64)], [node.output[0]])
         return True
     if node.op_type == "SequenceAt":
-        place = _place(node.input[1], values, len(tensors))
-        if place is None or not 0 <= place < len(tensors):
+        position = _position(node.input[1], values, len(tensors))
+        if position is None or not 0 <= position < len(tensors):
             return False
-        build.put("Identity", [tensors[place]], [node.output[0]])
+        build.put("Identity", [tensors[position]], [node.output[0]])
         return True
     if not tensors:
         return False

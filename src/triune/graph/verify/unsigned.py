@@ -28,8 +28,8 @@ def use_unsigned_weights(model: ModelProto) -> None:
     tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}
     names = list(itertools.chain.from_iterable(node.input for node in graph.node))
     for node in graph.node:
-        places = _WEIGHTS.get(node.op_type, ()) if node.domain == "com.microsoft" else ()
-        pairs = [[node.input[place] for place in pair] for pair in places if max(pair) < len(node.input)]
+        positions = _WEIGHTS.get(node.op_type, ()) if node.domain == "com.microsoft" else ()
+        pairs = [[node.input[position] for position in pair] for pair in positions if max(pair) < len(node.input)]
         wanted = dict.fromkeys(itertools.chain.from_iterable(pairs))
         # All of the node's, or none: they are of one type.
         if not all(name in tensors and names.count(name) == list(node.input).count(name) for name in wanted):

@@ -49,8 +49,8 @@ def verify(
     refusal: InvalidArgumentError | UnsupportedError | None = None
     num_answered = 0
     started = time.monotonic()
-    for place, each in enumerate((*sets, *otherwise)):
-        if num_answered and (place >= len(sets) or time.monotonic() - started > _SECONDS):
+    for position, each in enumerate((*sets, *otherwise)):
+        if num_answered and (position >= len(sets) or time.monotonic() - started > _SECONDS):
             break
         try:
             expected = source(each.arrays)

@@ -28,7 +28,7 @@ class Ensemble:
         roots: (trees,) the number of each tree's root.
         features: (nodes,) the feature that a node looks at; 0 of a leaf.
         splits: (nodes,) fp32, what it is compared with.
-        modes: (nodes,) places in MODES; of a leaf those of BRANCH_LEQ.
+        modes: (nodes,) indices in MODES; of a leaf that of BRANCH_LEQ.
         tracks_missing: (nodes,) does NaN take the true branch?
         if_true: (nodes,) the next node; of a leaf itself.
         if_false: as `if_true`.
@@ -125,10 +125,10 @@ def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 
     def found(tree: Array, node: Array) -> Array:
         wanted = tree * width + node
-        places = order[np.searchsorted(keys, wanted, sorter=order).clip(0, len(order) - 1)]
-        if (keys[places] != wanted).any() or (node < 0).any() or (node >= width).any():
+        positions = order[np.searchsorted(keys, wanted, sorter=order).clip(0, len(order) - 1)]
+        if (keys[positions] != wanted).any() or (node < 0).any() or (node >= width).any():
             raise ValueError("a branch or weight names a node that is not there")
-        return places
+        return positions
 
     modes = arrays["nodes_modes"]
     if (modes < 0).any():
@@ -156,7 +156,7 @@ def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 
 
 def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
-    """Nodes and leaves are found by their places; here leaves come behind the nodes."""
+    """Nodes and leaves are given by index, each from 0; here leaves come behind the nodes."""
     modes, splits = arrays["nodes_modes"].astype(np.int8), _either(arrays, "nodes_splits").astype(np.float32)
     features = arrays["nodes_featureids"]
     num_nodes, num_leaves = len(modes), len(arrays["leaf_targetids"])
@@ -164,11 +164,11 @@ def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
     missing = missing if missing.size else np.zeros(num_nodes, np.int64)
 
     def children(kind: str) -> Array:
-        places = arrays[f"nodes_{kind}nodeids"]
+        positions = arrays[f"nodes_{kind}nodeids"]
         limits = np.where(arrays[f"nodes_{kind}leafs"] != 0, num_leaves, num_nodes)
-        if (places < 0).any() or (places >= limits).any():
+        if (positions < 0).any() or (positions >= limits).any():
             raise ValueError("a branch names a node or leaf that is not there")
-        return places + np.where(arrays[f"nodes_{kind}leafs"] != 0, num_nodes, 0)
+        return positions + np.where(arrays[f"nodes_{kind}leafs"] != 0, num_nodes, 0)
 
     fill = np.zeros(num_leaves, np.int64)
     leaves = np.arange(num_nodes, num_nodes + num_leaves)
@@ -199,10 +199,10 @@ def _without_members(columns: Mapping[str, Array], members: Array) -> dict[str, 
         chain = [node, *range(len(found["modes"]), len(found["modes"]) + end - start - 1)]
         for values in found.values():
             values += [values[node]] * (len(chain) - 1)
-        for place, value, following in zip(chain, members[start:end].tolist(), [*chain[1:], None], strict=True):
-            found["modes"][place], found["splits"][place] = _EQ, value
+        for position, value, following in zip(chain, members[start:end].tolist(), [*chain[1:], None], strict=True):
+            found["modes"][position], found["splits"][position] = _EQ, value
             if following is not None:
-                found["if_false"][place] = following
+                found["if_false"][position] = following
     return {name: np.array(values, columns[name].dtype) for name, values in found.items()}
 
 
@@ -225,11 +225,11 @@ def _numbered(
     number[order] = np.arange(len(order))
     num_leaves = int(is_leaf.sum())
     leaf, target, weight = weights
-    places, is_counted = number[leaf], is_leaf[leaf]
+    positions, is_counted = number[leaf], is_leaf[leaf]
     scores = np.zeros((num_leaves, num_targets), np.float32)
     given = np.zeros((num_leaves, num_targets), bool)
-    np.add.at(scores, (places[is_counted], target[is_counted]), weight[is_counted])
-    given[places[is_counted], target[is_counted]] = True
+    np.add.at(scores, (positions[is_counted], target[is_counted]), weight[is_counted])
+    given[positions[is_counted], target[is_counted]] = True
     true, false = (number[branch][order].astype(np.int32) for branch in (if_true, if_false))
     return Ensemble(
         roots=number[roots].astype(np.int32),

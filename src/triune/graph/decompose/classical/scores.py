@@ -77,8 +77,8 @@ def num_classes(c: Context) -> int:
     return max(len(c.attributes.get(name, [])) for name in _LABELS)
 
 
-def give_label(c: Context, place: str, numbers: list[int] | None = None) -> None:
-    """Output 0, where anybody reads it: the label at `place` (N), of `numbers` or of the classifier's own.
+def give_label(c: Context, position: str, numbers: list[int] | None = None) -> None:
+    """Output 0, where anybody reads it: the label at `position` (N), of `numbers` or of the classifier's own.
 
     Raises:
         Refusal: labels are text, and something reads them.
@@ -88,4 +88,4 @@ def give_label(c: Context, place: str, numbers: list[int] | None = None) -> None
     if c.attributes.get("classlabels_strings"):
         raise Refusal(TEXT)
     own: list[int] = c.attributes.get("classlabels_ints") or c.attributes.get("classlabels_int64s") or []
-    c.give(c.build.op("Gather", c.build.constant(numbers or own, np.int64), place))
+    c.give(c.build.op("Gather", c.build.constant(numbers or own, np.int64), position))

@@ -60,7 +60,7 @@ def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
     """Tables by name, and facts.
 
     `features`, `splits`, `if_true`, `if_false` and `rules` have a row for each node; there are `rules` only where nodes
-    compare in several ways: twice the place of the mode, and 1 where NaN is true. `root_features` and so on are
+    compare in several ways: twice the index of the mode, and 1 where NaN is true. `root_features` and so on are
     (1, trees).
     `scores` is (leaves,) where each tree speaks of one target, `targets` (trees, targets) then being 1 at that, else
     (leaves, targets). `given`, where it is not all 1, says which of the scores there are.

@@ -78,12 +78,12 @@ def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
     here = {name: tables[f"root_{name}"] for name in own}
     # What the roots look at is known: their features are columns.
     features = b.op("Gather", x, b.op("Squeeze", here["features"], b.ints(0)), axis=1)
-    place = _next(b, facts, features, here)
+    position = _next(b, facts, features, here)
     for _ in range(1, facts.depth):
-        here = {name: b.op("Gather", tables[name], place) for name in own}
+        here = {name: b.op("Gather", tables[name], position) for name in own}
         features = b.op("GatherElements", x, here["features"], axis=1)
-        place = _next(b, facts, features, here)
-    return place
+        position = _next(b, facts, features, here)
+    return position
 
 
 def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> str:
@@ -223,19 +223,19 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
     """As ONNX Runtime's TreeAggregatorClassifier: the first score stands for both where the second class has none."""
     b, base = c.build, _base(c)
     total = _sum(c, trees)
-    first, second = (b.op("Gather", total, b.ints(place), axis=1) for place in (0, 1))
+    first, second = (b.op("Gather", total, b.ints(position), axis=1) for position in (0, 1))
     # All weights are scores of one class.
     is_single = NEVER in trees.facts.given
     is_probability = is_single and trees.facts.are_positive
 
-    def add(x: str, place: int) -> str:
-        return b.op("Add", x, b.constant(base[place], np.float32))
+    def add(x: str, position: int) -> str:
+        return b.op("Add", x, b.constant(base[position], np.float32))
 
     def both(*pair: str) -> str:
         """Both scores after the transform; what no leaf speaks of is 0, whatever was added to it."""
         zero = b.constant(0, np.float32)
         given = trees.facts.given
-        parts = [b.op("Mul", each, zero) if given[place] == NEVER else each for place, each in enumerate(pair)]
+        parts = [b.op("Mul", each, zero) if given[position] == NEVER else each for position, each in enumerate(pair)]
         scores = b.op("Concat", *parts, axis=1)
         scores = b.op("Where", _reached(c, trees), scores, zero) if SOMETIMES in given else scores
         return transformed(c, scores, transform)
@@ -266,9 +266,11 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
             ways = [with_second(), without_second()]
             decisive, scores = (b.op("Where", has_second, *each) for each in zip(*ways, strict=True))
     c.give(scores, 1)
-    place = b.cast(b.op("Greater", decisive, b.constant(0.5 if is_probability else 0, np.float32)), TensorProto.INT32)
+    position = b.cast(
+        b.op("Greater", decisive, b.constant(0.5 if is_probability else 0, np.float32)), TensorProto.INT32
+    )
     # Where both classes have weights, ONNX Runtime's labels are 0 and 1, whatever they are called.
-    give_label(c, b.op("Squeeze", place, b.ints(1)), None if is_single else [0, 1])
+    give_label(c, b.op("Squeeze", position, b.ints(1)), None if is_single else [0, 1])
 
 
 TABLE: dict[str, Decomposition] = {

@@ -80,7 +80,7 @@ def _linear(c: Context, x: str, count: int) -> None:
     b, weights = c.build, _floats(c, "coefficients").reshape(count, -1)
     scores = b.op("Add", b.op("MatMul", x, b.constant(weights.T.copy())), b.constant(_floats(c, "rho")[:1]))
     c.give(transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)
-    place = b.op("ArgMax", scores, axis=-1, keepdims=0)
+    position = b.op("ArgMax", scores, axis=-1, keepdims=0)
     if count == 2 and not c.attributes.get("prob_a"):
         # The second class is chosen, too, where either score is large enough.
         largest = b.op("ReduceMax", scores, b.ints(1), keepdims=0)
@@ -89,8 +89,8 @@ def _linear(c: Context, x: str, count: int) -> None:
             if (weights >= 0).all()
             else b.op("Greater", largest, b.constant(0, np.float32))
         )
-        place = b.op("Where", is_large, b.constant(1, np.int64), place)
-    give_label(c, place)
+        position = b.op("Where", is_large, b.constant(1, np.int64), position)
+    give_label(c, position)
 
 
 def _by_vectors(c: Context, x: str, count: int) -> None:
@@ -101,15 +101,15 @@ def _by_vectors(c: Context, x: str, count: int) -> None:
     pairs = list(itertools.combinations(range(count), 2))
     # libsvm keeps, for a vector of class i, its weight against class j in row j - 1 if j > i, else in row j.
     weights = np.zeros((int(starts[-1]), len(pairs)), np.float32)
-    for place, (i, j) in enumerate(pairs):
+    for position, (i, j) in enumerate(pairs):
         for own, row in ((i, j - 1), (j, i)):
             vectors = slice(starts[own], starts[own + 1])
-            weights[vectors, place] = coefficients[row, vectors]
+            weights[vectors, position] = coefficients[row, vectors]
     kernel = _kernel(c, x, _floats(c, "support_vectors").reshape(int(starts[-1]), -1))
     rho = _floats(c, "rho")[: len(pairs)]
     scores = b.op("Add", b.op("MatMul", kernel, b.constant(weights)), b.constant(rho))
     # A vote for the first of the pair where the score is above 0, else for the second.
-    first, second = (np.eye(count, dtype=np.float32)[[pair[place] for pair in pairs]] for place in (0, 1))
+    first, second = (np.eye(count, dtype=np.float32)[[pair[position] for pair in pairs]] for position in (0, 1))
     is_first = b.cast(b.op("Greater", scores, b.constant(0, np.float32)), TensorProto.FLOAT)
     votes = b.op("Add", b.op("MatMul", is_first, b.constant(first - second)), b.constant(second.sum(axis=0)))
     give_label(c, b.op("ArgMax", votes, axis=-1, keepdims=0))
@@ -137,8 +137,8 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
     both = b.op("Concat", pair, other, b.op("Mul", pair, b.constant(0, np.float32)), axis=1)
     # Columns of `both`: r_ij, r_ji, and zeros.
     column = np.full((count, count), 2 * len(pairs))
-    for place, (i, j) in enumerate(pairs):
-        column[i, j], column[j, i] = place, len(pairs) + place
+    for position, (i, j) in enumerate(pairs):
+        column[i, j], column[j, i] = position, len(pairs) + position
     r = b.op("Reshape", b.op("Gather", both, b.constant(column.reshape(-1)), axis=1), b.ints(-1, count, count))
     transposed = b.op("Transpose", r, perm=[0, 2, 1])
     squares = b.op("ReduceSum", b.op("Mul", r, r), b.ints(1), keepdims=0)
@@ -157,16 +157,16 @@ def _round(b: Builder, q: str, diagonal: str, given: str, count: int) -> str:
     error = b.op("ReduceMax", b.op("Abs", b.op("Sub", qp, pqp)), b.ints(1), keepdims=1)
     is_near = b.op("Less", error, b.constant(0.005 / count, np.float32))
     zero, one, p = b.constant(0, np.float32), b.constant(1, np.float32), given
-    for place in range(count):
-        own = b.op("Gather", diagonal, b.ints(place), axis=1)
-        here = b.op("Gather", qp, b.ints(place), axis=1)
+    for position in range(count):
+        own = b.op("Gather", diagonal, b.ints(position), axis=1)
+        here = b.op("Gather", qp, b.ints(position), axis=1)
         step = b.op("Where", is_near, zero, b.op("Div", b.op("Sub", pqp, here), own))
         shrink = b.op("Add", one, step)
-        unit = b.constant(np.eye(count, dtype=np.float32)[place : place + 1])
+        unit = b.constant(np.eye(count, dtype=np.float32)[position : position + 1])
         p = b.op("Div", b.op("Add", p, b.op("Mul", step, unit)), shrink)
         gain = b.op("Add", b.op("Mul", step, own), b.op("Add", here, here))
         pqp = b.op("Div", b.op("Div", b.op("Add", pqp, b.op("Mul", step, gain)), shrink), shrink)
-        row = b.op("Squeeze", b.op("Gather", q, b.ints(place), axis=1), b.ints(1))
+        row = b.op("Squeeze", b.op("Gather", q, b.ints(position), axis=1), b.ints(1))
         qp = b.op("Div", b.op("Add", qp, b.op("Mul", step, row)), shrink)
     return p
 

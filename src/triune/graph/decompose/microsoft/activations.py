@@ -48,7 +48,7 @@ def activated(b: Builder, x: str, name: str, parameters: Mapping[str, float], el
 
 
 def in_order(name: str, values: list[float]) -> Mapping[str, float]:
-    """Parameters that are given by their places alone."""
+    """Parameters that are given by position alone."""
     names = ["min", "max"] if name == "Clip" else list(_PARAMETERS.get(name, ()))
     return dict(zip(names, values, strict=False))
 

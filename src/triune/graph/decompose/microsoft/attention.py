@@ -77,9 +77,9 @@ def range_of(c: Context, size: str, start: str = "") -> str:
 def causal(c: Context, num_queries: str, num_keys: str) -> str:
     """BOOL (queries, keys): the last query sees all keys, each one before it one less. Both are INT64 (1,)."""
     b = c.build
-    places = range_of(c, num_queries, b.op("Sub", num_keys, num_queries))
+    positions = range_of(c, num_queries, b.op("Sub", num_keys, num_queries))
     return b.op(
-        "LessOrEqual", b.op("Unsqueeze", range_of(c, num_keys), b.ints(0)), b.op("Unsqueeze", places, b.ints(1))
+        "LessOrEqual", b.op("Unsqueeze", range_of(c, num_keys), b.ints(0)), b.op("Unsqueeze", positions, b.ints(1))
     )
 
 

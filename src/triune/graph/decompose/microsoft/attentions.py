@@ -79,7 +79,7 @@ def _self_attention(
     parts = b.ops("Split", 3, packed, b.ints(*widths), axis=2)
     query, key, value = (split_heads(c, part, heads) for part in parts)
     if past:
-        before = [b.op("Gather", past, b.constant(place, np.int64), axis=0) for place in (0, 1)]
+        before = [b.op("Gather", past, b.constant(position, np.int64), axis=0) for position in (0, 1)]
         key, value = (b.op("Concat", old, new, axis=2) for old, new in zip(before, (key, value), strict=True))
     if c.output(1):
         c.give(b.op("Concat", *(b.op("Unsqueeze", each, b.ints(0)) for each in (key, value)), axis=0), 1)
@@ -169,10 +169,10 @@ def _parts(c: Context, rank: int, heads: int) -> tuple[str, str, str] | None:
     b = c.build
     if rank == 5:
         # (batch, n, heads, 3, size), to which the bias is added as it is: (3, heads, size).
-        pieces = [b.op("Gather", c.input(0), b.constant(place, np.int64), axis=3) for place in range(3)]
+        pieces = [b.op("Gather", c.input(0), b.constant(position, np.int64), axis=3) for position in range(3)]
         if c.input(3):
             biases = b.op("Reshape", c.input(3), b.ints(3, heads, -1))
-            own = [b.op("Gather", biases, b.constant(place, np.int64), axis=0) for place in range(3)]
+            own = [b.op("Gather", biases, b.constant(position, np.int64), axis=0) for position in range(3)]
             pieces = [b.op("Add", piece, bias) for piece, bias in zip(pieces, own, strict=True)]
         query, key, value = (b.op("Transpose", piece, perm=[0, 2, 1, 3]) for piece in pieces)
         return query, key, value
@@ -187,7 +187,7 @@ def _parts(c: Context, rank: int, heads: int) -> tuple[str, str, str] | None:
     query = split_heads(c, added(c, c.input(0), biases[0]), heads)
     if key_rank == 5:
         # Its shape is (batch, n, heads, 2, size).
-        pieces = [b.op("Gather", c.input(1), b.constant(place, np.int64), axis=3) for place in (0, 1)]
+        pieces = [b.op("Gather", c.input(1), b.constant(position, np.int64), axis=3) for position in (0, 1)]
         key, value = (b.op("Transpose", piece, perm=[0, 2, 1, 3]) for piece in pieces)
     elif key_rank == 4:
         # (batch, heads, n, size) already.

@@ -6,7 +6,7 @@ from onnx import TensorProto
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.decompose.microsoft.attention import Scores, attended, repeat_heads, split_heads
-from triune.graph.decompose.microsoft.rotary import at_places, turned
+from triune.graph.decompose.microsoft.rotary import at_positions, turned
 
 
 def _refuse_others(c: Context) -> None:
@@ -19,7 +19,7 @@ def _refuse_others(c: Context) -> None:
     ):
         raise Refusal("its cache of keys and values is quantized; export the model with a cache of floats")
     if flags.get("sliding_window_cache", 0):
-        raise Refusal("its cache is a ring, in which keys have no fixed places; export the model without that")
+        raise Refusal("its cache is a ring, in which keys have no fixed positions; export the model without that")
     if c.input(14) or c.input(15):
         raise Refusal("it normalizes queries and keys itself; export the model with the norms as operators")
     if c.input(16):
@@ -51,14 +51,14 @@ def group_query_attention(c: Context) -> bool:
     lengths = b.op("Reshape", b.cast(c.input(5), TensorProto.INT64), b.ints(-1, 1))
     is_first = num_queries == total
     past = b.op("Sub", lengths, lengths) if is_first else b.op("Sub", lengths, b.ints(num_queries - 1))
-    places = b.op("Add", past, b.constant(np.arange(num_queries)[None], np.int64))
+    positions = b.op("Add", past, b.constant(np.arange(num_queries)[None], np.int64))
     if flags.get("do_rotary", 0):
-        at = places
+        at = positions
         if c.input(9):
-            # In the first call ONNX Runtime takes the very first place alone, and the others to follow it.
+            # In the first call ONNX Runtime reads only the first position, and takes the others to follow it.
             first = b.op("Slice", c.input(9), b.ints(0, 0), b.ints(1, 1), b.ints(0, 1))
-            at = b.op("Add", first, places) if is_first else c.input(9)
-        cos, sin = (at_places(c, c.input(index), at) for index in (7, 8))
+            at = b.op("Add", first, positions) if is_first else c.input(9)
+        cos, sin = (at_positions(c, c.input(index), at) for index in (7, 8))
         cache = c.values.shape(c.input(7))
         if cache is None or cache[1] is None:
             return False
@@ -79,7 +79,7 @@ def group_query_attention(c: Context) -> bool:
         scale=flags.get("scale", 0.0),
         softcap=flags.get("softcap", 0.0),
         bias=_bias(c, num_keys),
-        allowed=_allowed(c, places, num_keys),
+        allowed=_allowed(c, positions, num_keys),
         sink=_sink(c, heads, elem_type),
     )
     key, value = repeat_heads(c, key, times), repeat_heads(c, value, times)
@@ -88,7 +88,7 @@ def group_query_attention(c: Context) -> bool:
 
 
 def _sizes(c: Context) -> tuple[int, int, int] | None:
-    """How many queries, how many places the cache has, and how many keys there are with the new ones.
+    """How many queries, how many positions the cache has, and how many keys there are with the new ones.
 
     Raises:
         Refusal: they are not known, or will not be.
@@ -123,14 +123,14 @@ def _parts(c: Context, heads: int, key_heads: int) -> tuple[str, str, str] | Non
 
 
 def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple[int, int, int]) -> str:
-    """The cache with the new keys at the places behind those that are there; what is behind them is 0.
+    """The cache with the new keys behind those that it has; 0 behind the new ones.
 
-    `past` (batch, 1) is how many are there, `keys` (1, keys) the places; sizes are those of the new keys, the cache and
+    `past` (batch, 1) is how many it has, `keys` (1, keys) the positions; sizes are those of the new keys, the cache and
     the next cache.
     """
     b, (num_new, num_past, num_keys) = c.build, sizes
     joined = b.op("Concat", cache, new, axis=2) if cache and num_past else new
-    # Of the joined keys, the one that each place has; 0 where it has none, which is multiplied away.
+    # The index among the joined keys for each position; 0 where there is none, and what it reads is multiplied by 0.
     is_old, is_known = b.op("Less", keys, past), b.op("Less", keys, b.op("Add", past, b.ints(num_new)))
     behind = b.op("Add", b.op("Sub", keys, past), b.ints(num_past if cache else 0))
     zero = b.constant(0, np.int64)
@@ -149,10 +149,10 @@ def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple
     return b.op("Where", b.op("Unsqueeze", is_known, b.ints(1, 3)), found, empty)
 
 
-def _allowed(c: Context, places: str, num_keys: int) -> str:
-    """BOOL (batch, 1, queries, keys): keys up to the query's own place, and within its window."""
+def _allowed(c: Context, positions: str, num_keys: int) -> str:
+    """BOOL (batch, 1, queries, keys): keys up to the query's own position, and within its window."""
     b, window = c.build, c.attributes.get("local_window_size", -1)
-    own = b.op("Unsqueeze", places, b.ints(1, 3))
+    own = b.op("Unsqueeze", positions, b.ints(1, 3))
     keys = b.constant(np.arange(num_keys).reshape(1, 1, 1, -1), np.int64)
     if not c.attributes.get("causal", 1):
         raise Refusal("it is not causal; export it as MultiHeadAttention")
@@ -163,7 +163,7 @@ def _allowed(c: Context, places: str, num_keys: int) -> str:
 
 
 def _bias(c: Context, num_keys: int) -> str:
-    """attention_bias, cut to the keys that there are places for."""
+    """attention_bias, cut to the positions of the cache."""
     b = c.build
     if not c.input(10):
         return ""

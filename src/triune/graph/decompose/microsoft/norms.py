@@ -55,39 +55,39 @@ def skip_simplified_layer_normalization(c: Context) -> bool:
 
 
 def embed_layer_normalization(c: Context) -> bool:
-    """LayerNormalization of the sum of a word's, its place's and its segment's embedding.
+    """LayerNormalization of the sum of a word's, its position's and its segment's embedding.
 
     Output 1 is the number of ones in each row of the mask, 0 without a mask.
     """
     if c.attributes.get("mask_index_type", 1) not in (0, 1) and c.is_read(1):
         return False
-    tables = [c.input(place) for place in range(2, 7)]
-    c.give(_embedded(c, tables, mask=c.input(7), places=c.input(8)), 2)
+    tables = [c.input(position) for position in range(2, 7)]
+    c.give(_embedded(c, tables, mask=c.input(7), positions=c.input(8)), 2)
     return True
 
 
 def q_embed_layer_normalization(c: Context) -> bool:
     """`embed_layer_normalization` of tables of 8 bits, whose scales and zero points follow the mask."""
     tables: list[str] = []
-    for place in range(2, 7):
-        names = [c.input(place), c.input(place + 6), c.input(place + 11)]
+    for position in range(2, 7):
+        names = [c.input(position), c.input(position + 6), c.input(position + 11)]
         tables.append(c.build.op("DequantizeLinear", *(each for each in names if each)) if names[0] else "")
-    _embedded(c, tables, mask=c.input(7), places="")
+    _embedded(c, tables, mask=c.input(7), positions="")
     return True
 
 
-def _embedded(c: Context, tables: list[str], *, mask: str, places: str) -> str:
+def _embedded(c: Context, tables: list[str], *, mask: str, positions: str) -> str:
     """Gives the first two outputs; the sum before it is normalized.
 
     Args:
         c: its inputs 0 and 1 are the words and their segments.
-        tables: of words, places and segments ("" for none), gamma and beta.
+        tables: of words, positions and segments ("" for none), gamma and beta.
         mask: 1 where a word is; "" for none.
-        places: of the words; "" where they count from 0.
+        positions: of the words; "" where they count from 0.
     """
     b, words = c.build, c.input(0)
-    if places:
-        at = b.op("Gather", tables[1], places)
+    if positions:
+        at = b.op("Gather", tables[1], positions)
     else:
         length = b.op("Gather", b.op("Shape", words), b.ints(1))
         at = b.op("Slice", tables[1], b.ints(0), length, b.ints(0))

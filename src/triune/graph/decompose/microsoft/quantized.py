@@ -43,12 +43,12 @@ def q_linear_add(c: Context) -> bool:
     if not elem_type:
         return False
     # The constant is zc less (sa / sc) za and (sb / sc) zb.
-    ratios = [b.op("Div", c.input(place), c.input(6)) for place in (1, 4)]
-    shifts = [b.op("Mul", ratio, _zero(c, place)) for ratio, place in zip(ratios, (2, 5), strict=True)]
+    ratios = [b.op("Div", c.input(position), c.input(6)) for position in (1, 4)]
+    shifts = [b.op("Mul", ratio, _zero(c, position)) for ratio, position in zip(ratios, (2, 5), strict=True)]
     fixed = b.op("Sub", _zero(c, 7), b.op("Add", *shifts))
     terms = [
-        b.op("Mul", b.cast(c.input(place), TensorProto.FLOAT), ratio)
-        for ratio, place in zip(ratios, (0, 3), strict=True)
+        b.op("Mul", b.cast(c.input(position), TensorProto.FLOAT), ratio)
+        for ratio, position in zip(ratios, (0, 3), strict=True)
     ]
     c.give(rounded(c, b.op("Add", terms[0], b.op("Add", terms[1], fixed)), elem_type))
     return True
@@ -60,7 +60,7 @@ def q_linear_mul(c: Context) -> bool:
     if not elem_type:
         return False
     factors = [
-        b.op("Sub", b.cast(c.input(place), TensorProto.FLOAT), _zero(c, zero)) for place, zero in ((0, 2), (3, 5))
+        b.op("Sub", b.cast(c.input(position), TensorProto.FLOAT), _zero(c, zero)) for position, zero in ((0, 2), (3, 5))
     ]
     ratio = b.op("Div", b.op("Mul", c.input(1), c.input(4)), c.input(6))
     product = b.op("Mul", b.op("Mul", *factors), ratio)
@@ -141,7 +141,7 @@ def q_linear_concat(c: Context) -> bool:
     elem_type = c.values.elem_type(c.input(1))
     if not elem_type:
         return False
-    parts = [dequantized(c, place) for place in range(2, len(c.node.input), 3)]
+    parts = [dequantized(c, position) for position in range(2, len(c.node.input), 3)]
     c.give(quantized(c, c.build.op("Concat", *parts, axis=c.attributes["axis"]), 0, elem_type))
     return True
 

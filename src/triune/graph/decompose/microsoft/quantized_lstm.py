@@ -30,16 +30,16 @@ def dynamic_quantize_lstm(c: Context) -> bool:
     x = b.op("Sub", levels, zero)
     weights, recurrent = _whole(c, _W, _W_ZERO), _whole(c, _R, _R_ZERO)
     results: list[list[str]] = []
-    for place in range(shape[0]):
-        gates = b.op("MatMul", x, _of(c, weights, place))
-        gates = b.op("Mul", gates, b.op("Mul", scale, _of(c, c.input(_W_SCALE), place)))
+    for position in range(shape[0]):
+        gates = b.op("MatMul", x, _of(c, weights, position))
+        gates = b.op("Mul", gates, b.op("Mul", scale, _of(c, c.input(_W_SCALE), position)))
         if c.input(_B):
-            parts = b.ops("Split", 2, _of(c, c.input(_B), place), axis=0, num_outputs=2)
+            parts = b.ops("Split", 2, _of(c, c.input(_B), position), axis=0, num_outputs=2)
             gates = b.op("Add", gates, b.op("Add", *parts))
-        states = [_of(c, c.input(at), place) if c.input(at) else _zeros(c, hidden) for at in (_H, _C)]
-        peepholes = _of(c, c.input(_P), place) if c.input(_P) else ""
-        step = _Step(_of(c, recurrent, place), _of(c, c.input(_R_SCALE), place), peepholes, hidden)
-        is_reverse = int(way == "reverse" or place == 1)
+        states = [_of(c, c.input(at), position) if c.input(at) else _zeros(c, hidden) for at in (_H, _C)]
+        peepholes = _of(c, c.input(_P), position) if c.input(_P) else ""
+        step = _Step(_of(c, recurrent, position), _of(c, c.input(_R_SCALE), position), peepholes, hidden)
+        is_reverse = int(way == "reverse" or position == 1)
         results.append(
             b.ops(
                 "Scan",
@@ -68,9 +68,9 @@ def _refuse_others(c: Context, num_directions: int) -> None:
         raise Refusal("it has other activations than Sigmoid, Tanh and Tanh; quantize another LSTM")
 
 
-def _of(c: Context, name: str, place: int) -> str:
+def _of(c: Context, name: str, position: int) -> str:
     """What belongs to a direction."""
-    return c.build.op("Gather", name, c.build.constant(place, np.int64), axis=0)
+    return c.build.op("Gather", name, c.build.constant(position, np.int64), axis=0)
 
 
 def _whole(c: Context, weights: int, zero: int) -> str:

@@ -1,4 +1,4 @@
-"""Rotary embeddings: pairs of features turned by angles that grow with the place of a token."""
+"""Rotary embeddings: pairs of features rotated by angles that grow with the position of a token."""
 
 import numpy as np
 from onnx import TensorProto
@@ -14,7 +14,7 @@ def turned(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved
     Args:
         c: takes the nodes.
         x: (batch, heads, n, size).
-        cos: (batch or 1, 1, n, width / 2), for each place.
+        cos: (batch or 1, 1, n, width / 2), for each position.
         sin: as `cos`.
         width: how many features are turned; 0 for all.
         is_interleaved: are pairs neighbours, or halves apart?
@@ -39,13 +39,13 @@ def turned(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved
     return b.op("Concat", result, rest, axis=3) if rest else result
 
 
-def at_places(c: Context, cache: str, places: str) -> str:
-    """(batch, 1, n, width / 2) of a cache (places, width / 2), for INT64 places (batch, n)."""
-    return c.build.op("Unsqueeze", c.build.op("Gather", cache, places), c.build.ints(1))
+def at_positions(c: Context, cache: str, positions: str) -> str:
+    """(batch, 1, n, width / 2) of a cache (positions, width / 2), for INT64 positions (batch, n)."""
+    return c.build.op("Unsqueeze", c.build.op("Gather", cache, positions), c.build.ints(1))
 
 
 def rotary_embedding(c: Context) -> bool:
-    """Heads turned at places that are given, or that follow one that is."""
+    """Heads rotated by given positions, or by those that follow a given one."""
     b, flags = c.build, c.attributes
     shape, cache = c.values.shape(c.input(0)), c.values.shape(c.input(2))
     at_shape = c.values.shape(c.input(1))
@@ -62,10 +62,10 @@ def rotary_embedding(c: Context) -> bool:
     x = split_heads(c, c.input(0), heads) if is_flat else c.input(0)
     if len(at_shape) == 1:
         start = b.cast(c.input(1), TensorProto.INT64)
-        places = b.op("Unsqueeze", range_of(c, size_of(c, x, 2), start), b.ints(0))
+        positions = b.op("Unsqueeze", range_of(c, size_of(c, x, 2), start), b.ints(0))
     else:
-        places = c.input(1)
-    cos, sin = (at_places(c, c.input(index), places) for index in (2, 3))
+        positions = c.input(1)
+    cos, sin = (at_positions(c, c.input(index), positions) for index in (2, 3))
     result = turned(c, x, cos, sin, width, is_interleaved=bool(flags.get("interleaved", 0)))
     c.give(join_heads(c, result) if is_flat else result)
     return True

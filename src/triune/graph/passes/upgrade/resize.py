@@ -9,7 +9,7 @@ from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, required, rewrite
 
 _ASYMMETRIC = {"coordinate_transformation_mode": "asymmetric"}
-"""Place i of the result is place i / scale of the data."""
+"""Index i of the result reads index i / scale of the data."""
 
 
 def _resize(c: Context) -> None:
@@ -35,7 +35,7 @@ def _resized(c: Context, scales: str) -> None:
 
 
 def _nearest(c: Context, scales: str) -> None:
-    """The place before along axes that grow, the place after along those that shrink: ONNX's own examples of set 10."""
+    """Rounded down along axes that grow, up along those that shrink: as in ONNX's own examples of set 10."""
     given = c.values.constant(scales)
     if given is None:
         given = _written(c, scales)
