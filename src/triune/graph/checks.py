@@ -1,4 +1,4 @@
-"""Sizes and numbers that end ONNX Runtime's process, divided by before they come to what they end it in."""
+"""Divisions that refuse sizes and numbers of 0 before these end ONNX Runtime's process in the next operator."""
 
 from collections.abc import Sequence
 
@@ -51,7 +51,7 @@ class Checks:
             self.is_changed = True
 
     def _checked(self, node: NodeProto, fault: Fault, values: Values, names: Names | None) -> list[NodeProto]:
-        """The nodes that check what a node is given; it is changed to read what they give."""
+        """The nodes that check the operands of a node, which is changed to read their results."""
         said = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
         given = {position: name for position, name in enumerate(node.input) if name}
         is_safe = bool(fault.sizes or fault.nonzero or fault.constant)
@@ -80,7 +80,7 @@ class Checks:
 
 
 def _fault_of(node: NodeProto, values: Values) -> Fault | None:
-    """The fault that a node has, where it is known to be one that does."""
+    """The fault of a node's operator; None where the node is known not to have it."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     fault = FAULTS.get((domain, node.op_type))
     if fault is None:
@@ -101,7 +101,7 @@ def _has_sizes(name: str, values: Values) -> bool:
 
 
 def _with_sizes(builder: Builder, name: str, axes: Sequence[int] | None, said: str) -> str:
-    """The same value; ONNX Runtime refuses to compute it, in these words, where one of its sizes is 0."""
+    """The same value. Where one of its sizes is 0, ONNX Runtime refuses to compute it with this message."""
     shape = builder.op("Shape", name)
     sizes = shape if axes is None else builder.op("Gather", shape, builder.ints(*axes))
     ones = builder.name()

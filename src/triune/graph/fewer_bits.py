@@ -1,4 +1,4 @@
-"""What a source computes with more bits than fp32 has, the widest floats of Apple's runtimes."""
+"""Nodes that compute with more bits than fp32 has, the widest floats of Apple's runtimes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _MOVES = frozenset(
         *("ReverseSequence", "DepthToSpace", "SpaceToDepth", "ConstantOfShape", "If", "Loop", "Cast"),
     ]
 )
-"""Operators that compute nothing of the floats that they read."""
+"""Operators that only copy the floats that they read."""
 
 _ROUNDS = frozenset(["Floor", "Ceil", "Round"])
 
@@ -36,7 +36,7 @@ class FewerBits:
 
 
 def find_fewer_bits(graph: GraphProto) -> FewerBits:
-    """What fp32 computes less exactly than the source: `graph` in core ops, its types known and not narrowed yet."""
+    """The nodes that fp32 computes less exactly than the source; `graph` is in core ops and not narrowed yet."""
     found = FewerBits()
     _follow(graph, None, (), found)
     return found

@@ -1,4 +1,4 @@
-"""What a pass asks about a graph: who makes a value, who reads it, how large it is."""
+"""An index of a graph for passes: the producer and the readers of each value, its shape, its constant."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +41,7 @@ class Index:
         self._num_taken = 0
 
     def producer(self, name: str, *op_types: str) -> NodeProto | None:
-        """The node that makes `name`, if there is one and it is of one of these operators."""
+        """The node that computes `name`, if it is of one of these operators (any, if none are given)."""
         node = self._producers.get(name)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
 
@@ -59,11 +59,11 @@ class Index:
         return readers[0] if len(readers) == 1 and not self.is_kept(name) else None
 
     def dims(self, name: str) -> Dims | None:
-        """The shape, sizes that are not known under their names; None where not even the rank is known."""
+        """The shape, with names for unknown sizes; None where not even the rank is known."""
         return self._sizes.get(name)
 
     def elements(self, name: str) -> Dims | None:
-        """The elements of a vector of sizes, those that are not known under their names; None where it is no such."""
+        """The elements of a vector of sizes, with names for unknown ones; None of another value."""
         return self._sizes.elements(name)
 
     def learn(self, name: str, like: str) -> None:
@@ -84,7 +84,7 @@ class Index:
         return np.dtype(np.float16 if self.values.elem_type(name) == TensorProto.FLOAT16 else np.float32)
 
     def is_constant(self, name: str) -> bool:
-        """Is its value known?"""
+        """Is it a constant?"""
         return self._tensor(name) is not None
 
     def constant(self, name: str) -> NDArray[Any] | None:
@@ -126,22 +126,22 @@ class Index:
         return None if array is None else [int(each) for each in array.reshape(-1)]
 
     def weight(self, array: NDArray[Any]) -> str:
-        """A constant; its name is returned."""
+        """Add a constant; returns its name."""
         name = self.build.name()
         self._large.add(self.graph, tensor_of(name, array))
         return name
 
     def packed(self, name: str) -> Packed | None:
-        """The packed weights that are unpacked to `name`; None if it is none."""
+        """The packed weights that a DequantizeLinear unpacks to `name`; None where there are none."""
         node = self.producer(name, "DequantizeLinear")
         return None if node is None else packed_of(node, self._tensor)
 
     def is_weight(self, name: str) -> bool:
-        """Is it a constant, or unpacked from some?"""
+        """Is it a constant, or are packed constants unpacked to it?"""
         return self.is_constant(name) or self.packed(name) is not None
 
     def packed_weight(self, packed: Packed) -> str:
-        """Packed weights, unpacked; the name of the result is returned."""
+        """Add packed weights and the DequantizeLinear that unpacks them; returns the name of its result."""
         name = self.build.name()
         unpacking, constants = as_dequantize(packed, name, name)
         self.build.nodes.append(unpacking)
@@ -156,13 +156,13 @@ class Index:
         return nodes
 
     def replace(self, nodes: Sequence[NodeProto]) -> None:
-        """`nodes` are the graph's from now on. The index is of no use any more."""
+        """Make `nodes` the nodes of the graph. The index must not be used any more."""
         del self.graph.node[:]
         self.graph.node.extend(nodes)
 
 
 def same_sizes(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
-    """Are these the same sizes? For shapes of equally many elements, of which one size may be unknown."""
+    """Are two shapes equal? They must have equally many elements, so that one unknown size follows from the others."""
     if a is None or b is None or len(a) != len(b):
         return False
     unproven = [(x, y) for x, y in zip(a, b, strict=True) if x is None or x != y]

@@ -1,4 +1,4 @@
-"""Where whole numbers of a graph leave int32, the widest that Apple's runtimes have."""
+"""Results of whole numbers that may not fit into int32, the widest integers of Apple's runtimes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from triune.graph.ranges import ANY, WHOLE, WIDE, Interval, of_constant, of_type
 from triune.graph.values import Values, names_read_by, subgraphs_of
 
 _NOTED = 1 << 34
-"""Results that may go beyond are told of: inputs are rarely so near the ends of int32 that a sum of two leaves it."""
+"""Only results that may exceed this are reported: inputs are rarely so large that the sum of two leaves int32."""
 
 _NEAR_END = 1 << 30
-"""A constant that is added or subtracted, from which on any sum is told of."""
+"""A sum with a constant as large as this is always reported."""
 
 _UNSIGNED = (TensorProto.UINT32, TensorProto.UINT64)
 
@@ -126,7 +126,7 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
 
 
 def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:
-    """May int32 have an unsigned result below 0? There the source has numbers near the largest of its type."""
+    """May an unsigned result be negative in int32? In the source it wraps to a number near the largest of its type."""
     if node.op_type == "Cast":
         return given[0].low < 0
     return result.high > ANY.high or (result.low < 0 and node.op_type in ("Sub", "Neg"))

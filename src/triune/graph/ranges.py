@@ -1,4 +1,4 @@
-"""What is known of the whole numbers of a graph, where int32 is the widest that they are computed in.
+"""The intervals in which whole numbers of a graph lie, where they are computed in int32.
 
 Intervals are followed from constants, sizes and small element types (R. E. Moore, Interval Analysis, 1966). An input is
 within int32: it is refused otherwise when the program is called.
@@ -18,12 +18,12 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _INT32 = np.iinfo(np.int32)
 WIDE = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
-"""Whole numbers that int32 does not hold all of."""
+"""The types of whole numbers that int32 does not hold."""
 
 WHOLE = (*WIDE, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT16, TensorProto.UINT8)
 
 _MOST_ELEMENTS = 1 << 20
-"""Larger constants are not looked into."""
+"""Of a constant of more elements nothing is known."""
 
 _MOST_BITS = 70
 """Numbers beyond INT64 are not told apart."""
@@ -56,7 +56,7 @@ _SIZE = Interval(0, _INT32.max, is_size=True)
 
 
 def of_constant(values: Values, name: str) -> Interval | None:
-    """Of a constant; None of anything else."""
+    """The interval of a constant; None of another value."""
     tensor = values.tensor(name)
     if tensor is None:
         return None
@@ -67,7 +67,7 @@ def of_constant(values: Values, name: str) -> Interval | None:
 
 
 def of_type(elem_type: int) -> Interval:
-    """All that a value of the type can be in a narrowed graph."""
+    """The interval of all values of a type in a narrowed graph."""
     if elem_type == TensorProto.BOOL:
         return Interval(0, 1)
     if elem_type not in WHOLE:
@@ -115,13 +115,13 @@ def _joined(given: Sequence[Interval]) -> _Ends:
 
 
 def _corners(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
-    """Of an operation whose extremes are at the ends of both operands."""
+    """The interval of an operation whose extremes are at the ends of both operands."""
     ends = [operation(x, y) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     return min(ends), max(ends)
 
 
 def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends | None:
-    """What an operator computes of whole numbers; None where nothing is known."""
+    """The interval of an operator's results; None where nothing is known."""
     first = given[0] if given else ANY
     match node.op_type:
         case "Add":
@@ -157,7 +157,7 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
 
 
 def _quotient(a: Interval, b: Interval) -> _Ends:
-    """Rounded towards zero. By a divisor that may be 0, anything up to the dividend."""
+    """The interval of a quotient rounded towards zero; up to the dividend where the divisor may be 0."""
     if b.low <= 0 <= b.high:
         return -a.largest, a.largest
     return _corners(lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1), a, b)

@@ -1,4 +1,4 @@
-"""Sizes by name: which sizes of a graph are the same, though none is known.
+"""Symbolic shapes: which unknown sizes of a graph are equal, told by their names.
 
 ONNX infers shapes too, but loses the names at a Slice, at a Reshape by a computed shape, and at a Gemm of rows.
 """
@@ -15,10 +15,10 @@ from triune.graph.conversion.problems import called
 from triune.graph.values import attributes_of
 
 Dim: TypeAlias = int | str | None
-"""A size, the name of a size (two of one name are equal), or None where nothing is known."""
+"""A size, the name of an unknown size (sizes of one name are equal), or None where nothing is known."""
 Dims: TypeAlias = tuple[Dim, ...]
 Ints: TypeAlias = Callable[[str], list[int] | None]
-"""The value of a constant of a few whole numbers."""
+"""Gives the elements of a constant of a few whole numbers by its name, None of another value."""
 
 _LIKE_FIRST = frozenset(
     [
@@ -67,7 +67,7 @@ class Sizes:
             self._dims[name] = self._dims[like]
 
     def _one(self, found: Dim, declared: Dim) -> Dim:
-        """One size known in two ways: their names mean the same from now on."""
+        """The two sizes are equal: from now on their names are one. Returns it, or the size where it is known."""
         found, declared = self._canonical(found), self._canonical(declared)
         if found is None or declared is None or found == declared:
             return declared if found is None else found
@@ -79,7 +79,7 @@ class Sizes:
         return self._canonical(found)
 
     def _canonical(self, dim: Dim) -> Dim:
-        """The one name of a size."""
+        """The representative of all names that are equal to this one."""
         if isinstance(dim, str) and "*" in dim:
             return _product([self._canonical(part) for part in dim.split("*")])
         while isinstance(dim, str) and dim in self._same:
@@ -208,7 +208,7 @@ class Sizes:
 
 
 def _equal(a: Dim, b: Dim) -> Dim:
-    """1 or 0 where it is known; sizes are not negative."""
+    """1 or 0 where the comparison of two sizes is known; sizes are not negative."""
     if a is not None and a == b:
         return 1
     known = [each for each in (a, b) if isinstance(each, int)]
@@ -217,7 +217,7 @@ def _equal(a: Dim, b: Dim) -> Dim:
 
 
 def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
-    """What a Where gives."""
+    """The elements of a Where of sizes."""
     return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
 
 
@@ -227,7 +227,7 @@ def _reduced(given: Dims, axes: Sequence[int]) -> Dims:
 
 
 def _is_pointwise(weight: Dims, attributes: Mapping[str, Any]) -> bool:
-    """Is a Conv of this weight 1x1, without steps and borders?"""
+    """Is a Conv of this weight 1x1, without strides and padding?"""
     is_plain = not any(attributes.get("pads", ())) and all(step == 1 for step in attributes.get("strides", ()))
     return all(size == 1 for size in weight[2:]) and is_plain and attributes.get("auto_pad", "NOTSET") == "NOTSET"
 
@@ -251,7 +251,7 @@ def _together(dims: set[Dim]) -> Dim:
 
 
 def _rest(given: Sequence[Dim], others: Sequence[Dim]) -> Dim:
-    """What is left of as many elements as `given` has, without the sizes of `others`."""
+    """The size of the axis -1 of a Reshape: the number of elements of `given` divided by the sizes of `others`."""
     if None in given or None in others or 0 in others:
         return None
     names, size = _factors(given)

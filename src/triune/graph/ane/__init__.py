@@ -1,4 +1,4 @@
-"""The layout that Apple's Neural Engine likes, for graphs of transformers.
+"""The memory layout that is fastest on Apple's Neural Engine, for graphs of transformers.
 
 Exporters write a transformer's activations as (B, S, C): batch, steps of the sequence, channels. The Neural Engine
 computes convolutions of images, and its last axis is contiguous and padded to 64 bytes. So the same values are better
@@ -7,20 +7,20 @@ the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository ap
 pass:
 
 - `NanGuards`: no test for NaN after a Softmax, whose mask tells where they would be.
-- `KnownShapes`: sizes of Reshapes that are known are written, so that nothing is measured.
+- `KnownShapes`: known sizes of Reshapes become constants.
 - `WithoutReshapes`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer is a 1x1 convolution.
 - `Rope`: rotary position embeddings of all heads at once.
-- `SplitHeads`: an attention per head, of operands (B, width, 1, S).
+- `SplitHeads`: attention head by head, with operands (B, width, 1, S).
 - `ChannelNorm`: layer normalization over axis 1.
-- `Layout`: what lies between computes in the layout too.
-- `Cancel`: the Transposes that undo each other now are gone. `Layout` again: what is in the layout by now may draw
-  more into it.
+- `Layout`: the operators between these compute in the layout too.
+- `Cancel`: Transposes that undo each other are removed. Then `Layout` again: the neighbours of what is in the layout by
+  now may follow.
 
 Masks stay as they are here; where the program is to compute in fp16, `graph.half` brings them within it.
 
-Every pass leaves a graph that computes the same, with Transposes at its borders; the model's inputs and outputs never
-change. `borders.py` is how a value gets in and out. What patterns look like `triune.graph.match` knows.
+After every pass the graph computes the same, with Transposes where values enter and leave the layout (`borders`). The
+model's inputs and outputs never change. `triune.graph.match` finds the patterns.
 """
 
 from collections.abc import Mapping, Sequence

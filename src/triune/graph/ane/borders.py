@@ -1,7 +1,7 @@
-"""Into the layout and out of it.
+"""Transposes into the layout and out of it.
 
 A value (B, S, C) is (B, C, 1, S) in the layout: in by Transpose [0, 2, 1] and Unsqueeze 2, out by Squeeze 2 and
-Transpose [0, 2, 1]. What a pass lets out is let in again without any of them.
+Transpose [0, 2, 1]. A value that a pass has brought out of the layout enters it again without any node.
 """
 
 from onnx import NodeProto
@@ -17,7 +17,7 @@ AXES = {0: 0, 1: 3, 2: 1}
 
 
 class Borders:
-    """The borders that a pass meets, and those that it makes."""
+    """The places where values enter or leave the layout: those of the graph, and those that a pass adds."""
 
     def __init__(self, index: Index) -> None:
         """Adds nodes to `index.build`."""
@@ -25,15 +25,15 @@ class Borders:
         self._inside: dict[str, str] = {}
 
     def is_out(self, name: str) -> bool:
-        """Is it made from a value in the layout, so that letting it in costs nothing?"""
+        """Is it computed from a value in the layout, so that it enters without a Transpose?"""
         return name in self._inside or self._turned(name) is not None
 
     def is_entered(self, name: str) -> bool:
-        """Does somebody let it in?"""
+        """Does a Transpose bring it into the layout already?"""
         return any(is_swap(node) for node in self._index.readers(name))
 
     def enter(self, name: str) -> str:
-        """A value (B, S, C) in the layout."""
+        """The name of a value (B, S, C) in the layout, as (B, C, 1, S)."""
         found = self._inside.get(name)
         if found is not None:
             return found
@@ -50,7 +50,7 @@ class Borders:
         return inside
 
     def leave(self, inside: str, name: str) -> None:
-        """`name` is the value `inside` out of the layout."""
+        """Make `name` the value `inside` (B, C, 1, S) out of the layout, as (B, S, C)."""
         build = self._index.build
         flat = build.op("Squeeze", inside, build.ints(HEIGHT))
         build.put("Transpose", [flat], [name], perm=list(SWAP))

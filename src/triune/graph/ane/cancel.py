@@ -13,7 +13,7 @@ MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape")
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A value as another one with its axes moved.
+    """A value that is another one with its axes permuted, and axes of size 1 added or dropped.
 
     Attributes:
         source: the other value.
@@ -34,8 +34,8 @@ class _View:
 class Cancel(LayoutPass):
     """Given chains of Transpose, Squeeze, Unsqueeze and Reshapes that only add or drop axes of size 1.
 
-    Result: a Squeeze, a Transpose and an Unsqueeze at most, none where the chain changes nothing, and one for all where
-    several are alike. No Transpose where axes of size 1 alone change places. Of two Reshapes in a row the last.
+    Result: at most a Squeeze, a Transpose and an Unsqueeze; none where the chain changes nothing, and one chain where
+    several are equal. No Transpose that only moves axes of size 1. Of two Reshapes in a row the last one.
     """
 
     name = "cancel"
@@ -82,7 +82,7 @@ class Cancel(LayoutPass):
         return model
 
     def _given(self, index: Index, found: str, name: str) -> list[NodeProto]:
-        """Nothing, but where `name` is an output or read within."""
+        """An Identity where `name` is an output or read by a graph within a node; no nodes elsewhere."""
         if not index.is_kept(name):
             return []
         index.build.put("Identity", [found], [name])
@@ -90,7 +90,7 @@ class Cancel(LayoutPass):
 
 
 def _view(index: Index, views: dict[str, _View], node: NodeProto) -> _View | None:
-    """The view that the node makes; None if it is none."""
+    """The node's result as a view of the first value of its chain; None where it is no view."""
     x = node.input[0]
     dims = index.dims(x)
     if dims is None:
@@ -127,7 +127,7 @@ def _moved(
 def _reshaped(
     axes: tuple[int | None, ...], dims: tuple[Dim, ...], result: tuple[Dim, ...] | None
 ) -> tuple[int | None, ...] | None:
-    """Of a Reshape that only adds or drops axes of size 1."""
+    """The axes after a Reshape that only adds or drops axes of size 1; None of another Reshape."""
     if result is None or not same_sizes([dim for dim in dims if dim != 1], [dim for dim in result if dim != 1]):
         return None
     rest = iter([axis for axis, dim in zip(axes, dims, strict=True) if dim != 1])
@@ -135,7 +135,7 @@ def _reshaped(
 
 
 def _with_own_ones(axes: tuple[int | None, ...], source: tuple[Dim, ...]) -> tuple[int | None, ...]:
-    """The new axes that are where the source has one of size 1 are that one."""
+    """Replace new axes by the source's own axes of size 1 where their order allows it."""
     result = list(axes)
     unused = [axis for axis in range(len(source)) if axis not in axes]
     for position, axis in enumerate(result):
@@ -155,13 +155,13 @@ def _is_identity(index: Index, view: _View) -> bool:
 
 
 def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str, view: _View) -> bool:
-    """Is the value better made from the view's source than by its node?"""
+    """Is it cheaper to compute the value from the view's source than by its node?"""
     before = views.get(node.input[0])
     if before is None:
         # A Transpose that only moves axes of size 1, or nothing to merge with.
         return node.op_type == "Transpose" and not view.is_turned
     if node.op_type == "Transpose":
-        # Two become one, one becomes none, or it comes to stand before the Unsqueeze.
+        # Two Transposes become one, one becomes none, or it moves before the Unsqueeze.
         return before.is_turned or not view.is_turned or None in before.axes
     if before.is_turned and view.is_turned:
         # The Transpose before stays for its other readers: another one is no gain.
@@ -170,7 +170,7 @@ def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str,
 
 
 def _num_nodes(index: Index, view: _View) -> int:
-    """How many nodes make the view."""
+    """How many nodes compute the view from its source."""
     num_own = sum(axis is not None for axis in view.axes)
     num_dropped, num_added = (index.rank(view.source) or 0) - num_own, len(view.axes) - num_own
     if view.is_turned:
@@ -180,7 +180,7 @@ def _num_nodes(index: Index, view: _View) -> int:
 
 
 def _make(index: Index, view: _View) -> str:
-    """Nodes that make the view; the name of their result."""
+    """Build the nodes that compute the view from its source; returns the name of their result."""
     build, name = index.build, view.source
     rank = index.rank(name) or 0
     unused = [axis for axis in range(rank) if axis not in view.axes]
@@ -201,7 +201,7 @@ def _make(index: Index, view: _View) -> str:
 
 
 def _reshaped_twice(index: Index, node: NodeProto) -> str | None:
-    """The value of which the node, a Reshape of a Reshape, makes the old shape again."""
+    """The value x, where the node is a Reshape of a Reshape of x back to the shape of x; None elsewhere."""
     first = index.producer(node.input[0], "Reshape")
     if first is None or not same_sizes(index.dims(first.input[0]), index.dims(node.output[0])):
         return None

@@ -1,4 +1,4 @@
-"""Which values would be in the layout if the operators that can compute there did."""
+"""Which values can be in the layout without more Transposes than now."""
 
 from collections.abc import Sequence
 
@@ -32,11 +32,11 @@ ALONG = frozenset(["Softmax", "Split", "Concat"])
 
 
 class Flow:
-    """What of a graph is, or can cheaply be, in the layout.
+    """The values of a graph that are in the layout, or can be without more Transposes.
 
     Attributes:
-        reached: values that would be made in the layout.
-        wanted: values that somebody would read there.
+        reached: values that can be computed in the layout.
+        wanted: values that a node in the layout would read.
     """
 
     def __init__(self, index: Index, borders: Borders, nodes: Sequence[NodeProto]) -> None:
@@ -70,7 +70,7 @@ class Flow:
         return given if given and self._can_move(node) else None
 
     def is_passed(self, name: str) -> bool:
-        """Is it a constant that can be turned, or something of one element that broadcasts as it is?"""
+        """Is it a constant that can be transposed, or a value of one element that broadcasts as it is?"""
         dims = self._index.dims(name)
         if dims is None or len(dims) > 3:
             return False
@@ -81,7 +81,7 @@ class Flow:
         return name in self.reached or self._borders.is_out(name)
 
     def is_reached(self, node: NodeProto) -> bool:
-        """Does the node compute in the layout, with no more Transposes than before?"""
+        """Can the node compute in the layout with no more Transposes than before?"""
         operands = self.operands(node)
         if not operands:
             return False
@@ -89,7 +89,7 @@ class Flow:
         inside = [name for name in dict.fromkeys(operands) if self.is_inside(name)]
         others = [name for name in dict.fromkeys(operands) if not self.is_inside(name)]
         if not inside:
-            # Somebody else lets them in: then this node may as well read them there.
+            # Another node brings them into the layout already, where this node can read them.
             return is_wanted and all(self._borders.is_entered(name) for name in others)
         if not is_wanted and any(not self._borders.is_entered(name) for name in others):
             return False
@@ -97,7 +97,7 @@ class Flow:
         return is_wanted or len(inside) > 1 or is_last
 
     def _can_move(self, node: NodeProto) -> bool:
-        """Are its attributes and other operands such that it can?"""
+        """Do its attributes and other operands allow it to compute in the layout?"""
         index, attributes = self._index, attributes_of(node)
         if node.op_type == "LayerNormalization":
             is_last = positive(int(attributes.get("axis", -1)), 3) == 2

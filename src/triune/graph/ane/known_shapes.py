@@ -1,4 +1,4 @@
-"""Shapes that are computed, though most of their sizes are known."""
+"""Computed shapes, most sizes of which are known."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from triune.graph.index import Dim, Index, label
 
 
 class KnownShapes(LayoutPass):
-    """Given Reshape and Expand by computed shapes. Result: what is known of these shapes, written out.
+    """Given Reshape and Expand by computed shapes. Result: their known sizes as constants.
 
     Exports with a free batch compute every size from the shape of what is viewed: [b, s, -1] after an attention, and
-    [b, 1, 32] for a class token by a Where of [b, -1, -1]. That these are 17, 32 and 1 the layout knows by the sizes'
-    names, and builds on; compilers do not, unless it is written. Nor need a value leave the layout to be measured.
+    [b, 1, 32] for a class token by a Where of [b, -1, -1]. The passes of the layout know from the names of sizes that
+    these are 17, 32 and 1; compilers only know constants. And no value has to leave the layout for its Shape.
     """
 
     name = "known_shapes"
@@ -41,7 +41,7 @@ class KnownShapes(LayoutPass):
 
 
 def _target(index: Index, node: NodeProto) -> str | None:
-    """The shape of a Reshape as a constant: 0 for a size that stays where it is, -1 for one other."""
+    """The shape of a Reshape as a constant: 0 for a size of the operand's same axis, -1 for at most one other."""
     given, dims = index.dims(node.input[0]), index.dims(node.output[0])
     if given is None or dims is None or 0 in dims:
         return None
@@ -57,7 +57,7 @@ def _target(index: Index, node: NodeProto) -> str | None:
 
 
 def _written(index: Index, shape: str) -> str | None:
-    """A vector of sizes with those that are known as constants; None where nothing would be gained."""
+    """A vector of sizes with constants for the known ones; None where all known ones are constants already."""
     elements = index.elements(shape)
     if elements is None or any(isinstance(size, int) and size < 0 for size in elements):
         return None
@@ -75,7 +75,7 @@ def _written(index: Index, shape: str) -> str | None:
 
 
 def _is_written(index: Index, concat: NodeProto) -> bool:
-    """Are all sizes that are known in it constants?"""
+    """Are all its known sizes constants?"""
     return all(index.is_constant(name) or not _is_any_known(index.elements(name) or ()) for name in concat.input)
 
 

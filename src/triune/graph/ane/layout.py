@@ -1,4 +1,4 @@
-"""The layout carried through what lies between."""
+"""Elementwise operators, reductions and the like between the patterns, in the layout."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from triune.graph.index import Index, label
 class Layout(LayoutPass):
     """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) out of the layout.
 
-    Result: the same of (B, C, 1, S), where that needs no more Transposes. Constants are turned. The Transposes that are
-    between two such operators now undo each other: `Cancel` takes them away.
+    Result: the same of (B, C, 1, S), where that needs no more Transposes. Constants are transposed. The Transposes
+    between two such operators now undo each other, and `Cancel` removes them.
     """
 
     name = "layout"
@@ -48,7 +48,7 @@ class Layout(LayoutPass):
 
 
 def _passed(index: Index, turned: dict[str, str], node: NodeProto, name: str) -> str:
-    """An operand that is no value (B, S, C): constants that broadcast are turned, the others stay."""
+    """An operand that is no value (B, S, C): constants that broadcast are transposed, the others stay."""
     array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"
     if array is None or is_size or (array.size == 1 and node.op_type != "Concat"):
@@ -65,7 +65,7 @@ def _turned(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _moved(index: Index, node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProto:
-    """The node with its axes where the layout has them."""
+    """The node with its axes translated to those of the layout."""
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.name = outputs[0]

@@ -1,4 +1,4 @@
-"""What was brought into the layout, and what was left and why."""
+"""A report of the nodes that passes brought into the layout, and of those that they left and why."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ LINEAR_TO_CONV = "linear_to_conv"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of one node.
+    """What a pass did with one node.
 
     Attributes:
         step: the pass.
@@ -33,11 +33,11 @@ class Report:
     left: list[Entry] = field(default_factory=list[Entry])
 
     def change(self, step: str, node: str, text: str) -> None:
-        """Something was done."""
+        """A node was changed."""
         self.changed.append(Entry(step, node, text))
 
     def leave(self, step: str, node: str, text: str) -> None:
-        """Something that looks as if it could be brought into the layout was not."""
+        """A node that resembles a pattern was left as it is."""
         self.left.append(Entry(step, node, text))
 
     @property

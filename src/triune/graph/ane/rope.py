@@ -16,8 +16,8 @@ CHANNELS = AXES[2]
 
 
 class Rope(LayoutPass):
-    """Given x * cos + rotated(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width), of channels of
-    (B, S, C) out of the layout, where rotated(x) is the negated second half of each head before the first one.
+    """Given x * cos + rotate_half(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width), of channels of
+    (B, S, C) out of the layout, where rotate_half(x) is the negated second half of each head before the first one.
 
     Result: of all heads at once in (B, C, 1, S): x * cos + swapped(x) * sin, where swapped(x) is the halves of each
     head changed for each other, and the sign is the table's. The tables become (B, C, 1, S), once for all layers.

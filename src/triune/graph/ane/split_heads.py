@@ -1,4 +1,4 @@
-"""One small attention per head."""
+"""Multi-head attention computed head by head."""
 
 from collections.abc import Sequence
 
@@ -70,7 +70,7 @@ def _require_near(borders: Borders, attention: MultiHeadAttention) -> None:
 
 
 class _Writer:
-    """Writes attentions, and what they share (a mask) once."""
+    """Writes attentions; what several share, such as a mask, is written once."""
 
     def __init__(self, index: Index, borders: Borders) -> None:
         self._index = index

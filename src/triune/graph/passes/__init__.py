@@ -1,1 +1,1 @@
-"""The steps of normalization, one a file. Each takes a model and gives one that computes the same."""
+"""Passes over ONNX models, one a file. `run` says what a pass is."""

@@ -1,4 +1,4 @@
-"""Half precision put into a graph: computing in fp16 what it computes in fp32."""
+"""A graph of fp32 as one that computes in fp16."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

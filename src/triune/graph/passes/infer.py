@@ -1,4 +1,4 @@
-"""Types and shapes of every value."""
+"""Shape and type inference for every value."""
 
 import onnx.checker
 import onnx.shape_inference

@@ -1,4 +1,4 @@
-"""Element types brought to those that Apple's runtimes compute in."""
+"""Casts to the element types that Apple's runtimes compute in."""
 
 from collections.abc import Mapping
 
@@ -38,7 +38,7 @@ _QUANTIZED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 """The operands and results that keep their small integers."""
 
 _WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum", "ReduceProd", "CumSum", "MatMul"])
-"""Whose results leave the range of a small type."""
+"""Operators whose results may leave the range of a small integer type."""
 
 
 class Narrow(GraphPass):

@@ -1,4 +1,4 @@
-"""What nobody reads, and what says nothing."""
+"""Dead nodes, Identity nodes and Constant nodes."""
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -8,7 +8,7 @@ from triune.graph.values import constant_tensor, subgraphs_of
 
 
 class Tidy(GraphPass):
-    """Given Constant nodes, Identity nodes and results that nobody reads. Result: initializers, and neither other.
+    """Given Constant nodes, Identity nodes and results that nobody reads. Result: initializers, and none of the others.
 
     An Identity stays where it gives an input or a constant out under an output's name.
     """

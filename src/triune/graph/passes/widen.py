@@ -1,4 +1,4 @@
-"""Half precision out of a graph: what it would compute with all its bits."""
+"""A graph of fp16 as the same graph of fp32."""
 
 from collections.abc import Collection, Iterable
 
@@ -33,7 +33,7 @@ class Widen(GraphPass):
 
 
 class HalfInterface:
-    """Given inputs and outputs of fp32. Result: those that have these names are of fp16, and cast at the border.
+    """Given inputs and outputs of fp32. Result: those of these names are fp16, with a Cast from or to fp32.
 
     Attributes:
         renamed: what values of these names are called within, in fp32.
