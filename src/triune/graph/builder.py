@@ -1,4 +1,4 @@
-"""Writing nodes: what a pass puts in place of a node."""
+"""A builder of nodes."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -74,7 +74,7 @@ _OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"}
 """Operators whose results depend on the shapes of their inputs, not on the values."""
 
 _LIKE_THE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
-"""What they give has the shape of their first input, however much is written into it."""
+"""Operators whose result has the shape of their first input, whatever is written into it."""
 
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -83,7 +83,7 @@ _RANDOM = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ByValues:
-    """What the values of a model's inputs decide.
+    """What the values of a model's inputs decide: shapes, time.
 
     Attributes:
         time: the node by which they decide how long a run takes: "Loop 'count'"; empty where shapes alone decide.
@@ -96,7 +96,7 @@ class ByValues:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Of a value: does it, and does its shape, change with the values of the inputs?"""
+    """Does a value change with the values of the inputs, and does its shape?"""
 
     varies: bool = False
     is_sized: bool = False

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's optimizer does not survive, told before a session is made."""
+"""Models that end the process in ONNX Runtime's optimizer, recognized before a session is made."""
 
 from collections.abc import Iterator, Sequence
 

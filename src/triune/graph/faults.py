@@ -63,7 +63,7 @@ FAULTS: Final[Faults] = {
     (MICROSOFT, "SkipLayerNormalization"): Fault("SIGFPE where what is added is empty", {1: _ALL}),
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): Fault("SIGFPE where what is added is empty", {1: _ALL}),
 }
-"""Of ONNX Runtime, by domain and operator."""
+"""The faults of ONNX Runtime, by domain and operator."""
 
 OPENVINO_FAULTS: Final[Faults] = {
     ("", "DFT"): Fault("SIGSEGV where sizes are other than the model's", {0: _ALL}),
@@ -77,7 +77,7 @@ OPENVINO_FAULTS: Final[Faults] = {
     ("", "ScatterElements"): Fault("SIGSEGV by indices out of range", constant=(1,)),
     (MICROSOFT, "DynamicQuantizeLSTM"): Fault("SIGFPE where there are no rows", {0: _ALL}),
 }
-"""Of OpenVINO, by domain and operator."""
+"""The faults of OpenVINO, by domain and operator."""
 
 TRIED: Final = frozenset(
     {
@@ -135,4 +135,4 @@ TRIED: Final = frozenset(
 
 
 UNTRIED: Final = Fault("nobody has tried whether requests can end the process with it")
-"""Of ONNX Runtime's other own operators."""
+"""The fault assumed of ONNX Runtime's own operators that are not in the table."""

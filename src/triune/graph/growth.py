@@ -14,7 +14,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from triune.graph.values import constant_tensor
 
 _MOST_TIMES = 16.0
-"""Copies of what a request gives that are no hazard: a model that only moves its strings about takes some."""
+"""So many copies of a request's strings are no hazard: even a model that only copies its strings takes some."""
 
 _LONGEST_LABEL_BYTES = 256
 
@@ -34,7 +34,7 @@ _NOT_STRINGS: Final = frozenset(
         "TfIdfVectorizer",
     }
 )
-"""Operators that take strings and give none."""
+"""Operators that read strings and return none."""
 
 _KEEP: Final = frozenset(
     {
@@ -66,7 +66,7 @@ _KEEP: Final = frozenset(
         "Unsqueeze",
     }
 )
-"""Operators that give no more of strings than all of their inputs are together."""
+"""Operators whose results hold no more strings than their inputs together."""
 
 _LABELS: Final[Mapping[str, Sequence[str]]] = {
     "CategoryMapper": ("cats_strings",),
@@ -88,7 +88,7 @@ _Key: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What a run may take on the heap.
+    """The heap memory that a run may take.
 
     Attributes:
         node: by which node it has no bound: "Tile 'y' multiplies strings"; empty where none does that.

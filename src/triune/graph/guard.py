@@ -37,7 +37,7 @@ _FIRST_RESHAPE = 7
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """What `guard` has done.
+    """The result of `guard`.
 
     Attributes:
         is_changed: the model is another one than it was.
@@ -89,7 +89,7 @@ def _drop_trailing(node: NodeProto) -> int:
 
 
 def _omission(node: NodeProto) -> str:
-    """What is said of a node that lacks an input which its operator does not let be left out; empty of all others.
+    """The message for a node that lacks an input which is not optional; empty where it lacks none.
 
     ONNX Runtime does not look at it, and reads what is not there when it runs.
     """
@@ -148,7 +148,7 @@ def _may_overflow(node: NodeProto, values: Values) -> bool:
 
 
 def _elem_type(node: NodeProto, values: Values) -> int:
-    """Of what is divided, of the divisor, or of the quotient: they are the same; 0 where none is known."""
+    """The element type that dividend, divisor and quotient share; 0 where it is not known."""
     return next(filter(None, (values.elem_type(name) for name in (*node.input, *node.output))), 0)
 
 

@@ -25,7 +25,7 @@ _FIRST_SCAN_WITHOUT_LENGTHS = 9
 _NUMBER = re.compile("[0-9]{1,19}")
 
 _LARGEST_FILE_BYTES = 2**31 - 1
-"""What protobuf reads. Larger models keep their weights in files beside them."""
+"""The largest file that protobuf reads. Larger models keep their weights in files beside them."""
 
 _LARGEST_SIZE = 2**31 - 1
 """Apple's runtimes index in int32. ONNX's inference counts some sizes up, which has no end where they are larger."""

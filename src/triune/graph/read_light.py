@@ -103,7 +103,7 @@ class _File:
         return b"".join([*others, tensor.SerializeToString()])
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """Of each field its number, how its value is written, and where it, its value, and what follows begin."""
+        """For each field: its number, wire type, and the offsets of the field, of its value and of the next field."""
         offset = start
         while offset < end:
             key, value = self._varint(offset)

@@ -1,4 +1,4 @@
-"""What is known of a graph's values: element types, shapes, constants."""
+"""The known element types, shapes and constants of a graph's values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -74,7 +74,7 @@ class Values:
         return None if tensor is None else array_of(tensor)
 
     def tensor(self, name: str) -> TensorProto | None:
-        """As `constant`, in ONNX's own form."""
+        """The value of a constant as a TensorProto, None of anything else."""
         found = self._constants.get(name)
         if found is not None or name in self._types:
             return found
@@ -85,7 +85,7 @@ class Values:
 
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:
-    """What a Constant node holds; None if it is no dense tensor."""
+    """The tensor of a Constant node; None if it is no dense tensor."""
     for attribute in node.attribute:
         match attribute.name:
             case "value":

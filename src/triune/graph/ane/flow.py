@@ -16,7 +16,7 @@ UNARY = frozenset(
         "Clip",
     ]
 )
-"""Elementwise, of their first operand; the others, if any, are scalars."""
+"""Elementwise operators of one operand; further operands are scalars."""
 
 BROADCAST = frozenset(
     [
@@ -24,11 +24,11 @@ BROADCAST = frozenset(
         *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"),
     ]
 )
-"""Elementwise, of all operands."""
+"""Elementwise operators of several operands that broadcast."""
 
 REDUCE = frozenset(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
 ALONG = frozenset(["Softmax", "Split", "Concat"])
-"""Those with an attribute `axis`."""
+"""Operators with an attribute `axis`."""
 
 
 class Flow:

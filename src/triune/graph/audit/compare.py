@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 _FLOOR = 1e-2
-"""Of outputs that are all near zero, errors below the tolerance times this are those of rounding."""
+"""Outputs that are all near zero may differ by the tolerance times this, which rounding explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Finding:
 
 
 def find_difference(before: Array, after: Array, tolerance: float, *, largest_input: float = 1.0) -> Difference | None:
-    """What there is between two answers; None where they are equal within `tolerance`.
+    """The difference between two answers; None where they are equal within `tolerance`.
 
     Whole numbers and truths must be equal, and floats that are infinite or no number in one must be so in the other.
     Other floats may differ by `tolerance` times the largest finite value of `before`.

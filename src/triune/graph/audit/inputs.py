@@ -20,7 +20,7 @@ _Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
 """Makes fp64 values of a shape."""
 
 _SIZES: Final = (3, 1, 2, 5)
-"""What the free dimensions of the sets are, in turn, as far as their limits allow."""
+"""The sizes of free dimensions, in turn for each set, as far as their limits allow."""
 
 
 @dataclass(frozen=True, slots=True)

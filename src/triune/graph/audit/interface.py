@@ -19,7 +19,7 @@ from triune.graph.weight_files import array_of
 _MOST_NUMBERS = 16
 
 _LARGEST = (1 << 31) - 1
-"""Of what a program computes in; a limit beyond it is none."""
+"""The largest int32, in which programs compute: a limit beyond it limits nothing."""
 
 _MOST_TRIED = 1 << 12
 """Sizes and counts are rarely larger."""
@@ -35,7 +35,7 @@ _WHOLE = frozenset(
 )
 
 _BEYOND_INT32 = (1000, -3_000_000_000, 3_000_000_000, 1_700_000_000_000)
-"""What a Cast to INT64 holds and int32 does not; the last is a time in milliseconds."""
+"""Numbers that a Cast to INT64 holds and int32 does not; the last is a time in milliseconds."""
 
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
@@ -131,7 +131,7 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
 
 
 def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[int]]:
-    """Of inputs that are floats and are cast to INT64, but for indices: numbers beyond int32."""
+    """Numbers beyond int32 for each input of floats that is cast to INT64, but for indices."""
     floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
     sources = dict(zip(floats, floats, strict=True))
     found: dict[str, set[int]] = {}

@@ -1,4 +1,4 @@
-"""What a model does with its inputs that not every value is made for: masks, divisors, lengths of sequences.
+"""Uses of a model's inputs for which only some values are valid: masks, divisors, lengths of sequences.
 
 They are followed from the inputs on, through what leaves their elements as they are.
 """
@@ -20,7 +20,7 @@ _JOINED = frozenset(["Mul", "Min", "Max", "Where"])
 """Operators that give of masks a mask."""
 
 _LARGE = 1e4
-"""What is added to a score to leave it out; 10,000 is the least that is in use."""
+"""A number as large as this that is added to scores masks them: exporters use 10,000 and more."""
 
 _HUGE = 1e30
 
@@ -33,7 +33,7 @@ _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """Of an input.
+    """The uses of an input.
 
     Attributes:
         kept: of a mask, which becomes huge to leave out what it is added to, the value that leaves nothing out: 1 in
@@ -62,7 +62,7 @@ class _From:
 
 
 def uses_of(graph: GraphProto) -> dict[str, Uses]:
-    """By input; those of which there is nothing to say are left out."""
+    """The uses by input; inputs without any are left out."""
     found = _Found()
     inputs = {value.name: value.type.tensor_type.elem_type for value in inputs_of(graph)}
     found.follow(graph, Values(graph), {name: {_From(name, _is_whole(each))} for name, each in inputs.items()})
@@ -100,7 +100,7 @@ class _Found:
 
 
 def _after(node: NodeProto, operands: list[set[_From]], values: Values) -> set[_From]:
-    """What the results of a node are made of."""
+    """The operands of which the results of a node are made."""
     if node.op_type == "Cast":
         is_whole = _is_whole(int(attributes_of(node)["to"]))
         return {replace(each, is_whole=each.is_whole and is_whole) for each in operands[0]}

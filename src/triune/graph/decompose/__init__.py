@@ -94,7 +94,7 @@ class Decompose(GraphPass):
         return is_changed, is_waiting
 
     def _written(self, node: NodeProto, values: Values, read: Collection[str], names: Names) -> list[NodeProto] | None:
-        """What takes the node's place; nothing if it stays, None if it stays for now."""
+        """The nodes that replace a node; none if it stays, None if it stays until more is known."""
         table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
         decomposition = table.get(node.op_type)
         if decomposition is None:

@@ -1,4 +1,4 @@
-"""What a decomposition is given."""
+"""The context of a decomposition: its node, and the builder of the nodes that replace it."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass

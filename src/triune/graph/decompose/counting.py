@@ -1,4 +1,4 @@
-"""What is in a tensor, and how often."""
+"""Unique elements and counts: Unique, TfIdfVectorizer and the like."""
 
 from itertools import pairwise
 
@@ -58,7 +58,7 @@ def unique(c: Context) -> bool:
 
 
 def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
-    """Of rows (n, m): 1 where row j has less than row i, and 1 where it has the same, (i, j, m) in fp32."""
+    """For rows (n, m): 1 where row j < row i, and 1 where they are equal, elementwise (i, j, m) in fp32."""
     b = c.build
     own, other = b.op("Unsqueeze", rows, b.ints(1)), b.op("Unsqueeze", rows, b.ints(0))
     less, equal = b.op("Less", other, own), b.op("Equal", other, own)

@@ -14,7 +14,7 @@ _MOST_MULTIPLIED = 63
 
 
 def power(c: Context) -> bool:
-    """By multiplication: a power in floats has 24 bits. The result is of the base's type, whatever the exponent's is.
+    """Pow as repeated multiplication: fp32 has only 24 bits. The result has the type of the base.
 
     Several exponents become whole numbers; what is raised to a fraction, or below 0, stays.
     """

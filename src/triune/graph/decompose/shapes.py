@@ -78,7 +78,7 @@ def compress(c: Context) -> bool:
 
 
 def random_like(op_type: str) -> Decomposition:
-    """Of a shape that is known."""
+    """Random numbers of the operand's shape, which must be known."""
 
     def decompose(c: Context) -> bool:
         shape = c.values.static_shape(c.input(0))

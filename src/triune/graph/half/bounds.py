@@ -1,4 +1,4 @@
-"""How small and how large the values of a graph can be: interval arithmetic, without looking at any input."""
+"""The lowest and highest elements of a graph's values, by interval arithmetic, whatever the inputs are."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _UNIT: Interval = (0.0, 1.0)
 _SIGNED_UNIT: Interval = (-1.0, 1.0)
 
 MOST_ELEMENTS = 1 << 20
-"""Of a larger constant nothing is known: it is a weight, and to look at it takes time."""
+"""Larger constants are not read: they are weights, and reading them takes time."""
 
 _KNOWN: Mapping[str, Interval] = {
     **dict.fromkeys(["Sigmoid", "HardSigmoid", "Softmax"], _UNIT),
@@ -50,11 +50,11 @@ class Bounds:
         return self._found[name]
 
     def know(self, name: str, interval: Interval) -> None:
-        """What is known of a value from elsewhere."""
+        """Set the interval of a value."""
         self._found[name] = interval
 
     def learn(self, node: NodeProto) -> None:
-        """Find the intervals of a node's results, those of its operands being known."""
+        """Compute the intervals of a node's results from those of its operands."""
         interval = self._computed(node)
         for position, name in enumerate(node.output):
             if name:
@@ -195,7 +195,7 @@ class Bounds:
         return 0.0, math.inf if size is None else max(size - 1.0, 0.0)
 
     def count(self, node: NodeProto) -> float:
-        """How many elements a reduction takes together; infinite where that is not known."""
+        """How many elements a reduction combines into one; infinite where that is not known."""
         shape = self._values.shape(node.input[0])
         if shape is None:
             return math.inf

@@ -15,7 +15,7 @@ _EXACT = 2048.0
 """fp16 holds all whole numbers up to here."""
 
 _FEW_PIXELS = 32
-"""Of a smaller image fp16 has the coordinates to a hundredth of a pixel."""
+"""In images up to this size fp16 holds coordinates to 1/100 of a pixel."""
 
 
 def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:

@@ -1,11 +1,11 @@
-"""Arithmetic of intervals: what operators make of the lowest and the highest that their operands can be."""
+"""Interval arithmetic: the lowest and highest results of operators, from those of their operands."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 Interval: TypeAlias = tuple[float, float]
-"""The lowest and the highest that any element can be."""
+"""The lowest and the highest value of any element."""
 
 ANY: Interval = (-math.inf, math.inf)
 
@@ -16,7 +16,7 @@ def magnitude(interval: Interval) -> float:
 
 
 def ceil(value: float) -> float:
-    """The next whole number, of infinity itself."""
+    """Rounded up; infinity stays."""
     return math.ceil(value) if math.isfinite(value) else value
 
 
@@ -25,7 +25,7 @@ def _product(a: float, b: float) -> float:
 
 
 def union(intervals: Sequence[Interval]) -> Interval:
-    """What holds all of them."""
+    """The smallest interval that contains all of them."""
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
@@ -35,7 +35,7 @@ def summed(interval: Interval, count: float) -> Interval:
 
 
 def remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interval:
-    """Of the divisor's sign, or with `is_fmod` of the dividend's and no larger than it."""
+    """The remainder, which has the divisor's sign, or with `is_fmod` the dividend's sign and at most its size."""
     size = magnitude(divisor)
     if is_fmod:
         size = min(size, magnitude(dividend))
@@ -44,14 +44,14 @@ def remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interv
 
 
 def even_power(interval: Interval, power: float) -> Interval:
-    """Of a power that gives the same for both signs."""
+    """x^power for an even power."""
     low, high = interval
     ends = [exact_power(abs(low), power), exact_power(abs(high), power)]
     return (0.0 if low <= 0 <= high else min(ends)), max(ends)
 
 
 def exact_power(base: float, power: float) -> float:
-    """Infinite where a float does not hold it."""
+    """base^power; infinite where a float does not hold it."""
     try:
         return base**power
     except OverflowError:

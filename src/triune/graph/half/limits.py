@@ -1,4 +1,4 @@
-"""What fp16 holds."""
+"""The limits of fp16."""
 
 from typing import Any
 

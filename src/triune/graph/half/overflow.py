@@ -130,7 +130,7 @@ class Overflow:
         )
 
     def _factor(self) -> float:
-        """What the largest constant multiplies a value of which nothing is known by; 0 where it does not."""
+        """The largest constant factor of a value of which nothing is known; 0 where there is none."""
         node = self._node
         if node.op_type == "Mul":
             found = [array for name in node.input if (array := self.constant(name)) is not None]

@@ -228,7 +228,7 @@ def _unsqueezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _repeated(index: Index, node: NodeProto, given: Heads) -> Heads | None:
-    """Of an Expand along axes of one channel."""
+    """The heads after an Expand along axes of one channel; None of another Expand."""
     before, after = index.dims(node.input[0]), index.dims(node.output[0])
     if before is None or after is None or len(before) != len(after):
         return None
@@ -254,7 +254,7 @@ def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
-    """Of a Slice, Split or Gather along channels."""
+    """The heads after a Slice, Split or Gather along channels; None where it is along another axis."""
     found = _range(index, node, name, len(given.axes))
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Operators that runtimes have in ONNX's domain, though ONNX has not."""
+"""Operators that runtimes put into ONNX's domain, though ONNX does not define them."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -97,7 +97,7 @@ def _constants(values: Values, conv: NodeProto) -> tuple[_Array, _Array] | None:
 
 
 def _num_channels(conv: NodeProto, weight: _Array) -> int:
-    """Of the output."""
+    """The number of channels of the output."""
     groups = int(attributes_of(conv).get("group", 1))
     return weight.shape[1] * groups if conv.op_type == "ConvTranspose" else weight.shape[0]
 
@@ -137,7 +137,7 @@ def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
 
 
 def _affine(values: Values, node: NodeProto, made: str, rank: int, num_channels: int) -> _Affine | None:
-    """What a node does to each channel of the value `made`; None where it does something else."""
+    """The factor and shift of each channel that a node applies to the value `made`; None where it does otherwise."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "BatchNormalization":

@@ -218,7 +218,7 @@ def _is_float(elem_type: int) -> bool:
 
 
 def halved(array: NDArray[Any]) -> NDArray[np.float16]:
-    """As fp16: what is finite stays so, and what is not 0 does not become it, for it may guard a quotient."""
+    """Rounded to fp16. Finite numbers stay finite and nonzero ones nonzero, since they may guard a quotient."""
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     overflown = np.isinf(half)

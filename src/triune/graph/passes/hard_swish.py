@@ -56,7 +56,7 @@ class _Search:
         self._graph.node.extend(copies)
 
     def _activated(self, node: NodeProto) -> str | None:
-        """Of which value this product is the activation."""
+        """The operand x of the activation that ends with this Mul; None where it ends none."""
         if node.op_type != "Mul":
             return None
         for x, clipped in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):

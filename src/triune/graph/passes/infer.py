@@ -11,7 +11,7 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
-"""What ONNX infers after a rank became known may tell the next one."""
+"""Inference is repeated so often: a rank that is inferred may make the next one known."""
 
 
 class Infer(GraphPass):

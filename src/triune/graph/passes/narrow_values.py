@@ -20,7 +20,7 @@ NARROWED: Mapping[int, int] = {
         TensorProto.INT32,
     ),
 }
-"""What each element type becomes; the others stay."""
+"""The element type that each of these types becomes; others stay."""
 
 _INT32 = np.iinfo(np.int32)
 

@@ -83,7 +83,7 @@ def _rank_of_number(values: Values, name: str) -> int | None:
 
 
 def _declare(value: ValueInfoProto, rank: int) -> None:
-    """Of `rank` dimensions of 1."""
+    """Declare the shape of a value as `rank` dimensions of 1."""
     value.type.tensor_type.ClearField("shape")
     value.type.tensor_type.shape.SetInParent()
     for _ in range(rank):

@@ -76,7 +76,7 @@ class _View:
 
 
 def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None:
-    """What takes the node's place; None if it stays."""
+    """The nodes that replace a node; None if it stays."""
     if node.op_type == "MatMulNBits" and node.domain == n_bits.DOMAIN:
         return n_bits.replaced(node, view.tensor, view.add, prefix)
     if node.op_type == "GatherBlockQuantized" and node.domain == n_bits.DOMAIN:

@@ -68,7 +68,7 @@ class HalfInterface:
 
 
 def half_interface(graph: GraphProto) -> HalfInterface:
-    """What gives a graph its inputs and outputs of fp16 back after `Widen`."""
+    """The pass that makes inputs and outputs fp16 again after `Widen`."""
     inputs, outputs = (
         [value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
         for values in (graph.input, graph.output)

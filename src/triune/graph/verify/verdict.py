@@ -1,4 +1,4 @@
-"""What the answers of a model and of what it was converted to say about each output."""
+"""The verdict on each output, from the answers of a model and those of its conversion."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,11 +12,11 @@ from triune.graph.audit import InputSet
 from triune.graph.verify.difference import Difference, difference_of
 
 _FLOOR = 1e-2
-"""Of outputs that are all near zero, errors below the tolerance times this are those of rounding."""
+"""Outputs that are all near zero may differ by the tolerance times this, which rounding explains."""
 
 
 class Verdict(Enum):
-    """What was found of an output."""
+    """The findings on an output."""
 
     RIGHT = "right"
     WRONG = "WRONG"
@@ -94,7 +94,7 @@ class Answers:
             self._values.setdefault(name, []).extend(_two_values(array))
 
     def verdicts(self) -> Iterator[OutputVerdict]:
-        """Of each output, the worst that was found."""
+        """The worst finding of each output."""
         for name, worst in self._worst.items():
             yield replace(worst, is_constant=len(set(self._values[name])) <= 1)
 

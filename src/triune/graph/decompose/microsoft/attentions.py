@@ -21,7 +21,7 @@ from triune.graph.decompose.microsoft.attention import (
 from triune.graph.decompose.microsoft.quantized_products import scaled
 
 _FILTERED = -10000.0
-"""What ONNX Runtime adds to the scores of masked keys."""
+"""The number that ONNX Runtime adds to the scores of masked keys."""
 
 _BUFFERS = "its cache of keys and values is a buffer that is longer than what is in it; export the model without that"
 

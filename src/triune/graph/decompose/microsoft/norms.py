@@ -34,7 +34,7 @@ def skip_layer_normalization(c: Context) -> bool:
 
 
 def rms_normalized(c: Context, x: str, scale: str, epsilon: float) -> str:
-    """Of the last axis: x / sqrt(mean(x^2) + epsilon) * scale, in fp32 as ONNX Runtime has it."""
+    """RMS normalization, x / sqrt(mean(x^2) + epsilon) * scale, in fp32 as ONNX Runtime computes it."""
     b, elem_type = c.build, c.values.elem_type(scale)
     is_half = elem_type == TensorProto.FLOAT16
     wide = b.cast(x, TensorProto.FLOAT) if is_half else x

@@ -69,7 +69,7 @@ def _refuse_others(c: Context, num_directions: int) -> None:
 
 
 def _of(c: Context, name: str, position: int) -> str:
-    """What belongs to a direction."""
+    """The part of a tensor that belongs to one direction."""
     return c.build.op("Gather", name, c.build.constant(position, np.int64), axis=0)
 
 
