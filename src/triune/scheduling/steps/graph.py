@@ -16,14 +16,14 @@ from triune.config.ensemble.steps import Step
 from triune.config.model_config import ModelConfig
 from triune.core.clock import Clock
 from triune.core.errors import InternalError, TriuneError, UnavailableError
-from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
+from triune.core.requests import InferenceResponse, RequestedOutput
 from triune.core.servable import Call, only_answer
 from triune.core.statistics import FailureReason, ModelStatistics
 from triune.core.threads import in_thread
 from triune.scheduling.models import LoadedVersion, Models
 from triune.scheduling.response_cache import is_small
 from triune.scheduling.steps.plan import plan
-from triune.scheduling.steps.run import Run, Value, fit
+from triune.scheduling.steps.run import Run, Value, request_of, response_of
 from triune.scheduling.steps.slots import Slots
 
 _log = logging.getLogger(__name__)
@@ -197,24 +197,7 @@ class StepGraph:
 
     def _ask(self, run: Run, step: Step) -> asyncio.Future[InferenceResponse]:
         model = run.models[step.model, step.version]
-        config, given = model.config, run.call.request
-        has_batch = config.batching.max_batch_size > 0
-        values = run.take(step.inputs.values())
-        inputs = {
-            own: array
-            for own, tensor in step.inputs.items()
-            if (array := fit(values[tensor], _dims(config, own), has_batch=has_batch)) is not None
-        }
-        request = InferenceRequest(
-            step.model,
-            inputs,
-            step.version,
-            self._asked[step.number],
-            given.id,
-            given.parameters,
-            given.priority,
-            given.timeout_us,
-        )
+        request = request_of(run, step, self._asked[step.number], model.config)
         call = model.check(request)
         call.spent = run.spent
         return model.servable.submit(call)
@@ -251,16 +234,8 @@ class StepGraph:
 
     def _answer(self, run: Run) -> None:
         call = run.call
-        names = [output.name for output in call.request.outputs] or self._outputs
-        values = run.take(names)
-        outputs = {
-            name: array
-            for name in names
-            if (array := fit(values[name], self._dims(name), has_batch=self._has_batch)) is not None
-        }
-        parameters = _sequence_of(call.request.parameters)
-        response = InferenceResponse(self._name, self._version, outputs, call.request.id, parameters)
-        if call.finish is not None and not is_small(outputs.values()):
+        response = response_of(run, self._config, self._version)
+        if call.finish is not None and not is_small(response.outputs.values()):
             # A classification sorts: that takes its time.
             finishing = asyncio.get_running_loop().create_task(in_thread(call.finish, response))
             run.under_way[_FINISH] = finishing
@@ -333,10 +308,6 @@ class StepGraph:
         self.statistics.failures[reason] += 1
         self.statistics.fail.add(elapsed_ns)
 
-    def _dims(self, name: str) -> tuple[int, ...]:
-        output = self._config.outputs[name]
-        return output.dims if output.reshape is None else output.reshape
-
     def _named(self, error: BaseException, step: Step) -> TriuneError:
         """An error of a step, which says so after its own words (Triton's begin with the ensemble)."""
         typed = _typed(error, step.model)
@@ -345,23 +316,8 @@ class StepGraph:
         return named
 
 
-def _dims(config: ModelConfig, name: str) -> tuple[int, ...]:
-    """Of an input; one that there is not, since the model was replaced, is refused by whoever checks the request."""
-    tensor = config.inputs.get(name)
-    return tensor.dims if tensor is not None else ()
-
-
 def _typed(error: BaseException, model: str) -> TriuneError:
     if isinstance(error, TriuneError):
         return error
     _log.error("an answer of model '%s' could not be finished", model, exc_info=error)
     return InternalError(f"the answer of model '{model}' failed: {type(error).__name__}: {error}")
-
-
-def _sequence_of(parameters: Mapping[str, Parameter]) -> Mapping[str, Parameter]:
-    """What Triton says of a sequence in every answer of an ensemble."""
-    return {
-        "sequence_id": parameters.get("sequence_id", 0),
-        "sequence_start": bool(parameters.get("sequence_start", False)),
-        "sequence_end": bool(parameters.get("sequence_end", False)),
-    }

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from triune.config.ensemble.agreement import fits
+from triune.config.ensemble.steps import Step
+from triune.config.model_config import ModelConfig
 from triune.core.datatypes import Array
-from triune.core.requests import InferenceResponse
+from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
 from triune.core.servable import Call, Spent
 from triune.scheduling.models import LoadedVersion
 from triune.scheduling.steps.plan import Plan
@@ -109,3 +111,54 @@ def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None
     if has_batch:
         return array[np.newaxis] if fits(dims, array.shape) else array
     return array[0] if value.batch_size == 1 and not fits(dims, array.shape) else array
+
+
+def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config: ModelConfig) -> InferenceRequest:
+    """What a step asks its model: the tensors that it maps, and what else the client has said.
+
+    Args:
+        run: the request under way; the step's tensors are taken from it.
+        step: the step.
+        asked: the outputs that it maps.
+        config: its model's.
+    """
+    given = run.call.request
+    has_batch = config.batching.max_batch_size > 0
+    values = run.take(step.inputs.values())
+    inputs: dict[str, Array] = {}
+    for own, tensor in step.inputs.items():
+        # An input that there is not any more, since the model was replaced, is refused by whoever checks the request.
+        dims = config.inputs[own].dims if own in config.inputs else ()
+        if (array := fit(values[tensor], dims, has_batch=has_batch)) is not None:
+            inputs[own] = array
+    return InferenceRequest(
+        step.model, inputs, step.version, asked, given.id, given.parameters, given.priority, given.timeout_us
+    )
+
+
+def response_of(run: Run, config: ModelConfig, version: int) -> InferenceResponse:
+    """The answer, once all outputs that the client asked for are there. What no model gave is left out.
+
+    It says of a sequence what the request did, as every answer of an ensemble does in Triton.
+
+    Args:
+        run: the request under way; its outputs are taken from it.
+        config: the graph's.
+        version: the graph's.
+    """
+    request = run.call.request
+    names = [output.name for output in request.outputs] or list(config.outputs)
+    values = run.take(names)
+    outputs: dict[str, Array] = {}
+    for name in names:
+        output = config.outputs[name]
+        dims = output.dims if output.reshape is None else output.reshape
+        array = fit(values[name], dims, has_batch=config.batching.max_batch_size > 0)
+        if array is not None:
+            outputs[name] = array
+    parameters: dict[str, Parameter] = {
+        "sequence_id": request.parameters.get("sequence_id", 0),
+        "sequence_start": bool(request.parameters.get("sequence_start", False)),
+        "sequence_end": bool(request.parameters.get("sequence_end", False)),
+    }
+    return InferenceResponse(config.name, version, outputs, request.id, parameters)
