@@ -3,13 +3,28 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from typing import cast as cast_type
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triune.coreai.library import Value, ops
 from triune.coreai.lowering import binary, loops, unary, values
-from triune.coreai.lowering.dims import Dim, as_scalar, cut, dim_of, expand, iota, retyped, row, shaped, spread, squeeze
+from triune.coreai.lowering.dims import (
+    Dim,
+    as_scalar,
+    cut,
+    dim_of,
+    expand,
+    from_front,
+    iota,
+    of_one_shape,
+    retyped,
+    row,
+    shaped,
+    spread,
+    squeeze,
+)
 from triune.coreai.lowering.gathers import reverse_sequence
 from triune.coreai.lowering.values import cast, concat, dtype_of, like, shape_of
 from triune.graph.conversion.lowering.builder import Builder
@@ -77,6 +92,9 @@ class CoreAIBuilder(Builder[Value]):
     def floor(self, x: Value) -> Value:
         return unary.floor(x)
 
+    def ceil(self, x: Value) -> Value:
+        return unary.ceil(x)
+
     def inverse_root(self, x: Value) -> Value:
         return ops.rsqrt(x)
 
@@ -100,11 +118,20 @@ class CoreAIBuilder(Builder[Value]):
     def cumsum(self, x: Value, axis: int) -> Value:
         return ops.scan(x, values.constant(np.uint32(axis)), values.constant(np.bool_(False)), "sum")
 
+    def sizes(self, x: Value, start: int, end: int) -> Value:
+        whole = values.sizes_of(x)
+        return whole if end - start == values.rank_of(x) else cut(whole, 0, start, end)
+
     def reshape(self, x: Value, dims: Sequence[Dim]) -> Value:
         return shaped(x, dims)
 
     def expand(self, x: Value, dims: Sequence[Dim]) -> Value:
         return spread(x, dims)
+
+    def tile(self, x: Value, reps: Any) -> Value:
+        return ops.tile(
+            x, values.sizes(cast_type("list[int]", reps)) if isinstance(reps, list) else cast(reps, np.uint32)
+        )
 
     def transpose(self, x: Value, permutation: Sequence[int]) -> Value:
         return values.transpose(x, permutation)
@@ -116,10 +143,13 @@ class CoreAIBuilder(Builder[Value]):
         return squeeze(x, axes)
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
-        return concat(values, axis)
+        return concat(of_one_shape(values, axis), axis)
 
     def slice(self, x: Value, axis: int, start: Dim, end: Dim) -> Value:
         return cut(x, axis, start, end)
+
+    def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
+        return list(ops.split(x, values.sizes(sizes), values.axis(axis)))
 
     def take(self, x: Value, place: Dim, axis: int = 0) -> Value:
         if axis == 0:
@@ -131,6 +161,9 @@ class CoreAIBuilder(Builder[Value]):
 
     def with_row(self, x: Value, row: Value, place: Value) -> Value:
         return loops.with_row(x, row, place)
+
+    def from_front(self, indices: Value, size: Dim) -> Value:
+        return from_front(indices, size)
 
     def gather_elements(self, x: Value, indices: Value, axis: int) -> Value:
         return ops.gather_along_axis(x, indices, values.axis(axis))

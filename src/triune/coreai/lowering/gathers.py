@@ -13,14 +13,11 @@ from triune.coreai.lowering.dims import (
     cut,
     dim_of,
     dims_of,
-    element,
     expand,
     from_front,
     iota,
     known,
     product,
-    row,
-    scalar,
     shaped,
     spread,
     squeeze,
@@ -36,12 +33,12 @@ from triune.coreai.lowering.values import (
     constant,
     dtype_of,
     is_bool,
-    is_float,
     rank_of,
     shape_of,
     transpose,
 )
 from triune.graph.axes import positive
+from triune.graph.conversion.lowering.places import reduction_of
 from triune.graph.conversion.problems import Refusal
 
 
@@ -97,22 +94,17 @@ def _counted_tuples(c: Context, batch_dims: int = 0) -> Value:
     return c.input(1) if depth is None else _counted(c, range(batch_dims, batch_dims + depth))
 
 
-_MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
-
-
 def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
     """`updates` put into `x` along a dimension, the others of one size."""
-    reduction = c.attributes.get("reduction", "none")
+    reduction = reduction_of(c)
     is_truth = is_bool(x) and reduction != "none"
     if is_truth:
-        if reduction not in ("max", "min"):
-            raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
         x, updates = cast(x, np.int32), cast(updates, np.int32)
     # Apple's interpreter (1.0.0b3) has no kernel that combines numbers of fp16; sums are more precise so, too.
     is_half = dtype_of(x) == np.float16 and reduction != "none"
     if is_half:
         x, updates = cast(x, np.float32), cast(updates, np.float32)
-    mode = ir.Attribute.parse(f"#coreai.scatter_mode<{_MODES[reduction]}>")
+    mode = ir.Attribute.parse(f"#coreai.scatter_mode<{'update' if reduction == 'none' else reduction}>")
     result = ops.scatter_along_axis(x.type, x, indices, updates, axis(place), scatter_mode=mode)
     return cast(result, np.bool_ if is_truth else np.float16) if is_truth or is_half else result
 
@@ -162,47 +154,6 @@ def _scatter_nd(c: Context) -> None:
     c.give(shaped(_scatter(c, rows, linear, shaped(updates, [count, size]), 0), own))
 
 
-def _one_hot(c: Context) -> None:
-    """Where the number of the place equals the index. Indices out of range match nothing, as ONNX has it."""
-    indices = c.input(0)
-    depth = c.constant(1)
-    count: Dim = cast(scalar(c.input(1)), np.int32) if depth is None else int(depth.reshape(-1)[0])
-    place = positive(int(c.attributes.get("axis", -1)), rank_of(indices) + 1)
-    if is_float(indices):
-        indices = cast(indices, np.int32)
-    places = along(iota(count), place, rank_of(indices) + 1)
-    hits = ops.broadcasting_equal(expand(from_front(indices, count), [place]), places)
-    off, on = (row(c.input(2), each) for each in range(2))
-    c.give(ops.broadcasting_where(hits, on, off))
-
-
-def _top_k(c: Context) -> None:
-    x = c.input(0)
-    place = positive(int(c.attributes.get("axis", -1)), rank_of(x))
-    k = c.constant(1)
-    count: Dim = element(c.input(1), 0) if k is None else int(k.reshape(-1)[0])
-    is_descending = constant(np.bool_(c.attributes.get("largest", 1)))
-    # Stable: of equals the first comes first, as ONNX has it.
-    order = ops.argsort(x, axis(place), is_descending, constant(np.bool_(True)))
-    indices = cut(order, place, 0, count)
-    c.give(ops.gather_along_axis(x, indices, axis(place)))
-    c.give(indices, 1)
-
-
-def _non_zero(c: Context) -> None:
-    x = c.input(0)
-    if rank_of(x) == 0:
-        raise Refusal("the places of a scalar; reshape it to [1]")
-    c.give(transpose(ops.non_zero(x), [1, 0]))
-
-
-def _reverse_sequence(c: Context) -> None:
-    x, lengths = c.input(0), c.input(1)
-    time = int(c.attributes.get("time_axis", 0))
-    batch = int(c.attributes.get("batch_axis", 1))
-    c.give(reverse_sequence(x, lengths, time, batch))
-
-
 def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
     """The first `lengths` elements of each batch row reversed along `time`."""
     rest = [each for each in range(rank_of(x)) if each not in (time, batch)]
@@ -224,8 +175,4 @@ TABLE: dict[str, Lowering] = {
     "GatherND": _gather_nd,
     "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
-    "OneHot": _one_hot,
-    "TopK": _top_k,
-    "NonZero": _non_zero,
-    "ReverseSequence": _reverse_sequence,
 }

@@ -7,25 +7,17 @@ from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import (
     Dim,
     along,
-    as_scalar,
-    cut,
-    dim_of,
     dims_of,
-    element,
-    expand,
     iota,
-    of_one_shape,
     refined,
     scalar,
     shaped,
     spread,
-    squeeze,
     vector,
 )
 from triune.coreai.lowering.values import (
     axis,
     cast,
-    concat,
     constant,
     dtype_of,
     is_bool,
@@ -33,12 +25,10 @@ from triune.coreai.lowering.values import (
     rank_of,
     reshape_to,
     shape_of,
-    sizes,
     sizes_of,
     tensor_type,
     transpose,
 )
-from triune.graph.axes import positive
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
 
@@ -49,19 +39,6 @@ def length(x: Value, what: str) -> int:
     if size is None:
         raise Refusal(f"{what} is computed while the model runs; fix it")
     return size
-
-
-def _shape(c: Context) -> None:
-    x = c.input(0)
-    rank = rank_of(x)
-    start = positive(int(c.attributes.get("start", 0)), rank)
-    end = positive(int(c.attributes.get("end", rank)), rank)
-    start, end = min(max(start, 0), rank), min(max(end, 0), rank)
-    if start >= end:
-        c.give(EMPTY)
-        return
-    whole = sizes_of(x)
-    c.give(whole if end - start == rank else cut(whole, 0, start, end))
 
 
 def _reshape(c: Context) -> None:
@@ -101,73 +78,6 @@ def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool
     return reshape_to(x, shape, inferred)
 
 
-def _transpose(c: Context) -> None:
-    x = c.input(0)
-    c.give(transpose(x, list(c.attributes.get("perm", range(rank_of(x) - 1, -1, -1)))))
-
-
-def _squeeze(c: Context) -> None:
-    x = c.input(0)
-    if c.has(1):
-        places = sorted({positive(each, rank_of(x)) for each in c.ints(1, "the axes to squeeze")})
-    else:
-        if None in shape_of(x):
-            raise Refusal("which dimensions are 1, and squeezed, is not known; give axes, or sizes with --shape")
-        places = [place for place, dim in enumerate(shape_of(x)) if dim == 1]
-    c.give(squeeze(x, places))
-
-
-def _unsqueeze(c: Context) -> None:
-    x = c.input(0)
-    places = c.ints(1, "the axes to unsqueeze")
-    rank = rank_of(x) + len(places)
-    c.give(expand(x, sorted(positive(each, rank) for each in places)))
-
-
-def _concat(c: Context) -> None:
-    values = [c.scope.value(name) for name in c.node.input if not c.scope.is_empty(name)]
-    if not values:
-        c.give(EMPTY)
-        return
-    place = positive(int(c.attributes["axis"]), rank_of(values[0]))
-    c.give(concat(of_one_shape(values, place), place))
-
-
-def _split(c: Context) -> None:
-    x = c.input(0)
-    place = positive(int(c.attributes.get("axis", 0)), rank_of(x))
-    count = len(c.node.output)
-    size = dim_of(x, place)
-    if not c.has(1) and isinstance(size, int):
-        step = -(-size // int(c.attributes.get("num_outputs", count)))
-        parts = [min(step, size - step * index) for index in range(count)]
-    elif c.has(1) and c.constant(1) is not None:
-        parts = c.ints(1, "the sizes of a split")
-    else:
-        _split_as_computed(c, x, place, size)
-        return
-    kept = [each for each in parts if each > 0]
-    values = iter(ops.split(x, sizes(kept), axis(place)) if len(kept) > 1 else [x])
-    for index, each in enumerate(parts):
-        c.give(next(values) if each > 0 else EMPTY, index)
-
-
-def _split_as_computed(c: Context, x: Value, place: int, size: Dim) -> None:
-    """By slices, whose bounds are computed."""
-    count = len(c.node.output)
-    start: Value = axis(0)
-    for index in range(count):
-        if c.has(1):
-            step = element(c.input(1), index)
-        else:
-            pieces = int(c.attributes.get("num_outputs", count))
-            more = ops.add(as_scalar(size), axis(pieces - 1))
-            step = ops.floor_divide(more, axis(pieces))
-        end = ops.add(start, step)
-        c.give(cut(x, place, start, end), index)
-        start = end
-
-
 def _expand(c: Context) -> None:
     x = c.input(0)
     wanted = c.constant(1)
@@ -189,17 +99,6 @@ def _common(own: list[Dim], wanted: list[int]) -> list[Dim]:
     own = [1] * (rank - len(own)) + own
     wanted = [1] * (rank - len(wanted)) + wanted
     return [one if other == 1 else other for one, other in zip(own, wanted, strict=True)]
-
-
-def _tile(c: Context) -> None:
-    x = c.input(0)
-    reps = c.constant(1)
-    if reps is None:
-        c.give(ops.tile(x, cast(c.input(1), np.uint32)))
-        return
-    if (reps <= 0).any():
-        raise Refusal("an empty result: Core AI has no empty tensors")
-    c.give(ops.tile(x, sizes([int(each) for each in reps])))
 
 
 def _constant_of_shape(c: Context) -> None:
@@ -278,15 +177,8 @@ def _by(size: Dim, divisor: int) -> Dim:
 
 
 TABLE: dict[str, Lowering] = {
-    "Shape": _shape,
     "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Concat": _concat,
-    "Split": _split,
     "Expand": _expand,
-    "Tile": _tile,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
     "Trilu": _trilu,

@@ -93,6 +93,10 @@ class MilBuilder(Builder[Var]):
     def cumsum(self, x: Var, axis: int) -> Var:
         return mb.cumsum(x=x, axis=axis)
 
+    def sizes(self, x: Var, start: int, end: int) -> Var:
+        found = as_vector(sizes_of(x)[start:end])
+        return mb.const(val=found) if isinstance(found, np.ndarray) else found
+
     def reshape(self, x: Var, dims: Sequence[Any]) -> Var:
         return mb.reshape(x=x, shape=as_vector(dims)) if dims else self.squeeze(x, range(x.rank))
 
@@ -102,14 +106,25 @@ class MilBuilder(Builder[Var]):
             return broadcast_to(x, shape.tolist())
         return broadcast_with(x, mb.const(val=shape) if isinstance(shape, np.ndarray) else shape)
 
+    def tile(self, x: Var, reps: Var | Sequence[int]) -> Var:
+        return mb.tile(x=x, reps=reps)
+
     def transpose(self, x: Var, permutation: Sequence[int]) -> Var:
-        return mb.transpose(x=x, perm=list(permutation))
+        return mb.transpose(x=x, perm=list(permutation)) if x.rank > 1 else x
 
     def unsqueeze(self, x: Var, axes: Sequence[int]) -> Var:
         return mb.expand_dims(x=x, axes=list(axes)) if axes else x
 
     def squeeze(self, x: Var, axes: Sequence[int]) -> Var:
-        return mb.squeeze(x=x, axes=list(axes)) if axes else x
+        if not axes:
+            return x
+        free = [axis for axis in axes if not is_fixed(x.shape[axis])]
+        if not free:
+            return mb.squeeze(x=x, axes=list(axes))
+        if len(axes) == x.rank:
+            raise Refusal(f"dimension {free[0]}, which is squeezed, is not known to be 1; give its size with --shape")
+        # Is it not 1 when the model runs, the elements do not fit, as ONNX has it.
+        return mb.reshape(x=x, shape=as_vector([size for axis, size in enumerate(sizes_of(x)) if axis not in axes]))
 
     def concat(self, values: Sequence[Var], axis: int) -> Var:
         return mb.concat(values=list(values), axis=axis) if len(values) > 1 else values[0]
@@ -133,6 +148,9 @@ class MilBuilder(Builder[Var]):
     def with_row(self, x: Var, row: Var, place: Var) -> Var:
         places, updates = mb.expand_dims(x=place, axes=[0]), mb.expand_dims(x=row, axes=[0])
         return mb.scatter(data=x, indices=places, updates=updates, axis=0, mode="update")
+
+    def from_front(self, indices: Var, size: Any) -> Var:
+        return binary.negative_from_end(indices, size)
 
     def gather_elements(self, x: Var, indices: Var, axis: int) -> Var:
         return mb.gather_along_axis(x=x, indices=indices, axis=axis)

@@ -15,6 +15,7 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
 from triune.graph.axes import positive
+from triune.graph.conversion.lowering.places import reduction_of
 
 
 def _gather(c: Context) -> None:
@@ -74,20 +75,15 @@ def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
     return mb.select(cond=mb.less(x=indices, y=np.int32(0)), a=more, b=indices)
 
 
-_MODES = {"none": "update", "add": "add", "mul": "mul", "max": "max", "min": "min"}
-
-
-def _mode(c: Context, x: Var) -> str:
-    reduction = c.attributes.get("reduction", "none")
-    if is_bool(x) and reduction not in ("none", "max", "min"):
-        raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
-    return _MODES[reduction]
+def _mode(c: Context) -> str:
+    reduction = reduction_of(c)
+    return "update" if reduction == "none" else reduction
 
 
 def _scatter_elements(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     axis = positive(int(c.attributes.get("axis", 0)), x.rank)
-    mode = _mode(c, x)
+    mode = _mode(c)
     indices = negative_from_end(indices, sizes_of(x)[axis])
     same = all(place == axis or dim == x.shape[place] for place, dim in enumerate(indices.shape))
     is_truth = is_bool(x)
@@ -117,7 +113,7 @@ def _flat(updates: Var) -> Var:
 
 def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
-    mode = _mode(c, x)
+    mode = _mode(c)
     indices = _from_front(indices, x, 0)
     is_truth = is_bool(x)
     if is_truth:

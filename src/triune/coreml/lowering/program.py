@@ -8,13 +8,13 @@ from typing import Any
 from onnx import GraphProto, NodeProto, TensorProto
 
 from triune.coreml.lowering import (
+    blocks,
     control,
     conv,
     gathers,
     linear,
     norms,
     pads,
-    places,
     pools,
     quantize,
     random_numbers,
@@ -56,7 +56,7 @@ TABLE: dict[str, Lowering] = {
     **slices.TABLE,
     **gathers.TABLE,
     **pads.TABLE,
-    **places.TABLE,
+    **blocks.TABLE,
     **quantize.TABLE,
     **random_numbers.TABLE,
     **resize.TABLE,

@@ -14,24 +14,12 @@ from triune.coreml.lowering.context import (
     is_bool,
     is_float,
     like,
-    static_shape,
 )
 from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
-from triune.coreml.lowering.scope import EMPTY, as_constant
-from triune.graph.axes import positive
+from triune.coreml.lowering.scope import as_constant
+from triune.graph.conversion.lowering.shapes import unsqueezed
 from triune.graph.weight_files import array_of
-
-
-def _shape(c: Context) -> None:
-    x = c.input(0)
-    start = positive(int(c.attributes.get("start", 0)), x.rank)
-    end = positive(int(c.attributes.get("end", x.rank)), x.rank)
-    sizes = sizes_of(x)[min(max(start, 0), x.rank) : min(max(end, 0), x.rank)]
-    if not sizes:
-        raise Refusal("an empty shape: Core ML has no empty tensors; remove what reads it")
-    vector = as_vector(sizes)
-    c.give(mb.const(val=vector) if isinstance(vector, np.ndarray) else vector)
 
 
 def _reshape(c: Context) -> None:
@@ -96,65 +84,10 @@ def _element(shape: Var, place: int) -> Any:
     return int(size) if is_fixed(size) else mb.gather(x=shape, indices=np.int32(place), axis=0)
 
 
-def _transpose(c: Context) -> None:
-    x = c.input(0)
-    perm = list(c.attributes.get("perm", range(x.rank - 1, -1, -1)))
-    c.give(mb.transpose(x=x, perm=perm) if x.rank > 1 else x)
-
-
-def _squeeze(c: Context) -> None:
-    x = c.input(0)
-    if c.has(1):
-        axes = sorted({positive(each, x.rank) for each in c.ints(1, "the axes to squeeze")})
-    else:
-        axes = [axis for axis, dim in enumerate(static_shape(x)) if dim == 1]
-    if not axes:
-        c.give(x)
-        return
-    free = [axis for axis in axes if not is_fixed(x.shape[axis])]
-    if not free:
-        c.give(mb.squeeze(x=x, axes=axes))
-        return
-    if len(axes) == x.rank:
-        raise Refusal(f"dimension {free[0]}, which is squeezed, is not known to be 1; give its size with --shape")
-    # Is it not 1 when the model runs, the elements do not fit, as ONNX has it.
-    kept = [size for axis, size in enumerate(sizes_of(x)) if axis not in axes]
-    c.give(mb.reshape(x=x, shape=as_vector(kept)))
-
-
 def _unsqueeze(c: Context) -> None:
-    x = c.input(0)
-    axes = c.ints(1, "the axes to unsqueeze")
-    rank = x.rank + len(axes)
-    places = sorted(positive(each, rank) for each in axes)
-    product = product_of_images(x, places)
-    c.give(mb.expand_dims(x=x, axes=places) if product is None else product)
-
-
-def _concat(c: Context) -> None:
-    values = [c.scope.value(name) for name in c.node.input if not c.scope.is_empty(name)]
-    if not values:
-        raise Refusal("an empty result: Core ML has no empty tensors")
-    axis = positive(int(c.attributes["axis"]), values[0].rank)
-    c.give(mb.concat(values=values, axis=axis) if len(values) > 1 else values[0])
-
-
-def _split(c: Context) -> None:
-    x = c.input(0)
-    axis = positive(int(c.attributes.get("axis", 0)), x.rank)
-    count = len(c.node.output)
-    if c.has(1):
-        sizes = c.ints(1, "the sizes of a split")
-    else:
-        if not is_fixed(x.shape[axis]):
-            raise Refusal(f"dimension {axis}, which is split, is not fixed; give its size with --shape")
-        size = int(x.shape[axis])
-        step = -(-size // int(c.attributes.get("num_outputs", count)))
-        sizes = [min(step, size - step * index) for index in range(count)]
-    kept = [each for each in sizes if each > 0]
-    parts = iter(mb.split(x=x, split_sizes=kept, axis=axis) if len(kept) > 1 else [x])
-    for index, size in enumerate(sizes):
-        c.give(next(parts) if size > 0 else EMPTY, index)
+    x, axes = c.input(0), unsqueezed(c)
+    product = product_of_images(x, axes)
+    c.give(c.builder.unsqueeze(x, axes) if product is None else product)
 
 
 def _expand(c: Context) -> None:
@@ -176,14 +109,6 @@ def _expand(c: Context) -> None:
             c.give(broadcast_with(x, mb.const(val=wanted.astype(np.int32))))
         else:
             c.give(mb.tile(x=x, reps=reps))
-
-
-def _tile(c: Context) -> None:
-    x = c.input(0)
-    reps = c.constant(1)
-    if reps is not None and (reps <= 0).any():
-        raise Refusal("an empty result: Core ML has no empty tensors")
-    c.give(mb.tile(x=x, reps=c.input(1) if reps is None else reps.astype(np.int32)))
 
 
 def _constant_of_shape(c: Context) -> None:
@@ -242,15 +167,9 @@ def _masked(x: Var, mask: Any) -> Var:
 
 
 TABLE: dict[str, Lowering] = {
-    "Shape": _shape,
     "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
-    "Concat": _concat,
-    "Split": _split,
     "Expand": _expand,
-    "Tile": _tile,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
     "Trilu": _trilu,

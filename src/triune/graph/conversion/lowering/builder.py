@@ -141,6 +141,10 @@ class Builder(ABC, Generic[V]):
         """Floor, of finite numbers."""
         return self.elementwise("Floor", x)
 
+    def ceil(self, x: V) -> V:
+        """Ceil, of finite numbers."""
+        return self.elementwise("Ceil", x)
+
     @abstractmethod
     def inverse_root(self, x: V) -> V:
         """1 / sqrt(x)."""
@@ -166,12 +170,20 @@ class Builder(ABC, Generic[V]):
     # Shapes.
 
     @abstractmethod
+    def sizes(self, x: V, start: int, end: int) -> V:
+        """Shape: the dimensions from `start` to before `end`, one at least, as a vector of int32."""
+
+    @abstractmethod
     def reshape(self, x: V, dims: Sequence[Dim[V]]) -> V:
         """Reshape."""
 
     @abstractmethod
     def expand(self, x: V, dims: Sequence[Dim[V]]) -> V:
         """Expand to exactly this shape."""
+
+    @abstractmethod
+    def tile(self, x: V, reps: V | Sequence[int]) -> V:
+        """Tile."""
 
     @abstractmethod
     def transpose(self, x: V, permutation: Sequence[int]) -> V:
@@ -183,7 +195,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def squeeze(self, x: V, axes: Sequence[int]) -> V:
-        """Squeeze of dimensions of 1."""
+        """Squeeze; dimensions that are free are 1, or else the program refuses its input."""
 
     @abstractmethod
     def concat(self, values: Sequence[V], axis: int) -> V:
@@ -197,7 +209,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def slice(self, x: V, axis: int, start: Dim[V], end: Dim[V]) -> V:
-        """Slice: from `start` to before `end`, which are within the dimension."""
+        """Slice: from `start` to before `end`, which are whole numbers within the dimension."""
 
     def split(self, x: V, sizes: Sequence[int], axis: int) -> list[V]:
         """Split."""
@@ -211,6 +223,10 @@ class Builder(ABC, Generic[V]):
     @abstractmethod
     def with_row(self, x: V, row: V, place: V) -> V:
         """`x` with `row` at that place of its first dimension: ScatterElements."""
+
+    @abstractmethod
+    def from_front(self, indices: V, size: Dim[V]) -> V:
+        """Indices of a dimension of this size, of which the negative count from its end."""
 
     @abstractmethod
     def gather_elements(self, x: V, indices: V, axis: int) -> V:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from triune.graph.conversion.context import Lowering
-from triune.graph.conversion.lowering import elementwise, norms, reductions, sampling, suppression
+from triune.graph.conversion.lowering import elementwise, norms, places, reductions, sampling, shapes, suppression
 
 SHARED: Final[Mapping[str, Lowering]] = {
     **elementwise.TABLE,
     **norms.TABLE,
+    **places.TABLE,
+    **shapes.TABLE,
     **reductions.TABLE,
     **sampling.TABLE,
     **suppression.TABLE,

@@ -1,0 +1,65 @@
+"""Elements ordered, the places where something holds, and what is done to places that several updates share."""
+
+from collections.abc import Mapping
+
+from triune.graph.axes import positive
+from triune.graph.conversion.context import Lowering, NodeContext
+from triune.graph.conversion.lowering.builder import Dim
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.scope import V
+
+
+def _count(c: NodeContext[V]) -> Dim[V]:
+    """Operand 1, which is one whole number."""
+    known = c.constant(1)
+    if known is not None:
+        return int(known.reshape(-1)[0])
+    return c.builder.cast(c.builder.reshape(c.input(1), []), "int32")
+
+
+def _top_k(c: NodeContext[V]) -> None:
+    b, x = c.builder, c.input(0)
+    axis = positive(int(c.attributes.get("axis", -1)), b.rank(x))
+    values, indices = b.top_k(x, _count(c), axis, is_largest=bool(c.attributes.get("largest", 1)))
+    c.give(values)
+    c.give(indices, 1)
+
+
+def _one_hot(c: NodeContext[V]) -> None:
+    """Where the number of the place equals the index. Indices out of range match nothing, as ONNX has it."""
+    b, count = c.builder, _count(c)
+    indices = b.cast(c.input(0), "int32")
+    rank = b.rank(indices) + 1
+    axis = positive(int(c.attributes.get("axis", -1)), rank)
+    places = b.unsqueeze(b.iota(count), [each for each in range(rank) if each != axis])
+    hits = b.equal(b.unsqueeze(b.from_front(indices, count), [axis]), places)
+    off, on = (b.take(c.input(2), each) for each in range(2))
+    c.give(b.elementwise("Where", hits, on, off))
+
+
+def _non_zero(c: NodeContext[V]) -> None:
+    b, x = c.builder, c.input(0)
+    if b.rank(x) == 0:
+        raise Refusal("the places of a scalar; reshape it to [1]")
+    c.give(b.transpose(b.places(x), [1, 0]))
+
+
+def _reverse_sequence(c: NodeContext[V]) -> None:
+    time, batch = (int(c.attributes.get(f"{name}_axis", place)) for place, name in enumerate(("time", "batch")))
+    c.give(c.builder.reverse_sequence(c.input(0), c.input(1), time, batch))
+
+
+def reduction_of(c: NodeContext[V]) -> str:
+    """What a scatter makes of an element and its updates: "none" (the update), "add", "mul", "max" or "min"."""
+    reduction = str(c.attributes.get("reduction", "none"))
+    if c.builder.is_bool(c.input(0)) and reduction not in ("none", "max", "min"):
+        raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")
+    return reduction
+
+
+TABLE: Mapping[str, Lowering] = {
+    "TopK": _top_k,
+    "OneHot": _one_hot,
+    "NonZero": _non_zero,
+    "ReverseSequence": _reverse_sequence,
+}

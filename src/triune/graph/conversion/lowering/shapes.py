@@ -1,0 +1,103 @@
+"""Shapes asked for, and tensors brought into others that are known."""
+
+from collections.abc import Mapping
+
+from triune.graph.axes import positive
+from triune.graph.conversion.context import Lowering, NodeContext
+from triune.graph.conversion.lowering.builder import Dim
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.scope import EMPTY, V
+
+
+def _shape(c: NodeContext[V]) -> None:
+    b, x = c.builder, c.input(0)
+    rank = b.rank(x)
+    ends = (positive(int(c.attributes.get(name, default)), rank) for name, default in (("start", 0), ("end", rank)))
+    start, end = (min(max(each, 0), rank) for each in ends)
+    c.give(b.sizes(x, start, end) if start < end else EMPTY)
+
+
+def _transpose(c: NodeContext[V]) -> None:
+    b, x = c.builder, c.input(0)
+    c.give(b.transpose(x, list(c.attributes.get("perm", range(b.rank(x) - 1, -1, -1)))))
+
+
+def _squeeze(c: NodeContext[V]) -> None:
+    b, x = c.builder, c.input(0)
+    shape = b.shape(x)
+    if c.has(1):
+        axes = sorted({positive(each, len(shape)) for each in c.ints(1, "the axes to squeeze")})
+    elif None in shape:
+        raise Refusal("which dimensions are 1, and squeezed, is not known; give axes, or sizes with --shape")
+    else:
+        axes = [axis for axis, dim in enumerate(shape) if dim == 1]
+    c.give(b.squeeze(x, axes))
+
+
+def unsqueezed(c: NodeContext[V]) -> list[int]:
+    """The axes of 1 that an Unsqueeze inserts, counted from the front in the result."""
+    axes = c.ints(1, "the axes to unsqueeze")
+    rank = c.builder.rank(c.input(0)) + len(axes)
+    return sorted(positive(each, rank) for each in axes)
+
+
+def _unsqueeze(c: NodeContext[V]) -> None:
+    c.give(c.builder.unsqueeze(c.input(0), unsqueezed(c)))
+
+
+def _concat(c: NodeContext[V]) -> None:
+    b = c.builder
+    values = [c.scope.value(name) for name in c.node.input if not c.scope.is_empty(name)]
+    c.give(b.concat(values, positive(int(c.attributes["axis"]), b.rank(values[0]))) if values else EMPTY)
+
+
+def _split(c: NodeContext[V]) -> None:
+    b, x = c.builder, c.input(0)
+    axis = positive(int(c.attributes.get("axis", 0)), b.rank(x))
+    count = len(c.node.output)
+    size = b.shape(x)[axis]
+    if c.constant(1) is not None:
+        sizes = c.ints(1, "the sizes of a split")
+    elif not c.has(1) and size is not None:
+        step = -(-size // int(c.attributes.get("num_outputs", count)))
+        sizes = [min(step, size - step * index) for index in range(count)]
+    else:
+        _split_as_computed(c, x, axis)
+        return
+    kept = [each for each in sizes if each > 0]
+    parts = iter(b.split(x, kept, axis) if len(kept) > 1 else [x])
+    for index, each in enumerate(sizes):
+        c.give(next(parts) if each > 0 else EMPTY, index)
+
+
+def _split_as_computed(c: NodeContext[V], x: V, axis: int) -> None:
+    """By slices, whose bounds are computed."""
+    b, count = c.builder, len(c.node.output)
+    if c.has(1):
+        steps = [b.take(c.input(1), index) for index in range(count)]
+    else:
+        pieces = int(c.attributes.get("num_outputs", count))
+        steps = [b.div(b.add(b.dim(x, axis), pieces - 1), pieces)] * count
+    start: Dim[V] = 0
+    for index, step in enumerate(steps):
+        end = b.add(start, step)
+        c.give(b.slice(x, axis, start, end), index)
+        start = end
+
+
+def _tile(c: NodeContext[V]) -> None:
+    reps = c.constant(1)
+    if reps is not None and (reps <= 0).any():
+        raise Refusal(f"an empty result: {c.builder.runtime} has no empty tensors")
+    c.give(c.builder.tile(c.input(0), c.input(1) if reps is None else [int(each) for each in reps]))
+
+
+TABLE: Mapping[str, Lowering] = {
+    "Shape": _shape,
+    "Transpose": _transpose,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Concat": _concat,
+    "Split": _split,
+    "Tile": _tile,
+}
