@@ -1,5 +1,6 @@
 """A graph of core ops as a function of a Core AI program, node by node."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,22 +39,13 @@ from triune.graph.fused.call import DOMAIN, RESULT
 from triune.graph.passes.narrow_values import NARROWED
 from triune.graph.values import attributes_of
 
-TABLE: dict[str, Lowering] = {
-    **SHARED,
-    **unary.TABLE,
-    **shapes.TABLE,
-    **slices.TABLE,
-    **gathers.TABLE,
-    **linear.TABLE,
-    **conv.TABLE,
-    **pools.TABLE,
-    **running_sums.TABLE,
-    **quantize.TABLE,
-    **random_numbers.TABLE,
-    **control.TABLE,
-    **recurrent.TABLE,
-    **resize.TABLE,
-}
+_OWN = (
+    *(control, conv, gathers, linear, pools, quantize, random_numbers),
+    *(recurrent, resize, running_sums, shapes, slices, unary),
+)
+"""The families of which the library has forms of its own, or limits."""
+
+TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
 
 
 class FunctionWriter(GraphWriter[Value]):

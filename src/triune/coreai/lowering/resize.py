@@ -7,24 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from triune.coreai.library import Value, ops
+from triune.coreai.library import Value
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import take
-from triune.coreai.lowering.resize_free import product_along, resize_free
-from triune.coreai.lowering.resize_lines import is_given
-from triune.coreai.lowering.values import as_dtype, constant, is_float, like, rank_of, shape_of
+from triune.coreai.lowering.resize_free import resize_free
+from triune.coreai.lowering.values import as_dtype, constant, rank_of, shape_of
 from triune.graph.axes import positive
+from triune.graph.conversion.lowering.resize import extrapolated, mode_of, product_along
 from triune.graph.conversion.problems import Refusal
-from triune.graph.conversion.resize import Axis, Floats, changed_of, is_cropped, matrix_of, picked_of, places_of
+from triune.graph.conversion.resize import Axis, changed_of, is_cropped, matrix_of, picked_of, places_of
 
 
 def _resize(c: Context) -> None:
     x = c.input(0)
-    mode = c.attributes.get("mode", "nearest")
-    if mode not in ("nearest", "linear", "cubic"):
-        raise Refusal(f"mode '{mode}'")
-    if mode != "nearest" and not is_float(x):
-        raise Refusal(f"{mode} interpolation of whole numbers; cast them to FLOAT")
+    mode = mode_of(c)
     places = [positive(each, rank_of(x)) for each in c.attributes.get("axes", range(rank_of(x)))]
     changes = _changes(c, x, places)
     if changes is not None:
@@ -37,8 +33,8 @@ def _resize(c: Context) -> None:
             x = take(x, constant(picked), each.axis)
         else:
             weights = as_dtype(matrix_of(c.attributes, each, found, mode), x)
-            x = product_along(x, constant(np.ascontiguousarray(weights.T)), each.axis)
-        x = _extrapolated(c, x, each, found)
+            x = product_along(c.builder, x, constant(np.ascontiguousarray(weights.T)), each.axis)
+        x = extrapolated(c, x, each, found)
     c.give(x)
 
 
@@ -54,13 +50,13 @@ def _changes(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
 
 def _stays(c: Context, index: int, place: int) -> bool:
     """Does the dimension `place`, the one of `index`, surely stay as it is?"""
-    if is_given(c, 2):
+    if c.is_given(2):
         scales = c.constant(2)
         return scales is not None and bool(scales[index] == 1)
     if c.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         return False
     size = shape_of(c.input(0))[place]
-    sizes = c.constant(3) if is_given(c, 3) else None
+    sizes = c.constant(3) if c.is_given(3) else None
     if sizes is not None:
         return bool(sizes[index] == size)
     inferred = c.scope.values.shape(c.node.output[0])
@@ -70,26 +66,13 @@ def _stays(c: Context, index: int, place: int) -> bool:
 def _axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
     """Those of the dimensions `places` that change, all of them known."""
     scales, sizes = c.constant(2), c.constant(3)
-    roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and is_given(c, 1) else None
+    roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and c.is_given(1) else None
     # Of a free dimension, which stays as it is, any size will do.
     lengths = [shape_of(x)[place] or 1 for place in places]
     found = changed_of(c.attributes, places, lengths, scales, sizes, roi)
     if any(each.target <= 0 for each in found):
         raise Refusal("an empty result: Core AI has no empty tensors")
     return found
-
-
-def _extrapolated(c: Context, x: Value, each: Axis, places: Floats) -> Value:
-    """What lies outside of the image has a value of its own."""
-    if not is_cropped(c.attributes):
-        return x
-    inside = (places >= 0) & (places <= each.size - 1)
-    if inside.all():
-        return x
-    form = [1] * rank_of(x)
-    form[each.axis] = each.target
-    value = like(x, c.attributes.get("extrapolation_value", 0.0))
-    return ops.broadcasting_where(constant(inside.reshape(form)), x, value)
 
 
 TABLE: dict[str, Lowering] = {"Resize": _resize}

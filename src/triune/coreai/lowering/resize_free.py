@@ -6,10 +6,11 @@ import numpy as np
 
 from triune.coreai.library import Value, ir, ops
 from triune.coreai.lowering.context import Context
-from triune.coreai.lowering.dims import Dim, along, as_scalar, dim_of, dims_of, expand, iota, squeeze, take, vector
+from triune.coreai.lowering.dims import Dim, along, as_scalar, dim_of, dims_of, iota, take, vector
 from triune.coreai.lowering.resize_lines import Line, Resized, number, places_of, resized
-from triune.coreai.lowering.unary import ceil, floor
-from triune.coreai.lowering.values import axes, axis, cast, concat, constant, dtype_of, like, rank_of, transpose
+from triune.coreai.lowering.unary import ceil
+from triune.coreai.lowering.values import axes, axis, cast, concat, constant, dtype_of, like, rank_of
+from triune.graph.conversion.lowering.resize import nearest, product_along
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.resize import coordinates_of, is_cropped
 
@@ -26,7 +27,11 @@ def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequenc
         return _interpolated(c, x, changed)
     for each in changed:
         line, found = each.numbers, places_of(c, each)
-        x = take(x, _picked(c, line, found), line.axis) if mode == "nearest" else _weighed(c, x, each, found, mode)
+        x = (
+            take(x, _clipped(line, nearest(c, found)), line.axis)
+            if mode == "nearest"
+            else _weighed(c, x, each, found, mode)
+        )
         x = _extrapolated(c, x, line, found)
     return x
 
@@ -73,23 +78,6 @@ def _affine(c: Context, line: Line) -> tuple[Value, Value]:
             raise Refusal(f"coordinate_transformation_mode '{mode}'")
 
 
-def _picked(c: Context, line: Line, places: Value) -> Value:
-    """The elements at the places that are nearest, in int32."""
-    half = number(0.5)
-    match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
-        case "round_prefer_floor":
-            result = ceil(ops.broadcasting_sub(places, half))
-        case "round_prefer_ceil":
-            result = floor(ops.broadcasting_add(places, half))
-        case "floor":
-            result = floor(places)
-        case "ceil":
-            result = ceil(places)
-        case _:
-            raise Refusal(f"nearest_mode '{mode}'")
-    return _clipped(line, result)
-
-
 def _last(line: Line) -> Value:
     return ops.broadcasting_sub(line.own, number(1))
 
@@ -120,7 +108,7 @@ def _weighed(c: Context, x: Value, each: Resized, places: Value, mode: str) -> V
     weights = _hat(distance) if mode == "linear" else _cubic(distance, float(c.attributes.get("cubic_coeff_a", -0.75)))
     if is_excluded or is_antialiased:
         weights = ops.broadcasting_divide(weights, ops.reduce_sum(weights, axes([0])))
-    return product_along(x, cast(weights, dtype_of(x)), line.axis)
+    return product_along(c.builder, x, cast(weights, dtype_of(x)), line.axis)
 
 
 def _shrink(scale: Value) -> Value:
@@ -150,16 +138,6 @@ def _polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     for each in coefficients[1:]:
         total = ops.broadcasting_add(ops.broadcasting_mul(total, x), number(each))
     return total
-
-
-def product_along(x: Value, weights: Value, place: int) -> Value:
-    """A product with `weights` (from, to) along one dimension."""
-    rank = rank_of(x)
-    order = [*(each for each in range(rank) if each != place), place]
-    turned = transpose(x, order)
-    if rank == 1:
-        return squeeze(ops.batch_matmul(expand(turned, [0]), weights), [0])
-    return transpose(ops.broadcasting_batch_matmul(turned, weights), [int(each) for each in np.argsort(order)])
 
 
 def _extrapolated(c: Context, x: Value, line: Line, places: Value) -> Value:

@@ -68,11 +68,6 @@ class Resized(NamedTuple):
         return cast(self.shapes.count, np.int32)
 
 
-def is_given(c: Context, index: int) -> bool:
-    """Has the node the operand? What is empty stands for one that is left out."""
-    return c.has(index) and not c.is_empty(index)
-
-
 def number(value: float) -> Value:
     """A scalar of fp32."""
     return constant(np.float32(value))
@@ -104,10 +99,10 @@ def _counted(x: Value, axis: int) -> Value:
 
 def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]:
     """Of all dimensions, which are so long."""
-    if is_given(c, 2):
+    if c.is_given(2):
         scales = [_element(c, 2, index) for index in range(len(axes))]
         found = [_by_scale(axis, own, scale) for axis, own, scale in zip(axes, owns, scales, strict=True)]
-    elif is_given(c, 3):
+    elif c.is_given(3):
         found = _by_sizes(c, axes, owns, [_element(c, 3, index) for index in range(len(axes))])
     else:
         raise Refusal("neither scales nor sizes are given")
@@ -135,7 +130,7 @@ def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
 
 def _may_stay(c: Context, index: int) -> bool:
     """May a dimension stay as long as it is, where the formulas would change it?"""
-    if not is_given(c, 2):
+    if not c.is_given(2):
         return is_cropped(c.attributes)
     scales = c.constant(2)
     return scales is None or 1 <= scales[index] < 2
@@ -147,7 +142,7 @@ def _is_equal(one: Value, other: Value) -> Value:
 
 def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
     """Where the region begins and ends; all of the dimension where none is given."""
-    if not is_given(c, 1):
+    if not c.is_given(1):
         return number(0), number(1)
     return _element(c, 1, index), _element(c, 1, index + count)
 

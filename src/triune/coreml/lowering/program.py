@@ -44,27 +44,14 @@ from triune.graph.conversion.writer import GraphWriter
 from triune.graph.listed import MOST_LISTED
 from triune.graph.values import attributes_of
 
-TABLE: dict[str, Lowering] = {
-    **SHARED,
-    **unary.TABLE,
-    **linear.TABLE,
-    **conv.TABLE,
-    **pools.TABLE,
-    **norms.TABLE,
-    **running_sums.TABLE,
-    **shapes.TABLE,
-    **slices.TABLE,
-    **gathers.TABLE,
-    **pads.TABLE,
-    **blocks.TABLE,
-    **quantize.TABLE,
-    **random_numbers.TABLE,
-    **resize.TABLE,
-    **sampling.TABLE,
-    **suppression.TABLE,
-    **recurrent.TABLE,
-    **control.TABLE,
-}
+_OWN = (
+    *(blocks, control, conv, gathers, linear, norms, pads),
+    *(pools, quantize, random_numbers, recurrent, resize, running_sums, sampling),
+    *(shapes, slices, suppression, unary),
+)
+"""The families of which the library has forms of its own, or limits."""
+
+TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
 
 
 _MIL_TYPES: Mapping[int, str] = {

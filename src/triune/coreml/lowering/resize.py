@@ -1,11 +1,7 @@
 """Resize: each dimension in turn is a product with a matrix, or picks elements; Core ML's own ops where they agree."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from triune.coreml.lowering.broadcast import select
 from triune.coreml.lowering.context import (
     Context,
     Lowering,
@@ -13,20 +9,18 @@ from triune.coreml.lowering.context import (
     dtype_of,
     has_static_shape,
     is_float,
-    like,
     through_int,
 )
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.resize_free import SAMPLING, resize_free
 from triune.graph.axes import positive
-from triune.graph.conversion.resize import Axis, Floats, changed_of, is_cropped, matrix_of, picked_of, places_of
+from triune.graph.conversion.lowering.resize import extrapolated, mode_of, product_along
+from triune.graph.conversion.resize import Axis, changed_of, is_cropped, matrix_of, picked_of, places_of
 
 
 def _resize(c: Context) -> None:
     x = c.input(0)
-    mode = c.attributes.get("mode", "nearest")
-    if mode != "nearest" and not is_float(x):
-        raise Refusal(f"{mode} interpolation of whole numbers; cast them to FLOAT")
+    mode = mode_of(c)
     places = [positive(each, x.rank) for each in c.attributes.get("axes", range(x.rank))]
     axes = _axes(c, x, places)
     if axes is None or any(each.size == 0 for each in axes):
@@ -60,7 +54,7 @@ def _nearest(c: Context, x: Var, axes: list[Axis]) -> Var:
         places = places_of(c.attributes, each)
         picked = picked_of(c.attributes, places).clip(0, each.size - 1)
         x = through_int(x, lambda value, i=picked, a=each.axis: mb.gather(x=value, indices=i, axis=a))
-        x = _extrapolated(c, x, each, places)
+        x = extrapolated(c, x, each, places)
     return x
 
 
@@ -125,34 +119,9 @@ def _interpolate(c: Context, x: Var, axes: list[Axis], mode: str) -> Var:
     for each in axes:
         places = places_of(c.attributes, each)
         matrix = matrix_of(c.attributes, each, places, mode).astype(dtype_of(x))
-        x = _apply(x, matrix, each.axis)
-        x = _extrapolated(c, x, each, places)
+        x = product_along(c.builder, x, np.ascontiguousarray(matrix.T), each.axis)
+        x = extrapolated(c, x, each, places)
     return x
-
-
-def _apply(x: Var, matrix: NDArray[Any], axis: int) -> Var:
-    """A product along one dimension."""
-    last = x.rank - 1
-    perm = [place for place in range(x.rank) if place != axis] + [axis]
-    turned = x if axis == last else mb.transpose(x=x, perm=perm)
-    if turned.rank == 1:
-        flat = mb.matmul(x=mb.expand_dims(x=turned, axes=[0]), y=np.ascontiguousarray(matrix.T))
-        return mb.squeeze(x=flat, axes=[0])
-    product = mb.matmul(x=turned, y=np.ascontiguousarray(matrix.T))
-    return product if axis == last else mb.transpose(x=product, perm=[int(each) for each in np.argsort(perm)])
-
-
-def _extrapolated(c: Context, x: Var, each: Axis, places: Floats) -> Var:
-    """What lies outside of the image has a value of its own."""
-    if not is_cropped(c.attributes):
-        return x
-    inside = (places >= 0) & (places <= each.size - 1)
-    if inside.all():
-        return x
-    form = [1] * x.rank
-    form[each.axis] = each.target
-    value = like(x, c.attributes.get("extrapolation_value", 0.0))
-    return select(mb.const(val=inside.reshape(form)), x, mb.const(val=value))
 
 
 TABLE: dict[str, Lowering] = {"Resize": _resize}

@@ -15,6 +15,7 @@ from triune.coreml.lowering.context import Context, Refusal, through_int
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.options import Target
 from triune.coreml.lowering.precision import as_given
+from triune.graph.conversion.lowering.resize import nearest
 from triune.graph.conversion.resize import coordinates_of
 
 SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
@@ -61,7 +62,9 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
     for line in lines:
         with as_given():
             places = _places(c, line)
-            picked = [(_picked(c, line, places), None)] if mode == "nearest" else _weighed(c, line, places, mode)
+            picked = (
+                [(_within(line, nearest(c, places)), None)] if mode == "nearest" else _weighed(c, line, places, mode)
+            )
         x = _summed(x, line.axis, picked)
     return x
 
@@ -82,7 +85,7 @@ def _summed(x: Var, axis: int, picked: Sequence[tuple[Var, Var | None]]) -> Var:
 def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
     """Core ML's own resize to sizes that are computed, where it does the same."""
     sampling = SAMPLING.get(coordinates_of(c.attributes))
-    is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and _is_given(c, 3)
+    is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and c.is_given(3)
     changed = [axis for index, axis in enumerate(axes) if not _stays(c, x, index, axis)]
     is_image = x.rank in (3, 4, 5) and all(axis >= x.rank - 2 for axis in changed)
     # Of one element Core ML's aligned corners are not ONNX's.
@@ -101,11 +104,6 @@ def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
     )
 
 
-def _is_given(c: Context, index: int) -> bool:
-    """Has the node the operand? What is empty stands for one that is left out."""
-    return c.has(index) and not c.is_empty(index)
-
-
 def _element(c: Context, operand: int, index: int) -> Any:
     """An element of a vector: a number, or a scalar that is computed."""
     known = c.constant(operand)
@@ -117,7 +115,7 @@ def _element(c: Context, operand: int, index: int) -> Any:
 
 def _stays(c: Context, x: Var, index: int, axis: int) -> bool:
     """Does the dimension `axis`, the one of `index`, surely stay as it is?"""
-    if _is_given(c, 2):
+    if c.is_given(2):
         return _element(c, 2, index) == 1.0 if c.constant(2) is not None else False
     sizes = c.constant(3)
     if sizes is not None:
@@ -134,11 +132,11 @@ def _lines(c: Context, x: Var, axes: Sequence[int]) -> list[_Line]:
         if _stays(c, x, index, axis):
             continue
         own = _number(sizes[axis])
-        if _is_given(c, 2):
+        if c.is_given(2):
             scale = _number(_element(c, 2, index))
             count = mb.floor(x=mb.mul(x=own, y=scale))
             lines.append(_Line(axis, own, mb.cast(x=count, dtype="int32"), count, scale))
-        elif _is_given(c, 3):
+        elif c.is_given(3):
             target = _element(c, 3, index)
             count = _number(target)
             lines.append(_Line(axis, own, target, count, mb.real_div(x=count, y=own)))
@@ -176,23 +174,6 @@ def _places(c: Context, line: _Line) -> Var:
             raise Refusal(f"coordinate_transformation_mode '{mode}' of a dimension of no fixed size; give --shape")
 
 
-def _picked(c: Context, line: _Line, places: Var) -> Var:
-    """The elements at the places that are nearest."""
-    half = np.float32(0.5)
-    match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
-        case "round_prefer_floor":
-            result = mb.ceil(x=mb.sub(x=places, y=half))
-        case "round_prefer_ceil":
-            result = mb.floor(x=mb.add(x=places, y=half))
-        case "floor":
-            result = mb.floor(x=places)
-        case "ceil":
-            result = mb.ceil(x=places)
-        case _:
-            raise Refusal(f"nearest_mode '{mode}'")
-    return _within(line, result)
-
-
 def _within(line: _Line, indices: Var) -> Var:
     """In the dimension, and in int32."""
     last = mb.sub(x=line.own, y=np.float32(1))
@@ -200,7 +181,7 @@ def _within(line: _Line, indices: Var) -> Var:
     return mb.cast(x=clipped, dtype="int32")
 
 
-def _weighed(c: Context, line: _Line, places: Var, mode: str) -> list[tuple[Var, Var]]:
+def _weighed(c: Context, line: _Line, places: Var, mode: str) -> list[tuple[Var, Var | None]]:
     """The elements that a place lies between, and how much each weighs."""
     base = mb.floor(x=places)
     ratio = mb.sub(x=places, y=base)

@@ -34,6 +34,10 @@ class NodeContext(Generic[V]):
         """Is the input given?"""
         return index < len(self.node.input) and self.node.input[index] != ""
 
+    def is_given(self, index: int) -> bool:
+        """Has the node the operand? What is empty stands for one that is left out."""
+        return self.has(index) and not self.is_empty(index)
+
     def wants(self, index: int) -> bool:
         """Does anybody want the output?"""
         return index < len(self.node.output) and self.node.output[index] != ""

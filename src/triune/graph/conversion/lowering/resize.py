@@ -1,0 +1,61 @@
+"""What Resize is made of along one dimension: a product with weights, a choice of elements, what is outside.
+
+The numbers are those of `graph.conversion.resize`.
+"""
+
+import numpy as np
+
+from triune.graph.conversion.context import NodeContext
+from triune.graph.conversion.lowering.builder import Builder
+from triune.graph.conversion.problems import Refusal
+from triune.graph.conversion.resize import Axis, Floats, is_cropped
+from triune.graph.conversion.scope import V
+
+
+def mode_of(c: NodeContext[V]) -> str:
+    """The node's mode: nearest, linear or cubic. Raises Refusal for another, and where whole numbers are weighed."""
+    mode = str(c.attributes.get("mode", "nearest"))
+    if mode not in ("nearest", "linear", "cubic"):
+        raise Refusal(f"mode '{mode}'")
+    if mode != "nearest" and not c.builder.is_float(c.input(0)):
+        raise Refusal(f"{mode} interpolation of whole numbers; cast them to FLOAT")
+    return mode
+
+
+def product_along(b: Builder[V], x: V, weights: V, axis: int) -> V:
+    """A product with `weights` (from, to) along one dimension."""
+    rank = b.rank(x)
+    order = [*(each for each in range(rank) if each != axis), axis]
+    if rank == 1:
+        return b.squeeze(b.matmul(b.unsqueeze(x, [0]), weights), [0])
+    if axis == rank - 1:
+        return b.matmul(x, weights)
+    product = b.matmul(b.transpose(x, order), weights)
+    return b.transpose(product, [int(each) for each in np.argsort(order)])
+
+
+def extrapolated(c: NodeContext[V], x: V, each: Axis, places: Floats) -> V:
+    """What lies outside of the image has a value of its own. `places`: of the result's elements in the dimension."""
+    inside = (places >= 0) & (places <= each.size - 1)
+    if not is_cropped(c.attributes) or inside.all():
+        return x
+    form = [1] * c.builder.rank(x)
+    form[each.axis] = each.target
+    value = float(c.attributes.get("extrapolation_value", 0.0))
+    return c.builder.where(c.builder.constant(inside.reshape(form)), x, value)
+
+
+def nearest(c: NodeContext[V], places: V) -> V:
+    """The numbers of the elements that are nearest to places that are computed; they may lie outside."""
+    b = c.builder
+    match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
+        case "round_prefer_floor":
+            return b.ceil(b.sub(places, 0.5))
+        case "round_prefer_ceil":
+            return b.floor(b.add(places, 0.5))
+        case "floor":
+            return b.floor(places)
+        case "ceil":
+            return b.ceil(places)
+        case _:
+            raise Refusal(f"nearest_mode '{mode}'")
