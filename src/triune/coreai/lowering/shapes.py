@@ -6,9 +6,7 @@ from triune.coreai.library import Value, dialect, ops
 from triune.coreai.lowering.context import Context, Lowering
 from triune.coreai.lowering.dims import (
     Dim,
-    along,
     dims_of,
-    iota,
     refined,
     scalar,
     shaped,
@@ -20,8 +18,6 @@ from triune.coreai.lowering.values import (
     cast,
     constant,
     dtype_of,
-    is_bool,
-    like,
     rank_of,
     reshape_to,
     shape_of,
@@ -130,20 +126,6 @@ def _range(c: Context) -> None:
     c.give(refined(found, c.scope.values.shape(c.node.output[0])))
 
 
-def _trilu(c: Context) -> None:
-    x = c.input(0)
-    rows, columns = dims_of(x)[-2:]
-    k = scalar(c.input(1)) if c.has(1) else axis(0)
-    diagonal = ops.broadcasting_sub(along(iota(columns), 1, 2), along(iota(rows), 0, 2))
-    out = (diagonal, k) if not c.attributes.get("upper", 1) else (k, diagonal)
-    is_out = ops.broadcasting_greater(*out)
-    if is_bool(x):
-        c.give(ops.broadcasting_and(x, ops.not_(is_out)))
-        return
-    # A product would make NaN of infinities.
-    c.give(ops.broadcasting_where(is_out, like(x, 0), x))
-
-
 def _depth_to_space(c: Context) -> None:
     x, block = c.input(0), int(c.attributes["blocksize"])
     batch, depth, height, width = dims_of(x)
@@ -181,7 +163,6 @@ TABLE: dict[str, Lowering] = {
     "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
-    "Trilu": _trilu,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
 }

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN: Core ML's own where it computes the same, else step by step."""
+"""LSTM: Core ML's own where it computes the same, else step by step."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from triune.coreml.lowering.context import Context, Lowering
 from triune.coreml.lowering.mb import Var, mb, types
 from triune.coreml.lowering.options import Target
 from triune.graph.conversion.lowering.recurrent import Layer, activations_of, give_layer, layer_of
-from triune.graph.conversion.lowering.recurrent_steps import recurrent, step_by_step
+from triune.graph.conversion.lowering.recurrent_steps import step_by_step
 
 
 def _lstm(c: Context) -> None:
@@ -84,4 +84,4 @@ def _state_by_direction(state: Var, layer: Layer[Var]) -> Var:
     return mb.transpose(x=split, perm=[1, 0, 2])
 
 
-TABLE: dict[str, Lowering] = {"LSTM": _lstm, "GRU": recurrent, "RNN": recurrent}
+TABLE: dict[str, Lowering] = {"LSTM": _lstm}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triune.coreml.lowering.broadcast import as_vector, broadcast_to, broadcast_with, select, sizes_of, to_rank
 from triune.coreml.lowering.context import (
@@ -18,7 +19,7 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.scope import as_constant
-from triune.graph.conversion.lowering.shapes import unsqueezed
+from triune.graph.conversion.lowering.shapes import trilu, unsqueezed
 from triune.graph.weight_files import array_of
 
 
@@ -134,36 +135,21 @@ def _trilu(c: Context) -> None:
     known = c.constant(1) if c.has(1) else np.zeros(1)
     is_upper = bool(c.attributes.get("upper", 1))
     k = None if known is None else int(known.reshape(-1)[0])
-    if k is not None and _has_static_matrices(x):
+    if k is not None and all(map(is_fixed, x.shape[-2:])):
         ones = np.ones([int(size) for size in x.shape[-2:]], np.bool_)
         c.give(_masked(x, np.triu(ones, k) if is_upper else np.tril(ones, k)))
     elif k is not None and (k <= 0 if is_upper else k >= 0):
         c.give(mb.band_part(x=x, lower=-k if is_upper else -1, upper=-1 if is_upper else k))
     else:
         # Core ML's band is never without the main diagonal.
-        diagonal = _to_scalar(c.input(1)) if k is None else np.int32(k)
-        rows, columns = (_places(x, axis, other) for axis, other in ((x.rank - 2, 1), (x.rank - 1, 0)))
-        compare = mb.greater_equal if is_upper else mb.less_equal
-        c.give(_masked(x, compare(x=columns, y=mb.add(x=rows, y=diagonal))))
+        trilu(c)
 
 
-def _has_static_matrices(x: Var) -> bool:
-    """Are the last two dimensions known?"""
-    return all(is_fixed(size) for size in x.shape[-2:])
-
-
-def _places(x: Var, axis: int, other: int) -> Var:
-    """0, 1, 2... along a dimension of a matrix, whose dimension `other` is 1."""
-    size = sizes_of(x)[axis]
-    end = np.int32(size) if isinstance(size, int) else size
-    return mb.expand_dims(x=mb.range_1d(start=np.int32(0), end=end, step=np.int32(1)), axes=[other])
-
-
-def _masked(x: Var, mask: Any) -> Var:
+def _masked(x: Var, mask: NDArray[np.bool_]) -> Var:
     """`x` where the mask holds, else zero; a product would make NaN of infinities."""
     if is_bool(x):
         return mb.logical_and(x=x, y=mask)
-    return select(mb.const(val=mask) if isinstance(mask, np.ndarray) else mask, x, mb.const(val=like(x, 0)))
+    return select(mb.const(val=mask), x, mb.const(val=like(x, 0)))
 
 
 TABLE: dict[str, Lowering] = {

@@ -1,11 +1,11 @@
 """Recurrent layers step by step: written out where there are few steps, else as a loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeAlias
 
 import numpy as np
 
-from triune.graph.conversion.context import NodeContext
+from triune.graph.conversion.context import Lowering, NodeContext
 from triune.graph.conversion.lowering.builder import Builder
 from triune.graph.conversion.lowering.recurrent import Layer, activations_of, give_layer, layer_of
 from triune.graph.conversion.problems import Refusal
@@ -19,7 +19,7 @@ _NUM_GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _Activation: TypeAlias = Callable[[V], V]
 
 
-def recurrent(c: NodeContext[V]) -> None:
+def _recurrent(c: NodeContext[V]) -> None:
     """LSTM, GRU and RNN."""
     give_layer(c, *step_by_step(c, layer_of(c)))
 
@@ -185,3 +185,6 @@ def _run(cell: _Cell[V], b: Builder[V], x: V, states: list[V], lengths: V | None
     steps, batch, _ = b.dims(parts)
     filled, *last = b.loop(steps, [b.full([steps, batch, cell.hidden], 0, b.dtype(parts)), *states], run)
     return filled, last
+
+
+TABLE: Mapping[str, Lowering] = dict.fromkeys(_NUM_GATES, _recurrent)

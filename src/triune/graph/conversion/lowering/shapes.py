@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from triune.graph.axes import positive
 from triune.graph.conversion.context import Lowering, NodeContext
-from triune.graph.conversion.lowering.builder import Dim
+from triune.graph.conversion.lowering.builder import Dim, Operand
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY, V
 
@@ -92,6 +94,20 @@ def _tile(c: NodeContext[V]) -> None:
     c.give(c.builder.tile(c.input(0), c.input(1) if reps is None else [int(each) for each in reps]))
 
 
+def trilu(c: NodeContext[V]) -> None:
+    """By comparing the numbers of rows and columns; a product with a mask would make NaN of infinities."""
+    b, x = c.builder, c.input(0)
+    rows, columns = (b.dim(x, axis) for axis in (b.rank(x) - 2, b.rank(x) - 1))
+    known = c.constant(1) if c.has(1) else np.zeros((), np.int64)
+    k: Operand[V] = b.reshape(c.input(1), []) if known is None else int(known.reshape(-1)[0])
+    diagonal = b.sub(b.unsqueeze(b.iota(columns), [0]), b.unsqueeze(b.iota(rows), [1]))
+    is_out = b.greater(k, diagonal) if c.attributes.get("upper", 1) else b.greater(diagonal, k)
+    if b.is_bool(x):
+        c.give(b.both(x, b.elementwise("Not", is_out)))
+    else:
+        c.give(b.where(is_out, 0, x))
+
+
 TABLE: Mapping[str, Lowering] = {
     "Shape": _shape,
     "Transpose": _transpose,
@@ -100,4 +116,5 @@ TABLE: Mapping[str, Lowering] = {
     "Concat": _concat,
     "Split": _split,
     "Tile": _tile,
+    "Trilu": trilu,
 }
