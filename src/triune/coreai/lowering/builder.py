@@ -181,7 +181,8 @@ class CoreAIBuilder(Builder[Value]):
         place, is_true = values.axis(axis), values.constant(np.bool_(True))
         # Stable: of equals the first comes first, as ONNX has it.
         order = ops.argsort(x, place, values.constant(np.bool_(is_largest)), is_true)
-        indices = order if count == shape_of(x)[axis] else cut(order, axis, 0, count)
+        is_all = isinstance(count, int) and count == shape_of(x)[axis]
+        indices = order if is_all else cut(order, axis, 0, count)
         return ops.gather_along_axis(x, indices, place), indices
 
     def places(self, x: Value) -> Value:
