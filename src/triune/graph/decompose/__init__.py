@@ -53,7 +53,7 @@ OTHERS: dict[str, dict[str, Decomposition]] = {
 class Decompose(GraphPass):
     """Given operators that are no core ops and have no body in ONNX's standard. Result: core ops.
 
-    What depends on a shape that is not known stays as it is.
+    What depends on a type or a shape that is not known stays as it is.
     """
 
     name = "decompose"
@@ -99,6 +99,9 @@ class Decompose(GraphPass):
         decomposition = table.get(node.op_type)
         if decomposition is None:
             return []
+        if table is self._table and any(name and values.type(name) is None for name in node.input):
+            # Behind an operator that ONNX does not know. Those of other domains ask for what types they need.
+            return None
         self._count += 1
         name = next((each for each in node.output if each), node.op_type)
         build = Builder(names.prefix(f"{name}/{node.op_type}{self._count}"))
