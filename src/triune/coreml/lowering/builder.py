@@ -85,7 +85,7 @@ class MilBuilder(Builder[Var]):
         return mb.matmul(x=x, y=y, transpose_y=is_turned)
 
     def reduce(self, op: str, x: Var, axes: Sequence[int], *, keepdims: bool) -> Var:
-        return getattr(mb, op.replace("Reduce", "reduce_").lower())(x=x, axes=axes, keep_dims=keepdims)
+        return getattr(mb, op.replace("Reduce", "reduce_").lower())(x=x, axes=list(axes), keep_dims=keepdims)
 
     def arg(self, op: str, x: Var, axis: int, *, keepdims: bool) -> Var:
         return getattr(mb, f"reduce_{op.lower()}")(x=x, axis=axis, keep_dims=keepdims)
