@@ -254,7 +254,7 @@ def predict(
         As `load` and `Model.run`.
     """
     with load(path, unit, function=function) as model:
-        return model.predict(inputs, model.make_state() if model.states else None)
+        return model.predict(inputs, model.make_state())
 
 
 def units() -> Sequence[UnitStatus]:

@@ -1,8 +1,7 @@
 """`triune predict`: run a Core ML or Core AI program on any system, without a server."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import quote
@@ -17,11 +16,12 @@ from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
 from triune.cli.output import print_json, progress_bar, shown, shown_lines
 from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.core.model import Model
 from triune.core.printable import printable
 from triune.core.scratch import own_temporary_folder
 from triune.core.tensors import format_shape
 from triune.coreml.feature_values import describe
-from triune.coreml.source import as_program_takes, read_source
+from triune.coreml.source import Source, as_program_takes, read_source
 
 _PROGRAMS = (".mlpackage", ".mlmodelc", ".mlmodel", ".aimodel")
 _CORE_ML = "coreml, onnxruntime or reference"
@@ -58,13 +58,13 @@ def predict(
     with own_temporary_folder(), progress_bar() as progress:
         task = progress.add_task(f"loading {program}", total=None)
         load = _core_ai if program.suffix == ".aimodel" else _core_ml
-        model = load(program, function, executor)
-        values = model.names.translate(given, model.required)
-        progress.update(task, description=f"running {model.function}")
-        started = time.perf_counter()
-        outputs = model.run(values)
-        elapsed_ms = (time.perf_counter() - started) * 1000
-        model.close()
+        loaded = load(program, function, executor)
+        with loaded.model as model:
+            values = as_program_takes(loaded.names.translate(given, loaded.required), loaded.source)
+            progress.update(task, description=f"running {model.function}")
+            started = time.perf_counter()
+            outputs = model.predict(values, model.make_state())
+            elapsed_ms = (time.perf_counter() - started) * 1000
     if save is not None:
         _save(outputs, save)
     if as_json:
@@ -73,7 +73,7 @@ def predict(
             {
                 "program": str(program),
                 "function": model.function,
-                "executor": model.executor,
+                "executor": loaded.executor,
                 "elapsed_ms": elapsed_ms,
                 "outputs": described,
             }
@@ -84,19 +84,18 @@ def predict(
         table.add_row(shown(name), shown(_kind_and_shape(value)), shown_lines(_preview(value)))
     console = Console()
     console.print(table)
-    console.print(f"{shown(model.function)} in {elapsed_ms:.1f} ms, computed by {model.executor}", highlight=False)
+    console.print(f"{shown(model.function)} in {elapsed_ms:.1f} ms, computed by {loaded.executor}", highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A function, ready to run: the names of its inputs, and what is required of them."""
+    """A function, ready to run: what computes it, the names of its inputs, and what is required of them."""
 
-    function: str
+    model: Model
     executor: str
     names: Names
     required: dict[str, str]
-    run: Callable[[dict[str, Any]], dict[str, Any]]
-    close: Callable[[], None]
+    source: Source = field(default_factory=Source)
 
 
 def _core_ml(program: Path, function: str | None, executor: str | None) -> _Loaded:
@@ -107,12 +106,7 @@ def _core_ml(program: Path, function: str | None, executor: str | None) -> _Load
     source = read_source(model.package)
     names = Names(str(program), "input", [each.name for each in features], source.inputs)
     required = {each.name: describe(each) for each in features if not each.is_optional}
-
-    def run(values: dict[str, Any]) -> dict[str, Any]:
-        given = as_program_takes(values, source)
-        return model.predict(given, model.make_state() if model.interface.states else None)
-
-    return _Loaded(model.function, model.executor, names, required, run, lambda: None)
+    return _Loaded(model, model.executor, names, required, source)
 
 
 def _core_ai(program: Path, function: str | None, executor: str | None) -> _Loaded:
@@ -122,13 +116,7 @@ def _core_ai(program: Path, function: str | None, executor: str | None) -> _Load
     specs = model.interface.inputs
     required = {each.name: f"{each.datatype.value} of {format_shape(each.shape)}" for each in specs}
     required |= {name: f"an {image}" for name, image in model.interface.images.items()}
-
-    def run(values: dict[str, Any]) -> dict[str, Any]:
-        return model.predict(values, model.make_state() if model.interface.states else None)
-
-    return _Loaded(
-        model.function, model.executor, Names(str(program), "input", list(required)), required, run, model.close
-    )
+    return _Loaded(model, model.executor, Names(str(program), "input", list(required)), required)
 
 
 def _read(name: str, file: str) -> Any:

@@ -38,7 +38,7 @@ class Model(ABC):
             inputs: by name: arrays, or numbers, texts and lists of them where nothing is lost by making arrays of them;
                 images as Pillow's, or as arrays.
             outputs: which of the outputs; all if None or empty.
-            state: from `make_state`, which a model with states needs; the call changes it.
+            state: from `make_state`, which a model with states needs, and any may have; the call changes it.
 
         Returns:
             The outputs by name: arrays; of a Core ML classifier its label, and the probabilities by label.
