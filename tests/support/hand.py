@@ -18,6 +18,7 @@ from triune.core.units import Unit
 from triune.scheduling.batch import Batch
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import LoadedVersion
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import Done, InlineWorker
 
 POISON = -1.0
@@ -63,6 +64,7 @@ class HandWorker:
 
     def __init__(self, executable: Doubler, clock: VirtualClock) -> None:
         self.executable = executable
+        self.runner = TensorRunner(executable, clock)
         self.clock = clock
         self.current: tuple[Batch, Done] | None = None
 
@@ -76,7 +78,7 @@ class HandWorker:
         self.current = None
         started_ns = self.clock.now_ns()
         self.clock.advance(after_ns)
-        batch.execute(self.executable, self.clock)
+        self.runner.run(batch)
         batch.started_ns = started_ns
         done(batch)
 
@@ -100,7 +102,7 @@ class Bench:
         self.statistics = ModelStatistics()
         executables = [Doubler() for _ in range(num_workers)]
         self.workers = [HandWorker(each, self.clock) for each in executables]
-        workers = [InlineWorker(each, self.clock) for each in executables] if is_inline else self.workers
+        workers = [InlineWorker(TensorRunner(each, self.clock)) for each in executables] if is_inline else self.workers
         settings = {"max_batch_size": 8, "is_dynamic": True, **policy}
         self.dispatcher = Dispatcher(
             "doubler",

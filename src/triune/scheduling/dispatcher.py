@@ -125,7 +125,7 @@ class Dispatcher:
         Returns:
             the answer; None for any failure: the request then goes the long way, where failures are told and counted.
         """
-        executable, request = worker.executable, call.request
+        executable, request = worker.runner.executable, call.request
         names = [output.name for output in request.outputs] if request.outputs else self._outputs
         try:
             outputs = executable.run(call.inputs, names)
@@ -246,14 +246,14 @@ class Dispatcher:
                 if not pending.future.done():
                     pending.future.set_exception(error)
             _log.error("%s", error)
-            lane.worker.executable.interrupt()
+            lane.worker.runner.interrupt()
         if next_ns is not None:
             self._run_timer = self._clock.call_at(next_ns, self._end_late_runs)
 
     def _complete(self, lane: Lane, batch: Batch) -> None:
         lane.end(batch)
         self.statistics.record_execution(
-            lane.worker.executable.unit,
+            lane.worker.runner.unit,
             batch.num_rows,
             batch.num_executions,
             batch.input_ns,

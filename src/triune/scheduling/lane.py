@@ -77,7 +77,7 @@ class Reach:
         emulated: units that give answers, and no speed.
         """
         self._lanes = lanes
-        self._units = {lane.worker.executable.unit for lane in lanes}
+        self._units = {lane.worker.runner.unit for lane in lanes}
         self._usual = self._units.difference(emulated) or self._units
         self.is_divided = self._usual != self._units
 
@@ -104,7 +104,7 @@ class Reach:
         if not self.is_divided:
             return self._lanes
         units = self._usual if pending.unit is None else (pending.unit,)
-        return [lane for lane in self._lanes if lane.worker.executable.unit in units]
+        return [lane for lane in self._lanes if lane.worker.runner.unit in units]
 
     def waiting(self, queue: RequestQueue) -> Iterable[Pending]:
         """The requests of a queue that have a free lane."""

@@ -6,10 +6,9 @@ import queue
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from triune.core.clock import Clock, MonotonicClock
-from triune.core.runtime import Executable
 from triune.core.threads import NoThreadError, start_thread
 from triune.scheduling.batch import Batch
+from triune.scheduling.runner import Runner, TensorRunner
 
 Done: TypeAlias = Callable[[Batch], None]
 
@@ -23,11 +22,11 @@ MAX_DEBT_NS = 20_000_000
 
 
 class Worker(Protocol):
-    """Owns an executable and runs one batch at a time."""
+    """Owns a runner and gives it one batch at a time."""
 
     @property
-    def executable(self) -> Executable:
-        """What it runs."""
+    def runner(self) -> Runner:
+        """What runs the batches."""
         ...
 
     @property
@@ -36,11 +35,11 @@ class Worker(Protocol):
         ...
 
     def start(self, batch: Batch, done: Done) -> None:
-        """Execute `batch`, then call `done` on the event loop's thread. No other batch is under way."""
+        """Run `batch`, then call `done` on the event loop's thread. No other batch is under way."""
         ...
 
     def close(self) -> None:
-        """Wait for the batch under way, then free the executable. Its `done` may never be called."""
+        """Wait for the batch under way, then close the runner. Its `done` may never be called."""
         ...
 
 
@@ -49,21 +48,21 @@ class InlineWorker:
 
     is_inline = True
 
-    def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
-        self.executable = executable
-        self._clock = clock or MonotonicClock()
+    def __init__(self, runner: TensorRunner) -> None:
+        """`runner` is closed by `close`."""
+        self.runner = runner
 
     def charge(self, elapsed_ns: int) -> None:
         """Told that the caller ran the executable itself for so long. Of no consequence here."""
 
     def start(self, batch: Batch, done: Done) -> None:
-        """Execute, then call `done`, then return."""
-        batch.execute(self.executable, self._clock)
+        """Run, then call `done`, then return."""
+        self.runner.run(batch)
         done(batch)
 
     def close(self) -> None:
-        """Free the executable."""
-        self.executable.close()
+        """Close the runner."""
+        self.runner.close()
 
 
 class ThreadWorker:
@@ -71,17 +70,15 @@ class ThreadWorker:
 
     is_inline = False
 
-    def __init__(self, executable: Executable, name: str, clock: Clock | None = None) -> None:
+    def __init__(self, runner: Runner, name: str) -> None:
         """Args:
-        executable: closed by `close`.
+        runner: closed by `close`.
         name: the thread's name, for debuggers.
-        clock: measures the executions.
 
         Raises:
-            NoThreadError: the system has no thread for it. The executable is the caller's then.
+            NoThreadError: the system has no thread for it. The runner is the caller's then.
         """
-        self.executable = executable
-        self._clock = clock or MonotonicClock()
+        self.runner = runner
         self._batches: queue.SimpleQueue[tuple[Batch, Done, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
         self._thread = start_thread(self._work, name)
 
@@ -90,14 +87,14 @@ class ThreadWorker:
         self._batches.put((batch, done, asyncio.get_running_loop()))
 
     def stop(self) -> None:
-        """End the thread after the batch under way, without waiting. The executable is the caller's."""
+        """End the thread after the batch under way, without waiting. The runner is the caller's."""
         self._batches.put(None)
 
     def close(self) -> None:
-        """End the thread after the batch under way, then free the executable. Blocks: call it off the loop."""
+        """End the thread after the batch under way, then close the runner. Blocks: call it off the loop."""
         self.stop()
         self._thread.join()
-        self.executable.close()
+        self.runner.close()
 
     def _work(self) -> None:
         while self._run_next():
@@ -108,7 +105,7 @@ class ThreadWorker:
         if (item := self._batches.get()) is None:
             return False
         batch, done, loop = item
-        batch.execute(self.executable, self._clock)
+        self.runner.run(batch)
         try:
             loop.call_soon_threadsafe(done, batch)
         except RuntimeError:
@@ -120,16 +117,14 @@ class ThreadWorker:
 class QuickWorker:
     """Runs on the caller's thread until batches take longer than was measured, from then on in a thread of its own."""
 
-    def __init__(self, executable: Executable, name: str, clock: Clock | None = None) -> None:
+    def __init__(self, runner: TensorRunner, name: str) -> None:
         """Args:
-        executable: closed by `close`.
+        runner: closed by `close`.
         name: names the thread, and the worker in the log.
-        clock: measures the executions.
         """
-        self.executable = executable
+        self.runner = runner
         self.is_inline = True
         self._name = name
-        self._clock = clock or MonotonicClock()
         self._debt_ns = 0
         self._thread: ThreadWorker | None = None
 
@@ -139,7 +134,7 @@ class QuickWorker:
         self._debt_ns = debt_ns if debt_ns > 0 else 0
         if debt_ns > MAX_DEBT_NS:
             try:
-                self._thread = ThreadWorker(self.executable, self._name, self._clock)
+                self._thread = ThreadWorker(self.runner, self._name)
             except NoThreadError as error:
                 # The debt stays: the next batch tries again.
                 _log.error("%s holds the event loop too long, and stays on it: %s", self._name, error)
@@ -152,11 +147,11 @@ class QuickWorker:
             )
 
     def start(self, batch: Batch, done: Done) -> None:
-        """Execute and call `done`, or hand the batch to the thread. Called on the loop's thread."""
+        """Run it and call `done`, or hand the batch to the thread. Called on the loop's thread."""
         if self._thread is not None:
             self._thread.start(batch, done)
             return
-        batch.execute(self.executable, self._clock)
+        self.runner.run(batch)
         self.charge(batch.ended_ns - batch.started_ns)
         done(batch)
 
@@ -166,5 +161,5 @@ class QuickWorker:
             self._thread.stop()
 
     def close(self) -> None:
-        """End the thread if there is one, and free the executable. Blocks: call it off the loop."""
-        (self._thread or self.executable).close()
+        """End the thread if there is one, and close the runner. Blocks: call it off the loop."""
+        (self._thread or self.runner).close()

@@ -17,6 +17,7 @@ from triune.core.servable import Call, Servable
 from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.response_cache import CachedServable, ResponseCache
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import InlineWorker, ThreadWorker
 
 
@@ -33,7 +34,9 @@ def table() -> Servable:
 
 def dispatcher(*, is_inline: bool) -> Servable:
     clock = MonotonicClock()
-    worker = InlineWorker(Doubler()) if is_inline else ThreadWorker(Doubler(), "doubler", clock)
+    worker = (
+        InlineWorker(TensorRunner(Doubler())) if is_inline else ThreadWorker(TensorRunner(Doubler(), clock), "doubler")
+    )
     policy = BatchingPolicy(max_batch_size=8, is_dynamic=True)
     return Dispatcher("doubler", 1, policy, ["y"], [worker], ModelStatistics(), clock)
 

@@ -15,11 +15,11 @@ from triune.core.clock import MonotonicClock
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.requests import InferenceRequest
-from triune.core.runtime import Executable
 from triune.core.servable import Call
 from triune.hosting import HostedExecutable
 from triune.scheduling.batch import Batch
 from triune.scheduling.queue import Pending
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import InlineWorker, QuickWorker, ThreadWorker, Worker
 
 
@@ -37,19 +37,19 @@ class HostedDoubler(HostedExecutable):
 Maker: TypeAlias = Callable[[], tuple[Worker, Doubler | HostedDoubler]]
 
 
-def with_worker(make: Callable[[Executable], Worker], executable: type[Doubler] | type[HostedDoubler]) -> Maker:
+def with_worker(make: Callable[[TensorRunner], Worker], executable: type[Doubler] | type[HostedDoubler]) -> Maker:
     def made() -> tuple[Worker, Doubler | HostedDoubler]:
         held = executable()
-        return make(held), held
+        return make(TensorRunner(held)), held
 
     return made
 
 
 MAKERS: dict[str, Maker] = {
     "inline": with_worker(InlineWorker, Doubler),
-    "thread": with_worker(lambda executable: ThreadWorker(executable, "test"), Doubler),
-    "quick": with_worker(lambda executable: QuickWorker(executable, "test"), Doubler),
-    "process": with_worker(lambda executable: ThreadWorker(executable, "test"), HostedDoubler),
+    "thread": with_worker(lambda runner: ThreadWorker(runner, "test"), Doubler),
+    "quick": with_worker(lambda runner: QuickWorker(runner, "test"), Doubler),
+    "process": with_worker(lambda runner: ThreadWorker(runner, "test"), HostedDoubler),
 }
 
 
@@ -109,7 +109,7 @@ async def test_a_failure_is_an_answer_and_the_worker_goes_on(maker: Maker) -> No
 
 async def test_close_frees_the_executable(maker: Maker) -> None:
     worker, executable = maker()
-    assert worker.executable is executable
+    assert worker.runner.executable is executable
     await run(worker, batch_of(1.0))
     assert not executable.is_closed
     await asyncio.to_thread(worker.close)

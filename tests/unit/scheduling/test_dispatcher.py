@@ -12,6 +12,7 @@ from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import FailureReason
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import ThreadWorker
 
 MS = 1_000_000
@@ -508,7 +509,7 @@ async def test_drain_waits_for_all() -> None:
 
 async def test_real_threads_answer_everyone_while_clients_come_and_go() -> None:
     bench = Bench()
-    workers = [ThreadWorker(Doubler(), "test") for _ in range(2)]
+    workers = [ThreadWorker(TensorRunner(Doubler()), "test") for _ in range(2)]
     from triune.config.policy import BatchingPolicy
     from triune.core.clock import MonotonicClock
     from triune.scheduling.dispatcher import Dispatcher
@@ -538,7 +539,7 @@ async def test_real_threads_answer_everyone_while_clients_come_and_go() -> None:
 async def test_an_answer_is_finished_where_the_batch_ran() -> None:
     """A classification may take a second, which is not the event loop's."""
     bench = Bench()
-    worker = ThreadWorker(Doubler(), "finishing")
+    worker = ThreadWorker(TensorRunner(Doubler()), "finishing")
     threads: list[int] = []
 
     def finish(response: InferenceResponse) -> InferenceResponse:

@@ -14,6 +14,7 @@ from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.core.units import Unit
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import InlineWorker
 
 
@@ -83,7 +84,7 @@ async def test_a_unit_that_the_model_is_not_on_is_refused(name: Parameter) -> No
 
 async def test_a_lone_inline_worker_looks_at_the_unit_too() -> None:
     x = np.ones((1, 1), np.float32)
-    worker = InlineWorker(Doubler())
+    worker = InlineWorker(TensorRunner(Doubler()))
     dispatcher = Dispatcher("doubler", 1, BatchingPolicy(), ["y"], [worker], ModelStatistics(), VirtualClock())
     for name in ("cpu", "ane"):
         request = InferenceRequest("doubler", {"x": x}, parameters={UNIT_PARAMETER: name})

@@ -14,6 +14,7 @@ from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.core.servable import Call
 from triune.core.statistics import ModelStatistics
 from triune.scheduling.dispatcher import Dispatcher
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import QuickWorker
 
 MS = 1_000_000
@@ -38,7 +39,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.executable = Searching(self.clock)
-        self.worker = QuickWorker(self.executable, "searching-1", self.clock)
+        self.worker = QuickWorker(TensorRunner(self.executable, self.clock), "searching-1")
         policy = BatchingPolicy(max_batch_size=8, is_dynamic=True)
         self.statistics = ModelStatistics()
         self.dispatcher = Dispatcher("searching", 1, policy, ["y"], [self.worker], self.statistics, self.clock)

@@ -24,6 +24,7 @@ from triune.core.units import Presence
 from triune.runtimes.machine import Machine
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import Models
+from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import QuickWorker, ThreadWorker
 
 TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
@@ -118,7 +119,7 @@ class TensorBackend:
         try:
             for index, executable in enumerate(build.executables):
                 name = f"{config.name}-{build.version}-{executable.unit.value}-{index}"
-                workers.append(kind(executable, name, self._clock))
+                workers.append(kind(TensorRunner(executable, self._clock), name))
         except NoThreadError:
             for worker in workers:
                 worker.stop()

@@ -1,0 +1,180 @@
+"""What a worker does with a batch: requests joined, run, and their answers parted again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from triune.core.clock import Clock, MonotonicClock
+from triune.core.datatypes import Array
+from triune.core.errors import InternalError, TriuneError, no_memory
+from triune.core.runtime import Executable
+from triune.core.tensors import Signature, format_shape
+from triune.core.units import Unit
+from triune.scheduling.batch import Batch
+from triune.scheduling.queue import Pending
+
+
+class Runner(Protocol):
+    """Runs one batch at a time, on whatever thread its worker has."""
+
+    @property
+    def unit(self) -> Unit:
+        """What it runs on."""
+        ...
+
+    def run(self, batch: Batch) -> None:
+        """Run `batch` and fill its `answers` and times. Never raises: a failure is an answer."""
+        ...
+
+    def interrupt(self) -> None:
+        """Have the `run` under way end soon, where that can be had. From any thread; does not wait."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds. No `run` is under way and none follows."""
+        ...
+
+
+class TensorRunner:
+    """The `Runner` of models that take tensors and give one answer to each request.
+
+    Attributes:
+        executable: what it runs; closed with it.
+        unit: see `Runner`.
+    """
+
+    def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
+        """`clock` measures the runs."""
+        self.executable = executable
+        self.unit = executable.unit
+        self._clock = clock or MonotonicClock()
+
+    def run(self, batch: Batch) -> None:
+        """See `Runner`."""
+        batch.started_ns = self._clock.now_ns()
+        answers = self._run(batch, batch.pendings)
+        if len(batch.pendings) > 1 and not batch.is_given_up and any(isinstance(each, TriuneError) for each in answers):
+            # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
+            answers = [self._run(batch, [pending])[0] for pending in batch.pendings]
+        batch.finish(answers)
+
+    def interrupt(self) -> None:
+        """See `Runner`."""
+        self.executable.interrupt()
+
+    def close(self) -> None:
+        """See `Runner`."""
+        self.executable.close()
+
+    def _run(self, batch: Batch, pendings: Sequence[Pending]) -> Sequence[dict[str, Array] | TriuneError]:
+        batch.num_executions += 1
+        is_joined = len(pendings) > 1
+        begun_ns = joined_ns = batch.ended_ns or batch.started_ns
+        try:
+            inputs = pendings[0].call.inputs
+            if is_joined:
+                inputs = join(pendings, batch.ragged)
+                joined_ns = self._clock.now_ns()
+            results = self.executable.run(inputs, _wanted(batch, pendings))
+            ran_ns = batch.ended_ns = self._clock.now_ns()
+            answers: Sequence[dict[str, Array] | TriuneError] = (results,)
+            if batch.has_rows:
+                _check_rows(batch, pendings, results)
+            if is_joined:
+                answers = part(pendings, results, self.executable.signature, batch.ragged)
+                batch.ended_ns = self._clock.now_ns()
+            batch.input_ns += joined_ns - begun_ns
+            batch.infer_ns += ran_ns - joined_ns
+            batch.output_ns += batch.ended_ns - ran_ns
+        except TriuneError as error:
+            batch.ended_ns = self._clock.now_ns()
+            return [error] * len(pendings)
+        except MemoryError:
+            batch.ended_ns = self._clock.now_ns()
+            return [no_memory(f"a request to model '{pendings[0].call.request.model}'")] * len(pendings)
+        except Exception as error:  # noqa: BLE001 - a runtime's surprise must not end the worker: it is an answer
+            batch.ended_ns = self._clock.now_ns()
+            failure = InternalError(f"model '{pendings[0].call.request.model}' failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return [failure] * len(pendings)
+        return answers
+
+
+def _check_rows(batch: Batch, pendings: Sequence[Pending], results: Mapping[str, Array]) -> None:
+    """Raise InternalError for an output that has not one row for each row of the requests."""
+    num_rows = sum(pending.call.batch_size for pending in pendings)
+    for name, array in results.items():
+        if array.ndim == 0 or array.shape[0] != num_rows:
+            batch.is_indivisible = batch.is_indivisible or len(pendings) > 1
+            raise InternalError(
+                f"model '{pendings[0].call.request.model}' gave output '{name}' the shape "
+                f"{format_shape(array.shape)}: "
+                f"{len(array) if array.ndim else 'no'} rows for {num_rows} rows of input, so that its first "
+                "dimension is no batch; set max_batch_size: 0 in its config.pbtxt"
+            )
+
+
+def _wanted(batch: Batch, pendings: Sequence[Pending]) -> Sequence[str]:
+    asked: set[str] = set()
+    for pending in pendings:
+        if not pending.call.request.outputs:
+            return batch.outputs
+        asked.update(output.name for output in pending.call.request.outputs)
+    return [name for name in batch.outputs if name in asked]
+
+
+def join(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
+    """Stack the requests' inputs along the batch dimension; ragged ones are padded with zeros to the largest."""
+    joined: dict[str, Array] = {}
+    for name in pendings[0].call.inputs:
+        arrays = [pending.call.inputs[name] for pending in pendings]
+        if name in ragged and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+            joined[name] = _pad_and_stack(arrays)
+        else:
+            joined[name] = np.concatenate(arrays)
+    return joined
+
+
+def _pad_and_stack(arrays: Sequence[Array]) -> Array:
+    row_shape = np.max([array.shape[1:] for array in arrays], axis=0)
+    fill = b"" if arrays[0].dtype == np.object_ else 0
+    stacked = np.full((sum(len(array) for array in arrays), *row_shape), fill, arrays[0].dtype)
+    begin = 0
+    for array in arrays:
+        end = begin + len(array)
+        stacked[(slice(begin, end), *(slice(size) for size in array.shape[1:]))] = array
+        begin = end
+    return stacked
+
+
+def part(
+    pendings: Sequence[Pending], results: Mapping[str, Array], signature: Signature, ragged: frozenset[str]
+) -> list[dict[str, Array]]:
+    """Give each request its rows of the results (views), less the padding its ragged inputs were given.
+
+    An output's dimension is cut where the model file gives it the name of a ragged input's dimension. Each has one row
+    for each row of the requests.
+    """
+    specs = {spec.name: spec for spec in signature.outputs}
+    answers: list[dict[str, Array]] = []
+    begin = 0
+    for pending in pendings:
+        rows = slice(begin, begin + pending.call.batch_size)
+        begin += pending.call.batch_size
+        sizes = _ragged_sizes(pending, signature, ragged)
+        answer: dict[str, Array] = {}
+        for name, array in results.items():
+            cuts = [slice(sizes.get(axis)) for axis in specs[name].axes[1:]] if sizes and name in specs else []
+            answer[name] = array[(rows, *cuts)] if cuts else array[rows]
+        answers.append(answer)
+    return answers
+
+
+def _ragged_sizes(pending: Pending, signature: Signature, ragged: frozenset[str]) -> dict[str | None, int]:
+    sizes: dict[str | None, int] = {}
+    for spec in signature.inputs:
+        if spec.name in ragged and spec.name in pending.call.inputs:
+            shape = pending.call.inputs[spec.name].shape
+            sizes.update({axis: size for axis, size in zip(spec.axes[1:], shape[1:], strict=False) if axis})
+    return sizes
