@@ -59,6 +59,25 @@ def test_the_largest_of_a_vector_has_a_type_that_inference_knows() -> None:
     assert told >= {output for node in normal.graph.node for output in node.output}
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("op", ["And", "Or", "Xor"])
+def test_bits_of_whole_numbers(op: str, kind: str) -> None:
+    dtype, narrow = np.dtype(kind), np.iinfo(np.int32)
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    if dtype.itemsize == 8:
+        low, high = max(low, narrow.min), min(high, narrow.max)
+    x = np.concatenate([RNG.integers(low, high, 60, dtype, endpoint=True), np.array([low, high, 0, 1], dtype)])
+    same(
+        f"agraph ({kind}[64] x, {kind}[64] y) => ({kind}[64] z) {{ z = Bitwise{op} (x, y) }}",
+        {"x": x, "y": RNG.permutation(x)},
+    )
+
+
+def test_bits_beyond_int32_stay() -> None:
+    text = "agraph (int64[2] x) => (int64[2] z) <int64 y = {4294967296}> { z = BitwiseAnd (x, y) }"
+    assert ops_of(normalize(model_of(text))) == ["BitwiseAnd"]
+
+
 # Sets
 
 COUNTS = "int64[?] indices, int64[?] inverse, int64[?] counts"

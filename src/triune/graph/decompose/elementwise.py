@@ -202,13 +202,21 @@ def bitwise_not(c: Context) -> bool:
 
 
 def bitwise(op_type: str) -> Decomposition:
-    """Bit by bit, on an axis of its own: both split into bits, combined, and summed up by weight."""
+    """Bit by bit, on an axis of its own: both split into bits, combined, and summed up by weight.
+
+    UINT32 wraps to INT32 and back. So do 64 bits: what Apple's runtimes compute of them fits into INT32, and so do its
+    combinations.
+    """
 
     def decompose(c: Context) -> bool:
-        b, dtype = c.build, _dtype(c)
-        bits = min(dtype.itemsize * 8, 32) - (1 if dtype.kind == "i" or dtype.itemsize >= 4 else 0)
-        if dtype.itemsize * 8 > 32:
-            return False
+        b, dtype, elem_type = c.build, _dtype(c), c.values.elem_type(c.input(0))
+        if dtype.itemsize >= 4 and elem_type != TensorProto.INT32:
+            if any(_is_beyond_int32(c, name) for name in c.node.input):
+                return False
+            narrow = [b.cast(name, TensorProto.INT32) for name in c.node.input]
+            c.give(b.cast(b.op(f"Bitwise{op_type}", *narrow), elem_type))
+            return True
+        bits = dtype.itemsize * 8 - (dtype.kind == "i")
         weights = b.constant(2 ** np.arange(bits, dtype=np.int64), np.int64)
         two = b.constant(2, np.int64)
         lowest = b.constant(-(2**bits), np.int64)
@@ -216,22 +224,27 @@ def bitwise(op_type: str) -> Decomposition:
         for name in (c.input(0), c.input(1)):
             wide = b.cast(name, TensorProto.INT64)
             is_negative = b.op("Less", wide, b.constant(0, np.int64))
-            if dtype.kind == "u" and dtype.itemsize == 4:
-                is_negative = b.op("GreaterOrEqual", wide, b.constant(2**31, np.int64))
-                low = b.op("Where", is_negative, b.op("Add", wide, lowest), wide)
-            else:
-                low = b.op("Where", is_negative, b.op("Sub", wide, lowest), wide)
+            # The sum of what is negative alone: that of others would be taken for one that may leave INT32.
+            below = b.op("Min", wide, b.constant(-1, np.int64))
+            low = b.op("Where", is_negative, b.op("Sub", below, lowest), wide)
             digits = b.op("Mod", b.op("Div", b.op("Unsqueeze", low, b.ints(-1)), weights), two)
             pairs.append((b.op("Equal", digits, b.constant(1, np.int64)), is_negative))
         digits = b.cast(b.op(op_type, pairs[0][0], pairs[1][0]), TensorProto.INT64)
         low = b.op("ReduceSum", b.op("Mul", digits, weights), b.ints(-1), keepdims=0)
         sign = b.cast(b.op(op_type, pairs[0][1], pairs[1][1]), TensorProto.INT64)
-        top = b.constant(2**31, np.int64) if dtype.kind == "u" and dtype.itemsize == 4 else lowest
-        result = b.op("Add", low, b.op("Mul", sign, top))
-        c.give(b.cast(result, c.values.elem_type(c.input(0))))
+        result = b.op("Add", low, b.op("Mul", sign, lowest))
+        c.give(b.cast(result, elem_type))
         return True
 
     return decompose
+
+
+def _is_beyond_int32(c: Context, name: str) -> bool:
+    """A constant of 64 bits that needs them."""
+    value, limits = c.values.constant(name), np.iinfo(np.int32)
+    if value is None or value.dtype.itemsize < 8 or not value.size:
+        return False
+    return int(value.min()) < limits.min or int(value.max()) > limits.max
 
 
 TABLE: dict[str, Decomposition] = {

@@ -83,6 +83,12 @@ def test_reductions(op: str, named: dict[str, Any], is_free: bool, tmp_path: Pat
         one(op, [x], tmp_path, is_free=is_free, constants=constants, **rest)
 
 
+@pytest.mark.parametrize("op", ["BitwiseAnd", "BitwiseOr", "BitwiseXor"])
+def test_bits_of_64(op: str, tmp_path: Path) -> None:
+    x = np.array([5, -7, 2**31 - 1, -(2**31), 0, -1])
+    one(op, [x, np.roll(x, 1)], tmp_path)
+
+
 @pytest.mark.parametrize("op", ATTRIBUTES)
 def test_attributes_of_every_sign(op: str, tmp_path: Path) -> None:
     check(odd_model(op), {"x": X}, tmp_path)

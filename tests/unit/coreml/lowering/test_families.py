@@ -28,6 +28,14 @@ def one(op: str, x: Any, shape: Any, folder: Path, *more: Any, **attributes: Any
     check(model, {"x": x}, folder)
 
 
+@pytest.mark.parametrize("op", ["BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot"])
+def test_bits_of_64(op: str, tmp_path: Path) -> None:
+    x = np.array([5, -7, 2**31 - 1, -(2**31), 0, -1])
+    feeds = {"x": x} if op == "BitwiseNot" else {"x": x, "y": np.roll(x, 1)}
+    model = model_of([helper.make_node(op, list(feeds), ["z"])], [(n, INT64, [6]) for n in feeds], [("z", INT64, [6])])
+    check(model, feeds, tmp_path, atol=0)
+
+
 @pytest.mark.parametrize("op", ATTRIBUTES)
 def test_attributes_of_every_sign(op: str, tmp_path: Path) -> None:
     check(odd_model(op), {"x": X}, tmp_path)
