@@ -59,7 +59,8 @@ _SCATTER: Mapping[str, Any] = {
     "indices": REQUIRED,
     "updates": REQUIRED,
     "mode": "add",
-    "validate_indices": False,
+    # Before iOS 17 there was none, and negative indices counted from the end.
+    "validate_indices": None,
 }
 _SAMPLE: Mapping[str, Any] = {
     "x": REQUIRED,

@@ -1,6 +1,8 @@
-"""Gather and scatter. Negative indices count from the end; others out of range are errors, whatever `validate_indices`.
+"""Gather and scatter, and what becomes of indices that are out of range.
 
-Core ML leaves indices out of range undefined unless `validate_indices`: a reference says so rather than guess.
+To iOS 16 negative indices count from the end. From iOS 17 on they are out of range: with `validate_indices` they are
+errors; without, Core ML leaves open what happens, and here a scatter ignores such an index, and a gather treats it as
+before iOS 17. An index beyond the end is an error in all others.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from triune.coreml.mil import Array
 def gather(x: Array, indices: Array, axis: Any, batch_dims: Any, validate_indices: Any) -> Array:
     """Slices of x along an axis; the first `batch_dims` dimensions of x and indices go together."""
     axis, batch_dims = int(axis) % x.ndim, int(batch_dims)
-    places = _in_range(indices, x.shape[axis])
+    places = _in_range(indices, x.shape[axis], validate_indices)
     if not batch_dims:
         return np.take(x, places, axis)
     out = [np.take(x[at], places[at], axis - batch_dims) for at in np.ndindex(*x.shape[:batch_dims])]
@@ -26,26 +28,26 @@ def gather(x: Array, indices: Array, axis: Any, batch_dims: Any, validate_indice
 def gather_along_axis(x: Array, indices: Array, axis: Any, validate_indices: Any) -> Array:
     """The elements of x at `indices` along an axis; x and indices have the same other dimensions."""
     axis = int(axis)
-    return np.take_along_axis(x, _in_range(indices, x.shape[axis]), axis)
+    return np.take_along_axis(x, _in_range(indices, x.shape[axis], validate_indices), axis)
 
 
 def gather_nd(x: Array, indices: Array, batch_dims: Any, validate_indices: Any) -> Array:
     """Slices of x at the indices in the last dimension of `indices`."""
     batch_dims = int(batch_dims)
     if not batch_dims:
-        return x[_points(x, indices)]
-    out = [x[at][_points(x[at], indices[at])] for at in np.ndindex(*x.shape[:batch_dims])]
+        return x[_points(x, indices, validate_indices)]
+    out = [x[at][_points(x[at], indices[at], validate_indices)] for at in np.ndindex(*x.shape[:batch_dims])]
     return np.stack(out).reshape(*x.shape[:batch_dims], *out[0].shape)
 
 
 def scatter(data: Array, indices: Array, updates: Array, axis: Any, mode: str, validate_indices: Any) -> Array:
     """Data with slices along an axis updated."""
     axis = int(axis) % data.ndim
-    places = _in_range(indices, data.shape[axis])
+    places, is_kept = _places(indices, data.shape[axis], validate_indices)
     # The indices' dimensions to the front of the updates, where they are in the result's index.
     moved = np.moveaxis(updates, tuple(range(axis, axis + places.ndim)), tuple(range(places.ndim)))
     result = np.moveaxis(data.copy(), axis, 0)
-    _update(result, places, moved, mode)
+    _update(result, places[is_kept], moved[is_kept], mode)
     return np.moveaxis(result, 0, axis)
 
 
@@ -54,17 +56,20 @@ def scatter_along_axis(
 ) -> Array:
     """Data with the elements at `indices` along an axis updated."""
     axis = int(axis) % data.ndim
-    places = list(np.indices(indices.shape, sparse=True))
-    places[axis] = _in_range(indices, data.shape[axis])
+    places = list(np.indices(indices.shape))
+    places[axis], is_kept = _places(indices, data.shape[axis], validate_indices)
     result = data.copy()
-    _update(result, tuple(places), updates, mode)
+    _update(result, tuple(each[is_kept] for each in places), updates[is_kept], mode)
     return result
 
 
 def scatter_nd(data: Array, indices: Array, updates: Array, mode: str, validate_indices: Any) -> Array:
     """Data with the slices at the indices in the last dimension of `indices` updated."""
     result = data.copy()
-    _update(result, _points(data, indices), updates, mode)
+    _require_depth(data, indices)
+    found = [_places(indices[..., axis], data.shape[axis], validate_indices) for axis in range(indices.shape[-1])]
+    is_kept = np.all([each for _, each in found], axis=0)
+    _update(result, tuple(each[is_kept] for each, _ in found), updates[is_kept], mode)
     return result
 
 
@@ -88,17 +93,30 @@ def _update(result: Array, index: Any, updates: Array, mode: str) -> None:
         raise UnsupportedError(f"there is no mode '{mode}'; there are update, {', '.join(_MODES)}")
 
 
-def _points(x: Array, indices: Array) -> tuple[Array, ...]:
+def _points(x: Array, indices: Array, validate_indices: Any) -> tuple[Array, ...]:
     """The index of x for `x[...]`: one array for each of its first dimensions."""
-    depth = indices.shape[-1]
-    if depth > x.ndim:
+    _require_depth(x, indices)
+    return tuple(_in_range(indices[..., axis], x.shape[axis], validate_indices) for axis in range(indices.shape[-1]))
+
+
+def _require_depth(x: Array, indices: Array) -> None:
+    if (depth := indices.shape[-1]) > x.ndim:
         raise InvalidArgumentError(f"indices of {depth} dimensions into a tensor of {x.ndim}")
-    return tuple(_in_range(indices[..., axis], x.shape[axis]) for axis in range(depth))
 
 
-def _in_range(indices: Array, size: int) -> Array:
+def _places(indices: Array, size: int, validate_indices: Any) -> tuple[Array, Array]:
+    """Where a scatter puts its updates, and which of them it keeps."""
+    if validate_indices is None or validate_indices:
+        places = _in_range(indices, size, validate_indices)
+        return places, np.ones(places.shape, np.bool_)
     places = indices.astype(np.int64)
-    outside = (places < -size) | (places >= size)
+    return places, (places >= 0) & (places < size)
+
+
+def _in_range(indices: Array, size: int, validate_indices: Any) -> Array:
+    """Negative ones count from the end unless `validate_indices`."""
+    places = indices.astype(np.int64)
+    outside = (places < (0 if validate_indices else -size)) | (places >= size)
     if np.any(outside):
         raise InvalidArgumentError(f"index {places[outside].flat[0]} into a dimension of {size}")
     return np.where(places < 0, places + size, places)

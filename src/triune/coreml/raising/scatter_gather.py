@@ -25,10 +25,16 @@ _REDUCTIONS = MappingProxyType(
 _OLDER = frozenset({"CoreML3", "CoreML4", "CoreML5", "CoreML6"})
 
 
+def _is_validated(given: Given) -> bool:
+    """Whether indices out of range are errors; a scatter from before iOS 17 does not say."""
+    value = given.maybe_array("validate_indices")
+    return value is not None and bool(value.all())
+
+
 def _indices(graph: Graph, given: Given, size: Tensor) -> Tensor:
     """The indices as INT64; those that must not be negative are beyond `size` if they are, which is an error."""
     indices = graph.cast(given["indices"], DType.INT64)
-    if not given.flag("validate_indices") or (indices.constant is not None and not (indices.constant < 0).any()):
+    if not _is_validated(given) or (indices.constant is not None and not (indices.constant < 0).any()):
         return indices
     is_negative = graph.op("Less", indices, graph.ints(0), dtype=DType.BOOL)
     return _with_shape(graph.op("Where", is_negative, size, indices, dtype=DType.INT64), indices)
@@ -40,7 +46,7 @@ def _with_shape(tensor: Tensor, like: Tensor) -> Tensor:
 
 def _is_lenient(given: Given, indices: Tensor, limits: Tensor) -> bool:
     """Whether indices out of range are to be ignored and may be there."""
-    if given.opset in _OLDER or given.flag("validate_indices"):
+    if given.opset in _OLDER or _is_validated(given):
         return False
     if indices.constant is None or limits.constant is None:
         return True

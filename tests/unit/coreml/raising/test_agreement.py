@@ -77,6 +77,19 @@ def _scattered(mode: str, target_axis: int) -> Build:
     )
 
 
+def _scattered_outside(highest: int, **more: bool) -> Build:
+    """Updates at -2, `highest` and 0 of an axis of 3."""
+    places = np.array([-2, highest, 0], np.int32)
+    along = np.broadcast_to(places[:, None, None], (2, 3, 4, 6)).astype(np.int32)
+    points = np.array([[0, -1], [1, highest], [-2, 0]], np.int32)
+    return lambda given: [
+        mb.scatter(data=given.x, indices=places, updates=-X, axis=1, mode="update", **more),
+        mb.scatter_along_axis(data=given.x, indices=along, updates=-X, axis=1, mode="add", **more),
+        mb.scatter_nd(data=given.x, indices=points, updates=-X[0], mode="mul", **more),
+        mb.gather(x=given.x, indices=np.array([-1, 0], np.int32), axis=1, **more),
+    ]
+
+
 def _while(given: Any) -> Any:
     return mb.while_loop(
         _cond=lambda x, count: mb.less(x=mb.reduce_max(x=count), y=np.float32(5)),
@@ -143,6 +156,8 @@ CASES: dict[str, tuple[Build, Mapping[str, Array], str, bool]] = {
         for mode in ("update", "add", "sub", "mul", "div", "max", "min")
         for axis in (1, 2)
     },
+    "scatter from the end": (_scattered_outside(2), IMAGE, "iOS15", False),
+    "scatter outside": (_scattered_outside(3), IMAGE, "iOS17", False),
     "cond": (_cond, IMAGE, "iOS15", True),
     "while_loop": (_while, {"x": X, "y": np.zeros(1, np.float32)}, "iOS15", False),
     "list": (_list, IMAGE, "iOS15", False),
