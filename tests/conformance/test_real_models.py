@@ -17,9 +17,9 @@ from triune.graph.normalize import foreign_ops, normalize
 from triune.graph.passes.narrow import Narrow
 from triune.graph.passes.narrow_values import narrow_array
 from triune.graph.weight_files import with_data
+from triune.runtimes.compiled_cache import CompiledCache
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml.conversion import convert_here
-from triune.runtimes.made_cache import CompiledCache
 
 
 def run(model: ModelProto, inputs: dict[str, Array]) -> list[Array]:

@@ -19,7 +19,7 @@ from triune.scheduling.batch import Batch
 from triune.scheduling.dispatcher import Dispatcher
 from triune.scheduling.models import LoadedVersion
 from triune.scheduling.runner import TensorRunner
-from triune.scheduling.worker import Done, InlineWorker
+from triune.scheduling.worker import BatchCallback, InlineWorker
 
 POISON = -1.0
 DETECTIONS = -7.0
@@ -66,9 +66,9 @@ class HandWorker:
         self.executable = executable
         self.runner = TensorRunner(executable, clock)
         self.clock = clock
-        self.current: tuple[Batch, Done] | None = None
+        self.current: tuple[Batch, BatchCallback] | None = None
 
-    def start(self, batch: Batch, done: Done) -> None:
+    def start(self, batch: Batch, done: BatchCallback) -> None:
         assert self.current is None, "a worker was given a second batch"
         self.current = (batch, done)
 

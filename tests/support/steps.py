@@ -65,8 +65,8 @@ def table_model(
     def answer(call: Call) -> InferenceResponse:
         results = compute(call.inputs)
         names = [each.name for each in call.request.outputs] or list(results)
-        if call.spent is not None:
-            call.spent.add(1, 2, 3)
+        if call.compute_time is not None:
+            call.compute_time.add(1, 2, 3)
         return InferenceResponse(name, 1, {each: results[each] for each in names if each in results}, call.request.id)
 
     return on_shelf(name, inputs, outputs, TableServable(answer), max_batch_size=max_batch_size)

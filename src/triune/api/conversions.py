@@ -44,7 +44,7 @@ Given = Mapping[str, Array] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ConversionResult:
     """What there is to tell of a conversion.
 
     Attributes:
@@ -72,7 +72,7 @@ class Done:
 
 def onnx_to_coreml(
     source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given, audit: CoreMlAudit | None = None
-) -> Done:
+) -> ConversionResult:
     """A package. `audit` looks at the passes between the writing of the program and its saving."""
     model = load(source)
     check_given(model, given or {}, options.constants)
@@ -83,13 +83,13 @@ def onnx_to_coreml(
     names = {**lowered.inputs, **lowered.outputs}
     renamed = {name: other for name, other in names.items() if name != other}
     if given is None:
-        return Done(renamed, None, lowered.layout, lowered.notes, findings)
+        return ConversionResult(renamed, None, lowered.layout, lowered.notes, findings)
     tell("running both")
     verdicts = coreml_verify.verify_lowered(model, lowered, options, given)
-    return Done(renamed, verdicts, lowered.layout, lowered.notes, findings)
+    return ConversionResult(renamed, verdicts, lowered.layout, lowered.notes, findings)
 
 
-def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
+def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
     """A graph of a package's function."""
     package = read_package(source)
     tell("raising the program")
@@ -98,14 +98,14 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     tell("saving")
     _save(model, output)
     if given is None:
-        return Done()
+        return ConversionResult()
     tell("running both")
-    return Done(verdicts=coreml_verify.verify_raised(package, function, load(output), given))
+    return ConversionResult(verdicts=coreml_verify.verify_raised(package, function, load(output), given))
 
 
 def onnx_to_coreai(
     sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given, checked: Given = None
-) -> Done:
+) -> ConversionResult:
     """An asset of one function for each source. `checked` are inputs with which Apple's rewriting is looked at."""
     models = {name: load(path) for name, path in sources.items()}
     _check_names(models, options)
@@ -121,17 +121,17 @@ def onnx_to_coreai(
         for name, model in models.items():
             findings += coreai_audit.audit(functions[name], output, name, _own_values(model, checked))
     if given is None:
-        return Done(layout=lowered.layout, notes=lowered.notes, findings=findings)
+        return ConversionResult(layout=lowered.layout, notes=lowered.notes, findings=findings)
     tell("running both")
     verdicts: list[OutputVerdict] = []
     for name, model in models.items():
         found = coreai_verify.verify_lowered(model, output, name, each[name], _own_values(model, given))
         verdicts += found if len(models) == 1 else [replace(one, name=f"{name}: {one.name}") for one in found]
     notes = [*lowered.notes, *([] if coreai_verify.is_judged_by_apple(options) else [_NO_REFEREE])]
-    return Done(verdicts=verdicts, layout=lowered.layout, notes=notes, findings=findings)
+    return ConversionResult(verdicts=verdicts, layout=lowered.layout, notes=notes, findings=findings)
 
 
-def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> Done:
+def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
     """A graph of an asset's function."""
     require_library()
     # It imports Apple's library.
@@ -144,9 +144,9 @@ def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     tell("saving")
     _save(model, output)
     if given is None:
-        return Done()
+        return ConversionResult()
     tell("running both")
-    return Done(verdicts=coreai_verify.verify_raised(source, name, load(output), given))
+    return ConversionResult(verdicts=coreai_verify.verify_raised(source, name, load(output), given))
 
 
 def _save(model: ModelProto, output: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from triune.api.conversions import Done, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
+from triune.api.conversions import ConversionResult, coreai_to_onnx, coreml_to_onnx, onnx_to_coreai, onnx_to_coreml
 from triune.api.staging import make_folder, publish, staged
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
@@ -163,7 +163,7 @@ def convert(
     return _conversion(target if is_right else None, done)
 
 
-def _conversion(path: Path | None, done: Done) -> Conversion:
+def _conversion(path: Path | None, done: ConversionResult) -> Conversion:
     return Conversion(path, done.verdict, done.verdicts or (), done.findings, done.notes, done.renamed, done.layout)
 
 

@@ -69,7 +69,7 @@ class Backends:
         backend = self.of(source.message)
         if previous is not None and self.of(previous.source.message) is not backend:
             previous = None
-        with failures_told(source.name, version):
+        with typed_failures(source.name, version):
             return backend.build(source, version, previous, attempt or Attempt())
 
     def assemble(self, build: Build, models: Models) -> LoadedVersion:
@@ -83,7 +83,7 @@ class Backends:
 
 
 @contextlib.contextmanager
-def failures_told(name: str, version: int) -> Generator[None]:
+def typed_failures(name: str, version: int) -> Generator[None]:
     """Whatever goes wrong within while a version is built is a TriuneError; what nobody has thought of is logged."""
     try:
         yield

@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 
 from triune.cli.log_writer import LogWriter
 from triune.core.errors import InvalidArgumentError
-from triune.core.files import what_else
+from triune.core.files import non_file_kind
 
 
 class LogFormat(Enum):
@@ -76,7 +76,7 @@ def _handler(options: LogOptions, console: Console) -> logging.Handler:
 
 def _file_handler(file: Path) -> logging.Handler:
     # To open a pipe is to wait for its reader: whoever writes first opens it.
-    is_plain = not file.exists() or what_else(file) is None
+    is_plain = not file.exists() or non_file_kind(file) is None
     return logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=not is_plain)
 
 

@@ -13,7 +13,7 @@ from triune.config.datatypes import to_config
 from triune.config.layout import inside
 from triune.config.settings import Completion
 from triune.core.errors import InvalidArgumentError, UnsupportedError
-from triune.core.files import what_else
+from triune.core.files import non_file_kind
 from triune.core.runtime import Runtime
 from triune.core.tensors import Rows, Signature, TensorSpec
 from triune.protos.model_config_pb2 import DataType as DataTypeMessage
@@ -88,7 +88,7 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
         is_within = path.is_dir() and not is_package
         if is_within:
             path /= path.name
-        kind = what_else(path)
+        kind = non_file_kind(path)
         problem = "" if kind == ("a folder" if is_package else None) else f": it is {kind or 'a file'}"
     except OSError as error:
         problem = f": it is a folder, and in it: {error.strerror}" if is_within else f": {error.strerror}"

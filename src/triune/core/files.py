@@ -42,7 +42,7 @@ class _Unwaiting(io.FileIO):
         return OSError(errno.EAGAIN, "it gives nothing now, and has no end: it is none that holds data", self.name)
 
 
-def what_else(path: Path) -> str | None:
+def non_file_kind(path: Path) -> str | None:
     """What there is where a plain file should be: "a pipe". Links are followed. None for a plain file.
 
     Raises:

@@ -25,17 +25,20 @@ class RequestedOutput:
     num_classes: int = 0
 
 
-class Likeness:
-    """What requests have in common that differ in their id and their tensors' contents only.
+class CheckCache:
+    """The result of a request check, shared by requests that differ only in their id and their tensors' contents.
 
-    A front end that recognizes such requests gives them one Likeness; the server notes on it, once, what it found
-    when it checked the first of them. Whoever reads the note sees to it that it still holds.
+    A front end that recognizes such requests gives them one CheckCache. The server checks the first of them and stores
+    the result here. Whoever reads the result must make sure that it is still valid.
+
+    Attributes:
+        result: what the server stored; None before that.
     """
 
-    __slots__ = ("note",)
+    __slots__ = ("result",)
 
     def __init__(self) -> None:
-        self.note: object = None
+        self.result: object = None
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class InferenceRequest:
         parameters: everything else the client sent, passed through to models that look at it.
         priority: 1 is the highest; 0 takes the model's default level.
         timeout_us: how long the request may wait in the model's queue; 0 takes the model's default.
-        likeness: shared with requests of the same model, version, names, datatypes, shapes, outputs and parameters;
+        check_cache: shared with requests of the same model, version, names, datatypes, shapes, outputs and parameters;
             no element of such a request's inputs needs a look. None where the front end does not tell.
     """
 
@@ -63,7 +66,7 @@ class InferenceRequest:
     parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
     priority: int = 0
     timeout_us: int = 0
-    likeness: Likeness | None = field(default=None, compare=False)
+    check_cache: CheckCache | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
 
 
 @dataclass(slots=True)
-class Spent:
+class ComputeTime:
     """How long the batches of a request took, in nanoseconds. Who makes a request of several adds them up."""
 
     input_ns: int = 0
@@ -37,14 +37,14 @@ class Call:
         batch_size: rows; 1 without a batch dimension.
         finish: makes the client's view of an answer (classification, reshape); what it raises is the answer instead.
             None leaves the answer as it is.
-        spent: where the servable adds what computing the request took, before it answers; None where nobody asks.
+        compute_time: the servable adds its compute time here before it answers; None if nobody asks.
     """
 
     request: InferenceRequest
     inputs: Mapping[str, Array]
     batch_size: int
     finish: Finisher | None = None
-    spent: Spent | None = None
+    compute_time: ComputeTime | None = None
 
 
 class Servable(Protocol):

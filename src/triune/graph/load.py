@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
-from triune.core.files import open_file, read_file, what_else
+from triune.core.files import non_file_kind, open_file, read_file
 from triune.graph.all_tensors import tensors_of, tensors_within
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
@@ -251,7 +251,7 @@ def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
             return
         file = path.parent / location
         try:
-            kind = what_else(file)
+            kind = non_file_kind(file)
             size = file.stat().st_size
         except FileNotFoundError:
             yield f"the data of '{tensor.name}' are in the file '{location}' beside it, which does not exist"

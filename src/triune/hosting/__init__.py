@@ -2,14 +2,14 @@
 
 `HostedExecutable` is an `Executable` like any other, so a `ThreadWorker` with one is the process worker. Tensors cross
 in shared memory; what crosses the socket beside them is a few hundred bytes. When the process dies, the request under
-way gets an error that says so, and the process is started again. `run_apart` is for what is done once.
+way gets an error that says so, and the process is started again. `run_in_process` is for what is done once.
 """
 
 from triune.hosting.executable import HostedExecutable
 from triune.hosting.limits import APART, Limits
-from triune.hosting.once import run_apart
 from triune.hosting.process import MemoryLimitError, WorkerEndedError, WorkerProcess
 from triune.hosting.restrict import restrict_memory
+from triune.hosting.run_in_process import run_in_process
 from triune.hosting.watched import kill_all
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "WorkerProcess",
     "kill_all",
     "restrict_memory",
-    "run_apart",
+    "run_in_process",
 ]

@@ -22,8 +22,8 @@ from triune.core.errors import NoMemoryError, TriuneError
 from triune.core.log_text import WorkerFormatter
 from triune.core.runtime import Executable
 from triune.hosting.channel import Channel
+from triune.hosting.messages import from_error, from_signature
 from triune.hosting.run_limit import OwnLimit, beyond
-from triune.hosting.words import from_error, from_signature
 
 _log = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from triune.core.units import Unit
 from triune.hosting.channel import Channel
 from triune.hosting.limits import Limits
 from triune.hosting.memory_limit import held_to
+from triune.hosting.messages import to_error, to_signature
 from triune.hosting.output import has_log, log_lines
 from triune.hosting.run_limit import WatchedLimit
 from triune.hosting.watched import Watched
-from triune.hosting.words import to_error, to_signature
 
 _STANDARD_ERROR = 2
 _END_SECONDS = 10.0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from triune.backends.attempt import Attempt
-from triune.backends.registry import failures_told
+from triune.backends.registry import typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import Source
 from triune.config.model_config import ModelConfig
@@ -243,7 +243,7 @@ def _load(
     if has_own_process(source.message):
         backend.configure(source, version)
         return
-    with failures_told(name, version):
+    with typed_failures(name, version):
         build = backend.build(source, version)
     if not build.config.warmup:
         for executable in {each.unit: each for each in build.executables}.values():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psutil
 
 from triune.core.errors import InternalError, UnavailableError
-from triune.hosting import Limits, MemoryLimitError, run_apart
+from triune.hosting import Limits, MemoryLimitError, run_in_process
 
 _SPARE_SECONDS = 60
 
@@ -35,7 +35,7 @@ def convert_within(
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
     limit = int(psutil.virtual_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
     try:
-        run_apart(work, what, Limits(load_seconds=seconds, memory_bytes=limit, cpu_seconds=cpu_seconds))
+        run_in_process(work, what, Limits(load_seconds=seconds, memory_bytes=limit, cpu_seconds=cpu_seconds))
     except MemoryLimitError as error:
         raise InternalError(f"{error}; allow it more by --conversion-memory-bytes") from error
     except UnavailableError as error:

@@ -10,7 +10,7 @@ from triune.core.units import Unit, UnitStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class RuntimeSetup:
     """What a runtime may be made with.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
     name: str
     library: str
     title: str
-    make: Callable[[Given], Runtime]
+    make: Callable[[RuntimeSetup], Runtime]
     platform: str = ""
     suffixes: tuple[str, ...] = ()
     is_folder: bool = False
@@ -54,32 +54,32 @@ class Row:
     stands_in_for: Mapping[str, frozenset[Unit]] = field(default_factory=dict[str, frozenset[Unit]])
 
 
-def _onnxruntime(given: Given) -> Runtime:
+def _onnxruntime(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.onnxruntime import OnnxRuntime
 
-    return OnnxRuntime(given.run_bytes)
+    return OnnxRuntime(setup.run_bytes)
 
 
-def _openvino(given: Given) -> Runtime:
+def _openvino(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.openvino import OpenVino
 
-    return OpenVino(given.units, given.run_bytes)
+    return OpenVino(setup.units, setup.run_bytes)
 
 
-def _coreai(given: Given) -> Runtime:
+def _coreai(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.coreai import CoreAi
 
     # What computes an asset that was raised to ONNX, on each unit.
-    raised = {unit: runtime for runtime in reversed(given.runtimes) for unit in runtime.units()}
-    return CoreAi(given.units, raised, conversion_bytes=given.conversion_bytes, run_bytes=given.run_bytes)
+    raised = {unit: runtime for runtime in reversed(setup.runtimes) for unit in runtime.units()}
+    return CoreAi(setup.units, raised, conversion_bytes=setup.conversion_bytes, run_bytes=setup.run_bytes)
 
 
-def _coreml(given: Given) -> Runtime:
+def _coreml(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.coreml import CoreMl
-    from triune.runtimes.coreml.conversion import convert_apart
+    from triune.runtimes.coreml.conversion import convert_in_process
 
-    convert = functools.partial(convert_apart, memory_bytes=given.conversion_bytes)
-    return CoreMl(given.units, convert=convert, run_bytes=given.run_bytes)
+    convert = functools.partial(convert_in_process, memory_bytes=setup.conversion_bytes)
+    return CoreMl(setup.units, convert=convert, run_bytes=setup.run_bytes)
 
 
 ROWS: Sequence[Row] = (
@@ -137,7 +137,7 @@ def available(
     runtimes: list[Runtime] = []
     for row in ROWS:
         if row.name not in absent:
-            runtimes.append(row.make(Given(units, conversion_bytes, run_bytes, runtimes)))
+            runtimes.append(row.make(RuntimeSetup(units, conversion_bytes, run_bytes, runtimes)))
     return {runtime.name: runtime for runtime in runtimes}
 
 

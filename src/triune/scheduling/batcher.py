@@ -9,13 +9,13 @@ from triune.scheduling.queue import Pending
 
 
 @dataclass(frozen=True, slots=True)
-class Formed:
+class FormedBatch:
     """Requests to run now, and the rows they make."""
 
     pendings: tuple[Pending, ...]
     num_rows: int
 
-    def first(self, num_rows: int) -> "Formed":
+    def first(self, num_rows: int) -> "FormedBatch":
         """As many of the requests, from the front, as make at most `num_rows` rows; at least one."""
         if num_rows >= self.num_rows:
             return self
@@ -25,7 +25,7 @@ class Formed:
                 break
             total += pending.call.batch_size
             count += 1
-        return Formed(self.pendings[:count], total)
+        return FormedBatch(self.pendings[:count], total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Batcher:
             (name, array.ndim if name in policy.ragged_inputs else array.shape[1:]) for name, array in inputs.items()
         )
 
-    def form(self, queue: Iterable[Pending], now_ns: int) -> Formed | WaitUntil | None:
+    def form(self, queue: Iterable[Pending], now_ns: int) -> FormedBatch | WaitUntil | None:
         """The next batch; when to ask again; or None if nothing waits.
 
         Requests of one group wait for more of their own, and meanwhile do not hold up a batch of another.
@@ -75,13 +75,13 @@ class Batcher:
             groups.setdefault(pending.group, []).append(pending)
         for waiting in groups.values():
             other = self._form(waiting, now_ns, [])
-            if isinstance(other, Formed):
+            if isinstance(other, FormedBatch):
                 return other
             if other is not None and other.when_ns < decision.when_ns:
                 decision = other
         return decision
 
-    def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> Formed | WaitUntil | None:
+    def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> FormedBatch | WaitUntil | None:
         """As `form`, of the group of the first that waits; those of others are added to `skipped`."""
         policy = self._policy
         chosen: list[Pending] = []
@@ -94,7 +94,7 @@ class Batcher:
                 continue
             if not chosen:
                 if not self.is_joining:
-                    return Formed((pending,), pending.call.batch_size)
+                    return FormedBatch((pending,), pending.call.batch_size)
             elif pending.group != chosen[0].group:
                 if policy.preserve_ordering:
                     can_grow = False
@@ -120,7 +120,7 @@ class Batcher:
         goes_at_ns = oldest_ns + policy.max_queue_delay_us * 1000
         is_late = policy.max_queue_delay_us > 0 and now_ns >= goes_at_ns
         if best_length and not is_late:
-            return Formed(tuple(chosen[:best_length]), best_rows)
+            return FormedBatch(tuple(chosen[:best_length]), best_rows)
         if is_late or not can_grow or policy.max_queue_delay_us == 0 or num_rows >= self._largest_preferred:
-            return Formed(tuple(chosen), num_rows)
+            return FormedBatch(tuple(chosen), num_rows)
         return WaitUntil(goes_at_ns)

@@ -23,7 +23,7 @@ from triune.core.threads import in_thread_or_here
 from triune.core.units import Unit
 from triune.scheduling.batch import Batch, result_of
 from triune.scheduling.batcher import Batcher, WaitUntil
-from triune.scheduling.lane import Lane, Reach, choose_lane, request_ns
+from triune.scheduling.lane import EligibleLanes, Lane, choose_lane, request_ns
 from triune.scheduling.queue import Pending, RequestQueue
 from triune.scheduling.worker import InlineWorker, QuickWorker, Worker
 
@@ -64,7 +64,7 @@ class Dispatcher:
         self._policy = policy
         self._outputs = tuple(outputs)
         self._lanes = [Lane(worker, self._complete) for worker in workers]
-        self._reach = Reach(self._lanes, emulated)
+        self._eligible = EligibleLanes(self._lanes, emulated)
         self.statistics = statistics
         self._clock = clock
         self._queue = RequestQueue(policy)
@@ -97,7 +97,7 @@ class Dispatcher:
         if self._is_closed:
             self._count_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
-        unit = self._reach.unit_of(call.request) if call.request.parameters else None
+        unit = self._eligible.unit_of(call.request) if call.request.parameters else None
         future = asyncio.get_running_loop().create_future()
         now_ns = self._clock.now_ns()
         if self._direct is not None and self._direct.is_inline:
@@ -108,7 +108,7 @@ class Dispatcher:
         group = self._batcher.group_of(call.inputs)
         pending = Pending(call, future, now_ns, group=group if unit is None else (unit, group), unit=unit)
         try:
-            self._queue.push(pending, lambda: request_ns(self._reach.lanes_of(pending)))
+            self._queue.push(pending, lambda: request_ns(self._eligible.lanes_of(pending)))
         except UnavailableError:
             self._count_failure(FailureReason.REJECTED, 0)
             raise
@@ -142,8 +142,8 @@ class Dispatcher:
         if statistics.distributions is not None:
             latencies_ns = (elapsed_ns, 0, 0, elapsed_ns, 0)
             statistics.distributions.record(latencies_ns, call.inputs.values(), response.outputs.values())
-        if call.spent is not None:
-            call.spent.add(0, elapsed_ns, 0)
+        if call.compute_time is not None:
+            call.compute_time.add(0, elapsed_ns, 0)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         return response
 
@@ -196,13 +196,13 @@ class Dispatcher:
             self._fail(pending, error, FailureReason.REJECTED)
         when_ns = 0
         while self._queue and any(lane.running is None for lane in self._lanes):
-            decision = self._batcher.form(self._reach.waiting(self._queue), now_ns)
+            decision = self._batcher.form(self._eligible.waiting(self._queue), now_ns)
             if isinstance(decision, WaitUntil):
                 when_ns = decision.when_ns
                 break
             if decision is None:
                 break
-            lanes = self._reach.lanes_of(decision.pendings[0])
+            lanes = self._eligible.lanes_of(decision.pendings[0])
             lane = choose_lane(lanes, decision.pendings, len(self._queue), now_ns)
             if lane is None:
                 break
@@ -299,8 +299,8 @@ class Dispatcher:
             statistics.record_success(
                 pending.call.batch_size, total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns
             )
-            if pending.call.spent is not None:
-                pending.call.spent.add(batch.input_ns, batch.infer_ns, batch.output_ns)
+            if pending.call.compute_time is not None:
+                pending.call.compute_time.add(batch.input_ns, batch.infer_ns, batch.output_ns)
             if statistics.distributions is not None:
                 latencies_ns = (total_ns, queue_ns, batch.input_ns, batch.infer_ns, batch.output_ns)
                 statistics.distributions.record(latencies_ns, pending.call.inputs.values(), response.outputs.values())

@@ -62,7 +62,7 @@ class Lane:
         return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
 
 
-class Reach:
+class EligibleLanes:
     """Which lanes a request may go to: those of the unit that it names, else all but the emulated ones.
 
     A model on nothing but emulated units was put there by name, so any request will do.

@@ -10,7 +10,7 @@ from triune.core.threads import NoThreadError, start_thread
 from triune.scheduling.batch import Batch
 from triune.scheduling.runner import Runner, TensorRunner
 
-Done: TypeAlias = Callable[[Batch], None]
+BatchCallback: TypeAlias = Callable[[Batch], None]
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Worker(Protocol):
         """`start` runs the batch before it returns."""
         ...
 
-    def start(self, batch: Batch, done: Done) -> None:
+    def start(self, batch: Batch, done: BatchCallback) -> None:
         """Run `batch`, then call `done` on the event loop's thread. No other batch is under way."""
         ...
 
@@ -55,7 +55,7 @@ class InlineWorker:
     def charge(self, elapsed_ns: int) -> None:
         """Told that the caller ran the executable itself for so long. Of no consequence here."""
 
-    def start(self, batch: Batch, done: Done) -> None:
+    def start(self, batch: Batch, done: BatchCallback) -> None:
         """Run, then call `done`, then return."""
         self.runner.run(batch)
         done(batch)
@@ -79,10 +79,10 @@ class ThreadWorker:
             NoThreadError: the system has no thread for it. The runner is the caller's then.
         """
         self.runner = runner
-        self._batches: queue.SimpleQueue[tuple[Batch, Done, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[tuple[Batch, BatchCallback, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
         self._thread = start_thread(self._work, name)
 
-    def start(self, batch: Batch, done: Done) -> None:
+    def start(self, batch: Batch, done: BatchCallback) -> None:
         """Hand the batch to the thread. Called on the loop's thread."""
         self._batches.put((batch, done, asyncio.get_running_loop()))
 
@@ -146,7 +146,7 @@ class QuickWorker:
                 elapsed_ns / 1e6,
             )
 
-    def start(self, batch: Batch, done: Done) -> None:
+    def start(self, batch: Batch, done: BatchCallback) -> None:
         """Run it and call `done`, or hand the batch to the thread. Called on the loop's thread."""
         if self._thread is not None:
             self._thread.start(batch, done)

@@ -35,7 +35,7 @@ EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """The note on a Likeness: such requests fit `model`, and neither they nor their answers need another form."""
+    """The result that a CheckCache holds: the requests fit `model`, and need no conversion of inputs or outputs."""
 
     model: LoadedVersion
     batch_size: int
@@ -146,13 +146,13 @@ class Server:
         if self._is_draining:
             raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
         model = self._repository.get(request.model, request.version)
-        likeness = request.likeness
-        if likeness is not None and isinstance(note := likeness.note, _Passed) and note.model is model:
-            return model.servable, Call(request, request.inputs, note.batch_size)
+        check_cache = request.check_cache
+        if check_cache is not None and isinstance(result := check_cache.result, _Passed) and result.model is model:
+            return model.servable, Call(request, request.inputs, result.batch_size)
         call = model.check(request)
         is_as_given = call.finish is None and all(call.inputs[name] is each for name, each in request.inputs.items())
-        if likeness is not None and is_as_given:
-            likeness.note = _Passed(model, call.batch_size)
+        if check_cache is not None and is_as_given:
+            check_cache.result = _Passed(model, call.batch_size)
         return model.servable, call
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:

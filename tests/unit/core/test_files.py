@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triune.core.files import open_file, read_file, what_else
+from triune.core.files import non_file_kind, open_file, read_file
 
 
 def test_plain_files_are_read(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_plain_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     for name in ("file", "link"):
         assert read_file(tmp_path / name, 5) == b"12345"
-        assert what_else(tmp_path / name) is None
+        assert non_file_kind(tmp_path / name) is None
     with open_file(tmp_path / "file") as file:
         assert file.read(2) == b"12"
     with pytest.raises(OSError, match="it has 5 bytes; at most 4 are read"):
@@ -48,7 +48,7 @@ def test_what_is_no_file_is_told_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         server.bind("socket")
         kinds = {"pipe": "a pipe", "zeros": "a device", "folder": "a folder", "socket": "a socket"}
         for name, kind in kinds.items():
-            assert what_else(tmp_path / name) == kind
+            assert non_file_kind(tmp_path / name) == kind
             with pytest.raises(OSError, match=f"it is {kind}, not a file"):
                 read_file(tmp_path / name, 10)
     with pytest.raises(OSError, match="symbolic links"):

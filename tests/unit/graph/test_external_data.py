@@ -13,7 +13,7 @@ from triune.coreml.lowering import LowerOptions
 from triune.graph.all_tensors import tensors_of
 from triune.graph.load import external_data, has_external_data, load, read_model
 from triune.graph.weight_files import array_of
-from triune.runtimes.made_cache import conversion_digest
+from triune.runtimes.compiled_cache import conversion_digest
 
 VALUES = np.array([1, 2, 3, 4], np.float32)
 

@@ -20,7 +20,7 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.hosting import memory
 from triune.hosting.channel import Channel
 from triune.hosting.memory import Reader, Writer, unlinked_memory
-from triune.hosting.words import from_error, from_signature, to_error, to_signature
+from triune.hosting.messages import from_error, from_signature, to_error, to_signature
 
 
 @pytest.fixture(params=["memfd", "unlinked"])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from triune.hosting import Limits, run_apart
+from triune.hosting import Limits, run_in_process
 from triune.hosting.output import log_lines
 
 
@@ -54,7 +54,7 @@ def _print_much(num_bytes: int) -> None:
 
 def test_a_worker_that_writes_more_than_a_pipe_holds_is_read(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    run_apart(functools.partial(_print_much, 1 << 20), "the worker", Limits(load_seconds=60))
+    run_in_process(functools.partial(_print_much, 1 << 20), "the worker", Limits(load_seconds=60))
     while sum(each.getMessage().count("y") for each in caplog.records) < 1 << 20:
         time.sleep(0.001)
     record = next(each for each in caplog.records if each.levelname == "WARNING")

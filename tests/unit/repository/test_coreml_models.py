@@ -19,10 +19,10 @@ from triune.core.requests import UNIT_PARAMETER, InferenceRequest, Parameter
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.repository.repository import Repository
 from triune.repository.settings import ControlMode, RepositorySettings
+from triune.runtimes.compiled_cache import CompiledCache
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml.conversion import convert_here
 from triune.runtimes.machine import Machine
-from triune.runtimes.made_cache import CompiledCache
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.serving.server import Server
 

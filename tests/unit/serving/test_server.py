@@ -7,14 +7,14 @@ import pytest
 
 from support.repositories import Bench, affine, write_model
 from triune.core.errors import InvalidArgumentError
-from triune.core.requests import InferenceRequest, Likeness, RequestedOutput
+from triune.core.requests import CheckCache, InferenceRequest, RequestedOutput
 from triune.repository.settings import ControlMode
 from triune.serving.server import Server
 
 
-def request(likeness: Likeness | None, *, num_columns: int = 4, num_classes: int = 0) -> InferenceRequest:
+def request(check_cache: CheckCache | None, *, num_columns: int = 4, num_classes: int = 0) -> InferenceRequest:
     x = np.ones((1, num_columns), np.float32)
-    return InferenceRequest("m", {"x": x}, outputs=(RequestedOutput("y", num_classes),), likeness=likeness)
+    return InferenceRequest("m", {"x": x}, outputs=(RequestedOutput("y", num_classes),), check_cache=check_cache)
 
 
 async def test_what_was_found_of_alike_requests_ends_with_the_model_they_were_checked_against(tmp_path: Path) -> None:
@@ -22,15 +22,15 @@ async def test_what_was_found_of_alike_requests_ends_with_the_model_they_were_ch
     write_model(tmp_path, "m", v1=affine(2.0))
     repository = bench.repository(tmp_path, mode=ControlMode.EXPLICIT, startup_models=["m"])
     await repository.open()
-    server, alike = Server(repository), Likeness()
+    server, alike = Server(repository), CheckCache()
     for _ in range(3):
         assert (await server.infer(request(alike))).outputs["y"].tolist() == [[2.0] * 4]
-    assert alike.note is not None
+    assert alike.result is not None
     write_model(tmp_path, "m", v1=affine(3.0, ("batch", 5)))
     await server.load("m")
     with pytest.raises(InvalidArgumentError, match=r"Expected \[-1,5\] .*, got \[1,4\]"):
         server.infer(request(alike))
-    assert (await server.infer(request(Likeness(), num_columns=5))).outputs["y"].tolist() == [[3.0] * 5]
+    assert (await server.infer(request(CheckCache(), num_columns=5))).outputs["y"].tolist() == [[3.0] * 5]
     await repository.close()
 
 
@@ -39,7 +39,7 @@ async def test_alike_requests_are_each_classified(tmp_path: Path) -> None:
     write_model(tmp_path, "m", v1=affine(2.0))
     repository = bench.repository(tmp_path)
     await repository.open()
-    server, alike = Server(repository), Likeness()
+    server, alike = Server(repository), CheckCache()
     for _ in range(3):
         answer = await server.infer(request(alike, num_classes=1))
         assert answer.outputs["y"].tolist() == [[b"2.000000:0"]]
@@ -51,7 +51,7 @@ async def test_alike_requests_are_each_checked_if_the_first_was_wrong(tmp_path: 
     write_model(tmp_path, "m", v1=affine(2.0))
     repository = bench.repository(tmp_path)
     await repository.open()
-    server, alike = Server(repository), Likeness()
+    server, alike = Server(repository), CheckCache()
     for _ in range(3):
         with pytest.raises(InvalidArgumentError, match="shape"):
             server.infer(request(alike, num_columns=5))

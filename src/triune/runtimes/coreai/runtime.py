@@ -21,9 +21,9 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreai.description import Description, Function, describe
 from triune.coreai.executable import HOST_LIMITS, AppleExecutable, has_system_runtime
 from triune.hosting import HostedExecutable
+from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, raising_digest
 from triune.runtimes.coreai.options import FUNCTION, OPTION_NAMES, STATES, Settings, read_settings
-from triune.runtimes.coreai.work import MODEL, convert_apart, raise_apart
-from triune.runtimes.made_cache import CompiledCache, conversion_digest, raising_digest
+from triune.runtimes.coreai.work import MODEL, convert_in_process, raise_in_process
 from triune.runtimes.onnx.file import read_signature
 
 _ONNX = ".onnx"
@@ -113,7 +113,7 @@ class CoreAi:
         else:
             name = f"{raising_digest(description.asset.digest, function.name)}.onnx"
             make = functools.partial(
-                raise_apart, asset, function.name, settings.conversion_seconds, self._conversion_bytes
+                raise_in_process, asset, function.name, settings.conversion_seconds, self._conversion_bytes
             )
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
@@ -130,7 +130,7 @@ class CoreAi:
 
     def _converted(self, path: Path, settings: Settings) -> Path:
         options = settings.lower_options()
-        make = functools.partial(convert_apart, path, options, settings.conversion_seconds, self._conversion_bytes)
+        make = functools.partial(convert_in_process, path, options, settings.conversion_seconds, self._conversion_bytes)
         return self._cache.get(f"{conversion_digest(path, options)}.aimodel", make)
 
 

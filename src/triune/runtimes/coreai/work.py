@@ -18,7 +18,9 @@ MODEL = "model.onnx"
 """The file within a folder of the cache."""
 
 
-def convert_apart(path: Path, options: LowerOptions, seconds: float, memory_bytes: int | None, target: Path) -> None:
+def convert_in_process(
+    path: Path, options: LowerOptions, seconds: float, memory_bytes: int | None, target: Path
+) -> None:
     """Make an asset of an ONNX file at `target`.
 
     Raises:
@@ -36,11 +38,11 @@ def convert_apart(path: Path, options: LowerOptions, seconds: float, memory_byte
     )
 
 
-def raise_apart(path: Path, function: str, seconds: float, memory_bytes: int | None, target: Path) -> None:
+def raise_in_process(path: Path, function: str, seconds: float, memory_bytes: int | None, target: Path) -> None:
     """Make an ONNX file of a function of an asset, in the folder `target`.
 
     Raises:
-        As `convert_apart`, and as `raise_function`.
+        As `convert_in_process`, and as `raise_function`.
     """
     _log.info("raising '%s' to ONNX, once", path)
     convert_within(

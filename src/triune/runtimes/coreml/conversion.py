@@ -17,7 +17,7 @@ Convert: TypeAlias = Callable[[Path, Path, LowerOptions, float], None]
 """Given an ONNX file, where the package goes, how to convert, and how many seconds that may take."""
 
 
-def convert_apart(
+def convert_in_process(
     path: Path, target: Path, options: LowerOptions, seconds: float, *, memory_bytes: int | None = None
 ) -> None:
     """Convert in a process of its own: coremltools holds Python's lock for seconds, and others are to be served.

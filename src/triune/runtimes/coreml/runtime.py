@@ -24,11 +24,11 @@ from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import read_source
 from triune.hosting import APART, HostedExecutable
-from triune.runtimes.coreml.conversion import Convert, convert_apart
+from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, package_digest
+from triune.runtimes.coreml.conversion import Convert, convert_in_process
 from triune.runtimes.coreml.executables import CompiledExecutable, PackageExecutable
 from triune.runtimes.coreml.options import OPTION_NAMES, Settings, read_settings
 from triune.runtimes.coreml.tensors import compiled_signature, signature_of
-from triune.runtimes.made_cache import CompiledCache, conversion_digest, package_digest
 from triune.runtimes.onnx.file import read_signature
 
 COMPUTE_UNITS: Mapping[Unit, str] = {Unit.ANE: "CPU_AND_NE", Unit.GPU: "CPU_AND_GPU", Unit.AMX: "CPU_ONLY"}
@@ -56,7 +56,7 @@ class CoreMl:
         units: Sequence[UnitStatus],
         cache: CompiledCache | None = None,
         preparation: str = "",
-        convert: Convert = convert_apart,
+        convert: Convert = convert_in_process,
         run_bytes: int | None = None,
     ) -> None:
         """Args:
@@ -128,7 +128,7 @@ class CoreMl:
                 preparation=self._preparation,
             )
             return HostedExecutable(load, f"'{path}' on '{unit.value}'")
-        return self._load_here(path, package_path, signature, unit, num_threads, settings, is_apart=False)
+        return self._load_here(path, package_path, signature, unit, num_threads, settings, is_own_process=False)
 
     def _load_here(
         self,
@@ -139,9 +139,9 @@ class CoreMl:
         num_threads: int,
         settings: Settings,
         *,
-        is_apart: bool,
+        is_own_process: bool,
     ) -> Executable:
-        """Load what Core ML does not run. `is_apart`: this is a process of its own."""
+        """Load what Core ML does not run. `is_own_process`: this is a process of its own."""
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
         # The interpreter reads weights where they are, ONNX Runtime has copied them when it is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
@@ -154,10 +154,10 @@ class CoreMl:
         else:
             is_widened = unit is Unit.CPU
             executor = OnnxExecutor(package, settings.function, num_threads=num_threads, is_widened=is_widened)
-            if (executor.apart or not executor.is_steady) and not is_apart:
+            if (executor.apart or not executor.is_steady) and not is_own_process:
                 del executor, package
                 load = functools.partial(
-                    self._load_here, path, package_path, signature, unit, num_threads, settings, is_apart=True
+                    self._load_here, path, package_path, signature, unit, num_threads, settings, is_own_process=True
                 )
                 limits = replace(APART, run_bytes=self._run_bytes)
                 return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)

@@ -13,7 +13,7 @@ _MANY_NUMBERS = 1 << 20
 """Of which a model may make labels, though most that do so make few of many."""
 
 
-class ManyStringsApart:
+class ManyStringsExecutable:
     """An executable whose requests of more than `MANY_STRINGS` strings run in a second one, in a process.
 
     So do those that are no smaller than one whose answer had as many.
@@ -38,7 +38,7 @@ class ManyStringsApart:
         self._running: Executable = inner
 
     @property
-    def is_apart(self) -> bool:
+    def has_started(self) -> bool:
         """Whether the process was needed yet."""
         return self._hosted is not None
 
@@ -82,11 +82,11 @@ def _num_elements(arrays: Mapping[str, Array]) -> int:
     return sum(each.size for each in arrays.values())
 
 
-def many_strings_apart(
+def host_many_strings(
     executable: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool
 ) -> Executable:
-    """`executable` itself where it takes and gives no strings; else a `ManyStringsApart`, as which for the rest."""
+    """Wrap an executable in a `ManyStringsExecutable` if it has string inputs or outputs; return it as it is if not."""
     takes_strings = any(spec.datatype is DataType.BYTES for spec in executable.signature.inputs)
     if not takes_strings and not gives_labels:
         return executable
-    return ManyStringsApart(executable, host, gives_labels=gives_labels)
+    return ManyStringsExecutable(executable, host, gives_labels=gives_labels)

@@ -27,7 +27,7 @@ from triune.hosting import APART, HostedExecutable
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
-from triune.runtimes.onnxruntime.many_strings import many_strings_apart
+from triune.runtimes.onnxruntime.many_strings import host_many_strings
 from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
 from triune.runtimes.onnxruntime.source import source_of
@@ -95,20 +95,22 @@ class OnnxRuntime:
         """
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
-        executable = self._load(path, num_threads, options, is_apart=False)
+        executable = self._load(path, num_threads, options, is_own_process=False)
         if not isinstance(executable, _OnnxRuntimeExecutable):
             return executable
         host = functools.partial(self._hosted, path, num_threads, options)
-        return many_strings_apart(executable, host, gives_labels=executable.gives_labels)
+        return host_many_strings(executable, host, gives_labels=executable.gives_labels)
 
     def _hosted(self, path: Path, num_threads: int, options: Mapping[str, Parameter]) -> HostedExecutable:
-        load = functools.partial(self._load, path, num_threads, options, is_apart=True)
+        load = functools.partial(self._load, path, num_threads, options, is_own_process=True)
         return HostedExecutable(
             load, f"'{path}' on '{Unit.CPU.value}'", limits=replace(APART, run_bytes=self._run_bytes)
         )
 
-    def _load(self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_apart: bool) -> Executable:
-        """See `load`. `is_apart`: this is a process of its own."""
+    def _load(
+        self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_own_process: bool
+    ) -> Executable:
+        """See `load`. `is_own_process`: this is a process of its own."""
         session_options = session_options_of(num_threads, options)
         run_options = run_options_of(options)
         model = read_model(path)
@@ -123,7 +125,7 @@ class OnnxRuntime:
         del model
         # What no arena holds, the limit of a process does.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
-        if (source.apart or not has_limit) and not is_apart:
+        if (source.hosting_reason or not has_limit) and not is_own_process:
             del source
             return self._hosted(path, num_threads, options)
         source.give_weights(session_options)

@@ -24,14 +24,14 @@ class OnnxSource:
     Attributes:
         model: its file, or its bytes.
         names, weights: what its bytes call files, and these files' contents; not read once a session is made.
-        apart: why it is for a process of its own; empty where it is not.
+        hosting_reason: why it is for a process of its own; empty where it is not.
         gives_labels: as of `Growth`.
     """
 
     model: Path | bytes
     names: Sequence[str]
     weights: Sequence[NDArray[np.uint8]]
-    apart: str
+    hosting_reason: str
     gives_labels: bool
 
     def give_weights(self, options: Any) -> None:
@@ -63,9 +63,9 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
         locate_data(model, path.parent)
     growth = growth_of(model)
     guarded = guard(model)
-    apart = guarded.left or growth.node
+    hosting_reason = guarded.left or growth.node
     if not is_in_files and not guarded.is_changed:
-        return OnnxSource(path, (), (), apart, growth.gives_labels)
+        return OnnxSource(path, (), (), hosting_reason, growth.gives_labels)
     names: list[str] = []
     weights: list[NDArray[np.uint8]] = []
     for tensor in model.graph.initializer:
@@ -80,4 +80,4 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
             f"'{path}' is too large to be changed for ONNX Runtime: {error}; save its weights beside it, as external "
             "data"
         ) from error
-    return OnnxSource(content, names, weights, apart, growth.gives_labels)
+    return OnnxSource(content, names, weights, hosting_reason, growth.gives_labels)

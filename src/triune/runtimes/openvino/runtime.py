@@ -119,10 +119,10 @@ class OpenVino:
         if unit not in self.units():
             status = self._statuses.get(unit)
             raise UnsupportedError(f"backend 'openvino' does not run on unit '{unit.value}' here{_because(status)}")
-        return self._load(path, unit, read_settings(unit, num_threads, options), is_apart=False)
+        return self._load(path, unit, read_settings(unit, num_threads, options), is_own_process=False)
 
-    def _load(self, path: Path, unit: Unit, settings: Settings, *, is_apart: bool) -> Executable:
-        """See `load`. `is_apart`: this is a process of its own."""
+    def _load(self, path: Path, unit: Unit, settings: Settings, *, is_own_process: bool) -> Executable:
+        """See `load`. `is_own_process`: this is a process of its own."""
         signature = self.inspect(path)
         for spec in (*signature.inputs, *signature.outputs):
             if spec.datatype not in _ELEMENT_TYPES:
@@ -132,9 +132,9 @@ class OpenVino:
                 )
         graph = read_model(path)
         is_steady = not by_values(graph).time
-        if not is_apart and (not is_steady or _apart(graph, path)):
+        if not is_own_process and (not is_steady or _hosting_reason(graph, path)):
             del graph
-            load = partial(self._load, path, unit, settings, is_apart=True)
+            load = partial(self._load, path, unit, settings, is_own_process=True)
             limits = replace(APART, run_bytes=self._run_bytes)
             return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
         del graph
@@ -214,7 +214,7 @@ class _OpenVinoExecutable:
         return array.view(dtype)
 
 
-def _apart(model: ModelProto, path: Path) -> str:
+def _hosting_reason(model: ModelProto, path: Path) -> str:
     """Why a model is for a process of its own; empty where it is not."""
     if has_external_data(model):
         locate_data(model, path.absolute().parent)

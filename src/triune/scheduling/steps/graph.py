@@ -199,7 +199,7 @@ class StepGraph:
         model = run.models[step.model, step.version]
         request = request_of(run, step, self._asked[step.number], model.config)
         call = model.check(request)
-        call.spent = run.spent
+        call.compute_time = run.compute_time
         return model.servable.submit(call)
 
     def _take(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:
@@ -258,16 +258,16 @@ class StepGraph:
         self._end_if_over(run)
 
     def _succeed(self, run: Run, response: InferenceResponse) -> None:
-        statistics, spent = self.statistics, run.spent
+        statistics, computed = self.statistics, run.compute_time
         total_ns = self._clock.now_ns() - run.started_ns
         rows = run.call.batch_size
-        statistics.record_success(rows, total_ns, 0, spent.input_ns, spent.infer_ns, spent.output_ns)
-        statistics.record_batch(rows, 1, spent.input_ns, spent.infer_ns, spent.output_ns)
+        statistics.record_success(rows, total_ns, 0, computed.input_ns, computed.infer_ns, computed.output_ns)
+        statistics.record_batch(rows, 1, computed.input_ns, computed.infer_ns, computed.output_ns)
         if statistics.distributions is not None:
-            latencies_ns = (total_ns, 0, spent.input_ns, spent.infer_ns, spent.output_ns)
+            latencies_ns = (total_ns, 0, computed.input_ns, computed.infer_ns, computed.output_ns)
             statistics.distributions.record(latencies_ns, run.call.inputs.values(), response.outputs.values())
-        if run.call.spent is not None:
-            run.call.spent.add(spent.input_ns, spent.infer_ns, spent.output_ns)
+        if run.call.compute_time is not None:
+            run.call.compute_time.add(computed.input_ns, computed.infer_ns, computed.output_ns)
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         run.future.set_result(response)
 

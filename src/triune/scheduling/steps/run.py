@@ -11,7 +11,7 @@ from triune.config.ensemble.steps import Step
 from triune.config.model_config import ModelConfig
 from triune.core.datatypes import Array
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
-from triune.core.servable import Call, Spent
+from triune.core.servable import Call, ComputeTime
 from triune.scheduling.models import LoadedVersion
 from triune.scheduling.steps.plan import Plan
 
@@ -36,7 +36,7 @@ class Run:
         future: its answer's.
         plan: the steps it needs.
         models: what they ask, by model and version, held.
-        spent: what their batches took.
+        compute_time: what their batches took.
         started_ns: when it came.
         values: the tensors that are there and that a step, or the answer, has yet to take.
         under_way: the futures of the steps that were begun, by number.
@@ -44,8 +44,18 @@ class Run:
     """
 
     __slots__ = (
-        "_num_reads", "_num_waits", "_outputs", "call", "future", "models", "num_left", "plan", "spent", "started_ns",
-        "under_way", "values",
+        "_num_reads",
+        "_num_waits",
+        "_outputs",
+        "call",
+        "compute_time",
+        "future",
+        "models",
+        "num_left",
+        "plan",
+        "started_ns",
+        "under_way",
+        "values",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +71,7 @@ class Run:
         self.future = future
         self.plan = plan
         self.models = models
-        self.spent = Spent()
+        self.compute_time = ComputeTime()
         self.started_ns = started_ns
         self.values: dict[str, Value] = {}
         self.under_way: dict[int, asyncio.Future[InferenceResponse]] = {}

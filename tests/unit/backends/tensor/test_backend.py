@@ -16,7 +16,7 @@ from support.repositories import (
     scaled_by_scalar,
     write_model,
 )
-from triune.backends.registry import Backends, failures_told
+from triune.backends.registry import Backends, typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
 from triune.backends.tensor.measure import is_quick
@@ -39,7 +39,7 @@ def build(
 ) -> TensorBuild:
     write_model(path, "m", config, **({"v1": model} if model is not None else {}))
     source = read_source("m", path / "m", stamp(path / "m"))
-    with failures_told("m", 1):
+    with typed_failures("m", 1):
         return TensorBackend(bench.machine, MonotonicClock()).build(source, 1, previous)
 
 

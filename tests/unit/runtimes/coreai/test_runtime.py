@@ -13,8 +13,8 @@ from triune.core.datatypes import DataType
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreai.lowering import LowerOptions, Source, lower, lower_functions
+from triune.runtimes.compiled_cache import CompiledCache
 from triune.runtimes.coreai import CoreAi
-from triune.runtimes.made_cache import CompiledCache
 from triune.runtimes.onnxruntime import OnnxRuntime
 
 UNITS = (

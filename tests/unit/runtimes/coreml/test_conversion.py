@@ -14,9 +14,9 @@ from triune.core.datatypes import DataType
 from triune.core.errors import UnavailableError, UnsupportedError
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.package import read_package
+from triune.runtimes.compiled_cache import CompiledCache
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml.conversion import convert_here
-from triune.runtimes.made_cache import CompiledCache
 
 UNITS = (
     UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),

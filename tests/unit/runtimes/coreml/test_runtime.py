@@ -36,10 +36,10 @@ from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Presence, Unit, UnitStatus
 from triune.coreml.lowering import LowerOptions, lower
 from triune.hosting import HostedExecutable
+from triune.runtimes.compiled_cache import CompiledCache, package_digest
 from triune.runtimes.coreml import CoreMl
 from triune.runtimes.coreml.conversion import convert_here
 from triune.runtimes.coreml.options import FUNCTION, STATES
-from triune.runtimes.made_cache import CompiledCache, package_digest
 
 ELSEWHERE = (
     UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU"),

@@ -9,7 +9,7 @@ import pytest
 from triune.core.errors import InvalidArgumentError
 from triune.core.units import Unit
 from triune.runtimes.onnxruntime import OnnxRuntime
-from triune.runtimes.onnxruntime.many_strings import MANY_STRINGS, ManyStringsApart
+from triune.runtimes.onnxruntime.many_strings import MANY_STRINGS, ManyStringsExecutable
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_many_strings_run_apart_and_few_do_not(path: Path) -> None:
     executable = OnnxRuntime().load(path, unit=Unit.CPU, num_threads=1, options={})
-    assert isinstance(executable, ManyStringsApart)
+    assert isinstance(executable, ManyStringsExecutable)
     try:
         seen: list[bool] = []
         for count in (3, MANY_STRINGS + 1, 4):
@@ -36,7 +36,7 @@ def test_many_strings_run_apart_and_few_do_not(path: Path) -> None:
             (y,) = executable.run({"x": x, "shape": np.array([count])}, ["y"]).values()
 
             assert y.tolist() == texts
-            seen.append(executable.is_apart)
+            seen.append(executable.has_started)
         assert seen == [False, True, True]
     finally:
         executable.close()
@@ -60,14 +60,14 @@ def test_many_numbers_that_become_strings_run_apart(tmp_path: Path) -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "model.onnx")
     executable = OnnxRuntime().load(tmp_path / "model.onnx", unit=Unit.CPU, num_threads=1, options={})
-    assert isinstance(executable, ManyStringsApart)
+    assert isinstance(executable, ManyStringsExecutable)
     try:
         seen: list[bool] = []
         # An answer of many strings tells that the next of that size is one, too.
         for count in (3, MANY_STRINGS, MANY_STRINGS + 1, 4, MANY_STRINGS + 1):
             (y_,) = executable.run({"x": np.arange(count, dtype=np.int32)}, ["y"]).values()
             assert y_.tolist() == [b"%d" % index for index in range(count)]
-            seen.append(executable.is_apart)
+            seen.append(executable.has_started)
         assert seen == [False, False, False, False, True]
     finally:
         executable.close()
@@ -81,5 +81,5 @@ def test_a_model_without_strings_is_left_alone(tmp_path: Path) -> None:
 
     executable = OnnxRuntime().load(tmp_path / "model.onnx", unit=Unit.CPU, num_threads=1, options={})
 
-    assert not isinstance(executable, ManyStringsApart)
+    assert not isinstance(executable, ManyStringsExecutable)
     executable.close()

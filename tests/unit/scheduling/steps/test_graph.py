@@ -12,7 +12,7 @@ from triune.core.clock import VirtualClock
 from triune.core.datatypes import Array
 from triune.core.errors import InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 from triune.core.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
-from triune.core.servable import Call, Spent
+from triune.core.servable import Call, ComputeTime
 from triune.core.statistics import FailureReason
 from triune.scheduling.models import LoadedVersion
 from triune.scheduling.steps.graph import StepGraph
@@ -62,7 +62,7 @@ async def test_what_a_step_is_asked() -> None:
 async def test_what_is_counted() -> None:
     ensemble, _ = chain(copy("a"), copy("b"))
     given = call(rows=3)
-    given.spent = Spent()
+    given.compute_time = ComputeTime()
     await ensemble.submit(given)
     counted = ensemble.statistics
     assert (counted.success.count, counted.num_inferences, counted.num_executions, counted.num_pending) == (1, 3, 1, 0)
@@ -74,7 +74,7 @@ async def test_what_is_counted() -> None:
     assert counted.queue.total_ns == counted.num_waiting == 0
     assert (list(counted.batches), counted.batches[3].compute_infer.total_ns) == ([3], 4)
     assert counted.unit_inferences == {}, "the models' units count their own"
-    assert given.spent == Spent(2, 4, 6)
+    assert given.compute_time == ComputeTime(2, 4, 6)
 
 
 async def test_what_is_left_out_is_not_handed_on() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from triune.core.datatypes import Array, DataType
-from triune.core.requests import InferenceRequest, Likeness
+from triune.core.requests import CheckCache, InferenceRequest
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm, decode_request
 
@@ -32,7 +32,7 @@ class _Template:
     form: OutputForm
     tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
     data_bytes: int
-    likeness: Likeness
+    check_cache: CheckCache
 
 
 class RequestTemplates:
@@ -73,7 +73,7 @@ class RequestTemplates:
             like.parameters,
             like.priority,
             like.timeout_us,
-            template.likeness,
+            template.check_cache,
         )
         return request, template.form
 
@@ -94,4 +94,4 @@ class RequestTemplates:
             "", {}, None, request.outputs, "", request.parameters, request.priority, request.timeout_us
         )
         form.answers = {}
-        self._known[key] = _Template(shared, form, tensors, data_bytes, Likeness())
+        self._known[key] = _Template(shared, form, tensors, data_bytes, CheckCache())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from triune.core.errors import InvalidArgumentError
-from triune.core.requests import Likeness
+from triune.core.requests import CheckCache
 from triune.frontends.kserve.http import request_templates as request_templates
 from triune.frontends.kserve.http.codec import decode_request
 from triune.frontends.kserve.http.request_templates import RequestTemplates
@@ -50,14 +50,14 @@ def test_requests_are_alike_if_they_ask_the_same_version_of_the_same_model() -> 
     templates = RequestTemplates()
     body, size = message(floats(1, 2), id="1")
 
-    def likeness(model: str, version: int | None) -> Likeness | None:
-        return templates.decode(model, version, body, size)[0].likeness
+    def check_cache(model: str, version: int | None) -> CheckCache | None:
+        return templates.decode(model, version, body, size)[0].check_cache
 
-    assert [likeness("m", None), likeness("n", None), likeness("m", 1)] == [None] * 3
-    known = [likeness("m", None), likeness("n", None), likeness("m", 1)]
+    assert [check_cache("m", None), check_cache("n", None), check_cache("m", 1)] == [None] * 3
+    known = [check_cache("m", None), check_cache("n", None), check_cache("m", 1)]
     assert None not in known
     assert len(set(known)) == 3
-    assert likeness("m", None) is known[0]
+    assert check_cache("m", None) is known[0]
 
 
 def test_a_small_misaligned_tensor_is_copied_to_where_cpp_may_read_it(parsed: list[bytes]) -> None:

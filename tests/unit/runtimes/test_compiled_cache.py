@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from triune.core.errors import UnavailableError
-from triune.runtimes import made_cache
-from triune.runtimes.made_cache import CompiledCache
+from triune.runtimes import compiled_cache
+from triune.runtimes.compiled_cache import CompiledCache
 
 NAME = "a.mlpackage"
 
@@ -125,8 +125,8 @@ def test_a_failure_keeps_nothing(cache: CompiledCache) -> None:
 def test_a_lock_that_is_held_for_ever_holds_up_nobody(
     cache: CompiledCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waits = made_cache.patient_lock
-    monkeypatch.setattr(made_cache, "patient_lock", lambda path: waits(path, silent_seconds=0.2))
+    waits = compiled_cache.patient_lock
+    monkeypatch.setattr(compiled_cache, "patient_lock", lambda path: waits(path, silent_seconds=0.2))
     # The lock of earlier versions.
     cache.folder.mkdir()
     with (cache.folder / ".lock").open("w") as old:
@@ -147,8 +147,8 @@ def test_a_lock_that_is_held_for_ever_holds_up_nobody(
 def test_two_that_do_not_wait_make_it_twice_and_both_have_it(
     cache: CompiledCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits = made_cache.patient_lock
-    monkeypatch.setattr(made_cache, "patient_lock", lambda path: waits(path, silent_seconds=0))
+    waits = compiled_cache.patient_lock
+    monkeypatch.setattr(compiled_cache, "patient_lock", lambda path: waits(path, silent_seconds=0))
     other = Maker()
 
     class Overtaken(Maker):
@@ -166,7 +166,7 @@ def test_two_that_do_not_wait_make_it_twice_and_both_have_it(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from triune.runtimes.made_cache import CompiledCache
+from triune.runtimes.compiled_cache import CompiledCache
 
 def make(path):
     path.mkdir()
@@ -181,8 +181,8 @@ CompiledCache(Path(sys.argv[1])).get("a.mlpackage", make)
 def test_what_one_that_was_killed_or_stopped_began_is_removed_and_made(
     cache: CompiledCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits = made_cache.patient_lock
-    monkeypatch.setattr(made_cache, "patient_lock", lambda path: waits(path, silent_seconds=0.2))
+    waits = compiled_cache.patient_lock
+    monkeypatch.setattr(compiled_cache, "patient_lock", lambda path: waits(path, silent_seconds=0.2))
     command = [sys.executable, "-c", _KILLED, str(cache.folder)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:

@@ -6,7 +6,7 @@ from triune.hosting.limits import Limits
 from triune.hosting.process import WorkerProcess
 
 
-def run_apart(work: Callable[[], object], name: str, limits: Limits | None = None) -> None:
+def run_in_process(work: Callable[[], object], name: str, limits: Limits | None = None) -> None:
     """Call `work` in a process of its own, and wait for it. What it returns is dropped.
 
     However this function is left, the process is gone; it ends with this process, too.

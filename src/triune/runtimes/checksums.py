@@ -16,12 +16,12 @@ Sums: TypeAlias = Mapping[str, tuple[int, str]]
 """By file, relative to the entry; "" for an entry that is a file itself."""
 
 
-def sums_of(entry: Path) -> Sums:
+def checksums_of(entry: Path) -> Sums:
     """The size and the SHA-256 of each file of an entry, which is a folder or a file. Raises OSError."""
     return {name: ((entry / name).stat().st_size, _digest(entry / name)) for name in _files(entry)}
 
 
-def write_sums(sums: Sums, target: Path) -> None:
+def write_checksums(sums: Sums, target: Path) -> None:
     """Write them, whole or not at all. Raises OSError."""
     written = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
     written.write_text(json.dumps(sums))

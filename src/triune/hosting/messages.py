@@ -1,4 +1,4 @@
-"""What crosses the channel beside tensors, as JSON: errors by class and message, signatures."""
+"""Errors and signatures as JSON, for the messages between the server and a worker process."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,22 +10,23 @@ from triune.core.tensors import Rows, Signature, TensorSpec
 
 
 def from_error(error: Exception) -> list[str]:
-    """The error's class and message. What is no TriuneError is an InternalError that names its class.
+    """Encode an error as its class and message.
 
-    But where memory was wanting, nobody is at fault.
+    A MemoryError becomes a NoMemoryError. Any other exception that is no TriuneError becomes an InternalError that
+    names its class.
     """
     if isinstance(error, MemoryError):
         return from_error(no_memory("this request"))
     if not isinstance(error, TriuneError):
         return [InternalError.__name__, f"the model failed: {type(error).__name__}: {error}"]
-    # A class of a model's own is known to this process only: its nearest ancestor in the tree stands in.
+    # The server does not know a class that a model defines: its nearest base class in `core.errors` is sent instead.
     known = next(each for each in type(error).__mro__ if getattr(errors, each.__name__, None) is each)
     return [known.__name__, str(error)]
 
 
-def to_error(words: Sequence[str]) -> TriuneError:
-    """The error that `from_error` described."""
-    name, message = words
+def to_error(encoded: Sequence[str]) -> TriuneError:
+    """Decode what `from_error` encoded."""
+    name, message = encoded
     kind = getattr(errors, name, None)
     if not isinstance(kind, type) or not issubclass(kind, TriuneError):
         return InternalError(f"{name}: {message}")
@@ -33,7 +34,7 @@ def to_error(words: Sequence[str]) -> TriuneError:
 
 
 def from_signature(signature: Signature) -> dict[str, Any]:
-    """As JSON has it."""
+    """Encode a signature as JSON values."""
     return {
         "inputs": [_from_spec(each) for each in signature.inputs],
         "outputs": [_from_spec(each) for each in signature.outputs],
@@ -42,16 +43,16 @@ def from_signature(signature: Signature) -> dict[str, Any]:
     }
 
 
-def to_signature(words: dict[str, Any]) -> Signature:
-    """The signature that `from_signature` described."""
-    inputs, outputs = (tuple(_to_spec(each) for each in words[kind]) for kind in ("inputs", "outputs"))
-    return Signature(inputs, outputs, words["max_batch_size"], Rows(words["rows"]))
+def to_signature(encoded: dict[str, Any]) -> Signature:
+    """Decode what `from_signature` encoded."""
+    inputs, outputs = (tuple(_to_spec(each) for each in encoded[kind]) for kind in ("inputs", "outputs"))
+    return Signature(inputs, outputs, encoded["max_batch_size"], Rows(encoded["rows"]))
 
 
 def _from_spec(spec: TensorSpec) -> list[Any]:
     return [spec.name, spec.datatype.value, spec.shape, spec.axes, spec.is_optional, spec.is_state, spec.has_rank]
 
 
-def _to_spec(words: Sequence[Any]) -> TensorSpec:
-    name, datatype, shape, axes, is_optional, is_state, has_rank = words
+def _to_spec(encoded: Sequence[Any]) -> TensorSpec:
+    name, datatype, shape, axes, is_optional, is_state, has_rank = encoded
     return TensorSpec(name, DataType(datatype), tuple(shape), tuple(axes), is_optional, is_state, has_rank)

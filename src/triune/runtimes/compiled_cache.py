@@ -21,7 +21,7 @@ from triune.core.version import VERSION
 from triune.coreml.lowering import LowerOptions as CoreMlOptions
 from triune.graph.conversion.options import ConversionOptions
 from triune.graph.load import external_data, read_model
-from triune.runtimes.sums import sums_of, what_is_wrong, write_sums
+from triune.runtimes.checksums import checksums_of, what_is_wrong, write_checksums
 
 _log = logging.getLogger(__name__)
 
@@ -66,14 +66,14 @@ class CompiledCache:
                 return path
             made = temporary / name
             make(made)
-            noted = sums_of(made)
+            noted = checksums_of(made)
             try:
                 if os.path.lexists(path):
                     _log.warning("'%s' in the cache is thrown away, and made again: %s", path, problem)
                     # Whoever reads it at this moment reads on.
                     path.rename(temporary / "thrown-away")
                 made.rename(path)
-                write_sums(noted, sums)
+                write_checksums(noted, sums)
             except OSError as error:
                 # Another who did not wait may have been as quick: it made the same.
                 if what_is_wrong(path, sums) is not None:
@@ -121,12 +121,12 @@ def conversion_digest(path: Path, options: ConversionOptions) -> str:
         InvalidArgumentError: the file is no ONNX model, or its weights are not there.
     """
     rooms, libraries = _CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI
-    words = [repr(options), *_versions(libraries)]
+    texts = [repr(options), *_versions(libraries)]
     weights = external_data(read_model(path), path)
     try:
         for file, pieces in sorted(weights.items()):
-            words += [file.name, *(_digest_piece(file, *piece) for piece in pieces)]
-        return _digest([path, *_code(rooms)], words)
+            texts += [file.name, *(_digest_piece(file, *piece) for piece in pieces)]
+        return _digest([path, *_code(rooms)], texts)
     except OSError as error:
         raise InvalidArgumentError(f"'{path}' or its weights cannot be read: {error.strerror or error}") from error
 
@@ -165,10 +165,10 @@ def _digest_piece(path: Path, begin: int, end: int) -> str:
     return total.hexdigest()
 
 
-def _digest(files: Iterable[Path], words: Iterable[str]) -> str:
+def _digest(files: Iterable[Path], texts: Iterable[str]) -> str:
     total = hashlib.sha256()
-    for word in words:
-        total.update(f"{len(word)} {word}".encode())
+    for text in texts:
+        total.update(f"{len(text)} {text}".encode())
     for path in files:
         with open_file(path) as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

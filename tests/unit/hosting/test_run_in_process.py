@@ -15,11 +15,11 @@ import pytest
 
 from support import fragile
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError, UnavailableError
-from triune.hosting import HostedExecutable, Limits, MemoryLimitError, run_apart
+from triune.hosting import HostedExecutable, Limits, MemoryLimitError, run_in_process
 
 
 def run(folder: Path, seconds: float = 30) -> None:
-    run_apart(functools.partial(fragile.load, folder), "the work", Limits(load_seconds=seconds))
+    run_in_process(functools.partial(fragile.load, folder), "the work", Limits(load_seconds=seconds))
 
 
 def is_gone(pid: int) -> bool:
@@ -57,8 +57,8 @@ def test_it_ends_when_its_caller_is_killed(tmp_path: Path) -> None:
     program = f"""
 import functools, pathlib
 from support import fragile
-from triune.hosting import run_apart
-run_apart(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})), "the work")
+from triune.hosting import run_in_process
+run_in_process(functools.partial(fragile.load, pathlib.Path({str(tmp_path)!r})), "the work")
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as caller:
@@ -86,11 +86,11 @@ def test_it_is_ended_for_the_memory_that_it_takes() -> None:
     with pytest.raises(
         MemoryLimitError, match=f"of the work took more than {256 << 20} bytes of memory, and was ended before that"
     ):
-        run_apart(functools.partial(take_memory, 1 << 29), "the work", limits)
+        run_in_process(functools.partial(take_memory, 1 << 29), "the work", limits)
 
 
 def test_what_stays_below_its_limits_is_done() -> None:
-    run_apart(functools.partial(bytearray, 1 << 20), "the work", Limits(memory_bytes=1 << 30, cpu_seconds=100))
+    run_in_process(functools.partial(bytearray, 1 << 20), "the work", Limits(memory_bytes=1 << 30, cpu_seconds=100))
 
 
 def compute_for_ever() -> None:
@@ -100,7 +100,7 @@ def compute_for_ever() -> None:
 
 def test_it_is_ended_for_the_time_that_it_computes() -> None:
     with pytest.raises(InternalError, match="was killed by SIGXCPU"):
-        run_apart(compute_for_ever, "the work", Limits(load_seconds=60, cpu_seconds=2))
+        run_in_process(compute_for_ever, "the work", Limits(load_seconds=60, cpu_seconds=2))
 
 
 def leave_files(how: str) -> None:
@@ -118,7 +118,7 @@ def leave_files(how: str) -> None:
 def test_it_leaves_no_temporary_files(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with contextlib.nullcontext() if how == "end" else pytest.raises(TriuneError):
-        run_apart(functools.partial(leave_files, how), "the work", Limits(load_seconds=3))
+        run_in_process(functools.partial(leave_files, how), "the work", Limits(load_seconds=3))
     assert list(tmp_path.iterdir()) == []
 
 
