@@ -1,1 +1,1 @@
-"""The words of the house in code: tensors, requests, errors, protocols. Imports numpy and ml_dtypes only."""
+"""The types that every package shares: tensors, requests, errors, protocols. Imports numpy and ml_dtypes only."""

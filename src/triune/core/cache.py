@@ -1,4 +1,4 @@
-"""Where what can be fetched or built again is kept."""
+"""The cache folder: files in it can be downloaded or built again."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Triune's folder for it: $TRIUNE_CACHE, else one in the platform's cache folder. It need not exist yet."""
+    """Triune's cache folder: $TRIUNE_CACHE, else a folder in the platform's cache folder. It need not exist yet."""
     if folder := environment.get("TRIUNE_CACHE"):
         return Path(folder).expanduser()
     if sys.platform == "darwin":

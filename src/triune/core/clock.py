@@ -1,4 +1,4 @@
-"""Time as a seam: whoever waits or measures is handed a Clock, so that tests can turn time themselves."""
+"""The Clock protocol. Code that waits or measures takes a Clock, so that tests can control time."""
 
 import asyncio
 import heapq
@@ -12,12 +12,12 @@ class Timer(Protocol):
     """A call that a clock will make."""
 
     def cancel(self) -> None:
-        """The call is not made. Does nothing if it was made already."""
+        """Do not make the call. Does nothing if it was made already."""
         ...
 
 
 class Clock(Protocol):
-    """Monotonic time, in integer nanoseconds, and calls at a later time."""
+    """Monotonic time in integer nanoseconds, and delayed callbacks."""
 
     def now_ns(self) -> int:
         """Nanoseconds since an arbitrary start; never goes back."""
@@ -31,7 +31,7 @@ class Clock(Protocol):
 class MonotonicClock:
     """`time.monotonic_ns`, with calls made by the running asyncio loop."""
 
-    # The function itself, not a method around it: requests read the clock five times.
+    # This is the function itself, not a method that calls it: each request reads the clock five times.
     now_ns = staticmethod(time.monotonic_ns)
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
@@ -41,7 +41,7 @@ class MonotonicClock:
 
 
 class VirtualClock:
-    """The reference: time stands still until `advance` is called. No loop is needed."""
+    """The reference implementation, for tests: time stands still until `advance` is called. It needs no event loop."""
 
     def __init__(self) -> None:
         self._now_ns = 0
@@ -53,7 +53,7 @@ class VirtualClock:
         return self._now_ns
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Timer:
-        """Remember `callback`; `advance` makes the call."""
+        """Store `callback`; `advance` calls it."""
         timer = _VirtualTimer(callback)
         heapq.heappush(self._timers, (when_ns, next(self._order), timer))
         return timer

@@ -1,4 +1,4 @@
-"""KServe's tensor datatypes and their numpy dtypes, one for one.
+"""KServe's tensor datatypes; each has one numpy dtype.
 
 BF16 is `ml_dtypes.bfloat16`. BYTES is a numpy object array whose elements are `bytes`.
 Source: the KServe open inference protocol's tensor data types, and Triton's binary tensor data extension.

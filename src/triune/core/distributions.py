@@ -1,4 +1,4 @@
-"""How a model version's latencies and sizes are distributed. Kept where an operator asks for it: each request pays."""
+"""Histograms and quantiles of a model version's latencies and sizes. Optional, since each request pays for them."""
 
 import bisect
 import time
@@ -27,11 +27,11 @@ _MAX_SAMPLES = 8192
 
 @dataclass(slots=True)
 class Histogram:
-    """How many values were at most each bound.
+    """Counts of values, by upper bound.
 
     Attributes:
-        bounds: ascending; what is beyond the last is counted too.
-        counts: by bound, and one more for what is beyond; not cumulative.
+        bounds: the upper bounds, ascending.
+        counts: one count for each bound, and one for larger values; not cumulative.
         total: the sum of the values.
     """
 
@@ -53,11 +53,11 @@ class Distributions:
     """The distributions of one model version.
 
     Attributes:
-        samples: the latencies of the last answers, at most 8192: when (seconds of the monotonic clock), and each of
+        samples: the last 8192 answers at most: the time (seconds of the monotonic clock), and each of
             LATENCIES in nanoseconds.
         first_response_ms: from a request to its first response.
-        input_bytes, output_bytes: of a request's tensors, and of its answer's. Of BYTES the elements without their
-            lengths count.
+        input_bytes, output_bytes: sizes of a request's input and output tensors. BYTES elements count without their
+            length prefixes.
     """
 
     first_response_ms: Histogram

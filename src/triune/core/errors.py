@@ -18,11 +18,11 @@ class AlreadyExistsError(TriuneError):
 
 
 class UnavailableError(TriuneError):
-    """Not now: the model is not ready, a queue is full, a deadline passed, or the server is stopping."""
+    """A retry may succeed: the model is not ready, a queue is full, a deadline passed, or the server is stopping."""
 
 
 class UnsupportedError(TriuneError):
-    """Well-formed, but this server, model or machine does not do it."""
+    """The request is well-formed, but this server, model or machine does not support it."""
 
 
 class UnauthenticatedError(TriuneError):
@@ -34,11 +34,11 @@ class RestrictedError(TriuneError):
 
 
 class CancelledError(TriuneError):
-    """The client gave the request up. It is an answer, unlike asyncio's own CancelledError."""
+    """The client cancelled the request. Unlike asyncio's CancelledError, this is an answer."""
 
 
 class InternalError(TriuneError):
-    """A defect of Triune, a runtime or a model: nothing the client sent explains it."""
+    """A defect of Triune, a runtime or a model, which the client did not cause."""
 
 
 class PayloadTooLargeError(InvalidArgumentError):
@@ -46,10 +46,10 @@ class PayloadTooLargeError(InvalidArgumentError):
 
 
 class NoMemoryError(UnavailableError):
-    """The system gave a runtime, or Python, no memory.
+    """A runtime or Python could not allocate memory.
 
     Attributes:
-        what: asked for it: "Tile 'y' (given n = [7])"; empty where that is not known.
+        what: what needed the memory: "Tile 'y' (given n = [7])"; empty if unknown.
     """
 
     def __init__(self, message: str, what: str = "") -> None:
@@ -58,5 +58,5 @@ class NoMemoryError(UnavailableError):
 
 
 def no_memory(what: str, remedy: str = "send it later, or send less at once") -> NoMemoryError:
-    """The error that the system gave Python no memory for `what`."""
+    """The error that Python could not allocate memory for `what`."""
     return NoMemoryError(f"there is not the memory for {what} now; {remedy}")

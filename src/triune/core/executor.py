@@ -1,4 +1,4 @@
-"""The seam between a model's interface and what computes its functions."""
+"""The Executor protocol, between a model's interface and the code that computes its functions."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -9,8 +9,8 @@ from triune.core.datatypes import Array
 class Executor(Protocol):
     """Computes one function of a program.
 
-    Two calls may run at the same time; nothing is kept between calls. Arrays that are given are not written to, and
-    those that are returned belong to the caller.
+    Calls may run concurrently, and an executor keeps no state between them. It does not write to the arrays that it
+    receives. The caller owns the arrays that it returns.
     """
 
     def run(

@@ -1,4 +1,4 @@
-"""Files that others name or lay: only what is a plain file is opened, so that nothing waits for a pipe or a device."""
+"""Files that users name or place. Only regular files are opened, since reading a pipe or a device can block."""
 
 import errno
 import io
@@ -23,7 +23,7 @@ _MOST_UNTOLD_BYTES = 1 << 20
 
 
 class _Unwaiting(io.FileIO):
-    """A plain file, which is never waited for: some of the system's, as /proc/kmsg, have no end and nothing to give."""
+    """A regular file, read without blocking: files of the system such as /proc/kmsg have no end and no data."""
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         num_bytes = super().readinto(buffer)
@@ -43,22 +43,22 @@ class _Unwaiting(io.FileIO):
 
 
 def non_file_kind(path: Path) -> str | None:
-    """What there is where a plain file should be: "a pipe". Links are followed. None for a plain file.
+    """What a path is if it is not a regular file: "a pipe". None for a regular file. Links are followed.
 
     Raises:
-        OSError: there is nothing, or it may not be looked at.
+        OSError: the path does not exist, or its type cannot be read.
     """
     return _kind_of(path.stat().st_mode)
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a plain file for reading. Links are followed.
+    """Open a regular file for reading. Links are followed.
 
     Raises:
-        OSError: it cannot be opened, or is none; its `strerror` says so.
+        OSError: the file cannot be opened, or is not regular; `strerror` says which.
     """
     _require_plain(path.stat().st_mode, path)
-    # Another may lie there meanwhile: a pipe without a writer does not hold up whoever opens it so.
+    # The path may be a pipe by now: with O_NONBLOCK, opening a pipe without a writer does not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _require_plain(os.fstat(descriptor).st_mode, path)
@@ -69,14 +69,14 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """The content of a plain file, which may have `max_bytes` at most. Links are followed.
+    """Read a regular file of at most `max_bytes`. Links are followed.
 
     Raises:
-        OSError: it cannot be read, is no plain file, or is larger; its `strerror` says so.
+        OSError: the file cannot be read, is not regular, or is larger; `strerror` says which.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # Files of /proc say that they are empty, and some of them are endless.
+        # Files in /proc report a size of 0, and some of them have no end.
         most = max_bytes if size else min(max_bytes, _MOST_UNTOLD_BYTES)
         content = b"" if size > max_bytes else file.read(most + 1)
         if len(content) > most:

@@ -1,4 +1,4 @@
-"""Memory that was freed in small pieces, given back to the system: glibc keeps most of it for what comes next."""
+"""Returning freed memory to the system: glibc keeps most small pieces that a process frees."""
 
 import ctypes
 import threading
@@ -10,20 +10,20 @@ from triune.core.threads import NoThreadError, start_thread
 LARGE_BYTES: Final = 64 << 20
 """What was freed from here on is worth giving back."""
 
-# Until those who held it have let it go.
+# A second later, its last users have freed it.
 _WAIT_SECONDS = 1.0
 
 
 class Heap:
-    """The process's heap. There is one."""
+    """The process's heap. A process has one instance."""
 
     def __init__(self) -> None:
-        # Only glibc has it; a call by ctypes lets other threads run.
+        # Only glibc has `malloc_trim`. A call through ctypes releases the GIL.
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._due = threading.Lock()
 
     def give_back_soon(self) -> None:
-        """In a second, in another thread. Called when much is about to be free."""
+        """Trim the heap in a second, in another thread. Call this when much memory is about to be freed."""
         if self._trim is None or not self._due.acquire(blocking=False):
             return
         try:

@@ -1,4 +1,4 @@
-"""What a log says of a record: nothing in it makes a line of its own, or commands the terminal that shows it."""
+"""Log records as text, escaped: a record can neither forge a log line nor send control sequences to a terminal."""
 
 import logging
 import traceback
@@ -7,7 +7,7 @@ from triune.core.printable import printable
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """The message in one line; beneath it what was raised, each line of that two spaces in."""
+    """The message in one line, then the traceback, if there is one, indented by two spaces."""
     lines = [printable(record.getMessage())]
     beneath: list[str] = []
     if record.exc_info and record.exc_info[0] is not None:
@@ -20,7 +20,7 @@ def text_of(record: logging.LogRecord) -> str:
 
 
 class WorkerFormatter(logging.Formatter):
-    """A record of a worker process, as `hosting.output` passes it on: its level's name, and its text."""
+    """Formats a worker process's records for `hosting.output`: the level's name, then the text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record."""

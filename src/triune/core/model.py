@@ -1,4 +1,4 @@
-"""A model that is loaded and runs without a server: one notion for ONNX models, Core ML and Core AI programs."""
+"""A model that runs without a server: the base class for ONNX models, Core ML programs and Core AI programs."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -13,17 +13,17 @@ from triune.core.state import State
 class Model(ABC):
     """One function of a model, ready to run. Close it, or use it as a context manager, to free it.
 
-    `run` and `predict` are one method in two spellings: ONNX Runtime's, which may choose outputs, and Core ML's. Calls
-    may come from several threads; those on one state take turns.
+    `run` follows ONNX Runtime's call and can choose outputs; `predict` follows Core ML's. Both compute the same.
+    Threads may call them concurrently; calls with the same state run one after the other.
 
     Attributes:
-        name: what messages call it: its file's name.
-        function: which of its functions; "main" for models that have no others.
-        output_names: what it computes, in its order.
+        name: the model's name in messages: its file's name.
+        function: the name of the function; "main" if the model has only one.
+        output_names: the outputs' names, in the model's order.
     """
 
     def __init__(self, name: str, function: str, output_names: Sequence[str]) -> None:
-        """Of a subclass that is about to be ready."""
+        """A subclass calls this last, when the model is ready to run."""
         self.name: Final = name
         self.function: Final = function
         self.output_names: Final = tuple(output_names)
@@ -35,17 +35,17 @@ class Model(ABC):
         """Compute.
 
         Args:
-            inputs: by name: arrays, or numbers, texts and lists of them where nothing is lost by making arrays of them;
-                images as Pillow's, or as arrays.
-            outputs: which of the outputs; all if None or empty.
-            state: from `make_state`, which a model with states needs, and any may have; the call changes it.
+            inputs: arrays by input name. Numbers, texts and lists become arrays if no value changes. An image is a
+                Pillow image or an array.
+            outputs: the names of the outputs to compute; all if None or empty.
+            state: buffers from `make_state`, required if the model has states, optional otherwise; updated by the call.
 
         Returns:
-            The outputs by name: arrays; of a Core ML classifier its label, and the probabilities by label.
+            The output arrays by name. A Core ML classifier returns its label, and the probabilities by label.
 
         Raises:
-            InvalidArgumentError: an input is missing, unknown or not what the model takes, an output is unknown, or a
-                state is missing or another model's.
+            InvalidArgumentError: an input is missing, unknown or of the wrong shape or datatype, an output is unknown,
+                or the state is missing or belongs to another model.
             UnavailableError: the model is closed.
         """
         if self._is_closed:
@@ -59,7 +59,7 @@ class Model(ABC):
         return {name: found[name] for name in outputs}
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """As `run`, for those who come from Core ML: all outputs, and the state in the second place."""
+        """`run` with Core ML's signature: it computes all outputs, and the state is the second argument."""
         return self.run(inputs, state=state)
 
     def predict_batch(self, requests: Sequence[Mapping[str, Any]], state: State | None = None) -> list[dict[str, Any]]:
@@ -67,15 +67,15 @@ class Model(ABC):
         return [self.run(inputs, state=state) for inputs in requests]
 
     async def predict_async(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
-        """As `predict`, in another thread."""
+        """`predict` in another thread."""
         return await asyncio.to_thread(self.predict, inputs, state)
 
     @abstractmethod
     def make_state(self) -> State:
-        """New buffers of zeros for the model's states; none if it has no states."""
+        """Make new buffers, filled with zeros, for the model's states; no buffers if it has none."""
 
     def close(self) -> None:
-        """Free it. No call is under way. To close it again does nothing."""
+        """Free the model. No call may be running. A second `close` does nothing."""
         if not self._is_closed:
             self._is_closed = True
             self._free()
@@ -94,19 +94,19 @@ class Model(ABC):
 
     @abstractmethod
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
-        """The outputs, those that are named among them. Raises as `run`."""
+        """Compute at least the named outputs. Raises as `run` does."""
 
     @abstractmethod
     def _free(self) -> None:
-        """Free what computes. Called once."""
+        """Free the executable or executor. Called once."""
 
     @abstractmethod
     def _place(self) -> str:
-        """What computes it, for `repr`: "on cpu (fp32)"."""
+        """The unit and precision, for `repr`: "on cpu (fp32)"."""
 
     @abstractmethod
     def _interface(self) -> str:
-        """What it takes and gives, for `repr`: "x: FP32[2,4] -> y: FP32[2,4]"."""
+        """The inputs and outputs, for `repr`: "x: FP32[2,4] -> y: FP32[2,4]"."""
 
 
 def needs_state(names: Sequence[str]) -> InvalidArgumentError:

@@ -1,4 +1,4 @@
-"""A lock between processes that nobody waits for when its holder shows no sign of life."""
+"""A lock between processes, whose waiters stop waiting once the holder shows no sign of life."""
 
 import contextlib
 import fcntl
@@ -19,28 +19,28 @@ _LOOK_SECONDS = 0.1
 def patient_lock(
     path: Path, *, beat_seconds: float = BEAT_SECONDS, silent_seconds: float = SILENT_SECONDS
 ) -> Generator[bool]:
-    """Hold the lock, and touch its file again and again meanwhile: that is the sign of life.
+    """Hold the lock, and touch its file periodically as a heartbeat.
 
-    It saves work that two would do, and no more: what it guards must be right without it. So whoever waits goes ahead
-    where the file was not touched for `silent_seconds`: its holder is stopped, or is none of ours.
+    The lock only avoids duplicate work: the guarded code must be correct without it. A waiter proceeds without the lock
+    if the file was not touched for `silent_seconds`, since its holder is stopped or is another program.
 
     Args:
-        path: its file, made if it is not there.
-        beat_seconds: from one touch to the next.
-        silent_seconds: see above.
+        path: the lock file, created if it does not exist.
+        beat_seconds: the time between two touches.
+        silent_seconds: how long a waiter waits for the next touch.
 
     Yields:
         whether the lock is held.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         is_held = _wait(descriptor, silent_seconds)
         is_over = threading.Event()
         if is_held:
-            # Without a thread nobody hears of this holder, and others do the work, too.
+            # Without a thread there is no heartbeat: waiters proceed, and do the same work.
             with contextlib.suppress(NoThreadError):
                 start_thread(lambda: _beat(path, is_over, beat_seconds), "lock")
         try:
@@ -59,11 +59,11 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
         except BlockingIOError:
             pass
         except OSError:
-            # A disk that knows no locks.
+            # The file system has no locks.
             return False
         else:
             return True
-        # Whatever the clocks of those who touch it say: a change counts.
+        # Only a change of the time counts, since clocks of different machines may differ.
         now_ns = os.fstat(descriptor).st_mtime_ns
         if now_ns != touched_ns:
             touched_ns, seen_at = now_ns, time.monotonic()
@@ -74,6 +74,6 @@ def _wait(descriptor: int, silent_seconds: float) -> bool:
 
 def _beat(path: Path, is_over: threading.Event, seconds: float) -> None:
     while not is_over.wait(seconds):
-        # It may be removed with all its folder while work goes on.
+        # The file may be removed, with its folder, while the work goes on.
         with contextlib.suppress(OSError):
             os.utime(path)

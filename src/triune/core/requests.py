@@ -1,4 +1,4 @@
-"""An inference as it travels through the house, free of any protocol."""
+"""Inference requests and responses, independent of any wire protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class RequestedOutput:
 
     Attributes:
         name: the output's name.
-        num_classes: with the classification extension, how many of the largest values to name; 0 gives the tensor.
+        num_classes: for the classification extension, the number of classes to return; 0 returns the tensor.
     """
 
     name: str
@@ -43,7 +43,7 @@ class CheckCache:
 
 @dataclass(slots=True)
 class InferenceRequest:
-    """One inference. Made by a front end, read by everyone, changed by no one after `Server.infer` checked it.
+    """One inference request. A front end creates it; nothing changes it after `Server.infer` checked it.
 
     Attributes:
         model: the model's name.
@@ -51,11 +51,11 @@ class InferenceRequest:
         inputs: name to array. Arrays may be views of the buffer that the front end received: read only.
         outputs: what to return; empty means every output.
         id: the client's own name for the request, echoed in the response.
-        parameters: everything else the client sent, passed through to models that look at it.
+        parameters: the request's other parameters, for models that read them.
         priority: 1 is the highest; 0 takes the model's default level.
         timeout_us: how long the request may wait in the model's queue; 0 takes the model's default.
-        check_cache: shared with requests of the same model, version, names, datatypes, shapes, outputs and parameters;
-            no element of such a request's inputs needs a look. None where the front end does not tell.
+        check_cache: shared with requests of the same model, version, names, datatypes, shapes, outputs and parameters,
+            whose check needs no element of their inputs. None if the front end does not recognize such requests.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The seam between Triune and the vendor libraries that run models."""
+"""The Runtime and Executable protocols, which wrap the vendor libraries that run models."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,29 +22,29 @@ class Executable(Protocol):
 
     @property
     def signature(self) -> Signature:
-        """Inputs and outputs as the model file states them."""
+        """The inputs and outputs that the model file declares."""
         ...
 
     @property
     def unit(self) -> Unit:
-        """The unit that it was compiled for."""
+        """The unit that the executable was compiled for."""
         ...
 
     @property
     def precision(self) -> str:
-        """What it computes in: "fp32", "bf16", "fp16"."""
+        """The floating-point format of the computation: "fp32", "bf16", "fp16"."""
         ...
 
     @property
     def is_steady(self) -> bool:
-        """The shapes of the inputs decide how long a run takes, and their values do not. False where nobody knows."""
+        """Whether the run time depends on the inputs' shapes only, not on their values. False if unknown."""
         ...
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
 
         Args:
-            inputs: name to array, all required ones. Not changed, not kept after the call.
+            inputs: name to array, with all required inputs. They are neither changed nor kept after the call.
             outputs: names of the outputs wanted, at least one.
 
         Returns:
@@ -57,11 +57,11 @@ class Executable(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Have the `run` under way end soon, with an error, where the library can. From any thread; does not wait."""
+        """Ask the current `run` to end soon with an error, if the library can. From any thread; does not wait."""
         ...
 
     def close(self) -> None:
-        """Free what it holds. No `run` is under way and none follows."""
+        """Free all resources. No `run` may be running or follow."""
         ...
 
 
@@ -75,16 +75,16 @@ class Runtime(Protocol):
 
     @property
     def default_filenames(self) -> Sequence[str]:
-        """The names that a model file in a version's folder has when the config names none, the usual one first."""
+        """The file names to look for in a version's folder if the config names none, the most common first."""
         ...
 
     @property
     def option_names(self) -> Collection[str]:
-        """The options that `inspect` and `load` read; any other is an error."""
+        """The names of the options that `inspect` and `load` accept; any other is an error."""
         ...
 
     def units(self) -> Sequence[Unit]:
-        """The units of this machine that it can compile for, the preferred one first."""
+        """The units of this machine that this runtime can compile for, the preferred one first."""
         ...
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
@@ -92,7 +92,7 @@ class Runtime(Protocol):
 
         Args:
             path: the model file.
-            options: as of `load`: some choose among the interfaces that a file has.
+            options: as for `load`: some choose among several functions of a file.
 
         Raises:
             InvalidArgumentError: the file is no model that this runtime reads, or an option is unknown or wrong.

@@ -1,6 +1,6 @@
-"""Folders for what lies on disk for a while, removed even where the process that made them was killed: by the next one.
+"""Temporary folders. If a process is killed, the next process removes the folders that it left.
 
-Whoever has such a folder holds a lock on it, which ends with its process whatever ends that.
+A process holds a file lock on each of its folders. The system releases the lock when the process ends in any way.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _MAX_TRIES = 100
 
 
 class HeldFolder:
-    """A new folder that only this user can read, held until it is removed.
+    """A new folder that only this user can read, locked until it is removed.
 
     Attributes:
         path: the folder.
@@ -27,8 +27,8 @@ class HeldFolder:
 
     def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
         """Args:
-        parent: where to make it; None takes the system's place for temporary files.
-        prefix: what its name begins with.
+        parent: the folder to create it in; None takes the system's temporary folder.
+        prefix: the beginning of its name.
 
         Raises:
             OSError: it cannot be made.
@@ -36,14 +36,14 @@ class HeldFolder:
         for _ in range(_MAX_TRIES):
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            # Who sweeps may have come between, and have the lock, or have removed the folder already.
+            # Another process's `sweep` may have taken the lock, or removed the folder, before this process locked it.
             if _try_lock(self._lock) and self.path.exists():
                 return
             os.close(self._lock)
         raise FileExistsError(f"no folder stays that is made in {parent}: something removes them")
 
     def remove(self) -> None:
-        """Remove it with all that is in it, as far as that can be removed. May be called again."""
+        """Remove the folder and its content, as far as possible. May be called again."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -57,7 +57,7 @@ class HeldFolder:
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> None:
-    """Remove the folders in `parent` whose holders are gone. Those of other users are left alone."""
+    """Remove the folders in `parent` whose processes have ended. Other users' folders are left alone."""
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
@@ -66,9 +66,9 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
 
 @contextlib.contextmanager
 def own_temporary_folder() -> Generator[None]:
-    """Have all temporary files, those of libraries too, in a folder that is removed at the end.
+    """Put all temporary files, including those of libraries, into one folder that is removed at the end.
 
-    Where none can be made they are where the system has them.
+    If that folder cannot be created, they stay in the system's temporary folder.
     """
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     try:
@@ -105,6 +105,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        # A disk that knows no locks: nobody sweeps there either.
+        # The file system has no locks, so no process sweeps there either.
         return True
     return True

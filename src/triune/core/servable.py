@@ -1,4 +1,4 @@
-"""What answers requests: the one seam between the server and everything that serves."""
+"""The Servable protocol: the server passes every request to a servable, which answers it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,14 +14,14 @@ Finisher: TypeAlias = Callable[[InferenceResponse], InferenceResponse]
 
 @dataclass(slots=True)
 class ComputeTime:
-    """How long the batches of a request took, in nanoseconds. Who makes a request of several adds them up."""
+    """Compute time of a request, in nanoseconds. A request that runs as several batches adds them up."""
 
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
 
     def add(self, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """What one batch took."""
+        """Add the time of one batch."""
         self.input_ns += input_ns
         self.infer_ns += infer_ns
         self.output_ns += output_ns
@@ -29,14 +29,14 @@ class ComputeTime:
 
 @dataclass(slots=True)
 class Call:
-    """A request that was checked against the model's config. Nothing below checks again.
+    """A request that was checked against the model's config, and is not checked again.
 
     Attributes:
-        request: as the client sent it.
-        inputs: its inputs in the model's own shapes; kept until it is answered, never written.
+        request: the client's request.
+        inputs: its inputs in the model's shapes; kept until it is answered, never written.
         batch_size: rows; 1 without a batch dimension.
-        finish: makes the client's view of an answer (classification, reshape); what it raises is the answer instead.
-            None leaves the answer as it is.
+        finish: turns the model's response into the client's (classification, reshape). An error that it raises becomes
+            the answer. None leaves the response as it is.
         compute_time: the servable adds its compute time here before it answers; None if nobody asks.
     """
 
@@ -52,19 +52,19 @@ class Servable(Protocol):
 
     @property
     def statistics(self) -> ModelStatistics:
-        """What it counted since it was loaded. Written by the servable, read by anyone."""
+        """The counters since it was loaded. Only the servable writes them."""
         ...
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
         """Take a request that has exactly one answer.
 
         Returns:
-            the answer's future, perhaps done already. Its exception is a TriuneError. Cancelling it withdraws the
-            request.
+            a future of the answer, which may be done already. Its exception is a TriuneError. Cancelling it cancels
+                the request.
 
         Raises:
             UnavailableError: its queue is full, or `refuse` was called.
-            InvalidArgumentError: the request asks for what the servable does not have.
+            InvalidArgumentError: the request names something that the servable does not have, such as a unit.
         """
         ...
 
@@ -73,7 +73,7 @@ class Servable(Protocol):
         ...
 
     def refuse(self) -> None:
-        """Refuse what waits and what comes; what runs finishes."""
+        """Refuse waiting and new requests; running requests finish."""
         ...
 
     async def drain(self) -> None:
@@ -81,12 +81,12 @@ class Servable(Protocol):
         ...
 
     async def close(self) -> None:
-        """Refuse what waits and what comes, let what runs finish, and free everything."""
+        """Refuse waiting and new requests, let running requests finish, and free everything."""
         ...
 
 
 async def only_answer(servable: Servable, call: Call) -> AsyncGenerator[InferenceResponse]:
-    """`Servable.stream` of a servable whose requests have exactly one answer."""
+    """Implement `Servable.stream` for a servable whose requests have exactly one answer."""
     future = servable.submit(call)
     try:
         yield await future

@@ -1,4 +1,4 @@
-"""What a stateful model keeps from call to call."""
+"""The state of a stateful model: buffers that it keeps from call to call."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -9,20 +9,20 @@ from triune.core.errors import InvalidArgumentError, NotFoundError
 
 
 class State:
-    """The buffers of a stateful model, from its `make_state`. One call at a time works on them; others wait.
+    """The buffers of a stateful model, from its `make_state`. One call at a time uses them; others wait.
 
     Attributes:
         names: the buffers' names.
-        lock: held by the call that works on the buffers.
+        lock: held by the call that uses the buffers.
         arrays: the buffers by name; a call replaces them.
     """
 
     def __init__(self, arrays: Mapping[str, Array], to_array: Callable[[str, Any], Array]) -> None:
-        """Buffers as they are at first.
+        """Create a state from its first buffers.
 
         Args:
-            arrays: by name; they belong to the state from now on.
-            to_array: checks what is written to the buffer of a name, and makes an array of it: see `write`.
+            arrays: the buffers by name; the state owns them from now on.
+            to_array: takes a buffer's name and a value; checks the value and returns it as an array (see `write`).
         """
         self.lock = threading.Lock()
         self.arrays = dict(arrays)
@@ -30,7 +30,7 @@ class State:
         self._to_array = to_array
 
     def read(self, name: str) -> Array:
-        """A copy of a buffer.
+        """Return a copy of a buffer.
 
         Raises:
             NotFoundError: there is no such state.
@@ -43,14 +43,14 @@ class State:
 
         Raises:
             NotFoundError: there is no such state.
-            InvalidArgumentError: the value is of another shape or kind, or has numbers that the buffer cannot hold.
+            InvalidArgumentError: the value has another shape or datatype, or numbers that the buffer cannot hold.
         """
         array = self._to_array(self._known(name), value)
         with self.lock:
             self.arrays[name] = array.astype(self.arrays[name].dtype)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises InvalidArgumentError unless these are a model's states. For the call that holds the lock."""
+        """Raise InvalidArgumentError unless the buffers have these shapes. The caller holds the lock."""
         have = {name: array.shape for name, array in self.arrays.items()}
         if have != shapes:
             raise InvalidArgumentError(f"the state is of another model: it has {have}, this model has {shapes}")

@@ -1,4 +1,4 @@
-"""Counters of one model version, in Triton's words. Written on the event loop's thread only."""
+"""Counters of one model version, named as in Triton. Written on the event loop's thread only."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,7 +9,7 @@ from triune.core.units import Unit
 
 @dataclass(slots=True)
 class Duration:
-    """How often something happened, and how long it took altogether."""
+    """How often an event happened, and its total duration."""
 
     count: int = 0
     total_ns: int = 0
@@ -31,7 +31,7 @@ class FailureReason(Enum):
 
 @dataclass(slots=True)
 class BatchStatistics:
-    """Executions of one batch size: `count` of each is the number of executions."""
+    """Executions of one batch size: the `count` of each duration is the number of executions."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
@@ -47,15 +47,15 @@ class ModelStatistics:
         num_executions: batches computed.
         last_inference_ms: wall clock of the last answer, milliseconds since 1970; 0 if there was none.
         num_pending: requests accepted and not yet answered.
-        num_waiting: those of them that wait in the queue, and do not run.
+        num_waiting: pending requests that wait in the queue.
         failures: failed requests by reason.
         batches: executions by rows in the batch.
         unit_inferences: rows computed by each unit.
-        unit_busy_ns: time that each unit computed.
-        distributions: of latencies and sizes; None where nobody asked for them.
-        has_cache: answers are kept, and given again.
-        cache_hit: requests whose answer was in the cache.
-        cache_miss: those whose answer was not; how long it took to look for it, and to put it there.
+        unit_busy_ns: compute time of each unit.
+        distributions: histograms of latencies and sizes; None if they are turned off.
+        has_cache: the model has a response cache.
+        cache_hit: requests that the cache answered, and the time of the look-up.
+        cache_miss: requests that the cache could not answer, and the time of look-up and insertion.
         unit_errors: the largest absolute difference from the `cpu` unit's answer, measured on sample input at load.
     """
 
@@ -81,7 +81,7 @@ class ModelStatistics:
     cache_miss: Duration = field(default_factory=Duration)
 
     def record_cache_hit(self, elapsed_ns: int) -> None:
-        """Count a request whose answer was in the cache: it succeeded, and computed nothing."""
+        """Count a cache hit: a request that succeeded without a computation."""
         self.success.add(elapsed_ns)
         self.queue.add(0)
         self.cache_hit.add(elapsed_ns)
@@ -89,7 +89,7 @@ class ModelStatistics:
     def record_success(
         self, num_rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
     ) -> None:
-        """Count an answered request. Written out, not in calls: it runs once for every request."""
+        """Count an answered request. The code is inlined for speed, since it runs for every request."""
         self.num_pending -= 1
         self.num_inferences += num_rows
         for duration, elapsed_ns in (
@@ -103,7 +103,7 @@ class ModelStatistics:
             duration.total_ns += elapsed_ns
 
     def record_alone(self, unit: Unit, num_rows: int, elapsed_ns: int) -> None:
-        """Count a request that ran alone, as it came: `record_success` and `record_execution` in one."""
+        """Count a request that ran at once and alone: `record_success` and `record_execution` in one call."""
         self.num_inferences += num_rows
         self.num_executions += 1
         self.success.count += 1
@@ -132,7 +132,7 @@ class ModelStatistics:
         self.record_batch(num_rows, num_executions, input_ns, infer_ns, output_ns)
 
     def record_batch(self, num_rows: int, num_executions: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Count a batch of `num_rows` that no unit of its own computed: an ensemble's, whose models count their own."""
+        """Count a batch of `num_rows` without a unit: an ensemble's, whose models count their own units."""
         self.num_executions += num_executions
         batch = self.batches.get(num_rows)
         if batch is None:

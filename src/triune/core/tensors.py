@@ -1,4 +1,4 @@
-"""What a model takes and gives: tensor specifications, and the signature they form."""
+"""Tensor specifications, and a model's signature: its inputs and outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from triune.core.datatypes import Array, DataType
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model file, as its runtime reports it.
+    """One input or output of a model file, as the runtime reports it.
 
     Attributes:
         name: the tensor's name in the file.
         datatype: its element type.
         shape: the whole shape, batch dimension included; -1 where a dimension is free.
-        axes: for each dimension the file's own name of it ("batch", "sequence") or None. Two dimensions of one
-            name have the same size in every call.
+        axes: the file's name for each dimension ("batch", "sequence"), or None. Two dimensions of the same name have
+            the same size in every call.
         is_optional: a call may leave it out.
-        has_rank: the file says how many dimensions there are. If not, `shape` is ().
-        is_state: an input in place of a buffer that the model would keep between calls: zeros where it is left out.
+        has_rank: the file declares the rank. If not, `shape` is ().
+        is_state: an input that replaces a buffer kept between calls; zeros if it is left out.
     """
 
     name: str
@@ -35,10 +35,10 @@ class TensorSpec:
 
 
 class Rows(Enum):
-    """What is known of the first dimension of a model's tensors.
+    """Whether the first dimension of a model's tensors is a batch dimension.
 
-    SAME: it has one size in every required input and in every output, so that it is a batch. BY_VALUES: the values of
-    the inputs decide the shape of an output, as a detector's do, so that it is none. UNKNOWN: neither is sure.
+    SAME: yes, it has the same size in every required input and in every output. BY_VALUES: no, an output's shape
+    depends on the values of the inputs, as a detector's does. UNKNOWN: the file does not tell.
     """
 
     SAME = "same"
@@ -52,9 +52,9 @@ class Signature:
 
     Attributes:
         inputs, outputs: the tensors.
-        max_batch_size: the most rows that the file allows where the first dimension of every tensor is free. None where
-            it sets no limit, 0 where that dimension is no batch dimension.
-        rows: whether that dimension is a batch.
+        max_batch_size: the largest batch that the file allows, if the first dimension of every tensor is free. None if
+            it sets no limit, 0 if that dimension is no batch dimension.
+        rows: whether the first dimension is a batch dimension.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -64,10 +64,10 @@ class Signature:
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """`[1,-1,384]`: a shape as messages show it."""
+    """A shape as messages show it: `[1,-1,384]`."""
     return f"[{','.join(map(str, shape))}]"
 
 
 def describe(array: Array) -> str:
-    """`FP32[1,128]`: an array's datatype and shape as messages show them."""
+    """An array's datatype and shape as messages show them: `FP32[1,128]`."""
     return f"{DataType.of(array).value}{format_shape(array.shape)}"

@@ -1,4 +1,4 @@
-"""Work in a thread of its own, which the event loop waits for and may give up."""
+"""Functions that run in a new thread, awaited by the event loop, which may cancel the wait."""
 
 import asyncio
 import contextlib
@@ -13,17 +13,17 @@ _T = TypeVar("_T")
 
 
 class NoThreadError(UnavailableError):
-    """The system starts no thread: there are as many as it allows, or there is no memory for a stack."""
+    """The system cannot start a thread: the limit is reached, or there is no memory for a stack."""
 
 
 class _Awaited(threading.Thread):
-    """A thread of `in_thread`."""
+    """A thread that `in_thread` started."""
 
 
 def is_work_left() -> bool:
-    """Whether a thread of `in_thread` is at work. After the end of the event loop it is for nobody.
+    """Whether a thread that `in_thread` started still runs. After the end of the event loop nobody needs its result.
 
-    A library that it is in may end the process in failure (SIGSEGV) when the interpreter takes its libraries down.
+    A thread that is inside a library may crash the process (SIGSEGV) when the interpreter unloads its libraries.
     """
     return any(isinstance(each, _Awaited) for each in threading.enumerate())
 
@@ -34,7 +34,7 @@ def start_thread(
     """Start a thread that the interpreter does not wait for when it exits.
 
     Raises:
-        NoThreadError: the system has none.
+        NoThreadError: the system cannot start a thread.
     """
     try:
         thread = kind(target=work, name=name, daemon=True)
@@ -45,10 +45,10 @@ def start_thread(
 
 
 async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """As `asyncio.to_thread`, in a thread that nobody else waits for.
+    """`asyncio.to_thread`, in a new daemon thread.
 
-    `asyncio.to_thread` shares a few threads, and work that never ends takes them from all others; the interpreter joins
-    them when it exits, too. If the caller is cancelled, the thread goes on, and what it returns or raises is dropped.
+    `asyncio.to_thread` has a small pool, which work that never ends would use up, and the interpreter joins its threads
+    when it exits. If the caller is cancelled, the thread goes on, and its result or error is dropped.
 
     Raises:
         NoThreadError: the system has no thread for it.
@@ -57,7 +57,7 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
 
 
 async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """As `in_thread`. Where the system has no thread, the caller's does what has to be done, as freeing things has."""
+    """`in_thread` for work that must be done, such as freeing: if no thread can start, the caller's thread does it."""
     try:
         return await in_thread(work, *args, **kwargs)
     except NoThreadError:
@@ -65,7 +65,7 @@ async def in_thread_or_here(work: Callable[_P, _T], *args: _P.args, **kwargs: _P
 
 
 async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """As `in_thread`. What `work` returns after the caller was cancelled is given to `drop`, in another thread."""
+    """`in_thread`, but if the caller was cancelled, the result of `work` is passed to `drop`, in another thread."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()
 
@@ -84,9 +84,9 @@ async def in_thread_or(drop: Callable[[_T], object], work: Callable[_P, _T], *ar
         result, failure = None, None
         try:
             result = work(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the caller's
+        except BaseException as error:  # noqa: BLE001 - the caller gets every error
             failure = error
-        # A loop that has been closed has nobody to tell.
+        # The loop is closed: nobody waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failure)
 

@@ -12,7 +12,8 @@ class Unit(Enum):
     GPU = "gpu"
     ANE = "ane"
 
-    # Members are single objects; Enum's own hash is a Python function, and every batch counts by unit.
+    # Enum's own hash is a slow Python function, and every batch looks up its unit. Members are singletons, so their
+    # identity is a hash.
     __hash__ = object.__hash__
 
 
@@ -29,8 +30,8 @@ class UnitStatus:
     """One unit of this machine.
 
     Attributes:
-        unit: which.
-        presence: whether it is here.
+        unit: the unit.
+        presence: whether the machine has it.
         description: the hardware behind it ("Apple M2 Pro, 10 cores"), empty if absent.
         reason: why it is absent or emulated and what would bring it, empty if present.
     """

@@ -79,7 +79,9 @@ class ThreadWorker:
             NoThreadError: the system has no thread for it. The runner is the caller's then.
         """
         self.runner = runner
-        self._batches: queue.SimpleQueue[tuple[Batch, BatchCallback, asyncio.AbstractEventLoop] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[tuple[Batch, BatchCallback, asyncio.AbstractEventLoop] | None] = (
+            queue.SimpleQueue()
+        )
         self._thread = start_thread(self._work, name)
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
