@@ -16,7 +16,7 @@ from triune.frontends.kserve.budget import MemoryBudget
 from triune.frontends.kserve.grpc.server import GrpcServer
 from triune.frontends.kserve.http.server import HttpServer
 from triune.frontends.kserve.limits import Limits
-from triune.frontends.kserve.offload import Offload, quick_switches
+from triune.frontends.kserve.offload import Offload, short_switch_interval
 from triune.frontends.metrics import MetricsServer
 from triune.frontends.short import ShortLimits
 from triune.hosting import kill_all
@@ -92,7 +92,7 @@ async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None
     is_missing_allowed = settings.is_exiting_on_error is False
     repository = make_repository(settings.repository, machine, is_missing_allowed=is_missing_allowed)
     server = Server(repository, name=settings.name, is_ready_strict=settings.is_ready_strict)
-    with Ending(settings.exit_timeout_seconds, kill_all) as ending, Watchdog(), quick_switches():
+    with Ending(settings.exit_timeout_seconds, kill_all) as ending, Watchdog(), short_switch_interval():
         await _serve(settings, server, repository, budget, ending, on_ready)
 
 

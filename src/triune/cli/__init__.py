@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from triune.cli.commands import Commands
-from triune.cli.output import shown_lines
+from triune.cli.output import escaped_lines
 from triune.core.errors import TriuneError
 from triune.core.version import VERSION
 
@@ -59,5 +59,5 @@ def main() -> None:
 
 
 def _tell(what: str) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/] {shown_lines(what)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {escaped_lines(what)}", highlight=False, soft_wrap=True)
     sys.exit(1)

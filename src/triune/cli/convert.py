@@ -14,7 +14,7 @@ from rich.table import Table
 from triune.api import converting
 from triune.api.converting import DEFAULT_SYSTEM, Conversion
 from triune.cli.arrays import read_array, split_pairs
-from triune.cli.output import print_json, progress_bar, shown, shown_lines
+from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.core.datatypes import Array
 from triune.core.errors import InvalidArgumentError
 from triune.core.scratch import own_temporary_folder
@@ -195,36 +195,36 @@ def _as_json(finding: Finding) -> dict[str, object]:
 
 def _print(output: Path, seconds: float, done: Conversion) -> None:
     console = Console()
-    text = f"[green]wrote[/] {shown(str(output))} in {seconds:.1f} s"
+    text = f"[green]wrote[/] {escaped(str(output))} in {seconds:.1f} s"
     if done.path is None:
         option = "--verify" if done.verdict is Verdict.WRONG else "--check"
-        text = f"[red]not written[/]: {shown(str(output))} would answer wrongly; without {option} it is written"
+        text = f"[red]not written[/]: {escaped(str(output))} would answer wrongly; without {option} it is written"
     console.print(text, highlight=False, soft_wrap=True)
     for name, other in done.renamed.items():
-        text = f"[yellow]renamed[/] {shown(name)} to {shown(other)}: Core ML has no such names"
+        text = f"[yellow]renamed[/] {escaped(name)} to {escaped(other)}: Core ML has no such names"
         console.print(text, highlight=False, soft_wrap=True)
     for note in done.notes:
-        console.print(f"[yellow]note[/] {shown(note)}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]note[/] {escaped(note)}", highlight=False, soft_wrap=True)
     if done.layout is not None:
-        console.print(shown_lines(f"layout {done.layout}"), highlight=False, soft_wrap=True)
+        console.print(escaped_lines(f"layout {done.layout}"), highlight=False, soft_wrap=True)
     for finding in done.findings or ():
-        console.print(f"[red]WRONG[/] {shown(str(finding))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]WRONG[/] {escaped(str(finding))}", highlight=False, soft_wrap=True)
     if done.findings is not None and not done.findings:
         console.print("[green]checked[/] no pass changes an answer", highlight=False, soft_wrap=True)
     if done.verdict is None:
         return
     table = Table("output", "shape", "error", "largest", "allowed", "inputs", "verdict")
     for each in done.outputs:
-        shape = shown(str(list(each.shape)))
+        shape = escaped(str(list(each.shape)))
         color = {Verdict.RIGHT: "green", Verdict.WRONG: "red", Verdict.UNKNOWN: "yellow"}[each.verdict]
         numbers = (f"{number:.3g}" for number in (each.error, each.largest, each.allowed))
         verdict = f"[{color}]{each.verdict.value}[/]"
-        table.add_row(shown(each.name), shape, *numbers, each.inputs, verdict)
+        table.add_row(escaped(each.name), shape, *numbers, each.inputs, verdict)
     console.print(table)
     for each in done.outputs:
         if each.is_constant:
             text = (
-                f"[yellow]note[/] output '{shown(each.name)}' had one value in all answers (of {each.largest:.3g} at "
+                f"[yellow]note[/] output '{escaped(each.name)}' had one value in all answers (of {each.largest:.3g} at "
                 "most), which tells next to nothing: give inputs with --input"
             )
             console.print(text, highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from triune import app
 from triune.api.models import load_raw
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
-from triune.cli.output import print_json, progress_bar, shown, shown_lines
+from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.config.model_config import ModelConfig, TensorConfig
 from triune.config.results import classify
 from triune.core.datatypes import Array
@@ -60,7 +60,7 @@ def infer(
         return
     table = Table("output", "datatype and shape", "values")
     for output, array in response.outputs.items():
-        table.add_row(shown(output), shown(describe(array)), shown_lines(_preview(array)))
+        table.add_row(escaped(output), escaped(describe(array)), escaped_lines(_preview(array)))
     Console().print(table)
 
 

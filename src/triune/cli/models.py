@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune import app
-from triune.cli.output import print_json, shown
+from triune.cli.output import escaped, print_json
 from triune.config.model_config import TensorConfig
 from triune.core.tensors import format_shape
 from triune.repository.check import ModelCheck
@@ -41,7 +41,7 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
     for check in checks:
         config = check.config
         table.add_row(
-            shown(check.name) if not check.problems else f"[red]{shown(check.name)}[/]",
+            escaped(check.name) if not check.problems else f"[red]{escaped(check.name)}[/]",
             ", ".join(map(str, check.versions)),
             check.backend,
             ", ".join(unit.value for unit in check.units),
@@ -52,13 +52,13 @@ def _print_table(checks: Sequence[ModelCheck]) -> None:
     console.print(table)
     for check in checks:
         for problem in check.problems:
-            console.print(f"[red]{shown(check.name)}[/] would not load: {shown(problem)}", soft_wrap=True)
+            console.print(f"[red]{escaped(check.name)}[/] would not load: {escaped(problem)}", soft_wrap=True)
         for hint in check.hints:
-            console.print(f"[dim]{shown(check.name)}: {shown(hint)}[/]", soft_wrap=True)
+            console.print(f"[dim]{escaped(check.name)}: {escaped(hint)}[/]", soft_wrap=True)
 
 
 def _describe(tensor: TensorConfig) -> str:
-    return shown(f"{tensor.name} {tensor.datatype.value}{format_shape(tensor.dims)}")
+    return escaped(f"{tensor.name} {tensor.datatype.value}{format_shape(tensor.dims)}")
 
 
 def _as_json(check: ModelCheck) -> dict[str, object]:

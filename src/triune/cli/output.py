@@ -22,14 +22,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n".join(UNPRINTABLE.sub(_in_json, line) for line in text.split("\n")) + "\n")
 
 
-def shown(text: str) -> str:
+def escaped(text: str) -> str:
     """Text of others for rich: no markup, no command to the terminal, and one line."""
     return escape(printable(text))
 
 
-def shown_lines(text: str) -> str:
+def escaped_lines(text: str) -> str:
     """As `shown`, of text whose lines are our own."""
-    return "\n".join(shown(line) for line in text.split("\n"))
+    return "\n".join(escaped(line) for line in text.split("\n"))
 
 
 def _in_json(found: re.Match[str]) -> str:

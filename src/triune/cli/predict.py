@@ -14,7 +14,7 @@ from rich.table import Table
 from triune import coreai, coreml
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
-from triune.cli.output import print_json, progress_bar, shown, shown_lines
+from triune.cli.output import print_json, progress_bar, escaped, escaped_lines
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.model import Model
 from triune.core.printable import printable
@@ -81,10 +81,10 @@ def predict(
         return
     table = Table("output", "datatype and shape", "values")
     for name, value in outputs.items():
-        table.add_row(shown(name), shown(_kind_and_shape(value)), shown_lines(_preview(value)))
+        table.add_row(escaped(name), escaped(_kind_and_shape(value)), escaped_lines(_preview(value)))
     console = Console()
     console.print(table)
-    console.print(f"{shown(model.function)} in {elapsed_ms:.1f} ms, computed by {loaded.executor}", highlight=False)
+    console.print(f"{escaped(model.function)} in {elapsed_ms:.1f} ms, computed by {loaded.executor}", highlight=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from triune.cli.api_keys import read_keys
 from triune.cli.cache_config import cache_bytes
 from triune.cli.log_writer import LogWriter
 from triune.cli.logs import LogFormat, LogOptions, set_up_logs
-from triune.cli.output import shown
+from triune.cli.output import escaped
 from triune.config.limits import DEFAULT_LIMITS as DEFAULT_MODEL_LIMITS
 from triune.config.limits import ModelLimits
 from triune.config.policy import QueueLimits
@@ -375,7 +375,7 @@ def _print_models(console: Console, server: Server) -> None:
             version = f" version {entry.version}" if entry.version is not None else ""
             state = entry.state.value if entry.state else "not loaded: nobody asked for it"
             reason = f": {entry.reason}" if entry.reason else ""
-            others.append(f"[yellow]{shown(f'{entry.name}{version}')}[/] is {state}{shown(reason)}")
+            others.append(f"[yellow]{escaped(f'{entry.name}{version}')}[/] is {state}{escaped(reason)}")
             continue
         model = server.model(entry.name, entry.version)
         units = ", ".join(
@@ -383,9 +383,9 @@ def _print_models(console: Console, server: Server) -> None:
             for unit, precision in model.precisions.items()
         )
         errors = ", ".join(f"{unit.value} {error:.2g}" for unit, error in model.statistics.unit_errors.items())
-        table.add_row(shown(entry.name), str(entry.version), units, errors)
+        table.add_row(escaped(entry.name), str(entry.version), units, errors)
         if entry.reason:
-            others.append(f"[yellow]{shown(entry.name)} version {entry.version}[/] is {shown(entry.reason)}")
+            others.append(f"[yellow]{escaped(entry.name)} version {entry.version}[/] is {escaped(entry.reason)}")
     console.print(table)
     for line in others:
         console.print(line, soft_wrap=True)

@@ -8,7 +8,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from triune.frontends.unread import Unread
+from triune.frontends.send_timeout import SendTimeout
 
 _LINGER_SECONDS = 5.0
 
@@ -47,8 +47,8 @@ class ShortProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._num_received = 0
-        self._is_deaf = False
-        self._unread = Unread(limits.send_seconds)
+        self._is_refused = False
+        self._send_timeout = SendTimeout(limits.send_seconds)
         self._deadline = self.loop.time() + limits.idle_seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,7 +59,7 @@ class ShortProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser with a request, unless it is too large for one."""
-        if self._is_deaf or self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             return
         if not self._num_received:
             self._deadline = self.loop.time() + self._limits.receive_seconds
@@ -82,7 +82,7 @@ class ShortProtocol(HttpToolsProtocol):
 
     def check_deadline(self, now: float) -> None:
         """End what is silent for too long. Called several times a second with the loop's time."""
-        if self._unread.is_overdue(self.flow.write_paused, self.transport, now):
+        if self._send_timeout.is_overdue(self.flow.write_paused, self.transport, now):
             self.transport.abort()
         elif self.flow.write_paused:
             # The connection is idle from when the answer is taken.
@@ -98,6 +98,6 @@ class ShortProtocol(HttpToolsProtocol):
         if not lingers:
             self.transport.close()
             return
-        self._is_deaf = True
+        self._is_refused = True
         self._deadline = self.loop.time() + _LINGER_SECONDS
         self.transport.write_eof()

@@ -31,7 +31,7 @@ class Decoder:
         """
         self._limits = limits
         self._offload = offload
-        self._places = asyncio.Semaphore(offload.apart.num_processes)
+        self._slots = asyncio.Semaphore(offload.parsers.num_processes)
 
     async def decompress(self, encoding: str, body: Body, held: Reservation) -> Body:
         """A body without its content encoding. Raises as `Decompression` does."""
@@ -72,10 +72,10 @@ class Decoder:
         if json_bytes <= SMALL_BYTES:
             return await self._offload.run(work, memoryview(body))
         before = held.num_bytes
-        async with self._places:
+        async with self._slots:
             held.grow(factor * json_bytes)
-            loop, apart = asyncio.get_running_loop(), self._offload.apart
+            loop, parsers = asyncio.get_running_loop(), self._offload.parsers
             with self._offload.busy():
-                result = await until_done(loop.run_in_executor(apart.threads, apart.call, work, body))
+                result = await until_done(loop.run_in_executor(parsers.threads, parsers.call, work, body))
         held.resize(before)
         return result

@@ -8,7 +8,7 @@ import numpy as np
 
 from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.requests import InferenceRequest
-from triune.frontends.kserve.offload import given_up_slowly, pause
+from triune.frontends.kserve.offload import freed_gradually, pause
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 
@@ -57,7 +57,7 @@ def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
         return [encode_raw(np.ascontiguousarray(array))]
     flat = array.ravel()
     texts: list[bytes | memoryview] = []
-    with given_up_slowly(texts):
+    with freed_gradually(texts):
         for start in range(0, flat.size, CHUNK_ELEMENTS):
             if start:
                 pause()

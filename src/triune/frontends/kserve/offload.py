@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-from triune.frontends.kserve.apart import Apart
 from triune.frontends.kserve.budget import Reservation
+from triune.frontends.kserve.parser_processes import ParserProcesses
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def pause() -> None:
 
 
 @contextlib.contextmanager
-def given_up_slowly(*texts: list[Any]) -> Generator[None]:
+def freed_gradually(*texts: list[Any]) -> Generator[None]:
     """What is put into these lists within is freed little by little if it comes to nothing: a GB takes 0.1 s."""
     try:
         yield
@@ -50,7 +50,7 @@ def given_up_slowly(*texts: list[Any]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def quick_switches() -> Generator[None]:
+def short_switch_interval() -> Generator[None]:
     """Have threads that run Python give up the GIL within half a millisecond, where Python's own time is five.
 
     The event loop waits for so long whenever it wakes while one of them runs.
@@ -67,14 +67,14 @@ class Offload:
     """A bounded number of threads and processes. Made and used on the event loop's thread; closed once.
 
     Attributes:
-        apart: for JSON and protobuf of megabytes, whose parsers hold the GIL.
+        parsers: for JSON and protobuf of megabytes, whose parsers hold the GIL.
     """
 
     def __init__(self, num_threads: int | None = None, num_processes: int | None = None) -> None:
         """None takes as many as the machine has cores, within bounds; threads and processes start when needed."""
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
-        self.apart = Apart(num_processes or max(1, min(_MAX_THREADS, cores // 2)))
+        self.parsers = ParserProcesses(num_processes or max(1, min(_MAX_THREADS, cores // 2)))
         self._num_busy = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -128,10 +128,10 @@ class Offload:
     def close(self) -> None:
         """End the processes; threads end with what they do."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self.apart.close()
+        self.parsers.close()
 
 
-def at_once(work: Generator[int, None, T]) -> T:
+def run_all(work: Generator[int, None, T]) -> T:
     """What `work` returns, where it is too little for steps."""
     results: list[T] = []
     while not results:

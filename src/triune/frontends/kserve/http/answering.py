@@ -29,7 +29,7 @@ from triune.frontends.kserve.http.statuses import error_body, status_of
 from triune.frontends.kserve.large_tensors import inputs_bytes
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import NUM_FREED, SMALL_BYTES
-from triune.frontends.kserve.turns import Turns
+from triune.frontends.kserve.pacing import Pacer
 from triune.serving.server import Server
 
 # Below this size one write of a copy costs less than several writes.
@@ -54,7 +54,7 @@ class FrontEnd:
         self.known_heads = KnownHeads()
         self.limits = limits
         self.budget = budget
-        self.turns = Turns()
+        self.pacer = Pacer()
         self.rule = rule
 
 
@@ -62,7 +62,7 @@ class Connection(Protocol):
     """Whose inferences are answered.
 
     Attributes:
-        is_deaf: the client was refused, and is not heard any more.
+        is_refused: the client was refused, and is not heard any more.
     """
 
     transport: asyncio.Transport
@@ -70,7 +70,7 @@ class Connection(Protocol):
     loop: asyncio.AbstractEventLoop
     tasks: set[asyncio.Task[None]]
     server_state: ServerState
-    is_deaf: bool
+    is_refused: bool
 
     def on_response_complete(self) -> None:
         """An answer is out."""
@@ -240,7 +240,7 @@ class Answering:
                         await self._connection.flow.drain()
                     if cycle.disconnected or self._connection.transport.is_closing():
                         return
-                    await self._front_end.turns.turn(len(piece))
+                    await self._front_end.pacer.pace(len(piece))
                     self._connection.transport.write(piece)
         finally:
             while parts:
@@ -256,6 +256,6 @@ class Answering:
         cycle.response_complete = True
         if cycle.held is not None:
             cycle.release()
-        if not cycle.keep_alive and not self._connection.is_deaf:
+        if not cycle.keep_alive and not self._connection.is_refused:
             self._connection.transport.close()
         self._connection.on_response_complete()

@@ -18,11 +18,11 @@ from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.http.body import BodyReader, HeldResponse, version_of
-from triune.frontends.kserve.http.generate_codec import Taken, encode_generate, is_small, parse_generate
+from triune.frontends.kserve.http.generate_codec import ModelInputs, encode_generate, is_small, parse_generate
 from triune.frontends.kserve.http.infer import as_internal_error
 from triune.frontends.kserve.http.statuses import error_body
 from triune.frontends.kserve.large_tensors import inputs_bytes, unpack
-from triune.frontends.kserve.offload import SMALL_BYTES, Offload, at_once
+from triune.frontends.kserve.offload import SMALL_BYTES, Offload, run_all
 from triune.serving.server import Server
 
 
@@ -79,8 +79,8 @@ class Generate:
 
     async def _decode(self, request: Request, held: Reservation) -> InferenceRequest:
         version = version_of(request)
-        taken = Taken.by(self._server.config(request.path_params["model"], version), version)
-        inference = await self._bodies.parse(request, partial(parse_generate, taken), held)
+        model = ModelInputs.of(self._server.config(request.path_params["model"], version), version)
+        inference = await self._bodies.parse(request, partial(parse_generate, model), held)
         if held.num_bytes <= SMALL_BYTES:
             unpack(inference)
         else:
@@ -91,7 +91,7 @@ class Generate:
     async def _encode(self, response: InferenceResponse, held: Reservation) -> bytes:
         """The answer's text; what it takes is held beside what the request takes, and then the text alone."""
         if is_small(response):
-            return at_once(encode_generate(response))
+            return run_all(encode_generate(response))
         before = held.num_bytes
         held.grow(inputs_bytes(response.outputs))
         text = await self._offload.in_steps(encode_generate(response), held)

@@ -24,42 +24,42 @@ from triune.frontends.kserve.tensors import check_count
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ModelInputs:
     """What a model takes: as much of its config as a process needs that parses a request.
 
     Attributes:
-        model: its name.
+        name: the name of the model.
         version: the version asked for.
         has_batch: its inputs have a batch dimension in front.
         inputs: by name.
     """
 
-    model: str
+    name: str
     version: int | None
     has_batch: bool
     inputs: Mapping[str, TensorConfig]
 
     @classmethod
-    def by(cls, config: ModelConfig, version: int | None) -> "Taken":
+    def of(cls, config: ModelConfig, version: int | None) -> "ModelInputs":
         """What the model of `config` takes."""
         return cls(config.name, version, config.batching.max_batch_size > 0, dict(config.inputs))
 
 
-def parse_generate(taken: Taken, body: memoryview) -> InferenceRequest:
+def parse_generate(model: ModelInputs, body: memoryview) -> InferenceRequest:
     """The inference that a body asks for, fit to cross to another process. Raises as `decode_generate` does."""
     check_json(body)
     try:
         document = as_object(parse_json(body), "the request")
     except RepeatedKeyError as error:
-        if error.key not in taken.inputs:
+        if error.key not in model.inputs:
             raise
         raise InvalidArgumentError(f"input '{error.key[:64]}' already exists in request: {error}") from None
-    request = decode_generate(document, taken)
+    request = decode_generate(document, model)
     pack(request)
     return request
 
 
-def decode_generate(document: Mapping[str, Any], taken: Taken) -> InferenceRequest:
+def decode_generate(document: Mapping[str, Any], model: ModelInputs) -> InferenceRequest:
     """The inference that a generate request asks for.
 
     A key that is an input's name gives its value, as one element or a flat array; `parameters` may hold such keys
@@ -80,7 +80,7 @@ def decode_generate(document: Mapping[str, Any], taken: Taken) -> InferenceReque
     inputs: dict[str, Array] = {}
     parameters: dict[str, Parameter] = {}
     for name, value in (fields | cast("dict[str, Any]", nested)).items():
-        tensor = taken.inputs.get(name)
+        tensor = model.inputs.get(name)
         if tensor is None:
             try:
                 parameters[name] = decode_parameter(name, value)
@@ -89,11 +89,11 @@ def decode_generate(document: Mapping[str, Any], taken: Taken) -> InferenceReque
                     raise
                 raise InvalidArgumentError(f"Converting keyword: 'parameters': {error}") from None
         else:
-            inputs[name] = _decode_input(tensor, value, has_batch=taken.has_batch)
+            inputs[name] = _decode_input(tensor, value, has_batch=model.has_batch)
     return InferenceRequest(
-        taken.model,
+        model.name,
         inputs,
-        taken.version,
+        model.version,
         id=request_id,
         parameters=parameters,
         priority=cast(int, parameters.pop("priority", 0)),

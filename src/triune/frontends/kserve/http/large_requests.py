@@ -11,7 +11,7 @@ from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.http.codec import OutputForm, decode_request, describe_output, describe_response
 from triune.frontends.kserve.http.json_tensors import encode_json
 from triune.frontends.kserve.large_tensors import pack, raw_pieces
-from triune.frontends.kserve.offload import given_up_slowly, pause
+from triune.frontends.kserve.offload import freed_gradually, pause
 
 MAX_JSON_VALUES = 16 << 20
 """Each becomes an object of up to a hundred bytes while the JSON is parsed."""
@@ -51,11 +51,11 @@ def parse_infer(
 def encode_large_response(
     response: InferenceResponse, form: OutputForm
 ) -> Generator[int, None, tuple[list[bytes | memoryview], int | None]]:
-    """As `http_codec.encode_response`, for `offload.in_steps`, and so that no other thread waits for long."""
+    """As `codec.encode_response`, for `offload.in_steps`, and so that no other thread waits for long."""
     head: list[bytes | memoryview] = []
     raw: list[bytes | memoryview] = []
     opening = orjson.dumps(describe_response(response))[:-1] + b',"outputs":['
-    with given_up_slowly(head, raw):
+    with freed_gradually(head, raw):
         for name, array in response.outputs.items():
             if form.by_name.get(name, form.is_binary):
                 data = yield from raw_pieces(array)
@@ -80,7 +80,7 @@ def json_pieces(name: str, array: Array) -> Generator[int, None, list[bytes]]:
     """`encode_json`, in pieces and without the outer brackets, for `offload.in_steps`. Raises as it does."""
     flat = array.ravel()
     texts: list[bytes] = []
-    with given_up_slowly(texts):
+    with freed_gradually(texts):
         for start in range(0, max(1, flat.size), CHUNK_ELEMENTS):
             if start:
                 texts.append(b",")

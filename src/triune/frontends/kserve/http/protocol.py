@@ -28,7 +28,7 @@ from triune.frontends.kserve.http.receiver import DIRECT_BYTES, BodyReceiver
 from triune.frontends.kserve.http.statuses import status_of
 from triune.frontends.kserve.limits import too_large
 from triune.frontends.kserve.offload import SMALL_BYTES
-from triune.frontends.unread import Unread
+from triune.frontends.send_timeout import SendTimeout
 
 
 class KServeProtocol(HttpToolsProtocol):
@@ -60,9 +60,9 @@ class KServeProtocol(HttpToolsProtocol):
         self._num_pieces = 0
         self._num_received: int = 0
         self._receive_deadline = 0.0
-        self._unread = Unread(front_end.limits.send_seconds)
+        self._send_timeout = SendTimeout(front_end.limits.send_seconds)
         self._deadline = self.loop.time() + front_end.limits.idle_seconds
-        self.is_deaf = False
+        self.is_refused = False
         self._answers = Answering(self, front_end)
         self._num_begun = 0
 
@@ -73,7 +73,7 @@ class KServeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         limit = self._front_end.limits.connections
         if len(self.connections) > limit:
-            self.is_deaf = True
+            self.is_refused = True
             common = self.server_state.default_headers
             message = f"the server has {limit} connections, its limit; close some, or raise --max-connections"
             transport.write(self._front_end.heads.error(503, common, message))
@@ -81,17 +81,17 @@ class KServeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless it knows the head; refuse what it cannot read, and heads and trailers without end."""
-        is_between = not self._is_receiving and not self.is_deaf
+        is_between = not self._is_receiving and not self.is_refused
         head = self._front_end.known_heads.find(data) if is_between else None
         if head is not None:
             self._repeat(head, data)
             return
-        if len(data) > SMALL_BYTES and self._front_end.turns.spend(len(data)):
+        if len(data) > SMALL_BYTES and self._front_end.pacer.spend(len(data)):
             self.pause_body()
-            self._front_end.turns.wait(len(data), self.resume_body)
+            self._front_end.pacer.wait(len(data), self.resume_body)
         whole, num_begun = data, self._num_begun
         self._num_read_bytes = len(data)
-        while data and not self.is_deaf:
+        while data and not self.is_refused:
             try:
                 self.parser.feed_data(data)
                 break
@@ -99,7 +99,7 @@ class KServeProtocol(HttpToolsProtocol):
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 self._refuse(400, f"the request is not valid HTTP: {error}")
-        if self._is_receiving and not self.is_deaf:
+        if self._is_receiving and not self.is_refused:
             self._watch(len(data))
             self._receive_directly()
         elif is_between and self._num_begun == num_begun + 1:
@@ -114,7 +114,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def _learn(self, data: bytes) -> None:
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        if isinstance(cycle, InferCycle) and cycle.route is not None and cycle.keep_alive and not self.is_deaf:
+        if isinstance(cycle, InferCycle) and cycle.route is not None and cycle.keep_alive and not self.is_refused:
             self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
@@ -135,14 +135,14 @@ class KServeProtocol(HttpToolsProtocol):
     def _receive_directly(self) -> None:
         """Have the rest of a large body written to its place. The parser, which would wait for it, is replaced."""
         cycle = self._receiving
-        if self.is_deaf or not isinstance(cycle, InferCycle):
+        if self.is_refused or not isinstance(cycle, InferCycle):
             return
         num_bytes = int(cycle.headers.get(b"content-length", b"0"))
         if num_bytes - len(cycle.received) < DIRECT_BYTES:
             return
         try:
-            begun, turns = cycle.received, self._front_end.turns
-            self._receiver = BodyReceiver(self, turns, num_bytes, json_bytes(cycle.headers), begun)
+            begun, pacer = cycle.received, self._front_end.pacer
+            self._receiver = BodyReceiver(self, pacer, num_bytes, json_bytes(cycle.headers), begun)
         except MemoryError:
             self._refuse(503, f"there is no memory for the {num_bytes} bytes of the request: try again later")
             return
@@ -162,7 +162,7 @@ class KServeProtocol(HttpToolsProtocol):
     def body_grows(self, num_bytes: int) -> None:
         """So much of a body is here; the memory for it is taken, or the request refused."""
         cycle = self._receiving
-        if self.is_deaf or not isinstance(cycle, InferCycle):
+        if self.is_refused or not isinstance(cycle, InferCycle):
             return
         try:
             cycle.hold(self._front_end.budget, num_bytes)
@@ -229,11 +229,11 @@ class KServeProtocol(HttpToolsProtocol):
     def check_deadline(self, now: float) -> None:
         """End what is silent for too long. Called several times a second with the loop's time."""
         limits = self._front_end.limits
-        if self._unread.is_overdue(self.flow.write_paused, self.transport, now):
+        if self._send_timeout.is_overdue(self.flow.write_paused, self.transport, now):
             self.transport.abort()
         elif self.flow.write_paused:
             return
-        elif self._is_receiving and not self.is_deaf:
+        elif self._is_receiving and not self.is_refused:
             num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
             if num_received != self._num_received or self.flow.read_paused:
                 # If reading is paused, it is we who are silent.
@@ -266,7 +266,7 @@ class KServeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here: an inference, or a request for the app."""
         parser = self.parser
-        if self.is_deaf or parser.should_upgrade():
+        if self.is_refused or parser.should_upgrade():
             return
         self._is_in_head = False
         limit = self._front_end.limits.head_bytes
@@ -288,7 +288,7 @@ class KServeProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """A chunk of a body begins. Each costs as much as kilobytes do, so that they may not be tiny without end."""
         self._num_chunks += 1
-        if self._num_chunks > self._front_end.limits.chunks and not self.is_deaf:
+        if self._num_chunks > self._front_end.limits.chunks and not self.is_refused:
             limit = self._front_end.limits.chunks
             self._refuse(
                 413,
@@ -297,7 +297,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
-        if self.is_deaf:
+        if self.is_refused:
             return
         self._has_progressed = True
         self._num_pieces += 1
@@ -319,7 +319,7 @@ class KServeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is here."""
-        if self.is_deaf or self.parser.should_upgrade():
+        if self.is_refused or self.parser.should_upgrade():
             return
         self._is_receiving = False
         cycle, self._receiving = self._receiving, None
@@ -392,15 +392,15 @@ class KServeProtocol(HttpToolsProtocol):
         if self.flow.read_paused and not self.pipeline:
             self.flow.resume_reading()
         limits = self._front_end.limits
-        self._deadline = self.loop.time() + (limits.linger_seconds if self.is_deaf else limits.idle_seconds)
+        self._deadline = self.loop.time() + (limits.linger_seconds if self.is_refused else limits.idle_seconds)
 
     # Refusals.
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer an error in the request's turn, then close; what else comes from the client is dropped."""
-        if self.is_deaf:
+        if self.is_refused:
             return
-        self.is_deaf = True
+        self.is_refused = True
         if self._receiver is not None:
             self._receiver.drop()
         cycle = self._receiving

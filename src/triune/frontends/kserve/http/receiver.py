@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from triune.frontends.kserve.compression import Body
-from triune.frontends.kserve.turns import Turns
+from triune.frontends.kserve.pacing import Pacer
 
 DIRECT_BYTES = 1 << 17
 """A body of which less is to come is not worth the change of protocols, which costs about 10 us."""
@@ -18,7 +18,7 @@ _READ_BYTES = 32 << 10
 _ALIGNMENT = 64
 """What runtimes want of a tensor's address."""
 _SCRATCH_BYTES = 1 << 16
-_TURN_BYTES = 64 << 10
+_READ_BYTES = 64 << 10
 """What a connection reads in a turn, where many have large bodies."""
 
 
@@ -65,10 +65,10 @@ class BodyReceiver(asyncio.BufferedProtocol):
         num_received: what has come so far.
     """
 
-    def __init__(self, connection: Connection, turns: Turns, num_bytes: int, header_bytes: int, begun: Body) -> None:
+    def __init__(self, connection: Connection, pacer: Pacer, num_bytes: int, header_bytes: int, begun: Body) -> None:
         """Args:
         connection: told when the body is whole.
-        turns: how bodies share the loop.
+        pacer: limits how much all bodies together copy in one iteration of the loop.
         num_bytes: the body's size, of which less than this has come.
         header_bytes: how much of it comes before the tensors, the first of which is aligned in memory.
         begun: what has come already.
@@ -77,7 +77,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             MemoryError: the system does not promise so much. (It gives memory only as it is written to.)
         """
         self._connection = connection
-        self._turns = turns
+        self._pacer = pacer
         self._num_bytes = num_bytes
         # Not cleared, and so not there yet.
         memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
@@ -101,7 +101,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes are there."""
-        is_spent = self._turns.spend(nbytes)
+        is_spent = self._pacer.spend(nbytes)
         if self._is_dropped:
             if is_spent:
                 self._wait()
@@ -118,7 +118,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def _wait(self) -> None:
         self._connection.pause_body()
-        self._turns.wait(_TURN_BYTES, self._connection.resume_body)
+        self._pacer.wait(_READ_BYTES, self._connection.resume_body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""

@@ -3,7 +3,7 @@
 import asyncio
 
 
-class Unread:
+class SendTimeout:
     """How long a client has taken nothing of its answers."""
 
     def __init__(self, limit_seconds: float) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-TURN_BYTES = 256 << 10
+ITERATION_BYTES = 256 << 10
 """What one iteration of the loop copies: a fraction of a millisecond.
 
 Without a limit over all of them, twenty clients of megabytes each have their quarter of a megabyte read and another
@@ -12,7 +12,7 @@ written in one iteration, and a small request waits for ten milliseconds of that
 """
 
 
-class Turns:
+class Pacer:
     """Shares the loop's iterations among large bodies and answers, in the order in which they ask.
 
     Made and used on the loop's thread.
@@ -33,7 +33,7 @@ class Turns:
         if not self._is_counting:
             self._is_counting = True
             self._call_soon()
-        return self._num_bytes >= TURN_BYTES
+        return self._num_bytes >= ITERATION_BYTES
 
     def wait(self, num_bytes: int, go_on: Callable[[], None]) -> None:
         """Have `go_on` called, within an iteration whose share is not spent; it is about to copy so many bytes."""
@@ -42,9 +42,9 @@ class Turns:
             self._is_counting = True
             self._call_soon()
 
-    async def turn(self, num_bytes: int) -> None:
+    async def pace(self, num_bytes: int) -> None:
         """Wait until so many bytes may be copied."""
-        if not self._waiting and self._num_bytes < TURN_BYTES:
+        if not self._waiting and self._num_bytes < ITERATION_BYTES:
             self.spend(num_bytes)
             return
         future = asyncio.get_running_loop().create_future()
@@ -59,7 +59,7 @@ class Turns:
     def _begin(self) -> None:
         """An iteration of the loop begins."""
         self._num_bytes = 0
-        while self._waiting and self._num_bytes < TURN_BYTES:
+        while self._waiting and self._num_bytes < ITERATION_BYTES:
             num_bytes, go_on = self._waiting.popleft()
             self._num_bytes += num_bytes
             go_on()

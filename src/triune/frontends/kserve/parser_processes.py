@@ -32,7 +32,7 @@ _MAX_MEMORY_BYTES = 4 << 30
 _ALIGNMENT = 64
 
 
-class Apart:
+class ParserProcesses:
     """Runs functions of a request's body in processes, each started when it is first needed."""
 
     def __init__(self, num_processes: int) -> None:

@@ -2,19 +2,19 @@
 
 import asyncio
 
-from triune.frontends.kserve.turns import TURN_BYTES, Turns
+from triune.frontends.kserve.pacing import ITERATION_BYTES, Pacer
 
-PIECE_BYTES = TURN_BYTES // 4
+PIECE_BYTES = ITERATION_BYTES // 4
 
 
 async def test_an_iteration_copies_no_more_than_its_share() -> None:
-    turns = Turns()
+    pacer = Pacer()
     copied: list[int] = []
     iteration = 0
 
     async def write(num_pieces: int) -> None:
         for _ in range(num_pieces):
-            await turns.turn(PIECE_BYTES)
+            await pacer.pace(PIECE_BYTES)
             copied.append(iteration)
 
     writers = asyncio.gather(*(write(5) for _ in range(20)))
@@ -24,15 +24,15 @@ async def test_an_iteration_copies_no_more_than_its_share() -> None:
     await writers
 
     assert len(copied) == 100
-    assert max(copied.count(each) for each in set(copied)) <= 2 * TURN_BYTES // PIECE_BYTES
+    assert max(copied.count(each) for each in set(copied)) <= 2 * ITERATION_BYTES // PIECE_BYTES
 
 
 async def test_who_waits_longest_goes_on_first() -> None:
-    turns = Turns()
+    pacer = Pacer()
     order: list[str] = []
-    assert turns.spend(TURN_BYTES)
+    assert pacer.spend(ITERATION_BYTES)
     for name in "abc":
-        turns.wait(TURN_BYTES, lambda name=name: order.append(name))
+        pacer.wait(ITERATION_BYTES, lambda name=name: order.append(name))
 
     seen: list[str] = []
     while len(order) < 3:
@@ -43,18 +43,18 @@ async def test_who_waits_longest_goes_on_first() -> None:
 
 
 async def test_alone_nobody_waits() -> None:
-    turns = Turns()
+    pacer = Pacer()
 
-    assert not turns.spend(PIECE_BYTES)
-    await asyncio.wait_for(turns.turn(PIECE_BYTES), 1)
+    assert not pacer.spend(PIECE_BYTES)
+    await asyncio.wait_for(pacer.pace(PIECE_BYTES), 1)
 
 
 async def test_who_gave_up_costs_the_others_nothing() -> None:
-    turns = Turns()
-    gone = asyncio.create_task(turns.turn(TURN_BYTES))
-    waiting = asyncio.create_task(turns.turn(PIECE_BYTES))
+    pacer = Pacer()
+    gone = asyncio.create_task(pacer.pace(ITERATION_BYTES))
+    waiting = asyncio.create_task(pacer.pace(PIECE_BYTES))
     asyncio.get_running_loop().call_soon(gone.cancel)
-    turns.spend(TURN_BYTES)
+    pacer.spend(ITERATION_BYTES)
 
     await asyncio.wait_for(waiting, 1)
 
@@ -71,8 +71,8 @@ async def test_the_loop_rests_when_nothing_is_copied() -> None:
             calls.append(callback)
             loop.call_soon(callback)  # type: ignore[arg-type]
 
-    turns = Turns(Counted())  # type: ignore[arg-type]
-    turns.spend(1)
+    pacer = Pacer(Counted())  # type: ignore[arg-type]
+    pacer.spend(1)
     for _ in range(10):
         await asyncio.sleep(0)
 
