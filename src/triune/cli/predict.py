@@ -14,7 +14,7 @@ from rich.table import Table
 from triune import coreai, coreml
 from triune.cli.arrays import as_numbers, preview, read_array, split_pairs
 from triune.cli.names import Names
-from triune.cli.output import print_json, progress_bar, escaped, escaped_lines
+from triune.cli.output import escaped, escaped_lines, print_json, progress_bar
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.core.model import Model
 from triune.core.printable import printable
