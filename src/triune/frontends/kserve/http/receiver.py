@@ -18,7 +18,7 @@ _READ_BYTES = 32 << 10
 _ALIGNMENT = 64
 """What runtimes want of a tensor's address."""
 _SCRATCH_BYTES = 1 << 16
-_READ_BYTES = 64 << 10
+_RESUMED_BYTES = 64 << 10
 """What a connection reads in a turn, where many have large bodies."""
 
 
@@ -118,7 +118,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def _wait(self) -> None:
         self._connection.pause_body()
-        self._pacer.wait(_READ_BYTES, self._connection.resume_body)
+        self._pacer.wait(_RESUMED_BYTES, self._connection.resume_body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
