@@ -1,4 +1,4 @@
-"""The composition root: the one place where everything is built and joined."""
+"""The composition root: builds the repository, the server and its front ends, and connects them."""
 
 import asyncio
 import contextlib
@@ -44,12 +44,12 @@ class Addresses:
 def make_repository(
     settings: RepositorySettings, machine: Machine | None = None, *, is_missing_allowed: bool = False
 ) -> Repository:
-    """A repository, not yet open.
+    """Make a repository without opening it.
 
     Args:
-        settings: where its models are, and which are served.
-        machine: what they are loaded on; None is this one.
-        is_missing_allowed: a folder that does not exist is an error of `open` only.
+        settings: the folders of the models, and which models are served.
+        machine: the machine that models are loaded on; None is this machine.
+        is_missing_allowed: if True, a missing folder is reported by `Repository.open` and not here.
 
     Raises:
         InvalidArgumentError: a folder does not exist.
@@ -64,7 +64,7 @@ def make_repository(
 
 @contextlib.asynccontextmanager
 async def opened(repository: Repository) -> AsyncGenerator[Server]:
-    """A server over `repository`, without sockets; the repository is closed at the end."""
+    """Open `repository` and give a server over it, without sockets. The repository is closed at the end."""
     await repository.open()
     try:
         yield Server(repository)
@@ -73,16 +73,17 @@ async def opened(repository: Repository) -> AsyncGenerator[Server]:
 
 
 async def serve(settings: Settings, on_ready: Callable[[Server, Addresses], None]) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP, then finish what is under way; a second signal stops at once.
+    """Serve until SIGINT, SIGTERM or SIGHUP, then finish the requests under way. A second signal stops at once.
 
-    What is still under way after `exit_timeout_seconds` is lost: the process ends, and fails.
+    Requests that are not finished `exit_timeout_seconds` after the signal are lost: the process exits with an error.
 
     Args:
-        settings: what to serve, and where.
-        on_ready: called once every port listens and every model is loaded, or has failed to.
+        settings: the models, ports, limits and access rules.
+        on_ready: called when every port listens and every model is loaded or has failed to load.
 
     Raises:
-        InvalidArgumentError: an option is wrong, or (is_exiting_on_error) a repository or a model.
+        InvalidArgumentError: an option is wrong; or, with `is_exiting_on_error`, a repository cannot be read or a model
+            fails to load.
         UnavailableError: a port is taken.
     """
     memory = settings.memory
@@ -149,7 +150,7 @@ async def _serve(
             ),
         )
         addresses: list[str | None] = []
-        # The ports come first: a load balancer may ask for liveness while large models load.
+        # Listen before loading models, so that a load balancer can check liveness while large models load.
         for front_end, host, port in zip(front_ends, hosts, ports, strict=True):
             if port is None:
                 addresses.append(None)
@@ -173,7 +174,7 @@ async def _serve(
         on_ready(server, Addresses(*addresses))
         await ending.stop.wait()
         logger.info("draining: requests under way finish, new ones are refused; interrupt again to stop at once")
-        # Whether it ends or not: `ending` ends the process in time.
+        # Draining may take for ever; `ending` ends the process after the exit timeout.
         await server.drain()
         await offload.until_idle()
         ending.drained()
@@ -181,14 +182,14 @@ async def _serve(
 
 def _within_descriptors(limits: Limits, hosts: Sequence[str], ports: Sequence[int | None]) -> Limits:
     http, grpc, metrics = (int(port is not None) for port in ports)
-    # gRPC counts the connections of each address apart.
+    # gRPC has a separate connection limit for each address that it listens on.
     num_listeners = max(1, http + grpc * num_addresses(hosts[1]) + metrics)
     num_connections = connections_within(raise_descriptor_limit(), limits.connections, num_listeners)
     return replace(limits, connections=num_connections)
 
 
 async def _open(repository: Repository, stop: asyncio.Event) -> bool:
-    """Load the models. False if `stop` came first: then what was loading is given up, and nothing else is begun."""
+    """Load the models. If `stop` is set first, abandon the loads under way, start no others and return False."""
     opening = asyncio.create_task(repository.open())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)

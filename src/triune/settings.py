@@ -1,4 +1,4 @@
-"""What a server is to be: one value, made once by whoever starts it."""
+"""The settings of a server: one immutable value, made by the command line or by a caller of `app.serve`."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,15 +14,15 @@ DEFAULT_LIMITS: Final = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where a server listens. A port that is None is not served; 0 takes a free one.
+    """The addresses and ports that a server listens on. A protocol whose port is None is off; 0 takes a free port.
 
     Attributes:
-        host: address that every port listens on that has none of its own.
+        host: the address of every port that has no address of its own.
         http: KServe over HTTP.
         grpc: KServe over gRPC.
         metrics: Prometheus metrics.
         http_host, grpc_host, metrics_host: a port's own address.
-        is_http_shared: servers that all say so may listen on one port.
+        is_http_shared: set SO_REUSEPORT on the HTTP port, so that several servers can share it.
     """
 
     host: str = "127.0.0.1"
@@ -37,12 +37,12 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What may be taken of the memory, in bytes.
+    """Memory limits, in bytes.
 
     Attributes:
-        inflight_bytes: by all requests under way; None takes a quarter of the machine's.
-        conversion_bytes: by a conversion; None takes three quarters of the machine's.
-        run_bytes: by one run; None takes what all requests may, and a GiB at least.
+        inflight_bytes: for all requests under way together; None is a quarter of the machine's memory.
+        conversion_bytes: for one conversion of a model; None is three quarters of the machine's memory.
+        run_bytes: for one run of a model; None is `inflight_bytes`, but at least 1 GiB.
     """
 
     inflight_bytes: int | None = None
@@ -52,22 +52,23 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server is to be.
+    """The settings of a server.
 
     Attributes:
-        repository: its models.
-        ports: where it listens.
-        memory: what it may take of the memory.
-        limits: what clients may ask.
-        access: who may call what.
-        channel: what gRPC's connections are like.
-        metrics: which metrics there are.
-        num_http_threads: what decodes, encodes and compresses large requests; None takes a few, by the machine.
-        is_ready_strict: ready only while every model is.
-        is_exiting_on_error: a model that fails to load at the start ends the server, and a repository that cannot be
-            read; False: neither does; None: the repository alone.
-        exit_timeout_seconds: how long requests under way may take when it stops.
-        name: what the server calls itself in its metadata.
+        repository: the folders of the models and how they are loaded.
+        ports: the addresses and ports to listen on.
+        memory: memory limits.
+        limits: limits on requests and connections.
+        access: API keys and restricted protocols.
+        channel: gRPC's connection options.
+        metrics: which metrics are exported.
+        num_http_threads: threads that decode, encode and compress large requests; None takes one for each core, from
+            2 to 4.
+        is_ready_strict: the server is ready only while every model is ready.
+        is_exiting_on_error: what ends the server at the start. True: a model that fails to load, or a repository that
+            cannot be read. None: only the repository. False: neither.
+        exit_timeout_seconds: how long requests under way may take after the server was told to stop.
+        name: the server's name in its metadata.
     """
 
     repository: RepositorySettings

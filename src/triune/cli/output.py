@@ -23,12 +23,12 @@ def print_json(value: Any) -> None:
 
 
 def escaped(text: str) -> str:
-    """Text of others for rich: no markup, no command to the terminal, and one line."""
+    """Escape text from outside for rich: no markup, no terminal control sequences, no line breaks."""
     return escape(printable(text))
 
 
 def escaped_lines(text: str) -> str:
-    """As `shown`, of text whose lines are our own."""
+    """As `escaped`, but keep line breaks: for text whose line breaks are Triune's own."""
     return "\n".join(escaped(line) for line in text.split("\n"))
 
 

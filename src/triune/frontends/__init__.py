@@ -1,1 +1,1 @@
-"""What speaks to clients. Each front end translates one protocol to the serving room's words."""
+"""Front ends: each one translates a network protocol to calls of `serving.Server`."""

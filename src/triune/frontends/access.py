@@ -1,8 +1,8 @@
-"""Who may call what. Every door of every port asks here; by default each is open.
+"""Access control: which header a caller must send to call an endpoint. By default, every endpoint is open.
 
-Two kinds of rules: an API key, which all doors but the health checks ask for (`Authorization: Bearer KEY`), and
-Triton's restricted protocols, each a header with a value of its own for some of the APIs, which takes the place of the
-key there. Source: Triton's `restricted_features.h`, `http_server.cc` and `grpc_server.cc`, whose words these are.
+There are two kinds of rules. An API key (`Authorization: Bearer KEY`) protects all endpoints but the health checks.
+Triton's restricted protocols protect some APIs with a header and value of their own, in place of the API key.
+Source: Triton's `restricted_features.h`, `http_server.cc` and `grpc_server.cc`; the error messages are Triton's.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from triune.core.errors import InvalidArgumentError, RestrictedError, TriuneErro
 
 
 class Api(Enum):
-    """What can be restricted: Triton's names, and `metrics`."""
+    """The APIs that can be restricted, by Triton's names; `metrics` is Triune's own."""
 
     HEALTH = "health"
     METADATA = "metadata"
@@ -39,13 +39,13 @@ _BEARER = "Bearer "
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A header that a caller has to send.
+    """A header that a caller must send, and the values that are accepted.
 
     Attributes:
-        header: its name, in lower case.
-        scheme: what its value begins with, in any case, before the key: "Bearer " or nothing.
-        digests: the SHA-256 of each key that is taken.
-        protocol: what Triton calls a restricted API in its errors, "API" or "protocol"; empty for an API key.
+        header: the header's name, in lower case.
+        scheme: the prefix of the value, compared without case: "Bearer " for an API key, else "".
+        digests: the SHA-256 of each accepted key.
+        protocol: the noun in Triton's error message, "API" or "protocol"; empty for an API key.
     """
 
     header: str
@@ -54,10 +54,10 @@ class Rule:
     protocol: str = ""
 
     def check(self, value: str | bytes | None) -> None:
-        """Let a caller pass. How long that takes does not depend on the keys.
+        """Check a caller's header, in constant time.
 
         Args:
-            value: what the caller sent in the header; None if it sent none.
+            value: the header's value; None if the caller sent no such header.
 
         Raises:
             UnauthenticatedError: an API key is missing or wrong.
@@ -69,7 +69,7 @@ class Rule:
         scheme = self.scheme.encode()
         has_scheme = given[: len(scheme)].lower() == scheme.lower()
         digest = sha256(given[len(scheme) :].strip()).digest()
-        # Each is compared, whichever it is.
+        # Compare with every key, so that the time does not tell which one matched.
         is_right = sum([hmac.compare_digest(digest, each) for each in self.digests]) > 0
         if not (has_scheme and is_right):
             raise self._refusal("the API key is not one that the server takes")
@@ -81,19 +81,19 @@ class Rule:
 
 
 Rules = Mapping[Api, Rule]
-"""The rules of one port; an API that has none is open."""
+"""The rules of one port. An API without a rule is open."""
 
 OPEN: Rules = MappingProxyType({})
-"""Everybody may call everything."""
+"""No rules: every caller may call every API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules of a server's ports.
+    """The access rules of a server.
 
     Attributes:
-        http: of HTTP, and of the metrics, which are an API of it.
-        grpc: of gRPC.
+        http: the rules of the HTTP port and of the metrics port.
+        grpc: the rules of the gRPC port.
     """
 
     http: Rules = field(default_factory=dict[Api, Rule])
@@ -101,16 +101,17 @@ class Access:
 
     @classmethod
     def of(cls, keys: Iterable[str] = (), http: Sequence[str] = (), grpc: Sequence[str] = ()) -> "Access":
-        """What an operator asked for.
+        """Make the rules from the values of the command line's options.
 
         Args:
-            keys: the API keys, any of which is taken; none leaves the ports open.
-            http: `APIS:HEADER=VALUE`, as of Triton's --http-restricted-api.
-            grpc: `PROTOCOLS:KEY=VALUE`, as of Triton's --grpc-restricted-protocol.
+            keys: the API keys; any of them is accepted. Without keys, no API key is needed.
+            http: values of Triton's --http-restricted-api, `APIS:HEADER=VALUE`.
+            grpc: values of Triton's --grpc-restricted-protocol, `PROTOCOLS:KEY=VALUE`.
 
         Raises:
-            InvalidArgumentError: a key is empty or cannot be sent, or a text is not of the form, or names an API that
-                is unknown or named before. The error tells neither keys nor values.
+            InvalidArgumentError: a key is empty or has characters that a header cannot carry; or a restriction is
+                malformed, or names an API that is unknown or already restricted. The message contains no key and no
+                value.
         """
         asked = _key_rules(tuple(keys))
         return cls({**asked, **_restrictions(http, "api")}, {**asked, **_restrictions(grpc, "protocol")})
@@ -130,7 +131,7 @@ def _key_rules(keys: Sequence[str]) -> dict[Api, Rule]:
 
 
 def _restrictions(texts: Sequence[str], kind: str) -> dict[Api, Rule]:
-    """The rules of Triton's flags; `kind` is "api" (HTTP) or "protocol" (gRPC), as Triton's errors have it."""
+    """Parse restrictions. `kind` is "api" for HTTP or "protocol" for gRPC, as in Triton's error messages."""
     option = "--http-restricted-api" if kind == "api" else "--grpc-restricted-protocol"
     known = {each.value: each for each in Api if kind == "api" or each is not Api.METRICS}
     rules: dict[Api, Rule] = {}

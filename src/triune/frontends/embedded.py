@@ -1,4 +1,4 @@
-"""uvicorn inside an event loop that somebody else runs."""
+"""Runs uvicorn inside an event loop that is already running."""
 
 import asyncio
 import contextlib
@@ -22,26 +22,35 @@ BACKLOG = 2048
 
 
 class Connection(Protocol):
-    """What a connection of an embedded server has beside uvicorn's own methods."""
+    """The method that an embedded server needs of a connection, beside uvicorn's own."""
 
     def check_deadline(self, now: float) -> None:
-        """End what is silent for too long; `now` is the loop's time."""
+        """Close the connection if a timeout has passed; `now` is the loop's time, in seconds."""
         ...
 
 
 class EmbeddedServer(uvicorn.Server):
-    """A uvicorn that leaves signals to the process, says when it listens, and takes port 0. Opened and closed once."""
+    """A uvicorn server that does not handle signals, reports when it listens, and accepts port 0.
+
+    Opened once and closed once.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         """Args:
-        config: the app and the protocol, whose connections are `Connection`s; host and port are given to `open`.
+        config: the app and the protocol class, which must implement `Connection`. Its host and port are ignored.
         """
         super().__init__(config)
         self._is_listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, host: str, port: int, *, purpose: str, is_shared: bool = False) -> int:
-        """Listen on an address, for `purpose` ("HTTP") as errors tell it; other servers too if it `is_shared`.
+        """Listen on an address.
+
+        Args:
+            host: the name or address to listen on.
+            port: the port; 0 takes a free one.
+            purpose: the name of the protocol in error messages, "HTTP" for example.
+            is_shared: set SO_REUSEPORT, so that other servers can listen on the same port.
 
         Returns:
             the port.
@@ -60,7 +69,7 @@ class EmbeddedServer(uvicorn.Server):
         return bound
 
     async def close(self, grace_seconds: float) -> None:
-        """Take no more connections, and give requests under way `grace_seconds` to finish."""
+        """Accept no more connections, and give requests under way `grace_seconds` to finish."""
         if self._task is None:
             return
         self.config.timeout_graceful_shutdown = max(1, math.ceil(grace_seconds))
@@ -78,25 +87,25 @@ class EmbeddedServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Capture none."""
+        """Do nothing: the process handles signals itself."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, and tell `open` that the server listens."""
         await super().startup(sockets)
         self._is_listening.set()
 
 
 def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> list[socket.socket]:
-    """Listening TCP sockets of one port, one for each address that `host` has here; `port` 0 takes a free one.
+    """Open listening TCP sockets on one port, one for each address of `host` on this machine.
 
-    `localhost` has two where the machine speaks IPv6: clients try either first.
+    `localhost` has two addresses (IPv4 and IPv6) where the machine has IPv6: clients may try either first.
 
     Args:
         host: a name or an address.
-        port: the port.
-        purpose: what errors call it.
-        is_shared: other servers that say so too may listen on the same port.
+        port: the port; 0 takes a free one.
+        purpose: the name of the protocol in error messages.
+        is_shared: set SO_REUSEPORT, so that other servers can listen on the same port.
 
     Raises:
         UnavailableError: the address is taken, or is not this machine's.
@@ -109,7 +118,7 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
             try:
                 listeners.append(_listen(family, (address[0], bound, *address[2:]), is_shared=is_shared))
             except OSError as error:
-                # A name may have addresses of a family that this machine does not speak.
+                # A name may have IPv6 addresses while this machine has no IPv6.
                 if error.errno not in _NOT_HERE:
                     raise
                 failure = error
@@ -127,7 +136,7 @@ def listen(host: str, port: int, *, purpose: str, is_shared: bool = False) -> li
 
 
 def num_addresses(host: str) -> int:
-    """How many addresses `host` has here; 1 where that is not known, which whoever listens there is told."""
+    """How many addresses `host` has on this machine; 1 if it cannot be resolved (listening reports that error)."""
     try:
         return len(_addresses(host, 0))
     except OSError:
@@ -135,7 +144,7 @@ def num_addresses(host: str) -> int:
 
 
 def _addresses(host: str, port: int) -> dict[tuple[int, tuple[object, ...]], None]:
-    """Families and addresses of a host, in order. `localhost` is both loopbacks (RFC 6761), whatever the hosts file."""
+    """The families and addresses of a host. `localhost` is always both loopback addresses (RFC 6761)."""
     names = _LOOPBACKS if host.lower() == "localhost" else (host,)
     found = [each for name in names for each in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
     return dict.fromkeys((int(family), address) for family, _, _, _, address in found)

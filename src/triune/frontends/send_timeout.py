@@ -1,26 +1,26 @@
-"""Clients that take nothing of what is written to them."""
+"""The send timeout: closes connections whose client has stopped reading."""
 
 import asyncio
 
 
 class SendTimeout:
-    """How long a client has taken nothing of its answers."""
+    """Measures for how long a client has read nothing of the response that is being written to it."""
 
     def __init__(self, limit_seconds: float) -> None:
         """Args:
-        limit_seconds: how long it may.
+        limit_seconds: how long a client may read nothing.
         """
         self._limit_seconds = limit_seconds
         self._num_unsent: int | None = None
         self._deadline = 0.0
 
     def is_overdue(self, is_paused: bool, transport: asyncio.Transport, now: float) -> bool:
-        """Whether the client is too slow. Called several times a second.
+        """Whether the client has read nothing for `limit_seconds`. Called several times a second.
 
         Args:
-            is_paused: more is written than the client takes.
-            transport: where it is written.
-            now: the loop's time, in seconds.
+            is_paused: writing is paused, because the transport's write buffer is full.
+            transport: the client's connection.
+            now: the event loop's time, in seconds.
         """
         num_unsent = transport.get_write_buffer_size() if is_paused else None
         if num_unsent is None or num_unsent != self._num_unsent:

@@ -1,4 +1,4 @@
-"""A connection whose requests are short: a head, no body to speak of. It has limits on size, silence and number."""
+"""HTTP connections for short requests (a head and hardly a body), with limits on size, time and number."""
 
 import asyncio
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ _LINGER_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ShortLimits:
-    """What a client may ask of a port whose requests are short.
+    """The limits of a port for short requests.
 
     Attributes:
-        request_bytes: size of a request, its head above all.
-        receive_seconds: time for a request to arrive whole.
-        idle_seconds: time between requests.
-        send_seconds: time in which a client takes nothing of an answer.
-        connections: how many there may be.
+        request_bytes: the largest request, head and body together.
+        receive_seconds: how long a whole request may take to arrive.
+        idle_seconds: how long a connection may stay without a request.
+        send_seconds: how long a client may read nothing of a response.
+        connections: the largest number of connections.
     """
 
     request_bytes: int = 64 << 10
@@ -33,7 +33,7 @@ class ShortLimits:
 
 
 class ShortProtocol(HttpToolsProtocol):
-    """uvicorn's own connection, within limits."""
+    """uvicorn's HTTP connection, with limits."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class ShortProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + limits.idle_seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is here; one too many is told so, and goes."""
+        """Accept a connection; beyond the limit, answer 503 and close it."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             self._refuse(b"503 Service Unavailable", "the port has as many connections as --max-connections allows")
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser with a request, unless it is too large for one."""
+        """Feed the parser; refuse a request that is larger than the limit."""
         if self._is_refused or self.transport.is_closing():
             return
         if not self._num_received:
@@ -75,23 +75,27 @@ class ShortProtocol(HttpToolsProtocol):
             super().data_received(data)
 
     def on_message_complete(self) -> None:
-        """A request is here."""
+        """A request has arrived completely."""
         super().on_message_complete()
         self._num_received = 0
         self._deadline = self.loop.time() + self._limits.idle_seconds
 
     def check_deadline(self, now: float) -> None:
-        """End what is silent for too long. Called several times a second with the loop's time."""
+        """Close the connection if a timeout has passed. Called several times a second with the loop's time."""
         if self._send_timeout.is_overdue(self.flow.write_paused, self.transport, now):
             self.transport.abort()
         elif self.flow.write_paused:
-            # The connection is idle from when the answer is taken.
+            # The idle time begins when the client has read the response.
             self._deadline = now + self._limits.idle_seconds
         elif now >= self._deadline:
             self.transport.close()
 
     def _refuse(self, status: bytes, message: str, *, lingers: bool = False) -> None:
-        """Say why, and close: after some seconds if the client still sends, which would lose it what was said."""
+        """Answer with an error and close the connection.
+
+        With `lingers`, close it some seconds later: closing while the client still sends would reset the connection,
+        and the client would lose the error.
+        """
         text = message.encode() + b"\n"
         head = b"HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         self.transport.write(head % (status, len(text)) + text)

@@ -1,4 +1,4 @@
-"""The memory that requests under way may take together: as they come, decoded, waiting, and as answers not yet read."""
+"""The memory budget: what all requests under way may take, from arrival until the response is read."""
 
 from types import TracebackType
 
@@ -8,46 +8,48 @@ from triune.core.errors import PayloadTooLargeError, UnavailableError
 from triune.core.heap import HEAP, LARGE_BYTES
 
 REQUEST_BYTES = 8192
-"""What the smallest request takes while it waits: its objects here, and those of its connection."""
+"""The memory of the smallest waiting request: its Python objects and those of its connection."""
 
 _SHARE_OF_MEMORY = 4
 _MIN_BYTES = 256 << 20
 
 
 def default_limit_bytes() -> int:
-    """A quarter of what this machine, or the container, has: models and their runs need the rest."""
+    """A quarter of the memory of this machine or container: models and their runs need the rest."""
     return max(_MIN_BYTES, psutil.virtual_memory().total // _SHARE_OF_MEMORY)
 
 
 class MemoryBudget:
-    """Counts what requests take, and refuses what would be too much. For the event loop's thread alone.
+    """Counts the memory of requests under way and refuses more than the limit. Not thread-safe: event loop only.
 
-    State law: `reserved_bytes` is the sum of what the reservations hold that are not released.
+    Invariant: `reserved_bytes` is the sum of `num_bytes` of all reservations that are not released.
 
     Attributes:
-        limit_bytes: what all requests may take together.
-        reserved_bytes: what they take.
+        limit_bytes: the most that all requests may take together.
+        reserved_bytes: what they take now.
     """
 
     __slots__ = ("limit_bytes", "reserved_bytes")
 
     def __init__(self, limit_bytes: int | None = None) -> None:
-        """None takes the machine's default."""
+        """Args:
+        limit_bytes: the limit; None is `default_limit_bytes()`.
+        """
         self.limit_bytes = default_limit_bytes() if limit_bytes is None else limit_bytes
         self.reserved_bytes = 0
 
     def reserve(self, num_bytes: int = 0) -> "Reservation":
-        """Take so much. Raises as `Reservation.resize` does."""
+        """Make a reservation of `num_bytes`. Raises as `Reservation.resize` does."""
         reservation = Reservation(self)
         reservation.resize(num_bytes)
         return reservation
 
 
 class Reservation:
-    """What one request takes. Release it however the request ends; as a context manager it does that itself.
+    """The memory of one request. Release it when the request ends, for whatever reason, or use it as a context manager.
 
     Attributes:
-        num_bytes: how much it is now.
+        num_bytes: the reserved size.
     """
 
     __slots__ = ("_budget", "num_bytes")
@@ -57,11 +59,11 @@ class Reservation:
         self.num_bytes = 0
 
     def resize(self, num_bytes: int) -> None:
-        """Hold so much from now on, more or less than before.
+        """Change the reserved size to `num_bytes`.
 
         Raises:
-            UnavailableError: others hold too much for that. What was held stays held.
-            PayloadTooLargeError: it would be too much for an idle server.
+            UnavailableError: other requests hold too much. The reservation keeps its old size.
+            PayloadTooLargeError: `num_bytes` is more than the whole budget.
         """
         budget = self._budget
         more = num_bytes - self.num_bytes
@@ -79,11 +81,11 @@ class Reservation:
         self.num_bytes = num_bytes
 
     def grow(self, more_bytes: int) -> None:
-        """Hold so much more. Raises as `resize` does."""
+        """Reserve `more_bytes` in addition. Raises as `resize` does."""
         self.resize(self.num_bytes + more_bytes)
 
     def release(self) -> None:
-        """Give all of it back. May be called again."""
+        """Give the memory back to the budget. Calling it again does nothing."""
         if self.num_bytes >= LARGE_BYTES:
             HEAP.give_back_soon()
         self._budget.reserved_bytes -= self.num_bytes

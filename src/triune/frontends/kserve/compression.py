@@ -1,7 +1,7 @@
 """Content-Encoding of requests and Accept-Encoding of responses, as Triton reads them.
 
-Compressing is an offer: it is done where it pays, at zlib's fastest level. Work on large bodies comes in pieces, for
-threads; zlib releases the GIL.
+A response is compressed only if that makes it smaller, at zlib's fastest level. Large bodies are compressed piece by
+piece in threads; zlib releases the GIL.
 """
 
 import math
@@ -12,24 +12,24 @@ from typing import TypeAlias
 from triune.core.errors import InvalidArgumentError, PayloadTooLargeError, UnsupportedError
 
 Body: TypeAlias = bytes | bytearray | memoryview
-"""What arrived, in one piece."""
+"""A request's body."""
 
 MIN_COMPRESSED_BYTES = 1024
-"""A smaller answer goes into one packet of the network either way."""
+"""Smaller responses are not compressed: they fit into one network packet anyway."""
 
 PIECE_BYTES = 256 << 10
-"""What is compressed at once: a few milliseconds of a thread."""
+"""How much a thread compresses in one step. That takes a few milliseconds."""
 
 MAX_RATIO = 200
-"""How many times its size a large body may become when it is decompressed; zlib's most is about 1030."""
+"""The largest decompression ratio of a large body (zip bomb protection); zlib's maximum is about 1030."""
 
-# Up to here no ratio is too large.
+# The ratio is not checked up to this decompressed size.
 _FREE_BYTES = 8 << 20
 _STEP_BYTES = 1 << 20
 _SLICE_BYTES = 64 << 10
 _SAMPLES = 4
 _SAMPLE_BYTES = 4096
-# What is sampled must become smaller than this share of itself.
+# A response is compressed if samples of it shrink to less than this share.
 _GAIN = 0.8
 _LEVEL = 1
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -37,7 +37,7 @@ _ANY_FORMAT = 32 + zlib.MAX_WBITS
 
 
 def is_compressed(encoding: str) -> bool:
-    """Whether a Content-Encoding says that there is something to decompress. Raises UnsupportedError if unknown."""
+    """Whether a Content-Encoding is a compression. Raises UnsupportedError if it is unknown."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return False
@@ -47,18 +47,18 @@ def is_compressed(encoding: str) -> bool:
 
 
 class Decompression:
-    """A request's body without its content encoding, a piece after another.
+    """Decompresses a request's body piece by piece.
 
     Attributes:
-        data: what there is so far.
+        data: the data decompressed so far.
     """
 
     def __init__(self, encoding: str, body: Body, max_bytes: int, max_ratio: int = MAX_RATIO) -> None:
         """Args:
-        encoding: `gzip` or `deflate`, for messages: which of the two is read from the data itself, as Triton does.
-        body: the body as it came.
-        max_bytes: how large it may become. Little more than this is ever held.
-        max_ratio: how many times its own size, from 8 MiB on.
+        encoding: `gzip` or `deflate`, for error messages only: the format is detected from the data, as in Triton.
+        body: the compressed body.
+        max_bytes: the largest decompressed size.
+        max_ratio: the largest ratio of decompressed to compressed size, checked beyond 8 MiB.
         """
         self.data = bytearray()
         self._encoding = encoding.strip().lower()
@@ -69,11 +69,11 @@ class Decompression:
         self._num_read = 0
 
     def step(self) -> bool:
-        """Decompress a MiB or so more. False once that was the last.
+        """Decompress about 1 MiB more. Returns False when everything is decompressed.
 
         Raises:
-            InvalidArgumentError: the body is not compressed data, ends early, or goes on after its end.
-            PayloadTooLargeError: it becomes larger than `max_bytes`, or than so many times its size.
+            InvalidArgumentError: the body is not compressed data, is truncated, or has data after its end.
+            PayloadTooLargeError: the decompressed size exceeds `max_bytes` or `max_ratio`.
         """
         stream = self._stream
         end = len(self.data) + _STEP_BYTES
@@ -114,31 +114,31 @@ class Decompression:
 
 
 class Compression:
-    """An answer's body as `gzip` or `deflate` (in zlib's format), a piece after another."""
+    """Compresses a response's body to `gzip` or `deflate` (zlib format) piece by piece."""
 
     def __init__(self, encoding: str) -> None:
         """Args:
-        encoding: which.
+        encoding: `gzip` or `deflate`.
         """
         self._stream = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[encoding])
 
     def add(self, piece: bytes | memoryview) -> bytes:
-        """What there is to send after a further piece; perhaps nothing yet."""
+        """Compress one more piece. Returns the compressed bytes that are ready to be sent; may be empty."""
         return self._stream.compress(piece)
 
     def end(self) -> bytes:
-        """The rest."""
+        """Finish. Returns the remaining compressed bytes."""
         return self._stream.flush()
 
 
 def compress(encoding: str, parts: Sequence[bytes | memoryview]) -> bytes:
-    """The parts of a small body, one after another, in one piece."""
+    """Compress the parts of a small body, joined."""
     stream = Compression(encoding)
     return b"".join([*(stream.add(part) for part in parts), stream.end()])
 
 
 def pieces(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
-    """The parts again, none of them larger than `PIECE_BYTES`."""
+    """Split the parts into pieces of at most `PIECE_BYTES`."""
     for part in parts:
         view = memoryview(part)
         for start in range(0, len(view), PIECE_BYTES):

@@ -1,4 +1,4 @@
-"""What decodes bodies and messages of any size, off the event loop and within the memory budget."""
+"""Decompresses and parses request bodies of any size, off the event loop and within the memory budget."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,26 +15,26 @@ T = TypeVar("T")
 _JSON = "JSON: send tensors as binary data, with 'binary_data_size'"
 
 PARSED_FACTOR = 10
-"""What JSON takes in all while a process parses it, for each of its bytes: two copies, and its values as objects."""
+"""Memory for each byte of JSON while a process parses it: two copies of the JSON, and its values as objects."""
 
 STRINGS_FACTOR = 4
-"""The same of few long strings."""
+"""The same for JSON that consists of a few long strings."""
 
 
 class Decoder:
-    """Bodies of any size to what they say. What a request holds of the memory budget follows its size."""
+    """Decompresses and parses bodies of any size. The reservation of a request grows with its size."""
 
     def __init__(self, limits: Limits, offload: Offload) -> None:
         """Args:
-        limits: how large bodies and JSON may be.
-        offload: where the work is done.
+        limits: the largest body and the largest JSON.
+        offload: the threads and processes that do the work.
         """
         self._limits = limits
         self._offload = offload
         self._slots = asyncio.Semaphore(offload.parsers.num_processes)
 
     async def decompress(self, encoding: str, body: Body, held: Reservation) -> Body:
-        """A body without its content encoding. Raises as `Decompression` does."""
+        """Decompress a body by its Content-Encoding. Raises as `Decompression` does."""
         if not is_compressed(encoding):
             return body
         limits = self._limits
@@ -45,7 +45,7 @@ class Decoder:
         return work.data
 
     def check_size(self, num_bytes: int, what: str = _JSON) -> None:
-        """Raises PayloadTooLargeError if so much is more than may be parsed; `what` it is, and what to do instead."""
+        """Raise PayloadTooLargeError beyond `json_bytes`; `what` is "noun: remedy" for the message."""
         limit = self._limits.json_bytes
         if num_bytes > limit:
             what, _, remedy = what.partition(": ")
@@ -63,11 +63,18 @@ class Decoder:
         *,
         factor: int = PARSED_FACTOR,
     ) -> T:
-        """`work(body)`, in a process if so many bytes in front of the body are to be parsed; else in a thread.
+        """Compute `work(body)`: in a process if `json_bytes` is more than `SMALL_BYTES`, else in a thread.
+
+        Args:
+            work: the function; it must be picklable.
+            body: the body.
+            json_bytes: how many bytes `work` parses.
+            held: the request's reservation. It grows by `factor * json_bytes` while `work` runs.
+            factor: memory for each byte that is parsed.
 
         Raises:
-            TriuneError: what `work` raises.
-            UnavailableError: the memory budget is spent, or the process ended.
+            TriuneError: `work` raised it.
+            UnavailableError: the memory budget is exceeded, or the process ended.
         """
         if json_bytes <= SMALL_BYTES:
             return await self._offload.run(work, memoryview(body))

@@ -1,4 +1,4 @@
-"""Tensors of large requests: on their way between processes, counted, and encoded piece by piece."""
+"""Tensors of large requests: passed between processes, measured, and encoded piece by piece."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A BYTES tensor on its way between processes, as it is on the wire: its objects are made where it arrives."""
+    """A BYTES tensor in wire format, for passing it between processes."""
 
     shape: tuple[int, ...]
     data: Array
 
 
 def pack(request: InferenceRequest) -> None:
-    """Make the request's BYTES tensors fit to cross to another process."""
+    """Replace the request's BYTES tensors by `Packed` ones, so that the request can be pickled cheaply."""
     inputs = cast("dict[str, Any]", request.inputs)
     for name, array in request.inputs.items():
         if array.dtype.char == "O":
@@ -29,7 +29,7 @@ def pack(request: InferenceRequest) -> None:
 
 
 def unpack(request: InferenceRequest) -> None:
-    """Undo `pack`, in a thread."""
+    """Undo `pack`. Called in a thread, since it makes an object for each BYTES element."""
     inputs = request.inputs
     for name, value in cast("dict[str, Any]", inputs).items():
         if isinstance(value, Packed):
@@ -39,18 +39,18 @@ def unpack(request: InferenceRequest) -> None:
 
 
 def inputs_bytes(inputs: Mapping[str, Array]) -> int:
-    """What arrays take in memory, the objects of BYTES included."""
+    """The memory of arrays in bytes, including the objects of BYTES tensors."""
     return sum(
         array.nbytes + (array.size * BYTES_ELEMENT_BYTES if array.dtype.char == "O" else 0) for array in inputs.values()
     )
 
 
 BYTES_ELEMENT_BYTES = 96
-"""What an element of BYTES takes beside its content: here an object, in the runtime a string."""
+"""The memory of a BYTES element beside its content: a Python object here, and a string in the runtime."""
 
 
 def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
-    """`encode_raw`, in pieces, for `offload.in_steps`."""
+    """`encode_raw` as a generator for `Offload.in_steps`."""
     if array.dtype.char != "O":
         if not array.flags.c_contiguous:
             yield array.nbytes
@@ -67,5 +67,5 @@ def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:
 
 
 def files_of(arrays: dict[str, Array]) -> dict[str, bytes]:
-    """The files as bytes: called in a thread."""
+    """Convert the files of a load request from arrays to bytes. Called in a thread."""
     return {name: as_bytes(array.data) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""What a client may ask of the server."""
+"""The limits on requests and connections."""
 
 from dataclasses import dataclass
 
@@ -24,21 +24,21 @@ MAX_JSON_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a connection may ask of the server. Times are those of silence, but for heads: steady is never too slow.
+    """The limits on requests and connections. A timeout counts time without progress: slow but steady clients are fine.
 
     Attributes:
-        request_bytes: size of a request's body, as it comes and decompressed.
-        grpc_request_bytes: the same of a message over gRPC, where that is less.
-        json_bytes: how much of it may be JSON.
-        decompression_ratio: how many times its size a body of megabytes may become when it is decompressed.
-        head_bytes: size of a request's line and headers (and of trailers), beyond what one read of the socket gives.
-        chunks: how many chunks a body may come in.
-        receive_seconds: time for a head to arrive whole, and time in which nothing of a body arrives.
-        idle_seconds: time between requests on a connection that is kept alive.
-        send_seconds: time in which a client takes nothing of an answer.
-        linger_seconds: after refusing a request half way, time for the client to read why.
-        connections: how many there may be; over gRPC, also how many calls.
-        streams: how many calls one gRPC connection may have.
+        request_bytes: the largest request body, both compressed and decompressed.
+        grpc_request_bytes: the largest gRPC message, if that is less.
+        json_bytes: the largest JSON in a request.
+        decompression_ratio: the largest ratio of decompressed to compressed size, checked beyond 8 MiB.
+        head_bytes: the largest request line and headers (and trailers).
+        chunks: the largest number of chunks of a body.
+        receive_seconds: how long a whole head may take to arrive, and how long nothing of a body may arrive.
+        idle_seconds: how long a connection may stay without a request.
+        send_seconds: how long a client may read nothing of a response.
+        linger_seconds: how long a refused connection stays open, so that the client can read the error.
+        connections: the largest number of connections; over gRPC also of calls.
+        streams: the largest number of concurrent calls on one gRPC connection.
     """
 
     request_bytes: int = MAX_REQUEST_BYTES

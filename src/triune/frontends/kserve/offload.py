@@ -1,6 +1,7 @@
-"""Work that grows with a request, off the event loop: in threads, and where a library holds the GIL in processes.
+"""Moves work that grows with a request off the event loop: to threads, or to processes where a library holds the GIL.
 
-What one call may hold the loop with is about a millisecond; `SMALL_BYTES` of anything take less.
+One callback may keep the event loop busy for about a millisecond. Encoding, decoding or compressing `SMALL_BYTES`
+takes less than that.
 """
 
 import asyncio
@@ -19,10 +20,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SMALL_BYTES = 16 << 10
-"""What is encoded, decoded or compressed at once, where it is. Beyond that it goes off the loop."""
+"""Up to this size, data is encoded, decoded and compressed on the event loop; larger data goes to a thread."""
 
 NUM_FREED = 64
-"""How many pieces of an answer are freed at once."""
+"""How many pieces of a response are freed before the thread pauses."""
 
 _STEP_BYTES = 1 << 20
 _MAX_THREADS = 4
@@ -31,14 +32,14 @@ _SWITCH_SECONDS = 0.5e-3
 
 
 def pause() -> None:
-    """Let other threads have the GIL: called by a thread after each millisecond of work that holds it."""
-    # Longer than it takes to wake a thread: who releases the GIL for less takes it again before anyone else does.
+    """Release the GIL for other threads. A thread calls this after each millisecond of work that holds the GIL."""
+    # The pause must be longer than it takes to wake a thread: else this thread takes the GIL back before any other can.
     time.sleep(_PAUSE_SECONDS)
 
 
 @contextlib.contextmanager
 def freed_gradually(*texts: list[Any]) -> Generator[None]:
-    """What is put into these lists within is freed little by little if it comes to nothing: a GB takes 0.1 s."""
+    """If the block raises, free `texts` in small steps: freeing 1 GB at once holds the GIL for 0.1 s."""
     try:
         yield
     except BaseException:
@@ -51,9 +52,9 @@ def freed_gradually(*texts: list[Any]) -> Generator[None]:
 
 @contextlib.contextmanager
 def short_switch_interval() -> Generator[None]:
-    """Have threads that run Python give up the GIL within half a millisecond, where Python's own time is five.
+    """Set Python's thread switch interval to 0.5 ms within the block; its default is 5 ms.
 
-    The event loop waits for so long whenever it wakes while one of them runs.
+    When the event loop wakes up while another thread runs Python code, it waits this long for the GIL.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -64,14 +65,19 @@ def short_switch_interval() -> Generator[None]:
 
 
 class Offload:
-    """A bounded number of threads and processes. Made and used on the event loop's thread; closed once.
+    """A bounded pool of threads and a pool of processes. Made and used on the event loop's thread; closed once.
 
     Attributes:
-        parsers: for JSON and protobuf of megabytes, whose parsers hold the GIL.
+        parsers: the processes, which parse JSON and protobuf of megabytes, since those parsers hold the GIL.
     """
 
     def __init__(self, num_threads: int | None = None, num_processes: int | None = None) -> None:
-        """None takes as many as the machine has cores, within bounds; threads and processes start when needed."""
+        """Threads and processes start when they are first needed.
+
+        Args:
+            num_threads: None takes one for each core, from 2 to 4.
+            num_processes: None takes one for every two cores, from 1 to 4.
+        """
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(num_threads or max(2, min(_MAX_THREADS, cores)), "wire")
         self.parsers = ParserProcesses(num_processes or max(1, min(_MAX_THREADS, cores // 2)))
@@ -80,22 +86,22 @@ class Offload:
         self._is_idle.set()
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `work` in a thread. If this is cancelled, that is told once the thread is done: it holds memory."""
+        """Call `work` in a thread. A cancellation is raised only after the thread is done, since it holds memory."""
         loop = asyncio.get_running_loop()
         with self.busy():
             return await until_done(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
 
     async def in_steps(self, work: Generator[int, None, T], held: Reservation) -> T:
-        """What `work` returns, computed in threads, step by step.
+        """Run the generator `work` to its end, in threads, about 1 MiB at a time, and return its result.
 
-        It ends early, and gives up what it has made so far, where this is cancelled or the memory budget is spent.
+        If this coroutine is cancelled or the memory budget is exceeded, `work` is closed and its pieces are freed.
 
         Args:
-            work: yields how much memory each of its pieces takes, in bytes.
-            held: takes that, too.
+            work: yields the size of each piece that it made, in bytes.
+            held: the request's reservation, which grows by these sizes.
 
         Raises:
-            UnavailableError, PayloadTooLargeError: the memory budget is spent.
+            UnavailableError, PayloadTooLargeError: the memory budget is exceeded.
         """
         results: list[T] = []
         with self.busy():
@@ -103,7 +109,7 @@ class Offload:
                 while not results:
                     held.grow(await self.run(_step, work, results))
             except BaseException:
-                # A pool that was closed has no thread for it, and the process ends.
+                # A closed pool refuses work; the process is about to end then.
                 with contextlib.suppress(RuntimeError):
                     self._threads.submit(work.close)
                 raise
@@ -111,7 +117,7 @@ class Offload:
 
     @contextlib.contextmanager
     def busy(self) -> Generator[None]:
-        """Work on a request is done within, which `until_idle` waits for."""
+        """Mark the block as work on a request, for which `until_idle` waits."""
         self._num_busy += 1
         self._is_idle.clear()
         try:
@@ -122,17 +128,17 @@ class Offload:
                 self._is_idle.set()
 
     async def until_idle(self) -> None:
-        """Return once no request is decoded or encoded any more."""
+        """Wait until no request is being decoded or encoded."""
         await self._is_idle.wait()
 
     def close(self) -> None:
-        """End the processes; threads end with what they do."""
+        """Kill the processes. Threads finish their current step and end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.parsers.close()
 
 
 def run_all(work: Generator[int, None, T]) -> T:
-    """What `work` returns, where it is too little for steps."""
+    """Run the generator `work` to its end in the caller's thread, and return its result."""
     results: list[T] = []
     while not results:
         _step(work, results)
@@ -140,7 +146,7 @@ def run_all(work: Generator[int, None, T]) -> T:
 
 
 def _step(work: Generator[int, None, T], results: list[T]) -> int:
-    """Go on for a MiB or so, which is told; what `work` returns at its end is put to the results."""
+    """Run `work` for about 1 MiB of pieces and return their size. If `work` ends, append its result to `results`."""
     num_bytes = 0
     while num_bytes < _STEP_BYTES:
         try:
@@ -152,7 +158,7 @@ def _step(work: Generator[int, None, T], results: list[T]) -> int:
 
 
 async def until_done(future: asyncio.Future[T]) -> T:
-    """The future's result. A cancellation is passed on only when the future is done."""
+    """Await the future's result. A cancellation is raised only after the future is done."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -162,6 +168,6 @@ async def until_done(future: asyncio.Future[T]) -> T:
             future.exception()
         raise
     finally:
-        # A failed future's error knows this frame, which is not to know the future: only the garbage collection would
-        # free them, and with them the request's body.
+        # The error's traceback refers to this frame. If the frame still referred to the future, they would be a cycle,
+        # and the request's body would stay in memory until the garbage collector ran.
         del future

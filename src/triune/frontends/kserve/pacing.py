@@ -1,26 +1,26 @@
-"""How much of large bodies and answers all connections together copy before the event loop looks at anything else."""
+"""Pacing: limits how many bytes of large bodies all connections together copy in one iteration of the event loop."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
 ITERATION_BYTES = 256 << 10
-"""What one iteration of the loop copies: a fraction of a millisecond.
+"""How many bytes all connections together copy in one iteration of the loop. That takes a fraction of a millisecond.
 
-Without a limit over all of them, twenty clients of megabytes each have their quarter of a megabyte read and another
-written in one iteration, and a small request waits for ten milliseconds of that.
+Without this limit, twenty clients with bodies of megabytes would each read and write a quarter of a megabyte in one
+iteration, and a small request would wait ten milliseconds for them.
 """
 
 
 class Pacer:
-    """Shares the loop's iterations among large bodies and answers, in the order in which they ask.
+    """Lets large request and response bodies copy `ITERATION_BYTES` in each iteration, first come, first served.
 
-    Made and used on the loop's thread.
+    Not thread-safe: made and used on the event loop's thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Args:
-        loop: the event loop; None takes the running one when it is first needed.
+        loop: the event loop; None takes the running loop at the first call.
         """
         self._loop = loop
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
@@ -28,7 +28,7 @@ class Pacer:
         self._is_counting = False
 
     def spend(self, num_bytes: int) -> bool:
-        """Count bytes that were copied. Returns whether this iteration's share is spent: then wait for a turn."""
+        """Count bytes that were copied. If it returns True, this iteration's bytes are spent: call `wait` next."""
         self._num_bytes += num_bytes
         if not self._is_counting:
             self._is_counting = True
@@ -36,14 +36,14 @@ class Pacer:
         return self._num_bytes >= ITERATION_BYTES
 
     def wait(self, num_bytes: int, go_on: Callable[[], None]) -> None:
-        """Have `go_on` called, within an iteration whose share is not spent; it is about to copy so many bytes."""
+        """Call `go_on`, which copies `num_bytes`, in the first iteration that has bytes left for it."""
         self._waiting.append((num_bytes, go_on))
         if not self._is_counting:
             self._is_counting = True
             self._call_soon()
 
     async def pace(self, num_bytes: int) -> None:
-        """Wait until so many bytes may be copied."""
+        """Wait until `num_bytes` may be copied."""
         if not self._waiting and self._num_bytes < ITERATION_BYTES:
             self.spend(num_bytes)
             return
@@ -57,7 +57,7 @@ class Pacer:
         self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        """An iteration of the loop begins."""
+        """Start an iteration: reset the count, and call those who wait until the bytes are spent."""
         self._num_bytes = 0
         while self._waiting and self._num_bytes < ITERATION_BYTES:
             num_bytes, go_on = self._waiting.popleft()

@@ -1,7 +1,7 @@
-"""Parsers that hold the GIL, in processes of their own.
+"""A pool of processes that parse large JSON and protobuf bodies.
 
-orjson and protobuf parse 64 MiB without letting any other thread run, for a second and more. A process costs two copies
-of the body, which release the GIL, and one of the parsed tensors.
+orjson and protobuf hold the GIL while they parse: with 64 MiB, no other thread runs for a second or more. A process
+costs two copies of the body, during which the GIL is released, and one copy of the parsed tensors.
 """
 
 import functools
@@ -27,16 +27,18 @@ _NAME = "the parser of large requests"
 _LIMITS = Limits(load_seconds=60.0, run_seconds=120.0)
 # The largest areas of shared memory that a process keeps for the next request.
 _KEPT_BYTES = 32 << 20
-# Beyond what it starts with: 64 MiB of JSON need less than half of that.
+# The data segment's limit of a parser process: 64 MiB of JSON need less than half of it.
 _MAX_MEMORY_BYTES = 4 << 30
 _ALIGNMENT = 64
 
 
 class ParserProcesses:
-    """Runs functions of a request's body in processes, each started when it is first needed."""
+    """A process pool that applies functions to request bodies. A process starts when it is first needed."""
 
     def __init__(self, num_processes: int) -> None:
-        """At most so many run at once; others wait."""
+        """Args:
+        num_processes: how many bodies are parsed at the same time; further calls wait.
+        """
         self.num_processes = num_processes
         self.threads = ThreadPoolExecutor(num_processes, "parser")
         self._lock = threading.Lock()
@@ -45,15 +47,16 @@ class ParserProcesses:
         self._is_closed = False
 
     def call(self, work: Callable[[memoryview], T], body: bytes | bytearray | memoryview) -> T:
-        """`work(body)`, computed in a process. Blocks: called in one of `threads`.
+        """Compute `work(body)` in a process. Blocks: call it in one of `threads`.
 
         Args:
-            work: pickled. What it returns is pickled too; numpy's arrays in it, but BYTES, cross in shared memory.
-            body: what it works on.
+            work: the function. It is pickled, and so is its result, except that numpy arrays of numbers in the result
+                cross in shared memory.
+            body: the request's body.
 
         Raises:
-            TriuneError: what `work` raised.
-            UnavailableError: the process ended, for want of memory perhaps, or did not answer in time.
+            TriuneError: `work` raised it.
+            UnavailableError: the process ended (out of memory, for example) or exceeded its time limit.
         """
         process = self._take()
         is_whole = False
@@ -77,7 +80,7 @@ class ParserProcesses:
         return cast(T, pickle.loads(outputs["answer"].tobytes(), buffers=buffers))
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """Kill the processes, even those that are parsing."""
         with self._lock:
             self._is_closed = True
             processes = [*self._idle, *self._busy]
@@ -115,7 +118,10 @@ class ParserProcesses:
 
 
 class Parser:
-    """What runs in the process, shaped as an executable: `call` and `body` in, the pickled answer out."""
+    """The executable that runs in the process. Inputs: the pickled function `call` and `body`. Output: its result.
+
+    The result is pickled in `answer`; its arrays follow one another in `data`, and `sizes` has the bytes of each.
+    """
 
     signature = Signature((), (), 0)
     unit = Unit.CPU
@@ -123,7 +129,7 @@ class Parser:
     is_steady = False
 
     def __init__(self, max_memory_bytes: int) -> None:
-        """A process that would take more memory than this ends, and not the machine's other processes."""
+        """Limit this process's memory (on Linux), so that a hostile body ends this process and no other."""
         if sys.platform == "linux":
             import resource
 
@@ -147,7 +153,7 @@ class Parser:
         return {"answer": np.frombuffer(answer, np.uint8), "sizes": np.array(sizes, np.int64), "data": data}
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: its process is to be ended instead."""
+        """See `core.runtime.Executable`. Does nothing: the caller kills the process instead."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """See `core.runtime.Executable`. Does nothing: there is nothing to free."""

@@ -25,7 +25,7 @@ from triune.frontends.kserve.tensors import check_count
 
 @dataclass(frozen=True, slots=True)
 class ModelInputs:
-    """What a model takes: as much of its config as a process needs that parses a request.
+    """The inputs of a model: the part of its config that is needed to parse a generate request.
 
     Attributes:
         name: the name of the model.
