@@ -1,4 +1,4 @@
-"""ModelInferRequest to InferenceRequest, InferenceResponse to ModelInferResponse."""
+"""Converts ModelInferRequest to InferenceRequest, and InferenceResponse to ModelInferResponse."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from triune.frontends.kserve.limits import MAX_VERSION_DIGITS, shortened
 from triune.frontends.kserve.tensors import check_count, count_objects, decode_raw, encode_raw, num_elements
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 
-# protobuf counts a message's bytes in a signed 32-bit number; a little is left for names and shapes.
+# A protobuf message has at most 2**31 - 1 bytes; some are left for names and shapes.
 MAX_RESPONSE_BYTES = 2**31 - 2**20
 
 _DATATYPES = {datatype.value: datatype for datatype in DataType}
@@ -27,7 +27,7 @@ _NO_PARAMETERS = RequestParameters()
 
 
 def parse_request(data: bytes) -> ModelInferRequest:
-    """The message of some bytes. Raises InvalidArgumentError if they are none."""
+    """Parse a ModelInferRequest. Raises InvalidArgumentError if the bytes are not a valid message."""
     try:
         return ModelInferRequest.FromString(data)
     except DecodeError as error:
@@ -35,7 +35,7 @@ def parse_request(data: bytes) -> ModelInferRequest:
 
 
 def check_parameters(message: ModelInferRequest) -> None:
-    """Raises PayloadTooLargeError for more parameters, its tensors' among them, than a request may have.
+    """Raise PayloadTooLargeError if the request and its tensors together have more parameters than allowed.
 
     No small message has so many.
     """
@@ -46,11 +46,11 @@ def check_parameters(message: ModelInferRequest) -> None:
 
 
 def parse_version(version: str) -> int | None:
-    """The version of a request; None if it names none.
+    """Parse the model version of a request; None if it is empty.
 
     Raises:
-        InvalidArgumentError: not a whole number.
-        NotFoundError: no version's number has so many digits.
+        InvalidArgumentError: the version is not a whole number.
+        NotFoundError: the number is larger than any version can be.
     """
     if not version:
         return None
@@ -64,11 +64,11 @@ def parse_version(version: str) -> int | None:
 
 
 def decode_request(message: ModelInferRequest, raw: Sequence[memoryview] | None = None) -> InferenceRequest:
-    """The inference that a message asks for.
+    """Decode a ModelInferRequest.
 
     Args:
         message: the message.
-        raw: its raw_input_contents, if they were cut out of it.
+        raw: its raw_input_contents, if they were split off before parsing.
 
     Returns:
         a request whose arrays are views of the message's bytes.
@@ -77,7 +77,7 @@ def decode_request(message: ModelInferRequest, raw: Sequence[memoryview] | None 
         InvalidArgumentError: names, datatypes, shapes, contents or parameters are wrong in themselves.
         UnsupportedError: a tensor is in shared memory.
     """
-    # Looking into an empty map of upb costs as much as a whole tensor: `parameters` is skipped when it is empty.
+    # In upb, iterating over an empty map costs as much as decoding a tensor, so empty `parameters` are skipped.
     parameters = decode_parameters(message.parameters) if message.parameters else _NO_PARAMETERS
     return InferenceRequest(
         model=message.model_name,
@@ -92,7 +92,7 @@ def decode_request(message: ModelInferRequest, raw: Sequence[memoryview] | None 
 
 
 def is_empty_final_wanted(message: ModelInferRequest) -> bool:
-    """A stream shall answer this request's end with a response even if that has no outputs. `message` is valid."""
+    """Whether the client wants an empty final response on a stream (`triton_enable_empty_final_response`)."""
     return message.parameters[EMPTY_FINAL_RESPONSE].bool_param if EMPTY_FINAL_RESPONSE in message.parameters else False
 
 
@@ -155,11 +155,11 @@ def _refuse_shared_memory(kind: str, name: str, parameters: object) -> None:
 
 
 def encode_response(response: InferenceResponse) -> ModelInferResponse:
-    """The message of an answer, its outputs raw.
+    """Encode a response, with its outputs in raw_output_contents.
 
     Raises:
-        InvalidArgumentError: the outputs together are more than a message can hold.
-        InternalError: an output or a parameter that the protocol cannot express.
+        InvalidArgumentError: the outputs together are larger than a message can be (2 GiB).
+        InternalError: the protocol cannot express an output or a parameter.
     """
     message = describe_response(response)
     num_bytes = 0
@@ -172,7 +172,7 @@ def encode_response(response: InferenceResponse) -> ModelInferResponse:
 
 
 def describe_response(response: InferenceResponse) -> ModelInferResponse:
-    """The message of an answer without the contents of its outputs. Raises as `encode_response` does."""
+    """Encode a response without raw_output_contents. Raises as `encode_response` does."""
     message = ModelInferResponse(model_name=response.model, model_version=str(response.version), id=response.id)
     for name, array in response.outputs.items():
         message.outputs.add(name=name, datatype=DataType.of(array).value, shape=array.shape)
@@ -182,7 +182,7 @@ def describe_response(response: InferenceResponse) -> ModelInferResponse:
 
 
 def check_size(name: str, num_bytes: int) -> None:
-    """Raises InvalidArgumentError if the outputs up to this one take more bytes than a message can hold."""
+    """Raise InvalidArgumentError if the outputs, up to and including this one, are larger than a message can be."""
     if num_bytes > MAX_RESPONSE_BYTES:
         raise InvalidArgumentError(
             f"the outputs up to '{name}' take {num_bytes} bytes, more than the {MAX_RESPONSE_BYTES} of a gRPC "

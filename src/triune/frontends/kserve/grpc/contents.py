@@ -11,7 +11,7 @@ from triune.core.tensors import format_shape
 from triune.frontends.kserve.tensors import num_elements, object_array
 from triune.protos.grpc_service_pb2 import InferTensorContents
 
-# Which field of InferTensorContents holds which datatype; those missing here (FP16, BF16) travel raw only.
+# The field of InferTensorContents for each datatype. FP16 and BF16 have none: they are sent raw only.
 _FIELDS = {
     DataType.BOOL: "bool_contents",
     DataType.INT8: "int_contents",
@@ -37,17 +37,17 @@ _WIDE = {
 
 
 def decode_contents(name: str, datatype: DataType, shape: tuple[int, ...], contents: InferTensorContents) -> Array:
-    """An array of an input's typed contents.
+    """Decode an input's typed contents to an array.
 
     Args:
-        name: the input's name, for messages.
+        name: the input's name, for error messages.
         datatype: its element type.
         shape: its shape.
-        contents: the elements, in the one field that belongs to the datatype.
+        contents: the elements, in the field that belongs to the datatype.
 
     Raises:
-        InvalidArgumentError: FP16 or BF16, elements in a field of another datatype, more or fewer elements than the
-            shape has, or a number that the datatype cannot hold.
+        InvalidArgumentError: the datatype is FP16 or BF16, the elements are in another datatype's field, their number
+            does not match the shape, or a number is out of the datatype's range.
     """
     expected = _FIELDS.get(datatype)
     if expected is None:

@@ -1,4 +1,4 @@
-"""Methods of gRPC for those who may call them."""
+"""Access control of gRPC methods."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,7 +14,7 @@ AnswerT = TypeVar("AnswerT")
 def guarded(
     method: Callable[[GivenT, Context], Awaitable[AnswerT]], rule: Rule | None
 ) -> Callable[[GivenT, Context], Awaitable[AnswerT]]:
-    """The method, which aborts the calls of those who do not show what `rule` asks for; without one, as it is."""
+    """Wrap a method so that calls without the header of `rule` are aborted. No rule: return it as it is."""
     if rule is None:
         return method
 

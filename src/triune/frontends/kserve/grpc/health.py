@@ -1,4 +1,4 @@
-"""grpc.health.v1: the health of the server as load balancers and Kubernetes ask for it."""
+"""grpc.health.v1: the standard health check, which load balancers and Kubernetes use."""
 
 import asyncio
 from typing import Any
@@ -23,19 +23,19 @@ _UNKNOWN, _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = range(4)
 
 
 class HealthService:
-    """Answers SERVING while the server is ready."""
+    """The health service. Its status is SERVING while the server is ready, else NOT_SERVING."""
 
     def __init__(self, server: Server, *, interval_seconds: float = 1.0) -> None:
         """Args:
-        server: whose readiness is told.
-        interval_seconds: how often a watched server is looked at.
+        server: the server whose readiness is reported.
+        interval_seconds: how often the readiness is checked for watchers.
         """
         self._server = server
         self._interval_seconds = interval_seconds
         self._stopping = asyncio.Event()
 
     def handlers(self, rules: Rules = OPEN) -> dict[str, Any]:
-        """Method name to gRPC handler; `rules` say who may call them."""
+        """The gRPC handler of each method, guarded by the access `rules`."""
         rule = rules.get(Api.HEALTH)
         return {
             "Check": grpc.unary_unary_rpc_method_handler(guarded(self.check, rule)),
@@ -43,11 +43,11 @@ class HealthService:
         }
 
     def stop(self) -> None:
-        """Tell all watchers that the server does not serve any more, and end their calls."""
+        """Send NOT_SERVING to all watchers and end their calls."""
         self._stopping.set()
 
     async def check(self, data: bytes, context: Context) -> bytes:
-        """The status now. NOT_FOUND for a service that is not here."""
+        """Check: the current status. An unknown service gets NOT_FOUND."""
         try:
             service = _parse(data)
         except InvalidArgumentError as error:
@@ -58,7 +58,10 @@ class HealthService:
         return _response(self._status(service))
 
     async def watch(self, data: bytes, context: Context) -> None:
-        """The status now and whenever it changes, until the server stops. SERVICE_UNKNOWN for one not here."""
+        """Watch: send the current status, and again whenever it changes, until the server stops.
+
+        An unknown service gets SERVICE_UNKNOWN.
+        """
         try:
             service = _parse(data)
         except InvalidArgumentError as error:
@@ -85,7 +88,7 @@ class HealthService:
 
 
 def _parse(data: bytes) -> str:
-    """The service that a HealthCheckRequest names. Raises InvalidArgumentError if it is none, or large."""
+    """The service name in a HealthCheckRequest. Raises InvalidArgumentError if the message is malformed or large."""
     check_small(len(data))
     try:
         return health_pb2.HealthCheckRequest.FromString(data).service

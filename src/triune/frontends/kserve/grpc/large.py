@@ -1,7 +1,7 @@
-"""Inferences over gRPC that are too large for the event loop, between bytes and values.
+"""Decodes and encodes gRPC messages that are too large for the event loop.
 
-protobuf parses and writes messages without letting any other thread run, and copies each tensor twice. The tensors of
-large messages are therefore cut out, and put in, beside it: they are fields of a message's top level.
+protobuf holds the GIL while it parses or writes a message, and copies each tensor twice. Tensors are fields at a
+message's top level, so this module splits them off before protobuf parses the rest, and appends them to what it wrote.
 """
 
 from collections.abc import Callable, Generator
@@ -28,13 +28,13 @@ from triune.serving.server import Server
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Inputs, outputs, raw contents, parameters and names: no request has more fields than that.
+# The largest number of top-level fields of a request: inputs, outputs, raw contents, parameters and names.
 _MAX_FIELDS = 4 * MAX_TENSORS
 
-# The descriptions of 4096 tensors take a quarter of that.
+# The largest message without its tensors; the descriptions of 4096 tensors take a quarter of that.
 _MAX_HEAD_BYTES = 1 << 20
 
-# So many tensors are decoded, and so many fields told apart, at once, where they are.
+# Up to this number, tensors are decoded, and fields are split, on the event loop.
 _MANY_TENSORS = 64
 
 # Tags of fields: the number, and 2 for what carries its length.
@@ -49,7 +49,7 @@ _LOOKED_AT = ("BYTES", "BOOL")
 
 
 def decode_small(message: ModelInferRequest, server: Server) -> InferenceRequest:
-    """`grpc_codec.decode_request`; an unknown model is told before what is wrong with the inputs, as in Triton."""
+    """As `codec.decode_request`, but an unknown model is reported before an error in the inputs, as in Triton."""
     try:
         return grpc_codec.decode_request(message)
     except InvalidArgumentError:
@@ -63,26 +63,26 @@ class LargeMessages:
     def __init__(self, server: Server, decoder: Decoder, offload: Offload) -> None:
         """Args:
         server: has the models that messages name.
-        decoder: where typed contents are parsed.
-        offload: where the rest is done.
+        decoder: parses typed contents.
+        offload: does the rest of the work.
         """
         self._server = server
         self._decoder = decoder
         self._offload = offload
 
     async def decode(self, data: bytes, held: Reservation) -> tuple[ModelInferRequest, InferenceRequest]:
-        """As `grpc_codec.parse_request` and `decode_request`.
+        """Parse and decode a request, as `codec.parse_request` and `decode_request` do.
 
         Args:
-            data: the message.
-            held: has reserved the message's size; then what the request takes.
+            data: the message's bytes.
+            held: the reservation; it has the message's size, and is changed to the request's size.
 
         Returns:
-            the message, perhaps without its tensors, and the request.
+            the message, which may lack its tensors, and the request.
         """
         parts = split_request(data, _MANY_TENSORS) or await self._offload.run(split_all, data)
         head, raw = parts.head, parts.raw
-        # An unknown model is told before what is wrong with the inputs, as in Triton.
+        # Report an unknown model before an error in the inputs, as Triton does.
         self._server.model(parts.model, grpc_codec.parse_version(parts.version))
         if raw:
             check_head(len(head))
@@ -101,27 +101,27 @@ class LargeMessages:
         return message, request
 
     async def parse_load(self, data: bytes, held: Reservation) -> tuple[str, str, str | None, dict[str, Array]]:
-        """As `grpc_messages.parse_load`."""
+        """As `messages.parse_load`, in a process if the message is large."""
         if len(data) <= SMALL_BYTES:
             return grpc_messages.parse_load(memoryview(data))
         return await self._decoder.parse(grpc_messages.parse_load, data, len(data), held, factor=STRINGS_FACTOR)
 
     async def files_of(self, arrays: dict[str, Array]) -> dict[str, bytes]:
-        """Files as bytes."""
+        """Convert the files of a load request to bytes, in a thread."""
         return await self._offload.run(files_of, arrays) if arrays else {}
 
     async def encode(self, response: InferenceResponse, held: Reservation, *, is_final: bool | None = None) -> bytes:
-        """The message of an answer: a ModelInferResponse; if `is_final` is given, the ModelStreamInferResponse with it.
+        """Encode a response as ModelInferResponse or, for a stream, as ModelStreamInferResponse.
 
         Args:
-            response: the answer.
-            held: takes what the outputs, their message and the copies between take.
-            is_final: see above.
+            response: the response.
+            held: the reservation; it is changed to the size of the outputs, the message and the copies between them.
+            is_final: for a stream: whether this is the request's last response. None: not a stream.
 
         Raises:
-            InvalidArgumentError: the outputs together are more than a message can hold.
-            UnavailableError, PayloadTooLargeError: the memory budget is spent.
-            InternalError: an output or a parameter that the protocol cannot express.
+            InvalidArgumentError: the outputs together are larger than a message can be (2 GiB).
+            UnavailableError, PayloadTooLargeError: the memory budget is exceeded.
+            InternalError: the protocol cannot express an output or a parameter.
         """
         if outputs_bytes(response) <= SMALL_BYTES:
             message = grpc_codec.encode_response(response)
@@ -131,7 +131,7 @@ class LargeMessages:
             return ModelStreamInferResponse(infer_response=message).SerializeToString()
         held.resize(inputs_bytes(response.outputs))
         message = await self._offload.in_steps(join_response(response, is_final), held)
-        # gRPC keeps it until the client has it.
+        # gRPC keeps the message in memory until the client has read it.
         held.resize(len(message))
         return message
 
@@ -141,7 +141,10 @@ async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 
 def parse_typed(data: memoryview) -> tuple[bytes, InferenceRequest]:
-    """A message, its tensors taken out, and its request, fit to cross to another process."""
+    """Parse and decode a message with typed contents, in a parser process.
+
+    Returns the message without its tensors, and the request with its BYTES tensors packed.
+    """
     message = grpc_codec.parse_request(as_bytes(data))
     grpc_codec.check_parameters(message)
     request = grpc_codec.decode_request(message)
@@ -153,7 +156,7 @@ def parse_typed(data: memoryview) -> tuple[bytes, InferenceRequest]:
 
 
 def check_head(num_bytes: int) -> None:
-    """Raises PayloadTooLargeError if a message has too many bytes beside its tensors."""
+    """Raise PayloadTooLargeError if a message has too many bytes beside its tensors."""
     if num_bytes > _MAX_HEAD_BYTES:
         raise PayloadTooLargeError(
             f"the request has {num_bytes} bytes beside its tensors' contents; {_MAX_HEAD_BYTES} are the limit"
@@ -161,7 +164,7 @@ def check_head(num_bytes: int) -> None:
 
 
 def outputs_bytes(response: InferenceResponse) -> int:
-    """The size of an answer's tensors, as far as it is known at once: of many BYTES, that of their references."""
+    """The size of a response's tensors. A large BYTES tensor counts only 8 bytes an element, to save time."""
     num_bytes = 0
     for array in response.outputs.values():
         num_bytes += array.nbytes
@@ -171,7 +174,7 @@ def outputs_bytes(response: InferenceResponse) -> int:
 
 
 def join_response(response: InferenceResponse, is_final: bool | None) -> Generator[int, None, bytes]:
-    """As `LargeMessages.encode`, for `offload.in_steps`."""
+    """As `LargeMessages.encode`, as a generator for `Offload.in_steps`."""
     message = grpc_codec.describe_response(response)
     if is_final is not None:
         message.parameters[FINAL_RESPONSE].bool_param = is_final
@@ -187,7 +190,7 @@ def join_response(response: InferenceResponse, is_final: bool | None) -> Generat
     if is_final is not None:
         parts.insert(0, _INFER_RESPONSE.to_bytes() + varint(sum(map(len, parts))))
     joined = BytesIO()
-    # A copy holds the GIL: of so little for no longer than others can wait.
+    # Copying holds the GIL, so copy in pieces of 256 KiB.
     for part in compression.pieces(parts):
         yield joined.write(part)
     return joined.getvalue()
@@ -195,13 +198,13 @@ def join_response(response: InferenceResponse, is_final: bool | None) -> Generat
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a ModelInferRequest's bytes tell without being parsed.
+    """A ModelInferRequest, split without protobuf.
 
     Attributes:
         head: the message without its raw_input_contents.
-        raw: those, as views of the bytes.
+        raw: the raw_input_contents, as views of the message's bytes.
         model: the model's name.
-        version: its version, as it came; empty if it names none.
+        version: the version as text; empty if the request names none.
     """
 
     head: bytes
@@ -211,7 +214,7 @@ class Parts:
 
 
 def split_all(data: bytes) -> Parts:
-    """`split_request` of a message with many fields, in a thread."""
+    """`split_request` without a limit on fields, for a thread."""
     parts = split_request(data, _MAX_FIELDS)
     if parts is None:
         raise PayloadTooLargeError(f"the request has more than {_MAX_FIELDS} fields, the server's limit")
@@ -219,13 +222,13 @@ def split_all(data: bytes) -> Parts:
 
 
 def split_request(data: bytes, max_fields: int) -> Parts | None:
-    """Take a ModelInferRequest apart; None if it has more than `max_fields` fields, a microsecond each.
+    """Split a ModelInferRequest; None if it has more than `max_fields` fields (a field takes about 1 us).
 
-    Source: protobuf's encoding. A field is its tag (number and wire type) as a varint, then what it holds.
+    Source: protobuf's wire format. A field is a tag (field number and wire type) as a varint, followed by its value.
 
     Raises:
-        InvalidArgumentError: the bytes are no message.
-        PayloadTooLargeError: it has more inputs, or more of anything else, than the server takes tensors.
+        InvalidArgumentError: the bytes are not a valid message.
+        PayloadTooLargeError: there are more inputs, outputs or other fields than the server's limit on tensors.
     """
     view = memoryview(data)
     kept: list[memoryview] = []

@@ -1,4 +1,4 @@
-"""Messages about the server's models: metadata, statistics, the repository's index, and load's parameters."""
+"""Messages for model metadata, configs, statistics, the repository index, and loading and unloading."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -26,35 +26,38 @@ from triune.scheduling.models import LoadedVersion
 
 _FILE = "file:"
 
-# The tag of the field: its number, and 2 for what carries its length.
+# The field's tag: its number, and wire type 2 (length-delimited).
 _CONFIG = ModelConfigResponse.DESCRIPTOR.fields_by_name["config"].number << 3 | 2
 
 
 def model_metadata(config: ModelConfig, versions: Sequence[int]) -> ModelMetadataResponse:
-    """A model's name, versions, platform, and its tensors with the batch dimension that clients send."""
+    """Make a ModelMetadataResponse. Shapes include the batch dimension, as clients send it."""
     return ModelMetadataResponse(**descriptions.model_metadata(config, versions))
 
 
 def model_config(config: ModelConfig) -> bytes:
-    """A ModelConfigResponse with the completed config, made without writing that again."""
+    """Make a ModelConfigResponse around the completed config, whose serialized bytes are reused."""
     return _CONFIG.to_bytes() + varint(len(config.encoded)) + config.encoded
 
 
 def model_statistics(models: Sequence[LoadedVersion]) -> ModelStatisticsResponse:
-    """What each version has counted since it was loaded."""
+    """Make a ModelStatisticsResponse: each version's statistics since it was loaded."""
     return ModelStatisticsResponse(**descriptions.statistics(models))
 
 
 def repository_index(entries: Sequence[IndexEntry]) -> RepositoryIndexResponse:
-    """The repository's model versions; a version, state or reason that an entry lacks stays empty."""
+    """Make a RepositoryIndexResponse. A version, state or reason that an entry lacks is empty."""
     return RepositoryIndexResponse(models=descriptions.repository_index(entries))
 
 
 def parse_load(data: memoryview) -> tuple[str, str, str | None, dict[str, Array]]:
-    """A RepositoryModelLoadRequest: the model's name, the repository's, and `load_parameters`, the files as arrays.
+    """Parse a RepositoryModelLoadRequest.
+
+    Returns:
+        the model's name, the repository's name, and the result of `load_parameters` with files as arrays.
 
     Raises:
-        InvalidArgumentError: it is none, or `load_parameters` raises it.
+        InvalidArgumentError: the message is malformed, or `load_parameters` raises it.
     """
     try:
         request = RepositoryModelLoadRequest.FromString(bytes(data))
@@ -68,11 +71,14 @@ def parse_load(data: memoryview) -> tuple[str, str, str | None, dict[str, Array]
 
 
 def load_parameters(request: RepositoryModelLoadRequest) -> tuple[str | None, dict[str, bytes]]:
-    """The config override (None if there is none), and the files by their path below the model's folder.
+    """Read the parameters of a load request.
+
+    Returns:
+        the config override (None if there is none), and the files by their path below the model's folder.
 
     Raises:
-        PayloadTooLargeError: more parameters, or a larger config, than the server takes.
-        InvalidArgumentError: a parameter that load does not know, or one of the wrong type.
+        PayloadTooLargeError: there are too many parameters, or the config is too large.
+        InvalidArgumentError: a parameter is unknown or has the wrong type.
     """
     config_json: str | None = None
     files: dict[str, bytes] = {}
@@ -93,7 +99,7 @@ def load_parameters(request: RepositoryModelLoadRequest) -> tuple[str | None, di
 
 
 def varint(value: int) -> bytes:
-    """A number of zero or more, in protobuf's encoding."""
+    """Encode a non-negative integer as a protobuf varint."""
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
@@ -103,10 +109,10 @@ def varint(value: int) -> bytes:
 
 
 def is_unloading_dependents(request: RepositoryModelUnloadRequest) -> bool:
-    """Whether models that only this one needed go with it.
+    """The parameter `unload_dependents`: whether to unload also the models that only this ensemble needs.
 
     Raises:
-        InvalidArgumentError: a parameter that unload does not know, or one of the wrong type.
+        InvalidArgumentError: a parameter is unknown or has the wrong type.
     """
     result = False
     for name, parameter in request.parameters.items():

@@ -1,4 +1,4 @@
-"""InferParameter both ways, and the parameters that steer an inference instead of reaching the model."""
+"""Decodes and encodes InferParameter. Some parameters control the server and are not passed to the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ _CHOICES = {
 
 @dataclass(slots=True)
 class RequestParameters:
-    """A request's parameters, sorted.
+    """A request's parameters, split by purpose.
 
     Attributes:
-        custom: what is passed on to the model.
+        custom: the parameters that are passed to the model.
         priority: 1 is the highest, 0 the model's default.
         timeout_us: how long the request may wait, 0 for the model's default.
     """
@@ -41,11 +41,11 @@ class RequestParameters:
 
 
 def decode_parameters(parameters: Mapping[str, InferParameter]) -> RequestParameters:
-    """Sort a request's parameters.
+    """Split a request's parameters by purpose.
 
     Raises:
-        InvalidArgumentError: a reserved one has the wrong type or value, `triton_` starts the name of one that is
-            unknown, or one has no value at all.
+        InvalidArgumentError: a reserved parameter has the wrong type or value, an unknown parameter's name begins with
+            `triton_`, or a parameter has no value.
     """
     result = RequestParameters()
     for name, parameter in parameters.items():
@@ -65,7 +65,7 @@ def decode_parameters(parameters: Mapping[str, InferParameter]) -> RequestParame
 
 
 def decode_parameter(name: str, parameter: InferParameter) -> Parameter:
-    """The value of one parameter. Raises InvalidArgumentError if it has none, or not the type that `name` requires."""
+    """Decode one parameter. Raises InvalidArgumentError if it has no value or not the type that `name` requires."""
     choice = cast("str | None", parameter.WhichOneof("parameter_choice"))
     choices = _CHOICES.get(name)
     if choice is None:
@@ -76,10 +76,10 @@ def decode_parameter(name: str, parameter: InferParameter) -> Parameter:
 
 
 def encode_parameter(name: str, value: Parameter) -> InferParameter:
-    """One parameter of a response.
+    """Encode one parameter of a response.
 
     Raises:
-        InternalError: an integer that 64 bits cannot hold.
+        InternalError: the value is an integer of more than 64 bits.
     """
     match value:
         case bool():

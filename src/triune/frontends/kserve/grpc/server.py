@@ -1,4 +1,4 @@
-"""The gRPC port: KServe's service and health checks on grpc.aio, in the running event loop."""
+"""The gRPC server: KServe's service and the health service on grpc.aio, in the running event loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,10 @@ from triune.serving.server import Server
 
 
 class Compression(Enum):
-    """How answers are compressed. gRPC has no degrees of it: Triton's three all are gzip, where the client takes it."""
+    """Compression of responses, by Triton's names: `low`, `medium` and `high` all mean gzip, if the client accepts it.
+
+    gRPC's Python API has no compression levels.
+    """
 
     NONE = "none"
     LOW = "low"
@@ -38,19 +41,19 @@ _COMPRESSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """What an operator may ask of gRPC's connections: Triton's --grpc-* flags. None leaves Triune's default.
+    """Options of gRPC connections, for Triton's --grpc-* flags. None takes Triune's default.
 
     Attributes:
-        compression: of the answers.
-        is_port_shared: servers that all say so may listen on one port.
-        keepalive_time_ms: when a silent client is pinged.
-        keepalive_timeout_ms: how long its answer may take.
-        keepalive_permit_without_calls: whether it is pinged without calls under way.
-        max_pings_without_data: pings in a row without data between them; 0 is any number.
-        min_ping_interval_ms: how soon a client that sends no data may ping again.
-        max_ping_strikes: pings that came too soon, until the connection is closed; 0 is any number.
-        max_connection_age_ms: how long a connection lives.
-        max_connection_age_grace_ms: how long its calls may go on after that.
+        compression: the compression of responses.
+        is_port_shared: set SO_REUSEPORT, so that several servers can share the port.
+        keepalive_time_ms: the server pings a client after this time without activity.
+        keepalive_timeout_ms: the connection is closed if the ping is not answered within this time.
+        keepalive_permit_without_calls: whether to ping also when no call is under way.
+        max_pings_without_data: the largest number of pings without data between them; 0 is unlimited.
+        min_ping_interval_ms: the shortest allowed time between a client's pings without data.
+        max_ping_strikes: the connection is closed after this many pings that came too early; 0 is never.
+        max_connection_age_ms: how long a connection may exist.
+        max_connection_age_grace_ms: how long its calls may continue after that.
     """
 
     compression: Compression = Compression.NONE
@@ -66,7 +69,7 @@ class ChannelOptions:
 
 
 class GrpcServer:
-    """Listens for gRPC on one port."""
+    """Serves gRPC on one port."""
 
     def __init__(
         self,
@@ -84,11 +87,12 @@ class GrpcServer:
         server: answers the requests; the caller owns it and stops it after this.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
-        limits: what a client may ask. Larger requests, and more at once, get RESOURCE_EXHAUSTED.
-        budget: the memory of requests under way, shared with other front ends; None makes its own.
-        offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
-        channel: what its operator asked of the connections.
-        rules: who may call what.
+        limits: the limits on requests and connections. Larger or more requests get RESOURCE_EXHAUSTED.
+        budget: the memory budget, shared with other front ends; None makes one for this server.
+        offload: the threads and processes for large requests, shared likewise. The caller closes it; `stop` closes
+            only one that this server made.
+        channel: the connection options.
+        rules: the access rules.
         """
         self._rules = rules
         self._channel = channel or ChannelOptions()
@@ -135,7 +139,7 @@ class GrpcServer:
         return port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no new calls, and give those under way `grace_seconds` to finish; then they are cancelled."""
+        """Accept no new calls, and cancel those that are not finished after `grace_seconds`."""
         if self._grpc is None:
             return
         self._service.stop_streams()
@@ -153,7 +157,7 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
         "grpc.keepalive_timeout_ms": channel.keepalive_timeout_ms,
         "grpc.max_connection_age_ms": channel.max_connection_age_ms,
         "grpc.max_connection_age_grace_ms": channel.max_connection_age_grace_ms,
-        # Clients may ping as often as tritonclient's KeepAliveOptions let them; more is no reason to cut them off.
+        # tritonclient's KeepAliveOptions allow frequent pings; never close a connection because of them.
         "grpc.keepalive_permit_without_calls": _or(channel.keepalive_permit_without_calls, 1),
         "grpc.http2.max_pings_without_data": _or(channel.max_pings_without_data, 0),
         "grpc.http2.min_ping_interval_without_data_ms": _or(channel.min_ping_interval_ms, 0),
@@ -162,10 +166,10 @@ def _options(limits: Limits, channel: ChannelOptions) -> Sequence[tuple[str, int
     return (
         ("grpc.max_receive_message_length", min(limits.request_bytes, limits.grpc_request_bytes)),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port share its connections: unnoticed, unless both were told to.
+        # By default gRPC sets SO_REUSEPORT: a second server on the port would silently take half of the connections.
         ("grpc.so_reuseport", int(channel.is_port_shared)),
         *((name, int(value)) for name, value in wanted.items() if value is not None),
-        # Clients whose connection was closed for being idle open another when they need one, unnoticed.
+        # Closing idle connections is harmless: a gRPC client opens a new one when it needs it.
         ("grpc.max_connection_idle_ms", round(limits.idle_seconds * 1000)),
         ("grpc.server_handshake_timeout_ms", round(limits.receive_seconds * 1000)),
         ("grpc.max_concurrent_streams", limits.streams),

@@ -1,4 +1,4 @@
-"""The methods of GRPCInferenceService. They take and give bytes, so that broken ones get a typed error."""
+"""The methods of GRPCInferenceService. They take and return bytes, so that a malformed message gets a typed error."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -70,8 +70,8 @@ class InferenceService:
     def __init__(self, server: Server, limits: Limits, budget: MemoryBudget, large: LargeMessages) -> None:
         """Args:
         server: answers the requests; the caller owns it.
-        limits: what a client may ask.
-        budget: the memory of requests under way.
+        limits: the limits on requests.
+        budget: the memory budget.
         large: decodes and encodes large messages.
         """
         self._server = server
@@ -82,7 +82,7 @@ class InferenceService:
         self._changes: set[asyncio.Task[None]] = set()
 
     def handlers(self, rules: Rules = OPEN) -> dict[str, Any]:
-        """Method name to gRPC handler, for `grpc.method_handlers_generic_handler`; `rules` say who may call which."""
+        """Each method's gRPC handler, for `grpc.method_handlers_generic_handler`, guarded by the access `rules`."""
         unary: dict[str, Handler] = {
             "ServerLive": _answering("ServerLive", messages.ServerLiveRequest, self._server_live),
             "ServerReady": _answering("ServerReady", messages.ServerReadyRequest, self._server_ready),
@@ -108,12 +108,12 @@ class InferenceService:
         return handlers
 
     def stop_streams(self) -> None:
-        """End every stream once the requests that it has read are answered."""
+        """Stop reading from every stream. A stream ends when the requests that it has read are answered."""
         for stream in tuple(self._streams):
             stream.stop()
 
     async def infer(self, data: bytes, context: Context) -> bytes:
-        """ModelInfer. gRPC cancels this coroutine when the client gives up, and with it the future that it awaits."""
+        """ModelInfer. When the client cancels, gRPC cancels this coroutine and so the future that it awaits."""
         try:
             return await self._infer(data, context)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
@@ -144,7 +144,7 @@ class InferenceService:
                 held.release()
             raise
         if held is not None:
-            # gRPC keeps the answer until the client has it.
+            # gRPC keeps the response in memory until the client has read it.
             held.resize(min(held.num_bytes, len(answer)))
             context.add_done_callback(partial(_release, held))
         return answer
@@ -159,7 +159,7 @@ class InferenceService:
             future.cancel()
             raise
         finally:
-            # A failed future's error knows this frame, which is not to know the future: nothing else would free them.
+            # The error's traceback refers to this frame; if the frame referred to the future, that would be a cycle.
             del future
 
     async def stream_infer(self, _: object, context: Context) -> None:
@@ -208,7 +208,7 @@ class InferenceService:
         return grpc_messages.repository_index(await self._server.index(is_ready_only=request.ready))
 
     async def load(self, data: bytes, context: Context) -> bytes:
-        """RepositoryModelLoad, whose files may be large."""
+        """RepositoryModelLoad. The files in the message may be large."""
         try:
             await self._load(data)
         except Exception as error:  # noqa: BLE001  (a defect is logged, and answered as one)
@@ -230,7 +230,7 @@ class InferenceService:
         return messages.RepositoryModelUnloadResponse()
 
     async def _change(self, change: Any) -> None:
-        """Load or unload to the end, even if the client that asked for it has gone."""
+        """Load or unload completely, even if the client has disconnected meanwhile."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)

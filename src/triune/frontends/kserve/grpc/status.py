@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses: the one place where the error tree meets gRPC's codes."""
+"""Maps Triune's errors to gRPC status codes."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -39,26 +39,26 @@ MAX_DETAILS_BYTES = 2048
 
 
 class Context(Protocol):
-    """What Triune uses of `grpc.aio.ServicerContext`."""
+    """The part of `grpc.aio.ServicerContext` that Triune uses."""
 
     async def read(self) -> bytes | object:
-        """The client's next message, `grpc.aio.EOF` after the last."""
+        """Read the client's next message; `grpc.aio.EOF` after the last one."""
         ...
 
     async def write(self, message: bytes) -> None:
-        """Send a message, and wait until the transport takes more. One at a time."""
+        """Send a message, and wait until the transport accepts more. Calls must not overlap."""
         ...
 
     def add_done_callback(self, callback: Callable[["Context"], None]) -> None:
-        """Have `callback` called once the call is over, however it ends."""
+        """Call `callback` when the call has ended, for whatever reason."""
         ...
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        """End the call with a status: raises."""
+        """End the call with a status. Always raises."""
         ...
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None:
-        """The client's headers."""
+        """The call's request headers."""
         ...
 
 
@@ -80,10 +80,10 @@ def details_of(error: TriuneError) -> str:
 
 
 def as_triune_error(error: Exception, method: str) -> TriuneError:
-    """The error itself if it is one of ours; else it is a defect, which is logged and becomes an InternalError.
+    """Return a TriuneError as it is; log any other exception and return an InternalError for it.
 
-    Neither keeps its traceback or its cause: their frames hold the request's bytes, and some of them hold the error,
-    so that only the garbage collection would free them.
+    The traceback and the cause are removed: their frames refer to the request's bytes, and some refer to the error
+    itself, so that only the garbage collector would free the bytes.
     """
     if not isinstance(error, TriuneError):
         _logger.error("gRPC method %s failed", method, exc_info=error)
@@ -96,6 +96,7 @@ def as_triune_error(error: Exception, method: str) -> TriuneError:
 async def abort(context: Context, error: TriuneError) -> NoReturn:
     """End the call with the status of an error.
 
-    gRPC's exception for that holds the caller's frame until the garbage collection: delete the request's bytes first.
+    The exception that gRPC raises keeps the caller's frame alive until the garbage collector runs: delete the
+    request's bytes before calling this.
     """
     await context.abort(code_of(error), details_of(error))

@@ -1,8 +1,8 @@
-"""ModelStreamInfer: many requests at once on one stream.
+"""ModelStreamInfer: many concurrent requests on one stream.
 
-As in Triton: a model with one response per request answers in the order of the requests, whatever each takes; a
-decoupled model's responses go out as they come. An error is a message on the stream, which goes on; a client that
-sends the header `triton_grpc_error: true` asks for the stream to end with the first error's status instead.
+As in Triton, a model with one response per request answers in the order of the requests; a decoupled model's
+responses are sent as soon as they exist. An error is sent as a message, and the stream continues; if the client sent
+the header `triton_grpc_error: true`, the first error ends the stream with its status instead.
 Source: Triton's `stream_infer_handler.cc`.
 """
 
@@ -30,7 +30,7 @@ from triune.serving.server import Server
 
 METHOD = "ModelStreamInfer"
 
-# Requests of one stream that may wait for their answers before the next is read.
+# How many requests of one stream may be under way before the next one is read.
 MAX_PENDING_REQUESTS = 1024
 
 _SLOWEST_BYTES_PER_SECOND = 64 << 10
@@ -38,7 +38,7 @@ _SLOWEST_BYTES_PER_SECOND = 64 << 10
 
 @dataclass(slots=True)
 class _Pending:
-    """A request whose response waits for its turn: the answer to come, or the error that kept it from starting."""
+    """A request under way on the stream: the future of its response, or the error with which it failed to start."""
 
     message: ModelInferRequest
     outcome: asyncio.Future[InferenceResponse] | TriuneError
@@ -49,7 +49,7 @@ class _Pending:
         return isinstance(self.outcome, TriuneError) or self.outcome.done()
 
     def result(self) -> InferenceResponse:
-        """The answer of a request that is done. Raises its error."""
+        """The response of a finished request. Raises the request's error."""
         if isinstance(self.outcome, TriuneError):
             raise self.outcome
         if self.outcome.cancelled():
@@ -58,16 +58,17 @@ class _Pending:
 
 
 class StreamSession:
-    """One stream, from its first message to its status."""
+    """One ModelStreamInfer call, from its first message to its status."""
 
     def __init__(
         self, server: Server, context: Context, limits: Limits, budget: MemoryBudget, large: LargeMessages
     ) -> None:
         """Args:
         server: answers the requests.
-        context: the call.
-        limits: once the requests under way have as many bytes as one may have, the next waits until one is answered.
-        budget: the memory of requests under way.
+        context: the gRPC call.
+        limits: `request_bytes` also limits all requests under way on the stream together; beyond it, the next
+            request is not read until one is answered.
+        budget: the memory budget.
         large: decodes and encodes large messages.
         """
         self._server = server
@@ -89,11 +90,11 @@ class StreamSession:
         self._writing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve the stream until the client has sent its last request and has all its answers.
+        """Serve the stream until the client has sent its last request and every request is answered.
 
         Raises:
-            UnavailableError: `stop` was called; every request that was read has its answer.
-            TriuneError: the first error, if the client asked for that.
+            UnavailableError: `stop` was called, and every request that was read is answered.
+            TriuneError: the first error, if the client sent `triton_grpc_error: true`.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -115,7 +116,7 @@ class StreamSession:
             raise UnavailableError("the server is stopping and takes no new requests; open a stream elsewhere")
 
     def stop(self) -> None:
-        """Read nothing more; `run` ends once the requests under way have their answers."""
+        """Read no more requests. `run` ends when the requests under way are answered."""
         self._is_stopping = True
         if self._reader is not None:
             self._reader.cancel()
@@ -176,7 +177,7 @@ class StreamSession:
         self._room.set()
 
     async def _write_in_order(self, reader: asyncio.Task[None]) -> None:
-        """Write the answers of models with one response a request, each after those before it."""
+        """Write the responses of models with one response per request, in the order of the requests."""
         while self._error is None:
             if self._pending and self._pending[0].is_done():
                 pending = self._pending.popleft()
@@ -223,7 +224,7 @@ class StreamSession:
             self._progress.set()
 
     async def _write(self, message: bytes) -> None:
-        # How much of a message the client has taken, gRPC does not tell: large ones have longer.
+        # gRPC does not tell how much of a message the client has read, so large messages get more time.
         seconds = self._limits.send_seconds + len(message) / _SLOWEST_BYTES_PER_SECOND
         async with self._writing:
             if self._error is not None:
@@ -231,17 +232,17 @@ class StreamSession:
             try:
                 await asyncio.wait_for(self._context.write(message), seconds)
             except TimeoutError:
-                # The status waits behind the answers, but whatever else the stream had is given back.
+                # gRPC sends the status after the queued responses, but the stream's memory is released now.
                 self._error = UnavailableError(f"the client took nothing of its answers for {seconds:g} s")
                 self._progress.set()
             except grpc.aio.InternalError:
-                # gRPC's word for an answer that it cannot send any more.
+                # gRPC raises this when the client is gone.
                 self._error = CancelledError("the client has left")
                 self._progress.set()
 
 
 def _header(message: ModelInferRequest) -> ModelInferResponse:
-    """A final response without outputs: which request it belongs to."""
+    """An empty final response: the id, model and version of the request that it ends."""
     header = ModelInferResponse(id=message.id, model_name=message.model_name, model_version=message.model_version)
     header.parameters[FINAL_RESPONSE].bool_param = True
     return header

@@ -1,4 +1,4 @@
-"""How inferences on a connection are answered: at once where that is quick, else by a task."""
+"""Answers the inference requests of an HTTP connection: small ones directly, large ones in an asyncio task."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -34,15 +34,15 @@ from triune.serving.server import Server
 
 # Below this size one write of a copy costs less than several writes.
 _JOIN_BYTES = 65536
-# Up to this size an answer is given to the system in one call.
+# Up to this size, a response is written to the socket in one call.
 _WRITE_BYTES = 1 << 20
 
 
 class FrontEnd:
-    """What all connections share.
+    """The objects that all connections of an HTTP server share.
 
     Attributes:
-        rule: what the callers of inferences have to show; None lets everybody.
+        rule: the access rule of inference; None if it is open.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class FrontEnd:
 
 
 class Connection(Protocol):
-    """Whose inferences are answered.
+    """The connection whose requests are answered.
 
     Attributes:
-        is_refused: the client was refused, and is not heard any more.
+        is_refused: the server has refused a request on it, and discards everything else that the client sends.
     """
 
     transport: asyncio.Transport
@@ -73,12 +73,12 @@ class Connection(Protocol):
     is_refused: bool
 
     def on_response_complete(self) -> None:
-        """An answer is out."""
+        """Called when a response has been sent."""
         ...
 
 
 class Answering:
-    """The answers of one connection."""
+    """Answers the inference requests of one connection."""
 
     def __init__(self, connection: Connection, front_end: FrontEnd) -> None:
         self._connection = connection
@@ -86,7 +86,7 @@ class Answering:
         self._is_draining = False
 
     def answer(self, cycle: InferCycle) -> None:
-        """Answer a request whose turn it is and whose body is here, or its refusal."""
+        """Answer a request that is complete and next in order, or send its refusal."""
         if cycle.refusal is not None or cycle.route is None:
             self._write_error(cycle, *(cycle.refusal or (500, "the request was lost within the server")))
             return
@@ -113,7 +113,7 @@ class Answering:
     def _write_response(self, cycle: InferCycle, future: asyncio.Future[InferenceResponse]) -> None:
         if cycle.disconnected or self._connection.transport.is_closing():
             if not future.cancelled():
-                # Looked at, so that asyncio does not warn of an error that nobody is left to hear.
+                # Retrieve the exception, so that asyncio does not warn that it was never retrieved.
                 future.exception()
             return
         try:
@@ -127,12 +127,12 @@ class Answering:
             self._write_failure(cycle, error)
 
     def go_on(self, cycle: InferCycle) -> None:
-        """The client takes answers again: the one that it had not taken counts as given."""
+        """The transport's write buffer has room again: finish the response that was waiting for it."""
         if self._is_draining:
             self._is_draining = False
             self._finish(cycle)
 
-    # What does not fit into a call of the loop.
+    # Responses that take more than one iteration of the event loop.
 
     def _run(self, cycle: InferCycle, work: Coroutine[Any, Any, None]) -> None:
         cycle.future = task = self._connection.loop.create_task(work)
@@ -141,10 +141,10 @@ class Answering:
         task.add_done_callback(partial(self._end, cycle))
 
     def _end(self, cycle: InferCycle, task: asyncio.Task[None]) -> None:
-        """Called however a task ends, one that was cancelled before it began included."""
+        """Called when a task ends for whatever reason, also if it was cancelled before it started."""
         self._connection.tasks.discard(task)
         if cycle.future is task:
-            # One that was cancelled knows the frames that it was in, and those the answer.
+            # A cancelled task's exception refers to its frames, and these to the response: drop the reference.
             cycle.future = None
         if cycle.disconnected:
             cycle.release()
@@ -162,7 +162,7 @@ class Answering:
                 await asyncio.wait([future])
             finally:
                 future.cancel()
-            # In a task of its own, so that no frame keeps the outputs once they are encoded.
+            # Write in another task, so that this frame does not keep the outputs alive after they are encoded.
             self._run(cycle, self._write_large(cycle, result_of(future)))
         except TriuneError as error:
             self._write_failure(cycle, error)
@@ -230,9 +230,9 @@ class Answering:
         self._finish(cycle)
 
     async def _write_slowly(self, cycle: InferCycle, parts: list[bytes | memoryview]) -> None:
-        """Write a large answer, in turn with all that is large: the system copies each piece at once."""
+        """Write a large response piece by piece, paced together with all other large bodies."""
         parts.reverse()
-        # What is written is freed at once, and the rest, if the client leaves, little by little: a GB takes 0.1 s.
+        # Free each piece after writing it. If the client disconnects, free the rest in steps: 1 GB at once takes 0.1 s.
         try:
             while parts:
                 for piece in pieces([parts.pop()]):
@@ -250,7 +250,7 @@ class Answering:
 
     def _finish(self, cycle: InferCycle) -> None:
         if self._connection.flow.write_paused and not self._connection.transport.is_closing():
-            # The answer counts as given once the client has taken most of it: the next one waits for that.
+            # The response is finished only when the client has read most of it; the next one waits for that.
             self._is_draining = True
             return
         cycle.response_complete = True

@@ -1,4 +1,4 @@
-"""Status lines and headers of what the HTTP connection answers itself."""
+"""Status lines and headers of the responses that the HTTP connection writes without the ASGI app."""
 
 from http import HTTPStatus
 
@@ -12,7 +12,7 @@ _ERROR_HEADERS = b"Content-Type: application/json"
 
 
 def error_headers(status: int) -> bytes:
-    """The own headers of an error."""
+    """The headers that are specific to an error status, `Retry-After` for example."""
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return _ERROR_HEADERS + b"\r\nRetry-After: %d" % RETRY_AFTER_SECONDS
     if status == HTTPStatus.UNAUTHORIZED:
@@ -21,7 +21,7 @@ def error_headers(status: int) -> bytes:
 
 
 class AnswerHeads:
-    """Makes the heads of answers."""
+    """Makes the heads (status line and headers) of responses."""
 
     def __init__(self) -> None:
         self._common: list[tuple[bytes, bytes]] = []
@@ -30,14 +30,14 @@ class AnswerHeads:
     def head(
         self, status: int, common: list[tuple[bytes, bytes]], headers: bytes, num_bytes: int | None, *, keep_alive: bool
     ) -> bytes:
-        """Everything before an answer's body.
+        """The head of a response, with the empty line at its end.
 
         Args:
-            status: the status.
-            common: uvicorn's default headers, in a list that it replaces each second.
-            headers: the answer's own, without the last line's end.
-            num_bytes: the body's size; None for a body in chunks.
-            keep_alive: the connection goes on.
+            status: the HTTP status.
+            common: uvicorn's default headers; uvicorn replaces this list every second.
+            headers: further headers, without a final line end.
+            num_bytes: the body's size; None for a chunked body.
+            keep_alive: whether the connection stays open.
         """
         if common is not self._common:
             self._common = common
@@ -55,6 +55,6 @@ class AnswerHeads:
         )
 
     def error(self, status: int, common: list[tuple[bytes, bytes]], message: str) -> bytes:
-        """A whole answer after which the connection ends."""
+        """A whole error response, with `Connection: close`."""
         body = error_body(message)
         return self.head(status, common, error_headers(status), len(body), keep_alive=False) + body
