@@ -59,7 +59,7 @@ _TIMES: Final[Mapping[str, Sequence[int]]] = {
     "LSTM": (4,),
     "MaxRoiPool": (1,),
     "RNN": (4,),
-    # With a sampling ratio of 0, which is the usual one, as many points as a region is large.
+    # With a sampling ratio of 0, the default, the number of sampled points grows with the size of a region.
     "RoiAlign": (1,),
 }
 """The inputs whose values decide how long the operator takes, but no shape."""
@@ -83,11 +83,11 @@ _RANDOM = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ByValues:
-    """What the values of a model's inputs decide: shapes, time.
+    """What depends on the values of a model's inputs, not only on their shapes.
 
     Attributes:
-        time: the node by which they decide how long a run takes: "Loop 'count'"; empty where shapes alone decide.
-        shapes: the outputs of the graph whose shapes they decide.
+        time: the node that makes the time of a run depend on them, such as "Loop 'count'"; empty if there is none.
+        shapes: the outputs of the graph whose shapes depend on them.
     """
 
     time: str
@@ -96,7 +96,7 @@ class ByValues:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Does a value change with the values of the inputs, and does its shape?"""
+    """Whether the content of a value depends on the values of the inputs, and whether its shape does."""
 
     varies: bool = False
     is_sized: bool = False
@@ -108,7 +108,9 @@ _Key: TypeAlias = tuple[str, str, str]
 
 
 def by_values(model: ModelProto) -> ByValues:
-    """Follow the values of a model's inputs through its graph. Where it is not known what they do, they decide.
+    """Follow the values of a model's inputs through its graph.
+
+    What an unknown operator gives counts as dependent on them.
 
     An initializer that is listed as an input is an input.
     """
@@ -128,7 +130,7 @@ class _Walk:
     )
 
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
-        """What is known of the outputs of a graph that sees `scope`, which is written to."""
+        """What is known of a graph's outputs. `scope` holds what is known of values; the graph's own are added."""
         scope.update({tensor.name: _FIXED for tensor in graph.initializer})
         scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})
         scope.update({value.name: known for value, known in zip(graph.input, inputs, strict=False)})
@@ -170,9 +172,9 @@ class _Walk:
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]
     ) -> list[_Known]:
-        """Of an If, whichever branch is taken; of what loops, as if each turn were unlike the last."""
+        """What is known of the outputs of an If (either branch may run) or of a loop (each turn may differ)."""
         is_sized = any(each.is_sized for each in inputs)
-        # A Loop's turns are numbered, and its condition is judged by what the body makes of it.
+        # The first two inputs of a Loop's body are the iteration number and the condition; the body decides the latter.
         fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []
         given = [*fixed, *[_Known(varies=True, is_sized=is_sized)] * max(len(body.input) for body in bodies)]
         results = [self.graph(body, dict(scope), given) for body in bodies]
@@ -183,7 +185,7 @@ class _Walk:
         is_loop = node.op_type in _LOOPS
         if is_loop or is_decided or is_sized:
             self._decides(node)
-        # The branches of an If give what it gives. What a loop gives may grow with each turn.
+        # The outputs of an If have the shapes of its branches' outputs; those of a loop may grow with each iteration.
         found = [[each[position] for each in results if position < len(each)] for position in range(len(node.output))]
         return [
             _Known(
@@ -194,11 +196,11 @@ class _Walk:
         ]
 
     def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:
-        """A function, looked through once for each kind of inputs: calls within calls would double and double."""
+        """Look through a function once for each kind of inputs: nested calls would otherwise take exponential time."""
         call = (key, tuple(inputs))
         if call not in self._calls:
             function = self.functions[key]
-            # A function that calls itself is none: whatever runs it says so.
+            # A function that calls itself is invalid, which whatever runs it reports.
             self._calls[call] = [_Known(varies=True, is_sized=True)] * len(function.output)
             scope = dict(zip(function.input, inputs, strict=False))
             self._calls[call] = self._nodes(function.node, scope, function.output)

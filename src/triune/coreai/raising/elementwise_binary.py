@@ -30,13 +30,13 @@ def _same(op_type: str, on_bool: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _maximum(graph: Graph, given: Given) -> Tensor:
-    """Of a value and itself it is the value, written to keep Apple's compiler from joining two operations."""
+    """max(x, x) becomes x: programs contain it only to keep Apple's compiler from fusing two operations."""
     x, y = _operands(given)
     return x if x is y else _same("Max", "Or", graph, given)
 
 
 def _minimum(graph: Graph, given: Given) -> Tensor:
-    """Of a maximum, by constants: a Clip, which ONNX Runtime, it alone, makes part of the convolution before it."""
+    """min(max(x, low), high) of constants becomes Clip: only ONNX Runtime fuses it into the preceding Conv."""
     x, y = _operands(given)
     first, _ = _names(given)
     high = _number(y)

@@ -10,7 +10,7 @@ from triune.graph.conversion.problems import noted_why
 from triune.graph.core_ops import OPSET
 from triune.graph.decompose import OTHERS, STANDARD
 
-_TEXT = "it works on text, and programs have numbers alone; do it before the model"
+_TEXT = "it works on text, but Core ML and Core AI programs have only numbers; do this before the model"
 _OPTIONAL = "it makes or reads an optional value, and programs have tensors of a known rank alone; give it the tensor"
 _SEQUENCE = "the length of its sequence, or a place in it, is computed; write the tensors out, or fix their number"
 

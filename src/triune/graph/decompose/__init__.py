@@ -1,4 +1,7 @@
-"""Operators that ONNX does not define by others, written with core ops. One family a file, each with its table."""
+"""Decompositions into core ops of operators for which ONNX's standard has no function body.
+
+Each file holds one family of operators and the table of its rules.
+"""
 
 from collections.abc import Collection
 
@@ -51,30 +54,30 @@ OTHERS: dict[str, dict[str, Decomposition]] = {
 
 
 class Decompose(GraphPass):
-    """Given operators that are no core ops and have no body in ONNX's standard. Result: core ops.
+    """Replace operators that are not core ops and have no function body in ONNX's standard by core ops.
 
-    What depends on a type or a shape that is not known stays as it is.
+    An operator whose decomposition needs an unknown type or shape stays.
     """
 
     name = "decompose"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep`: operators that stay whole."""
+        """`keep`: operators that are not decomposed."""
         self._table = {name: each for name, each in STANDARD.items() if name not in keep}
         self._count = 0
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """The new values have no types yet: infer them again."""
+        """Decompose the nodes of `model`. The new values have no types yet: shape inference must run again."""
         while True:
             is_changed, is_waiting = self._decompose(model.graph, None, Names(model.graph))
             if not (is_changed and is_waiting):
                 return model
-            # ONNX infers nothing behind an operator of another domain: each that is written out may tell the next
-            # one's types.
+            # ONNX's shape inference stops at an operator of another domain: decomposing one may make known the types
+            # that the next one waits for.
             model = Infer()(model)
 
     def _decompose(self, graph: GraphProto, outer: Values | None, names: Names) -> tuple[bool, bool]:
-        """Was anything changed, and does anything wait for what is not known yet?"""
+        """Decompose a graph's nodes. Returns whether one was, and whether one waits for an unknown type or shape."""
         values = Values(graph, outer)
         read = names_read(graph)
         nodes: list[NodeProto] = []
@@ -94,7 +97,7 @@ class Decompose(GraphPass):
         return is_changed, is_waiting
 
     def _written(self, node: NodeProto, values: Values, read: Collection[str], names: Names) -> list[NodeProto] | None:
-        """The nodes that replace a node; none if it stays, None if it stays until more is known."""
+        """The nodes that replace a node: an empty list if it stays, None if it waits for an unknown type or shape."""
         table = self._table if node.domain in ("", "ai.onnx") else OTHERS.get(node.domain, {})
         decomposition = table.get(node.op_type)
         if decomposition is None:

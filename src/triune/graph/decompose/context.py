@@ -12,13 +12,13 @@ from triune.graph.values import Values
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A node, and what is known around it.
+    """The node to decompose, and what is known about its inputs and outputs.
 
     Attributes:
-        node: to be replaced.
-        values: types, shapes and constants that it can see.
-        attributes: its attributes, those with a default missing where they are not written.
-        build: takes the nodes that replace it.
+        node: the node that is replaced.
+        values: types, shapes and constants of the values in the node's scope.
+        attributes: the attributes that the node states, without defaults.
+        build: collects the nodes that replace it.
         read: the names of the values that the graph's nodes and outputs read.
     """
 
@@ -29,19 +29,19 @@ class Context:
     read: Collection[str]
 
     def input(self, index: int) -> str:
-        """The name of an input; "" where it is left out."""
+        """The name of an input; "" if it is omitted."""
         return self.node.input[index] if index < len(self.node.input) else ""
 
     def output(self, index: int) -> str:
-        """The name of an output; "" where nobody wants it."""
+        """The name of an output; "" if it is omitted."""
         return self.node.output[index] if index < len(self.node.output) else ""
 
     def is_read(self, index: int) -> bool:
-        """Does anybody want the output?"""
+        """Whether a node or a graph output reads the output."""
         return self.output(index) != "" and self.output(index) in self.read
 
     def give(self, name: str, index: int = 0) -> None:
-        """`name` is the node's output `index`."""
+        """Make the value `name` the node's output `index`."""
         if self.output(index):
             self.build.put("Identity", [name], [self.output(index)])
 

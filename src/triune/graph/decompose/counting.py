@@ -10,9 +10,11 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def unique(c: Context) -> bool:
-    """Every row compared with every other: a row's key is how many are less, or where the first of its like is.
+    """Unique, by comparing each row with each other row.
 
-    NaN are alike, and the largest. For n rows there are n * n comparisons.
+    The sort key of a row is the number of smaller rows, or, unsorted, the index of its first occurrence.
+
+    NaN are equal to one another and larger than any number. n rows take n * n comparisons.
     """
     b, x = c.build, c.input(0)
     rank, elem_type = c.values.rank(x), c.values.elem_type(x)
@@ -33,7 +35,7 @@ def unique(c: Context) -> bool:
     first = b.op("ArgMax", alike, axis=1, keepdims=0)
     key = first
     if c.attributes.get("sorted", 1):
-        # The first element in which two rows differ decides.
+        # Lexicographic order: the first element in which two rows differ decides.
         differs = b.op("Sub", b.constant(1, np.float32), equal)
         position = b.op("ArgMax", differs, axis=2, keepdims=1)
         is_less = b.op("GatherElements", less, position, axis=2)
@@ -70,13 +72,13 @@ def _compared(c: Context, rows: str, *, is_float: bool) -> tuple[str, str]:
 
 
 def tf_idf_vectorizer(c: Context) -> bool:
-    """Every run of tokens compared with every n-gram of the pool."""
+    """TfIdfVectorizer: each run of n tokens is compared with each n-gram of the pool, and matches are counted."""
     shape, b = c.values.shape(c.input(0)), c.build
     length = shape[len(shape) - 1] if shape else None
     if shape is None or length is None or "pool_int64s" not in c.attributes or len(shape) > 2:
         return False
     if c.values.elem_type(c.input(0)) == TensorProto.STRING:
-        raise Refusal("it works on text, and programs have numbers alone; do it before the model")
+        raise Refusal("it works on text, but Core ML and Core AI programs have only numbers; do this before the model")
     columns: list[int] = c.attributes["ngram_indexes"]
     tokens = b.op("Reshape", c.input(0), b.ints(-1, length))
     totals: list[str] = []
@@ -90,7 +92,7 @@ def tf_idf_vectorizer(c: Context) -> bool:
             continue
         positions = np.zeros((len(grams), max(columns) + 1))
         positions[np.arange(len(grams)), own] = 1
-        # Tokens that are further apart than the row is long make no run.
+        # A run whose span is longer than the row does not exist.
         for skip in range(1 if size == 1 else min(c.attributes["max_skip_count"] + 1, length)):
             counts = _counts(c, tokens, length, grams, skip + 1)
             if counts is not None:
@@ -112,7 +114,7 @@ def tf_idf_vectorizer(c: Context) -> bool:
 def _counts(
     c: Context, tokens: str, length: int, grams: np.ndarray[tuple[int, ...], np.dtype[np.int64]], step: int
 ) -> str | None:
-    """How often each n-gram stands in each row with its tokens `step` apart, (rows, grams)."""
+    """(rows, grams) how often each n-gram occurs in each row with its tokens at a distance of `step`."""
     b, size = c.build, grams.shape[1]
     num_positions = length - (size - 1) * step
     if num_positions < 1:

@@ -1,4 +1,4 @@
-"""Functions of single elements, and of several tensors at once."""
+"""Elementwise functions of one or several tensors."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -13,9 +13,9 @@ def _dtype(c: Context, index: int = 0) -> np.dtype[np.generic]:
 
 
 def _log_of_double(c: Context, size: str, logarithm: str) -> str:
-    """`logarithm`, but of a large `size`, whose square or double overflows, log(size) + log(2).
+    """log(2 size) = log(size) + log(2) where `size` is large, so that its square or double overflows; else `logarithm`.
 
-    What that leaves out is 1 / (4 size size).
+    The error of the approximation is about 1 / (4 size^2).
     """
     b, dtype = c.build, _dtype(c)
     is_large = b.op("Greater", size, b.constant(2**7 if dtype == np.float16 else 2**13, dtype))
@@ -35,7 +35,7 @@ def acosh(c: Context) -> bool:
 def asinh(c: Context) -> bool:
     """sign(x) log(|x| + sqrt(x x + 1)).
 
-    Where the 1 rounds a small x away: x (1 - x x (1/6 - x x 3/40)), but for x^7/22.
+    Where x is so small that |x| + 1 loses its bits: x (1 - x^2 (1/6 - 3/40 x^2)), whose error is about x^7 / 22.
     """
     b, x, dtype = c.build, c.input(0), _dtype(c)
     size, square = b.op("Abs", x), b.op("Mul", x, x)
@@ -65,13 +65,13 @@ def celu(c: Context) -> bool:
 
 
 def is_nan(c: Context) -> bool:
-    """X is not equal to itself."""
+    """NaN is what differs from itself: `x != x`."""
     c.give(c.build.op("Not", c.build.op("Equal", c.input(0), c.input(0))))
     return True
 
 
 def is_inf(c: Context) -> bool:
-    """X equals an infinity of a sign that counts."""
+    """`x == inf` or `x == -inf`, as far as detect_positive and detect_negative ask for it."""
     b, x, dtype = c.build, c.input(0), _dtype(c)
     found = [
         b.op("Equal", x, b.constant(value, dtype))
@@ -89,7 +89,7 @@ def is_inf(c: Context) -> bool:
 
 
 def cast_like(c: Context) -> bool:
-    """A Cast, once the type of what it is to be like is known."""
+    """A Cast to the type of the second input, once that type is known."""
     elem_type = c.values.elem_type(c.input(1))
     if not elem_type:
         return False
@@ -110,7 +110,7 @@ def chain(op_type: str) -> Decomposition:
 
 
 def mean(c: Context) -> bool:
-    """The sum over the number."""
+    """The sum of the inputs divided by their number."""
     c.give(c.build.op("Div", _chain(c, "Add"), c.build.constant(len(c.node.input), _dtype(c))))
     return True
 
@@ -123,7 +123,7 @@ def _chain(c: Context, op_type: str) -> str:
 
 
 def dropout(c: Context) -> bool:
-    """Nothing is dropped but in training."""
+    """Dropout is Identity unless it is in training mode."""
     if c.input(2):
         mode = c.values.constant(c.input(2))
         if mode is None or mode.reshape(-1)[0]:
@@ -135,7 +135,7 @@ def dropout(c: Context) -> bool:
 
 
 def _training_dropout(c: Context) -> bool:
-    """Each element dropped with a probability, and the others the larger for it; of a shape that is known."""
+    """Drop each element with probability p and multiply the others by 1 / (1 - p). The shape must be known."""
     b, x, shape = c.build, c.input(0), c.values.static_shape(c.input(0))
     if shape is None:
         return False
@@ -151,7 +151,7 @@ def _training_dropout(c: Context) -> bool:
 
 
 def bit_cast(c: Context) -> bool:
-    """Between whole numbers, which wrap: their bits have one meaning."""
+    """BitCast between integers of one width: a Cast, which wraps, keeps the bits."""
     dtype, target = _dtype(c), helper.tensor_dtype_to_np_dtype(c.attributes["to"])
     if dtype.kind not in "iub" or target.kind not in "iu" or dtype.itemsize != target.itemsize:
         return False
@@ -160,9 +160,9 @@ def bit_cast(c: Context) -> bool:
 
 
 def bit_shift(c: Context) -> bool:
-    """Times, or divided by, a power of two; a shift by the type's width or more leaves nothing but the sign.
+    """`x * 2^n` or `x / 2^n`; a shift by the type's width or more gives 0, or -1 for a negative x shifted right.
 
-    A negative shift is one by more than the width, as ONNX's node tests have it: its bits read without a sign.
+    A negative shift, read as an unsigned number, exceeds the width, as in ONNX's node tests.
     """
     b, dtype = c.build, _dtype(c)
     width = dtype.itemsize * 8
@@ -174,7 +174,7 @@ def bit_shift(c: Context) -> bool:
     power = b.op("Pow", b.constant(2, np.float32), b.op("Where", is_all, b.constant(0, np.float32), exponent))
     factor, zero = b.cast(power, c.values.elem_type(c.input(0))), b.constant(0, dtype)
     if c.attributes.get("direction") == "LEFT":
-        # Of a signed number the last shift, by width - 1, keeps the lowest bit as its sign.
+        # A signed number shifted left by width - 1 has its former lowest bit as its sign.
         limit = b.op("GreaterOrEqual", exponent, b.constant(width, np.float32))
         whole = b.op("Mul", c.input(0), factor)
         if dtype.kind == "i":
@@ -186,7 +186,7 @@ def bit_shift(c: Context) -> bool:
     if dtype.kind == "u":
         c.give(b.op("Where", is_all, zero, b.op("Div", c.input(0), factor)))
         return True
-    # Div truncates; bits round down.
+    # Div rounds towards 0, but a right shift rounds down.
     floor = b.op("Div", b.op("Sub", c.input(0), b.op("Mod", c.input(0), factor)), factor)
     sign = b.op("Where", b.op("Less", c.input(0), zero), b.constant(-1, dtype), zero)
     c.give(b.op("Where", is_all, sign, floor))
@@ -194,7 +194,7 @@ def bit_shift(c: Context) -> bool:
 
 
 def bitwise_not(c: Context) -> bool:
-    """-1 - x of a signed integer, the largest - x of an unsigned one."""
+    """~x = -1 - x for a signed integer, max - x for an unsigned one."""
     dtype = _dtype(c)
     top = -1 if dtype.kind == "i" else np.iinfo(dtype.name).max
     c.give(c.build.op("Sub", c.build.constant(top, dtype), c.input(0)))
@@ -202,10 +202,10 @@ def bitwise_not(c: Context) -> bool:
 
 
 def bitwise(op_type: str) -> Decomposition:
-    """Bit by bit, on an axis of its own: both split into bits, combined, and summed up by weight.
+    """BitwiseAnd, -Or, -Xor: split both operands into bits along a new axis, combine, and sum bit_i * 2^i.
 
-    UINT32 wraps to INT32 and back. So do 64 bits: what Apple's runtimes compute of them fits into INT32, and so do its
-    combinations.
+    UINT32 wraps to INT32 and back. So do types of 64 bits: the values that Apple's runtimes compute of them fit into
+    INT32, and so do their combinations.
     """
 
     def decompose(c: Context) -> bool:

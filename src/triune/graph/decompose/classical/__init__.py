@@ -1,4 +1,4 @@
-"""Operators of ai.onnx.ml, which converters of scikit-learn and of tree libraries write. One family a file."""
+"""Operators of ai.onnx.ml, which converters of scikit-learn and of tree libraries write. Each file holds one family."""
 
 from triune.graph.decompose.classical import features, labels, linear, trees, vectors
 from triune.graph.decompose.context import Decomposition

@@ -1,4 +1,4 @@
-"""Ensembles of trees as tables: what ONNX writes node by node, in arrays of numpy."""
+"""Ensembles of decision trees: ONNX's lists of attributes, one element a node, become numpy arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ _LONG = ("nodes_", "target_", "class_", "leaf_", "tree_roots", "membership_value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """Trees whose nodes are numbered through all of them, leaves first.
+    """Decision trees whose nodes are numbered across all trees, leaves first.
 
     Attributes:
         roots: (trees,) the number of each tree's root.
-        features: (nodes,) the feature that a node looks at; 0 of a leaf.
-        splits: (nodes,) fp32, what it is compared with.
-        modes: (nodes,) indices in MODES; of a leaf that of BRANCH_LEQ.
-        tracks_missing: (nodes,) does NaN take the true branch?
-        if_true: (nodes,) the next node; of a leaf itself.
-        if_false: as `if_true`.
+        features: (nodes,) the index of the feature that a node compares; 0 for a leaf.
+        splits: (nodes,) fp32, the threshold that the feature is compared with.
+        modes: (nodes,) the comparisons, as indices in MODES; BRANCH_LEQ for a leaf.
+        tracks_missing: (nodes,) whether NaN takes the true branch.
+        if_true: (nodes,) the next node where the comparison is true; a leaf points to itself.
+        if_false: (nodes,) the next node where the comparison is false; a leaf points to itself.
         scores: (leaves, targets) fp32; 0 where a leaf has none for a target.
-        given: (leaves, targets) whether it has.
-        depth: how many comparisons lead from a root to a leaf, at most.
+        given: (leaves, targets) whether the leaf has a score for the target.
+        depth: the largest number of comparisons from a root to a leaf.
     """
 
     roots: Array
@@ -49,7 +49,7 @@ class Ensemble:
     depth: int
 
     def target_of_trees(self) -> Array | None:
-        """(trees,) where all leaves of each tree speak of one target, that; else None."""
+        """(trees,) the one target that each tree has scores for; None if a tree has scores for several."""
         if not (self.given.sum(axis=1) == 1).all():
             return None
         leaves = np.arange(len(self.given))
@@ -60,7 +60,7 @@ class Ensemble:
         return of_trees if (of_trees[tree] == target).all() and (of_trees >= 0).all() else None
 
     def _tree_of_nodes(self) -> Array:
-        """(nodes,) the tree of each."""
+        """(nodes,) the tree of each node."""
         tree = np.zeros(len(self.features), np.int64)
         front, owner = self.roots, np.arange(len(self.roots))
         while front.size:
@@ -73,7 +73,7 @@ class Ensemble:
 
 
 def is_long(name: str) -> bool:
-    """Is it an attribute that is read here: one of a number for each node or leaf?"""
+    """Whether an attribute is a list of one number for each node or leaf."""
     return name.startswith(_LONG)
 
 
@@ -92,7 +92,7 @@ def ensemble_of(node: NodeProto, num_targets: int) -> Ensemble:
 
 
 def _array(attribute: AttributeProto) -> Array:
-    """Without a Python object for each element that would outlive it."""
+    """The elements of an attribute as an array, made without a Python object for each."""
     match attribute.type:
         case AttributeProto.INTS:
             return np.fromiter(attribute.ints, np.int64, len(attribute.ints))
@@ -108,7 +108,7 @@ def _array(attribute: AttributeProto) -> Array:
 
 
 def _either(arrays: Mapping[str, Array], *names: str) -> Array:
-    """The first of these attributes that is given and not empty."""
+    """The first of these attributes that exists and is not empty."""
     found = next((arrays[name] for name in names if name in arrays and arrays[name].size), None)
     if found is None:
         raise KeyError(f"there is no {' or '.join(names)}")
@@ -116,7 +116,7 @@ def _either(arrays: Mapping[str, Array], *names: str) -> Array:
 
 
 def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
-    """Nodes are found by the numbers of their tree and of themselves."""
+    """The trees of the older operators, whose branches name a node by the numbers of its tree and of the node."""
     kind = "class" if "class_ids" in arrays else "target"
     trees, ids = arrays["nodes_treeids"], arrays["nodes_nodeids"]
     width = int(ids.max()) + 1
@@ -156,7 +156,7 @@ def _of_older(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 
 
 def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
-    """Nodes and leaves are given by index, each from 0; here leaves come behind the nodes."""
+    """The trees of TreeEnsemble (version 5), whose branches name nodes and leaves by index, each from 0."""
     modes, splits = arrays["nodes_modes"].astype(np.int8), _either(arrays, "nodes_splits").astype(np.float32)
     features = arrays["nodes_featureids"]
     num_nodes, num_leaves = len(modes), len(arrays["leaf_targetids"])
@@ -187,9 +187,9 @@ def _of_version_5(arrays: Mapping[str, Array], num_targets: int) -> Ensemble:
 
 
 def _without_members(columns: Mapping[str, Array], members: Array) -> dict[str, Array]:
-    """Whether a feature is one of a set, as a chain of whether it is this one or that.
+    """Replace each BRANCH_MEMBER node ("is the feature in this set?") by a chain of BRANCH_EQ nodes.
 
-    New nodes come behind all others. `members`: the sets one after the other, a NaN behind each.
+    New nodes are appended. `members`: the sets one after the other, each ended by a NaN.
     """
     found: dict[str, list[Any]] = {name: array.tolist() for name, array in columns.items()}
     ends = np.flatnonzero(np.isnan(members))
@@ -218,7 +218,7 @@ def _numbered(
     weights: Sequence[Array],
     num_targets: int,
 ) -> Ensemble:
-    """Leaves numbered before the other nodes. `weights`: node, target and weight of each."""
+    """Renumber the nodes so that the leaves come first. `weights`: the node, target and value of each weight."""
     is_leaf = modes == _LEAF
     order = np.argsort(~is_leaf, kind="stable")
     number = np.empty(len(order), np.int64)
@@ -246,7 +246,7 @@ def _numbered(
 
 
 def _depth(roots: Array, if_true: Array, if_false: Array, num_leaves: int) -> int:
-    """How many steps lead to the last leaf."""
+    """The number of comparisons that lead to the deepest leaf."""
     depth, front = 0, roots[roots >= num_leaves]
     while front.size:
         depth += 1

@@ -1,4 +1,4 @@
-"""Features prepared: chosen, scaled, filled in, joined."""
+"""Operators that prepare features: they select, scale, impute and concatenate them."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def as_floats(c: Context, index: int = 0) -> str | None:
 
 
 def rows_of(c: Context) -> tuple[str, int] | None:
-    """The first input as rows of features, fp32 (N, C), and its rank; a vector is one row. None where it is unknown."""
+    """The first input as fp32 (N, C), and its rank; a vector becomes one row. None while its shape is unknown."""
     rank, x = c.values.rank(c.input(0)), as_floats(c)
     if rank is None or x is None:
         return None
@@ -26,7 +26,7 @@ def rows_of(c: Context) -> tuple[str, int] | None:
 
 
 def array_feature_extractor(c: Context) -> bool:
-    """Columns gathered; of a vector the result is a row."""
+    """Gather along the last axis; the result for a vector is a row (1, count)."""
     b, rank = c.build, c.values.rank(c.input(0))
     if rank is None:
         return False
@@ -37,7 +37,7 @@ def array_feature_extractor(c: Context) -> bool:
 
 
 def binarizer(c: Context) -> bool:
-    """1 where it is above the threshold, else 0."""
+    """1 where x > threshold, else 0."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -47,7 +47,7 @@ def binarizer(c: Context) -> bool:
 
 
 def scaler(c: Context) -> bool:
-    """(x - offset) scale, a number each or one a column."""
+    """(x - offset) * scale; offset and scale are one number each, or one number for each column."""
     b, x = c.build, as_floats(c)
     if x is None:
         return False
@@ -59,11 +59,11 @@ def scaler(c: Context) -> bool:
 
 
 def normalizer(c: Context) -> bool:
-    """Each row by its largest value, its sum of absolute values or its length; a row for which that is 0 stays."""
+    """Each row divided by its norm: MAX max(x), L1 sum(|x|), L2 sqrt(sum(x^2)). A row of norm 0 stays."""
     b, x, rank = c.build, as_floats(c), c.values.rank(c.input(0))
     if x is None or rank is None:
         return False
-    # ONNX Runtime takes the second axis, and the only one of a vector.
+    # ONNX Runtime normalizes along axis 1, and along axis 0 of a vector.
     axes = b.ints(min(rank - 1, 1))
     match c.attributes.get("norm", "MAX"):
         case "MAX":
@@ -80,7 +80,7 @@ def normalizer(c: Context) -> bool:
 
 
 def imputer(c: Context) -> bool:
-    """What equals the value that stands for a missing one, or is NaN where that is, replaced; by one value a column."""
+    """Replace missing elements (x == replaced_value, or NaN if that is NaN) by the imputed value of their column."""
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -96,7 +96,7 @@ def imputer(c: Context) -> bool:
 
 
 def feature_vectorizer(c: Context) -> bool:
-    """The inputs side by side as fp32, each cut or filled with zeros to its width."""
+    """Concatenate the inputs along the last axis as fp32, each cut or padded with zeros to its declared width."""
     b, widths = c.build, c.attributes["inputdimensions"]
     parts: list[str] = []
     for index, width in enumerate(widths):
@@ -124,7 +124,7 @@ def _refused(reason: str) -> Decomposition:
 
 
 def table_of(names: Sequence[str], reason: str) -> dict[str, Decomposition]:
-    """Operators that are refused for one reason."""
+    """A table of rules by which each of these operators is refused for `reason`."""
     return {name: _refused(reason) for name in names}
 
 
@@ -136,6 +136,7 @@ TABLE: dict[str, Decomposition] = {
     "Imputer": imputer,
     "FeatureVectorizer": feature_vectorizer,
     **table_of(
-        ["CastMap", "DictVectorizer"], "it takes a dictionary, which programs have not; give the model a tensor"
+        ["CastMap", "DictVectorizer"],
+        "it takes a dictionary, which compiled programs do not support; give the model a tensor",
     ),
 }

@@ -10,14 +10,14 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.classical.features import table_of
 from triune.graph.decompose.context import Context, Decomposition
 
-TEXT = "it works on text, and programs have numbers alone; do it before or after the model"
+TEXT = "it works on text, but Core ML and Core AI programs have only numbers; do this before or after the model"
 
 _KINDS = {"int64s": np.int64, "floats": np.float32}
 _DEFAULTS = {np.dtype(np.int64): ("default_int64", -1), np.dtype(np.float32): ("default_float", -0.0)}
 
 
 def _list(c: Context, name: str) -> NDArray[Any]:
-    """The numbers of the attributes `name` with each of its endings."""
+    """The numbers of the first attribute that exists among `name` with each of its suffixes."""
     tensor: TensorProto | None = c.attributes.get(f"{name}_tensor")
     if tensor is not None and tensor.data_type != TensorProto.STRING:
         return numpy_helper.to_array(tensor)
@@ -28,7 +28,7 @@ def _list(c: Context, name: str) -> NDArray[Any]:
 
 
 def label_encoder(c: Context) -> bool:
-    """The value that belongs to each key, and the default for what is no key. NaN may be a key."""
+    """The value that belongs to each key, or the default value for an element that is not a key. NaN may be a key."""
     b, keys, values = c.build, _list(c, "keys"), _list(c, "values")
     given: TensorProto | None = c.attributes.get("default_tensor")
     if given is not None:
@@ -51,7 +51,7 @@ def label_encoder(c: Context) -> bool:
 
 
 def one_hot_encoder(c: Context) -> bool:
-    """For each category, 1 where it is that, else 0, along a new last axis."""
+    """One-hot vectors over the categories along a new last axis."""
     categories = c.attributes.get("cats_int64s")
     if not categories:
         raise Refusal(TEXT)

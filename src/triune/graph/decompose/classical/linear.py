@@ -9,7 +9,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def _products(c: Context, count: int) -> str | None:
-    """X coefficients^T + intercepts, (N, count)."""
+    """X @ coefficients.T + intercepts, (N, count)."""
     rows, b = rows_of(c), c.build
     if rows is None:
         return None
@@ -20,13 +20,13 @@ def _products(c: Context, count: int) -> str | None:
 
 
 def linear_regressor(c: Context) -> bool:
-    """X coefficients^T + intercepts."""
+    """LinearRegressor: X @ coefficients.T + intercepts, then the post transform."""
     count, transform = c.attributes.get("targets", 1), c.attributes.get("post_transform", "NONE")
     product = _products(c, count)
     if product is None:
         return False
     if count == 1:
-        # ONNX Runtime has no other transform for one target.
+        # For one target ONNX Runtime supports no other post transform.
         c.give(probit(c, product) if transform == "PROBIT" else product)
     else:
         c.give(transformed(c, product, transform))
@@ -34,11 +34,11 @@ def linear_regressor(c: Context) -> bool:
 
 
 def linear_classifier(c: Context) -> bool:
-    """The class of the largest X coefficients^T + intercepts; of one score, whether it is above 0."""
+    """LinearClassifier: the class of the largest score X @ coefficients.T + intercepts; with one score, score > 0."""
     b, transform = c.build, c.attributes.get("post_transform", "NONE")
     count = len(c.attributes.get("intercepts", []))
     if not count:
-        raise Refusal("it has no intercepts, whose number is that of its scores; write zeros")
+        raise Refusal("it has no intercepts, from which the number of its scores is read; write zeros")
     product = _products(c, count)
     if product is None:
         return False

@@ -1,4 +1,4 @@
-"""What classifiers and regressors do with their scores (ONNX Runtime's ml_common.h), and the labels of classes."""
+"""Post transforms of the scores of classifiers and regressors (ONNX Runtime's ml_common.h), and class labels."""
 
 import numpy as np
 from onnx import TensorProto
@@ -31,7 +31,7 @@ def transformed(c: Context, scores: str, transform: str) -> str:
 
 
 def _softmax_zero(c: Context, scores: str) -> str:
-    """Softmax over what is not 0: exp(x - max) / sum, and for a 0 x exp(-max) / sum."""
+    """SOFTMAX_ZERO: e / sum(e) with e = exp(x - max), but e = x * exp(-max) = 0 where x is 0."""
     b = c.build
     largest = b.op("ReduceMax", scores, b.ints(-1), keepdims=1)
     counts = b.op("Greater", b.op("Abs", scores), b.constant(_TINY, np.float32))
@@ -61,7 +61,7 @@ def probit(c: Context, p: str) -> str:
 
 
 def both_classes(c: Context, score: str, transform: str, *, is_probability: bool) -> str:
-    """The scores (N, 2) of two classes of which only the second's is computed (N, 1)."""
+    """The scores (N, 2) of two classes, from the second class's score (N, 1)."""
     b = c.build
     if transform == "LOGISTIC":
         parts = [b.op("Sigmoid", each) for each in (b.op("Neg", score), score)]
@@ -73,15 +73,15 @@ def both_classes(c: Context, score: str, transform: str, *, is_probability: bool
 
 
 def num_classes(c: Context) -> int:
-    """How many classes a classifier's labels name."""
+    """The number of class labels of a classifier."""
     return max(len(c.attributes.get(name, [])) for name in _LABELS)
 
 
 def give_label(c: Context, position: str, numbers: list[int] | None = None) -> None:
-    """Output 0, where anybody reads it: the label at `position` (N), of `numbers` or of the classifier's own.
+    """If output 0 is read, give it the labels at the indices `position` (N), from `numbers` or the node's attribute.
 
     Raises:
-        Refusal: labels are text, and something reads them.
+        Refusal: the labels are strings, and something reads output 0.
     """
     if not c.is_read(0):
         return

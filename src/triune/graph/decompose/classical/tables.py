@@ -1,4 +1,4 @@
-"""The tables of an ensemble of trees by which it is walked, as constants of a graph."""
+"""An ensemble of trees as constant tables of a graph, which gathers walk from root to leaf."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from triune.graph.weights import tensor_of
 
 OPERATORS = ("TreeEnsemble", "TreeEnsembleRegressor", "TreeEnsembleClassifier")
 DOMAIN = "ai.onnx.ml.trees"
-"""Of the same operators, with tables as inputs behind the features and without what they were made of."""
+"""The domain of tree operators whose inputs after the features are tables that replace their attributes."""
 
 COMPARISONS = {
     "BRANCH_LEQ": "LessOrEqual",
@@ -33,14 +33,14 @@ ALWAYS, SOMETIMES, NEVER = 2, 1, 0
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of an ensemble beside its tables.
+    """Properties of an ensemble that choose how it is decomposed.
 
     Attributes:
-        depth: how many comparisons lead from a root to a leaf, at most.
-        comparison: the operator by which all nodes compare; "" where they differ, or a NaN may be true.
-        num_trees: how many trees.
-        given: for each target ALWAYS, SOMETIMES or NEVER.
-        are_positive: is no score below 0?
+        depth: the largest number of comparisons from a root to a leaf.
+        comparison: the operator by which all nodes compare; "" if they differ, or if NaN takes a true branch.
+        num_trees: the number of trees.
+        given: for each target, whether a row reaches a score for it ALWAYS, SOMETIMES or NEVER.
+        are_positive: whether all scores are at least 0.
     """
 
     depth: int
@@ -51,13 +51,13 @@ class Facts:
 
 
 def num_targets_of(attributes: Mapping[str, Any]) -> int:
-    """How many targets or classes an ensemble has."""
+    """The number of targets or classes of an ensemble."""
     labels = ("classlabels_int64s", "classlabels_strings")
     return max([len(attributes.get(name, [])) for name in labels]) or attributes.get("n_targets", 1)
 
 
 def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
-    """Tables by name, and facts.
+    """The tables of an ensemble by name, and its facts.
 
     `features`, `splits`, `if_true`, `if_false` and `rules` have a row for each node; there are `rules` only where nodes
     compare in several ways: twice the index of the mode, and 1 where NaN is true. `root_features` and so on are
@@ -92,16 +92,15 @@ def tables_of(trees: Ensemble) -> tuple[dict[str, NDArray[Any]], Facts]:
 
 
 class Tabulate(GraphPass):
-    """Given ensembles of trees, which have an attribute for each property of each node. Result: the same with tables of
-    these as constants, which passes do not copy as they do attributes.
+    """Replace the attributes of tree ensembles by constant tables: passes copy attributes, but not constants.
 
-    The operator's domain is then DOMAIN.
+    The domain of the operator becomes DOMAIN.
     """
 
     name = "tabulate"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Trees that are none stay, and their node says why."""
+        """Changes `model`. A node whose attributes are not valid trees stays; its decomposition says why."""
         is_changed = self._tabulate(model.graph, Names(model.graph))
         if is_changed and all(each.domain != DOMAIN for each in model.opset_import):
             model.opset_import.append(helper.make_opsetid(DOMAIN, 1))

@@ -1,4 +1,4 @@
-"""Ensembles of trees, walked together: one step of all trees and rows at a time, by tables."""
+"""Ensembles of decision trees: all rows walk all trees together, one level at a time, by gathers from tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from triune.graph.decompose.context import Context, Decomposition
 MAX_DEPTH = 512
 """A step is some ten nodes."""
 
-# Whether each mode is true of a feature that is no number, less than, equal to, or greater than the split.
+# Whether each mode is true for a feature that is NaN, less than, equal to, or greater than the split.
 _TRUTHS = {
     "BRANCH_LEQ": (0, 1, 1, 0),
     "BRANCH_LT": (0, 1, 0, 0),
@@ -47,7 +47,7 @@ class _Trees:
 
     Attributes:
         tables: the names of its constants: see `tables_of`.
-        facts: what else is known.
+        facts: its other properties.
         leaves: INT32 (N, trees), the leaf that each row reaches in each tree.
     """
 
@@ -57,7 +57,7 @@ class _Trees:
 
 
 def _walked(c: Context) -> _Trees | None:
-    """The trees of the node, walked by each row; None where the input is not known yet."""
+    """The trees of the node and the leaves that each row reaches; None while the input's shape is unknown."""
     rows = rows_of(c)
     if rows is None:
         return None
@@ -73,10 +73,10 @@ def _walked(c: Context) -> _Trees | None:
 
 
 def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
-    """INT32 (N, trees) by one step after the other. `x`: fp32 (N, features)."""
+    """INT32 (N, trees), the leaves that the rows reach, level by level. `x`: fp32 (N, features)."""
     own = [name for name in ("features", "splits", "if_true", "if_false", "rules") if name in tables]
     here = {name: tables[f"root_{name}"] for name in own}
-    # What the roots look at is known: their features are columns.
+    # The features that the roots compare are constants, so they are gathered as columns.
     features = b.op("Gather", x, b.op("Squeeze", here["features"], b.ints(0)), axis=1)
     position = _next(b, facts, features, here)
     for _ in range(1, facts.depth):
@@ -87,7 +87,7 @@ def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
 
 
 def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> str:
-    """The next node, from the values of the features that the present ones look at, and their rows of the tables."""
+    """The next nodes, from the feature values that the present nodes compare and the present nodes' table rows."""
     if facts.comparison:
         is_true = b.op(facts.comparison, features, here["splits"])
     else:
@@ -101,7 +101,7 @@ def _next(b: Builder, facts: Facts, features: str, here: Mapping[str, str]) -> s
 
 
 def _truths() -> NDArray[np.int32]:
-    """Whether a branch is taken, by 8 * mode + 4 * (does NaN take it?) + no number, less, equal, greater."""
+    """Whether the true branch is taken, by 8 * mode + 4 * tracks_missing + (0 NaN, 1 less, 2 equal, 3 greater)."""
     rows: list[int] = []
     for truths in _TRUTHS.values():
         rows += [*truths, 1, *truths[1:]]
@@ -109,7 +109,7 @@ def _truths() -> NDArray[np.int32]:
 
 
 def _sum(c: Context, trees: _Trees) -> str:
-    """(N, targets) the sums of the scores of the leaves."""
+    """(N, targets) the sums of the scores of the leaves that the rows reach."""
     b = c.build
     scores = b.op("Gather", trees.tables["scores"], trees.leaves)
     if "targets" not in trees.tables:
@@ -120,7 +120,7 @@ def _sum(c: Context, trees: _Trees) -> str:
 
 
 def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
-    """(N, targets) the smallest or largest of the scores of the leaves; 0 where no leaf speaks of a target."""
+    """(N, targets) the smallest or largest score of the reached leaves; 0 where none has a score for a target."""
     b = c.build
     scores = b.op("Gather", trees.tables["scores"], trees.leaves)
     if "targets" in trees.tables:
@@ -134,7 +134,7 @@ def _extreme(c: Context, trees: _Trees, reduction: str) -> str:
 
 
 def _reached(c: Context, trees: _Trees) -> str:
-    """BOOL (N, targets) whether any leaf that a row reaches speaks of a target."""
+    """BOOL (N, targets) whether any leaf that a row reaches has a score for a target."""
     b = c.build
     given = b.op("Gather", trees.tables["given"], trees.leaves)
     return b.op("Greater", b.op("ReduceMax", given, b.ints(1), keepdims=0), b.constant(0, np.int32))
@@ -147,7 +147,7 @@ def _base(c: Context) -> NDArray[np.float32]:
 
 
 def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = TensorProto.FLOAT) -> bool:
-    """`elem_type`: of the result; sums are fp32."""
+    """The aggregated scores of a regressor. `elem_type` is the type of the result; sums are fp32."""
     trees = _walked(c)
     if trees is None:
         return False
@@ -165,20 +165,20 @@ def _regressor(c: Context, aggregate: str, transform: str, elem_type: int = Tens
     if num_targets > 1:
         total = transformed(c, total, transform)
     elif transform == "PROBIT":
-        # ONNX Runtime has no other transform for one target.
+        # For one target ONNX Runtime supports no other post transform.
         total = probit(c, total)
     c.give(total if elem_type == TensorProto.FLOAT else b.cast(total, elem_type))
     return True
 
 
 def tree_ensemble_regressor(c: Context) -> bool:
-    """The scores of the leaves that are reached, taken together for each target."""
+    """TreeEnsembleRegressor: the scores of the reached leaves, aggregated for each target."""
     aggregate: str = c.attributes.get("aggregate_function", "SUM")
     return _regressor(c, aggregate, c.attributes.get("post_transform", "NONE"))
 
 
 def tree_ensemble(c: Context) -> bool:
-    """As `tree_ensemble_regressor`, with numbers where that has names; the result has the type of the features."""
+    """As `tree_ensemble_regressor`, with enumerated attributes; the result has the type of the features."""
     attributes = c.attributes
     aggregate: str = _AGGREGATES[int(attributes.get("aggregate_function", 1))]
     transform: str = _POST_TRANSFORMS[int(attributes.get("post_transform", 0))]
@@ -208,7 +208,7 @@ def _of_many(c: Context, trees: _Trees, transform: str) -> None:
     if base.size:
         scores = b.op("Add", scores, b.constant(np.pad(base, (0, count - base.size))))
     c.give(transformed(c, scores, transform), 1)
-    # A class of which no leaf speaks is not chosen.
+    # A class for which no reached leaf has a score is not chosen.
     compared = scores
     if base.size < count and "given" in trees.tables:
         is_given = _reached(c, trees)
@@ -220,11 +220,11 @@ def _of_many(c: Context, trees: _Trees, transform: str) -> None:
 
 
 def _of_two(c: Context, trees: _Trees, transform: str) -> None:
-    """As ONNX Runtime's TreeAggregatorClassifier: the first score stands for both where the second class has none."""
+    """Two classes, as in ONNX Runtime's TreeAggregatorClassifier: the first score decides if the second has none."""
     b, base = c.build, _base(c)
     total = _sum(c, trees)
     first, second = (b.op("Gather", total, b.ints(position), axis=1) for position in (0, 1))
-    # All weights are scores of one class.
+    # All weights belong to one class.
     is_single = NEVER in trees.facts.given
     is_probability = is_single and trees.facts.are_positive
 
@@ -232,7 +232,7 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         return b.op("Add", x, b.constant(base[position], np.float32))
 
     def both(*pair: str) -> str:
-        """Both scores after the transform; what no leaf speaks of is 0, whatever was added to it."""
+        """Both scores after the post transform; a class without a score is 0, whatever its base value."""
         zero = b.constant(0, np.float32)
         given = trees.facts.given
         parts = [b.op("Mul", each, zero) if given[position] == NEVER else each for position, each in enumerate(pair)]
@@ -241,7 +241,7 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
         return transformed(c, scores, transform)
 
     def without_second() -> tuple[str, str]:
-        """The score that decides, and both scores."""
+        """The deciding score and both scores, where the second class has no score."""
         if base.size == 2:
             decisive = add(first, 0)
             return decisive, both(decisive, second)
@@ -269,7 +269,7 @@ def _of_two(c: Context, trees: _Trees, transform: str) -> None:
     position = b.cast(
         b.op("Greater", decisive, b.constant(0.5 if is_probability else 0, np.float32)), TensorProto.INT32
     )
-    # Where both classes have weights, ONNX Runtime's labels are 0 and 1, whatever they are called.
+    # Where both classes have weights, ONNX Runtime gives the labels 0 and 1, whatever the class labels are.
     give_label(c, b.op("Squeeze", position, b.ints(1)), None if is_single else [0, 1])
 
 

@@ -1,4 +1,4 @@
-"""Support vector machines, as libsvm has them."""
+"""Support vector machines, computed as libsvm does."""
 
 import itertools
 from typing import Any
@@ -24,12 +24,12 @@ def _floats(c: Context, name: str) -> NDArray[np.float32]:
 
 
 def _kernel(c: Context, x: str, vectors: NDArray[Any]) -> str:
-    """(N, vectors) of the kernel of each row with each vector."""
+    """(N, vectors) the kernel k(x, v) of each row with each support vector."""
     b = c.build
     gamma, offset, degree = (_floats(c, "kernel_params").tolist() or [0.0, 0.0, 0.0])[:3]
     kind = c.attributes.get("kernel_type", "LINEAR")
     if kind == "RBF":
-        # exp(-gamma |x - v|^2), by differences: the shorter |x|^2 + |v|^2 - 2 x v loses what the three have in common.
+        # exp(-gamma |x - v|^2), by differences: the cheaper |x|^2 + |v|^2 - 2 x v suffers cancellation.
         apart = b.op("Sub", b.op("Unsqueeze", x, b.ints(1)), b.constant(vectors[None]))
         distance = b.op("ReduceSum", b.op("Mul", apart, apart), b.ints(2), keepdims=0)
         return b.op("Exp", b.op("Mul", distance, b.constant(-gamma, np.float32)))
@@ -48,7 +48,7 @@ def _kernel(c: Context, x: str, vectors: NDArray[Any]) -> str:
 
 
 def svm_regressor(c: Context) -> bool:
-    """The kernels with the support vectors, weighed, plus rho; of one class, whether that is above 0."""
+    """SVMRegressor: sum_v coefficient_v k(x, v) + rho; of a one-class machine 1 if that is above 0, else -1."""
     rows, b = rows_of(c), c.build
     if rows is None:
         return False
@@ -76,13 +76,13 @@ def svm_classifier(c: Context) -> bool:
 
 
 def _linear(c: Context, x: str, count: int) -> None:
-    """Scores are products with a vector of weights a class, as liblinear has them."""
+    """A linear machine without support vectors, as in liblinear: one vector of weights for each class."""
     b, weights = c.build, _floats(c, "coefficients").reshape(count, -1)
     scores = b.op("Add", b.op("MatMul", x, b.constant(weights.T.copy())), b.constant(_floats(c, "rho")[:1]))
     c.give(transformed(c, scores, c.attributes.get("post_transform", "NONE")), 1)
     position = b.op("ArgMax", scores, axis=-1, keepdims=0)
     if count == 2 and not c.attributes.get("prob_a"):
-        # The second class is chosen, too, where either score is large enough.
+        # The second class is also chosen where either score exceeds the threshold.
         largest = b.op("ReduceMax", scores, b.ints(1), keepdims=0)
         is_large = (
             b.op("GreaterOrEqual", largest, b.constant(0.5, np.float32))
@@ -99,7 +99,7 @@ def _by_vectors(c: Context, x: str, count: int) -> None:
     starts = np.concatenate([[0], np.cumsum(sizes)])
     coefficients = _floats(c, "coefficients")[: (count - 1) * starts[-1]].reshape(count - 1, -1)
     pairs = list(itertools.combinations(range(count), 2))
-    # libsvm keeps, for a vector of class i, its weight against class j in row j - 1 if j > i, else in row j.
+    # libsvm stores the coefficient of a vector of class i against class j in row j - 1 if j > i, else in row j.
     weights = np.zeros((int(starts[-1]), len(pairs)), np.float32)
     for position, (i, j) in enumerate(pairs):
         for own, row in ((i, j - 1), (j, i)):
@@ -124,10 +124,10 @@ def _by_vectors(c: Context, x: str, count: int) -> None:
 
 
 def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, int]]) -> str:
-    """(N, classes) probabilities made of those of the pairs (Wu, Lin and Weng, 2004, algorithm 2).
+    """(N, classes) probabilities from those of the pairs (Wu, Lin and Weng, 2004, algorithm 2).
 
     Each pair's is r_ij = 1 / (1 + exp(a s + b)), r_ji = 1 - r_ij. With Q_ii the sum of r_ji^2 and Q_ij = -r_ji r_ij,
-    what is sought is the p that makes p^T Q p least.
+    the result is the p that minimizes p^T Q p.
     """
     b = c.build
     a, shift = (b.constant(_floats(c, f"prob_{name}")[: len(pairs)]) for name in "ab")
@@ -151,7 +151,7 @@ def _probabilities(c: Context, scores: str, count: int, pairs: list[tuple[int, i
 
 
 def _round(b: Builder, q: str, diagonal: str, given: str, count: int) -> str:
-    """A round of the algorithm over all classes; the steps of a row that is near enough are 0."""
+    """One iteration of the algorithm over all classes; a row that has converged is not changed."""
     qp = b.op("Squeeze", b.op("MatMul", q, b.op("Unsqueeze", given, b.ints(2))), b.ints(2))
     pqp = b.op("ReduceSum", b.op("Mul", given, qp), b.ints(1), keepdims=1)
     error = b.op("ReduceMax", b.op("Abs", b.op("Sub", qp, pqp)), b.ints(1), keepdims=1)
