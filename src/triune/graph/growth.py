@@ -1,7 +1,8 @@
-"""Memory that a run takes on the heap, past the arena whose limit holds for tensors: the contents of strings, which a
-graph can multiply, and the list of what a Loop gives turn by turn.
+"""Heap memory that a run takes outside the arena, whose limit holds for tensors only.
 
-A tensor of strings is 32 bytes an element in the arena, whatever the strings hold.
+It is taken by the contents of strings, which a graph can multiply, and by the outputs that a Loop collects.
+
+A tensor of strings takes 32 bytes for each element in the arena, however long the strings are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,10 +79,10 @@ _LABELS: Final[Mapping[str, Sequence[str]]] = {
 """Operators that give strings of the model's own, one for each element or row, and the attributes that have them."""
 
 _CHOOSE: Final = frozenset({"ArrayFeatureExtractor", "Gather", "GatherElements", "GatherND", "Where"})
-"""Operators that choose among strings: of constants these are labels, too."""
+"""Operators that select among strings: from constant strings they give labels, too."""
 
 _Times: TypeAlias = dict[str, float]
-"""Of values that may be strings: how many times what a request and the model have. The others are not in it."""
+"""For each value that may hold strings: its bytes at most, as a multiple of those in the request and the model."""
 
 _Key: TypeAlias = tuple[str, str, str]
 
@@ -91,8 +92,8 @@ class Growth:
     """The heap memory that a run may take.
 
     Attributes:
-        node: by which node it has no bound: "Tile 'y' multiplies strings"; empty where none does that.
-        gives_labels: a node makes strings of numbers, a short one of each.
+        node: the node that makes it unbounded, such as "Tile 'y' multiplies strings"; empty if there is none.
+        gives_labels: whether a node makes short strings from numbers, one for each element.
     """
 
     node: str
@@ -100,7 +101,10 @@ class Growth:
 
 
 def growth_of(model: ModelProto) -> Growth:
-    """Follow the strings of a model through its graph, and look at its Loops. What is not known multiplies."""
+    """Follow the strings of a model through its graph, and look at its Loops.
+
+    An unknown operator counts as one that multiplies strings.
+    """
     walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
     walk.graph(model.graph, {}, [0.0] * len(model.graph.input))
     return Growth(walk.node, walk.gives_labels)
@@ -111,7 +115,7 @@ class _Walk:
     functions: Mapping[_Key, FunctionProto]
     node: str = ""
     gives_labels: bool = False
-    # Constants: whole numbers by name, and names of short strings.
+    # Constants: integers by name, and the names of constants that hold short strings.
     _numbers: dict[str, int] = field(default_factory=dict[str, int])
     _labels: set[str] = field(default_factory=set[str])
     _calls: dict[tuple[_Key, tuple[float, ...]], list[float]] = field(
@@ -119,7 +123,7 @@ class _Walk:
     )
 
     def graph(self, graph: GraphProto, scope: _Times, inputs: Sequence[float], *, is_turn: bool = False) -> list[float]:
-        """Of the outputs of a graph that sees `scope`, which is written to. `is_turn`: a loop runs it."""
+        """The multiples of a graph's outputs. Those of its values are added to `scope`. `is_turn`: a loop runs it."""
         for tensor in graph.initializer:
             self._constant(scope, tensor.name, tensor)
         for value, times in zip(graph.input, inputs, strict=False):
@@ -150,7 +154,7 @@ class _Walk:
             self._numbers[name] = int(numpy_helper.to_array(tensor).item())
 
     def _node(self, node: NodeProto, scope: _Times, *, is_turn: bool) -> list[float]:
-        """Of the outputs of a node."""
+        """The multiples of a node's outputs."""
         given = [scope.get(name, 0.0) for name in node.input]
         key = (node.domain, node.op_type, node.overload)
         if key in self.functions:
@@ -173,7 +177,7 @@ class _Walk:
         return [times, *[0.0 if is_first_alone else times] * (len(node.output) - 1)]
 
     def _own(self, node: NodeProto, given: Sequence[float]) -> float:
-        """Of the strings that a node makes itself: labels, numbers in words, those of a Constant."""
+        """The multiple of the strings that a node makes itself: labels, numbers as text, a Constant's strings."""
         if node.op_type == "Constant":
             return float(any(each.name.startswith("value_string") for each in node.attribute))
         if node.op_type == "CastLike":
@@ -196,9 +200,9 @@ class _Walk:
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Times, given: Sequence[float], *, is_turn: bool
     ) -> list[float]:
-        """Of an If, the larger branch's; of what loops, as if each turn doubled what it gives."""
+        """The multiples of the outputs of an If (the larger branch's) or a loop (each turn may double them)."""
         is_loop = node.op_type != "If"
-        # A Loop's turns are numbered, and it has a condition, as its body has.
+        # The first two inputs of a Loop are its trip count and condition; those of its body, the turn and condition.
         results = [self.graph(body, dict(scope), given, is_turn=is_turn or is_loop) for body in bodies]
         if node.op_type == "Loop":
             results = [each[1:] for each in results]
@@ -214,11 +218,11 @@ class _Walk:
         return outputs
 
     def _call(self, key: _Key, given: Sequence[float], *, is_turn: bool) -> list[float]:
-        """A function, looked through once for each kind of inputs."""
+        """Look through a function, once for each kind of inputs."""
         call = (key, (float(is_turn), *given))
         if call not in self._calls:
             function = self.functions[key]
-            # A function that calls itself is none: whatever runs it says so.
+            # A function that calls itself is invalid, which whatever runs it reports.
             self._calls[call] = [0.0] * len(function.output)
             outside, self._numbers, self._labels = (self._numbers, self._labels), {}, set()
             scope = {name: times for name, times in zip(function.input, given, strict=False) if times}
@@ -238,12 +242,12 @@ def _name(scope: _Times, name: str, times: float) -> None:
 
 
 def _is_of_numbers(node: NodeProto, own: float) -> bool:
-    """An operator that gives strings or numbers, by what it says, gives numbers."""
+    """Whether an operator that may give strings or numbers gives numbers, by its attributes."""
     return not own and (node.op_type == "Cast" or node.op_type in _LABELS)
 
 
 def _is_of_strings(kind: TypeProto) -> bool:
-    """A tensor of strings, or a sequence or an optional of them."""
+    """Whether a type is a tensor of strings, or a sequence or an optional of one."""
     match kind.WhichOneof("value"):
         case "tensor_type":
             return kind.tensor_type.elem_type == TensorProto.STRING

@@ -1,8 +1,8 @@
-"""ONNX files read without their weights: these stay in the file, and their tensors say where they are in it.
+"""Read ONNX files without their weights, which stay in the file: tensors say at which offset.
 
-The bytes of a message of protobuf are fields one after the other: a key (the field's number * 8 + how its value is
-written), and the value. Messages within messages, bytes and packed numbers are written as a length and that many bytes
-(source: protobuf.dev/programming-guides/encoding). Numbers of fields are those of onnx.proto.
+A protobuf message is a sequence of fields: a key (field number * 8 + wire type), then the value. Nested messages,
+bytes and packed numbers are written as a length and that many bytes (source:
+ protobuf.dev/programming-guides/encoding). The field numbers are those of onnx.proto.
 """
 
 import mmap
@@ -35,16 +35,16 @@ _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
 
 def read_light(path: Path) -> ModelProto:
-    """The model of a file; the data of its tensors of LARGE_BYTES and more are external, `path` their location.
+    """The model of a file. Tensors of at least LARGE_BYTES become external data whose location is `path`.
 
-    Constant nodes of its graph with such data are initializers in it.
+    Constant nodes with such tensors become initializers.
 
     Args:
-        path: absolute.
+        path: the absolute path of the file.
 
     Raises:
         OSError: the file cannot be read.
-        DecodeError: it is no message of protobuf.
+        DecodeError: the file is not a protobuf message.
     """
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size < LARGE_BYTES:
@@ -65,7 +65,7 @@ class _File:
         self._location = location
 
     def light(self, kind: str, start: int, end: int) -> bytes | None:
-        """A message of that kind without the weights that are in it; None where there are none."""
+        """A message of that kind without its large weights; None if it has none."""
         within = _WITHIN[kind]
         pieces: list[bytes] = []
         copied = start
@@ -82,7 +82,7 @@ class _File:
         return b"".join([*pieces, self._data[copied:end]]) if pieces else None
 
     def _tensor(self, start: int, end: int) -> bytes | None:
-        """A tensor; None for one whose data are no bytes of the file as they are, or are external already."""
+        """A tensor whose raw data become external; None if its data are not raw bytes or are external already."""
         data_type, offsets, others = 0, list[tuple[int, int, int]](), list[bytes]()
         for number, wire, begin, value, after in self._fields(start, end):
             if number in (_RAW_DATA, *_NUMBERS) and wire == _LENGTH:
@@ -109,7 +109,7 @@ class _File:
             key, value = self._varint(offset)
             number, wire = key >> 3, key & 7
             if not number:
-                # As of a file of zeros, which would be read two bytes at a time.
+                # Field number 0 is invalid; a file of zeros would otherwise be read two bytes at a time.
                 raise DecodeError("a field has the number 0")
             if wire == _VARINT:
                 _, after = self._varint(value)
@@ -126,7 +126,7 @@ class _File:
             offset = after
 
     def _varint(self, offset: int) -> tuple[int, int]:
-        """A number of 7 bits a byte, the lowest first, and what follows it."""
+        """A varint (7 bits for each byte, the lowest first), and the offset after it."""
         number = shift = 0
         while offset < len(self._data) and shift < 70:
             byte = self._data[offset]
@@ -151,7 +151,7 @@ def _varint_of(number: int) -> bytes:
 
 
 def _make_initializers(model: ModelProto) -> None:
-    """Nodes Constant whose data are external become what other libraries take external data of."""
+    """Turn Constant nodes with external data into initializers: other libraries load external data only there."""
     graph = model.graph
     for offset in reversed(range(len(graph.node))):
         node = graph.node[offset]

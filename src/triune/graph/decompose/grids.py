@@ -1,4 +1,4 @@
-"""Grids: for each pixel of a result, where it lies in an image."""
+"""AffineGrid: the coordinates in the input image of each pixel of the result."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,12 @@ _AFTER_BATCH_AND_CHANNELS = 2
 
 
 def affine_grid(c: Context) -> bool:
-    """The middles of the pixels between -1 and 1 (with `align_corners`, the outermost at -1 and 1), and a one, times
-    the matrices (N, n, n + 1). A single pixel along an axis lies at 0, with `align_corners` at 1, as in ONNX Runtime.
+    """AffineGrid: homogeneous pixel coordinates (x, y[, z], 1) times the transposed matrices (N, n, n + 1).
 
-    ONNX's own body takes the batch away where it is 1: its Squeeze names no axes.
+    Pixel centers are spread over [-1, 1]; with `align_corners` the outermost centers lie at -1 and 1. The only pixel
+    of an axis of size 1 lies at 0, or at 1 with `align_corners`, as in ONNX Runtime.
+
+    ONNX's own function body drops a batch axis of size 1, because its Squeeze names no axes.
     """
     size = c.values.static_shape(c.input(1))
     elem_type = c.values.elem_type(c.input(0))
@@ -36,13 +38,13 @@ def affine_grid(c: Context) -> bool:
 
 
 def _line(c: Context, sizes: str, axis: int, num_axes: int, kind: int) -> str:
-    """The coordinates along an axis, of the form (1, L, 1, 1): size 1 along the others, and for the coordinates."""
+    """The coordinates along one axis, (1, L, 1, 1): size 1 along all other axes and the last, of coordinates."""
     b = c.build
     position = axis + _AFTER_BATCH_AND_CHANNELS
     length = b.op("Gather", sizes, b.constant(position, np.int64))
     pixels = b.cast(b.op("Range", b.constant(0, np.int64), length, b.constant(1, np.int64)), kind)
-    # Whole numbers until the one division, which rounds. Core AI loses a number that is computed from the size itself:
-    # decision 4; so the pixels are counted.
+    # Integers until the only division, so that it alone rounds. Core AI miscomputes a number derived from the size:
+    # see decision 4; so the pixels are counted instead.
     one = b.typed(1, kind)
     below = b.op("ReduceSum", b.op("Expand", one, b.op("Unsqueeze", length, b.ints(0))), keepdims=1)
     above = b.op("Sub", b.op("Mul", pixels, b.typed(2, kind)), b.op("Sub", below, one))

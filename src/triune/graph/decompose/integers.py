@@ -10,7 +10,7 @@ _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 def shifted(c: Context, x: str, zero: str, axis: int | None = None) -> str:
-    """Integers `x` less their zero point ("" for none), in fp32; a vector of zero points lies along `axis`."""
+    """`x - zero_point` in fp32 for integers `x`; "" is no zero point, and a vector of them lies along `axis`."""
     b = c.build
     wide = b.cast(x, TensorProto.FLOAT)
     if not zero:
@@ -27,7 +27,7 @@ def shifted(c: Context, x: str, zero: str, axis: int | None = None) -> str:
 
 
 def shifted_weight(c: Context, x: str, zero: str, axis: int) -> str:
-    """As `shifted`, but as weights are packed, a DequantizeLinear of scale 1, where the zero point has its form."""
+    """As `shifted`, but a DequantizeLinear of scale 1 if the zero point permits, so that the weights stay packed."""
     b = c.build
     if not zero:
         return b.op("DequantizeLinear", x, b.constant(1, np.float32))
@@ -42,10 +42,10 @@ def shifted_weight(c: Context, x: str, zero: str, axis: int) -> str:
 
 
 def dynamic_levels(b: Builder, x: str) -> tuple[str, str, str]:
-    """fp32 `x` in 8 bits by its own range and 0: levels, scale and zero point, all fp32.
+    """Quantize fp32 `x` to uint8 by its own range, extended to include 0: levels, scale and zero point, all fp32.
 
-    scale = (max - min) / 255, zero = round(-min / scale), levels = round(x / scale) + zero, saturated. Where all is 0
-    the scale is 1, as ONNX Runtime has it: in ONNX's body it is 0, and the levels are no numbers before they are cast.
+    scale = (max - min) / 255, zero = round(-min / scale), levels = round(x / scale) + zero, saturated. Where all x are
+    0 the scale is 1, as in ONNX Runtime; in ONNX's function body it is 0, and the levels are NaN before the cast.
     """
     zero, one, most = (b.constant(each, np.float32) for each in (0, 1, 255))
     least = b.op("Min", b.op("ReduceMin", x, keepdims=0), zero)
@@ -58,7 +58,7 @@ def dynamic_levels(b: Builder, x: str) -> tuple[str, str, str]:
 
 
 def dynamic_quantize_linear(c: Context) -> bool:
-    """Levels, scale and zero point."""
+    """DynamicQuantizeLinear: levels, scale and zero point."""
     levels, scale, point = dynamic_levels(c.build, c.input(0))
     c.give(c.build.cast(levels, TensorProto.UINT8))
     c.give(scale, 1)
@@ -67,7 +67,7 @@ def dynamic_quantize_linear(c: Context) -> bool:
 
 
 def mat_mul_integer(c: Context) -> bool:
-    """(A - a) (B - b); a is one or one a row, b one or one a column."""
+    """MatMulInteger: (A - a) @ (B - b); `a` is a number or one for each row, `b` a number or one for each column."""
     rank = c.values.rank(c.input(0))
     if rank is None:
         return False
@@ -78,7 +78,7 @@ def mat_mul_integer(c: Context) -> bool:
 
 
 def conv_integer(c: Context) -> bool:
-    """The convolution of (x - x0) with (w - w0)."""
+    """ConvInteger: the convolution of (x - x_zero) with (w - w_zero)."""
     rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
     kernel = shifted_weight(c, c.input(1), c.input(3), 0)
     product = c.build.op("Conv", shifted(c, c.input(0), c.input(2)), kernel, **rest)
@@ -87,7 +87,7 @@ def conv_integer(c: Context) -> bool:
 
 
 def _scale(c: Context, index: int) -> str:
-    """A scale in fp32: in fp16 the sum over a row is not exact enough for the integer that it becomes."""
+    """A scale cast to fp32: sums of products with an fp16 scale are too inexact to be rounded to an integer."""
     name = c.input(index)
     is_half = c.values.elem_type(name) == TensorProto.FLOAT16
     return c.build.cast(name, TensorProto.FLOAT) if is_half else name
@@ -101,14 +101,14 @@ def _dequantized(c: Context, first: int, axis: int | None = None) -> str:
 
 
 def q_linear_mat_mul(c: Context) -> bool:
-    """Dequantized, multiplied, quantized."""
+    """QLinearMatMul: dequantize, multiply, quantize."""
     product = c.build.op("MatMul", _dequantized(c, 0), _dequantized(c, 3))
     c.give(c.build.op("QuantizeLinear", product, _scale(c, 6), c.input(7)))
     return True
 
 
 def q_linear_conv(c: Context) -> bool:
-    """Dequantized, convolved, quantized; the bias is in units of both scales."""
+    """QLinearConv: dequantize, convolve, quantize. The unit of the int32 bias is x_scale * w_scale."""
     b = c.build
     rest = {name: c.attributes[name] for name in _CONV if name in c.attributes}
     inputs = [_dequantized(c, 0), _dequantized(c, 3, 0)]

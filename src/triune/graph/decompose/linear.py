@@ -1,4 +1,4 @@
-"""Sums: of products (Einsum, Fourier transforms, small determinants), and of exponentials."""
+"""Sums of products (Einsum, Fourier transforms, small determinants), and logarithms of sums."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MAX_DETERMINANT = 4
 
 
 def einsum(c: Context) -> bool:
-    """Pair by pair: each product a MatMul over the labels that go, batched over those that stay in both."""
+    """Einsum, two operands at a time: a MatMul sums over the labels that end there and is batched over shared ones."""
     ranks = [c.values.rank(name) for name in c.node.input]
     if any(rank is None for rank in ranks):
         return False
@@ -35,7 +35,7 @@ def einsum(c: Context) -> bool:
 
 
 def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The labels of each operand and of the result, an ellipsis written out in capitals that nobody uses."""
+    """The labels of each operand and of the result; unused capital letters replace an ellipsis."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     free = [label for label in map(chr, range(0x100, 0x180)) if label not in equation]
@@ -56,7 +56,7 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _diagonals(c: Context, name: str, labels: str) -> tuple[str, str] | None:
-    """Where a label stands twice, only the elements of equal index."""
+    """Take the diagonal where one operand has a label twice: "ii" keeps the elements whose two indices are equal."""
     b = c.build
     for label in set(labels):
         while labels.count(label) > 1:
@@ -84,7 +84,7 @@ def _sum_out(c: Context, name: str, labels: str, needed: set[str]) -> tuple[str,
 
 
 def _product(c: Context, left: str, a: str, right: str, b_labels: str, needed: set[str]) -> tuple[str, str]:
-    """Both brought to [batch, rows, summed] and [batch, summed, columns], multiplied, and given their axes back."""
+    """Reshape to [batch, rows, summed] and [batch, summed, columns], multiply, and restore the axes."""
     b = c.build
     left, a = _sum_out(c, left, a, needed | set(b_labels))
     right, b_labels = _sum_out(c, right, b_labels, needed | set(a))
@@ -124,7 +124,7 @@ def _product(c: Context, left: str, a: str, right: str, b_labels: str, needed: s
 
 
 def dft(c: Context) -> bool:
-    """A product with the matrix of roots of unity, of a length that is known."""
+    """DFT of a known length n: a product with the matrix of roots of unity, exp(-2 pi i j k / n)."""
     b, x = c.build, c.input(0)
     shape = c.values.static_shape(x)
     axis_array = c.values.constant(c.input(2)) if c.input(2) else np.array(-2)
@@ -134,7 +134,7 @@ def dft(c: Context) -> bool:
     axis = int(axis_array.reshape(-1)[0]) % len(shape)
     is_inverse, is_onesided = bool(c.attributes.get("inverse", 0)), bool(c.attributes.get("onesided", 0))
     is_real = shape[-1] == 1
-    # The inverse of a half gives real numbers, of which twice as many come.
+    # The inverse of a one-sided spectrum gives real numbers, about twice as many.
     is_half = is_inverse and is_onesided
     num_given = 2 * (shape[axis] - 1) if is_half else shape[axis]
     length = num_given if length_array is None else int(length_array.reshape(-1)[0])
@@ -146,12 +146,12 @@ def dft(c: Context) -> bool:
     sign = 1 if is_inverse else -1
     angle = sign * 2 * np.pi * np.outer(np.arange(used), np.arange(kept)) / length
     scale = length if is_inverse else 1
-    # The other half is the mirror image: all but the first, and the middle one of an even length, count twice.
+    # The missing half mirrors this one: all bins but the first, and the middle one of an even length, count twice.
     weights = np.where(is_half & (np.arange(used) % length != 0) & (2 * np.arange(used) != length), 2, 1)[:, None]
     cos = b.constant(np.cos(angle) * weights / scale, dtype)
     sin = b.constant(np.sin(angle) * weights / scale, dtype)
     rank = len(shape)
-    # The transformed axis goes last, the pair of real and imaginary part first.
+    # Move the transformed axis last and the axis of real and imaginary part first.
     others = [position for position in range(rank - 1) if position != axis]
     moved = b.op("Transpose", x, perm=[rank - 1, *others, axis])
     real = b.op("Gather", moved, b.constant(0, np.int64))
@@ -173,7 +173,7 @@ def dft(c: Context) -> bool:
 
 
 def stft(c: Context) -> bool:
-    """Frames gathered, weighed by the window, and multiplied with the roots of unity."""
+    """STFT: gather the frames, multiply them by the window, and multiply by the matrix of roots of unity."""
     b, x = c.build, c.input(0)
     shape = c.values.static_shape(x)
     step = c.values.constant(c.input(1))
@@ -200,7 +200,7 @@ def stft(c: Context) -> bool:
 
 
 def det(c: Context) -> bool:
-    """Leibniz' sum over the permutations, of matrices up to 4 by 4."""
+    """The determinant of matrices up to 4 by 4 by Leibniz's formula: sum over p of sgn(p) prod_i a[i, p(i)]."""
     shape, b = c.values.shape(c.input(0)), c.build
     if shape is None or shape[-1] is None or shape[-1] > MAX_DETERMINANT:
         return False
@@ -221,7 +221,7 @@ def det(c: Context) -> bool:
 def reduce_log_sum_exp(c: Context) -> bool:
     """Max + log(sum(exp(x - max))): exp(x) alone, as ONNX defines it, is infinite from 89 on, in fp16 from 12.
 
-    Of whole numbers each exponential is rounded towards 0, as ONNX Runtime has it.
+    For integers each exponential is rounded towards 0, as in ONNX Runtime.
     """
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if not elem_type:
@@ -232,7 +232,7 @@ def reduce_log_sum_exp(c: Context) -> bool:
     given = [c.input(1)] if c.input(1) else []
     noop, kept = c.attributes.get("noop_with_empty_axes", 0), c.attributes.get("keepdims", 1)
     largest = b.op("ReduceMax", x, *given, keepdims=1, noop_with_empty_axes=noop)
-    # Of infinity nothing is taken: exp(inf) is infinite, exp(-inf) is 0, and the logarithms are inf and -inf again.
+    # An infinite maximum is not subtracted (inf - inf is NaN): exp(inf) = inf and exp(-inf) = 0 have the right logs.
     if not is_whole:
         largest = b.op("Where", b.op("IsInf", largest), zero, largest)
     less = b.op("Sub", x, largest)
@@ -245,7 +245,7 @@ def reduce_log_sum_exp(c: Context) -> bool:
 
 
 def reduce_log_sum(c: Context) -> bool:
-    """log(sum(x)), of whole numbers rounded towards 0, as ONNX Runtime computes it."""
+    """log(sum(x)); for integers rounded towards 0, as in ONNX Runtime."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -256,7 +256,7 @@ def reduce_log_sum(c: Context) -> bool:
 
 
 def _log(c: Context, x: str) -> str:
-    """The logarithm; of whole numbers, for which ONNX has none, in fp32 and rounded towards 0."""
+    """The logarithm; for integers, which ONNX's Log does not take, computed in fp32 and rounded towards 0."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if helper.tensor_dtype_to_np_dtype(elem_type).kind not in "iu":
         return b.op("Log", x)

@@ -1,4 +1,4 @@
-"""Pools and norms over windows and spatial axes."""
+"""Pools, and norms over windows or spatial axes."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -8,7 +8,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def global_pool(op_type: str) -> Decomposition:
-    """A reduction of every axis after the channels."""
+    """A global pool is a reduction over every axis after the channels."""
 
     def decompose(c: Context) -> bool:
         rank = c.values.rank(c.input(0))
@@ -21,7 +21,7 @@ def global_pool(op_type: str) -> Decomposition:
 
 
 def global_lp_pool(c: Context) -> bool:
-    """The p-norm of every axis after the channels."""
+    """GlobalLpPool: the p-norm over every axis after the channels."""
     rank = c.values.rank(c.input(0))
     if rank is None:
         return False
@@ -32,9 +32,9 @@ def global_lp_pool(c: Context) -> bool:
 
 
 def pool(c: Context) -> bool:
-    """A pool whose window is larger than the image by less than a stride: with `ceil_mode` it has one output.
+    """A pool whose window exceeds the padded image by less than a stride: with `ceil_mode` it has one output.
 
-    Outputs that this adds along other axes are cut off.
+    `ceil_mode` may add outputs along other axes; these are sliced off.
     """
     shape, window = c.values.static_shape(c.input(0)), window_of(c.attributes, c.attributes["kernel_shape"])
     if shape is None or c.attributes.get("ceil_mode", 0) or window.auto_pad in SAME or c.is_read(1):
@@ -51,14 +51,14 @@ def pool(c: Context) -> bool:
 
 
 def lp_pool(c: Context) -> bool:
-    """The mean of the powers, padding counted, times the window's size, to the power of 1/p."""
+    """LpPool: (mean(|x|^p) * window size)^(1/p), where the mean counts the padding."""
     b, p = c.build, c.attributes.get("p", 2)
     kernel: list[int] = c.attributes["kernel_shape"]
     rest = {name: value for name, value in c.attributes.items() if name not in ("p", "kernel_shape", "ceil_mode")}
     powers = _power(c, b.op("Abs", c.input(0)), p)
     window = window_of(c.attributes, kernel)
     if c.attributes.get("ceil_mode", 0) and window.auto_pad not in SAME:
-        # What `ceil_mode` adds behind the padding counts in no mean.
+        # AveragePool does not count the elements that `ceil_mode` adds after the padding.
         ends = [window.reach(axis, window.pads[len(kernel) + axis]) for axis in range(len(kernel))]
         powers = b.op("Pad", powers, b.ints(0, 0, *window.pads[: len(kernel)], 0, 0, *ends))
         rest = {name: value for name, value in rest.items() if name not in ("auto_pad", "pads")}
@@ -73,7 +73,7 @@ def lp_pool(c: Context) -> bool:
 
 
 def lp_normalization(c: Context) -> bool:
-    """X over its p-norm along an axis; 0 where that is 0."""
+    """LpNormalization: x / norm_p(x) along an axis; 0 where the norm is 0."""
     b, x, dtype = c.build, c.input(0), _dtype(c)
     axis, p = c.attributes.get("axis", -1), c.attributes.get("p", 2)
     size = b.op("Abs", x)
@@ -85,10 +85,10 @@ def lp_normalization(c: Context) -> bool:
 
 
 def mean_variance_normalization(c: Context) -> bool:
-    """X less its mean, over its deviation and 1e-9.
+    """MeanVarianceNormalization: (x - mean) / (deviation + 1e-9).
 
-    The variance is a mean of squares, which is not negative: ONNX's body has the mean of x x less the square of the
-    mean, of which nothing is left where the mean is far larger.
+    The variance is computed as mean((x - mean)^2), which is never negative. ONNX's function body has
+    mean(x^2) - mean^2, which cancels where the mean is far larger than the deviation.
     """
     b, x, dtype = c.build, c.input(0), _dtype(c)
     axes = b.ints(*c.attributes.get("axes", (0, 2, 3)))
@@ -99,7 +99,7 @@ def mean_variance_normalization(c: Context) -> bool:
 
 
 def lrn(c: Context) -> bool:
-    """X over (bias + alpha/size times the sum of the squares of neighbouring channels) to the power of beta."""
+    """LRN: x / (bias + alpha / size * sum of x^2 over neighbouring channels)^beta."""
     shape, b, x, dtype = c.values.shape(c.input(0)), c.build, c.input(0), _dtype(c)
     if shape is None or len(shape) < 2 or shape[1] is None:
         return False
@@ -119,7 +119,7 @@ def lrn(c: Context) -> bool:
 
 
 def col2im(c: Context) -> bool:
-    """A transposed convolution whose kernel puts each column's element to its own position."""
+    """Col2Im: a ConvTranspose with a one-hot kernel, which adds each element of a column at its own position."""
     shape = c.values.static_shape(c.input(0))
     image, block = c.values.constant(c.input(1)), c.values.constant(c.input(2))
     if shape is None or image is None or block is None:
@@ -134,7 +134,7 @@ def col2im(c: Context) -> bool:
         (sizes[i] + pads[i] + pads[i + rank] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
         for i in range(rank)
     ]
-    # What the last window does not cover is filled by output_padding.
+    # output_padding adds the elements that the last window does not cover.
     rests = [
         sizes[i] - ((positions[i] - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + rank])
         for i in range(rank)

@@ -1,4 +1,4 @@
-"""Whole numbers raised to constants, in whole numbers."""
+"""Pow of integers by constant exponents, computed in integers."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ _MOST_MULTIPLIED = 63
 
 
 def power(c: Context) -> bool:
-    """Pow as repeated multiplication: fp32 has only 24 bits. The result has the type of the base.
+    """Pow as repeated multiplication, since fp32 holds integers to 24 bits only. The result has the base's type.
 
-    Several exponents become whole numbers; what is raised to a fraction, or below 0, stays.
+    A tensor of several whole exponents is cast to integers. A Pow by fractions or negative numbers stays.
     """
     elem_type, exponents = c.values.elem_type(c.input(0)), c.values.constant(c.input(1))
     if elem_type not in WHOLE or exponents is None or not exponents.size or not _are_whole(exponents):
@@ -37,12 +37,12 @@ def _are_whole(exponents: NDArray[Any]) -> bool:
 
 
 def _is_one_number(c: Context, exponents: NDArray[Any]) -> bool:
-    """And leaves the base's shape as it is."""
+    """Whether the exponent is one number that does not broadcast the base to another shape."""
     return exponents.size == 1 and exponents.ndim <= (c.values.rank(c.input(0)) or 0)
 
 
 def _multiplied(c: Context, number: int) -> str:
-    """The product of the squares, squares of squares... that the bits of `number` stand for."""
+    """base^number by binary exponentiation: the product of base^(2^i) over the bits i that are set in `number`."""
     square, product = c.input(0), ""
     while number:
         if number & 1:

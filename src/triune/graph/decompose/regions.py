@@ -1,4 +1,4 @@
-"""Values between the pixels of images: regions pooled, and convolutions whose kernels are bent."""
+"""Operators that interpolate between pixels: RoiAlign and DeformConv."""
 
 import math
 
@@ -11,8 +11,10 @@ _MOST_SAMPLES = 1 << 16
 
 
 def roi_align(c: Context) -> bool:
-    """Bilinear interpolation is a product with a matrix for the rows and one for the columns, so that the mean over
-    samples is one of mean matrices. The largest of weighted corners, mode `max`, takes four such products.
+    """RoiAlign as matrix products: bilinear interpolation is rows @ image @ columns^T.
+
+    The mean over samples, mode `avg`, is therefore the product with the mean matrices. Mode `max`, the largest of the
+    weighted corners, takes four such products.
 
     Source: the definition in ONNX's standard, and `RoiAlign` of its reference evaluator.
     """
@@ -40,14 +42,14 @@ def roi_align(c: Context) -> bool:
 
 
 def _between(c: Context, images: str, rows: str, columns: str) -> str:
-    """(R, C, H, W) times the matrices (R, h, H) and (R, w, W)."""
+    """`rows @ images @ columns^T` (R, C, h, w), of images (R, C, H, W), rows (R, h, H) and columns (R, w, W)."""
     b = c.build
     turned = b.op("Transpose", b.op("Unsqueeze", columns, b.ints(1)), perm=[0, 1, 3, 2])
     return b.op("MatMul", b.op("MatMul", b.op("Unsqueeze", rows, b.ints(1)), images), turned)
 
 
 class _Axis:
-    """Where the samples of each box lie along one axis of the image."""
+    """The sample points of each box along one axis of the image."""
 
     def __init__(self, c: Context, position: int, size: int, ratio: int, length: int) -> None:
         """`position` of the axis among a box's coordinates; `size` bins of `ratio` samples along `length` pixels."""
@@ -71,14 +73,14 @@ class _Axis:
             b.op("GreaterOrEqual", points, b.constant(-1, np.float32)),
             b.op("LessOrEqual", points, b.constant(length, np.float32)),
         )
-        # 1 for the samples in the image, 0 for the others: (R, size * ratio, 1).
+        # (R, size * ratio, 1): 1 for samples inside the image, 0 for the others.
         self._share = b.op("Unsqueeze", b.cast(is_inside, 1), b.ints(2))
         clipped = b.op("Clip", points, b.constant(0, np.float32), b.constant(length - 1, np.float32))
         self._points = b.op("Unsqueeze", clipped, b.ints(2))
         self._pixels = b.constant(np.arange(length), np.float32)
 
     def mean(self) -> str:
-        """The mean weight of each pixel in each bin, (R, size, length)."""
+        """(R, size, length) the mean weight of each pixel in each bin."""
         b = self._b
         distance = b.op("Abs", b.op("Sub", self._points, self._pixels))
         weights = b.op("Relu", b.op("Sub", b.constant(1, np.float32), distance))
@@ -87,7 +89,7 @@ class _Axis:
         return b.op("ReduceMean", parted, b.ints(2), keepdims=0)
 
     def corners(self) -> list[str]:
-        """The weights of the pixel before each sample, and of the one behind, (R, size * ratio, length)."""
+        """(R, size * ratio, length) each: the weights of the pixel before each sample, and of the pixel after it."""
         b = self._b
         before = b.op("Floor", self._points)
         rest = b.op("Sub", self._points, before)
@@ -100,7 +102,7 @@ class _Axis:
 
 
 def deform_conv(c: Context) -> bool:
-    """Each element of the kernel sampled where its offset puts it, then a 1x1 convolution of all of them."""
+    """DeformConv: GridSample the image at each kernel element's offset position, then a 1x1 convolution of all."""
     shape, weight = c.values.shape(c.input(0)), c.values.static_shape(c.input(1))
     offsets = c.values.shape(c.input(2))
     if shape is None or weight is None or offsets is None or len(shape) != 4 or None in (*shape[1:], *offsets[2:]):
@@ -115,7 +117,7 @@ def deform_conv(c: Context) -> bool:
     for axis, length in ((1, width), (0, height)):
         moved = b.op("Gather", split, b.constant(axis, np.int64), axis=2)
         points = b.op("Add", moved, b.constant(_points(c, axis, kernel, result), np.float32))
-        # From pixels to GridSample's -1 to 1, the borders of the image.
+        # From pixels to GridSample's coordinates, in which -1 and 1 are the borders of the image.
         scaled = b.op("Mul", points, b.constant(2 / length, np.float32))
         grid.append(b.op("Unsqueeze", b.op("Add", scaled, b.constant(1 / length - 1, np.float32)), b.ints(3)))
     images = b.op("Reshape", c.input(0), b.ints(-1, channels // groups, height, width))
@@ -132,7 +134,7 @@ def deform_conv(c: Context) -> bool:
 def _points(
     c: Context, axis: int, kernel: tuple[int, ...], result: list[int]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Where the kernel's elements lie without offsets along an axis, (elements, positions), in pixels."""
+    """(elements, positions) the coordinates of the kernel's elements along an axis without offsets, in pixels."""
     stride = c.attributes.get("strides", [1, 1])[axis]
     dilation = c.attributes.get("dilations", [1, 1])[axis]
     elements, positions = np.indices(kernel)[axis].reshape(-1, 1), np.indices(result)[axis].reshape(1, -1)

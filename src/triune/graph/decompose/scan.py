@@ -8,7 +8,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def scan(c: Context) -> bool:
-    """A Loop over the scanned axis, each input gathered and each output collected at its step."""
+    """Scan: a Loop along the scanned axis that gathers each input's slice and collects each output's slice."""
     body: GraphProto = c.attributes["body"]
     num_scanned: int = c.attributes["num_scan_inputs"]
     num_states = len(c.node.input) - num_scanned

@@ -1,4 +1,4 @@
-"""Shapes, indices and selections."""
+"""Operators on shapes and indices, and selections of elements."""
 
 import math
 
@@ -10,7 +10,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def flatten(c: Context) -> bool:
-    """A reshape: the dimensions before `axis` to one, and the rest to another."""
+    """Flatten: a Reshape to two axes, the dimensions before `axis` and the others."""
     shape, b, x = c.values.shape(c.input(0)), c.build, c.input(0)
     if shape is None:
         return False
@@ -31,13 +31,13 @@ def flatten(c: Context) -> bool:
 
 
 def size(c: Context) -> bool:
-    """The product of the shape."""
+    """Size: the product of the dimensions."""
     c.give(c.build.op("ReduceProd", c.build.op("Shape", c.input(0)), keepdims=0))
     return True
 
 
 def eye_like(c: Context) -> bool:
-    """A constant, of a shape that is known."""
+    """EyeLike: a constant, if the shape is known."""
     shape = c.values.static_shape(c.input(0))
     if shape is None:
         return False
@@ -48,14 +48,14 @@ def eye_like(c: Context) -> bool:
 
 
 def hardmax(c: Context) -> bool:
-    """One where the first largest element is."""
+    """Hardmax: 1 at the first largest element along the axis, else 0."""
     shape, b, x = c.values.shape(c.input(0)), c.build, c.input(0)
     axis: int = c.attributes.get("axis", -1)
     depth = shape[axis] if shape is not None else None
     count = b.constant(depth, np.int64) if depth is not None else _dim(c, x, axis)
     zero_one = b.constant([0, 1], helper.tensor_dtype_to_np_dtype(c.values.elem_type(x)))
     if shape is not None and len(shape) == 1:
-        # OneHot takes no scalar of indices.
+        # OneHot does not take a scalar as indices.
         c.give(b.op("Reshape", b.op("OneHot", b.op("ArgMax", x, axis=0), count, zero_one), b.ints(-1)))
     else:
         c.give(b.op("OneHot", b.op("ArgMax", x, axis=axis, keepdims=0), count, zero_one, axis=axis))
@@ -63,7 +63,7 @@ def hardmax(c: Context) -> bool:
 
 
 def compress(c: Context) -> bool:
-    """The elements at which the condition holds."""
+    """Compress: the elements whose condition is true."""
     b, x = c.build, c.input(0)
     axis = c.attributes.get("axis")
     if axis is None:
@@ -78,7 +78,7 @@ def compress(c: Context) -> bool:
 
 
 def random_like(op_type: str) -> Decomposition:
-    """Random numbers of the operand's shape, which must be known."""
+    """RandomUniformLike or RandomNormalLike, for a known shape of the operand."""
 
     def decompose(c: Context) -> bool:
         shape = c.values.static_shape(c.input(0))
@@ -93,7 +93,7 @@ def random_like(op_type: str) -> Decomposition:
 
 
 def cum_prod(c: Context) -> bool:
-    """Step by step, where there are few."""
+    """CumProd, one multiplication for each step along the axis, if there are few."""
     b, x = c.build, c.input(0)
     axis, shape = c.values.constant(c.input(1)), c.values.shape(x)
     if axis is None or shape is None:
@@ -118,7 +118,7 @@ def cum_prod(c: Context) -> bool:
 
 
 def max_unpool(c: Context) -> bool:
-    """The elements put back to where they were, zeros between them."""
+    """MaxUnpool: scatter the elements to the given flat indices of a tensor of zeros."""
     shape, b = c.values.static_shape(c.input(0)), c.build
     if shape is None:
         return False
@@ -149,7 +149,7 @@ def max_unpool(c: Context) -> bool:
 
 
 def tensor_scatter(c: Context) -> bool:
-    """Of each batch row, the update written to the cache from an index on, round the end where it is circular."""
+    """TensorScatter: write each batch row's update to the cache from an index on; mode "circular" wraps around."""
     past, update = c.values.static_shape(c.input(0)), c.values.static_shape(c.input(1))
     if past is None or update is None:
         return False
@@ -171,7 +171,7 @@ def tensor_scatter(c: Context) -> bool:
 
 
 def optional_get_element(c: Context) -> bool:
-    """A tensor is its own element."""
+    """OptionalGetElement of a tensor is the tensor."""
     if c.values.rank(c.input(0)) is None:
         return False
     c.give(c.input(0))
@@ -179,7 +179,7 @@ def optional_get_element(c: Context) -> bool:
 
 
 def optional_has_element(c: Context) -> bool:
-    """A tensor has one, an input that is left out has none."""
+    """OptionalHasElement is true for a tensor and false for an omitted input."""
     if c.input(0) and c.values.rank(c.input(0)) is None:
         return False
     c.give(c.build.constant(bool(c.input(0)), np.bool_))

@@ -8,7 +8,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def _rate(c: Context, decay: str) -> str:
-    """R / (1 + T * decay)."""
+    """The learning rate R / (1 + T * decay_factor) at step T."""
     b = c.build
     count = b.cast(c.input(1), TensorProto.FLOAT)
     factor = b.constant(c.attributes.get(decay, 0.0), np.float32)
@@ -16,10 +16,12 @@ def _rate(c: Context, decay: str) -> str:
 
 
 def _groups(c: Context, num_kinds: int) -> list[list[str]]:
-    """For each tensor: its value, gradient and accumulators, which come kind by kind behind R and T.
+    """For each optimized tensor: its value, gradient and accumulators.
+
+    The inputs after R and T hold all values first, then all gradients, then each kind of accumulator.
 
     Raises:
-        Refusal: some have not all of them.
+        Refusal: a tensor lacks one of them.
     """
     names = list(c.node.input[2:])
     if not names or len(names) % num_kinds:
@@ -42,7 +44,7 @@ def _give(c: Context, results: list[list[str]]) -> bool:
 
 
 def adagrad(c: Context) -> bool:
-    """H += g g; x -= r g / (sqrt(H) + epsilon)."""
+    """Adagrad: H += g^2; x -= r g / (sqrt(H) + epsilon)."""
     b, rate = c.build, _rate(c, "decay_factor")
     epsilon = b.constant(c.attributes.get("epsilon", 1e-6), np.float32)
     results: list[list[str]] = []
@@ -55,7 +57,7 @@ def adagrad(c: Context) -> bool:
 
 
 def momentum(c: Context) -> bool:
-    """V = alpha V + beta g, beta 1 in the first step; x -= r V, or Nesterov's form."""
+    """Momentum: V = alpha V + beta g, with beta = 1 in the first step; x -= r V, or Nesterov's form."""
     b = c.build
     alpha = b.constant(c.attributes["alpha"], np.float32)
     is_first = b.op("Equal", c.input(1), b.constant(0, np.int64))
@@ -70,7 +72,7 @@ def momentum(c: Context) -> bool:
 
 
 def adam(c: Context) -> bool:
-    """V = alpha V + (1 - alpha) g; H = beta H + (1 - beta) g g; x -= r V / (sqrt(H) + epsilon)."""
+    """Adam: V = alpha V + (1 - alpha) g; H = beta H + (1 - beta) g^2; x -= r V / (sqrt(H) + epsilon)."""
     b = c.build
     alpha, beta = c.attributes.get("alpha", 0.9), c.attributes.get("beta", 0.999)
     one = b.constant(1, np.float32)

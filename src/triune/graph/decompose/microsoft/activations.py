@@ -1,4 +1,4 @@
-"""Activations, alone and fused behind products."""
+"""Activation functions, alone or fused into the operator before them."""
 
 from collections.abc import Mapping
 
@@ -28,10 +28,10 @@ def activated(b: Builder, x: str, name: str, parameters: Mapping[str, float], el
     """The activation `name` of `x`.
 
     Args:
-        b: takes the nodes.
-        x: of `elem_type`.
+        b: collects the nodes.
+        x: the operand, whose type is `elem_type`.
         name: "" for none.
-        parameters: those that are given, by ONNX's names; of Clip, `min` and `max`.
+        parameters: the stated parameters by ONNX's names; for Clip `min` and `max`.
         elem_type: a TensorProto.DataType.
 
     Raises:
@@ -48,13 +48,13 @@ def activated(b: Builder, x: str, name: str, parameters: Mapping[str, float], el
 
 
 def in_order(name: str, values: list[float]) -> Mapping[str, float]:
-    """Parameters that are given by position alone."""
+    """Parameters by name, from a list of values in the operator's order."""
     names = ["min", "max"] if name == "Clip" else list(_PARAMETERS.get(name, ()))
     return dict(zip(names, values, strict=False))
 
 
 def gelu(c: Context) -> bool:
-    """The product of x and the normal distribution Phi(x)."""
+    """Gelu: x Phi(x), where Phi is the distribution function of the normal distribution."""
     c.give(c.build.op("Gelu", c.input(0)))
     return True
 
@@ -66,7 +66,7 @@ def bias_gelu(c: Context) -> bool:
 
 
 def fast_gelu(c: Context) -> bool:
-    """Gelu through tanh, of X or X + bias."""
+    """FastGelu: Gelu's approximation by tanh, of X or X + bias."""
     b, x = c.build, c.input(0)
     biased = b.op("Add", x, c.input(1)) if c.input(1) else x
     c.give(b.op("Gelu", biased, approximate="tanh"))
@@ -74,7 +74,7 @@ def fast_gelu(c: Context) -> bool:
 
 
 def quick_gelu(c: Context) -> bool:
-    """The product of x and sigmoid(alpha x)."""
+    """QuickGelu: x sigmoid(alpha x)."""
     b, x, elem_type = c.build, c.input(0), c.values.elem_type(c.input(0))
     if elem_type not in _FLOATS:
         return False

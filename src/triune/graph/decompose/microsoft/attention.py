@@ -10,13 +10,13 @@ from triune.graph.decompose.context import Context
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How keys are weighed.
+    """How the attention scores (the products of queries and keys) are scaled, biased and masked.
 
     Attributes:
-        scale: of the products of queries and keys; 0 for one by the root of the head's size.
+        scale: the factor of the products; 0 means 1 / sqrt(head size).
         softcap: where it is not 0, products p become softcap tanh(p / softcap).
         bias: added to the products, of (batch, heads, queries, keys) or what broadcasts to it; "" for none.
-        allowed: BOOL, likewise, which keys are seen at all; "" for all.
+        allowed: BOOL of the same shape as `bias`, true where a query sees a key; "" if it sees all.
         sink: the logit of one more key, without a value, (1, heads, 1, 1); "" for none.
     """
 
@@ -28,23 +28,23 @@ class Scores:
 
 
 def split_heads(c: Context, x: str, num_heads: int) -> str:
-    """(batch, n, heads * size) as (batch, heads, n, size)."""
+    """Reshape (batch, n, heads * size) to (batch, heads, n, size)."""
     b = c.build
     return b.op("Transpose", b.op("Reshape", x, b.ints(0, 0, num_heads, -1)), perm=[0, 2, 1, 3])
 
 
 def join_heads(c: Context, x: str) -> str:
-    """(batch, heads, n, size) as (batch, n, heads * size)."""
+    """Reshape (batch, heads, n, size) to (batch, n, heads * size)."""
     b = c.build
     return b.op("Reshape", b.op("Transpose", x, perm=[0, 2, 1, 3]), b.ints(0, 0, -1))
 
 
 def repeat_heads(c: Context, x: str, times: int) -> str:
-    """(batch, heads, n, size) with each head `times` times in a row."""
+    """(batch, heads * times, n, size): each head repeated `times` times in a row."""
     if times == 1:
         return x
     b = c.build
-    # (batch, heads, 1, n * size) tiled, not expanded: five axes are the most that Core ML has.
+    # Tile (batch, heads, 1, n * size) instead of expanding to 6 axes: Core ML supports at most 5.
     shape = b.op("Shape", x)
     heads = b.op("Gather", shape, b.ints(1))
     flat = b.op("Reshape", x, b.ints(0, 0, 1, -1))
@@ -61,12 +61,12 @@ def repeat_heads(c: Context, x: str, times: int) -> str:
 
 
 def size_of(c: Context, x: str, axis: int) -> str:
-    """INT64 (1,) how large `x` is along an axis."""
+    """INT64 (1,), the size of `x` along an axis."""
     return c.build.op("Gather", c.build.op("Shape", x), c.build.ints(axis))
 
 
 def range_of(c: Context, size: str, start: str = "") -> str:
-    """INT64 start, start + 1, ..., `size` of them; both are INT64 (1,), `start` "" for 0."""
+    """INT64 (size,): start, start + 1, ... `start` and `size` are INT64 (1,); "" as `start` is 0."""
     b = c.build
     scalar = b.op("Squeeze", size, b.ints(0))
     zero, one = b.constant(0, np.int64), b.constant(1, np.int64)
@@ -75,7 +75,7 @@ def range_of(c: Context, size: str, start: str = "") -> str:
 
 
 def causal(c: Context, num_queries: str, num_keys: str) -> str:
-    """BOOL (queries, keys): the last query sees all keys, each one before it one less. Both are INT64 (1,)."""
+    """BOOL (queries, keys), the causal mask: query i sees key j <= i + keys - queries. Both sizes are INT64 (1,)."""
     b = c.build
     positions = range_of(c, num_queries, b.op("Sub", num_keys, num_queries))
     return b.op(
@@ -90,7 +90,7 @@ def as_bias(c: Context, allowed: str, filtered: float, elem_type: int) -> str:
 
 
 def added(c: Context, *terms: str) -> str:
-    """The sum of those that are given; "" where none is."""
+    """The sum of the values whose name is not ""; "" if all are."""
     given = [each for each in terms if each]
     total = given[0] if given else ""
     for each in given[1:]:
@@ -102,13 +102,13 @@ def attended(c: Context, query: str, key: str, value: str, size: int, elem_type:
     """softmax(scale Q K^T + bias) V over the keys that are allowed.
 
     Args:
-        c: takes the nodes.
+        c: collects the nodes.
         query: (batch, heads, queries, size), of `elem_type`.
         key: (batch, heads, keys, size).
         value: (batch, heads, keys, size of values).
-        size: of a head.
+        size: the size of a head.
         elem_type: a TensorProto.DataType.
-        scores: see there.
+        scores: how the scores are scaled, biased and masked.
 
     Returns:
         (batch, queries, heads * size of values).
@@ -124,7 +124,7 @@ def attended(c: Context, query: str, key: str, value: str, size: int, elem_type:
         lowest = -65504.0 if elem_type == TensorProto.FLOAT16 else float(np.finfo(np.float32).min)
         products = b.op("Where", scores.allowed, products, b.typed(lowest, elem_type))
     if scores.sink:
-        # One more column, which takes its share of the softmax and gives nothing.
+        # One more column of logits, which takes its share of the softmax and has no value.
         shape = b.op("Concat", b.op("Slice", b.op("Shape", products), b.ints(0), b.ints(3)), b.ints(1), axis=0)
         products = b.op("Concat", products, b.op("Expand", scores.sink, shape), axis=3)
     weights = b.op("Softmax", products, axis=-1)

@@ -23,14 +23,14 @@ from triune.graph.decompose.microsoft.quantized_products import scaled
 _FILTERED = -10000.0
 """The number that ONNX Runtime adds to the scores of masked keys."""
 
-_BUFFERS = "its cache of keys and values is a buffer that is longer than what is in it; export the model without that"
+_BUFFERS = "its cache of keys and values is a buffer longer than its content; export the model without that"
 
 
 def _mask(c: Context, name: str, batch: str, num_keys: str) -> str | None:
-    """BOOL that broadcasts to (batch, heads, queries, keys), of the forms of a mask; None where its rank is unknown.
+    """The mask as a BOOL that broadcasts to (batch, heads, queries, keys); None while its rank is unknown.
 
-    (batch, keys) and (batch, queries, keys) have 1 for what is seen; (batch,) is the number of keys that are, and
-    (2 batch,) ends, then starts of them. `batch` and `num_keys` are INT64 (1,).
+    A mask (batch, keys) or (batch, queries, keys) has 1 where a key is seen. A mask (batch,) is the number of seen
+    keys; one of (2 batch,) holds their ends, then their starts. `batch` and `num_keys` are INT64 (1,).
     """
     b, shape = c.build, c.values.shape(name)
     if shape is None:
@@ -75,7 +75,7 @@ def _self_attention(
     if flags.get("past_present_share_buffer", 0):
         raise Refusal(_BUFFERS)
     if flags.get("do_rotary", 0):
-        raise Refusal("it turns queries and keys (do_rotary), which ONNX Runtime's CPU kernels do not do")
+        raise Refusal("it rotates queries and keys (do_rotary), which ONNX Runtime's CPU kernels do not do")
     parts = b.ops("Split", 3, packed, b.ints(*widths), axis=2)
     query, key, value = (split_heads(c, part, heads) for part in parts)
     if past:
@@ -98,7 +98,7 @@ def _self_attention(
 
 
 def _widths(c: Context, weights: int) -> tuple[int, int, int] | None:
-    """How wide queries, keys and values are together."""
+    """The sizes of the last axes of queries, keys and values, all heads together."""
     given = c.attributes.get("qkv_hidden_sizes")
     if given:
         return given[0], given[1], given[2]
@@ -109,7 +109,7 @@ def _widths(c: Context, weights: int) -> tuple[int, int, int] | None:
 
 
 def attention(c: Context) -> bool:
-    """Attention of queries, keys and values that one product makes of the input."""
+    """Attention: queries, keys and values are one product of the input with the packed weights."""
     b, widths, elem_type = c.build, _widths(c, 1), c.values.elem_type(c.input(1))
     if widths is None or not elem_type:
         return False
@@ -120,7 +120,7 @@ def attention(c: Context) -> bool:
 
 
 def q_attention(c: Context) -> bool:
-    """As `attention`, of quantized inputs and weights; queries, keys and values have the type of the scales."""
+    """QAttention: as `attention`, with quantized input and weights; queries, keys and values have the scales' type."""
     b, widths, elem_type = c.build, _widths(c, 1), c.values.elem_type(c.input(3))
     if widths is None or not elem_type:
         return False
@@ -130,7 +130,7 @@ def q_attention(c: Context) -> bool:
 
 
 def multi_head_attention(c: Context) -> bool:
-    """Attention of queries, keys and values that are given, in one of the forms in which they may be packed."""
+    """MultiHeadAttention: queries, keys and values are inputs, separate or packed into one tensor."""
     b, flags, rank = c.build, c.attributes, c.values.rank(c.input(0))
     elem_type, shape = c.values.elem_type(c.input(0)), c.values.shape(c.input(0))
     if rank is None or not elem_type or shape is None or shape[-1] is None:
@@ -138,7 +138,7 @@ def multi_head_attention(c: Context) -> bool:
     if c.input(8) or c.input(9):
         raise Refusal(_BUFFERS)
     if c.is_read(3):
-        raise Refusal("its scores are read (output 3), which are given by Attention of ONNX alone")
+        raise Refusal("its scores are read (output 3), which only ONNX's own Attention gives")
     heads = flags["num_heads"]
     size = shape[-1] if rank == 5 else shape[-1] // heads
     parts = _parts(c, rank, heads)
@@ -190,7 +190,7 @@ def _parts(c: Context, rank: int, heads: int) -> tuple[str, str, str] | None:
         pieces = [b.op("Gather", c.input(1), b.constant(position, np.int64), axis=3) for position in (0, 1)]
         key, value = (b.op("Transpose", piece, perm=[0, 2, 1, 3]) for piece in pieces)
     elif key_rank == 4:
-        # (batch, heads, n, size) already.
+        # Keys and values are (batch, heads, n, size) already.
         key, value = c.input(1), c.input(2)
     elif key_rank == 3:
         key = split_heads(c, added(c, c.input(1), biases[1]), heads)

@@ -1,4 +1,4 @@
-"""Convolutions with what is fused into them, and those of images whose channels are last."""
+"""Convolutions fused with activations, and convolutions and pools of NHWC images (channels last)."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ _POOL = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides"
 
 
 def channels_first(c: Context, name: str) -> str | None:
-    """(N, ..., C) as (N, C, ...); None where the rank is not known."""
+    """Transpose (N, ..., C) to (N, C, ...); None while the rank is unknown."""
     rank = c.values.rank(name)
     return None if rank is None else c.build.op("Transpose", name, perm=[0, rank - 1, *range(1, rank - 1)])
 
 
 def channels_last(c: Context, name: str, rank: int) -> str:
-    """(N, C, ...) as (N, ..., C)."""
+    """Transpose (N, C, ...) to (N, ..., C)."""
     return c.build.op("Transpose", name, perm=[0, *range(2, rank), 1])
 
 
@@ -26,7 +26,7 @@ def _own(c: Context, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def fused_conv(c: Context) -> bool:
-    """An activation of the convolution of X with W plus B, plus Z."""
+    """FusedConv: activation(Conv(X, W) + B + Z)."""
     elem_type = c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
     if not elem_type:
         return False
@@ -35,7 +35,7 @@ def fused_conv(c: Context) -> bool:
 
 
 def nhwc_conv(c: Context) -> bool:
-    """`fused_conv` of images whose channels are last; so are those of Z and the result's."""
+    """`fused_conv` with channels last in X, Z and the result."""
     rank, elem_type = c.values.rank(c.input(0)), c.values.elem_type(c.input(0)) or c.values.elem_type(c.input(1))
     first, added = channels_first(c, c.input(0)), channels_first(c, c.input(3)) if c.input(3) else ""
     if rank is None or first is None or added is None or not elem_type:
@@ -55,7 +55,7 @@ def _fused(c: Context, x: str, added: str, elem_type: int) -> str:
 
 
 def nhwc_max_pool(c: Context) -> bool:
-    """MaxPool of images whose channels are last."""
+    """MaxPool with channels last."""
     rank, first = c.values.rank(c.input(0)), channels_first(c, c.input(0))
     if rank is None or first is None:
         return False
@@ -64,7 +64,7 @@ def nhwc_max_pool(c: Context) -> bool:
 
 
 def conv_transpose_with_dynamic_pads(c: Context) -> bool:
-    """ConvTranspose whose pads are an operand."""
+    """ConvTranspose whose pads are an input."""
     own = _own(c, (*_CONV, "output_padding"))
     if c.input(2):
         pads = c.values.constant(c.input(2))

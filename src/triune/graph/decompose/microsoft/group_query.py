@@ -10,7 +10,7 @@ from triune.graph.decompose.microsoft.rotary import at_positions, turned
 
 
 def _refuse_others(c: Context) -> None:
-    """Raises Refusal for what has no meaning on a CPU, or none that is known here."""
+    """Raises Refusal for what ONNX Runtime's CPU kernels or this decomposition do not support."""
     flags = c.attributes
     if (
         any(flags.get(name, "NONE") != "NONE" for name in ("k_quant_type", "v_quant_type"))
@@ -19,7 +19,7 @@ def _refuse_others(c: Context) -> None:
     ):
         raise Refusal("its cache of keys and values is quantized; export the model with a cache of floats")
     if flags.get("sliding_window_cache", 0):
-        raise Refusal("its cache is a ring, in which keys have no fixed positions; export the model without that")
+        raise Refusal("its cache is a ring buffer, so that keys have no fixed positions; export it without that")
     if c.input(14) or c.input(15):
         raise Refusal("it normalizes queries and keys itself; export the model with the norms as operators")
     if c.input(16):
@@ -29,10 +29,10 @@ def _refuse_others(c: Context) -> None:
 
 
 def group_query_attention(c: Context) -> bool:
-    """Attention in which several heads of queries share one of keys and values, over a cache.
+    """GroupQueryAttention: several query heads share one head of keys and values, with a cache of both.
 
-    The cache may be longer than what is in it. Its length, the number of queries and `total_sequence_length` must be
-    known, since they say what the length of the next cache is. A batch's own number of keys, less one, is seqlens_k.
+    The cache may be longer than its content. The length of the next cache depends on the cache's length, the number
+    of queries and `total_sequence_length`, so these must be known. `seqlens_k` is each batch row's number of keys - 1.
     """
     _refuse_others(c)
     sizes = _sizes(c)
@@ -47,7 +47,7 @@ def group_query_attention(c: Context) -> bool:
         return False
     query, key, value = parts
     size = shape[2] // (heads if c.input(1) else heads + 2 * key_heads)
-    # Keys before the queries: in the first call none, else each batch's own number: (batch, 1).
+    # The number of keys before the queries, (batch, 1): 0 in the first call, else each batch row's own.
     lengths = b.op("Reshape", b.cast(c.input(5), TensorProto.INT64), b.ints(-1, 1))
     is_first = num_queries == total
     past = b.op("Sub", lengths, lengths) if is_first else b.op("Sub", lengths, b.ints(num_queries - 1))
@@ -55,7 +55,7 @@ def group_query_attention(c: Context) -> bool:
     if flags.get("do_rotary", 0):
         at = positions
         if c.input(9):
-            # In the first call ONNX Runtime reads only the first position, and takes the others to follow it.
+            # In the first call ONNX Runtime reads only the first position id, and counts up from it.
             first = b.op("Slice", c.input(9), b.ints(0, 0), b.ints(1, 1), b.ints(0, 1))
             at = b.op("Add", first, positions) if is_first else c.input(9)
         cos, sin = (at_positions(c, c.input(index), at) for index in (7, 8))
@@ -88,10 +88,10 @@ def group_query_attention(c: Context) -> bool:
 
 
 def _sizes(c: Context) -> tuple[int, int, int] | None:
-    """How many queries, how many positions the cache has, and how many keys there are with the new ones.
+    """The number of queries, the length of the cache, and the number of keys including the new ones.
 
     Raises:
-        Refusal: they are not known, or will not be.
+        Refusal: one of them is computed while the model runs.
     """
     query, past = c.values.shape(c.input(0)), c.values.shape(c.input(3)) if c.input(3) else (0, 0, 0, 0)
     total = c.values.constant(c.input(6))
@@ -123,14 +123,14 @@ def _parts(c: Context, heads: int, key_heads: int) -> tuple[str, str, str] | Non
 
 
 def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple[int, int, int]) -> str:
-    """The cache with the new keys behind those that it has; 0 behind the new ones.
+    """The next cache: the cached keys, then the new keys, then zeros.
 
-    `past` (batch, 1) is how many it has, `keys` (1, keys) the positions; sizes are those of the new keys, the cache and
-    the next cache.
+    `past` (batch, 1) is the number of cached keys, `keys` (1, keys) the positions in the next cache, `sizes` the
+    lengths of the new keys, the cache and the next cache.
     """
     b, (num_new, num_past, num_keys) = c.build, sizes
     joined = b.op("Concat", cache, new, axis=2) if cache and num_past else new
-    # The index among the joined keys for each position; 0 where there is none, and what it reads is multiplied by 0.
+    # For each position the index into the concatenated keys; positions without a key read index 0, times 0.
     is_old, is_known = b.op("Less", keys, past), b.op("Less", keys, b.op("Add", past, b.ints(num_new)))
     behind = b.op("Add", b.op("Sub", keys, past), b.ints(num_past if cache else 0))
     zero = b.constant(0, np.int64)
@@ -150,7 +150,7 @@ def _cached(c: Context, cache: str, new: str, past: str, keys: str, sizes: tuple
 
 
 def _allowed(c: Context, positions: str, num_keys: int) -> str:
-    """BOOL (batch, 1, queries, keys): keys up to the query's own position, and within its window."""
+    """BOOL (batch, 1, queries, keys): true for keys up to the query's position and within its window."""
     b, window = c.build, c.attributes.get("local_window_size", -1)
     own = b.op("Unsqueeze", positions, b.ints(1, 3))
     keys = b.constant(np.arange(num_keys).reshape(1, 1, 1, -1), np.int64)
@@ -171,7 +171,7 @@ def _bias(c: Context, num_keys: int) -> str:
 
 
 def _sink(c: Context, heads: int, elem_type: int) -> str:
-    """The logit of a key without a value: 0 of smooth_softmax, or one that is given for each head."""
+    """The logit of the attention sink, a key without a value: 0 for smooth_softmax, or an input for each head."""
     if c.input(11):
         return c.build.op("Reshape", c.input(11), c.build.ints(1, heads, 1, 1))
     if c.attributes.get("smooth_softmax", 0) == 1:

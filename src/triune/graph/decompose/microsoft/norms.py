@@ -1,4 +1,4 @@
-"""Normalizations with what ONNX Runtime fuses into them: sums of residuals, embeddings."""
+"""Normalizations into which ONNX Runtime fused a residual sum or embeddings."""
 
 import numpy as np
 from onnx import TensorProto
@@ -10,7 +10,7 @@ _EPSILON = 1e-12
 
 
 def _sum(c: Context, bias: int) -> str:
-    """Input + skip + bias; the skip broadcasts over the batch. It is output 3."""
+    """The residual sum input + skip + bias, which is output 3. The skip broadcasts over the batch."""
     total = c.build.op("Add", c.input(0), c.input(1))
     if c.input(bias):
         total = c.build.op("Add", total, c.input(bias))
@@ -19,9 +19,9 @@ def _sum(c: Context, bias: int) -> str:
 
 
 def _no_statistics(c: Context) -> None:
-    """The CPU's kernels leave the mean and the inverse deviation (outputs 1 and 2) unwritten."""
+    """Raises Refusal if outputs 1 or 2 are read: the CPU kernels do not write the mean and 1 / deviation."""
     if c.is_read(1) or c.is_read(2):
-        raise Refusal("its mean and deviation are read, which ONNX Runtime computes for training alone")
+        raise Refusal("its mean and deviation are read, which ONNX Runtime computes only for training")
 
 
 def skip_layer_normalization(c: Context) -> bool:
@@ -55,7 +55,7 @@ def skip_simplified_layer_normalization(c: Context) -> bool:
 
 
 def embed_layer_normalization(c: Context) -> bool:
-    """LayerNormalization of the sum of a word's, its position's and its segment's embedding.
+    """LayerNormalization of the sum of a token's word, position and segment embeddings.
 
     Output 1 is the number of ones in each row of the mask, 0 without a mask.
     """
@@ -67,7 +67,7 @@ def embed_layer_normalization(c: Context) -> bool:
 
 
 def q_embed_layer_normalization(c: Context) -> bool:
-    """`embed_layer_normalization` of tables of 8 bits, whose scales and zero points follow the mask."""
+    """`embed_layer_normalization` with 8-bit tables, whose scales and zero points are the inputs after the mask."""
     tables: list[str] = []
     for position in range(2, 7):
         names = [c.input(position), c.input(position + 6), c.input(position + 11)]
@@ -77,13 +77,13 @@ def q_embed_layer_normalization(c: Context) -> bool:
 
 
 def _embedded(c: Context, tables: list[str], *, mask: str, positions: str) -> str:
-    """Gives the first two outputs; the sum before it is normalized.
+    """Give the node its first two outputs. Returns the sum of the embeddings, before normalization.
 
     Args:
-        c: its inputs 0 and 1 are the words and their segments.
-        tables: of words, positions and segments ("" for none), gamma and beta.
-        mask: 1 where a word is; "" for none.
-        positions: of the words; "" where they count from 0.
+        c: the node, whose inputs 0 and 1 are the word and segment ids.
+        tables: the tables of words, positions and segments ("" for none), then gamma and beta.
+        mask: 1 where a token is, 0 where padding is; "" for none.
+        positions: the position ids; "" if they count from 0.
     """
     b, words = c.build, c.input(0)
     if positions:
@@ -93,7 +93,7 @@ def _embedded(c: Context, tables: list[str], *, mask: str, positions: str) -> st
         at = b.op("Slice", tables[1], b.ints(0), length, b.ints(0))
     total = b.op("Add", b.op("Gather", tables[0], words), at)
     if tables[2]:
-        # Without segments all are of the first.
+        # Without segment ids every token belongs to segment 0.
         segments = c.input(1) or b.op("Sub", words, words)
         total = b.op("Add", total, b.op("Gather", tables[2], segments))
     epsilon = c.attributes.get("epsilon", _EPSILON)

@@ -1,11 +1,11 @@
-"""Products of matrices with what is fused into them."""
+"""Matrix products with fused transposes, scales, sums and activations."""
 
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.decompose.microsoft.activations import activated
 
 
 def _turned(c: Context, index: int, is_transposed: bool, is_batch_transposed: bool) -> str | None:
-    """A factor with its last two axes exchanged, its first axis moved behind the other axes of the batch, or both."""
+    """An operand with its last two axes swapped, its first axis moved after the other batch axes, or both."""
     name = c.input(index)
     if not (is_transposed or is_batch_transposed):
         return name
@@ -21,7 +21,7 @@ def _turned(c: Context, index: int, is_transposed: bool, is_batch_transposed: bo
 
 
 def _product(c: Context) -> str | None:
-    """The product alpha A B, either transposed."""
+    """`alpha A @ B`, where each operand may be transposed."""
     b = c.build
     flags = c.attributes
     left = _turned(c, 0, flags.get("transA", 0), flags.get("transBatchA", 0))
@@ -34,7 +34,7 @@ def _product(c: Context) -> str | None:
 
 
 def fused_mat_mul(c: Context) -> bool:
-    """The product alpha A B."""
+    """FusedMatMul: alpha A @ B."""
     product = _product(c)
     if product is None:
         return False
@@ -43,7 +43,7 @@ def fused_mat_mul(c: Context) -> bool:
 
 
 def fused_mat_mul_activation(c: Context) -> bool:
-    """An activation of alpha A B."""
+    """FusedMatMulActivation: activation(alpha A @ B)."""
     product, flags = _product(c), c.attributes
     if product is None:
         return False
@@ -53,7 +53,7 @@ def fused_mat_mul_activation(c: Context) -> bool:
 
 
 def fused_gemm(c: Context) -> bool:
-    """An activation of alpha A B + beta C."""
+    """FusedGemm: activation(alpha A @ B + beta C)."""
     flags, elem_type = c.attributes, c.values.elem_type(c.input(0))
     if not elem_type:
         return False

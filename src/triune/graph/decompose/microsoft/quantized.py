@@ -1,4 +1,4 @@
-"""Operators on quantized tensors, element by element and window by window."""
+"""Elementwise operators, reductions, pools and convolutions of quantized tensors."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -11,38 +11,36 @@ _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 def dequantized(c: Context, first: int) -> str:
-    """Input `first`, whose scale and zero point are the next two inputs, in fp32."""
+    """Input `first` dequantized to fp32; the next two inputs are its scale and zero point."""
     names = [c.input(first), c.input(first + 1), c.input(first + 2)]
     return c.build.op("DequantizeLinear", *(each for each in names if each))
 
 
 def quantized(c: Context, x: str, scale: int, elem_type: int) -> str:
-    """Input `scale` is the result's scale and the next one its zero point; without that it is 0 of `elem_type`."""
+    """`x` quantized by the scale at input `scale` and the zero point after it; without one it is 0 of `elem_type`."""
     b = c.build
     zero = c.input(scale + 1) or b.typed(0, elem_type)
     return b.op("QuantizeLinear", x, c.input(scale), zero)
 
 
 def rounded(c: Context, x: str, elem_type: int) -> str:
-    """`x`, in units of the result and with its zero point, rounded half to even and saturated."""
+    """Round `x`, already in quantized levels, half to even, and saturate it to the integer type."""
     b, limits = c.build, np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type))
     ends = [b.constant(each, np.float32) for each in (limits.min, limits.max)]
     return b.cast(b.op("Clip", b.op("Round", x), *ends), elem_type)
 
 
 def _zero(c: Context, index: int) -> str:
-    """A zero point in fp32."""
+    """A zero point cast to fp32."""
     return c.build.cast(c.input(index), TensorProto.FLOAT) if c.input(index) else c.build.constant(0, np.float32)
 
 
 def q_linear_add(c: Context) -> bool:
-    """The sum of a sa / sc, b sb / sc and a constant, as ONNX Runtime has it: in units of the result, where halves are
-    halves.
-    """
+    """QLinearAdd: round(a sa / sc + b sb / sc + constant), in this order so that ties round as in ONNX Runtime."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
-    # The constant is zc less (sa / sc) za and (sb / sc) zb.
+    # constant = zc - (sa / sc) za - (sb / sc) zb
     ratios = [b.op("Div", c.input(position), c.input(6)) for position in (1, 4)]
     shifts = [b.op("Mul", ratio, _zero(c, position)) for ratio, position in zip(ratios, (2, 5), strict=True)]
     fixed = b.op("Sub", _zero(c, 7), b.op("Add", *shifts))
@@ -55,7 +53,7 @@ def q_linear_add(c: Context) -> bool:
 
 
 def q_linear_mul(c: Context) -> bool:
-    """(a - za) (b - zb) sa sb / sc + zc."""
+    """QLinearMul: (a - za) (b - zb) sa sb / sc + zc."""
     b, elem_type = c.build, c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -69,7 +67,7 @@ def q_linear_mul(c: Context) -> bool:
 
 
 def _between(op_type: str, **defaults: float) -> Decomposition:
-    """Dequantized, the core op with its attributes, quantized."""
+    """Dequantize, apply the core op with the node's attributes, quantize."""
 
     def rule(c: Context) -> bool:
         elem_type = c.values.elem_type(c.input(0))
@@ -83,7 +81,7 @@ def _between(op_type: str, **defaults: float) -> Decomposition:
 
 
 def q_linear_reduce_mean(c: Context) -> bool:
-    """Dequantized, the mean along the axes of an attribute (all without it), quantized."""
+    """Dequantize, take the mean along the attribute `axes` (all axes without it), quantize."""
     elem_type = c.values.elem_type(c.input(0))
     if not elem_type:
         return False
@@ -94,7 +92,7 @@ def q_linear_reduce_mean(c: Context) -> bool:
 
 
 def q_linear_softmax(c: Context) -> bool:
-    """Dequantized, Softmax, quantized; of operator sets before 13 all axes from the given one on are one."""
+    """Dequantize, Softmax, quantize. Before operator set 13 Softmax runs over all axes from `axis` on."""
     b, elem_type, shape = c.build, c.values.elem_type(c.input(0)), c.values.shape(c.input(0))
     if not elem_type or shape is None:
         return False
@@ -109,7 +107,7 @@ def q_linear_softmax(c: Context) -> bool:
 
 
 def q_linear_average_pool(c: Context) -> bool:
-    """Dequantized, AveragePool, quantized."""
+    """Dequantize, AveragePool, quantize."""
     rank, elem_type = c.values.rank(c.input(0)), c.values.elem_type(c.input(0))
     if rank is None or not elem_type:
         return False
@@ -123,7 +121,7 @@ def q_linear_average_pool(c: Context) -> bool:
 
 
 def q_linear_global_average_pool(c: Context) -> bool:
-    """The sum of (x - zx) over an image, times sx / (sy size), rounded, plus zy."""
+    """QLinearGlobalAveragePool: round(sum(x - zx) sx / (sy size)) + zy, summed over the spatial axes."""
     shape, elem_type = c.values.shape(c.input(0)), c.values.elem_type(c.input(0))
     if shape is None or not elem_type:
         return False
@@ -137,7 +135,7 @@ def q_linear_global_average_pool(c: Context) -> bool:
 
 
 def q_linear_concat(c: Context) -> bool:
-    """Each tensor dequantized, all joined, quantized."""
+    """QLinearConcat: dequantize each tensor, concatenate, quantize."""
     elem_type = c.values.elem_type(c.input(1))
     if not elem_type:
         return False
@@ -147,7 +145,7 @@ def q_linear_concat(c: Context) -> bool:
 
 
 def q_linear_where(c: Context) -> bool:
-    """Dequantized, chosen, quantized."""
+    """QLinearWhere: dequantize both operands, Where, quantize."""
     elem_type = c.values.elem_type(c.input(1))
     if not elem_type:
         return False
@@ -156,7 +154,7 @@ def q_linear_where(c: Context) -> bool:
 
 
 def q_linear_conv(c: Context) -> bool:
-    """ONNX's QLinearConv, also of images whose channels are last."""
+    """ONNX's QLinearConv, also with channels last."""
     own = {name: c.attributes[name] for name in _CONV if name in c.attributes}
     inputs, rank = list(c.node.input), c.values.rank(c.input(0))
     if not c.attributes.get("channels_last", 0):

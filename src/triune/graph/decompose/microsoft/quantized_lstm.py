@@ -1,4 +1,4 @@
-"""DynamicQuantizeLSTM, which ONNX Runtime's dynamic quantization makes of LSTM."""
+"""DynamicQuantizeLSTM, which ONNX Runtime's dynamic quantization writes for an LSTM."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ _W_SCALE, _W_ZERO, _R_SCALE, _R_ZERO = range(8, 12)
 
 
 def dynamic_quantize_lstm(c: Context) -> bool:
-    """An LSTM whose input, as a whole, and hidden state, at each step, are brought to 8 bits by their own range.
+    """An LSTM that quantizes its whole input once, and its hidden state at each step, by their own ranges.
 
     W is (directions, inputs, 4 hidden) and R (directions, hidden, 4 hidden), gates in the order i, o, f, c; their
-    scales and zero points are one a direction, or one a column of it.
+    scales and zero points are one for each direction, or one for each of its columns.
     """
     shape = c.values.shape(c.input(_R))
     if shape is None or shape[0] is None or shape[1] is None:
@@ -69,12 +69,12 @@ def _refuse_others(c: Context, num_directions: int) -> None:
 
 
 def _of(c: Context, name: str, position: int) -> str:
-    """The part of a tensor that belongs to one direction."""
+    """The part of a tensor for one direction."""
     return c.build.op("Gather", name, c.build.constant(position, np.int64), axis=0)
 
 
 def _whole(c: Context, weights: int, zero: int) -> str:
-    """Weights less their zero points, fp32 (directions, n, 4 hidden)."""
+    """Weights minus their zero points, fp32 (directions, n, 4 hidden)."""
     b = c.build
     point = b.op("Unsqueeze", b.cast(c.input(zero), TensorProto.FLOAT), b.ints(1))
     if c.values.rank(c.input(zero)) == 1:
@@ -91,10 +91,10 @@ def _zeros(c: Context, hidden: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step of one direction.
+    """One time step of one direction.
 
     Attributes:
-        recurrent: (hidden, 4 hidden) whole numbers.
+        recurrent: (hidden, 4 hidden), integers held in fp32.
         scale: their scale.
         peepholes: (3 hidden), of i, o and f; "" for none.
         hidden: the size of the hidden state.
@@ -106,7 +106,7 @@ class _Step:
     hidden: int
 
     def graph(self, prefix: str) -> GraphProto:
-        """From h, c and the input's part of the gates to h, c and h again."""
+        """The step as a subgraph: inputs h, c and the input's part of the gates; outputs h, c and h as scan output."""
         b = Builder(prefix)
         h, c, given = b.name(), b.name(), b.name()
         levels, scale, zero = dynamic_levels(b, h)

@@ -1,4 +1,4 @@
-"""Products of quantized matrices: whole numbers multiplied, then scaled, as ONNX Runtime does it."""
+"""Products of quantized matrices: integers are multiplied first and scaled afterwards, as in ONNX Runtime."""
 
 import numpy as np
 from onnx import TensorProto
@@ -9,9 +9,9 @@ from triune.graph.decompose.microsoft.quantized import rounded
 
 
 def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: str) -> str:
-    """A product of whole numbers, fp32, times both scales plus the bias ("" for none): fp32.
+    """`product * a_scale * b_scale + bias` ("" for none), in fp32; the product is of integers held in fp32.
 
-    Scales are numbers or a row each; they and the bias may be fp16.
+    Each scale is a number or a vector over the columns; scales and bias may be fp16.
     """
     b = c.build
     scale = b.op("Mul", *(b.cast(each, TensorProto.FLOAT) for each in (left_scale, right_scale)))
@@ -20,7 +20,7 @@ def scaled(c: Context, product: str, left_scale: str, right_scale: str, bias: st
 
 
 def mat_mul_integer_to_float(c: Context) -> bool:
-    """(A - a) (B - b) times both scales, plus the bias; in the type of the scales."""
+    """(A - a) @ (B - b) * a_scale * b_scale + bias, in the type of the scales."""
     elem_type = c.values.elem_type(c.input(2))
     if not elem_type:
         return False
@@ -31,7 +31,7 @@ def mat_mul_integer_to_float(c: Context) -> bool:
 
 
 def dynamic_quantize_mat_mul(c: Context) -> bool:
-    """As `mat_mul_integer_to_float`, with A brought to 8 bits by its own range."""
+    """As `mat_mul_integer_to_float`, with fp32 A quantized to 8 bits by its own range."""
     b = c.build
     levels, scale, zero = dynamic_levels(b, c.input(0))
     product = b.op("MatMul", b.op("Sub", levels, zero), shifted_weight(c, c.input(1), c.input(3), -1))
@@ -40,7 +40,7 @@ def dynamic_quantize_mat_mul(c: Context) -> bool:
 
 
 def q_gemm(c: Context) -> bool:
-    """Alpha sa sb ((A - a) (B - b) + C), quantized where the result has a scale."""
+    """QGemm: alpha sa sb ((A - a) @ (B - b) + C), quantized if the result has a scale."""
     b, flags = c.build, c.attributes
     columns = 0 if flags.get("transB", 0) else 1
     left = shifted(c, c.input(0), c.input(2))

@@ -12,12 +12,12 @@ def turned(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved
     """Pairs (p, q) of the first features of each head become (p cos - q sin, q cos + p sin).
 
     Args:
-        c: takes the nodes.
+        c: collects the nodes.
         x: (batch, heads, n, size).
-        cos: (batch or 1, 1, n, width / 2), for each position.
-        sin: as `cos`.
-        width: how many features are turned; 0 for all.
-        is_interleaved: are pairs neighbours, or halves apart?
+        cos: (batch or 1, 1, n, width / 2), the cosines for each position.
+        sin: the sines, likewise.
+        width: the number of features that are rotated; 0 for all.
+        is_interleaved: pairs are (x[2i], x[2i + 1]); else (x[i], x[i + width / 2]).
     """
     b = c.build
     rest = ""
@@ -40,12 +40,12 @@ def turned(c: Context, x: str, cos: str, sin: str, width: int, *, is_interleaved
 
 
 def at_positions(c: Context, cache: str, positions: str) -> str:
-    """(batch, 1, n, width / 2) of a cache (positions, width / 2), for INT64 positions (batch, n)."""
+    """Rows (batch, 1, n, width / 2) of a table (positions, width / 2), for INT64 positions (batch, n)."""
     return c.build.op("Unsqueeze", c.build.op("Gather", cache, positions), c.build.ints(1))
 
 
 def rotary_embedding(c: Context) -> bool:
-    """Heads rotated by given positions, or by those that follow a given one."""
+    """RotaryEmbedding: the position ids are one for each token, or the first one, from which they count up."""
     b, flags = c.build, c.attributes
     shape, cache = c.values.shape(c.input(0)), c.values.shape(c.input(2))
     at_shape = c.values.shape(c.input(1))

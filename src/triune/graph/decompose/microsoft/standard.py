@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime had before ONNX did: those of ONNX under another domain."""
+"""com.microsoft operators that ONNX's own domain has since adopted, under the same or another name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from triune.graph.decompose.context import Context, Decomposition
 
 
 def same_as(op_type: str, defaults: Mapping[str, Any] | None = None) -> Decomposition:
-    """ONNX's operator with the same inputs and attributes; `defaults` are those that differ from ONNX's."""
+    """A rule that writes ONNX's operator with the same inputs and attributes; `defaults` differ from ONNX's."""
 
     def decompose(c: Context) -> bool:
         c.build.put(op_type, list(c.node.input), list(c.node.output), **{**(defaults or {}), **c.attributes})
