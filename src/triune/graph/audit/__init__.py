@@ -1,4 +1,4 @@
-"""Foreign compiler passes audited: a program computed before and after each of them, on inputs that reveal faults."""
+"""Audit the passes of other people's compilers: run a program before and after each pass on revealing inputs."""
 
 from triune.graph.audit.compare import Difference, Finding, differences, find_difference
 from triune.graph.audit.inputs import Free, Input, InputSet, revealing_inputs

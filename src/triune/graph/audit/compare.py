@@ -1,4 +1,4 @@
-"""Are two answers of a program the same, and what is there to tell where they are not?"""
+"""Compare two outputs of a program, and describe the largest difference."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ _FLOOR = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where two answers differ most.
+    """The largest difference between two answers.
 
     Attributes:
         before: the value before, as text; or the shape or element type where those differ.
         after: the value after.
-        index: of the element; empty for a scalar and where shape or type differ.
+        index: the index of the element; empty for a scalar, and where shape or type differ.
         error: the absolute difference, relative to the largest finite value before; infinite where one of the two is
-            no number or infinite and the other is not, where whole numbers differ, and where shape or type do.
+            NaN or infinite and the other is not, where integers differ, and where shape or type differ.
     """
 
     before: str
@@ -59,14 +59,14 @@ class Finding:
 def find_difference(before: Array, after: Array, tolerance: float, *, largest_input: float = 1.0) -> Difference | None:
     """The difference between two answers; None where they are equal within `tolerance`.
 
-    Whole numbers and truths must be equal, and floats that are infinite or no number in one must be so in the other.
+    Integers and booleans must be equal; infinities and NaN of one must be the same in the other.
     Other floats may differ by `tolerance` times the largest finite value of `before`.
 
     Args:
         before: the right answer.
-        after: the one to judge.
-        tolerance: of floats, relative.
-        largest_input: of what the answers were computed of: of tiny inputs even tiny differences count.
+        after: the answer to judge.
+        tolerance: the allowed relative error of floats.
+        largest_input: the largest absolute input value: for tiny inputs even tiny differences count.
     """
     if before.shape != after.shape:
         return Difference(f"shape {list(before.shape)}", f"shape {list(after.shape)}", (), np.inf)
@@ -100,7 +100,7 @@ def differences(
     *,
     largest_input: float = 1.0,
 ) -> Iterator[Finding]:
-    """A finding for each output, by name, whose answer a step changed. An output that is missing is one, too."""
+    """The findings by output: each output that a step changed, or that is missing after it."""
     for name, array in before.items():
         if name not in after:
             yield Finding(step, name, inputs, Difference("an output", "no output", (), np.inf))

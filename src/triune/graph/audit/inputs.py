@@ -1,7 +1,7 @@
 """Inputs that reveal what a compiler pass gets wrong: several sets of values for the inputs of a program.
 
-Passes are wrong for values that noise does not have: exact quotients, negative fractions that truncate, values that
-overflow between two operations, infinities, the ends of the integers. Each set has one kind of them.
+Random noise does not show most faults of passes. They need exact quotients, negative fractions that truncate, values
+that overflow between two operations, infinities, or extreme integers. Each set holds one kind of these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,11 +50,11 @@ class Input:
         name: its name.
         dtype: its element type.
         shapes: the shapes that it may have: one, or several where they are enumerated.
-        num_indexed: for whole numbers that index a dimension: its size. Values are then below it and not negative.
-        numbers: constants of the program, whose multiples are tried: their quotients are whole.
-        ends: for whole numbers: those at which the program has its largest and smallest numbers, as the limits of a
-            Clip and the indices of the extremes of a table. For floats that are cast to INT64: numbers beyond int32.
-        uses: what the program does with it that not every value is made for.
+        num_indexed: for integers that index a dimension, its size; values are then in [0, size).
+        numbers: constants of the program, whose multiples are tried because their quotients are exact.
+        ends: extreme values worth trying. For integers: the limits of a Clip, and the indices of the largest and
+        smallest elements of a table. For floats that are cast to INT64: numbers beyond int32.
+        uses: uses of the input for which only some values are valid.
     """
 
     name: str
@@ -73,8 +73,8 @@ class InputSet:
     Attributes:
         name: the kind of values: "noise".
         arrays: by the inputs' names.
-        is_extreme: whether the values are at the end of what floats hold, where a correct rewriting of a sum or a
-            product may overflow where the original did not.
+        is_extreme: whether the values are near the largest float, so that a correct rewriting of a sum or product
+        may overflow where the original did not.
     """
 
     name: str
@@ -90,13 +90,13 @@ class InputSet:
 
 
 def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool = True) -> list[InputSet]:
-    """Sets of inputs, the plain ones first. Equal arguments give equal sets.
+    """Sets of inputs, the plain ones first; the same arguments give the same sets.
 
-    The first set has the smallest enumerated shapes or free sizes of 3, the others vary them.
+    The first set has the smallest enumerated shape, or size 3 in free dimensions; the other sets vary them.
 
     Args:
         inputs: the program's interface.
-        seed: of the random values.
+        seed: the seed of the random values.
         extremes: whether to give the extreme sets too.
     """
     sets: list[InputSet] = []
@@ -132,12 +132,12 @@ def revealing_inputs(inputs: Sequence[Input], *, seed: int = 0, extremes: bool =
 
 
 def _usable(each: Input, values: Array, rng: Generator) -> Array:
-    """The values as the program can use them."""
+    """The values of an input made valid for the uses that the program makes of it."""
     kept = each.uses.kept
     if kept is not None:
         mask = _among(1 - kept, kept, kept)(rng, values.shape)
         if mask.ndim:
-            # What is left out altogether, no two runtimes have to agree on.
+            # If a mask leaves out every element, runtimes need not agree on the result.
             mask[..., :1] = kept
         return mask.astype(values.dtype)
     if each.uses.is_divisor:
@@ -154,7 +154,7 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, 
         limits = np.iinfo(each.dtype)
         return np.asarray(np.clip(integers(rng, shape), float(limits.min), float(limits.max))).astype(each.dtype)
     with np.errstate(over="ignore", under="ignore"):
-        # Beyond the type's largest value the values are infinite, which belongs to the extreme sets only.
+        # Values beyond the type's largest become infinite, which belongs to the extreme sets only.
         # numpy makes scalars, not arrays, of rank 0.
         values = np.array(floats(rng, shape))
         # numpy and ml_dtypes publish partial types.
@@ -166,7 +166,7 @@ def _values(each: Input, shape: tuple[int, ...], rng: Generator, floats: _Fill, 
 
 
 def _at_ends(each: Input, shape: tuple[int, ...], rng: Generator) -> Array:
-    """Numbers at the ends of what the program takes, or of a type of few bits."""
+    """The extreme values that the program takes, or those of an integer type of few bits."""
     if each.dtype.kind == "f":
         return _among(*each.ends)(rng, shape).astype(each.dtype)
     limits = np.iinfo(each.dtype)
@@ -191,7 +191,7 @@ def _uniform(low: float, high: float) -> _Fill:
 
 
 def _among(*values: float) -> _Fill:
-    """Each element is one of `values`; every value is there where there are elements enough."""
+    """An array whose elements are drawn from `values`; each value occurs if there are enough elements."""
 
     def fill(rng: Generator, shape: tuple[int, ...]) -> Array:
         count = int(np.prod(shape, dtype=np.int64))
@@ -205,12 +205,12 @@ def _multiples(numbers: Sequence[float]) -> _Fill:
 
 
 def _ties(rng: Generator, shape: tuple[int, ...]) -> Array:
-    """Halves, which the roundings part at, and negative fractions, which truncate to zero."""
+    """Halves, at which rounding modes differ, and negative fractions, at which floor and truncation differ."""
     return rng.integers(-9, 9, shape) + rng.choice([0.5, 0.5, 0.3, 0.7], shape)
 
 
 def _sprinkled(rng: Generator, shape: tuple[int, ...]) -> Array:
-    """Noise with infinities and values that are no number in it."""
+    """Noise with some infinities and NaN."""
     values = rng.standard_normal(shape)
     return np.where(rng.random(shape) < 0.3, rng.choice([np.inf, -np.inf, np.nan], shape), values)
 
@@ -223,7 +223,7 @@ _FEW_BITS: Final = 16
 
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
 
-# By name: floats, whole numbers, and whether the set is extreme.
+# By name: how floats are made, how integers are made, and whether the set is extreme.
 _KINDS: Final[Mapping[str, tuple[_Fill, _Fill, bool]]] = {
     "noise": (_noise(1.0), _whole(0, 4), False),
     "whole numbers": (_whole(1, 400), _whole(1, 400), False),

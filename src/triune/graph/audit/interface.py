@@ -1,4 +1,4 @@
-"""The interface of an ONNX model as an audit needs it: shapes, and which whole numbers are indices, of what size."""
+"""The inputs of an ONNX model as an audit needs them: shapes, and which integers index dimensions of which size."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -41,7 +41,7 @@ _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 _ANY = TensorShapeProto.Dimension()
 
-# Operators that read indices: the input that is indexed, and the one with the indices.
+# Operators that read indices: the positions of the indexed input and of the indices among the inputs.
 _INDEXING: Mapping[str, tuple[int, int]] = {
     "Gather": (0, 1),
     "GatherElements": (0, 1),
@@ -57,12 +57,12 @@ def inputs_of_model(
     """The inputs that a caller must give.
 
     Args:
-        model: shapes are best inferred: what an index reads is looked for among them.
+        model: a model whose shapes are inferred: the sizes of indexed dimensions are read from them.
         shapes: the limits that a user gave for free dimensions, by input.
-        given: inputs that have values, and are left out.
+        given: inputs that have values already; they are left out.
 
     Raises:
-        UnsupportedError: an input is no tensor of numbers, or not even its rank is known.
+        UnsupportedError: an input is not a tensor of numbers, or its rank is unknown.
     """
     limits, numbers = _index_limits(model.graph), _numbers(model)
     ends = {**_ends(model.graph), **_large_floats(model.graph, limits)}
@@ -76,7 +76,7 @@ def inputs_of_model(
 
 
 def _numbers(model: ModelProto) -> tuple[float, ...]:
-    """Single numbers among the constants, of moderate size."""
+    """The scalar constants of moderate magnitude."""
     values = Values(model.graph)
     found = {
         abs(float(array.reshape(())))
@@ -115,9 +115,9 @@ def _input(
 
 
 def _index_limits(graph: GraphProto) -> dict[str, int]:
-    """For values that are indices, or that indices are computed of: the least size that is indexed by them."""
+    """For each value that is an index, or that an index is computed from: the smallest size that it indexes."""
     limits: dict[str, int] = {}
-    # What the last nodes read is known first, and goes back to what those were made of.
+    # Walk the nodes backwards: the limit of a result is also a limit of the operands that it is made of.
     for values, node in reversed(list(_nodes(graph, Values(graph)))):
         found = _indexed(values, node)
         if found is not None:
@@ -131,7 +131,7 @@ def _index_limits(graph: GraphProto) -> dict[str, int]:
 
 
 def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[int]]:
-    """Numbers beyond int32 for each input of floats that is cast to INT64, but for indices."""
+    """Numbers beyond int32 for each float input that is cast to INT64, except indices."""
     floats = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WIDE_FLOATS]
     sources = dict(zip(floats, floats, strict=True))
     found: dict[str, set[int]] = {}
@@ -149,10 +149,9 @@ def _large_floats(graph: GraphProto, limits: Collection[str]) -> dict[str, set[i
 
 
 def _ends(graph: GraphProto) -> dict[str, set[int]]:
-    """For inputs of whole numbers: the limits that they meet, the indices of a table's extremes, and numbers that fp32
-    rounds where fp64 does not.
+    """Extreme values of integer inputs: their Clip limits, a table's extreme indices, and numbers inexact in fp32.
 
-    They are followed from the inputs on, through what leaves them as they are.
+    Inputs are followed through the operators that do not change their elements.
     """
     wholes = [value.name for value in inputs_of(graph) if value.type.tensor_type.elem_type in _WHOLE]
     sources = dict(zip(wholes, wholes, strict=True))
@@ -184,7 +183,7 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
 
 
 def _parted(factor: NDArray[Any], op_type: str) -> list[int]:
-    """Whole numbers whose product or quotient in fp32 is on another side of a whole number than in fp64."""
+    """Integers whose product with or quotient by a number rounds down to another integer in fp32 than in fp64."""
     numbers = np.arange(1.0, _MOST_TRIED)
     computed = np.multiply if op_type == "Mul" else np.divide
     with np.errstate(all="ignore"):
@@ -195,7 +194,7 @@ def _parted(factor: NDArray[Any], op_type: str) -> list[int]:
 
 
 def _small(values: Values, name: str) -> NDArray[Any] | None:
-    """A constant of numbers that is small enough to be looked at, and not empty."""
+    """Whether a constant is numeric, not empty and small enough to be read."""
     tensor = values.tensor(name)
     if tensor is None or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS or tensor.data_type == TensorProto.STRING:
         return None
@@ -210,7 +209,7 @@ def _nodes(graph: GraphProto, values: Values) -> Iterator[tuple[Values, NodeProt
 
 
 def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
-    """The indices that a node reads, and the size of what they index."""
+    """The indices that a node reads, and the size of the dimension that they index."""
     if node.op_type not in _INDEXING:
         return None
     data, indices = (node.input[position] for position in _INDEXING[node.op_type])
@@ -224,5 +223,5 @@ def _indexed(values: Values, node: NodeProto) -> tuple[str, int] | None:
     else:
         axis: int = attributes.get("axis", 0)
         sizes = [shape[axis]]
-    # A free dimension has one element at least.
+    # A free dimension has at least one element.
     return indices, min(1 if size is None else size for size in sizes)

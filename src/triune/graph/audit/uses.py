@@ -1,6 +1,6 @@
 """Uses of a model's inputs for which only some values are valid: masks, divisors, lengths of sequences.
 
-They are followed from the inputs on, through what leaves their elements as they are.
+Inputs are followed through the operators that do not change their elements.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,10 +36,10 @@ class Uses:
     """The uses of an input.
 
     Attributes:
-        kept: of a mask, which becomes huge to leave out what it is added to, the value that leaves nothing out: 1 in
-            `(1 - mask) * -3.4e38`. Other values than 0 and 1 overflow there. None of what is no mask.
-        is_divisor: whole numbers are divided by it, so that it is not to be zero.
-        is_length: it says how many steps a sequence has.
+        kept: for an attention mask, the value that masks nothing: 1 in `(1 - mask) * -3.4e38`, where values other than
+        0 and 1 overflow. None if the input is not a mask.
+        is_divisor: whether integers are divided by it, so that it must not be zero.
+        is_length: whether it is the number of steps of a sequence.
     """
 
     kept: int | None = None
@@ -49,11 +49,11 @@ class Uses:
 
 @dataclass(frozen=True, slots=True)
 class _From:
-    """An input that a value is made of.
+    """An input that a value is computed from.
 
     Attributes:
-        is_whole: it has not been a float on the way.
-        is_turned: it was subtracted from a number, or a number from it.
+        is_whole: whether it was an integer all the way.
+        is_turned: whether it was subtracted from a number, or a number from it.
     """
 
     name: str
@@ -62,7 +62,7 @@ class _From:
 
 
 def uses_of(graph: GraphProto) -> dict[str, Uses]:
-    """The uses by input; inputs without any are left out."""
+    """The uses of each input; inputs without uses are left out."""
     found = _Found()
     inputs = {value.name: value.type.tensor_type.elem_type for value in inputs_of(graph)}
     found.follow(graph, Values(graph), {name: {_From(name, _is_whole(each))} for name, each in inputs.items()})
@@ -100,7 +100,7 @@ class _Found:
 
 
 def _after(node: NodeProto, operands: list[set[_From]], values: Values) -> set[_From]:
-    """The operands of which the results of a node are made."""
+    """The operands whose elements a node's results are made of."""
     if node.op_type == "Cast":
         is_whole = _is_whole(int(attributes_of(node)["to"]))
         return {replace(each, is_whole=each.is_whole and is_whole) for each in operands[0]}
@@ -114,7 +114,7 @@ def _after(node: NodeProto, operands: list[set[_From]], values: Values) -> set[_
 
 
 def _size(values: Values, name: str) -> float:
-    """The largest absolute value of a constant; 0 of what is none."""
+    """The largest absolute value of a constant; 0 for a value that is not constant."""
     tensor = values.tensor(name)
     if tensor is None or tensor.data_type == TensorProto.STRING or np.prod(tensor.dims) > _MOST_LOOKED_AT:
         return 0.0

@@ -1,1 +1,1 @@
-"""What every conversion of a graph shares: what a user may say, how refusals are told, how results are checked."""
+"""Shared by all conversions of a graph: options, preparation, shapes and constants, and reports of problems."""

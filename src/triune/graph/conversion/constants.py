@@ -1,4 +1,4 @@
-"""Constants: inputs that become ones, and the element types that they have."""
+"""Constants: binding inputs to constant values, and narrowing element types."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from triune.graph.weight_files import array_of
 
 
 def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Constants in the types of the inputs that they are given for. One number does for any shape of one element.
+    """Cast constants to the types of the inputs that they replace. A single number fits any shape of one element.
 
     Raises:
         InvalidArgumentError: there is no such input, it is of another shape, or its type cannot hold the value.
@@ -41,7 +41,7 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
 
 
 def _cast(name: str, given: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Floats may be rounded; whole numbers and truths stay what they are."""
+    """Cast a constant to the input's type: floats may be rounded, but integers and booleans must keep their value."""
     try:
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(dtype)
@@ -53,12 +53,12 @@ def _cast(name: str, given: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def bind_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) -> None:
-    """Make constants of inputs: `constants` as `typed_constants` gives them."""
+    """Replace inputs by constants; `constants` is the result of `typed_constants`."""
     graph = model.graph
     for values in (graph.input, graph.initializer):
         for place in reversed([place for place, value in enumerate(values) if value.name in constants]):
             del values[place]
-    # Nodes, not initializers: ONNX's inliner does not know those that are no inputs.
+    # Constant nodes, not initializers: ONNX's inliner does not know initializers that are not inputs.
     for name, array in constants.items():
         graph.node.insert(0, helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)))
 
@@ -74,11 +74,11 @@ def narrow_constant(tensor: TensorProto, runtime: str) -> NDArray[Any]:
     """A constant in one of the element types that Apple's runtimes compute in: fp16, fp32, int32, bool.
 
     Args:
-        tensor: of a narrowed graph.
-        runtime: what messages call what it is for: "Core ML".
+        tensor: a constant of a narrowed graph (one without 64-bit types).
+        runtime: the name of the target runtime in messages: "Core ML".
 
     Raises:
-        UnsupportedError: of another type, or empty, or a whole number beyond int32.
+        UnsupportedError: the constant has another type, is empty, or has an integer beyond int32.
     """
     if 0 in tensor.dims:
         raise UnsupportedError(f"constant '{tensor.name}' is empty, and {runtime} has no empty tensors; remove its use")

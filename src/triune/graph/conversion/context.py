@@ -1,4 +1,4 @@
-"""What the conversion of a node is given, and what it may use."""
+"""The context of a node's conversion: the node, its attributes and scope, and the builder it writes to."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from triune.graph.conversion.scope import Empty, Scope, V
 
 @dataclass(frozen=True)
 class NodeContext(Generic[V]):
-    """A node, and what is known around it.
+    """The node that is converted, and what its conversion may read and write.
 
     Attributes:
-        node: to be converted.
-        attributes: its attributes, those with a default missing where they are not written.
-        scope: the values that it can see.
-        lower_graph: converts a subgraph in the current block: its inputs by name, and its outputs are returned.
-        builder: writes what the node is made of.
+        node: the node.
+        attributes: the attributes that the node states, without defaults.
+        scope: the values that the node can read.
+        lower_graph: converts a subgraph into the current block; takes its inputs by name and returns its outputs.
+        builder: writes the operations of the program.
     """
 
     node: NodeProto
@@ -31,7 +31,7 @@ class NodeContext(Generic[V]):
     builder: Builder[V]
 
     def has(self, index: int) -> bool:
-        """Is the input given?"""
+        """Whether the input exists (is not omitted)."""
         return index < len(self.node.input) and self.node.input[index] != ""
 
     def is_given(self, index: int) -> bool:
@@ -39,34 +39,34 @@ class NodeContext(Generic[V]):
         return self.has(index) and not self.is_empty(index)
 
     def wants(self, index: int) -> bool:
-        """Does anybody want the output?"""
+        """Whether the node has this output (it is not omitted)."""
         return index < len(self.node.output) and self.node.output[index] != ""
 
     def input(self, index: int) -> V:
-        """The value of an input that is given."""
+        """The value of an input, which must not be omitted."""
         return self.scope.value(self.node.input[index])
 
     def constant(self, index: int) -> NDArray[Any] | None:
-        """The value of an input that is known now; None where it is not, or where it is not given."""
+        """The constant value of an input; None if it is computed while the model runs, or omitted."""
         return self.scope.constant(self.node.input[index]) if self.has(index) else None
 
     def is_empty(self, index: int) -> bool:
-        """Has the input no elements?"""
+        """Whether the input has no elements."""
         return self.has(index) and self.scope.is_empty(self.node.input[index])
 
     def known(self, index: int, what: str) -> NDArray[Any]:
-        """As `constant`, where it must be known."""
+        """As `constant`, but raises Refusal if the value is not constant."""
         value = self.constant(index)
         if value is None:
             raise Refusal(f"{what} is computed while the model runs; fix the shapes or inputs that it depends on")
         return value
 
     def ints(self, index: int, what: str) -> list[int]:
-        """A known vector of whole numbers: axes, sizes."""
+        """A constant vector of integers, such as axes or sizes."""
         return [int(each) for each in self.known(index, what).reshape(-1)]
 
     def give(self, value: V | Empty, index: int = 0) -> None:
-        """`value` is the node's output `index`."""
+        """Make `value` the node's output `index`."""
         if self.wants(index):
             self.scope.put(self.node.output[index], value)
 

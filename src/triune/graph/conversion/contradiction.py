@@ -1,4 +1,4 @@
-"""What ONNX itself says of a node that a library refuses: most such nodes are no valid ONNX."""
+"""Explain a node that a library refuses by ONNX's own checks: most such nodes are invalid ONNX."""
 
 import re
 
@@ -17,7 +17,7 @@ _NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(o
 
 
 def contradiction(node: NodeProto, values: Values) -> str | None:
-    """Why the node is no valid ONNX with the types and sizes that it is given; None where ONNX finds nothing."""
+    """Why the node is invalid ONNX with its operands' types and sizes; None if ONNX finds no error."""
     if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs_of(node)):
         return None
     names = list(dict.fromkeys(name for name in node.input if name))
@@ -34,7 +34,7 @@ def contradiction(node: NodeProto, values: Values) -> str | None:
 
 
 def contradiction_within(model: ModelProto) -> str | None:
-    """Why a model is no valid ONNX; None where ONNX finds nothing."""
+    """Why a model is invalid ONNX; None if ONNX finds no error."""
     try:
         infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         _check_nodes(model)
@@ -44,7 +44,7 @@ def contradiction_within(model: ModelProto) -> str | None:
 
 
 def _check_nodes(model: ModelProto) -> None:
-    """Raises onnx.checker.ValidationError for inputs, outputs and attributes that an operator has not, or lacks."""
+    """Raises onnx.checker.ValidationError for unknown or missing inputs, outputs and attributes of a node."""
     context = onnx.checker.C.CheckerContext()
     context.ir_version = model.ir_version or onnx.IR_VERSION
     context.opset_imports = {each.domain: each.version for each in model.opset_import}

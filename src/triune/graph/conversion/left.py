@@ -1,4 +1,4 @@
-"""Why an operator is left after normalization, and what to do about it."""
+"""Explain why an operator that is not a core op remains after normalization, and what to do about it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +48,7 @@ _schemas: Any = onnx.defs
 
 
 def why_left(node: NodeProto, runtime: str) -> str:
-    """The reason, which a person can act on; `runtime` is whom the program is for: "Core ML"."""
+    """The reason and the remedy, for a user; `runtime` is the target's name: "Core ML"."""
     noted = noted_why(node)
     if noted is not None:
         return noted
@@ -71,7 +71,7 @@ def why_left(node: NodeProto, runtime: str) -> str:
 
 
 def _has_body(domain: str, name: str) -> bool:
-    """Does ONNX define the operator by others?"""
+    """Whether ONNX's standard gives the operator a function body."""
     if domain or not _schemas.has(name, OPSET, ""):
         return False
     schema = _schemas.get_schema(name, OPSET, "")

@@ -1,1 +1,4 @@
-"""Core ops written once, by the primitives of a `Builder`: every lowering takes what it has no form of its own for."""
+"""Core ops written once, in the primitives of a `Builder`.
+
+A lowering (to Core ML, to Core AI) uses these for each op of which it has no better form of its own.
+"""

@@ -1,4 +1,4 @@
-"""The primitives by which core ops are written, whatever they are lowered to."""
+"""The primitives that core ops are written in, whatever kind of program they are lowered to."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,16 +18,16 @@ Operand: TypeAlias = V | float
 
 
 class Builder(ABC, Generic[V]):
-    """Writes the primitives of one kind of program. Their names and meanings are those of ONNX's operators.
+    """Writes the operations of one kind of program. Names and meanings are those of ONNX's operators.
 
-    A value is the builder's own: whoever writes core ops asks the builder what is known of it. Axes and permutations
-    count from the front. A primitive raises Refusal where the program cannot have it.
+    Values are opaque: only the builder knows their type and shape. Axes and permutations are not negative. A
+    primitive raises Refusal if the program cannot express it.
     """
 
     runtime: str
     """What messages call what the program is for: "Core ML"."""
 
-    # What is known of a value.
+    # Types and shapes of values.
 
     @abstractmethod
     def dtype(self, x: V) -> np.dtype[Any]:
@@ -35,14 +35,14 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def shape(self, x: V) -> tuple[int | None, ...]:
-        """The shape; None for a dimension that is free."""
+        """The shape, with None for each free dimension."""
 
     @abstractmethod
     def dim(self, x: V, axis: int) -> Dim[V]:
-        """One dimension; where it is free, the value that computes it."""
+        """The size of one dimension: a number, or the value that computes it if the dimension is free."""
 
     def dims(self, x: V) -> list[Dim[V]]:
-        """All dimensions."""
+        """The sizes of all dimensions, each as `dim` gives it."""
         return [self.dim(x, axis) for axis in range(self.rank(x))]
 
     def rank(self, x: V) -> int:
@@ -50,11 +50,11 @@ class Builder(ABC, Generic[V]):
         return len(self.shape(x))
 
     def is_float(self, x: V) -> bool:
-        """Is it fp16 or fp32?"""
+        """Whether the dtype is fp16 or fp32."""
         return self.dtype(x).kind == "f"
 
     def is_bool(self, x: V) -> bool:
-        """Is it of truth values?"""
+        """Whether the dtype is bool."""
         return self.dtype(x) == np.bool_
 
     # Constants.
@@ -65,28 +65,28 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def full(self, dims: Sequence[Dim[V]], number: float, dtype: Any) -> V:
-        """One number everywhere: ConstantOfShape."""
+        """ConstantOfShape: a tensor filled with one number."""
 
     @abstractmethod
     def iota(self, count: Dim[V]) -> V:
-        """The numbers from 0 to before `count`, in int32: Range."""
+        """Range: 0, 1, ..., count - 1 in int32."""
 
     # Element by element.
 
     @abstractmethod
     def elementwise(self, op: str, *operands: V, **attributes: Any) -> V:
-        """ONNX's element-wise operator of that name, of operands that are broadcast; all attributes are given."""
+        """ONNX's elementwise operator of that name with broadcast operands; every attribute must be stated."""
 
     @abstractmethod
     def alike(self, op: str, *operands: Operand[V]) -> V:
-        """As `elementwise`, where free dimensions of the operands at the same place are known to be the same."""
+        """As `elementwise`, for operands whose free dimensions at the same axis are known to be equal."""
 
     @abstractmethod
     def cast(self, x: V, dtype: Any) -> V:
-        """`x` in another element type; itself where it is of that. A truth is what is not 0."""
+        """Cast; `x` itself if it has that type. A cast to bool is `x != 0`."""
 
     def summable(self, x: V) -> V:
-        """`x` in the element type in which sums of it are computed: fp32 where the library adds fp16 in fp16."""
+        """`x` cast to the type in which it is summed: fp32 if the library would accumulate fp16 in fp16."""
         return x
 
     def add(self, x: Operand[V], y: Operand[V]) -> V:
@@ -130,7 +130,7 @@ class Builder(ABC, Generic[V]):
         return self.alike("And", x, y)
 
     def where(self, condition: V, x: Operand[V], y: Operand[V]) -> V:
-        """Where; one of `x` and `y` is a value."""
+        """Where; at least one of `x` and `y` is a value, not a number."""
         return self.alike("Where", condition, x, y)
 
     def clip(self, x: V, low: Operand[V], high: Operand[V]) -> V:
@@ -153,15 +153,15 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def matmul(self, x: V, y: V, *, is_turned: bool = False) -> V:
-        """MatMul of values of one rank, or by a matrix; `is_turned` transposes the matrix `y` before."""
+        """MatMul of values of the same rank, or by a matrix `y`, which `is_turned` transposes first."""
 
     @abstractmethod
     def reduce(self, op: str, x: V, axes: Sequence[int], *, keepdims: bool) -> V:
-        """ONNX's reduction of that name, of numbers."""
+        """ONNX's reduction of that name; `x` is not bool."""
 
     @abstractmethod
     def arg(self, op: str, x: V, axis: int, *, keepdims: bool) -> V:
-        """ArgMax or ArgMin of numbers: the first place, in int32."""
+        """ArgMax or ArgMin: the first index, in int32; `x` is not bool."""
 
     @abstractmethod
     def cumsum(self, x: V, axis: int) -> V:
@@ -191,7 +191,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def unsqueeze(self, x: V, axes: Sequence[int]) -> V:
-        """Unsqueeze; the axes are those of the result."""
+        """Unsqueeze; the axes count in the result."""
 
     @abstractmethod
     def squeeze(self, x: V, axes: Sequence[int]) -> V:
@@ -199,13 +199,13 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def concat(self, values: Sequence[V], axis: int) -> V:
-        """Concat of one value at least."""
+        """Concat of at least one value."""
 
     def stack(self, values: Sequence[V], axis: int) -> V:
-        """Concat along a dimension that they do not have yet."""
+        """Stack: concatenate the values along a new axis."""
         return self.concat([self.unsqueeze(value, [axis]) for value in values], axis)
 
-    # Parts, by their place.
+    # Reading and writing by index.
 
     @abstractmethod
     def slice(self, x: V, axis: int, start: Dim[V], end: Dim[V]) -> V:
@@ -218,11 +218,11 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def take(self, x: V, place: Dim[V], axis: int = 0) -> V:
-        """Gather by one index, which is not negative; the dimension is dropped."""
+        """Gather by one index, which is not negative; the axis is dropped."""
 
     @abstractmethod
     def with_row(self, x: V, row: V, place: V) -> V:
-        """`x` with `row` at that place of its first dimension: ScatterElements."""
+        """ScatterElements: `x` with `row` at the index of its first dimension."""
 
     @abstractmethod
     def from_front(self, indices: V, size: Dim[V]) -> V:
@@ -230,15 +230,15 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def gather_elements(self, x: V, indices: V, axis: int) -> V:
-        """GatherElements of indices that are not negative; other dimensions are the same."""
+        """GatherElements by indices that are not negative; dimensions other than the axis are equal."""
 
     @abstractmethod
     def gather_nd(self, x: V, indices: V) -> V:
-        """GatherND of indices that are not negative."""
+        """GatherND by indices that are not negative."""
 
     @abstractmethod
     def reverse(self, x: V, axis: int) -> V:
-        """The elements of a dimension from the last to the first: Slice by steps of -1."""
+        """Reverse an axis: Slice with step -1."""
 
     @abstractmethod
     def reverse_sequence(self, x: V, lengths: V, time: int, batch: int) -> V:
@@ -246,26 +246,26 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def top_k(self, x: V, count: Dim[V], axis: int, *, is_largest: bool) -> tuple[V, V]:
-        """TopK, sorted: the elements, and their places in int32."""
+        """TopK, sorted: the elements, and their indices in int32."""
 
     @abstractmethod
     def places(self, x: V) -> V:
-        """Where `x` is not 0, (number, rank): NonZero, transposed."""
+        """NonZero, transposed: the indices (count, rank) of the elements of `x` that are not 0."""
 
-    # Control.
+    # Control flow.
 
     @abstractmethod
     def loop(self, limit: Dim[V], starts: Sequence[V], step: Callable[..., Sequence[V]]) -> list[V]:
-        """The values after the last of `limit` steps: Loop.
+        """Loop: the values after `limit` steps.
 
-        `step` makes of the step's number (a scalar of int32) and the values, given one by one, those after the step,
-        of the same types and shapes.
+        `step` takes the number of the step (an int32 scalar) and then each value, and returns the values after the
+        step, of the same types and shapes.
         """
 
-    # Numbers that may be computed.
+    # Sizes: numbers, or values that compute them.
 
     def product(self, dims: Sequence[Dim[V]]) -> Dim[V]:
-        """Of all of them."""
+        """The product of all sizes."""
         number = math.prod(dim for dim in dims if isinstance(dim, int))
         computed = [dim for dim in dims if not isinstance(dim, int)]
         if not computed:

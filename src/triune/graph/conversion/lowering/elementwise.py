@@ -24,7 +24,7 @@ _ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _written(c: NodeContext[V]) -> None:
-    """As the builder has it."""
+    """A rule that writes the builder's elementwise operator of the same name."""
     op = c.node.op_type
     attributes = {name: c.attributes.get(name, default) for name, default in _ATTRIBUTES.get(op, {}).items()}
     c.give(c.builder.elementwise(op, *map(c.input, range(len(c.node.input))), **attributes))
@@ -39,7 +39,7 @@ def _cast(c: NodeContext[V]) -> None:
 
 
 def cast_type(elem_type: int) -> np.dtype[Any]:
-    """Numpy's dtype of a narrowed element type of ONNX, to which something is cast."""
+    """The numpy dtype that a Cast's `to`, an ONNX type of a narrowed graph, stands for."""
     dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
     if dtype not in _KINDS:
         kind = helper.tensor_dtype_to_string(elem_type)
@@ -54,14 +54,14 @@ def _sign(c: NodeContext[V]) -> None:
 
 
 def prelu(c: NodeContext[V]) -> None:
-    """`x` itself from 0 on, and its product with the slope below."""
+    """PRelu: x where x >= 0, else slope * x."""
     b, x = c.builder, c.input(0)
     below = b.elementwise("Mul", x, c.input(1))
     c.give(b.elementwise("Where", b.greater(0, x), below, x))
 
 
 def clip(c: NodeContext[V]) -> None:
-    """Not below the first operand nor above the second, where they are given."""
+    """Clip: min(max(x, low), high); either limit may be omitted."""
     x = c.input(0)
     for index, op in enumerate(("Max", "Min"), start=1):
         if c.has(index):

@@ -23,12 +23,12 @@ def batch_norm(c: NodeContext[V]) -> None:
 
 
 def epsilon_of(c: NodeContext[V]) -> float:
-    """What is added to the variance, so that it is not 0."""
+    """The node's epsilon, which is added to the variance."""
     return float(c.attributes.get("epsilon", 1e-5))
 
 
 def _factor(c: NodeContext[V], x: V, epsilon: float) -> V:
-    """Scale / sqrt(variance + epsilon), computed now where both are known."""
+    """`scale / sqrt(variance + epsilon)`, a constant if both operands are."""
     b, scale, variance = c.builder, c.constant(1), c.constant(4)
     if scale is not None and variance is not None:
         return b.constant((scale / np.sqrt(variance.astype(np.float64) + epsilon)).astype(b.dtype(x)))
@@ -37,7 +37,10 @@ def _factor(c: NodeContext[V], x: V, epsilon: float) -> V:
 
 
 def _train_batch_norm(c: NodeContext[V], x: V, epsilon: float) -> None:
-    """By the batch's own mean and variance; the running ones move towards them."""
+    """BatchNormalization in training mode.
+
+    It normalizes by the batch's own mean and variance, and gives the running ones, moved towards them.
+    """
     b = c.builder
     axes = [axis for axis in range(b.rank(x)) if axis != 1]
     normal, mean, variance, _ = _normalize(c, x, axes, epsilon)
@@ -52,26 +55,26 @@ def _train_batch_norm(c: NodeContext[V], x: V, epsilon: float) -> None:
 
 
 def _scale(c: NodeContext[V], normal: V, x: V) -> None:
-    """Gives `normal` times the scale, the node's operand 1, and with the bias, its operand 2."""
+    """Give the node's output: normal * scale (operand 1) + bias (operand 2)."""
     b = c.builder
     scale, bias = (_per_channel(c, c.input(index), x) for index in (1, 2))
     c.give(b.elementwise("Add", b.elementwise("Mul", normal, scale), bias))
 
 
 def _per_channel(c: NodeContext[V], value: V, x: V) -> V:
-    """A vector with an element for each channel, the second dimension of `x`."""
+    """Reshape a vector of one element for each channel so that it broadcasts along axis 1 of `x`."""
     return c.builder.unsqueeze(c.builder.cast(value, c.builder.dtype(x)), range(1, c.builder.rank(x) - 1))
 
 
 def instance_norm(c: NodeContext[V]) -> None:
-    """As batch normalization, by the mean and variance of each image's channel."""
+    """InstanceNormalization: by the mean and variance of each channel of each image."""
     x = c.input(0)
     normal, *_ = _normalize(c, x, range(2, c.builder.rank(x)), epsilon_of(c))
     _scale(c, normal, x)
 
 
 def layer_norm(c: NodeContext[V]) -> None:
-    """By the mean and variance over the last dimensions; these are outputs, too."""
+    """LayerNormalization over the axes from `axis` on; the mean and 1 / deviation are optional outputs."""
     b, x = c.builder, c.input(0)
     normal, mean, _, inverse = _normalize(c, x, layer_axes(c, x), epsilon_of(c))
     result = b.elementwise("Mul", normal, c.input(1))
@@ -81,13 +84,13 @@ def layer_norm(c: NodeContext[V]) -> None:
 
 
 def layer_axes(c: NodeContext[V], x: V) -> list[int]:
-    """The dimensions over which a layer is normalized."""
+    """The axes over which LayerNormalization takes the mean: those from `axis` on."""
     rank = c.builder.rank(x)
     return list(range(positive(int(c.attributes.get("axis", -1)), rank), rank))
 
 
 def _normalize(c: NodeContext[V], x: V, axes: Sequence[int], epsilon: float) -> tuple[V, V, V, V]:
-    """`x` of mean 0 and variance 1; the mean, the variance and one over the deviation, as sums are computed."""
+    """(x - mean) / sqrt(variance + epsilon), the mean, the variance and 1 / deviation, in the type of sums."""
     b, dtype = c.builder, c.builder.dtype(x)
     x = b.summable(x)
     mean = b.reduce("ReduceMean", x, axes, keepdims=True)

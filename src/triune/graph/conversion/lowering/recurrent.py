@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN: what the node says, and its operands in one layout."""
+"""LSTM, GRU and RNN nodes read: their attributes, and their operands brought into one layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ _WITH_BETA = frozenset(["Affine", "ScaledTanh", "HardSigmoid"])
 
 @dataclass(frozen=True, slots=True)
 class Layer(Generic[V]):
-    """A node, its operands brought into one layout.
+    """The operands of a recurrent node in one layout.
 
     Attributes:
         x: (steps, batch, inputs).
-        lengths: of each batch row, how many steps count; None where all do.
+        lengths: (batch,) the number of valid steps of each batch row; None if all are.
         hidden: the size of the hidden state.
-        directions: as of `directions_of`.
+        directions: as `directions_of` returns them.
         states: the initial states, each (directions, batch, hidden).
     """
 
@@ -36,7 +36,7 @@ class Layer(Generic[V]):
 
 
 def directions_of(c: NodeContext[V]) -> list[str]:
-    """In which the steps are taken: "forward", "reverse" or both."""
+    """The directions in which the node goes through the steps: "forward", "reverse" or both."""
     direction = c.attributes.get("direction", "forward")
     return ["forward", "reverse"] if direction == "bidirectional" else [direction]
 
@@ -49,7 +49,7 @@ def activations_of(c: NodeContext[V]) -> list[list[Activation]]:
     betas = list(c.attributes.get("activation_beta", []))
     found: list[Activation] = []
     for name in names:
-        # The lists have elements only for those activations that take them.
+        # activation_alpha and activation_beta have elements only for activations that take them.
         alpha = alphas.pop(0) if name in _WITH_ALPHA and alphas else None
         beta = betas.pop(0) if name in _WITH_BETA and betas else None
         found.append((name, alpha, beta))
@@ -58,10 +58,10 @@ def activations_of(c: NodeContext[V]) -> list[list[Activation]]:
 
 
 def layer_of(c: NodeContext[V]) -> Layer[V]:
-    """The layer of a node. Initial states that are left out are 0."""
+    """The layer of a node. Omitted initial states are 0."""
     b, x = c.builder, c.input(0)
     if not b.is_float(x):
-        raise Refusal("a recurrent layer of whole numbers; cast them to FLOAT")
+        raise Refusal("a recurrent layer of integers; cast them to FLOAT")
     is_batch_first = bool(c.attributes.get("layout", 0))
     if is_batch_first:
         x = b.transpose(x, [1, 0, 2])
@@ -89,7 +89,7 @@ def _lengths(c: NodeContext[V], x: V) -> V | None:
 
 
 def give_layer(c: NodeContext[V], whole: V, states: Sequence[V]) -> None:
-    """The node's outputs, of (steps, directions, batch, hidden), and (directions, batch, hidden) for each state."""
+    """Give the node its outputs, from (steps, directions, batch, hidden) and (directions, batch, hidden) a state."""
     is_batch_first = bool(c.attributes.get("layout", 0))
     c.give(c.builder.transpose(whole, [2, 0, 1, 3]) if is_batch_first else whole)
     for index, state in enumerate(states, start=1):

@@ -1,4 +1,4 @@
-"""Recurrent layers step by step: written out where there are few steps, else as a loop."""
+"""Recurrent layers step by step: unrolled if there are few steps, else a loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Generic, TypeAlias
@@ -41,14 +41,14 @@ def step_by_step(c: NodeContext[V], layer: Layer[V]) -> tuple[V, list[V]]:
 
 
 def _begun(b: Builder[V], state: V, lengths: V | None) -> V:
-    """The initial state: 0 in rows of no steps, in which ONNX Runtime ends with 0. ONNX does not say."""
+    """The initial state, set to 0 for batch rows of length 0: there ONNX Runtime's last state is 0. ONNX is silent."""
     if lengths is None:
         return state
     return b.where(b.unsqueeze(b.greater(lengths, 0), [1]), state, 0)
 
 
 def _turned(b: Builder[V], x: V, lengths: V | None) -> V:
-    """The steps backwards; of each batch row only those that count."""
+    """Reverse the steps; in each batch row only the valid ones."""
     return b.reverse(x, 0) if lengths is None else b.reverse_sequence(x, lengths, 0, 1)
 
 
@@ -76,7 +76,7 @@ def _activation(b: Builder[V], name: str, alpha: float | None, beta: float | Non
 
 
 class _Cell(Generic[V]):
-    """One direction's weights, and what a step computes with them. W, R and B are named as in ONNX's standard."""
+    """The weights of one direction, and the computation of a step. W, R and B are named as in ONNX's standard."""
 
     def __init__(self, c: NodeContext[V], layer: Layer[V], place: int, activations: list[_Activation[V]]) -> None:
         b = self._b = c.builder
@@ -102,7 +102,7 @@ class _Cell(Generic[V]):
         return x if self._clip is None else self._b.clip(x, -self._clip, self._clip)
 
     def project(self, x: V) -> V:
-        """The input's part of all gates, for all steps at once."""
+        """The input's part X W^T + B of all gates, for all steps at once."""
         part = self._b.matmul(x, self._weights, is_turned=True)
         return part if self._bias is None else self._b.add(part, self._bias[0])
 

@@ -1,4 +1,4 @@
-"""Reductions, and the places of the largest and smallest."""
+"""Reductions, ArgMax and ArgMin."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _SUMS = ("ReduceSum", "ReduceMean")
 
 
 def _axes(c: NodeContext[V], x: V) -> list[int]:
-    """The axes to reduce; none where there is nothing to do."""
+    """The axes to reduce; empty if the node reduces nothing."""
     rank = c.builder.rank(x)
     if c.has(1):
         axes = [positive(each, rank) for each in c.ints(1, "the axes of a reduction")]
@@ -30,7 +30,7 @@ def _reduce(c: NodeContext[V]) -> None:
         count = b.product([b.dim(x, axis) for axis in axes])
         c.give(b.div(total, count))
     else:
-        # Truth values as 0 and 1.
+        # Booleans become 0 and 1.
         numbers = b.cast(x, "int32") if b.is_bool(x) else b.summable(x) if op in _SUMS else x
         c.give(b.cast(b.reduce(op, numbers, axes, keepdims=keepdims), b.dtype(x)))
 
@@ -43,7 +43,7 @@ def _arg(c: NodeContext[V]) -> None:
     if not c.attributes.get("select_last_index", 0):
         c.give(b.arg(op, x, axis, keepdims=keepdims))
         return
-    # The first from the end.
+    # The last index is the first one of the reversed axis.
     place = b.arg(op, b.reverse(x, axis), axis, keepdims=keepdims)
     size = b.dim(x, axis)
     c.give(b.sub(size - 1 if isinstance(size, int) else b.sub(size, 1), place))

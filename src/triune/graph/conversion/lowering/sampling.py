@@ -1,4 +1,4 @@
-"""GridSample: an image read at places that are computed."""
+"""GridSample: interpolate an image at computed coordinates."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ _MODES: Mapping[str, str] = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 def mode_of(c: NodeContext[V]) -> str:
-    """The node's mode: linear, cubic or nearest. Raises Refusal for another, and for images of whole numbers."""
+    """The node's mode: linear, cubic or nearest. Raises Refusal for another mode, and for images of integers."""
     if not c.builder.is_float(c.input(0)):
-        raise Refusal("GridSample of whole numbers; cast them to FLOAT")
+        raise Refusal("GridSample of integers; cast them to FLOAT")
     named = str(c.attributes.get("mode", "linear"))
     mode = _MODES.get(named, named)
     if mode not in ("linear", "cubic", "nearest"):
@@ -25,7 +25,7 @@ def mode_of(c: NodeContext[V]) -> str:
 
 
 def grid_sample(c: NodeContext[V]) -> None:
-    """By gathers: for every place the elements around it, weighted."""
+    """GridSample by gathers: for each coordinate the weighted sum of the elements around it."""
     c.give(_Sampler(c, mode_of(c)).sample())
 
 
@@ -41,14 +41,14 @@ class _Sampler(Generic[V]):
         self._count = b.product(self._target)
         self._image = b.reshape(self._x, [self._batch, self._channels, b.product(self._sizes)])
         flat = b.reshape(grid, [self._batch, self._count, len(self._sizes)])
-        # The grid's last coordinate is the first dimension's.
+        # The grid's coordinates are (x, y[, z]): the last one belongs to the first spatial axis.
         parts = reversed(b.split(flat, [1] * len(self._sizes), 2))
         self._places = [
             self._unnormalized(b.squeeze(part, [2]), size) for part, size in zip(parts, self._sizes, strict=True)
         ]
 
     def _length(self, size: Dim[V], less: int = 0) -> V | float:
-        """A size, or a little less, as a number beside places."""
+        """`size - less` as a number that can be combined with coordinates."""
         if isinstance(size, int):
             return float(size - less)
         return self._b.cast(self._b.sub(size, less) if less else size, self._b.dtype(self._x))
@@ -57,14 +57,14 @@ class _Sampler(Generic[V]):
         return length / 2 if isinstance(length, float) else self._b.mul(length, 0.5)
 
     def _unnormalized(self, place: V, size: Dim[V]) -> V:
-        """From [-1, 1] to the indices of the elements."""
+        """Map coordinates from [-1, 1] to indices of elements."""
         b, shifted = self._b, self._b.add(place, 1)
         if self._aligned:
             return b.mul(shifted, self._half(self._length(size, 1)))
         return b.sub(b.mul(shifted, self._half(self._length(size))), 0.5)
 
     def sample(self) -> V:
-        """The image at the grid's places."""
+        """The image at the grid's coordinates."""
         if self._mode == "nearest":
             settled = [self._settled(place, size) for place, size in zip(self._places, self._sizes, strict=True)]
             result = self._read([self._b.elementwise("Round", place) for place in settled])
@@ -94,11 +94,11 @@ class _Sampler(Generic[V]):
         return total
 
     def _weight(self, ratio: V, offset: int, *, is_cubic: bool) -> V:
-        """Of the element `offset` from the one before the place."""
+        """The weight of the element at floor(coordinate) + `offset`."""
         b = self._b
         if not is_cubic:
             return ratio if offset else b.sub(1, ratio)
-        # Keys' kernel with a = -0.75, as ONNX has it for GridSample.
+        # Keys's cubic convolution kernel with a = -0.75, as in ONNX's GridSample.
         a = -0.75
         distance = b.elementwise("Abs", b.sub(ratio, offset))
         terms = (a + 2, -(a + 3), 0.0, 1.0) if offset in (0, 1) else (a, -5 * a, 8 * a, -4 * a)
@@ -108,7 +108,7 @@ class _Sampler(Generic[V]):
         return b.add(total, terms[3])
 
     def _settled(self, place: V, size: Dim[V]) -> V:
-        """A place brought into the image, as the padding says."""
+        """A coordinate brought into the image, as padding_mode says."""
         if self._padding == "zeros":
             return place
         if self._padding == "reflection":
@@ -116,11 +116,11 @@ class _Sampler(Generic[V]):
         return self._b.clip(place, 0.0, self._length(size, 1))
 
     def _reflected(self, place: V, size: Dim[V]) -> V:
-        """Mirrored at the image's borders: the centers of the outermost elements if aligned, else their edges."""
+        """Reflect coordinates at the image's borders: the outermost elements' centers if align_corners, else edges."""
         b = self._b
         low = 0.0 if self._aligned else -0.5
         length = self._length(size, 1 if self._aligned else 0)
-        # An image of one aligned element: everything lies there, which the clipping after this sees to.
+        # With align_corners an axis of one element has no extent: the clipping that follows moves everything there.
         length = max(length, 1e-3) if isinstance(length, float) else b.maximum(length, 1e-3)
         twice = 2 * length if isinstance(length, float) else b.add(length, length)
         away = b.elementwise("Abs", b.sub(place, low))
@@ -128,7 +128,7 @@ class _Sampler(Generic[V]):
         return b.add(b.minimum(within, b.sub(twice, within)), low)
 
     def _read(self, indices: list[V]) -> V:
-        """The elements at whole-numbered places, zero outside."""
+        """The elements at integer coordinates, 0 outside the image if padding_mode is "zeros"."""
         b = self._b
         flat: Any = None
         inside: Any = None

@@ -1,4 +1,4 @@
-"""NonMaxSuppression: boxes that overlap better ones are dropped."""
+"""NonMaxSuppression: drop boxes that overlap a box of a higher score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -15,7 +15,7 @@ MOST_BOXES: Final = 4096
 
 
 def non_max_suppression(c: NodeContext[V]) -> None:
-    """Best box first, each drops those after it that it overlaps too much."""
+    """NonMaxSuppression: sort by score; each kept box drops the later ones whose IoU with it is too large."""
     b, boxes, scores = c.builder, c.input(0), c.input(1)
     images, classes, count = b.dims(scores)
     if isinstance(count, int) and count > MOST_BOXES:
@@ -34,42 +34,42 @@ def non_max_suppression(c: NodeContext[V]) -> None:
     if not isinstance(limit, float) or not isinstance(count, int) or limit < count:
         is_late = b.greater(b.cumsum(b.cast(is_kept, "int32"), 1), limit)
         is_kept = b.both(is_kept, b.elementwise("Not", is_late))
-    # Row by row, which is ONNX's order: images, classes, scores falling.
+    # ONNX's order of the results: by image, then class, then falling score.
     found = b.places(is_kept)
     box, row = b.gather_nd(order, found), b.slice(found, 1, 0, 1)
-    # Looked up, not computed of `row`: where no box is kept, arithmetic that broadcasts ends the process of Apple's
-    # interpreter of Core AI (1.0.0b3).
+    # Look these up instead of computing them from `row`: if no box is kept, arithmetic that broadcasts kills Apple's
+    # Core AI interpreter (1.0.0b3).
     numbers = b.iota(rows)
     by_row = [b.div(numbers, classes), b.mod(numbers, classes)]
     c.give(b.concat([b.unsqueeze(each, [1]) for each in (*(b.gather_nd(each, row) for each in by_row), box)], 1))
 
 
 def _number(c: NodeContext[V], index: int) -> Operand[V]:
-    """An operand that is one number, 0 where it is left out."""
+    """An operand of one number; 0 if it is omitted."""
     known = c.constant(index) if c.has(index) else np.zeros(())
     return c.builder.reshape(c.input(index), []) if known is None else float(known.reshape(-1)[0])
 
 
 def _edges(b: Builder[V], boxes: V, *, is_centered: bool) -> V:
-    """(images, boxes, 4) to (images, 4, boxes): top, left, bottom, right."""
+    """Boxes (images, boxes, 4) as edges (images, 4, boxes): top, left, bottom, right."""
     one, two, three, four = b.split(b.transpose(boxes, [0, 2, 1]), [1] * 4, 1)
     if is_centered:
-        # x, y, width, height of the center.
+        # Boxes are (x, y) of the center, width and height.
         width, height = b.mul(three, 0.5), b.mul(four, 0.5)
         sides = [b.sub(two, height), b.sub(one, width), b.add(two, height), b.add(one, width)]
     else:
-        # Two opposite corners, in any order.
+        # Boxes are two opposite corners, in either order.
         sides = [b.minimum(one, three), b.minimum(two, four), b.maximum(one, three), b.maximum(two, four)]
     return b.concat(sides, 1)
 
 
 def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: Dim[V]) -> V:
-    """Which boxes (rows, count) are dropped."""
+    """BOOL (rows, count): whether a box is dropped."""
     top, left, bottom, right = b.split(ordered, [1] * 4, 1)
     shared = b.mul(_overlap(b, left, right), _overlap(b, top, bottom))
     area = b.mul(b.sub(bottom, top), b.sub(right, left))
     both = b.sub(b.add(area, b.transpose(area, [0, 2, 1])), shared)
-    # No division: boxes without an area overlap nothing.
+    # intersection > threshold * union, without a division: boxes of area 0 overlap nothing.
     is_much = b.greater(shared, b.mul(both, most))
     own = b.iota(count)
     is_after = b.greater(b.unsqueeze(own, [0, 1]), b.unsqueeze(own, [0, 2]))
@@ -84,7 +84,7 @@ def _dropped(b: Builder[V], ordered: V, most: Operand[V], rows: Dim[V], count: D
 
 
 def _overlap(b: Builder[V], low: V, high: V) -> V:
-    """Of every two of the intervals (rows, 1, count) the length (rows, count, count) that they share."""
+    """The lengths (rows, count, count) of the intersections of each two intervals (rows, 1, count)."""
     begin = b.maximum(low, b.transpose(low, [0, 2, 1]))
     end = b.minimum(high, b.transpose(high, [0, 2, 1]))
     return b.elementwise("Relu", b.sub(end, begin))

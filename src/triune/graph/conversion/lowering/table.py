@@ -1,4 +1,4 @@
-"""The core ops that are written once. A lowering puts its own forms over those that it has."""
+"""The table of core ops that are written once. A lowering overrides entries by its own forms."""
 
 from collections.abc import Mapping
 from typing import Final
