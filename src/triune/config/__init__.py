@@ -1,1 +1,1 @@
-"""A model's folder, read: its config, completed and checked; its versions; what its files looked like."""
+"""Reading a model's folder: its config, completed and checked; its versions; fingerprints of its files."""

@@ -1,4 +1,4 @@
-"""The config's dynamic batcher, checked and as a policy."""
+"""The config's `dynamic_batching`, checked and translated to a `BatchingPolicy`."""
 
 import logging
 
@@ -12,13 +12,14 @@ _log = logging.getLogger(__name__)
 
 
 def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolicy:
-    """The policy of a completed config.
+    """Translate a completed config to its batching policy.
 
-    Requests are not joined where values decide how many rows an output has: nobody could tell whose they are.
+    Requests are not batched if the inputs' values decide how many rows an output has: such rows cannot be
+    attributed to their requests.
 
     Args:
         message: the config.
-        rows: what is known of the model's first dimension.
+        rows: whether the model's first dimension is a batch dimension.
 
     Raises:
         InvalidArgumentError: a value is out of range, or fields contradict each other (Triton's rules).
@@ -40,7 +41,7 @@ def translate_batching(message: ModelConfigMessage, rows: Rows) -> BatchingPolic
         )
     return BatchingPolicy(
         max_batch_size=message.max_batch_size,
-        # Without a batch dimension nothing can be joined; the queue's rules hold all the same.
+        # Without a batch dimension no requests can be batched; the queue policy still applies.
         is_dynamic=message.max_batch_size > 0 and rows is not Rows.BY_VALUES,
         preferred_batch_sizes=tuple(sorted(set(batching.preferred_batch_size))),
         max_queue_delay_us=batching.max_queue_delay_microseconds,

@@ -1,4 +1,4 @@
-"""Is a request one that its model can answer? Checked here, once; nothing below checks again."""
+"""Checks of a request against its model's config. Each request is checked here once, and not again later."""
 
 from collections.abc import Iterable
 
@@ -14,10 +14,10 @@ def check(request: InferenceRequest, config: ModelConfig) -> tuple[dict[str, Arr
     """Check a request's names, datatypes and shapes against its model's config.
 
     Returns:
-        the inputs in the model's own shapes (views), and the batch size: 1 for a model without a batch dimension.
+        the inputs reshaped to the model's shapes (views), and the batch size: 1 for a model without a batch dimension.
 
     Raises:
-        InvalidArgumentError: the request does not fit; the message says what was expected and what came.
+        InvalidArgumentError: the request does not match; the message gives the expected and the actual value.
         UnsupportedError: the model is decoupled.
     """
     if config.is_decoupled:

@@ -1,4 +1,4 @@
-"""What a config leaves out, taken from the folder and the model file, by the rules of Triton's auto-complete.
+"""Auto-completion: fields that a config leaves out are taken from the folder and the model file, by Triton's rules.
 
 Source of the rules: Triton's user guide, "Auto-Generated Model Configuration", and the ONNX Runtime backend's
 behaviour.
@@ -31,17 +31,17 @@ _PLATFORM_OF_BACKEND = {backend: platform for platform, backend in _BACKEND_OF_P
 def complete_backend(
     given: ModelConfigMessage, folder_name: str, version_folder: Path, machine: Machine
 ) -> ModelConfigMessage:
-    """Fill in name, backend, platform, file name and version policy: what needs no look into the model file.
+    """Fill in name, backend, platform, file name and version policy, without reading the model file.
 
     Args:
         given: the config as written; not changed.
         folder_name: the model's folder.
-        version_folder: a version, whose files tell the backend if the config does not.
-        machine: the backends that there are.
+        version_folder: a version's folder; its file names imply the backend if the config does not name one.
+        machine: gives the available backends.
 
     Raises:
-        InvalidArgumentError: the name is not the folder's, platform and backend disagree, or nothing tells the backend.
-        UnsupportedError: the backend is not here.
+        InvalidArgumentError: the name is not the folder's, platform and backend disagree, or the backend is unknown.
+        UnsupportedError: the backend is not available.
     """
     message = ModelConfigMessage()
     message.CopyFrom(given)
@@ -74,12 +74,12 @@ def complete_backend(
 
 
 def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
-    """The model file of a version. Where its name is that of a folder, the file of the same name in it.
+    """The model file of a version. If its name is that of a folder, the file of the same name in that folder.
 
-    Apple's packages are folders themselves.
+    Apple's packages, which are folders, are returned as they are.
 
     Raises:
-        InvalidArgumentError: it does not exist, or the config's name for it leads elsewhere.
+        InvalidArgumentError: the file does not exist, or its path leaves the version's folder.
     """
     path = inside(version_folder, message.default_model_filename, "default_model_filename")
     is_package = path.suffix in PACKAGE_SUFFIXES
@@ -103,13 +103,13 @@ def model_file(message: ModelConfigMessage, version_folder: Path) -> Path:
 def complete_tensors(message: ModelConfigMessage, signature: Signature, completion: Completion) -> None:
     """Fill in max_batch_size, dynamic_batching, inputs and outputs in place, where the config leaves them out.
 
-    If inputs or outputs are missing, and there are inputs, and the first dimension of every tensor is one and the same,
-    and free, the model can batch: max_batch_size 0 becomes the default, or what the file allows if that is less, and
-    above 1 the dynamic batcher is turned on unless a scheduler is chosen. A tensor that is named without data_type or
-    dims takes them from the file. Of the optional inputs only states are filled in.
+    The model can batch if it has inputs and the first dimension of every tensor is free and the same. If inputs or
+    outputs are missing from the config of such a model, max_batch_size 0 becomes the default or the file's limit, if
+    that is smaller. If it is then above 1, and no scheduler is chosen, the dynamic batcher is turned on. A tensor that
+    is named without data_type or dims takes them from the file. Of the optional inputs only states are filled in.
 
     Raises:
-        InvalidArgumentError: max_batch_size is set, and the model cannot batch, or not so many rows.
+        InvalidArgumentError: max_batch_size is set, but the model cannot batch, or its limit is smaller.
     """
     limit = signature.max_batch_size
     if limit is not None and message.max_batch_size > limit:
@@ -132,7 +132,7 @@ def complete_tensors(message: ModelConfigMessage, signature: Signature, completi
 
 
 def refuse_incomplete(message: ModelConfigMessage) -> None:
-    """With completion off, raise InvalidArgumentError if a config leaves out what would be completed."""
+    """Raise InvalidArgumentError if a config lacks a required field. Called if auto-completion is turned off."""
     model = f"model '{message.name}'"
     remedy = "say so in its config, or start the server without --disable-auto-complete-config"
     if not message.backend and not message.platform:
@@ -197,7 +197,7 @@ def _complete_each(
 
 
 def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: Machine) -> str:
-    # Of two backends that read the same file, Triton means the one that it has a platform for.
+    # If two backends read the same file, the one for which Triton has a platform is taken.
     for name in sorted(machine.runtimes, key=lambda each: each not in _PLATFORM_OF_BACKEND):
         runtime = machine.runtimes[name]
         if message.default_model_filename:
@@ -218,13 +218,13 @@ def _guess_backend(message: ModelConfigMessage, version_folder: Path, machine: M
 
 
 def _filename(runtime: Runtime, version_folder: Path) -> str:
-    """The first of the runtime's names that is there; the usual one if none is, for the message that it is missing."""
+    """The first default file name that exists; the most common one if none does, for the error message."""
     names = runtime.default_filenames
     return next((name for name in names if _is_there(version_folder / name)), names[0])
 
 
 def _is_there(path: Path) -> bool:
-    """Something is, be it a link that leads nowhere: `model_file` says what is wrong with it."""
+    """Whether the path exists. A broken link counts: `model_file` reports it."""
     return os.path.lexists(path)
 
 

@@ -1,4 +1,4 @@
-"""From a model's folder to its configuration: read, complete, check, translate."""
+"""Making a ModelConfig from a model's folder: read, complete, check, translate."""
 
 import errno
 import logging
@@ -33,16 +33,16 @@ _LARGEST_LABELS_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model as it lies on disk, before any of its files is opened by a runtime.
+    """A model on disk: its config as written and its versions. No runtime has opened its files yet.
 
     Attributes:
         name: the model's name.
-        folder: where its files are.
-        message: its config as written; empty if there is none.
-        versions: those to serve, ascending.
-        stamp: what the folder looked like.
-        parts: the configs of the models that it is made of, as they are served, by name and version; None is the
-            newest.
+        folder: the model's folder.
+        message: the config as written; empty if there is none.
+        versions: the versions to serve, ascending.
+        stamp: the fingerprint of the folder.
+        parts: for an ensemble, the served configs of the models of its steps, by name and version; version None is
+            the newest.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Source:
     )
 
     def named_message(self) -> ModelConfigMessage:
-        """A copy of the config, under the model's name where it gives none."""
+        """A copy of the config with `name` filled in."""
         message = ModelConfigMessage()
         message.CopyFrom(self.message)
         message.name = message.name or self.name
@@ -75,14 +75,14 @@ def read_source(
     Args:
         name: the model's name.
         folder: its folder.
-        before: what the folder looked like; what is written after that is seen as a change.
-        config_json: stands in for config.pbtxt.
-        completion: which config of the folder's is meant, and whether it must be complete.
-        honours: those of `config.honour.FIELDS` that are obeyed of such a config.
+        before: the folder's fingerprint, taken before reading, so that later writes are seen as a change.
+        config_json: replaces config.pbtxt.
+        completion: which config file to read, and whether it must be complete.
+        honours: the fields of `config.honour.FIELDS` that the config's backend supports.
 
     Raises:
-        InvalidArgumentError: the config cannot be read or parsed, or no version is to be served.
-        UnsupportedError: the config asks for what this version lacks.
+        InvalidArgumentError: the config cannot be read or parsed, or the version policy selects no version.
+        UnsupportedError: the config sets a field that its backend does not support.
     """
     message = parse_json(config_json, "config") if config_json is not None else _read_config(folder, completion)
     named = ModelConfigMessage()
@@ -98,11 +98,11 @@ def read_source(
 def configure(
     source: Source, version: int, machine: Machine, completion: Completion = DEFAULT_COMPLETION
 ) -> ModelConfig:
-    """The completed configuration of a version that is a tensor model. Nothing is compiled.
+    """The completed configuration of a tensor model's version. Compiles nothing.
 
     Raises:
-        InvalidArgumentError: the config is wrong, or disagrees with the model file.
-        UnsupportedError: this version or this machine does not do what the config asks.
+        InvalidArgumentError: the config is wrong, or contradicts the model file.
+        UnsupportedError: Triune or this machine does not support what the config asks for.
     """
     version_folder = source.folder / str(version)
     message = complete_backend(source.message, source.name, version_folder, machine)
@@ -158,10 +158,10 @@ def _read_config(folder: Path, completion: Completion) -> ModelConfigMessage:
 
 
 def read_labels(folder: Path, name: str) -> tuple[str, ...]:
-    """The labels of a file below a model's folder, one a line.
+    """Read a label file in a model's folder: one label in each line.
 
     Raises:
-        InvalidArgumentError: it cannot be read, is no text, or lies elsewhere.
+        InvalidArgumentError: the file cannot be read, is not UTF-8, or lies outside the folder.
     """
     path = require_near(inside(folder, name, "label_filename"), folder, "label_filename")
     try:
@@ -170,7 +170,7 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
         raise InvalidArgumentError(f"label_filename '{path.name}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"label_filename '{path.name}' is not UTF-8: {error.reason}") from error
-    # As when text is read: whatever ends a line.
+    # Universal newlines, as when a file is read as text.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return tuple(lines[:-1] if lines[-1] == "" else lines)
 

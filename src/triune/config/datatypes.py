@@ -12,19 +12,19 @@ _FROM_CONFIG = {number: each for each, number in _TO_CONFIG.items()}
 
 
 def to_config(datatype: DataType) -> DataTypeMessage:
-    """The config's enumerator of a datatype."""
+    """The config's enum value of a datatype."""
     return _TO_CONFIG[datatype]  # pyright: ignore[reportReturnType]  (enumerators are ints in protobuf's stubs)
 
 
 def from_config(number: int, what: str) -> DataType:
-    """The datatype that a config's enumerator means.
+    """The datatype of a config's enum value.
 
     Args:
-        number: the enumerator.
-        what: the tensor, for the message.
+        number: the enum value.
+        what: names the tensor in the error message.
 
     Raises:
-        InvalidArgumentError: none was given, or the number means nothing.
+        InvalidArgumentError: the value is unset or unknown.
     """
     if number == DataTypeMessage.TYPE_INVALID:
         raise InvalidArgumentError(f"{what} must specify 'data_type'")

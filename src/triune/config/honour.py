@@ -1,4 +1,4 @@
-"""Which fields of a config this version cannot honour, and which have no effect here. Nothing is silently ignored."""
+"""Config fields that Triune does not support (an error) or that have no effect (logged). None is silently ignored."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -15,17 +15,17 @@ _log = logging.getLogger(__name__)
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
 """Whose runtimes know `optimization.graph.level`."""
 
-# No model has as many; the event loop says what has no effect, and is not to be held by more.
+# The event loop logs the hints: the limit keeps a config with very many fields from blocking it.
 _MOST_PARAMETERS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a config that not every backend obeys, and that cannot be passed over.
+    """A config field that not every backend supports, and that must not be ignored.
 
     Attributes:
         is_asked: whether a config sets it.
-        remedy: what to do where it is not obeyed.
+        remedy: what a user can do instead.
     """
 
     is_asked: Callable[[ModelConfigMessage], bool]
@@ -73,9 +73,9 @@ def refuse_unsupported(message: ModelConfigMessage, honours: Collection[str] = (
 
 
 def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_cache: bool = False) -> list[str]:
-    """The fields and parameters of a completed config that were set, are harmless, and change nothing here.
+    """The fields and parameters of a completed config that are set but have no effect.
 
-    Triton lets a model carry parameters of its own, which only the config endpoints show; so does Triune.
+    As in Triton, a model may have parameters that no backend reads; the config endpoints show them.
     """
     optimization = message.optimization
     fields = [
@@ -113,7 +113,7 @@ def hints_without_effect(message: ModelConfigMessage, machine: Machine, *, has_c
 
 
 def log_hints(message: ModelConfigMessage, machine: Machine, *, has_cache: bool) -> None:
-    """Say once, at INFO, which fields have no effect."""
+    """Log once, at INFO, which fields have no effect."""
     hints = hints_without_effect(message, machine, has_cache=has_cache)
     if hints:
         _log.info("model '%s': no effect in this version: %s", message.name, ", ".join(hints))

@@ -1,4 +1,4 @@
-"""A model's units, and how many executables it has on each: `instance_group`, and the parameter `units`."""
+"""A model's units, and the number of executables on each, from `instance_group` and the parameter `units`."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ def read_instances(message: ModelConfigMessage, machine: Machine) -> Instances:
 
     Raises:
         InvalidArgumentError: a unit is unknown or named twice, or a group is wrong.
-        UnsupportedError: a unit is not here, or a kind of group is not honoured.
+        UnsupportedError: this machine lacks a unit, or an instance kind is not supported.
     """
     groups = [_complete_group(group, index, message) for index, group in enumerate(message.instance_group)]
     if not groups:
@@ -109,7 +109,7 @@ def _unit_of(group: ModelInstanceGroup, backend: str, machine: Machine) -> Unit:
             f"instance group {group.name} has kind KIND_GPU but no GPUs are available ({status.reason}); "
             "use KIND_CPU, or name units in parameters 'units'"
         )
-    # KIND_AUTO, and KIND_MODEL, where the model's backend decides. An emulated unit serves only when asked by name.
+    # KIND_AUTO, and KIND_MODEL: the backend decides. An emulated unit is used only if the config names it.
     for unit in machine.runtimes[backend].units():
         if machine.status(unit).presence is Presence.PRESENT:
             return unit

@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
 
 def _check_length(text: str, what: str, longest: int) -> None:
     """Raises InvalidArgumentError if a name or path has more bytes than systems take, or cannot be written."""
-    # Of what is too long the beginning tells which one it is.
+    # The beginning of a long name identifies it.
     shown = text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."
     try:
         num_bytes = len(text) if len(text) > longest else len(text.encode())
@@ -60,7 +60,7 @@ def is_version(folder_name: str) -> bool:
 
 
 def find_versions(folder: Path) -> list[int]:
-    """The versions of a model, ascending. Other folders are named in the log, and left alone.
+    """The versions of a model, ascending. Folders that are no versions are logged and ignored.
 
     Raises:
         InvalidArgumentError: the folder cannot be read.
@@ -82,7 +82,7 @@ def find_versions(folder: Path) -> list[int]:
 
 
 def _why_no_version(name: str) -> str:
-    # Triton's words, and its reasons.
+    # Triton's reasons and messages.
     why = "contains leading zeros in its directory name"
     if not name.startswith("0"):
         why = f"fails to convert to integral number of 0 to {2**63 - 1}"
@@ -116,17 +116,17 @@ def choose_versions(policy: ModelVersionPolicy, present: Iterable[int], name: st
 
 
 def inside(folder: Path, relative: str, what: str) -> Path:
-    """`folder / relative`, if that stays below `folder`.
+    """`folder / relative`, checked to stay below `folder`.
 
-    Where symbolic links lead is another question: see `links`.
+    Symbolic links are not resolved here: `links` checks them.
 
     Args:
-        folder: where to stay.
-        relative: a path out of a config or a request.
-        what: what names it, for the message.
+        folder: the folder that must contain the path.
+        relative: a path from a config or a request.
+        what: names the path's source in the error message.
 
     Raises:
-        InvalidArgumentError: it is empty, absolute, too long, or climbs out.
+        InvalidArgumentError: the path is empty, absolute, too long, or leaves the folder.
     """
     _check_length(relative, what, _LONGEST_PATH_BYTES)
     path = PurePosixPath(relative)

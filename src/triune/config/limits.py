@@ -1,4 +1,4 @@
-"""How long a load and a run may take, and how many requests may wait: so that nothing lasts for ever."""
+"""Time limits of loads and runs, and limits of the request queue."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,12 +20,12 @@ _MAX_SECONDS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What a model is allowed.
+    """A model's limits.
 
     Attributes:
-        load_seconds: from its turn to load until it is ready: conversion, compilation, warm-up and measurements.
-        run_seconds: for one run of a batch.
-        queue: of requests that wait.
+        load_seconds: the time for conversion, compilation, warm-up and measurements, without the wait for other loads.
+        run_seconds: the time for one run of a batch.
+        queue: the limits of its request queue.
     """
 
     load_seconds: float = 3600.0
@@ -40,7 +40,7 @@ def limits_of(parameters: Mapping[str, str], defaults: ModelLimits) -> ModelLimi
     """The limits of a model with these parameters.
 
     Raises:
-        InvalidArgumentError: one of them is no number of seconds above 0.
+        InvalidArgumentError: a limit is not a number of seconds above 0.
     """
     return ModelLimits(
         _seconds(parameters, LOAD_SECONDS_PARAMETER, defaults.load_seconds),
@@ -63,12 +63,12 @@ def _seconds(parameters: Mapping[str, str], name: str, default: float) -> float:
 
 
 class LoadLimit:
-    """Calls when a load has taken too long."""
+    """A timer that calls a function when a load takes too long."""
 
     def __init__(self, clock: Clock, seconds: float, on_late: Callable[[float], None]) -> None:
         """Args:
-        clock: time.
-        seconds: from now on.
+        clock: the clock.
+        seconds: the limit, from now on.
         on_late: called with the number of seconds.
         """
         self._clock = clock
@@ -78,13 +78,13 @@ class LoadLimit:
         self.change(seconds)
 
     def change(self, seconds: float) -> None:
-        """So many seconds from the beginning on."""
+        """Change the limit, still counted from the beginning."""
         self.cancel()
         when_ns = self._begun_ns + int(seconds * 1e9)
         self._timer = self._clock.call_at(when_ns, lambda: self._on_late(seconds))
 
     def cancel(self) -> None:
-        """It has ended."""
+        """Stop the timer: the load has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

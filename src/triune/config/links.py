@@ -1,6 +1,7 @@
-"""Links in a model's folder. What they lead to is read as its owner laid them, but not all of it is handed out.
+"""Symbolic links in a model's folder: which files they may lead to.
 
-Clients are given labels, and weights, which any model can return. So these lie where the model lies.
+Links are followed, but clients can receive the content of label files, and of weights (a model can return them). So
+the targets of these must lie near the model, and cannot expose other files of the machine.
 """
 
 import os
@@ -11,12 +12,12 @@ from triune.graph.load import external_data, read_model
 
 
 def require_near(path: Path, folder: Path, what: str) -> Path:
-    """A file that a config names, if it really lies in the model's folder, wherever that really is, or its repository.
+    """Require that a file's real path lies in the real path of the model's folder, or in its repository.
 
     Args:
         path: the file.
-        folder: the model's.
-        what: what names the file, for the message.
+        folder: the model's folder.
+        what: names the file's source in the error message.
 
     Raises:
         InvalidArgumentError: links lead elsewhere.
@@ -28,14 +29,14 @@ def require_near(path: Path, folder: Path, what: str) -> Path:
 
 
 def require_data_near(file: Path, version_folder: Path) -> None:
-    """See that the weights beside a model's file are the model's.
+    """Require that the external weight files of a model lie near the model.
 
-    Links to them may lead within the repository, into the model's and the version's folder wherever these really are,
-    and into the very folder in which the model's file really is, as those of Hugging Face's cache do.
+    Their links may lead into the repository, into the real paths of the model's and the version's folder, and into the
+    folder that really contains the model file, as links in Hugging Face's cache do.
 
     Args:
-        file: the model's file, which has been inspected; packages, and what is no ONNX, have no weights beside them.
-        version_folder: where it lies; the repository is two folders above.
+        file: the model file, already inspected. Only ONNX files have external weights.
+        version_folder: the version's folder; the repository is two folders above it.
 
     Raises:
         InvalidArgumentError: links lead elsewhere.
@@ -62,7 +63,7 @@ def _has_other_links(folder: Path, file: Path) -> bool:
 
 
 def _real(path: Path) -> Path:
-    # Path.resolve raises where links lead in circles.
+    # Path.resolve raises for a cycle of links.
     return Path(os.path.realpath(path))
 
 

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def first_response_buckets_ms(message: ModelConfigMessage) -> Sequence[float]:
-    """The bounds, ascending, that a config names for the time to a first response, or Triton's own."""
+    """The histogram bounds of the time to a first response, in ms, ascending: the config's, or Triton's defaults."""
     bounds: Sequence[float] = FIRST_RESPONSE_BUCKETS_MS
     for control in message.model_metrics.metric_control:
         family = control.metric_identifier.family

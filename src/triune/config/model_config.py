@@ -1,4 +1,4 @@
-"""A model's configuration as values: what config.pbtxt and the model file say together."""
+"""A model's completed configuration, from config.pbtxt and the model file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ class TensorConfig:
         name: the tensor's name.
         datatype: its element type.
         dims: the shape of one row: without the batch dimension, -1 where free.
-        reshape: the shape that the model itself wants for one row, if it differs; same number of elements.
+        reshape: the model's own shape of one row, if it differs from `dims`; same number of elements.
         is_optional: a request may leave the input out.
-        labels: for classification, what each index of an output means; empty if the config names no label file.
+        labels: for classification, the label of each index of an output; empty if the config names no label file.
     """
 
     name: str
@@ -52,22 +52,22 @@ class WarmupSample:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Everything the server needs to know of a model before it touches the model's file.
+    """The complete configuration of one version of a model.
 
     Attributes:
-        message: Triton's own form, completed. It is not changed any more.
-        encoded: the message in protobuf's encoding, and
-        json: in JSON: what the config endpoints show, made once, by the thread that loads the model.
+        message: the completed config as Triton's protobuf message. It is not changed any more.
+        encoded: the message in protobuf's encoding, for the config endpoints; made once, by the loading thread.
+        json: the message in JSON, likewise.
         name: the model's name, which is its folder's name.
         backend: the runtime's name.
-        path: the version's model file; its folder where the backend has no file of its own.
+        path: the version's model file; the version's folder if the backend has no model file.
         inputs: by name, in order.
         outputs: by name, in order.
-        units: where it runs, the preferred first.
+        units: the units that it runs on, the preferred first.
         num_instances: executables per unit.
-        batching: how its requests wait and go together.
-        warmup: what runs before it is ready.
-        parameters: the config's `parameters`, but for those Triune itself reads (`units`, `own_process`).
+        batching: how its requests are queued and batched.
+        warmup: the samples that run before it is ready.
+        parameters: the config's `parameters` without those that Triune itself reads (`units`, `own_process`).
         is_decoupled: a request may have any number of responses.
         metric_tags: labels to add to its metrics.
         has_own_process: each executable runs in a process of its own.
@@ -91,6 +91,6 @@ class ModelConfig:
     json: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Write the message down."""
+        """Encode the message."""
         object.__setattr__(self, "encoded", self.message.SerializeToString())
         object.__setattr__(self, "json", write_json(self.message))

@@ -1,4 +1,4 @@
-"""A config's `parameters`: those that Triune reads itself, and those that a runtime reads."""
+"""A config's `parameters`: Triune reads some itself, and the runtime reads the others."""
 
 import math
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ _LEAST_TOLERANCE = 1e-3
 
 
 def parameters_of(message: ModelConfigMessage) -> Mapping[str, str]:
-    """A config's parameters, but for those that say where it runs."""
+    """A config's parameters, without `units` and `own_process`."""
     ours = (UNITS_PARAMETER, OWN_PROCESS_PARAMETER)
     return {name: value.string_value for name, value in message.parameters.items() if name not in ours}
 
 
 def has_own_process(message: ModelConfigMessage) -> bool:
-    """Does a config have each of the model's executables run in a process of its own?"""
+    """Whether each of the model's executables runs in its own process."""
     given = message.parameters.get(OWN_PROCESS_PARAMETER)
     return given is not None and boolean(OWN_PROCESS_PARAMETER, given.string_value)
 
 
 def option_names(backend: str, machine: Machine) -> frozenset[str]:
-    """The config's parameters that somebody here reads: the backend's runtime, or Triune itself."""
+    """The names of all parameters that are read, by the backend's runtime or by Triune itself."""
     names = {UNITS_PARAMETER, OWN_PROCESS_PARAMETER, TOLERANCE_PARAMETER, LOAD_SECONDS_PARAMETER, RUN_SECONDS_PARAMETER}
     for runtime in machine.runtimes.values():
         names.update(options_of(runtime, backend))
@@ -45,7 +45,7 @@ def option_names(backend: str, machine: Machine) -> frozenset[str]:
 
 
 def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
-    """The config's parameters that `runtime` reads for a model of `backend`: a stand-in those that bear its name."""
+    """The names of the parameters that `runtime` reads for a model of `backend`; a stand-in reads only its own prefix."""
     if runtime.name == backend:
         return frozenset(runtime.option_names)
     if not is_stand_in(runtime.name, backend):
@@ -54,16 +54,16 @@ def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
 
 
 def read_options(parameters: Mapping[str, str], runtime: Runtime, backend: str) -> dict[str, str]:
-    """Those of a config's parameters that `runtime` reads for a model of `backend`."""
+    """Select the parameters that `runtime` reads for a model of `backend`."""
     known = options_of(runtime, backend)
     return {name: value for name, value in parameters.items() if name in known}
 
 
 def tolerance_of(parameters: Mapping[str, str], precision: str) -> float:
-    """How far answers in a precision may be from those of `cpu`, relative to an output's largest value.
+    """The allowed difference from the `cpu` unit's answers in a precision, relative to an output's largest value.
 
     Raises:
-        InvalidArgumentError: the parameter `unit_tolerance` is no number from 0 on.
+        InvalidArgumentError: the parameter `unit_tolerance` is not a number of at least 0.
     """
     text = parameters.get(TOLERANCE_PARAMETER)
     if text is None:

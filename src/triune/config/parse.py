@@ -1,4 +1,4 @@
-"""Triton's ModelConfig out of text (config.pbtxt) and JSON (the load override), with errors that point at the place."""
+"""Parses Triton's ModelConfig from text (config.pbtxt) and JSON (a load request); errors give line and column."""
 
 import difflib
 import json
@@ -51,13 +51,13 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
         place = f"{source}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
         raise InvalidArgumentError(f"{place}: {_explain(_without_place(str(error)))}") from None
     except ValueError as error:
-        # Strings that protobuf cannot hold, such as lone surrogates written as escapes.
+        # The JSON has strings that protobuf cannot hold, such as escaped lone surrogates.
         raise InvalidArgumentError(f"{source}:1:1: a value is out of range: {error}") from None
     return message
 
 
 def check_size(config_json: str) -> None:
-    """Raises PayloadTooLargeError if a config that came with a load is larger than one that lies in a file may be."""
+    """Raise PayloadTooLargeError if a load request's config is larger than the limit for a config file."""
     if len(config_json) > LARGEST_CONFIG_BYTES:
         raise PayloadTooLargeError(
             f"the config has {len(config_json)} characters; {LARGEST_CONFIG_BYTES} are the limit: {WHY_NO_LARGER}"
@@ -87,7 +87,7 @@ def parse_json(content: str, source: str) -> ModelConfigMessage:
     except json_format.ParseError as error:
         raise InvalidArgumentError(f"{source}: {_explain(str(error))}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        # The mapping trips over some values of the wrong JSON type before it can name them.
+        # protobuf's parser raises other errors for some values of the wrong JSON type.
         raise InvalidArgumentError(f"{source}: a value has the wrong type or is out of range: {error}") from None
     return message
 
@@ -97,7 +97,7 @@ def _without_place(text: str) -> str:
 
 
 def _explain(text: str) -> str:
-    """Protobuf's message with the nearest name that it would have known."""
+    """Protobuf's message, extended by the nearest known name."""
     text = text.split("\n Available Fields", 1)[0]
     if unknown := _UNKNOWN_FIELD.search(text):
         type_name, name = unknown.groups()

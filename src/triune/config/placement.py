@@ -1,4 +1,4 @@
-"""What each executable of a model is made of: its runtime, unit, threads and options."""
+"""Placement: the runtime, unit, threads and options of each executable of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from triune.runtimes.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an executable is made from, besides the model file. Equal recipes make equal executables.
+    """All inputs of a compilation besides the model file. Equal recipes give equal executables.
 
     Attributes:
         runtime: the runtime's name.
-        unit: what it is compiled for.
+        unit: the unit that it is compiled for.
         num_threads: CPU threads of one run.
         options: the runtime's own settings, sorted by name.
-        has_own_process: it runs in a process of its own.
+        has_own_process: it runs in its own process.
     """
 
     runtime: str
@@ -31,10 +31,10 @@ class Recipe:
 
 
 def place(config: ModelConfig, machine: Machine) -> Sequence[Recipe]:
-    """A recipe for each executable: the units in order, the instances of each together.
+    """Make a recipe for each executable, ordered by unit, then by instance.
 
     Raises:
-        UnsupportedError: nothing here serves one of the units.
+        UnsupportedError: no runtime serves one of the units.
     """
     num_threads = threads_per_executable(len(config.units), config.num_instances, machine.num_cores)
     recipes = [recipe_on(unit, num_threads, config, machine) for unit in config.units]
@@ -42,7 +42,7 @@ def place(config: ModelConfig, machine: Machine) -> Sequence[Recipe]:
 
 
 def recipe_on(unit: Unit, num_threads: int, config: ModelConfig, machine: Machine) -> Recipe:
-    """The recipe of an executable on a unit, be it one of the config's or not. Raises as `place` does."""
+    """Make the recipe of an executable on any unit, named by the config or not. Raises as `place` does."""
     runtime = machine.runtime_for(config.backend, unit)
     options = _options(config, runtime)
     return Recipe(runtime.name, unit, num_threads, tuple(sorted(options.items())), config.has_own_process)

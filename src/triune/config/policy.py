@@ -1,4 +1,4 @@
-"""How a model's requests may wait and go together: Triton's dynamic batcher and queue policies, as values."""
+"""Triton's dynamic batcher and queue policies as dataclasses."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class TimeoutAction(Enum):
-    """What becomes of a request that waited too long."""
+    """What happens to a request that waited too long."""
 
     REJECT = "REJECT"
     DELAY = "DELAY"
@@ -18,10 +18,10 @@ class QueuePolicy:
     """Triton's ModelQueuePolicy.
 
     Attributes:
-        timeout_action: REJECT answers UNAVAILABLE; DELAY lets every request that is in time go first.
+        timeout_action: REJECT answers UNAVAILABLE; DELAY moves the request behind all requests that are in time.
         default_timeout_us: how long a request may wait; 0 means forever.
         allow_timeout_override: a request's own timeout counts if it is shorter (Triton's rule).
-        max_queue_size: requests that may wait; 0 means no limit. One more is UNAVAILABLE.
+        max_queue_size: the number of requests that may wait; 0 means no limit. Further requests get UNAVAILABLE.
     """
 
     timeout_action: TimeoutAction = TimeoutAction.REJECT
@@ -36,12 +36,12 @@ MIN_WAITING = 64
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What may wait where a model's config names no `max_queue_size`. The server's, not Triton's.
+    """The server's queue limits for models whose config sets no `max_queue_size`. Triton has none.
 
     Attributes:
-        max_requests: of a model, whatever their priority levels; 0 means no limit.
-        max_seconds: where more than MIN_WAITING requests wait, and the first has waited longer than this, one that
-            would have to wait longer, too, as fast as the model is now, is refused.
+        max_requests: the number of waiting requests of a model, over all priority levels; 0 means no limit.
+        max_seconds: the longest wait. A new request is refused if more than MIN_WAITING requests wait, the first of
+            them has waited longer than this, and the estimated wait of the new one is longer, too.
     """
 
     max_requests: int = 1024
@@ -57,15 +57,15 @@ class BatchingPolicy:
 
     Attributes:
         max_batch_size: rows in a batch; 0 means that the model has no batch dimension.
-        is_dynamic: requests are joined; otherwise each runs alone.
+        is_dynamic: requests are batched; otherwise each runs alone.
         preferred_batch_sizes: sizes worth waiting for, ascending.
         max_queue_delay_us: how long the oldest request may wait for a better batch.
-        preserve_ordering: responses leave in the order in which requests came.
-        num_priority_levels: 0 means that there is one level and priorities are not accepted.
+        preserve_ordering: responses are sent in the order of their requests.
+        num_priority_levels: 0 means that there is one level, and a request with a priority is an error.
         default_priority_level: level of a request that names none; 1 is the highest.
         default_queue_policy: the policy of levels that `queue_policies` does not name.
         queue_policies: policy by priority level.
-        queue_limits: hold for the levels whose policies have no max_queue_size.
+        queue_limits: the limits for levels whose policies have no max_queue_size.
         ragged_inputs: inputs whose rows may differ in shape; they are padded with zeros at the end of each dimension.
     """
 

@@ -1,4 +1,4 @@
-"""The config's `reshape`: the same elements in the shape that clients see, and in the shape that the model wants."""
+"""The config's `reshape`: conversion between the shape that clients see and the model's shape."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from triune.core.tensors import format_shape
 
 
 def reshape_to_model(array: Array, tensor: TensorConfig, *, has_batch: bool) -> Array:
-    """An input in the model's own shape: a view. `array` fits `tensor.dims`, batch dimension first if `has_batch`."""
+    """View an input in the model's shape. `array` has shape `dims`, after a batch dimension if `has_batch`."""
     return _reshape(array, tensor.dims, tensor.reshape, has_batch)
 
 
 def reshape_to_client(array: Array, tensor: TensorConfig, *, has_batch: bool) -> Array:
-    """An output in the shape that the config promises. `array` has the model's own shape.
+    """View an output in the shape that the config states. `array` has the model's shape.
 
     Raises:
-        InternalError: the model gave a shape that the config does not promise.
+        InternalError: the model's output does not match the config.
     """
-    # A file that does not tell an output's rank looks like a scalar, until the model has run.
+    # If the file declares no rank, the output looked like a scalar before the model ran.
     if tensor.reshape is None or (not tensor.reshape and not has_batch and array.ndim):
         return array
     try:
@@ -32,7 +32,7 @@ def reshape_to_client(array: Array, tensor: TensorConfig, *, has_batch: bool) ->
 
 
 def _reshape(array: Array, source: Sequence[int], target: Sequence[int] | None, has_batch: bool) -> Array:
-    """Free dimensions (-1) of `target` take, in order, the sizes of the free dimensions of `source` (Triton's rule)."""
+    """Reshape; the n-th free dimension (-1) of `target` has the size of the n-th of `source` (Triton's rule)."""
     if target is None:
         return array
     row = array.shape[1:] if has_batch else array.shape

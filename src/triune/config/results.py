@@ -1,4 +1,4 @@
-"""From the model's answer to the client's: reshaped outputs and classification."""
+"""Turns a model's outputs into the client's: reshape and classification."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MAX_CLASSIFICATION_ELEMENTS = 1_000_000
 
 
 def finisher(request: InferenceRequest, config: ModelConfig) -> Finisher | None:
-    """What is to be done to the model's answer before the client sees it; None for nothing."""
+    """The function that turns the model's response into the client's; None if they are the same."""
     num_classes = {output.name: output.num_classes for output in request.outputs if output.num_classes}
     if not num_classes and all(output.reshape is None for output in config.outputs.values()):
         return None
@@ -48,9 +48,9 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
 
     Raises:
         InvalidArgumentError: the datatype has no order, or the output is too large to sort.
-        InternalError: the model's answer lacks the batch dimension that its config promises.
+        InternalError: the output lacks the batch dimension that the config states.
 
-    Source: Triton's classification extension and `classification.cc` (values as `%f`, integers as they are).
+    Source: Triton's classification extension and `classification.cc` (floats as `%f`, integers as decimals).
     """
     if array.dtype.kind not in "uif":
         raise InvalidArgumentError(
@@ -58,7 +58,7 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
         )
     if has_batch and array.ndim == 0:
         raise InternalError(f"the model gave output '{output.name}' as a scalar, without its batch dimension")
-    # Counted, not -1: reshape cannot tell how long the rows of no elements are.
+    # The row size is computed, since reshape(-1) fails for arrays without elements.
     rows = array.reshape(array.shape[0], math.prod(array.shape[1:])) if has_batch else array.reshape(1, array.size)
     if rows.shape[1] > MAX_CLASSIFICATION_ELEMENTS:
         raise InvalidArgumentError(
@@ -79,7 +79,7 @@ def classify(array: Array, num_classes: int, output: TensorConfig, *, has_batch:
         for place, index in enumerate(map(int, indices)):
             value = rows[row, index]
             text = f"{value:f}" if array.dtype.kind == "f" else str(value)
-            # As in Triton an empty label is none.
+            # As in Triton, an empty label is omitted.
             has_label = index < len(output.labels) and output.labels[index]
             label = f":{output.labels[index]}" if has_label else ""
             result[row, place] = f"{text}:{index}{label}".encode()

@@ -1,4 +1,4 @@
-"""Inputs to try a model with: its warm-up samples, and made-up ones."""
+"""Sample inputs for a model: its warm-up samples, and generated ones."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -25,7 +25,7 @@ _SEED = 20_25
 
 
 def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorConfig]) -> tuple[WarmupSample, ...]:
-    """The warm-up samples of a config. A sample of batch size 0 is left out, as Triton does.
+    """The warm-up samples of a config. As in Triton, a sample of batch size 0 is left out.
 
     Raises:
         InvalidArgumentError: a sample does not fit the model.
@@ -34,15 +34,15 @@ def translate_warmup(message: ModelConfigMessage, inputs: Mapping[str, TensorCon
 
 
 def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> dict[str, Array]:
-    """A warm-up sample's arrays in the model's own shapes; a row is repeated to the sample's batch size.
+    """A warm-up sample's arrays in the model's shapes; one row is repeated to the sample's batch size.
 
     Args:
-        sample: one of the config's.
-        config: the model's.
+        sample: a sample of the config.
+        config: the model's configuration.
         folder: the model's folder, whose `warmup` folder holds the raw files.
 
     Raises:
-        InvalidArgumentError: a raw file is missing, or holds too little.
+        InvalidArgumentError: a raw file is missing or too small.
     """
     has_batch = config.batching.max_batch_size > 0
     random = np.random.default_rng(_SEED)
@@ -62,19 +62,19 @@ def warmup_inputs(sample: WarmupSample, config: ModelConfig, folder: Path) -> di
 def sample_inputs(
     config: ModelConfig, batch_size: int, free_size: int = _FREE_SIZES[0], *, max_bytes: int = _MAX_INPUT_BYTES
 ) -> dict[str, Array]:
-    """Made-up inputs in the model's own shapes, the same in each call.
+    """Generate inputs in the model's shapes, the same in each call.
 
-    Integers are 0 and 1, so that indices stay in range and masks are masks, and the first of each row is 1; floats
-    are normal with deviation 1. Optional inputs are left out.
+    Integers are 0 or 1, so that they are valid as indices and as masks; the first of each row is 1. Floats have a
+    normal distribution with standard deviation 1. Optional inputs are left out.
 
     Args:
-        config: the model's.
+        config: the model's configuration.
         batch_size: rows, if the model has a batch dimension.
         free_size: the size of every free dimension.
-        max_bytes: how large each may be.
+        max_bytes: the size limit of each input.
 
     Raises:
-        InvalidArgumentError: the inputs would be larger than any sample should be.
+        InvalidArgumentError: an input would be larger than `max_bytes`.
     """
     has_batch = config.batching.max_batch_size > 0
     random = np.random.default_rng(_SEED)
@@ -90,10 +90,10 @@ def sample_inputs(
 
 
 def trial_inputs(config: ModelConfig, folder: Path) -> Iterator[dict[str, Array]]:
-    """Inputs that the model may accept, the likeliest first.
+    """Sample inputs that the model may accept, the most likely first.
 
-    Its warm-up samples that are not all zeros (which would hide errors), then made-up ones of several sizes; none that
-    is larger than any sample should be.
+    First come its warm-up samples, without samples of all zeros, which would hide errors; then generated ones of
+    several sizes. Samples above the size limit are left out.
     """
     for sample in config.warmup:
         if any(source != "zero" for _, _, source in sample.inputs.values()):
@@ -146,11 +146,11 @@ def _translate_input(
         case "zero_data":
             source = "zero"
         case "random_data":
-            # Triton's rule: strings are never random.
+            # As in Triton, strings are never random.
             source = "zero" if datatype is DataType.BYTES else "random"
         case "input_data_file":
             inside(Path(WARMUP_FOLDER), given.input_data_file, f"{what}: input_data_file")
-            # "./" keeps a file that is called "zero" a file.
+            # "./" tells a file that is named "zero" from the zero data source.
             source = f"./{given.input_data_file}"
         case _:
             raise InvalidArgumentError(f"{what} must set one of zero_data, random_data, input_data_file")

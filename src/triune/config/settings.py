@@ -1,4 +1,4 @@
-"""What is said of all models at the server's start."""
+"""Settings for all models, given at the server's start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ _DEFAULT_MAX_BATCH_SIZE = 4
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How the configs of all models are read and completed: Triton's flags at the server's start.
+    """How configs are read and completed, from Triton's command-line flags.
 
     Attributes:
-        default_max_batch_sizes: for models that can batch and whose config does not say, by backend, "" for all others
-            (`--backend-config=BACKEND,default-max-batch-size=N`).
-        is_off: a config.pbtxt must be there and say everything (`--disable-auto-complete-config`).
-        config_name: models that have `configs/NAME.pbtxt` take it for their config.pbtxt (`--model-config-name`).
+        default_max_batch_sizes: by backend, for models that can batch and whose config sets no max_batch_size; key ""
+            is for all other backends (`--backend-config=BACKEND,default-max-batch-size=N`).
+        is_off: every model needs a complete config.pbtxt (`--disable-auto-complete-config`).
+        config_name: a model's `configs/NAME.pbtxt`, if it exists, replaces config.pbtxt (`--model-config-name`).
     """
 
     default_max_batch_sizes: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -25,7 +25,7 @@ class Completion:
     config_name: str = ""
 
     def default_max_batch_size(self, backend: str) -> int:
-        """The default of a backend: its own, or that of all, or Triton's 4."""
+        """The default of a backend: its own, else the one for all backends, else Triton's 4."""
         sizes = self.default_max_batch_sizes
         return sizes.get(backend, sizes.get("", _DEFAULT_MAX_BATCH_SIZE))
 
@@ -35,14 +35,13 @@ DEFAULT_COMPLETION: Final = Completion()
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What holds for all models whose configs do not say otherwise.
+    """Defaults for all models; a model's config may override them.
 
     Attributes:
-        completion: how their configs are read and completed.
-        limits: how long they may take, and how many of their requests wait.
-        cache_bytes: what answers that are kept may take of the memory, of models whose config enables it; None keeps
-            none.
-        has_distributions: they keep how their latencies and sizes are distributed.
+        completion: how configs are read and completed.
+        limits: time limits and queue limits.
+        cache_bytes: the memory of the response cache, which models use if their config enables it; None turns it off.
+        has_distributions: histograms of latencies and sizes are kept.
     """
 
     completion: Completion = DEFAULT_COMPLETION

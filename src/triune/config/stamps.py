@@ -1,4 +1,4 @@
-"""What a model's folder looked like: whether anything in it has changed, by content, not by clocks."""
+"""Fingerprints of a model's folder, by content rather than by time: they tell whether anything has changed."""
 
 import contextlib
 import hashlib
@@ -30,17 +30,17 @@ _MAX_LIST_SECONDS = 60.0
 
 
 def _go_on() -> None:
-    """Nobody gives up a look."""
+    """The default check, which never cancels."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What a file looked like. Equal stamps mean the same content.
+    """The fingerprint of a file. Equal stamps mean the same content.
 
     Attributes:
         num_bytes: its size.
-        digest: of its content; of its inode and its time where the content is not read.
-        mtime_ns, inode: by these a file is known not to have changed without another look into it.
+        digest: the hash of its content; of its inode and time if the content was not read.
+        mtime_ns, inode: if size, time and inode are unchanged, the file is not read again.
     """
 
     num_bytes: int
@@ -54,10 +54,10 @@ FileStamps: TypeAlias = Mapping[str, FileStamp]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a model's folder looked like. Equal stamps mean that nothing was changed since.
+    """The fingerprint of a model's folder. Equal stamps mean that nothing has changed.
 
     Attributes:
-        files: those outside the version folders, by path.
+        files: the files outside the version folders, by path.
         versions: the same for each version's folder.
     """
 
@@ -66,11 +66,11 @@ class Stamp:
 
     @property
     def num_files(self) -> int:
-        """All of them."""
+        """The number of files."""
         return len(self.files) + sum(len(each) for each in self.versions.values())
 
     def companions(self) -> FileStamps:
-        """What all versions share, labels and warm-up data for example, less the configs."""
+        """The files that all versions share, such as labels and warm-up data, without the configs."""
         return {
             path: each
             for path, each in self.files.items()
@@ -78,24 +78,24 @@ class Stamp:
         }
 
     def config_times(self) -> dict[str, int]:
-        """When each of the configs was written, in nanoseconds."""
+        """The modification time of each config, in nanoseconds."""
         others = self.companions()
         return {path: each.mtime_ns for path, each in self.files.items() if path not in others}
 
 
 def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] = _go_on) -> Stamp:
-    """Look at a model's folder. Hidden files and editors' backups (`name~`) do not count.
+    """Compute a folder's fingerprint. Hidden files and editors' backups (`name~`) do not count.
 
-    All of it is listed before any file is read. Where there is no version, there is no model, and nothing is read:
-    files are known by their inodes and times then.
+    The whole folder is listed before any file is read. A folder without a version is no model; its files are not read,
+    and their inodes and times are hashed instead.
 
     Args:
         folder: the model's folder.
-        known: an earlier stamp; files whose size, time and inode are as they were are not read again.
-        check: called again and again; what it raises ends the look.
+        known: an earlier stamp; files with the same size, time and inode are not read again.
+        check: called repeatedly; it raises an error to cancel.
 
     Raises:
-        InvalidArgumentError: it holds more than any model's folder does, or cannot be listed in time.
+        InvalidArgumentError: the folder has too many files or bytes, or takes too long to list.
     """
     before = known or Stamp()
     places = list(_list(folder, check))
@@ -115,7 +115,7 @@ def stamp(folder: Path, known: Stamp | None = None, check: Callable[[], object] 
             try:
                 target[path] = look.file(f"{folder}/{path}", old.get(path))
             except OSError:
-                # Removed between the listing and the look: gone, as far as a stamp is concerned.
+                # The file was removed after the listing, and does not count.
                 continue
     return Stamp(files, versions)
 
@@ -126,11 +126,11 @@ def _version_of(place: str) -> int | None:
 
 
 def _list(folder: Path, check: Callable[[], object]) -> Iterator[tuple[str, Sequence[str]]]:
-    """The folder and those within: where they are in it, "" for itself, and the names of their files.
+    """List the folder and its subfolders: the relative path of each ("" for the folder itself), and its file names.
 
-    Within bounds: a link may lead to all there is on a disk, and back.
+    The number of entries is limited, since a link may lead to the whole disk.
     """
-    # A link to a folder above would lead round and round.
+    # A link to a parent folder would recurse for ever.
     seen = {_identity(f"{folder}")}
     places = [""]
     num_entries = 0
@@ -166,20 +166,20 @@ def _too_much(folder: Path, what: str) -> InvalidArgumentError:
 
 
 class _Look:
-    """Files read in one look, so many bytes and no more."""
+    """Reads files for one fingerprint, up to a total number of bytes."""
 
     def __init__(self, left_bytes: int, check: Callable[[], object]) -> None:
         self._left_bytes = left_bytes
         self._check = check
 
     def file(self, path: str, known: FileStamp | None) -> FileStamp:
-        """A file's stamp. Raises OSError if it is gone."""
+        """A file's stamp. Raises OSError if it was removed."""
         self._check()
         status = Path(path).stat()
         looks = (status.st_size, status.st_mtime_ns, status.st_ino)
         if known is not None and looks == (known.num_bytes, known.mtime_ns, known.inode):
             return known
-        # The time was taken before the content: what is written meanwhile is seen at the next look.
+        # The time is taken before the content is read, so a write in between is seen the next time.
         digest = f"{status.st_mtime_ns} {status.st_ino}"
         if stat.S_ISREG(status.st_mode) and status.st_size <= min(_MAX_DIGESTED_BYTES, self._left_bytes):
             self._left_bytes -= status.st_size
@@ -188,7 +188,7 @@ class _Look:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a folder from all others, by whatever path; None of one that is gone."""
+    """The device and inode, which identify a folder whatever its path; None if it was removed."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -200,12 +200,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link to itself, for example.
+        # For example, a link to itself.
         return False
 
 
 def _digest(path: Path, num_bytes: int, check: Callable[[], object]) -> str | None:
-    """SHA-256 of a file's first `num_bytes`, as many as it was said to have; None if it may not be read."""
+    """The SHA-256 of a file's first `num_bytes` (its size when it was listed); None if the file cannot be read."""
     digest = hashlib.sha256()
     try:
         with open_file(path) as file:

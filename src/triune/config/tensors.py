@@ -1,4 +1,4 @@
-"""The config's inputs and outputs: well-formed, and in agreement with the model file."""
+"""Translates the config's inputs and outputs, and checks them against the model file."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -18,12 +18,12 @@ def translate_tensors(
 
     Args:
         message: the config, completed.
-        signature: the model file's.
-        labels: of outputs, by name.
+        signature: the model file's signature.
+        labels: the labels by output name.
 
     Raises:
-        InvalidArgumentError: a tensor is malformed, or not as the model file states it; the message says what was
-            expected and what was found.
+        InvalidArgumentError: a tensor is malformed, or contradicts the model file; the message gives the expected and
+            the actual value.
     """
     model = f"model '{message.name}'"
     if not message.output:
@@ -90,14 +90,14 @@ def _translate(
         reshape = tuple(tensor.reshape.shape)
         _check_reshape(dims, reshape, what)
     elif max_batch_size == 0 and spec.has_rank and not spec.shape and all(dim == 1 for dim in dims):
-        # Triton shows a scalar of a model without a batch dimension as [1]; the model wants the scalar.
+        # Triton shows a scalar of a model without a batch dimension as [1]; the model itself takes a scalar.
         reshape = ()
     is_optional = isinstance(tensor, ModelInput) and tensor.optional
     return TensorConfig(tensor.name, datatype, dims, None if reshape == dims else reshape, is_optional, labels)
 
 
 def _check_reshape(dims: Sequence[int], reshape: Sequence[int], what: str) -> None:
-    # Unlike Triton, an empty reshape is welcome without a batch dimension: the runtimes here take scalars.
+    # Unlike Triton, an empty reshape is allowed without a batch dimension: the runtimes take scalars.
     if any(dim < 1 and dim != -1 for dim in reshape):
         raise InvalidArgumentError(
             f"{what} has reshape {format_shape(reshape)}: reshape dimensions must be integer >= 1, or -1"
@@ -128,7 +128,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     dims = tensor.dims if tensor.reshape is None else tensor.reshape
     if not spec.has_rank or (not is_input and not spec.shape):
-        # The file does not tell the output's rank, or it is a scalar: the config's word stands.
+        # The file declares no rank for the output, or it is a scalar: the config's dims are taken.
         return
     if max_batch_size > 0 and (not spec.shape or spec.shape[0] != -1):
         raise InvalidArgumentError(
@@ -138,7 +138,7 @@ def _compare(tensor: TensorConfig, spec: TensorSpec, model: str, max_batch_size:
         )
     full = (-1, *dims) if max_batch_size > 0 else dims
     fits = len(full) == len(spec.shape) and all(
-        # An input's config may be stricter than the file; an output's may also be looser.
+        # An input's dims may be stricter than the file's; an output's may also be looser.
         theirs in (-1, ours) or (not is_input and ours == -1)
         for ours, theirs in zip(full, spec.shape, strict=True)
     )

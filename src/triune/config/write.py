@@ -17,9 +17,9 @@ _INT64_TYPES = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
 
 def write_json(message: ModelConfigMessage) -> bytes:
-    """A config with every field, under its proto name, 64-bit integers as numbers. Called in a thread."""
+    """Write a config with every field under its proto name, and 64-bit integers as numbers. Called in a thread."""
     document = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    # Pieces, since what writes a document at once holds the GIL for as long as that takes.
+    # The JSON is written in pieces, since writing it in one call would hold the GIL for all that time.
     encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
     return "".join(encoder.iterencode(_convert_fields(cast(Descriptor, message.DESCRIPTOR), document))).encode()
 

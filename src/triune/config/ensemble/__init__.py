@@ -1,1 +1,1 @@
-"""Ensembles: models that are made of others. What their configs say, and whether it fits the models they name."""
+"""Ensemble configs: their steps, their data flow, and checks against the models of the steps."""

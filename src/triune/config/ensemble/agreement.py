@@ -1,6 +1,6 @@
-"""Does an ensemble fit the models of its steps?
+"""Checks an ensemble against the configs of its steps' models.
 
-Source of the rules and of the words: Triton's `ensemble_utils.cc`.
+Source of the rules and of the messages: Triton's `ensemble_utils.cc`.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from triune.protos.model_config_pb2 import DataType as DataTypeMessage
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one model says of a tensor of the ensemble.
+    """One model's declaration of a tensor of the ensemble.
 
     Attributes:
         model: the model, or the ensemble itself.
-        datatype: the tensor's.
+        datatype: the tensor's datatype.
         dims: the shape of a row.
-        full: the same, with the batch dimension where the model has one.
+        full: the shape with the batch dimension, if the model has one.
     """
 
     model: str
@@ -38,16 +38,17 @@ class _Seen:
 
 
 def fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
-    """Two shapes are of one rank, and each dimension is the same in both or free (-1) in one."""
+    """Whether two shapes have the same rank, and each dimension is equal in both or free (-1) in one."""
     return len(dims) == len(shape) and all(
         ours == theirs or -1 in (ours, theirs) for ours, theirs in zip(dims, shape, strict=True)
     )
 
 
 def check_agreement(ensemble: ModelConfig, steps: Sequence[Step], models: Sequence[ModelConfig]) -> None:
-    """Raise unless the models of the steps take and give what the steps connect.
+    """Raise an error unless the tensors that the steps connect match in datatype and shape.
 
-    A tensor may go from a model with a batch dimension to one without: [16] of the one is [-1,16] of the other.
+    A tensor may go from a model with a batch dimension to one without: dims [16] of the first match [-1,16] of the
+    second.
 
     Args:
         ensemble: its config.
@@ -56,7 +57,7 @@ def check_agreement(ensemble: ModelConfig, steps: Sequence[Step], models: Sequen
 
     Raises:
         InvalidArgumentError: a mapped tensor does not exist, an input is not mapped, or datatypes, dims or batch sizes
-            do not agree. The message names the step, the model and the tensor.
+            differ. The message names the step, the model and the tensor.
         UnsupportedError: a model of a step is decoupled.
     """
     seen = {
@@ -72,7 +73,7 @@ def check_agreement(ensemble: ModelConfig, steps: Sequence[Step], models: Sequen
 
 
 def with_labels(ensemble: ModelConfig, steps: Sequence[Step], models: Sequence[ModelConfig]) -> ModelConfig:
-    """The ensemble's config, its outputs with the labels of the model that gives them where they have none themselves.
+    """A copy of the ensemble's config, in which outputs without labels have those of the model that computes them.
 
     Args:
         ensemble: its config.

@@ -1,4 +1,4 @@
-"""From an ensemble's config as written to its configuration. Nothing of it lies in a file of a version's folder."""
+"""Making an ensemble's ModelConfig from its config as written. An ensemble has no model file."""
 
 from collections.abc import Iterable
 
@@ -14,10 +14,10 @@ from triune.protos.model_config_pb2 import ModelInput, ModelOutput
 
 
 def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple[Step, ...]]:
-    """The completed configuration of an ensemble, and its steps. What the models of its steps say is not looked at.
+    """The completed configuration of an ensemble, and its steps. The models of the steps are not checked here.
 
     Raises:
-        InvalidArgumentError: the config is wrong in itself.
+        InvalidArgumentError: the config is invalid.
     """
     message = source.named_message()
     steps = translate_steps(message)
@@ -29,7 +29,7 @@ def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple
     for kind, tensors in (("input", message.input), ("output", message.output)):
         if not tensors:
             raise InvalidArgumentError(f"ensemble '{message.name}' must specify one or more '{kind}'s")
-    # As Triton shows a completed ensemble.
+    # Triton shows a completed ensemble like this.
     if not message.HasField("version_policy"):
         message.version_policy.latest.num_versions = 1
     message.model_transaction_policy.SetInParent()
@@ -57,7 +57,7 @@ def configure_ensemble(source: Source, version: int) -> tuple[ModelConfig, tuple
 
 
 def _specs(tensors: Iterable[ModelInput | ModelOutput], kind: str) -> tuple[TensorSpec, ...]:
-    """What an ensemble says of its tensors stands: there is no file to compare it with."""
+    """The specifications of an ensemble's tensors, from its config: there is no model file to compare with."""
     return tuple(
         TensorSpec(each.name, from_config(each.data_type, f"model {kind} '{each.name}'"), (), has_rank=False)
         for each in tensors

@@ -1,6 +1,6 @@
-"""Do an ensemble's tensors lead from its inputs to its outputs?
+"""Checks an ensemble's data flow: every output can be computed from the inputs.
 
-Source of the rules and of the words: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
+Source of the rules and of the messages: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
 """
 
 from collections import defaultdict
@@ -11,31 +11,31 @@ from triune.core.errors import InvalidArgumentError
 
 
 class Mapped(Protocol):
-    """What of a step counts here: which tensors of the ensemble it reads and writes."""
+    """The part of a step that matters here: the ensemble's tensors that it reads and writes."""
 
     @property
     def number(self) -> int:
-        """Its place in the config."""
+        """The step's index in the config."""
         ...
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """What it reads."""
+        """The ensemble's tensors that the step reads, by the model's input name."""
         ...
 
     @property
     def outputs(self) -> Mapping[str, str]:
-        """What it writes."""
+        """The ensemble's tensors that the step writes, by the model's output name."""
         ...
 
 
 def check_flow(name: str, inputs: Sequence[str], outputs: Sequence[str], steps: Sequence[Mapped]) -> None:
-    """Raise InvalidArgumentError unless every step can run, and every tensor is written once and is of use.
+    """Raise InvalidArgumentError unless every step can run, and every tensor is written once and read.
 
     Args:
-        name: the ensemble's.
-        inputs: its own.
-        outputs: its own.
+        name: the ensemble's name.
+        inputs: the names of its inputs.
+        outputs: the names of its outputs.
         steps: its steps.
     """
     writer = _writers(name, steps)
@@ -66,7 +66,7 @@ def check_flow(name: str, inputs: Sequence[str], outputs: Sequence[str], steps: 
 
 
 def _writers(name: str, steps: Sequence[Mapped]) -> dict[str, Mapped]:
-    """Each tensor's step."""
+    """The step that writes each tensor."""
     writer: dict[str, Mapped] = {}
     for step in steps:
         for tensor in step.outputs.values():
@@ -80,7 +80,7 @@ def _writers(name: str, steps: Sequence[Mapped]) -> dict[str, Mapped]:
 
 
 def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
-    """The tensors that are there in the end: the inputs, and the outputs of each step that has all of its own."""
+    """The tensors that can be computed: the inputs, and the outputs of each step whose inputs can be computed."""
     readers: dict[str, list[Mapped]] = defaultdict(list)
     missing = {step.number: len(set(step.inputs.values())) for step in steps}
     for step in steps:
@@ -97,7 +97,7 @@ def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
 
 
 def _why(tensor: str, writer: Mapping[str, Mapped], known: set[str]) -> str:
-    """The last tensor that is missing, if that is another, on the way back from one that is."""
+    """The reason for a missing tensor: the first missing tensor upstream of it; empty if there is none."""
     last, seen = tensor, set[str]()
     while (step := writer.get(last)) is not None:
         before = [each for each in step.inputs.values() if each not in known and each not in seen]

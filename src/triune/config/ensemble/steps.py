@@ -1,6 +1,6 @@
-"""The steps of an ensemble, out of its config.
+"""Parses the steps of an ensemble's config.
 
-Source of the rules and of the words: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
+Source of the rules and of the messages: Triton's `model_config_utils.cc`, ValidateEnsembleSchedulingConfig.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ NEWEST = -1
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: another model, and which tensors of the ensemble it reads and writes.
+    """One step: a model, and the ensemble's tensors that it reads and writes.
 
     Attributes:
-        number: its place in the config, from 0.
+        number: its index in the config, from 0.
         model: the model's name.
         version: the model's version; None takes the newest that is ready.
-        inputs: the model's input to the ensemble's tensor.
-        outputs: the model's output to the ensemble's tensor.
+        inputs: maps the model's input name to the ensemble's tensor name.
+        outputs: maps the model's output name to the ensemble's tensor name.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Step:
 
 
 def is_ensemble(message: ModelConfigMessage) -> bool:
-    """Does a config describe an ensemble, or try to?"""
+    """Whether a config describes an ensemble, even an invalid one."""
     return message.platform == PLATFORM or message.HasField("ensemble_scheduling")
 
 
@@ -51,8 +51,8 @@ def translate_steps(message: ModelConfigMessage) -> tuple[Step, ...]:
         message: its config; `name` is set.
 
     Raises:
-        InvalidArgumentError: the config asks for what an ensemble cannot have, a step is incomplete, or the tensors do
-            not lead from the ensemble's inputs to its outputs.
+        InvalidArgumentError: the config sets a field that an ensemble cannot have, a step is incomplete, or an output
+            cannot be computed from the inputs.
     """
     _check_fields(message)
     steps = tuple(_translate(step, number, message) for number, step in enumerate(message.ensemble_scheduling.step))
