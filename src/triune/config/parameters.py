@@ -45,7 +45,7 @@ def option_names(backend: str, machine: Machine) -> frozenset[str]:
 
 
 def options_of(runtime: Runtime, backend: str) -> frozenset[str]:
-    """The names of the parameters that `runtime` reads for a model of `backend`; a stand-in reads only its own prefix."""
+    """The names of parameters that `runtime` reads for a model of `backend`; a stand-in reads only its own prefix."""
     if runtime.name == backend:
         return frozenset(runtime.option_names)
     if not is_stand_in(runtime.name, backend):

@@ -97,7 +97,7 @@ def _reachable(inputs: Iterable[str], steps: Sequence[Mapped]) -> set[str]:
 
 
 def _why(tensor: str, writer: Mapping[str, Mapped], known: set[str]) -> str:
-    """The reason for a missing tensor: the first missing tensor upstream of it; empty if there is none."""
+    """The reason why a tensor has no value: the missing tensor furthest upstream, or its own step or lack of one."""
     last, seen = tensor, set[str]()
     while (step := writer.get(last)) is not None:
         before = [each for each in step.inputs.values() if each not in known and each not in seen]
