@@ -1,4 +1,4 @@
-"""What a user may say about a conversion, whatever it converts to."""
+"""The options of a conversion, whatever its target."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Precision(Enum):
 
 
 class Layout(Enum):
-    """How the program's activations lie in memory."""
+    """The memory layout of the program's activations."""
 
     SOURCE = "source"
     ANE = "ane"
@@ -28,14 +28,14 @@ class Layout(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionOptions:
-    """How to convert.
+    """The options of a conversion.
 
     Attributes:
-        precision: fp32 keeps what the model says; fp16 computes floats in fp16; mixed is fp16 but for `keep_fp32`.
+        precision: fp32 keeps the model's precision; fp16 computes floats in fp16; mixed is fp16 except `keep_fp32`.
         keep_fp32: names of nodes or operators ("Softmax") that compute in fp32 where the precision is mixed.
-        shapes: by input. Inputs of fixed shape need none.
-        constants: values for inputs that are to be no inputs of the result: what decides shapes or branches.
-        layout: as the source has it, or transformers as the Neural Engine likes them (`triune.graph.ane`).
+        shapes: the shapes of inputs by name. Inputs of fixed shape need none.
+        constants: values of inputs that become constants, such as those that decide shapes or branches.
+        layout: the source's, or the one in which transformers run best on the Neural Engine (`triune.graph.ane`).
     """
 
     precision: Precision = Precision.FP32

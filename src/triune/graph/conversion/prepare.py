@@ -1,4 +1,4 @@
-"""What is done to a model before it is converted, whatever to."""
+"""Preparation of a model for any conversion: constants, shapes, core ops, element types."""
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
@@ -38,13 +38,13 @@ _MOST_NAMED = 4
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model ready to be converted.
+    """A model that is ready to be converted.
 
     Attributes:
-        model: in core ops and in element types that programs have, its constants bound and its shapes applied.
-        wide: where the program is to compute in fp16: the nodes that fp16 cannot compute, each by its first result.
-        notes: what a user is told of them, of outputs that programs cannot have, of whole numbers that may not fit,
-            of what fp32 computes with fewer bits, and of inputs that have defaults.
+        model: the model in core ops and supported element types, its constants bound and its shapes applied.
+        wide: for a program in fp16, the nodes that must compute in fp32, each named by its first output.
+        notes: what the user is told: nodes kept in fp32, outputs that programs cannot have, integers that may not
+        fit, DOUBLE computed in fp32, and inputs that have defaults.
     """
 
     model: ModelProto
@@ -55,18 +55,18 @@ class Prepared:
 def prepare(
     model: ModelProto, options: ConversionOptions, layout: LayoutReport | None, tell: Report, file: WeightFile
 ) -> Prepared:
-    """What every conversion begins with.
+    """Prepare a model: the first step of every conversion.
 
     Args:
-        model: any ONNX model. Not changed.
-        options: see there.
-        layout: told what is brought into the Neural Engine's layout; None where nothing is to be.
-        tell: told of each step.
-        file: takes large weights that are made.
+        model: any ONNX model; it is not changed.
+        options: the options of the conversion.
+        layout: collects a report of the Neural Engine's layout; None if the layout is not wanted.
+        tell: called with a line of text at each step.
+        file: the file that large new weights are written to.
 
     Raises:
         InvalidArgumentError: a given shape or constant contradicts the model, or the model itself.
-        UnsupportedError: it has operators that core ops do not write.
+        UnsupportedError: it has operators that core ops cannot express.
     """
     with failures_told(model):
         return _prepared(model, options, layout, tell, file)
@@ -74,15 +74,15 @@ def prepare(
 
 @contextlib.contextmanager
 def failures_told(model: ModelProto) -> Generator[None]:
-    """Passes over `model` run within: failures are told as errors, in ONNX's words where it has some.
+    """A context for passes over `model` that turns their exceptions into errors, by ONNX's own diagnosis if any.
 
-    They trust that nodes are as ONNX has them, which its checker does not see to.
+    Passes trust that nodes are valid, which ONNX's checker does not fully ensure.
     """
     try:
         yield
     except TriuneError:
         raise
-    # Whatever comes of a node that is none.
+    # An invalid node may raise anything.
     except Exception as error:
         why = contradiction_within(_without_weights(model))
         if why is not None:
@@ -112,7 +112,7 @@ def _prepared(
     tell("bringing the graph to core operators")
     core = normalize(copy, file=file)
     _require_typed_outputs(core)
-    # To find what fp16 cannot hold, a source in fp16 is taken for one in fp32.
+    # The search for values beyond fp16 treats a source in fp16 as one in fp32.
     half = half_interface(core.graph)
     core = core if options.precision is Precision.FP32 else Widen(file)(core)
     is_laid_out = False
@@ -132,7 +132,10 @@ def _prepared(
 
 
 def _notes_of_defaults(model: ModelProto, options: ConversionOptions) -> list[str]:
-    """Inputs that a caller of the source may leave out; before IR version 4 files had to list all weights so."""
+    """A note of inputs that have defaults, which become constants.
+
+    Before IR version 4 all initializers had to be listed as inputs, so these are not noted.
+    """
     inputs = {value.name for value in model.graph.input} if model.ir_version >= _FIRST_IR_WITH_DEFAULTS else set[str]()
     names = [each.name for each in model.graph.initializer if each.name in inputs - set(options.constants)]
     if not names:
@@ -187,7 +190,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _require_typed_outputs(core: ModelProto) -> None:
-    """Raises UnsupportedError for an output of which neither the model nor inference tells the element type."""
+    """Raises UnsupportedError for an output whose element type is neither declared nor inferred."""
     unknown = [value.name for value in core.graph.output if not value.type.WhichOneof("value")]
     if unknown:
         require_core_ops(core)
@@ -195,4 +198,4 @@ def _require_typed_outputs(core: ModelProto) -> None:
 
 
 def silent(_what: str) -> None:
-    """Nobody asked."""
+    """The `tell` of callers that want no progress messages."""

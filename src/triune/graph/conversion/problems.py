@@ -1,4 +1,4 @@
-"""What cannot be converted: all of it is found and told in one run."""
+"""Problems of a conversion: all nodes that cannot be converted are found and reported in one run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from onnx import NodeProto
 from triune.core.errors import UnsupportedError
 
 
-class Refusal(UnsupportedError):  # noqa: N818 - it is no failure of the program
-    """A node cannot be expressed exactly. The message is the reason, and what to do."""
+class Refusal(UnsupportedError):  # noqa: N818 - it is not an error of the program
+    """A node cannot be expressed exactly. The message is the reason and the remedy."""
 
 
 class MissingError(UnsupportedError):
-    """A value could not be made, and nothing is known of its shape: what reads it cannot be judged."""
+    """A value could not be made and its shape is unknown, so nothing can be said of the nodes that read it."""
 
 
 _WHY = "triune.why"
@@ -21,13 +21,13 @@ _WHY = "triune.why"
 
 
 def note_why(node: NodeProto, reason: str) -> None:
-    """Note on the node why it cannot be expressed, for whom it reaches in the end."""
+    """Record in the node why it cannot be expressed, for the conversion that later meets it."""
     if noted_why(node) is None:
         node.metadata_props.add(key=_WHY, value=reason)
 
 
 def noted_why(node: NodeProto) -> str | None:
-    """The reason that was noted; None where there is none."""
+    """The reason that `note_why` recorded; None if there is none."""
     return next((each.value for each in node.metadata_props if each.key == _WHY), None)
 
 
@@ -37,7 +37,7 @@ class Problem:
 
     Attributes:
         node: `Op 'name'`.
-        reason: why, and what to do.
+        reason: the reason and the remedy.
     """
 
     node: str
@@ -45,13 +45,13 @@ class Problem:
 
 
 def called(node: NodeProto) -> str:
-    """A node as a report names it: `domain:Op 'name'`."""
+    """The name of a node in reports: `domain:Op 'name'`."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}:"
     return f"{domain}{node.op_type} '{node.name or node.output[0]}'"
 
 
 def require_none(problems: Sequence[Problem], target: str) -> None:
-    """Raises UnsupportedError with every problem, where there are any. `target` is what was to be made: "Core ML"."""
+    """Raises UnsupportedError with all problems, if there are any. `target` is what is converted to: "Core ML"."""
     if not problems:
         return
     if len(problems) == 1:

@@ -1,8 +1,8 @@
-"""Resize: where in a dimension of known size the elements of the result lie, and what they are made of.
+"""Resize along an axis of known size: source coordinates of the result's elements, and interpolation weights.
 
-The formulas are those of ONNX's standard (operator Resize). They are computed in fp32, as ONNX Runtime does: which of
-two elements is nearest, the rounding of a scale such as 1/3 may decide. `length_resized` is the length of the result,
-a whole number, as the standard's text and ONNX Runtime have it.
+The formulas are those of ONNX's standard (operator Resize). They are computed in fp32, as in ONNX Runtime, because the
+rounding of a scale such as 1/3 may decide which of two elements is the nearest. `length_resized` is the length of the
+result, an integer, as in the standard's text and ONNX Runtime.
 """
 
 import math
@@ -20,15 +20,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """How one dimension is resized.
+    """How one axis is resized.
 
     Attributes:
-        axis: which.
-        size: how long it is; 0 where that is not known.
-        target: how long it becomes.
-        scale: how much longer.
-        begin: where the region of interest begins, of the length.
-        end: where it ends.
+        axis: the axis.
+        size: its length before; 0 if unknown.
+        target: its length after.
+        scale: the factor; target is floor(scale * size) unless sizes are given.
+        begin: the begin of the region of interest, as a fraction of the length.
+        end: the end of the region of interest, likewise.
     """
 
     axis: int
@@ -45,7 +45,7 @@ def coordinates_of(attributes: Mapping[str, Any]) -> str:
 
 
 def is_cropped(attributes: Mapping[str, Any]) -> bool:
-    """Is a region of the image resized?"""
+    """Whether a region of interest is resized (tf_crop_and_resize)."""
     return coordinates_of(attributes) == "tf_crop_and_resize"
 
 
@@ -57,10 +57,10 @@ def changed_of(
     sizes: NDArray[Any] | None,
     roi: NDArray[Any] | None,
 ) -> list[Axis]:
-    """Those of the dimensions `axes`, so long, that change; `roi` is the region where the image is cropped.
+    """How the axes that change are resized. `roi` is the region of interest for tf_crop_and_resize.
 
-    As in ONNX Runtime an image is copied all of whose sizes stay, by scales such as 1.1, too. So is a dimension whose
-    size stays where the image is antialiased, or whose scale is 1, even where a region of it was to be cropped.
+    As in ONNX Runtime, an image is copied if all sizes stay, even by scales such as 1.1. An axis is copied if its
+    scale is 1, or if its size stays and the image is antialiased, even if a region of it should be cropped.
 
     Raises:
         Refusal: neither scales nor sizes are given.
@@ -97,7 +97,7 @@ def changed_of(
 
 
 def places_of(attributes: Mapping[str, Any], each: Axis) -> Floats:
-    """For each element of the result its place in the dimension."""
+    """The source coordinate of each element of the result along the axis."""
     return _places(coordinates_of(attributes), each).astype(np.float64)
 
 
@@ -113,15 +113,15 @@ def _places(mode: str, each: Axis) -> NDArray[np.float32]:
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
         case "pytorch_half_pixel":
-            # As ONNX says and ONNX Runtime computes; its reference evaluator has -0.5.
+            # As in ONNX's text and ONNX Runtime; ONNX's reference evaluator has -0.5.
             return index * 0 if each.target <= 1 else halves
         case "half_pixel_symmetric":
-            # ONNX Runtime computes the rest of this one in fp64.
+            # ONNX Runtime computes the rest of this mode in fp64.
             exact = (index.astype(np.float64) + 0.5) / float(scale) - 0.5
             offset = np.float32(each.size / 2) * (1 - np.float32(each.target) / (scale * np.float32(each.size)))
             return (offset + exact).astype(np.float32)
         case "tf_crop_and_resize":
-            # In ONNX Runtime's order: whether the last element lies outside is decided by rounding.
+            # The order of operations is ONNX Runtime's: rounding decides whether the last element lies outside.
             begin, end, last = np.float32(each.begin), np.float32(each.end), np.float32(each.size - 1)
             if length <= 1:
                 return index * 0 + np.float32(0.5 * float(begin + end) * float(last))
@@ -131,7 +131,7 @@ def _places(mode: str, each: Axis) -> NDArray[np.float32]:
 
 
 def picked_of(attributes: Mapping[str, Any], places: Floats) -> NDArray[np.int32]:
-    """The elements at the places that are nearest."""
+    """The index of the element nearest to each coordinate, by the node's nearest_mode."""
     mode = attributes.get("nearest_mode", "round_prefer_floor")
     match mode:
         case "round_prefer_floor":
@@ -148,7 +148,7 @@ def picked_of(attributes: Mapping[str, Any], places: Floats) -> NDArray[np.int32
 
 
 def matrix_of(attributes: Mapping[str, Any], each: Axis, places: Floats, mode: str) -> Floats:
-    """Of each element of the result the weights of all elements of the dimension."""
+    """The interpolation matrix: for each element of the result the weights of all elements along the axis."""
     base = np.ceil(places).astype(np.int64) - 1
     ratio = places - base
     scale = min(each.scale, 1.0) if attributes.get("antialias", 0) else 1.0
@@ -173,7 +173,7 @@ def matrix_of(attributes: Mapping[str, Any], each: Axis, places: Floats, mode: s
 
 
 def _cubic(x: Floats, a: float) -> Floats:
-    """Keys' kernel (1981)."""
+    """Keys's cubic convolution kernel (1981)."""
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
     return np.where(x <= 1, near, np.where(x < 2, far, 0))

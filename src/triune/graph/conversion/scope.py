@@ -1,4 +1,4 @@
-"""The values of a graph while it is converted."""
+"""Scopes: the program's values for a graph's ONNX values during a conversion."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ V = TypeVar("V")
 
 
 class Empty:
-    """A value without elements, which no program can have: only what leaves it out can read it."""
+    """A value without elements. No program can hold one: only nodes that can omit the input may read it."""
 
 
 EMPTY: Final = Empty()
 
 
 class Scope(ABC, Generic[V]):
-    """Names of ONNX values to the program's. A subgraph's scope sees those of the graphs around it.
+    """Maps names of ONNX values to the program's values. A subgraph's scope also sees those of outer graphs.
 
-    A constant becomes one of the program when it is first used.
+    A constant is written into the program when it is first used.
     """
 
     runtime: ClassVar[str]
@@ -44,22 +44,22 @@ class Scope(ABC, Generic[V]):
 
     @abstractmethod
     def make(self, tensor: TensorProto) -> V:
-        """A constant of the program. Raises UnsupportedError for one that it cannot have."""
+        """Write a constant into the program. Raises UnsupportedError if the program cannot hold it."""
 
     @abstractmethod
     def known(self, value: V) -> NDArray[Any] | None:
-        """The numbers of a value that was made, where the program's builder knows them now."""
+        """The numbers of a program's value if the builder knows them at conversion time, else None."""
 
     @abstractmethod
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """The numbers of a constant as `make` has them; it is not empty."""
+        """The numbers of a constant, narrowed as `make` narrows them; it is not empty."""
 
     def put(self, name: str, value: V | Empty) -> None:
-        """The value of that name is `value`."""
+        """Set the program's value for that name."""
         self._made[name] = value
 
     def pack(self, name: str, packed: Packed) -> None:
-        """The value of that name, which was put, is unpacked from these weights."""
+        """Record the packed weights from which the value of that name is unpacked."""
         self._packed[name] = packed
 
     def packed(self, name: str) -> Packed | None:
@@ -67,11 +67,16 @@ class Scope(ABC, Generic[V]):
         return self._packed.get(name) or (self._outer.packed(name) if self._outer else None)
 
     def lose(self, name: str) -> None:
-        """The value of that name could not be made."""
+        """Record that the value of that name could not be made."""
         self._lost.add(name)
 
     def value(self, name: str) -> V:
-        """Raises UnsupportedError for a constant that the program cannot have, and MissingError."""
+        """The program's value for that name.
+
+        Raises:
+            UnsupportedError: it is a constant that the program cannot hold.
+            MissingError: it could not be made.
+        """
         found = self._find(name)
         if isinstance(found, Empty):
             raise UnsupportedError(
@@ -84,7 +89,7 @@ class Scope(ABC, Generic[V]):
         return found
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The value, where it is known now."""
+        """The numbers of the value if they are known at conversion time, else None."""
         packed = self.packed(name)
         if packed is not None:
             return packed.whole()
@@ -97,7 +102,7 @@ class Scope(ABC, Generic[V]):
         return None if tensor is None else self.narrowed(tensor)
 
     def is_empty(self, name: str) -> bool:
-        """Has the value no elements?"""
+        """Whether the value has no elements."""
         tensor = self.tensor(name)
         return self._find(name) is EMPTY or (tensor is not None and 0 in tensor.dims)
 
@@ -110,7 +115,7 @@ class Scope(ABC, Generic[V]):
         return self._outer.tensor(name) if self._outer else None
 
     def _constant(self, name: str) -> V:
-        """Made once in this scope: a graph within does not see what another one makes."""
+        """Write a constant once in this scope: one subgraph cannot read what another subgraph writes."""
         if name not in self._constants:
             tensor = self.tensor(name)
             if tensor is None:

@@ -13,7 +13,7 @@ from triune.graph.values import subgraphs_of
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A dimension between two sizes, both included."""
+    """A free dimension between two sizes, both inclusive."""
 
     low: int
     high: int
@@ -27,14 +27,14 @@ class InputShape:
     """The shape of an input.
 
     Attributes:
-        choices: one shape, in which dimensions may be ranges; or several fixed shapes of one rank.
+        choices: one shape whose dimensions may be ranges, or several fixed shapes of one rank.
     """
 
     choices: tuple[tuple[Dim, ...], ...]
 
     @property
     def is_enumerated(self) -> bool:
-        """Is it one of several shapes?"""
+        """Whether the shape is one of several fixed ones."""
         return len(self.choices) > 1
 
 
@@ -42,10 +42,10 @@ _DIM = re.compile(r"(\d+)(?:\.\.(\d+))?")
 
 
 def parse_shape(text: str) -> tuple[str, InputShape]:
-    """`input=1,1..512` or, one of several shapes, `input=1,128|1,512`: the input's name and its shape.
+    """Parse `input=1,1..512` (ranges) or `input=1,128|1,512` (several shapes): the input's name and shape.
 
     Raises:
-        InvalidArgumentError: it is not of that form, or a size is 0 or a range ends before it begins.
+        InvalidArgumentError: the text has another form, a size is 0, or a range ends before it begins.
     """
     name, separator, body = text.rpartition("=")
     if not separator or not name:
@@ -60,7 +60,7 @@ def parse_shape(text: str) -> tuple[str, InputShape]:
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, InputShape]:
-    """As `parse_shape`, for each; an input given twice is an InvalidArgumentError."""
+    """Parse each text as `parse_shape` does. Raises InvalidArgumentError for an input that occurs twice."""
     shapes: dict[str, InputShape] = {}
     for text in texts:
         name, shape = parse_shape(text)
@@ -85,7 +85,7 @@ def _dim(text: str, whole: str) -> Dim:
 
 
 def apply_shapes(model: ModelProto, shapes: Mapping[str, InputShape]) -> None:
-    """Write the fixed sizes among `shapes` into the model's inputs, so that what depends on them can be folded.
+    """Write the fixed sizes among `shapes` into the model's inputs, so that values that depend on them can be folded.
 
     Raises:
         InvalidArgumentError: there is no such input, or a shape contradicts the model.
@@ -104,7 +104,7 @@ def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
 
 
 def is_left_out(value: ValueInfoProto, graph: GraphProto) -> bool:
-    """Has an input no elements, and nobody reads it? Programs have no empty tensors, and need none."""
+    """Whether an input is empty and unread, so that it is left out: programs cannot hold empty tensors."""
     is_empty = any(dim.HasField("dim_value") and dim.dim_value == 0 for dim in value.type.tensor_type.shape.dim)
     return is_empty and not _is_read(graph, value.name)
 
@@ -116,7 +116,7 @@ def _is_read(graph: GraphProto, name: str) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message."""
+    """A list of names for a message."""
     return ", ".join(f"'{name}'" for name in names)
 
 
@@ -143,7 +143,7 @@ def _apply(value: ValueInfoProto, shape: InputShape) -> None:
 
 
 def kind_of(value: ValueInfoProto) -> str:
-    """What an input or output is, as messages say it: "STRING", "a sequence"."""
+    """The kind of an input or output for messages: "STRING", "a sequence"."""
     words = {"sequence_type": "a sequence", "optional_type": "an optional value", "map_type": "a dictionary"}
     kind = value.type.WhichOneof("value")
     if kind == "tensor_type":

@@ -1,4 +1,4 @@
-"""Outputs that programs cannot have, text and dictionaries, as classifiers of scikit-learn give them."""
+"""Outputs that programs cannot have: text and dictionaries, which scikit-learn's classifiers give."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ _LABELS = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
 
 
 def numbers_of(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """The model without what programs cannot have, and notes that tell what became of it.
+    """The model without outputs of text and dictionaries, and notes that say what became of them.
 
-    The dictionary of a ZipMap becomes the tensor of scores that it is made of, (N, classes). Outputs of text are left
-    out, where others remain.
+    The dictionary of a ZipMap is replaced by its tensor of scores (N, classes). Outputs of text are left out if
+    others remain.
 
     Args:
-        model: not changed.
+        model: the model; it is not changed.
 
     Returns:
-        the model itself where there is nothing of the kind.
+        The model itself if it has no such outputs.
     """
     maps = [node for node in model.graph.node if _is(node, "ZipMap")]
     texts = [value.name for value in model.graph.output if value.type.tensor_type.elem_type == TensorProto.STRING]
@@ -43,7 +43,7 @@ def _is(node: NodeProto, *op_types: str) -> bool:
 
 
 def _labels(node: NodeProto) -> Sequence[str | int]:
-    # Not all attributes: an ensemble of trees has as many numbers as it has nodes.
+    # Read only this attribute: those of a tree ensemble have a number for each of its nodes.
     own = attributes_of(NodeProto(attribute=[each for each in node.attribute if each.name in _LABELS]))
     given: list[list[str | int]] = [each for each in own.values() if each]
     return given[0] if given else []
@@ -58,7 +58,7 @@ _MOST_SHOWN = 20
 
 
 def _unzip(graph: GraphProto, node: NodeProto) -> str:
-    """ZipMap as Identity; a note."""
+    """Turn a ZipMap into Identity. Returns a note."""
     labels, name, output = _labels(node), node.name or node.output[0], node.output[0]
     node.CopyFrom(helper.make_node("Identity", list(node.input), [output], name=node.name))
     for values in (graph.output, graph.value_info):

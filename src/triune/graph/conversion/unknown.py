@@ -1,4 +1,4 @@
-"""Operators of which nothing is known but their names: nobody reads what else they say."""
+"""Operators of unknown domains: their attributes are dropped, since nothing reads them."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -14,10 +14,10 @@ _schemas: Any = onnx.defs
 
 
 def empty_unknown(model: ModelProto) -> None:
-    """Given operators of domains that neither ONNX, Triune nor the model's functions define. Result: no attributes.
+    """Drop the attributes of operators that neither ONNX, Triune nor the model's functions define.
 
-    Such a node is left, and refused in the end. Until then each pass copies its attributes, and ONNX's checker and
-    inference list them number by number: 3 MB of them took 320 MB.
+    Such a node stays and is refused in the end. Until then each pass would copy its attributes, and ONNX's checker
+    and shape inference would list them number by number: 3 MB of them took 320 MB of memory.
     """
     functions = {(function.domain, function.name) for function in model.functions}
     _empty(model.graph.node, functions)
@@ -34,5 +34,5 @@ def _empty(nodes: Iterable[NodeProto], functions: Collection[tuple[str, str]]) -
 
 
 def _is_known(node: NodeProto) -> bool:
-    """Operators of a domain that Triune knows are read by one pass or another."""
+    """Whether a node is of a domain whose operators some pass reads."""
     return node.domain in ("", "ai.onnx") or node.domain in OTHERS or _schemas.has(node.op_type, node.domain)

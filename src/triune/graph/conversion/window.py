@@ -1,4 +1,4 @@
-"""Where the windows of convolutions and pools lie."""
+"""The geometry of the windows of convolutions and pools: padding, output sizes, covered elements."""
 
 import itertools
 import math
@@ -21,10 +21,10 @@ class Window:
 
     Attributes:
         kernel: its size.
-        strides: how far it moves.
-        dilations: the distance of its elements.
-        auto_pad: ONNX's.
-        pads: as written: all begins, then all ends; none where `auto_pad` says so.
+        strides: the distances between successive windows.
+        dilations: the distances between neighbouring elements of the window.
+        auto_pad: ONNX's attribute.
+        pads: ONNX's attribute: all begins, then all ends; empty if `auto_pad` decides.
     """
 
     kernel: list[int]
@@ -34,11 +34,11 @@ class Window:
     pads: list[int]
 
     def extent(self, axis: int) -> int:
-        """From its first element to its last."""
+        """The extent of the dilated window: (kernel - 1) * dilation + 1."""
         return (self.kernel[axis] - 1) * self.dilations[axis] + 1
 
     def padding(self, axis: int, size: int | None) -> tuple[int, int] | None:
-        """What is put before and after a dimension of the image; None where its size decides and is not known."""
+        """The padding before and after a spatial dimension; None if it depends on a size that is unknown."""
         if self.auto_pad not in SAME:
             return self.pads[axis], self.pads[axis + len(self.kernel)]
         stride, extent = self.strides[axis], self.extent(axis)
@@ -52,7 +52,10 @@ class Window:
         return before, total - before
 
     def count(self, axis: int, size: int, *, is_ceil: bool = False) -> int:
-        """How many places it takes; with `is_ceil` also one that begins inside and ends behind the padding."""
+        """The output size: floor((padded size - extent) / stride) + 1.
+
+        With `is_ceil` a window counts too that begins inside and ends after the padding.
+        """
         begin, end = self.padding(axis, size) or (0, 0)
         room = size + begin + end - self.extent(axis)
         places = (math.ceil(room / self.strides[axis]) if is_ceil else room // self.strides[axis]) + 1
@@ -61,37 +64,37 @@ class Window:
         return places
 
     def require_room(self, sizes: Sequence[int | None], *, is_ceil: bool = False) -> None:
-        """Raises Refusal for an image in which the window has no place. `sizes`: of the image, None if not known."""
+        """Raises Refusal if the window does not fit into the padded image. `sizes`: the image's; None if unknown."""
         for axis, size in enumerate(sizes):
             if size is not None and self.count(axis, size, is_ceil=is_ceil) < 1:
                 begin, end = self.padding(axis, size) or (0, 0)
                 raise Refusal(
-                    f"a window of {self.extent(axis)} has no place in an image of {size} with padding of {begin} and "
+                    f"a window of {self.extent(axis)} does not fit into an image of {size} with padding of {begin} and "
                     f"{end}, and the result would be empty; give the input larger sizes"
                 )
 
     def overhang(self, axis: int, size: int) -> int:
-        """How far its one place reaches behind an image that is smaller than it is, by less than a stride; else 0.
+        """How far the window exceeds the padded image, if that is by less than a stride; else 0.
 
-        ONNX has no place there. ONNX Runtime has one, as ONNX's shape inference: both round towards 0.
+        ONNX's formula then gives the output size 0; ONNX Runtime and ONNX's shape inference round towards 0 and give 1.
         """
         begin, end = self.padding(axis, size) or (0, 0)
         behind = self.extent(axis) - (size + begin + end)
         return behind if 0 < behind < self.strides[axis] else 0
 
     def reach(self, axis: int, end: int) -> int:
-        """How many elements lie behind a dimension of any size where `ceil_mode` takes places that end there.
+        """How far windows reach beyond a dimension of any size with `ceil_mode`, at most.
 
-        With `end` of padding there. A place begins in the image, or in the padding before it.
+        `end` is the padding after the dimension. A window begins in the image or in the padding before it.
         """
         return min(end + self.strides[axis] - 1, self.extent(axis) - 1)
 
     def needed(self, axis: int, count: int) -> int:
-        """How far `count` windows reach."""
+        """The length that `count` windows cover: (count - 1) * stride + extent."""
         return (count - 1) * self.strides[axis] + self.extent(axis)
 
     def parts(self, counts: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-        """Of the padded image what lies under each element in turn, where the window takes so many places."""
+        """For each element of the kernel, the slice of the padded image that it covers. `counts`: output sizes."""
         for offsets in itertools.product(*(range(size) for size in self.kernel)):
             begins = [offset * dilation for offset, dilation in zip(offsets, self.dilations, strict=True)]
             yield tuple(
@@ -101,10 +104,10 @@ class Window:
 
 
 def window_of(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
-    """The window of a node of those attributes.
+    """The window of a node with these attributes.
 
     Raises:
-        Refusal: pads are negative.
+        Refusal: a pad is negative.
     """
     spatial = len(kernel)
     auto = attributes.get("auto_pad", "NOTSET")
@@ -118,21 +121,21 @@ def window_of(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Window:
 def cuts_of(
     attributes: Mapping[str, Any], extents: Sequence[int], strides: Sequence[int], sizes: Sequence[int | None]
 ) -> list[tuple[int, int]]:
-    """How much of a ConvTranspose's full result is cut at the begin and the end of each spatial dimension.
+    """How much of a ConvTranspose's full result is cut off at the begin and the end of each spatial dimension.
 
-    `total_padding = stride * (size - 1) + output_padding + extent - output_shape`, says ONNX's standard.
+    ONNX's standard: `total_padding = stride * (size - 1) + output_padding + extent - output_shape`.
 
     Args:
-        attributes: of the node.
-        extents: of the kernel, from its first element to its last.
-        strides: how far the kernel moves.
-        sizes: of the image; None where they are not known.
+        attributes: the node's attributes.
+        extents: the extents of the dilated kernel.
+        strides: the node's strides.
+        sizes: the image's spatial sizes; None where unknown.
 
     Returns:
-        Begin and end of each; negative where zeros are added instead.
+        The begin and end of each dimension; negative where zeros are added instead.
 
     Raises:
-        Refusal: there is an `output_shape`, and a size is not known.
+        Refusal: there is an `output_shape`, and a size is unknown.
     """
     spatial = len(extents)
     more = list(attributes.get("output_padding", [0] * spatial))
@@ -143,22 +146,22 @@ def cuts_of(
         return [(pads[axis], pads[spatial + axis] - more[axis]) for axis in range(spatial)]
     cuts: list[tuple[int, int]] = []
     for axis, size in enumerate(sizes):
-        # The size by the stride, which SAME wants, is a stride more than the full result without the window's extent.
+        # SAME wants size * stride elements; the full result has (size - 1) * stride + extent: cut extent - stride.
         total = more[axis] + extents[axis] - strides[axis]
         if wanted is not None:
             if size is None:
                 raise Refusal("an output_shape, where the image's size is not fixed; give a fixed size with --shape")
             total += strides[axis] * size - wanted[axis - spatial]
-        # ONNX's standard text and its own evaluator differ: the evaluator and ONNX Runtime agree on this.
+        # ONNX's text and its reference evaluator differ; ONNX Runtime agrees with the evaluator.
         before = max(total // 2 if auto == "SAME_UPPER" else total - total // 2, 0)
-        # Where the kernel is smaller than the stride SAME cuts nothing, nor adds: decision 13.
+        # If the kernel is smaller than the stride, SAME neither cuts nor adds: see decision 13.
         behind = total if wanted is not None else max(total, 0)
         cuts.append((before, behind - before - more[axis]))
     return cuts
 
 
 def flat_indices(shape: Sequence[int], *, is_column_major: bool) -> NDArray[np.int32]:
-    """Of each element of an image (batch, channels, spatial...), its index in memory."""
+    """The flat index of each element of an image (batch, channels, spatial...)."""
     plane = math.prod(shape[2:])
     within = np.arange(plane).reshape(shape[2:], order="F" if is_column_major else "C")
     images = np.arange(shape[0] * shape[1]).reshape(*shape[:2], *[1] * (len(shape) - 2))

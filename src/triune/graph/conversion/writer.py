@@ -1,4 +1,4 @@
-"""A graph of core ops converted node by node; what cannot be converted is noted, and the rest goes on."""
+"""Converts a graph of core ops node by node; problems are recorded, and the conversion goes on."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -15,10 +15,10 @@ from triune.graph.conversion.scope import Scope, V
 
 
 class GraphWriter(ABC, Generic[V]):
-    """Converts the nodes of a graph, and of those within its nodes.
+    """Converts the nodes of a graph and of its subgraphs.
 
     Attributes:
-        problems: what cannot be converted.
+        problems: the nodes that cannot be converted.
     """
 
     library: str
@@ -29,22 +29,22 @@ class GraphWriter(ABC, Generic[V]):
 
     @abstractmethod
     def new_scope(self, graph: GraphProto, outer: Scope[V] | None = None) -> Scope[V]:
-        """A scope for the values of a graph."""
+        """Make a scope for the values of a graph."""
 
     @abstractmethod
     def lower(self, node: NodeProto, scope: Scope[V]) -> None:
-        """Convert a node. Raises Refusal, and whatever the library raises."""
+        """Convert a node. Raises Refusal, or any exception of the library."""
 
     @abstractmethod
     def check(self, value: V, node: NodeProto) -> None:
-        """Raises Refusal for a result that the program cannot have."""
+        """Raises Refusal for a result that the program cannot hold."""
 
     @abstractmethod
     def stand_in(self, scope: Scope[V], name: str) -> V:
-        """Something of the type of a value that could not be made, for what reads it to be judged too."""
+        """A placeholder of the type of a value that could not be made, so that its readers are checked too."""
 
     def around(self, _node: NodeProto) -> AbstractContextManager[object]:
-        """What holds while a node is converted."""
+        """The context manager in which a node is converted."""
         return contextlib.nullcontext()
 
     def write_nodes(self, graph: GraphProto, scope: Scope[V]) -> None:
@@ -54,7 +54,7 @@ class GraphWriter(ABC, Generic[V]):
                 self._write(node, scope)
 
     def write_graph(self, graph: GraphProto, outer: Scope[V], inputs: Mapping[str, V]) -> list[V]:
-        """Convert a subgraph in the current block; its outputs."""
+        """Convert a subgraph into the current block. Returns its outputs."""
         scope = self.new_scope(graph, outer)
         for name, value in inputs.items():
             scope.put(name, value)
@@ -62,7 +62,7 @@ class GraphWriter(ABC, Generic[V]):
         return [scope.value(value.name) for value in graph.output]
 
     def output(self, name: str, scope: Scope[V]) -> V | None:
-        """The value of an output of the graph; None where there is none, for a reason that has been noted."""
+        """The value of an output of the graph; None if it could not be made, for a reason that is recorded."""
         try:
             return scope.value(name)
         except MissingError:
@@ -81,14 +81,14 @@ class GraphWriter(ABC, Generic[V]):
             self._lose(node, scope)
         except UnsupportedError as error:
             self._refuse(node, scope, str(error))
-        # Builders say so in exceptions of every kind.
+        # The libraries' builders raise exceptions of every kind.
         except Exception as error:  # noqa: BLE001
             self._refuse(node, scope, self._reason(node, scope, error))
 
     def told(self, error: Exception) -> str:
-        """What an exception of the library says, in one line."""
+        """The message of an exception of the library, in one line."""
         text = " ".join(str(error).split())
-        # Python's own say little without their names.
+        # Messages of Python's own exceptions say little without the class's name.
         return f"{type(error).__name__} {text}" if isinstance(error, (LookupError, AssertionError)) else text
 
     def _reason(self, node: NodeProto, scope: Scope[V], error: Exception) -> str:
@@ -99,9 +99,9 @@ class GraphWriter(ABC, Generic[V]):
         return f"{self.library} refuses it: {text}; look at the types and sizes that it is given"
 
     def _refuse(self, node: NodeProto, scope: Scope[V], reason: str) -> None:
-        """Note it, and go on with stand-ins for the outputs, to find whatever else cannot be converted."""
+        """Record a problem, and go on with placeholders for the outputs to find further problems."""
         problem = Problem(called(node), reason)
-        # The body of a loop is converted more than once.
+        # The body of a loop is converted more than once, but its problems are recorded once.
         if problem not in self.problems:
             self.problems.append(problem)
         self._lose(node, scope)

@@ -1,1 +1,1 @@
-"""Writing ONNX graphs out of Apple's programs: what raising ML Programs and Core AI programs share."""
+"""Raising writes Apple's programs as ONNX graphs; this is shared by ML Programs and Core AI programs."""

@@ -1,4 +1,4 @@
-"""Compressed weights made whole: blocks of scales, look-up tables, the values of a mask."""
+"""Decompress weights: blockwise scales, look-up tables (palettes), and sparse values with a mask."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import numpy as np
 from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.raising.types import Array
 
-# A small file must not become a large one in memory; Apple's own compression has vectors of 8 at most.
+# Limits how much a small file can grow in memory; Apple's own compression has vectors of at most 8.
 _LARGEST_VECTOR = 256
 
 
 def dequantized(data: Array, scale: Array, before: Array | None, after: Array | None = None) -> Array:
-    """Scale * (data - before) + after, in fp32; a value of each for each block of shape data.shape / scale.shape.
+    """`scale * (data - before) + after` in fp32; each has one value for each block of shape data.shape / scale.shape.
 
     Raises:
-        InvalidArgumentError: the blocks do not divide the data.
+        InvalidArgumentError: the shape of the data is not a multiple of the number of blocks.
     """
     result = data.astype(np.float32)
     if before is not None and (shift := _spread(before, data.shape)).any():
@@ -27,26 +27,26 @@ def dequantized(data: Array, scale: Array, before: Array | None, after: Array | 
 
 
 def _spread(value: Array, shape: Sequence[int]) -> Array:
-    """`value` with each element repeated until it has as many as `shape`."""
+    """Repeat each element of `value` along each axis until it has the shape `shape`."""
     if value.ndim != len(shape) or any(not have or want % have for have, want in zip(value.shape, shape, strict=True)):
         raise InvalidArgumentError(f"blocks of {list(value.shape)} do not divide {list(shape)}")
     for axis, size in enumerate(shape):
-        # Dimensions of 1 broadcast.
+        # Dimensions of size 1 broadcast.
         if value.shape[axis] not in (1, size):
             value = np.repeat(value, size // value.shape[axis], axis)
     return value
 
 
 def tables_of(shape: Sequence[int], lut: Sequence[int]) -> Array:
-    """The number of the table that each index is of; tables are [blocks along each dimension..., values, vector].
+    """The number of the table that each index looks up; `lut` is [blocks along each axis..., values, vector].
 
     Args:
-        shape: of the indices.
+        shape: the shape of the indices.
         lut: the shape of the tables.
 
     Raises:
-        InvalidArgumentError: the tables do not divide the indices.
-        UnsupportedError: their vectors are too long.
+        InvalidArgumentError: the shape of the indices is not a multiple of the number of blocks.
+        UnsupportedError: the vectors are too long.
     """
     if len(lut) != len(shape) + 2:
         raise InvalidArgumentError(f"'lut' is of shape {list(lut)} for indices of {list(shape)}")
@@ -62,7 +62,7 @@ def tables_of(shape: Sequence[int], lut: Sequence[int]) -> Array:
 
 
 def looked_up(indices: Array, lut: Array, vector_axis: int | None) -> Array:
-    """What the tables have for each index; vectors lie along `vector_axis`. Raises as `tables_of`, and for no axis."""
+    """The entry of the tables for each index; vectors lie along `vector_axis`. Raises as `tables_of` does."""
     table = tables_of(indices.shape, lut.shape)
     vectors = lut.reshape(-1, *lut.shape[-2:])[table, indices]
     if lut.shape[-1] == 1:
@@ -76,10 +76,10 @@ def looked_up(indices: Array, lut: Array, vector_axis: int | None) -> Array:
 
 
 def filled(values: Array, mask: Array) -> Array:
-    """`values` where the mask is not 0, in row-major order; 0 elsewhere.
+    """Place `values`, in row-major order, where the mask is not 0; 0 elsewhere.
 
     Raises:
-        InvalidArgumentError: there are more or fewer values.
+        InvalidArgumentError: the number of values is not the number of nonzero elements of the mask.
     """
     count = int(np.count_nonzero(mask))
     if values.shape != (count,):

@@ -1,7 +1,7 @@
-"""Divisions that round.
+"""Rounding divisions, and their remainders.
 
-Those of whole numbers are computed in INT64, in which quotients and remainders of 32 bits never overflow. No divisor of
-theirs is 0, on which a processor may end the process: Apple's runtimes leave open what that gives.
+Integers are divided in INT64, in which quotients and remainders of 32-bit numbers never overflow. A divisor of 0 is
+replaced, since it may kill the process; Apple's runtimes do not define the result.
 """
 
 from triune.graph.raising.graph import Graph, Tensor
@@ -17,18 +17,18 @@ def truncated_quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 def floor_quotient(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """`x / y` rounded down, in the type of `x`."""
     a, b = _operands(graph, x, y)
-    # Without its remainder, which has the divisor's sign, nothing is rounded.
+    # x - remainder is a multiple of y, so this division is exact.
     return graph.cast(graph.op("Div", graph.op("Sub", a, graph.op("Mod", a, b)), b), x.dtype)
 
 
 def floor_remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-    """The remainder of `floor_quotient`: of the sign of `y`."""
+    """The remainder of `floor_quotient`, which has the sign of `y`."""
     a, b = _operands(graph, x, y)
     return graph.cast(graph.op("Mod", a, b), x.dtype)
 
 
 def truncated_remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-    """The remainder of `truncated_quotient`: of the sign of `x`."""
+    """The remainder of `truncated_quotient`, which has the sign of `x`."""
     a, b = _operands(graph, x, y)
     return graph.cast(graph.op("Sub", a, graph.op("Mul", graph.op("Div", a, b), b)), x.dtype)
 
@@ -36,8 +36,8 @@ def truncated_remainder(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
 def floor_quotient_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     """`x / y` rounded down as numpy's `floor_divide` does it, in the type of `x`.
 
-    Not the floor of the quotient in floats, which is 10 for 3 / 0.3: that 0.3 is a little more than 0.3, and goes 9
-    times. The exact remainder tells (numpy's `npy_divmod`). numpy computes fp16 in fp32.
+    floor(x / y) in floats is wrong: it is 10 for 3 / 0.3, though the float 0.3 is a little more than 0.3 and fits 9
+    times. (x - mod(x, y)) / y with the exact remainder is right (numpy's `npy_divmod`). numpy computes fp16 in fp32.
     """
     if x.dtype is DType.FP16:
         wide = floor_quotient_of_floats(graph, graph.cast(x, DType.FP32), graph.cast(y, DType.FP32))
@@ -49,18 +49,18 @@ def floor_quotient_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
     floor = graph.op("Floor", whole)
     is_next = graph.op("Greater", graph.op("Sub", whole, floor), graph.like(0.5, x), dtype=DType.BOOL)
     floor = graph.op("Where", is_next, graph.op("Add", floor, one), floor, dtype=x.dtype)
-    # By 0 there is no remainder, and the quotient is infinite.
+    # x / 0 has no remainder: the quotient is infinite.
     return graph.op("Where", graph.op("Equal", y, zero, dtype=DType.BOOL), graph.op("Div", x, y), floor, dtype=x.dtype)
 
 
 def floor_remainder_of_floats(graph: Graph, x: Tensor, y: Tensor) -> Tensor:
-    """The remainder of `floor_quotient_of_floats`: of the sign of `y`, as Python's `%`."""
+    """The remainder of `floor_quotient_of_floats`, which has the sign of `y`, as with Python's `%`."""
     rest = graph.op("Mod", x, y, fmod=1)
     return graph.op("Where", _is_of_other_sign(graph, rest, y), graph.op("Add", rest, y), rest, dtype=x.dtype)
 
 
 def _is_of_other_sign(graph: Graph, rest: Tensor, y: Tensor) -> Tensor:
-    """Is there a remainder, and of another sign than `y`?"""
+    """Whether the remainder is not 0 and its sign differs from that of `y`."""
     zero = graph.like(0, rest)
     is_rest = graph.op("Not", graph.op("Equal", rest, zero, dtype=DType.BOOL))
     signs = [graph.op("Less", each, zero, dtype=DType.BOOL) for each in (rest, y)]

@@ -1,4 +1,4 @@
-"""Writing ONNX nodes while a program is raised: graphs under construction, their tensors and constants."""
+"""ONNX graphs under construction: nodes, tensors and constants, written while a program is raised."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _ELEM_TYPES = MappingProxyType(
         DType.UINT16: TensorProto.UINT16,
         DType.UINT32: TensorProto.UINT32,
         DType.UINT64: TensorProto.UINT64,
-        # One element to a byte, as the reader unpacks them.
+        # One element in each byte, as the reader unpacks them.
         DType.INT4: TensorProto.INT8,
         DType.UINT1: TensorProto.UINT8,
         DType.UINT2: TensorProto.UINT8,
@@ -49,7 +49,7 @@ def elem_type(dtype: DType) -> int:
 
 
 def value_info(name: str, kind: TensorType) -> ValueInfoProto:
-    """A graph's input or output. Dimensions that are not known are named after the value: they are independent."""
+    """A graph's input or output. Each unknown dimension gets a name of its own, made of the value's name."""
     shape: list[int | str] | None = None
     if kind.shape is not None:
         shape = [f"{name}_{axis}" if size is None else size for axis, size in enumerate(kind.shape)]
@@ -61,10 +61,10 @@ class Tensor:
     """A value of the graph.
 
     Attributes:
-        name: in the graph; a constant is written into the graph under it when it is first used.
+        name: its name in the graph; a constant is written into the graph when it is first used.
         dtype: the element type.
-        shape: as far as it is known; None where not even the rank is.
-        constant: the value, where it is known before the graph runs.
+        shape: the known sizes, None for an unknown one; None if the rank is unknown.
+        constant: its numbers, if they are known before the graph runs.
     """
 
     name: str
@@ -77,19 +77,19 @@ class Tensor:
         """The number of dimensions.
 
         Raises:
-            UnsupportedError: it is not known.
+            UnsupportedError: the rank is unknown.
         """
         if self.shape is None:
             raise UnsupportedError(f"'{self.name}' has an unknown number of dimensions")
         return len(self.shape)
 
     def size(self, axis: int) -> int | None:
-        """One dimension, if it is known."""
+        """The size of one dimension; None if unknown."""
         return None if self.shape is None else self.shape[axis]
 
 
 class KeptWeights(Protocol):
-    """Weights in a form that is smaller than their values."""
+    """Weights in a form smaller than their values: quantized or palettized."""
 
     def protos(self, name: str, fresh: Callable[[str], str]) -> tuple[list[NodeProto], list[TensorProto]]:
         """The nodes that compute the value `name`, and their constants; `fresh` gives a name that nothing has."""
@@ -97,18 +97,18 @@ class KeptWeights(Protocol):
 
 
 class Root:
-    """What a graph shares with the graphs inside it: names and constants.
+    """The names and constants that a graph shares with its subgraphs.
 
     Attributes:
-        initializers: the constants that were used.
-        nodes: those that compute constants which stay quantized; they come before all others.
+        initializers: the constants that are used.
+        nodes: the nodes that compute constants from their quantized form; they precede all others.
         keep_quantized: whether weights stay quantized where ONNX has their form.
         quantized: the quantized form of constants, by name.
-        sizes: of values that are sizes of dimensions, the same in INT64, by name.
+        sizes: for values that hold sizes of dimensions, by name, the same value in INT64.
     """
 
     def __init__(self, reserved: Sequence[str], *, keep_quantized: bool = False) -> None:
-        """`reserved` are names that only `claim` gives out: the function's inputs and outputs."""
+        """`reserved`: names that only `claim` gives out, those of the function's inputs and outputs."""
         self.initializers: list[TensorProto] = []
         self.nodes: list[NodeProto] = []
         self.keep_quantized = keep_quantized
@@ -121,14 +121,14 @@ class Root:
         self._cache: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
 
     def claim(self, name: str) -> bool:
-        """Whether the reserved name is still free; it is not any longer."""
+        """Take a reserved name. Returns whether it was still free."""
         if name not in self._reserved:
             return False
         self._reserved.discard(name)
         return True
 
     def fresh(self, base: str) -> str:
-        """`base`, or `base` with a number if it is taken."""
+        """A new name: `base`, or `base` with a number if it is taken."""
         name = base
         while name in self._taken:
             self._counts[base] = self._counts.get(base, 0) + 1
@@ -137,7 +137,7 @@ class Root:
         return name
 
     def constant(self, value: Array, dtype: DType) -> Tensor:
-        """A constant of the house's own; equal small ones are written once."""
+        """A constant that the raising itself needs; equal small ones are written once."""
         array = np.asarray(value, dtype.numpy)
         if array.nbytes > 256 or dtype is DType.STRING:
             return Tensor(self.fresh("constant"), dtype, array.shape, array)
@@ -147,7 +147,7 @@ class Root:
         return self._cache[key]
 
     def write(self, tensor: Tensor) -> None:
-        """Puts a constant into the graph, once."""
+        """Write a constant into the graph, once."""
         if tensor.constant is None or tensor.name in self._written:
             return
         self._written.add(tensor.name)
@@ -166,7 +166,7 @@ class Graph:
     Attributes:
         root: shared with the graphs inside it.
         nodes: those written so far.
-        prefix: what its nodes' names begin with: the operation that is raised.
+        prefix: the prefix of its nodes' names: the name of the operation that is raised.
     """
 
     def __init__(self, root: Root) -> None:
@@ -183,7 +183,7 @@ class Graph:
         shape: Shape | None = None,
         **attributes: Any,
     ) -> Tensor:
-        """A node of one output. Its type is that of the first input unless `dtype` says otherwise."""
+        """Add a node with one output, which has the first input's type unless `dtype` is given."""
         if dtype is None:
             first = next((each for each in inputs if each is not None), None)
             dtype = DType.FP32 if first is None else first.dtype
@@ -193,7 +193,7 @@ class Graph:
     def ops(
         self, op_type: str, inputs: Sequence[Tensor | None], dtypes: Sequence[DType | None], **attributes: Any
     ) -> list[Tensor]:
-        """A node of several outputs; a dtype of None leaves that output out (its Tensor has an empty name)."""
+        """Add a node with several outputs; a dtype of None omits that output (its Tensor has an empty name)."""
         names = [self.use(each) for each in inputs]
         while names and not names[-1]:
             names.pop()
@@ -207,13 +207,13 @@ class Graph:
         return outputs
 
     def put(self, op_type: str, inputs: Sequence[Tensor | None], output: str, **attributes: Any) -> None:
-        """A node whose one output has its name already."""
+        """Add a node whose only output has a given name."""
         node = helper.make_node(op_type, [self.use(each) for each in inputs], [output], **attributes)
         node.name = f"{self.prefix}/{op_type}/{len(self.nodes)}"
         self.nodes.append(node)
 
     def use(self, tensor: Tensor | None) -> str:
-        """The name of a value that a node reads; constants are written into the graph. "" for None."""
+        """The name of a value for a node that reads it; constants are written into the graph. "" for None."""
         if tensor is None:
             return ""
         self.root.write(tensor)
@@ -232,7 +232,7 @@ class Graph:
         return self.root.constant(np.asarray(value), tensor.dtype)
 
     def cast(self, tensor: Tensor, dtype: DType) -> Tensor:
-        """`tensor` as another type; itself where it is of that type already."""
+        """Cast `tensor`; itself if it has that type already."""
         if elem_type(tensor.dtype) == elem_type(dtype):
             return Tensor(tensor.name, dtype, tensor.shape, tensor.constant)
         if tensor.constant is not None and tensor.constant.size <= 64 and DType.STRING not in (tensor.dtype, dtype):
@@ -248,12 +248,12 @@ class Graph:
         return result
 
     def as_sizes(self, tensor: Tensor) -> Tensor:
-        """`tensor` of INT64, known to hold sizes of dimensions: casts to types of 32 bits and back lose nothing."""
+        """Mark the INT64 `tensor` as one of sizes of dimensions: casts to 32-bit types and back lose nothing."""
         self.root.sizes[tensor.name] = tensor
         return tensor
 
     def shape_of(self, tensor: Tensor) -> Tensor:
-        """The shape as an INT64 vector; a constant where it is known."""
+        """The shape as an INT64 vector; a constant if it is known."""
         if tensor.shape is not None and None not in tensor.shape:
             return self.ints(*(size for size in tensor.shape if size is not None))
         return self.as_sizes(self.op("Shape", tensor, dtype=DType.INT64))
@@ -266,36 +266,36 @@ class Graph:
         return self.as_sizes(self.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1))
 
     def concat(self, *vectors: Tensor, axis: int = 0) -> Tensor:
-        """Vectors put together; a constant where all are."""
+        """Concatenate vectors; a constant if all are."""
         if axis == 0 and all(each.constant is not None for each in vectors):
             arrays = [each.constant for each in vectors if each.constant is not None]
             return self.constant(np.concatenate(arrays), vectors[0].dtype)
         return vectors[0] if len(vectors) == 1 else self.op("Concat", *vectors, axis=axis)
 
     def reshape(self, tensor: Tensor, *sizes: int) -> Tensor:
-        """A reshape to known sizes, of which one may be -1 and 0 copies."""
+        """Reshape to known sizes, as ONNX's Reshape: one may be -1, and 0 copies a size."""
         return self.op("Reshape", tensor, self.ints(*sizes))
 
     def scalar(self, tensor: Tensor) -> Tensor:
-        """A tensor of one element without dimensions."""
+        """Reshape a tensor of one element to a scalar."""
         return tensor if tensor.shape == () else self.reshape(tensor)
 
     def squeeze(self, tensor: Tensor, *axes: int) -> Tensor:
-        """Without the dimensions `axes`."""
+        """Remove the dimensions `axes`, which have size 1."""
         return self.op("Squeeze", tensor, self.ints(*axes)) if axes else tensor
 
     def unsqueeze(self, tensor: Tensor, *axes: int) -> Tensor:
-        """With dimensions of 1 at `axes` of the result."""
+        """Add dimensions of size 1 at `axes` of the result."""
         return self.op("Unsqueeze", tensor, self.ints(*axes)) if axes else tensor
 
     def subgraph(self) -> "Graph":
-        """A graph inside this one: it sees this one's values."""
+        """Make a subgraph of this graph, which can read this graph's values."""
         inner = Graph(self.root)
         inner.prefix = self.prefix
         return inner
 
     def proto(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> GraphProto:
-        """The finished graph, without the constants, which are the root's."""
+        """The finished graph, without constants, which belong to the root."""
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs))
 
 

@@ -1,4 +1,4 @@
-"""Weights that stay palettes: looked up in a table by small numbers, in the place of the constant."""
+"""Weights that stay palettized: a Gather from a small table replaces the constant."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from triune.graph.raising.types import Array, DType
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Palette:
-    """A table, and the number of the element of it that each weight is.
+    """Palettized weights: a table, and for each weight its index in the table.
 
     Attributes:
-        indices: of UINT4 where the tables have no more than 16 values, else of UINT8.
-        starts: where the table of each weight begins, INT32, to be broadcast; None where there is one table.
-        table: all tables, one after the other.
-        dtype: of the table.
+        indices: UINT4 if a table has at most 16 values, else UINT8.
+        starts: INT32, broadcastable: the offset of each weight's table; None if there is one table.
+        table: all tables, concatenated.
+        dtype: the element type of the table.
     """
 
     indices: tuple[Array, DType]
@@ -40,12 +40,12 @@ class Palette:
 
 
 def palette(indices: Array, lut: Array, dtype: DType) -> Palette | None:
-    """The weights that `compressed.looked_up` gives; None where they are few, or the tables lie along several axes.
+    """The weights of `compressed.looked_up` as a palette; None if they are few or tables lie along several axes.
 
     Args:
-        indices: of any shape.
+        indices: the index of each weight, of any shape.
         lut: tables of shape [blocks along each dimension..., values, 1].
-        dtype: of the tables.
+        dtype: the element type of the tables.
     """
     blocks = [axis for axis, size in enumerate(lut.shape[:-2]) if size != 1]
     if indices.size < FEWEST or lut.shape[-1] != 1 or len(blocks) > 1 or dtype not in (DType.FP16, DType.FP32):

@@ -1,4 +1,4 @@
-"""Weights that stay quantized: DequantizeLinear or Cast over a constant, in the place of the constant."""
+"""Weights that stay quantized: a DequantizeLinear or Cast of a small constant replaces the constant."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from triune.graph.raising.types import Array, DType
 
-# Below this many elements a scale and a node are hardly smaller than the values.
+# For fewer elements a scale and a node are hardly smaller than the values.
 FEWEST = 1024
 _ELEM_TYPES = MappingProxyType(
     {
@@ -32,8 +32,8 @@ class QuantizedWeights:
     """The inputs and attributes of a DequantizeLinear, or of a Cast.
 
     Attributes:
-        inputs: the data; of a DequantizeLinear the scale, too, and the zero point unless it is 0.
-        attributes: `axis` and `block_size`, as far as the form needs them; of a Cast `to`.
+        inputs: the data; for a DequantizeLinear also the scale, and the zero point unless it is 0.
+        attributes: `axis` and `block_size` if needed; for a Cast `to`.
     """
 
     inputs: tuple[tuple[Array, DType], ...]
@@ -51,11 +51,11 @@ class QuantizedWeights:
 def quantized_weights(
     data: Array, data_dtype: DType, scale: Array, scale_dtype: DType, zero_point: Array | None
 ) -> QuantizedWeights | None:
-    """Scale * (data - zero_point) as DequantizeLinear; None where it does not have this form, or is small.
+    """`scale * (data - zero_point)` as DequantizeLinear or Cast; None if the weights are few or have another form.
 
-    Its forms are one scale for all, one for each place along an axis, and one for each block along an axis. Weights of
-    scale 1 are whole numbers, of exact products, and are cast: by default ONNX Runtime multiplies what comes of a
-    DequantizeLinear with operands that it brings to 8 bits (its MatMulNBits, accuracy level 4).
+    Scales may be one for all weights, one for each index along an axis, or one for each block along an axis. Weights
+    of scale 1 are integers, whose products are exact. These are cast instead: by default ONNX Runtime quantizes the
+    other operand of a product with a DequantizeLinear to 8 bits (its MatMulNBits, accuracy level 4).
     """
     if data.size < FEWEST or data_dtype not in (DType.INT8, DType.UINT8, DType.INT4, DType.UINT4):
         return None
@@ -81,7 +81,7 @@ def quantized_weights(
 
 
 def _cast(data: Array, dtype: DType, result: DType, zero_point: Array | None) -> QuantizedWeights | None:
-    """Whole numbers of at most 8 bits less their zero points, which take 9; None where these repeat by blocks."""
+    """Integers of at most 8 bits minus their zero points, which take 9 bits; None for zero points by blocks."""
     if zero_point is not None and np.any(zero_point):
         if any(size not in (1, whole) for size, whole in zip(zero_point.shape, data.shape, strict=True)):
             return None
@@ -90,7 +90,7 @@ def _cast(data: Array, dtype: DType, result: DType, zero_point: Array | None) ->
 
 
 def weight_tensor(name: str, array: Array, dtype: DType) -> TensorProto:
-    """An initializer; two numbers of 4 bits share a byte."""
+    """Make an initializer; two 4-bit numbers share a byte."""
     values = np.ascontiguousarray(array)
     if dtype in (DType.INT4, DType.UINT4):
         nibbles = values.reshape(-1).view(np.uint8) & 15

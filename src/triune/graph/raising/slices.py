@@ -1,4 +1,4 @@
-"""Slices of tensors, read and written: starts, ends and steps are vectors of INT64 over all dimensions, as ONNX's."""
+"""Read and write slices of tensors: starts, ends and steps are INT64 vectors over all axes, as in ONNX."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ LARGEST = np.iinfo(np.int64).max
 
 
 def slice_of(graph: Graph, x: Tensor, starts: Tensor, ends: Tensor, steps: Tensor) -> Tensor:
-    """What the slice reads."""
+    """The elements that the slice selects."""
     return graph.op("Slice", x, starts, ends, graph.ints(*range(x.rank)), steps)
 
 
 def replaced(
     graph: Graph, x: Tensor, update: Tensor, starts: Tensor, ends: Tensor, steps: Tensor, partial: Sequence[int]
 ) -> Tensor:
-    """`x` with `update` in the place of the slice; `partial` are the dimensions that are not surely taken whole."""
+    """Replace the slice of `x` by `update`; `partial`: the axes that the slice may not cover entirely."""
     if not partial:
         return update
-    # The usual one, a cache that gets new rows: what is before, the update, what is after.
+    # The usual case, new rows of a cache: concatenate the part before, the update, and the part after.
     if len(partial) == 1 and steps.constant is not None and int(steps.constant[partial[0]]) == 1:
         return _replaced_along(graph, x, update, starts, ends, partial[0])
     shape = graph.shape_of(x)

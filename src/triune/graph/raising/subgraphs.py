@@ -1,4 +1,4 @@
-"""Graphs inside others: bodies of If, Loop and Scan."""
+"""Subgraphs: the branches of If, and the bodies of Loop and Scan."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -14,11 +14,11 @@ Written: TypeAlias = tuple[Graph, Sequence[Tensor]]
 
 
 def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: Written) -> list[Tensor]:
-    """An If in `graph`, its results of the types that `then` hands out.
+    """Add an If to `graph`. Its results have the types of the outputs of `then`.
 
     Args:
-        graph: where it stands.
-        prefix: of its name.
+        graph: the graph that the node is added to.
+        prefix: the prefix of the node's name.
         predicate: a truth value without dimensions.
         then: computed where that is true.
         other: computed where it is false.
@@ -41,11 +41,11 @@ def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: W
 def put_loop(
     graph: Graph, prefix: str, go_on: Tensor, start: Sequence[Tensor], body: Written, inputs: Sequence[Tensor]
 ) -> list[Tensor]:
-    """A Loop in `graph`, its results of the types of `start`.
+    """Add a Loop to `graph`. Its results have the types of `start`.
 
     Args:
-        graph: where it stands.
-        prefix: of its name.
+        graph: the graph that the node is added to.
+        prefix: the prefix of the node's name.
         go_on: a truth value without dimensions: is there a first round?
         start: the variables before it.
         body: a round; hands out a truth value of one element, whether to go on, and the variables after it.
@@ -66,7 +66,7 @@ def put_loop(
 
 
 def put_states(states: dict[str, Tensor], names: Sequence[str], results: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The last of the results are the new values of the states `names`; the others are returned."""
+    """Store the last results as the new values of the states `names`. Returns the other results."""
     count = len(results) - len(names)
     for name, value in zip(names, results[count:], strict=True):
         states[name] = Tensor(value.name, value.dtype, states[name].shape)
@@ -74,7 +74,7 @@ def put_states(states: dict[str, Tensor], names: Sequence[str], results: Sequenc
 
 
 def _own_outputs(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs of a graph must be made in it, each by a node of its own."""
+    """Make each output by a node of the subgraph itself, as ONNX demands: an Identity where it is not."""
     made = {name for node in graph.nodes for name in node.output}
     own: list[Tensor] = []
     for output in outputs:
@@ -87,12 +87,12 @@ def _own_outputs(graph: Graph, outputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def untyped(tensor: Tensor) -> ValueInfoProto:
-    """A subgraph's input or output: shapes may change from round to round, but not that of a scalar."""
+    """A subgraph's input or output without a shape, which may change between iterations, unless it is a scalar."""
     return helper.make_tensor_value_info(tensor.name, elem_type(tensor.dtype), () if tensor.shape == () else None)
 
 
 def all_nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes, and those of the graphs inside them."""
+    """The nodes, and those of their subgraphs."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
@@ -101,7 +101,7 @@ def all_nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
 
 
 def rename(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> None:
-    """Give values that the nodes make or read other names."""
+    """Rename values that the nodes write or read."""
     for node in all_nodes(nodes):
         for names_of in (node.input, node.output):
             for index, name in enumerate(names_of):

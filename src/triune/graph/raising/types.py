@@ -37,12 +37,12 @@ class DType(Enum):
 
     @property
     def bits(self) -> int:
-        """The width of an element in a file: 4 for int4, 8 for bool. Text has none: 0."""
+        """The bits of an element in a file: 4 for int4, 8 for bool; 0 for strings, which have no fixed size."""
         return _BITS.get(self, 0 if self is DType.STRING else 8 * self.numpy.itemsize)
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The array type that holds its values; those under a byte are held one to a byte (int8, uint8)."""
+        """The numpy dtype that holds the values; types below a byte take one byte each (int8, uint8)."""
         return _NUMPY[self]
 
 
@@ -73,9 +73,9 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor's element type and shape. None stands for a dimension that is only known when it runs.
+    """A tensor's element type and shape. None is a dimension that is known only at run time.
 
-    A `shape` of None is a tensor of unknown rank.
+    A `shape` of None means an unknown rank.
     """
 
     dtype: DType

@@ -1,4 +1,4 @@
-"""Is a converted model the one that it was made of? Both compute the same inputs, and a verdict tells."""
+"""Verify a conversion: the model and its conversion run on the same inputs, and their outputs are compared."""
 
 from triune.graph.verify.given import check_given
 from triune.graph.verify.onnx_model import OnnxModel

@@ -9,27 +9,27 @@ from triune.core.datatypes import Array
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of the elements that are finite in both.
+    """The absolute differences of the elements that are finite in both answers.
 
     Attributes:
         largest: the largest absolute difference.
-        mean: the mean of all.
+        mean: the mean absolute difference.
     """
 
     largest: float
     mean: float
 
     def times(self, factor: float) -> "Difference":
-        """So many times as far."""
+        """The difference multiplied by a factor."""
         return Difference(self.largest * factor, self.mean * factor)
 
     def joined(self, other: "Difference") -> "Difference":
-        """The larger of both, number by number."""
+        """The elementwise maximum of two differences: largest and mean."""
         return Difference(max(self.largest, other.largest), max(self.mean, other.mean))
 
 
 def difference_of(one: Array, other: Array) -> Difference:
-    """None between arrays of different shapes, or of other things than numbers."""
+    """The difference of two arrays; None if their shapes differ or they are not numeric."""
     if one.shape != other.shape or one.dtype.kind not in "biufV" or not one.size:
         return Difference(0.0, 0.0)
     difference = np.abs(one.astype(np.float64) - other.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Inputs that a user gives to verify with."""
+"""Checks of the inputs that a user gives for a verification."""
 
 from collections.abc import Collection, Mapping
 
@@ -9,10 +9,10 @@ from triune.core.errors import InvalidArgumentError
 
 
 def check_given(model: ModelProto, given: Mapping[str, Array], constants: Collection[str] = ()) -> None:
-    """Are these arrays for inputs that the model has, of the types that it takes?
+    """Check that given arrays fit the model's inputs.
 
     Raises:
-        InvalidArgumentError: an array is for no input or for one that becomes a constant, or of another type or rank.
+        InvalidArgumentError: an array's name is not an input or that of a constant, or its type or shape is wrong.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value.type.tensor_type for value in model.graph.input if value.name not in weights}

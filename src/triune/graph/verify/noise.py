@@ -1,7 +1,7 @@
-"""A model with errors of a rounding's size put in where they show: before a step, and in what cancels near zero.
+"""A model with rounding-sized noise added where rounding shows: before a quantization, and before cancellation.
 
-Every runtime rounds a sum in its own way. A QuantizeLinear makes a whole level of such a rounding, and Elu, which
-computes e^x - 1, keeps it however small its argument: what of an answer that moves, no runtime can be held to.
+Every runtime rounds sums in its own way. A QuantizeLinear may turn such a rounding into a whole level, and Elu, which
+computes e^x - 1, makes it large relative to a small result. No runtime can be held to what moves by that noise.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,18 +35,18 @@ _NEAR_ZERO: Mapping[str, float] = {
 
 
 def has_steps(model: ModelProto) -> bool:
-    """Does anything in the model bring floats to levels?"""
+    """Whether the model quantizes or rounds floats to levels anywhere."""
     return any(node.op_type in _QUANTIZED for node in _nodes(model.graph))
 
 
 def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto | None:
-    """A copy whose answers are others at each run; None where no error would show.
+    """A copy with random noise, whose answers differ at each run; None if the model has no place where noise shows.
 
     Args:
-        model: of any operator set. Its weights are not looked at.
-        step: the error of what is quantized, relative to its largest value.
-        is_exact: whether what comes to a step from an input without a rounding has no error: there is one right side
-            of the step then.
+        model: a model of any operator set. Its weights are not read.
+        step: the noise of a value that is quantized, relative to its largest element.
+        is_exact: whether a value that reaches a quantization from an input without rounding gets no noise, because its
+        level is then certain.
     """
     if not any(node.op_type in _QUANTIZED or node.op_type in _NEAR_ZERO for node in _nodes(model.graph)):
         return None
@@ -93,7 +93,7 @@ class _Noise:
         graph.node.extend(nodes)
 
     def _moved(self, name: str) -> tuple[list[NodeProto], str]:
-        """A value with an error that is relative to its largest element: it may be a sum of terms that cancel."""
+        """Add noise to a value, relative to its largest element, since it may be a sum whose terms cancel."""
         random, noise = self._random(name, self._step)
         size, largest, error, moved = (
             self._names.value(f"{name}/{part}") for part in ("size", "largest", "error", "moved")

@@ -15,7 +15,7 @@ _FIRST_CAST_LIKE = 15
 
 
 def write_norms(model: ModelProto) -> None:
-    """Writes each such node as means, a root and a quotient. Changes `model`."""
+    """Write each MeanVarianceNormalization as means, a square root and a quotient. Changes `model`."""
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset < _FIRST_CAST_LIKE:
         return
@@ -29,7 +29,7 @@ def _write(graph: GraphProto, names: Names, opset: int) -> None:
     for node in graph.node:
         for inner in subgraphs_of(node):
             _write(inner, names, opset)
-        # Before it was defined, it had other attributes.
+        # Older versions of the operator had other attributes.
         is_norm = node.op_type == "MeanVarianceNormalization" and node.domain in ("", "ai.onnx")
         is_defined = is_norm and not {"across_channels", "normalize_variance"} & attributes_of(node).keys()
         nodes += _norm(node, names, opset) if is_defined else [node]

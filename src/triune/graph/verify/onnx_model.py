@@ -1,4 +1,4 @@
-"""An ONNX model computed by ONNX Runtime, and how sure ONNX Runtime is of its own answers."""
+"""An ONNX model run by ONNX Runtime, and the uncertainty of ONNX Runtime's own answers."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
@@ -30,12 +30,12 @@ _STEP: Final = 0.02
 
 
 class OnnxModel:
-    """Sessions over one copy of the weights, made when they are first needed."""
+    """ONNX Runtime sessions of variants of a model that share its weights; each is made when first needed."""
 
     def __init__(self, model: ModelProto, tolerance: float = TOLERANCES["fp32"]) -> None:
         """Args:
         model: not changed. Weights that are beside it are read from there; protobuf's 2 GiB do not matter.
-        tolerance: of the floats that the other form computes in, relative to their largest value.
+        tolerance: the relative rounding error of the floats in which the conversion computes.
         """
         self._model = ModelProto()
         self._model.CopyFrom(model)
@@ -47,20 +47,20 @@ class OnnxModel:
         self._sessions: dict[_Form, GraphSession] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs; inputs that the model has not are passed over.
+        """Run the model. Inputs that the model does not have are ignored.
 
         Raises:
-            UnsupportedError: ONNX Runtime does not do the model, or not with these inputs.
+            UnsupportedError: ONNX Runtime cannot run the model, or not with these inputs.
         """
         return self._run(inputs, "optimized")
 
     def doubt(self, inputs: Mapping[str, Array]) -> dict[str, Difference]:
-        """How far from each output another answer may be, of which no runtime is more right than the other.
+        """The uncertainty of each output: how far another, equally right answer may be.
 
-        It is 0 for most models. Where sums in another order or fused 8-bit products change an answer, the one that
-        ONNX Runtime gives without its optimizations tells by how much. Where the model brings floats to levels, or has
-        functions that cancel near zero, those tell that it gives with small errors put in: of an error that makes a
-        few elements take a step, not only the largest difference is known, but also the mean.
+        It is 0 for most models. Where sums in another order or fused 8-bit products change an answer, it is the
+        distance to ONNX Runtime's answer without optimizations. Where the model quantizes floats or cancels near zero,
+        it is the distance to answers with noise (`triune.graph.verify.noise`). An error that moves a few elements by a
+        level is known by its mean as well as by its largest difference.
         """
         with np.errstate(all="ignore"):
             answer = self._run(inputs, "optimized")
@@ -71,7 +71,7 @@ class OnnxModel:
                 try:
                     other = self._run(inputs, form)
                 except UnsupportedError:
-                    # Fewer kernels are there for what is not optimized. Then nothing is known against the answer.
+                    # ONNX Runtime may lack kernels for the unoptimized model; the answer then counts as certain.
                     break
                 for name, array in answer.items():
                     times = factor if form == "plain" else _MOVES

@@ -1,4 +1,4 @@
-"""Inputs to verify a conversion with: those that the user gave, and revealing ones for the others."""
+"""Sets of inputs for a verification: the user's arrays, and revealing values for the other inputs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,24 +16,24 @@ _WITHIN_HALF = frozenset(["noise", "ties", "fractions", "masks", "zeros", "signe
 def samples_of(
     model: ModelProto, shapes: Mapping[str, InputShape], given: Mapping[str, Array], *, is_half: bool
 ) -> list[InputSet]:
-    """Sets of inputs, the plainest first; one where the user gave all inputs.
+    """Sets of inputs, the plainest first; one set if the user gave all inputs.
 
-    Whole numbers that the model reads as indices are within what they index, and sizes within `shapes`. Dimensions
-    that bear the name of one of a given array have its size.
+    Integers that the model reads as indices are in range, and sizes are within `shapes`. A named dimension that also
+    occurs in a given array has that array's size.
 
     Args:
-        model: whose inputs are wanted. Its weights are not looked at.
+        model: the model whose inputs are made. Its weights are not read.
         shapes: the limits of the free dimensions, by input.
-        given: values by input.
-        is_half: whether one of the programs that are compared computes in fewer bits than fp32.
+        given: the user's arrays by input.
+        is_half: whether one of the compared programs computes in fewer bits than fp32.
 
     Raises:
-        UnsupportedError: an input is none that values can be made up for.
+        UnsupportedError: values cannot be made up for an input.
     """
     sizes = _sizes_of(model, given)
     interface = [_with_sizes(each, sizes) for each in inputs_of_model(model, shapes, given.keys())]
     if is_half:
-        # Floats at the ends are beyond fp16.
+        # The largest floats are beyond fp16.
         interface = [each if each.dtype.kind in "iu" else replace(each, ends=()) for each in interface]
     if not interface:
         return [InputSet("yours", dict(given))]
@@ -43,7 +43,7 @@ def samples_of(
 
 
 def _sizes_of(model: ModelProto, given: Mapping[str, Array]) -> dict[str, int]:
-    """The sizes of the named dimensions of what is given."""
+    """The sizes of the named dimensions of the given arrays."""
     sizes: dict[str, int] = {}
     for value in model.graph.input:
         if value.name in given:

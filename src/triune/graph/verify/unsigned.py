@@ -1,4 +1,4 @@
-"""Signed weights that ONNX Runtime multiplies wrongly on some CPUs, as unsigned ones of the same values."""
+"""Rewrite INT8 weights as UINT8: ONNX Runtime's products with INT8 weights saturate on some CPUs."""
 
 import itertools
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _SHIFT = 128
 
 
 def use_unsigned_weights(model: ModelProto) -> None:
-    """Adds 128 to INT8 weights and their zero points, which leaves the difference of both as it is. Changes `model`.
+    """Add 128 to INT8 weights and their zero points: their difference stays the same. Changes `model`.
 
     On x86 without VNNI, ONNX Runtime's product of uint8 and int8 adds pairs in 16 bits, and saturates there (its
     documentation of quantization recommends weights of 7 bits for that reason); that of uint8 and uint8 does not.
@@ -31,7 +31,7 @@ def use_unsigned_weights(model: ModelProto) -> None:
         positions = _WEIGHTS.get(node.op_type, ()) if node.domain == "com.microsoft" else ()
         pairs = [[node.input[position] for position in pair] for pair in positions if max(pair) < len(node.input)]
         wanted = dict.fromkeys(itertools.chain.from_iterable(pairs))
-        # All of the node's, or none: they are of one type.
+        # Change all of the node's weights or none, since they must have one type.
         if not all(name in tensors and names.count(name) == list(node.input).count(name) for name in wanted):
             continue
         for name in wanted:

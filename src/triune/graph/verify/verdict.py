@@ -25,17 +25,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutputVerdict:
-    """How far an output of the result is from the source's.
+    """How far an output of the conversion is from the source's.
 
     Attributes:
-        name: the source's.
-        shape: of the answer that is furthest off.
-        error: the largest absolute difference there; infinite where one is no number and the other is.
-        largest: the largest absolute value of the source's answer there.
-        allowed: how large the error may be there.
-        inputs: the name of the set of inputs that it was computed of.
-        is_constant: whether the source's answers to all sets have one value only, all zeros for instance, so that they
-            tell next to nothing.
+        name: the output's name in the source.
+        shape: the shape of the answer that differs most.
+        error: the largest absolute difference in that answer; infinite if only one of the two is NaN.
+        largest: the largest absolute value of the source's answer.
+        allowed: the largest error that is allowed.
+        inputs: the name of the set of inputs.
+        is_constant: whether the source's answers to all sets are one single value, such as zeros, so that the
+        comparison proves next to nothing.
     """
 
     name: str
@@ -48,18 +48,18 @@ class OutputVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """Wrong beyond what is allowed."""
+        """WRONG if the error is larger than allowed."""
         if not self.error <= self.allowed:
             return Verdict.WRONG
         return Verdict.UNKNOWN if self.is_constant else Verdict.RIGHT
 
 
 class Answers:
-    """Gathers the answers to several sets of inputs."""
+    """Collects and compares the answers to several sets of inputs."""
 
     def __init__(self, tolerance: float) -> None:
         """Args:
-        tolerance: how large the error of floats may be, relative to the largest value of their output.
+        tolerance: the allowed error of floats, relative to the largest value of their output.
         """
         self._tolerance = tolerance
         self._worst: dict[str, OutputVerdict] = {}
@@ -75,14 +75,14 @@ class Answers:
         """Compare the answers to a set of inputs.
 
         Args:
-            inputs: the set.
-            expected: the source's, by output.
-            actual: the result's.
-            doubt: how far another right answer may be, by output; called where something is wrong. An error that is
-                as large in more elements than `mean` allows is none of those that explain it.
+            inputs: the set of inputs.
+            expected: the source's answers by output.
+            actual: the conversion's answers by output.
+            doubt: gives the uncertainty of each output (`OnnxModel.doubt`); called only if something is wrong. It
+            excuses an error only if the mean difference is within its `mean` as well.
 
         Raises:
-            InternalError: an output is of another shape; scalars are vectors of one element to Core ML.
+            InternalError: an output has another shape (a scalar may be a vector of one element, as in Core ML).
         """
         for name, array in expected.items():
             found = self._compared(name, inputs, array, actual[name])
@@ -94,7 +94,7 @@ class Answers:
             self._values.setdefault(name, []).extend(_two_values(array))
 
     def verdicts(self) -> Iterator[OutputVerdict]:
-        """The worst finding of each output."""
+        """The worst verdict of each output."""
         for name, worst in self._worst.items():
             yield replace(worst, is_constant=len(set(self._values[name])) <= 1)
 
@@ -107,7 +107,7 @@ class Answers:
             error = 0.0 if bool(np.all(one == other)) else np.inf
             return OutputVerdict(name, shape, error, 0.0, 0.0, inputs.name)
         with np.errstate(all="ignore"):
-            # Whole numbers are compared as such, and differ by 1 at least: fp64 does not hold all of 64 bits.
+            # Integers are compared as integers, and differ by at least 1: fp64 does not hold all 64-bit numbers.
             is_same = (one == other) | ((one != one) & (other != other))
             least = 1.0 if expected.dtype.kind in "biu" else 0.0
             one, other = one.astype(np.float64), other.astype(np.float64)
@@ -127,12 +127,12 @@ def _excused(found: OutputVerdict, mean: float, doubt: Difference | None) -> Out
 
 
 def _severity(found: OutputVerdict) -> tuple[bool, float]:
-    """Wrong answers come first, then the largest errors for what is allowed."""
+    """The sort key of verdicts: wrong answers first, then the largest ratio of error to allowed error."""
     is_wrong = found.verdict is Verdict.WRONG
     return is_wrong, found.error / found.allowed if found.allowed else found.error
 
 
 def _two_values(array: Array) -> list[str]:
-    """One or two of its different values, as text: one that is no number is like another, and so is -0.0 to 0.0."""
+    """Up to two distinct values of an array, as text: NaN equal one another, and -0.0 equals 0.0."""
     values: list[object] = np.unique(array)[:2].tolist() if array.size else []
     return [str(0 if value == 0 else value) for value in values]

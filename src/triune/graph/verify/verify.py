@@ -1,4 +1,4 @@
-"""Two forms of one model, computed on the same inputs, set after set."""
+"""Run two forms of a model on the same sets of inputs, and compare their outputs."""
 
 import functools
 import time
@@ -15,7 +15,7 @@ Compute: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """The outputs for inputs, both by the source's names."""
 
 _SECONDS = 20.0
-"""After this time no further set is begun: large models are told apart by their first answers already."""
+"""No further set is begun after this time, in seconds: a few sets suffice for large models."""
 
 
 def verify(
@@ -27,23 +27,24 @@ def verify(
     *,
     otherwise: Sequence[InputSet] = (),
 ) -> list[OutputVerdict]:
-    """Compare what a model and what it was converted to compute.
+    """Compare the outputs of a model and of its conversion.
 
     Args:
-        sets: of inputs. Those that the source does not take, an index out of range for instance, are passed over.
-        source: computes the right answers.
-        result: computes those to judge.
-        model: the one of the two that is ONNX: an error is no fault where ONNX Runtime is as unsure of itself.
-        tolerance: of floats, relative to the largest value of an output; whole numbers and truths must be equal.
-        otherwise: more sets, for a source that takes none of the others.
+        sets: sets of inputs. A set that the source rejects, for instance an index out of range, is skipped.
+        source: runs the model whose answers are right.
+        result: runs the conversion that is judged.
+        model: the one of the two that is ONNX; an error within ONNX Runtime's own uncertainty is not a fault.
+        tolerance: the allowed error of floats, relative to an output's largest value; integers and booleans must be
+        equal.
+        otherwise: further sets, for a source that rejects all of the others.
 
     Returns:
         A verdict for each output of the source.
 
     Raises:
-        UnsupportedError: the source takes none of the sets, or the result not one that the source takes.
+        UnsupportedError: the source rejects all sets, or the conversion rejects a set that the source takes.
         InvalidArgumentError: as UnsupportedError.
-        InternalError: an output is of another shape.
+        InternalError: an output has another shape.
     """
     answers = Answers(tolerance)
     refusal: InvalidArgumentError | UnsupportedError | None = None

@@ -189,7 +189,7 @@ def test_windows_that_have_no_place_are_refused(node: NodeProto, tmp_path: Path)
     """A result of negative sizes ends Apple's process."""
     weight = np.zeros((1, 1, 2, 7), np.float32)
     model = model_of([node], [("x", FLOAT, [1, 1, 4, 4])], [("y", FLOAT, [None] * 4)], w=weight)
-    with pytest.raises(UnsupportedError, match=r"a window of \d+ has no place in an image of 4"):
+    with pytest.raises(UnsupportedError, match=r"a window of \d+ does not fit into an image of 4"):
         lower(model, tmp_path / "m.aimodel")
 
 

@@ -192,11 +192,11 @@ def test_the_path_says_what_is_written(tmp_path: Path) -> None:
         ),
         (
             "agraph (float[1,2,4,4] x) => (float[1,2,1,1] y) { y = AveragePool <kernel_shape=[5,2]> (x) }",
-            "a window of 5 has no place in an image of 4 with padding of 0 and 0",
+            "a window of 5 does not fit into an image of 4 with padding of 0 and 0",
         ),
         (
             "agraph (float[1,2,4] x, float[2,2,3] w) => (float[1,2,1] y) { y = Conv <dilations=[2]> (x, w) }",
-            "a window of 5 has no place in an image of 4",
+            "a window of 5 does not fit into an image of 4",
         ),
         (
             """agraph (float[6,2] x) => (float[?,?,?] y)

@@ -209,7 +209,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def slice(self, x: V, axis: int, start: Dim[V], end: Dim[V]) -> V:
-        """Slice: from `start` to before `end`, which are whole numbers within the dimension."""
+        """Slice [start, end) along one axis, with step 1; both are integers within the dimension."""
 
     def split(self, x: V, sizes: Sequence[int], axis: int) -> list[V]:
         """Split."""
