@@ -39,10 +39,10 @@ def _unary(op: str, kind: str, name: str, scales: tuple[float, float], x: Any = 
     return microsoft(f"{op} {kind} {name}".strip(), inputs, weights=weights, outputs=outputs, **{"atol": 1, **options})
 
 
-def _pool(kind: str, name: str, **attributes: Any) -> Case:
+def _pool(kind: str, name: str, scales: tuple[float, float] = (0.02, 0.018), **attributes: Any) -> Case:
     x = _levels(kind, *((2, 5, 7, 3) if attributes.get("channels_last") else (2, 3, 5, 7)))
     attributes = {"kernel_shape": [2, 3], **attributes}
-    return _unary("QLinearAveragePool", kind, name, (0.02, 0.018), x, attributes=attributes)
+    return _unary("QLinearAveragePool", kind, name, scales, x, attributes=attributes, atol=0)
 
 
 def _concat(name: str, axis: int, scales: tuple[float, ...]) -> Case:
@@ -138,6 +138,7 @@ CASES = [
     _pool("uint8", "pads that count", pads=[1, 1, 0, 2], count_include_pad=1),
     _pool("uint8", "ceil", strides=[2, 2], ceil_mode=1),
     _pool("uint8", "channels last", channels_last=1, strides=[1, 2]),
+    *(_pool(kind, "of many halves", (0.5, 0.25), kernel_shape=[2, 2]) for kind in KINDS),
     *(_unary("QLinearGlobalAveragePool", kind, "", (0.02, 0.018), _levels(kind, 2, 3, 5, 7)) for kind in KINDS),
     _unary(
         "QLinearGlobalAveragePool",

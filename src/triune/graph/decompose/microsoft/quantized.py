@@ -115,7 +115,8 @@ def q_linear_average_pool(c: Context) -> bool:
     own = {name: c.attributes[name] for name in _POOL if name in c.attributes}
     x = dequantized(c, 0)
     x = b.op("Transpose", x, perm=[0, rank - 1, *range(1, rank - 1)]) if is_last else x
-    pooled = quantized(c, b.op("AveragePool", x, **own), 3, elem_type)
+    steps = b.op("Div", b.op("AveragePool", x, **own), c.input(3))
+    pooled = rounded(c, b.op("Add", steps, _zero(c, 4)), elem_type)
     c.give(channels_last(c, pooled, rank) if is_last else pooled)
     return True
 
