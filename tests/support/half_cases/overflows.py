@@ -35,6 +35,7 @@ OVERFLOWS = [
     half_case("softplus_op", "y = Softplus (x)", x=_FAR),
     half_case("mish", "y = Mish (x)", x=_FAR),
     half_case("elu", "y = Elu (x)", x=_FAR),
+    half_case("celu", "y = Celu <alpha = 0.01> (x)", x=floats(-1000, 2000, -0.005, 3)),
     half_case("elu_of_small_numbers", "y = Elu (x)", x=_NEAR_ZERO),
     half_case("asinh_of_small_numbers", "y = Asinh (x)", x=_NEAR_ZERO),
     half_case("asinh", "y = Asinh (x)", x=floats(-20000, 0.06, 0.0626, 3)),

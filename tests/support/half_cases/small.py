@@ -13,6 +13,7 @@ _PARTED = "s = Slice (p, first, second, last) r = Slice (p, second, third, last)
 
 SMALL = (
     half_case("logarithm_of_shares", "p = Softmax (x) y = Log (p)", x=floats(0, -10, -20)),
+    half_case("sign_of_a_logarithm_of_shares", "l = LogSoftmax (x) y = Sign (l)", x=floats(0, -10, -14)),
     half_case("logarithm_of_a_sigmoid", "n = Neg (x) m = Neg (n) p = Sigmoid (m) y = Log (p)", x=_SCORES),
     half_case("logarithm_of_an_exponential", "n = Abs (x) m = Neg (n) p = Exp (m) y = Log (p)", x=_SCORES * 3),
     half_case(

@@ -55,12 +55,17 @@ def celu(c: Context) -> bool:
     b, x = c.build, c.input(0)
     alpha = c.attributes.get("alpha", 1.0)
     factor = b.constant(alpha, _dtype(c))
-    ratio = b.op("Div", x, factor)
-    if alpha >= 0:
-        c.give(b.op("Mul", factor, b.op("Elu", ratio)))
+    zero = b.constant(0, _dtype(c))
+    if alpha >= 1:
+        c.give(b.op("Mul", factor, b.op("Elu", b.op("Div", x, factor))))
         return True
-    power = b.op("Mul", factor, b.op("Sub", b.op("Exp", ratio), b.constant(1, _dtype(c))))
-    c.give(b.op("Add", b.op("Relu", x), b.op("Min", b.constant(0, _dtype(c)), power)))
+    if alpha > 0:
+        # alpha elu(min(0, x) / alpha) is never above 0: x / alpha alone may be beyond fp16 where x is not.
+        below = b.op("Elu", b.op("Div", b.op("Min", x, zero), factor))
+        c.give(b.op("Add", b.op("Relu", x), b.op("Mul", factor, below)))
+        return True
+    power = b.op("Mul", factor, b.op("Sub", b.op("Exp", b.op("Div", x, factor)), b.constant(1, _dtype(c))))
+    c.give(b.op("Add", b.op("Relu", x), b.op("Min", zero, power)))
     return True
 
 

@@ -91,4 +91,4 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 
 def _is_bounded(interval: tuple[float, float]) -> bool:
     """Is it a number of known sign or size? Other products with a sigmoid are activations: x * sigmoid(x)."""
-    return interval[0] >= 0 or magnitude(interval) < math.inf
+    return interval[0] >= 0 or interval[1] <= 0 or magnitude(interval) < math.inf

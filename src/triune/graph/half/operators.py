@@ -195,6 +195,8 @@ KEEP_SMALL = (
     | TOTALS
     | frozenset(
         ["Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Clip", "Relu", "Cast", "TopK", "MaxPool", "CumSum"]
+        # The logarithm of a number near 1 is near 0.
+        + ["Log"]
     )
 )
 """The results of numbers near 0 or 1 may be near 0."""
