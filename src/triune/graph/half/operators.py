@@ -194,9 +194,22 @@ KEEP_SMALL = (
     | EXTREMES
     | TOTALS
     | frozenset(
-        ["Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Clip", "Relu", "Cast", "TopK", "MaxPool", "CumSum"]
-        # The logarithm of a number near 1 is near 0.
-        + ["Log"]
+        [
+            "Add",
+            "Sub",
+            "Mul",
+            "Div",
+            "Pow",
+            "Sqrt",
+            "Reciprocal",
+            "Clip",
+            "Relu",
+            "Cast",
+            "TopK",
+            "MaxPool",
+            "CumSum",
+            "Log",
+        ]
     )
 )
 """The results of numbers near 0 or 1 may be near 0."""
