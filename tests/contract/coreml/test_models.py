@@ -60,7 +60,7 @@ def test_states_remain_between_calls(tmp_path: Path, executor: ExecutorName) -> 
     # What was read is a copy.
     state.read("total")[:] = 0
     np.testing.assert_array_equal(state.read("total"), [[11, 22]])
-    with pytest.raises(InvalidArgumentError, match=r"states \['total'\]: predict\(..., state=model.make_state\(\)\)"):
+    with pytest.raises(InvalidArgumentError, match=r"states \['total'\]: give state=model.make_state\(\)"):
         model.predict({"x": [[1, 2]]})
 
 
