@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from support.contrib.case import Case, floats, microsoft
 
 
@@ -25,7 +27,20 @@ def _conv(name: str, *, bias: bool = True, added: bool = False, **attributes: An
     return microsoft(f"FusedConv {name}", inputs, weights=weights, attributes=attributes)
 
 
+def _range(name: str, start: Any, limit: Any, delta: Any = None) -> Case:
+    inputs = {"start": start, "limit": limit, "delta": delta}
+    weights = [each for each in inputs if inputs[each] is not None and each != "limit"]
+    return microsoft(f"Range {name}", inputs, weights=weights, outputs={"y": start.dtype.type})
+
+
 CASES = [
+    *(
+        microsoft(f"CDist {metric}", {"a": floats(5, 3), "b": floats(4, 3, seed=1)}, attributes={"metric": metric})
+        for metric in ("sqeuclidean", "euclidean")
+    ),
+    _range("by a step", np.array(2, np.float32), np.array(9, np.float32), np.array(1.5, np.float32)),
+    _range("by one", np.array(2, np.int64), np.array(7, np.int64)),
+    _range("down, of vectors", *(np.array([each], np.int32) for each in (5, -4, -3))),
     _product("plain", (3, 4), (4, 5)),
     _product("alpha", (3, 4), (4, 5), alpha=0.125),
     _product("transposed", (4, 3), (5, 4), transA=1, transB=1, alpha=2.0),

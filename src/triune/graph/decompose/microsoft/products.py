@@ -1,5 +1,6 @@
 """Matrix products with fused transposes, scales, sums and activations."""
 
+from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.decompose.microsoft.activations import activated
 
@@ -65,7 +66,23 @@ def fused_gemm(c: Context) -> bool:
     return True
 
 
+def c_dist(c: Context) -> bool:
+    """CDist: the distance of each row of A from each row of B, or its square."""
+    b = c.build
+    apart = b.op("Sub", b.op("Unsqueeze", c.input(0), b.ints(1)), b.op("Unsqueeze", c.input(1), b.ints(0)))
+    square = b.op("ReduceSum", b.op("Mul", apart, apart), b.ints(2), keepdims=0)
+    match metric := c.attributes.get("metric", "sqeuclidean"):
+        case "sqeuclidean":
+            c.give(square)
+        case "euclidean":
+            c.give(b.op("Sqrt", square))
+        case _:
+            raise Refusal(f"its metric '{metric}' is none that ONNX Runtime has: sqeuclidean, euclidean")
+    return True
+
+
 TABLE: dict[str, Decomposition] = {
+    "CDist": c_dist,
     "FusedMatMul": fused_mat_mul,
     "TransposeMatMul": fused_mat_mul,
     "FusedMatMulActivation": fused_mat_mul_activation,

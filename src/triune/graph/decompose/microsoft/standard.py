@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from triune.graph.conversion.problems import Refusal
 from triune.graph.decompose.context import Context, Decomposition
 
@@ -33,7 +35,19 @@ def expand_dims(c: Context) -> bool:
     return True
 
 
+def counted(c: Context) -> bool:
+    """Range, by 1 where no step is given; its operands are scalars or vectors of one element."""
+    if not (elem_type := c.values.elem_type(c.input(0))):
+        return False
+    b = c.build
+    ends = [b.op("Reshape", name, b.constant([], np.int64)) for name in (c.input(0), c.input(1))]
+    step = b.op("Reshape", c.input(2), b.constant([], np.int64)) if c.input(2) else b.typed(1, elem_type)
+    c.give(b.op("Range", *ends, step))
+    return True
+
+
 TABLE: dict[str, Decomposition] = {
+    "Range": counted,
     "Trilu": same_as("Trilu"),
     "QuantizeLinear": same_as("QuantizeLinear"),
     "DequantizeLinear": same_as("DequantizeLinear"),
