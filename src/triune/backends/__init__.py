@@ -1,1 +1,1 @@
-"""From a model's files to what answers its requests: one backend for each kind of servable, chosen by the config."""
+"""Backends build servables from a model's files: one backend for each kind of servable, chosen by the config."""

@@ -1,4 +1,4 @@
-"""A load that may be given up, and what it uses then."""
+"""Cancellation of a load that runs in a thread."""
 
 import contextlib
 import threading
@@ -9,15 +9,15 @@ from triune.core.errors import UnavailableError
 
 
 class Interruptible(Protocol):
-    """What may take long, and can be told to end."""
+    """An object whose current work can be interrupted."""
 
     def interrupt(self) -> None:
-        """Have it end soon. From any thread; does not wait."""
+        """Ask the current work to end soon. From any thread; does not wait."""
         ...
 
 
 class Attempt:
-    """A build that may be given up: what it runs then ends as soon as it can."""
+    """A build that can be cancelled: what it runs at that moment is interrupted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,17 +25,17 @@ class Attempt:
         self._is_given_up = False
 
     def add(self, made: Interruptible) -> None:
-        """The build has made this, and is about to run it."""
+        """Register an object that the build is about to run: cancellation interrupts it."""
         with self._lock:
             self.check()
             self._made.append(made)
 
     @contextlib.contextmanager
     def holding(self, lent: Interruptible) -> Generator[None]:
-        """Use what others use before and afterwards: it is interrupted within, and never once this is left.
+        """Register a shared object for the duration of the context only.
 
         Raises:
-            UnavailableError: it was given up before, or within: then `lent` may have been interrupted.
+            UnavailableError: the build was cancelled, before or within the context; `lent` may have been interrupted.
         """
         self.add(lent)
         try:
@@ -47,18 +47,18 @@ class Attempt:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether the build was cancelled."""
         return self._is_given_up
 
     def check(self) -> None:
-        """Raise UnavailableError where it has been given up."""
+        """Raise UnavailableError if the build was cancelled."""
         if self._is_given_up:
             raise UnavailableError("the load was given up")
 
     def give_up(self) -> None:
-        """Nobody waits for it any more. From any thread."""
+        """Cancel the build. From any thread."""
         with self._lock:
             self._is_given_up = True
-            # Under the lock: what `holding` has let go of may be at work for somebody else.
+            # Interrupt under the lock: after `holding` has ended, another build may use the object.
             for each in self._made:
                 each.interrupt()

@@ -1,4 +1,4 @@
-"""The seam between a model's files and what answers its requests."""
+"""The Backend protocol: from a model's files to the servable that answers its requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from triune.scheduling.models import Models
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A version that a backend has built, and that does not answer requests yet. Each backend has a subclass.
+    """A version that a backend has built and that does not answer requests yet. Each backend has a subclass.
 
     Attributes:
         version: its number.
         config: the completed configuration.
-        source: what it was built from.
-        emulated: those of its units that are no hardware here.
+        source: the model on disk that it was built from.
+        emulated: its units that are emulated.
     """
 
     version: int
@@ -31,22 +31,22 @@ class Build:
 
     @property
     def precisions(self) -> Mapping[Unit, str]:
-        """What it computes in on each of its units; empty if it has none of its own."""
+        """The floating-point format on each of its units; empty for an ensemble."""
         return {}
 
     @property
     def shortfall(self) -> str:
-        """Why it does not run everywhere that the config says; mostly empty. The index shows it."""
+        """Why it does not run on all of its config's units; usually empty. The repository index shows it."""
         return ""
 
     def __str__(self) -> str:
-        """What the log says of a model that is ready: "on cpu (onnxruntime, fp32, 2 threads) in 0.02 s"."""
+        """The log's description of a ready model: "on cpu (onnxruntime, fp32, 2 threads) in 0.02 s"."""
         return f"by backend '{self.config.backend}'"
 
     def is_current(self, source: Source) -> bool:
-        """Building the version anew from `source` would give the same: its files and its config are what they were.
+        """Whether a new build from `source` would be the same, since files and config are unchanged.
 
-        Of a large config that takes milliseconds.
+        Comparing a large config takes milliseconds.
         """
         mine = self.source
         return (
@@ -56,86 +56,86 @@ class Build:
         )
 
     def has_files_of(self, source: Source) -> bool:
-        """The version's own files are those of `source`, and lie where they lay."""
+        """Whether the version's files in `source` are unchanged, at the same path."""
         files = self.source.stamp.versions.get(self.version, {})
         return self.source.folder == source.folder and files == source.stamp.versions.get(self.version, {})
 
     def close(self) -> None:
-        """Free what it holds, where it is not to be assembled. May block."""
+        """Free a build that is not assembled. May block."""
 
 
 B = TypeVar("B", bound=Build)
 
 
 class Backend(Protocol[B]):
-    """Makes servables of one kind: tensor models, ensembles, Python models, transformers."""
+    """Makes servables of one kind, such as tensor models or ensembles."""
 
     @property
     def honours(self) -> frozenset[str]:
-        """The fields of `config.honour.FIELDS` that it obeys. A config that sets another of them is refused."""
+        """The fields of `config.honour.FIELDS` that this backend supports. A config with another is refused."""
         ...
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """The models that must be ready before it is built, each with the versions that it needs; None is the newest.
+        """The models that must be ready before the build, each with the needed versions; None is the newest.
 
-        They are `source.parts` of what is configured and built. Reads nothing. From any thread.
+        Their configs are then given as `source.parts`. Reads no files. From any thread.
 
         Raises:
-            InvalidArgumentError: the config is wrong in itself.
+            InvalidArgumentError: the config is invalid.
         """
         ...
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """The completed configuration of a version: what the config leaves out is taken from the files.
+        """The completed configuration of a version: missing fields are taken from the files.
 
         Reads files; compiles nothing. From any thread.
 
         Raises:
-            InvalidArgumentError: the config is wrong, or disagrees with the files.
-            UnsupportedError: this version or this machine does not do what the config asks.
+            InvalidArgumentError: the config is wrong, or contradicts the files.
+            UnsupportedError: Triune or this machine does not support what the config asks for.
         """
         ...
 
     def build(self, source: Source, version: int, previous: B | None, attempt: Attempt) -> B:
-        """Everything slow: configure, compile, warm up, measure. In a worker thread; touches no shared state.
+        """Do all slow work: configure, compile, warm up, measure. Runs in a worker thread, without shared state.
 
         Args:
             source: the model on disk.
             version: one of its versions.
-            previous: the same version as it serves now, where this backend built it: what has not changed of it may be
-                taken over. It goes on serving.
-            attempt: gives it up. What is about to run for long is added to it.
+            previous: the build of the same version that serves now, if this backend made it. It goes on serving, and the
+                new build may share its unchanged parts.
+            attempt: cancels the build. Objects that may run for long are added to it.
 
         Raises:
             InvalidArgumentError: the config or a file is wrong.
-            UnsupportedError: this version or machine does not do it.
-            InternalError: a library failed otherwise.
-            UnavailableError: it was given up.
+            UnsupportedError: Triune or this machine does not support it.
+            InternalError: a library failed in another way.
+            UnavailableError: the build was cancelled.
         """
         ...
 
     def assemble(self, build: B, models: Models) -> Servable:
-        """Make a build answer requests. Quick; on the event loop's thread. The servable owns the build.
+        """Make the servable of a build, and pass it the build's ownership. Fast; on the event loop's thread.
 
         Args:
             build: made by `build`.
             models: all models that are served, for a servable that calls others.
 
         Raises:
-            NoThreadError: the system has no thread for a worker. The build is the caller's then.
+            NoThreadError: the system cannot start a worker's thread. The caller still owns the build then.
         """
         ...
 
 
 def _are_same_but_for_policy(one: ModelConfigMessage, other: ModelConfigMessage) -> bool:
-    # To copy takes many times as long as to compare, and no other thread runs meanwhile.
+    # A copy takes much longer than a comparison, and holds the GIL.
     if one == other or one.version_policy == other.version_policy:
         return one == other
     return _without_policy(one) == _without_policy(other)
 
 
 def _without_policy(message: ModelConfigMessage) -> ModelConfigMessage:
-    """A config less what chooses the versions, and says nothing of any of them."""
+    """A config without the version policy, which does not affect any single version."""
     result = ModelConfigMessage()
     result.CopyFrom(message)
     result.ClearField("version_policy")

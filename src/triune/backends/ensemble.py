@@ -1,4 +1,4 @@
-"""The backend of ensembles: no file of their own, steps that ask other models."""
+"""The backend of ensembles, which have no model file, and whose steps call other models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from triune.scheduling.steps.graph import StepGraph
 
 @dataclass(frozen=True, slots=True)
 class EnsembleBuild(Build):
-    """An ensemble that fits the models of its steps.
+    """An ensemble that was checked against the models of its steps.
 
     Attributes:
-        steps: in the config's order.
+        steps: the steps, in the config's order.
     """
 
     steps: tuple[Step, ...]
 
     def is_current(self, source: Source) -> bool:
-        """See `Build`: the models that it is made of are the same, too."""
+        """See `Build`. The configs of its steps' models must be unchanged, too."""
         mine, theirs = self.source.parts, source.parts
         is_same = mine.keys() == theirs.keys() and all(mine[part] is theirs[part] for part in mine)
-        # Not `super()`: a dataclass with slots is another class than the one that was written.
+        # `super()` does not work here: a dataclass with slots is a new class.
         return is_same and Build.is_current(self, source)
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class EnsembleBackend:
     def __init__(self, clock: Clock, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:
         clock: time.
-        settings: how many requests may wait, and whether ensembles keep how their latencies are distributed.
+        settings: queue limits, and whether to keep histograms.
         """
         self._clock = clock
         self._settings = settings
@@ -62,7 +62,7 @@ class EnsembleBackend:
         return needs
 
     def configure(self, source: Source, version: int) -> ModelConfig:
-        """See `Backend`. It fits the models that it is made of, which have given it labels for its outputs."""
+        """See `Backend`. Checks the steps' models, and takes the labels of its outputs from them."""
         return self._configure(source, version)[0]
 
     def build(

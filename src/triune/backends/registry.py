@@ -1,4 +1,4 @@
-"""Which backend a config is for."""
+"""Chooses the backend of a config."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ ENSEMBLE = PLATFORM
 
 
 class Backends:
-    """All backends behind one face: a config chooses among them, and nobody else has to."""
+    """All backends behind one interface, which passes each call to the backend that the config names."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class Backends:
         cache: ResponseCache | None = None,
     ) -> None:
         """Args:
-        tensor: for every config that none of the others is for.
-        clock: time.
-        others: by what a config names in `backend`, and ENSEMBLE.
-        cache: keeps answers of models whose config enables it; None keeps none.
+        tensor: the default backend, for models that a runtime compiles.
+        clock: the clock.
+        others: the other backends by the config's `backend`, or by ENSEMBLE.
+        cache: the response cache, for models whose config enables it; None for no cache.
         """
         self._tensor = tensor
         self._others = others or {}
@@ -47,11 +47,11 @@ class Backends:
         self._cache = cache
 
     def of(self, message: ModelConfigMessage) -> AnyBackend:
-        """The backend that a config is for, completed or not."""
+        """The backend of a config, completed or not."""
         return self._others.get(ENSEMBLE if is_ensemble(message) else message.backend, self._tensor)
 
     def honours(self, message: ModelConfigMessage) -> frozenset[str]:
-        """See `Backend.honours`, of the backend that the config is for."""
+        """See `Backend.honours`: those of the config's backend."""
         return self.of(message).honours
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
@@ -65,7 +65,7 @@ class Backends:
     def build(
         self, source: Source, version: int, previous: Build | None = None, attempt: Attempt | None = None
     ) -> Build:
-        """See `Backend.build`; `previous` may be of any backend. Raises a TriuneError, whatever goes wrong."""
+        """See `Backend.build`; any backend may have made `previous`. Every error is a TriuneError."""
         backend = self.of(source.message)
         if previous is not None and self.of(previous.source.message) is not backend:
             previous = None
@@ -73,7 +73,7 @@ class Backends:
             return backend.build(source, version, previous, attempt or Attempt())
 
     def assemble(self, build: Build, models: Models) -> LoadedVersion:
-        """See `Backend.assemble`. Answers are kept where the server has a cache and the config enables it."""
+        """See `Backend.assemble`. Wraps the servable in the response cache, if the server has one and the config enables it."""
         config = build.config
         servable = self.of(build.source.message).assemble(build, models)
         if self._cache is not None and config.message.response_cache.enable:
@@ -84,7 +84,7 @@ class Backends:
 
 @contextlib.contextmanager
 def typed_failures(name: str, version: int) -> Generator[None]:
-    """Whatever goes wrong within while a version is built is a TriuneError; what nobody has thought of is logged."""
+    """Turn every error of a build into a TriuneError. Unexpected errors are logged."""
     try:
         yield
     except TriuneError:

@@ -1,4 +1,4 @@
-"""What a repository holds and whether it would load, without loading it."""
+"""Checks whether the models of a repository would load, without loading them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +19,16 @@ from triune.runtimes.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """What is known of a model before it is loaded.
+    """The result of checking one model.
 
     Attributes:
         name: its folder's name.
-        versions: those that would be served, ascending; empty if that cannot be told.
-        backend: its backend, empty if that cannot be told.
-        units: where it would run.
+        versions: the versions that would be served, ascending; empty if unknown.
+        backend: its backend; empty if unknown.
+        units: the units that it would run on.
         problems: why it would not load; empty if it would.
-        hints: fields of its config that have no effect here.
-        config: the completed configuration of the newest version that has no problem.
+        hints: fields of its config that have no effect.
+        config: the completed configuration of the newest version without a problem.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ModelCheck:
 def check(
     repositories: Sequence[Path], backends: Backends, machine: Machine, settings: ModelSettings
 ) -> Sequence[ModelCheck]:
-    """Check every model of the repositories, by name. Reads configs and signatures; compiles nothing.
+    """Check every model of the repositories, in the order of names. Reads configs and signatures; compiles nothing.
 
     Raises:
         InvalidArgumentError: a repository cannot be read.
@@ -52,7 +52,7 @@ def check(
 
 
 class _Checker:
-    """Checks models, those first that others are made of."""
+    """Checks models; the models of an ensemble's steps come before the ensemble."""
 
     def __init__(
         self, found: Mapping[str, Found], backends: Backends, machine: Machine, settings: ModelSettings
@@ -84,7 +84,7 @@ class _Checker:
             problem = str(error)
         except MemoryError:
             problem = str(no_memory("its check", "check it alone"))
-        except Exception as error:  # noqa: BLE001 - one model is one model: the others are checked
+        except Exception as error:  # noqa: BLE001 - one model's failure must not keep the others from being checked
             problem = f"unexpected {type(error).__name__} while it was checked: {error}"
         return ModelCheck(name, (), "", (), (problem,), (), None)
 
@@ -115,7 +115,7 @@ class _Checker:
     def _parts(
         self, name: str, needs: Mapping[str, frozenset[int | None]]
     ) -> Mapping[tuple[str, int | None], ModelConfig]:
-        """The configs of what a model is made of. Raises InvalidArgumentError where one of them would not load."""
+        """The configs of the models that a model needs. Raises InvalidArgumentError if one of them would not load."""
         parts: dict[tuple[str, int | None], ModelConfig] = {}
         for need, versions in needs.items():
             if need not in self._found:

@@ -1,6 +1,6 @@
-"""Models that are made of others: what must be ready before them, and whether that has changed since.
+"""Dependencies between models: an ensemble needs the models of its steps to be ready, and is rebuilt if they change.
 
-Source of the rules and of the words: Triton's `model_repository_manager.cc`.
+Source of the rules and of the messages: Triton's `model_repository_manager.cc`.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ Part: TypeAlias = tuple[str, int | None]
 
 
 class Dependencies:
-    """Which models are made of which. On the event loop's thread only."""
+    """The dependency graph of the models. On the event loop's thread only."""
 
     def __init__(
         self, models: Models, records: Mapping[str, ModelRecord], bring: Callable[[str], Awaitable[None]]
     ) -> None:
         """Args:
-        models: those that are ready.
-        records: those that were ever asked for.
-        bring: loads a model that another needs, where the control mode has it; never raises a TriuneError.
+        models: the ready models.
+        records: the records of all models that were ever requested.
+        bring: loads a model that another needs, if the control mode allows it; never raises a TriuneError.
         """
         self._models = models
         self._records = records
@@ -39,7 +39,7 @@ class Dependencies:
         self._turned: dict[str, asyncio.Event] = {}
 
     def announce(self, name: str) -> None:
-        """A model is about to be loaded, or looked at: those that need it wait for as many calls of `done`."""
+        """Announce that a model may change: its dependents wait for as many calls of `done`."""
         self._num_announced[name] += 1
 
     def done(self, name: str) -> None:
@@ -51,20 +51,20 @@ class Dependencies:
                 event.set()
 
     def needs_of(self, name: str) -> Needs:
-        """What a model is made of; empty for one that stands alone."""
+        """The models that a model needs; empty for a tensor model."""
         return self._needs.get(name, {})
 
     def dependents(self, name: str) -> Sequence[str]:
-        """The models that are made of this one, themselves and not by way of others."""
+        """The models that need this one directly."""
         return [each for each, needs in self._needs.items() if name in needs]
 
     def forget(self, name: str) -> None:
-        """A model is not wanted any more: it does not come back when what it is made of does."""
+        """Forget an unloaded model, so that it is not rebuilt when the models that it needs return."""
         self._needs.pop(name, None)
         self._seen.pop(name, None)
 
     def is_stale(self, name: str) -> bool:
-        """A model is to be built anew, since what it is made of is not what it was. One that loads sees that itself."""
+        """Whether a model must be rebuilt, since a model that it needs has changed. False while it loads."""
         record = self._records.get(name)
         if name not in self._needs or record is None or record.num_loads:
             return False
@@ -72,21 +72,21 @@ class Dependencies:
         return now.keys() != seen.keys() or any(now[part] is not seen[part] for part in now)
 
     async def require(self, name: str, needs: Needs, *, is_bringing: bool) -> Mapping[Part, ModelConfig]:
-        """The configs of what a model is made of, all of it ready.
+        """Wait until the models that a model needs are ready, and return their configs.
 
         Args:
             name: the model.
-            needs: what it needs.
-            is_bringing: load what is missing, and wait for it.
+            needs: the needed models and versions.
+            is_bringing: load missing models, and wait for them.
 
         Raises:
-            InvalidArgumentError: something is missing, or needs the model itself. The message says what and why.
+            InvalidArgumentError: a needed model is missing or needs this model. The message names it and the reason.
         """
         self._needs[name], self._seen[name] = needs, self._look_up(needs)
         self._check_circle(name)
         if is_bringing:
             await asyncio.gather(*(self._ensure(each) for each in needs))
-            # Those that have loaded meanwhile may be made of others, too.
+            # Models that were loaded meanwhile may need others, too.
             self._check_circle(name)
         loaded = self._look_up(needs)
         self._seen[name] = loaded
@@ -94,7 +94,7 @@ class Dependencies:
         return {part: each.config for part, each in loaded.items() if each is not None}
 
     def is_without_unloaded(self, name: str) -> bool:
-        """A model is not ready because others were unloaded on request, and for no other reason."""
+        """Whether a model is not ready for the only reason that models it needs were unloaded on request."""
         missing = [part[0] for part, each in self._look_up(self.needs_of(name)).items() if each is None]
         return bool(missing) and all(each in self._records and self._records[each].is_unloaded() for each in missing)
 
@@ -134,7 +134,7 @@ class Dependencies:
             )
 
     def _check_circle(self, name: str) -> None:
-        """Raise InvalidArgumentError if a model is made of itself, directly or not."""
+        """Raise InvalidArgumentError if a model needs itself, directly or indirectly."""
         seen: set[str] = set()
         reached = [name]
         while reached:

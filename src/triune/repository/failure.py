@@ -1,4 +1,4 @@
-"""Why a load failed, in the words of whoever asked for it and of the index."""
+"""Load failures: the error for the client, and the reasons for the repository index."""
 
 import logging
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ class LoadFailedError(Exception):
     """A load that failed.
 
     Attributes:
-        error: for whoever asked for it.
-        problem, reasons: for the record: see `ModelRecord.fail`.
+        error: the error for the client.
+        problem, reasons: the reasons for the record: see `ModelRecord.fail`.
     """
 
     def __init__(self, error: TriuneError, problem: str, reasons: Mapping[int, str] | None = None) -> None:
@@ -25,11 +25,11 @@ class LoadFailedError(Exception):
 
 
 def failure_of(record: ModelRecord, error: Exception) -> LoadFailedError:
-    """Of whatever a load raised. What nobody has thought of is told in the log in full, and ends nothing but the load.
+    """Turn any error of a load into a LoadFailedError. The log shows unexpected errors with their traceback.
 
     Args:
-        record: of the model.
-        error: a LoadFailedError is returned as it is.
+        record: the model's record.
+        error: the error; a LoadFailedError is returned as it is.
     """
     if isinstance(error, LoadFailedError):
         return error

@@ -1,4 +1,4 @@
-"""What the repositories hold: folders by name. What cannot be a model is told of, and keeps no other from serving."""
+"""Finds the models in the repositories: folders by name. A folder that cannot be a model is reported and skipped."""
 
 import errno
 import logging
@@ -16,12 +16,12 @@ TWICE = "model appears in two or more repositories"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model's name, and where it is.
+    """A model's name, and its folders.
 
     Attributes:
-        folders: one, or more where several repositories have it.
-        problem: why it cannot be loaded; empty if nothing is known against it.
-        is_remembered: its repository cannot be read any more, and held it when it could.
+        folders: its folder, or several if more than one repository has it.
+        problem: why it cannot be loaded; empty if it can.
+        is_remembered: its repository cannot be read at present, and contained it the last time.
     """
 
     folders: tuple[Path, ...]
@@ -30,9 +30,9 @@ class Found:
 
 
 def find_models(repositories: Sequence[Path]) -> dict[str, Found]:
-    """The models of all repositories, by name. Folders whose name starts with a dot are none.
+    """The models of all repositories, by name. Folders whose name starts with a dot are ignored.
 
-    Of a name that is not UTF-8, the bytes that are not stand as their numbers, after a backslash.
+    In a name that is not UTF-8, the invalid bytes are escaped with a backslash.
 
     Raises:
         InvalidArgumentError: a repository is no folder, or cannot be read.
@@ -41,7 +41,7 @@ def find_models(repositories: Sequence[Path]) -> dict[str, Found]:
 
 
 class Finder:
-    """Looks into the repositories again and again. One that cannot be read any more holds what it held."""
+    """Lists the repositories repeatedly. If one cannot be read any more, its last listing is used."""
 
     def __init__(self, repositories: Sequence[Path]) -> None:
         self._repositories = repositories
@@ -49,10 +49,10 @@ class Finder:
         self._problems: dict[Path, str] = {}
 
     def find(self) -> dict[str, Found]:
-        """As `find_models`. From any thread.
+        """As `find_models`. Callable from any thread.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read, and never could.
+            InvalidArgumentError: a repository cannot be read, and never could be.
         """
         for repository in self._repositories:
             try:
@@ -75,7 +75,7 @@ def _list(repository: Path) -> dict[str, Found]:
     found: dict[str, Found] = {}
     above = _Above(repository)
     try:
-        # scandir knows the folders from the listing itself: hundreds of models take no look at each.
+        # scandir's listing already tells folders from files, without a system call for each entry.
         with os.scandir(repository) as entries:
             for each in sorted(entries, key=lambda each: each.name):
                 problem = _problem_of(each, above)
@@ -90,14 +90,14 @@ def _list(repository: Path) -> dict[str, Found]:
 
 
 class _Above:
-    """A repository, and the folders that it lies in."""
+    """A repository and its parent folders."""
 
     def __init__(self, repository: Path) -> None:
         self._repository = repository
         self._identities: set[tuple[int, int]] | None = None
 
     def has(self, folder: os.stat_result) -> bool:
-        """It is one of them."""
+        """Whether a folder is one of them."""
         if self._identities is None:
             real = self._repository.resolve()
             statuses = [each.stat() for each in (real, *real.parents)]
@@ -106,23 +106,23 @@ class _Above:
 
 
 def _problem_of(entry: os.DirEntry[str], above: _Above) -> str | None:
-    """Why an entry cannot be loaded, "" if nothing speaks against it; None for what is no model at all."""
+    """Why an entry cannot be loaded; "" if it can, None if it is no model at all."""
     if entry.name.startswith("."):
         return None
     try:
         if not entry.is_dir():
-            # Of a link that leads nowhere it says that it is no folder.
+            # For a broken link, `is_dir` is False.
             if entry.is_symlink():
                 entry.stat()
             return None
         entry.name.encode()
         if entry.is_symlink() and above.has(entry.stat()):
-            # All models would be looked through as the files of one.
+            # A link to a parent of the repository would make all models the files of one.
             return "its folder is a link to a folder that holds the repository; link the folder of one model"
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return f"its folder is a link that leads nowhere: {error.strerror}"
-        # It may pass: a model that serves goes on, and to load it tells what it is.
+        # The error may be temporary: a serving model goes on, and a load reports the error.
         return ""
     except UnicodeEncodeError:
         return "the name of its folder is not UTF-8, so that no client can ask for it; rename the folder"

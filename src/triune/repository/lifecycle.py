@@ -1,4 +1,4 @@
-"""Versions come and go under running requests: build, swap, drain, close."""
+"""Loads, replaces and unloads versions while requests run: build, swap, drain, close."""
 
 import asyncio
 import functools
@@ -38,17 +38,17 @@ _PATIENCE_NS = 5_000_000_000
 
 
 async def _bring_nothing(name: str) -> None:
-    """See `Dependencies`: for those who load everything themselves."""
+    """The default of `bring` (see `Dependencies`): load nothing."""
 
 
 class Lifecycle:
-    """The models that were ever asked for, and those that serve.
+    """All models that were ever requested, and the versions that serve.
 
     Attributes:
-        models: by name.
-        looks: at their folders.
-        dependencies: which of them are made of which.
-        ready: exactly the versions whose state is READY, by name and version, and the newest of each again under None.
+        models: the records by name.
+        looks: computes the fingerprints of their folders.
+        dependencies: the dependencies between them.
+        ready: exactly the versions whose state is READY, by name and version; the key None is the newest version.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Lifecycle:
     ) -> None:
         """Args:
         backends: build versions.
-        models: all that are served, for those that call others.
-        machine: what models are loaded on.
-        clock: time.
-        settings: how configs are completed, how many models load at once, how long and how often.
+        models: all served models, for models that call others.
+        machine: the machine to load models on.
+        clock: the clock.
+        settings: settings of completion, the number of concurrent loads, time limits and retries.
         bring: see `Dependencies`.
         """
         self.models: dict[str, ModelRecord] = {}
@@ -84,28 +84,28 @@ class Lifecycle:
         self._is_closing = False
 
     def record(self, name: str) -> ModelRecord:
-        """The record of a model, made if there is none."""
+        """The record of a model; created if there is none."""
         return self.models.setdefault(name, ModelRecord(name))
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Await `work`, which goes on if the caller is cancelled: a model is never left half way."""
+        """Await `work`, which goes on if the caller is cancelled, so that no model is left in an intermediate state."""
         return await asyncio.shield(self.begin(work))
 
     async def load(
         self, name: str, folder: Path, config_json: str | None = None, override: Override | None = None
     ) -> None:
-        """Build every version of a model that its policy asks for, then swap them in at once.
+        """Build all versions that the version policy selects, then replace the served versions atomically.
 
-        Versions that would be the same again are left alone, with their requests and their statistics.
+        Versions that have not changed go on with their requests and statistics.
 
         Args:
             name: the model.
             folder: its folder, or the override's.
-            config_json: stands in for config.pbtxt. Without it, that of the last load does, if nothing changed since.
-            override: to be removed when the model goes, or if it does not load.
+            config_json: replaces config.pbtxt. If None, the last load's config applies, if nothing changed since.
+            override: removed when the model is unloaded, or if the load fails.
 
         Raises:
-            TriuneError: it does not load; what served before goes on. The record says why.
+            TriuneError: the load failed; the versions that served before go on. The record has the reason.
         """
         record = self.record(name)
         record.num_loads += 1
@@ -120,14 +120,14 @@ class Lifecycle:
             record.num_loads -= 1
 
     async def unload(self, record: ModelRecord) -> None:
-        """Refuse new requests, finish those that came, free the model. A load under way is given up."""
+        """Refuse new requests, finish the pending ones, and free the model. A running load is cancelled."""
         record.num_unloads += 1
         record.give_up(_unloaded(record.name))
         async with record.lock:
             servings = list(record.serving().values())
             self.ready.pop(record.name, None)
             record.begin_unload()
-            # Beside: what is made of it is to refuse requests now, and not when those under way have finished.
+            # In a task of its own: its dependents must refuse requests now, not after the pending ones have finished.
             following = self.begin(self.settle(record.name))
             override, record.override = record.override, None
             await self._retire(servings, override)
@@ -135,7 +135,7 @@ class Lifecycle:
         await following
 
     async def settle(self, name: str) -> None:
-        """A model has come, changed or gone: what is made of it is built anew, or does not serve any more."""
+        """A model was loaded, changed or unloaded: rebuild its dependents, or stop serving them."""
         for each in (name, *self.dependencies.dependents(name)):
             if self.dependencies.is_stale(each):
                 await self._refresh(self.models[each])
@@ -143,19 +143,19 @@ class Lifecycle:
                     await self.settle(each)
 
     async def withdraw(self, name: str, problem: str) -> None:
-        """Unload a model, if it serves, because the repositories do not tell any more which one it is."""
+        """Unload a model that serves, because several repositories have a model of its name now."""
         record = self.record(name)
         if record.serving():
             await self.unload(record)
         record.fail(problem)
 
     async def drain(self) -> None:
-        """Wait until no version has requests, neither those that serve nor those that were replaced or unloaded."""
+        """Wait until no version has requests, including replaced and unloaded ones."""
         serving = {loaded.servable for versions in self.ready.values() for loaded in versions.values()}
         await asyncio.gather(*(servable.drain() for servable in serving | self._retiring))
 
     async def close(self) -> None:
-        """Give up what loads, refuse what waits in queues, finish what runs, free everything."""
+        """Cancel loads, refuse queued requests, finish running ones, and free everything."""
         self._is_closing = True
         self.looks.close()
         for record in self.models.values():
@@ -201,7 +201,7 @@ class Lifecycle:
     async def _prepare(
         self, record: ModelRecord, folder: Path, config_json: str | None, *, has_override: bool
     ) -> Sequence[Build | Serving]:
-        """All versions, built when it is their turn. What has been built is freed if this is cancelled."""
+        """Wait for a turn to load, and build all versions. If this is cancelled, the builds are freed."""
         async with self._turns.turn():
             limit = LoadLimit(self._clock, self._settings.limits.load_seconds, functools.partial(_be_late, record))
             try:
@@ -213,7 +213,7 @@ class Lifecycle:
             finally:
                 limit.cancel()
         if built is None:
-            # What is made of others compiles nothing, and they may need all turns.
+            # An ensemble compiles nothing and takes no turn, since the models that it waits for may need all turns.
             built = await self._build(record, await self._complete(record, source, needs, is_bringing=True))
         else:
             self.dependencies.forget(record.name)
@@ -225,7 +225,7 @@ class Lifecycle:
     async def _read(
         self, record: ModelRecord, folder: Path, before: Stamp, config_json: str | None, limit: LoadLimit
     ) -> tuple[Source, Needs]:
-        """What is to be loaded, and which models must be ready before, or a `LoadFailedError`."""
+        """Read the source to load, and the models that it needs. Raises `LoadFailedError`."""
         if self._is_closing:
             raise _stopping(record.name)
 
@@ -248,7 +248,7 @@ class Lifecycle:
         return source, needs
 
     async def _complete(self, record: ModelRecord, source: Source, needs: Needs, *, is_bringing: bool) -> Source:
-        """A source with the configs of what it is made of, or a `LoadFailedError`. See `Dependencies.require`."""
+        """Add the configs of the needed models to a source. Raises `LoadFailedError`. See `Dependencies.require`."""
         try:
             parts = await self.dependencies.require(record.name, needs, is_bringing=is_bringing)
         except TriuneError as error:
@@ -257,9 +257,9 @@ class Lifecycle:
         return replace(source, parts=parts)
 
     async def _refresh(self, record: ModelRecord) -> None:
-        """Build a model anew from what was last read of it, with the models that it is made of as they are now.
+        """Rebuild a model from its last source, with the present configs of the models that it needs.
 
-        Where that fails, it does not serve any more, and says why.
+        If that fails, it does not serve any more, and its record has the reason.
         """
         async with record.lock:
             source = record.source
@@ -269,7 +269,7 @@ class Lifecycle:
             try:
                 built = await self._build(record, await self._complete(record, source, needs, is_bringing=False))
                 self._swap(record, built, record.override)
-            except Exception as error:  # noqa: BLE001 - told in the index and in the log
+            except Exception as error:  # noqa: BLE001 - the index and the log show the error
                 failure = failure_of(record, error)
                 servings = list(record.serving().values())
                 self.ready.pop(record.name, None)
@@ -279,7 +279,7 @@ class Lifecycle:
                 await self._retire(servings, None)
 
     async def _build(self, record: ModelRecord, source: Source) -> Sequence[Build | Serving]:
-        """All versions, those that serve and have not changed as they are, or a `LoadFailedError`."""
+        """Build all versions; unchanged versions that serve are taken as they are. Raises `LoadFailedError`."""
         serving = record.serving()
         built: list[Build | Serving] = []
         errors: dict[int, TriuneError] = {}
@@ -330,7 +330,7 @@ class Lifecycle:
             raise
 
     def _swap(self, record: ModelRecord, built: Sequence[Build | Serving], override: Override | None) -> None:
-        """From here to the end nothing waits: no request sees a model without versions, or with mixed ones."""
+        """Replace the served versions. Nothing is awaited here, so no request sees an intermediate state."""
         servings = self._assemble(built)
         newest = servings[max(servings)].build.config
         log_hints(newest.message, self._machine, has_cache=self._settings.cache_bytes is not None)
@@ -342,7 +342,7 @@ class Lifecycle:
         self.ready[record.name] = ready
         record.succeed(servings)
         record.override = override
-        # At once: whoever drains from here on is to know of them.
+        # The tasks start now, so that `drain` waits for them from here on.
         self._retiring.update(each.loaded.servable for each in old_servings)
         if old_override is override:
             old_override = None
@@ -350,7 +350,7 @@ class Lifecycle:
             self.begin(self._retire(old_servings, old_override))
 
     def _assemble(self, built: Sequence[Build | Serving]) -> dict[int, Serving]:
-        """By version. Raises NoThreadError where the system has no threads for all of it; it is freed then."""
+        """Make the servables by version. If a thread cannot be started, free them all and raise NoThreadError."""
         servings: dict[int, Serving] = {}
         new: list[Serving] = []
         for place, each in enumerate(built):
@@ -367,7 +367,7 @@ class Lifecycle:
         return servings
 
     async def _retire(self, servings: Sequence[Serving], override: Override | None) -> None:
-        """Finish the requests of versions that get no more, and free them."""
+        """Finish the requests of versions that get no new ones, and free them."""
         servables = [each.loaded.servable for each in servings]
         self._retiring.update(servables)
         for each in servings:
@@ -382,7 +382,7 @@ class Lifecycle:
         await _remove(override)
 
     def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Have `work` done, without waiting. `close` waits for it."""
+        """Start `work` as a task. `close` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -392,7 +392,7 @@ class Lifecycle:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TriuneError):
-            # A TriuneError is in the record already; anything else is a defect and must be seen.
+            # A TriuneError is in the record already; any other error is a defect and must be logged.
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a model operation failed", "exception": error}
             )

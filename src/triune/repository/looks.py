@@ -1,4 +1,4 @@
-"""Looks at models' folders, in threads: seldom at those that are large or refused, and given up at the end."""
+"""Computes fingerprints of models' folders in threads; less often for large and for invalid folders."""
 
 import os
 from collections.abc import Collection
@@ -21,13 +21,13 @@ _WAIT_NS_OF_FILE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A folder that is not looked at for a while.
+    """A folder that is not read again for a while.
 
     Attributes:
-        signature: what the entry of the repository looked like.
-        why: the reason why it was refused, if it was.
-        wait_ns: from the look until the next, while the signature is the same.
-        until_ns: when that is over.
+        signature: the folder's inode, or the target of a link.
+        why: why the folder was refused, if it was.
+        wait_ns: the time until the next read, while the signature is the same.
+        until_ns: the time of the next read.
     """
 
     signature: tuple[int, ...]
@@ -37,7 +37,7 @@ class _Seen:
 
 
 class Looks:
-    """Stamps of models' folders."""
+    """Computes stamps of models' folders."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -45,31 +45,31 @@ class Looks:
         self._is_closed = False
 
     async def look(self, folder: Path, known: Stamp | None) -> Stamp:
-        """As `stamp`. What goes on when the server stops is given up.
+        """As `stamp`, cancelled when the server stops.
 
         Raises:
-            InvalidArgumentError: as `stamp`.
+            InvalidArgumentError: as `stamp` does.
             UnavailableError: the server is stopping.
-            NoThreadError: the system has no thread for it.
+            NoThreadError: the system cannot start a thread.
         """
         return await in_thread(stamp, folder, known, self._check)
 
     async def look_again(self, folder: Path, known: Stamp | None) -> Stamp:
-        """As `look`, for those who come again and again, and raises as it.
+        """As `look`, for polling, with the same errors.
 
-        A folder that was refused is refused again for the same reason, without a look: for 15 seconds, and twice as
-        long each time, up to five minutes. One of many files is taken as known for a while. Where another folder or
-        link lies there, it is looked at.
+        A folder that was refused is refused again without being read, for 15 seconds; the time doubles each time, up to
+        five minutes. For a folder with many files the known stamp is returned for a while. If another folder or link is
+        at the path, it is read at once.
         """
         return await in_thread(self._look_again, folder, known)
 
     def forget_others(self, folders: Collection[Path]) -> None:
-        """Forget what any other folders were like."""
+        """Forget all other folders."""
         for folder in self._seen.keys() - folders:
             del self._seen[folder]
 
     def close(self) -> None:
-        """Give up the looks under way, and those to come."""
+        """Cancel running and future calls."""
         self._is_closed = True
 
     def _check(self) -> None:
@@ -102,7 +102,7 @@ class Looks:
 
 
 def _signature(folder: Path) -> tuple[int, ...]:
-    """What an entry of a repository looks like; of a link, where it leads, whatever happens there."""
+    """Identifies an entry of a repository: the inode, or for a link its target path."""
     try:
         entry = os.lstat(folder)
         target = os.stat(folder)  # noqa: PTH116

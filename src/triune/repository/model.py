@@ -1,11 +1,11 @@
-"""What the repository says of its models."""
+"""The repository index: states of models and versions."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class ModelState(Enum):
-    """A model version's state, in the repository index's words."""
+    """A model version's state, named as in Triton's repository index."""
 
     READY = "READY"
     UNAVAILABLE = "UNAVAILABLE"
@@ -19,9 +19,9 @@ class IndexEntry:
 
     Attributes:
         name: the model.
-        version: its version; None for a model of which no version was ever tried.
-        state: the version's state; None for a model that nobody asked to load.
-        reason: why it is not ready; of one that is, why it is not so on all of its units, mostly empty.
+        version: its version; None if no version was ever loaded or tried.
+        state: the version's state; None if nobody asked to load the model.
+        reason: why it is not ready; for a ready one, why it does not run on all of its units, usually empty.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Files of a load request, written where a runtime can read them."""
+"""Files of a load request, written to a temporary folder for the runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +11,18 @@ _FAILED = "failed to load '{}', failed to poll from model repository"
 
 
 class Override:
-    """A private folder that stands in for a model's folder. Only the server's user can read it.
+    """A temporary folder that replaces a model's folder. Only the server's user can read it.
 
     Attributes:
-        folder: laid out as a model's folder.
+        folder: has the layout of a model's folder.
     """
 
     def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Write `files`, path below the model's folder to content.
+        """Write `files`, which maps a path below the model's folder to content.
 
         Raises:
-            InvalidArgumentError: a path climbs out of the folder or is too long, or one file's folder is another file.
-            InternalError: the file system takes no such file: no space is left, for example.
+            InvalidArgumentError: a path leaves the folder or is too long, or a file is another file's parent.
+            InternalError: the file cannot be written, for example because no space is left.
         """
         try:
             self._held = HeldFolder()
@@ -52,7 +52,7 @@ def _write(path: Path, relative: str, content: bytes, model: str) -> None:
             "as a file or as a folder"
         ) from error
     except OSError as error:
-        # Triton's words and status: its clients look for both.
+        # Triton's message and status: its clients match both.
         raise InternalError(
             f"{_FAILED.format(model)}: file parameter '{relative}' cannot be written: {error.strerror or error}"
         ) from error

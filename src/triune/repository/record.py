@@ -1,4 +1,4 @@
-"""What the repository remembers of a model: its versions, their states, and why they are so. Every change is logged."""
+"""The record of a model: its versions, their states and the reasons. Every change is logged."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ UNLOADED = "unloaded"
 
 @dataclass(slots=True)
 class Serving:
-    """A version that answers requests, and what it was built from."""
+    """A version that answers requests, and its build."""
 
     build: Build
     loaded: LoadedVersion
@@ -33,24 +33,24 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The config of a load request, which later loads without one take too (Triton's rule).
+    """The config of a load request, which also applies to later loads without a config (Triton's rule).
 
     Attributes:
         config_json: the config.
-        stamp: what the model's folder looked like. Once anything in it is changed, or a config touched, it holds again.
+        stamp: the folder's fingerprint. Once the folder or a config's time changes, the folder's config applies again.
     """
 
     config_json: str
     stamp: Stamp
 
     def holds(self, now: Stamp) -> bool:
-        """The folder looks as it did, and no config of it is newer."""
+        """Whether the folder and the times of its configs are unchanged."""
         return now == self.stamp and now.config_times() == self.stamp.config_times()
 
 
 @dataclass(slots=True)
 class VersionRecord:
-    """A version's state. `serving` is there while it is READY, and only then."""
+    """A version's state. `serving` is set exactly while it is READY."""
 
     state: ModelState
     reason: str = ""
@@ -58,20 +58,20 @@ class VersionRecord:
 
 
 class ModelRecord:
-    """A model that was loaded once, or that someone tried to load.
+    """A model that was loaded, or that someone tried to load.
 
     Attributes:
         name: the model's name.
-        lock: held by whoever changes it; loads and unloads of one model follow one another.
-        num_loads: loads under way, those included that wait for their turn.
-        versions: by number. Those that serve are never touched by a load that fails.
-        problem: why the last attempt failed before any version was looked at; empty otherwise.
-        stamp: what its folder looked like at the last attempt to load it.
-        override: the folder that stands in for the model's own.
-        why_given_up: of the last load that was.
-        num_unloads: how often it was to be unloaded: what was to be loaded before that is not loaded any more.
-        remembered: the config that came with the last load of its own folder.
-        source: what was read at the last attempt to load it.
+        lock: held during changes, so that loads and unloads of one model run one after the other.
+        num_loads: the number of running loads, including loads that wait for their turn.
+        versions: the versions by number. A failed load does not change versions that serve.
+        problem: why the last load failed before any version was built; empty otherwise.
+        stamp: its folder's fingerprint at the last load.
+        override: the folder that replaces the model's own.
+        why_given_up: why the last cancelled load was cancelled.
+        num_unloads: the number of unload requests: loads that were requested before an unload do not start after it.
+        remembered: the config of the last load request for its own folder.
+        source: the source of the last load.
     """
 
     def __init__(self, name: str) -> None:
@@ -89,10 +89,10 @@ class ModelRecord:
         self.source: Source | None = None
 
     async def may_give_up(self, work: "asyncio.Task[_T]") -> _T:
-        """Await a load, which `give_up` ends early for whoever waits.
+        """Await a load, which `give_up` can cancel.
 
         Raises:
-            TriuneError: what it raised, or why it was given up.
+            TriuneError: the error of the load, or the reason why it was cancelled.
         """
         self._loading, self.why_given_up = work, None
         try:
@@ -105,7 +105,7 @@ class ModelRecord:
             self._loading = None
 
     def give_up(self, why: TriuneError) -> None:
-        """End the load under way, if there is one."""
+        """Cancel the running load, if there is one."""
         if self._loading is not None:
             self.why_given_up = why
             self._loading.cancel()
@@ -115,9 +115,9 @@ class ModelRecord:
         return {version: each.serving for version, each in sorted(self.versions.items()) if each.serving is not None}
 
     def is_as_wanted(self) -> bool:
-        """Every version is ready, or was unloaded on request.
+        """Whether every version is ready, or was unloaded on request.
 
-        A replacement of what serves is no matter, while it loads and if it fails.
+        A replacement that loads or failed does not count, while the old version serves.
         """
         if not self.versions:
             return not self.problem and not self.num_loads
@@ -130,29 +130,29 @@ class ModelRecord:
         )
 
     def is_loading(self) -> bool:
-        """Some version is said to be loading."""
+        """Whether the state of any version is LOADING."""
         return any(each.state is ModelState.LOADING for each in self.versions.values())
 
     def is_unloaded(self) -> bool:
-        """No version serves, because they were unloaded on request, or are being so."""
+        """Whether no version serves, because all were unloaded on request or are being unloaded."""
         return (not self.problem or self.problem.startswith(UNLOADED)) and all(
             each.state is ModelState.UNLOADING or each.reason.startswith(UNLOADED) for each in self.versions.values()
         )
 
     def begin_load(self, versions: Iterable[int]) -> None:
-        """LOADING, for the versions that do not serve yet."""
+        """Set LOADING for the versions that do not serve yet."""
         self._keep_serving({version: VersionRecord(ModelState.LOADING) for version in versions})
         self.problem = ""
         _log.info("model '%s' is LOADING: version %s", self.name, ", ".join(map(str, versions)))
 
     def fail(self, problem: str, reasons: Mapping[int, str] | None = None) -> None:
-        """UNAVAILABLE, for the versions that do not serve. The others go on.
+        """Set UNAVAILABLE for the versions that do not serve. The others go on.
 
         Args:
-            problem: what went wrong.
-            reasons: the same by version, where that is known.
+            problem: the reason of the failure.
+            reasons: the reasons by version, where known.
         """
-        # What names a file whose name is not UTF-8 is to be told in JSON and protobuf, too.
+        # A reason may contain a file name that is not UTF-8, and JSON and protobuf must be able to encode it.
         problem = encodable(problem)
         failed = {
             version: VersionRecord(ModelState.UNAVAILABLE, encodable(reason))
@@ -165,7 +165,7 @@ class ModelRecord:
         _log.error("model '%s' is UNAVAILABLE: %s%s", self.name, problem, going_on)
 
     def succeed(self, servings: Mapping[int, Serving]) -> None:
-        """READY, for these versions, some of which may have served before; all others are forgotten."""
+        """Set READY for these versions, some of which may have served before, and drop all others."""
         known = [id(each) for each in self.serving().values()]
         self.versions = {
             version: VersionRecord(ModelState.READY, serving.build.shortfall, serving)
@@ -179,7 +179,7 @@ class ModelRecord:
                 _log.info("model '%s' version %d is READY %s", self.name, version, serving.build)
 
     def begin_unload(self) -> None:
-        """UNLOADING, for the versions that serve; UNAVAILABLE for all others."""
+        """Set UNLOADING for the versions that serve, UNAVAILABLE for all others."""
         if self.serving():
             _log.info("model '%s' is UNLOADING: requests under way finish", self.name)
         for version, each in self.versions.items():
@@ -192,18 +192,18 @@ class ModelRecord:
         self.source = None
 
     def lose(self, problem: str, reasons: Mapping[int, str]) -> None:
-        """UNAVAILABLE, for all versions, those that serve included: what they are made of is not there. See `fail`."""
+        """Set UNAVAILABLE for all versions, since a model that they need is missing. See `fail`."""
         self.versions = {}
         self.fail(problem, reasons)
 
     def end_unload(self) -> None:
-        """UNAVAILABLE, for all versions."""
+        """Set UNAVAILABLE for all versions."""
         if any(each.state is ModelState.UNLOADING for each in self.versions.values()):
             _log.info("model '%s' is UNAVAILABLE: %s", self.name, UNLOADED)
         self.versions = {version: VersionRecord(ModelState.UNAVAILABLE, UNLOADED) for version in self.versions}
 
     def index(self) -> Sequence[IndexEntry]:
-        """Its lines of the repository index."""
+        """The model's lines of the repository index."""
         if not self.versions:
             return [IndexEntry(self.name, None, *self._without_versions())]
         return [
@@ -211,7 +211,7 @@ class ModelRecord:
         ]
 
     def why_not(self, version: int | None) -> TriuneError:
-        """The error for a request that finds no ready version."""
+        """The error for a request if no version is ready."""
         unknown = f"Request for unknown model: '{self.name}'"
         if version is None or not self.versions:
             states = "; ".join(_describe(number, each) for number, each in sorted(self.versions.items()))
@@ -224,7 +224,7 @@ class ModelRecord:
         return UnavailableError(f"{unknown} version {version} is not at ready state: {_describe(version, record)}")
 
     def _without_versions(self) -> tuple[ModelState, str]:
-        """Its state and the reason, where nobody has seen a version of it. LOADING while a load waits for its turn."""
+        """The state and the reason of a model without known versions. LOADING while a load waits for its turn."""
         if self.num_loads:
             return ModelState.LOADING, ""
         return ModelState.UNAVAILABLE, self.problem or UNLOADED

@@ -1,6 +1,6 @@
-"""The models that are served: what the control mode asks for, loaded, replaced and unloaded while requests go on.
+"""The served models, loaded and unloaded by the control mode while requests run.
 
-All state lives on the event loop's thread; only reading folders and building versions happen in worker threads.
+All state belongs to the event loop's thread; only reading folders and building versions run in worker threads.
 """
 
 import asyncio
@@ -38,20 +38,20 @@ class Repository:
     """The models of one or more folders in Triton's layout.
 
     Attributes:
-        is_open: the models of the start are loaded, or have failed to, and `close` was not called.
+        is_open: the initial models are loaded or have failed, and `close` was not called.
     """
 
     def __init__(
         self, settings: RepositorySettings, machine: Machine, clock: Clock, *, trials: Path | None = None
     ) -> None:
         """Args:
-        settings: where its models are, and which are served.
-        machine: what they are loaded on.
-        clock: time.
-        trials: where it is remembered which versions were loaded here before; all others are loaded in a process of
-            their own first. None has none loaded so.
+        settings: the folders of models, and which models are served.
+        machine: the machine to load them on.
+        clock: the clock.
+        trials: loads versions that are new on this machine in a separate process first. None loads all versions
+            directly.
         """
-        # One folder given twice, by whatever path, is one repository.
+        # A folder that is given twice, even by different paths, is one repository.
         self._folders = tuple({folder.resolve(): folder for folder in reversed(settings.folders)}.values())[::-1]
         self._finder = Finder(self._folders)
         self._settings = settings
@@ -60,7 +60,7 @@ class Repository:
         self._trials = Trials(machine, trials, settings.models) if trials is not None else None
         self._backends = self._make_backends()
         self._lifecycle = Lifecycle(self._backends, self, machine, clock, settings, self._bring)
-        # The one thing that a request looks at.
+        # Requests read only this dictionary.
         self._ready = self._lifecycle.ready
         self._models = self._lifecycle.models
         self._found: dict[str, Found] = {}
@@ -69,13 +69,13 @@ class Repository:
         self._poll_timer: Timer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._busy: set[str] = set()
-        # Those that somebody has asked for by name, and that no other has brought.
+        # The models that a client requested by name, not as a dependency.
         self._asked: set[str] = set(self._settings.startup_models)
         self._is_closing = False
         self.is_open = False
 
     async def open(self) -> None:
-        """Load what the control mode says. A model that fails says so in the index, and stops nobody else.
+        """Load the initial models of the control mode. The index shows a model that fails; the others load.
 
         Raises:
             InvalidArgumentError: a repository cannot be read.
@@ -84,7 +84,7 @@ class Repository:
         names = list(self._found) if self._settings.loads_all() else list(dict.fromkeys(self._settings.startup_models))
         self._asked.update(names)
         work = [self._announced(name, self._try_load(name)) for name in names]
-        # What nobody has thought of is logged: it ends neither the others nor the server.
+        # Unexpected errors are logged: they end neither the other loads nor the server.
         await asyncio.gather(*map(self._lifecycle.run, work), return_exceptions=True)
         if self._is_closing:
             return
@@ -92,11 +92,11 @@ class Repository:
         self._schedule_poll()
 
     async def drain(self) -> None:
-        """Wait until no request waits or runs, those of replaced and unloaded versions included."""
+        """Wait until no request waits or runs, including requests of replaced and unloaded versions."""
         await self._lifecycle.drain()
 
     async def close(self) -> None:
-        """Stop serving: what waits is refused, what runs finishes. Loads under way are given up."""
+        """Stop serving: waiting requests are refused, running ones finish, loads are cancelled."""
         self._is_closing = True
         self.is_open = False
         if self._poll_timer is not None:
@@ -117,8 +117,8 @@ class Repository:
         """A version that answers requests; None for the newest.
 
         Raises:
-            NotFoundError: unknown model or version.
-            UnavailableError: known, but not ready; the message says state and reason.
+            NotFoundError: the model or version is unknown.
+            UnavailableError: it is known, but not ready; the message gives its state and the reason.
         """
         try:
             return self._ready[name][version]
@@ -126,7 +126,7 @@ class Repository:
             raise self._why_not(name, version) from None
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
-        """The version (None: any) answers requests. Raises NotFoundError for an unknown model or version."""
+        """Whether a version (None: any) answers requests. Raises NotFoundError for an unknown model or version."""
         if version in self._ready.get(name, {}):
             return True
         error = self._why_not(name, version)
@@ -135,7 +135,7 @@ class Repository:
         return False
 
     def is_every_model_ready(self) -> bool:
-        """Every model that should be served is (what was unloaded on request should not)."""
+        """Whether every model is ready, except for those that were unloaded on request."""
         return all(record.is_as_wanted() for record in self._models.values())
 
     def versions(self, name: str) -> Sequence[int]:
@@ -147,8 +147,8 @@ class Repository:
         return [self._ready[name][version] for name in sorted(self._ready) for version in self.versions(name)]
 
     def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """What the repositories held when they were last looked at: one line a version, or one for a model of which
-        none was ever tried.
+        """The repository index as of the last listing: a line for each version, or one line for a model without
+        known versions.
         """
         entries: list[IndexEntry] = []
         for name in sorted(self._found.keys() | self._models.keys()):
@@ -161,14 +161,14 @@ class Repository:
         return [entry for entry in entries if entry.state is ModelState.READY or not is_ready_only]
 
     async def look(self) -> None:
-        """See which folders the repositories hold now, in a thread. What was there before the call is seen.
+        """List the folders of the repositories, in a thread. The list is at least as new as the call.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read, and never could.
+            InvalidArgumentError: a repository cannot be read, and never could be.
         """
         num_looks = self._num_looks
         async with self._looking:
-            # Of those who wait for a look under way one looks again, for all of them.
+            # One of the callers that wait for a running listing lists again, for all of them.
             if self._last_look > num_looks:
                 return
             self._num_looks += 1
@@ -178,7 +178,7 @@ class Repository:
             self._lifecycle.looks.forget_others({each.folders[0] for each in self._found.values()})
 
     def check(self) -> Sequence[ModelCheck]:
-        """What the repositories hold, and whether it would load: configs and signatures are read, nothing is compiled.
+        """Check whether the models would load: reads configs and signatures, compiles nothing.
 
         May be called on a repository that is not open. Blocks while files are read.
 
@@ -190,20 +190,20 @@ class Repository:
     async def load(
         self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Load a model, or replace it without a gap. Goes on if the caller is cancelled.
+        """Load a model, or replace it without downtime. Goes on if the caller is cancelled.
 
-        Of a model that is made of others, those are loaded first, where they are not there or have changed on disk.
+        The models that it needs are loaded first, if they are not ready or have changed on disk.
 
         Args:
             name: the model's folder.
-            config_json: stands in for config.pbtxt.
-            files: path below the model's folder to content; they stand in for the whole folder.
+            config_json: replaces config.pbtxt.
+            files: maps paths below the model's folder to content; replaces the whole folder.
 
         Raises:
-            InvalidArgumentError: the model or the override is wrong; what was served goes on.
-            PayloadTooLargeError: the config is larger than a file's may be.
-            UnsupportedError: the model asks for what is not here.
-            NotFoundError: no such model.
+            InvalidArgumentError: the model or the override is wrong; the versions that served before go on.
+            PayloadTooLargeError: the config is larger than the limit for a config file.
+            UnsupportedError: Triune or this machine lacks what the model needs.
+            NotFoundError: there is no such model.
             UnavailableError: the control mode does not allow it.
         """
         self._check_explicit()
@@ -219,14 +219,14 @@ class Repository:
         await self._lifecycle.run(self._load(name, config_json, files))
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        """Refuse new requests for a model, finish those that it has, and free it. Goes on if the caller is cancelled.
+        """Refuse new requests for a model, finish the pending ones, and free it. Goes on if the caller is cancelled.
 
-        For a model that nobody has loaded, or that nobody knows, nothing is to be done, as in Triton.
+        As in Triton, unloading an unknown model or one that is not loaded does nothing.
 
         Args:
             name: the model.
-            unload_dependents: with it those that it is made of, unless somebody has asked for them by name or another
-                model needs them (Triton's rule, and its name for it).
+            unload_dependents: also unload the models that it needs, unless a client loaded them by name or another
+                model needs them (Triton's rule and name).
 
         Raises:
             UnavailableError: the control mode does not allow it.
@@ -236,10 +236,10 @@ class Repository:
             await self._lifecycle.run(self._unload(name, with_parts=unload_dependents))
 
     async def poll(self) -> None:
-        """Look at the folders once: load what is new or changed, unload what is gone. With POLL it happens by itself.
+        """Poll the folders once: load new and changed models, unload removed ones. Mode POLL calls this periodically.
 
         Raises:
-            InvalidArgumentError: a repository cannot be read; everything is served as before.
+            InvalidArgumentError: a repository cannot be read; all models are served as before.
         """
         await self.look()
         gone = [record for name, record in self._models.items() if name not in self._found]
@@ -248,7 +248,7 @@ class Repository:
         await asyncio.gather(*(self._lifecycle.run(each) for each in work), return_exceptions=True)
 
     async def _look_again(self) -> None:
-        """As `poll`, but what a look before this one has begun and not ended is left to that."""
+        """As `poll`, without the models that an earlier poll is still loading."""
         await self.look()
         gone = [name for name in self._models if name not in self._found]
         for name in [*gone, *self._found]:
@@ -290,7 +290,7 @@ class Repository:
         return NotFoundError(f"Request for unknown model: '{name}' is not found")
 
     def _announced(self, name: str, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-        """Work on a model. Those that are made of it wait from now on until it is done, and follow it then."""
+        """Run work on a model. Its dependents wait until it is done, and are updated then."""
         dependencies = self._lifecycle.dependencies
         dependencies.announce(name)
 
@@ -304,7 +304,7 @@ class Repository:
         return announced()
 
     async def _bring(self, name: str) -> None:
-        """Load what another model needs, unless it serves as it lies on disk. All are loaded anyway in other modes."""
+        """In mode EXPLICIT, load a model that another needs, unless it serves its present files."""
         is_tried = not self.is_open and name in self._asked
         found, record = self._found.get(name), self._models.get(name)
         if self._settings.control_mode is not ControlMode.EXPLICIT or is_tried or found is None or found.problem:
@@ -315,7 +315,7 @@ class Repository:
                 if record.override is not None or record.stamp == now:
                     return
         await self._try_load(name)
-        # Whoever waits for it is not to wait for others that are made of it.
+        # The caller must not wait for other dependents of the model.
         self._lifecycle.begin(self._lifecycle.settle(name))
 
     async def _unload(self, name: str, *, with_parts: bool) -> None:
@@ -353,13 +353,13 @@ class Repository:
         await self._lifecycle.load(name, found.folders[0], config_json)
 
     def _forget_stranger(self, name: str) -> None:
-        """Drop the record of a model that no repository has and of which nothing serves: it leaves no trace."""
+        """Drop the record of a model that no repository has and that does not serve."""
         record = self._models.get(name)
         if record is not None and name not in self._found and not record.serving() and not record.num_loads:
             del self._models[name]
 
     async def _try_load(self, name: str) -> None:
-        """Load as far as it goes; the record has the reason, and has logged it."""
+        """Load a model; if that fails, the record has the reason, and has logged it."""
         found = self._found.get(name)
         if found is None or found.problem:
             await self._lifecycle.withdraw(name, found.problem if found else _not_found(name))
@@ -375,7 +375,7 @@ class Repository:
 
     async def _reload_if_changed(self, name: str) -> None:
         record = self._models.get(name)
-        # Others look at the folders too, and may have found it gone meanwhile.
+        # Another task may have listed the folders meanwhile, and found the model removed.
         found = self._found.get(name)
         if found is None or found.is_remembered:
             return
@@ -392,7 +392,7 @@ class Repository:
         if record.stamp != now:
             await self._try_load(name)
         else:
-            # Files written anew with the same bytes are not read again at every look.
+            # Keep the new times of files that were rewritten with the same bytes, so that they are not read again.
             record.stamp = now
 
     def _schedule_poll(self) -> None:
@@ -408,7 +408,7 @@ class Repository:
             await self._look_again()
         except TriuneError as error:
             _log.error("polling the repositories failed; everything is served as before: %s", error)
-        except Exception:  # noqa: BLE001 - whatever it was: the next look may find it gone
+        except Exception:  # noqa: BLE001 - the next poll may succeed
             _log.exception("polling the repositories failed; everything is served as before")
         finally:
             self._schedule_poll()

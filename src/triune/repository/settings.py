@@ -1,4 +1,4 @@
-"""What a repository is told at its start."""
+"""Settings of a repository."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ALL_MODELS: Final = "*"
 
 
 class ControlMode(Enum):
-    """Whether models may come and go while the server runs. The values are Triton's."""
+    """How models are loaded and unloaded while the server runs. The values are Triton's."""
 
     NONE = "none"
     EXPLICIT = "explicit"
@@ -23,16 +23,16 @@ class ControlMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
-    """Where the models are, and which of them are served. Raises InvalidArgumentError if it contradicts itself.
+    """The folders of models, and which models are served. Raises InvalidArgumentError for contradictory settings.
 
     Attributes:
-        folders: of models, in Triton's layout; a model's name is unique over all of them. One given twice is one.
-        control_mode: NONE loads every model at the start; EXPLICIT what is asked for; POLL follows the folders.
-        startup_models: with EXPLICIT, what is loaded at the start; `*` alone is all.
-        poll_seconds: with POLL, the time between two looks.
-        num_load_threads: models that load at once.
-        num_load_retries: how often a version that does not load is tried again.
-        models: what holds for models whose configs do not say otherwise.
+        folders: the folders of models, in Triton's layout. A model's name is unique over all of them.
+        control_mode: NONE loads every model at the start; EXPLICIT loads on request; POLL follows the folders.
+        startup_models: with EXPLICIT, the models to load at the start; `*` alone means all.
+        poll_seconds: with POLL, the time between two polls.
+        num_load_threads: the number of models that load at once.
+        num_load_retries: how often a version that failed to load is tried again.
+        models: defaults for all models.
     """
 
     folders: Sequence[Path]
@@ -55,5 +55,5 @@ class RepositorySettings:
             raise InvalidArgumentError(f"poll_seconds is {self.poll_seconds}; it must be above 0")
 
     def loads_all(self) -> bool:
-        """Every model is loaded at the start."""
+        """Whether every model is loaded at the start."""
         return self.control_mode is not ControlMode.EXPLICIT or ALL_MODELS in self.startup_models

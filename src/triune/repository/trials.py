@@ -1,7 +1,7 @@
-"""Versions that were never loaded here are loaded in a process of their own first, since a file may end what loads it.
+"""Trial loads: a version that is new on this machine is loaded in a separate process first, since it may crash it.
 
-They are loaded, warmed up and measured there as the server does it afterwards. What went well is remembered by the
-content of the files, the config, and the libraries: a later start tries nothing.
+The trial loads, warms up and measures the version as the server does afterwards. Success is remembered under a
+digest of the files, the config and the libraries, so that later starts need no trial.
 """
 
 import functools
@@ -37,18 +37,18 @@ _log = logging.getLogger(__name__)
 _LIBRARIES = ("coreai-core", "coremltools", "numpy", "onnx", "onnxruntime", "openvino")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
-# How long a load may take is limited where loads are, and the process ended with it.
+# The lifecycle limits the time of a load, and then ends this process, too.
 _LIMITS = Limits(load_seconds=1e6)
 
 
 class Trials:
-    """Loads versions in processes, and remembers which went well. For any thread."""
+    """Runs trial loads in processes, and remembers which succeeded. Callable from any thread."""
 
     def __init__(self, machine: Machine, folder: Path, settings: ModelSettings = DEFAULT_SETTINGS) -> None:
         """Args:
-        machine: what versions are loaded for.
-        folder: keeps an empty file for each version that went well; made where there is something to keep.
-        settings: what holds for models whose configs do not say otherwise.
+        machine: the machine to load versions on.
+        folder: has an empty file for each version whose trial succeeded; created when needed.
+        settings: defaults for all models.
         """
         self._machine = machine
         self._settings = settings
@@ -58,12 +58,12 @@ class Trials:
         self._is_closed = False
 
     def require(self, source: Source, version: int, attempt: Attempt) -> None:
-        """See that a version can be loaded: it was before, or it is, in a process of its own.
+        """Require that a version can be loaded: an earlier trial succeeded, or a new trial does.
 
         Raises:
-            TriuneError: what loading it raised there.
-            InternalError: it ended the process.
-            UnavailableError: the attempt was given up.
+            TriuneError: the error of the trial load.
+            InternalError: the trial's process crashed.
+            UnavailableError: the build was cancelled.
         """
         name = self._name(source, version)
         path = self._folder / name
@@ -99,13 +99,13 @@ class Trials:
         self._remember(path)
 
     def close(self) -> None:
-        """End the processes that wait for work."""
+        """End the idle processes."""
         with self._lock:
             self._is_closed = True
         self._end_idle()
 
     def _name(self, source: Source, version: int) -> str:
-        """A digest of all that decides how a version is loaded."""
+        """The digest of everything that affects the load of a version."""
         config = ModelConfigMessage()
         config.CopyFrom(source.message)
         config.ClearField("version_policy")
@@ -124,11 +124,11 @@ class Trials:
         return digest.hexdigest()
 
     def _work(self, work: Callable[[], None], attempt: Attempt) -> None:
-        """Have it done, in a process that waits for work if one does.
+        """Run work in an idle process, or in a new one.
 
         Raises:
-            WorkerEndedError: it ended a process that had done nothing before. The end of any other may be the fault
-                of what it did before, or of whoever ended it.
+            WorkerEndedError: the work crashed a new process. If a reused process ends, an earlier load may be the
+                cause, so the work is tried again in a new one.
         """
         idle = self._take()
         if idle is not None:
@@ -141,10 +141,10 @@ class Trials:
         self._work_in(WorkerProcess("the trial of new models", _LIMITS), work, attempt)
 
     def _work_in(self, process: WorkerProcess, work: Callable[[], None], attempt: Attempt) -> None:
-        """Have it done in a process that is the attempt's alone, from here until it is given back or ended.
+        """Run work in a process that no other load uses meanwhile.
 
         Raises:
-            UnavailableError: the attempt was given up; the process is ended.
+            UnavailableError: the build was cancelled, and the process was ended.
         """
         try:
             with attempt.holding(process):
@@ -163,12 +163,12 @@ class Trials:
         self._give_back(process)
 
     def _take(self) -> WorkerProcess | None:
-        """One that waits for work: whoever takes it has it alone."""
+        """Take an idle process out of the pool."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
     def _give_back(self, process: WorkerProcess) -> None:
-        """Keep a process for what is loaded next, for a while."""
+        """Put a process into the pool, for the next load; idle processes end after a while."""
         with self._lock:
             self._idle.append(process)
         timer = threading.Timer(0.0 if self._is_closed else _IDLE_SECONDS, self._end_idle)
@@ -205,7 +205,7 @@ class Trials:
         with os.scandir(self._folder) as entries:
             found = sorted((entry.stat().st_mtime_ns, entry.path) for entry in entries)
         for _, path in found[: max(0, len(found) - _MAX_REMEMBERED)]:
-            # Another server may forget it, too.
+            # Another server may remove the file at the same time.
             Path(path).unlink(missing_ok=True)
 
 
@@ -234,9 +234,9 @@ def _load(
     versions: tuple[int, ...],
     version: int,
 ) -> None:
-    """In the process: build the version, and free it."""
+    """Runs in the process: build the version, and free it."""
     restrict_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    # The server says the same of it again.
+    # The server logs the same again when it loads the version.
     logging.disable(logging.WARNING)
     source = Source(name, folder, ModelConfigMessage.FromString(config), versions, stamp)
     backend = TensorBackend(machine, MonotonicClock(), settings)
@@ -252,13 +252,13 @@ def _load(
 
 
 def _run(executable: Executable, config: ModelConfig, folder: Path) -> None:
-    """Run on made-up inputs; on the first that are not refused."""
+    """Run on generated inputs: the first that the model accepts."""
     names = list(config.outputs)
     for inputs in trial_inputs(config, folder):
         try:
             executable.run(inputs, names)
         except TriuneError as error:
-            # It is known now that a run ends well or in an error; which one is for the server's clients.
+            # A run that raises an error did not crash the process, so the trial succeeds.
             _log.debug("a run on made-up inputs failed: %s", error)
         else:
             return

@@ -1,4 +1,4 @@
-"""Whose turn it is to load: a few at once, and more where those take their time."""
+"""Limits the number of concurrent loads; slow loads do not block the others for ever."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,17 @@ from triune.core.clock import Clock, Timer
 
 
 class Turns:
-    """So many may work at once, in the order in which they came.
+    """A fair semaphore: `num_at_once` callers may work at once, in the order of arrival.
 
-    Whoever has been the first in line for as long as `patience_ns` goes ahead, however many work: some of these may
-    never end, and nobody else is to wait for that. So their number grows slowly, by one each time.
+    A caller that has been first in line for `patience_ns` proceeds above the limit, since running work may never end.
+    So the number of concurrent workers can grow slowly, one at a time.
     """
 
     def __init__(self, num_at_once: int, patience_ns: int, clock: Clock) -> None:
         """Args:
-        num_at_once: at least 1.
+        num_at_once: the limit, at least 1.
         patience_ns: how long the first in line waits.
-        clock: time.
+        clock: the clock.
         """
         self._num_free = num_at_once
         self._patience_ns = patience_ns
@@ -29,7 +29,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Wait for a turn; it is over when this is left."""
+        """Wait for a turn, which ends with the context."""
         if self._num_free <= 0 or self._line:
             place = asyncio.get_running_loop().create_future()
             self._line.append(place)
@@ -66,7 +66,7 @@ class Turns:
         self._move_up()
 
     def _move_up(self) -> None:
-        """The first in line begins to wait."""
+        """Start the timer of the first in line."""
         if self._line and self._timer is None:
             self._timer = self._clock.call_at(self._clock.now_ns() + self._patience_ns, self._go_ahead)
 

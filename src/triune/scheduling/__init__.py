@@ -1,1 +1,1 @@
-"""Queues, batchers, workers, and the dispatcher that joins them."""
+"""Scheduling: the request queue, the batcher, workers, and the dispatcher that combines them."""

@@ -1,4 +1,4 @@
-"""Requests that run together, and what came of it."""
+"""A batch: requests that run together, and their answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Respond: TypeAlias = Callable[[Pending, dict[str, Array]], InferenceResponse]
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The model has answered, and the client's view of that could not be made."""
+    """The model computed its outputs, but turning them into the client's response (`Call.finish`) failed."""
 
     error: Exception
 
@@ -25,18 +25,18 @@ class Batch:
 
     Attributes:
         pendings: the requests, in order.
-        num_rows: rows altogether.
+        num_rows: the total number of rows.
         outputs: the model's outputs, in order.
-        has_rows: the first dimension of every tensor is the batch.
+        has_rows: the first dimension of every tensor is a batch dimension.
         ragged: inputs whose rows may differ in shape.
-        respond: makes the response of a request with a `finish`; None leaves that to others.
-        answers: for each request, its outputs by name or the error; filled by the runner. Of requests with a `finish`,
-            the finished response: it may take its time, as a classification does, so the worker makes it.
+        respond: makes the response of a request with a `finish`; None leaves that to the dispatcher.
+        answers: for each request its outputs by name, or an error; filled by the runner. For a request with a
+            `finish`, the finished response: classification can be slow, so the worker does it, not the event loop.
         num_executions: how often the model ran: 1, or more if the batch failed and each request ran alone.
         started_ns, ended_ns: when the run began and ended, on the clock.
-        input_ns, infer_ns, output_ns: what joining, running and parting took.
-        is_given_up: nobody waits for it any more; set on the event loop's thread.
-        is_indivisible: what came back for joined requests had another number of rows than they have.
+        input_ns, infer_ns, output_ns: the time to concatenate inputs, to run the model, and to split outputs.
+        is_given_up: the batch exceeded its time limit, and its requests were answered; set on the event loop's thread.
+        is_indivisible: an output of concatenated requests did not have one row for each input row.
     """
 
     __slots__ = (
@@ -53,11 +53,11 @@ class Batch:
         respond: Respond | None = None,
     ) -> None:
         """Args:
-        pendings: at least one, all of one group.
-        num_rows: rows altogether.
+        pendings: at least one request, all of one group.
+        num_rows: the total number of rows.
         outputs: the model's outputs, in order.
-        policy: whether there are rows at all, and which inputs' rows may differ in shape.
-        respond: makes the response of a request with a `finish`; None leaves that to others.
+        policy: tells whether there is a batch dimension, and which inputs are ragged.
+        respond: makes the response of a request with a `finish`; None leaves that to the dispatcher.
         """
         self.respond = respond
         self.pendings = pendings
@@ -73,7 +73,7 @@ class Batch:
         self.ragged = policy.ragged_inputs
 
     def finish(self, answers: Sequence[dict[str, Array] | TriuneError]) -> None:
-        """Fill `answers` with those of the model. Never raises: a failure is the answer of its request."""
+        """Store the model's answers in `answers`. Never raises: an error becomes the answer of its request."""
         respond = self.respond
         if respond is None or all(pending.call.finish is None for pending in self.pendings):
             self.answers = answers
@@ -88,17 +88,17 @@ def _finish(
         return answer
     try:
         return respond(pending, answer)
-    except Exception as error:  # noqa: BLE001 - told and counted on the event loop, with the others'
+    except Exception as error:  # noqa: BLE001 - the event loop reports and counts this error
         return Unfinished(error)
 
 
 def result_of(answer: InferenceResponse | Unfinished) -> InferenceResponse:
-    """A finished response. Raises what kept it from being finished."""
+    """Return a finished response, or raise the error that finishing it raised."""
     if isinstance(answer, Unfinished):
         raise answer.error
     return answer
 
 
 def num_elements(pendings: Sequence[Pending]) -> int:
-    """Elements of all inputs of some requests: the size that their cost is estimated by."""
+    """The total number of input elements of some requests, from which their run time is estimated."""
     return sum(array.size for pending in pendings for array in pending.call.inputs.values())

@@ -1,4 +1,4 @@
-"""Which of the waiting requests run next, together. Decides only: it takes nothing out of the queue."""
+"""The batcher chooses the waiting requests that run next as a batch. It does not remove them from the queue."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from triune.scheduling.queue import Pending
 
 @dataclass(frozen=True, slots=True)
 class FormedBatch:
-    """Requests to run now, and the rows they make."""
+    """Requests to run now, and their total number of rows."""
 
     pendings: tuple[Pending, ...]
     num_rows: int
 
     def first(self, num_rows: int) -> "FormedBatch":
-        """As many of the requests, from the front, as make at most `num_rows` rows; at least one."""
+        """The longest prefix of the requests with at most `num_rows` rows, but at least one request."""
         if num_rows >= self.num_rows:
             return self
         total, count = self.pendings[0].call.batch_size, 1
@@ -30,20 +30,20 @@ class FormedBatch:
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Nothing to run yet: a better batch may form until then."""
+    """No batch should run yet: a larger one may form until this time."""
 
     when_ns: int
 
 
 class Batcher:
-    """Triton's dynamic batcher's rules; without dynamic batching each request runs alone.
+    """The rules of Triton's dynamic batcher; without dynamic batching each request runs alone.
 
-    A batch goes as soon as it has a preferred size, can grow no more, or its oldest request has waited
+    A batch runs as soon as it has a preferred size, cannot grow, or its oldest request has waited
     `max_queue_delay_us`. Source: Triton's user guide, "Dynamic Batcher".
 
     Attributes:
-        is_size_free: the policy wishes for no size and no wait, so fewer requests than were formed may go.
-        is_joining: requests are joined; to be set to False where that has turned out to be wrong.
+        is_size_free: the policy has no preferred sizes and no delay, so a part of a formed batch may run, too.
+        is_joining: requests are batched. The dispatcher sets it to False if a batch's outputs could not be split.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
@@ -53,7 +53,10 @@ class Batcher:
         self._largest_preferred = max(policy.preferred_batch_sizes, default=policy.max_batch_size)
 
     def group_of(self, inputs: Mapping[str, Array]) -> object:
-        """Requests of equal group may share a batch: same inputs, same shapes but for the rows and ragged inputs."""
+        """The group of a request: requests of equal groups may share a batch.
+
+        Their inputs have the same names and, except for the batch dimension and ragged inputs, the same shapes.
+        """
         policy = self._policy
         if not policy.is_dynamic:
             return None
@@ -62,9 +65,9 @@ class Batcher:
         )
 
     def form(self, queue: Iterable[Pending], now_ns: int) -> FormedBatch | WaitUntil | None:
-        """The next batch; when to ask again; or None if nothing waits.
+        """The next batch, or the time at which to ask again, or None if no request waits.
 
-        Requests of one group wait for more of their own, and meanwhile do not hold up a batch of another.
+        While the requests of one group wait for their batch to grow, a batch of another group can run.
         """
         skipped: list[Pending] = []
         decision = self._form(queue, now_ns, skipped)
@@ -82,7 +85,7 @@ class Batcher:
         return decision
 
     def _form(self, queue: Iterable[Pending], now_ns: int, skipped: list[Pending]) -> FormedBatch | WaitUntil | None:
-        """As `form`, of the group of the first that waits; those of others are added to `skipped`."""
+        """As `form`, for the group of the first waiting request only; other requests are added to `skipped`."""
         policy = self._policy
         chosen: list[Pending] = []
         num_rows = 0
@@ -102,7 +105,7 @@ class Batcher:
                 skipped.append(pending)
                 continue
             if chosen and not best_length and num_rows + pending.call.batch_size > self._largest_preferred:
-                # Larger than every preferred size: what came before goes without it (`GetDynamicBatch`).
+                # The batch would exceed every preferred size: it runs without this request (`GetDynamicBatch`).
                 best_length, best_rows = len(chosen), num_rows
             if num_rows + pending.call.batch_size > policy.max_batch_size:
                 can_grow = False

@@ -1,8 +1,8 @@
-"""How long a worker will take for a batch, learnt from the batches it ran."""
+"""Estimates how long a worker takes for a batch, from the batches that it ran."""
 
 
 class CostEstimate:
-    """Nanoseconds by size, an exponential mean for each power of two of the batch's input elements."""
+    """Run time by size: an exponential moving average for each power of two of the batch's input elements."""
 
     _WEIGHT = 0.2
 
@@ -10,15 +10,15 @@ class CostEstimate:
         self._means: dict[int, float] = {}
 
     def record(self, num_elements: int, duration_ns: int) -> None:
-        """Learn that a batch of `num_elements` took `duration_ns`."""
+        """Record that a batch of `num_elements` took `duration_ns`."""
         size = num_elements.bit_length()
         mean = self._means.get(size)
         self._means[size] = duration_ns if mean is None else mean + self._WEIGHT * (duration_ns - mean)
 
     def of(self, num_elements: int) -> float:
-        """Nanoseconds that a batch of `num_elements` will take.
+        """The estimated time of a batch of `num_elements`, in nanoseconds.
 
-        Unknown sizes are scaled from the nearest known one. 0 while nothing is known: such a worker is tried first.
+        An unknown size is scaled from the nearest known size. 0 if no size is known: such a worker is tried first.
         """
         if not self._means:
             return 0.0
@@ -28,7 +28,7 @@ class CostEstimate:
 
 
 class Pace:
-    """Nanoseconds a request while there is always another: exponential means of the batches' times and requests."""
+    """Time per request under load: the ratio of moving averages of the batches' times and request counts."""
 
     _WEIGHT = 0.1
 
@@ -37,12 +37,12 @@ class Pace:
         self._num_requests = 0.0
 
     def record(self, num_requests: int, duration_ns: int) -> None:
-        """Learn that a batch of so many requests took `duration_ns`."""
+        """Record that a batch of `num_requests` took `duration_ns`."""
         weight = self._WEIGHT if self._num_requests else 1.0
         self._duration_ns += weight * (duration_ns - self._duration_ns)
         self._num_requests += weight * (num_requests - self._num_requests)
 
     @property
     def request_ns(self) -> float:
-        """What one request takes; 0 while nothing is known."""
+        """Nanoseconds per request; 0 if unknown."""
         return self._duration_ns / self._num_requests if self._num_requests else 0.0

@@ -1,4 +1,4 @@
-"""Takes a model's requests, decides which run where and when, and answers them.
+"""The dispatcher queues a model's requests, decides which run where and when, and answers them.
 
 Everything here runs on the event loop's thread; only `Batch.execute` runs elsewhere. `_pump` is the main loop: ask
 the batcher for a batch, choose a worker, start it, until there is nothing to do; it runs on each arrival, each
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class Dispatcher:
     """A `Servable`: one model version's queue, batcher and workers.
 
-    State law: `statistics.num_pending == waiting + running` requests, whenever no call is under way.
+    Invariant: `statistics.num_pending == waiting + running` requests, whenever no call is under way.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Dispatcher:
         """Args:
         name: the model's name, for answers and messages.
         version: the version, for answers.
-        policy: how requests wait and go together.
+        policy: how requests are queued and batched.
         outputs: the model's outputs in order.
         workers: at least one; `close` closes them.
-        statistics: written here, read by anyone on the loop's thread.
-        clock: time.
-        emulated: units whose workers take only requests that name them, unless there are no others.
-        run_limit_seconds: how long a worker may take for a batch; then its requests are told, and it is interrupted.
+        statistics: the counters that the dispatcher updates, on the loop's thread.
+        clock: the clock.
+        emulated: units whose workers take only requests that name them, unless all units are emulated.
+        run_limit_seconds: the time limit of a batch; after it, its requests get an error and its run is interrupted.
         """
         self._name = name
         self._version = version
@@ -77,7 +77,7 @@ class Dispatcher:
         self._idle: asyncio.Event | None = None
         self._is_closed = False
         self._is_pumping = False
-        # A lone inline worker leaves nothing to decide: requests run as they come, past queue and batcher.
+        # With a single inline worker, requests run at once, without queue and batcher.
         lone = workers[0] if len(workers) == 1 and policy.max_queue_delay_us == 0 else None
         self._direct = lone if isinstance(lone, (InlineWorker, QuickWorker)) else None
 
@@ -91,7 +91,7 @@ class Dispatcher:
 
         Raises:
             UnavailableError: the queue is full, or the model is being unloaded.
-            InvalidArgumentError: it names a unit that the model is not served on.
+            InvalidArgumentError: the request names a unit that the model is not served on.
         """
         statistics = self.statistics
         if self._is_closed:
@@ -120,10 +120,10 @@ class Dispatcher:
     def _run_directly(
         self, worker: InlineWorker | QuickWorker, call: Call, arrived_ns: int
     ) -> InferenceResponse | None:
-        """Answer a request without queue and batch, whose objects cost as much as a small model.
+        """Answer a request without queue and batch: creating their objects would take as long as a small model runs.
 
         Returns:
-            the answer; None for any failure: the request then goes the long way, where failures are told and counted.
+            the answer; None after any error: the request then takes the normal path, which reports and counts errors.
         """
         executable, request = worker.runner.executable, call.request
         names = [output.name for output in request.outputs] if request.outputs else self._outputs
@@ -132,7 +132,7 @@ class Dispatcher:
             ended_ns = self._clock.now_ns()
             response = InferenceResponse(self._name, self._version, outputs, request.id)
             response = call.finish(response) if call.finish else response
-        except Exception:  # noqa: BLE001 - nothing is lost: the model is small enough to fail a second time
+        except Exception:  # noqa: BLE001 - the normal path runs the small model again, and reports the error
             worker.charge(self._clock.now_ns() - arrived_ns)
             return None
         elapsed_ns = ended_ns - arrived_ns
@@ -148,7 +148,7 @@ class Dispatcher:
         return response
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`: the one answer."""
+        """See `Servable`. Yields exactly one answer."""
         return only_answer(self, call)
 
     async def drain(self) -> None:
@@ -158,7 +158,7 @@ class Dispatcher:
             await idle.wait()
 
     def refuse(self) -> None:
-        """Refuse what waits and what comes; what runs finishes."""
+        """Refuse waiting and new requests; running requests finish."""
         self._is_closed = True
         for pending in list(self._queue):
             self._queue.remove(pending)
@@ -167,7 +167,7 @@ class Dispatcher:
         self.statistics.num_waiting = 0
 
     async def close(self) -> None:
-        """Refuse what waits and what comes, let what runs finish, and close the workers."""
+        """Refuse waiting and new requests, let running requests finish, and close the workers."""
         self.refuse()
         await self.drain()
         if self._run_timer is not None:
@@ -176,7 +176,7 @@ class Dispatcher:
             await in_thread_or_here(lane.worker.close)
 
     def _pump(self) -> None:
-        # An inline worker completes inside `_start`; the loop below goes on where that call would recurse.
+        # An inline worker completes inside `_start`, which calls `_pump` again: the loop below avoids recursion.
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -225,7 +225,7 @@ class Dispatcher:
             self._run_timer = self._clock.call_at(now_ns + int(self._run_limit_seconds * 1e9), self._end_late_runs)
 
     def _end_late_runs(self) -> None:
-        """Give up what runs for too long. One timer for all runs: it is set anew for the oldest that is not late."""
+        """Give up runs that exceed the time limit. One timer serves all runs, set for the oldest run in time."""
         self._run_timer = None
         limit_ns, now_ns = int(self._run_limit_seconds * 1e9), self._clock.now_ns()
         next_ns: int | None = None
@@ -289,7 +289,7 @@ class Dispatcher:
             except TriuneError as error:
                 self._fail(pending, error, FailureReason.OTHER)
                 continue
-            except Exception as error:  # noqa: BLE001 - a defect must not cost the others of the batch their answers
+            except Exception as error:  # noqa: BLE001 - a defect in one answer must not fail the other requests of the batch
                 _log.exception("an answer of model '%s' could not be finished", self._name)
                 failure = InternalError(f"the answer of model '{self._name}' failed: {type(error).__name__}: {error}")
                 failure.__cause__ = error
@@ -309,7 +309,7 @@ class Dispatcher:
         self._wake_if_idle()
 
     def _respond(self, pending: Pending, answer: dict[str, Array]) -> InferenceResponse:
-        """The client's view of a model's answer. Called on a worker's thread where it may take its time."""
+        """Make the client's response from the model's answer. Called on a worker's thread if it can be slow."""
         request = pending.call.request
         if request.outputs:
             answer = {output.name: answer[output.name] for output in request.outputs}
@@ -326,7 +326,7 @@ class Dispatcher:
         self._wake_if_idle()
 
     def _withdraw(self, pending: Pending) -> None:
-        """Called when the future of a request that had to wait is done, by whomever."""
+        """Called when the future of a request that had to wait is done: answered, or cancelled by the client."""
         if pending.future.cancelled() and self._queue.remove(pending):
             self.statistics.num_pending -= 1
             self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - pending.arrived_ns)

@@ -1,4 +1,4 @@
-"""Which worker a batch goes to."""
+"""Chooses the worker of a batch."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -15,20 +15,20 @@ from triune.scheduling.worker import Worker
 
 
 class Lane:
-    """A worker, what it runs now, and what it is known to take.
+    """A worker, with its running batch and its measured speed.
 
     Attributes:
         worker: runs one batch at a time.
-        done: to be called with the batch that the worker has run.
-        cost: what batches took here.
-        pace: how many requests it does in what time while many wait.
-        sizer: how many rows it does best to take.
-        running: the batch under way.
-        begun_ns: when it began.
+        done: the callback for a finished batch.
+        cost: the estimated run time by batch size.
+        pace: the time per request under load.
+        sizer: chooses the batch size with the best throughput.
+        running: the running batch.
+        begun_ns: when the running batch started.
     """
 
     def __init__(self, worker: Worker, complete: "Callable[[Lane, Batch], None]") -> None:
-        """`complete` is called, on the event loop's thread, with the lane and the batch that has run."""
+        """`complete` is called on the event loop's thread with the lane and the finished batch."""
         self.worker = worker
         self.done = functools.partial(complete, self)
         self.cost = CostEstimate()
@@ -40,41 +40,41 @@ class Lane:
         self._is_pressed = False
 
     def start(self, batch: Batch, now_ns: int, num_waiting: int) -> None:
-        """Give the worker a batch, while so many other requests wait. It has none."""
+        """Start a batch while `num_waiting` other requests wait. The worker must be free."""
         self._is_pressed = num_waiting >= MIN_WAITING
         self.sizer.record_start(batch.num_rows, now_ns, self._busy_ns)
         self.running, self.begun_ns = batch, now_ns
         self.worker.start(batch, self.done)
 
     def end(self, batch: Batch) -> None:
-        """Its worker has run `batch`."""
+        """Record that the worker has finished `batch`."""
         self.running = None
         self._busy_ns = batch.ended_ns - batch.started_ns
         self.cost.record(num_elements(batch.pendings), self._busy_ns)
-        # Where few wait batches are small, and slower by the request than they would be.
+        # If few requests wait, batches are small and slower per request: they say little about the pace under load.
         if self._is_pressed:
             self.pace.record(len(batch.pendings), self._busy_ns)
 
     def remaining_ns(self, now_ns: int) -> float:
-        """How long until it is free, as far as is known."""
+        """The estimated time until the worker is free."""
         if self.running is None:
             return 0.0
         return max(0.0, self.begun_ns + self.cost.of(num_elements(self.running.pendings)) - now_ns)
 
 
 class EligibleLanes:
-    """Which lanes a request may go to: those of the unit that it names, else all but the emulated ones.
+    """The lanes that a request may use: those of the unit that it names, else all that are not emulated.
 
-    A model on nothing but emulated units was put there by name, so any request will do.
+    If all of a model's units are emulated, its config named them, so that any request may use them.
 
     Attributes:
-        is_divided: there are requests that may not go to every lane.
+        is_divided: some requests may not use every lane.
     """
 
     def __init__(self, lanes: Sequence[Lane], emulated: Collection[Unit]) -> None:
         """Args:
-        lanes: all of a model's.
-        emulated: units that give answers, and no speed.
+        lanes: all lanes of the model.
+        emulated: the emulated units.
         """
         self._lanes = lanes
         self._units = {lane.worker.runner.unit for lane in lanes}
@@ -100,35 +100,35 @@ class EligibleLanes:
         )
 
     def lanes_of(self, pending: Pending) -> Sequence[Lane]:
-        """Where a request may go."""
+        """The lanes that a request may use."""
         if not self.is_divided:
             return self._lanes
         units = self._usual if pending.unit is None else (pending.unit,)
         return [lane for lane in self._lanes if lane.worker.runner.unit in units]
 
     def waiting(self, queue: RequestQueue) -> Iterable[Pending]:
-        """The requests of a queue that have a free lane."""
+        """The queue's requests that could start now: at least one of their lanes is free."""
         if not self.is_divided:
             return queue
         return [each for each in queue if any(lane.running is None for lane in self.lanes_of(each))]
 
 
 def request_ns(lanes: Sequence[Lane]) -> float:
-    """How soon after each request the next is done while many wait for these workers; 0 where that is not known."""
+    """The time between two finished requests when these workers are under load; 0 if unknown."""
     paces = [lane.pace.request_ns for lane in lanes if lane.pace.request_ns]
     return 1 / sum(1 / each for each in paces) if paces else 0.0
 
 
 def choose_lane(lanes: Sequence[Lane], pendings: Sequence[Pending], num_waiting: int, now_ns: int) -> Lane | None:
-    """The free worker that finishes a batch soonest; None if the busy ones, faster, will have done it before.
+    """The free worker that finishes a batch first; None if a faster busy worker will finish it before.
 
-    A slow unit helps as long as the fast ones would need longer for everything that waits.
+    A slow unit takes a batch if the fast ones would need longer for all waiting requests.
 
     Args:
         lanes: at least one is free.
-        pendings: the batch.
-        num_waiting: requests that wait, those of the batch included.
-        now_ns: the time.
+        pendings: the batch's requests.
+        num_waiting: the number of waiting requests, including the batch's.
+        now_ns: the current time.
     """
     if len(lanes) == 1:
         return lanes[0]

@@ -1,4 +1,4 @@
-"""Loaded versions of models, and how one that answers by calling others finds them."""
+"""Loaded versions of models, and the look-up that ensembles use to call other models."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from triune.core.units import Unit
 
 
 class Holds:
-    """Requests to other models that still need a version. It is not closed before each has let go of it."""
+    """A reference count of requests that still need a version. The version is not closed before the count is 0."""
 
     __slots__ = ("_free", "num")
 
@@ -23,17 +23,17 @@ class Holds:
         self._free: asyncio.Event | None = None
 
     def hold(self) -> None:
-        """One more. Each calls `release` once."""
+        """Add a reference. Its owner calls `release` once."""
         self.num += 1
 
     def release(self) -> None:
-        """One less."""
+        """Drop a reference."""
         self.num -= 1
         if self._free is not None and not self.num:
             self._free.set()
 
     async def until_free(self) -> None:
-        """Wait until nobody holds it."""
+        """Wait until the count is 0."""
         while self.num:
             self._free = asyncio.Event()
             await self._free.wait()
@@ -44,12 +44,12 @@ class LoadedVersion:
     """A version of a model that answers requests.
 
     Attributes:
-        version: its number, the folder's name.
+        version: its number, which is its folder's name.
         config: the completed configuration.
         servable: answers its requests.
-        precisions: what it computes in on each of its units ("fp32", "bf16", "fp16"); empty if it has none of its own.
-        emulated: those of its units that are no hardware here.
-        holds: who is to be answered by it even if it is unloaded or replaced meanwhile.
+        precisions: the floating-point format on each of its units ("fp32", "bf16", "fp16"); empty for an ensemble.
+        emulated: its units that are emulated.
+        holds: counts the ensemble requests that will call it, even if it is unloaded or replaced meanwhile.
     """
 
     version: int
@@ -61,21 +61,21 @@ class LoadedVersion:
 
     @property
     def statistics(self) -> ModelStatistics:
-        """What its servable counted since it was loaded."""
+        """The servable's counters since it was loaded."""
         return self.servable.statistics
 
     def check(self, request: InferenceRequest) -> Call:
         """Check a request against the config: names, datatypes and shapes.
 
         Raises:
-            InvalidArgumentError: the request does not fit the model; the message says what was expected and what came.
+            InvalidArgumentError: the request does not match; the message gives the expected and the actual value.
             UnsupportedError: the model is decoupled.
         """
         inputs, batch_size = checks.check(request, self.config)
         return Call(request, inputs, batch_size, results.finisher(request, self.config))
 
     def submit(self, request: InferenceRequest) -> asyncio.Future[InferenceResponse]:
-        """Check a request and take it. Raises as `check` and as `Servable.submit` do."""
+        """Check a request and submit it. Raises as `check` and as `Servable.submit` do."""
         return self.servable.submit(self.check(request))
 
 
@@ -85,11 +85,11 @@ class Models(Protocol):
     def get(self, name: str, version: int | None = None) -> LoadedVersion:
         """A version that answers requests; None for the newest.
 
-        Ask for it anew for each request: the versions that are ready change while the server runs, and one that was
-        replaced refuses what comes, unless it is held (`LoadedVersion.holds`).
+        Call this for each request: the ready versions change while the server runs, and a version that was replaced
+        refuses requests, unless it is held (`LoadedVersion.holds`).
 
         Raises:
-            NotFoundError: unknown model or version.
-            UnavailableError: known, but not ready; the message says state and reason.
+            NotFoundError: the model or version is unknown.
+            UnavailableError: it is known, but not ready; the message gives its state and the reason.
         """
         ...

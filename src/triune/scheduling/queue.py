@@ -1,4 +1,4 @@
-"""Requests that wait: priority levels, sizes and timeouts, as Triton's queue policies define them."""
+"""The request queue: priority levels, size limits and timeouts of Triton's queue policies."""
 
 import asyncio
 from collections import deque
@@ -18,11 +18,11 @@ class Pending:
 
     Attributes:
         call: the checked request.
-        future: where the answer goes. Whoever holds it may cancel it at any time.
-        arrived_ns: when it came, on the dispatcher's clock.
-        deadline_ns: when it has waited too long; 0 never.
+        future: receives the answer. Its owner may cancel it at any time.
+        arrived_ns: the arrival time, on the dispatcher's clock.
+        deadline_ns: the time by which it must have started; 0 for no timeout.
         level: its priority level.
-        group: requests of equal group may share a batch.
+        group: requests of equal groups may share a batch.
         unit: the unit that the client asked for; None leaves the choice to the dispatcher.
     """
 
@@ -38,7 +38,7 @@ class Pending:
 class RequestQueue:
     """Waiting requests in the order in which they should run.
 
-    Lower levels first; within a level those in time before those that are DELAYed, each first come first served.
+    Lower levels come first. Within a level, requests in time come before DELAYed ones; each are in order of arrival.
     """
 
     def __init__(self, policy: BatchingPolicy) -> None:
@@ -56,14 +56,14 @@ class RequestQueue:
                 yield from waiting
 
     def push(self, pending: Pending, request_ns: Callable[[], float]) -> None:
-        """Let a request wait; sets its level and deadline.
+        """Append a request to the queue, and set its level and deadline.
 
         Args:
             pending: the request.
-            request_ns: asked when many wait: how soon the next is done after each of them; 0 if it is not known yet.
+            request_ns: returns the time per request under load, or 0 if unknown; called only if many requests wait.
 
         Raises:
-            UnavailableError: its level is full, or too many wait.
+            UnavailableError: its level is full, or too many requests wait.
         """
         policy = self._policy
         level = pending.call.request.priority
@@ -102,7 +102,8 @@ class RequestQueue:
                 num_before += len(in_time) + len(delayed)
                 first_ns = min(first_ns, in_time[0].arrived_ns) if in_time else first_ns
         waited_seconds = (pending.arrived_ns - first_ns) / 1e9
-        # A client that sends all it has at once is welcome, however long that takes: what is new came for long.
+        # A single burst of requests is accepted, however long it takes. Only if the oldest request has waited too long
+        # is a new one refused.
         if num_before < MIN_WAITING or waited_seconds <= limits.max_seconds:
             return
         seconds = num_before * request_ns() / 1e9 or waited_seconds
@@ -115,9 +116,9 @@ class RequestQueue:
             )
 
     def remove(self, pending: Pending) -> bool:
-        """Take a request out. False if it was not waiting."""
+        """Remove a request. False if it was not waiting."""
         for waiting in self._levels.get(pending.level, ()):
-            # The head is nearly always the one that goes, so this rarely walks far.
+            # The removed request is nearly always the first, so the search is short.
             try:
                 waiting.remove(pending)
             except ValueError:
@@ -128,9 +129,9 @@ class RequestQueue:
         return False
 
     def expire(self, now_ns: int) -> list[Pending]:
-        """Apply the timeouts: DELAYed requests move behind, REJECTed ones are taken out and returned."""
+        """Apply the timeouts: DELAYed requests move to the end, REJECTed ones are removed and returned."""
         rejected: list[Pending] = []
-        # Asked at each arrival: a long queue is walked only when something in it may be late.
+        # This runs at each arrival, so a long queue is searched only if a request may be late.
         if not 0 < self._earliest_ns <= now_ns:
             return rejected
         for level, (in_time, delayed) in self._levels.items():
@@ -154,10 +155,10 @@ class RequestQueue:
         return rejected
 
     def _forget_if_empty(self, level: int) -> None:
-        # There may be 2^64 of them. The default one is in use all the time.
+        # There may be 2^64 levels, so empty ones are dropped, except for the default level.
         if level != self._policy.default_priority_level and not any(self._levels.get(level, ())):
             self._levels.pop(level, None)
 
     def next_deadline_ns(self) -> int:
-        """When to call `expire` next: no request will have waited too long before; 0 if none ever will."""
+        """When to call `expire` next, the earliest deadline; 0 if there is none."""
         return self._earliest_ns

@@ -1,4 +1,4 @@
-"""Answers that were given before: a servable around a servable, and the memory that all such servables share."""
+"""The response cache: a servable that wraps another and answers repeated requests from a shared cache."""
 
 import asyncio
 import contextlib
@@ -46,14 +46,14 @@ class _Entry:
 
 
 class ResponseCache:
-    """Answers by key, the least recently used of which go first. Used on the event loop's thread.
+    """An LRU cache of responses. Used on the event loop's thread.
 
-    State law: `num_bytes`, the sum of the entries' sizes, is never more than `max_bytes`.
+    Invariant: `num_bytes`, the sum of the entries' sizes, is never more than `max_bytes`.
     """
 
     def __init__(self, max_bytes: int) -> None:
         """Args:
-        max_bytes: what all answers together may take of the memory.
+        max_bytes: the memory limit of all responses together.
         """
         self.max_bytes = max_bytes
         self.num_bytes = 0
@@ -63,7 +63,7 @@ class ResponseCache:
         return len(self._entries)
 
     def get(self, key: bytes) -> InferenceResponse | None:
-        """An answer, to be left as it is; None if it is not here."""
+        """The response for a key, which must not be changed; None if there is none."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -71,13 +71,13 @@ class ResponseCache:
         return entry.response
 
     def put(self, key: bytes, response: InferenceResponse, num_bytes: int, siblings: set[bytes]) -> None:
-        """Keep an answer of a size, unless it is larger than the whole cache.
+        """Store a response, unless it is larger than the whole cache.
 
         Args:
-            key: the answer's.
-            response: the answer; nobody changes it from now on.
-            num_bytes: what it takes.
-            siblings: the keys of its servable's answers, which this one joins for as long as it is here.
+            key: the cache key.
+            response: the response; nobody may change it from now on.
+            num_bytes: its size.
+            siblings: the keys of its servable's responses; contains this key while the response is in the cache.
         """
         if num_bytes > self.max_bytes:
             return
@@ -89,7 +89,7 @@ class ResponseCache:
         self.num_bytes += num_bytes
 
     def drop(self, key: bytes) -> None:
-        """Forget an answer, if it is here."""
+        """Remove a response, if it is in the cache."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.num_bytes -= entry.num_bytes
@@ -97,14 +97,14 @@ class ResponseCache:
 
 
 def size_of(array: Array) -> int:
-    """What an array takes of the memory, in bytes, the objects of BYTES included."""
+    """An array's memory in bytes, including the objects of a BYTES array."""
     if not array.dtype.hasobject:
         return array.nbytes
     return array.nbytes + sum(len(element) + _ELEMENT_BYTES for element in array.ravel().tolist())
 
 
 def is_small(arrays: Iterable[Array]) -> bool:
-    """Whether arrays may be hashed or copied on the event loop."""
+    """Whether arrays are small enough to be hashed and copied on the event loop."""
     num_bytes = 0
     for array in arrays:
         if array.dtype.hasobject and array.size > _FEW_ELEMENTS:
@@ -114,7 +114,7 @@ def is_small(arrays: Iterable[Array]) -> bool:
 
 
 def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
-    """An answer as it is kept, and its size: no array of it is a part of a larger one, or may be written to."""
+    """A response to store, and its size. Views are copied, so that they keep no larger array alive, or can be changed."""
     outputs: dict[str, Array] = {}
     for name, array in response.outputs.items():
         kept = array.copy() if array.base is not None else array.view()
@@ -124,7 +124,7 @@ def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
 
 
 def key_of(call: Call, owner: int) -> bytes:
-    """A digest of what decides an answer: the servable, the inputs, the outputs asked for, the parameters."""
+    """The cache key: a digest of the servable, the inputs, the requested outputs and the parameters."""
     digest = hashlib.blake2b(digest_size=32)
     request = call.request
     asked = [(output.name, output.num_classes) for output in request.outputs]
@@ -143,18 +143,18 @@ def key_of(call: Call, owner: int) -> bytes:
 
 
 class CachedServable:
-    """A `Servable` that gives the answers that another gave before to the same inputs.
+    """A `Servable` that answers repeated requests to another servable from the cache.
 
-    Answers are kept as the client sees them, classifications included. Errors are not kept. Two requests that come
-    while neither is answered are both computed.
+    It stores the client's responses, including classifications, but no errors. Two equal requests that run at the same
+    time are both computed.
     """
 
     def __init__(self, inner: Servable, cache: ResponseCache, clock: Clock, *, is_ordered: bool = False) -> None:
         """Args:
-        inner: computes what is not in the cache; closed with this.
-        cache: shared with others.
-        clock: time.
-        is_ordered: answers are given in the order of their requests (`preserve_ordering`).
+        inner: computes responses that are not in the cache; closed with this servable.
+        cache: the cache, shared with other servables.
+        clock: the clock.
+        is_ordered: responses are sent in the order of their requests (`preserve_ordering`).
         """
         self._inner = inner
         self._cache = cache
@@ -169,11 +169,11 @@ class CachedServable:
 
     @property
     def statistics(self) -> ModelStatistics:
-        """Those of the servable within, which count what was found here, too."""
+        """The inner servable's counters, which include cache hits."""
         return self._inner.statistics
 
     def submit(self, call: Call) -> asyncio.Future[InferenceResponse]:
-        """See `Servable`. Raises as the servable within does."""
+        """See `Servable`. Raises as the inner servable does."""
         if self._is_refusing:
             return self._inner.submit(call)
         if is_small(call.inputs.values()):
@@ -186,7 +186,7 @@ class CachedServable:
         return future if self._unanswered is None else self._in_order(future, self._unanswered)
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`: the one answer."""
+        """See `Servable`. Yields exactly one answer."""
         return only_answer(self, call)
 
     def refuse(self) -> None:
@@ -201,7 +201,7 @@ class CachedServable:
         await self._inner.drain()
 
     async def close(self) -> None:
-        """See `Servable`; its answers are forgotten."""
+        """See `Servable`. Its responses leave the cache."""
         self.refuse()
         await self.drain()
         await self._inner.close()
@@ -231,7 +231,7 @@ class CachedServable:
         return future
 
     def _keep(self, key: bytes, looked_ns: int, future: asyncio.Future[InferenceResponse]) -> None:
-        """Called when an answer was computed, or failed."""
+        """Called when a response was computed, or failed."""
         if future.cancelled() or future.exception() is not None or self._is_refusing:
             return
         response = future.result()
@@ -256,7 +256,7 @@ class CachedServable:
     def _in_order(
         self, inner: asyncio.Future[InferenceResponse], unanswered: deque[_Unanswered]
     ) -> asyncio.Future[InferenceResponse]:
-        """A future that is done when `inner` and all before it are."""
+        """A future that is done when `inner` and the futures of all earlier requests are done."""
         outer: asyncio.Future[InferenceResponse] = asyncio.get_running_loop().create_future()
         unanswered.append((outer, inner))
         outer.add_done_callback(lambda _: inner.cancel())

@@ -1,4 +1,4 @@
-"""What a worker does with a batch: requests joined, run, and their answers parted again."""
+"""Runners run a batch: they concatenate the requests' inputs, run the model, and split the outputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -16,11 +16,11 @@ from triune.scheduling.queue import Pending
 
 
 class Runner(Protocol):
-    """Runs one batch at a time, on whatever thread its worker has."""
+    """Runs one batch at a time, on its worker's thread."""
 
     @property
     def unit(self) -> Unit:
-        """What it runs on."""
+        """The unit that the batches run on."""
         ...
 
     def run(self, batch: Batch) -> None:
@@ -28,19 +28,19 @@ class Runner(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Have the `run` under way end soon, where that can be had. From any thread; does not wait."""
+        """Ask the current `run` to end soon, if the library can. From any thread; does not wait."""
         ...
 
     def close(self) -> None:
-        """Free what it holds. No `run` is under way and none follows."""
+        """Free all resources. No `run` may be running or follow."""
         ...
 
 
 class TensorRunner:
-    """The `Runner` of models that take tensors and give one answer to each request.
+    """The `Runner` of tensor models, which give one answer to each request.
 
     Attributes:
-        executable: what it runs; closed with it.
+        executable: the compiled model; closed with the runner.
         unit: see `Runner`.
     """
 
@@ -55,7 +55,7 @@ class TensorRunner:
         batch.started_ns = self._clock.now_ns()
         answers = self._run(batch, batch.pendings)
         if len(batch.pendings) > 1 and not batch.is_given_up and any(isinstance(each, TriuneError) for each in answers):
-            # One request can spoil a batch (an index out of range, say); the others are not to pay for it.
+            # One bad request (an index out of range, for example) fails a whole batch, so each request runs alone now.
             answers = [self._run(batch, [pending])[0] for pending in batch.pendings]
         batch.finish(answers)
 
@@ -93,7 +93,7 @@ class TensorRunner:
         except MemoryError:
             batch.ended_ns = self._clock.now_ns()
             return [no_memory(f"a request to model '{pendings[0].call.request.model}'")] * len(pendings)
-        except Exception as error:  # noqa: BLE001 - a runtime's surprise must not end the worker: it is an answer
+        except Exception as error:  # noqa: BLE001 - an unexpected error of a runtime must not end the worker: it becomes the answer
             batch.ended_ns = self._clock.now_ns()
             failure = InternalError(f"model '{pendings[0].call.request.model}' failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
@@ -102,7 +102,7 @@ class TensorRunner:
 
 
 def _check_rows(batch: Batch, pendings: Sequence[Pending], results: Mapping[str, Array]) -> None:
-    """Raise InternalError for an output that has not one row for each row of the requests."""
+    """Raise InternalError if an output does not have one row for each row of the requests."""
     num_rows = sum(pending.call.batch_size for pending in pendings)
     for name, array in results.items():
         if array.ndim == 0 or array.shape[0] != num_rows:
@@ -125,7 +125,7 @@ def _wanted(batch: Batch, pendings: Sequence[Pending]) -> Sequence[str]:
 
 
 def join(pendings: Sequence[Pending], ragged: frozenset[str]) -> dict[str, Array]:
-    """Stack the requests' inputs along the batch dimension; ragged ones are padded with zeros to the largest."""
+    """Concatenate the requests' inputs along the batch dimension; ragged ones are padded with zeros to the largest."""
     joined: dict[str, Array] = {}
     for name in pendings[0].call.inputs:
         arrays = [pending.call.inputs[name] for pending in pendings]
@@ -151,10 +151,10 @@ def _pad_and_stack(arrays: Sequence[Array]) -> Array:
 def part(
     pendings: Sequence[Pending], results: Mapping[str, Array], signature: Signature, ragged: frozenset[str]
 ) -> list[dict[str, Array]]:
-    """Give each request its rows of the results (views), less the padding its ragged inputs were given.
+    """Split the results into each request's rows (views), without the padding of ragged inputs.
 
-    An output's dimension is cut where the model file gives it the name of a ragged input's dimension. Each has one row
-    for each row of the requests.
+    An output's dimension loses the padding if the model file gives it the same name as a ragged input's dimension. Each
+    result has one row for each row of the requests.
     """
     specs = {spec.name: spec for spec in signature.outputs}
     answers: list[dict[str, Array]] = []

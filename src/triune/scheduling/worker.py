@@ -1,4 +1,4 @@
-"""Who runs a batch: a thread of its own, or the caller itself."""
+"""Workers run batches: on their own thread, or on the caller's."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ MAX_DEBT_NS = 20_000_000
 
 
 class Worker(Protocol):
-    """Owns a runner and gives it one batch at a time."""
+    """Owns a runner and runs one batch at a time."""
 
     @property
     def runner(self) -> Runner:
-        """What runs the batches."""
+        """The runner of the batches."""
         ...
 
     @property
@@ -35,16 +35,16 @@ class Worker(Protocol):
         ...
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Run `batch`, then call `done` on the event loop's thread. No other batch is under way."""
+        """Run `batch`, then call `done` on the event loop's thread. No other batch may be running."""
         ...
 
     def close(self) -> None:
-        """Wait for the batch under way, then close the runner. Its `done` may never be called."""
+        """Wait for the running batch, then close the runner. The batch's `done` may never be called."""
         ...
 
 
 class InlineWorker:
-    """The reference: runs on the caller's thread. Right for models that take less time than a hand-over."""
+    """The reference implementation: runs on the caller's thread. For models faster than a switch of threads."""
 
     is_inline = True
 
@@ -53,7 +53,7 @@ class InlineWorker:
         self.runner = runner
 
     def charge(self, elapsed_ns: int) -> None:
-        """Told that the caller ran the executable itself for so long. Of no consequence here."""
+        """Record that the caller ran the executable itself for `elapsed_ns`. This worker ignores it."""
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
         """Run, then call `done`, then return."""
@@ -66,7 +66,7 @@ class InlineWorker:
 
 
 class ThreadWorker:
-    """A thread that waits for batches. The runtime releases the GIL, so the event loop goes on meanwhile."""
+    """Runs batches on its own thread. The runtime releases the GIL, so the event loop runs meanwhile."""
 
     is_inline = False
 
@@ -76,7 +76,7 @@ class ThreadWorker:
         name: the thread's name, for debuggers.
 
         Raises:
-            NoThreadError: the system has no thread for it. The runner is the caller's then.
+            NoThreadError: the system cannot start a thread. The caller still owns the runner then.
         """
         self.runner = runner
         self._batches: queue.SimpleQueue[tuple[Batch, BatchCallback, asyncio.AbstractEventLoop] | None] = (
@@ -85,15 +85,15 @@ class ThreadWorker:
         self._thread = start_thread(self._work, name)
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Hand the batch to the thread. Called on the loop's thread."""
+        """Pass the batch to the thread. Called on the loop's thread."""
         self._batches.put((batch, done, asyncio.get_running_loop()))
 
     def stop(self) -> None:
-        """End the thread after the batch under way, without waiting. The runner is the caller's."""
+        """End the thread after the running batch, without waiting. The caller owns the runner from now on."""
         self._batches.put(None)
 
     def close(self) -> None:
-        """End the thread after the batch under way, then close the runner. Blocks: call it off the loop."""
+        """End the thread after the running batch, then close the runner. Blocks: do not call it on the event loop."""
         self.stop()
         self._thread.join()
         self.runner.close()
@@ -103,7 +103,7 @@ class ThreadWorker:
             pass
 
     def _run_next(self) -> bool:
-        """Wait for a batch and run it. A call of its own: while the next is waited for, nothing holds the last."""
+        """Wait for a batch and run it. A function of its own, so that no local variable keeps the last batch alive."""
         if (item := self._batches.get()) is None:
             return False
         batch, done, loop = item
@@ -111,13 +111,13 @@ class ThreadWorker:
         try:
             loop.call_soon_threadsafe(done, batch)
         except RuntimeError:
-            # The loop was closed under a batch: nobody is left to hear the answer.
+            # The loop was closed while the batch ran: nobody waits for the answer.
             return False
         return True
 
 
 class QuickWorker:
-    """Runs on the caller's thread until batches take longer than was measured, from then on in a thread of its own."""
+    """Runs on the caller's thread until batches take longer than measured at load, then on its own thread."""
 
     def __init__(self, runner: TensorRunner, name: str) -> None:
         """Args:
@@ -131,14 +131,14 @@ class QuickWorker:
         self._thread: ThreadWorker | None = None
 
     def charge(self, elapsed_ns: int) -> None:
-        """Told that the executable held the event loop for so long, by whoever ran it."""
+        """Record that the executable blocked the event loop for `elapsed_ns`."""
         debt_ns = self._debt_ns + elapsed_ns - ALLOWANCE_NS
         self._debt_ns = debt_ns if debt_ns > 0 else 0
         if debt_ns > MAX_DEBT_NS:
             try:
                 self._thread = ThreadWorker(self.runner, self._name)
             except NoThreadError as error:
-                # The debt stays: the next batch tries again.
+                # The debt stays, so the next batch tries again to start the thread.
                 _log.error("%s holds the event loop too long, and stays on it: %s", self._name, error)
                 return
             self.is_inline = False
@@ -149,7 +149,7 @@ class QuickWorker:
             )
 
     def start(self, batch: Batch, done: BatchCallback) -> None:
-        """Run it and call `done`, or hand the batch to the thread. Called on the loop's thread."""
+        """Run the batch and call `done`, or pass it to the thread. Called on the loop's thread."""
         if self._thread is not None:
             self._thread.start(batch, done)
             return
@@ -163,5 +163,5 @@ class QuickWorker:
             self._thread.stop()
 
     def close(self) -> None:
-        """End the thread if there is one, and close the runner. Blocks: call it off the loop."""
+        """End the thread if there is one, and close the runner. Blocks: do not call it on the event loop."""
         (self._thread or self.runner).close()

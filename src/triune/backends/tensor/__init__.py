@@ -1,1 +1,1 @@
-"""Tensor models: a file that a runtime compiles, answered for by a `Dispatcher` over workers."""
+"""Tensor models: a runtime compiles their file, and a `Dispatcher` with workers serves them."""

@@ -1,4 +1,4 @@
-"""The backend of tensor models: configured, placed, compiled, measured, and given workers and a dispatcher."""
+"""The backend of tensor models: it configures, places, compiles and measures them, and makes workers and dispatcher."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -46,8 +46,8 @@ class TensorBackend:
     ) -> None:
         """Args:
         machine: the runtimes and units to build for.
-        clock: measures.
-        settings: what holds for models whose configs do not say otherwise.
+        clock: the clock of all measurements.
+        settings: defaults for all models.
         try_first: see there.
         """
         self._machine = machine
@@ -56,7 +56,7 @@ class TensorBackend:
         self._try_first = try_first
 
     def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        """See `Backend`: none."""
+        """See `Backend`. A tensor model needs no other model."""
         del source
         return {}
 
@@ -69,8 +69,8 @@ class TensorBackend:
     ) -> TensorBuild:
         """See `Backend`.
 
-        Where the version's files are those of `previous`, executables of the same recipe are taken over, so that a
-        change of the config or of the instance count compiles only what is new.
+        If the version's files are those of `previous`, executables of equal recipes are reused, so that a change of the
+        config or of the instance count compiles only new recipes.
         """
         started_ns = self._clock.now_ns()
         attempt = attempt or Attempt()

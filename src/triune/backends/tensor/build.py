@@ -1,4 +1,4 @@
-"""A tensor model that is compiled and warm, and does not answer requests yet."""
+"""A tensor model that is compiled and warmed up, and does not answer requests yet."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TensorBuild(Build):
-    """A tensor model, compiled and warm.
+    """A compiled and warmed-up tensor model.
 
     Attributes:
-        executables: the units in order, the instances of each together.
-        unit_errors: the largest error of each unit but cpu against cpu.
-        is_inline: the event loop runs it itself, as long as it stays quick.
-        duration_ns: what building it took.
-        left_out: units that the config names and whose answers are too far from those of cpu, each with what is wrong.
+        executables: the executables, ordered by unit, then by instance.
+        unit_errors: the largest difference from the cpu unit's outputs, for each other unit.
+        is_inline: the event loop's thread runs the model, as long as it is fast enough.
+        duration_ns: how long the build took.
+        left_out: units of the config whose outputs differ too much from the cpu unit's, each with the reason.
     """
 
     executables: tuple[SharedExecutable, ...]
@@ -39,7 +39,7 @@ class TensorBuild(Build):
 
     @property
     def shortfall(self) -> str:
-        """See `Build`: the units that are left out."""
+        """See `Build`: names the units in `left_out`."""
         return "; ".join(
             f"not on {unit.value}: {describe_excess(unit, excess)}" for unit, excess in self.left_out.items()
         )
@@ -70,7 +70,7 @@ class TensorBuild(Build):
 
 
 def describe_excess(unit: Unit, excess: str) -> str:
-    """Why a model is not served on a unit, and what to do."""
+    """The message why a model is not served on a unit, with the remedy."""
     return (
         f"its answers on '{unit.value}' are not those of 'cpu': {excess}; convert it in fp32, name other units, or "
         f"allow more by the parameter '{TOLERANCE_PARAMETER}'"
@@ -80,7 +80,7 @@ def describe_excess(unit: Unit, excess: str) -> str:
 def leave_out(
     left_out: Mapping[Unit, str], config: ModelConfig, executables: Sequence[SharedExecutable]
 ) -> tuple[ModelConfig, list[SharedExecutable]]:
-    """The config and the executables without the units whose answers are wrong.
+    """Remove the units whose outputs are wrong from the config and the executables.
 
     Raises:
         UnsupportedError: no unit is left.

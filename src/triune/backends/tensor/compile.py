@@ -1,4 +1,4 @@
-"""A model's executables, each compiled by its recipe, or taken over from before, and warmed up."""
+"""Compiles and warms up a model's executables; executables with equal recipes are reused."""
 
 import functools
 from collections.abc import Sequence
@@ -25,19 +25,19 @@ def compile_all(
     attempt: Attempt,
     undo: ExitStack,
 ) -> list[SharedExecutable]:
-    """An executable for each recipe, warm.
+    """Make a warmed-up executable for each recipe.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         folder: the model's folder, for its warm-up files.
-        recipes: what to compile.
+        recipes: the recipes to compile.
         machine: has the runtimes.
-        spare: executables of the same model file: those of the same recipe are held once more, and not compiled.
-        attempt: gives it up.
-        undo: closes them.
+        spare: executables of the same model file. Those of an equal recipe are shared instead of compiled again.
+        attempt: cancels the build.
+        undo: receives the `close` of each executable.
 
     Raises:
-        TriuneError: as `Runtime.load`, or a warm-up sample failed.
+        TriuneError: as `Runtime.load` does, or a warm-up sample failed.
     """
     left = list(spare)
     executables: list[SharedExecutable] = []
@@ -55,7 +55,7 @@ def compile_all(
 
 
 def compile_one(path: Path, recipe: Recipe, machine: Machine) -> SharedExecutable:
-    """An executable, held once. Raises as `Runtime.load`."""
+    """Compile one executable, with one holder. Raises as `Runtime.load` does."""
     load = functools.partial(
         machine.runtimes[recipe.runtime].load,
         path,

@@ -1,4 +1,4 @@
-"""An executable that outlives a change of its model's configuration."""
+"""An executable that survives a reload of its model, if its recipe is unchanged."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ from triune.hosting import HostedExecutable
 
 
 class SharedExecutable:
-    """An executable with holders: the last `close` frees it.
+    """A reference-counted executable: the last `close` frees it.
 
-    While a model is changed, its old dispatcher, which drains, and its new one may both hold an executable; a lock
-    lets one of them run it at a time. Uncontended, that costs less than a tenth of a microsecond.
+    During a reload the old, draining dispatcher and the new one may share an executable; a lock lets one of them run it
+    at a time. An uncontended lock costs less than 0.1 microseconds.
 
     Attributes:
-        recipe: what it was made from.
-        is_hosted: it runs in another process, and a call may wait for that to be started again.
+        recipe: the recipe that it was compiled from.
+        is_hosted: it runs in another process, and a call may have to wait until that is restarted.
     """
 
     def __init__(self, executable: Executable, recipe: Recipe) -> None:
-        """Holds `executable` once."""
+        """Wrap `executable`, with a reference count of 1."""
         self.recipe = recipe
         self.signature = executable.signature
         self.unit = executable.unit
@@ -33,22 +33,22 @@ class SharedExecutable:
         self._lock = threading.Lock()
 
     def hold(self) -> "SharedExecutable":
-        """One more holder, who calls `close` once. Only while another holder exists."""
+        """Add a reference, whose owner calls `close` once. The count must not be 0."""
         with self._lock:
             self._num_holders += 1
         return self
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """As `Executable.run`, one call at a time whoever calls."""
+        """As `Executable.run`; concurrent calls run one at a time."""
         with self._lock:
             return self._executable.run(inputs, outputs)
 
     def interrupt(self) -> None:
-        """As `Executable.interrupt`, whoever's run it is."""
+        """As `Executable.interrupt`, whichever holder's run it is."""
         self._executable.interrupt()
 
     def close(self) -> None:
-        """One holder less; the last frees the executable."""
+        """Drop a reference; the last one frees the executable."""
         with self._lock:
             self._num_holders -= 1
             is_last = self._num_holders == 0

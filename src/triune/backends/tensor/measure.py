@@ -1,4 +1,4 @@
-"""What is measured when a model is loaded: how far a unit's answers are from the truth, and how long a run takes."""
+"""Measurements at load: a unit's numerical error against the `cpu` unit, and the time of a run."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ _SMALLEST = 1e-3
 
 
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
-    """Whether a run takes less time than handing it to a thread, so that the event loop may as well run it itself.
+    """Whether a run is faster than a switch to a thread, so that the event loop's thread should run the model.
 
-    That needs one executable (nothing to run beside it), a time that no values decide, a size that is known (only the
-    batch is free, and no input is optional, which the sample would lack), one row out for each row in, and a median
-    below INLINE_LIMIT_NS at the full batch size on sample input. A model that refuses its sample input is not quick:
-    its time is unknown.
+    The conditions: there is only one executable; its run time does not depend on the inputs' values; only the batch
+    dimension is free, and no input is optional (the sample would lack it); every output has one row for each input row;
+    and the median time of the full batch size on sample input is below INLINE_LIMIT_NS. If the model refuses its sample
+    input, its time is unknown, and the answer is no.
     """
     if len(config.units) > 1 or config.num_instances > 1 or not executable.is_steady:
         return False
@@ -56,17 +56,17 @@ def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:
         found = executable.run(inputs, list(config.outputs))
         if clock.now_ns() - started_ns > 1000 * INLINE_LIMIT_NS:
             return False
-        # What runs on the loop is not looked at again: its rows are those of the batch, or it does not run there.
+        # The fast path does not check the number of rows of an output, so it is checked here.
         if num_rows and any(array.shape[:1] != (num_rows,) for array in found.values()):
             return False
-        # Other models load at the same time: a disturbed round says little, so the best of a few counts.
+        # Models that load at the same time disturb the measurement, so the best of a few rounds counts.
         return any(_round_ns(config, executable, inputs, clock) < INLINE_LIMIT_NS for _ in range(_NUM_ROUNDS))
     except InvalidArgumentError:
         return False
 
 
 def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, Array], clock: Clock) -> float:
-    """The median of some runs; of few, if they are slow."""
+    """The median time of several runs; of fewer runs if they are slow."""
     durations_ns: list[int] = []
     while len(durations_ns) < _NUM_RUNS:
         started_ns = clock.now_ns()
@@ -79,11 +79,11 @@ def _round_ns(config: ModelConfig, executable: Executable, inputs: Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class UnitError:
-    """How far a unit's answers are from those of `cpu` on sample input.
+    """The difference between a unit's outputs and the `cpu` unit's on sample input.
 
     Attributes:
-        largest: the largest absolute difference over all outputs; infinite where shapes, strings or NaNs differ.
-        excess: what is told of the output that is beyond what the unit's precision allows; empty where none is.
+        largest: the largest absolute difference over all outputs; infinite if shapes, strings or NaNs differ.
+        excess: the message for an output whose difference exceeds the tolerance of the unit's precision; else empty.
     """
 
     largest: float
@@ -98,14 +98,14 @@ def measure(
     *,
     known: Mapping[Unit, UnitError],
 ) -> dict[Unit, UnitError]:
-    """The error of each of a model's units but `cpu`; one that cannot be measured is logged and left out.
+    """Measure the error of each unit except `cpu`. A unit that cannot be measured is logged and left out.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         folder: the model's folder, for its warm-up files.
-        executables: the first of each unit is measured. Without one on `cpu`, one is compiled for the time.
+        executables: the first of each unit is measured. If none is on `cpu`, one is compiled temporarily.
         machine: has the runtimes.
-        known: what was measured before.
+        known: earlier measurements, which are reused.
 
     Raises:
         InternalError: a runtime failed.
@@ -136,12 +136,12 @@ def unit_error(
     """Compare two executables' outputs on sample input.
 
     Args:
-        config: the model's.
+        config: the model's configuration.
         folder: the model's folder, for its warm-up files.
         truth: the model on `cpu`.
         executable: the model on another unit.
-        tolerance: how far a float may be off, relative to the largest value of its output; and the share of the
-            elements that may differ in an output of whole numbers, truths or strings.
+        tolerance: for an output of floats, the allowed difference divided by the output's largest value; for an
+            output of integers, booleans or strings, the fraction of elements that may differ.
 
     Raises:
         InvalidArgumentError: the model accepts none of the sample inputs, so that the error is unavailable.
@@ -157,7 +157,7 @@ def unit_error(
         found = executable.run(inputs, names)
         largest = _largest_difference(expected, found)
         excess = _excess(expected, found, tolerance)
-        # What draws random numbers is no measure of a unit.
+        # A model that draws random numbers cannot be compared.
         if excess and _excess(expected, truth.run(inputs, names), tolerance):
             excess = ""
         return UnitError(largest, excess)
@@ -169,7 +169,7 @@ def _largest_difference(expected: Mapping[str, Array], found: Mapping[str, Array
 
 
 def _excess(expected: Mapping[str, Array], found: Mapping[str, Array], tolerance: float) -> str:
-    """What is told of the first output that is further off than `tolerance` allows; empty where none is."""
+    """The message for the first output whose difference exceeds `tolerance`; empty if there is none."""
     for name, array in expected.items():
         difference = _difference(array, found[name])
         if array.dtype.kind == "f" and array.shape == found[name].shape:
@@ -189,7 +189,7 @@ def _difference(expected: Array, found: Array) -> float:
     if expected.dtype == np.object_:
         return 0.0 if bool(np.all(expected == found)) else float("inf")
     theirs, ours = expected.astype(np.float64), found.astype(np.float64)
-    # Equal values, infinities among them, differ by nothing; what is NaN on one side only is infinitely wrong.
+    # Equal values, including infinities, have difference 0. A NaN on one side only has difference infinity.
     is_same = (theirs == ours) | (np.isnan(theirs) & np.isnan(ours))
     with np.errstate(invalid="ignore"):
         differences = np.where(is_same, 0.0, np.abs(theirs - ours))

@@ -1,1 +1,1 @@
-"""Servables that are made of others: a graph of steps, each of which asks another servable."""
+"""Servables that call others: a graph of steps, each of which sends a request to another servable."""

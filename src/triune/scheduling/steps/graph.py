@@ -1,8 +1,8 @@
-"""A graph of steps as one servable: an ensemble of other models.
+"""The servable of an ensemble: it runs a graph of steps.
 
-Everything runs on the event loop's thread. A step is begun as soon as its tensors are there; `_pump` is the main loop:
-it begins what is ready until nothing is, and runs when a request comes and when a step has answered. Tensors go from
-step to step as they are.
+Everything runs on the event loop's thread. A step starts as soon as its input tensors are available. `_pump` is the
+main loop: it runs when a request arrives and when a step has answered, and starts steps until none is ready. Tensors
+pass from step to step without a copy.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ _FINISH = -1
 
 
 class StepGraph:
-    """A `Servable`: requests that other servables answer together.
+    """A `Servable` that answers a request by calling the servables of its steps.
 
-    A request holds the models of its steps from its beginning, so that what is unloaded or replaced meanwhile still
-    answers it. When its client leaves, or one of its steps fails, its other steps are cancelled.
+    A request holds a reference to the models of its steps, which answer it even if they are unloaded or replaced
+    meanwhile. If the client cancels it or one of its steps fails, its other steps are cancelled.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class StepGraph:
         max_waiting: int = 0,
     ) -> None:
         """Args:
-        config: the ensemble's, for its name, inputs and outputs.
+        config: the ensemble's configuration.
         version: the version, for answers.
-        steps: a graph without circles, in which each tensor has one writer.
-        models: where the steps find the models that they name.
-        statistics: written here, read by anyone on the loop's thread.
-        clock: time.
-        max_under_way: how many requests may be in one step at a time, all others waiting; 0 for any number
-            (Triton's `max_inflight_requests`).
-        max_waiting: how many may wait for that at one step; 0 for any number. One more is refused.
+        steps: an acyclic graph, in which one step writes each tensor.
+        models: looks up the models of the steps.
+        statistics: the counters that the graph updates, on the loop's thread.
+        clock: the clock.
+        max_under_way: the number of requests that may run in one step at a time; 0 for no limit (Triton's
+            `max_inflight_requests`). Others wait.
+        max_waiting: the number of requests that may wait at one step; 0 for no limit. Further ones are refused.
         """
         self._config = config
         self._name = config.name
@@ -88,7 +88,7 @@ class StepGraph:
 
         Raises:
             UnavailableError: the ensemble is being unloaded, or the model of a step is not ready.
-            NotFoundError: there is no model of a step's name any more.
+            NotFoundError: the model of a step does not exist any more.
         """
         if self._is_refusing:
             self._count_failure(FailureReason.REJECTED, 0)
@@ -117,11 +117,11 @@ class StepGraph:
         return future
 
     def stream(self, call: Call) -> AsyncGenerator[InferenceResponse]:
-        """See `Servable`: the one answer."""
+        """See `Servable`. Yields exactly one answer."""
         return only_answer(self, call)
 
     def refuse(self) -> None:
-        """See `Servable`. A request under way runs: its models may refuse it."""
+        """See `Servable`. Running requests go on, but the models of their steps may refuse them."""
         self._is_refusing = True
 
     async def drain(self) -> None:
@@ -151,7 +151,7 @@ class StepGraph:
         self._ready.extend((run, number, False) for number in run.put(name, value))
 
     def _pump(self) -> None:
-        # A step that answers at once comes back here inside `_begin`; the loop below goes on where that would recurse.
+        # A step that answers at once calls `_pump` again inside `_begin`: the loop below avoids recursion.
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -166,7 +166,7 @@ class StepGraph:
             self._is_pumping = False
 
     def _begin(self, run: Run, number: int, has_slot: bool) -> None:
-        """Ask the model of a step whose tensors are there, or let the request wait for a slot."""
+        """Start a step whose input tensors are available, or let the request wait for a slot."""
         step = self._steps[number]
         if run.future.done():
             if has_slot:
@@ -184,7 +184,7 @@ class StepGraph:
             self._leave(number)
             self._fail(run, self._named(error, step))
             return
-        except Exception as error:  # noqa: BLE001 - a defect costs this request, and no other
+        except Exception as error:  # noqa: BLE001 - a defect fails this request, and no other
             _log.exception("a step of ensemble '%s' could not be begun", self._name)
             self._leave(number)
             self._fail(run, self._named(InternalError(f"unexpected {type(error).__name__}: {error}"), step))
@@ -203,7 +203,7 @@ class StepGraph:
         return model.servable.submit(call)
 
     def _take(self, run: Run, number: int, future: asyncio.Future[InferenceResponse]) -> None:
-        """A step has answered."""
+        """Handle the answer of a step."""
         del run.under_way[number]
         self._leave(number)
         step = self._steps[number]
@@ -227,7 +227,7 @@ class StepGraph:
             self._answer(run)
 
     def _leave(self, number: int) -> None:
-        """A slot of a step is free: it is the next request's."""
+        """Free a slot of a step, for the next waiting request."""
         waiting = self._slots[number].leave()
         if waiting is not None:
             self._ready.append((waiting, number, True))
@@ -236,14 +236,14 @@ class StepGraph:
         call = run.call
         response = response_of(run, self._config, self._version)
         if call.finish is not None and not is_small(response.outputs.values()):
-            # A classification sorts: that takes its time.
+            # A classification sorts, which can be slow.
             finishing = asyncio.get_running_loop().create_task(in_thread(call.finish, response))
             run.under_way[_FINISH] = finishing
             finishing.add_done_callback(partial(self._finish, run))
             return
         try:
             self._succeed(run, call.finish(response) if call.finish else response)
-        except Exception as error:  # noqa: BLE001 - told to the client, and logged where it is a defect
+        except Exception as error:  # noqa: BLE001 - the client gets the error, and a defect is logged
             self._fail(run, _typed(error, self._name))
         self._end_if_over(run)
 
@@ -280,7 +280,7 @@ class StepGraph:
         self._cancel_steps(run)
 
     def _withdraw(self, run: Run) -> None:
-        """The answer is there, or the client has left."""
+        """Called when the future is done: answered, or cancelled by the client."""
         if run.future.cancelled():
             self.statistics.num_pending -= 1
             self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - run.started_ns)
@@ -309,7 +309,7 @@ class StepGraph:
         self.statistics.fail.add(elapsed_ns)
 
     def _named(self, error: BaseException, step: Step) -> TriuneError:
-        """An error of a step, which says so after its own words (Triton's begin with the ensemble)."""
+        """A step's error with the step appended to its message (Triton puts the ensemble's name first)."""
         typed = _typed(error, step.model)
         named = type(typed)(f"in ensemble '{self._name}', {typed} ({step})")
         named.__cause__ = error

@@ -1,4 +1,4 @@
-"""Which steps an answer needs, and what waits for what."""
+"""Finds the steps that the requested outputs need, and the tensors that each step waits for."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -12,10 +12,10 @@ class Plan:
     """The steps for some outputs of a graph. A step runs if an output needs it, directly or through other steps.
 
     Attributes:
-        steps: those that run, by number.
-        readers: the steps that wait for a tensor, by its name.
-        num_waits: how many tensors a step waits for, by its number.
-        num_reads: who takes a tensor, steps and the answer together: it is dropped after the last.
+        steps: the numbers of the steps that run.
+        readers: by tensor name, the steps that read the tensor.
+        num_waits: by step number, how many tensors the step waits for.
+        num_reads: by tensor name, how many readers it has, steps and the answer; it is freed after the last.
     """
 
     steps: Mapping[int, Step]
@@ -28,8 +28,8 @@ def plan(steps: Sequence[Step], outputs: Collection[str]) -> Plan:
     """The plan for some outputs.
 
     Args:
-        steps: of the graph, in which each tensor has at most one writer and no step waits for itself.
-        outputs: tensors of the graph.
+        steps: the steps of an acyclic graph, in which at most one step writes each tensor.
+        outputs: the names of the requested tensors.
     """
     writer = {tensor: step for step in steps for tensor in step.outputs.values()}
     needed: dict[int, Step] = {}

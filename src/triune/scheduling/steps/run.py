@@ -1,4 +1,4 @@
-"""One request on its way through the steps of a graph."""
+"""The state of one request that runs through the steps of a graph."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -17,9 +17,9 @@ from triune.scheduling.steps.plan import Plan
 
 
 class Value(NamedTuple):
-    """A tensor of a request. `array` is None where an optional input was left out, or an output was not given.
+    """A tensor of a request. `array` is None if an optional input was left out, or a model returned no such output.
 
-    `batch_size` is how many rows it has, 0 where whoever gave it has no batch dimension.
+    `batch_size` is its number of rows, or 0 if its writer has no batch dimension.
     """
 
     array: Array | None
@@ -27,20 +27,20 @@ class Value(NamedTuple):
 
 
 class Run:
-    """A request under way.
+    """A running request.
 
-    State law: over means that its future is done and no step of it is under way; what it held is released then.
+    Invariant: a run is over when its future is done and none of its steps runs; then its models are released.
 
     Attributes:
         call: the request.
-        future: its answer's.
-        plan: the steps it needs.
-        models: what they ask, by model and version, held.
-        compute_time: what their batches took.
-        started_ns: when it came.
-        values: the tensors that are there and that a step, or the answer, has yet to take.
-        under_way: the futures of the steps that were begun, by number.
-        num_left: outputs asked for that are not there yet.
+        future: the future of its answer.
+        plan: the steps that it needs.
+        models: the steps' models, by model and version; they are held.
+        compute_time: the compute time of its steps' batches.
+        started_ns: when it arrived.
+        values: the available tensors that a step or the answer has yet to read.
+        under_way: the futures of the running steps, by step number.
+        num_left: the number of requested outputs that are not available yet.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Run:
         self._num_reads = dict(plan.num_reads)
 
     def put(self, name: str, value: Value) -> Iterable[int]:
-        """A tensor is there. Returns the steps that have waited for nothing else."""
+        """Store a tensor. Returns the steps that have all their tensors now."""
         if name not in self._num_reads:
             return ()
         self.values[name] = value
@@ -94,7 +94,7 @@ class Run:
         return ready
 
     def take(self, names: Iterable[str]) -> Mapping[str, Value]:
-        """Tensors for one step, or for the answer. Each is forgotten once nobody else needs it."""
+        """Read tensors for one step, or for the answer. A tensor is freed after its last reader."""
         taken: dict[str, Value] = {}
         for name in set(names):
             taken[name] = self.values[name]
@@ -105,14 +105,14 @@ class Run:
 
 
 def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None:
-    """A tensor as its next reader takes it: with a batch dimension, or without. A view.
+    """Add or remove a tensor's batch dimension, as its reader needs it. Returns a view (Triton's `ReshapeTensorDims`).
 
-    The same where both have one or neither has, or where the whole shape is that of a reader without; else a batch of
-    one row is made, or its row taken (Triton's `ReshapeTensorDims`).
+    The tensor stays as it is if writer and reader both have a batch dimension, if neither has one, or if the reader has
+    none but takes the whole shape. Else a batch dimension of 1 is added or removed.
 
     Args:
         value: the tensor.
-        dims: the shape of a row as the reader's config states it; -1 where it is free.
+        dims: the shape of a row in the reader's config; -1 for a free dimension.
         has_batch: the reader has a batch dimension.
     """
     array = value.array
@@ -124,20 +124,20 @@ def fit(value: Value, dims: tuple[int, ...], *, has_batch: bool) -> Array | None
 
 
 def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config: ModelConfig) -> InferenceRequest:
-    """What a step asks its model: the tensors that it maps, and what else the client has said.
+    """The request of a step to its model: its mapped tensors, and the parameters of the client's request.
 
     Args:
-        run: the request under way; the step's tensors are taken from it.
+        run: the running request; the step's tensors are taken from it.
         step: the step.
         asked: the outputs that it maps.
-        config: its model's.
+        config: its model's configuration.
     """
     given = run.call.request
     has_batch = config.batching.max_batch_size > 0
     values = run.take(step.inputs.values())
     inputs: dict[str, Array] = {}
     for own, tensor in step.inputs.items():
-        # An input that there is not any more, since the model was replaced, is refused by whoever checks the request.
+        # If the model was replaced and lacks the input now, the check of the request refuses it.
         dims = config.inputs[own].dims if own in config.inputs else ()
         if (array := fit(values[tensor], dims, has_batch=has_batch)) is not None:
             inputs[own] = array
@@ -147,14 +147,14 @@ def request_of(run: Run, step: Step, asked: tuple[RequestedOutput, ...], config:
 
 
 def response_of(run: Run, config: ModelConfig, version: int) -> InferenceResponse:
-    """The answer, once all outputs that the client asked for are there. What no model gave is left out.
+    """The response, once all requested outputs are available. Outputs that no model returned are left out.
 
-    It says of a sequence what the request did, as every answer of an ensemble does in Triton.
+    It repeats the sequence parameters of the request, as Triton's ensembles do.
 
     Args:
-        run: the request under way; its outputs are taken from it.
-        config: the graph's.
-        version: the graph's.
+        run: the running request; its outputs are taken from it.
+        config: the ensemble's configuration.
+        version: the ensemble's version.
     """
     request = run.call.request
     names = [output.name for output in request.outputs] or list(config.outputs)

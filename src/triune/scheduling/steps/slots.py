@@ -1,4 +1,4 @@
-"""How many requests may be in one step of a graph at a time."""
+"""Limits the number of requests that run in one step at a time."""
 
 from collections import deque
 
@@ -7,15 +7,15 @@ from triune.scheduling.steps.run import Run
 
 
 class Slots:
-    """The places of one step.
+    """The slots of one step, like a semaphore with a bounded queue.
 
-    State law: nobody waits while a place is free.
+    Invariant: no request waits while a slot is free.
     """
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         """Args:
-        limit: how many requests may be in the step; 0 for any number.
-        max_waiting: how many may wait; 0 for any number.
+        limit: the number of slots; 0 for no limit.
+        max_waiting: the number of requests that may wait; 0 for no limit.
         """
         self._limit = limit
         self._max_waiting = max_waiting
@@ -23,10 +23,10 @@ class Slots:
         self._waiting: deque[Run] = deque()
 
     def enter(self, run: Run) -> bool:
-        """Take a place. False where there is none: the request waits until `leave` gives it one.
+        """Take a slot. False if none is free: the request waits until `leave` returns it.
 
         Raises:
-            UnavailableError: too many wait.
+            UnavailableError: too many requests wait.
         """
         if not self._limit:
             return True
@@ -42,13 +42,13 @@ class Slots:
         return False
 
     def leave(self) -> Run | None:
-        """Give a place back. Returns the request that has waited longest, whose place it is now."""
+        """Free a slot. Returns the request that has waited longest, which has the slot now."""
         if self._limit and self._waiting:
             return self._waiting.popleft()
         self._num_inside -= bool(self._limit)
         return None
 
     def forget(self, run: Run) -> None:
-        """A request does not wait any more."""
+        """Remove a request from the waiting ones."""
         if run in self._waiting:
             self._waiting.remove(run)
