@@ -102,8 +102,8 @@ class Backend(Protocol[B]):
         Args:
             source: the model on disk.
             version: one of its versions.
-            previous: the build of the same version that serves now, if this backend made it. It goes on serving, and the
-                new build may share its unchanged parts.
+            previous: the build of the same version that serves now, if this backend made it. It goes on serving, and
+                the new build may share its unchanged parts.
             attempt: cancels the build. Objects that may run for long are added to it.
 
         Raises:

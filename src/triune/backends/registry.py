@@ -73,7 +73,7 @@ class Backends:
             return backend.build(source, version, previous, attempt or Attempt())
 
     def assemble(self, build: Build, models: Models) -> LoadedVersion:
-        """See `Backend.assemble`. Wraps the servable in the response cache, if the server has one and the config enables it."""
+        """See `Backend.assemble`. Adds the response cache, if the server has one and the config enables it."""
         config = build.config
         servable = self.of(build.source.message).assemble(build, models)
         if self._cache is not None and config.message.response_cache.enable:

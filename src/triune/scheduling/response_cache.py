@@ -114,7 +114,7 @@ def is_small(arrays: Iterable[Array]) -> bool:
 
 
 def to_keep(response: InferenceResponse) -> tuple[InferenceResponse, int]:
-    """A response to store, and its size. Views are copied, so that they keep no larger array alive, or can be changed."""
+    """A response to store, and its size. Views are copied; its arrays are read-only."""
     outputs: dict[str, Array] = {}
     for name, array in response.outputs.items():
         kept = array.copy() if array.base is not None else array.view()
