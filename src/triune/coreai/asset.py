@@ -1,4 +1,4 @@
-"""An `.aimodel` folder, read and checked before Apple's library touches it, which ends its process on some mistakes."""
+"""Read and check an `.aimodel` folder before Apple's library does, which crashes on some broken files."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ _PROGRAM, _HASH, _METADATA = "main.mlirb", "main.hash", "metadata.json"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """What an asset says of itself.
+    """The properties of an asset.
 
     Attributes:
-        path: of the folder.
-        version: of the format: "2.0".
-        producer: what wrote it: "coreai-core 1.0.0b3".
+        path: the path of the folder.
+        version: the version of the format, such as "2.0".
+        producer: the program that wrote it, such as "coreai-core 1.0.0b3".
         metadata: all of its metadata.
-        digest: SHA-256 of the program.
+        digest: the SHA-256 of the program.
         program_bytes: the program's size.
     """
 
@@ -47,8 +47,8 @@ def read_asset(path: Path) -> Asset:
 
     Raises:
         NotFoundError: there is no such folder.
-        InvalidArgumentError: a part is missing, cut off or changed, or no plain file.
-        UnsupportedError: it is of another version, or too large.
+        InvalidArgumentError: a part is missing, truncated or changed, or is not a regular file.
+        UnsupportedError: the format has another version, or a file is too large.
     """
     if not path.exists():
         raise NotFoundError(f"there is no '{path}'")
@@ -91,7 +91,7 @@ def _metadata(path: Path) -> Mapping[str, Any]:
         raise UnsupportedError(f"'{path.name}/{_METADATA}' has more than {LARGEST_METADATA_BYTES} bytes")
     try:
         value = json.loads(file.read_bytes())
-    # What is nested too deep for the parser is no metadata either.
+    # JSON that is nested too deep for the parser is refused, too.
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"'{path.name}/{_METADATA}' is no JSON: {error}") from error
     if not isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Does Apple's compiler change what a program computes? The program as it is, and with all operations kept apart.
+"""Check whether Apple's compiler changes what a program computes.
 
-The compiler's rewriting runs when a program is loaded, too, so there is no program before it to be computed. One in
-which nothing can be joined stands for that; both are computed by Apple's interpreter. What a program was written of is
-compared with ONNX Runtime by `verify`; this is about the rewriting alone.
+The compiler also rewrites a program when it is loaded, so the program before the rewriting cannot be run. A copy in
+which barriers keep the compiler from fusing operations stands for it; Apple's interpreter runs both. `verify` compares
+a program with its source in ONNX Runtime; this module judges the rewriting alone.
 """
 
 import tempfile
@@ -27,10 +27,10 @@ STEP: Final = "Core AI's rewriting"
 
 
 def audit(source: Source, path: Path, function: str, given: Mapping[str, Array]) -> list[Finding]:
-    """The answers that the rewriting changes in a function.
+    """Find the outputs of a function that the compiler's rewriting changes.
 
     Args:
-        source: what the function was written of.
+        source: the graph from which the function was lowered.
         path: the asset.
         function: its name.
         given: inputs and states by name. The others are made up.
@@ -67,7 +67,7 @@ def _compared(
             try:
                 right = computed(before, options, each.arrays)
             except TriuneError as error:
-                # What is made up need not suit the program.
+                # The program may reject made-up inputs.
                 refusal = error
                 continue
             is_answered = True
@@ -96,7 +96,7 @@ def _judged(
     changed = list(differences(step, inputs.name, right, found, tolerance, largest_input=inputs.largest))
     if not changed:
         return
-    # What comes nearer to the source is no fault: in fp16 constants that are joined are rounded once.
+    # A result nearer to the source is not a fault: fused fp16 constants are rounded only once.
     wanted = origin.run(inputs.arrays)
     for each in changed:
         name = each.output

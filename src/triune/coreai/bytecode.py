@@ -1,7 +1,7 @@
-"""MLIR's bytecode, as far as Core AI's Python bindings do not read it: its header, and the resources that hold weights.
+"""Read the parts of MLIR bytecode that Core AI's Python bindings do not: the header, and the resources (weights).
 
-The format is MLIR's own (https://mlir.llvm.org/docs/BytecodeFormat): sections of an id and a length, numbers of one to
-nine bytes. Here every length is checked before it is used.
+The format is MLIR's own (https://mlir.llvm.org/docs/BytecodeFormat): each section has an id and a length, and integers
+take one to nine bytes. Every length is checked before it is used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ _BLOB = 0
 
 @dataclass(frozen=True, slots=True)
 class Bytecode:
-    """A module's file.
+    """The bytecode file of a module.
 
     Attributes:
-        version: of the format.
-        producer: what wrote it: "MLIR22.0.0git".
-        sections: where each begins, and its length in bytes, by id.
+        version: the version of the format.
+        producer: the program that wrote it, such as "MLIR22.0.0git".
+        sections: the offset and the length in bytes of each section, by id.
     """
 
     data: memoryview
@@ -34,10 +34,10 @@ class Bytecode:
     sections: Mapping[int, tuple[int, int]]
 
     def resources(self) -> dict[str, memoryview]:
-        """The bytes of each resource, by the name that its attribute says.
+        """The bytes of each resource, by its key.
 
         Raises:
-            InvalidArgumentError: the section is broken.
+            InvalidArgumentError: the section is malformed.
         """
         if _RESOURCES not in self.sections or _RESOURCE_OFFSETS not in self.sections:
             return {}
@@ -55,7 +55,7 @@ class Bytecode:
 
     def _resource_sizes(self) -> Iterator[tuple[int, int, int]]:
         reader = self._section(_RESOURCE_OFFSETS)
-        # Groups of resources outside the dialects come first; all look alike.
+        # External resource groups come before those of the dialects; all have the same form.
         reader.number()
         while not reader.is_at_end:
             reader.number()
@@ -67,7 +67,7 @@ class Bytecode:
             return []
         reader = self._section(_STRINGS)
         lengths = [reader.number() for _ in range(reader.number())]
-        # The lengths are those of the strings from the last one back.
+        # The lengths of the strings are stored in reverse order.
         place = reader.end
         strings: list[str] = []
         for length in lengths:
@@ -83,11 +83,11 @@ class Bytecode:
 
 
 def read_bytecode(data: bytes | memoryview) -> Bytecode:
-    """The header and the places of the sections.
+    """Read the header and the offsets of the sections.
 
     Raises:
-        InvalidArgumentError: it is no bytecode, or cut off.
-        UnsupportedError: it is of a newer format.
+        InvalidArgumentError: the bytes are not MLIR bytecode, or are truncated.
+        UnsupportedError: the format is newer than those that are known.
     """
     view = memoryview(data)
     if bytes(view[:4]) != MAGIC:
@@ -126,7 +126,7 @@ class _Reader:
         return self.data[self.place - length : self.place]
 
     def number(self) -> int:
-        """As many zeros as the lowest bits of the first byte has, as many bytes follow."""
+        """A PrefixVarInt: the number of trailing zero bits of the first byte is the number of bytes that follow it."""
         first = self.byte()
         if first & 1:
             return first >> 1

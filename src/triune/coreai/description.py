@@ -1,7 +1,7 @@
-"""What an asset holds: its functions, and what they take and give.
+"""The functions of an asset, and their inputs, outputs and states.
 
-Apple's library ends its process on bytecode that is broken. It reads an asset in a process of its own first: what that
-one survives, this one does.
+Apple's library crashes on broken bytecode. A child process therefore reads an asset first: if the child survives, so
+will this process.
 """
 
 import json
@@ -40,9 +40,9 @@ class Feature:
     """An input, output or state.
 
     Attributes:
-        name: "" where it has none.
-        type: MLIR's word for the element type, or for the whole type of what is no tensor: "f32".
-        shape: -1 for a dimension that is free; None of what is no tensor.
+        name: its name, or "".
+        type: MLIR's name of a tensor's element type, such as "f32"; for other values MLIR's whole type.
+        shape: the shape, with -1 for a free dimension; None if it is not a tensor.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Feature:
 
     @property
     def image(self) -> Image | None:
-        """What image it is; None of what is none. Raises UnsupportedError for one that is not known."""
+        """The image type; None if it is not an image. Raises UnsupportedError for an unknown image format."""
         return image_of(self.type)
 
     def spec(self) -> TensorSpec:
-        """As a request carries it, an image as its bytes. Raises UnsupportedError if none can."""
+        """The tensor that a request carries; for an image its bytes. Raises UnsupportedError if none can."""
         image = self.image
         if image is not None:
             return TensorSpec(self.name, DataType.UINT8, image.shape)
@@ -66,10 +66,10 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What a function takes and gives, in its order.
+    """The inputs, outputs and states of a function, in order.
 
     Attributes:
-        precision: what it computes in: "fp32", "bf16", "fp16"; see `precision.precision_of`.
+        precision: the precision that it computes in: "fp32", "bf16" or "fp16"; see `precision.precision_of`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Function:
     precision: str
 
     def signature(self) -> Signature:
-        """States are inputs, and outputs under the names of `new_state`. Raises UnsupportedError."""
+        """The signature in which a state is an input, and an output named by `new_state`. Raises UnsupportedError."""
         states = [each.spec() for each in self.states]
         return Signature(
             (*(each.spec() for each in self.inputs), *states),
@@ -99,12 +99,12 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """Check an asset, and have it read.
+    """Check an asset, and let a child process read its description.
 
     Raises:
         NotFoundError: there is no such asset.
-        InvalidArgumentError: it is broken.
-        UnsupportedError: it is of another version, or Core AI is not installed.
+        InvalidArgumentError: the asset is malformed.
+        UnsupportedError: its format has another version, or coreai-core is not installed.
         UnavailableError: reading it took too long.
     """
     asset = read_asset(path)
@@ -116,7 +116,7 @@ def describe(path: Path) -> Description:
             capture_output=True,
             timeout=SECONDS,
             check=False,
-            # Modules are found where this process finds them.
+            # The child finds modules where this process finds them.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     except subprocess.TimeoutExpired:
@@ -151,13 +151,13 @@ def _function(told: dict[str, Any]) -> Function:
 
 
 def _told(path: Path) -> dict[str, Any]:
-    """In the process that reads: what it says."""
+    """Describe the asset; this runs in the child process, and the result is its answer."""
     try:
         from triune.coreai.program import functions_of, graphs_of, load_program
     except ImportError:
         return {"unsupported": "Core AI programs need coreai-core; pip install 'triune[coreai]'"}
     try:
-        # Graphs do not keep the program that they are of.
+        # Graphs do not keep their program alive, so this variable must.
         program = load_program(path)
         graphs = graphs_of(program)
         return {"functions": [_shown(name, graph, graphs) for name, graph in functions_of(graphs).items()]}

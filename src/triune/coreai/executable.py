@@ -1,6 +1,6 @@
 """A function of an asset, computed by Apple's own library: its interpreter, or on macOS 27 the system's runtime.
 
-Apple's library ends its process on some mistakes. Have this run in a process of its own (`hosting`).
+Apple's library crashes on some errors, so run this in a child process (`hosting`).
 """
 
 import asyncio
@@ -32,13 +32,13 @@ _OWN = "USE_LOCAL_COREAI"
 class AppleExecutable:
     """An `Executable` over `coreai-core`. States are inputs, and outputs under the names of `new_state`.
 
-    Images are arrays of their bytes here, and Pillow's pictures to the library, which takes them on macOS alone: that
-    was written from its package, and has never run there.
+    Images are arrays of their bytes here and Pillow images to the library, which takes them only on macOS. That part
+    was written from the library's source, and has never run on macOS.
 
     Attributes:
-        signature: of the function; a dimension that is free in it is -1.
-        unit: what was asked for: Core AI does not say where a function ran.
-        precision: what it computes in, as `description.Function` has it.
+        signature: the function's signature, with -1 for each free dimension.
+        unit: the requested compute unit: Core AI does not report where a function ran.
+        precision: the precision that it computes in, as in `description.Function`.
     """
 
     is_steady = False
@@ -71,7 +71,7 @@ class AppleExecutable:
         try:
             entered = self._open.enter_async_context(asset.load(path).executable(_options(unit)))
             model: Any = self._loop.run_until_complete(entered)
-        # Swift's and MLIR's exceptions have no common root but this.
+        # Exceptions of Swift and MLIR have no common base class but Exception.
         except Exception as error:
             raise InvalidArgumentError(f"Core AI does not load '{path.name}': {error}") from error
         try:
@@ -95,13 +95,13 @@ class AppleExecutable:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs. See `core.runtime.Executable`."""
-        # Inputs that nothing reads, Apple's compiler drops.
+        # Apple's compiler drops inputs that nothing reads.
         read = {spec.name for spec in self.signature.inputs}
         given = {name: self._given(name, array) for name, array in inputs.items() if name in read}
         states = {name: given.pop(name) for name in self._states}
         try:
             results: Any = self._loop.run_until_complete(self._function(given, states))
-        # The library's errors are RuntimeErrors of any cause.
+        # The library raises RuntimeError for every cause.
         except RuntimeError as error:
             raise InvalidArgumentError(f"Core AI refuses the inputs: {error}") from error
         found = dict(results) | {new_state(name): each for name, each in states.items()}
@@ -117,7 +117,7 @@ class AppleExecutable:
 
     def _taken(self, name: str, value: Any) -> Array:
         if name not in self._taken_images:
-            # What it gives are views of its own memory.
+            # The outputs are views of the library's own memory.
             return np.array(value.numpy())
         try:
             return self._taken_images[name].pixels(f"output '{name}'", value)
@@ -125,7 +125,7 @@ class AppleExecutable:
             raise InternalError(f"Core AI gave another image than it tells of: {error}") from error
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: Apple's library is not to be interrupted; its process is."""
+        """See `core.runtime.Executable`: Apple's library cannot be interrupted, but its process can be ended."""
 
     def close(self) -> None:
         """Free the model."""
@@ -134,11 +134,11 @@ class AppleExecutable:
 
 
 HOST_LIMITS: Final = Limits(run_seconds=600.0)
-"""Of a process that hosts one: Apple's interpreter (1.0.0b3) never comes back from some loops."""
+"""The limits of a host process: Apple's interpreter (1.0.0b3) never returns from some loops."""
 
 
 def has_system_runtime() -> bool:
-    """Has this system Core AI of its own: macOS 27 or later?"""
+    """Whether the system has a Core AI runtime: macOS 27 or later."""
     if sys.platform != "darwin":
         return False
     import platform
@@ -147,7 +147,7 @@ def has_system_runtime() -> bool:
 
 
 def takes_images() -> bool:
-    """Does Apple's library, which is installed, take images on this system?"""
+    """Whether Apple's installed library takes images on this system."""
     from coreai import runtime
 
     library: Any = runtime
@@ -173,14 +173,14 @@ def _options(unit: Unit | None) -> Any:
 
 
 def _image(about: Any) -> Image | None:
-    """What a descriptor tells of an image; None of a tensor."""
+    """The image type that a descriptor states; None for a tensor."""
     if not hasattr(about, "pixel_format_type"):
         return None
     return Image.of(str(about.pixel_format_type), about.height, about.width)
 
 
 def _images(names: Sequence[str], descriptor: Callable[[str], Any]) -> dict[str, Image]:
-    """Those of the names that are images."""
+    """The images among the named inputs or outputs, by name."""
     images = {name: _image(descriptor(name)) for name in names}
     return {name: image for name, image in images.items() if image is not None}
 
@@ -212,5 +212,5 @@ def _spec(name: str, about: Any) -> TensorSpec:
 
 
 def _contiguous(array: Array) -> Array:
-    """In order, aligned and the library's to read; of the shape that it has."""
+    """The array made C-contiguous and aligned, as the library needs it, with its shape unchanged."""
     return np.array(array, order="C")

@@ -1,4 +1,4 @@
-"""What computes a function of an asset: Apple's library in a process of its own, or ONNX Runtime on what is raised."""
+"""Executors of a function of an asset: Apple's library in a child process, or ONNX Runtime on the raised graph."""
 
 import functools
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class AppleExecutor:
     """An `Executor` over Apple's library: its interpreter, or the system's runtime on macOS 27 and later."""
 
     def __init__(self, path: Path, function: Function, unit: Unit | None) -> None:
-        """As `AppleExecutable`, whose errors it raises; InternalError where Apple's library ended its process."""
+        """As `AppleExecutable`, with the same errors. Raises InternalError if Apple's library crashed."""
         what = "Core AI's interpreter" if unit is None else f"Core AI on '{unit.value}'"
         load = functools.partial(AppleExecutable, path, function.name, unit, function.precision)
         self._executable = HostedExecutable(load, f"'{path.name}' in {what}", limits=HOST_LIMITS)
@@ -34,24 +34,24 @@ class AppleExecutor:
         return found, {name: found.pop(new_state(name)) for name in states}
 
     def close(self) -> None:
-        """End its process."""
+        """End the child process."""
         self._executable.close()
 
 
 class RaisedExecutor:
-    """An `Executor` over ONNX Runtime, on the CPU."""
+    """An `Executor` that runs the function, raised to ONNX, in ONNX Runtime on the CPU."""
 
     def __init__(self, program: Any, where: str, function: Function, *, num_threads: int = 0) -> None:
         """Raise a function, and load it. Raises as `raise_function` and `GraphSession`.
 
         Args:
-            program: as `load_program` gives it.
-            where: what messages call the asset.
-            function: what `describe` says of it.
-            num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
+            program: a program from `load_program`.
+            where: the asset's name in messages.
+            function: the function, from `describe`.
+            num_threads: the number of threads that compute; 0 leaves it to ONNX Runtime.
         """
         model = raise_function(program, function.name)
-        # A graph cannot call an output as an input; the order is the same.
+        # An ONNX graph cannot give an output an input's name, so outputs are matched by their order.
         names = [value.name for value in model.graph.output]
         self._names = dict(zip(names, [each.name for each in function.outputs], strict=False))
         keep_half_rounding(model)
@@ -67,5 +67,5 @@ class RaisedExecutor:
         return {self._names[name]: array for name, array in outputs.items()}, after
 
     def close(self) -> None:
-        """Free it."""
+        """Free the session."""
         del self._session

@@ -1,4 +1,4 @@
-"""Images that programs take and give: bytes, laid out as Apple documents it for `image_to_tensor`."""
+"""Images as inputs and outputs of programs: bytes, in the layout that Apple documents for `image_to_tensor`."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 
 class PixelFormat(StrEnum):
-    """Those that Apple's library writes; the value is its word."""
+    """The pixel formats that Apple's library writes; each value is Apple's name."""
 
     RGB24 = "k24RGB"
     ARGB32 = "k32ARGB"
@@ -32,7 +32,7 @@ _TYPE = re.compile(r"!coreai\.image<<(.*?)> x (-?\d+) : i64 x (-?\d+) : i64.*>")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image's type. Sizes are in pixels."""
+    """The type of an image. Height and width are in pixels."""
 
     format: PixelFormat
     height: int
@@ -40,7 +40,7 @@ class Image:
 
     @classmethod
     def of(cls, word: str, height: int, width: int) -> "Image":
-        """That of Apple's word for a format. Raises UnsupportedError: it is of none that is known, or of no size."""
+        """The image type of a format by Apple's name. Raises UnsupportedError if it is unknown, or a size below 1."""
         if word not in list(PixelFormat):
             raise UnsupportedError(f"an image of format {word}; those of {', '.join(PixelFormat)} are known")
         if height < 1 or width < 1:
@@ -48,23 +48,23 @@ class Image:
         return cls(PixelFormat(word), height, width)
 
     def __str__(self) -> str:
-        """As messages tell it: "image (k24RGB) of 6x4", the width first."""
+        """The type for messages: "image (k24RGB) of 6x4", width first."""
         return f"image ({self.format.value}) of {self.width}x{self.height}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the bytes, uint8: (height, width, channels), or (bytes,) of three planes one after the other."""
+        """The shape of the uint8 bytes: (height, width, channels), or (bytes,) for three planes in sequence."""
         if self.format is PixelFormat.YCBCR420:
             return (self.height * self.width + 2 * (self.height // 2) * (self.width // 2),)
         return (self.height, self.width, len(CHANNELS[self.format]))
 
     def pixels(self, what: str, value: Any) -> Any:
-        """The bytes of a Pillow image, (height, width, channels); what is none of Pillow's is given back as it is.
+        """The bytes of a Pillow image, (height, width, channels); any other value is returned unchanged.
 
-        Where a format has alpha, a picture without it is opaque.
+        An image without alpha becomes opaque if the format has alpha.
 
         Raises:
-            InvalidArgumentError: it is of another size or mode than this one takes.
+            InvalidArgumentError: the image has another size or mode than this type takes.
         """
         # Pillow's images, without an import of Pillow.
         if not (hasattr(value, "convert") and hasattr(value, "mode")):
@@ -89,10 +89,10 @@ class Image:
         return array[..., [modes[0].index(channel) for channel in channels]]
 
     def picture(self, pixels: Array) -> Any:
-        """A Pillow image, RGB or RGBA, of the bytes that an array of this shape holds.
+        """The Pillow image, RGB or RGBA, of the bytes in an array of this shape.
 
         Raises:
-            UnsupportedError: it is none of channels side by side, or Pillow is not installed.
+            UnsupportedError: the format is planar, or Pillow is not installed.
         """
         if self.format not in CHANNELS:
             raise UnsupportedError(
@@ -108,10 +108,10 @@ class Image:
 
 
 def image_of(word: str) -> Image | None:
-    """The image type that MLIR writes so: "!coreai.image<<k24RGB> x 4 : i64 x 6 : i64>". None of what is no image.
+    """Parse MLIR's image type "!coreai.image<<k24RGB> x 4 : i64 x 6 : i64>"; None if it is another type.
 
     Raises:
-        UnsupportedError: it is an image of a format whose layout is not documented, or of no size.
+        UnsupportedError: the layout of the image's format is not documented, or its size is missing.
     """
     if not word.startswith("!coreai.image<"):
         return None

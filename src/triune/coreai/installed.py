@@ -1,4 +1,4 @@
-"""Is Apple's library here? Whoever is about to import it asks first."""
+"""A check to make before Apple's library is imported: is it installed?"""
 
 import importlib.util
 
@@ -6,6 +6,6 @@ from triune.core.errors import UnsupportedError
 
 
 def require_library() -> None:
-    """Raises UnsupportedError, with the line that installs it, where `coreai-core` is not here."""
+    """Raises UnsupportedError, with the command that installs it, if `coreai-core` is not installed."""
     if importlib.util.find_spec("coreai") is None:
         raise UnsupportedError("Core AI programs need coreai-core; pip install 'triune[coreai]'")

@@ -1,4 +1,4 @@
-"""What a function of an asset takes and gives, and whether given values are that."""
+"""The interface of a function of an asset, and checks of the values that are passed to it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ Limits = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """Of a function.
+    """The interface of a function.
 
     Attributes:
-        inputs, outputs, states: a dimension that is free is -1.
-        limits: by input, where the source's conversion gave them.
-        images: by input, of those that are the bytes of one.
+        inputs, outputs, states: their types and shapes; a free dimension is -1.
+        limits: the limits of free dimensions by input, if the conversion recorded them.
+        images: the image types of the inputs that are images.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -34,7 +34,7 @@ class Interface:
 
     @classmethod
     def of(cls, function: Function, limits: Mapping[str, Limits]) -> "Interface":
-        """Of what an asset says of a function. Raises UnsupportedError for what no request can carry."""
+        """The interface of a described function. Raises UnsupportedError for types that no request can carry."""
         inputs, outputs, states = (
             tuple(each.spec() for each in features) for features in (function.inputs, function.outputs, function.states)
         )
@@ -46,7 +46,7 @@ class Interface:
         """The values as arrays that the function takes; Pillow images become their bytes.
 
         Raises:
-            InvalidArgumentError: one is missing, unknown, or not of the type and shape that it must have.
+            InvalidArgumentError: an input is missing, unknown, or has a wrong type or shape.
         """
         known = {spec.name: spec for spec in self.inputs}
         unknown = sorted(inputs.keys() - known.keys())
@@ -68,7 +68,7 @@ class Interface:
         return value if image is None else image.pixels(f"input '{name}'", value)
 
     def fits(self, inputs: Mapping[str, Array]) -> bool:
-        """Are the shapes of these inputs those of this function?"""
+        """Whether the function takes inputs of these shapes."""
         known = {spec.name: spec for spec in self.inputs}
         return all(name not in known or _fits(array.shape, known[name].shape) for name, array in inputs.items())
 
@@ -76,11 +76,10 @@ class Interface:
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
     """A value as an array of the type and shape that it must have.
 
-    Whole numbers and floats of other widths are converted where they fit. In fp16 what is beyond becomes infinite, as
-    in Core ML.
+    Integers and floats of other widths are converted if they fit. Floats beyond fp16 become infinite, as in Core ML.
 
     Raises:
-        InvalidArgumentError: they do not, or it is of another kind or shape.
+        InvalidArgumentError: a number does not fit, or the value has another kind or shape.
     """
     array = as_array(what, value)
     dtype = spec.datatype.dtype
@@ -104,7 +103,7 @@ def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
 
 
 def as_array(what: str, value: Any) -> Array:
-    """What numpy makes of it. Raises InvalidArgumentError where that is no array."""
+    """The value as a numpy array. Raises InvalidArgumentError if it is not array-like."""
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -117,7 +116,7 @@ def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
         return given in "iu"
     if wanted == "b":
         return given == "b"
-    # Numpy knows bf16 as a kind of its own.
+    # To numpy bf16 is not of the float kind.
     return given in "fV"
 
 
@@ -139,6 +138,6 @@ def _is_within(shape: Sequence[int], choice: Sequence[Any]) -> bool:
 
 
 def format_choice(choice: Sequence[Any]) -> str:
-    """`[1..8,4]`."""
+    """A shape with ranges for messages: `[1..8,4]`."""
     dims = cast("Sequence[list[int] | int]", choice)
     return f"[{','.join(f'{dim[0]}..{dim[1]}' if isinstance(dim, list) else str(dim) for dim in dims)}]"

@@ -1,11 +1,11 @@
-"""Apple's `coreai-core`, imported in the one order that it bears. Whoever imports this module needs it installed."""
+"""Import Apple's `coreai-core` in the only order that works. Importing this module requires that package."""
 
 import contextlib
 import re
 from collections.abc import Callable, Generator
 from typing import Any, Final, TypeAlias
 
-# First: the dialect's import is circular without it.
+# This import comes first: without it the dialect's import is circular.
 import coreai.authoring
 from coreai._compiler import ir as _ir
 from coreai._compiler.dialects import coreai as _dialect
@@ -27,7 +27,7 @@ _NOISE = re.compile(
 
 
 class _Checked:
-    """The dialect's functions; their results are verified as they are made, for a module says it only as a whole."""
+    """The dialect's functions, with each result verified at once: a check of the module would not name operations."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         add = getattr(_dialect, name)
@@ -49,7 +49,7 @@ ops: Final[Any] = _Checked()
 
 @contextlib.contextmanager
 def is_silent(module: Any) -> Generator[None]:
-    """While it holds, what is wrong with the module is told by exceptions alone, not on standard error too."""
+    """A context in which the library reports errors only by exceptions, not also on standard error."""
 
     def pass_over(_diagnostic: Any) -> bool:
         return True
@@ -62,11 +62,11 @@ def is_silent(module: Any) -> Generator[None]:
 
 
 def located(error: Exception) -> str | None:
-    """The node that an exception of the library names, where operations know theirs."""
+    """The node that an exception of the library names by its location, if it has one."""
     found = re.search(r'loc\("([^"]*)"', str(error))
     return found[1] if found else None
 
 
 def plain(error: Exception) -> str:
-    """What an exception of the library says, without the places in Apple's and our own code that it names."""
+    """The message of an exception of the library, without the source locations that it names."""
     return " ".join(_NOISE.sub("", str(error)).split()) or repr(error)

@@ -1,5 +1,6 @@
-"""Core AI models that predict: through Core AI itself on macOS 27 and later, through Apple's interpreter or raised to
-ONNX anywhere.
+"""Core AI models that predict.
+
+On macOS 27 and later Core AI runs them; on any system Apple's interpreter does, or ONNX Runtime on the raised graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,15 +39,15 @@ def load(
         path: the asset.
         function: which of its functions; "main", or the only one, if None. One that was converted for several shapes
             stands for all of them.
-        executor: "coreai" (the system's own: macOS 27 and later), "interpreter" (Apple's, slow: for answers, in a
-            process of its own), or "onnxruntime" (raised to ONNX). If None, Core AI where it is, else ONNX Runtime.
-        unit: that Core AI shall prefer, `cpu`, `gpu` or `ane`; the Neural Engine if None. It does not tell where
-            it ran.
+        executor: "coreai" (the system's own: macOS 27 and later), "interpreter" (Apple's, slow, in a
+                    child process), or "onnxruntime" (raised to ONNX). If None, Core AI where it is, else ONNX Runtime.
+        unit: the unit that Core AI should prefer: `cpu`, `gpu` or `ane`; the Neural Engine if None. Core AI does
+        not report where a function ran.
 
     Raises:
         NotFoundError: there is no such asset or function.
         InvalidArgumentError: the asset is broken.
-        UnsupportedError: it holds what the executor does not do, or the executor is not to be had here.
+        UnsupportedError: the executor cannot run the function, or is not available on this system.
     """
     return Model(Path(path), function=function, executor=executor, unit=unit)
 
@@ -55,7 +56,7 @@ class Model(LoadedModel):
     """One function of an asset. Calls may run at the same time, except those on the same state.
 
     Attributes:
-        executor: what computes it.
+        executor: the name of the executor.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Model(LoadedModel):
         chosen, names, limits = _choose(path.name, function, list(functions), sources)
         interfaces = {name: Interface.of(functions[name], limits) for name in names}
         super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
-        # They import Apple's library, which is here: it described the asset.
+        # These import Apple's library, which is installed, since it described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.program import load_program
 
@@ -95,7 +96,7 @@ class Model(LoadedModel):
 
     @property
     def interface(self) -> Interface:
-        """What it takes and gives; of the first shape where there are several."""
+        """The interface of the function; that of the first shape if there are several."""
         return self._variants[0].interface
 
     def make_state(self) -> State:
@@ -105,7 +106,7 @@ class Model(LoadedModel):
         return State(arrays, lambda name, value: to_array(f"state '{name}'", specs[name], value))
 
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
-        """Raises InternalError, too, where Apple's library ended its process over it."""
+        """Run the function. Raises InternalError, too, if Apple's library crashed."""
         variant = self._variant(inputs)
         arrays = variant.interface.check(inputs, f"'{self.name}', function '{variant.name}'")
         if state is None:
@@ -118,7 +119,7 @@ class Model(LoadedModel):
         return found
 
     def _free(self) -> None:
-        """End the processes that compute."""
+        """End the executors' child processes."""
         for variant in self._variants:
             variant.executor.close()
 
@@ -146,7 +147,7 @@ class Model(LoadedModel):
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """A function for certain shapes."""
+    """A function converted for fixed shapes."""
 
     name: str
     executor: "AppleExecutor | RaisedExecutor"
@@ -165,5 +166,5 @@ def _choose(
     if not ladder:
         told = ", ".join(f"'{name}'" for name in dict.fromkeys((*sources, *names))) or "none"
         raise NotFoundError(f"'{where}' has no function '{wanted}'; it has {told}")
-    # Each of them has fixed shapes: there is nothing more to check.
+    # Each variant has fixed shapes, so there are no further limits to check.
     return wanted, ladder, {}

@@ -1,4 +1,4 @@
-"""What a function computes in, read off its operations."""
+"""The precision of a function, read from the result types of its operations."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -7,18 +7,18 @@ from typing import Any
 from triune.coreai.library import ir
 from triune.coreai.program import invoked
 
-# From the fewest digits on. Floats of 8 bits and fewer are how values are kept, not what is computed in.
+# By the number of mantissa bits, ascending. Floats of 8 bits and fewer are storage types, so they do not count.
 _NARROW: Mapping[str, str] = MappingProxyType({"bf16": "bf16", "f16": "fp16"})
 
 
 def precision_of(function: Any, graphs: Mapping[str, Any]) -> str:
-    """The floats of the fewest digits that its operations give: "bf16" or "fp16"; "fp32" where none gives these.
+    """The least precise float type among its operations' results: "bf16" or "fp16"; "fp32" if neither occurs.
 
-    Constants do not count: weights may be kept in fewer digits than they are computed with.
+    Constants do not count: weights may be stored in a smaller type than the one they are computed in.
 
     Args:
-        function: its graph.
-        graphs: the program's, by name: what is invoked belongs to the function.
+        function: the function's graph.
+        graphs: the program's graphs by name; those that the function invokes count, too.
     """
     made: set[str] = set()
     names, waiting = {function.symbol_name}, [function]
@@ -35,7 +35,7 @@ def precision_of(function: Any, graphs: Mapping[str, Any]) -> str:
 
 
 def _operations(operation: Any) -> Iterator[Any]:
-    """All operations within one, blocks within blocks too."""
+    """All operations within an operation, including nested blocks."""
     for region in operation.regions:
         for block in region.blocks:
             for inner in block.operations:

@@ -1,4 +1,4 @@
-"""Core AI programs in memory: Apple's library's, and where their functions are."""
+"""Core AI programs in memory, as Apple's library holds them, and their graphs and functions."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,25 +12,25 @@ _NAME = "coreai.name"
 
 
 def load_program(path: Path) -> Any:
-    """The program of an asset. On bytecode that is broken, Apple's library ends the process: see `describe`.
+    """Load the program of an asset. Apple's library crashes on broken bytecode: call `describe` first.
 
     Raises:
-        InvalidArgumentError: the library refuses it.
+        InvalidArgumentError: the library rejects the program.
     """
     try:
         return authoring.AIModelAsset.load(path).program
-    # Swift's and MLIR's exceptions have no common root but this.
+    # Exceptions of Swift and MLIR have no common base class but Exception.
     except Exception as error:
         raise InvalidArgumentError(f"Core AI does not read '{path.name}': {plain(error)}") from error
 
 
 def mlir_module(program: Any) -> Any:
-    """MLIR's module of a program; the bindings have it under a name of their own."""
+    """The MLIR module of a program, which the bindings hold in a private attribute."""
     return program._module._mlir_module
 
 
 def graphs_of(program: Any) -> dict[str, Any]:
-    """The graphs of a program by name, those within namespaces too."""
+    """The graphs of a program by name, including those in namespaces."""
     return {graph.symbol_name: graph for graph in _graphs(mlir_module(program).body)}
 
 
@@ -44,7 +44,7 @@ def _graphs(block: Any) -> Iterator[Any]:
 
 
 def functions_of(graphs: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that can be called from outside."""
+    """The public functions: those that can be called from outside."""
     return {name: graph for name, graph in graphs.items() if not graph.priv}
 
 
@@ -64,7 +64,7 @@ def argument_names(graph: Any) -> list[str]:
 
 
 def results_of(graph: Any) -> list[Any]:
-    """The values that a graph hands out."""
+    """The values that a graph returns."""
     return list(list(graph.regions[0].blocks[0].operations)[-1].operands)
 
 
@@ -74,10 +74,10 @@ def result_names(graph: Any) -> list[str]:
 
 
 def invoked(view: Any) -> str:
-    """The name of the graph that is invoked: `#param.bind<@NAME>` and the like; quoted where it is no word.
+    """The name of an invoked graph, from `#param.bind<@NAME>` and the like; names that are not words are quoted.
 
     Raises:
-        InvalidArgumentError: it has none.
+        InvalidArgumentError: the attribute has no name.
     """
     text = str(view.attributes["callee"])
     found = re.search(r"@(?:\"((?:[^\"\\]|\\.)*)\"|([\w$.]+))(?!.*@)", text)
@@ -87,7 +87,7 @@ def invoked(view: Any) -> str:
 
 
 def is_token(value: Any) -> bool:
-    """Does a value only order what is done with states?"""
+    """Whether a value is a token, which only orders reads and writes of states."""
     return str(value.type).startswith("!coreai.token")
 
 

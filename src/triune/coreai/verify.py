@@ -1,6 +1,7 @@
-"""Is a converted program the one that it was made of? Both on the same inputs; Apple's interpreter is the referee.
+"""Verify a conversion: the source and the program run on the same inputs, the program in Apple's interpreter.
 
-Where it takes no images, as on Linux, what is raised of a program with images stands in for it: `is_judged_by_apple`.
+If the interpreter takes no images, as on Linux, a program with images is raised to ONNX instead: see
+`is_judged_by_apple`.
 """
 
 import functools
@@ -32,28 +33,28 @@ from triune.graph.verify import OnnxModel, OutputVerdict, samples_of, verify
 
 
 def is_judged_by_apple(options: LowerOptions) -> bool:
-    """Does Apple's interpreter compute what was converted so, or what is raised of it?"""
+    """Whether Apple's interpreter runs the program; else the program is raised to ONNX and ONNX Runtime runs that."""
     return not options.images or takes_images()
 
 
 def verify_lowered(
     model: ModelProto, path: Path, function: str, options: LowerOptions, given: Mapping[str, Array]
 ) -> list[OutputVerdict]:
-    """An ONNX model in ONNX Runtime, beside the function made of it in Apple's interpreter; see `is_judged_by_apple`.
+    """Compare an ONNX model in ONNX Runtime with its lowered function in Apple's interpreter (`is_judged_by_apple`).
 
-    Floats that become an image are those of the picture that is nearest to them, on both sides.
+    Floats that become an image are first rounded to the nearest image, on both sides.
 
     Args:
-        model: the source.
+        model: the source model.
         path: the asset.
         function: its name.
-        options: how it was made.
+        options: the options of the conversion.
         given: inputs and states by name. The others are made up.
 
     Raises:
         InvalidArgumentError: an array has a shape that the function does not take.
-        UnsupportedError: an input is none that can be made up, or ONNX Runtime does not do the model.
-        InternalError: the result is of another shape, or Apple's interpreter ended its process.
+        UnsupportedError: values cannot be made up for an input, or ONNX Runtime cannot run the model.
+        InternalError: an output has another shape, or Apple's interpreter crashed.
     """
     model, _ = numbers_of(model)
     known = {**given, **typed_constants(model, options.constants)}
@@ -94,7 +95,7 @@ def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array])
 
 
 def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
-    """The set with the floats of pictures where the program takes an image: nearest to those given, or made up."""
+    """The set with image inputs replaced by floats of real images: the nearest to the given ones, or made up."""
     arrays = dict(each.arrays)
     for name, image in options.images.items():
         if name in arrays:
@@ -110,12 +111,12 @@ def _made_up(image: ImageOptions, floats: Array) -> Array:
 
 
 def verify_raised(path: Path, function: str, model: ModelProto, given: Mapping[str, Array]) -> list[OutputVerdict]:
-    """A function in Apple's interpreter, beside the ONNX model raised of it in ONNX Runtime.
+    """Compare a function in Apple's interpreter with its raised ONNX model in ONNX Runtime.
 
     Args:
         path: the asset.
         function: its name.
-        model: raised of that.
+        model: the ONNX model raised from the function.
         given: inputs and states by name. The others are made up.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Raising Core AI programs to ONNX: one file an operation family, each with its table."""
+"""Raise Core AI programs to ONNX. Each file holds one family of operations and its table."""
 
 from triune.coreai.raising.function import raise_function
 from triune.graph.state_names import new_state

@@ -1,4 +1,4 @@
-"""Complex numbers: two tensors, of real and imaginary parts. Functions pass them as pairs, in a last dimension of 2."""
+"""Complex numbers as two tensors, the real and imaginary parts. Inputs and outputs hold pairs in a last axis of 2."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,13 +16,13 @@ Calculate: TypeAlias = Callable[[Graph, Sequence[Complex]], Held]
 
 
 def joined(graph: Graph, value: Complex) -> Tensor:
-    """A tensor of pairs."""
+    """Join real and imaginary parts to a tensor of pairs."""
     rank = value.real.rank
     return graph.op("Concat", *(graph.unsqueeze(part, rank) for part in (value.real, value.imaginary)), axis=rank)
 
 
 def parted(graph: Graph, pairs: Tensor) -> Complex:
-    """The parts of a tensor of pairs."""
+    """Split a tensor of pairs into real and imaginary parts."""
     last = pairs.rank - 1
     parts = [graph.op("Gather", pairs, graph.constant(place, DType.INT64), axis=last) for place in (0, 1)]
     shape = (pairs.shape or ())[:-1]
@@ -55,7 +55,7 @@ def _divide(graph: Graph, operands: Sequence[Complex]) -> Complex:
 
 
 def _turned(real: tuple[str, str], imaginary: tuple[str, str], graph: Graph, operands: Sequence[Complex]) -> Complex:
-    """A product of a function of each part, for both parts."""
+    """For a result whose real and imaginary parts are each f(x.real) * g(x.imaginary), by the names of f and g."""
     (x,) = operands
     pairs = [(graph.op(name, x.real), graph.op(other, x.imaginary)) for name, other in (real, imaginary)]
     return Complex(*(graph.op("Mul", *pair) for pair in pairs))
@@ -114,7 +114,7 @@ _PARTWISE = frozenset(
 
 
 def on_parts(table: Mapping[str, Raise]) -> Mapping[str, Raise]:
-    """The table, for complex numbers too: of what treats both parts alike, each part is raised for itself."""
+    """Extend the table to complex numbers: operations that treat both parts alike are raised on each part."""
     both = {name: partial(_raised, name.removeprefix("broadcasting_"), raiser) for name, raiser in table.items()}
     parts: dict[str, Raise] = {
         "create_complex": _create,
@@ -132,7 +132,7 @@ def _raised(name: str, raiser: Raise, graph: Graph, given: Given) -> Held | Sequ
     if name in _CALCULATED and len(numbers) == len(operands):
         return _CALCULATED[name](graph, numbers)
     if name not in _PARTWISE:
-        raise UnsupportedError("it is of complex numbers, which ONNX does not have")
+        raise UnsupportedError("it computes with complex numbers, which ONNX does not have")
     real, imaginary = (raiser(graph, given.replaced(part)) for part in (_real, _imaginary))
     if name == "get_shape":
         return real

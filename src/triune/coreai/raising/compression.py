@@ -1,6 +1,6 @@
-"""Compressed weights: blockwise scales, look-up tables, sparse bitmasks. Constants are computed while raising.
+"""Compressed weights: blockwise scales, look-up tables, sparse bitmasks. Constants are decompressed while raising.
 
-Those that DequantizeLinear writes exactly can be kept quantized.
+Weights that DequantizeLinear expresses exactly can stay quantized.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def _constant(graph: Graph, value: Array, dtype: DType) -> Tensor:
 
 
 def _blockwise_shift_scale(graph: Graph, given: Given) -> Tensor:
-    """Scale * (data - offset1) + offset2, block by block."""
+    """`scale * (data - offset1) + offset2`, with one scale and offset for each block."""
     data, scale, offset1, offset2 = (given[name] for name in ("data", "scale", "offset1", "offset2"))
     dtype = given.dtype
     known = [each.constant for each in (data, scale, offset1, offset2) if each.constant is not None]
@@ -52,7 +52,7 @@ def _keep(graph: Graph, given: Given, result: Tensor, known: Sequence[Array]) ->
 
 
 def _spread_in(graph: Graph, value: Tensor, like: Tensor) -> Tensor:
-    """Each element repeated until `value` broadcasts against `like`, while the program runs."""
+    """Repeat each element of `value` at run time until it broadcasts against `like`."""
     for axis in range(value.rank):
         have, want = value.size(axis), like.size(axis)
         if have in (1, want):
@@ -80,7 +80,7 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _looked_up_in(graph: Graph, indices: Tensor, lut: Tensor, axis: int) -> Tensor:
-    """As `looked_up`, while the program runs."""
+    """As `looked_up`, at run time."""
     shape, sizes = indices.shape or (), lut.shape or ()
     if None in shape or None in sizes:
         raise UnsupportedError(f"tables of {sizes} for indices of {shape}")
@@ -109,7 +109,7 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sparse:
-    """What the tables have for the indices where the mask is 1, which is repeated along the vectors."""
+    """The table entries for the indices where the mask is 1; the mask is repeated along the vectors."""
     sparse, lut = given.of(Sparse, "indices"), given["lut"]
     indices, mask, size = sparse.dense, sparse.mask.constant, lut.size(-1)
     axis = existing_axis(given.integer("axis"), indices.rank)

@@ -1,4 +1,4 @@
-"""Conditions, loops, graphs that are invoked; states, which blocks may read and write."""
+"""Conditions, loops and invoked graphs, and states, which their blocks may read and write."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from triune.graph.raising.types import DType
 
 
 def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """The condition chooses the first block or the second. States that either writes are outputs more."""
+    """If: the condition chooses the first or the second block. States that either writes become further outputs."""
     predicate = raiser.graph.scalar(raiser.graph.cast(raiser.tensor(view.operands[0]), DType.BOOL))
     prefix = raiser.graph.prefix
     written = _written(raiser, view)
@@ -29,10 +29,12 @@ def raise_if(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """The first block says whether to go on, and what with; the second is the body. States go round with the rest.
+    """While: the first block gives the condition and the body's inputs; the second is the body.
 
-    ONNX's Loop asks at the end of a round what the first block asks at its beginning: it is raised before the loop and
-    in it.
+    States that the blocks write are loop variables like the others.
+
+    ONNX's Loop evaluates its condition at the end of an iteration, but the first block runs at the beginning. The block
+    is therefore raised twice: before the loop and at the end of the body.
     """
     before, after = (region.blocks[0] for region in view.regions)
     prefix = raiser.graph.prefix
@@ -62,7 +64,7 @@ def raise_while(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Another graph of the module, put in the place of its call: so are composites, which runtimes know whole."""
+    """Inline an invoked graph of the module; composites, which Apple's runtimes recognize as a whole, too."""
     name = invoked(view)
     if name not in raiser.program.graphs:
         raise InvalidArgumentError(f"there is no graph '{name}' to invoke")
@@ -72,24 +74,24 @@ def raise_invoke(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_isolated_group(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """A block for one unit: put in its place."""
+    """Inline a block that is meant for one compute unit."""
     inside = RegionRaiser(raiser.program, raiser.graph, {}, raiser.states, raiser.depth + 1)
     return _inlined(raiser, inside, view.regions[0].blocks[0], view)
 
 
 def raise_create_token(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Tokens order nothing here."""
+    """A token has no effect: reads and writes stay in the program's order."""
     del raiser, view
     return [Token()]
 
 
 def raise_read_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """The state's value of now."""
+    """Read the current value of the state."""
     return [raiser.states[_state(raiser, view.operands[0])], Token()]
 
 
 def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """A new value for the state."""
+    """Set a new value of the state."""
     name = _state(raiser, view.operands[0])
     data, state = raiser.tensor(view.operands[1]), raiser.states[name]
     raiser.states[name] = Tensor(data.name, state.dtype, state.shape, data.constant)
@@ -97,7 +99,7 @@ def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_nothing(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """What only describes the program."""
+    """Operations that only describe the program are dropped."""
     del raiser, view
     return []
 
@@ -110,7 +112,7 @@ def _inlined(raiser: RegionRaiser, inside: RegionRaiser, block: Any, view: Any) 
 
 
 def _enter(raiser: RegionRaiser, block: Any, values: Sequence[Held]) -> None:
-    """Gives a block's arguments their values."""
+    """Bind a block's arguments to values."""
     for argument, value in zip(block.arguments, values, strict=True):
         raiser.values[argument] = value
 
@@ -118,7 +120,7 @@ def _enter(raiser: RegionRaiser, block: Any, values: Sequence[Held]) -> None:
 def _tensors(values: Sequence[Held]) -> list[Tensor]:
     found = [value for value in values if isinstance(value, Tensor)]
     if len(found) < len(values):
-        raise UnsupportedError("a block hands out what is no tensor of real numbers")
+        raise UnsupportedError("a block returns a value that is not a tensor of real numbers")
     return found
 
 
@@ -133,10 +135,10 @@ def _handles(view: Any) -> Iterator[Any]:
         for block in region.blocks:
             for operation in block.operations:
                 name = operation.operation.name
-                # What a graph does with a handle is not looked at: it may write it.
+                # An invoked graph that takes a handle is assumed to write it.
                 if name in ("coreai.write_handle", "coreai.invoke", "coreai.isolated_group"):
                     yield from (each for each in operation.operands if str(each.type).startswith("!coreai.handle"))
-                # Within a group its own arguments stand for them.
+                # Within a group its own arguments stand for the outer handles.
                 if name != "coreai.isolated_group":
                     yield from _handles(operation)
 
@@ -147,7 +149,7 @@ def _state(raiser: RegionRaiser, value: Any) -> str:
     except LostError:
         held = None
     if not isinstance(held, State):
-        raise UnsupportedError("a handle that is no argument of the function")
+        raise UnsupportedError("a handle that is not an argument of the function")
     return held.name
 
 

@@ -1,4 +1,4 @@
-"""Functions of two tensors, element by element, which broadcast as numpy's do; `where`."""
+"""Elementwise functions of two tensors, which broadcast as in numpy; `where`."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,7 +13,7 @@ from triune.graph.raising.types import DType
 
 
 def _operands(given: Given) -> tuple[Tensor, Tensor]:
-    """The dialect calls them `x` and `y`, or `input` and `other`."""
+    """The two operands, which the dialect names `x` and `y`, or `input` and `other`."""
     first, second = _names(given)
     return given[first], given[second]
 
@@ -49,7 +49,7 @@ def _minimum(graph: Graph, given: Given) -> Tensor:
 
 
 def _maximum_before(given: Given, name: str) -> tuple[Tensor, float] | None:
-    """What an operand is the maximum of, and the number that it is at least."""
+    """For an operand max(x, constant): x and the constant; None for any other operand."""
     relu = given.producer(name, "coreai.relu")
     if relu is not None:
         return relu["input"], 0.0
@@ -58,13 +58,13 @@ def _maximum_before(given: Given, name: str) -> tuple[Tensor, float] | None:
         if before is not None:
             x, y = _operands(before)
             low = _number(y)
-            # Another shape would be broadcast.
+            # If the shapes differed, max(x, constant) would have broadcast x.
             return None if low is None or y.rank > x.rank else (x, low)
     return None
 
 
 def _number(tensor: Tensor) -> float | None:
-    """The value of a constant of one element."""
+    """The number that a constant of one element holds."""
     value = tensor.constant
     return None if value is None or value.size != 1 else float(value.reshape(-1)[0])
 
@@ -82,13 +82,13 @@ def _not_equal(graph: Graph, given: Given) -> Tensor:
 
 
 def _divide(graph: Graph, given: Given) -> Tensor:
-    """Whole numbers round to zero, as ONNX's do."""
+    """Divide; integers are rounded towards zero, as in ONNX."""
     x, y = _operands(given)
     return graph.op("Div", x, y) if is_float(x) else truncated_quotient(graph, x, y)
 
 
 def _floor_divide(graph: Graph, given: Given) -> Tensor:
-    """The floor of the quotient in floats, that of fp16 in fp32; a floor is written as a division by 1."""
+    """floor(x / y) computed in floats, for fp16 in fp32. Programs also write floor(x) as a floor division by 1."""
     x, y = _operands(given)
     if not is_float(x):
         return floor_quotient(graph, x, y)
@@ -101,7 +101,7 @@ def _floor_divide(graph: Graph, given: Given) -> Tensor:
 
 
 def _modulo(graph: Graph, given: Given) -> Tensor:
-    """The rest has the sign of `x`."""
+    """The remainder, which has the sign of `x`."""
     x, y = _operands(given)
     return graph.op("Mod", x, y, fmod=1) if is_float(x) else truncated_remainder(graph, x, y)
 

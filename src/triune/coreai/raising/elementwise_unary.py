@@ -1,4 +1,4 @@
-"""Functions of one tensor, element by element; activations; casts."""
+"""Elementwise functions of one tensor, activations, and casts."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +21,7 @@ def _simple(op_type: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _operand(given: Given) -> Tensor:
-    """The dialect calls it `x` or `input`."""
+    """The operand, which the dialect names `x` or `input`."""
     return given["x" if hasattr(given.operation, "x") else "input"]
 
 
@@ -65,7 +65,7 @@ def _softmax(graph: Graph, given: Given) -> Tensor:
 
 
 def _cast(graph: Graph, given: Given) -> Tensor:
-    """To whole numbers Apple's interpreter rounds to zero and saturates; what is no number becomes 0."""
+    """Cast. To integers, Apple's interpreter rounds towards zero and saturates, and NaN becomes 0."""
     x, element = given["input"], given.element()
     if element.storage.itemsize == 1 and element.storage.kind not in "iub":
         return rounded_to(graph, graph.cast(x, DType.FP32), element.storage)
@@ -90,7 +90,7 @@ def _saturated(graph: Graph, x: Tensor, element: Element) -> Tensor:
     known = graph.op("Where", is_none, graph.like(0, x), x, dtype=x.dtype)
     if element.bits <= 16:
         return _clamped(graph, known, element.lowest, element.highest)
-    # The highest is no float: the next number is, and is taken back among whole numbers.
+    # The largest integer is not a float, but the next one is: clamp to that, then subtract 1 as an integer.
     near = _clamped(graph, known, element.lowest, min(element.highest + 1, 1 << 62))
     return _clamped(graph, graph.cast(near, DType.INT64), element.lowest, min(element.highest, (1 << 63) - 1))
 
@@ -100,7 +100,7 @@ def _clamped(graph: Graph, x: Tensor, low: int, high: int) -> Tensor:
 
 
 def rounded_to(graph: Graph, x: Tensor, storage: "np.dtype[np.generic]") -> Tensor:
-    """fp32 with the values that a float of 8 bits can have.
+    """Round fp32 to the values of an 8-bit float type.
 
     Raises:
         UnsupportedError: ONNX does not round to that type.

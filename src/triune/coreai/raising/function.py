@@ -1,8 +1,8 @@
-"""Raising a function of a Core AI program to an ONNX model that computes the same.
+"""Raise a function of a Core AI program to an equivalent ONNX model.
 
 Inputs and outputs keep their names, shapes and element types. A state NAME is the input NAME and the output
-"NAME/new": its value after the call; an output that is called as an input is "NAME/output". Types that no runtime has
-are carried in wider ones (`types`), complex numbers as pairs in a last dimension of 2, images as their bytes.
+"NAME/new": its value after the call. An output with the name of an input becomes "NAME/output". Types that no runtime
+supports become wider ones (`types`), complex numbers pairs in a last axis of 2, and images their bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
     file, program = "program", source
     if isinstance(source, (str, Path)):
         file, path = Path(source).name, Path(source)
-        # A process of its own reads it first, and asking for what is not there costs no more than that.
+        # A child process reads the file first, so that a missing function is reported without loading the program here.
         name = find_function([each.name for each in describe(path).functions], name, file)
         program = load_program(path)
     graphs = graphs_of(program)
@@ -74,7 +74,7 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
 
 
 def load(path: Path) -> Any:
-    """The program of an asset, for `raise_function`: checked, and read by a process of its own first.
+    """Load the program of an asset for `raise_function`, after a child process has checked that it can be read.
 
     Raises:
         NotFoundError: there is no such asset.
@@ -144,7 +144,7 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
 
 
 def _body(raiser: RegionRaiser, block: Any, program: Program) -> list[Held]:
-    """The function's results. Raises what is told in `program`, all of it at once."""
+    """Raise the function's body. Returns its results; raises one error with all the problems in `program`."""
     held: list[Held] = []
     try:
         held = raiser.block(block)
@@ -174,8 +174,8 @@ def _check_names(names: Sequence[str], role: str) -> None:
 
 
 def _output_names(called: Sequence[str], inputs: Sequence[str], nexts: Sequence[str]) -> list[str]:
-    """The names in a graph of a function's outputs: their own, but for those that an input has."""
-    # A name to be found beside all of these, the clashing ones among them.
+    """The names of a function's outputs in the graph: their own, unless an input has the same name."""
+    # A new name must differ from all of these, including the clashing ones.
     root = Root([*called, *inputs, *nexts])
     return [root.fresh(f"{name}/output") if name in inputs else name for name in called]
 
@@ -190,7 +190,7 @@ def _passed(kind: Any, what: str) -> TensorType:
 
 
 def _deliver(graph: Graph, results: Sequence[Held], names: Sequence[str], inputs: Sequence[str]) -> None:
-    """Makes the results the outputs: under their names where a node makes them, by a node of their own otherwise."""
+    """Make the results the graph's outputs: rename the node's result, or add an Identity if no node makes it."""
     made = {name for node in graph.nodes for name in node.output} - set(inputs)
     new: dict[str, str] = {}
     rest: list[tuple[Tensor, str]] = []
@@ -210,7 +210,7 @@ def _deliver(graph: Graph, results: Sequence[Held], names: Sequence[str], inputs
 
 
 def _used(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
-    """Without the nodes that nothing reads."""
+    """The graph without nodes whose results nothing reads."""
     needed = set(outputs)
     kept: list[NodeProto] = []
     for node in reversed(nodes):

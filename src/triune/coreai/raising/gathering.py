@@ -20,7 +20,7 @@ def _gather_along_axis(graph: Graph, given: Given) -> Tensor:
 
 
 def _gather_nd(graph: Graph, given: Given) -> Tensor:
-    """Along one axis it is a Gather, which runtimes do faster."""
+    """GatherND; along one axis a Gather, which is faster."""
     x, indices = given["input"], int64(graph, given["indices"])
     if indices.size(-1) == 1:
         return graph.op("Gather", x, graph.squeeze(indices, indices.rank - 1), axis=0)
@@ -54,7 +54,7 @@ def _scatter_nd(graph: Graph, given: Given) -> Tensor:
 
 
 def _reduction(given: Given) -> str:
-    """What the block makes of the value that is there and the new one."""
+    """The reduction by which the block combines the old value and the update."""
     block = given.operation.regions[0].blocks[0]
     operations = list(block.operations)
     there, new = block.arguments

@@ -1,4 +1,4 @@
-"""An operation as its raiser sees it: operands as tensors of the graph, by the names that the dialect gives them."""
+"""The operation that is raised: its operands as tensors of the graph, by the dialect's names, and its attributes."""
 
 import re
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Given:
     """One operation's operands and attributes.
 
     Attributes:
-        operation: MLIR's.
+        operation: MLIR's operation.
     """
 
     def __init__(self, operation: Any, held: Callable[[Any], Held]) -> None:
@@ -44,7 +44,7 @@ class Given:
         return self.of(Tensor, name)
 
     def of(self, kind: type[H], name: str) -> H:
-        """An operand that is no tensor. Raises UnsupportedError if it is of another kind."""
+        """An operand of the given kind that is not a tensor. Raises UnsupportedError if it is of another kind."""
         held = self._held(getattr(self.operation, name))
         if not isinstance(held, kind):
             raise UnsupportedError(f"the operand '{name}' is {type(held).__name__}, not {kind.__name__}")
@@ -91,7 +91,7 @@ class Given:
         return bool(self.integer(name))
 
     def word(self, name: str) -> str:
-        """What an attribute names: "linear"."""
+        """The value of an enumeration attribute, such as "linear"."""
         text = str(getattr(self.operation, name))
         found = re.search(r"<(\w+)>$", text)
         return found[1] if found else text.strip('"')
@@ -106,8 +106,9 @@ class Given:
         return [existing_axis(axis, rank, name) for axis in self.ints(name)]
 
     def is_of_sizes(self, name: str) -> bool:
-        """Is the operand made of sizes of dimensions and small constants, picked and put together? Then every type of
-        31 bits and more holds it.
+        """Whether the operand is gathered and concatenated from dimension sizes and small constants.
+
+        Every integer type of 31 bits and more holds such numbers.
         """
         return self._is_of_sizes(getattr(self.operation, name), _DEPTH)
 
@@ -123,7 +124,7 @@ class Given:
         if name in _PICKING:
             return self._is_of_sizes(owner.operands[0], depth - 1)
         if name == "coreai.concat":
-            # The first tells the axis.
+            # The first operand is the axis.
             return all(self._is_of_sizes(each, depth - 1) for each in list(owner.operands)[1:])
         return name == "coreai.get_shape"
 
@@ -141,7 +142,7 @@ class Given:
         return element_type(self.operation.results[index].type)
 
     def producer(self, name: str, operation: str) -> "Given | None":
-        """The operation of that name that makes the operand; None if another does, or others read it too."""
+        """The operation that makes the operand, if it has that name and nothing else reads its result; else None."""
         value = getattr(self.operation, name)
         owner = getattr(value, "owner", None)
         if getattr(owner, "name", "") != operation or len(list(value.uses)) != 1:

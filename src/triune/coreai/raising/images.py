@@ -1,4 +1,4 @@
-"""Images made tensors and tensors made images: in a graph both are an image's bytes."""
+"""Conversions between images and tensors: in an ONNX graph an image is a tensor of its bytes."""
 
 from collections.abc import Mapping
 from math import prod
@@ -17,7 +17,7 @@ def _image_to_tensor(graph: Graph, given: Given) -> Tensor:
 
 
 def _tensor_to_image(graph: Graph, given: Given) -> Tensor:
-    """Apple's library asks for as many bytes as the image has, in any shape, and does not check it."""
+    """A tensor as an image. It must have as many bytes as the image, in any shape; Apple's library does not check."""
     source = given["source"]
     shape = tuple(size or 0 for size in tensor_type(given.operation.result.type).shape or ())
     if source.shape == shape:

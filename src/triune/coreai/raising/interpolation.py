@@ -17,9 +17,9 @@ _FP32 = DType.FP32
 
 
 def _interpolate(graph: Graph, given: Given) -> Tensor:
-    """At (place + 0.5 - offset) / scale - 0.5 along each dimension, clamped: one dimension after the other.
+    """Sample at (index + 0.5 - offset) / scale - 0.5, clamped to the image, one axis after the other.
 
-    What ONNX's Resize computes alike is one.
+    ONNX's Resize is used for the axes where it computes the same.
     """
     x, mode = given["input"], _mode(given)
     resized = _resized(graph, given, mode)
@@ -53,7 +53,7 @@ def _along(graph: Graph, x: Tensor, axis: int, rank: int, coordinates: Tensor, l
 
 
 def _resized(graph: Graph, given: Given, mode: str) -> Tensor | None:
-    """Linear, of known sizes, with corners or half pixels aligned, as an image's of two dimensions is."""
+    """A linear Resize of two spatial axes of known sizes, with aligned corners or half pixels; None for other cases."""
     x = given["input"]
     scale, offset = given["scale"].constant, given["offset"].constant
     sizes = given.result().shape
@@ -78,7 +78,7 @@ def _resized(graph: Graph, given: Given, mode: str) -> Tensor | None:
 
 
 def _is_same(given: Given, axis: int) -> bool:
-    """Does a dimension surely stay as it is?"""
+    """Whether interpolation certainly leaves an axis unchanged."""
     scale, offset, sizes = given["scale"].constant, given["offset"].constant, given["output_shape"].constant
     size = given["input"].size(axis)
     return (
@@ -95,7 +95,7 @@ def _one(graph: Graph, vector: Tensor, axis: int) -> Tensor:
 
 
 def _interpolate_coordinates(graph: Graph, given: Given) -> Tensor:
-    """The values between the corners around each point, weighed by how near it is to them."""
+    """Multilinear interpolation: the sum over the corners around each point, weighted by proximity."""
     x, mode = graph.cast(given["input"], _FP32), _mode(given)
     count = x.rank
     limits = graph.op("Sub", graph.cast(graph.shape_of(given["input"]), _FP32), graph.constant([1.0] * count, _FP32))
@@ -108,7 +108,7 @@ def _interpolate_coordinates(graph: Graph, given: Given) -> Tensor:
     for corner in itertools.product((0.0, 1.0), repeat=count):
         at = graph.constant(np.array(corner), _FP32)
         place = graph.op("Min", graph.op("Add", low, at), limits)
-        # 1 - weight at the lower end of a dimension, weight at the upper.
+        # The factor of an axis is 1 - weight at the lower corner, and weight at the upper.
         near = graph.op("Abs", graph.op("Sub", graph.constant(1 - np.array(corner), _FP32), weight))
         part = graph.op("Mul", graph.op("GatherND", x, graph.cast(place, DType.INT64)), _product(graph, near))
         total = part if total is None else graph.op("Add", total, part)

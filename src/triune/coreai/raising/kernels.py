@@ -1,4 +1,4 @@
-"""ONNX's operators on the element types that runtimes have kernels for, whatever type Core AI computes in."""
+"""ONNX operators for types without kernels: operands are cast to a type with kernels, and results cast back."""
 
 from types import MappingProxyType
 from typing import Any
@@ -7,7 +7,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 FLOATS = (DType.FP16, DType.FP32, DType.FP64, DType.BF16)
-# Whole numbers that wrap do so again when they are cast back.
+# Integer overflow stays right: wrapping happens when the result is cast back.
 _WIDER = MappingProxyType(
     {
         DType.BOOL: DType.INT32,
@@ -22,17 +22,17 @@ _WIDER = MappingProxyType(
 
 
 def is_float(tensor: Tensor) -> bool:
-    """Is it of floats?"""
+    """Whether the tensor's element type is a float type."""
     return tensor.dtype in FLOATS
 
 
 def wide(graph: Graph, tensor: Tensor) -> Tensor:
-    """`tensor` in a type that every kernel has: fp16, fp32, int32, int64."""
+    """Cast `tensor` to a type that every kernel supports: fp16, fp32, int32 or int64."""
     return graph.cast(tensor, _WIDER.get(tensor.dtype, tensor.dtype))
 
 
 def computed(graph: Graph, op_type: str, *inputs: Tensor, dtype: DType | None = None, **attributes: Any) -> Tensor:
-    """The operator on inputs that all have the type of the first one; the result is of that type, or of `dtype`."""
+    """Apply the operator to inputs of one type, the first one's. The result has that type, or `dtype`."""
     first = inputs[0]
     widened = [wide(graph, each) for each in inputs]
     if dtype is not None:
@@ -41,11 +41,11 @@ def computed(graph: Graph, op_type: str, *inputs: Tensor, dtype: DType | None = 
 
 
 def where(graph: Graph, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Element by element; truth values and small numbers too."""
+    """Where, also for bool and small integer types."""
     result = graph.op("Where", condition, wide(graph, yes), wide(graph, no), dtype=wide(graph, yes).dtype)
     return graph.cast(result, yes.dtype)
 
 
 def int64(graph: Graph, tensor: Tensor) -> Tensor:
-    """Indices, sizes and shapes as ONNX takes them."""
+    """Cast indices, sizes and shapes to INT64, as ONNX takes them."""
     return graph.cast(tensor, DType.INT64)

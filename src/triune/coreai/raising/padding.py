@@ -1,4 +1,4 @@
-"""Padding; what convolutions and pools do with the padding before them."""
+"""Padding, and its fusion into the convolution or pool that follows."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -16,7 +16,7 @@ _MODES = MappingProxyType({"constant": "constant", "replicate": "edge", "reflect
 
 
 def _pad(graph: Graph, given: Given) -> Tensor:
-    """Core AI's amounts are pairs, ONNX's all that come before and then all that come after."""
+    """Pad. Core AI's amounts are (before, after) for each axis; ONNX's are all befores, then all afters."""
     x, amounts, mode = given["input"], int64(graph, given["padding"]), given.word("padding_mode")
     if mode == "symmetric":
         return _symmetric(graph, x, given.ints("padding"))
@@ -36,7 +36,7 @@ def _pad(graph: Graph, given: Given) -> Tensor:
 
 
 def _symmetric(graph: Graph, x: Tensor, amounts: list[int]) -> Tensor:
-    """As it is and mirrored, its border twice: an axis at a time."""
+    """Symmetric padding, which mirrors including the border element, one axis at a time."""
     back = np.iinfo(np.int64).min + 1
     for axis in range(x.rank):
         before, after = amounts[2 * axis], amounts[2 * axis + 1]
@@ -52,10 +52,10 @@ def _symmetric(graph: Graph, x: Tensor, amounts: list[int]) -> Tensor:
 
 
 def padded_by(given: Given, fill: float, kernel: list[int] | None) -> tuple[Tensor, list[int]] | None:
-    """The input of a window, and its padding as ONNX's `pads`, where the input is one that a `pad` of `fill` makes.
+    """The input of a convolution or pool before a `pad` by `fill`, and that padding as ONNX's `pads`.
 
-    Only of the dimensions of space, only where nothing else reads the padded tensor, and where there is a `kernel`,
-    which pools have, only what is smaller.
+    The pad is fused only if it pads spatial axes alone and nothing else reads the padded tensor. If `kernel` is given
+    (for pools), the padding must also be smaller than the kernel.
     """
     before = given.producer("input", "coreai.pad")
     if before is None or before.word("padding_mode") != "constant":

@@ -1,4 +1,4 @@
-"""Quantizing and dequantizing while the program runs, by tensor or along an axis."""
+"""Quantize and dequantize at run time, by tensor or along an axis."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,14 +17,14 @@ _NATIVE = (DType.INT8, DType.UINT8)
 
 
 def _axis(given: Given, x: Tensor) -> int | None:
-    """The axis of vectors; None where the parameters are scalars."""
+    """The axis of vector parameters; None for scalars."""
     if given["scale"].rank == 0:
         return None
     return existing_axis(given.integer("axis"), x.rank)
 
 
 def _along(graph: Graph, parameter: Tensor, axis: int | None, rank: int) -> Tensor:
-    """A vector that broadcasts against a tensor along an axis."""
+    """Reshape a vector so that it broadcasts against a tensor along an axis."""
     return parameter if axis is None else graph.reshape(parameter, *(-1 if each == axis else 1 for each in range(rank)))
 
 
@@ -42,7 +42,7 @@ def _quantize(graph: Graph, given: Given) -> Tensor:
     axis, element = _axis(given, x), given.element()
     is_native = element.bits == 8 and element.carried in _NATIVE and x.dtype in (DType.FP32, DType.FP16)
     if is_native and _is_zero(offset2) and scale.dtype is x.dtype:
-        # What runtimes make one operation of with what is around it. Not so of fp16: ONNX Runtime (1.32) makes a
+        # QuantizeLinear, which runtimes fuse with its neighbours, but not for fp16: ONNX Runtime (1.32) makes a
         # QLinearConcat of a Concat in fp16, and refuses it.
         x, scale = (graph.cast(each, DType.FP32) for each in (x, scale))
         return graph.op("QuantizeLinear", x, scale, offset1, dtype=element.carried, **_attributes(axis))
@@ -69,13 +69,13 @@ def _dequantize(graph: Graph, given: Given) -> Tensor:
 
 
 def is_native(given: Given, name: str = "input") -> bool:
-    """Is an operand of whole numbers of 8 bits, which DequantizeLinear reads?"""
+    """Whether an operand has 8-bit integers, which DequantizeLinear reads."""
     element = element_type(getattr(given.operation, name).type)
     return element.bits == 8 and element.carried in _NATIVE
 
 
 def shifted_scaled(graph: Graph, x: Tensor, scale: Tensor, offset1: Tensor, offset2: Tensor, dtype: DType) -> Tensor:
-    """Of parameters that broadcast against `x`."""
+    """`scale * (x - offset1) + offset2` for parameters that broadcast against `x`."""
     shifted = graph.cast(x, DType.FP32)
     if not _is_zero(offset1):
         shifted = graph.op("Sub", shifted, graph.cast(offset1, DType.FP32))

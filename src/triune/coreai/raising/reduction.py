@@ -1,4 +1,4 @@
-"""Reductions over axes, which stay as dimensions of 1; scans."""
+"""Reductions, which keep the reduced axes with size 1, and scans."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,17 +15,17 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import untyped
 from triune.graph.raising.types import DType
 
-# In the order of their numbers.
+# In the order of the dialect's enumeration.
 _COMBINERS = ("Add", "Mul", "Min", "Max")
 
 
 def _reduced(graph: Graph, op_type: str, x: Tensor, axes: list[int]) -> Tensor:
-    # Without axes ONNX reduces all.
+    # Without axes ONNX reduces all axes.
     return computed_over(graph, op_type, x, axes) if axes else x
 
 
 def computed_over(graph: Graph, op_type: str, x: Tensor, axes: list[int]) -> Tensor:
-    """A reduction in the type that a kernel has, back in the type of `x`."""
+    """Reduce in a type that the kernel supports, and cast back to the type of `x`."""
     return graph.cast(graph.op(op_type, wide(graph, x), graph.ints(*axes), keepdims=1), x.dtype)
 
 
@@ -34,12 +34,12 @@ def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _logical(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """Of truth values: the least or the greatest of 0 and 1."""
+    """A logical reduction of bool: the minimum (and) or maximum (or) of 0 and 1."""
     return _reduced(graph, op_type, given["input"], given.axes("axes"))
 
 
 def _scan(graph: Graph, given: Given) -> Tensor:
-    """Each place holds what all up to it make, or all from it on."""
+    """A cumulative reduction: element i combines all elements up to i, or all from i on."""
     x, axis, is_reverse = given["input"], given.axis("axis"), given.flag("reverse")
     number = int(given.operation.scan_op.value)
     if not 0 <= number < len(_COMBINERS):
@@ -51,7 +51,7 @@ def _scan(graph: Graph, given: Given) -> Tensor:
 
 
 def _scanned(graph: Graph, x: Tensor, axis: int, is_reverse: bool, op_type: str) -> Tensor:
-    """ONNX's Scan; it begins with what changes nothing."""
+    """A cumulative reduction as ONNX's Scan, which begins with the neutral element."""
     compute = graph.cast(x, DType.FP32) if x.dtype is DType.FP16 else x
     first = {"Add": 0, "Mul": 1}.get(op_type)
     if first is None:
@@ -80,12 +80,12 @@ def _scanned(graph: Graph, x: Tensor, axis: int, is_reverse: bool, op_type: str)
 
 
 def _argmax(graph: Graph, given: Given) -> Tensor:
-    """The first place of the largest."""
+    """ArgMax: the first index of the largest element."""
     return graph.op("ArgMax", wide(graph, given["input"]), dtype=DType.INT64, axis=given.axis("axis"), keepdims=1)
 
 
 def _quantization_range(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The largest and the smallest along the axis, and the ends of the range, all in fp32."""
+    """In fp32: the maximum and minimum of each slice along the axis, and the first and last number of `range`."""
     x = graph.cast(given["input"], DType.FP32)
     axis = given.axis("axis")
     others = graph.ints(*(each for each in range(x.rank) if each != axis))

@@ -1,4 +1,4 @@
-"""Operations that ONNX has nothing for, and why."""
+"""Operations that have no equivalent in ONNX, and the reasons."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,14 +16,14 @@ def _refuse(reason: str, graph: Graph, given: Given) -> Never:
     raise UnsupportedError(reason)
 
 
-_FOREIGN = "it is of no dialect that programs are written in; save the program with Core AI's own operations"
+_FOREIGN = "its dialect is not one that programs are written in; save the program with Core AI's own operations"
 
 _REASONS = MappingProxyType(
     {
         "builtin.unrealized_conversion_cast": _FOREIGN,
         "delegate": "it is compiled for one unit, and only that unit's runtime reads it; raise the asset it is made of",
         "metal4_kernel": "it is a kernel in Metal's own language, which runs on Apple's GPUs only",
-        # No asset holds these two: coreai-core 1.0.0b3 neither writes nor computes them, so nothing could be the judge.
+        # No asset holds these two: coreai-core 1.0.0b3 neither writes nor runs them, so raising could not be verified.
         "reduce": "Core AI's library neither saves nor computes reductions by a block; write reduce_sum and the like",
         "reduce_index": "Core AI's library neither saves nor computes reductions by a block; write argmax",
         "udml.call": _FOREIGN,

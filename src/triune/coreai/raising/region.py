@@ -1,4 +1,4 @@
-"""Raising blocks of operations, one after the other, each by its family's function."""
+"""Raise the operations of a block in order, each by its family's function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,26 +18,26 @@ from triune.graph.raising.types import DType
 Raise: TypeAlias = Callable[[Graph, Given], Held | Sequence[Held]]
 ControlFlow: TypeAlias = Callable[["RegionRaiser", Any], Sequence[Held]]
 
-# What a malformed operation makes Python and numpy raise; the message then gets the operation's name.
+# Exceptions that Python and numpy raise for a malformed operation; its name is added to the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError)
 _DEEPEST = 64
 
 
 class LostError(Exception):
-    """An operand could not be made, for a reason that was told before."""
+    """An operand could not be raised, for a reason that has been recorded already."""
 
 
 @dataclass(slots=True)
 class Program:
-    """What is shared by all blocks of a function.
+    """The state that all blocks of a function share.
 
     Attributes:
-        constants: the module's.
+        constants: the module's constants.
         graphs: the module's graphs by name.
-        table: who raises which operation.
-        control_flow: those with blocks, states or graphs of their own.
-        problems: what cannot be raised, told once each.
-        count: of operations that were raised so far, for names.
+        table: the functions that raise operations, by name.
+        control_flow: likewise, for operations with blocks, states or invoked graphs.
+        problems: the operations that cannot be raised, each recorded once.
+        count: the number of operations raised so far, which makes names unique.
     """
 
     constants: Constants
@@ -50,13 +50,13 @@ class Program:
 
 
 class RegionRaiser:
-    """Raises blocks into one graph.
+    """Raises the operations of blocks into one graph.
 
     Attributes:
-        graph: the one under construction.
-        values: MLIR's values and what stands for them; shared with the blocks inside.
+        graph: the graph under construction.
+        values: maps MLIR's values to tensors of the graph; shared with inner blocks.
         states: the current value of each state.
-        depth: of graphs that invoke one another.
+        depth: the nesting depth of invoked graphs.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class RegionRaiser:
         self.depth = depth
 
     def inner(self, graph: Graph) -> "RegionRaiser":
-        """A raiser for a graph inside this one, which sees the values and states of now."""
+        """A raiser for a subgraph, which can read the present values and states."""
         return RegionRaiser(self.program, graph, self.values, self.states, self.depth)
 
     def block(self, block: Any) -> list[Held]:
-        """Raise all operations; what the last one hands out is returned. Raises LostError."""
+        """Raise all operations. Returns what the last one, the terminator, returns. Raises LostError."""
         operations = list(block.operations)
         if not operations:
             return []
@@ -84,13 +84,13 @@ class RegionRaiser:
         return [self.held(value) for value in operations[-1].operands]
 
     def held(self, value: Any) -> Held:
-        """What stands for a value. Raises LostError if it could not be made."""
+        """The counterpart of a value in the graph. Raises LostError if it could not be raised."""
         if value not in self.values:
             raise LostError
         return self.values[value]
 
     def tensor(self, value: Any) -> Tensor:
-        """As `held`, of a tensor of real numbers. Raises UnsupportedError for others."""
+        """As `held`, for a tensor of real numbers. Raises UnsupportedError for other values."""
         held = self.held(value)
         if not isinstance(held, Tensor):
             raise UnsupportedError(f"an operand is {type(held).__name__}, not Tensor")
@@ -128,7 +128,7 @@ class RegionRaiser:
 
     def _operand(self, value: Any) -> Held:
         held = self.held(value)
-        # No runtime computes in bf16; what is made of it is rounded again.
+        # No runtime computes in bf16: results are computed in a wider type and rounded to bf16.
         if isinstance(held, Tensor) and held.dtype is DType.BF16:
             return self.graph.cast(held, DType.FP32)
         return held
@@ -160,7 +160,7 @@ class RegionRaiser:
         return Tensor(cast.name, kind.dtype, shape, cast.constant)
 
     def _refuse(self, name: str, view: Any, reason: str, is_malformed: bool) -> None:
-        """Note it, and go on with stand-ins for the results, to find whatever else cannot be raised."""
+        """Record a problem, and go on with placeholders for the results to find further problems."""
         told = self.program.malformed if is_malformed else self.program.problems
         problem = f"{name}: {reason}"
         if problem not in told:
@@ -175,7 +175,7 @@ class RegionRaiser:
 
 
 def table_of(*tables: Mapping[str, Raise]) -> Mapping[str, Raise]:
-    """The families' tables, put together. Raises InternalError if two raise the same."""
+    """The union of the families' tables. Raises InternalError if two families raise the same operation."""
     whole: dict[str, Raise] = {}
     for table in tables:
         if whole.keys() & table.keys():

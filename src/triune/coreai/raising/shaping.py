@@ -1,4 +1,4 @@
-"""Operations that give a tensor's elements another order or shape, or repeat them; ranges and shapes."""
+"""Operations that reorder, reshape or repeat a tensor's elements; ranges and shapes."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from triune.graph.raising.types import DType
 
 
 def declared(graph: Graph, given: Given, sizes: Tensor) -> Tensor:
-    """The shape of the first result: a constant where all of it is declared, else `sizes` as the program computes."""
+    """The shape of the first result: a constant if it is fully declared, else the computed `sizes`."""
     shape: Shape | None = given.result().shape
     if shape is not None and None not in shape:
         return graph.ints(*(size for size in shape if size is not None))
@@ -25,7 +25,7 @@ def _reshape(graph: Graph, given: Given) -> Tensor:
     shape = given.result().shape or ()
     unknown = [size for size in shape if size is None]
     if len(unknown) == 1 and 0 not in shape:
-        # One dimension follows from the others: nothing is to be computed.
+        # A single unknown dimension follows from the others (-1), so nothing need be computed.
         target = graph.ints(*(-1 if size is None else size for size in shape))
     else:
         target = declared(graph, given, sizes)
@@ -55,7 +55,7 @@ def _broadcast_to(graph: Graph, given: Given) -> Tensor:
 
 def _broadcast_in_dims(graph: Graph, given: Given) -> Tensor:
     x, sizes, axes = given["input"], int64(graph, given["dim_sizes"]), given.axes("axes")
-    # Expand leaves alone what it is to make 1 of.
+    # Expand to size 1 leaves a dimension unchanged.
     ones = graph.ints(*[1] * x.rank)
     if sizes.constant is not None:
         known = np.ones(x.rank, np.int64)
@@ -78,7 +78,7 @@ def _broadcast_shapes(graph: Graph, given: Given) -> Tensor:
         )
         is_one = graph.op("Equal", x, graph.ints(1), dtype=DType.BOOL)
         return graph.as_sizes(graph.op("Where", is_one, y, x, dtype=DType.INT64))
-    # Of what has those shapes, and adds up: the shape.
+    # The shape of a sum of two tensors of these shapes.
     one = graph.constant(1, DType.BOOL)
     return graph.op("Shape", graph.op("And", graph.op("Expand", one, x), graph.op("Expand", one, y)), dtype=DType.INT64)
 
@@ -88,7 +88,7 @@ def _get_shape(graph: Graph, given: Given) -> Tensor:
 
 
 def _concat(graph: Graph, given: Given) -> Tensor:
-    # Scalars count as vectors of one.
+    # Scalars count as vectors of one element.
     parts = [graph.reshape(part, 1) if part.rank == 0 else part for part in given.many("inputs")]
     parts = [Tensor(part.name, part.dtype, part.shape or (1,), part.constant) for part in parts]
     axis = given.integer("dimension") % (parts[0].rank or 1)
@@ -98,7 +98,7 @@ def _concat(graph: Graph, given: Given) -> Tensor:
 
 
 def _tile(graph: Graph, given: Given) -> Tensor:
-    """Counts for the last dimensions; those before them stay as they are."""
+    """Tile. The counts are for the last axes; the axes before them are not repeated."""
     x, dims = given["input"], int64(graph, given["dims"])
     count = dims.size(0)
     if count is not None and count < x.rank:

@@ -1,4 +1,4 @@
-"""Slices, read and written; splits."""
+"""Reading and writing slices, and splits."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -18,8 +18,8 @@ _BEFORE = np.iinfo(np.int64).min + 1
 def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
     """Starts, ends and steps as ONNX takes them.
 
-    Both wrap what is negative and clamp the rest, with one difference: backwards, Core AI's end of -1 is the place
-    before the first one, ONNX's the last one.
+    Both count negative numbers from the end and clamp others, with one difference: with a negative step, Core AI's
+    end -1 is before the first element, but ONNX's is the last element.
     """
     starts, ends = int64(graph, given["start_indices"]), int64(graph, given["end_indices"])
     steps = int64(graph, given["strides"])
@@ -37,9 +37,9 @@ def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _declared_ends(graph: Graph, given: Given, starts: Array, ends: Tensor, steps: Array) -> Tensor:
-    """Ends that give as many elements backwards as the result is declared to have.
+    """Ends for which a slice with a negative step has as many elements as its declared result.
 
-    Where sizes are known, Apple's library counts one less than where they are not: what it declares is what it gives.
+    For known sizes Apple's library counts one element less than for unknown ones; its declared shape is what it gives.
     """
     sizes = given["update"].shape if hasattr(given.operation, "update") else given.result().shape
     whole = given["input"].shape
@@ -72,12 +72,12 @@ def _is_whole(x: Tensor, axis: int, starts: Tensor, ends: Tensor, steps: Tensor)
         return False
     start, end, step = (int(each.constant[axis]) for each in (starts, ends, steps) if each.constant is not None)
     size = x.size(axis)
-    # The end of a dimension of unknown size is written as the largest number.
+    # "To the end" of a dimension of unknown size is written as the largest integer.
     return start == 0 and step == 1 and (end >= np.iinfo(np.int32).max if size is None else end >= size)
 
 
 def _split(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """Into parts of one size, the last one what is left, or of the sizes given."""
+    """Split into parts of equal size, with the rest in the last part, or of the given sizes."""
     x, axis = given["input"], given.axis("dim")
     count = len(given.operation.results)
     if count == 1:

@@ -1,4 +1,4 @@
-"""Orders: sort, argsort; the places of what is not zero."""
+"""sort, argsort and non_zero."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,10 +13,10 @@ from triune.graph.raising.types import DType
 
 
 def _order(graph: Graph, given: Given) -> tuple[Tensor, Tensor, int]:
-    """The values in a type that can be sorted, the places of their order along an axis, and the axis.
+    """The values in a sortable type, the indices that sort them along an axis, and the axis.
 
-    ONNX's TopK keeps the order of equals. What is no number comes last, in either direction: of what is sorted among
-    the infinite, it is put behind them by another sort, which only says that it is no number.
+    ONNX's TopK is stable. NaN comes last in either direction: a first sort treats it as infinite, and a second, stable
+    sort by isnan moves it behind the infinities.
     """
     x, axis = wide(graph, given["input"]), given.axis("dim")
     is_descending = given.flag("descending")
@@ -47,7 +47,7 @@ def _argsort(graph: Graph, given: Given) -> Tensor:
 
 
 def _non_zero(graph: Graph, given: Given) -> Tensor:
-    """One row for each: Core AI's are rows, ONNX's columns."""
+    """The indices of the nonzero elements, (count, rank); ONNX's NonZero gives (rank, count)."""
     x = given["input"]
     return graph.op("Transpose", graph.op("NonZero", graph.cast(x, DType.BOOL), dtype=DType.INT64), perm=[1, 0])
 

@@ -1,7 +1,7 @@
 """Core AI's element types, and the types that carry them in a graph.
 
-ONNX's runtimes compute in few types. What has less than a byte is carried in one, floats of 8 bits and below in fp32;
-they are rounded where a value is made, never where it is read.
+ONNX's runtimes compute in few types. Integers below a byte are carried in one byte, and floats of 8 bits and below in
+fp32. A value is rounded to its own type where it is made, never where it is read.
 """
 
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ class Element:
     """An element type.
 
     Attributes:
-        carried: the type in the graph; of complex numbers that of each part.
-        storage: numpy's type of an element in a file.
-        bits: of an element.
-        lowest, highest: of whole numbers.
+        carried: the type in the graph that carries it; for complex numbers that of each part.
+        storage: the numpy dtype of an element in a file.
+        bits: the number of bits of an element.
+        lowest, highest: the limits of an integer type.
     """
 
     carried: DType
@@ -37,7 +37,7 @@ class Element:
     is_complex: bool = False
 
     def carry(self, values: Array) -> Array:
-        """Elements from a file in the type that carries them."""
+        """Convert elements from a file to the carrier type."""
         if self.is_complex or (self.storage == self.carried.numpy and self.bits == self.storage.itemsize * 8):
             return values
         if self.bits < 8 and self.storage.kind in "iu":
@@ -75,10 +75,10 @@ _ELEMENTS: Mapping[str, Element] = MappingProxyType(
 
 
 def element_of(word: str) -> Element:
-    """The element type that MLIR calls so.
+    """The element type with that name in MLIR.
 
     Raises:
-        UnsupportedError: none that is known.
+        UnsupportedError: the name is unknown.
     """
     if word not in _ELEMENTS:
         raise UnsupportedError(f"a tensor of {word}, which is no element type that is known")
@@ -86,10 +86,10 @@ def element_of(word: str) -> Element:
 
 
 def ranked(kind: Any) -> Any:
-    """The tensor type of a value; of a handle that of what it holds.
+    """The tensor type of a value, or of the value that a handle holds.
 
     Raises:
-        UnsupportedError: it is neither: an image, a token.
+        UnsupportedError: it is neither, but an image or a token.
     """
     if dialect.HandleType.isinstance(kind):
         kind = dialect.HandleType(kind).inner_type
@@ -114,5 +114,5 @@ def tensor_type(kind: Any) -> TensorType:
 
 
 def is_complex(kind: Any) -> bool:
-    """Is it a tensor of complex numbers?"""
+    """Whether the type is a tensor of complex numbers."""
     return ir.RankedTensorType.isinstance(kind) and str(ir.RankedTensorType(kind).element_type).startswith("complex")

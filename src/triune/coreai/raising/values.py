@@ -1,4 +1,4 @@
-"""What stands for a program's values while it is raised: tensors, and what ONNX has no type for."""
+"""Counterparts of a program's values while it is raised, for values that ONNX has no type for."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,8 +19,8 @@ class Sparse:
     """A sparse tensor.
 
     Attributes:
-        dense: with zeros where the mask is 0.
-        mask: of UINT8 or BOOL: where it has values.
+        dense: all elements, with zeros where the mask is 0.
+        mask: UINT8 or BOOL, nonzero where the tensor has values.
     """
 
     dense: Tensor
@@ -29,14 +29,14 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A handle: the state of that name."""
+    """A handle of the state with that name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What orders reads and writes of handles; here they are in the program's order."""
+    """A token, which orders reads and writes of handles; the raised graph keeps the program's order anyway."""
 
 
 Held: TypeAlias = Tensor | Complex | Sparse | State | Token

@@ -1,4 +1,4 @@
-"""Convolutions and pools of two and three dimensions. Their padding is an operation of its own, and joined here."""
+"""Convolutions and pools of two and three spatial axes. Core AI pads by a separate operation, which is fused here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -53,7 +53,7 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
     pads = [*padding, *padding] if len(padding) == count else [*padding[0::2], *padding[1::2]]
     kernel, strides, dilations = _kernel(weight), given.ints("stride"), given.ints("dilation")
     more = given.ints("output_pad")
-    # ONNX's runtimes refuse to add as much as a stride; what is added there is zeros.
+    # ONNX's runtimes refuse an output_padding of a stride or more; the elements it would add are zeros.
     limits = [max(stride, dilation) for stride, dilation in zip(strides, dilations, strict=True)]
     outside = [extra if extra >= limit else 0 for extra, limit in zip(more, limits, strict=True)]
     inside = [extra - out for extra, out in zip(more, outside, strict=True)]
@@ -75,7 +75,7 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
 
 def _max_pool(graph: Graph, given: Given) -> Tensor:
     x, pads = _input(given, -np.inf, given.ints("kernel_size"))
-    # Kernels pool floats, and whole numbers of 8 bits; a double holds any of 32.
+    # ONNX Runtime pools floats and 8-bit integers; fp64 holds any 32-bit integer.
     carried = x if is_float(x) or x.dtype in (DType.INT8, DType.UINT8) else graph.cast(x, DType.FP64)
     result = graph.op(
         "MaxPool",
@@ -90,7 +90,7 @@ def _max_pool(graph: Graph, given: Given) -> Tensor:
 
 
 def _sum_pool(graph: Graph, given: Given) -> Tensor:
-    """The average times the number of elements; of whole numbers, which wrap, the sum of the window's places."""
+    """AveragePool times the kernel's size; for integers, which wrap, the sum of the window's strided slices."""
     kernel, strides, dilations = (given.ints(name) for name in ("kernel_size", "strides", "dilation"))
     if not is_float(given["input"]):
         return _summed(graph, given["input"], kernel, strides, dilations)
@@ -113,7 +113,7 @@ def _summed(graph: Graph, x: Tensor, kernel: list[int], strides: list[int], dila
     total: Tensor | None = None
     for place in np.ndindex(*kernel):
         starts = [at * dilation for at, dilation in zip(place, dilations, strict=True)]
-        # Up to the last place from which a window begins.
+        # Up to the last index at which a window begins.
         ends = [
             start - (size - 1) * dilation or np.iinfo(np.int64).max
             for start, size, dilation in zip(starts, kernel, dilations, strict=True)

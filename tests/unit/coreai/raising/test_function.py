@@ -167,8 +167,8 @@ def test_everything_that_cannot_be_raised_is_told_at_once() -> None:
         raise_function(program(lambda: add_graph("main", ["x"], [tensor_type(*KIND)], build)))
     message = str(caught.value)
     assert message.startswith("'program', function 'main': ")
-    assert "coreai.tan: it is of complex numbers" in message
-    assert "coreai.sigmoid: it is of complex numbers" in message
+    assert "coreai.tan: it computes with complex numbers" in message
+    assert "coreai.sigmoid: it computes with complex numbers" in message
 
 
 def test_what_has_no_name_cannot_be_called() -> None:
