@@ -12,7 +12,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 MAGIC: Final = b"ML\xefR"
 NEWEST: Final = 6
-"""The newest version of the format that is read here."""
+"""The newest version of the format that can be read."""
 
 _STRINGS, _RESOURCES, _RESOURCE_OFFSETS = 0, 5, 6
 _BLOB = 0

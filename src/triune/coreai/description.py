@@ -22,7 +22,7 @@ from triune.coreai.images import Image, image_of
 from triune.graph.state_names import new_state
 
 SECONDS: Final = 600.0
-"""How long a process may take to read an asset."""
+"""The time limit for a child process to read an asset, in seconds."""
 
 _DATATYPES = {
     "f16": DataType.FP16,

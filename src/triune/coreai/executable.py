@@ -23,10 +23,10 @@ from triune.graph.state_names import new_state
 from triune.hosting import Limits
 
 _KINDS: Mapping[Unit, str] = {Unit.ANE: "neural_engine", Unit.GPU: "gpu"}
-"""Apple's word for a unit that it is to prefer."""
+"""Apple's names of the compute units that the runtime may be told to prefer."""
 
 _OWN = "USE_LOCAL_COREAI"
-"""The variable that has the library use its own interpreter where the system has Core AI."""
+"""The environment variable that makes the library use its own interpreter even if the system has Core AI."""
 
 
 class AppleExecutable:

@@ -25,7 +25,7 @@ class PixelFormat(StrEnum):
 CHANNELS: Mapping[PixelFormat, str] = MappingProxyType(
     {PixelFormat.RGB24: "RGB", PixelFormat.ARGB32: "ARGB", PixelFormat.BGRA32: "BGRA"}
 )
-"""The bytes of a pixel, of formats whose channels lie side by side."""
+"""The number of bytes of a pixel, for formats with interleaved channels."""
 
 _TYPE = re.compile(r"!coreai\.image<<(.*?)> x (-?\d+) : i64 x (-?\d+) : i64.*>")
 

@@ -16,7 +16,7 @@ ir: Final[Any] = _ir
 authoring: Final[Any] = coreai.authoring
 
 dialect: Final[Any] = _dialect
-"""All of Core AI's dialect."""
+"""Core AI's dialect: all of its operations."""
 
 Value: TypeAlias = Any
 """A tensor within a program: an MLIR value."""
@@ -44,7 +44,7 @@ class _Checked:
 
 
 ops: Final[Any] = _Checked()
-"""The operations of the dialect that have no regions: each is a function that adds one and gives its result."""
+"""The dialect's operations without regions: each is a function that adds the operation and returns its result."""
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ class AppleExecutor:
         """Let Core ML compile and load the package.
 
         Args:
-            package: read from disk.
+            package: a package that was read from disk.
             function: its name; the default function for None.
             compute_units: the name of one of coremltools' `ComputeUnit`s, such as "CPU_AND_NE"; None leaves the choice
                 to Core ML.
@@ -51,7 +51,7 @@ class AppleExecutor:
         name = function or package.description.default_function
         self._description = package.description.functions[name]
         self._classes = classes_of(package.function(name))
-        # Only models with several functions may name one.
+        # Core ML takes a function's name only for models with several functions.
         named = {"function_name": name} if len(package.description.functions) > 1 else {}
         library: Any = coremltools
         if compiled is None and package.path.suffix == ".mlmodelc":
@@ -102,7 +102,7 @@ class AppleExecutor:
 
 
 def _to_apple(feature: Feature, array: Array) -> Any:
-    """Multi-arrays as they are; images as Pillow's, which is what MLModel takes."""
+    """Pass arrays unchanged, and images as Pillow images, which MLModel takes."""
     if not isinstance(feature.type, ImageFeature):
         return array
     pixels = array[0].transpose(1, 2, 0)

@@ -1,7 +1,7 @@
-"""Does a pass change what a program computes? The program before and after each pass, on inputs that reveal faults.
+"""Check whether a pass changes what a program computes: run it before and after each pass on revealing inputs.
 
-What the program was written of is compared with ONNX Runtime by `verify`. This is about the passes alone, and names the
-one that is wrong.
+`verify` compares the program with its source in ONNX Runtime. This module judges the passes alone, and names the wrong
+one.
 """
 
 import tempfile
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from triune.graph.passes.run import Watcher
 
 _DOUBT = 10.0
-"""How many times further apart than two executors of the program before a pass its answers after it may be."""
+"""A pass may change answers by this multiple of the difference between two executors of the program before it."""
 
 _HALF_PASS = "common::add_fp16_cast"
-"""It changes answers as fp16 does, which is what was asked for: `verify` tells how much that is."""
+"""The pass that casts to fp16. It changes answers on purpose, and `verify` measures by how much."""
 
 _LAST_STEP = "naming"
-"""What `passes.pipeline.optimize` tells last: from here on the program must be one that can be computed."""
+"""The last step of `passes.pipeline.optimize`: from here on the program must be executable."""
 
 _WITHIN_HALF = frozenset(["given", "noise", "fractions", "masks", "zeros", "signed zeros", "ends"])
-"""The sets of inputs with which programs stay within fp16."""
+"""The sets of inputs for which values stay in the range of fp16."""
 
 
 class Audit:
-    """Its `begin` is what `lower` takes as `audit`.
+    """Audits the passes of a conversion; pass its `begin` to `lower` as `audit`.
 
-    The program is computed before the first pass and after each that changed it.
+    The program runs before the first pass and after each pass that changed it.
 
     Attributes:
         findings: the answers that passes changed, in order.
@@ -59,7 +59,7 @@ class Audit:
 
     def __init__(self, given: Mapping[str, Array] | None = None) -> None:
         """Args:
-        given: a set of inputs beside those that are made up, by the names and in the types of the source.
+        given: a further set of inputs, besides the made-up ones, in the source's names and types.
         """
         self.findings: list[Finding] = []
         self.changed: list[str] = []
@@ -76,12 +76,12 @@ class Audit:
         """See `lower`.
 
         Args:
-            graph: what was written as the program.
-            interface: of the package.
-            options: of the conversion.
+            graph: the ONNX graph that the program was written from.
+            interface: the package's interface.
+            options: the options of the conversion.
 
         Raises:
-            UnsupportedError: no inputs can be made up.
+            UnsupportedError: values cannot be made up for the inputs.
         """
         made = revealing_inputs(inputs_of_model(graph, options.shapes))
         given = [] if self._given is None else [InputSet("given", self._given)]
@@ -91,7 +91,7 @@ class Audit:
         return self._watch
 
     def require_answers(self) -> None:
-        """Raises UnsupportedError where the program could not be computed, so that nothing was found out."""
+        """Raises UnsupportedError if the program could not be run, so that the passes were not checked."""
         if self._before is None or not any(each is not None for each in self._before.answers):
             raise UnsupportedError(
                 "the program takes none of the inputs that were made up, so that its passes were not checked: "
@@ -111,11 +111,11 @@ class Audit:
             self.findings.append(Finding(self._pending[0], "all", "any", failure))
 
     def _look(self, program: Any) -> None:
-        """Judge the passes since the last time that the program could be computed."""
+        """Judge the passes since the last time that the program could be run."""
         try:
             after = _State(program, self._version, self._inputs)
         except TriuneError as error:
-            # Some passes leave to the next what no program may have: more than five dimensions, weights to be cast.
+            # Between some passes a program is temporarily invalid: more than five dimensions, weights not cast yet.
             self._refusal = str(error)
             return
         steps, self._pending = self._pending, []
@@ -144,7 +144,7 @@ class _State:
     """A program between two passes."""
 
     def __init__(self, program: Any, version: int, inputs: Sequence[InputSet]) -> None:
-        # It needs coremltools, as does whoever has a program.
+        # This import needs coremltools, which is installed if there is a program.
         from triune.coreml.lowering.saving import specification_of
 
         self._folder = tempfile.TemporaryDirectory()
@@ -154,7 +154,7 @@ class _State:
         self.answers = [_answers(executor, each.arrays) for each in inputs]
 
     def doubt(self, inputs: Mapping[str, Array], answers: Mapping[str, Array]) -> dict[str, float]:
-        """How far each output is from that of the interpreter, relative to its largest value."""
+        """The difference of each output from the interpreter's, relative to its largest value."""
         other = _answers(Interpreter(self._package), inputs)
         if other is None:
             return {}
@@ -163,7 +163,7 @@ class _State:
 
 
 def _answers(executor: OnnxExecutor | Interpreter, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
-    """None where the program cannot compute with these inputs: what is made up need not suit it."""
+    """The outputs; None if the program rejects these inputs, which are made up and need not suit it."""
     try:
         outputs, _ = executor.run(inputs, {})
     except TriuneError:
@@ -172,7 +172,7 @@ def _answers(executor: OnnxExecutor | Interpreter, inputs: Mapping[str, Array]) 
 
 
 def _passed(inputs: InputSet, features: "Mapping[str, Feature]") -> InputSet:
-    """As the program takes them: under its names, truths as whole numbers, no scalars."""
+    """The inputs as the program takes them: its names, int32 for bool, and [1] for scalars."""
     arrays: dict[str, Array] = {}
     for name, array in inputs.arrays.items():
         if name in features:
@@ -184,7 +184,7 @@ def _passed(inputs: InputSet, features: "Mapping[str, Feature]") -> InputSet:
 
 
 def _listing(program: Any) -> list[Any]:
-    """What tells whether a pass changed a program: its operations and how they hang together."""
+    """A listing of a program's operations and their operands, which shows whether a pass changed it."""
     found: list[Any] = []
 
     def look(block: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whether the values of a program's inputs decide shapes of what it computes, as `graph.by_values` tells of ONNX."""
+"""Find out whether the values of a program's inputs decide shapes; `graph.by_values` does the same for ONNX."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -19,7 +19,7 @@ _SIZES: Final = frozenset(
         "target_size_width",
     }
 )
-"""The parameters whose values decide the shape of what any operation gives."""
+"""The parameters, of any operation, whose values decide the shape of the result."""
 
 _SIZES_OF: Final[Mapping[str, frozenset[str]]] = {
     "non_zero": frozenset({"x"}),
@@ -29,15 +29,15 @@ _SIZES_OF: Final[Mapping[str, frozenset[str]]] = {
 
 
 def are_shapes_by_values(function: Function) -> bool:
-    """Do the inputs' values, and not their shapes alone, decide the shape of any value of a function?
+    """Whether the values of the inputs, not only their shapes, decide the shape of any value of a function.
 
-    Where it is not known, they do: of what a loop gives, and of a condition.
+    If that is unknown, as for results of loops and conditions, the answer is yes.
     """
     return _is_decided(function.block, {each.name for each in function.inputs})
 
 
 def _is_decided(block: Block, varying: set[str]) -> bool:
-    """`varying`, which is written to: the values that change with the inputs' values."""
+    """`varying`: the names of values that change with the inputs' values; the block's are added."""
     for operation in block.operations:
         is_varying = any(_names_of(operation, parameter) & varying for parameter in operation.inputs)
         sizes = _SIZES | _SIZES_OF.get(operation.op, frozenset())

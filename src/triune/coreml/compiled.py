@@ -1,7 +1,7 @@
-"""What a compiled model of Core ML's says of itself: the `metadata.json` in an `.mlmodelc` folder.
+"""Read the interface of a model that Core ML compiled from the `metadata.json` in its `.mlmodelc` folder.
 
-Its values are text: "[1, 3]" for a shape, "1" for true. It tells less than the `coremldata.bin` beside it, but also of
-models that are no ML Programs, which only Core ML runs.
+The values in it are text: "[1, 3]" for a shape, "1" for true. It says less than `coremldata.bin` beside it, but it also
+describes models that are not ML Programs, which only Core ML runs.
 """
 
 import json
@@ -25,8 +25,8 @@ class Compiled:
     """A compiled model.
 
     Attributes:
-        interface: its inputs and outputs, multi-arrays all of them.
-        precision: what it computes in: "fp16" or "fp32".
+        interface: its inputs and outputs, which are all multi-arrays.
+        precision: the precision that it computes in: "fp16" or "fp32".
     """
 
     interface: FunctionDescription
@@ -37,8 +37,8 @@ def read_compiled(path: Path) -> Compiled:
     """Read the metadata of an `.mlmodelc`.
 
     Raises:
-        InvalidArgumentError: there are none, or they are malformed.
-        UnsupportedError: a feature is no multi-array, a shape is flexible in an unknown way, or there are states.
+        InvalidArgumentError: the metadata are missing or malformed.
+        UnsupportedError: a feature is not a multi-array, a shape is flexible in an unknown way, or there are states.
     """
     file = path / METADATA
     try:
@@ -71,7 +71,7 @@ def _feature(entry: dict[str, str], where: str) -> Feature:
     bounds: tuple[Bounds, ...] = ()
     if "shapeRange" in entry:
         ranges = cast("list[tuple[Any, Any]]", json.loads(entry["shapeRange"]))
-        # An upper end of -1 is no limit.
+        # An upper limit of -1 means no limit.
         bounds = tuple(Bounds(_size(low), None if high == -1 else _size(high)) for low, high in ranges)
     elif entry.get("hasShapeFlexibility", "0") != "0" and "enumeratedShapes" not in entry:
         raise UnsupportedError(f"{where}: its shape is flexible in a way that is not known; give the .mlpackage")

@@ -1,4 +1,4 @@
-"""An ML Program that Core ML compiled, read: an `.mlmodelc` folder as Xcode and coremlcompiler write it.
+"""Read an ML Program that Core ML compiled: an `.mlmodelc` folder, as Xcode and coremlcompiler write it.
 
 NAME.mlmodelc/
 model.mil           the program, as text
@@ -39,12 +39,12 @@ _LONGEST_NAME = 256
 
 
 def is_of_core_ml(folder: Path) -> bool:
-    """Whether a folder is what Core ML makes of a model of any kind."""
+    """Whether a folder is a model of any kind that Core ML compiled."""
     return folder.suffix == ".mlmodelc" or (folder / CORE_DATA).exists() or (folder / PROGRAM).exists()
 
 
 def read_compiled_program(folder: Path, *, maps_weights: bool = True) -> tuple[int, Description, Program]:
-    """Read and check one. `maps_weights` is as in `package.read_package`.
+    """Read and check a compiled ML Program. `maps_weights` is as in `package.read_package`.
 
     Returns:
         The specification's version, the interface, and the program with its weights.
@@ -97,7 +97,7 @@ def _bytes_of(path: Path, name: str, limit: int) -> bytes:
 
 
 def _read_core_data(folder: Path) -> tuple[int, Description] | None:
-    """The specification's version and the interface; None where there are none, or in another envelope."""
+    """The specification's version and the interface; None if the file is missing or has another envelope."""
     path = folder / CORE_DATA
     if not path.exists():
         return None
@@ -133,5 +133,5 @@ def _parse(data: bytes, name: str) -> Any:
 
 
 def _version_of(program: Program) -> int:
-    """The least version of a specification that has the program's operator sets: 6 for CoreML5."""
+    """The lowest specification version with the program's operator sets: 6 for CoreML5."""
     return 1 + max(int(each.opset.removeprefix("CoreML")) for each in program.functions.values())

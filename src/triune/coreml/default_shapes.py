@@ -1,4 +1,4 @@
-"""What Core ML finds wrong when it loads a program, which it does with the default shapes of flexible inputs."""
+"""Checks that Core ML makes when it loads a program, for the default shapes of flexible inputs."""
 
 from triune.core.errors import InvalidArgumentError
 from triune.coreml.description import ArrayFeature, FunctionDescription
@@ -25,17 +25,17 @@ _SAME_SHAPE = frozenset(
 
 
 def check_stacks(function: Function, described: FunctionDescription, model: str) -> None:
-    """Have the inputs of each `stack` one shape by default? Core ML refuses to load a program where they have not.
+    """Check that the inputs of each `stack` have one default shape; otherwise Core ML refuses to load the program.
 
-    It does so in coremltools' test_stack_dynamic_range_dim, where the default of one of two ranges is another.
+    It does so in coremltools' test_stack_dynamic_range_dim, in which two ranges have different defaults.
 
     Args:
-        function: of the program.
-        described: its interface, with the default shapes.
-        model: what errors call the model.
+        function: a function of the program.
+        described: the function's interface, with the default shapes.
+        model: the model's name in messages.
 
     Raises:
-        InvalidArgumentError: they have several.
+        InvalidArgumentError: they have different default shapes.
     """
     shapes: dict[str, tuple[int, ...] | None] = {value.name: _fixed(value.type) for value in function.inputs}
     for feature in described.inputs:
@@ -65,7 +65,7 @@ def _shape(argument: Argument, shapes: dict[str, tuple[int, ...] | None]) -> tup
 
 
 def _fixed(kind: object) -> tuple[int, ...] | None:
-    """A shape that is declared, where all of its sizes are."""
+    """A declared shape, if all of its sizes are fixed."""
     if not isinstance(kind, TensorType) or kind.shape is None or None in kind.shape:
         return None
     return tuple(size for size in kind.shape if size is not None)

@@ -1,4 +1,4 @@
-"""What a Core ML model says of its functions: their inputs, outputs and states, with the limits of their shapes."""
+"""The description of a Core ML model: its functions' inputs, outputs and states, with the limits of shapes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Bounds:
         return isinstance(size, int) and size >= self.lower and (self.upper is None or size <= self.upper)
 
     def __str__(self) -> str:
-        """As the command line writes it: "1..512", "3", or "1.." without a limit."""
+        """The bounds in the command line's form: "1..512", "3", or "1.." without an upper limit."""
         if self.lower == self.upper:
             return str(self.lower)
         return f"{self.lower}..{'' if self.upper is None else self.upper}"
@@ -54,7 +54,7 @@ class ArrayFeature:
         shape: the default shape; empty where the specification gives none (outputs of unknown shape).
         shapes: all the shapes that are allowed, if they are enumerated.
         bounds: the limits of each dimension, if the shape is a range.
-        default: what an optional input that is not given is filled with.
+        default: the value that fills an optional input that is omitted.
     """
 
     dtype: DType
@@ -150,7 +150,7 @@ class SequenceFeature:
 
 @dataclass(frozen=True, slots=True)
 class StateFeature:
-    """A buffer that outlives a call."""
+    """A buffer that keeps its content between calls."""
 
     array: ArrayFeature
 
@@ -175,7 +175,7 @@ class FunctionDescription:
     """A function's interface.
 
     Attributes:
-        predicted_feature: a classifier's output with the label; empty if the model is none.
+        predicted_feature: a classifier's output with the label; empty if the model is not a classifier.
         predicted_probabilities: a classifier's output with the dictionary of probabilities; may be empty.
     """
 
@@ -211,7 +211,7 @@ def read_description(proto: Any, file: str) -> Description:
 
     Raises:
         InvalidArgumentError: a feature has no type, a shape is negative, a name appears twice.
-        UnsupportedError: a feature's type is none of the above.
+        UnsupportedError: a feature's type is unknown.
     """
     described = list(proto.functions)
     if described:
@@ -240,7 +240,7 @@ def read_description(proto: Any, file: str) -> Description:
 def _function(proto: Any, name: str, file: str) -> FunctionDescription:
     where = f"'{file}', function '{name}'"
     groups = {kind: tuple(_feature(each, f"{where}, {kind}") for each in getattr(proto, kind)) for kind in _KINDS}
-    # One value may be given as two outputs, which then have one name: to a caller they are one.
+    # A program may return one value twice; the two outputs have one name, so a caller sees one output.
     groups["output"] = tuple(dict.fromkeys(groups["output"]))
     for kind in _KINDS:
         names = [feature.name for feature in groups[kind]]

@@ -1,4 +1,4 @@
-"""From what a caller gives to what a program takes, and back: every limit of the interface is checked here."""
+"""Convert a caller's inputs to a program's tensors, and outputs back. All limits of the interface are checked here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from triune.coreml.mil import Array, Constant, DType, Function, TensorType
 
 
 def to_program(feature: Feature, kind: TensorType, value: Any) -> Array:
-    """An input as the program's tensor.
+    """Convert an input to the program's tensor.
 
     Args:
         feature: what the interface says of it.
-        kind: what the program says of it.
+        kind: the type that the program declares.
         value: an array or nested lists for a multi-array; for an image a Pillow image, or a uint8 array of
             (height, width) for gray and (height, width, 3), red first, for color.
 
@@ -33,7 +33,7 @@ def to_program(feature: Feature, kind: TensorType, value: Any) -> Array:
 
 
 def default_of(feature: Feature, kind: TensorType) -> Array:
-    """What an optional input is that is not given: its default, or zeros, in the default shape.
+    """The value of an optional input that is omitted: its default value, or zeros, in the default shape.
 
     Raises:
         InvalidArgumentError: the input is not optional, or it is an image.
@@ -44,7 +44,7 @@ def default_of(feature: Feature, kind: TensorType) -> Array:
 
 
 def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
-    """A multi-array in the feature's type and one of its shapes.
+    """Convert a value to an array of the feature's type, and check its shape.
 
     int64 in the range of int32 becomes int32. Floats lose their fractions where integers are wanted: Core ML takes
     them so (coremltools' TestFuseOnehotMatmulToGather gives fractions to int32 on a Mac). Floats are rounded to floats
@@ -73,7 +73,7 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
         return converted
     if dtype.kind == "i":
         limits = np.iinfo(dtype)
-        # Written so that it is false of what is no number.
+        # This comparison is false for NaN.
         if not (np.trunc(array.min()) >= limits.min and np.trunc(array.max()) <= limits.max):
             raise InvalidArgumentError(
                 f"'{name}' has values that {feature.dtype.value} cannot hold: it is of {array.dtype}, "
@@ -85,7 +85,7 @@ def to_array(name: str, feature: ArrayFeature, value: Any) -> Array:
 
 
 def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
-    """An output as the caller gets it.
+    """Convert an output to the value that the caller gets.
 
     Core ML has no arrays of rank 0: these have the shape (1,).
 
@@ -99,7 +99,7 @@ def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
         gray fp16); a str or int for a label, and a dict of floats by label for a dictionary.
 
     Raises:
-        UnsupportedError: the feature is none of these.
+        UnsupportedError: the feature has another type.
     """
     match feature.type:
         case ArrayFeature(dtype):
@@ -115,7 +115,7 @@ def from_program(feature: Feature, array: Array, classes: Sequence[Any]) -> Any:
 
 
 def classes_of(function: Function) -> tuple[Any, ...]:
-    """The labels of a classifier, in the order of its probabilities; none if it is no classifier."""
+    """The labels of a classifier, in the order of its probabilities; empty if it is not a classifier."""
     constants = {each.name: each for each in function.block.operations if each.op == "const"}
     for operation in function.block.operations:
         if operation.op == "classify":
@@ -126,7 +126,7 @@ def classes_of(function: Function) -> tuple[Any, ...]:
 
 
 def describe(feature: Feature) -> str:
-    """What a feature takes, for messages: "fp32 of [1, 3]"."""
+    """The type and shapes of a feature, for messages: "fp32 of [1, 3]"."""
     match feature.type:
         case ArrayFeature() as array:
             return f"{array.dtype.value} of {array.limits()}"
@@ -137,7 +137,7 @@ def describe(feature: Feature) -> str:
 
 
 def _refusal(feature: ArrayFeature, shape: tuple[int, ...]) -> str:
-    """Core ML's own words for a shape that is not allowed.
+    """Core ML's own message for a shape that is not allowed.
 
     They are those that coremltools' tests of flexible shapes look for (test_torch_conversion_api.py), and for fixed
     shapes those of cactus-compute/cactus#570.
@@ -156,7 +156,7 @@ def _refusal(feature: ArrayFeature, shape: tuple[int, ...]) -> str:
 
 def _from_image(name: str, feature: ImageFeature, value: Any) -> Array:
     if hasattr(value, "convert") and hasattr(value, "mode"):
-        # Pillow's images, without an import of Pillow.
+        # Recognize Pillow images without importing Pillow.
         value = value.convert(_MODES[feature.color_space])
     pixels: Array = np.asarray(value)
     is_float = feature.color_space is ColorSpace.GRAYSCALE_FLOAT16

@@ -1,4 +1,4 @@
-"""ML Programs in memory: what a package's MIL protobuf says, checked and with its constants as arrays.
+"""ML Programs in memory: the content of a package's MIL protobuf, checked, with constants as arrays.
 
 Frozen and plain: the reader makes them, the raiser and the interpreter read them. Names are MIL's own.
 """
@@ -17,7 +17,7 @@ from triune.graph.raising.types import Array, DType, TensorType
 
 @dataclass(frozen=True, slots=True)
 class ListType:
-    """A list of tensors; a `length` of None is only known when it runs."""
+    """A list of tensors; a `length` of None is known only at run time."""
 
     element: TensorType
     length: int | None
@@ -25,7 +25,7 @@ class ListType:
 
 @dataclass(frozen=True, slots=True)
 class StateType:
-    """A buffer that outlives a call."""
+    """A buffer that keeps its content between calls."""
 
     wrapped: TensorType
 
@@ -56,7 +56,7 @@ class Packed:
         data: the bytes, mapped from the file; ceil(elements x bits / 8) of them.
         bits: the width of an element: 1, 2, 3, 4 or 6.
         is_signed: whether an element is in two's complement.
-        shape: the tensor's.
+        shape: the tensor's shape.
     """
 
     data: NDArray[np.uint8]

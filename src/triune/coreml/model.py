@@ -27,14 +27,14 @@ def load(path: Path | str, *, function: str | None = None, executor: ExecutorNam
 
     Args:
         path: the package.
-        function: which of its functions; the default function if None.
-        executor: "coreml" (Apple's systems only), "onnxruntime" or "reference" (numpy: slow, obvious). If None,
-            Core ML where it is, else ONNX Runtime.
+        function: the name of a function; the default function if None.
+        executor: "coreml" (Apple's systems only), "onnxruntime" or "reference" (numpy: slow, simple). If None,
+                    Core ML on Apple's systems, else ONNX Runtime.
 
     Raises:
         NotFoundError: there is no such package or function.
         InvalidArgumentError: the package is malformed.
-        UnsupportedError: it holds what Triune or the executor does not do, or the executor is not to be had here.
+        UnsupportedError: Triune or the executor does not support the model, or the executor is not available here.
     """
     return Model(read_package(path), function=function, executor=executor)
 
@@ -43,19 +43,19 @@ class Model(LoadedModel):
     """One function of a Core ML model. Calls may run at the same time, except those on the same state.
 
     Attributes:
-        package: what was read.
-        executor: what computes it.
+        package: the package.
+        executor: the name of the executor.
     """
 
     def __init__(
         self, package: Package, *, function: str | None = None, executor: ExecutorName | Executor | None = None
     ) -> None:
-        """Prepare to run a function of a package that was read.
+        """Prepare to run a function of a package.
 
         Args:
             package: from `read_package` or `read_specification`.
-            function: as of `load`.
-            executor: as of `load`; or an executor of that very function.
+            function: as for `load`.
+            executor: as for `load`, or an executor of that function.
 
         Raises:
             As `load`.
@@ -106,7 +106,7 @@ class Model(LoadedModel):
         return State(arrays, lambda name, value: to_array(f"state {name}", states[name], value))
 
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
-        """See `feature_values.to_program` for what is taken, and `from_program` for what is given."""
+        """Run the function; `feature_values.to_program` says what it takes, `from_program` what it returns."""
         arrays = self._check(inputs)
         if self._executor is None:
             raise UnavailableError(f"the model '{self.name}' is closed; load it again")
@@ -156,7 +156,7 @@ class Model(LoadedModel):
 
 
 def _make_executor(name: str, package: Package, function: str) -> Executor:
-    # Each pulls in a library of its own, so each is imported when it is chosen.
+    # Each executor imports a large library, so it is imported only when it is chosen.
     match name:
         case "reference":
             from triune.coreml.interpreter import Interpreter

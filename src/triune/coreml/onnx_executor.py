@@ -1,4 +1,4 @@
-"""Running a function of an ML Program with ONNX Runtime: raised to ONNX once, then as fast as ONNX Runtime is."""
+"""Run a function of an ML Program with ONNX Runtime, after raising it to ONNX once."""
 
 from collections.abc import Mapping
 
@@ -20,8 +20,8 @@ class OnnxExecutor:
     Thread-safe: a session has no state of its own.
 
     Attributes:
-        is_steady: how long a run takes depends on the shapes of the inputs alone.
-        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.faults`).
+        is_steady: whether the time of a run depends only on the shapes of the inputs.
+        apart: the node by which inputs may crash the process, and how; empty if none can (`graph.faults`).
     """
 
     def __init__(
@@ -30,20 +30,20 @@ class OnnxExecutor:
         """Raise a function and load it.
 
         Args:
-            package: as `read_package` gives it.
+            package: a package from `read_package`.
             function: its name; the default function for None.
-            num_threads: how many threads compute; 0 leaves it to ONNX Runtime.
-            is_widened: compute in fp32 what the program has in fp16: what its precision costs is measured against that.
+            num_threads: the number of threads that compute; 0 leaves it to ONNX Runtime.
+            is_widened: compute fp16 operations in fp32, as the reference for the error of fp16.
 
         Raises:
             NotFoundError: there is no such function.
-            InvalidArgumentError: an operation is malformed, or ONNX Runtime finds it so.
+            InvalidArgumentError: an operation is malformed, by Triune's or ONNX Runtime's checks.
             UnsupportedError: an operation has no equivalent in ONNX or ONNX Runtime.
         """
         program = package.function(function)
         model = raise_function(package, program.name)
         self.is_steady = not by_values(model).time
-        # What an interface has in fp16 stays so; what is computed between is wider.
+        # Inputs and outputs in fp16 stay so; only the computation between them is in fp32.
         self._widened: list[str] = []
         self._narrowed: set[str] = set()
         if is_widened:
@@ -63,7 +63,7 @@ class OnnxExecutor:
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Compute the outputs and the new states; what is given is not changed.
+        """Compute the outputs and the new states. Inputs and states are not changed.
 
         Raises:
             InvalidArgumentError: an input or state is missing, or the program cannot compute with its values.

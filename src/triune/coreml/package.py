@@ -21,10 +21,10 @@ from triune.coreml.weights import FolderWeights, MemoryWeights, NoWeights, Weigh
 
 _MANIFEST = "Manifest.json"
 _DATA = "Data"
-# In an .mlmodelc that Triune wrote; Core ML's own hold the program as text: see `compiled_program`.
+# The file in an .mlmodelc that Triune wrote; Core ML's own hold the program as text: see `compiled_program`.
 COMPILED_MODEL = "model.mlmodel"
 _LARGEST_MANIFEST_BYTES = 1 << 20
-# Parsed, a protobuf of small messages takes some tens of times its size.
+# A parsed protobuf of small messages takes some tens of times its size in memory.
 _LARGEST_MODEL_BYTES = 1 << 29
 
 
@@ -37,7 +37,7 @@ class Package:
         specification_version: 6 for iOS 15, 7 for iOS 16, 8 for iOS 17, 9 for iOS 18.
         description: the interface of its functions.
         program: the functions.
-        size_bytes: of its protobuf and the weight files beside it; 0 of weights for a specification in memory.
+        size_bytes: the size of its protobuf and weight files; for a specification in memory, of the protobuf only.
     """
 
     path: Path | None
@@ -48,7 +48,7 @@ class Package:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name in messages."""
         return "specification" if self.path is None else str(self.path)
 
     def function(self, name: str | None = None) -> Function:
@@ -62,12 +62,12 @@ class Package:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pipeline:
-    """Models that run one after the other: each takes inputs of the pipeline and outputs of those before it, by name.
+    """Models that run in order: each takes inputs of the pipeline and outputs of earlier models, by name.
 
     Attributes:
         path: where it was read; None for a specification in memory.
-        description: the interface of the whole.
-        stages: the models; one of them may be a pipeline itself.
+        description: the interface of the pipeline.
+        stages: the models; a stage may be a pipeline itself.
     """
 
     path: Path | None
@@ -80,8 +80,8 @@ def read_package(path: Path | str, *, maps_weights: bool = True) -> Package:
 
     Args:
         path: the package.
-        maps_weights: weights stay in their files until they are used; else they are read, so that nobody who writes to
-            the files changes them, or ends the process by cutting one short.
+        maps_weights: map the weight files into memory. Otherwise they are read, so that writes to the files cannot
+        change the weights, and a truncated file cannot crash the process.
 
     Raises:
         NotFoundError: there is nothing at `path`, or a file that the package names does not exist.
@@ -98,7 +98,7 @@ def read_package(path: Path | str, *, maps_weights: bool = True) -> Package:
 
 
 def read_model(path: Path | str, *, maps_weights: bool = True) -> Package | Pipeline:
-    """As `read_package`, or a pipeline of ML Programs."""
+    """As `read_package`, but also reads a pipeline of ML Programs."""
     path = Path(path)
     if is_compiled(path):
         version, description, program = read_compiled_program(path, maps_weights=maps_weights)
@@ -117,7 +117,7 @@ def read_model(path: Path | str, *, maps_weights: bool = True) -> Package | Pipe
 
 
 def is_compiled(path: Path) -> bool:
-    """Whether it is an `.mlmodelc` of Core ML's, and none that Triune wrote."""
+    """Whether a path is an `.mlmodelc` that Core ML wrote, not Triune."""
     return path.is_dir() and is_of_core_ml(path) and not (path / COMPILED_MODEL).exists()
 
 
@@ -126,7 +126,7 @@ def read_specification(specification: Any, weights: Mapping[str, bytes] | Path |
 
     Args:
         specification: a `Model_pb2.Model`, or its bytes.
-        weights: its weight files: by name, or the folder in which they are; None if it has none.
+        weights: its weight files by name, or the folder that holds them; None if it has none.
 
     Raises:
         As `read_package`.
@@ -168,7 +168,7 @@ def _read(proto: Any, weights: Weights, path: Path | None, size_bytes: int) -> P
 
 
 def _check_agreement(description: Description, program: Program, file: str) -> None:
-    """Each described function must exist, with the inputs, outputs and states that are described."""
+    """Check that each described function exists in the program with the described inputs, outputs and states."""
     for name, described in description.functions.items():
         function = find_function(program, name, file)
         given = {feature.name for feature in (*described.inputs, *described.states)}
@@ -192,7 +192,7 @@ def _size_of(folder: Path) -> int:
 
 def _parse(data: bytes, file: str) -> Any:
     module = model_pb2()
-    # The class that protobuf raises is not the same in all its implementations; it is always a ValueError or its own.
+    # The exception's class depends on the protobuf implementation: a ValueError, or protobuf's own.
     from google.protobuf.message import DecodeError
 
     proto = module.Model()
@@ -204,7 +204,7 @@ def _parse(data: bytes, file: str) -> Any:
 
 
 def find_model(path: Path) -> Path:
-    """The protobuf in an `.mlpackage` folder, or in an `.mlmodelc` that Triune wrote.
+    """Find the protobuf in an `.mlpackage` folder, or in an `.mlmodelc` that Triune wrote.
 
     Raises:
         InvalidArgumentError: the folder is neither, or its manifest is malformed.
@@ -227,7 +227,7 @@ def find_model(path: Path) -> Path:
 
 
 def _model_of(manifest: Any) -> PurePosixPath | None:
-    """The path of the root item; None where the manifest does not say one."""
+    """The path of the manifest's root item; None if the manifest has none."""
     if not isinstance(manifest, dict):
         return None
     fields = cast(dict[str, Any], manifest)

@@ -1,6 +1,6 @@
-"""The parameters of MIL's operations to iOS 18, with the defaults of those that a program may leave out.
+"""The parameters of MIL's operations up to iOS 18, with the defaults of optional ones.
 
-Core ML's files omit what has its default value. A test holds this table to coremltools' own definitions.
+Core ML's files omit parameters that have their default value. A test compares this table with coremltools' definitions.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ _SCATTER: Mapping[str, Any] = {
     "indices": REQUIRED,
     "updates": REQUIRED,
     "mode": "add",
-    # Before iOS 17 there was none, and negative indices counted from the end.
+    # Before iOS 17 there was no such parameter, and negative indices counted from the end.
     "validate_indices": None,
 }
 _SAMPLE: Mapping[str, Any] = {
@@ -191,9 +191,9 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "inverse": {"x": REQUIRED, "epsilon": 1e-4},
         "l2_norm": {"x": REQUIRED, "epsilon": 1e-6},
         "l2_pool": _POOL,
-        # `axes` of None are all of them.
+        # `axes` of None means all axes.
         "layer_norm": {"x": REQUIRED, "axes": None, "gamma": None, "beta": None, "epsilon": 1e-5},
-        # A `bias` of None is zeros.
+        # `bias` of None means zeros.
         "linear": {"x": REQUIRED, "weight": REQUIRED, "bias": None},
         "list_gather": {"ls": REQUIRED, "indices": REQUIRED},
         "list_length": {"ls": REQUIRED},
@@ -292,14 +292,14 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "ascending": False,
             "sort": True,
             "return_indices": True,
-            # None is int32.
+            # None means int32.
             "output_indices_dtype": None,
         },
         "transpose": {"x": REQUIRED, "perm": REQUIRED},
         "upsample_bilinear": {**_UPSAMPLE, "align_corners": True, "half_pixel_centers": None},
         "upsample_nearest_neighbor": _UPSAMPLE,
         "while_loop": {"loop_vars": REQUIRED},
-        # Core ML's own, in which coremltools writes its `coreml_update_state`.
+        # Core ML's own operations, which coremltools writes for its `coreml_update_state`.
         "write_state": {"input": REQUIRED, "data": REQUIRED},
     }
 )

@@ -1,4 +1,4 @@
-"""Pipelines of ML Programs, which predict as one model does."""
+"""Pipelines of ML Programs, with the interface of one model."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ from triune.coreml.package import Package, Pipeline
 def load_model(
     read: Package | Pipeline, *, function: str | None = None, executor: ExecutorName | None = None
 ) -> "Model | PipelineModel":
-    """Prepare to run what `read_model` read; see `Model`.
+    """Prepare to run a model or pipeline from `read_model`; see `Model`.
 
     Raises:
         As `Model`.
@@ -27,7 +27,7 @@ def load_model(
 
 
 class PipelineModel:
-    """A pipeline: each of its models runs with the inputs of the whole and the outputs of those before it, by name."""
+    """A pipeline: each model takes inputs of the pipeline and outputs of earlier models, by name."""
 
     def __init__(self, pipeline: Pipeline, executor: ExecutorName | None) -> None:
         """As `load_model`."""
@@ -39,7 +39,7 @@ class PipelineModel:
             raise UnsupportedError("a model of the pipeline has states; Triune runs those without: give it alone")
 
     def make_state(self) -> State:
-        """Nothing: there are no states."""
+        """An empty state: a pipeline has no states."""
         return State({}, lambda _, value: value)
 
     def predict(self, inputs: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:

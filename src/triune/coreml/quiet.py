@@ -1,4 +1,4 @@
-"""coremltools without what it says of its own machinery. Its warnings about the model stay."""
+"""Silence coremltools' messages about its own internals. Its warnings about the model stay."""
 
 import contextlib
 import logging
@@ -21,10 +21,10 @@ _NOISE = (
 
 
 class _NoiseFilter(logging.Filter):
-    """Drops what says nothing about the model."""
+    """Drops log records that say nothing about the model."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # Its passes tell of every constant that they remove.
+        # coremltools' passes log every constant that they remove.
         if record.levelno < logging.WARNING:
             return False
         text = record.getMessage()
@@ -33,9 +33,9 @@ class _NoiseFilter(logging.Filter):
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
-    """Import and use coremltools within: no complaints about missing frameworks, no progress bars.
+    """A context for using coremltools without warnings about missing frameworks and without progress bars.
 
-    Not for several threads at once: it sets tqdm's environment and the warnings' filters for the moment.
+    It is not thread-safe: it temporarily sets tqdm's environment variable and the warning filters.
     """
     logger = logging.getLogger("coremltools")
     noise_filter = _NoiseFilter()
@@ -47,7 +47,7 @@ def quiet() -> Generator[None]:
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
-            # Its passes try constants out, infinities among them.
+            # coremltools' passes compute with constants, including infinities, of which numpy warns.
             warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"coremltools\.")
             warnings.filterwarnings("ignore", category=SyntaxWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -1,4 +1,4 @@
-"""What a package that Triune converted says of its source: the names and ranks that its tensors had there."""
+"""The record of the source in a converted package: the names and ranks that its tensors had in the source."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class SourceTensor:
     """A tensor as it was in the source.
 
     Attributes:
-        name: its name there.
-        rank: its rank there; None where the source did not state it. Core ML has no tensors of rank 0.
+        name: its name in the source.
+        rank: its rank in the source; None if unknown. Core ML itself has no inputs or outputs of rank 0.
     """
 
     name: str
@@ -29,14 +29,14 @@ class SourceTensor:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """All that a package says of its source, by the package's own names. Nothing if it was not converted by Triune."""
+    """The source's tensors by the package's names; empty if Triune did not convert the package."""
 
     inputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
     outputs: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
 
 
 def as_program_takes(inputs: Mapping[str, Any], source: Source) -> dict[str, Any]:
-    """Inputs by the package's own names; those that are of rank 0, as the source had them, with the shape [1]."""
+    """Inputs by the package's names; inputs of rank 0, as in the source, get the shape [1]."""
     scalars = {name for name, tensor in source.inputs.items() if tensor.rank == 0}
     return {
         name: value.reshape(1) if name in scalars and isinstance(value, np.ndarray) and not value.ndim else value
@@ -45,10 +45,10 @@ def as_program_takes(inputs: Mapping[str, Any], source: Source) -> dict[str, Any
 
 
 def read_source(package: Package) -> Source:
-    """What the package's metadata say.
+    """Read the record from the package's metadata.
 
     Raises:
-        InvalidArgumentError: they are not what a conversion writes.
+        InvalidArgumentError: the metadata are malformed.
     """
     text = package.description.metadata.get(SOURCE_KEY)
     if text is None:

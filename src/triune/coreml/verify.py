@@ -1,4 +1,4 @@
-"""Is a converted model the one that it was made of? Both on the same sets of inputs."""
+"""Verify a conversion: run the source and the result on the same sets of inputs, and compare."""
 
 from collections.abc import Mapping
 
@@ -29,17 +29,17 @@ _LARGEST = 2**31 - 1
 def verify_lowered(
     model: ModelProto, lowered: Lowered, options: LowerOptions, given: Mapping[str, Array]
 ) -> list[OutputVerdict]:
-    """An ONNX model in ONNX Runtime, beside the package made of it in Triune's own.
+    """Compare an ONNX model in ONNX Runtime with its lowered package in Triune's executor.
 
     Args:
-        model: the source.
-        lowered: the package made of it.
-        options: how it was made.
+        model: the source model.
+        lowered: the package that it was lowered to.
+        options: the options of the conversion.
         given: inputs that passed `check_given`, by the source's names. The others are made up.
 
     Raises:
         InvalidArgumentError: an array has a shape that the package does not take.
-        UnsupportedError: an input is none that can be made up, or a runtime does not do the model.
+        UnsupportedError: values cannot be made up for an input, or a runtime cannot run the model.
         InternalError: the result is of another shape.
     """
     package = read_package(lowered.path)
@@ -64,20 +64,20 @@ def verify_lowered(
 def verify_raised(
     package: Package, function: str | None, model: ModelProto, given: Mapping[str, Array]
 ) -> list[OutputVerdict]:
-    """A function of a package in Triune's reference interpreter, beside the ONNX model raised of it in ONNX Runtime.
+    """Compare a function in Triune's reference interpreter with its raised ONNX model in ONNX Runtime.
 
-    Sizes that are made up are within the limits that the package declares, or its default shapes where those do not
-    go together.
+    Made-up sizes are within the limits that the package declares; if sizes within them contradict one another, the
+    default shapes are used.
 
     Args:
-        package: the source.
+        package: the source package.
         function: its name; the default function for None.
-        model: raised of that.
+        model: the ONNX model raised from it.
         given: inputs and states that passed `check_given`. The others are made up.
 
     Raises:
         InvalidArgumentError: the source refuses all inputs.
-        UnsupportedError: the interpreter or ONNX Runtime does not do the model.
+        UnsupportedError: the interpreter or ONNX Runtime cannot run the model.
         InternalError: the result is of another shape.
     """
     name = function or package.description.default_function
@@ -99,7 +99,7 @@ def verify_raised(
 
 
 def _declared(feature: Feature) -> InputShape | None:
-    """The shapes that an input may have; None where it has one only."""
+    """The shapes that an input may have; None if it has one fixed shape."""
     match feature.type:
         case ArrayFeature(shapes=shapes) if shapes:
             return InputShape(shapes)
@@ -139,7 +139,7 @@ def _check_shape(name: str, array: Array, feature_name: str, package: Package) -
 
 
 def _passed(name: str, array: Array) -> Array:
-    """As the package takes it: whole numbers and truths as int32, no scalars."""
+    """The array as the package takes it: integers and bool as int32, and [1] for a scalar."""
     narrow = narrow_array(name, array)
     narrow = narrow.astype(np.int32) if narrow.dtype == np.bool_ else narrow
     return narrow.reshape(1) if narrow.ndim == 0 else narrow

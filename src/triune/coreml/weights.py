@@ -1,4 +1,4 @@
-"""Weight files: the blobs beside an ML Program's protobuf, mapped into memory and checked before anything is read.
+"""Read weight files, which lie beside an ML Program's protobuf. Each record is checked before it is read.
 
 The format (MILBlob, version 2; little endian): a header of 64 bytes (u32 count of records, u32 version), then records,
 each 64-byte aligned: a header of 64 bytes (u32 0xDEADBEEF, u32 element type, u64 bytes, u64 offset of the data,
@@ -44,7 +44,7 @@ _DTYPES: Mapping[int, DType] = {
 
 
 class WeightFile:
-    """One weight file. The arrays it gives are read-only views of `data`, which they keep alive."""
+    """One weight file. Its arrays are read-only views of `data`, which they keep alive."""
 
     def __init__(self, name: str, data: bytes | mmap.mmap) -> None:
         """Check the file's header.
@@ -62,7 +62,7 @@ class WeightFile:
             raise UnsupportedError(f"'{name}': a weight file of version {version}; version {_VERSION} is known")
 
     def read(self, offset: int, dtype: DType, shape: tuple[int, ...]) -> Constant:
-        """The tensor whose record begins at `offset`; nothing is copied, and elements under a byte stay packed.
+        """Read the tensor whose record begins at `offset`. Nothing is copied; elements below a byte stay packed.
 
         Raises:
             InvalidArgumentError: there is no such record in the file, or it has another type or size.
@@ -83,7 +83,7 @@ class WeightFile:
             )
         num_bits = math.prod(shape) * dtype.bits
         expected_bytes = (num_bits + 7) // 8
-        # Padding is written for elements under a byte only.
+        # Only records of elements below a byte state padding bits.
         expected_padding = 8 * expected_bytes - num_bits
         if num_bytes != expected_bytes or (dtype.bits < 8 and padding_bits != expected_padding):
             raise InvalidArgumentError(
@@ -100,14 +100,14 @@ class WeightFile:
 
 
 class Weights(Protocol):
-    """Where a program's weight files are."""
+    """Opens the weight files of a program."""
 
     def open(self, file_name: str) -> WeightFile:
-        """The file that a program calls `file_name`, as "@model_path/weights/weight.bin"; opened once.
+        """Open the file that the program calls `file_name`, such as "@model_path/weights/weight.bin", once.
 
         Raises:
-            NotFoundError: there is none.
-            InvalidArgumentError: the name leads out of the package, or the file is not one of weights.
+            NotFoundError: the file does not exist.
+            InvalidArgumentError: the path leads out of the package, or the file is not a weight file.
         """
         ...
 
@@ -116,7 +116,7 @@ class FolderWeights:
     """Weight files beside the protobuf: "@model_path" is `folder`. Nothing outside `root` is opened."""
 
     def __init__(self, folder: Path, root: Path, *, maps: bool = True) -> None:
-        """`maps`: files are mapped into memory; else they are read, and whoever writes to them changes nothing."""
+        """`maps`: map the files into memory; else read them, so that later writes to them have no effect."""
         self._folder = folder
         self._root = root
         self._open_file = _map if maps else _read
@@ -131,7 +131,7 @@ class FolderWeights:
 
 
 class WeightsFolder:
-    """The folder of the weight files themselves, as coremltools keeps one beside a specification in memory."""
+    """Weight files directly in a folder, such as coremltools keeps for a specification in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -165,7 +165,7 @@ class MemoryWeights:
 
 
 class NoWeights:
-    """For a specification that came alone: every constant must be in place."""
+    """For a specification without weight files: every constant must be inline."""
 
     def open(self, file_name: str) -> WeightFile:
         """Raises NotFoundError."""
@@ -173,10 +173,10 @@ class NoWeights:
 
 
 def inside(root: Path, path: Path, name: str) -> Path:
-    """`path`, with links followed, if it is a file or folder in `root`.
+    """Resolve `path`, following links, and check that it is a file or folder in `root`.
 
     Raises:
-        InvalidArgumentError: it leads out of `root`. `name` is what the file called it.
+        InvalidArgumentError: it leads out of `root`; the message calls it `name`.
         NotFoundError: it does not exist.
     """
     try:

@@ -11,7 +11,10 @@ import onnx.defs
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 _LAST_READ: Final[Mapping[str, int]] = {"": 28, "ai.onnx.ml": 5}
-"""The last operator sets that the tables below cover. An operator that is newer, or of another domain, may do both."""
+"""The last operator sets that the tables below cover.
+
+For a newer operator, or one of another domain, values are assumed to decide both shapes and time.
+"""
 
 _EVERY = range(1 << 16)
 
@@ -68,7 +71,7 @@ _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 """Loops: their time is taken to depend on values, whatever their inputs."""
 
 _NUM_DECIDING: Final[Mapping[str, int]] = {"If": 1, "Loop": 2}
-"""How many of the first inputs decide what is run, or how often."""
+"""The number of first inputs that decide which branch runs, or how often."""
 
 _OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"})
 """Operators whose results depend on the shapes of their inputs, not on the values."""

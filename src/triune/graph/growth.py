@@ -15,7 +15,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from triune.graph.values import constant_tensor
 
 _MOST_TIMES = 16.0
-"""So many copies of a request's strings are no hazard: even a model that only copies its strings takes some."""
+"""The number of copies of a request's strings that is harmless: even a model that only copies strings needs some."""
 
 _LONGEST_LABEL_BYTES = 256
 
@@ -76,7 +76,7 @@ _LABELS: Final[Mapping[str, Sequence[str]]] = {
     "SVMClassifier": ("classlabels_strings",),
     "TreeEnsembleClassifier": ("classlabels_strings",),
 }
-"""Operators that give strings of the model's own, one for each element or row, and the attributes that have them."""
+"""Operators that give strings of the model, one for each element or row, and the attributes that hold them."""
 
 _CHOOSE: Final = frozenset({"ArrayFeatureExtractor", "Gather", "GatherElements", "GatherND", "Where"})
 """Operators that select among strings: from constant strings they give labels, too."""

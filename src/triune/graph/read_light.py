@@ -22,14 +22,14 @@ _WITHIN: Mapping[str, Mapping[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph"},
 }
-"""The messages in which weights are, by the field that holds them. Functions keep theirs."""
+"""The messages that may hold weights, by the field that they are in. Weights in functions are not taken out."""
 
 _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
 _NUMBERS: Mapping[int, int] = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}
-"""Fields of packed numbers that are the bytes of a tensor, for its element type."""
+"""The fields of packed numbers whose encoding equals the tensor's bytes, by element type."""
 
 _LISTS = (7, 8, 9)
-"""Fields of an attribute that are written once for each number or text; one that has them has no tensor."""
+"""Fields of an attribute that repeat for each number or string; an attribute with one of these has no tensor."""
 
 _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 

@@ -14,7 +14,7 @@ from triune.graph.raising.types import Array, DType, TensorType
 H = TypeVar("H", bound=Held)
 
 LARGEST_SIZE = (1 << 31) - 1
-"""Of a dimension."""
+"""The largest size of a dimension."""
 
 _PICKING = frozenset(
     f"coreai.{name}" for name in ("cast", "slice", "gather_nd", "expand_dims", "shrink_dims", "reshape")
@@ -22,8 +22,7 @@ _PICKING = frozenset(
 """Operations whose results are elements of their first operand."""
 
 SMALL = 64
-"""Constants of at most so many elements are computed with while raising, for what needs to know them; larger ones when
-the graph is optimized."""
+"""The largest constants, in elements, that are folded while raising; the optimizer folds larger ones."""
 
 _DEPTH = 16
 

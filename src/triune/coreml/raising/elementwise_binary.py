@@ -20,7 +20,7 @@ FLOATS = (DType.FP16, DType.FP32, DType.FP64)
 
 
 def _operands(graph: Graph, given: Given) -> tuple[Tensor, Tensor]:
-    """Both, in one type: that of the one that is known first when the program runs, for a constant may differ."""
+    """Both operands in one type: a constant may have another type, and is cast to the other operand's."""
     x, y = given["x"], given["y"]
     if x.constant is not None and y.constant is None:
         return graph.cast(x, y.dtype), y

@@ -77,7 +77,7 @@ def _clip(graph: Graph, given: Given) -> Tensor:
 def _clamp(graph: Graph, x: Tensor, low: float, high: float) -> Tensor:
     lower, upper = graph.like(low, x), graph.like(high, x)
     if low <= high and x.dtype is DType.FP32:
-        # ONNX Runtime makes a Clip, and it alone, part of the convolution before it.
+        # ONNX Runtime fuses Clip, but not Min and Max, into the preceding Conv.
         return graph.op("Clip", x, lower, upper)
     return graph.op("Min", graph.op("Max", x, lower), upper)
 

@@ -20,7 +20,7 @@ _Fill: TypeAlias = Callable[[Generator, tuple[int, ...]], Array]
 """Makes fp64 values of a shape."""
 
 _SIZES: Final = (3, 1, 2, 5)
-"""The sizes of free dimensions, in turn for each set, as far as their limits allow."""
+"""The sizes of free dimensions in successive sets, each clamped to the dimension's limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ _MULTIPLES: Final = "multiples"
 _ENDS: Final = "ends"
 
 _FEW_BITS: Final = 16
-"""Sums and products of whole numbers of few bits are made for all of them."""
+"""Integer types of up to this many bits get values of their whole range: sums and products must be right there."""
 
 _INT32_ENDS: Final = (-(2.0**31), 2.0**31 - 1, -(2.0**31) + 1, 2.0**24 + 1, -1.0, 0.0, 65_536.0, 46_341.0)
 

@@ -19,13 +19,13 @@ from triune.graph.weight_files import array_of
 _MOST_NUMBERS = 16
 
 _LARGEST = (1 << 31) - 1
-"""The largest int32, in which programs compute: a limit beyond it limits nothing."""
+"""The largest int32, the type in which programs compute: a limit beyond it has no effect."""
 
 _MOST_TRIED = 1 << 12
-"""Sizes and counts are rarely larger."""
+"""The largest magnitude of a scalar constant that is tried as an input: sizes and counts are rarely larger."""
 
 _MOST_ELEMENTS = 1 << 20
-"""A larger table is not looked through."""
+"""The largest number of elements of a table that is searched for its extremes."""
 
 _WHOLE = frozenset(
     [
@@ -35,7 +35,7 @@ _WHOLE = frozenset(
 )
 
 _BEYOND_INT32 = (1000, -3_000_000_000, 3_000_000_000, 1_700_000_000_000)
-"""Numbers that a Cast to INT64 holds and int32 does not; the last is a time in milliseconds."""
+"""Numbers that fit into INT64 but not into int32; the last is a time in milliseconds."""
 
 _WIDE_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 

@@ -17,18 +17,18 @@ SAME = frozenset(["Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsque
 """Operators whose results are elements of their first operand."""
 
 _JOINED = frozenset(["Mul", "Min", "Max", "Where"])
-"""Operators that give of masks a mask."""
+"""Operators whose result is a mask if their operands are masks."""
 
 _LARGE = 1e4
-"""A number as large as this that is added to scores masks them: exporters use 10,000 and more."""
+"""The least magnitude of a number whose sum with a score masks it: exporters use 10,000 and more."""
 
 _HUGE = 1e30
 
 _MOST_LOOKED_AT = 1 << 20
-"""Elements; a larger constant is no number of a mask."""
+"""The largest number of elements of a constant that can be the factor of a mask."""
 
 _STEPS: Mapping[str, int] = {"ReverseSequence": 1, "LSTM": 4, "GRU": 4, "RNN": 4}
-"""Operators that take lengths, and as which input."""
+"""Operators that take lengths of sequences, and the position of that input."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,4 +72,4 @@ class NodeContext(Generic[V]):
 
 
 Lowering: TypeAlias = Callable[[NodeContext[Any]], None]
-"""Writes what gives the outputs of a node. Raises Refusal where it cannot be done exactly."""
+"""Writes the operations that compute a node's outputs. Raises Refusal if they cannot be exact."""

@@ -11,7 +11,7 @@ from triune.graph.inference import infer_shapes
 from triune.graph.values import Values, subgraphs_of
 
 _MOST_ELEMENTS = 1 << 10
-"""Smaller constants can decide shapes."""
+"""The number of elements from which constants are left out: only smaller ones can decide shapes."""
 
 _NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(op_type:[^)]*\):? ?")
 

@@ -27,13 +27,13 @@ from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
 Report: TypeAlias = Callable[[str], None]
-"""Told what is being done."""
+"""Called with a line of text that says what is being done."""
 
 
 _FIRST_IR_WITH_DEFAULTS = 4
 
 _MOST_NAMED = 4
-"""A note is one line."""
+"""The largest number of names in a note, which is one line."""
 
 
 @dataclass(frozen=True, slots=True)

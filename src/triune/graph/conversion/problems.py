@@ -17,7 +17,7 @@ class MissingError(UnsupportedError):
 
 
 _WHY = "triune.why"
-"""The key of a node's metadata under which the reason is why it was left."""
+"""The key of a node's metadata that holds the reason why no pass could express the node."""
 
 
 def note_why(node: NodeProto, reason: str) -> None:

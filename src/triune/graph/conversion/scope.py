@@ -14,7 +14,7 @@ from triune.graph.values import Values
 from triune.graph.weight_files import array_of
 
 V = TypeVar("V")
-"""What stands for a tensor in the program that is written."""
+"""A tensor in the program that is written: the builder's own type."""
 
 
 class Empty:
@@ -31,7 +31,7 @@ class Scope(ABC, Generic[V]):
     """
 
     runtime: ClassVar[str]
-    """What messages call what the program is for: "Core ML"."""
+    """The name of the target runtime in messages: "Core ML"."""
 
     def __init__(self, graph: GraphProto, outer: "Scope[V] | None" = None) -> None:
         self._outer = outer

@@ -22,7 +22,7 @@ class GraphWriter(ABC, Generic[V]):
     """
 
     library: str
-    """What messages call the builder of programs: "coremltools"."""
+    """The name in messages of the library that builds programs: "coremltools"."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []

@@ -47,6 +47,7 @@ class Context:
 
 
 Decomposition: TypeAlias = Callable[[Context], bool]
-"""Writes nodes that give the outputs of the node. False, and nothing is changed, where what it depends on is not known
-yet; a Refusal where it cannot be done at all.
+"""Writes nodes that compute the node's outputs.
+
+Returns False and changes nothing while a type or shape that it needs is unknown. Raises Refusal if it is impossible.
 """

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from triune.graph.decompose.context import Context, Decomposition
 
 MAX_DETERMINANT = 4
-"""Leibniz' formula has n! terms."""
+"""The largest matrices for Det: Leibniz's formula has n! terms."""
 
 
 def einsum(c: Context) -> bool:

@@ -10,7 +10,7 @@ from triune.graph.decompose.context import Context, Decomposition
 from triune.graph.ranges import WHOLE
 
 _MOST_MULTIPLIED = 63
-"""A larger power of any number but -1, 0 and 1 is beyond INT64."""
+"""The largest exponent: a larger power of any integer but -1, 0 and 1 is beyond INT64."""
 
 
 def power(c: Context) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from triune.graph.decompose.context import Context, Decomposition
 
 _MOST_SAMPLES = 1 << 16
-"""Along an axis: each is a row of a matrix."""
+"""The largest number of samples along an axis: each is a row of a matrix."""
 
 
 def roi_align(c: Context) -> bool:

@@ -8,7 +8,7 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.types import DType
 
 LARGEST = np.iinfo(np.int64).max
-"""The end of any dimension."""
+"""An end that means the end of any dimension."""
 
 
 def slice_of(graph: Graph, x: Tensor, starts: Tensor, ends: Tensor, steps: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from triune.graph.raising.graph import Graph, Tensor, elem_type
 from triune.graph.raising.types import DType
 
 Written: TypeAlias = tuple[Graph, Sequence[Tensor]]
-"""A graph that is written, and what it hands out."""
+"""A subgraph under construction, and the values that it returns."""
 
 
 def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: Written) -> list[Tensor]:

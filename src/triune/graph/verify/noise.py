@@ -14,7 +14,7 @@ from triune.graph.values import attributes_of, subgraphs_of
 _QUANTIZED = frozenset(
     ["QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"]
 )
-"""Operators that bring their first operand to few bits, or have the scale that they were brought to from it."""
+"""Operators that quantize their first operand, or derive the scale of its quantization from it."""
 
 _EXACT = frozenset(
     [
@@ -24,7 +24,7 @@ _EXACT = frozenset(
         *("QuantizeLinear", "DequantizeLinear"),
     ]
 )
-"""Operators that give of right operands the same numbers in every runtime."""
+"""Operators without rounding: from equal operands every runtime computes the same numbers."""
 
 _NEAR_ZERO: Mapping[str, float] = {
     **dict.fromkeys(["Elu", "Selu", "Celu", "Gelu", "FastGelu", "BiasGelu", "QuickGelu"], 2.0**-22),

@@ -6,12 +6,12 @@ from triune.graph.names import Names
 from triune.graph.values import attributes_of, subgraphs_of
 
 _EPSILON = 1e-9
-"""What ONNX's definition adds to the deviation: what is all one value becomes 0."""
+"""The epsilon that ONNX's definition adds to the deviation, so that constant inputs give 0."""
 
 _AXES_ARE_INPUTS = 18
 
 _FIRST_CAST_LIKE = 15
-"""The first operator set that can write it; models of older ones keep their nodes."""
+"""The first operator set with CastLike, which the formula needs; models of older ones keep their nodes."""
 
 
 def write_norms(model: ModelProto) -> None:

@@ -18,15 +18,15 @@ from triune.graph.verify.unsigned import use_unsigned_weights
 _Form: TypeAlias = Literal["optimized", "plain", "noisy"]
 
 _DOUBT: Final = 10.0
-"""How many times further from an answer than ONNX Runtime's other one another may be, which is one sample."""
+"""The factor of uncertainty for one other answer of ONNX Runtime: one sample may underestimate the spread."""
 
 _MOVES: Final = 1.5
-"""The same, for the furthest of several answers with errors put in."""
+"""The factor of uncertainty for the most distant of several answers with noise."""
 
 _NOISY: Final[tuple[_Form, ...]] = ("noisy",) * 8
 
 _STEP: Final = 0.02
-"""The errors put in, for the tolerance: some ten roundings of fp32, and two of fp16."""
+"""The size of the noise by tolerance: about ten roundings of fp32, or two of fp16."""
 
 
 class OnnxModel:

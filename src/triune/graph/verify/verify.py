@@ -12,7 +12,7 @@ from triune.graph.verify.onnx_model import OnnxModel
 from triune.graph.verify.verdict import Answers, OutputVerdict
 
 Compute: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""The outputs for inputs, both by the source's names."""
+"""Computes outputs from inputs, both by the source's names."""
 
 _SECONDS = 20.0
 """No further set is begun after this time, in seconds: a few sets suffice for large models."""

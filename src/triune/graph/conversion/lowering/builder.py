@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from triune.graph.conversion.scope import V
 
 Dim: TypeAlias = int | V
-"""A size: a number, or a scalar of int32 that is computed while the program runs."""
+"""A size: a number, or an int32 scalar that the program computes at run time."""
 
 Operand: TypeAlias = V | float
-"""A value, or a number that is one of the element type of the value beside it."""
+"""A value, or a number that takes the element type of the other operand."""
 
 
 class Builder(ABC, Generic[V]):
@@ -25,7 +25,7 @@ class Builder(ABC, Generic[V]):
     """
 
     runtime: str
-    """What messages call what the program is for: "Core ML"."""
+    """The name of the target runtime in messages: "Core ML"."""
 
     # Types and shapes of values.
 

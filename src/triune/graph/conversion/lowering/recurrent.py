@@ -9,7 +9,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 Activation: TypeAlias = tuple[str, float | None, float | None]
-"""Name, alpha and beta; None where they are left to their defaults."""
+"""An activation: its name, alpha and beta; None for a default."""
 
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _WITH_ALPHA = frozenset(["Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu"])

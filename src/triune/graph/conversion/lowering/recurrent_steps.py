@@ -12,7 +12,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 MOST_STEPS_WRITTEN_OUT: Final = 16
-"""A layer of more steps becomes a loop."""
+"""The largest number of steps that is unrolled; a layer of more steps becomes a loop."""
 
 _NUM_GATES: Final = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

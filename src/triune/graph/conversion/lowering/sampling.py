@@ -10,7 +10,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 _MODES: Mapping[str, str] = {"bilinear": "linear", "bicubic": "cubic"}
-"""The names of operator set 16."""
+"""The modes' names in operator set 16, and their present names."""
 
 
 def mode_of(c: NodeContext[V]) -> str:

@@ -11,7 +11,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import V
 
 MOST_BOXES: Final = 4096
-"""All pairs are compared at once: fp32 for so many boxes takes 64 MiB a class."""
+"""The largest number of boxes: all pairs are compared at once, which takes 64 MiB of fp32 for each class."""
 
 
 def non_max_suppression(c: NodeContext[V]) -> None:

@@ -28,7 +28,7 @@ COMPARISONS = {
 }
 
 ALWAYS, SOMETIMES, NEVER = 2, 1, 0
-"""Whether a row has a score for a target, which depends on the leaves that it reaches."""
+"""Whether the leaves that a row reaches have a score for a target: all do, some do, or none does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from triune.graph.decompose.classical.tables import (
 from triune.graph.decompose.context import Context, Decomposition
 
 MAX_DEPTH = 512
-"""A step is some ten nodes."""
+"""The largest depth of trees: each level takes about ten nodes of the graph."""
 
 # Whether each mode is true for a feature that is NaN, less than, equal to, or greater than the split.
 _TRUTHS = {

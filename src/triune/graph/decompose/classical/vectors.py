@@ -14,7 +14,7 @@ from triune.graph.decompose.classical.scores import both_classes, give_label, nu
 from triune.graph.decompose.context import Context, Decomposition
 
 _ROUNDS = 8
-"""ONNX Runtime ends after 100. Of 80,000 random rows of 2 to 8 classes none took more than 4."""
+"""The number of iterations. ONNX Runtime stops after 100; none of 80,000 random rows of 2 to 8 classes took over 4."""
 
 _SURE = 1e-7
 
