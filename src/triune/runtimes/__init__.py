@@ -1,4 +1,4 @@
-"""One adapter a vendor library: each loads a model file on a unit. `registry` has a row for each."""
+"""Adapters of vendor libraries, one package each. An adapter loads a model file on a unit. `registry` lists them."""
 
 from triune.runtimes.registry import available, missing
 

@@ -1,4 +1,4 @@
-"""Numpy arrays as vendor libraries want them."""
+"""Conversion of numpy arrays for vendor libraries."""
 
 import itertools
 from collections.abc import Iterable
@@ -8,30 +8,30 @@ import numpy as np
 from triune.core.datatypes import CHUNK_ELEMENTS, Array
 from triune.core.errors import InternalError, InvalidArgumentError
 
-# A code point that Unicode gives to no character. An element that begins with it is marked too.
+# A noncharacter of Unicode, which marks encoded bytes. Text that begins with it is encoded, too.
 _MARK = "\U0010ffff"
 _MARK_BYTES = _MARK.encode()
 
 
 def packed(array: Array) -> Array:
-    """`array` itself where its elements lie in C order, each aligned to its size; else a copy that does.
+    """`array` itself if it is C-contiguous and aligned; else a contiguous, aligned copy.
 
-    A front end's view of a received buffer starts at any byte: C++ may not read a float at an odd address.
+    A front end's view of a received buffer may start at any byte, and C++ must not read a float at an odd address.
     """
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
 def to_text(name: str, array: Array, reader: str | None) -> Array:
-    """A BYTES array as an object array of `str`, which is what vendor libraries take for strings.
+    """Convert a BYTES array to an object array of `str`, which vendor libraries take for strings.
 
-    Bytes that are no text, an image for example, reach a model that only moves its strings about: each of its
-    characters stands for a byte, behind a mark, and `to_bytes` makes them bytes again.
+    A model that does not read its strings, but only moves them, also takes bytes that are not UTF-8, such as images.
+    These become a marked string with one character per byte, which `to_bytes` decodes.
 
     Args:
         name: the tensor's name, for messages.
-        array: of `bytes`.
-        reader: what in the model reads the strings as text (see `graph.text`); None if nothing does.
+        array: an array of `bytes`.
+        reader: the operator that reads the strings as text (see `graph.text`); None if there is none.
 
     Raises:
         InvalidArgumentError: an element is not UTF-8, and the model reads it.
@@ -55,7 +55,7 @@ def to_text(name: str, array: Array, reader: str | None) -> Array:
 
 
 def to_bytes(array: Array) -> Array:
-    """An array of `str` or `bytes` as a BYTES array: objects that are `bytes`, text in UTF-8, `to_text`'s undone."""
+    """Convert an array of `str` or `bytes` to a BYTES array; text becomes UTF-8. The inverse of `to_text`."""
     return _objects(map(_element, array.flat), array.shape)
 
 
@@ -67,10 +67,10 @@ def _element(value: object) -> bytes:
 
 
 def ordered(names: Iterable[str], arrays: Iterable[Array]) -> dict[str, Array]:
-    """Name to array, in the order of `names`.
+    """Map names to arrays, in the order of `names`.
 
     Raises:
-        InternalError: the runtime gave another number of arrays than was asked for.
+        InternalError: the runtime returned another number of arrays than requested.
     """
     try:
         return dict(zip(names, arrays, strict=True))

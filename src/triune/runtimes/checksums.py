@@ -1,4 +1,4 @@
-"""What a kept entry's files were when they were made: a file that was cut, changed or lost since is noticed."""
+"""Checksums of a cache entry's files, which detect truncated, changed or missing files."""
 
 import hashlib
 import json
@@ -17,19 +17,19 @@ Sums: TypeAlias = Mapping[str, tuple[int, str]]
 
 
 def checksums_of(entry: Path) -> Sums:
-    """The size and the SHA-256 of each file of an entry, which is a folder or a file. Raises OSError."""
+    """The size and SHA-256 of each file of an entry, which is a folder or a file. Raises OSError."""
     return {name: ((entry / name).stat().st_size, _digest(entry / name)) for name in _files(entry)}
 
 
 def write_checksums(sums: Sums, target: Path) -> None:
-    """Write them, whole or not at all. Raises OSError."""
+    """Write the checksums atomically. Raises OSError."""
     written = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
     written.write_text(json.dumps(sums))
     written.replace(target)
 
 
 def what_is_wrong(entry: Path, sums: Path) -> str | None:
-    """Why an entry is not what was noted of it; None if it is. What lies beside its files is no matter."""
+    """The difference between an entry and its checksums; None if they match. Additional files are ignored."""
     try:
         noted = cast("dict[str, Any]", json.loads(read_file(sums, _LARGEST_BYTES)))
         for name, (size, _) in noted.items():

@@ -1,6 +1,6 @@
-"""What is made of a model once and kept: programs of ONNX models, ONNX models of programs, what Core ML compiled.
+"""The on-disk cache of converted and compiled models.
 
-An entry's name is a digest of all that decides its content, so nothing is ever out of date.
+An entry's key is a digest of everything that its content depends on, so no entry is ever out of date.
 """
 
 import contextlib
@@ -35,24 +35,24 @@ _CORE_AI = (("graph", "coreai"), ("coreai-core", "onnx"))
 
 
 class CompiledCache:
-    """A folder of what was made."""
+    """A cache folder."""
 
     def __init__(self, folder: Path | None = None, *, name: str = "coreml") -> None:
         """Args:
-        folder: made when there is something to keep. None takes `name` in Triune's cache.
-        name: see there.
+        folder: the folder, created when needed. None takes the folder `name` in Triune's cache folder.
+        name: the default folder's name.
         """
         self.folder = folder or cache_folder() / name
 
     def get(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The entry of that name, made if it is not there, or is not any more what it was: whole, or not at all.
+        """Return the path of an entry; make it if it does not exist or its checksums do not match. Writes are atomic.
 
-        Processes that share the folder make an entry once. That only saves work: whoever waits for another that shows
-        no sign of life makes the entry, too, and the first to be done has made it.
+        Processes that share the folder make an entry only once. If the process that makes it shows no sign of life, a
+        waiting process makes it, too; the first to finish stores its entry.
 
         Args:
-            name: digest and suffix.
-            make: writes the entry at the path that it is given. What it raises is raised, and nothing is kept.
+            name: the key: a digest and a suffix.
+            make: writes the entry to the given path. If it raises, nothing is stored.
 
         Raises:
             UnavailableError: the folder cannot be written to.
@@ -70,12 +70,12 @@ class CompiledCache:
             try:
                 if os.path.lexists(path):
                     _log.warning("'%s' in the cache is thrown away, and made again: %s", path, problem)
-                    # Whoever reads it at this moment reads on.
+                    # A process that reads the old entry at this moment can read on.
                     path.rename(temporary / "thrown-away")
                 made.rename(path)
                 write_checksums(noted, sums)
             except OSError as error:
-                # Another who did not wait may have been as quick: it made the same.
+                # Another process may have stored the same entry meanwhile.
                 if what_is_wrong(path, sums) is not None:
                     raise self._unwritable(error) from error
         return path
@@ -86,7 +86,7 @@ class CompiledCache:
         with contextlib.ExitStack() as stack:
             try:
                 if notes.is_file():
-                    # The lock that earlier versions had.
+                    # Earlier versions had this lock file.
                     notes.unlink(missing_ok=True)
                 notes.mkdir(parents=True, exist_ok=True)
                 is_held = stack.enter_context(patient_lock(notes / f"{name}.lock"))
@@ -98,7 +98,7 @@ class CompiledCache:
 
     @contextlib.contextmanager
     def _making_folder(self) -> Generator[Path]:
-        # What was left by those who were killed.
+        # Remove what killed processes left.
         sweep(self.folder, _MAKING)
         try:
             folder = HeldFolder(self.folder, _MAKING)
@@ -115,10 +115,10 @@ class CompiledCache:
 
 
 def conversion_digest(path: Path, options: ConversionOptions) -> str:
-    """Of an ONNX file, its weights, how it is to be converted, and all that converts it.
+    """The key of a conversion: a digest of the ONNX file, its weights, the options, the converter and its libraries.
 
     Raises:
-        InvalidArgumentError: the file is no ONNX model, or its weights are not there.
+        InvalidArgumentError: the file is no ONNX model, or its weights are missing.
     """
     rooms, libraries = _CORE_ML if isinstance(options, CoreMlOptions) else _CORE_AI
     texts = [repr(options), *_versions(libraries)]
@@ -132,7 +132,7 @@ def conversion_digest(path: Path, options: ConversionOptions) -> str:
 
 
 def raising_digest(asset_digest: bytes, function: str) -> str:
-    """Of a Core AI program, its function that is to be raised, and all that raises it."""
+    """The key of a conversion to ONNX: a digest of the Core AI asset, the function, the converter and its libraries."""
     rooms, libraries = _CORE_AI
     return _digest(_code(rooms), [asset_digest.hex(), function, *_versions(libraries)])
 
@@ -142,7 +142,7 @@ def _versions(libraries: Sequence[str]) -> list[str]:
 
 
 def package_digest(path: Path) -> str:
-    """Of a package's files, and the system that compiles it."""
+    """The key of a compiled package: a digest of its files and of the system's version."""
     files = sorted(each for each in path.rglob("*") if each.is_file())
     names = [each.relative_to(path).as_posix() for each in files]
     version = importlib.metadata.version("coremltools")
@@ -155,7 +155,7 @@ def _code(rooms: Sequence[str]) -> list[Path]:
 
 
 def _digest_piece(path: Path, begin: int, end: int) -> str:
-    """Of a part of a file, which may have much else in it."""
+    """The digest of a part of a file."""
     total = hashlib.sha256(f"{begin} {end}".encode())
     with open_file(path) as file:
         file.seek(begin)

@@ -1,4 +1,4 @@
-"""A conversion in a process of its own, within what it is allowed."""
+"""Runs a conversion in a separate process, with limits of time and memory."""
 
 import os
 from collections.abc import Callable
@@ -17,21 +17,21 @@ _SHARE_OF_MEMORY = 0.75
 def convert_within(
     work: Callable[[], object], what: str, *, seconds: float, seconds_parameter: str, memory_bytes: int | None
 ) -> None:
-    """Have it done, once.
+    """Run a conversion in a separate process, and wait for it.
 
     Args:
-        work: to be pickled.
-        what: what messages call it: "the conversion of 'model.onnx'".
-        seconds: how long it may take.
-        seconds_parameter: the config's parameter that says so.
-        memory_bytes: what it may take; None takes three quarters of the machine's.
+        work: the conversion, which can be pickled.
+        what: its name in messages: "the conversion of 'model.onnx'".
+        seconds: the time limit.
+        seconds_parameter: the config's parameter that sets the time limit, for messages.
+        memory_bytes: the memory limit; None means three quarters of the machine's memory.
 
     Raises:
-        TriuneError: what `work` raised.
-        InternalError: the process ended before it was done, took too much memory, or could not be started.
-        UnavailableError: it took longer than `seconds`, and was ended.
+        TriuneError: the error that `work` raised.
+        InternalError: the process ended early, exceeded the memory limit, or could not be started.
+        UnavailableError: the conversion exceeded the time limit, and was ended.
     """
-    # A process that its server's end does not reach, since a library holds it, ends by this.
+    # If the server dies while a library holds the GIL, the process cannot see that: the CPU limit ends it.
     cpu_seconds = int(seconds * (os.cpu_count() or 1)) + _SPARE_SECONDS
     limit = int(psutil.virtual_memory().total * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
     try:

@@ -1,8 +1,8 @@
-"""What vendor libraries say when they fail, told once in Triune's words.
+"""Translates errors of vendor libraries to Triune's errors.
 
-An operator that fails at a request fails by what it is given: a model is compiled and tried before it is served, and no
-operator has a state. So a failure that names an operator is the request's (Triton calls all of them internal, which
-tells clients to send the same again); memory that is not there is nobody's, unless the machine never had so much.
+A model is compiled and tried before it serves, and operators have no state. So if an operator fails, the request's
+inputs are the cause, and the error is an InvalidArgumentError. (Triton answers INTERNAL, after which clients would send
+the same request again.) A lack of memory is a NoMemoryError, unless the request needs more than the machine has.
 """
 
 import os
@@ -27,7 +27,7 @@ _SHAPES = re.compile(
 _MEMORY = re.compile(r"failed to allocate|unable to allocate|bad_alloc|out of memory", re.IGNORECASE)
 _NUM_BYTES = re.compile(r"(?:buffer of size |Unable to allocate )([\d.]+)(?: ([KMGTPE])iB)?")
 
-# The last one is the innermost: an If tells of what is in it.
+# The last match is the innermost node: the error of an If also contains that of its body.
 _ONNXRUNTIME_NODE = re.compile(r".*while running (\w+) node\. Name:'(.*)' Status Message: ?", re.DOTALL)
 _OPENVINO_NODE = re.compile(
     r".*?(?:\[CPU\] (?P<kind>\w+) node with name '(?P<name>[^']*)'|Node (?P<named>\S+) of type (?P<type>\w+))"
@@ -36,7 +36,8 @@ _OPENVINO_NODE = re.compile(
 )
 _ONNXRUNTIME_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OPENVINO_TRACE = re.compile(r"^Exception from \S+:\d+:$", re.MULTILINE)
-# A path, and the function's signature; or a file, and the function's name. Then the condition that did not hold.
+# ONNX Runtime's prefix: a path and a function's signature, or a file and a function's name. Then comes the failed
+# condition.
 _SOURCE_PLACE = re.compile(
     r"(?<!\S)/?[\w./-]+\.(?:cc|cpp|h|hpp):\d+:"
     r"|(?<!\S)/?[\w.-]*/[\w./-]+\.(?:cc|cpp|h|hpp):\d+"
@@ -44,7 +45,7 @@ _SOURCE_PLACE = re.compile(
     r"|(?<!\S)[\w.-]+\.(?:cc|cpp|h|hpp):\d+(?: (?:\w+|operator\(\))(?= \S))?"
 )
 _CONDITION = re.compile(r"^.{1,200}? was false\. (?=\S)")
-# Names that `graph.checks` and `graph.guard` give, and that ONNX Runtime gives to nodes without any.
+# Generated node names: those of `graph.checks` and `graph.guard`, and ONNX Runtime's for nodes without a name.
 _CHECKED = re.compile(r".* takes no (?:size of )?0")
 _GUARDED = re.compile(r"/guarded/.*")
 _MADE_UP = re.compile(r"(?:_token_\d+)?")
@@ -65,7 +66,7 @@ _PLAIN: Final[Mapping[str, str]] = {
 
 
 def reason_of(error: Exception) -> str:
-    """The error's message in one line, without the vendor's traces and places in its source."""
+    """The error's message in one line, without the vendor's stack traces and source locations."""
     return printable(_cut(_plain(str(error)) or type(error).__name__))
 
 
@@ -76,13 +77,13 @@ def run_failure(
     is_refusal: bool = False,
     only_nodes: Mapping[str, str] = _NO_NODES,
 ) -> TriuneError:
-    """The error that `Executable.run` raises in place of a vendor's.
+    """Translate a vendor's error to the error that `Executable.run` raises.
 
     Args:
-        error: what the vendor library raised.
-        inputs: what the run was given: of small ones the values are told.
-        is_refusal: the library has said itself that the arguments are to blame.
-        only_nodes: of operators that the model has one node of: what it is called where the library does not say.
+        error: the vendor library's error.
+        inputs: the inputs of the run; the message shows the values of small ones.
+        is_refusal: the library itself reported invalid arguments.
+        only_nodes: by operator type, the name of the model's only node of that type, for errors without a node name.
     """
     text = str(error)
     node, words, is_refused = node_of(text, only_nodes)
@@ -98,9 +99,9 @@ def run_failure(
 
 
 def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
-    """The node that a library says failed, empty where none is named; the words after it; it has refused what it got.
+    """Parse an error text: the failed node (empty if unknown), the rest of the text, and whether it refused its input.
 
-    `only_nodes`: as of `run_failure`.
+    `only_nodes` is that of `run_failure`.
     """
     found = _ONNXRUNTIME_NODE.match(text)
     if found is not None:
@@ -118,7 +119,7 @@ def node_of(text: str, only_nodes: Mapping[str, str]) -> tuple[str, str, bool]:
 
 
 def _plain(text: str) -> str:
-    """In one line, without traces and places."""
+    """Join the lines, and remove stack traces and source locations."""
     text = _ONNXRUNTIME_CODE.sub("", _OPENVINO_TRACE.sub("", text))
     return _CONDITION.sub("", " ".join(_SOURCE_PLACE.sub("", " ".join(text.split())).split()))
 
@@ -128,7 +129,7 @@ def _cut(text: str) -> str:
 
 
 def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]) -> TriuneError:
-    """By how much was asked for, where the library tells: more than there can be is the request's fault."""
+    """The error of a failed allocation: InvalidArgumentError if the request needs more memory than the machine has."""
     found = _NUM_BYTES.search(text)
     has_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if found is not None and float(found[1]) * 1024 ** (" KMGTPE".index(found[2] or " ")) > has_bytes:
@@ -144,7 +145,7 @@ def _memory_failure(text: str, node: str, said: str, inputs: Mapping[str, Array]
 
 
 def given_values(inputs: Mapping[str, Array]) -> str:
-    """The values of the inputs that have few, which are those that say how something is to be computed."""
+    """The values of the small inputs, which usually are parameters such as sizes and axes."""
     shown = [f"{name} = {_shown(array)}" for name, array in inputs.items() if array.size <= _MAX_SHOWN]
     few = shown[:_MAX_SHOWN_INPUTS]
     return f" (given {', '.join(few)}{', ...' if len(few) < len(shown) else ''})" if shown else ""

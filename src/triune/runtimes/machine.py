@@ -1,4 +1,4 @@
-"""One machine: the units that it has, and the runtimes that are installed on it."""
+"""The machine: its units, and the installed runtimes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from triune.runtimes.registry import available, stand_ins
 
 @dataclass(frozen=True)
 class Machine:
-    """What models are loaded on. It can be pickled: a worker process loads models with its own copy.
+    """The units and runtimes for loading models. It can be pickled, for worker processes.
 
     Attributes:
-        runtimes: by backend name, the usual one first.
+        runtimes: by backend name, the default first.
         units: the status of every unit.
         num_cores: CPU cores that models may use together.
     """
@@ -26,24 +26,24 @@ class Machine:
     num_cores: int
 
     def status(self, unit: Unit) -> UnitStatus:
-        """The status of `unit`; a unit that nobody reported is absent."""
+        """The status of `unit`; a unit that was not detected is absent."""
         for each in self.units:
             if each.unit is unit:
                 return each
         return UnitStatus(unit, Presence.ABSENT, reason="this system has no such unit")
 
     def present(self) -> str:
-        """The units that it has or emulates, for messages."""
+        """The present and emulated units, for messages."""
         return ", ".join(each.unit.value for each in self.units if each.presence is not Presence.ABSENT) or "none"
 
     def runtime_for(self, backend: str, unit: Unit) -> Runtime:
         """The runtime that serves `unit` for a model of `backend`.
 
-        The rule: the backend's own runtime wherever it reaches, else its stand-in. So `onnxruntime` with the units cpu
-        and amx is served by ONNX Runtime on cpu and by OpenVINO on amx, from one ONNX file; `openvino` serves both.
+        The rule: the backend's own runtime if it supports the unit, else a stand-in that reads the same files. For
+        example, from one ONNX file of backend `onnxruntime`, ONNX Runtime serves cpu and OpenVINO serves amx.
 
         Raises:
-            UnsupportedError: nothing here serves it.
+            UnsupportedError: no installed runtime supports the unit.
         """
         own = self.runtimes.get(backend)
         if own is not None and unit in own.units():
@@ -52,7 +52,7 @@ class Machine:
         able = [self.runtimes[name] for name in names if name in self.runtimes]
         able = [each for each in able if unit in each.units()]
         if able:
-            # Core AI reaches the Neural Engine where the system has it; elsewhere it is one unit among others to it.
+            # With Core AI installed, `ane` is the real Neural Engine; otherwise Core AI treats it like the other units.
             return next((each for each in able if each.units()[0] is unit), able[0])
         status = self.status(unit)
         if status.presence is Presence.ABSENT:
@@ -76,8 +76,8 @@ def this_machine(*, conversion_bytes: int | None = None, run_bytes: int | None =
     """The machine that this process runs on. Imports the libraries of its runtimes.
 
     Args:
-        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
-        run_bytes: the memory that one run of ONNX Runtime may take; None sets no limit.
+        conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
+        run_bytes: the memory limit of one run; None sets no limit.
     """
     cpu = read_cpu()
     units = detect_units(cpu)

@@ -1,4 +1,4 @@
-"""A runtime's own settings out of a model's config: known names, checked values."""
+"""Checks and parses a runtime's options in a model's config."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 
 def check_names(runtime: str, options: Mapping[str, Parameter], known: Sequence[str]) -> None:
-    """Refuse an option that nobody would read.
+    """Refuse unknown options.
 
     Raises:
         InvalidArgumentError: an option is not in `known`.
@@ -23,7 +23,7 @@ def check_names(runtime: str, options: Mapping[str, Parameter], known: Sequence[
 
 
 def boolean(name: str, value: Parameter) -> bool:
-    """A setting that is on or off: 1 or 0, true or false, yes or no, in any case.
+    """Parse a boolean: 1 or 0, true or false, yes or no, in any case.
 
     Raises:
         InvalidArgumentError: it is something else.
@@ -39,10 +39,10 @@ _THREADS_PER_CORE = 4
 
 
 def num_threads(name: str, value: Parameter) -> int:
-    """A number of threads, which the machine's cores bound: libraries take minutes to start thousands. 0 says nothing.
+    """Parse a number of threads, limited by the machine's cores: starting thousands takes minutes. 0 means the default.
 
     Raises:
-        InvalidArgumentError: it is no whole number, or more than 4 for each core, and than 64.
+        InvalidArgumentError: the value is no integer, or larger than max(64, 4 * cores).
     """
     number = integer(name, value)
     num_cores = os.cpu_count() or 1
@@ -56,7 +56,7 @@ def num_threads(name: str, value: Parameter) -> int:
 
 
 def integer(name: str, value: Parameter, *, at_least: int = 0) -> int:
-    """A whole number of `at_least` or more.
+    """Parse an integer of at least `at_least`.
 
     Raises:
         InvalidArgumentError: it is something else.
@@ -71,7 +71,7 @@ def integer(name: str, value: Parameter, *, at_least: int = 0) -> int:
 
 
 def choice(name: str, value: Parameter, allowed: Sequence[str]) -> str:
-    """One of `allowed`, which are upper case, in any case.
+    """Parse one of `allowed`, which are upper case; the value may have any case.
 
     Raises:
         InvalidArgumentError: it is something else.

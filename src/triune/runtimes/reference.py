@@ -1,4 +1,4 @@
-"""ONNX's own reference evaluator: slow, obvious, in numpy. Backend "reference"; for checking the others."""
+"""ONNX's reference evaluator: slow, but simple, in numpy. Backend "reference", for checking the others."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ _REFUSALS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError
 
 
 class Reference:
-    """The reference implementation of the seam. It has no options, and takes no heed of `num_threads`."""
+    """The reference implementation of `Runtime`. It has no options, and ignores `num_threads`."""
 
     name = "reference"
     option_names = ()
@@ -38,7 +38,7 @@ class Reference:
         return (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of an ONNX file, whatever the options. Raises as `read_signature` does."""
+        """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
@@ -46,7 +46,7 @@ class Reference:
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is given.
-            UnsupportedError: another unit than `cpu`, or an operator that the evaluator does not have.
+            UnsupportedError: the unit is not `cpu`, or the evaluator lacks an operator.
         """
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'reference' runs on unit 'cpu', not on '{unit.value}'")
@@ -80,7 +80,7 @@ class _ReferenceExecutable:
         for spec in self.signature.inputs:
             array = inputs.get(spec.name)
             if array is not None:
-                # Some operators return their very input: a copy keeps the caller's array apart.
+                # Some operators return their input array: a copy keeps the caller's array separate.
                 is_text = spec.datatype is DataType.BYTES
                 feed[spec.name] = to_text(spec.name, array, self._text_reader) if is_text else np.array(array)
             elif not spec.is_optional:
@@ -90,7 +90,7 @@ class _ReferenceExecutable:
         try:
             values: list[object] = self._evaluator.run(list(outputs), feed)
         except Exception as error:
-            # Its operators tell the types and keep numpy's own words, which tell the shapes, as the cause.
+            # The evaluator's error names the types; its cause, numpy's error, names the shapes.
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise run_failure(cause, inputs, is_refusal=isinstance(cause, _REFUSALS)) from error
         return ordered(outputs, (_own(self._outputs[name], value) for name, value in zip(outputs, values, strict=True)))

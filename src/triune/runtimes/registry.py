@@ -1,4 +1,4 @@
-"""The runtimes that there are, one row each. A new runtime is an adapter and a row here."""
+"""The list of runtimes. A new runtime is an adapter and a row here."""
 
 import functools
 import importlib.util
@@ -11,13 +11,13 @@ from triune.core.units import Unit, UnitStatus
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSetup:
-    """What a runtime may be made with.
+    """The arguments for creating a runtime.
 
     Attributes:
-        units: this machine's, as `hardware.units.detect_units` tells them.
-        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
-        run_bytes: the memory that one run may take; None sets no limit.
-        runtimes: those of the rows before.
+        units: this machine's units, from `hardware.units.detect_units`.
+        conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
+        run_bytes: the memory limit of one run; None sets no limit.
+        runtimes: the runtimes of the rows above.
     """
 
     units: Sequence[UnitStatus]
@@ -32,15 +32,15 @@ class Row:
 
     Attributes:
         name: the backend's name in config.pbtxt, and that of the extra that installs its library.
-        library: the module that is there if it is installed.
-        title: what the library is called.
-        make: makes it; imports its library.
-        platform: the same in the config's older field `platform`; "" where Triton has none.
-        suffixes: of the files that are its own, where no config names a backend.
+        library: a module that can be imported if the library is installed.
+        title: the library's name.
+        make: creates the runtime, and imports its library.
+        platform: its value of the config's older field `platform`; "" if Triton has none.
+        suffixes: the file suffixes that imply this backend if no config names one.
         is_folder: these files are folders.
-        is_always_here: its library comes with Triune, without an extra.
-        stands_in_for: backends whose files it takes, too, on units which their own runtimes do not reach. Where several
-            rows do, the first that is installed serves.
+        is_always_here: its library is a dependency of Triune, without an extra.
+        stands_in_for: other backends whose files it can load, with the units that their own runtimes do not support. Of
+            several rows, the first installed one is used.
     """
 
     name: str
@@ -69,7 +69,7 @@ def _openvino(setup: RuntimeSetup) -> Runtime:
 def _coreai(setup: RuntimeSetup) -> Runtime:
     from triune.runtimes.coreai import CoreAi
 
-    # What computes an asset that was raised to ONNX, on each unit.
+    # The runtimes that run an asset that was converted to ONNX, by unit.
     raised = {unit: runtime for runtime in reversed(setup.runtimes) for unit in runtime.units()}
     return CoreAi(setup.units, raised, conversion_bytes=setup.conversion_bytes, run_bytes=setup.run_bytes)
 
@@ -126,12 +126,12 @@ ROWS: Sequence[Row] = (
 def available(
     units: Sequence[UnitStatus], *, conversion_bytes: int | None = None, run_bytes: int | None = None
 ) -> Mapping[str, Runtime]:
-    """The runtimes that are installed here, by backend name, the usual one first. Imports their libraries.
+    """The installed runtimes by backend name, the default first. Imports their libraries.
 
     Args:
-        units: this machine's, as `hardware.units.detect_units` tells them.
-        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
-        run_bytes: the memory that one run may take; None sets no limit.
+        units: this machine's units, from `hardware.units.detect_units`.
+        conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
+        run_bytes: the memory limit of one run; None sets no limit.
     """
     absent = missing()
     runtimes: list[Runtime] = []
@@ -142,7 +142,7 @@ def available(
 
 
 def missing() -> Mapping[str, str]:
-    """The backends whose library is not installed, and the line that installs it. Imports nothing."""
+    """The backends whose library is not installed, with the command that installs it. Imports nothing."""
     return {
         row.name: f"backend '{row.name}' needs {row.title}: pip install 'triune[{row.name}]'"
         for row in ROWS
@@ -155,15 +155,15 @@ PACKAGE_SUFFIXES = frozenset(suffix for row in ROWS if row.is_folder for suffix 
 
 
 def backend_of(suffix: str) -> str | None:
-    """The backend whose own files end so; None if there is none."""
+    """The backend that a file suffix implies; None if there is none."""
     return next((row.name for row in ROWS if suffix in row.suffixes), None)
 
 
 def stand_ins(backend: str, unit: Unit) -> Sequence[str]:
-    """The backends that take the files of `backend` on a unit which its own runtime does not reach, the best first."""
+    """The backends that can load files of `backend` on a unit that its own runtime does not support, the best first."""
     return [row.name for row in ROWS if unit in row.stands_in_for.get(backend, ())]
 
 
 def is_stand_in(name: str, backend: str) -> bool:
-    """Whether one backend takes files of another on some unit."""
+    """Whether one backend can load files of another on some unit."""
     return any(row.name == name and backend in row.stands_in_for for row in ROWS)

@@ -1,4 +1,4 @@
-"""Core AI: Apple's own library, which is always hosted."""
+"""Core AI: Apple's library, which always runs in a separate process."""
 
 from triune.runtimes.coreai.runtime import CoreAi
 

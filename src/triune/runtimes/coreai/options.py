@@ -1,4 +1,4 @@
-"""The settings of the Core AI runtime out of a model's config. All of them begin with `coreai.`."""
+"""The options of the Core AI runtime in a model's config. Their names begin with `coreai.`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,15 +22,15 @@ OPTION_NAMES = (FUNCTION, STATES, EXECUTOR, PRECISION, SHAPES, CONVERSION_SECOND
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a config says.
+    """The options of a model.
 
     Attributes:
-        function: of an asset, which of its functions is served; None is "main", or the only one.
+        function: the asset's function to serve; None means "main", or the only one.
         has_explicit_states: the states of the function become inputs and outputs.
-        executor: what computes an emulated unit: ONNX Runtime on what is raised, or Apple's interpreter, which is slow.
-        precision: that a converted model computes in.
-        shapes: of the inputs of a model to be converted.
-        conversion_seconds: what a conversion may take.
+        executor: computes on an emulated unit: ONNX Runtime (with the asset as ONNX) or Apple's slow interpreter.
+        precision: the floating-point format of a converted model.
+        shapes: the input shapes of a model to convert.
+        conversion_seconds: the time limit of a conversion.
     """
 
     function: str | None = None
@@ -41,12 +41,12 @@ class Settings:
     conversion_seconds: int = 600
 
     def lower_options(self) -> LowerOptions:
-        """How to convert a model."""
+        """The options of the conversion."""
         return LowerOptions(precision=self.precision, shapes=self.shapes)
 
 
 def read_settings(options: Mapping[str, Parameter]) -> Settings:
-    """Raises InvalidArgumentError for an option that is unknown or wrong."""
+    """Parse the options. Raises InvalidArgumentError for an unknown option or a wrong value."""
     check_names("coreai", options, OPTION_NAMES)
     given = {name: str(value) for name, value in options.items()}
     executor = choice(EXECUTOR, given.get(EXECUTOR, "onnxruntime"), ("ONNXRUNTIME", "INTERPRETER"))

@@ -1,8 +1,8 @@
 """Core AI: assets, and ONNX models that are converted to assets. Backend "coreai".
 
-On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each in a process of its own. On `cpu` and `amx` the
-program is raised to ONNX, once, and run by the runtimes of these units. Elsewhere `ane` is emulated: raised as well, or
-in Apple's own interpreter.
+On macOS 27 and later Core AI runs them, preferring `ane` or `gpu`, each in a separate process. On `cpu` and `amx` the
+program is converted to ONNX once, and the runtimes of these units run it. On other systems `ane` is emulated, by the
+ONNX model or by Apple's interpreter.
 """
 
 import functools
@@ -30,10 +30,10 @@ _ONNX = ".onnx"
 
 
 class CoreAi:
-    """Core AI, and what stands in for it where it is not.
+    """Core AI, and its emulation on systems without it.
 
-    Options: for assets `coreai.function` (which of several), `coreai.states` (explicit: as inputs and outputs) and
-    `coreai.executor` (of an emulated unit: onnxruntime, or interpreter, which is Apple's and slow), and for ONNX models
+    Options: for assets `coreai.function` (the function's name), `coreai.states` (explicit: as inputs and outputs) and
+    `coreai.executor` (of an emulated unit: onnxruntime, or Apple's slow interpreter), and for ONNX models
     `coreai.precision` (fp16, fp32), `coreai.shapes` ("x=1,1..512") and `coreai.conversion_seconds`.
     """
 
@@ -53,11 +53,11 @@ class CoreAi:
     ) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
-        raised: the runtimes of ONNX models that run what is raised, by unit; `cpu` is among them.
-        cache: keeps what is converted and raised; None takes the user's.
-        has_core_ai: whether the system has Core AI; None finds out.
-        conversion_bytes: the memory that a conversion may take; None takes three quarters of the machine's.
-        run_bytes: the memory that a run of Apple's interpreter may take; None sets no limit.
+        raised: by unit, the runtimes that run the ONNX models made from assets; `cpu` is among them.
+        cache: the cache of converted models; None takes the user's cache folder.
+        has_core_ai: whether the system has Core AI; None detects it.
+        conversion_bytes: the memory limit of a conversion; None means three quarters of the machine's memory.
+        run_bytes: the memory limit of a run of Apple's interpreter; None sets no limit.
         """
         self._statuses = {status.unit: status for status in units}
         self._raised = raised
@@ -67,7 +67,7 @@ class CoreAi:
         self._has_core_ai = has_system_runtime() if has_core_ai is None else has_core_ai
 
     def units(self) -> Sequence[Unit]:
-        """Core AI's own where the system has it; the units of what is raised; the emulated Neural Engine."""
+        """Core AI's units, if the system has it; the units of the ONNX runtimes; the emulated Neural Engine."""
         own = (Unit.ANE, Unit.GPU) if self._has_core_ai else ()
         others = [unit for unit in (Unit.CPU, Unit.AMX) if unit in self._raised]
         ane = self._statuses.get(Unit.ANE)
@@ -79,8 +79,8 @@ class CoreAi:
 
         Raises:
             NotFoundError: there is no such file.
-            InvalidArgumentError: it is broken, or an option does not go with it.
-            UnsupportedError: it is none that requests can be made of.
+            InvalidArgumentError: the file is broken, or an option does not apply to it.
+            UnsupportedError: the function has inputs or outputs that are no tensors.
         """
         settings = read_settings(options)
         if path.suffix == _ONNX:
@@ -88,11 +88,11 @@ class CoreAi:
         return _signature(_function(describe(path), settings), settings, path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Convert if it is ONNX, and load.
+        """Load a model; an ONNX file is converted first.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
-            UnsupportedError: the unit is not here, or the model cannot be converted or run.
+            UnsupportedError: this machine lacks the unit, or the model cannot be converted or run.
         """
         if unit not in self.units():
             raise UnsupportedError(
@@ -118,12 +118,12 @@ class CoreAi:
             model = self._cache.get(name, make) / MODEL
             runs_on = unit if unit in self._raised else Unit.CPU
             inner = self._raised[runs_on].load(model, unit=runs_on, num_threads=num_threads, options=NO_OPTIONS)
-        # What is raised is computed as it is, except on `amx`, which narrows it.
+        # The ONNX model computes in the program's precision, except on `amx`, which computes in bf16.
         precision = inner.precision if unit is Unit.AMX else function.precision
         return FunctionExecutable(inner, unit, precision, source or signature, signature)
 
     def _is_apples(self, unit: Unit, settings: Settings) -> bool:
-        """Does Apple's library compute it?"""
+        """Whether Apple's library computes on the unit."""
         if unit not in (Unit.ANE, Unit.GPU):
             return False
         return self._has_core_ai or settings.executor == "interpreter"
@@ -135,18 +135,18 @@ class CoreAi:
 
 
 class FunctionExecutable:
-    """A function under the names and datatypes that the server knows its tensors by.
+    """A function whose tensors have the names and datatypes of the server's signature.
 
-    A state is an input, zeros where it is not given, and an output: nothing is kept between calls.
+    A state is an input (zeros if it is left out) and an output: nothing is kept between calls.
     """
 
     def __init__(
         self, inner: Executable, unit: Unit, precision: str, signature: Signature, function: Signature
     ) -> None:
         """Args:
-        inner: computes the function; its tensors are called alike.
-        unit, precision, signature: what is told of it. The signature is the source's where one was converted.
-        function: the function's own.
+        inner: computes the function; its tensors have the function's names.
+        unit, precision, signature: the properties to report. For a converted model, the signature of its source.
+        function: the function's description.
         """
         self.unit = unit
         self.is_steady = inner.is_steady
@@ -182,7 +182,7 @@ class FunctionExecutable:
 
 
 def _narrowed(name: str, array: Array, spec: TensorSpec) -> Array:
-    """As the function takes it. Raises InvalidArgumentError for whole numbers that do not fit."""
+    """Cast an input to the function's dtype. Raises InvalidArgumentError for integers that do not fit."""
     dtype = spec.datatype.dtype
     if array.dtype == dtype:
         return array

@@ -1,4 +1,4 @@
-"""What the Core AI runtime has done once, in a process of its own, which Apple's library ends on some mistakes."""
+"""Conversions to and from Core AI assets in a separate process, since Apple's library aborts on some errors."""
 
 import functools
 import logging
@@ -21,12 +21,12 @@ MODEL = "model.onnx"
 def convert_in_process(
     path: Path, options: LowerOptions, seconds: float, memory_bytes: int | None, target: Path
 ) -> None:
-    """Make an asset of an ONNX file at `target`.
+    """Convert an ONNX file to an asset at `target`.
 
     Raises:
-        InvalidArgumentError, UnsupportedError: as `lower`.
-        InternalError: the process ended before it was done, took too much memory, or could not be started.
-        UnavailableError: it took longer than `seconds`, and was ended.
+        InvalidArgumentError, UnsupportedError: as `lower` does.
+        InternalError: the process ended early, exceeded the memory limit, or could not be started.
+        UnavailableError: the conversion exceeded the time limit, and was ended.
     """
     _log.info("converting '%s' to Core AI, once", path)
     convert_within(
@@ -39,7 +39,7 @@ def convert_in_process(
 
 
 def raise_in_process(path: Path, function: str, seconds: float, memory_bytes: int | None, target: Path) -> None:
-    """Make an ONNX file of a function of an asset, in the folder `target`.
+    """Convert a function of an asset to an ONNX file in the folder `target`.
 
     Raises:
         As `convert_in_process`, and as `raise_function`.
@@ -59,10 +59,10 @@ def _convert(path: Path, target: Path, options: LowerOptions) -> None:
 
 
 def _raise(path: Path, function: str, target: Path) -> None:
-    # It imports Apple's library.
+    # This imports Apple's library.
     from triune.coreai.raising import raise_function
 
     target.mkdir()
-    # onnx publishes partial types.
+    # onnx has incomplete type hints.
     library: Any = onnx
     library.save(raise_function(path, function), target / MODEL, save_as_external_data=True, location=f"{MODEL}.data")

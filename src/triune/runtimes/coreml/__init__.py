@@ -1,4 +1,4 @@
-"""Core ML: coremltools on Apple's systems, Triune's own executors elsewhere."""
+"""Core ML: coremltools on Apple's systems, Triune's executors on others."""
 
 from triune.runtimes.coreml.runtime import CoreMl
 

@@ -1,4 +1,4 @@
-"""ONNX models converted to Core ML packages when they are loaded."""
+"""Converts ONNX models to Core ML packages when they are loaded."""
 
 import functools
 import logging
@@ -14,18 +14,18 @@ from triune.runtimes.coreml.options import CONVERSION_SECONDS
 _log = logging.getLogger(__name__)
 
 Convert: TypeAlias = Callable[[Path, Path, LowerOptions, float], None]
-"""Given an ONNX file, where the package goes, how to convert, and how many seconds that may take."""
+"""A conversion: takes the ONNX file, the package's path, the options, and the time limit in seconds."""
 
 
 def convert_in_process(
     path: Path, target: Path, options: LowerOptions, seconds: float, *, memory_bytes: int | None = None
 ) -> None:
-    """Convert in a process of its own: coremltools holds Python's lock for seconds, and others are to be served.
+    """Convert in a separate process, since coremltools holds the GIL for seconds.
 
     Raises:
-        InvalidArgumentError, UnsupportedError: as `lower`.
-        InternalError: the process ended before it was done, took too much memory, or could not be started.
-        UnavailableError: it took longer than `seconds`, and was ended.
+        InvalidArgumentError, UnsupportedError: as `lower` does.
+        InternalError: the process ended early, exceeded the memory limit, or could not be started.
+        UnavailableError: the conversion exceeded the time limit, and was ended.
     """
     _log.info("converting '%s' to Core ML, once", path)
     work = functools.partial(convert_here, path, target, options, seconds)
@@ -39,7 +39,7 @@ def convert_in_process(
 
 
 def convert_here(path: Path, target: Path, options: LowerOptions, seconds: float) -> None:
-    """The same in this process, which nothing ends. Raises as `lower`."""
+    """Convert in this process, without limits. Raises as `lower` does."""
     del seconds
     lowered = lower(load(path), target, options)
     if lowered.layout is not None and lowered.layout.changed:

@@ -1,4 +1,4 @@
-"""Core ML programs, ready to run, under the names and datatypes that the server knows their tensors by."""
+"""Executables of Core ML programs, whose tensors have the names and datatypes of the server's signature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +17,9 @@ from triune.runtimes.failures import run_failure
 
 
 class PackageExecutable:
-    """A function of a package, and the names that the package has for the tensors of the signature.
+    """A function of a package, with a mapping from the signature's tensor names to the package's.
 
-    A state of the function is an input, zeros where it is not given, and an output: nothing is kept between calls.
+    A state of the function is an input (zeros if it is left out) and an output: nothing is kept between calls.
     """
 
     def __init__(
@@ -34,17 +34,17 @@ class PackageExecutable:
         is_steady: bool = False,
     ) -> None:
         """Args:
-        package: as it was read.
-        executor: of that function.
-        unit: what it computes on.
-        signature: as `coreml_tensors.signature_of` tells it; or the source's.
-        function: its name; the default function for None.
-        source: where the signature is the source's, what the package says of that.
-        is_steady: see `Executable.is_steady`; of the executor.
+        package: the package.
+        executor: computes the function.
+        unit: the unit that it computes on.
+        signature: the result of `tensors.signature_of`; for a converted model, the signature of its ONNX source.
+        function: the function's name; None means the default function.
+        source: for a converted model, the package's mapping from the ONNX source's names.
+        is_steady: the executor's `Executable.is_steady`.
         """
         self.is_steady = is_steady
         self.unit = unit
-        # Fp32 on the CPU is what the others are measured against.
+        # The CPU computes in fp32, as the reference for the other units.
         self.precision = "fp32" if unit is Unit.CPU else precision_of(package, function)
         self.signature = signature
         self._model = Model(package, function=function, executor=executor)
@@ -74,7 +74,7 @@ class PackageExecutable:
         except Exception as error:
             raise run_failure(error, inputs) from error
         if state is not None:
-            # Nobody else has this state, so its buffers need no copies.
+            # No other code refers to this state, so its buffers need no copies.
             answers |= {new: state.arrays[name] for new, name in self._new_states.items()}
         found: dict[str, Array] = {}
         for name in outputs:
@@ -91,14 +91,14 @@ class PackageExecutable:
 
 
 class CompiledExecutable:
-    """A compiled model in Core ML."""
+    """A compiled Core ML model that Core ML runs."""
 
     is_steady = False
 
     def __init__(self, model: Any, unit: Unit, precision: str, signature: Signature) -> None:
         """Args:
         model: coremltools' `CompiledMLModel`.
-        unit, precision, signature: of it.
+        unit, precision, signature: the properties to report.
         """
         self.unit = unit
         self.precision = precision

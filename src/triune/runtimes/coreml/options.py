@@ -1,4 +1,4 @@
-"""The settings of the Core ML runtime out of a model's config. All of them begin with `coreml.`."""
+"""The options of the Core ML runtime in a model's config. Their names begin with `coreml.`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,18 +28,18 @@ OPTION_NAMES = (FUNCTION, STATES, EXECUTOR, PRECISION, LAYOUT, TARGET, SHAPES, M
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a config says.
+    """The options of a model.
 
     Attributes:
-        function: of a package, which of its functions is served; None is the default one.
+        function: the package's function to serve; None means the default one.
         has_explicit_states: the states of a package's function become inputs and outputs.
-        executor: what computes an emulated unit: ONNX Runtime, or Triune's slow reference.
-        precision: that a converted model computes in.
-        layout: of a converted model; None is the Neural Engine's on that unit, and the source's on others.
-        target: the oldest system that runs a converted model.
-        shapes: of the inputs of a model to be converted, where they have free dimensions.
-        max_batch_size: the most rows of a converted model's free first dimension; 0 if that is no batch dimension.
-        conversion_seconds: what a conversion may take.
+        executor: what computes on an emulated unit: ONNX Runtime, or Triune's slow reference.
+        precision: the floating-point format of a converted model.
+        layout: the layout of a converted model; None means the Neural Engine's on `ane`, the source's on other units.
+        target: the oldest system that can run a converted model.
+        shapes: the shapes of a converted model's inputs with free dimensions.
+        max_batch_size: the largest batch of a converted model whose first dimension is free; 0 for no batch dimension.
+        conversion_seconds: the time limit of a conversion.
     """
 
     function: str | None = None
@@ -54,11 +54,11 @@ class Settings:
 
     @property
     def is_of_programs(self) -> bool:
-        """A function or states are spoken of, which only ML Programs have."""
+        """Whether an option names a function or states, which only ML Programs have."""
         return self.function is not None or self.has_explicit_states
 
     def check_for_onnx(self, path: Path) -> None:
-        """Raises InvalidArgumentError if a setting is given that is of no use for the ONNX model at `path`."""
+        """Raise InvalidArgumentError if an option does not apply to the ONNX model at `path`."""
         if self.is_of_programs:
             name = STATES if self.function is None else FUNCTION
             raise InvalidArgumentError(
@@ -66,10 +66,10 @@ class Settings:
             )
 
     def lower_options(self, signature: Signature, name: str, unit: Unit) -> LowerOptions:
-        """How to convert a model of that signature for that unit.
+        """The conversion options for a model's signature and a unit.
 
         Raises:
-            UnsupportedError: Core ML needs limits for a dimension that nothing here gives.
+            UnsupportedError: a dimension is free, and no option limits it, as Core ML requires.
         """
         shapes = dict(self.shapes)
         for spec in signature.inputs:
@@ -88,7 +88,7 @@ class Settings:
 
 
 def read_settings(options: Mapping[str, Parameter]) -> Settings:
-    """Raises InvalidArgumentError for an option that is unknown or wrong."""
+    """Parse the options. Raises InvalidArgumentError for an unknown option or a wrong value."""
     check_names("coreml", options, OPTION_NAMES)
     given = {name: str(value) for name, value in options.items()}
     is_reference = choice(EXECUTOR, given.get(EXECUTOR, "onnxruntime"), ("ONNXRUNTIME", "REFERENCE")) == "REFERENCE"

@@ -1,8 +1,8 @@
 """Core ML: packages, and ONNX models that are converted to packages. Backend "coreml".
 
-On Apple's systems Core ML runs them, on `ane`, `gpu` and `amx`, each in a process of its own: coremltools holds the GIL
-while it predicts. Elsewhere `ane` is emulated: the same program in the same precision, run by ONNX Runtime. On `cpu`
-ONNX Runtime runs them everywhere, in fp32 whatever the program says.
+On Apple's systems Core ML runs them on `ane`, `gpu` and `amx`, each in a separate process, since coremltools holds the
+GIL while it predicts. On other systems `ane` is emulated: ONNX Runtime runs the same program in the same precision. On
+`cpu` ONNX Runtime runs them on all systems, in fp32 whatever the program's precision.
 """
 
 import functools
@@ -39,10 +39,10 @@ _COMPILED = ".mlmodelc"
 
 
 class CoreMl:
-    """Core ML, and Triune's runtime of Core ML programs where it is not.
+    """Core ML, and its emulation on systems without it.
 
-    Options: for packages `coreml.function` (which of several), `coreml.states` (explicit: as inputs and outputs) and
-    `coreml.executor` (of an emulated unit: onnxruntime, or reference, which is slow), and for ONNX models
+    Options: for packages `coreml.function` (the function's name), `coreml.states` (explicit: as inputs and outputs) and
+    `coreml.executor` (of an emulated unit: onnxruntime, or the slow reference), and for ONNX models
     `coreml.precision` (fp16, fp32), `coreml.layout` (ane, source), `coreml.target` (iOS18), `coreml.shapes`
     ("x=1,1..512;y=1,128|1,512"), `coreml.max_batch_size`, `coreml.conversion_seconds`.
     """
@@ -61,10 +61,10 @@ class CoreMl:
     ) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
-        cache: keeps what is converted and compiled; None takes the user's.
+        cache: the cache of converted and compiled models; None takes the user's cache folder.
         preparation: a module that each worker process imports first; `triune.coreml.anywhere` stands in for Core ML.
-        convert: makes a package of an ONNX model; it can be pickled.
-        run_bytes: the memory that a run without Core ML may take where the values of inputs decide it; None sets no
+        convert: converts an ONNX model to a package; can be pickled.
+        run_bytes: the memory limit of a run without Core ML whose memory depends on the values of inputs; None sets no
             limit.
         """
         self._statuses = {status.unit: status for status in units}
@@ -74,7 +74,7 @@ class CoreMl:
         self._run_bytes = run_bytes
 
     def units(self) -> Sequence[Unit]:
-        """Core ML's units as far as they are here, then the CPU. Elsewhere the emulated Neural Engine, then the CPU."""
+        """The units: Core ML's that this machine has, or the emulated Neural Engine without Core ML; then the CPU."""
         if self._is_present(Unit.ANE):
             return (*(unit for unit in COMPUTE_UNITS if self._is_present(unit)), Unit.CPU)
         ane = self._statuses.get(Unit.ANE)
@@ -85,8 +85,8 @@ class CoreMl:
         """The signature of a package's function, or of an ONNX file without its optional inputs.
 
         Raises:
-            InvalidArgumentError: it is no package, or malformed, or an option does not go with it.
-            UnsupportedError: it is none that requests can be made of.
+            InvalidArgumentError: the file is no package, or malformed, or an option does not apply to it.
+            UnsupportedError: the function has inputs or outputs that are no tensors, or states that are not explicit.
         """
         return self._signature(path, read_settings(options))
 
@@ -100,11 +100,11 @@ class CoreMl:
         return signature_of(_read(path), settings)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Convert if it is ONNX, and load.
+        """Load a model; an ONNX file is converted first.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
-            UnsupportedError: the unit is not here, or the model cannot be converted or run.
+            UnsupportedError: this machine lacks the unit, or the model cannot be converted or run.
         """
         if unit not in self.units():
             status = self._statuses.get(unit)
@@ -141,9 +141,9 @@ class CoreMl:
         *,
         is_own_process: bool,
     ) -> Executable:
-        """Load what Core ML does not run. `is_own_process`: this is a process of its own."""
+        """Load a package without Core ML. `is_own_process`: this is already a separate process for the model."""
         is_interpreted = settings.executor == "reference" and unit is not Unit.CPU
-        # The interpreter reads weights where they are, ONNX Runtime has copied them when it is loaded.
+        # The interpreter reads memory-mapped weights; ONNX Runtime copies them when the model is loaded.
         package = _read(package_path, maps_weights=not is_interpreted)
         executor: Executor
         is_steady = False
@@ -173,7 +173,7 @@ class CoreMl:
         return status is not None and status.presence is Presence.PRESENT
 
     def _is_left_to_core_ml(self, path: Path, settings: Settings) -> bool:
-        """Its program is not looked at, which need be none that Triune reads. Functions and states are in there."""
+        """Whether Triune leaves reading the program to Core ML. Options about functions or states need it read."""
         is_compiled = path.suffix == _COMPILED and (path / METADATA).exists()
         return is_compiled and self._is_present(Unit.ANE) and not settings.is_of_programs
 
@@ -184,7 +184,7 @@ class CoreMl:
 
 
 def _load_compiled(path: Path, signature: Signature, unit: Unit, preparation: str) -> CompiledExecutable:
-    """In the worker process: what only Core ML reads, loaded by it."""
+    """Runs in the worker process: Core ML loads a compiled model, which only Core ML reads."""
     if preparation:
         importlib.import_module(preparation)
     import coremltools
@@ -214,7 +214,7 @@ def _load_in_core_ml(
     cache: CompiledCache,
     preparation: str,
 ) -> PackageExecutable:
-    """In the worker process: the package compiled, once, and loaded by Core ML. What is compiled is taken as it is."""
+    """Runs in the worker process: compile the package, unless the cache has it, and load it with Core ML."""
     if preparation:
         importlib.import_module(preparation)
     package = read_package(path)

@@ -1,7 +1,7 @@
-"""A Core ML model's features as tensors of the server: their specifications, and values on the way in and out.
+"""Translates a Core ML model's features to the server's tensors: specifications, and input and output values.
 
-Images are UINT8 of (height, width) or (height, width, 3), red first. A classifier's label is one element, of BYTES or
-INT64; its probabilities are FP64, in the order of the classes.
+Images are UINT8 of shape (height, width) or (height, width, 3), in RGB order. A classifier's label is one element of
+BYTES or INT64; its probabilities are FP64, in the order of the classes.
 """
 
 from dataclasses import replace
@@ -43,13 +43,13 @@ _DATATYPES = {
 def signature_of(package: Package, settings: Settings) -> Signature:
     """The inputs and outputs of a package's function.
 
-    The first dimension is a batch dimension where every input takes a range of sizes there that begins at 1, no output
-    has another size there, no shape depends on values, and there are no states. With explicit states, a state NAME is
-    the optional input NAME and the output "NAME/new", as where a program is raised to ONNX.
+    The first dimension is a batch dimension if every input takes a range of sizes there that begins at 1, no output has
+    another size there, no shape depends on values, and there are no states. An explicit state NAME becomes the optional
+    input NAME and the output "NAME/new", as in a conversion to ONNX.
 
     Raises:
-        InvalidArgumentError: there is no such function, or states are to be explicit and there are none.
-        UnsupportedError: the function has states that are not explicit, or a feature that is no tensor.
+        InvalidArgumentError: there is no such function, or the option asks for explicit states and there are none.
+        UnsupportedError: the function has states and the option does not make them explicit, or a feature is no tensor.
     """
     functions = package.description.functions
     name = package.description.default_function if settings.function is None else settings.function
@@ -72,10 +72,10 @@ def signature_of(package: Package, settings: Settings) -> Signature:
 
 
 def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
-    """The same of a compiled model, whose program nobody but Core ML reads.
+    """The signature of a compiled model, whose program only Core ML reads.
 
     Raises:
-        UnsupportedError: an input states no shape.
+        UnsupportedError: an input has no shape.
     """
     inputs = tuple(_input(feature, name) for feature in interface.inputs)
     outputs = tuple(
@@ -87,19 +87,19 @@ def compiled_signature(interface: FunctionDescription, name: str) -> Signature:
 
 
 def precision_of(package: Package, function: str | None) -> str:
-    """What a function, or the default one, computes in: "fp16" if any of its operations does, else "fp32"."""
+    """The precision of a function (None: the default one): "fp16" if any operation computes in it, else "fp32"."""
     operations = package.function(function).block.operations
     kinds = (output.type for operation in operations if operation.op != "const" for output in operation.outputs)
     return "fp16" if any(isinstance(kind, TensorType) and kind.dtype is DType.FP16 for kind in kinds) else "fp32"
 
 
 def to_output(spec: TensorSpec, value: Any, *, is_scalar: bool = False) -> Array:
-    """An output of `coreml.Model.predict` as its specification has it.
+    """Convert an output of `coreml.Model.predict` to the array that its specification describes.
 
     Args:
-        spec: of the output.
+        spec: the output's specification.
         value: an array, a label, or probabilities by label.
-        is_scalar: the output is of rank 0, which Core ML gives as one element.
+        is_scalar: the output has rank 0; Core ML returns it with one element.
     """
     if isinstance(value, str):
         array: Array = np.empty(1, np.object_)
@@ -152,7 +152,7 @@ def _input(feature: Feature, package: str) -> TensorSpec:
 def _output(feature: Feature, program: Function, package: str) -> TensorSpec:
     match feature.type:
         case ArrayFeature() as array:
-            # The program tells more than the interface, which may leave the shape out.
+            # The interface may leave the shape out; the program has it.
             return _spec(feature, _DATATYPES[array.dtype], _computed_shape(feature.name, program) or _shape(array))
         case ImageFeature() as image:
             return _image(feature, image)
@@ -183,7 +183,7 @@ def _shape(array: ArrayFeature) -> tuple[int, ...]:
 
 
 def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
-    """The shape that the program gives a value; () if not even the rank is known."""
+    """The shape of a value in the program; () if the rank is unknown."""
     values = [*program.inputs, *(output for operation in program.block.operations for output in operation.outputs)]
     kind = next((value.type for value in values if value.name == name), None)
     if not isinstance(kind, TensorType) or kind.shape is None:
@@ -193,7 +193,7 @@ def _computed_shape(name: str, program: Function) -> tuple[int, ...]:
 
 
 def _rows(limit: int | None) -> Rows:
-    """Where every input takes any number of rows, and every output has some, and no value decides how many."""
+    """Whether the first dimension is a batch dimension: see `signature_of`."""
     return Rows.UNKNOWN if limit == 0 else Rows.SAME
 
 

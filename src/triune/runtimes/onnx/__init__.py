@@ -1,1 +1,1 @@
-"""ONNX files read without a runtime, for every runtime that takes them."""
+"""Reads ONNX files without a runtime."""

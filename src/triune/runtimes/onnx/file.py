@@ -1,4 +1,4 @@
-"""ONNX files read without a runtime: the signature, and what is wrong with a file that has none."""
+"""Reads the signature of an ONNX file without a runtime, and explains what is wrong with an invalid file."""
 
 from pathlib import Path
 
@@ -35,20 +35,20 @@ _DATATYPES: dict[int, DataType] = {
 
 
 def read_signature(path: Path) -> Signature:
-    """The inputs and outputs that an ONNX file states.
+    """The inputs and outputs that an ONNX file declares.
 
-    An initializer that the graph also lists as an input is an optional input: its value is the default. A tensor
-    of which not even the rank is known has the shape ().
+    An initializer that is also listed as a graph input is an optional input: its value is the default. A tensor of
+    unknown rank has the shape ().
 
     Raises:
-        InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
+        InvalidArgumentError: the file is no ONNX model, is truncated, or refers to a missing file.
         UnsupportedError: an input or output is not a tensor of a KServe datatype.
     """
     return signature_of(read_model(path), path)
 
 
 def signature_of(model: ModelProto, path: Path) -> Signature:
-    """As `read_signature`, of a file that has been read."""
+    """As `read_signature`, for a model in memory."""
     graph = model.graph
     if any(not _is_shape_known(value.type) for value in graph.output):
         graph = _infer_shapes(model).graph
@@ -65,9 +65,9 @@ def signature_of(model: ModelProto, path: Path) -> Signature:
 
 
 def broken_part(path: Path) -> str | None:
-    """What ONNX's own checker finds wrong with a file, None if nothing. Slow: for explaining a failure."""
+    """The error that ONNX's checker finds in a file; None if there is none. Slow: only for explaining a failure."""
     try:
-        # onnx leaves a type argument of its annotation open.
+        # onnx's type hints are incomplete.
         onnx.checker.check_model(str(path))  # pyright: ignore[reportUnknownMemberType]
     except (onnx.checker.ValidationError, DecodeError) as error:
         return reason_of(error)
@@ -82,7 +82,7 @@ def _infer_shapes(model: ModelProto) -> ModelProto:
     try:
         return infer_shapes(model)
     except (onnx.shape_inference.InferenceError, ValueError):
-        # Inference is a help where the file is silent: an operator that it does not know leaves that as it is.
+        # Shape inference only adds shapes that the file lacks. It skips operators that it does not know.
         return model
 
 

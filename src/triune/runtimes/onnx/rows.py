@@ -1,4 +1,4 @@
-"""Whether the first dimension of an ONNX model's tensors is a batch."""
+"""Finds out whether the first dimension of an ONNX model's tensors is a batch dimension."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from triune.graph.by_values import by_values
 
 
 def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Rows:
-    """What is known of the first dimension of every required input and every output.
+    """Compare the first dimension of every required input and every output.
 
-    The file's names of it are believed where no shape depends on values; else what ONNX infers of the outputs.
+    If no shape depends on values, the file's dimension names decide; else those that ONNX's shape inference finds.
 
     Args:
-        model: not changed.
-        inputs: of its graph.
-        outputs: of its graph.
+        model: the model, which is not changed.
+        inputs: the graph's inputs.
+        outputs: the graph's outputs.
     """
     required = [spec for spec in inputs if not spec.is_optional]
     if not required or any(not spec.shape or spec.shape[0] != -1 for spec in (*required, *outputs)):
@@ -32,7 +32,7 @@ def rows_of(model: ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[T
 
 
 def _inferred_names(model: ModelProto, required: Sequence[str]) -> set[str]:
-    """The names of the first dimensions of inputs and outputs, as ONNX infers them; without a name each has its own."""
+    """The inferred names of the first dimensions of inputs and outputs. A dimension without one gets a unique name."""
     inferred = infer_bare(model)
     first = {value.name: _first_name(value) for value in (*inferred.graph.input, *inferred.graph.output)}
     wanted = [*required, *(value.name for value in model.graph.output)]

@@ -1,4 +1,4 @@
-"""Requests of many strings in a process of their own: no other thread runs while ONNX Runtime copies strings."""
+"""Runs requests with many strings in a separate process, since ONNX Runtime holds the GIL while it copies strings."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,18 +14,17 @@ _MANY_NUMBERS = 1 << 20
 
 
 class ManyStringsExecutable:
-    """An executable whose requests of more than `MANY_STRINGS` strings run in a second one, in a process.
+    """An executable that runs requests with more than `MANY_STRINGS` strings in a separate process.
 
-    So do those that are no smaller than one whose answer had as many.
-
-    The process starts with the first such request, which waits for it; the model is in memory twice from then on.
+    After a response had that many strings, requests of at least the same size run there, too. The process starts at the
+    first such request, which waits for it. From then on the model is in memory twice.
     """
 
     def __init__(self, inner: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool) -> None:
         """Args:
-        inner: runs all other requests.
-        host: makes the second one.
-        gives_labels: each element of an input that holds numbers may become a string.
+        inner: the executable for all other requests.
+        host: makes the executable in the separate process.
+        gives_labels: each element of a numeric input may become a string in an output.
         """
         self.signature = inner.signature
         self.unit = inner.unit
@@ -39,15 +38,15 @@ class ManyStringsExecutable:
 
     @property
     def has_started(self) -> bool:
-        """Whether the process was needed yet."""
+        """Whether the process was started."""
         return self._hosted is not None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """See `Executable`.
 
         Raises:
-            InternalError: as `HostedExecutable` does.
-            UnavailableError: likewise.
+            InternalError: as `HostedExecutable.run` does.
+            UnavailableError: as `HostedExecutable.run` does.
         """
         if self._has_many(inputs):
             self._running = self._hosted = self._hosted or self._host()

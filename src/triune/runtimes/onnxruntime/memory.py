@@ -1,8 +1,8 @@
-"""The memory that runs take in ONNX Runtime: within a limit, and given back to the system.
+"""Limits the memory of ONNX Runtime's runs, and returns it to the system.
 
-ONNX Runtime keeps what a run took for the runs that follow, in an arena of each session's own that knows no limit: what
-one request takes once stays taken. An arena that is registered with its environment may have a limit; the sessions that
-are made next use it, and the environment forgets it when another is registered (1.32). Weights do not count.
+By default each session has an arena without a limit, which keeps the memory of a run for later runs. An arena that is
+registered with the environment can have a limit: sessions that are created next use it, until another arena is
+registered (ONNX Runtime 1.32). The model's weights do not count.
 """
 
 import contextlib
@@ -24,25 +24,25 @@ from triune.core.threads import NoThreadError, start_thread
 from triune.runtimes.failures import given_values, node_of
 from triune.runtimes.onnxruntime.options import NO_LOG
 
-# onnxruntime publishes no types.
+# onnxruntime has no type hints.
 _library: Any = onnxruntime
 
-# From registering an arena until the session has looked for it, which is the first that it does.
+# Held from the registration of an arena until the session has looked it up, which it does first.
 _LOOK_SECONDS = 0.05
-# How long what a run took is kept for the next.
+# How long the arena keeps a run's memory for the next run.
 _KEPT_SECONDS = 2.0
-# Outputs from this size on count while they are in use, and are given back when they are not any more.
+# Outputs of at least this size are tracked, and the arena shrinks when they are freed.
 _LARGE_BYTES = 64 << 20
 _LARGE_BYTES_BY_VALUES = 1 << 20
 
-# Where values decide sizes, no run is like the one before: an arena takes what it is asked for, and not twice as much.
+# If values decide the sizes, runs differ: the arena allocates the requested size (kSameAsRequested), not powers of 2.
 _EXACT: Final = {"arena_extend_strategy": 1, "max_dead_bytes_per_chunk": 1 << 20}
 
 _BEYOND = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 
 
 class _Arenas:
-    """Sees to it that each session has an arena of its own. Two that are made at the same moment may share one."""
+    """Gives each session its own arena. Two sessions that are created at the same moment may share one."""
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
@@ -51,7 +51,7 @@ class _Arenas:
 
     @contextlib.contextmanager
     def own(self, settings: Mapping[str, int]) -> Generator[None]:
-        """A session that is made within, with `session.use_env_allocators`, has an arena of these settings."""
+        """Within this context, a new session with `session.use_env_allocators` gets an arena with these settings."""
         made = threading.Event()
         with self._gate:
             self._made.wait(_LOOK_SECONDS)
@@ -60,7 +60,7 @@ class _Arenas:
         try:
             yield
         finally:
-            # The environment would keep the session's arena when the session is gone.
+            # Otherwise the environment would keep the arena alive after its session.
             self._register(settings)
             made.set()
 
@@ -70,15 +70,15 @@ class _Arenas:
         _library.create_and_register_allocator(info, _library.OrtArenaCfg(settings))
 
 
-# As there is one environment.
+# There is one environment, and so one of these.
 _ARENAS = _Arenas()
 
 
 @contextlib.contextmanager
 def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Generator[None]:
-    """A session that is made within, with these SessionOptions, has an arena of its own, and a limit.
+    """Within this context, a new session with these SessionOptions gets its own arena with a limit.
 
-    One whose options turn arenas off has neither. As `RunMemory` for the rest.
+    If the options turn arenas off, it has neither. For the arguments see `RunMemory`.
     """
     if not options.enable_cpu_mem_arena:
         yield
@@ -89,14 +89,14 @@ def own_arena(options: Any, max_bytes: int | None, *, is_by_values: bool) -> Gen
 
 
 class RunMemory:
-    """What the runs of one session take."""
+    """The memory of one session's runs."""
 
     def __init__(self, session: Any, signature: Signature, max_bytes: int | None, *, is_by_values: bool) -> None:
         """Args:
         session: an onnxruntime.InferenceSession.
-        signature: what it takes and gives.
-        max_bytes: what a run may take; None sets no limit.
-        is_by_values: the values of inputs decide how much a run takes: what it took is not kept for long.
+        signature: its inputs and outputs.
+        max_bytes: the memory limit of a run; None sets no limit.
+        is_by_values: the memory of a run depends on the values of inputs, so it is returned to the system soon.
         """
         self._session: Any = session
         self._signature = signature
@@ -107,14 +107,14 @@ class RunMemory:
         self._options.log_severity_level = NO_LOG
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._options.terminate = True
-        # The garbage collection may tell of an output in the middle of anything: nothing here waits for a lock.
+        # The garbage collector may free an output at any point, so this code must not wait for a lock.
         self._held: dict[int, int] = {}
         self._numbers = itertools.count()
         self._due = threading.Lock()
         self._is_closed = threading.Event()
 
     def watch(self, outputs: Mapping[str, Array]) -> None:
-        """Called with what each run gave: large outputs lie in the arena until nobody uses them."""
+        """Called with each run's outputs: large ones occupy the arena until they are freed."""
         for array in outputs.values():
             if array.nbytes >= self._large_bytes and not array.dtype.hasobject:
                 number = next(self._numbers)
@@ -124,7 +124,7 @@ class RunMemory:
             self._give_back_soon()
 
     def makes_room(self, error: Exception) -> bool:
-        """Whether a run that ended with this error may succeed at once: runs before it had left too little."""
+        """Whether a retry of a run that failed with this error may succeed, since earlier runs filled the arena."""
         found = _BEYOND.search(str(error))
         if found is None or self._max_bytes is None or int(found[2]) > self._max_bytes:
             return False
@@ -134,7 +134,7 @@ class RunMemory:
     def refusal_of(
         self, error: Exception, inputs: Mapping[str, Array], only_nodes: Mapping[str, str]
     ) -> TriuneError | None:
-        """The error of a run that the limit ended; None for any other. As `run_failure` for the rest."""
+        """The error of a run that exceeded the limit; None for another failure. For the arguments see `run_failure`."""
         found = _BEYOND.search(str(error))
         if found is None:
             return None
@@ -153,12 +153,12 @@ class RunMemory:
         )
 
     def close(self) -> None:
-        """Let the session go."""
+        """Release the session."""
         self._is_closed.set()
         self._session = None
 
     def _drop(self, number: int) -> None:
-        """An output is not used any more. Called by whichever thread was the last to use it."""
+        """An output was freed. Called on the thread that freed it."""
         del self._held[number]
         self._give_back_soon()
 
@@ -177,10 +177,10 @@ class RunMemory:
             self._give_back()
 
     def _give_back(self) -> None:
-        """Have a run that ends before its first node: at its end ONNX Runtime gives back what nobody uses."""
+        """Shrink the arena. ONNX Runtime does so after a run, so start one and terminate it before its first node."""
         inputs = {spec.name: spec for spec in self._signature.inputs if not spec.is_optional}
         names = [self._signature.outputs[0].name]
-        # It says that it was ended.
+        # The run raises an error, since it was terminated.
         with contextlib.suppress(Exception):
             if any(spec.datatype is DataType.BF16 for spec in inputs.values()):
                 values = {name: _empty_value(spec) for name, spec in inputs.items()}
@@ -190,7 +190,7 @@ class RunMemory:
 
 
 def _empty(spec: TensorSpec) -> Array:
-    """What an input takes, and no more of it than has to be."""
+    """The smallest value that an input accepts."""
     is_text = spec.datatype is DataType.BYTES
     return np.zeros([max(0, dim) for dim in spec.shape], np.str_ if is_text else spec.datatype.dtype)
 

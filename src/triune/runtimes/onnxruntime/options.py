@@ -29,20 +29,20 @@ KNOWN_OPTIONS = (
 )
 NO_LOG = 4
 
-# onnxruntime publishes no types.
+# onnxruntime has no type hints.
 _library: Any = onnxruntime
 
 
 def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> Any:
-    """The SessionOptions that a model's options ask for. Raises InvalidArgumentError if one is unknown or wrong."""
+    """Make SessionOptions of a model's options. Raises InvalidArgumentError for an unknown option or a wrong value."""
     read.check_names("onnxruntime", options, KNOWN_OPTIONS)
     settings = _library.SessionOptions()
-    # Errors come as exceptions; a bad request must not fill the server's log a second time.
+    # Errors are raised as exceptions, so ONNX Runtime must not log them, too.
     settings.log_severity_level = NO_LOG
     settings.intra_op_num_threads = num_threads
     settings.inter_op_num_threads = 1
     settings.execution_mode = _library.ExecutionMode.ORT_SEQUENTIAL
-    # A pool that spins while it waits takes cores from the other units and from the front end.
+    # Threads that spin while they wait take cores from the other units and from the front end.
     for name in _SPINNING:
         settings.add_session_config_entry(name, "1" if read.boolean(name, options.get(name, "0")) else "0")
     for name, value in options.items():
@@ -70,7 +70,7 @@ def session_options_of(num_threads: int, options: Mapping[str, Parameter]) -> An
 
 
 def run_options_of(options: Mapping[str, Parameter]) -> Any:
-    """The RunOptions, likewise."""
+    """Make the RunOptions of a model's options. Raises as `session_options_of` does."""
     settings = _library.RunOptions()
     settings.log_severity_level = NO_LOG
     if _SHRINKAGE in options:

@@ -32,14 +32,14 @@ from triune.runtimes.onnxruntime.memory import RunMemory, own_arena
 from triune.runtimes.onnxruntime.options import KNOWN_OPTIONS, NO_LOG, run_options_of, session_options_of
 from triune.runtimes.onnxruntime.source import source_of
 
-# onnxruntime publishes no types: its values get theirs where they enter.
+# onnxruntime has no type hints: the protocols below describe what is used of it.
 _library: Any = onnxruntime_library()
 _InvalidArgument: type[Exception] = _library.capi.onnxruntime_pybind11_state.InvalidArgument
 _NotImplemented: type[Exception] = _library.capi.onnxruntime_pybind11_state.NotImplemented
 
 
 class _Value(Protocol):
-    """onnxruntime.OrtValue, as far as it is used."""
+    """The part of onnxruntime.OrtValue that is used here."""
 
     def numpy(self) -> Array: ...
 
@@ -49,7 +49,7 @@ class _Value(Protocol):
 
 
 class _Session(Protocol):
-    """onnxruntime.InferenceSession, as far as it is used."""
+    """The part of onnxruntime.InferenceSession that is used here."""
 
     def run(self, output_names: Sequence[str], input_feed: Mapping[str, Any], run_options: Any) -> list[Array]: ...
     def run_with_ort_values(
@@ -72,26 +72,26 @@ class OnnxRuntime:
 
     def __init__(self, run_bytes: int | None = None) -> None:
         """Args:
-        run_bytes: the memory that a run may take, beside the model's weights; None sets no limit.
+        run_bytes: the memory limit of a run, without the model's weights; None sets no limit.
         """
         self._run_bytes = run_bytes
-        # What requests make it complain of, they are told.
+        # Requests get the errors, so ONNX Runtime need not log them.
         _library.set_default_logger_severity(NO_LOG)
 
     def units(self) -> Sequence[Unit]:
-        """The CPU, wherever it is."""
+        """The CPU."""
         return (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of an ONNX file, whatever the options. Raises as `read_signature` does."""
+        """Read the signature of an ONNX file; the options do not affect it. Raises as `read_signature` does."""
         return read_signature(path)
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Make a session; in a process of its own where requests could end it (`graph.faults`), or have many strings.
+        """Make a session, in a separate process if requests could crash it (`graph.faults`) or have many strings.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
-            UnsupportedError: another unit than `cpu`, or an operator that ONNX Runtime does not have.
+            UnsupportedError: the unit is not `cpu`, or ONNX Runtime lacks an operator.
         """
         if unit is not Unit.CPU:
             raise UnsupportedError(f"backend 'onnxruntime' runs on unit 'cpu', not on '{unit.value}'")
@@ -110,7 +110,7 @@ class OnnxRuntime:
     def _load(
         self, path: Path, num_threads: int, options: Mapping[str, Parameter], *, is_own_process: bool
     ) -> Executable:
-        """See `load`. `is_own_process`: this is a process of its own."""
+        """See `load`. `is_own_process`: this is already a separate process for the model."""
         session_options = session_options_of(num_threads, options)
         run_options = run_options_of(options)
         model = read_model(path)
@@ -123,7 +123,7 @@ class OnnxRuntime:
         )
         source, fatal = source_of(model, path), list(fatal_fusions(model))
         del model
-        # What no arena holds, the limit of a process does.
+        # If no arena can enforce the limit, a separate process does.
         has_limit = session_options.enable_cpu_mem_arena and (facts.is_steady or not source.gives_labels)
         if (source.hosting_reason or not has_limit) and not is_own_process:
             del source
@@ -147,7 +147,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is known of a model from its file."""
+    """Properties of a model, from its file."""
 
     signature: Signature
     precision: str
@@ -157,7 +157,7 @@ class _Facts:
 
 
 class _OnnxRuntimeExecutable:
-    """A session. The plain path hands numpy arrays through; BF16, which numpy lacks, goes by OrtValues."""
+    """A session. It normally takes and returns numpy arrays; BF16, which numpy lacks, is passed as OrtValues."""
 
     unit = Unit.CPU
 
@@ -171,7 +171,7 @@ class _OnnxRuntimeExecutable:
         self._only_nodes = facts.only_nodes
         self._is_interrupted = False
         self._session = session
-        # The library's own object under its Python one, whose checks are made here. (Same arguments.)
+        # The native session object, without the Python wrapper, whose checks are made here. Same arguments.
         self._run: Callable[[Sequence[str], Mapping[str, Any], Any], list[Array]]
         self._run = getattr(session, "_sess", session).run
         self._run_options = run_options

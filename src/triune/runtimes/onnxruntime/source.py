@@ -1,4 +1,4 @@
-"""What ONNX Runtime is given of a model: its file, or its bytes with the weights in memory."""
+"""The form in which ONNX Runtime loads a model: a file, or bytes with the weights in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from triune.graph.weight_files import data_of, refer
 
 @dataclass(frozen=True, slots=True)
 class OnnxSource:
-    """A model as ONNX Runtime is to load it.
+    """A model for ONNX Runtime to load.
 
     Attributes:
         model: its file, or its bytes.
-        names, weights: what its bytes call files, and these files' contents; not read once a session is made.
-        hosting_reason: why it is for a process of its own; empty where it is not.
-        gives_labels: as of `Growth`.
+        names, weights: the names and contents of external weight files; not needed once the session exists.
+        hosting_reason: why the model must run in a separate process; empty if it need not.
+        gives_labels: see `Growth`.
     """
 
     model: Path | bytes
@@ -35,7 +35,7 @@ class OnnxSource:
     gives_labels: bool
 
     def give_weights(self, options: Any) -> None:
-        """Have a session of these SessionOptions find the weights."""
+        """Register the weights with SessionOptions."""
         if self.names:
             options.add_external_initializers_from_files_in_memory(
                 list(self.names), list(self.weights), [each.nbytes for each in self.weights]
@@ -43,18 +43,18 @@ class OnnxSource:
 
 
 def source_of(model: ModelProto, path: Path) -> OnnxSource:
-    """Prepare a model: guarded, judged, and its weights read.
+    """Prepare a model: rewrite unsafe operators, decide whether it needs a separate process, and read its weights.
 
-    ONNX Runtime would map the files beside a model into memory: whoever writes to one would change answers, or end the
-    process by cutting it short (SIGBUS).
+    ONNX Runtime would memory-map external weight files. A later write to such a file would change answers, and
+    truncating it would crash the process (SIGBUS).
 
     Args:
-        model: as `read_model` gives it; changed.
+        model: the result of `read_model`; it is changed.
         path: its file.
 
     Raises:
-        InvalidArgumentError: weights beside it cannot be read, or are not as many as the model says.
-        UnsupportedError: without them it takes more than protobuf's 2 GiB.
+        InvalidArgumentError: external weights cannot be read, or have another size than the model declares.
+        UnsupportedError: without external weights it is larger than protobuf's 2 GiB.
     """
     path = path.absolute()
     is_in_files = has_external_data(model)

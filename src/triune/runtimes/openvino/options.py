@@ -1,4 +1,4 @@
-"""The parameters of Triton's OpenVINO backend, old names and new, as Triune honours them."""
+"""The parameters of Triton's OpenVINO backend, old and new names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,10 +29,10 @@ OPTION_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the options come to.
+    """The options' values.
 
     Attributes:
-        num_threads: CPU threads that one call may use, at least 1.
+        num_threads: CPU threads of one call, at least 1.
         is_pinned: threads are bound to cores.
     """
 
@@ -41,7 +41,7 @@ class Settings:
 
 
 def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Settings:
-    """Check every option and collect those that have an effect.
+    """Check every option, and return those that have an effect.
 
     Without effect: PERFORMANCE_HINT and NUM_STREAMS AUTO (an executable runs one call at a time: one stream),
     SKIP_(OV_)DYNAMIC_BATCHSIZE (shapes are the model file's), COMPILATION_NUM_THREADS (the CPU plugin has no such
@@ -49,7 +49,7 @@ def read_settings(unit: Unit, num_threads: int, options: Mapping[str, Parameter]
 
     Raises:
         InvalidArgumentError: an option is unknown, or its value is wrong.
-        UnsupportedError: an option asks for what Triune does in another way, which the message names.
+        UnsupportedError: Triune has another way to do what the option does, which the message names.
     """
     read.check_names("openvino", options, OPTION_NAMES)
     settings = Settings(num_threads)

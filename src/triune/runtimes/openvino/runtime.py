@@ -1,7 +1,7 @@
 """Intel's OpenVINO on the CPU: fp32 on `cpu`, bf16 on AMX tiles on `amx`. Backend "openvino".
 
-Its CPU plugin computes integers in 32 bits, saturates where 8-bit integers overflow, and gives 0 where Gather's index
-is out of range; ONNX Runtime does none of this.
+Unlike ONNX Runtime, OpenVINO's CPU plugin computes integers in 32 bits, saturates 8-bit integers that overflow, and
+returns 0 for a Gather index out of range.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settin
 
 @contextlib.contextmanager
 def _no_converter() -> Generator[None]:
-    """OpenVINO's converter, which nothing here uses, reports every import to its makers: leave it out of ours."""
+    """Keep the import of OpenVINO from importing its converter, which is not needed and sends telemetry."""
     modules = cast("dict[str, object]", sys.modules)
     converter = "openvino.tools.ovc"
     is_first = "openvino" not in modules
@@ -50,7 +50,7 @@ def _no_converter() -> Generator[None]:
 with _no_converter():
     import openvino
 
-# Its types are partial: its values get theirs where they enter.
+# OpenVINO has incomplete type hints.
 _library: Any = openvino
 
 _ELEMENT_TYPES = {
@@ -83,25 +83,25 @@ class OpenVino:
     def __init__(self, units: Sequence[UnitStatus], run_bytes: int | None = None) -> None:
         """Args:
         units: this machine's, as `hardware.units.detect_units` tells them.
-        run_bytes: the memory that a run may take where the values of inputs decide it; None sets no limit.
+        run_bytes: the memory limit of a run whose memory depends on the values of inputs; None sets no limit.
         """
         self._run_bytes = run_bytes
         self._statuses = {status.unit: status for status in units}
         self._core = _library.Core()
-        # It would map the files beside a model: whoever wrote to one would change answers, or end the process.
+        # OpenVINO would memory-map external weights: a write to such a file would change answers or crash the process.
         self._core.set_property({"ENABLE_MMAP": False})
 
     def __reduce__(self) -> tuple[type["OpenVino"], tuple[Sequence[UnitStatus], int | None]]:
-        """The library's core stays in its process; another one makes its own."""
+        """Pickle the arguments only: another process makes its own OpenVINO core."""
         return OpenVino, (tuple(self._statuses.values()), self._run_bytes)
 
     def units(self) -> Sequence[Unit]:
-        """AMX first, where this CPU has it, then the CPU."""
+        """AMX, if this CPU has it, then the CPU."""
         amx = self._statuses.get(Unit.AMX)
         return (Unit.AMX, Unit.CPU) if amx is not None and amx.presence is Presence.PRESENT else (Unit.CPU,)
 
     def inspect(self, path: Path, options: Mapping[str, Parameter] = NO_OPTIONS) -> Signature:
-        """Read the signature of an ONNX file. Inputs with a default are left out: OpenVINO compiles the default in.
+        """Read the signature of an ONNX file, without its optional inputs: OpenVINO compiles their defaults in.
 
         Raises as `read_signature` does.
         """
@@ -109,12 +109,14 @@ class OpenVino:
         return replace(signature, inputs=tuple(spec for spec in signature.inputs if not spec.is_optional))
 
     def load(self, path: Path, *, unit: Unit, num_threads: int, options: Mapping[str, Parameter]) -> Executable:
-        """Compile for the CPU plugin; in a process of its own where requests could end it (`graph.faults`), or where
-        their values decide how much memory a run takes, for which the plugin knows no limit.
+        """Compile for the CPU plugin.
+
+        The model runs in a separate process if requests could crash it (`graph.faults`), or if a run's memory depends
+        on the values of inputs, since the plugin has no memory limit.
 
         Raises:
             InvalidArgumentError: the file is broken, or an option is unknown or wrong.
-            UnsupportedError: the unit is not here, or OpenVINO lacks a datatype or an operator of the model.
+            UnsupportedError: this machine lacks the unit, or OpenVINO lacks a datatype or an operator of the model.
         """
         if unit not in self.units():
             status = self._statuses.get(unit)
@@ -122,7 +124,7 @@ class OpenVino:
         return self._load(path, unit, read_settings(unit, num_threads, options), is_own_process=False)
 
     def _load(self, path: Path, unit: Unit, settings: Settings, *, is_own_process: bool) -> Executable:
-        """See `load`. `is_own_process`: this is a process of its own."""
+        """See `load`. `is_own_process`: this is already a separate process for the model."""
         signature = self.inspect(path)
         for spec in (*signature.inputs, *signature.outputs):
             if spec.datatype not in _ELEMENT_TYPES:
@@ -164,7 +166,7 @@ class _OpenVinoExecutable:
         self._compile_again = compile_again
         self._request = compiled.create_infer_request()
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
-        # An input that no operator reads has no port: OpenVINO drops it.
+        # OpenVINO drops an input that no operator reads, so it has no port.
         self._inputs = [
             (spec.name, inputs.get(spec.name), getattr(_library.Type, _ELEMENT_TYPES[spec.datatype]))
             for spec in signature.inputs
@@ -181,7 +183,7 @@ class _OpenVinoExecutable:
             )
         for name in self._wide:
             _check_range(name, inputs[name])
-        # The request refers to these arrays without owning them: they live until it has run.
+        # The infer request does not own these arrays, so they must live until it has run.
         arrays = {name: packed(inputs[name]) for name, port, _ in self._inputs if port is not None}
         try:
             for name, port, element_type in self._inputs:
@@ -191,8 +193,8 @@ class _OpenVinoExecutable:
                     self._request.set_input_tensor(port, _library.Tensor(bits, array.shape, element_type))
             self._request.infer()
         except Exception as error:
-            # After a refusal OpenVINO 2026.4 in bf16 refuses correct calls too, by the old shapes, and a new request
-            # of the same compiled model does not help (seen on AMX): compile again.
+            # After it has refused a call, OpenVINO 2026.4 in bf16 also refuses correct calls, with the old shapes. A
+            # new infer request of the same compiled model does not help (seen on AMX), so compile again.
             self._request = self._compile_again().create_infer_request()
             raise run_failure(error, inputs) from error
         return {name: self._copy(*self._outputs[name]) for name in outputs}
@@ -204,18 +206,18 @@ class _OpenVinoExecutable:
         del self._request, self._compile_again
 
     def _copy(self, port: int, dtype: np.dtype[Any]) -> Array:
-        # The request writes its next outputs to the same memory.
+        # The infer request writes its next outputs to the same memory.
         array: Array = np.array(self._request.get_output_tensor(port).data)
         if array.dtype == dtype:
             return array
         if array.dtype.itemsize != dtype.itemsize:
             raise InternalError(f"OpenVINO gave {array.dtype} for an output that the model states as {dtype}")
-        # numpy has no bf16, so the binding shows its bits as another 16-bit type.
+        # numpy has no bf16, so the binding returns the bits as another 16-bit dtype.
         return array.view(dtype)
 
 
 def _hosting_reason(model: ModelProto, path: Path) -> str:
-    """Why a model is for a process of its own; empty where it is not."""
+    """Why a model must run in a separate process; empty if it need not."""
     if has_external_data(model):
         locate_data(model, path.absolute().parent)
     return fault_in(model, OPENVINO_FAULTS)
@@ -225,8 +227,8 @@ def _properties(unit: Unit, settings: Settings) -> dict[str, object]:
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if unit is Unit.AMX else "f32",
         "INFERENCE_NUM_THREADS": settings.num_threads,
-        # With one thread and one stream, `infer` of OpenVINO 2026.4 swallows errors and leaves stale outputs.
-        # With no stream the calling thread computes, and errors are raised.
+        # With one thread and one stream, `infer` of OpenVINO 2026.4 ignores errors and returns stale outputs. Without
+        # streams the calling thread computes, and errors are raised.
         "NUM_STREAMS": 1 if settings.num_threads > 1 else 0,
         "ENABLE_CPU_PINNING": settings.is_pinned,
     }
@@ -237,7 +239,7 @@ def _ports(ports: Sequence[Any]) -> dict[str, int]:
 
 
 def _check_range(name: str, array: Array) -> None:
-    """OpenVINO cuts wider integers to 32 bits without a word, so that token 2**32 would become token 0."""
+    """Refuse integers beyond 32 bits: OpenVINO would truncate them silently, so that token 2**32 would become 0."""
     if not array.size:
         return
     low, high = int(array.min()), int(array.max())
