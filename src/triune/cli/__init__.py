@@ -37,17 +37,17 @@ def triune(
 
 
 def main() -> None:
-    """Run the command line. Every error is told in plain words on standard error, with exit code 1.
+    """Run the command line. An error is printed on standard error as one message, and the exit code is 1.
 
-    Where Triune itself fails, the environment variable TRIUNE_TRACEBACK=1 shows where.
+    For an unexpected error, set the environment variable TRIUNE_TRACEBACK=1 to print the traceback.
     """
-    # A server tells nobody what it does; ONNX Runtime would, and leave a file among the temporary ones.
+    # Turn off ONNX Runtime's telemetry, which would also leave a temporary file.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         app()
     except TriuneError as error:
         _tell(str(error))
-    # What nobody foresaw: a traceback tells a user nothing.
+    # An unexpected error: a traceback would not help the user.
     except Exception as error:
         if os.environ.get("TRIUNE_TRACEBACK"):
             raise

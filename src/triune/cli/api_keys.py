@@ -1,4 +1,4 @@
-"""API keys: from the command line, the environment and a file."""
+"""Reads API keys from the command line, the environment and a file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,16 +7,17 @@ from typing import Final
 from triune.core.errors import InvalidArgumentError
 
 VARIABLE: Final = "TRIUNE_API_KEY"
-"""Of the environment: one key or more, with spaces between them."""
+"""The environment variable with API keys, separated by spaces."""
 
 
 def read_keys(given: Sequence[str], file: Path | None, environment: Mapping[str, str]) -> list[str]:
-    """The keys that were given, those of the environment, then those of a file.
+    """Collect the keys of the command line, of the environment and of a file, in this order.
 
-    A file has one key a line; empty lines and those that begin with # are skipped.
+    The file has one key in each line; empty lines and lines that begin with # are skipped.
 
     Raises:
-        InvalidArgumentError: the file cannot be read; or it, or the variable, has no key, and would restrict nobody.
+        InvalidArgumentError: the file cannot be read, or the file or the variable is there but contains no key (the
+            server would be open although its operator wanted keys).
     """
     keys = [*given, *environment.get(VARIABLE, "").split()]
     if VARIABLE in environment and not environment[VARIABLE].strip():

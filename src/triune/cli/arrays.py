@@ -1,4 +1,4 @@
-"""Arrays on the command line: read from .npy files, shown, and as JSON."""
+"""Arrays on the command line: reads .npy files, and formats arrays as text and JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from triune.core.errors import InvalidArgumentError
 
 
 def split_pairs(texts: Sequence[str], *, option: str = "--input", form: str = "name=file.npy") -> dict[str, str]:
-    """What options of the form name=value give to inputs, by name: for `--input`, files.
+    """Parse options of the form name=value (name=file for `--input`).
 
     Raises:
-        InvalidArgumentError: a text of another form, or a name that is given twice.
+        InvalidArgumentError: an option has another form, or a name is repeated.
     """
     values: dict[str, str] = {}
     for text in texts:
@@ -28,10 +28,10 @@ def split_pairs(texts: Sequence[str], *, option: str = "--input", form: str = "n
 
 
 def read_array(name: str, file: str) -> Array:
-    """The array in a .npy file, in this machine's byte order; text as bytes objects.
+    """Read a .npy file. The array has this machine's byte order; strings become bytes objects.
 
     Raises:
-        InvalidArgumentError: the file cannot be read, or is no array.
+        InvalidArgumentError: the file cannot be read, or is not an array.
     """
     # numpy before 2.4 says nothing of this function's types.
     numpy_format: Any = np.lib.format
@@ -49,7 +49,7 @@ def read_array(name: str, file: str) -> Array:
 
 
 def as_numbers(array: Array) -> list[object]:
-    """The elements; "NaN", "Infinity" and "-Infinity" for what JSON has no number for (protobuf's words)."""
+    """The elements as JSON numbers; "NaN", "Infinity" and "-Infinity" as strings, as in protobuf's JSON."""
     numbers: list[object] = array.ravel().tolist()
     if array.dtype.kind == "f":
         for index in np.flatnonzero(~np.isfinite(array)):

@@ -6,15 +6,15 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 
 
 def cache_bytes(configs: Sequence[str], byte_size: int | None) -> int | None:
-    """The size of the response cache; None if there is to be none.
+    """The size of the response cache in bytes; None for no cache.
 
     Args:
-        configs: `local,size=N` each, as given.
+        configs: the values of `--cache-config`, `local,size=N`.
         byte_size: Triton's older `--response-cache-byte-size`.
 
     Raises:
-        InvalidArgumentError: it is not of that form, the size is no number above 0, or both flags are given.
-        UnsupportedError: another cache than `local`, or a setting that it does not have.
+        InvalidArgumentError: a value is malformed, the size is not a number above 0, or both flags are given.
+        UnsupportedError: the cache is not `local`, or the setting is unknown.
     """
     if configs and byte_size is not None:
         raise InvalidArgumentError("give --cache-config or --response-cache-byte-size, not both")

@@ -1,4 +1,4 @@
-"""The commands, each imported when it is asked for: a server need not import the converters first."""
+"""The commands. Each is imported when it is used, so that `serve` does not import the converters."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 Loaded: TypeAlias = tuple[Callable[..., None], type[TyperCommand] | None]
-"""A command's function, and the class of the command where it is one of its own."""
+"""A command's function, and its click class if it has one of its own."""
 
 
 def _serve() -> Loaded:
@@ -65,14 +65,14 @@ _LOADERS: dict[str, Callable[[], Loaded]] = {
 
 
 class Commands(TyperGroup):
-    """The group of all commands."""
+    """The click group of all commands."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Their names, in the order of the help."""
+        """The names of the commands, in the order of the help text."""
         return list(_LOADERS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command by its name; None if there is none of that name."""
+        """Get a command by name; None if the name is unknown."""
         if cmd_name not in _LOADERS:
             return None
         function, kind = _LOADERS[cmd_name]()

@@ -26,71 +26,73 @@ from triune.graph.verify import Verdict
 
 def convert(
     source: Annotated[Path, typer.Argument(help="model.onnx, model.mlpackage, model.mlmodelc or model.aimodel")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage, .aimodel or .onnx; replaced.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model.mlpackage, .aimodel or .onnx; overwritten.")],
     shapes: Annotated[
         list[str] | None,
-        typer.Option("--shape", help="input=1,1..512 (a range), input=1,128|1,512 (one of these), input=1,64."),
+        typer.Option("--shape", help="input=1,64, input=1,1..512 (a range) or input=1,128|1,512 (enumerated shapes)."),
     ] = None,
     constants: Annotated[
         list[str] | None,
         typer.Option("--constant", help="input=3 or input=1,2 or input=file.npy: the input becomes a constant."),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="In which floats the program computes.")] = Precision.FP32,
+    precision: Annotated[Precision, typer.Option(help="The precision of the program's computation.")] = Precision.FP32,
     keep_fp32: Annotated[
         list[str] | None, typer.Option("--keep-fp32", help="A node or operator that --precision mixed keeps in fp32.")
     ] = None,
     target: Annotated[
-        str, typer.Option(help="The oldest system to run it: iOS15, iOS16, iOS17 or iOS18.")
+        str, typer.Option(help="The oldest system that can run the program: iOS15, iOS16, iOS17 or iOS18.")
     ] = DEFAULT_SYSTEM,
     layout: Annotated[
-        Layout, typer.Option(help="ane: transformers as the Neural Engine likes them, (B, C, 1, S).")
+        Layout, typer.Option(help="ane rewrites transformers to the Neural Engine's layout, (B, C, 1, S).")
     ] = Layout.SOURCE,
     function: Annotated[
-        str | None, typer.Option(help="Which function of the source to convert; of an .aimodel, what to call it.")
+        str | None, typer.Option(help="The source's function to convert; for an .aimodel, the new function's name.")
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Option("--add", help="name=other.onnx: one more function of the .aimodel; equal weights are shared."),
+        typer.Option("--add", help="name=other.onnx: add a function to the .aimodel; equal weights are shared."),
     ] = None,
     states: Annotated[
         list[str] | None,
         typer.Option(
-            "--state", help="past=present: an input becomes state of the .aimodel, that output its next value."
+            "--state",
+            help="past=present: make the input past a state of the .aimodel, updated from the output present.",
         ),
     ] = None,
     pack_weights: Annotated[
         bool,
-        typer.Option("--pack-weights", help="Look-up tables and bitmasks for the .aimodel's weights; nothing is lost."),
+        typer.Option("--pack-weights", help="Compress the .aimodel's weights losslessly: look-up tables, bitmasks."),
     ] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(
             "--image",
-            help="x=rgb24 (argb32, bgra32), or x=rgb24,scale=0.5,bias=1|2|3: floats [1,3,H,W] become an image of the "
-            ".aimodel, its bytes * scale + bias the floats.",
+            help="x=rgb24 (argb32, bgra32), or x=rgb24,scale=0.5,bias=1|2|3: make the floats x [1,3,H,W] an image "
+            "of the .aimodel, with x = bytes * scale + bias.",
         ),
     ] = None,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Compare both on the same inputs; a wrong result is not written, and ends with 1."
+            "--verify",
+            help="Compare source and result on the same inputs; if they differ, write nothing and exit with 1.",
         ),
     ] = False,
     check: Annotated[
         bool,
         typer.Option(
             "--check",
-            help="Compare the program's answers before and after each compiler pass; if one changes an answer, nothing "
-            "is written, and the command ends with 1.",
+            help="Compare the program's answers before and after each compiler pass; if a pass changes an answer, "
+            "write nothing and exit with 1.",
         ),
     ] = False,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", help="name=file.npy, an input to verify or check with; those not given are made up."),
+        typer.Option("--input", help="name=file.npy: an input for --verify or --check; other inputs are generated."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a report as JSON.")] = False,
 ) -> None:
-    """Convert ONNX to Core ML or Core AI, or either of them to ONNX."""
+    """Convert ONNX to Core ML or Core AI, or Core ML or Core AI to ONNX."""
     started = time.monotonic()
     given = {name: read_array(name, file) for name, file in split_pairs(inputs or []).items()}
     with own_temporary_folder(), progress_bar() as progress:
@@ -136,7 +138,7 @@ def _constants(texts: Sequence[str]) -> dict[str, Array]:
 
 
 def _constant(name: str, body: str) -> Array:
-    """One number is a scalar, several are a vector; a file has the shape that it has."""
+    """Parse a constant: one number gives a scalar, several give a vector, and a .npy file gives its array."""
     if body.endswith(".npy"):
         return read_array(name, body)
     try:

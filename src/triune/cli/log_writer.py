@@ -1,4 +1,4 @@
-"""A log that nobody waits for: a thread writes it, and where nobody reads, lines are lost and counted."""
+"""A non-blocking log: a thread writes lines from a bounded queue; if the queue is full, lines are dropped and counted."""
 
 import contextlib
 import copy
@@ -17,9 +17,9 @@ _OVERHEAD_BYTES = 512
 
 
 class LogWriter(logging.Handler):
-    """Hands what is logged to a thread, which hands it to another handler.
+    """A logging handler that passes records to another handler in a thread.
 
-    Whoever logs goes on at once, be the log a pipe that is full, a terminal that was stopped, or a disk that hangs.
+    Logging never blocks, even if the log is a full pipe, a stopped terminal or a hanging disk.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class LogWriter(logging.Handler):
         flush_seconds: float = _FLUSH_SECONDS,
     ) -> None:
         """Args:
-        target: writes; it may take its time. Records reach it with their text as their message, and no arguments.
-        max_waiting_bytes: what waits to be written; what comes on top is lost.
-        flush_seconds: how long `flush` waits at the most.
+        target: the handler that writes; it may block. Its records have the formatted text as message and no arguments.
+        max_waiting_bytes: the size of the queue; further records are dropped.
+        flush_seconds: the longest time that `flush` waits.
 
         Raises:
             NoThreadError: the system has no thread for it.
@@ -49,7 +49,7 @@ class LogWriter(logging.Handler):
         start_thread(self._write, "log")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Leave a record to the thread."""
+        """Queue a record."""
         try:
             ready = copy.copy(record)
             ready.msg, ready.args = text_of(record), None
@@ -60,7 +60,7 @@ class LogWriter(logging.Handler):
         self.leave(lambda: self._target.handle(ready), len(ready.msg))
 
     def say(self, text: str) -> None:
-        """Leave text that is no record, for standard error, to the thread."""
+        """Queue text for standard error that is not a log record."""
 
         def write() -> None:
             sys.stderr.write(text)
@@ -69,7 +69,7 @@ class LogWriter(logging.Handler):
         self.leave(write, len(text))
 
     def leave(self, write: Callable[[], object], num_bytes: int) -> None:
-        """Leave a call to the thread, after those before it; it is lost if too much waits."""
+        """Queue a call for the thread; it is dropped if the queue is full."""
         with self._changed:
             num_bytes += _OVERHEAD_BYTES
             if self._waiting_bytes + num_bytes > self._max_waiting_bytes:
@@ -81,16 +81,16 @@ class LogWriter(logging.Handler):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until everything is written; not for long."""
+        """Wait until the queue is written, at most `flush_seconds`."""
         self.is_read()
 
     def is_read(self) -> bool:
-        """Whether everything is written now, or soon. Else nobody reads it."""
+        """Wait as `flush` does. Returns whether the queue is written; if not, nobody reads the log."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._is_writing, self._flush_seconds)
 
     def close(self) -> None:
-        """Write what waits, if that can be done soon."""
+        """Write the queue, if that takes no longer than `flush_seconds`, and close."""
         self.flush()
         super().close()
 
@@ -104,15 +104,15 @@ class LogWriter(logging.Handler):
                     self._tell_of_lost()
                 num_bytes, write = self._waiting.popleft()
                 self._is_writing = True
-            # Where the log itself cannot be written, there is no one to tell. (Rich exits where a pipe is broken.)
+            # An error of the log cannot be logged. (Rich raises SystemExit for a broken pipe.)
             with contextlib.suppress(Exception, SystemExit):
                 write()
             with self._changed:
-                # Only now: what is being written takes room, too.
+                # Subtract only now: a record that is being written still takes memory.
                 self._waiting_bytes -= num_bytes
 
     def _tell_of_lost(self) -> None:
-        """Where lines were lost, a line that says how many. The lock is held."""
+        """If lines were dropped, log how many. The caller holds the lock."""
         if self._num_lost:
             lost, self._num_lost = _lost(self._num_lost), 0
             self._waiting.append((0, lambda: self._target.handle(lost)))

@@ -1,4 +1,4 @@
-"""What the server logs, where, and in which form: Triton's log flags."""
+"""Sets up logging by Triton's log flags."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ from triune.core.files import non_file_kind
 
 
 class LogFormat(Enum):
-    """The form of a line. DEFAULT and ISO8601 are Triton's."""
+    """The format of a log line. DEFAULT and ISO8601 are Triton's."""
 
     TRIUNE = "triune"
     DEFAULT = "default"
@@ -24,13 +24,13 @@ class LogFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What is logged.
+    """The log flags.
 
     Attributes:
-        verbose: 0 for what matters, 1 or more for everything.
-        has_info, has_warnings, has_errors: whether lines of that level are written.
-        format: the form of a line.
-        file: where they go; None for standard error.
+        verbose: 1 or more logs everything.
+        has_info, has_warnings, has_errors: whether lines of this level are written.
+        format: the format of a line.
+        file: the log file; None for standard error.
     """
 
     verbose: int = 0
@@ -42,14 +42,14 @@ class LogOptions:
 
 
 def set_up_logs(options: LogOptions, console: Console) -> LogWriter:
-    """Have everything logged as `options` say; `console` is standard error.
+    """Configure Python's logging by `options`. `console` writes to standard error.
 
     Returns:
-        what else is said to people goes through it: nobody waits for whoever reads the log, or does not.
+        the writer. Print other text for users through it, too, so that a blocked reader does not block the server.
 
     Raises:
         InvalidArgumentError: the file cannot be written.
-        NoThreadError: the system has no thread to write it.
+        NoThreadError: the system cannot start the writer's thread.
     """
     writer = LogWriter(_handler(options, console))
     writer.addFilter(lambda record: _is_wanted(options, record.levelno))
@@ -75,7 +75,7 @@ def _handler(options: LogOptions, console: Console) -> logging.Handler:
 
 
 def _file_handler(file: Path) -> logging.Handler:
-    # To open a pipe is to wait for its reader: whoever writes first opens it.
+    # Opening a named pipe blocks until it has a reader, so the thread opens the file at its first write.
     is_plain = not file.exists() or non_file_kind(file) is None
     return logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=not is_plain)
 
@@ -85,12 +85,12 @@ def _is_wanted(options: LogOptions, level: int) -> bool:
         return options.has_errors
     if level >= logging.WARNING:
         return options.has_warnings
-    # What is verbose has a flag of its own, as in Triton.
+    # Debug messages are controlled by --log-verbose, as in Triton.
     return options.has_info if level >= logging.INFO else True
 
 
 class _TritonFormatter(logging.Formatter):
-    """Triton's lines, times in UTC.
+    """Formats lines as Triton does, with times in UTC.
 
     `I1129 23:55:00.123456 4711 server.py:12] text`, or `2026-11-29T23:55:00Z I 4711 server.py:12] text`.
     """
@@ -101,7 +101,7 @@ class _TritonFormatter(logging.Formatter):
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record's text."""
+        """Format a record."""
         letter, moment = record.levelname[0], time.gmtime(record.created)
         if self._form is LogFormat.ISO8601:
             record.preamble = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', moment)} {letter}"

@@ -1,4 +1,4 @@
-"""`triune models`: what a repository holds, and whether it would load."""
+"""`triune models`: lists a repository's models and checks whether they would load."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ from triune.repository.settings import RepositorySettings
 
 def models(
     repository: Annotated[
-        list[Path], typer.Option("--repository", "--model-repository", help="A folder of models; may be given again.")
+        list[Path], typer.Option("--repository", "--model-repository", help="A model repository; may be repeated.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models of a repository: versions, units, tensors, and what would keep them from loading.
+    """List the models of a repository: versions, units, tensors, and errors that prevent loading.
 
-    Reads configs and model files; compiles nothing. Exit code 1 if a model would not load.
+    Reads configs and model files, and compiles nothing. Exits with 1 if a model would not load.
     """
     checks = app.make_repository(RepositorySettings(repository)).check()
     if as_json:

@@ -1,4 +1,4 @@
-"""The names of a Core ML program's tensors on the command line: its own, or those that they had in its source."""
+"""Tensor names on the command line: a program's own names, or the names in the model that it was converted from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The inputs, or the outputs, of a model.
+    """The names of a model's inputs or outputs.
 
     Attributes:
-        model: what messages call it.
+        model: the model's name in error messages.
         kind: "input" or "output".
-        own: the model's names, in its order.
-        sources: what the tensors were called before the model was converted, by its own names.
+        own: the model's own names, in its order.
+        sources: own name to the name that the tensor had before the conversion.
     """
 
     model: str
@@ -27,10 +27,10 @@ class Names:
     sources: Mapping[str, SourceTensor] = field(default_factory=dict[str, SourceTensor])
 
     def find(self, name: str) -> str:
-        """The model's own name of a tensor, of which `name` is its own or its source's. Its own is the stronger.
+        """Get the own name for an own or a source name. If `name` is both, the own name is meant.
 
         Raises:
-            InvalidArgumentError: it is neither; the message lists both.
+            InvalidArgumentError: the name is unknown; the message lists all names.
         """
         if name in self.own:
             return name
@@ -41,11 +41,11 @@ class Names:
         return found
 
     def translate(self, values: Mapping[str, _T], required: Mapping[str, str]) -> dict[str, _T]:
-        """Values by the model's own names.
+        """Replace source names by own names.
 
         Args:
-            values: by either name.
-            required: what must be given, by the model's own names: "fp32 of [1, 3]".
+            values: the values by own or source name.
+            required: own name to a description such as "fp32 of [1, 3]", for each required tensor.
 
         Raises:
             InvalidArgumentError: a name is unknown, two name the same tensor, or one of `required` is missing.
@@ -67,6 +67,6 @@ class Names:
         return found
 
     def shown(self, own: str) -> str:
-        """`'a_b' (in its source 'a.b')`: both names, where there are two."""
+        """Format a name for a message: `'a_b' (in its source 'a.b')`, with the source name if it differs."""
         source = self.sources.get(own)
         return f"'{own}'" if source is None or source.name == own else f"'{own}' (in its source '{source.name}')"

@@ -1,4 +1,4 @@
-"""How commands print for programs, and report progress to people."""
+"""Output of the commands: JSON, escaped text, and progress bars."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from triune.core.printable import UNPRINTABLE, printable
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on standard output, indented for a person, stable for a program.
+    """Print `value` as indented JSON on standard output.
 
     Raises ValueError for NaN and infinities, which JSON cannot express.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    # JSON writes out only some of what commands a terminal; the lines are its own.
+    # JSON escapes only some control characters; line breaks are the indentation's and stay.
     sys.stdout.write("\n".join(UNPRINTABLE.sub(_in_json, line) for line in text.split("\n")) + "\n")
 
 
@@ -37,7 +37,7 @@ def _in_json(found: re.Match[str]) -> str:
 
 
 def progress_bar() -> Progress:
-    """A progress display on standard error, so that output can be piped."""
+    """A progress bar on standard error, so that standard output can be piped."""
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),

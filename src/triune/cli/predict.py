@@ -34,10 +34,10 @@ def predict(
         list[str] | None,
         typer.Option(
             "--input",
-            help="name=file, for each input: a .npy array, or an image. Names are the program's, or its source's.",
+            help="name=file, for each input: a .npy array or an image, by the program's or its source's name.",
         ),
     ] = None,
-    function: Annotated[str | None, typer.Option(help="Which function; the default one if not given.")] = None,
+    function: Annotated[str | None, typer.Option(help="The function [default: the program's default].")] = None,
     executor: Annotated[
         Literal["coreml", "coreai", "onnxruntime", "reference", "interpreter"] | None,
         typer.Option(
@@ -45,10 +45,10 @@ def predict(
             "and obvious (Core ML); interpreter is Apple's (Core AI)."
         ),
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="A folder to write each output to, as name.npy.")] = None,
+    save: Annotated[Path | None, typer.Option(help="The folder to write outputs to, as name.npy.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:
-    """Run a Core ML or Core AI program once. A stateful one starts from states of zeros."""
+    """Run a Core ML or Core AI program once. States start as zeros."""
     if program.suffix not in _PROGRAMS:
         raise InvalidArgumentError(
             f"'{program}' ends in none of {', '.join(_PROGRAMS)}; an .onnx file is run by 'triune infer', and made a "
@@ -89,7 +89,7 @@ def predict(
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A function, ready to run: what computes it, the names of its inputs, and what is required of them."""
+    """A loaded function: the model, the names of its inputs, and their required types and shapes."""
 
     model: Model
     executor: str
@@ -136,7 +136,7 @@ def _read(name: str, file: str) -> Any:
 
 
 def _as_json(value: Any) -> object:
-    """An array with its type and shape; labels, and probabilities by label, as they are."""
+    """Convert an output to JSON: an array with its type and shape, or a label, or probabilities by label."""
     if isinstance(value, np.ndarray):
         array = cast(Any, value)
         return {"datatype": str(array.dtype), "shape": list(array.shape), "data": as_numbers(array)}
@@ -163,7 +163,7 @@ def _preview(value: Any) -> str:
 
 
 def _save(outputs: dict[str, Any], folder: Path) -> None:
-    """Arrays as they are; a label as an array of rank 0, a dictionary as its probabilities."""
+    """Save outputs as .npy: a label becomes an array of rank 0, a dictionary the array of its probabilities."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():

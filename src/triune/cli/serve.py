@@ -44,165 +44,179 @@ def serve(
     repository: Annotated[
         list[Path],
         typer.Option(
-            "--repository", "--model-repository", "--model-store", help="A folder of models; may be given again."
+            "--repository", "--model-repository", "--model-store", help="A model repository; may be repeated."
         ),
     ],
-    host: Annotated[
-        str, typer.Option(help="The address to listen on, where a port has none of its own.")
-    ] = "127.0.0.1",
-    http_address: Annotated[str | None, typer.Option(help="The address of HTTP.")] = None,
-    grpc_address: Annotated[str | None, typer.Option(help="The address of gRPC.")] = None,
-    metrics_address: Annotated[str | None, typer.Option(help="The address of the metrics; HTTP's if left out.")] = None,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over HTTP.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="KServe over gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Prometheus metrics.")] = 8002,
-    reuse_http_port: Annotated[bool, typer.Option(help="Servers that all say so may share a port.")] = False,
-    reuse_grpc_port: Annotated[bool, typer.Option(help="Servers that all say so may share a port.")] = False,
+    host: Annotated[str, typer.Option(help="The address that all ports listen on.")] = "127.0.0.1",
+    http_address: Annotated[str | None, typer.Option(help="The address of the HTTP port, if different.")] = None,
+    grpc_address: Annotated[str | None, typer.Option(help="The address of the gRPC port, if different.")] = None,
+    metrics_address: Annotated[
+        str | None, typer.Option(help="The address of the metrics port; by default that of HTTP.")
+    ] = None,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="The HTTP port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The gRPC port; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The Prometheus metrics port; 0 takes a free one.")
+    ] = 8002,
+    reuse_http_port: Annotated[bool, typer.Option(help="Share the HTTP port with other servers.")] = False,
+    reuse_grpc_port: Annotated[bool, typer.Option(help="Share the gRPC port with other servers.")] = False,
     allow_http: Annotated[bool, typer.Option(help="Serve HTTP.")] = True,
     allow_grpc: Annotated[bool, typer.Option(help="Serve gRPC.")] = True,
     allow_metrics: Annotated[bool, typer.Option(help="Serve metrics.")] = True,
-    allow_cpu_metrics: Annotated[bool, typer.Option(help="The metrics nv_cpu_*.")] = True,
-    metrics_interval_ms: Annotated[float, typer.Option(min=0, help="How old a reading of the machine may be.")] = 2000,
+    allow_cpu_metrics: Annotated[bool, typer.Option(help="Export the metrics nv_cpu_*.")] = True,
+    metrics_interval_ms: Annotated[float, typer.Option(min=0, help="How often nv_cpu_* are measured, at most.")] = 2000,
     metrics_config: Annotated[
-        list[str] | None, typer.Option(help="SETTING=VALUE: summary_latencies=true and others.")
+        list[str] | None, typer.Option(help="SETTING=VALUE, summary_latencies=true for example.")
     ] = None,
     model_control_mode: Annotated[
-        ControlMode, typer.Option(help="Whether models may come and go: none, explicit (by request) or poll.")
+        ControlMode, typer.Option(help="When models are loaded: once (none), by request (explicit), or by polling.")
     ] = ControlMode.NONE,
     load_model: Annotated[
-        list[str] | None, typer.Option(help="With explicit control, a model to load at the start; * is all.")
+        list[str] | None, typer.Option(help="With explicit control: a model to load at the start; * loads all.")
     ] = None,
-    repository_poll_secs: Annotated[float, typer.Option(min=0.1, help="With poll control, how often to look.")] = 15.0,
-    model_load_thread_count: Annotated[int, typer.Option(min=1, max=1024, help="Models that load at once.")] = 4,
-    model_load_retry_count: Annotated[int, typer.Option(min=0, help="How often a failed load is tried again.")] = 0,
+    repository_poll_secs: Annotated[
+        float, typer.Option(min=0.1, help="With poll control: seconds between scans.")
+    ] = 15.0,
+    model_load_thread_count: Annotated[
+        int, typer.Option(min=1, max=1024, help="How many models load in parallel.")
+    ] = 4,
+    model_load_retry_count: Annotated[int, typer.Option(min=0, help="How often to retry a failed load.")] = 0,
     load_timeout_secs: Annotated[
-        float, typer.Option(min=0.001, max=1e9, help="How long a model may take to load that does not say it itself.")
+        float, typer.Option(min=0.001, max=1e9, help="Time limit of a model's load, unless its config sets it.")
     ] = DEFAULT_MODEL_LIMITS.load_seconds,
     run_timeout_secs: Annotated[
-        float, typer.Option(min=0.001, max=1e9, help="How long a run may take of a model that does not say it itself.")
+        float, typer.Option(min=0.001, max=1e9, help="Time limit of a run, unless the model's config sets it.")
     ] = DEFAULT_MODEL_LIMITS.run_seconds,
     conversion_memory_bytes: Annotated[
-        int | None, typer.Option(min=1 << 20, help="Memory of a conversion [default: three quarters of the machine's].")
+        int | None, typer.Option(min=1 << 20, help="Memory limit of a conversion [default: 3/4 of the machine's].")
     ] = None,
     run_memory_bytes: Annotated[
         int | None,
-        typer.Option(min=1 << 20, help="Memory of a run [default: what all requests may take, 1 GiB at least]."),
+        typer.Option(min=1 << 20, help="Memory limit of a run [default: --max-inflight-bytes, at least 1 GiB]."),
     ] = None,
     model_config_name: Annotated[
-        str, typer.Option(help="Models that have configs/NAME.pbtxt take it for their config.pbtxt.")
+        str, typer.Option(help="Use configs/NAME.pbtxt, where it exists, instead of config.pbtxt.")
     ] = "",
     disable_auto_complete_config: Annotated[
-        bool, typer.Option("--disable-auto-complete-config", help="A config.pbtxt must be there, and say everything.")
+        bool, typer.Option("--disable-auto-complete-config", help="Require a complete config.pbtxt.")
     ] = False,
     backend_config: Annotated[
-        list[str] | None, typer.Option(help="BACKEND,default-max-batch-size=N; BACKEND may be * or left out.")
+        list[str] | None, typer.Option(help="BACKEND,default-max-batch-size=N; without a backend or with *, for all.")
     ] = None,
     cache_config: Annotated[
-        list[str] | None, typer.Option(help="local,size=BYTES: keep answers of models that enable response_cache.")
+        list[str] | None, typer.Option(help="local,size=BYTES: cache responses of models that enable response_cache.")
     ] = None,
     response_cache_byte_size: Annotated[
         int | None, typer.Option(min=0, help="Older form of --cache-config=local,size=BYTES.")
     ] = None,
-    strict_readiness: Annotated[bool, typer.Option(help="Ready only while every model is.")] = True,
+    strict_readiness: Annotated[bool, typer.Option(help="Be ready only while every model is ready.")] = True,
     exit_on_error: Annotated[
         bool | None,
-        typer.Option(help="Exit if a model, or the repository, fails at the start [default: the repository only]."),
+        typer.Option(help="Exit if a model or the repository fails at the start [default: only the repository]."),
     ] = None,
     exit_timeout_secs: Annotated[
-        float, typer.Option(min=0, help="How long requests under way may take at the end.")
+        float, typer.Option(min=0, help="Seconds for requests under way to finish after a stop signal.")
     ] = 30.0,
     max_request_bytes: Annotated[
-        int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="Largest request taken.")
+        int, typer.Option("--max-request-bytes", "--http-max-input-size", min=1, help="The largest request.")
     ] = DEFAULT_LIMITS.request_bytes,
     max_grpc_request_bytes: Annotated[
-        int, typer.Option(min=1, help="Largest request taken over gRPC, where that is less.")
+        int, typer.Option(min=1, help="The largest gRPC message, if that is less.")
     ] = DEFAULT_LIMITS.grpc_request_bytes,
     max_json_bytes: Annotated[
-        int, typer.Option(min=1, help="How much of a request may be JSON.")
+        int, typer.Option(min=1, help="The largest JSON in a request.")
     ] = DEFAULT_LIMITS.json_bytes,
     max_decompression_ratio: Annotated[
-        int, typer.Option(min=1, help="How many times its size a body of 8 MiB or more may become when decompressed.")
+        int, typer.Option(min=1, help="The largest decompression ratio of a body, beyond 8 MiB.")
     ] = DEFAULT_LIMITS.decompression_ratio,
     max_inflight_bytes: Annotated[
         int | None,
-        typer.Option(min=1 << 20, help="Memory of all requests under way [default: a quarter of the machine's]."),
+        typer.Option(min=1 << 20, help="Memory limit of all requests under way [default: 1/4 of the machine's]."),
     ] = None,
     max_connections: Annotated[
-        int, typer.Option(min=1, help="Connections of each port; over gRPC also calls.")
+        int, typer.Option(min=1, help="The largest number of connections of each port, and of gRPC calls.")
     ] = DEFAULT_LIMITS.connections,
     max_streams: Annotated[
-        int, typer.Option(min=1, help="Calls that one gRPC connection may have at once.")
+        int, typer.Option(min=1, help="The largest number of concurrent calls of one gRPC connection.")
     ] = DEFAULT_LIMITS.streams,
     max_queue_size: Annotated[
-        int, typer.Option(min=0, help="Requests that may wait for a model whose config does not say it; 0 is any.")
+        int, typer.Option(min=0, help="The longest queue, unless a config sets max_queue_size; 0 is unlimited.")
     ] = DEFAULT_MODEL_LIMITS.queue.max_requests,
     max_queue_secs: Annotated[
-        float, typer.Option(min=0, help="How long the first and the last of more than 64 may wait; 0 is for ever.")
+        float, typer.Option(min=0, help="Refuse requests when more than 64 wait longer than this; 0 is unlimited.")
     ] = DEFAULT_MODEL_LIMITS.queue.max_seconds,
     max_header_bytes: Annotated[
-        int, typer.Option(min=1024, help="Size of a request's line and headers.")
+        int, typer.Option(min=1024, help="The largest request line and headers.")
     ] = DEFAULT_LIMITS.head_bytes,
     max_chunks: Annotated[
-        int, typer.Option(min=1, help="How many chunks a request may come in.")
+        int, typer.Option(min=1, help="The largest number of chunks in a request.")
     ] = DEFAULT_LIMITS.chunks,
     receive_timeout_secs: Annotated[
-        float, typer.Option(min=0.1, help="How long a client may send nothing of a request that it has begun.")
+        float, typer.Option(min=0.1, help="Seconds in which a client sends nothing of a request that it has begun.")
     ] = DEFAULT_LIMITS.receive_seconds,
     send_timeout_secs: Annotated[
-        float, typer.Option(min=0.1, help="How long a client may take nothing of its answer.")
+        float, typer.Option(min=0.1, help="Seconds in which a client reads nothing of its response.")
     ] = DEFAULT_LIMITS.send_seconds,
     idle_timeout_secs: Annotated[
-        float, typer.Option(min=0.1, help="How long a connection may stay without a request.")
+        float, typer.Option(min=0.1, help="Seconds that a connection may be idle.")
     ] = DEFAULT_LIMITS.idle_seconds,
     http_thread_count: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads that decode, encode and compress what is large.")
+        int | None, typer.Option(min=1, max=1024, help="Threads that decode, encode and compress large bodies.")
     ] = None,
     grpc_infer_response_compression_level: Annotated[
-        Compression, typer.Option(case_sensitive=False, help="How answers are compressed, where clients take it.")
+        Compression, typer.Option(case_sensitive=False, help="Compression of responses, for clients that accept it.")
     ] = Compression.NONE,
     grpc_keepalive_time: Annotated[
-        int | None, typer.Option(min=1, help="When a silent client is pinged, in milliseconds.")
+        int | None, typer.Option(min=1, help="Milliseconds without activity before a client is pinged.")
     ] = None,
     grpc_keepalive_timeout: Annotated[
-        int | None, typer.Option(min=1, help="Time for its answer, in milliseconds.")
+        int | None, typer.Option(min=1, help="Milliseconds to wait for the reply to a ping.")
     ] = None,
-    grpc_keepalive_permit_without_calls: Annotated[bool | None, typer.Option(help="Ping without calls, too.")] = None,
-    grpc_http2_max_pings_without_data: Annotated[int | None, typer.Option(min=0, help="Pings without data.")] = None,
+    grpc_keepalive_permit_without_calls: Annotated[
+        bool | None, typer.Option(help="Ping also when no call is under way.")
+    ] = None,
+    grpc_http2_max_pings_without_data: Annotated[
+        int | None, typer.Option(min=0, help="The largest number of pings without data; 0 is unlimited.")
+    ] = None,
     grpc_http2_min_recv_ping_interval_without_data: Annotated[
-        int | None, typer.Option(min=0, help="How soon a client may ping again, in milliseconds.")
+        int | None, typer.Option(min=0, help="The shortest time between a client's pings, in milliseconds.")
     ] = None,
-    grpc_http2_max_ping_strikes: Annotated[int | None, typer.Option(min=0, help="Bad pings; 0 is any.")] = None,
+    grpc_http2_max_ping_strikes: Annotated[
+        int | None, typer.Option(min=0, help="Early pings before the connection is closed; 0 is unlimited.")
+    ] = None,
     grpc_max_connection_age: Annotated[
-        int | None, typer.Option(min=1, help="Life of a connection, in milliseconds.")
+        int | None, typer.Option(min=1, help="How long a connection may exist, in milliseconds.")
     ] = None,
     grpc_max_connection_age_grace: Annotated[
-        int | None, typer.Option(min=0, help="Its calls' grace, in milliseconds.")
+        int | None, typer.Option(min=0, help="How long its calls may continue after that, in milliseconds.")
     ] = None,
     api_keys: Annotated[
         list[str] | None,
-        typer.Option("--api-key", help="A key that callers have to send; may be given again. TRIUNE_API_KEY hides it."),
+        typer.Option(
+            "--api-key", help="An API key that callers must send. Process lists show it, unlike TRIUNE_API_KEY."
+        ),
     ] = None,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="A file of such keys, one a line, which no list of processes shows.")
-    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="A file with one API key in each line.")] = None,
     http_restricted_api: Annotated[
-        list[str] | None, typer.Option(help="APIS:HEADER=VALUE: a header that these APIs ask for over HTTP.")
+        list[str] | None, typer.Option(help="APIS:HEADER=VALUE: HTTP callers of these APIs must send this header.")
     ] = None,
     grpc_restricted_protocol: Annotated[
         list[str] | None,
-        typer.Option(help="PROTOCOLS:KEY=VALUE: a header, triton-grpc-protocol-KEY, that these ask for over gRPC."),
+        typer.Option(help="PROTOCOLS:KEY=VALUE: gRPC callers must send the header triton-grpc-protocol-KEY."),
     ] = None,
-    name: Annotated[str, typer.Option("--id", help="What the server calls itself in its metadata.")] = "triune",
-    log_verbose: Annotated[int, typer.Option(min=0, help="0 for what matters, 1 or more for everything.")] = 0,
-    log_info: Annotated[bool, typer.Option(help="Log what happens.")] = True,
+    name: Annotated[str, typer.Option("--id", help="The server's name in its metadata.")] = "triune",
+    log_verbose: Annotated[int, typer.Option(min=0, help="1 or more logs everything.")] = 0,
+    log_info: Annotated[bool, typer.Option(help="Log information.")] = True,
     log_warning: Annotated[bool, typer.Option(help="Log warnings.")] = True,
     log_error: Annotated[bool, typer.Option(help="Log errors.")] = True,
-    log_format: Annotated[LogFormat, typer.Option(help="Triune's lines, or Triton's two forms.")] = LogFormat.TRIUNE,
-    log_file: Annotated[Path | None, typer.Option(help="Where to log; standard error if left out.")] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="The format of log lines; default and ISO8601 are Triton's.")
+    ] = LogFormat.TRIUNE,
+    log_file: Annotated[Path | None, typer.Option(help="The file to log to [default: standard error].")] = None,
 ) -> None:
-    """Serve a model repository by Triton's protocols. Ctrl-C finishes what is under way; twice stops at once.
+    """Serve model repositories over Triton's protocols. Ctrl-C finishes requests under way; twice stops at once.
 
-    Takes every flag of tritonserver's: those without effect here are told in one line, the impossible say why.
+    Accepts every flag of tritonserver. Flags without effect here are logged; flags that cannot work are errors.
     """
     console = Console(stderr=True)
     log = set_up_logs(LogOptions(log_verbose, log_info, log_warning, log_error, log_format, log_file), console)
@@ -289,13 +303,15 @@ def serve(
 
 
 def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Triton's `--backend-config`: `BACKEND,SETTING=VALUE`, or `SETTING=VALUE` for all, which `*` means too.
+    """Parse values of Triton's `--backend-config`: `BACKEND,SETTING=VALUE`, or `SETTING=VALUE` for all backends.
+
+    The backend `*` means all backends, too.
 
     Returns:
-        `default-max-batch-size` by backend, "" for all; and what was given of other settings, as it was.
+        `default-max-batch-size` by backend ("" for all), and the values with other settings, unchanged.
 
     Raises:
-        InvalidArgumentError: it is not of that form, or the size is no whole number of 0 or more.
+        InvalidArgumentError: a value is malformed, or the size is not a whole number of 0 or more.
     """
     sizes: dict[str, int] = {}
     others: list[str] = []
@@ -321,16 +337,16 @@ def read_backend_config(given: Sequence[str]) -> tuple[dict[str, int], list[str]
 
 
 def run(settings: Settings, console: Console, log: LogWriter) -> None:
-    """Serve until told to stop, saying what is served and where, as `console` would, through `log`."""
+    """Serve until a stop signal. Print the table of models and the addresses, formatted by `console`, through `log`."""
 
     def on_ready(server: Server, addresses: app.Addresses) -> None:
         tell(server, addresses, console, log)
 
-    # A printer imports much when it is first used, and clients may have taken every descriptor by the end of the loads.
+    # Rich imports modules at its first use; by the end of the loads, clients may have taken every file descriptor.
     with console.capture():
         console.print(Table("model", title=":warning: [yellow]...[/]"))
 
-    # What those before it left who were killed.
+    # Remove temporary files of earlier servers that were killed.
     sweep(Path(tempfile.gettempdir()))
 
     code = 1
@@ -339,14 +355,14 @@ def run(settings: Settings, console: Console, log: LogWriter) -> None:
             runner.run(app.serve(settings, on_ready))
         code = 0
     finally:
-        # The interpreter waits for whoever writes to standard error before it ends, and so for whoever reads. What is
-        # left is a load that was given up.
+        # Exit at once if nobody reads the log, since the interpreter would wait for its writer, or if an abandoned load
+        # still runs.
         if not log.is_read() or (code == 0 and is_work_left()):
             os._exit(code)
 
 
 def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWriter) -> None:
-    """Say what is served and where, as `console` would, through `log`: or there why not, and nothing else ends."""
+    """Print the models and the addresses through `log`. If that fails, log the error and go on serving."""
     try:
         text = _describe(console, server, addresses)
     except Exception:  # noqa: BLE001 - whatever fails here, models are served
@@ -356,7 +372,7 @@ def tell(server: Server, addresses: app.Addresses, console: Console, log: LogWri
 
 
 def _describe(console: Console, server: Server, addresses: app.Addresses) -> str:
-    """What is served, and where."""
+    """The table of models, and the addresses."""
     with console.capture() as said:
         _print_models(console, server)
         for name, address in (("HTTP", addresses.http), ("gRPC", addresses.grpc), ("metrics", addresses.metrics)):

@@ -1,8 +1,8 @@
-"""Every flag of tritonserver that `triune serve` has no option for, and the forms that Triton takes values in.
+"""The flags of tritonserver that are not options of `triune serve`, and Triton's syntax of values.
 
-Source: Triton's `command_line_parser.cc` (2.73). A flag that is honoured is an option of `serve` under Triton's name;
-the others stand in the table below: those without effect here are taken and told in one line of the log, those whose
-absence a user must not overlook are refused with the reason.
+Source: Triton's `command_line_parser.cc` (2.73). Flags that Triune supports are options of `serve` with Triton's name.
+The table below has the others. Flags without effect here are accepted and logged in one line; flags whose effect a user
+would rely on are refused with the reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,11 +48,11 @@ def _if_counting(value: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OtherFlag:
-    """A flag of Triton's that no option of `serve` stands for. Each takes one value.
+    """A Triton flag that is not an option of `serve`. Each takes one value.
 
     Attributes:
-        why: why it has no effect, or what to do instead.
-        is_refused: whether a value asks for what must not be left out in silence.
+        why: why the flag has no effect, or what to do instead.
+        is_refused: whether a value of the flag must be refused, since ignoring it could harm the user.
     """
 
     why: str
@@ -113,24 +113,24 @@ OTHER_FLAGS: Mapping[str, OtherFlag] = {
 
 
 class ServeCommand(TyperCommand):
-    """`serve`, with every flag of Triton's. `context.obj` is the list of what was taken without effect."""
+    """The `serve` command, which accepts every Triton flag. `context.obj` lists the flags without effect."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Translate, then parse as usual."""
+        """Translate Triton's syntax with `translate`, then parse as usual."""
         translated, ctx.obj = translate(args)
         return super().parse_args(ctx, translated)
 
 
 def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Triton's command line as the options of `serve`.
+    """Translate Triton's command line to the options of `serve`.
 
     Returns:
-        the arguments without flags that have no effect here, booleans as `--name` and `--no-name`; and for each flag
-        left out what it would have done.
+        the arguments, without flags that have no effect and with booleans as `--name` or `--no-name`; and a line for
+        each removed flag that says why it has no effect.
 
     Raises:
-        InvalidArgumentError: a boolean is none, or a flag lacks its value.
-        UnsupportedError: a flag asks for what this version cannot do.
+        InvalidArgumentError: a boolean's value is not a boolean, or a flag lacks its value.
+        UnsupportedError: a flag asks for something that this version cannot do.
     """
     left = list(arguments)
     translated: list[str] = []
@@ -164,10 +164,10 @@ def translate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def as_boolean(text: str) -> bool:
-    """Triton's booleans: true, on or 1; false, off or 0; in any case.
+    """Parse a Triton boolean: true, on or 1; false, off or 0; in upper or lower case.
 
     Raises:
-        InvalidArgumentError: it is none.
+        InvalidArgumentError: the text is none of these.
     """
     if text.lower() in _TRUE:
         return True
@@ -188,7 +188,7 @@ def _boolean_of(name: str, text: str) -> bool:
 
 
 def _value_of(name: str, given: str | None, left: list[str]) -> str:
-    """The value of a flag: behind its `=`, or the argument that follows, which is taken out of `left`."""
+    """Get a flag's value: the text after `=`, or else the next argument, which is removed from `left`."""
     if given is not None:
         return given
     if not left:

@@ -15,7 +15,7 @@ _COLOURS = {Presence.PRESENT: "green", Presence.EMULATED: "yellow", Presence.ABS
 
 
 def units(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show this machine's units: present, emulated, absent and why."""
+    """List the compute units: which are present or emulated, and why one is absent."""
     found = detect_units(read_cpu())
     if as_json:
         print_json(
