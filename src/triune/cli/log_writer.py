@@ -1,4 +1,4 @@
-"""A non-blocking log: a thread writes lines from a bounded queue; if the queue is full, lines are dropped and counted."""
+"""A non-blocking log: a thread writes lines from a bounded queue; if it is full, lines are dropped and counted."""
 
 import contextlib
 import copy

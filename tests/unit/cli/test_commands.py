@@ -19,7 +19,7 @@ def test_every_command_has_its_help(name: str) -> None:
 
 def test_the_help_names_every_command_with_what_it_does() -> None:
     output = CliRunner().invoke(app, ["--help"]).output
-    assert "Serve a model repository" in output
+    assert "Serve model repositories" in output
     assert "Convert ONNX" in output
 
 

@@ -1,4 +1,4 @@
-"""Everything that KServe and Triton serve over HTTP but the inference itself, as a Starlette app."""
+"""The Starlette app of KServe's and Triton's HTTP endpoints, except inference, which the connection answers itself."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -29,7 +29,7 @@ _VERSION = _MODEL + "/versions/{version}"
 _REPOSITORY = "/v2/repository"
 _NAMED_REPOSITORY = "/v2/repository/{repository}"
 
-# What Triton serves and this server does not, and what to do instead.
+# Endpoints of Triton that this server does not support, and what to do instead.
 _UNSUPPORTED = {
     "/v2/systemsharedmemory/{rest:path}": (Api.SHARED_MEMORY, "system shared memory: send tensors in the request"),
     "/v2/cudasharedmemory/{rest:path}": (Api.SHARED_MEMORY, "CUDA shared memory: send tensors in the request"),
@@ -49,13 +49,13 @@ def make_app(
     rules: Rules = OPEN,
     more_routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """The app.
+    """Make the app.
 
     Args:
-        server: what it serves.
-        bodies: reads the requests' bodies.
-        offload: where large answers are encoded.
-        rules: who may call what.
+        server: the server.
+        bodies: reads and parses request bodies.
+        offload: the threads that encode large responses.
+        rules: the access rules.
         more_routes: routes of other front ends on the same port.
     """
     front = _Endpoints(server, bodies, offload)
@@ -89,7 +89,7 @@ def make_app(
             get(Api.STATISTICS, model + "/stats", front.statistics),
             post(Api.INFERENCE, model + "/generate", generate.generate),
             post(Api.INFERENCE, model + "/generate_stream", generate.generate_stream),
-            # The connection answers POST itself: this says which methods there are.
+            # The connection answers POST itself; this route makes other methods get 405 instead of 404.
             post(Api.INFERENCE, model + "/infer", front.infer),
         ]
     handlers: Mapping[Any, Any] = {
@@ -163,13 +163,13 @@ class _Endpoints:
         raise UnsupportedError("a repository cannot be named: leave the name out of the path")
 
     async def infer(self, request: Request) -> Response:
-        # The connection answers what names a model and a number; this is the error of what does not.
+        # The connection answers valid inference paths; this request's version is not a number, so raise its error.
         version_of(request)
         raise NotFoundError("this path is no inference")
 
 
 def _guarded(endpoint: Endpoint, rules: Rules, api: Api) -> Endpoint:
-    """The endpoint, for those who may call it: nothing of a body is read before that is known."""
+    """Wrap an endpoint so that it checks the access rule before any of the body is read."""
     rule = rules.get(api)
     if rule is None:
         return endpoint
@@ -211,6 +211,6 @@ async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:
-    # Starlette raises it again after this answer, and uvicorn logs it.
+    # Starlette raises the error again after this response, and uvicorn logs it.
     internal = defect(error)
     return JsonResponse(error_body(str(internal)), status_code=status_of(internal))

@@ -1,4 +1,4 @@
-"""Requests that the app answers: their versions, their bodies, bounded in size; and answers in JSON."""
+"""Reads and parses the bodies of the app's requests, within limits, and makes JSON responses."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,37 +21,40 @@ T = TypeVar("T")
 
 
 class JsonResponse(Response):
-    """A JSON document."""
+    """A JSON response."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The document as bytes; a bytes value is JSON already."""
+        """Encode the content; bytes are sent as they are, since they are JSON already."""
         return content if isinstance(content, bytes) else orjson.dumps(content)
 
 
 class HeldResponse(JsonResponse):
-    """A JSON document whose reservation is released once the client has taken it, or is gone."""
+    """A JSON response that releases its reservation when the client has read it or has disconnected."""
 
     def __init__(self, content: bytes, held: Reservation) -> None:
-        """`held` is taken over; it is to be as large as `content`."""
+        """Args:
+        content: the JSON.
+        held: a reservation of the content's size. This response releases it.
+        """
         super().__init__(content)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            # uvicorn waits before it sends the next piece until the client has taken most of the one before.
+            # Before it sends this last piece, uvicorn waits until the client has read most of the body.
             await send({"type": "http.response.body", "body": b""})
 
 
 def version_of(request: Request) -> int | None:
-    """The version that a path names; None if it names none.
+    """The model version in the path; None if there is none.
 
     Raises:
-        NotFoundError: it is no version's number.
+        NotFoundError: the text is not a version number.
     """
     text: str | None = request.path_params.get("version")
     if text is None:
@@ -62,7 +65,7 @@ def version_of(request: Request) -> int | None:
 
 
 class BodyReader:
-    """Reads and parses what the app's requests bring, within the limits and the memory budget."""
+    """Reads and parses request bodies within the limits and the memory budget."""
 
     def __init__(self, limits: Limits, budget: MemoryBudget, decoder: Decoder) -> None:
         self._limits = limits
@@ -70,26 +73,27 @@ class BodyReader:
         self._decoder = decoder
 
     def reserve(self) -> Reservation:
-        """What a request's body, and then its answer, will hold; the caller releases it."""
+        """Make a reservation for a request's body and later its response. The caller releases it."""
         return self._budget.reserve()
 
     async def parse(
         self, request: Request, work: Callable[[memoryview], T], held: Reservation, *, are_strings: bool = False
     ) -> T:
-        """What `work` makes of a request's body, decompressed: at once if it is small, else in a process.
+        """Read and decompress a request's body, and return `work(body)`, computed in a process if the body is large.
 
         Args:
-            request: whose body it is.
-            work: pickled if it is sent to a process.
-            held: takes what the body takes.
-            are_strings: nearly all of it is in few strings, which take no more than they have: no limit of its own.
+            request: the request.
+            work: the function; it must be picklable.
+            held: the request's reservation, which is changed to the body's size.
+            are_strings: the body consists of a few long strings, so it needs less memory to parse, and the limit on
+                JSON does not apply.
 
         Raises:
-            PayloadTooLargeError: the body is larger than the server's limits, as it comes or decompressed.
-            InvalidArgumentError: it is not what its Content-Encoding says.
-            UnsupportedError: its Content-Encoding is unknown.
-            UnavailableError: requests under way take all memory.
-            TriuneError: what `work` raises.
+            PayloadTooLargeError: the body is larger than the limits, compressed or decompressed.
+            InvalidArgumentError: the body does not match its Content-Encoding.
+            UnsupportedError: the Content-Encoding is unknown.
+            UnavailableError: the memory budget is exceeded.
+            TriuneError: `work` raised it.
         """
         body = await self._read(request, self._limits.request_bytes, held)
         if len(body) <= SMALL_BYTES:
@@ -100,7 +104,7 @@ class BodyReader:
         return await self._decoder.parse(work, body, len(body), held)
 
     async def small_object(self, request: Request) -> dict[str, Any]:
-        """A JSON object that need not be large; an empty body is an empty object. Raises as `parse` does."""
+        """Read a small JSON object; an empty body is an empty object. Raises as `parse` does."""
         with self.reserve() as held:
             body = await self._read(request, self._limits.request_bytes, held)
             check_small(len(body))
@@ -117,5 +121,5 @@ class BodyReader:
 
 
 def parse_object(body: memoryview) -> dict[str, Any]:
-    """A body as a JSON object; an empty body is an empty object. Raises InvalidArgumentError if it is none."""
+    """Parse a JSON object; an empty body is an empty object. Raises InvalidArgumentError if it is not an object."""
     return as_object(parse_json(body), "the request") if len(body) else {}

@@ -1,4 +1,4 @@
-"""A KServe inference request and its response, as bodies of HTTP messages: JSON, then the binary tensors.
+"""Decodes and encodes the HTTP bodies of inference requests and responses: JSON, followed by binary tensors.
 
 Source: the KServe open inference protocol, and Triton's binary tensor data extension.
 """
@@ -32,13 +32,13 @@ _DATATYPE_NAMES = {each.dtype: each.value for each in DataType}
 
 @dataclass(slots=True)
 class OutputForm:
-    """How a client wants its outputs: as binary data or in JSON.
+    """Whether a client wants its outputs as binary data or in JSON.
 
     Attributes:
-        is_binary: the form of the outputs that were not named.
-        by_name: whether binary, for each output that was named.
-        answers: the JSON of binary answers given before in this form, less the id, by what tells them apart; None
-            where the form is not met again.
+        is_binary: the default, for outputs that the request does not name.
+        by_name: whether each named output is binary.
+        answers: a cache of the JSON of earlier binary responses in this form, without the id. Its key has the model,
+            the version and the outputs' names, dtypes, shapes and sizes. None if the form is not reused.
     """
 
     is_binary: bool
@@ -49,17 +49,17 @@ class OutputForm:
 def decode_request(
     model: str, version: int | None, body: Body, header_bytes: int | None
 ) -> tuple[InferenceRequest, OutputForm]:
-    """A request out of the body of a POST.
+    """Decode an inference request.
 
     Args:
-        model: the model's name, out of the path.
-        version: its version, out of the path.
-        body: the body, decompressed. The request's arrays are views of it.
-        header_bytes: the header Inference-Header-Content-Length: how much of the body is JSON; None: all of it.
+        model: the model's name, from the path.
+        version: the version, from the path.
+        body: the decompressed body. The request's arrays are views of it.
+        header_bytes: the size of the JSON (Inference-Header-Content-Length); None if the whole body is JSON.
 
     Raises:
         InvalidArgumentError: the body is not an inference request; the message says where and why.
-        UnsupportedError: it asks for shared memory.
+        UnsupportedError: the request uses shared memory.
     """
     view = memoryview(body)
     total_bytes = len(view)
@@ -94,7 +94,7 @@ def decode_request(
 
 
 def _num_keys(document: dict[str, Any]) -> int:
-    """The keys of a request that was decoded, less those of its own parameters."""
+    """The number of keys in a request's JSON, without those of its top-level parameters."""
     count = len(document)
     for items in (document["inputs"], document.get("outputs") or ()):
         for item in items:
@@ -193,13 +193,13 @@ def _decode_outputs(document: dict[str, Any], form: OutputForm) -> tuple[Request
 
 
 def encode_response(response: InferenceResponse, form: OutputForm) -> tuple[list[bytes | memoryview], int | None]:
-    """The body of a response.
+    """Encode the body of a response.
 
     Returns:
-        its parts, one after another, and the size of the first, the JSON, if binary data follow it; else None.
+        the parts of the body in order; and the size of the first part (the JSON) if binary data follow it, else None.
 
     Raises:
-        InvalidArgumentError: an output is to be JSON and has no such form.
+        InvalidArgumentError: an output was requested as JSON, which cannot express it.
     """
     parts: list[bytes | memoryview] = [b""]
     key: list[object] = [response.model, response.version]
@@ -231,7 +231,7 @@ def encode_response(response: InferenceResponse, form: OutputForm) -> tuple[list
 
 
 def _describe(response: InferenceResponse, sizes: Mapping[str, int]) -> bytes:
-    """The JSON of a response, less its id; `sizes` are the bytes of the outputs that are binary."""
+    """Encode a response's JSON without the id. `sizes` has the size in bytes of each binary output."""
     document = describe_response(response)
     items: list[dict[str, object]] = []
     for name, array in response.outputs.items():
@@ -246,7 +246,7 @@ def _describe(response: InferenceResponse, sizes: Mapping[str, int]) -> bytes:
 
 
 def describe_response(response: InferenceResponse) -> dict[str, object]:
-    """What JSON says of a response, less its id and its outputs."""
+    """A response's JSON object, without the id and the outputs."""
     document: dict[str, object] = {"model_name": response.model, "model_version": str(response.version)}
     if response.parameters:
         document["parameters"] = response.parameters
@@ -254,6 +254,6 @@ def describe_response(response: InferenceResponse) -> dict[str, object]:
 
 
 def describe_output(name: str, array: Array) -> dict[str, object]:
-    """What JSON says of an output, less its data."""
+    """An output's JSON object, without the data."""
     datatype = _DATATYPE_NAMES.get(array.dtype) or DataType.of(array).value
     return {"name": name, "datatype": datatype, "shape": array.shape}

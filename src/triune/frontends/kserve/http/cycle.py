@@ -1,4 +1,4 @@
-"""An inference on a connection."""
+"""The state of one inference request on an HTTP connection."""
 
 import asyncio
 from typing import Any
@@ -12,18 +12,20 @@ from triune.frontends.kserve.http.infer import Headers, Route
 
 
 class InferCycle(RequestResponseCycle):
-    """An inference's place in uvicorn's order of cycles. Only what the order needs is there of the base class.
+    """An inference request in uvicorn's queue of request/response cycles.
+
+    It sets only those attributes of the base class that the queue needs.
 
     Attributes:
-        route: what its path names; None for a request that is refused before it is known what it asks for.
-        headers: its headers, names in lower case.
-        form: the form that the client wants the answer in, once the server has taken the request.
-        received: the body so far.
-        is_received: the whole body is here.
-        refusal: the status and message to answer, whatever was asked.
-        future: the answer, once the server has taken the request; or the task that sees to a large one.
-        held: what the request takes of the memory budget, if that is worth counting.
-        can_stream: the client knows chunks, as HTTP/1.1 has them.
+        route: the model and version in the path; None if the request was refused before its path was known.
+        headers: the headers, with names in lower case.
+        form: the form of the outputs in the response; set when the request is decoded.
+        received: the body received so far.
+        is_received: the whole body has been received.
+        refusal: the status and message of the error to answer with, if the request was refused.
+        future: the future of the response, or the task that handles a large request; None before.
+        held: the request's reservation; None for small requests.
+        can_stream: the client understands chunked responses (HTTP/1.1).
     """
 
     received: Body = b""
@@ -43,13 +45,13 @@ class InferCycle(RequestResponseCycle):
         self.keep_alive = keep_alive
 
     def hold(self, budget: MemoryBudget, num_bytes: int) -> Reservation:
-        """Reserve so much for the request, in place of what it had. Raises as `Reservation.resize` does."""
+        """Change the request's reservation to `num_bytes`. Raises as `Reservation.resize` does."""
         if self.held is None:
             self.held = budget.reserve()
         self.held.resize(num_bytes)
         return self.held
 
     def release(self) -> None:
-        """Give back what was reserved: the request is done with."""
+        """Release the reservation."""
         if self.held is not None:
             self.held.release()

@@ -27,20 +27,20 @@ from triune.serving.server import Server
 
 
 class Generate:
-    """The two endpoints."""
+    """The endpoints `generate` and `generate_stream`."""
 
     def __init__(self, server: Server, bodies: BodyReader, offload: Offload) -> None:
         """Args:
-        server: what computes the answers.
-        bodies: reads the requests.
-        offload: where large ones are encoded.
+        server: the server.
+        bodies: reads and parses request bodies.
+        offload: the threads that encode large responses.
         """
         self._server = server
         self._bodies = bodies
         self._offload = offload
 
     async def generate(self, request: Request) -> Response:
-        """`POST .../generate`: exactly one response."""
+        """`POST .../generate`: a request with exactly one response."""
         held = self._bodies.reserve()
         try:
             inference = await self._decode(request, held)
@@ -60,7 +60,7 @@ class Generate:
         return HeldResponse(answer, held)
 
     async def generate_stream(self, request: Request) -> Response:
-        """`POST .../generate_stream`: each response an event. An error before the first is a plain error."""
+        """`POST .../generate_stream`: each response is an event. An error before the first event is a plain error."""
         held = self._bodies.reserve()
         try:
             inference = await self._decode(request, held)
@@ -89,7 +89,7 @@ class Generate:
         return inference
 
     async def _encode(self, response: InferenceResponse, held: Reservation) -> bytes:
-        """The answer's text; what it takes is held beside what the request takes, and then the text alone."""
+        """Encode a response. The reservation grows by the text's size, and is then reduced to the text's size."""
         if is_small(response):
             return run_all(encode_generate(response))
         before = held.num_bytes
@@ -125,7 +125,7 @@ class Generate:
                     held.resize(before)
             except TriuneError as error:
                 yield b"data: %s\n\n" % error_body(str(error))
-            # The status is sent already: an event is the only way left to say that the rest will not come.
+            # The status has been sent already, so report the error as an event.
             except Exception as error:  # noqa: BLE001
                 yield b"data: %s\n\n" % error_body(str(as_internal_error(error)))
 
@@ -137,7 +137,7 @@ def _result_of(work: asyncio.Future[bytes]) -> bytes:
 
 
 async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerator[InferenceResponse, None]:
-    """The responses, without a last one that only says that it is the last."""
+    """Skip an empty final response."""
     async with contextlib.aclosing(cast("AsyncGenerator[InferenceResponse, None]", responses)) as iterator:
         async for response in iterator:
             if response.outputs or not response.is_final:
@@ -145,7 +145,7 @@ async def _nonempty(responses: AsyncIterator[InferenceResponse]) -> AsyncGenerat
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; the generator is closed however the sending ends, so that its inference is cancelled."""
+    """Server-sent events. However sending ends, the generator is closed, which cancels the inference."""
 
     media_type = "text/event-stream"
 

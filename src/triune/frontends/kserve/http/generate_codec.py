@@ -1,4 +1,4 @@
-"""Triton's generate extension: inputs by name in a flat JSON object, outputs likewise.
+"""Decodes and encodes Triton's generate extension: a flat JSON object of inputs by name, and likewise of outputs.
 
 Source: Triton's generate protocol extension.
 """
@@ -41,12 +41,12 @@ class ModelInputs:
 
     @classmethod
     def of(cls, config: ModelConfig, version: int | None) -> "ModelInputs":
-        """What the model of `config` takes."""
+        """The inputs of the model with this config."""
         return cls(config.name, version, config.batching.max_batch_size > 0, dict(config.inputs))
 
 
 def parse_generate(model: ModelInputs, body: memoryview) -> InferenceRequest:
-    """The inference that a body asks for, fit to cross to another process. Raises as `decode_generate` does."""
+    """Parse and decode a body in a parser process; BYTES inputs are packed. Raises as `decode_generate` does."""
     check_json(body)
     try:
         document = as_object(parse_json(body), "the request")
@@ -60,13 +60,13 @@ def parse_generate(model: ModelInputs, body: memoryview) -> InferenceRequest:
 
 
 def decode_generate(document: Mapping[str, Any], model: ModelInputs) -> InferenceRequest:
-    """The inference that a generate request asks for.
+    """Decode a generate request.
 
-    A key that is an input's name gives its value, as one element or a flat array; `parameters` may hold such keys
-    too; every other key is a parameter.
+    The key of an input's name has its value, one element or a flat array; such keys may also be in `parameters`.
+    Every other key is a parameter.
 
     Raises:
-        InvalidArgumentError: a value is no such tensor, or no parameter.
+        InvalidArgumentError: a value is not valid for its input or as a parameter.
     """
     fields = dict(document)
     request_id = as_string(fields.pop("id", ""), "'id'")
@@ -113,7 +113,7 @@ def _decode_input(tensor: TensorConfig, value: Any, *, has_batch: bool) -> Array
 
 
 def _fill(dims: tuple[int, ...], num_elements: int) -> tuple[int, ...] | None:
-    """`dims` with the innermost free dimension taking all elements that are left, the other free ones 1."""
+    """Fill in dynamic dimensions: the innermost takes all remaining elements, the others are 1."""
     left = num_elements
     for dim in dims:
         if dim != -1:
@@ -131,12 +131,12 @@ def _fill(dims: tuple[int, ...], num_elements: int) -> tuple[int, ...] | None:
 
 
 def encode_generate(response: InferenceResponse) -> Generator[int, None, bytes]:
-    """The JSON object of a response, for `offload.in_steps`: parameters and outputs side by side.
+    """Encode a response as a flat JSON object of parameters and outputs, as a generator for `Offload.in_steps`.
 
-    An output of one element is without its array.
+    An output with one element is written as that element, without an array.
 
     Raises:
-        InvalidArgumentError: an output has no JSON form.
+        InvalidArgumentError: JSON cannot express an output.
     """
     document: dict[str, object] = {"id": response.id} if response.id else {}
     document |= {"model_name": response.model, "model_version": str(response.version)}
@@ -155,7 +155,7 @@ def encode_generate(response: InferenceResponse) -> Generator[int, None, bytes]:
 
 
 def is_small(response: InferenceResponse) -> bool:
-    """Whether an answer takes less than a millisecond to encode."""
+    """Whether encoding a response takes less than a millisecond."""
     num_bytes = 0
     for array in response.outputs.values():
         num_bytes += array.nbytes

@@ -1,4 +1,4 @@
-"""Request heads: what is wrong with one; and those that came before, which need be parsed only once."""
+"""Request heads (request line and headers): validates them, and caches known heads so that each is parsed only once."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade", b"connection")
 
 
 def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> tuple[int, str] | None:
-    """What HTTP/1.1 forbids in a head that could be parsed. Source: RFC 9112, sections 3.2 and 6.1.
+    """Find errors that the parser accepts but HTTP/1.1 forbids. Source: RFC 9112, sections 3.2 and 6.1.
 
     Args:
-        headers: names in lower case, and values.
-        version: of HTTP: "1.1".
+        headers: the headers, with names in lower case.
+        version: the HTTP version, "1.1" for example.
 
     Returns:
-        the status and the message of its refusal; None if there is nothing to refuse.
+        the status and message to refuse the request with; None if the head is valid.
     """
     num_hosts = 0
     for name, value in headers:
@@ -38,10 +38,10 @@ def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> tuple[
 
 
 def target_problem(url: bytes) -> tuple[int, str] | None:
-    """What is wrong with what a request asks for, as of `head_problem`: it has to have a path.
+    """Find errors in a request's target, which must have a path. Returns what `head_problem` returns.
 
     Args:
-        url: as the request's line has it.
+        url: the target in the request line.
     """
     with contextlib.suppress(httptools.HttpParserInvalidURLError):
         # Its stub does not say that it may be None.
@@ -54,12 +54,12 @@ def target_problem(url: bytes) -> tuple[int, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the parser made of a head.
+    """A parsed head of an inference request.
 
     Attributes:
-        route: the inference that it asks for.
-        headers: names in lower case.
-        num_bytes: its own size.
+        route: the model and version.
+        headers: the headers, with names in lower case.
+        num_bytes: the head's size.
         body_bytes: the size of the body that follows.
     """
 
@@ -70,21 +70,21 @@ class Head:
 
 
 class KnownHeads:
-    """Heads of plain inferences: a known path, a body of a known size, nothing that touches the connection.
+    """A cache of parsed heads of simple inference requests: with a Content-Length, and no headers for the connection.
 
-    The same bytes at the beginning of a message always mean the same, so what the parser said of them once holds.
+    Equal bytes always parse to equal results, so a head that has been parsed once need not be parsed again.
     """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
 
     def find(self, data: bytes) -> Head | None:
-        """The head of `data`, if it is known and `data` is one whole request; None says nothing."""
+        """Get the head of `data` if it is in the cache and `data` is exactly one request; else None."""
         head = self._heads.get(data[: data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)])
         return head if head is not None and len(data) == head.num_bytes + head.body_bytes else None
 
     def learn(self, data: bytes, route: Route, headers: Mapping[bytes, bytes]) -> None:
-        """Remember the head of `data`, which was one whole request that the parser understood as told."""
+        """Add the head of `data`, which is exactly one request that was parsed to `route` and `headers`."""
         num_bytes = data.find(_END, 0, _MAX_HEAD_BYTES) + len(_END)
         body_bytes = len(data) - num_bytes
         if num_bytes < len(_END) or headers.get(b"content-length") != b"%d" % body_bytes:

@@ -1,4 +1,4 @@
-"""`POST /v2/models/M[/versions/V]/infer`, between a socket's bytes and the server: which model, what request."""
+"""The endpoint `POST /v2/models/M[/versions/V]/infer`: routing, decoding and encoding of small requests."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from triune.serving.server import Server
 
 Headers: TypeAlias = Mapping[bytes, bytes]
 
-# The app tells of versions that are no number, or longer than any.
+# Paths with a version that is not a number, or is too long, do not match: the app answers them with an error.
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 _MAX_CACHED_ROUTES = 1024
 _JSON = b"Content-Type: application/json"
@@ -35,23 +35,23 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the path of an inference names."""
+    """The model and version in an inference request's path."""
 
     model: str
     version: int | None
 
 
 class Routes:
-    """Which paths are inferences. Remembers those it has seen."""
+    """Recognizes the paths of inference requests, with a cache."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Route] = {}
 
     def find(self, url: bytes) -> Route | None:
-        """The route of a request's target, None if it is no inference.
+        """Get the route of a request's target; None if it is not an inference path.
 
         Raises:
-            httptools.HttpParserError: the target is no URL.
+            httptools.HttpParserError: the target is not a URL.
         """
         if url in self._known:
             return self._known[url]
@@ -67,32 +67,32 @@ class Routes:
 
 
 class InferEndpoint:
-    """What answers the inferences of all connections.
+    """Decodes and encodes small inference requests of all connections, on the event loop.
 
-    What is small is decoded and encoded at once, by `start` and `finish`; `LargeInferences` does the rest.
+    `LargeInferences` does the same for large requests, in threads and processes.
     """
 
     def __init__(self, server: Server) -> None:
         """Args:
-        server: what computes the answers.
+        server: the server.
         """
         self.routes = Routes()
         self._server = server
         self._templates = RequestTemplates()
 
     def start(self, route: Route, headers: Headers, body: Body) -> tuple[asyncio.Future[InferenceResponse], OutputForm]:
-        """Decode a request that `is_quick`, and hand it to the server.
+        """Decode a request for which `is_quick` is true, and submit it to the server.
 
         Args:
-            route: what its path names.
-            headers: its headers, names in lower case.
-            body: its body.
+            route: the model and version.
+            headers: the headers, with names in lower case.
+            body: the body.
 
         Returns:
-            the answer, and the form that the client wants it in.
+            the future of the response, and the form of its outputs.
 
         Raises:
-            TriuneError: and nothing else.
+            TriuneError: the request failed. No other exception is raised.
         """
         try:
             size = headers.get(b"inference-header-content-length")
@@ -110,18 +110,18 @@ class InferEndpoint:
     def finish(
         self, response: InferenceResponse, form: OutputForm, headers: Headers
     ) -> tuple[bytes, list[bytes | memoryview]]:
-        """Encode an answer that `is_quick_answer`.
+        """Encode a response for which `is_quick_answer` is true.
 
         Args:
-            response: the answer.
-            form: what `start` gave.
+            response: the response.
+            form: the form that `start` returned.
             headers: the request's headers.
 
         Returns:
-            the answer's own headers, and the parts of its body.
+            the response's headers, and the parts of its body.
 
         Raises:
-            TriuneError: and nothing else.
+            TriuneError: encoding failed. No other exception is raised.
         """
         try:
             parts, header_bytes = encode_response(response, form)
@@ -136,9 +136,10 @@ class InferEndpoint:
 
 
 def is_quick(headers: Headers, body: Body) -> bool:
-    """Whether a request takes less than a millisecond to decode, as far as its sizes tell.
+    """Whether decoding a request takes less than a millisecond, judged by its sizes.
 
-    Tensors as binary data, however large, stay where they are; BYTES and BOOL alone are looked at.
+    Binary tensors of any size are quick, since their arrays are views of the body; except BYTES and BOOL, whose
+    elements are checked.
     """
     if b"content-encoding" in headers:
         return False
@@ -148,12 +149,12 @@ def is_quick(headers: Headers, body: Body) -> bool:
     if not 0 < size <= SMALL_BYTES:
         return False
     header = bytes(body[:size])
-    # A backslash may hide a datatype.
+    # An escape sequence may hide the name of a datatype.
     return b"BYTES" not in header and b"BOOL" not in header and b"\\" not in header
 
 
 def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Headers) -> bool:
-    """Whether an answer takes less than a millisecond to encode."""
+    """Whether encoding a response takes less than a millisecond."""
     num_bytes = 0
     for array in response.outputs.values():
         num_bytes += array.nbytes
@@ -163,7 +164,7 @@ def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Head
         return True
     if b"accept-encoding" in headers:
         return False
-    # Views of large arrays cost nothing; all else does.
+    # Large contiguous arrays are sent as views, without a copy; everything else takes time.
     return all(
         not array.dtype.hasobject and array.flags.c_contiguous and form.by_name.get(name, form.is_binary)
         for name, array in response.outputs.items()
@@ -171,7 +172,7 @@ def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Head
 
 
 def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
-    """The answer of a future that is done. Raises TriuneError, and nothing else."""
+    """The response of a future that is done. Raises its error as TriuneError."""
     try:
         return future.result()
     except TriuneError:
@@ -181,25 +182,25 @@ def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
     except Exception as error:
         raise as_internal_error(error) from error
     finally:
-        # A failed future's error knows this frame, which is not to know the future: nothing else would free them.
+        # The error's traceback refers to this frame; if the frame referred to the future, that would be a cycle.
         del future
 
 
 def content_headers(header_bytes: int | None) -> bytes:
-    """An answer's headers; `header_bytes` is the size of the JSON that binary data follow."""
+    """The content headers. `header_bytes` is the size of the JSON if binary data follow it, else None."""
     return _JSON if header_bytes is None else _BINARY % header_bytes
 
 
 def _content_bytes(array: Array) -> int:
-    """The size of the elements of a BYTES tensor, unless their number alone is too much."""
+    """The size of a BYTES tensor's elements; 0 if there are so many that the response is large anyway."""
     if array.nbytes > SMALL_BYTES:
         return 0
-    # What is no bytes is an error of the encoder.
+    # The encoder reports elements that are not bytes.
     return sum(len(element) for element in array.ravel().tolist() if isinstance(element, bytes))
 
 
 def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> bytes:
-    """Compress the parts of a small answer where that pays; the header that says so."""
+    """Compress a small response in place if that makes it smaller. Returns the Content-Encoding header line, or b""."""
     num_bytes = sum(map(len, parts))
     if num_bytes < MIN_COMPRESSED_BYTES:
         return b""
@@ -214,12 +215,12 @@ def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> 
 
 
 def raise_failure(error: Exception, route: Route, server: Server) -> NoReturn:
-    """Raise what a request is answered with that could not be begun. Called where `error` is handled.
+    """Raise the error to answer a request with that could not be started. Call it while `error` is being handled.
 
     Raises:
-        NotFoundError, UnavailableError: the request is wrong, and so is the model: as in Triton an unknown one is 404,
-            whatever the body.
-        TriuneError: `error` itself, or of a defect, which is logged, an InternalError.
+        NotFoundError, UnavailableError: the request is invalid, and the model is unknown or not ready, too. As in
+            Triton, the model's error is reported first.
+        TriuneError: `error` itself, or an InternalError for an unexpected exception, which is logged.
     """
     if isinstance(error, InvalidArgumentError):
         server.model(route.model, route.version)
@@ -229,25 +230,25 @@ def raise_failure(error: Exception, route: Route, server: Server) -> NoReturn:
 
 
 def as_internal_error(error: Exception) -> InternalError:
-    """A defect, logged, as an error that a client may see."""
+    """Log an unexpected exception and return an InternalError for the client."""
     _logger.error("an HTTP request failed within the server", exc_info=error)
     return defect(error)
 
 
 def defect(error: Exception) -> InternalError:
-    """What a client is told of an exception that no request should raise."""
+    """The InternalError that a client gets for an unexpected exception."""
     return InternalError(f"the request failed within the server: {type(error).__name__}: {error}")
 
 
 def json_bytes(headers: Headers) -> int:
-    """How much of a body is JSON in front of the tensors, for those who lay it out; 0 where that is not known."""
+    """The size of the JSON before the binary tensors, for aligning them in memory; 0 if it is unknown."""
     size = headers.get(b"inference-header-content-length", b"")
     return int(size) if size.isdigit() and len(size) < 10 else 0
 
 
 @lru_cache(maxsize=_MAX_CACHED_ROUTES)
 def parse_size(value: bytes) -> int:
-    """The header Inference-Header-Content-Length. Raises InvalidArgumentError if it is no number of bytes."""
+    """Parse the header Inference-Header-Content-Length. Raises InvalidArgumentError if it is not a number of bytes."""
     if not value.isdigit() or len(value) > 18:
         shown = value[:32].decode("latin-1")
         raise InvalidArgumentError(f"Inference-Header-Content-Length is '{shown}'; it must be a number of bytes")

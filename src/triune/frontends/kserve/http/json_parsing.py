@@ -1,8 +1,8 @@
-"""A request's JSON as Python's values: strict, with what Triton's parser takes beyond the standard.
+"""Parses a request's JSON: strict, but with the extensions of Triton's parser.
 
-Triton parses with RapidJSON's `kParseNanAndInfFlag`: NaN, Inf and Infinity, with a sign or without, are numbers
-(`triton_json.h`). A key that an object has twice is refused: of the two values RapidJSON takes the first, most other
-parsers the last, and nobody means both.
+Triton parses with RapidJSON's `kParseNanAndInfFlag`: NaN, Inf and Infinity, with or without a sign, are numbers
+(`triton_json.h`). An object with a duplicate key is refused, since RapidJSON takes the first value and most other
+parsers take the last.
 """
 
 import json
@@ -14,15 +14,15 @@ import orjson
 from triune.core.errors import InvalidArgumentError
 from triune.frontends.kserve.compression import Body
 
-# A string, which is passed over whole, or a number that is none. Nothing is tried twice (possessive quantifiers, and a
-# string may lack its end), or a string of megabytes would take gigabytes, and broken ones hours.
+# Matches a string, which is skipped, or NaN or an infinity. The quantifiers are possessive and the closing quote is
+# optional, so that the match never backtracks: else a long string would take gigabytes, and a malformed one hours.
 _NOT_FINITE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|-?(?:NaN|Inf(?:inity)?)', re.DOTALL)
 _AS_PYTHON_SPELLS = {b"-NaN": b"NaN", b"Inf": b"Infinity", b"-Inf": b"-Infinity"}
 _MAX_DIGITS = len(str(-(2**63)))
 
 
 class RepeatedKeyError(InvalidArgumentError):
-    """An object of a request's JSON has a key twice."""
+    """An object in a request's JSON has a duplicate key."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the request's JSON has the key '{key[:64]}' twice in one object")
@@ -30,10 +30,10 @@ class RepeatedKeyError(InvalidArgumentError):
 
 
 def parse_json(body: Body) -> object:
-    """The JSON value in `body`.
+    """Parse JSON.
 
     Raises:
-        InvalidArgumentError: there is none, or an object has a key twice.
+        InvalidArgumentError: the body is not valid JSON, or an object has a duplicate key.
     """
     value = parse_repeating(body)
     if type(value) is not dict:
@@ -44,7 +44,7 @@ def parse_json(body: Body) -> object:
 
 
 def parse_repeating(body: Body) -> object:
-    """As `parse_json`, but the caller counts the keys, and calls `refuse_repeats`: that is quicker."""
+    """As `parse_json`, but without the check for duplicate keys: the caller counts keys and calls `refuse_repeats`."""
     try:
         return cast(object, orjson.loads(body))
     except orjson.JSONDecodeError as error:
@@ -52,21 +52,26 @@ def parse_repeating(body: Body) -> object:
 
 
 def refuse_repeats(body: Body, num_keys: int) -> None:
-    """Raise InvalidArgumentError if valid JSON with `num_keys` different keys in all, or more, has a key twice."""
+    """Raise InvalidArgumentError if an object has a duplicate key.
+
+    Args:
+        body: valid JSON.
+        num_keys: the number of keys after parsing, which merges duplicates.
+    """
     text = body if type(body) is bytes else bytes(body)
-    # Each key has a colon. Most requests have no others, and most of the rest none that looks like a key's.
+    # Each key is followed by a colon. Most requests have no other colons, or none that follows a quote or a blank.
     if text.count(b":") != num_keys and _most_keys(text) != num_keys:
-        # A key twice, or strings that look like keys: Python's parser tells which, and takes its time.
+        # There is a duplicate key, or a string that looks like a key. Python's parser is slower, but can tell.
         _load(text)
 
 
 def _parse_not_finite(body: bytes, error: orjson.JSONDecodeError) -> object:
-    """The value of JSON with NaN or infinities in it; `error` if it is wrong otherwise."""
+    """Parse JSON that contains NaN or infinities. If it is invalid otherwise, raise the error."""
     refusal = InvalidArgumentError(f"the request's body is not valid JSON: {error}")
     if b"NaN" not in body and b"Inf" not in body:
         raise refusal
     try:
-        # Python's parser lets more pass than orjson does: what is left without those numbers has to please both.
+        # Python's parser is less strict than orjson, so check with orjson that the rest of the JSON is valid.
         orjson.loads(_NOT_FINITE.sub(lambda match: match[0] if match[0][:1] == b'"' else b"0", body))
     except orjson.JSONDecodeError:
         raise refusal from None
@@ -99,12 +104,12 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _most_keys(text: bytes) -> int:
-    """No fewer keys than the JSON has: each ends in a quote, perhaps blanks, and a colon."""
+    """An upper bound of the number of keys: a key is followed by a quote, optional blanks, and a colon."""
     return text.count(b'":') + sum(text.count(each) for each in (b" :", b"\n:", b"\t:", b"\r:"))
 
 
 def _num_keys(value: dict[str, Any]) -> int:
-    """The keys of an object and of those in it; of arrays, those that begin with an object."""
+    """The number of keys in an object and in nested ones; arrays are searched if they begin with an object."""
     count = len(value)
     for each in value.values():
         if type(each) is list:

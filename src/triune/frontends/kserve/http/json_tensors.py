@@ -1,7 +1,7 @@
-"""Tensors as JSON arrays, in and out.
+"""Decodes and encodes tensors as JSON arrays.
 
-FP16 and BF16 have no JSON form (Triton refuses them too). Numbers that are not finite are NaN, Infinity and -Infinity,
-in requests and in answers, as Triton and its clients read and write them.
+FP16 and BF16 have no JSON form (Triton refuses them too). As with Triton and its clients, numbers that are not finite
+are written as NaN, Infinity and -Infinity.
 """
 
 import json
@@ -43,33 +43,33 @@ _JSON_NAMES: dict[type, str] = {
 
 _BYTES, _FP32 = DataType.BYTES, DataType.FP32
 
-# Triton's limit: dimensions of 1 may be nested beyond the shape.
+# Triton's limit on nesting; arrays may be nested deeper than the shape, as dimensions of 1.
 _MAX_DEPTH = 100
 
 # What Triton says where data is not what the shape says.
 _TOO_FEW = "Failed to parse 'data' field: shape does not match true shape"
 _TOO_MANY = "Unable to parse 'data': Shape does not match true shape of 'data' field"
 
-# From here on a number rounds to infinity in FP32: half a step beyond the largest.
+# From this number on, rounding to FP32 gives infinity: half a unit in the last place beyond the largest FP32 number.
 _FP32_INFINITY = 2.0**128 - 2.0**103
 
 
 def json_name(value: object) -> str:
-    """What JSON calls a parsed value: "a string", "null"."""
+    """The JSON type of a parsed value, for messages: "a string", "null"."""
     return _JSON_NAMES[type(value)]
 
 
 def decode_json(name: str, datatype: DataType, shape: tuple[int, ...], data: object) -> Array:
-    """An array of the elements of a JSON array, flat or nested as the shape says (dimensions of 1 may be left out).
+    """Decode a JSON array, flat or nested by the shape (dimensions of 1 may be left out).
 
     Args:
-        name: the tensor's name, for messages.
+        name: the tensor's name, for error messages.
         datatype: its element type.
         shape: its shape.
         data: the parsed JSON.
 
     Raises:
-        InvalidArgumentError: the data is not such a tensor.
+        InvalidArgumentError: the data does not match the shape or the datatype.
     """
     count = num_elements(name, shape)
     if type(data) is not list:
@@ -139,10 +139,10 @@ def _row_length(value: object) -> int:
 
 
 def encode_json(name: str, array: Array) -> bytes:
-    """The JSON array of a tensor's elements, flat, in row-major order.
+    """Encode a tensor as a flat JSON array in row-major order.
 
     Raises:
-        InvalidArgumentError: FP16, BF16, or a BYTES element that is not UTF-8: none has a JSON form.
+        InvalidArgumentError: the datatype is FP16 or BF16, or a BYTES element is not UTF-8: JSON cannot express these.
     """
     datatype = DataType.of(array)
     if datatype not in _ELEMENT_TYPES:

@@ -1,4 +1,4 @@
-"""Inferences over HTTP whose decoding or encoding would hold the event loop: in threads and processes, step by step."""
+"""Decodes and encodes large inference requests of HTTP in threads and processes, off the event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -37,13 +37,13 @@ _LOOKED_AT = (DataType.BYTES, DataType.BOOL)
 
 
 class LargeInferences:
-    """What `InferEndpoint` does for small requests, for large ones."""
+    """Does for large requests what `InferEndpoint` does for small ones."""
 
     def __init__(self, server: Server, decoder: Decoder, offload: Offload) -> None:
         """Args:
-        server: what computes the answers.
-        decoder: what decodes the requests.
-        offload: where the answers are encoded.
+        server: the server.
+        decoder: decompresses and parses the requests.
+        offload: the threads that encode the responses.
         """
         self._server = server
         self._decoder = decoder
@@ -55,10 +55,10 @@ class LargeInferences:
         """As `InferEndpoint.start`.
 
         Args:
-            route: what its path names.
-            headers: its headers, names in lower case.
-            body: its body.
-            held: what it has reserved so far.
+            route: the model and version.
+            headers: the headers, with names in lower case.
+            body: the body.
+            held: the request's reservation.
         """
         try:
             encoding = headers.get(b"content-encoding", b"").decode("latin-1")
@@ -92,7 +92,7 @@ class LargeInferences:
     async def finish(
         self, response: InferenceResponse, form: OutputForm, held: Reservation
     ) -> tuple[bytes, list[bytes | memoryview]]:
-        """As `InferEndpoint.finish`, but for the compression. What is encoded is held beside the outputs."""
+        """As `InferEndpoint.finish`, but without compression. The reservation grows by the encoded size."""
         try:
             parts, header_bytes = await self._offload.in_steps(encode_large_response(response, form), held)
         except TriuneError:
@@ -102,14 +102,14 @@ class LargeInferences:
         return content_headers(header_bytes), parts
 
     async def encoding_of(self, headers: Headers, parts: list[bytes | memoryview]) -> str:
-        """What to compress an answer with: "identity" where nothing is gained, or the client does not ask."""
+        """The encoding to compress a response with; "identity" if the client accepts none or it would not shrink."""
         accepted = accepted_encoding(headers.get(b"accept-encoding", b"").decode("latin-1"))
         if accepted == "identity" or sum(map(len, parts)) < MIN_COMPRESSED_BYTES:
             return "identity"
         return accepted if await self._offload.run(is_worth_compressing, parts) else "identity"
 
     async def compress(self, encoding: str, parts: list[bytes | memoryview]) -> AsyncGenerator[bytes]:
-        """The compressed answer, piece by piece."""
+        """Compress a response piece by piece."""
         work = Compression(encoding)
         for piece in pieces(parts):
             if compressed := await self._offload.run(work.add, piece):

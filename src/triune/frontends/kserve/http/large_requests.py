@@ -1,4 +1,4 @@
-"""Inferences that are too large to be decoded or encoded on the event loop: what threads and processes do for them."""
+"""The functions that threads and processes run to decode and encode large requests."""
 
 from collections.abc import Generator
 
@@ -14,7 +14,7 @@ from triune.frontends.kserve.large_tensors import pack, raw_pieces
 from triune.frontends.kserve.offload import freed_gradually, pause
 
 MAX_JSON_VALUES = 16 << 20
-"""Each becomes an object of up to a hundred bytes while the JSON is parsed."""
+"""The largest number of JSON values: each becomes a Python object of up to a hundred bytes while it is parsed."""
 
 _SEPARATORS = np.zeros(256, np.bool_)
 _SEPARATORS[list(b",[{")] = True
@@ -25,7 +25,7 @@ def check_json(view: memoryview) -> None:
     """Refuse JSON that would take too much memory to parse.
 
     Raises:
-        PayloadTooLargeError: it has commas and brackets for more than 16 Mi values.
+        PayloadTooLargeError: it has more than 16 Mi values, by its commas and brackets.
     """
     array = np.frombuffer(view, np.uint8)
     num_values = 0
@@ -41,7 +41,7 @@ def check_json(view: memoryview) -> None:
 def parse_infer(
     model: str, version: int | None, header_bytes: int | None, body: memoryview
 ) -> tuple[InferenceRequest, OutputForm]:
-    """`decode_request` in a process of its own; `unpack` what it gives. Raises as it does, and as `check_json`."""
+    """`decode_request` for a parser process; then call `unpack`. Raises as `decode_request` and `check_json`."""
     check_json(body[:header_bytes])
     request, form = decode_request(model, version, body, header_bytes)
     pack(request)
@@ -51,7 +51,7 @@ def parse_infer(
 def encode_large_response(
     response: InferenceResponse, form: OutputForm
 ) -> Generator[int, None, tuple[list[bytes | memoryview], int | None]]:
-    """As `codec.encode_response`, for `offload.in_steps`, and so that no other thread waits for long."""
+    """As `codec.encode_response`, as a generator for `Offload.in_steps` that releases the GIL often."""
     head: list[bytes | memoryview] = []
     raw: list[bytes | memoryview] = []
     opening = orjson.dumps(describe_response(response))[:-1] + b',"outputs":['
@@ -77,7 +77,7 @@ def encode_large_response(
 
 
 def json_pieces(name: str, array: Array) -> Generator[int, None, list[bytes]]:
-    """`encode_json`, in pieces and without the outer brackets, for `offload.in_steps`. Raises as it does."""
+    """As `encode_json`, in pieces without the outer brackets, as a generator for `Offload.in_steps`."""
     flat = array.ravel()
     texts: list[bytes] = []
     with freed_gradually(texts):

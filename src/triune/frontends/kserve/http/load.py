@@ -1,4 +1,4 @@
-"""The body of a request to load a model: a config, and files in base64."""
+"""Parses the body of a load request: a config, and files in base64."""
 
 import base64
 import binascii
@@ -15,11 +15,14 @@ from triune.frontends.kserve.tensors import check_count
 
 
 def parse_load(body: memoryview) -> tuple[str | None, dict[str, Array]]:
-    """The config override (None if there is none), and the files' bytes by their path below the model's folder.
+    """Parse a load request.
+
+    Returns:
+        the config override (None if there is none), and the files' content by their path below the model's folder.
 
     Raises:
-        PayloadTooLargeError: more parameters, or a larger config, than the server takes.
-        InvalidArgumentError: no such request, a parameter that load does not know, or a file that is no base64.
+        PayloadTooLargeError: there are too many parameters, or the config is too large.
+        InvalidArgumentError: the body is malformed, a parameter is unknown, or a file is not base64.
     """
     document: dict[str, Any] = as_object(parse_json(body), "the request") if len(body) else {}
     config_json: str | None = None

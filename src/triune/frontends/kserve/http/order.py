@@ -1,4 +1,4 @@
-"""The order of answers on a connection: HTTP/1.1 has them in the order of the requests, however many wait."""
+"""HTTP pipelining: a connection's responses are sent in the order of its requests, as HTTP/1.1 demands."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,19 +8,20 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 class AnswerOrder:
-    """One request of a connection is answered, the others wait for their turn.
+    """Answers one request of a connection at a time and queues the others.
 
     Attributes:
-        running: whose turn it is, or was, if nothing came after it. None before the first.
-        waiting: the others with their apps, the newest first. It is uvicorn's own, which adds the app's requests.
+        running: the request that is being answered, or the last one that was. None before the first.
+        waiting: the queued requests and their ASGI apps, newest first. It is uvicorn's `pipeline`, to which uvicorn
+            adds the app's requests.
     """
 
     def __init__(
         self, waiting: deque[tuple[RequestResponseCycle, Any]], begin: Callable[[RequestResponseCycle, Any], None]
     ) -> None:
         """Args:
-        waiting: uvicorn's.
-        begin: has a request answered; the answer may be out when this returns.
+        waiting: uvicorn's `pipeline`.
+        begin: starts to answer a request; the response may have been sent when it returns.
         """
         self.running: RequestResponseCycle | None = None
         self.waiting = waiting
@@ -29,11 +30,11 @@ class AnswerOrder:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is being answered."""
+        """Whether no request is being answered."""
         return self.running is None or self.running.response_complete
 
     def add(self, cycle: RequestResponseCycle, app: Any) -> bool:
-        """Answer a request that came, at once or in its turn. Returns whether it has to wait."""
+        """Answer a new request now, or queue it. Returns whether it was queued."""
         running = self.running
         if self.waiting or not (running is None or running.response_complete):
             self.waiting.appendleft((cycle, app))
@@ -42,17 +43,17 @@ class AnswerOrder:
         return False
 
     def start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """It is the turn of this request."""
+        """Start to answer this request."""
         self.running = cycle
         self._begin(cycle, app)
 
     def go_on(self) -> bool:
-        """An answer is out: start what waits. False if that is under way already."""
+        """Start the next requests after a response was sent. Returns False if an outer call is doing that already."""
         if self._is_starting:
             return False
         if not self.waiting:
             return True
-        # A loop, for hundreds of small requests may wait, each answered before its start returns.
+        # Loop instead of recursing: hundreds of small requests may wait, and each is answered before `start` returns.
         self._is_starting = True
         try:
             while self.waiting and self.is_idle:

@@ -1,4 +1,4 @@
-"""The parameters of a request over HTTP: those that steer the inference, and those that are the model's."""
+"""Checks JSON values and request parameters: those that control the server, and those that are passed to the model."""
 
 from typing import Any, cast
 
@@ -12,40 +12,40 @@ _MAX_UINT64 = 2**64 - 1
 
 
 def wrong_type(what: str, wanted: str, value: object) -> InvalidArgumentError:
-    """The error that `what` is not `wanted`. The hot path makes messages only when it needs them."""
+    """The error "`what` must be `wanted`". A function of its own, so that messages are formatted only on errors."""
     return InvalidArgumentError(f"{what} must be {wanted}, not {json_name(value)}")
 
 
 def as_object(value: object, what: str) -> dict[str, Any]:
-    """`value` as a JSON object. Raises InvalidArgumentError if it is none; `what` names it in the message."""
+    """Check that `value` is a JSON object. Raises InvalidArgumentError, in which `what` names the value."""
     if type(value) is not dict:
         raise wrong_type(what, "an object", value)
     return cast("dict[str, Any]", value)
 
 
 def as_array(value: object, what: str) -> list[Any]:
-    """`value` as a JSON array. Raises InvalidArgumentError if it is none."""
+    """Check that `value` is a JSON array. Raises InvalidArgumentError."""
     if type(value) is not list:
         raise wrong_type(what, "an array", value)
     return cast("list[Any]", value)
 
 
 def as_string(value: object, what: str) -> str:
-    """`value` as a string. Raises InvalidArgumentError if it is none."""
+    """Check that `value` is a string. Raises InvalidArgumentError."""
     if type(value) is not str:
         raise wrong_type(what, "a string", value)
     return value
 
 
 def as_bool(value: object, what: str) -> bool:
-    """`value` as a boolean. Raises InvalidArgumentError if it is none."""
+    """Check that `value` is a boolean. Raises InvalidArgumentError."""
     if type(value) is not bool:
         raise wrong_type(what, "true or false", value)
     return value
 
 
 def as_count(value: object, what: str) -> int:
-    """`value` as a whole number from 0 to 2**63 - 1. Raises InvalidArgumentError if it is none."""
+    """Check that `value` is an integer from 0 to 2**63 - 1. Raises InvalidArgumentError."""
     if type(value) is not int:
         raise wrong_type(what, "a whole number", value)
     if not 0 <= value <= _MAX_INT64:
@@ -54,7 +54,7 @@ def as_count(value: object, what: str) -> int:
 
 
 def as_parameter(value: object, what: str) -> Parameter:
-    """`value` as a parameter's value. Raises InvalidArgumentError if it is an object, an array or null."""
+    """Check that `value` can be a parameter. Raises InvalidArgumentError if it is an object, an array or null."""
     if not isinstance(value, (bool, int, float, str)):
         raise InvalidArgumentError(
             f"{what} has invalid type. It must be a string, a number, true or false, not {json_name(value)}"
@@ -63,10 +63,10 @@ def as_parameter(value: object, what: str) -> Parameter:
 
 
 def decode_parameter(name: str, value: object) -> Parameter:
-    """The value of a request's parameter, of the type that Triton asks for where it reserves the name.
+    """Check a request's parameter. Reserved parameters must have the type that Triton demands.
 
     Raises:
-        InvalidArgumentError: the wrong type or value, or a reserved name that has no meaning over HTTP.
+        InvalidArgumentError: the type or value is wrong, or the name is reserved and has no meaning over HTTP.
     """
     what = f"parameter '{name}'"
     if name in ("priority", "timeout"):
@@ -86,12 +86,12 @@ def decode_parameter(name: str, value: object) -> Parameter:
 
 
 def tensor_parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
-    """The parameters of an input or output.
+    """Get the parameters of an input or output.
 
     Raises:
-        InvalidArgumentError: they are no object.
-        PayloadTooLargeError: they are more than a request may have.
-        UnsupportedError: they name a shared memory region.
+        InvalidArgumentError: the parameters are not an object.
+        PayloadTooLargeError: there are more than a request may have.
+        UnsupportedError: a parameter names a shared memory region.
     """
     parameters = item.get("parameters")
     if parameters is None:

@@ -1,8 +1,8 @@
-"""The HTTP connection: inferences are answered here, with no framework between the socket and the tensor.
+"""The HTTP connection. It answers inference requests itself, without an ASGI framework between socket and tensors.
 
-uvicorn's own protocol, over which this one is laid, hands every other request to the ASGI app on the same port.
-What is uvicorn's: the parser, TLS, the app's requests, graceful shutdown. What is ours: inferences, the order of
-answers on a connection that pipelines both (`http_order`), and the limits on size and time.
+It extends uvicorn's protocol class, which passes every other request to the ASGI app on the same port. uvicorn does the
+parsing, TLS, the app's requests and graceful shutdown. This module does inference, the order of responses if requests
+of both kinds are pipelined (`order`), and the limits on size and time.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from triune.frontends.send_timeout import SendTimeout
 
 
 class KServeProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One HTTP connection."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class KServeProtocol(HttpToolsProtocol):
         self._answers = Answering(self, front_end)
         self._num_begun = 0
 
-    # The socket.
+    # Events of the socket.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is here; one too many is told so, and goes."""
+        """Accept a connection; beyond the limit, answer 503 and close it."""
         super().connection_made(transport)
         limit = self._front_end.limits.connections
         if len(self.connections) > limit:
@@ -80,7 +80,7 @@ class KServeProtocol(HttpToolsProtocol):
             transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, unless it knows the head; refuse what it cannot read, and heads and trailers without end."""
+        """Use a cached head, or feed the parser. Refuses malformed requests, and endless heads and trailers."""
         is_between = not self._is_receiving and not self.is_refused
         head = self._front_end.known_heads.find(data) if is_between else None
         if head is not None:
@@ -106,7 +106,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._learn(whole)
 
     def _repeat(self, head: Head, data: bytes) -> None:
-        """A whole request whose head came before: the parser is left where it is, between two messages."""
+        """Queue a whole request whose head is in the cache. The parser does not see it, and stays between messages."""
         cycle = InferCycle(head.route, head.headers, keep_alive=True)
         cycle.received = data[head.num_bytes :]
         cycle.is_received = True
@@ -118,7 +118,10 @@ class KServeProtocol(HttpToolsProtocol):
             self._front_end.known_heads.learn(data, cycle.route, cycle.headers)
 
     def _without_upgrade(self) -> bytes:
-        """The head again, for a new parser, less its upgrade: none is offered, and the old one would skip the body."""
+        """Make a new parser and return the head without its `Upgrade` header, to parse it again.
+
+        The server offers no upgrade, and the old parser would ignore the request's body.
+        """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             self._refuse(501, "this server is no proxy: CONNECT is not offered")
@@ -133,7 +136,7 @@ class KServeProtocol(HttpToolsProtocol):
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _receive_directly(self) -> None:
-        """Have the rest of a large body written to its place. The parser, which would wait for it, is replaced."""
+        """Receive the rest of a large body with `BodyReceiver`, which reads into one buffer without the parser."""
         cycle = self._receiving
         if self.is_refused or not isinstance(cycle, InferCycle):
             return
@@ -150,17 +153,17 @@ class KServeProtocol(HttpToolsProtocol):
         self._switch(self._receiver)
 
     def pause_body(self) -> None:
-        """Other large bodies have their turn."""
+        """Stop reading, so that other large bodies are read first."""
         if not self.flow.read_paused:
             self.transport.pause_reading()
 
     def resume_body(self) -> None:
-        """This connection's body has its turn."""
+        """Read on after `pause_body`."""
         if not self.flow.read_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def body_grows(self, num_bytes: int) -> None:
-        """So much of a body is here; the memory for it is taken, or the request refused."""
+        """Reserve memory for `num_bytes` of a body that have arrived, or refuse the request."""
         cycle = self._receiving
         if self.is_refused or not isinstance(cycle, InferCycle):
             return
@@ -170,7 +173,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._refuse(status_of(error), str(error))
 
     def body_received(self, body: memoryview) -> None:
-        """A large body is whole."""
+        """Take over from `BodyReceiver` when the whole body has arrived."""
         self._receiver = None
         self.parser = httptools.HttpRequestParser(self)
         self._switch(self)
@@ -179,7 +182,7 @@ class KServeProtocol(HttpToolsProtocol):
         self.on_message_complete()
 
     def _switch(self, protocol: asyncio.BaseProtocol) -> None:
-        # uvloop chooses how to read when it begins to.
+        # uvloop chooses between data_received and get_buffer when reading starts, so stop and start reading.
         if not self.flow.read_paused:
             self.transport.pause_reading()
         self.transport.set_protocol(protocol)
@@ -202,7 +205,7 @@ class KServeProtocol(HttpToolsProtocol):
         self._refuse(431, f"the request's headers take more than {limit} bytes, the server's limit")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the inference under way; tell the app of its request, even if a later one has come in behind it."""
+        """Cancel the request under way. If it is the app's, tell the app, even if later requests are queued."""
         running = self._order.running
         for cycle in (self._receiving, *(waiting for waiting, _ in self.pipeline)):
             if isinstance(cycle, InferCycle) and cycle is not running:
@@ -213,21 +216,21 @@ class KServeProtocol(HttpToolsProtocol):
             if running.future is not None:
                 running.future.cancel()
             if not isinstance(running.future, asyncio.Task) or running.future.done():
-                # A task has memory in use until it is done, and gives it back then.
+                # A task that is running uses the memory until it ends, and releases it then.
                 running.release()
             running = None
         self.cycle = running  # pyright: ignore[reportAttributeAccessIssue]: None before the first, in uvicorn too
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
-        """The client has taken enough of an answer to go on."""
+        """Finish a response that waited until the transport's write buffer had room."""
         super().resume_writing()
         running = self._order.running
         if isinstance(running, InferCycle):
             self._answers.go_on(running)
 
     def check_deadline(self, now: float) -> None:
-        """End what is silent for too long. Called several times a second with the loop's time."""
+        """Close the connection if a timeout has passed. Called several times a second with the loop's time."""
         limits = self._front_end.limits
         if self._send_timeout.is_overdue(self.flow.write_paused, self.transport, now):
             self.transport.abort()
@@ -236,7 +239,7 @@ class KServeProtocol(HttpToolsProtocol):
         elif self._is_receiving and not self.is_refused:
             num_received = self._num_pieces if self._receiver is None else self._receiver.num_received
             if num_received != self._num_received or self.flow.read_paused:
-                # If reading is paused, it is we who are silent.
+                # While the server itself has paused reading, the client is not to blame.
                 self._num_received = num_received
                 self._receive_deadline = now + limits.receive_seconds
             elif now >= self._receive_deadline:
@@ -248,7 +251,7 @@ class KServeProtocol(HttpToolsProtocol):
     # The parser's callbacks.
 
     def on_message_begin(self) -> None:
-        """A request begins. What the app needs of it is made only if it turns out to be the app's."""
+        """A request begins. The app's cycle is made later, and only if the request is not an inference."""
         self.url = b""
         self.headers = []
         self._is_receiving = True
@@ -259,18 +262,18 @@ class KServeProtocol(HttpToolsProtocol):
         self._receive_deadline = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; trailers are dropped."""
+        """A header was parsed; trailers are dropped."""
         if self._is_in_head:
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The head is here: an inference, or a request for the app."""
+        """The head was parsed: start an inference, pass the request to the app, or refuse it."""
         parser = self.parser
         if self.is_refused or parser.should_upgrade():
             return
         self._is_in_head = False
         limit = self._front_end.limits.head_bytes
-        # Of a head that came in several reads, `_watch` has seen the size.
+        # If the head came in several reads, `_watch` has checked its size.
         if self._num_read_bytes > limit and _head_bytes(self.url, self.headers) > limit:
             self._refuse_head()
             return
@@ -286,7 +289,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._hand_to_app()
 
     def on_chunk_header(self) -> None:
-        """A chunk of a body begins. Each costs as much as kilobytes do, so that they may not be tiny without end."""
+        """A chunk of a body begins. Each takes as much time as kilobytes of data, so their number is limited."""
         self._num_chunks += 1
         if self._num_chunks > self._front_end.limits.chunks and not self.is_refused:
             limit = self._front_end.limits.chunks
@@ -296,7 +299,7 @@ class KServeProtocol(HttpToolsProtocol):
             )
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """A piece of a body was parsed."""
         if self.is_refused:
             return
         self._has_progressed = True
@@ -318,7 +321,7 @@ class KServeProtocol(HttpToolsProtocol):
             self.body_grows(len(cycle.received))
 
     def on_message_complete(self) -> None:
-        """A request is here."""
+        """A request has arrived completely."""
         if self.is_refused or self.parser.should_upgrade():
             return
         self._is_receiving = False
@@ -344,7 +347,7 @@ class KServeProtocol(HttpToolsProtocol):
         headers = dict(self.headers)
         keep_alive = parser.should_keep_alive()
         if keep_alive and b"connection" in headers:
-            # HTTP/1.0 would ask for it with a header, and want one back.
+            # HTTP/1.0 asks for keep-alive with a header and expects one in the response, which is not supported.
             keep_alive = parser.get_http_version() != "1.0"
         self._receiving = cycle = InferCycle(route, headers, keep_alive)
         cycle.can_stream = parser.get_http_version() != "1.0"
@@ -354,7 +357,7 @@ class KServeProtocol(HttpToolsProtocol):
             try:
                 rule.check(headers.get(rule.header.encode()))
             except TriuneError as error:
-                # The body is dropped as it comes. A head that was refused is none that `known_heads` learns.
+                # The body is discarded as it arrives. `_learn` does not cache the head of a refused request.
                 self._refuse(status_of(error), str(error))
                 return
         if int(headers.get(b"content-length", b"0")) > self._max_bytes:
@@ -385,7 +388,7 @@ class KServeProtocol(HttpToolsProtocol):
             self.transport.write(CONTINUE)
 
     def on_response_complete(self) -> None:
-        """An answer is out: start what waits behind it, or begin to count idle time."""
+        """A response was sent: start the next queued request, or start the idle timeout."""
         self.server_state.total_requests += 1
         if self.transport.is_closing() or not self._order.go_on():
             return
@@ -397,7 +400,7 @@ class KServeProtocol(HttpToolsProtocol):
     # Refusals.
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer an error in the request's turn, then close; what else comes from the client is dropped."""
+        """Answer with an error after the requests before it, then close. Further input is discarded."""
         if self.is_refused:
             return
         self.is_refused = True
@@ -409,7 +412,7 @@ class KServeProtocol(HttpToolsProtocol):
                 self._take_from_app(cycle, status, message)
                 return
             if cycle is not None:
-                # It waits behind others, and the app does not know of it.
+                # The request is queued behind others, and the app has not seen it.
                 self.pipeline.popleft()
             cycle = InferCycle(None, {}, keep_alive=False)
         cycle.refusal = (status, message)
@@ -423,7 +426,7 @@ class KServeProtocol(HttpToolsProtocol):
             self._queue(cycle)
 
     def _take_from_app(self, cycle: RequestResponseCycle, status: int, message: str) -> None:
-        """Refuse a request at which the app is at work already; for the app, the client is gone."""
+        """Refuse a request that the app has started to handle. The app is told that the client has disconnected."""
         if not cycle.response_started:
             common = self.server_state.default_headers
             self.transport.write(self._front_end.heads.error(status, common, message))
@@ -433,5 +436,5 @@ class KServeProtocol(HttpToolsProtocol):
 
 
 def _head_bytes(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """The size of a request's line, less its method, and of its headers."""
+    """The size of the request line, without the method, and of the headers."""
     return len(url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)

@@ -1,4 +1,4 @@
-"""A request whose whole body is the one input of its model: Inference-Header-Content-Length is 0.
+"""Raw requests, with Inference-Header-Content-Length 0: the whole body is the data of the model's only input.
 
 Source: Triton's binary tensor data extension, "raw binary request".
 """
@@ -18,10 +18,11 @@ from triune.frontends.kserve.tensors import as_bytes, decode_raw, object_array
 def decode_raw_request(
     model: str, version: int | None, body: Body, config: ModelConfig
 ) -> tuple[InferenceRequest, OutputForm]:
-    """The request that such a body stands for. Its shape comes from the model's config and the body's size.
+    """Decode a raw request. The input's shape is computed from the model's config and the body's size.
 
     Raises:
-        InvalidArgumentError: the model has not exactly one input, or the body does not settle its shape.
+        InvalidArgumentError: the model does not have exactly one input, or the body's size does not determine its
+            shape.
     """
     if len(config.inputs) != 1:
         raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""Large bodies, read by the kernel straight to where their tensors stay: no piece is made, parsed or copied."""
+"""Receives large bodies directly into one aligned buffer, without parsing or copying pieces."""
 
 import asyncio
 from typing import Protocol
@@ -9,36 +9,36 @@ from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.pacing import Pacer
 
 DIRECT_BYTES = 1 << 17
-"""A body of which less is to come is not worth the change of protocols, which costs about 10 us."""
+"""If less than this is missing of a body, it is received normally: switching protocols takes about 10 us."""
 
 _COUNTED_BYTES = 1 << 20
-"""How much may arrive before the connection is told of it again."""
+"""The connection's `body_grows` is called once for this many bytes."""
 _READ_BYTES = 32 << 10
-"""libuv reads up to 32 times in a row for one connection, before it turns to the others."""
+"""The size of one read. libuv reads up to 32 times in a row from one connection before it serves the others."""
 _ALIGNMENT = 64
-"""What runtimes want of a tensor's address."""
+"""The alignment of tensors in memory that runtimes expect."""
 _SCRATCH_BYTES = 1 << 16
 _RESUMED_BYTES = 64 << 10
-"""What a connection reads in a turn, where many have large bodies."""
+"""How much a connection is expected to read after a pause; counted by the pacer."""
 
 
 class Connection(Protocol):
-    """Whose body it is. Everything but the data is passed on to it."""
+    """The connection whose body is received. All events but data are passed on to it."""
 
     def pause_body(self) -> None:
-        """Read no more for the moment."""
+        """Stop reading."""
         ...
 
     def resume_body(self) -> None:
-        """Read on."""
+        """Start reading again."""
         ...
 
     def body_grows(self, num_bytes: int) -> None:
-        """So much of the body is here."""
+        """`num_bytes` of the body have arrived."""
         ...
 
     def body_received(self, body: memoryview) -> None:
-        """The whole body is here, and the transport is the connection's own again."""
+        """The whole body has arrived: the connection is the transport's protocol again."""
         ...
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -59,27 +59,27 @@ class Connection(Protocol):
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
-    """Stands in for a connection while the rest of a body arrives.
+    """The transport's protocol while the rest of a large body arrives.
 
     Attributes:
-        num_received: what has come so far.
+        num_received: how many bytes of the body have arrived.
     """
 
     def __init__(self, connection: Connection, pacer: Pacer, num_bytes: int, header_bytes: int, begun: Body) -> None:
         """Args:
-        connection: told when the body is whole.
+        connection: the connection, which is told when the body is complete.
         pacer: limits how much all bodies together copy in one iteration of the loop.
-        num_bytes: the body's size, of which less than this has come.
-        header_bytes: how much of it comes before the tensors, the first of which is aligned in memory.
-        begun: what has come already.
+        num_bytes: the body's size.
+        header_bytes: the size of the JSON before the tensors; the byte after it is aligned in memory.
+        begun: the part of the body that has arrived already.
 
         Raises:
-            MemoryError: the system does not promise so much. (It gives memory only as it is written to.)
+            MemoryError: the system refuses to allocate the buffer.
         """
         self._connection = connection
         self._pacer = pacer
         self._num_bytes = num_bytes
-        # Not cleared, and so not there yet.
+        # np.empty does not touch the memory, so the system provides each page only when data arrive.
         memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
         start = -(memory.ctypes.data + header_bytes) % _ALIGNMENT
         self._body = memory[start : start + num_bytes].data
@@ -89,18 +89,18 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._is_dropped = False
 
     def drop(self) -> None:
-        """Take no more of the body: the request was refused. What still comes is not kept."""
+        """Discard the rest of the body, since the request was refused."""
         self._is_dropped = True
         self._body = memoryview(bytearray(_SCRATCH_BYTES))
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go; never beyond the body, behind which another request may follow."""
+        """The buffer for the next read. It ends with the body, since another request may follow."""
         if self._is_dropped:
             return self._body
         return self._body[self.num_received : self.num_received + _READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes are there."""
+        """`nbytes` were read into the buffer."""
         is_spent = self._pacer.spend(nbytes)
         if self._is_dropped:
             if is_spent:
@@ -121,17 +121,17 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._pacer.wait(_RESUMED_BYTES, self._connection.resume_body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Pass the event on to the connection."""
         self._connection.connection_lost(exc)
 
     def eof_received(self) -> None:
-        """The client sends no more."""
+        """Pass the event on to the connection."""
         self._connection.eof_received()
 
     def pause_writing(self) -> None:
-        """An answer before this one is not being taken."""
+        """Pass the event on to the connection: the client is not reading an earlier response."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        """It is, again."""
+        """Pass the event on to the connection."""
         self._connection.resume_writing()

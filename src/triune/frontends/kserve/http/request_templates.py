@@ -1,7 +1,7 @@
-"""Requests that are told apart by their tensors' bytes only: their JSON is parsed once.
+"""A cache of decoded request JSON, for requests with binary tensors.
 
-A client that sends binary data sends the same JSON again and again, but for the request's id, which Triton's clients
-put first. Parsing and checking it costs more than all else that decoding does.
+A client that sends binary tensors repeats the same JSON, except for the request's id, which Triton's clients put first.
+Parsing and checking this JSON takes most of the time of decoding.
 """
 
 import re
@@ -15,14 +15,14 @@ from triune.core.requests import CheckCache, InferenceRequest
 from triune.frontends.kserve.compression import Body
 from triune.frontends.kserve.http.codec import OutputForm, decode_request
 
-# A plain id in front: printable ASCII without quotes and backslashes.
+# An id at the beginning: printable ASCII without quotes and backslashes.
 _ID = re.compile(rb'\{"id":"([ !#-\[\]-~]*)(?=")')
-# Below this size the tensors are copied to where C++ may read them; further up the runtime's adapter does if it must.
+# Up to this size, tensors are copied to aligned memory here; larger ones are copied by the runtime's adapter if needed.
 _COPY_BYTES = 16384
 _MAX_TEMPLATES = 256
 _MAX_TEMPLATE_BYTES = 4096
 
-# BYTES and BOOL are looked at element by element.
+# The elements of BYTES and BOOL must be checked.
 _UNCHECKED_DTYPES = {each.dtype for each in DataType if each not in (DataType.BYTES, DataType.BOOL)}
 
 
@@ -36,7 +36,7 @@ class _Template:
 
 
 class RequestTemplates:
-    """Decodes as `decode_request` does, which it asks whenever it has not seen a request's JSON before."""
+    """Decodes requests as `decode_request` does, and calls it only for JSON that is not in the cache."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int | None, bytes], _Template] = {}
@@ -44,7 +44,7 @@ class RequestTemplates:
     def decode(
         self, model: str, version: int | None, body: Body, header_bytes: int
     ) -> tuple[InferenceRequest, OutputForm]:
-        """As `decode_request`: same results, same errors."""
+        """As `decode_request`, with the same results and errors."""
         header = bytes(body[:header_bytes])
         match = _ID.match(header)
         key = (model, version, header[match.end() :] if match else header)
@@ -81,7 +81,7 @@ class RequestTemplates:
         self, key: tuple[str, int | None, bytes], request: InferenceRequest, form: OutputForm, data_bytes: int
     ) -> None:
         header = key[2]
-        # Another id further on would win over the first; a tensor whose data are in the JSON is no template.
+        # Do not cache JSON with a second id, which would override the first, or with tensor data in it.
         if len(header) > _MAX_TEMPLATE_BYTES or b'"id"' in header or b'"data"' in header or b"\\" in header:
             return
         arrays = request.inputs.items()

@@ -1,4 +1,4 @@
-"""The HTTP server: the connections and the app on one port, inside a loop that somebody else runs."""
+"""The HTTP server: inference and the app on one port, in the running event loop."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from triune.frontends.kserve.offload import Offload
 from triune.serving.server import Server
 
 NEEDED_LATER: Final = (connect_tcp, create_memory_object_stream, lowlevel)
-"""What starlette imports when it first streams: packages may have been upgraded by then."""
+"""Modules that starlette imports at its first stream; imported early, as packages may be upgraded while it runs."""
 
 
 class HttpServer:
-    """KServe over HTTP. Started and stopped once."""
+    """Serves KServe over HTTP. Started once and stopped once."""
 
     def __init__(
         self,
@@ -43,15 +43,16 @@ class HttpServer:
         is_port_shared: bool = False,
     ) -> None:
         """Args:
-        server: what it serves.
+        server: answers the requests.
         host: the address to listen on.
         port: the port; 0 takes a free one.
-        limits: what a client may ask.
-        budget: the memory of requests under way, shared with other front ends; None makes its own.
-        offload: where large requests are decoded, likewise. The caller closes it; `stop` closes its own.
-        rules: who may call what.
+        limits: the limits on requests and connections.
+        budget: the memory budget, shared with other front ends; None makes one for this server.
+        offload: the threads and processes for large requests, shared likewise. The caller closes it; `stop` closes
+            only one that this server made.
+        rules: the access rules.
         more_routes: routes of other front ends on the same port.
-        is_port_shared: servers that all say so may listen on one port.
+        is_port_shared: set SO_REUSEPORT, so that several servers can share the port.
         """
         limits = limits or Limits()
         budget = budget or MemoryBudget()
@@ -88,12 +89,12 @@ class HttpServer:
             the port.
 
         Raises:
-            UnavailableError: the address cannot be listened on.
+            UnavailableError: the address is taken or is not this machine's.
         """
         return await self._uvicorn.open(self._host, self._port, purpose="HTTP", is_shared=self._is_port_shared)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no more connections, let requests under way finish for `grace_seconds`, then close every connection."""
+        """Accept no more connections, give requests `grace_seconds` to finish, then close every connection."""
         try:
             await self._uvicorn.close(grace_seconds)
         finally:

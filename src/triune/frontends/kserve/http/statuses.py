@@ -1,6 +1,6 @@
-"""Errors as HTTP statuses: the one place where the error tree meets HTTP. The numbers are Triton's.
+"""Maps Triune's errors to HTTP status codes, as Triton does.
 
-Triton has no status of its own for a request that is too large; 413 is HTTP's word for it.
+Triton has no special status for a request that is too large; this server answers 413.
 """
 
 import orjson
@@ -33,7 +33,7 @@ _DEFAULT_STATUS = 400
 RETRY_AFTER_SECONDS = 1
 """What every 503 tells clients: when to try again."""
 
-# A message quotes names that a client chose, of any length.
+# A message may quote long names that a client sent.
 _MAX_MESSAGE_CHARACTERS = 4096
 
 
@@ -46,7 +46,7 @@ def status_of(error: TriuneError) -> int:
 
 
 def error_body(message: str) -> bytes:
-    """The body of every error that HTTP answers: `{"error": message}`, a very long message cut off."""
+    """The body of an error response: `{"error": message}`; a very long message is truncated."""
     if len(message) > _MAX_MESSAGE_CHARACTERS:
         message = message[:_MAX_MESSAGE_CHARACTERS] + " ..."
     return orjson.dumps({"error": message.encode(errors="replace").decode()})
