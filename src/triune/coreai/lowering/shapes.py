@@ -25,6 +25,7 @@ from triune.coreai.lowering.values import (
     tensor_type,
     transpose,
 )
+from triune.graph.conversion.lowering.shapes import reshape_sizes
 from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.scope import EMPTY
 
@@ -39,14 +40,10 @@ def length(x: Value, what: str) -> int:
 
 def _reshape(c: Context) -> None:
     x = c.input(0)
-    wanted = c.constant(1)
-    keeps_zero = bool(c.attributes.get("allowzero", 0))
-    if wanted is None:
+    sizes, keeps_zero = reshape_sizes(c, "Core AI")
+    if sizes is None:
         c.give(_reshape_as_computed(c, x, c.input(1), keeps_zero=keeps_zero))
         return
-    sizes = [int(each) for each in wanted]
-    if keeps_zero and 0 in sizes:
-        raise Refusal("an empty result: Core AI has no empty tensors")
     own = dims_of(x)
     dims: list[Dim] = [own[place] if size == 0 else size for place, size in enumerate(sizes)]
     if -1 in sizes and all(isinstance(dim, int) for dim in (*dims, *own)):

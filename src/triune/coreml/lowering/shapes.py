@@ -19,24 +19,20 @@ from triune.coreml.lowering.context import (
 from triune.coreml.lowering.linear import product_of_images
 from triune.coreml.lowering.mb import Var, is_fixed, mb
 from triune.coreml.lowering.scope import as_constant
-from triune.graph.conversion.lowering.shapes import trilu, unsqueezed
+from triune.graph.conversion.lowering.shapes import reshape_sizes, trilu, unsqueezed
 from triune.graph.weight_files import array_of
 
 
 def _reshape(c: Context) -> None:
     x = c.input(0)
-    wanted = c.constant(1)
-    keeps_zero = bool(c.attributes.get("allowzero", 0))
-    if wanted is None:
+    sizes, keeps_zero = reshape_sizes(c, "Core ML")
+    if sizes is None:
         shape = c.input(1)
         if x.rank == 0:
             raise Refusal("a scalar reshaped to a computed shape; fix the shape")
         # Zeros, which stand for the given dimension, cannot be told from the type; ONNX exporters compute none.
         c.give(mb.reshape(x=x, shape=_with_zeros(x, shape, keeps_zero=keeps_zero)))
         return
-    sizes = [int(each) for each in wanted]
-    if keeps_zero and 0 in sizes:
-        raise Refusal("an empty result: Core ML has no empty tensors")
     if not sizes:
         c.give(_to_scalar(x))
         return

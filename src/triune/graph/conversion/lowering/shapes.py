@@ -43,6 +43,24 @@ def unsqueezed(c: NodeContext[V]) -> list[int]:
     return sorted(positive(each, rank) for each in axes)
 
 
+def reshape_sizes(c: NodeContext[V], library: str) -> tuple[list[int] | None, bool]:
+    """The sizes that a Reshape asks for, and whether 0 among them means a size of 0 (`allowzero`).
+
+    Args:
+        c: the Reshape.
+        library: the target's name, for the refusal of empty tensors.
+
+    Returns:
+        the sizes, None where the model computes them when it runs; without `allowzero` 0 keeps the input's own size.
+    """
+    wanted = c.constant(1)
+    allows_zero = bool(c.attributes.get("allowzero", 0))
+    sizes = None if wanted is None else [int(each) for each in wanted]
+    if allows_zero and sizes is not None and 0 in sizes:
+        raise Refusal(f"an empty result: {library} has no empty tensors")
+    return sizes, allows_zero
+
+
 def _unsqueeze(c: NodeContext[V]) -> None:
     c.give(c.builder.unsqueeze(c.input(0), unsqueezed(c)))
 
