@@ -1,16 +1,15 @@
-"""Makes an unmodified coremltools work off Apple's systems: `import triune.coreml.anywhere`, before it or after it.
+"""Make an unmodified coremltools work off Apple's systems: `import triune.coreml.anywhere`, before or after it.
 
-coremltools predicts, compiles and plans through a compiled module, `coremltools.libcoremlpython`, that exists for
-macOS only, and it asks for the platform in many places. The import puts a module of the same interface in its place,
-which runs ML Programs with Triune, and opens those gates. Nothing happens unless this is imported; on Apple's systems
-nothing is changed, since coremltools has its own module there.
+coremltools predicts, compiles and plans through a compiled module, `coremltools.libcoremlpython`, which exists only for
+macOS, and it checks the platform in many places. This import replaces that module by one with the same interface, which
+runs ML Programs with Triune, and makes the platform checks succeed. On Apple's systems it changes nothing, since
+coremltools has its own module there.
 
-What it gives: answers of Triune's executors, in the precision that the program asks for, and measured durations. What
-it does not give: Core ML's speed or choice of compute units. Compute plans are predictions, and the devices say by
-their names that they are emulated. Pipelines of ML Programs run; models of other kinds
-(neural networks, trees) are refused.
+Answers come from Triune's executors, in the program's precision, and durations are measured. Speed and the choice of
+compute units are not Core ML's: compute plans are predictions, and the names of devices say that they are emulated.
+Pipelines of ML Programs run, too; models of other kinds (neural networks, trees) are refused.
 
-coremltools' module has one name and one place in a process, so this has too: it is for the main thread.
+The module is replaced for the whole process, so import this from the main thread.
 """
 
 import sys
@@ -32,14 +31,14 @@ APPLE_NOTICE = "this is an Apple system: coremltools has its own module here, an
 
 
 class EmulationWarning(UserWarning):
-    """Says once that what follows does not come from Core ML."""
+    """The warning, shown once, that answers do not come from Core ML."""
 
 
 def install(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> bool:
-    """Put the module in place and open the gates. Does nothing where that is done already.
+    """Replace coremltools' module and its platform checks. Does nothing if that is done already.
 
     Args:
-        executor: what computes: ONNX Runtime, or Triune's slow numpy interpreter.
+        executor: the executor: ONNX Runtime, or Triune's slow numpy interpreter.
 
     Returns:
         Whether coremltools runs on Triune now: False on Apple's systems.
@@ -57,7 +56,7 @@ def install(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> bo
 
 
 def uninstall() -> None:
-    """Take the module out and close the gates. Models that are loaded go on to work."""
+    """Restore coremltools' module and platform checks. Loaded models keep working."""
     module = sys.modules.get(NAME)
     if module is not None and is_standin(module):
         close_gates(module)
@@ -71,7 +70,7 @@ def is_installed() -> bool:
 
 @contextmanager
 def installed(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> Generator[None]:
-    """`install` for a while; leaves things as they were found."""
+    """A context in which `install` is in effect; the previous state is restored."""
     was_installed = is_installed()
     install(executor)
     try:
@@ -81,5 +80,5 @@ def installed(executor: Literal["onnxruntime", "reference"] = "onnxruntime") -> 
             uninstall()
 
 
-# The one import in the house with an effect, and the reason why this module exists.
+# The only import in Triune with a side effect, which is the purpose of this module.
 install()

@@ -1,15 +1,15 @@
-"""Models on their way in: compiled folders, and assets from disk or memory.
+"""Compiled model folders, and model assets from disk or memory.
 
-Triune compiles nothing ahead of time. Its `.mlmodelc` holds what the package held, under plain names, so that a
-program that compiles, moves and loads models goes its usual way; what Core ML compiled stays as it is:
+Triune compiles nothing ahead of time. Its `.mlmodelc` holds the package's content, so that code that compiles, moves
+and loads models works as usual. A folder that Core ML compiled stays unchanged.
 
     NAME.mlmodelc/
         model.mlmodel       the specification, byte for byte
-        model.mil           the program as text, as Core ML writes it; not where a value has no form in it
-        weights/...         and whatever else lay beside it in the package
-        triune.json         {"compiler": "triune"}: for people, and so that nobody takes it for Core ML's
+        model.mil           the program as text, as Core ML writes it; missing if a value has no textual form
+        weights/...         the weights, and all other files of the package
+        triune.json         {"compiler": "triune"}: tells the folder from one that Core ML compiled
 
-Core ML does not read it.
+Core ML cannot load this folder.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _NOTE = {
 
 
 class ModelAssetProxy:
-    """A model that was read, to be loaded once or more often."""
+    """A model that has been read and can be loaded any number of times."""
 
     def __init__(self, package: Package) -> None:
         self.package = package
@@ -87,7 +87,7 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
         return target
     if source.is_dir():
         model = find_model(source)
-        # Links are copied as links: what leads out of the package must not be read.
+        # Copy symbolic links as links: files outside the package must not be read.
         shutil.copytree(model.parent, target, symlinks=True)
         if model.name != COMPILED_MODEL:
             (target / model.name).rename(target / COMPILED_MODEL)
@@ -100,7 +100,7 @@ def compile_model(source: Path, folder: Path | None = None) -> Path:
 
 
 def _write_program(target: Path) -> dict[str, str]:
-    """Write the program as text; what there is to say for people where that cannot be done.
+    """Write the program as text. Returns a remark for people if that is impossible.
 
     A pipeline has no program of its own, and Core ML writes none beside it.
     """

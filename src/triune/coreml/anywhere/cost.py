@@ -1,4 +1,4 @@
-"""What an operation costs beside the others of its function: a count, not a measurement."""
+"""The cost of an operation relative to the others of its function: an estimate, not a measurement."""
 
 import math
 
@@ -7,9 +7,9 @@ from triune.coreml.mil import Operation
 
 
 def work_of(operation: Operation, values: Values) -> int:
-    """The multiply-adds of convolutions and products; of all else the elements that are read and written.
+    """The multiply-adds of a convolution or matrix product; for other operations the elements read and written.
 
-    Unknown dimensions count as 1, and the body of a loop as run once.
+    Unknown dimensions count as 1, and the body of a loop counts once.
     """
     num_outputs = sum(num_elements(each.type) for each in operation.outputs)
     weight = values.tensor(operation, "weight")

@@ -1,4 +1,4 @@
-"""The compute devices that coremltools is shown. None of them can be taken for a device of Apple's."""
+"""The compute devices that coremltools sees. Their names say that they are not Apple's."""
 
 import importlib
 from typing import Any
@@ -9,19 +9,19 @@ NEURAL_ENGINE_NAME = "Neural Engine (emulated by Triune)"
 
 
 class CPUDeviceProxy:
-    """This machine's CPU, which computes everything here."""
+    """This machine's CPU, which runs everything."""
 
     name = CPU_NAME
 
 
 class GPUDeviceProxy:
-    """A GPU by name only: what is placed on it is computed on the CPU."""
+    """A GPU in name only: operations placed on it run on the CPU."""
 
     name = GPU_NAME
 
 
 class NeuralEngineDeviceProxy:
-    """A Neural Engine by name only: what is placed on it is computed on the CPU."""
+    """A Neural Engine in name only: operations placed on it run on the CPU."""
 
     name = NEURAL_ENGINE_NAME
 
@@ -51,7 +51,7 @@ def all_devices() -> list[Any]:
 
 
 def _device(class_name: str, proxy: Any) -> Any:
-    # Derived, since coremltools' own classes do not print their names.
+    # Subclasses, since coremltools' own classes do not print their names.
     base: Any = getattr(importlib.import_module("coremltools.models.compute_device"), class_name)
 
     def show(_: Any) -> str:

@@ -1,4 +1,4 @@
-"""Errors on the way out to coremltools, which knows one kind: RuntimeError."""
+"""Translate errors for coremltools, whose own module raises only RuntimeError."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,8 +1,8 @@
-"""Where coremltools asks whether it is on a Mac, and how it is told yes.
+"""Make coremltools' checks for macOS succeed.
 
-The questions are functions that other modules import by name, so their code is replaced and not their names; a
-boolean that is imported by name is replaced in each module that has it; and what was `None` for want of the compiled
-module is filled in, in modules that were loaded before.
+Other modules import the checking functions by name, so the functions' code objects are replaced, not their names. A
+boolean that is imported by name is replaced in each module that has it. Names that are `None` because the compiled
+module was missing are set in the modules that are loaded already.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _ORIGINALS = "triune_originals"
 
 
 def open_gates(module: ModuleType) -> None:
-    """Put `module` in place of coremltools' compiled one and answer its questions as macOS on Apple silicon would.
+    """Replace coremltools' compiled module by `module`, and make its checks report macOS on Apple silicon.
 
     Raises:
         UnsupportedError: coremltools is not installed.
@@ -61,7 +61,7 @@ def close_gates(module: ModuleType) -> None:
 
 
 def _questions(questions: Any) -> tuple[FunctionType, FunctionType]:
-    # The second one is cached: a C object around the function.
+    # The second function is wrapped by a cache, a C object.
     return questions._is_macos, questions._macos_version.__wrapped__
 
 
@@ -76,7 +76,7 @@ def _answer_macos_version() -> tuple[int, ...]:
 
 
 def _machine_for_coremltools(machine: Any) -> Any:
-    """`platform.machine`, which says what the machine is to all but coremltools."""
+    """`platform.machine` that reports Apple silicon to coremltools, and the real machine to other callers."""
 
     def answer() -> str:
         caller: str = sys._getframe(1).f_globals.get("__name__", "")  # pyright: ignore[reportPrivateUsage]  # by name
@@ -90,7 +90,7 @@ def _loaded() -> list[ModuleType]:
 
 
 def _turn(module: ModuleType, *, is_open: bool) -> None:
-    """In the modules that are loaded: the flag, and `module`'s classes in place of None, or None in their place."""
+    """In all loaded modules, set the flag, and set the names that are None to `module`'s classes, or back to None."""
     proxies = {name: value for name, value in vars(module).items() if name.startswith("_ML")}
     for each in _loaded():
         names = vars(each)
@@ -104,7 +104,7 @@ def _turn(module: ModuleType, *, is_open: bool) -> None:
 
 
 def _derive_again() -> None:
-    # Loading a module again keeps its dictionary, so those that imported its functions see the new classes.
+    # Reloading a module keeps its dictionary, so functions imported from it see the new classes.
     if _DERIVING in sys.modules:
         with quiet():
             importlib.reload(sys.modules[_DERIVING])

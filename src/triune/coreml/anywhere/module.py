@@ -1,4 +1,4 @@
-"""The module object that stands in for `coremltools.libcoremlpython`: its names, and no logic."""
+"""The module object that replaces `coremltools.libcoremlpython`: its names, without logic."""
 
 from types import ModuleType
 from typing import Literal

@@ -1,8 +1,8 @@
-"""Which unit an operation would run on: a prediction by a table of rules.
+"""Predict by rules which compute unit an operation would run on.
 
 The rules for the Neural Engine are observations of others on Apple's devices, with design section 9 as their source.
-What the table does not refuse is taken to run there. There is no search for the cheapest placement yet: each
-operation gets the first unit of those asked for that takes it.
+Operations that the table does not refuse are assumed to run there. There is no search for the cheapest placement yet:
+each operation gets the first requested unit that takes it.
 """
 
 import math
@@ -66,7 +66,7 @@ _NEVER = {
 }
 _INDEXED = {"gather", "gather_along_axis", "gather_nd", "scatter", "scatter_along_axis", "scatter_nd"}
 _STATES = {"read_state", "write_state", "coreml_update_state"}
-# Neither tensors nor arithmetic: the CPU runs these whatever is asked for.
+# Operations without tensor arithmetic: the CPU runs these whatever units are requested.
 _CPU_ONLY = {
     "cond",
     "while_loop",
@@ -84,7 +84,7 @@ _LOADED_ONCE = "constexpr_"
 
 
 class Unit(Enum):
-    """Where an operation may run."""
+    """A compute unit."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -102,12 +102,12 @@ ASKED: Mapping[str, tuple[Unit, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an operation would run.
+    """The predicted placement of an operation.
 
     Attributes:
         preferred: the first of `supported`.
-        supported: the units asked for that take it, the wanted one first.
-        refusal: why the Neural Engine does not take it; empty if it does.
+        supported: the requested units that take it, by preference.
+        refusal: the reason why the Neural Engine does not take it; empty if it does.
     """
 
     preferred: Unit
@@ -117,11 +117,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What is known of a function's values before it runs.
+    """The types and constants of a function's values, known before it runs.
 
     Attributes:
-        types: of all values of the function, those in nested blocks too.
-        constants: the arrays that are known.
+        types: the types of all values, including those in nested blocks.
+        constants: the arrays of constants.
         known: the names of values that are known when the model is loaded, whether or not they are in `constants`.
     """
 
@@ -130,12 +130,12 @@ class Values:
     known: Set[str]
 
     def is_known(self, operation: Operation, parameter: str) -> bool:
-        """Whether an argument is left out or known when the model is loaded."""
+        """Whether an argument is omitted or known when the model is loaded."""
         arguments = operation.inputs.get(parameter, ())
         return all(isinstance(each, Constant) or each.name in self.known for each in arguments)
 
     def integers(self, operation: Operation, parameter: str) -> tuple[int, ...]:
-        """A known argument's elements; none if it is left out or unknown."""
+        """The elements of a known argument; empty if it is omitted or unknown."""
         for each in operation.inputs.get(parameter, ()):
             if isinstance(each, Constant):
                 return tuple(int(element) for element in each.array.ravel())
@@ -154,7 +154,7 @@ class Values:
 
 
 def values_of(function: Function) -> Values:
-    """Collect what is known of a function's values."""
+    """Collect the types and constants of a function's values."""
     types: dict[str, Type] = {each.name: each.type for each in function.inputs}
     constants: dict[str, Array] = {}
     known: set[str] = set()
@@ -163,7 +163,7 @@ def values_of(function: Function) -> Values:
 
 
 def is_loaded_once(operation: Operation) -> bool:
-    """Whether an operation is a weight, which is there before the first prediction: it runs on no unit."""
+    """Whether an operation only loads a weight, before the first prediction, so that it runs on no unit."""
     return operation.op == "const" or operation.op.startswith(_LOADED_ONCE)
 
 
@@ -171,8 +171,8 @@ def place(operation: Operation, values: Values, units: str) -> Placement:
     """Predict where an operation runs.
 
     Args:
-        operation: one that `is_loaded_once` does not hold for.
-        values: of its function.
+        operation: an operation for which `is_loaded_once` is false.
+        values: the values of its function.
         units: the name of a coremltools compute unit.
     """
     reason = refusal(operation, values)
@@ -186,7 +186,7 @@ def place(operation: Operation, values: Values, units: str) -> Placement:
 
 
 def refusal(operation: Operation, values: Values) -> str:
-    """Why the Neural Engine does not take an operation; empty if the table knows no reason."""
+    """The reason why the Neural Engine does not take an operation; empty if the table has none."""
     return next((reason for rule in _RULES if (reason := rule(operation, values))), "")
 
 
@@ -253,7 +253,7 @@ def _collect(block: Block, types: dict[str, Type], constants: dict[str, Array], 
         if is_loaded_once(operation):
             known.update(each.name for each in operation.outputs)
         value = operation.attributes.get("val")
-        # Only parameters are looked at, not weights: packed ones stay packed.
+        # Only parameters are read, not weights, so that packed weights stay packed.
         if operation.op == "const" and value is not None and isinstance(value.stored, np.ndarray):
             constants[operation.name] = value.stored
         for nested in operation.blocks:
@@ -261,7 +261,7 @@ def _collect(block: Block, types: dict[str, Type], constants: dict[str, Array], 
 
 
 def num_elements(kind: Type | None) -> int:
-    """How many elements a tensor has; unknown dimensions count as 1."""
+    """The number of elements of a tensor; unknown dimensions count as 1."""
     if not isinstance(kind, TensorType) or kind.shape is None:
         return 1
     return math.prod(size or 1 for size in kind.shape)

@@ -1,4 +1,4 @@
-"""Compute plans: predictions by the rules of `placement` and the counts of `cost`. Nothing was measured."""
+"""Compute plans: predictions by the rules of `placement` and the estimates of `cost`, not measurements."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +80,7 @@ def plan_of(program: Program, units: str) -> Any:
 
 
 def _operations(block: Block) -> Iterator[Operation]:
-    """What runs, nested blocks included."""
+    """The operations that run, including those in nested blocks."""
     for operation in block.operations:
         if not is_loaded_once(operation):
             yield operation

@@ -21,7 +21,7 @@ from triune.coreml.package import read_model, read_package
 from triune.coreml.pillow import to_pillow
 from triune.coreml.pipeline import load_model
 
-# How Core ML's own message begins: there are programs that look for it.
+# The beginning of Core ML's own message, which some programs look for.
 _PREDICTION = "Unable to compute the prediction using ML Program: "
 
 
@@ -45,8 +45,8 @@ class StateProxy:
 class ModelProxy:
     """One function of a loaded model.
 
-    Compute units and optimization hints are checked and change nothing: all is computed on the CPU. The module makes
-    a class of its own of this one, which says the executor.
+    Compute units and optimization hints are checked but have no effect: everything runs on the CPU. The replacement
+    module has a subclass that states the executor.
     """
 
     executor: Literal["onnxruntime", "reference"] = "onnxruntime"
@@ -57,14 +57,14 @@ class ModelProxy:
         """Load a model.
 
         Args:
-            path: an `.mlpackage`, `.mlmodel` or `.mlmodelc`; not looked at where there is an asset.
+            path: an `.mlpackage`, `.mlmodel` or `.mlmodelc`; ignored if there is an asset.
             units: the name of a coremltools compute unit.
             function: the name of a function; empty for the default one.
             hints: optimization hints by name.
-            asset: a model that was read already.
+            asset: a model that has been read already.
 
         Raises:
-            RuntimeError: the model cannot be read, or holds what Triune does not do.
+            RuntimeError: the model cannot be read, or Triune does not support it.
         """
         self._path = Path(path)
         self._asset = asset
@@ -111,16 +111,16 @@ class ModelProxy:
         return self._compiled_path
 
     def get_load_duration_in_nano_seconds(self) -> int:
-        """What reading and preparing the model took."""
+        """The time that reading and preparing the model took, in nanoseconds."""
         return self._load_ns
 
     def get_last_predict_duration_in_nano_seconds(self) -> int | None:
-        """What the last call of `predict` or `batchPredict` took; None before the first."""
+        """The time of the last `predict` or `batchPredict`, in nanoseconds; None before the first."""
         return self._predict_ns
 
     @staticmethod
     def auto_set_specification_version(specification: Any) -> Any:
-        """The specification with the lowest version that knows all it uses; bytes for bytes, a message for one."""
+        """The specification with the lowest version that supports it; bytes for bytes, a message for a message."""
         with as_runtime_errors():
             return lowered(specification)
 

@@ -1,4 +1,4 @@
-"""The lowest specification version that knows all that a model uses."""
+"""The lowest specification version that supports all that a model uses."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def lowered(specification: Any) -> Any:
         specification: a `Model_pb2.Model` or its bytes; not changed.
 
     Returns:
-        The same kind as was given.
+        Bytes for bytes, a message for a message.
 
     Raises:
         InvalidArgumentError: the bytes are no specification.

@@ -1,4 +1,4 @@
-"""A program's structure as coremltools shows it: `MLModelStructure`, with a key in each operation for compute plans."""
+"""A program's structure as coremltools' `MLModelStructure`, with a key for compute plans in each operation."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from triune.coreml.mil import Argument, Block, Function, Name, Operation, Output
 
 @dataclass(frozen=True, slots=True)
 class OperationProxy:
-    """What an operation of an `MLModelStructure` carries: the same for each reading of the same model.
+    """The key of an operation in an `MLModelStructure`, equal for each reading of the same model.
 
     Attributes:
         function: the name of its function.
@@ -22,7 +22,7 @@ class OperationProxy:
 
 
 class LayerProxy:
-    """What a neural network's layer would carry. Triune reads ML Programs only, so there are none."""
+    """The key of a neural network's layer. Triune reads only ML Programs, so there are none."""
 
 
 def structure_of(program: Program) -> Any:

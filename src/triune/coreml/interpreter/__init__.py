@@ -1,4 +1,4 @@
-"""The reference executor: ML Programs computed with numpy, slowly and obviously. One family of operations a file."""
+"""The reference executor: ML Programs in numpy, slow but simple. Each file holds one family of operations."""
 
 from triune.coreml.interpreter.interpreter import Interpreter
 

@@ -69,7 +69,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def sigmoid_hard(x: Array, alpha: Any, beta: Any) -> Array:
-    """Alpha x + beta, no less than 0 and no more than 1."""
+    """min(max(alpha x + beta, 0), 1)."""
     return np.minimum(np.maximum(alpha * x + beta, 0), 1)
 
 

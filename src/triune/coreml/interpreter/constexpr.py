@@ -1,4 +1,4 @@
-"""Compressed weights, made whole: affine, palettes, sparse, and their chains."""
+"""Decompress weights: affine quantization, palettes, sparse weights, and chains of these."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None) -> Ar
 
 
 def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: Any) -> Array:
-    """The entries of a table that the indices name.
+    """Look up indices in a table (palette).
 
     iOS 16: `indices` are packed bytes, `lut` has one table of (entries,), and `shape` is the result's.
     iOS 18: `lut` is (*blocks, entries, vector); each index becomes a vector along `vector_axis`.
@@ -57,7 +57,7 @@ def lut_to_dense(indices: Array, lut: Array, shape: Array | None, vector_axis: A
 def lut_to_sparse(
     indices_mask: Array, indices_nonzero_data: Array, lut: Array, vector_axis: Any
 ) -> tuple[Array, Array]:
-    """As iOS 18's `lut_to_dense`, of the elements in a mask only: the mask of the result, and its elements."""
+    """As iOS 18's `lut_to_dense`, only for elements in a mask. Returns the result's mask and its elements."""
     dense = lut_to_dense(sparse_to_dense(indices_nonzero_data, indices_mask, None), lut, None, vector_axis)
     mask = indices_mask
     length = lut.shape[-1]
@@ -69,7 +69,7 @@ def lut_to_sparse(
 def sparse_blockwise_shift_scale(
     data_mask: Array, nonzero_data: Array, scale: Array, offset: Array | None
 ) -> tuple[Array, Array]:
-    """As `blockwise_shift_scale`, of the elements in a mask only: the mask, and the elements."""
+    """As `blockwise_shift_scale`, only for elements in a mask. Returns the mask and the elements."""
     dense = blockwise_shift_scale(sparse_to_dense(nonzero_data, data_mask, None), scale, offset)
     return data_mask, dense[data_mask != 0]
 
@@ -105,7 +105,7 @@ def _unpack(data: Array, bits: int, shape: tuple[int, ...]) -> Array:
 
 
 def _spread(values: Array, shape: tuple[int, ...]) -> Array:
-    """One value for each block, repeated for each element of it."""
+    """Repeat each block's value for all elements of the block."""
     if values.ndim != len(shape) or any(size % blocks for size, blocks in zip(shape, values.shape, strict=True)):
         raise InvalidArgumentError(f"blocks of {list(values.shape)} do not divide {list(shape)}")
     for axis, size in enumerate(shape):

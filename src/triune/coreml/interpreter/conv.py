@@ -47,7 +47,7 @@ def conv(
 def conv_quantized(
     x: Array, weight: Array, quantization_type: str, nbits: Any, quant_scale: Array, quant_bias: Array, **others: Any
 ) -> Array:
-    """A convolution with weights of `nbits` bits: weight x scale + bias is what is meant.
+    """A convolution with weights quantized to `nbits` bits, which stand for weight * scale + bias.
 
     Raises:
         UnsupportedError: another `quantization_type` than "linear".
@@ -104,7 +104,7 @@ def _crop(
     pad: list[int],
     output_shape: Array | None,
 ) -> tuple[list[int], list[int]]:
-    """Where the output begins in the full one, and its size."""
+    """The begin of the output within the full convolution's result, and its size."""
     given = None if output_shape is None else [int(each) for each in output_shape[2:]]
     match pad_type.lower():
         case "valid":
@@ -120,7 +120,7 @@ def _crop(
 
 
 def _by_position(weight: Array) -> Array:
-    """Weights of (groups, out, in, *kernel) as a matrix for each position and group: (*kernel, groups, out, in)."""
+    """Transpose weights (groups, out, in, *kernel) to one matrix for each position: (*kernel, groups, out, in)."""
     spatial = weight.ndim - 3
     return np.ascontiguousarray(np.moveaxis(weight, range(3, weight.ndim), range(spatial)))
 

@@ -25,7 +25,7 @@ def identity(x: Array) -> Array:
 
 
 def threshold(x: Array, alpha: Array) -> Array:
-    """x, no less than alpha."""
+    """max(x, alpha)."""
     return np.maximum(x, alpha)
 
 
@@ -41,7 +41,7 @@ def exp2(x: Array) -> Array:
 
 
 def power(x: Array, y: Array) -> Array:
-    """x^y; integers wrap, and to negative powers are rounded towards zero."""
+    """x^y; integer results wrap, and integers to negative powers are rounded towards zero."""
     if x.dtype.kind not in "iu" or (y.dtype.kind in "iu" and bool(np.all(y >= 0))):
         # numpy takes the root for a power of one exponent 0.5, and has no root of -inf, whose power is inf in IEEE 754.
         return np.power(x, np.array(np.broadcast_to(y, np.broadcast_shapes(x.shape, y.shape))))
@@ -64,7 +64,7 @@ def rsqrt(x: Array, epsilon: Any) -> Array:
 
 
 def clip(x: Array, alpha: Array, beta: Array) -> Array:
-    """x, no less than alpha and no more than beta."""
+    """min(max(x, alpha), beta)."""
     return np.minimum(np.maximum(x, alpha), beta)
 
 
@@ -80,7 +80,7 @@ _SPELLINGS: Mapping[str, str] = {
 
 
 def cast(x: Array, dtype: str) -> Array:
-    """X as another type; floats are rounded towards zero on their way to integers, and not 0 is true."""
+    """Cast x; floats become integers by rounding towards zero, and a bool is x != 0."""
     try:
         target = DType(_SPELLINGS.get(dtype, dtype))
     except ValueError as error:
@@ -88,7 +88,7 @@ def cast(x: Array, dtype: str) -> Array:
     if target is DType.STRING or x.dtype == object:
         raise UnsupportedError(f"text cannot be cast: {x.dtype} to {dtype}")
     if target.numpy.kind == "u" and x.dtype.kind == "f":
-        # The direct cast of a negative number is not defined.
+        # A direct cast of a negative float to an unsigned integer is undefined.
         return np.trunc(x).astype(np.int64).astype(target.numpy)
     return x.astype(target.numpy)
 
@@ -99,7 +99,7 @@ def select(cond: Array, a: Array, b: Array) -> Array:
 
 
 def unary(function: Callable[[Array], Any]) -> Compute:
-    """An operation of the one parameter `x`."""
+    """An operation with the single parameter `x`."""
 
     def compute(x: Array) -> Any:
         return function(x)

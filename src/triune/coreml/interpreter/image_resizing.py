@@ -1,4 +1,4 @@
-"""Images in other sizes: resized, cropped, transformed."""
+"""Resize, crop and transform images."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from triune.coreml.mil import Array
 
 
 def upsample_nearest_neighbor(x: Array, scale_factor_height: Any, scale_factor_width: Any) -> Array:
-    """The last two dimensions times a factor."""
+    """Resize the last two dimensions by a factor, nearest neighbor."""
     return resize(x, _scaled(x, scale_factor_height, scale_factor_width), "DEFAULT", "floor")
 
 

@@ -1,4 +1,4 @@
-"""Walks a function's operations in their order and computes each with numpy."""
+"""Runs a function's operations in order, each with numpy."""
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -13,15 +13,15 @@ from triune.coreml.mil import Argument, Array, Block, Constant, Function, Name, 
 from triune.coreml.package import Package
 from triune.coreml.parameters import PARAMETERS, PerSpatial, Required
 
-# A name's array, list, buffer or text.
+# The value of a name: an array, list, buffer or text.
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _VARIADIC = frozenset({"values", "loop_vars", "elem_shape", "ref_tensors", "begins", "ends", "end_masks"})
-# Of integers and floats these have the type of the one that is no constant, which only the declaration tells.
+# With mixed integers and floats, the result has the type of the operand that is not constant: the declared type.
 _MIXED = frozenset({"linear", "matmul"})
-# What numpy and Python raise of values of the wrong kind, size or range: parameters are not checked one by one.
+# Exceptions of numpy and Python for values of a wrong kind, size or range, since parameters are not checked one by one.
 _UNSUITABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
-# Those that need the scope: they are walked, not computed.
+# Operations that need the scope: control flow, states and constants.
 _WALKED = frozenset({"const", "cond", "while_loop", "read_state", "write_state"})
 
 
@@ -66,7 +66,7 @@ class Interpreter:
             scope[value.name] = given[value.name]
             if isinstance(value.type, StateType):
                 scope[value.name] = buffers[value.name] = Buffer(given[value.name], value.type.wrapped)
-        # Infinities and NaN are answers here, not accidents.
+        # Infinities and NaN are legitimate results, so numpy must not warn.
         with np.errstate(all="ignore"):
             outputs = self._run_block(function.block, scope)
         named = {name: np.array(value) for name, value in zip(function.block.outputs, outputs, strict=True)}

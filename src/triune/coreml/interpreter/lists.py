@@ -1,4 +1,4 @@
-"""Lists: tensors of one shape, in an array that may grow."""
+"""Lists of tensors of one shape, which may grow."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from triune.coreml.mil import Array, DType
 
 
 def make_list(init_length: Any, dynamic_length: Any, elem_shape: tuple[Any, ...], dtype: str) -> TensorList:
-    """A list of zeros; its elements are unknown where a size of theirs is a symbol (text)."""
+    """A list of zeros; its elements are unset if a size of theirs is a symbol (text)."""
     if any(isinstance(size, str) for size in elem_shape):
         first = None
     else:
@@ -19,7 +19,7 @@ def make_list(init_length: Any, dynamic_length: Any, elem_shape: tuple[Any, ...]
 
 
 def list_length(ls: TensorList) -> Array:
-    """How many elements there are."""
+    """The number of elements."""
     return np.array(len(ls.elements), np.int32)
 
 

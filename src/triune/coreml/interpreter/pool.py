@@ -44,9 +44,9 @@ def _pool(
     ceil_mode: Any,
     counts: Sequence[int] | None = None,
 ) -> tuple[Array, list[tuple[int, int]]]:
-    """What `join` makes of each window, where what is not in x is `empty`; and the padding.
+    """Reduce each window by `join`, with `empty` for elements outside x. Returns the result and the padding.
 
-    `counts` are how many windows there are, where that is known.
+    `counts`: the numbers of windows, if known.
     """
     kernel, steps = [int(size) for size in kernel_sizes], [int(stride) for stride in strides]
     ones = [1] * len(kernel)

@@ -31,12 +31,12 @@ def random_categorical(x: Array, mode: str, size: Any, seed: Any) -> Array:
 
 
 def random_normal(shape: Array, mean: Any, stddev: Any, seed: Any) -> Array:
-    """Of the normal distribution."""
+    """Samples of the normal distribution."""
     return _generator(seed).normal(float(mean), float(stddev), _sizes(shape)).astype(np.float32)
 
 
 def random_uniform(shape: Array, low: Any, high: Any, seed: Any) -> Array:
-    """From `low` up to `high`, without it."""
+    """Samples of the uniform distribution on [low, high)."""
     return _generator(seed).uniform(float(low), float(high), _sizes(shape)).astype(np.float32)
 
 

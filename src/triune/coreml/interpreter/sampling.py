@@ -1,4 +1,4 @@
-"""Where the samples of a resized image lie, and what is read there."""
+"""Sample points of resized images, and interpolation at these points."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -36,7 +36,7 @@ def grid(size: float, count: int, mode: str) -> Array:
 
 def nearest(x: Array, axis: int, points: Array, is_floor: bool) -> Array:
     """X along an axis at the pixels before the points, or at the closest, ties to the one before."""
-    # A point that should be a whole number may lie a rounding error beside it.
+    # A point that should be an integer may be off by a rounding error.
     places = np.floor(points + 1e-6) if is_floor else np.ceil(points - 0.5 - 1e-6)
     return np.take(x, np.clip(places.astype(np.int64), 0, x.shape[axis] - 1), axis)
 
@@ -69,7 +69,7 @@ def sample(image: Array, x: Array, y: Array, is_linear: bool, padding_mode: str,
         y: the rows.
         is_linear: between pixels; else the closest, ties to the even one.
         padding_mode: "constant", "border", "reflection" (at the edge pixels' centers), "symmetric" (at their edges).
-        padding_value: of pixels outside, if constant.
+        padding_value: the value of pixels outside the image for "constant".
 
     Raises:
         UnsupportedError: an unknown mode.
@@ -86,7 +86,7 @@ def sample(image: Array, x: Array, y: Array, is_linear: bool, padding_mode: str,
 
 
 def _inside(points: Array, size: int, mode: str) -> Array:
-    """Points outside a row brought into it, except for constant padding."""
+    """Move points outside a row into it, unless padding is constant."""
     match mode:
         case "constant":
             return points

@@ -94,7 +94,7 @@ def _update(result: Array, index: Any, updates: Array, mode: str) -> None:
 
 
 def _points(x: Array, indices: Array, validate_indices: Any) -> tuple[Array, ...]:
-    """The index of x for `x[...]`: one array for each of its first dimensions."""
+    """The numpy index into x: one array of indices for each of its first dimensions."""
     _require_depth(x, indices)
     return tuple(_in_range(indices[..., axis], x.shape[axis], validate_indices) for axis in range(indices.shape[-1]))
 
@@ -105,7 +105,7 @@ def _require_depth(x: Array, indices: Array) -> None:
 
 
 def _places(indices: Array, size: int, validate_indices: Any) -> tuple[Array, Array]:
-    """Where a scatter puts its updates, and which of them it keeps."""
+    """The indices at which a scatter writes, and a mask of the updates that it keeps."""
     if validate_indices is None or validate_indices:
         places = _in_range(indices, size, validate_indices)
         return places, np.ones(places.shape, np.bool_)
@@ -114,7 +114,7 @@ def _places(indices: Array, size: int, validate_indices: Any) -> tuple[Array, Ar
 
 
 def _in_range(indices: Array, size: int, validate_indices: Any) -> Array:
-    """Negative ones count from the end unless `validate_indices`."""
+    """Check indices. Negative ones count from the end unless `validate_indices` is true."""
     places = indices.astype(np.int64)
     outside = (places < (0 if validate_indices else -size)) | (places >= size)
     if np.any(outside):

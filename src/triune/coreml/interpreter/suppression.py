@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes that overlap, those with the highest scores."""
+"""Non-maximum suppression: among overlapping boxes it keeps the one with the highest score."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def non_maximum_suppression(
     max_boxes: Any,
     per_class_suppression: Any,
 ) -> tuple[Array, ...]:
-    """The boxes that stay, their scores, their indices, and (to iOS 16) how many they are.
+    """The kept boxes, their scores, their indices, and (up to iOS 16) their number.
 
     A box's score is the largest of its classes. Boxes are (x, y, width, height), x and y the center. To iOS 16 they
     are (n, B, 4) with scores (n, B, K) and a `score_threshold`; from iOS 17, (n, 4, B) and (n, K, B) without one.
@@ -69,7 +69,7 @@ def _kept(boxes: Array, scores: Array, iou_threshold: float, score_threshold: fl
 
 
 def _iou(a: Array, b: Array) -> float:
-    """The intersection of two boxes over their union; 0 of boxes without area."""
+    """The intersection of two boxes over their union; 0 for boxes without area."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     low = np.maximum(a[:2] - a[2:] / 2, b[:2] - b[2:] / 2)
     high = np.minimum(a[:2] + a[2:] / 2, b[:2] + b[2:] / 2)

@@ -1,4 +1,4 @@
-"""What the interpreter's names stand for, and how values take the types that a program declares."""
+"""The interpreter's values, and their conversion to the types that a program declares."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class TensorList:
     """MIL's list: tensors of one shape.
 
     Attributes:
-        elements: None stands for what was not yet written, where the shape is not known before.
+        elements: the tensors; None for one that is not written yet, if its shape is unknown before.
         is_dynamic: whether a write past the end makes it longer.
     """
 
@@ -44,7 +44,7 @@ _HALVES = (DType.FP16.numpy, DType.BF16.numpy)
 def widened(value: Any, *, is_exact: bool = False) -> Any:
     """fp16 and bf16 as fp32, so that an operation rounds once, when its output is stored; text of rank 0 as str.
 
-    With `is_exact` fp32 becomes fp64 too, and they do.
+    With `is_exact` fp16, bf16 and fp32 become fp64.
     """
     if not isinstance(value, np.ndarray):
         return value

@@ -1,4 +1,4 @@
-"""Where the windows of convolutions and pools lie: padding, sizes of outputs, and the slices of an input."""
+"""The windows of convolutions and pools: padding, output sizes, and slices of the input."""
 
 from collections.abc import Iterator, Sequence
 
@@ -44,7 +44,7 @@ def padding(
 
 
 def num_windows(size: int, span: int, stride: int, before: int, after: int, is_ceil: bool = False) -> int:
-    """How many windows of `span` elements fit.
+    """The number of windows of `span` elements that fit.
 
     With `is_ceil` the last may reach past the end, but must begin in the input or the padding before it.
     """
@@ -60,7 +60,7 @@ def num_windows(size: int, span: int, stride: int, before: int, after: int, is_c
 def taps(
     x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], counts: Sequence[int]
 ) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """For each position in the kernel: the position, and what it sees of a padded input in every window.
+    """For each position in the kernel, the elements of the padded input that it covers in all windows.
 
     Yields:
         The position and a view of (n, channels, *counts).

@@ -1,4 +1,4 @@
-"""MIL as text, as the `model.mil` of a compiled Core ML model has it: read into MIL's protobuf, and written from it.
+"""Read and write MIL text, the form of `model.mil` in compiled Core ML models, from and to MIL's protobuf.
 
     program(1.3)
     [buildInfo = dict<string, string>({{"coremlc-version", "3520.5.1"}})]
@@ -9,10 +9,10 @@
             } -> (y);
     }
 
-The grammar is in `program`, `types` and `values`, each rule beside the function that reads it; quoted words stand for
-themselves, `?` is optional, `*` any number, `,*` any number with commas between. There is no published grammar: this
-one is what the files of Apple's compiler hold. Only the blocks of `cond` and `while_loop`, and lists of strings, are
-as their neighbours suggest; no file with them was at hand.
+The grammar is in `program`, `types` and `values`, each rule beside the function that reads it. Quoted words are
+literal, `?` means optional, `*` any number, and `,*` any number separated by commas. Apple publishes no grammar: this
+one is derived from files of Apple's compiler. No file with blocks of `cond` and `while_loop`, or with lists of strings,
+was available; their rules are guesses by analogy.
 """
 
 from triune.coreml.mil_text.program import read_text

@@ -1,4 +1,4 @@
-"""The words of a MIL text: names, numbers, strings and punctuation, one after the other."""
+"""The lexer of MIL text: its tokens are names, numbers, strings and punctuation."""
 
 import re
 from collections import deque
@@ -27,13 +27,13 @@ _WORD = re.compile(
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", '"': '"', "'": "'", "\\": "\\", "/": "/"}
-# Types, values and blocks within each other. Core ML's own models have five.
+# The deepest nesting of types, values and blocks. Core ML's own models have five levels.
 _DEEPEST = 40
 _LONGEST_QUOTE = 40
 
 
 class Word(NamedTuple):
-    """A word of the text, and where it begins."""
+    """A token of the text, and the offset at which it begins."""
 
     kind: Kind
     text: str
@@ -41,10 +41,10 @@ class Word(NamedTuple):
 
 
 class Words:
-    """The words of a text, read as they are asked for."""
+    """The tokens of a text, read lazily."""
 
     def __init__(self, text: str, file: str) -> None:
-        """`file` is what errors call the text."""
+        """`file` is the text's name in errors."""
         self._text = text
         self._file = file
         self._offset = 0
@@ -52,28 +52,28 @@ class Words:
         self._depth = 0
 
     def peek(self, ahead: int = 0) -> Word:
-        """The next word, or one of those behind it, which stay where they are."""
+        """The next token, or a later one, without taking it."""
         while len(self._ahead) <= ahead:
             self._ahead.append(self._read())
         return self._ahead[ahead]
 
     def take(self) -> Word:
-        """The next word."""
+        """Take the next token."""
         return self._ahead.popleft() if self._ahead else self._read()
 
     def is_next(self, punctuation: str) -> bool:
-        """Whether this is next."""
+        """Whether the next token is this text."""
         return self.peek().text == punctuation
 
     def accept(self, punctuation: str) -> bool:
-        """Take this if it is next."""
+        """Take the next token if it is this text; returns whether it was."""
         is_next = self.is_next(punctuation)
         if is_next:
             self.take()
         return is_next
 
     def expect(self, text: str) -> Word:
-        """Take this; anything else is an error."""
+        """Take the next token, which must be this text."""
         word = self.take()
         # A string never equals punctuation or a name: its quotes are part of it.
         if word.text != text:
@@ -81,14 +81,14 @@ class Words:
         return word
 
     def expect_kind(self, kind: Kind, what: str) -> Word:
-        """Take a word of a kind; errors call it `what`."""
+        """Take a token of a kind, which errors call `what`."""
         word = self.take()
         if word.kind != kind:
             self.fail(f"{what} is expected, not {_quoted(word)}", word)
         return word
 
     def separated(self, closing: str) -> Generator[None]:
-        """Once for each of the elements with commas between them, until `closing`, which is taken.
+        """Iterate once for each element of a list separated by commas, up to `closing`, which is taken.
 
         The loop's body must take the element.
         """
@@ -104,7 +104,7 @@ class Words:
 
     @contextmanager
     def nested(self) -> Generator[None]:
-        """One level deeper, up to a limit."""
+        """A context one nesting level deeper, up to a limit."""
         self._depth += 1
         if self._depth > _DEEPEST:
             self.fail(f"more than {_DEEPEST} types, values or blocks within each other")
@@ -114,20 +114,20 @@ class Words:
             self._depth -= 1
 
     def where(self, word: Word | None = None) -> str:
-        """What errors call the place of a word: the file, the line and the column, both from 1."""
+        """The position of a token in errors: the file, the line and the column, both from 1."""
         offset = (word or self.peek()).offset
         line = self._text.count("\n", 0, offset) + 1
         column = offset - self._text.rfind("\n", 0, offset)
         return f"'{self._file}', line {line}, column {column}"
 
     def fail(self, message: str, word: Word | None = None, kind: type[TriuneError] = InvalidArgumentError) -> NoReturn:
-        """Raise an error at a word, or at the next one."""
+        """Raise an error at a token, or at the next one."""
         raise kind(f"{self.where(word)}: {message}")
 
     def _read(self) -> Word:
         found = _WORD.match(self._text, self._offset)
         if found is None:
-            # Past the blanks: the word that is none.
+            # After blanks: the text that is not a token.
             at = self._offset
             while self._text[at].isspace():
                 at += 1
@@ -139,7 +139,7 @@ class Words:
 
 
 def string_of(words: Words, word: Word) -> str:
-    """What a string says, without its quotes and escapes."""
+    """The content of a string token, without quotes and escapes."""
 
     def replaced(found: re.Match[str]) -> str:
         if found[1] not in _ESCAPES:

@@ -8,7 +8,7 @@
     attributes  = "[" (name "=" value),* "]"
     block       = ","? ("(" (type name),* ")")? block-body
 
-Names are checked as those of packages are, by `read_program`: the result is what a package would hold.
+The result is the protobuf that a package would hold; `read_program` then checks its names.
 """
 
 import re
@@ -22,7 +22,7 @@ from triune.coreml.mil_text.values import read_value_text
 from triune.coreml.protos import mil_pb2
 
 _VERSIONS = re.compile(r"1\.[0-9]{1,2}")
-# The protobuf's version, which is that of the first programs in text as well.
+# The version in the protobuf, which is also that of the first programs in text.
 _PROTO_VERSION = 1
 _OPSETS = MappingProxyType(
     {
@@ -33,25 +33,25 @@ _OPSETS = MappingProxyType(
         "ios17": "CoreML7",
         "ios18": "CoreML8",
         "ios19": "CoreML9",
-        # Apple went from 18 to 26.
+        # Apple's version numbers went from 18 to 26.
         "ios26": "CoreML9",
     }
 )
 
 
 def read_text(text: str, file: str) -> Any:
-    """A program.
+    """Parse a program.
 
     Args:
-        text: all of it.
-        file: what errors call it.
+        text: the text of the program.
+        file: the text's name in errors.
 
     Returns:
         `MIL_pb2.Program`.
 
     Raises:
         InvalidArgumentError: it is malformed: the message names the file, the line and the column.
-        UnsupportedError: a version, an operator set or a type that is not known.
+        UnsupportedError: a version, an operator set or a type is unknown.
     """
     words = Words(text, file)
     program = mil_pb2().Program(version=_PROTO_VERSION)
@@ -80,7 +80,7 @@ def _function(words: Words, program: Any) -> None:
         known = ", ".join(_OPSETS)
         words.fail(f"the operator set '{opset.text}' is not known; there are {known}", opset, UnsupportedError)
     words.expect(">")
-    # Made by asking for it, as protobuf has it.
+    # Protobuf creates the map's entry on access.
     function = program.functions[name.text]
     function.opset = _OPSETS[opset.text]
     _parameters(words, function.inputs)
@@ -113,7 +113,7 @@ def _block_body(words: Words, block: Any) -> None:
 
 
 def _operation(words: Words, operation: Any) -> None:
-    # `write_state(...)` is one that gives nothing.
+    # Some operations have no outputs, such as `write_state(...)`.
     if is_declaration_next(words):
         _declaration(words, operation.outputs)
         while words.accept(","):

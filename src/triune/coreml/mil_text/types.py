@@ -22,7 +22,7 @@ _LONGEST_NUMBER = 20
 
 
 def is_value_next(words: Words) -> bool:
-    """Whether a value with its type follows, and no name."""
+    """Whether a value with its type follows, not a name."""
     first, second = words.peek().text, words.peek(1).text
     return second == "<" if first in _COMPOUND else second == "(" and words.peek().kind == "name"
 
@@ -33,11 +33,11 @@ def is_declaration_next(words: Words) -> bool:
 
 
 def read_type_text(words: Words) -> Any:
-    """A type, as `MIL_pb2.ValueType`.
+    """Parse a type to `MIL_pb2.ValueType`.
 
     Raises:
-        InvalidArgumentError: something else is there, or a size that no tensor has.
-        UnsupportedError: a kind of type or of elements that is not known.
+        InvalidArgumentError: something else follows, or a size is out of range.
+        UnsupportedError: the kind of type or the element type is unknown.
     """
     proto = mil_pb2().ValueType()
     with words.nested():
@@ -54,7 +54,7 @@ def _fill(words: Words, proto: Any) -> None:
     word = words.expect_kind("name", "a type")
     if word.text not in _COMPOUND:
         proto.tensorType.dataType = _code(words, word)
-        # A scalar has no dimensions, which protobuf tells from an unset rank only by setting it.
+        # A scalar's rank 0 must be set explicitly: protobuf would otherwise treat the rank as unset.
         proto.tensorType.rank = 0
         return
     words.expect("<")
@@ -72,7 +72,7 @@ def _fill(words: Words, proto: Any) -> None:
             words.expect(",")
             proto.dictionaryType.valueType.CopyFrom(read_type_text(words))
         case _:
-            # So that a tuple of nothing is one as well.
+            # Marks the field as set, so that an empty tuple is a tuple, too.
             proto.tupleType.SetInParent()
             for _ in words.separated(">"):
                 proto.tupleType.types.append(read_type_text(words))
@@ -99,7 +99,7 @@ def _fill_size(words: Words, dimension: Any) -> None:
 
 
 def whole_number(words: Words, largest: int, what: str) -> int:
-    """A number from 0 to `largest`; errors call it `what`."""
+    """Parse an integer from 0 to `largest`, which errors call `what`."""
     word = words.expect_kind("number", what)
     if not word.text.isdigit() or len(word.text) > _LONGEST_NUMBER or int(word.text) > largest:
         words.fail(f"{what} is expected, from 0 to {largest}", word)

@@ -8,7 +8,7 @@
               | "(" literal,* ")"                                              of a tuple
     scalar    = number | string | "true" | "false" | "inf" | "nan"
 
-Floats are in C's hexadecimal form, exact; decimal ones are read as well, as people write them.
+Floats are in C's hexadecimal form, which is exact; decimal floats, as people write them, are read, too.
 """
 
 import math
@@ -22,17 +22,17 @@ from triune.coreml.mil_text.types import dtype_of, is_value_next, read_type_text
 from triune.coreml.protos import mil_pb2
 
 _BLOB = "BLOBFILE"
-# Python refuses to read longer ones, and no number of a model needs them.
+# Python refuses to parse longer numbers, and no model needs them.
 _LONGEST_NUMBER = 400
 _FLOATS = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
 
 
 def read_value_text(words: Words) -> Any:
-    """A value, as `MIL_pb2.Value`: numbers as the bytes of their type.
+    """Parse a value to `MIL_pb2.Value`, with numbers as the bytes of their type.
 
     Raises:
-        InvalidArgumentError: it is malformed, does not have the shape of its type, or a number does not fit into it.
-        UnsupportedError: its type is not known.
+        InvalidArgumentError: the value is malformed, has another shape than its type, or a number is out of range.
+        UnsupportedError: its type is unknown.
     """
     kind = read_type_text(words)
     words.expect("(")
@@ -62,7 +62,7 @@ def _literal(words: Words, kind: Any) -> Any:
 
 
 def _element(words: Words, kind: Any) -> Any:
-    """A literal within another; its type may be said again."""
+    """Parse a literal within another; its type may be repeated."""
     return read_value_text(words) if is_value_next(words) and not words.is_next(_BLOB) else _literal(words, kind)
 
 
@@ -107,7 +107,7 @@ def _fill_blob(words: Words, proto: Any) -> None:
 
 
 def _scalar_of(words: Words, name: str, dtype: DType) -> Any:
-    """The `MIL_pb2.TensorValue` of `name = value`, which must be one of an element type."""
+    """Parse `name = value` to a `MIL_pb2.TensorValue`; the value must be a scalar of the given element type."""
     words.expect(name)
     words.expect("=")
     start = words.peek()
@@ -136,7 +136,7 @@ def _size(dimension: Any) -> int | None:
 
 
 def _gather(words: Words, sizes: list[int | None], scalars: list[Word]) -> None:
-    """The scalars of nested brackets, which must have the tensor's shape."""
+    """Collect the scalars of nested brackets, which must have the tensor's shape."""
     if not sizes:
         scalars.append(words.take())
         return
@@ -186,7 +186,7 @@ def _float(words: Words, word: Word) -> float:
         number = float.fromhex(word.text) if "x" in word.text.lower() else float(word.text)
     except OverflowError:
         number = math.inf
-    # Of a decimal number that is too large Python makes an infinity itself.
+    # Python itself turns a decimal number that is too large into infinity.
     if math.isinf(number) and "inf" not in word.text:
         words.fail("the number does not fit into a float", word)
     return number
@@ -199,7 +199,7 @@ def _integer(words: Words, word: Word) -> int:
 
 
 def _packed(numbers: Array, dtype: DType) -> bytes:
-    """Their bytes; elements under a byte one after the other, lowest bits first."""
+    """The bytes of the elements; those below a byte are packed, lowest bits first."""
     if dtype.bits >= 8:
         return numbers.tobytes()
     bits = np.unpackbits(numbers.view(np.uint8)[:, None], axis=1, count=dtype.bits, bitorder="little")

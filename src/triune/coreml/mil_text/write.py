@@ -1,4 +1,4 @@
-"""Programs written as MIL text, as Core ML's compiler writes `model.mil`; see the grammar in `program`."""
+"""Write programs as MIL text in the form of Core ML's compiler (`model.mil`); the grammar is in `program`."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,19 +16,19 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\
 
 
 def write_text(proto: Any) -> str:
-    """A `MIL_pb2.Program` as text: that of version 1.0 up to iOS 17, and of 1.3 from iOS 18 on.
+    """Write a `MIL_pb2.Program` as text, of version 1.0 up to iOS 17 and 1.3 from iOS 18 on.
 
-    `read_text` reads the same program from it, bit for bit but for the payload of what is no number.
+    `read_text` gives the same program back, bit for bit except for the payload of NaN.
 
     Raises:
-        UnsupportedError: a value is of a kind that no file of Apple's compiler was seen with.
+        UnsupportedError: a value is of a kind that was seen in no file of Apple's compiler.
     """
     newest = max(int(function.opset.removeprefix("CoreML")) for function in proto.functions.values())
     return _Writer(is_old=newest <= _NEWEST_OLD_OPSET).program(proto)
 
 
 class _Writer:
-    """Writes one program; an old one gives scalars a type with brackets: `tensor<int32, []>`."""
+    """Writes one program. In old versions a scalar's type has brackets: `tensor<int32, []>`."""
 
     def __init__(self, *, is_old: bool) -> None:
         self._is_old = is_old
@@ -114,6 +114,6 @@ def _scalar(value: Any, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if dtype in (DType.FP16, DType.FP32, DType.FP64, DType.BF16):
-        # Without the zeros at the end, as C writes it; infinities and NaN are words in both.
+        # Without trailing zeros, as C writes floats; C and Python both write infinities and NaN as words.
         return re.sub(r"\.?0*p", "p", float(value).hex())
     return str(int(value))
