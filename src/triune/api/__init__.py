@@ -1,1 +1,1 @@
-"""What `import triune` offers: models loaded without a server, and conversions. The command line uses it, too."""
+"""The Python API (`import triune`): models without a server, and conversions. The command line uses it, too."""

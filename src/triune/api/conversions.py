@@ -1,4 +1,4 @@
-"""The conversions: each reads a model, writes another, and compares the two where it shall."""
+"""The conversions: each reads a model, writes another, and compares the two if asked to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,14 +45,14 @@ Given = Mapping[str, Array] | None
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """What there is to tell of a conversion.
+    """The result of a conversion.
 
     Attributes:
-        renamed: the source's names to others, where they had to change.
-        verdicts: of each output; None where nothing was compared.
-        layout: what was laid out for the Neural Engine; None where that was not asked for.
-        notes: what could not be kept as it was.
-        findings: the answers that a pass over the program changed; None where the passes were not checked.
+        renamed: maps the source's names to new names, for names that had to change.
+        verdicts: the verdict on each output; None if nothing was compared.
+        layout: the report of the Neural Engine's layout; None if it was not requested.
+        notes: properties of the source that could not be kept.
+        findings: the outputs that a compiler pass changed; None if the passes were not checked.
     """
 
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -63,7 +63,7 @@ class ConversionResult:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The worst of all outputs; unknown where the answers told nothing of any. None where nothing was compared."""
+        """The worst verdict of all outputs. None if nothing was compared."""
         if self.verdicts is None:
             return None
         found = {each.verdict for each in self.verdicts}
@@ -73,7 +73,7 @@ class ConversionResult:
 def onnx_to_coreml(
     source: Path, output: Path, options: CoreMlOptions, tell: Tell, given: Given, audit: CoreMlAudit | None = None
 ) -> ConversionResult:
-    """A package. `audit` looks at the passes between the writing of the program and its saving."""
+    """Convert ONNX to a Core ML package. `audit` checks the compiler passes that run before it is saved."""
     model = load(source)
     check_given(model, given or {}, options.constants)
     lowered = lower(model, output, options, report=tell, audit=None if audit is None else audit.begin)
@@ -90,7 +90,7 @@ def onnx_to_coreml(
 
 
 def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
-    """A graph of a package's function."""
+    """Convert a function of a Core ML package to ONNX."""
     package = read_package(source)
     tell("raising the program")
     model = raise_function(package, function, keep_quantized=True)
@@ -106,7 +106,7 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
 def onnx_to_coreai(
     sources: Mapping[str, Path], output: Path, options: CoreAiOptions, tell: Tell, given: Given, checked: Given = None
 ) -> ConversionResult:
-    """An asset of one function for each source. `checked` are inputs with which Apple's rewriting is looked at."""
+    """Convert ONNX models to a Core AI asset with one function each. `checked`: inputs for checking Apple's passes."""
     models = {name: load(path) for name, path in sources.items()}
     _check_names(models, options)
     each = {name: _own(model, options) for name, model in models.items()}
@@ -132,9 +132,9 @@ def onnx_to_coreai(
 
 
 def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell, given: Given) -> ConversionResult:
-    """A graph of an asset's function."""
+    """Convert a function of a Core AI asset to ONNX."""
     require_library()
-    # It imports Apple's library.
+    # This imports Apple's library.
     from triune.coreai import raising
 
     tell("raising the program")
@@ -150,8 +150,8 @@ def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
 
 
 def _save(model: ModelProto, output: Path) -> None:
-    """Large weights go into a file beside the model, and out of it."""
-    # onnx publishes partial types.
+    """Save a model, with large weights in a file beside it."""
+    # onnx has incomplete type hints.
     library: Any = onnx
     is_large = model.ByteSize() > _MOST_BYTES_INLINE
     beside = f"{output.name}.data" if is_large else None
@@ -159,7 +159,7 @@ def _save(model: ModelProto, output: Path) -> None:
 
 
 def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> None:
-    """Raises InvalidArgumentError for a name that is no input of any model."""
+    """Raise InvalidArgumentError for a name that is no input of any model."""
     names = dict.fromkeys(value.name for model in models.values() for value in inputs_of(model.graph))
     for name in (*options.shapes, *options.constants, *options.states):
         if name not in names:
@@ -171,7 +171,7 @@ def _check_names(models: Mapping[str, ModelProto], options: CoreAiOptions) -> No
 
 
 def _own(model: ModelProto, options: CoreAiOptions) -> CoreAiOptions:
-    """Those of the options that speak of this model's inputs."""
+    """Select the options about this model's inputs."""
     return replace(
         options,
         shapes=_own_values(model, options.shapes),

@@ -1,4 +1,4 @@
-"""`triune.convert`: a model from one form to another, by the endings of the file names."""
+"""`triune.convert`: converts a model between ONNX, Core ML and Core AI, chosen by the file suffixes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -38,16 +38,16 @@ _CORE_ML = (".mlpackage", ".mlmodel", ".mlmodelc")
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion came to.
+    """The result of a conversion.
 
     Attributes:
-        path: the model that was written; None where it was compared and found wrong, so that nothing was.
-        verdict: RIGHT, WRONG, or UNKNOWN where the answers told nothing; None if nothing was compared.
-        outputs: the verdict on each output, with its error and what is allowed.
-        findings: the answers that a compiler pass changed; None if the passes were not checked.
-        notes: what could not be kept as it was.
-        renamed: the source's names to others, where they had to change.
-        layout: what was laid out for the Neural Engine; None if that was not asked for.
+        path: the file that was written; None if the comparison found it wrong, and nothing was written.
+        verdict: RIGHT, WRONG, or UNKNOWN if the outputs allow no comparison; None if nothing was compared.
+        outputs: the verdict on each output, with its error and tolerance.
+        findings: the outputs that a compiler pass changed; None if the passes were not checked.
+        notes: properties of the source that could not be kept.
+        renamed: maps the source's names to new names, for names that had to change.
+        layout: the report of the Neural Engine's layout; None if it was not requested.
     """
 
     path: Path | None
@@ -83,28 +83,29 @@ def convert(
 
     Args:
         source: a .onnx, .mlpackage, .mlmodelc or .aimodel.
-        target: a .mlpackage, .aimodel or .onnx; what is there is replaced.
-        precision: in which floats the program computes.
-        keep_fp32: names of nodes or operators that "mixed" keeps in fp32.
-        shapes: by input, of ONNX models whose dimensions are free.
+        target: a .mlpackage, .aimodel or .onnx; an existing one is replaced.
+        precision: the floating-point format that the program computes in.
+        keep_fp32: names of nodes or operators that precision "mixed" keeps in fp32.
+        shapes: the shapes by input name, for ONNX models with free dimensions.
         constants: values for inputs that become constants.
-        layout: "ane" lays transformers out as the Neural Engine likes them.
-        system: the oldest that shall run a .mlpackage: "iOS15" to "iOS18".
-        function: which function of the source to convert; of a new .aimodel, what to call it.
+        layout: "ane" rewrites transformers to the layout that is fast on the Neural Engine.
+        system: the oldest system that must run a .mlpackage: "iOS15" to "iOS18".
+        function: the function of the source to convert; for a new .aimodel, the name of its function.
         functions: further functions of a .aimodel by name, each an ONNX file; equal weights are shared.
         states: inputs that become state of a .aimodel, each with the output that is its next value.
         images: inputs and outputs of a .aimodel that become images: "rgb24", "rgb24,scale=0.5,bias=1|2|3".
-        pack_weights: look-up tables and bitmasks for the weights of a .aimodel; nothing is lost.
-        verify: compare both on the same inputs; a wrong result is not written.
-        check: compare the program's answers before and after each compiler pass; a wrong one is not written.
-        inputs: to verify and check with, by name; those that are not given are made up.
-        report: told what is being done.
+        pack_weights: compress the weights of a .aimodel without loss, by look-up tables and bitmasks.
+        verify: compare source and target on the same inputs; a wrong target is not written.
+        check: compare the program's outputs before and after each compiler pass; a wrong target is not written.
+        inputs: inputs for `verify` and `check`, by name; missing ones are generated.
+        report: called with a message at each step.
 
     Raises:
         NotFoundError: there is no such source, or no such function in it.
         InvalidArgumentError: the source is broken, an option is wrong or does not go with the forms, or the target
             cannot be written.
-        UnsupportedError: the model cannot be converted: every node with its reason; or a library is missing.
+        UnsupportedError: the model cannot be converted (the message lists every node with the reason), or a library is
+            missing.
     """
     source, target = Path(source), Path(target)
     tell = report or _tell_nobody
@@ -206,7 +207,7 @@ def _sources(source: Path, first: str, others: Mapping[str, Path | str]) -> dict
 
 
 def _place(target: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
-    """Where to write: what is compared comes to its place only if it is right. Folders on the way are made."""
+    """Yield the path to write to; a staged result is moved to `target` only if it is right. Creates parent folders."""
     if is_staged:
         return staged(target)
     make_folder(target)

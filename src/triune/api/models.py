@@ -1,4 +1,4 @@
-"""A model on one unit, without a server: what `triune.load` gives."""
+"""`triune.load`: a model on one unit, without a server."""
 
 import sys
 import threading
@@ -35,11 +35,11 @@ class UnitModel(Model):
 
     Attributes:
         path: its file.
-        unit: what it runs on.
-        is_emulated: the unit is not here: the answers are those of its numerics, the speed says nothing.
-        precision: what it computes in.
+        unit: the unit that it runs on.
+        is_emulated: the unit is emulated: the answers have its precision, but the speed means nothing.
+        precision: the floating-point format that it computes in.
         signature: its inputs and outputs.
-        states: what it keeps between calls, in a `State`.
+        states: the specifications of its states, whose buffers are in a `State`.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class UnitModel(Model):
     ) -> None:
         """Args:
         path: its file.
-        executable: computes it, and is closed with it.
-        is_emulated: the unit is not here.
-        function: which of its functions.
+        executable: the compiled model; closed with this model.
+        is_emulated: the unit is emulated.
+        function: the function's name.
         classes: the labels of a Core ML classifier, in the order of its probabilities.
-        is_raw: labels and probabilities are given as tensors, as a server gives them.
+        is_raw: return labels and probabilities as tensors, as a server does.
         """
         whole = executable.signature
         self.states: Final = tuple(spec for spec in whole.inputs if spec.is_state)
@@ -110,7 +110,7 @@ class UnitModel(Model):
         return self._shown(found)
 
     def _shown(self, found: dict[str, Array]) -> dict[str, Any]:
-        """A classifier's label as a text or a number, and its probabilities by label."""
+        """Convert a classifier's label to a str or int, and its probabilities to a dictionary by label."""
         if self._is_raw or not self._classes:
             return dict(found)
         shown: dict[str, Any] = {}
@@ -149,22 +149,22 @@ def load(
 
     Args:
         path: an .onnx, .mlpackage, .mlmodelc or .aimodel.
-        unit: a unit's name, "cpu", "amx", "gpu" or "ane"; or a list of them, the first of which that can run it is
-            taken. None takes the best that is here; an emulated one has to be named.
-        units: the list by its own name; `unit` is left out then.
-        function: which function of a program; its default one if None.
-        options: the runtime's own settings, as a config's parameters: `{"coreml.precision": "fp32"}`.
+        unit: a unit's name, "cpu", "amx", "gpu" or "ane"; or a list of them, of which the first that can run the model
+            is taken. None takes the best unit of this machine; an emulated one must be named.
+        units: the same as a list in `unit`; give only one of them.
+        function: the function's name; None means the default function.
+        options: the runtime's options, as in a config's parameters: `{"coreml.precision": "fp32"}`.
 
     Raises:
         NotFoundError: there is no such file, or no such function in it.
-        InvalidArgumentError: it is none of these, it is broken, or a unit or option is unknown.
-        UnsupportedError: none of the units can run it; the reason of each.
+        InvalidArgumentError: the file has another suffix or is broken, or a unit or option is unknown.
+        UnsupportedError: none of the units can run it; the message gives the reason for each.
     """
     return _load(Path(path), unit, units, function, dict(options or {}), is_raw=False)
 
 
 def load_raw(path: Path) -> UnitModel:
-    """A model on the best unit that is here, whose labels and probabilities are tensors. Raises as `load`."""
+    """Load a model on the best unit, with labels and probabilities as tensors. Raises as `load` does."""
     return _load(path, None, None, None, {}, is_raw=True)
 
 
@@ -205,7 +205,7 @@ def _load(
 def _read_program(
     path: Path, backend: str, function: str | None, options: dict[str, Parameter]
 ) -> tuple[str, Sequence[Any]]:
-    """A program's function and its classes. Options that have its states be inputs and outputs are added."""
+    """Read a program's function and its classes. Adds the option that makes its states inputs and outputs."""
     if path.suffix == _ONNX:
         if function is not None:
             raise InvalidArgumentError(f"'{path.name}' has no functions; leave function out")
@@ -218,7 +218,7 @@ def _read_program(
         chosen = function or ("main" if "main" in names or len(names) != 1 else next(iter(names)))
         has_states, classes = chosen in names and bool(names[chosen].states), ()
     elif path.suffix == ".mlmodelc" and sys.platform == "darwin" and function is None:
-        # Core ML alone reads it, and may read what Triune does not.
+        # Only Core ML reads this file; it may support programs that Triune does not.
         return "main", ()
     else:
         package = read_package(path)
@@ -242,13 +242,13 @@ def predict(
     *,
     function: str | None = None,
 ) -> dict[str, Any]:
-    """Load a model, run it once, and free it. One with states starts from states of zeros.
+    """Load a model, run it once, and free it. States are zeros at the start.
 
     Args:
         path: the model file; see `load`.
         inputs: by name; see `Model.run`.
         unit: where to run it; see `load`.
-        function: which function of a program; its default one if None.
+        function: the function's name; None means the default function.
 
     Raises:
         As `load` and `Model.run`.
@@ -258,7 +258,7 @@ def predict(
 
 
 def units() -> Sequence[UnitStatus]:
-    """Every compute unit: whether this machine has it, what it is, and why it has not."""
+    """Every compute unit: whether this machine has it, its description, and why it is absent."""
     return detect_units(read_cpu())
 
 

@@ -1,4 +1,4 @@
-"""A result that is written beside its place first, and put there once it is found right."""
+"""Staged output: a result is written to a temporary folder first, and moved to its path once it is verified."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from triune.core.errors import InvalidArgumentError
 
 
 def make_folder(output: Path) -> None:
-    """Make the folder that `output` is to be in, and those on the way.
+    """Create the parent folders of `output`.
 
     Raises:
-        InvalidArgumentError: it cannot be made, or may not be written to.
+        InvalidArgumentError: the folder cannot be created or is not writable.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +30,10 @@ def _cannot_write(output: Path, error: OSError) -> InvalidArgumentError:
 
 @contextmanager
 def staged(output: Path) -> Generator[Path]:
-    """Yields a path of the same name in a folder of its own, on the same disk; the folder goes at the end.
+    """Yield a path of the same name in a temporary folder on the same disk, which is removed at the end.
 
     Raises:
-        InvalidArgumentError: nothing can be written there.
+        InvalidArgumentError: the folder is not writable.
     """
     make_folder(output)
     try:
@@ -45,10 +45,10 @@ def staged(output: Path) -> Generator[Path]:
 
 
 def publish(path: Path, output: Path) -> None:
-    """Moves what `staged` gave a place for, and the weights beside it, to where it belongs; it replaces what is there.
+    """Move a staged file or folder, and its weight files, to `output`; an existing one is replaced.
 
     Raises:
-        InvalidArgumentError: what is there cannot be replaced.
+        InvalidArgumentError: the existing output cannot be replaced.
     """
     try:
         for each in path.parent.iterdir():

@@ -1,4 +1,4 @@
-"""What a caller gives for an input, as the array that the model takes."""
+"""Converts a caller's value to the array that an input takes."""
 
 from typing import Any, cast
 
@@ -12,19 +12,19 @@ _FLOATS = frozenset({DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64}
 
 
 def as_array(spec: TensorSpec, value: Any, *, converts_arrays: bool = False) -> Array:
-    """A value as an array that an input takes.
+    """Convert a value to an array for an input.
 
     Args:
-        spec: of the input.
-        value: an array; numbers, texts or lists of them; or a picture of Pillow's, for an input that is an image:
-            (height, width) or (height, width, 3).
-        converts_arrays: arrays of other datatypes become such arrays too, as numbers do, where nothing is lost.
+        spec: the input's specification.
+        value: an array; numbers, strings or lists of them; or, for an image input of shape (height, width) or
+            (height, width, 3), a Pillow image.
+        converts_arrays: also cast arrays of other datatypes, if no value changes.
 
     Raises:
-        InvalidArgumentError: it is of another shape or datatype, or something would be lost.
+        InvalidArgumentError: the value has another shape or datatype, or the cast would change a value.
     """
     if hasattr(value, "convert") and hasattr(value, "mode"):
-        # Pillow's pictures, without an import of Pillow.
+        # A Pillow image, recognized without importing Pillow.
         value = np.asarray(value.convert(_mode(spec)))
     is_taken = isinstance(value, np.ndarray) and (
         not converts_arrays or DataType.of(cast("Array", value)) is spec.datatype
@@ -50,7 +50,7 @@ def _mode(spec: TensorSpec) -> str:
 
 
 def _converted(spec: TensorSpec, value: Any) -> Array:
-    """Python's numbers, texts and lists as an array of the input's datatype."""
+    """Convert Python numbers, strings and lists to an array of the input's datatype."""
     what = f"input '{spec.name}'"
     try:
         given = np.asarray(value, object if spec.datatype is DataType.BYTES else None)
@@ -67,7 +67,7 @@ def _converted(spec: TensorSpec, value: Any) -> Array:
         raise InvalidArgumentError(f"{what} is made of {given.dtype.name}; the model takes {spec}")
     with np.errstate(over="ignore", invalid="ignore"):
         array = given.astype(spec.datatype.dtype)
-        # A float may be rounded, as each is that Python writes into an array of fp32; a whole number may not.
+        # A Python float may be rounded to fp32, as numpy does; an integer must be exact.
         is_float = given.dtype.kind == "f" and spec.datatype in _FLOATS
         if is_float:
             is_kept = np.isfinite(array.astype(np.float64)) == np.isfinite(given)

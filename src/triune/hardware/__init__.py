@@ -1,1 +1,1 @@
-"""What a machine has: its compute units, and why one is absent."""
+"""Hardware detection: compute units, and why one is absent."""

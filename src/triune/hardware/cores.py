@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: the machine's, less what affinity and cgroup limits take away."""
+"""The number of CPU cores that this process may use, within affinity and cgroup limits."""
 
 import math
 import os
@@ -9,7 +9,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def num_usable_cores() -> int:
-    """Logical cores that this process may use on Linux, at least 1; a part of a core that a quota grants counts."""
+    """The logical cores that this process may use on Linux, at least 1; a quota is rounded up to whole cores."""
     membership = Path("/proc/self/cgroup")
     quota = cgroup_quota(membership.read_text() if membership.exists() else "", CGROUPS)
     num_cores = len(os.sched_getaffinity(0))
@@ -17,7 +17,7 @@ def num_usable_cores() -> int:
 
 
 def cgroup_quota(membership: str, root: Path) -> float:
-    """CPU time per time that cgroups grant: 1.5 is one and a half cores; infinity where nothing limits it.
+    """The CPU quota of cgroups in cores: 1.5 is one and a half cores; infinity without a limit.
 
     Args:
         membership: the text of /proc/self/cgroup.
@@ -27,13 +27,13 @@ def cgroup_quota(membership: str, root: Path) -> float:
 
 
 def _folders(membership: str, root: Path) -> Iterator[Path]:
-    """The process's cgroup and all above it, in both versions of cgroups: a limit holds for everything below it."""
+    """The process's cgroup and its ancestors, for cgroups v1 and v2: an ancestor's limit applies, too."""
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = root / "cpu" if controllers else root
-        # Inside a container the path may be the host's, of which only the mount itself can be seen.
+        # Inside a container the path may be the host's; then only the mount itself can be read.
         group = mount / path.strip("/")
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
 

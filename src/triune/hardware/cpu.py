@@ -1,6 +1,6 @@
 """The machine's CPU: its name, the cores this process may use, and its instruction set extensions.
 
-Reading a source and understanding its text are apart, so that tests can feed text that other machines gave.
+Reading a source and parsing its text are separate functions, so that tests can parse text from other machines.
 """
 
 import itertools
@@ -34,13 +34,13 @@ class CoreLevel:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """A CPU as its operating system tells it.
+    """A CPU as the operating system describes it.
 
     Attributes:
         name: the vendor's name of the model ("AMD EPYC", "Apple M2 Pro").
         num_cores: logical cores that this process may use, at least 1.
-        features: instruction set extensions, in the system's own words: "amx_tile" on Linux, "FEAT_SME" on macOS.
-        levels: the kinds of cores, the fastest first; empty where the system does not tell.
+        features: instruction set extensions, with the system's names: "amx_tile" on Linux, "FEAT_SME" on macOS.
+        levels: the kinds of cores, the fastest first; empty if unknown.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Cpu:
 
     @property
     def is_apple_silicon(self) -> bool:
-        """One of Apple's own CPUs."""
+        """Whether it is one of Apple's CPUs."""
         return self.name.startswith("Apple ")
 
 
@@ -58,7 +58,7 @@ def read_cpu() -> Cpu:
     """Ask this machine's operating system.
 
     Raises:
-        UnsupportedError: Triune does not know this operating system.
+        UnsupportedError: Triune does not support this operating system.
     """
     if sys.platform == "linux":
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -69,23 +69,23 @@ def read_cpu() -> Cpu:
 
 
 def parse_cpuinfo(text: str, *, machine: str, num_cores: int) -> Cpu:
-    """The CPU that Linux's /proc/cpuinfo tells of.
+    """Parse Linux's /proc/cpuinfo.
 
     Args:
         text: the whole file.
-        machine: the architecture's name, which stands in where the kernel tells no model name (as on Arm).
+        machine: the architecture's name, used if the kernel reports no model name (as on Arm).
         num_cores: logical cores that this process may use; the file lists the whole machine's.
     """
     processors = list(_processors(text))
     first = processors[0] if processors else dict[str, str]()
     name = first.get("model name") or first.get("Model") or f"{machine} CPU"
-    # Cores of one machine may differ (Arm's big and little ones): a feature counts where all of them have it.
+    # Cores may differ (Arm's big and little ones): only features that all of them have count.
     features = [frozenset((each.get("flags") or each.get("Features") or "").split()) for each in processors]
     return Cpu(" ".join(name.split()), num_cores, frozenset[str].intersection(*features) if features else frozenset())
 
 
 def parse_sysctl(text: str) -> Cpu:
-    """The CPU that macOS's `sysctl machdep.cpu hw` tells of. macOS has no affinity: every active core is usable."""
+    """Parse macOS's `sysctl machdep.cpu hw`. macOS has no affinity: every active core is usable."""
     facts = _facts(text.splitlines())
     levels = tuple(_levels(facts))
     total = sum(level.num_cores for level in levels)

@@ -1,4 +1,4 @@
-"""Which compute units this machine has, and why it lacks the others."""
+"""Detects which compute units this machine has, and why it lacks the others."""
 
 import importlib.util
 from collections.abc import Callable
@@ -11,7 +11,7 @@ AMX_FEATURES = frozenset({"amx_tile", "amx_bf16"})
 
 
 def is_installed(package: str) -> bool:
-    """Whether a Python package could be imported. It is not imported."""
+    """Whether a Python package is installed. Does not import it."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -20,7 +20,7 @@ def detect_units(cpu: Cpu, *, is_installed: Callable[[str], bool] = is_installed
 
     Args:
         cpu: this machine's CPU.
-        is_installed: tells whether a Python package is here.
+        is_installed: returns whether a Python package is installed.
     """
     cores = f"{cpu.num_cores} core{'s' if cpu.num_cores > 1 else ''}"
     present = UnitStatus(Unit.CPU, Presence.PRESENT, f"{cpu.name}, {cores}")

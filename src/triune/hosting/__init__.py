@@ -1,8 +1,8 @@
-"""Executables in processes of their own: for libraries that hold the GIL, and for foreign code.
+"""Worker processes: executables in separate processes, for libraries that hold the GIL and for untrusted code.
 
-`HostedExecutable` is an `Executable` like any other, so a `ThreadWorker` with one is the process worker. Tensors cross
-in shared memory; what crosses the socket beside them is a few hundred bytes. When the process dies, the request under
-way gets an error that says so, and the process is started again. `run_in_process` is for what is done once.
+`HostedExecutable` is an `Executable`, so a `ThreadWorker` can own it. Tensors pass through shared memory; a socket
+carries a message of a few hundred bytes. If the process dies, the running request gets an error that says so, and the
+process is restarted. `run_in_process` runs a function once.
 """
 
 from triune.hosting.executable import HostedExecutable

@@ -1,7 +1,7 @@
 """Messages between the server and a worker process: a few bytes of JSON on a socket, tensors in shared memory.
 
-Each side sends one message and waits for the other's. A frame is its length (4 bytes, little-endian) and the JSON;
-the descriptor of a new memory travels with the frame that first speaks of it.
+Each side sends one message and waits for the other's. A frame is its length (4 bytes, little-endian) and the JSON. The
+file descriptor of new shared memory is sent with the first frame that refers to it.
 """
 
 import json
@@ -23,20 +23,20 @@ _NO_TENSORS: Mapping[str, Array] = {}
 
 
 class Channel:
-    """One end of the conversation. Not for two threads at once."""
+    """One end of the channel. Not thread-safe."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Owns the socket: a Unix stream."""
+        """Take ownership of a Unix stream socket."""
         self.connection = connection
         self._writer = Writer()
         self._reader = Reader()
 
     def send(self, message: Mapping[str, Any], tensors: Mapping[str, Array] = _NO_TENSORS) -> None:
-        """Send a message. Its tensors are copied; those of the message before are written over.
+        """Send a message. Its tensors are copied to shared memory, over those of the previous message.
 
         Raises:
-            OSError: the other side is gone.
-            InvalidArgumentError, InternalError: a tensor cannot be sent; nothing was.
+            OSError: the other side has closed.
+            InvalidArgumentError, InternalError: a tensor cannot be sent; nothing was sent.
         """
         layouts, descriptor = self._writer.write(tensors) if tensors else ([], None)
         body = json.dumps({**message, _TENSORS: layouts}).encode()
@@ -54,12 +54,12 @@ class Channel:
         """Wait for a message.
 
         Returns:
-            the message, and its tensors: read-only views that hold until the other side sends again.
+            the message, and its tensors: read-only views that are valid until the other side sends again.
 
         Raises:
-            EOFError: the other side is gone.
-            OSError: so it is, or the socket's time limit is over (TimeoutError).
-            InternalError: what came is no message.
+            EOFError: the other side has closed.
+            OSError: likewise, or the socket's timeout has expired (TimeoutError).
+            InternalError: the received bytes are no message.
         """
         chunk, descriptors, _, _ = socket.recv_fds(self.connection, _CHUNK_BYTES, 1)
         if not chunk:
@@ -81,7 +81,7 @@ class Channel:
         return cast("dict[str, Any]", message), tensors
 
     def close(self) -> None:
-        """End the conversation: the other side receives EOFError."""
+        """Close the channel: the other side receives EOFError."""
         self.connection.close()
 
     def _extend(self, frame: bytearray, num_bytes: int) -> None:

@@ -1,8 +1,8 @@
-"""The worker process: loads one executable and runs it for each message, or does what it is told, one thing after
-another. It ends when the server does.
+"""The worker process: it loads an executable and runs it for each message, or calls functions one after the other.
+It ends when the server does.
 
-`python -m triune.hosting.child SOCKET LIFE NAME`: descriptors of the channel and of a pipe that nobody
-writes to; NAME is for whoever lists the processes.
+`python -m triune.hosting.child SOCKET LIFE NAME`: file descriptors of the channel and of a pipe that nobody writes
+to; NAME is shown in lists of processes.
 """
 
 import contextlib
@@ -29,24 +29,24 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve the channel until it ends."""
+    """Serve the channel until it closes."""
     descriptor, life = int(sys.argv[1]), int(sys.argv[2])
-    # The server ends this process; whoever signals the whole group means the server, which drains first.
+    # Signals to the process group are for the server, which drains first and then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # A process that the model starts must not keep the channel open after this one has died.
+    # A child process of the model must not inherit the channel and keep it open after this process has died.
     os.set_inheritable(descriptor, False)
     os.set_inheritable(life, False)
     threading.Thread(target=_end_with, args=(life,), name="life", daemon=True).start()
     channel = Channel(socket.socket(fileno=descriptor))
-    # The server is gone, perhaps in the middle of a message.
+    # The server has ended, perhaps in the middle of a message.
     with contextlib.suppress(EOFError, ConnectionError):
         serve(channel)
-    # What was loaded is closed. Destructors of libraries whose threads still run, as Apple's interpreter's do, abort.
+    # The executable is closed. Exit without destructors: those of libraries with running threads abort.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -54,10 +54,10 @@ def main() -> None:
 
 
 def serve(channel: Channel) -> None:
-    """Call what each message says, until one gives an executable; then answer one message after another.
+    """Call the function of each message, until one returns an executable; then run that for each message.
 
     Raises:
-        EOFError, ConnectionError: the server is gone.
+        EOFError, ConnectionError: the server has ended.
     """
     executable, limit = None, None
     while executable is None:
@@ -93,7 +93,7 @@ def serve(channel: Channel) -> None:
 
 
 def _limit_cpu(seconds: int | None) -> None:
-    """Have the system end this process once it has computed for so long."""
+    """Have the system end this process after `seconds` of CPU time."""
     if seconds is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -129,7 +129,7 @@ def _tell(channel: Channel, error: Exception, what: str) -> None:
 
 
 def _end_with(life: int) -> None:
-    """Wait for the end of the pipe, which the server's death brings too, and end at once, whatever is computing."""
+    """Wait until the pipe closes, as it also does when the server dies, and exit at once."""
     os.read(life, 1)
     os._exit(0)
 

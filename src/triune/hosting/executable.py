@@ -1,4 +1,4 @@
-"""An executable whose process is started again when it dies."""
+"""An executable in a worker process, which is restarted when it dies."""
 
 import functools
 import logging
@@ -17,10 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 class HostedExecutable:
-    """Runs in a process of its own what `load` gives there. See `core.runtime.Executable`.
+    """Runs the executable that `load` returns in a worker process. See `core.runtime.Executable`.
 
-    A call waits while the process is started again. Processes that fail again and again are given up for a while,
-    and calls are refused at once with the reason.
+    A call waits while the process restarts. After repeated failures no restart is tried for a while, and calls are
+    refused at once with the reason.
     """
 
     is_steady = False
@@ -30,19 +30,19 @@ class HostedExecutable:
         """Start the process and load.
 
         Args:
-            load: pickled, and called in the process; again, whenever that has to be started again.
-            name: what messages call it: "'model.mlpackage' on 'ane'".
-            limits: how long it may take and how often it may fail.
+            load: pickled, and called in the process, at each start.
+            name: its name in messages: "'model.mlpackage' on 'ane'".
+            limits: time limits, memory limits and limits of restarts.
 
         Raises:
-            TriuneError: what `load` raised there.
+            TriuneError: the error that `load` raised.
             InternalError: the process ended while it loaded, or could not be started.
-            UnavailableError: it took too long.
+            UnavailableError: the load exceeded its time limit.
         """
         self._load = load
         self._name = name
         self._limits = limits or Limits()
-        # What follows is guarded by this condition, and told of by it.
+        # This condition guards the attributes below and signals their changes.
         self._changed = threading.Condition()
         self._process: WorkerProcess | None = None
         self._starting: WorkerProcess | None = None
@@ -63,7 +63,7 @@ class HostedExecutable:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process; None while there is none that is ready."""
+        """The process id; None while no process is ready."""
         with self._changed:
             return self._process.pid if self._process is not None else None
 
@@ -71,9 +71,9 @@ class HostedExecutable:
         """Compute the named outputs in the process, as `Executable.run` says.
 
         Raises:
-            TriuneError: what the executable raised there.
+            TriuneError: the error that the executable raised.
             InternalError: the process died while it computed this request.
-            UnavailableError: the process failed again and again, and is given up for a while.
+            UnavailableError: the process failed repeatedly, and is not restarted for a while.
         """
         while True:
             process = self._ready_process()
@@ -93,14 +93,14 @@ class HostedExecutable:
             return answer
 
     def interrupt(self) -> None:
-        """End the process, which is started again: nothing else ends what it computes."""
+        """Kill the process, which is then restarted: a run cannot be interrupted in another way."""
         with self._changed:
             process = self._process
         if process is not None:
             process.interrupt()
 
     def close(self) -> None:
-        """End the process. No `run` is under way and none follows."""
+        """End the process. No `run` may be running or follow."""
         with self._changed:
             self._is_closed = True
             ready, starting = self._process, self._starting
@@ -112,7 +112,7 @@ class HostedExecutable:
         self._supervisor.join()
 
     def _ready_process(self) -> WorkerProcess:
-        """The process that runs, waited for while it is started."""
+        """Return the running process; wait while it starts."""
         with self._changed:
             if self._resting_until is not None and time.monotonic() >= self._resting_until:
                 self._resting_until = None
@@ -132,7 +132,7 @@ class HostedExecutable:
             raise UnavailableError(f"the worker process of {self._name} is closed")
 
     def _forget_failures(self) -> None:
-        """An answer was given, so the process does what it is for."""
+        """Reset the count of failures, since the process has answered."""
         with self._changed:
             self._num_failures = 0
 
@@ -141,7 +141,7 @@ class HostedExecutable:
         return is_ready or self._is_closed or self._resting_until is not None
 
     def _supervise(self, process: WorkerProcess) -> None:
-        """The supervisor's thread: when the process has ended, start another one, until `close`."""
+        """The supervisor thread: restart the process whenever it ends, until `close`."""
         while True:
             how = process.wait()
             with self._changed:
@@ -153,7 +153,7 @@ class HostedExecutable:
             process = successor
 
     def _restart(self, problem: str) -> WorkerProcess | None:
-        """Another process, ready; None once this executable is closed."""
+        """Start another process until one is ready; None if this executable was closed."""
         while self._may_start(problem):
             try:
                 return self._start()
@@ -162,7 +162,7 @@ class HostedExecutable:
         return None
 
     def _may_start(self, problem: str) -> bool:
-        """Count a failure, and wait as long as it takes until the next start. False once this executable is closed."""
+        """Count a failure, and wait until the next start is due. False if this executable was closed."""
         delays = self._limits.delays_seconds
         with self._changed:
             if self._is_closed:
@@ -181,7 +181,7 @@ class HostedExecutable:
             return not self._is_closed
 
     def _start(self) -> WorkerProcess:
-        """A process with the executable loaded. Raises as the constructor; `close` ends it early."""
+        """Start a process and load the executable. Raises as the constructor does; `close` ends it early."""
         process = WorkerProcess(self._name, self._limits)
         try:
             with self._changed:

@@ -1,4 +1,4 @@
-"""How long a worker process may take, and how often it may fail."""
+"""Limits of a worker process: time, memory and restarts."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,21 +6,21 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a worker process is allowed.
+    """The limits of a worker process.
 
     Attributes:
-        load_seconds: from its start until its executable is ready, or its one piece of work is done.
-        memory_bytes: for one piece of work, not counting what it shares; then it is ended. None sets no limit.
-        cpu_seconds: for one piece of work, on all cores together; the system then ends it. None sets no limit.
-        run_bytes: the memory that one call may take beside what it found, not counting what is shared: what asks for
-            more is refused; where the system does not hold the process to it, it is ended. None sets no limit.
-        run_seconds: for one call; then it is killed, and started again. None sets no limit.
-        stopped_seconds: how long it may stay stopped, as by SIGSTOP; then it is killed, and started again.
-        close_seconds: for an orderly end; then it is killed.
-        delays_seconds: before it is started again, after the first failure in a row, the second, and so on. A failure
-            is an end without any answer given, or a load that failed. One more failure than there are delays, and it
-            is given up.
-        rest_seconds: how long it stays given up. The first request after that has it tried once more.
+        load_seconds: the time from its start until the executable is loaded, or its function has returned.
+        memory_bytes: the private memory of one function call; beyond it the process is killed. None sets no limit.
+        cpu_seconds: the CPU time of one function call, over all cores; beyond it the system kills the process. None
+            sets no limit.
+        run_bytes: the additional private memory of one run. Allocations beyond it fail; on systems that cannot
+            enforce that, the process is killed. None sets no limit.
+        run_seconds: the time of one run; beyond it the process is killed and restarted. None sets no limit.
+        stopped_seconds: how long it may be stopped (SIGSTOP); beyond it the process is killed and restarted.
+        close_seconds: the time for a clean exit; beyond it the process is killed.
+        delays_seconds: the delays before a restart, after the first failure in a row, the second, and so on. A failure
+            is an exit without any answer, or a failed load. After more failures than delays no restart is tried.
+        rest_seconds: the time without restarts. The first request after it causes one more try.
     """
 
     load_seconds: float = 3600.0

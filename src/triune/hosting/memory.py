@@ -1,6 +1,6 @@
-"""Tensors in shared memory: one side writes them, the other sees them where they lie.
+"""Tensors in shared memory: one process writes them, the other reads them without a copy.
 
-The memory has no name. Whoever dies, nothing is left of it.
+The memory has no name, so the system frees it whichever process dies.
 """
 
 import mmap
@@ -26,7 +26,7 @@ _LENGTHS = np.dtype(np.int64)
 
 
 def new_memory(size_bytes: int) -> int:
-    """A file descriptor of nameless memory, zeros at first. The caller closes it."""
+    """Create anonymous shared memory, filled with zeros. Returns its file descriptor, which the caller closes."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("triune-tensors")
         os.ftruncate(descriptor, size_bytes)
@@ -35,10 +35,10 @@ def new_memory(size_bytes: int) -> int:
 
 
 def unlinked_memory(size_bytes: int) -> int:
-    """The same where the system has no `memfd_create`, as on macOS: memory whose name is taken away at once."""
+    """As `new_memory`, for systems without `memfd_create` such as macOS: named memory that is unlinked at once."""
     memory = SharedMemory(create=True, size=size_bytes)
     try:
-        # The module opens memory by name only, and a name is what must not outlive a crash.
+        # `multiprocessing.shared_memory` keeps the name, which would outlive a crash.
         return os.dup(memory._fd)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownArgumentType, reportUnknownMemberType]
     finally:
         memory.close()
@@ -46,26 +46,26 @@ def unlinked_memory(size_bytes: int) -> int:
 
 
 class Writer:
-    """Writes the tensors of one message after another into the same memory.
+    """Writes the tensors of each message into the same shared memory.
 
-    It is replaced where it is too small, and where it is large and several times what the message takes: what one
-    request took is not kept for ever.
+    The memory is replaced if it is too small, or if it is large and several times the message's size, so that one large
+    request does not keep its memory for ever.
     """
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def write(self, arrays: Mapping[str, Array]) -> tuple[list[Layout], int | None]:
-        """Write the tensors of a message over those of the one before.
+        """Write the tensors of a message over those of the previous message.
 
         Returns:
-            where they lie, and the descriptor of the memory if it is a new one: the reader must have it, and the
-            caller closes it.
+            the tensors' layouts, and the file descriptor of the memory if it is new: the caller sends it to the reader
+                and closes it.
 
         Raises:
             InvalidArgumentError: an array's dtype is no KServe datatype.
-            InternalError: an element of a BYTES array is no bytes.
-            UnavailableError: there is no memory.
+            InternalError: an element of a BYTES array is not `bytes`.
+            UnavailableError: the memory cannot be allocated.
         """
         layouts: list[Layout] = []
         values: list[tuple[Array, int]] = []
@@ -81,7 +81,7 @@ class Writer:
         size = 0 if self._memory is None else len(self._memory)
         if end > size or (size > _KEPT_BYTES and end <= size // _MANY_TIMES):
             size_bytes = max(_SMALLEST_BYTES, 1 << (end - 1).bit_length())
-            # Views of the old one keep it mapped for as long as they live.
+            # Views of the old memory keep it mapped while they exist.
             descriptor, self._memory = _mapped(size_bytes)
         for value, offset in values:
             np.ndarray(value.shape, value.dtype, self._memory, offset)[...] = value
@@ -89,20 +89,20 @@ class Writer:
 
 
 class Reader:
-    """Sees the tensors that a `Writer` of another process wrote."""
+    """Reads the tensors that a `Writer` in another process wrote."""
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def replace(self, descriptor: int) -> None:
-        """Look at another memory from now on. The caller closes the descriptor."""
+        """Map another shared memory. The caller closes the descriptor."""
         self._memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
     def view(self, layouts: Sequence[Layout]) -> dict[str, Array]:
-        """The tensors of a message, by name: read-only views that hold until the writer writes again; BYTES as copies.
+        """The tensors of a message by name: read-only views that are valid until the next write; BYTES are copied.
 
         Raises:
-            InternalError: a layout leads out of the memory.
+            InternalError: a layout exceeds the memory.
         """
         arrays: dict[str, Array] = {}
         for name, datatype, shape, offset, num_bytes in layouts:
@@ -114,7 +114,7 @@ class Reader:
 
     def _tensor(self, datatype: DataType, shape: tuple[int, ...], offset: int, num_bytes: int) -> Array:
         if offset < 0:
-            # numpy would read what lies before the memory.
+            # numpy accepts a negative offset, and would read outside the memory.
             raise ValueError(f"its offset is {offset}")
         if datatype is DataType.BYTES:
             return _unpack(np.ndarray(num_bytes, np.uint8, self._memory, offset), shape)
@@ -137,7 +137,7 @@ def _mapped(size_bytes: int) -> tuple[int, mmap.mmap]:
 
 
 def _pack(name: str, array: Array) -> Array:
-    """BYTES as uint8: the length of each element in int64, then their contents."""
+    """Encode a BYTES array as uint8: the length of each element as int64, then the contents."""
     flat = array.ravel()
     lengths: list[bytes] = []
     contents: list[bytes] = []
@@ -152,7 +152,7 @@ def _pack(name: str, array: Array) -> Array:
 
 
 def _unpack(packed: Array, shape: tuple[int, ...]) -> Array:
-    """What `_pack` packed. Raises ValueError where the lengths do not add up."""
+    """Decode what `_pack` encoded. Raises ValueError if the lengths do not add up."""
     array = np.empty(shape, np.object_)
     count = prod(shape)
     lengths = np.frombuffer(packed[: count * _LENGTHS.itemsize].tobytes(), _LENGTHS)

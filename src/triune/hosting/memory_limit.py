@@ -1,4 +1,4 @@
-"""The memory that a worker process may take, watched from outside: systems do not hold processes to it alike."""
+"""Enforces a worker process's memory limit from outside, since not every system can enforce it."""
 
 import contextlib
 import threading
@@ -14,22 +14,22 @@ _LOOK_SECONDS = 0.1
 
 @contextlib.contextmanager
 def held_to(process: Watched, max_bytes: int) -> Generator[None]:
-    """Within this, end the process when it takes more: its `limit_met` says so.
+    """Within this context, kill the process when it exceeds the limit; its `limit_met` says so.
 
-    Memory that it shares counts not, as files that it has mapped.
+    Shared memory, such as mapped files, does not count.
 
     Raises:
-        NoThreadError: the system has no thread for it.
+        NoThreadError: the system cannot start a thread.
     """
     is_over = threading.Event()
 
     def watch() -> None:
-        # It may end at any time.
+        # The process may end at any time.
         with contextlib.suppress(psutil.Error):
             watched = psutil.Process(process.pid)
             while not is_over.wait(_LOOK_SECONDS):
                 memory = watched.memory_info()
-                # Not every system tells what is shared.
+                # Not every system reports shared memory.
                 if memory.rss - getattr(memory, "shared", 0) > max_bytes:
                     process.kill(f"took more than {max_bytes} bytes of memory, and was ended")
                     return

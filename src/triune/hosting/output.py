@@ -1,4 +1,4 @@
-"""What a worker process writes: lines of the server's log, which is read however slowly the log is."""
+"""Copies a worker process's output to the server's log, line by line."""
 
 import logging
 import os
@@ -14,19 +14,19 @@ _LEVEL: Final = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 
 
 def has_log() -> bool:
-    """Somebody has said where this process logs. Else what a worker writes goes where this process writes."""
+    """Whether this process has a log handler. If not, a worker inherits this process's output."""
     return bool(logging.getLogger().handlers)
 
 
 def log_lines(reading: int, name: str) -> None:
-    """Log each line that comes out of a pipe, in a thread, until nobody has its other end any more.
+    """Start a thread that logs each line from a pipe, until the other end is closed.
 
     Args:
         reading: the pipe; closed at the end.
-        name: the worker's.
+        name: the worker's name.
 
     Raises:
-        NoThreadError: the system has no thread for it. The pipe is the caller's then.
+        NoThreadError: the system cannot start a thread. The caller still owns the pipe then.
     """
     start_thread(lambda: _read(reading, name), f"output of {name}")
 
@@ -46,7 +46,7 @@ def _read(reading: int, name: str) -> None:
 
 def _log_line(line: bytes, name: str, level: int) -> int:
     """Log a line at its own level, or of one that goes on at that of the one before. Returns it."""
-    # Of a line that was written over again and again, as progress is, the last state.
+    # Of a line that is overwritten with carriage returns, such as a progress bar, log the last state.
     text = line.decode(errors="surrogateescape").rstrip("\r").rpartition("\r")[2]
     given = _LEVEL.match(text)
     if given is not None:

@@ -1,4 +1,4 @@
-"""A worker process as the server sees it: started, loaded, run, ended."""
+"""The server's handle of a worker process: start, load, run, end."""
 
 import contextlib
 import os
@@ -32,10 +32,10 @@ _END_SECONDS = 10.0
 
 
 class ProcessEndedError(Exception):
-    """The process ended under a call. The message says how: "was killed by SIGKILL".
+    """The process ended during a call. The message says how: "was killed by SIGKILL".
 
     Attributes:
-        has_request: it had the request, or may have had it.
+        has_request: it had received the request, or may have.
     """
 
     def __init__(self, how: str, *, has_request: bool) -> None:
@@ -44,7 +44,7 @@ class ProcessEndedError(Exception):
 
 
 class WorkerEndedError(InternalError):
-    """The process ended while it loaded, or before its work was done.
+    """The process ended while it loaded an executable or ran a function.
 
     Attributes:
         how: "was killed by SIGKILL".
@@ -56,15 +56,15 @@ class WorkerEndedError(InternalError):
 
 
 class MemoryLimitError(WorkerEndedError):
-    """A process took more memory than it may, and was ended."""
+    """A process exceeded its memory limit, and was killed."""
 
 
 class WorkerProcess:
-    """One process, from its start to its end.
+    """One worker process.
 
     Attributes:
-        has_ended: it is known to be gone. It may be gone without that being known.
-        signature, unit, precision: the executable's, once it is loaded.
+        has_ended: it is known to have ended.
+        signature, unit, precision: those of the executable, once it is loaded.
     """
 
     signature: Signature
@@ -75,13 +75,13 @@ class WorkerProcess:
         """Start the process; it waits for `load` or `work`.
 
         Raises:
-            InternalError: the system starts no process.
+            InternalError: the system cannot start a process.
         """
         self.name = name
         self.has_ended = False
         self._limits = limits
         self._run_limit: WatchedLimit | None = None
-        # Held by whoever talks: what he talks through is not to be closed under him.
+        # Held during a call, so that the channel is not closed meanwhile.
         self._talking = threading.Lock()
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             try:
@@ -91,7 +91,7 @@ class WorkerProcess:
                 life, self._life = os.pipe()
                 ours.callback(os.close, self._life)
                 theirs.callback(os.close, life)
-                # What its libraries leave among the temporary files goes with it, however it ends.
+                # The temporary files of its libraries are removed with it, however it ends.
                 self._scratch = HeldFolder()
                 ours.callback(self._scratch.remove)
                 output = _STANDARD_ERROR
@@ -104,14 +104,14 @@ class WorkerProcess:
                     reader.pop_all()
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "triune.hosting.child", f"{other_end.fileno()}", f"{life}", name],
-                    # What the model prints must not get into the server's own output.
+                    # The model's output must not mix with the server's.
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     pass_fds=(other_end.fileno(), life),
-                    # Classes are found where this process finds them.
+                    # The process imports modules from the same paths as this one.
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(self._scratch.path)},
-                    # Ctrl-C in a terminal goes to the server's group: the server drains, and then ends this process.
+                    # Ctrl-C signals the terminal's process group: the server drains, and then ends this process.
                     start_new_session=True,
                 )
                 self._process = Watched(process, name, limits.stopped_seconds)
@@ -126,15 +126,15 @@ class WorkerProcess:
         return self._process.pid
 
     def load(self, load: Callable[[], Executable]) -> None:
-        """Have the executable loaded, and wait for it.
+        """Load the executable in the process, and wait for it.
 
         Args:
-            load: to be pickled, and called in the process.
+            load: pickled, and called in the process.
 
         Raises:
-            TriuneError: what `load` raised there.
+            TriuneError: the error that `load` raised.
             WorkerEndedError: the process ended while it loaded.
-            UnavailableError: it took too long, and was ended.
+            UnavailableError: it exceeded the time limit, and was killed.
         """
         with self._talking:
             message = self._call(load, is_executable=True)
@@ -145,14 +145,14 @@ class WorkerProcess:
             self._run_limit = WatchedLimit(self._process, self._limits.run_bytes)
 
     def work(self, work: Callable[[], object]) -> None:
-        """Have something done, and wait for it. More may follow.
+        """Call a function in the process, and wait for it. More calls may follow.
 
         Args:
-            work: to be pickled, and called in the process.
+            work: pickled, and called in the process.
 
         Raises:
-            As `load`.
-            MemoryLimitError: it took more memory than it may, and was ended.
+            As `load` does.
+            MemoryLimitError: it exceeded the memory limit, and was killed.
         """
         limit = self._limits.memory_bytes
         with self._talking, held_to(self._process, limit) if limit is not None else contextlib.nullcontext():
@@ -162,9 +162,9 @@ class WorkerProcess:
         """As `Executable.run`.
 
         Raises:
-            TriuneError: what the executable raised.
-            InvalidArgumentError: it took more memory than it may, and was ended.
-            UnavailableError: it took too long, and was ended.
+            TriuneError: the error that the executable raised.
+            InvalidArgumentError: it exceeded the memory limit, and was killed.
+            UnavailableError: it exceeded the time limit, and was killed.
             ProcessEndedError: the process ended.
         """
         has_request = False
@@ -198,13 +198,13 @@ class WorkerProcess:
         """Wait until the process has ended, and say how: "was killed by SIGKILL"."""
         how = self._process.wait() or ""
         self.has_ended = True
-        # A process that it started may hold its end of the channel: whoever waits for an answer is to know now.
+        # A child of the process may keep its end of the channel open, so wake the thread that waits for an answer.
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
         return how
 
     def close(self) -> None:
-        """End the process: it frees its executable, and has a few seconds for that. No call is under way."""
+        """End the process. It has a few seconds to free its executable. No call may be running."""
         with contextlib.suppress(OSError):
             self._channel.connection.shutdown(socket.SHUT_RDWR)
         if self._process.wait(self._limits.close_seconds) is None:
@@ -213,16 +213,16 @@ class WorkerProcess:
         self.free()
 
     def interrupt(self) -> None:
-        """Have the process ended. Does not wait for its end."""
+        """Kill the process without waiting for its end."""
         self._process.kill()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
     def free(self) -> None:
-        """Give back what the ended process leaves in this one. May be called again."""
+        """Free the resources of an ended process in this one. May be called again."""
         with self._talking:
             self._channel.close()
             if self._life >= 0:
@@ -258,10 +258,10 @@ class WorkerProcess:
         return message
 
     def _how(self) -> str:
-        """How the process ended, whose end of the channel is closed."""
+        """How the process ended, after its end of the channel was closed."""
         how = self._process.wait(_END_SECONDS)
         if how is None:
-            # It closed the channel and lives on: nobody can talk to it any more.
+            # It closed the channel but still runs: it is useless now.
             self.kill()
             return "closed its channel"
         return how

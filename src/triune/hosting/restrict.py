@@ -1,4 +1,4 @@
-"""The memory that the system lets this process have: on Linux, which alone holds processes to it."""
+"""Limits this process's own memory, by the system. Only Linux enforces such limits."""
 
 import resource
 import sys
@@ -9,7 +9,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def restrict_memory(max_bytes: int) -> None:
-    """Let this process have no more memory than that, and be the first that the system ends for want of memory.
+    """Limit this process's memory, and make it the first that the system kills when memory runs out.
 
     Raises:
         OSError: the system does not allow it.
@@ -21,7 +21,7 @@ def restrict_memory(max_bytes: int) -> None:
 
 
 def restrict_growth(max_bytes: int) -> None:
-    """Let this process have no more memory than it has now, and that much.
+    """Limit this process's memory to its present size plus `max_bytes`.
 
     Raises:
         OSError: the system does not allow it.
@@ -37,6 +37,6 @@ def _limit_data(max_bytes: int) -> None:
 
 
 def _data_bytes() -> int:
-    """What counts for RLIMIT_DATA: private memory that can be written to."""
+    """The memory that counts for RLIMIT_DATA: private and writable."""
     line = next(each for each in _STATUS.read_text().splitlines() if each.startswith("VmData:"))
     return int(line.split()[1]) * 1024

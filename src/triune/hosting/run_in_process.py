@@ -1,4 +1,4 @@
-"""Work that is done once, in a process that ends with it."""
+"""Runs a function once, in a new process."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,20 @@ from triune.hosting.process import WorkerProcess
 
 
 def run_in_process(work: Callable[[], object], name: str, limits: Limits | None = None) -> None:
-    """Call `work` in a process of its own, and wait for it. What it returns is dropped.
+    """Call `work` in a new process, and wait for it. Its return value is dropped.
 
-    However this function is left, the process is gone; it ends with this process, too.
+    The process is gone when this function returns or raises. It also ends with this process.
 
     Args:
         work: pickled, and called in the process.
-        name: what messages call it: "the conversion of 'model.onnx'".
-        limits: `load_seconds` is how long it may take, the start of the process included; `memory_bytes` and
-            `cpu_seconds` hold, too.
+        name: its name in messages: "the conversion of 'model.onnx'".
+        limits: `load_seconds`, which includes the start of the process, `memory_bytes` and `cpu_seconds` apply.
 
     Raises:
-        TriuneError: what `work` raised there.
-        InternalError: the process ended before the work was done, or could not be started.
-        MemoryLimitError: it took more memory than it may.
-        UnavailableError: it took too long.
+        TriuneError: the error that `work` raised.
+        InternalError: the process ended early, or could not be started.
+        MemoryLimitError: it exceeded the memory limit.
+        UnavailableError: it exceeded the time limit.
     """
     process = WorkerProcess(name, limits or Limits())
     try:

@@ -1,7 +1,7 @@
-"""The memory that one call of a worker process may take.
+"""The memory limit of one call of a worker process.
 
-On Linux the system refuses the process what is beyond it, and the process lives on; everywhere it is watched from
-outside, and ended.
+On Linux allocations beyond the limit fail, and the process lives on. On all systems the server also watches the
+process, and kills it beyond the limit.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _ROOM_BYTES = 64 << 20
 
 
 def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
-    """What is told to who asks for more, by an operator that is named so."""
+    """The message for a request that exceeds the limit, in the operator that `what` names."""
     return InvalidArgumentError(
         f"the model cannot compute these inputs: {what or 'that'} takes more than the {max_bytes} bytes of memory that "
         "a run may take in all, by --run-memory-bytes; send values and shapes that need less, or raise it"
@@ -31,11 +31,11 @@ def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:
 
 
 class OwnLimit:
-    """In the worker process: holds it to what a call may take from now on."""
+    """Runs in the worker process: limits the memory of its calls from now on."""
 
     def __init__(self, max_bytes: int) -> None:
         """Args:
-        max_bytes: what a call may take.
+        max_bytes: the memory limit of a call.
 
         Raises:
             OSError: the system does not allow it.
@@ -45,18 +45,18 @@ class OwnLimit:
         self._before = _rss()
 
     def give_back(self) -> None:
-        """After a call: what it took goes back to the system soon, where that was much."""
+        """Called after a call: returns its memory to the system soon, if it was much."""
         if _rss() - self._before > LARGE_BYTES:
             HEAP.give_back_soon()
 
 
 class WatchedLimit:
-    """In the server: watches a worker process while it has a call."""
+    """Runs in the server: watches a worker process during a call."""
 
     def __init__(self, process: Watched, max_bytes: int) -> None:
         """Args:
-        process: has loaded what it runs, and has no call.
-        max_bytes: what a call may take.
+        process: a process that has loaded its executable, and runs no call.
+        max_bytes: the memory limit of a call.
         """
         self._process = process
         self._max_bytes = max_bytes
@@ -64,10 +64,10 @@ class WatchedLimit:
         self._taken = 0
 
     def wait(self, connection: socket.socket, seconds: float | None) -> None:
-        """Wait until an answer comes, or the process's end, which this may bring about: its `limit_met` says so.
+        """Wait for an answer or the process's end. Kills a process that exceeds the limit: its `limit_met` says so.
 
         Raises:
-            TimeoutError: neither came within so many seconds.
+            TimeoutError: neither happened within `seconds`.
         """
         self._taken = 0
         waiting = poll()
@@ -81,8 +81,8 @@ class WatchedLimit:
                 self._process.kill("took more memory than a run may, and was ended")
 
     def refusal(self) -> InvalidArgumentError | None:
-        """The error of the call, where the process has ended for this limit; None where it has for something else."""
-        # A library that is refused memory where it does not expect it aborts.
+        """The error of the call if the process ended because of this limit; None if it ended for another reason."""
+        # A library that does not expect an allocation to fail aborts.
         has_aborted = self._process.wait() == ABORTED and self._taken > self._max_bytes // 2
         return beyond(self._max_bytes) if self._process.limit_met or has_aborted else None
 
@@ -92,9 +92,9 @@ def _rss() -> int:
 
 
 def _private_bytes(pid: int) -> int:
-    """What a process has that it does not share; 0 where it has ended."""
+    """A process's private memory; 0 if it has ended."""
     with contextlib.suppress(psutil.Error):
         memory = psutil.Process(pid).memory_info()
-        # Not every system tells what is shared.
+        # Not every system reports shared memory.
         return memory.rss - getattr(memory, "shared", 0)
     return 0

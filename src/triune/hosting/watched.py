@@ -1,4 +1,4 @@
-"""A process under watch: whoever waits hears how it ended, and one that is stopped is ended."""
+"""Watches a process: reports how it ended, and kills it if a signal has stopped it for too long."""
 
 import os
 import signal
@@ -13,23 +13,23 @@ _LOOK_SECONDS = 0.05
 
 
 class Watched:
-    """Waits for a process in a thread of its own, and nobody else does.
+    """Waits for a process in its own thread; no other code may wait for the process.
 
     Attributes:
-        limit_met: for what limit it was ended: "took more than 1000 bytes of memory, and was ended".
+        limit_met: the limit for which it was killed: "took more than 1000 bytes of memory, and was ended".
 
-    A process that a signal has stopped answers nothing and does not end, and so would hold its callers for ever. The
-    system tells of it, so no heartbeat is needed, which a library that holds Python's lock would delay.
+    A stopped process neither answers nor ends, so its callers would wait for ever. The system reports stops, so no
+    heartbeat is needed, which a library that holds the GIL would delay.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], name: str, stopped_seconds: float) -> None:
         """Args:
-        process: just started.
+        process: a process that was just started.
         name: names the thread.
-        stopped_seconds: how long it may stay stopped.
+        stopped_seconds: how long it may be stopped.
 
         Raises:
-            NoThreadError: the system has no thread for it; the process is ended.
+            NoThreadError: the system cannot start a thread; the process was killed.
         """
         self.pid = process.pid
         self._process = process
@@ -49,11 +49,11 @@ class Watched:
             _living.add(self)
 
     def wait(self, seconds: float | None = None) -> str | None:
-        """Wait until it has ended: how, "was killed by SIGKILL". None if that takes longer."""
+        """Wait until it has ended. Returns how: "was killed by SIGKILL"; None after a timeout."""
         return self._how if self._ended.wait(seconds) else None
 
     def kill(self, limit_met: str = "") -> None:
-        """End it at once, for a limit that it has met if so. Does not wait, and does nothing where it has ended."""
+        """Kill it, for the limit `limit_met` if given. Does not wait, and does nothing if it has ended."""
         with self._lock:
             if not self._how:
                 self.limit_met = self.limit_met or limit_met
@@ -78,7 +78,7 @@ class Watched:
         self._ended.set()
 
     def _wait_until_it_goes_on(self, by: str) -> int | None:
-        """Its status if it ended meanwhile. What stays stopped, by the signal of that name, is killed."""
+        """Wait until a process that the signal `by` stopped continues, or kill it. Returns its status if it ended."""
         until = time.monotonic() + self._stopped_seconds
         while time.monotonic() < until:
             time.sleep(_LOOK_SECONDS)
@@ -97,9 +97,9 @@ _living_lock = threading.Lock()
 
 
 def kill_all() -> None:
-    """End every watched process at once, for a process that is about to end itself. Waits for none of them.
+    """Kill every watched process, without waiting. Called when this process is about to exit.
 
-    A process that is stopped would not see that this one has ended.
+    A stopped process could not notice that this one has ended.
     """
     with _living_lock:
         living = list(_living)

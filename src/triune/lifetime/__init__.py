@@ -1,1 +1,1 @@
-"""How the process ends, and what tells when its event loop is held: threads that need no loop."""
+"""The server process's lifetime: signals, shutdown deadline, event loop watchdog. Threads that do not need the loop."""

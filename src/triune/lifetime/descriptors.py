@@ -1,4 +1,4 @@
-"""The process's file descriptors: connections take a part of them, and the rest is kept for models and files."""
+"""The process's file descriptors: connections may use a part of them; the rest is reserved for models and files."""
 
 import contextlib
 import logging
@@ -6,22 +6,22 @@ import resource
 
 _log = logging.getLogger(__name__)
 
-# Linux gives no process more by default (fs.nr_open); macOS takes no "unlimited", and of old this (OPEN_MAX).
+# Linux's default maximum (fs.nr_open); macOS refuses "unlimited", and accepts OPEN_MAX.
 _MOST = (1 << 20, 10240)
 _KEPT = 128
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process have as many file descriptors as the system allows it.
+    """Raise this process's limit of file descriptors to the system's maximum.
 
     Returns:
-        how many it may have.
+        the new limit.
     """
     for most in _MOST:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
         if soft != resource.RLIM_INFINITY and soft < wanted:
-            # The system may hold it lower than it says (macOS: kern.maxfilesperproc).
+            # The system's real maximum may be lower than the hard limit (macOS: kern.maxfilesperproc).
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -29,15 +29,15 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_within(num_descriptors: int, num_wanted: int, num_listeners: int) -> int:
-    """How many connections each listener may have; if fewer than wanted, the log says so.
+    """The number of connections that each listener may have; a warning is logged if it is lower than wanted.
 
-    A quarter of the descriptors, and 128 at least, are kept: without one no file is read, no module imported, no
-    process started, and so no model loaded.
+    A quarter of the descriptors, at least 128, are reserved: reading files, importing modules and starting processes
+    need descriptors, and so does loading models.
 
     Args:
-        num_descriptors: what the process may have.
-        num_wanted: what each listener is to have.
-        num_listeners: what shares them, 1 or more.
+        num_descriptors: the process's limit.
+        num_wanted: the wanted number for each listener.
+        num_listeners: the number of listeners, at least 1.
     """
     num_kept = max(_KEPT, num_descriptors // 4)
     num_each = max(1, (num_descriptors - num_kept) // num_listeners)

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP, heard in a thread of their own, and the time by which the process has ended."""
+"""Handles SIGINT, SIGTERM and SIGHUP in a thread, and enforces a deadline for the shutdown."""
 
 import asyncio
 import contextlib
@@ -24,17 +24,17 @@ _log = logging.getLogger(__name__)
 
 
 def _pass_by(number: int, frame: FrameType | None) -> None:
-    """The thread that listens has heard it."""
+    """A signal handler that does nothing: the listening thread handles the signal."""
 
 
 class Ending:
-    """Where the first signal asks to stop, and the second ends the process where it stands.
+    """Signal handling: the first signal starts a shutdown, the second ends the process at once.
 
-    A terminal that is closed may send SIGHUP more than once: no such is a second signal. Who starts a server with it
-    ignored, as nohup does, means that it goes on.
+    Closing a terminal may send SIGHUP several times, so SIGHUP never counts as a second signal. If SIGHUP is ignored at
+    the start, as by nohup, it stays ignored.
 
-    Both are heard while the event loop is held: Python runs its handlers on the main thread, between two of its own
-    instructions, but writes the number of a signal to a pipe at once.
+    Signals are handled even while the event loop is blocked: Python runs signal handlers on the main thread between two
+    bytecodes, but writes the signal's number to a wake-up pipe at once.
 
     Attributes:
         stop: set by the first signal.
@@ -48,13 +48,14 @@ class Ending:
         close_seconds: float = _CLOSE_SECONDS,
         leave: Callable[[int], object] = os._exit,
     ) -> None:
-        """Made, entered and left on the main thread, with its event loop running.
+        """Create, enter and leave this on the main thread, with its event loop running.
 
         Args:
-            timeout_seconds: from the first signal until `drained` is called; else the process ends, in failure.
-            last_act: called before the process ends in failure, whatever holds its other threads.
-            close_seconds: from then, or from `drained` if that is later, until the process is gone of its own accord.
-            leave: ends the process.
+            timeout_seconds: the time from the first signal until `drained` is called; after it, the process exits with
+                a failure.
+            last_act: called before the process exits with a failure, even if other threads are blocked.
+            close_seconds: the time until the process has exited, from the first signal or, if later, `drained`.
+            leave: exits the process.
         """
         self.stop = asyncio.Event()
         self._timeout_seconds = timeout_seconds
@@ -66,14 +67,14 @@ class Ending:
         self._is_stopping = False
 
     def drained(self) -> None:
-        """What was under way is finished."""
+        """Record that all requests have finished."""
         self._drained.set()
 
     def __enter__(self) -> "Ending":
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         threading.Thread(target=self._listen, args=(reading,), name="signals", daemon=True).start()
-        # Without a handler of Python's own the system ends the process, and nothing is written.
+        # Without a Python handler the system would end the process, and not write to the pipe.
         heard = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, _pass_by) for number in heard}
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
@@ -85,7 +86,7 @@ class Ending:
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # The listener ends. Whatever waits for the time to end goes on: threads may yet keep the process from it.
+        # The listening thread ends. The deadline's thread goes on, since other threads may still block the exit.
         os.close(self._writing)
 
     def _listen(self, reading: int) -> None:
@@ -98,7 +99,7 @@ class Ending:
                 self._end(EXIT_ABORTED, "stopped at once; what was under way is lost")
             self._is_stopping = True
             threading.Thread(target=self._wait, name="end", daemon=True).start()
-            # A loop that has been closed has nothing to stop.
+            # The loop is closed already.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.stop.set)
         os.close(reading)
@@ -106,12 +107,12 @@ class Ending:
     def _wait(self) -> None:
         if not self._drained.wait(self._timeout_seconds):
             self._end(EXIT_TIMED_OUT, f"not ended within {self._timeout_seconds:g} s; what was under way is lost")
-        # Nothing is left but to close; nobody sets this.
+        # Only the exit remains; this event is never set, so that this is a sleep.
         threading.Event().wait(self._close_seconds)
         self._end(EXIT_TIMED_OUT, f"all requests had their answers, but closing took over {self._close_seconds:g} s")
 
     def _end(self, code: int, why: str) -> None:
-        """End the process, whatever its other threads hold: locks, the loop, the end of a pipe that the log goes to."""
+        """Exit, whatever other threads block: locks, the event loop, or the pipe of the log."""
 
         def say() -> None:
             _log.warning("%s", why)

@@ -1,4 +1,4 @@
-"""Who holds the event loop: told by a thread, since the loop itself can tell nothing while it is held."""
+"""A watchdog thread that logs what blocks the event loop."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Asks the event loop for a sign of life, again and again. If none comes it logs where the loop is, once a hold."""
+    """Pings the event loop periodically. If it does not answer in time, logs its stack, once for each blocking call."""
 
     def __init__(self, limit_seconds: float = 1.0, pause_seconds: float = 1.0) -> None:
-        """Made and entered on the loop's thread.
+        """Create and enter this on the loop's thread.
 
         Args:
             limit_seconds: how long the loop may take to answer.
-            pause_seconds: from one question to the next.
+            pause_seconds: the time between two pings.
         """
         self._limit_seconds = limit_seconds
         self._pause_seconds = pause_seconds
@@ -39,7 +39,7 @@ class Watchdog:
         self._is_over.set()
 
     def _watch(self) -> None:
-        # The loop may be closed before this thread has seen that it is over.
+        # The loop may be closed before this thread has ended.
         with contextlib.suppress(RuntimeError):
             while not self._is_over.wait(self._pause_seconds):
                 sign = threading.Event()
@@ -58,7 +58,7 @@ class Watchdog:
                     _log.warning("the event loop goes on after %.1f s", time.monotonic() - asked_at)
 
     def _where(self) -> str:
-        """The functions, the innermost first."""
+        """The loop's stack of functions, the innermost first."""
         frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
         if frame is None:
             return "a thread that has ended"
