@@ -45,7 +45,7 @@ class Server:
     """Serves the models of a repository.
 
     Attributes:
-        name: the server's name in its metadata, as its operator chose it.
+        name: the server's name in its metadata.
         version: Triune's version.
         extensions: the protocol extensions that it speaks.
     """
@@ -55,9 +55,9 @@ class Server:
 
     def __init__(self, repository: Repository, *, name: str = "triune", is_ready_strict: bool = True) -> None:
         """Args:
-        repository: owns the models; the caller opens it before and closes it after.
-        name: what the server calls itself (Triton's --id); some clients look for "triton".
-        is_ready_strict: ready only while every model that should be served is (Triton's --strict-readiness).
+        repository: owns the models. The caller opens and closes it.
+        name: the server's name in its metadata (Triton's --id); some clients expect "triton".
+        is_ready_strict: be ready only while every model is ready (Triton's --strict-readiness).
         """
         self.name = name
         self._repository = repository
@@ -66,34 +66,34 @@ class Server:
         self._has_failed = False
 
     def is_live(self) -> bool:
-        """The process answers, and did not fail."""
+        """Whether the server is live: False only after `fail`."""
         return not self._has_failed
 
     def fail(self, why: str) -> None:
-        """It cannot serve, and is not to end: from now on it is neither live nor ready (Triton's rule)."""
+        """Make the server neither live nor ready from now on, without ending the process (as Triton does)."""
         self._has_failed = True
         _log.error("the server is neither live nor ready, and serves no model: %s; then start it again", why)
 
     def is_ready(self) -> bool:
-        """Requests are welcome: started, not draining, and (strict) every model ready."""
+        """Whether the server is ready: open, not draining, and (if strict) every model is ready."""
         if self._is_draining or not self._repository.is_open:
             return False
         return not self._is_ready_strict or self._repository.is_every_model_ready()
 
     def is_model_ready(self, name: str, version: int | None = None) -> bool:
-        """The version (None: any version) answers requests.
+        """Whether a version of a model (None: any version) is ready.
 
         Raises:
-            NotFoundError: the repository knows no such model.
+            NotFoundError: the repository has no such model.
         """
         return not self._is_draining and self._repository.is_ready(name, version)
 
     def model(self, name: str, version: int | None = None) -> LoadedVersion:
-        """A loaded version (None: the newest): its `config`, `version`, `statistics`.
+        """Get a loaded version (None: the newest), which has its `config`, `version` and `statistics`.
 
         Raises:
-            NotFoundError: unknown model or version.
-            UnavailableError: known, but not ready; the message says why.
+            NotFoundError: the model or version is unknown.
+            UnavailableError: the model is known but not ready; the message says why.
         """
         return self._repository.get(name, version)
 
@@ -107,7 +107,7 @@ class Server:
         return self.model(name, version).config
 
     def statistics(self, name: str = "", version: int | None = None) -> Sequence[LoadedVersion]:
-        """The loaded versions to report on: all of them, one model's, or one version. Raises as `model` does."""
+        """The loaded versions whose statistics to report: all, one model's, or one. Raises as `model` does."""
         if not name:
             return self._repository.loaded()
         if version is not None:
@@ -118,23 +118,23 @@ class Server:
         """Start one inference.
 
         Returns:
-            a future of the answer. It may be done already: small models run before this returns, so look at
-            `done()` before waiting. Its exception is a TriuneError. Cancelling it withdraws the request; nothing
-            else is delayed or lost.
+            a future of the response. It may be done already, since small models run before this returns: check
+            `done()` before waiting. Its exception is a TriuneError. Cancelling it withdraws the request and affects
+            no other.
 
         Raises:
             InvalidArgumentError: the request does not fit the model.
             NotFoundError: unknown model or version.
             UnavailableError: the model is not ready, its queue is full, or the server is stopping.
-            UnsupportedError: a decoupled model, which only `stream` serves.
+            UnsupportedError: the model is decoupled; use `stream`.
         """
         servable, call = self._admit(request)
         return servable.submit(call)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The answers to one request, one after another; the last has `is_final`. Raises as `infer` does.
+        """Iterate over the responses to one request; the last has `is_final`. Raises as `infer` does.
 
-        Closing the iterator cancels what is under way.
+        Closing the iterator cancels the request.
         """
         servable, call = self._admit(request)
         async with contextlib.aclosing(servable.stream(call)) as responses:
@@ -142,7 +142,7 @@ class Server:
                 yield response
 
     def _admit(self, request: InferenceRequest) -> tuple[Servable, Call]:
-        """What answers a request, and the request checked for it. Raises as `infer` does."""
+        """Check a request. Returns the servable that answers it, and the call for it. Raises as `infer` does."""
         if self._is_draining:
             raise UnavailableError("the server is stopping and takes no new requests; send this one elsewhere")
         model = self._repository.get(request.model, request.version)
@@ -156,41 +156,41 @@ class Server:
         return model.servable, call
 
     async def index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """What the repository holds now: name, version, state and reason of each model version.
+        """Scan the repository and return name, version, state and reason of each model version.
 
         Raises:
-            InvalidArgumentError: it cannot be read, and never could.
+            InvalidArgumentError: the repository cannot be read and has never been read.
         """
         await self._repository.look()
         return self.last_index(is_ready_only=is_ready_only)
 
     def last_index(self, *, is_ready_only: bool = False) -> Sequence[IndexEntry]:
-        """As `index`, of what the repository held when it was last looked at."""
+        """As `index`, from the last scan of the repository."""
         return self._repository.index(is_ready_only=is_ready_only)
 
     async def load(
         self, name: str, *, config_json: str | None = None, files: Mapping[str, bytes] | None = None
     ) -> None:
-        """Load a model, or load it again.
+        """Load or reload a model.
 
         Args:
             name: the model's folder.
-            config_json: a ModelConfig in JSON that stands in for config.pbtxt.
-            files: path below the model's folder ("1/model.onnx") to content, in place of what is on disk;
+            config_json: a ModelConfig in JSON, which replaces config.pbtxt.
+            files: path below the model's folder ("1/model.onnx") to content, which replaces the files on disk;
                 needs `config_json`.
 
         Raises:
-            InvalidArgumentError: the model or the override is wrong; a version that was served goes on.
-            NotFoundError: no such model.
+            InvalidArgumentError: the model or the override is invalid; a version that is already served stays.
+            NotFoundError: there is no such model.
             UnavailableError: the repository's control mode does not allow it.
         """
         await self._repository.load(name, config_json=config_json, files=files or {})
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
-        """Stop serving a model once its requests under way have finished. Raises as `load` does."""
+        """Unload a model when its requests under way have finished. Raises as `load` does."""
         await self._repository.unload(name, unload_dependents=unload_dependents)
 
     async def drain(self) -> None:
-        """Refuse new requests and wait until those under way have their answers."""
+        """Refuse new requests, and wait until the requests under way are answered."""
         self._is_draining = True
         await self._repository.drain()

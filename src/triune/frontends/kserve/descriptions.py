@@ -1,4 +1,4 @@
-"""What the server says of itself and its models, as plain values that JSON can hold, in Triton's shapes.
+"""Server metadata, model metadata, statistics and the repository index as JSON values, in Triton's form.
 
 Sources: Triton's metadata, statistics and repository protocol extensions.
 """
@@ -38,7 +38,7 @@ def _tensor_metadata(tensor: TensorConfig, *, has_batch: bool) -> Json:
 
 
 def statistics(models: Sequence[LoadedVersion]) -> Json:
-    """Triton's model statistics. Memory usage is not measured here: no entries."""
+    """Triton's model statistics. `memory_usage` is empty, since it is not measured."""
     return {"model_stats": [_model_statistics(each) for each in models]}
 
 
@@ -85,7 +85,7 @@ def _durations(durations: Mapping[str, Duration]) -> Json:
 
 
 def repository_index(entries: Sequence[IndexEntry]) -> list[Json]:
-    """Triton's repository index. What a model has none of (version, state, reason) is left out."""
+    """Triton's repository index. A version, state or reason that an entry lacks is left out."""
     index: list[Json] = []
     for entry in entries:
         line: Json = {"name": entry.name}

@@ -8,18 +8,18 @@ from triune.frontends.kserve.compression import MAX_RATIO
 MAX_REQUEST_BYTES = 256 << 20
 
 MAX_GRPC_REQUEST_BYTES = 128 << 20
-"""gRPC's library copies a message while no other thread of Python runs: such a one for a third of a second."""
+"""gRPC's library holds the GIL while it copies a message: for about a third of a second with a message of this size."""
 
 MAX_VERSION_DIGITS = 18
-"""Every number of so many digits is one of 64 bits, as versions are."""
+"""Every number with this many digits fits into 64 bits, like a version number."""
 
 _SHOWN_CHARACTERS = 32
 
-# The names and flags that requests other than inferences and loads hold.
+# The largest body of requests other than inference and load, which have only names and flags.
 _MAX_SMALL_BYTES = 64 << 10
 
 MAX_JSON_BYTES = 64 << 20
-"""Triton takes requests of so many bytes unless it is told otherwise."""
+"""Triton's default limit on HTTP requests is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Limits:
 
 
 def check_small(num_bytes: int) -> None:
-    """Raises PayloadTooLargeError if a request that holds names and flags has more bytes than any of them needs."""
+    """Raise PayloadTooLargeError if a request that needs only names and flags has too many bytes."""
     if num_bytes > _MAX_SMALL_BYTES:
         raise PayloadTooLargeError(
             f"the request has {num_bytes} bytes; for what it asks, {_MAX_SMALL_BYTES} are the limit"
@@ -64,7 +64,7 @@ def check_small(num_bytes: int) -> None:
 
 
 def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> PayloadTooLargeError:
-    """The error of a body of so many bytes or more, in Triton's words; of JSON others than of what may be binary."""
+    """Make the error for a body that is too large, with Triton's message, which is another one for JSON."""
     size, limit = (
         (f"request JSON size of {num_bytes} bytes", "input size")
         if is_json
@@ -77,5 +77,5 @@ def too_large(num_bytes: int, max_bytes: int, *, is_json: bool = False) -> Paylo
 
 
 def shortened(text: str) -> str:
-    """What a client called something, as a message tells it."""
+    """Shorten a name that a client sent, for an error message."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}... ({len(text)} characters)"

@@ -1,7 +1,7 @@
-"""Tensors as bytes on the wire, HTTP and gRPC alike.
+"""Decodes and encodes tensors as binary data, for HTTP and gRPC.
 
-Elements lie in row-major order, little-endian, without gaps; a BYTES element is its length as an unsigned 32-bit
-little-endian number and then its bytes. Source: Triton's binary tensor data extension.
+Elements are in row-major order, little-endian, without padding. A BYTES element is its length as an unsigned 32-bit
+little-endian number, followed by its bytes. Source: Triton's binary tensor data extension.
 """
 
 import struct
@@ -37,13 +37,13 @@ _MAX_INT64 = 2**63 - 1
 
 
 def check_count(count: int, kind: str) -> None:
-    """Raises PayloadTooLargeError for more "inputs", "outputs" or "parameters" than a request may have."""
+    """Raise PayloadTooLargeError if a request has too many "inputs", "outputs" or "parameters"."""
     if count > MAX_TENSORS:
         raise PayloadTooLargeError(f"the request has {count} {kind}; at most {MAX_TENSORS} are possible")
 
 
 def count_objects(count: int, array: Array) -> int:
-    """`count` and the elements of `array`, if it is of BYTES. Raises PayloadTooLargeError for too many."""
+    """Add a BYTES array's number of elements to `count`. Raises PayloadTooLargeError if there are too many."""
     if array.dtype.char != "O":
         return count
     count += array.size
@@ -60,10 +60,10 @@ def _check_objects(count: int) -> None:
 
 
 def num_elements(name: str, shape: Sequence[int]) -> int:
-    """How many elements a tensor of this shape has.
+    """The number of elements of a tensor with this shape.
 
     Raises:
-        InvalidArgumentError: a negative dimension, more than 64 dimensions, or more than 2**59 elements.
+        InvalidArgumentError: there is a negative dimension, more than 64 dimensions, or more than 2**59 elements.
     """
     count = 1
     for dim in shape:
@@ -97,7 +97,7 @@ def _num_elements_checked(name: str, shape: Sequence[int]) -> int:
 
 
 def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
-    """A copy, but of `bytes`, for which a thread holds the GIL in slices only."""
+    """Copy data to `bytes` in slices, so that the GIL is released between them. `bytes` are returned as they are."""
     if isinstance(data, bytes):
         return data
     if len(data) <= _JOINED_BYTES:
@@ -110,21 +110,20 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
 def decode_raw(
     name: str, datatype: DataType, shape: tuple[int, ...], data: memoryview | bytes, model: str = ""
 ) -> Array:
-    """An array over the bytes of a tensor.
+    """Decode binary data to an array.
 
     Args:
-        name: the tensor's name, for messages.
+        name: the tensor's name, for error messages.
         datatype: its element type.
         shape: its shape.
-        data: exactly the tensor's bytes, at any alignment. Kept alive by the array.
-        model: the model's name, for messages.
+        data: exactly the tensor's bytes, at any alignment. The array keeps it alive.
+        model: the model's name, for error messages.
 
     Returns:
-        a read-only array of the shape. For BYTES its elements are copies, for BOOL it may be one; else it is a view of
-        `data`.
+        a read-only array. It is a view of `data`, except that BYTES are always copied and BOOL may be.
 
     Raises:
-        InvalidArgumentError: the shape is impossible, or the bytes are not those of such a tensor.
+        InvalidArgumentError: the shape is invalid, or the data's size does not match the shape and datatype.
     """
     count = num_elements(name, shape)
     if datatype is _BYTES:
@@ -183,7 +182,7 @@ def _decode_bytes(name: str, shape: tuple[int, ...], count: int, data: bytes, wh
 
 
 def object_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
-    """A read-only BYTES array of as many elements as the shape says."""
+    """Make a read-only BYTES array of the given shape."""
     array = np.empty(len(elements), np.object_)
     # In slices, between which a thread gives up the GIL.
     for begin in range(0, len(elements), _SLICE):
@@ -194,13 +193,13 @@ def object_array(elements: list[bytes], shape: tuple[int, ...]) -> Array:
 
 
 def encode_raw(array: Array) -> bytes | memoryview:
-    """The bytes of an array, as `decode_raw` reads them.
+    """Encode an array as binary data, the reverse of `decode_raw`.
 
     Returns:
-        bytes, or for a large contiguous array a view of its memory: use it before anyone writes to the array.
+        bytes, or a view of a large contiguous array's memory: use the view before the array changes.
 
     Raises:
-        InvalidArgumentError: no datatype has this dtype.
+        InvalidArgumentError: the array's dtype has no datatype.
         InternalError: an element of a BYTES array is not `bytes`, or has 4 GiB or more.
     """
     if array.dtype.char == "O":

@@ -1,4 +1,4 @@
-"""The metrics, read from the models' statistics when someone asks: a request pays nothing for them.
+"""Collects metrics from the models' statistics when /metrics is requested, so that inferences have no extra cost.
 
 Names, labels and units of nv_* are Triton's (`metrics.cc`, `metric_model_reporter.cc`); durations are those of
 successful requests, in microseconds. There is no energy and no GPU: a metric that cannot be had is absent, never 0.
@@ -83,13 +83,13 @@ _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class MetricsCollector(Collector):
-    """Every metric of a server. Reads counters that the event loop's thread writes: collect on that thread."""
+    """Collects every metric of a server. Not thread-safe: call it on the event loop's thread."""
 
     def __init__(self, server: Server, units: Sequence[UnitStatus], options: MetricsOptions | None = None) -> None:
         """Args:
-        server: whose loaded models are told.
-        units: the machine's units, as detected.
-        options: which metrics there are.
+        server: the server with the models.
+        units: the machine's compute units.
+        options: which metrics are exported.
         """
         self._server = server
         self._units = units
@@ -97,7 +97,7 @@ class MetricsCollector(Collector):
         self._machine_meter = MachineMeter(self._options.interval_seconds)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the families, each with all its samples; one without samples is left out."""
+        """Yield the metric families with all their samples. Families without samples are left out."""
         models = [(_labels(model), model.statistics) for model in self._server.statistics()]
         machine = self._machine() if self._options.has_cpu else ()
         families = [
@@ -171,10 +171,10 @@ class MetricsCollector(Collector):
 
 
 def _labels(model: LoadedVersion) -> dict[str, str]:
-    """Triton's labels: the model, its version, and each of the config's metric tags behind an underscore."""
+    """Triton's labels: the model, its version, and the config's metric tags, with an underscore before each name."""
     labels = {"model": model.config.name, "version": str(model.version)}
     for tag, value in model.config.metric_tags.items():
         name = "_" + _NOT_IN_LABEL.sub("_", tag)
-        # Tags that differ only in characters that no label may have share one.
+        # Characters that a label cannot have are replaced, so two tags may get the same label.
         labels[name] = f"{labels[name]},{value}" if name in labels else value
     return labels

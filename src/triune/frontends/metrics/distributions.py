@@ -16,7 +16,7 @@ Labelled = Sequence[tuple[dict[str, str], ModelStatistics]]
 
 
 def distributions(models: Labelled, options: MetricsOptions) -> Iterable[Metric]:
-    """The families that `options` ask for; the sizes of batches are always there, since they cost nothing."""
+    """The families that `options` select, and the histogram of batch sizes, which is always exported."""
     yield _batch_sizes(models)
     kept = [(labels, counted, counted.distributions) for labels, counted in models if counted.distributions is not None]
     if options.has_summaries:
@@ -57,7 +57,7 @@ def _add_histogram(family: Metric, labels: Mapping[str, str], histogram: Histogr
 
 
 def _bound(bound: float) -> str:
-    """A bucket's bound as Triton writes it: whole numbers without a point."""
+    """Format a bucket's bound as Triton does: whole numbers without a decimal point."""
     return str(int(bound)) if bound.is_integer() else number(bound)
 
 

@@ -1,4 +1,4 @@
-"""The machine's processor and memory, as Triton's nv_cpu_* metrics tell them."""
+"""Measures the machine's CPU and memory use for Triton's nv_cpu_* metrics."""
 
 import time
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the machine was doing.
+    """A measurement of the machine.
 
     Attributes:
-        utilization: the share of the processor that was busy since the reading before, 0 to 1; None if no time passed.
+        utilization: the CPU utilization since the previous reading, from 0 to 1; None if no time has passed.
         total_bytes: the machine's memory.
-        used_bytes: what of it a new process could not have.
+        used_bytes: the memory that is not available to new processes.
     """
 
     utilization: float | None
@@ -22,11 +22,11 @@ class Reading:
 
 
 class MachineMeter:
-    """Reads the machine, at most once in an interval: who asks more often gets the same reading."""
+    """Measures the machine at most once in an interval; further calls get the same reading."""
 
     def __init__(self, interval_seconds: float) -> None:
         """Args:
-        interval_seconds: how old a reading may be; 0 reads each time.
+        interval_seconds: the interval; 0 measures at each call.
         """
         self._interval_seconds = interval_seconds
         self._busy_seconds, self._total_seconds = _read()
@@ -52,6 +52,6 @@ class MachineMeter:
 
 def _read() -> tuple[float, float]:
     times = psutil.cpu_times()._asdict()
-    # Linux counts a guest's time under `user` and `nice` too.
+    # On Linux, `user` and `nice` include the time of virtual machine guests.
     total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
     return total - times["idle"] - times.get("iowait", 0.0), total

@@ -1,4 +1,4 @@
-"""What is measured and told: Triton's --metrics-config and its neighbours."""
+"""Which metrics are exported: Triton's --metrics-config and related flags."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ _SWITCHES = {
 
 @dataclass(frozen=True, slots=True)
 class MetricsOptions:
-    """Which metrics there are.
+    """Which metrics are exported.
 
     Attributes:
         has_cpu: nv_cpu_*.
-        has_counters: the latencies as counters, nv_inference_*_duration_us.
-        has_summaries: the latencies as summaries, nv_inference_*_summary_us.
+        has_counters: latencies as counters, nv_inference_*_duration_us.
+        has_summaries: latencies as summaries, nv_inference_*_summary_us.
         has_histograms: nv_inference_first_response_histogram_ms.
-        has_sizes: the bytes of inputs and outputs, triune_request_{input,output}_bytes.
-        quantiles: of the summaries, each with the error that is allowed.
-        interval_seconds: how old a reading of the machine may be.
+        has_sizes: sizes of inputs and outputs, triune_request_{input,output}_bytes.
+        quantiles: the quantiles of the summaries, each with its allowed error.
+        interval_seconds: the shortest time between two measurements of nv_cpu_*.
     """
 
     has_cpu: bool = True
@@ -44,15 +44,15 @@ class MetricsOptions:
 
     @property
     def has_distributions(self) -> bool:
-        """Whether models have to keep how their latencies and sizes are distributed."""
+        """Whether models must record the distributions of their latencies and sizes."""
         return self.has_summaries or self.has_histograms or self.has_sizes
 
     @classmethod
     def parse(cls, settings: Sequence[str], *, has_cpu: bool, interval_seconds: float) -> "MetricsOptions":
-        """The options of Triton's `--metrics-config=SETTING=VALUE`, each of `settings` one of them.
+        """Parse values of Triton's `--metrics-config`, each of the form SETTING=VALUE.
 
         Raises:
-            InvalidArgumentError: an unknown setting, or a value that it does not take.
+            InvalidArgumentError: a setting is unknown, or its value is invalid.
         """
         switches: dict[str, bool] = {}
         quantiles = cls().quantiles
@@ -73,7 +73,7 @@ class MetricsOptions:
 
 
 def _parse_quantiles(text: str) -> tuple[tuple[float, float], ...]:
-    """`0.5:0.05,0.9:0.01`: quantiles, each with its error."""
+    """Parse quantiles with their allowed errors: `0.5:0.05,0.9:0.01`."""
     quantiles: list[tuple[float, float]] = []
     for pair in text.split(","):
         try:

@@ -23,7 +23,7 @@ from triune.serving.server import Server
 
 
 def make_app(collector: MetricsCollector, rule: Rule | None = None) -> Starlette:
-    """An application that answers GET /metrics, to those who show what `rule` asks for."""
+    """Make an app that answers GET /metrics, guarded by the access `rule`."""
 
     async def metrics(request: Request) -> Response:
         if rule is not None:
@@ -39,7 +39,7 @@ def make_app(collector: MetricsCollector, rule: Rule | None = None) -> Starlette
 
 
 class MetricsServer:
-    """Listens for Prometheus on one port, in the running event loop."""
+    """Serves Prometheus metrics on one port, in the running event loop."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class MetricsServer:
         rules: Rules = OPEN,
     ) -> None:
         """Args:
-        server: whose models are told.
+        server: the server with the models.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
-        units: the machine's units; none leaves triune_unit_present out.
-        options: which metrics there are.
-        limits: what a client may ask.
-        rules: who may call what.
+        units: the machine's compute units; if empty, triune_unit_present is left out.
+        options: which metrics are exported.
+        limits: the limits on requests and connections.
+        rules: the access rules.
         """
         self._host = host
         self._port = port
@@ -87,5 +87,5 @@ class MetricsServer:
         return await self._uvicorn.open(self._host, self._port, purpose="metrics")
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no new connections, and give those that are being answered `grace_seconds` to finish."""
+        """Accept no new connections, and give requests under way `grace_seconds` to finish."""
         await self._uvicorn.close(grace_seconds)
