@@ -28,7 +28,7 @@ from triune.graph.load import load
 from triune.graph.verify import OutputVerdict, Verdict, check_given
 
 _MOST_BYTES_INLINE = 2**31 - 2**20
-"""Protobuf ends at 2 GiB; larger weights go into a file beside the model."""
+"""Protobuf's limit is 2 GiB; larger weights go into a file beside the model."""
 
 _NO_REFEREE = (
     "Apple's interpreter takes no images on this system: what was compared is the program raised to ONNX again"
@@ -37,10 +37,10 @@ _NO_REFEREE = (
 _T = TypeVar("_T")
 
 Tell = Callable[[str], None]
-"""Told what is being done."""
+"""A function that receives progress messages."""
 
 Given = Mapping[str, Array] | None
-"""Inputs to compare with, by name; None where nothing is to be compared."""
+"""Inputs for a comparison, by name; None for no comparison."""
 
 
 @dataclass(frozen=True, slots=True)

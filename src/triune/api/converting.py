@@ -28,8 +28,8 @@ from triune.graph.verify import OutputVerdict, Verdict
 PrecisionName: TypeAlias = Literal["fp32", "fp16", "mixed"]
 LayoutName: TypeAlias = Literal["source", "ane"]
 Shape: TypeAlias = str | Sequence[int | tuple[int, int]] | InputShape
-"""`(1, (1, 512))`: a dimension is a size, or the least and the greatest; or the command line's text, "1,1..512" for the
-same, "1,128|1,512" for one of several shapes."""
+"""A shape such as `(1, (1, 512))`: each dimension is a size, or a minimum and a maximum. Or the command line's text:
+"1,1..512" for the same, "1,128|1,512" for one of several shapes."""
 
 DEFAULT_SYSTEM = "iOS18"
 

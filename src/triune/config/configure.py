@@ -28,7 +28,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 _LARGEST_LABELS_BYTES = 64 << 20
-"""No list of labels is as large; what is takes minutes to parse, or is no file that ends."""
+"""The size limit of a label file. A larger one would take minutes to parse, or has no end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 BACKENDS_WITH_GRAPH_LEVEL = frozenset({"onnxruntime"})
-"""Whose runtimes know `optimization.graph.level`."""
+"""The backends whose runtimes support `optimization.graph.level`."""
 
 # The event loop logs the hints: the limit keeps a config with very many fields from blocking it.
 _MOST_PARAMETERS = 256
@@ -62,7 +62,7 @@ FIELDS: Mapping[str, Field] = {
         "no runtime here gives a request any other number of responses than one: set it to false",
     ),
 }
-"""By name. A backend says which of them it honours."""
+"""The fields by name. Each backend lists in `honours` which of them it supports."""
 
 
 def refuse_unsupported(message: ModelConfigMessage, honours: Collection[str] = ()) -> None:

@@ -16,15 +16,15 @@ WARMUP_FOLDER = "warmup"
 CONFIGS_FOLDER = "configs"
 _FOLDERS_THAT_ARE_NO_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state", CONFIGS_FOLDER})
 _LONGEST_NAME_BYTES = 255
-"""What Linux and macOS take for the name of a file or folder."""
+"""The limit of Linux and macOS for a file or folder name."""
 
 _LONGEST_PATH_BYTES = 512
-"""A path within a model's folder. macOS takes 1024 bytes, the way to the folder included."""
+"""The limit for a path within a model's folder. macOS allows 1024 bytes for the whole path."""
 
 _NUM_SHOWN = 64
 
 _MAX_NAMED = 16
-"""Folders that are no versions and are named in the log: any folder may be a link to one of thousands."""
+"""The most folders without a version number that the log names: a linked folder may have thousands."""
 
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 

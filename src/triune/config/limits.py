@@ -10,10 +10,10 @@ from triune.core.clock import Clock, Timer
 from triune.core.errors import InvalidArgumentError
 
 LOAD_SECONDS_PARAMETER: Final = "load_timeout_secs"
-"""The config's parameter that says how long the model may take to load, in place of `--load-timeout-secs`."""
+"""The config parameter for a model's load timeout, which overrides `--load-timeout-secs`."""
 
 RUN_SECONDS_PARAMETER: Final = "run_timeout_secs"
-"""The config's parameter that says how long one run may take, in place of `--run-timeout-secs`."""
+"""The config parameter for the timeout of one run, which overrides `--run-timeout-secs`."""
 
 _MAX_SECONDS = 1e9
 

@@ -13,13 +13,13 @@ from triune.runtimes.options import boolean
 from triune.runtimes.registry import is_stand_in
 
 UNITS_PARAMETER = "units"
-"""The config's parameter that names a model's units, "cpu,amx"; it wins over the kinds of `instance_group`."""
+"""The config parameter that names a model's units, "cpu,amx"; it overrides the kinds of `instance_group`."""
 
 OWN_PROCESS_PARAMETER = "own_process"
-"""The config's parameter that has each of a model's executables run in a process of its own."""
+"""The config parameter that runs each of a model's executables in a separate process."""
 
 TOLERANCE_PARAMETER = "unit_tolerance"
-"""The config's parameter that says how far a unit's answers may be from those of `cpu`, as a share: "0.1"."""
+"""The config parameter for the relative tolerance of a unit's outputs against those of `cpu`: "0.1"."""
 
 _LEAST_TOLERANCE = 1e-3
 

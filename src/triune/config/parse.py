@@ -11,14 +11,15 @@ from triune.core.errors import InvalidArgumentError, PayloadTooLargeError
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 LARGEST_CONFIG_BYTES = 256 << 10
-"""No honest config is as large: a thousand inputs take 64 KiB. It is parsed and copied by libraries that let no other
-thread run meanwhile: of 4 MiB, which take 17 s in all, for 0.2 s and more at a time, in which no request is answered.
+"""The size limit of a config. A config with a thousand inputs has 64 KiB. Libraries hold the GIL while they parse and
+copy a config: one of 4 MiB takes 17 s in all, and blocks all requests for 0.2 s or more at a time.
 """
 
 WHY_NO_LARGER = "a larger one would hold up the requests of all models; large data belongs in the model's files"
 
 NEEDED_LATER: Final = (descriptor_pb2,)
-"""What protobuf imports when it first reads a text: packages may have been upgraded by then."""
+"""Modules that protobuf imports when it first parses a text. They are imported at the start, since packages may be
+upgraded while the server runs."""
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named (\w+)')

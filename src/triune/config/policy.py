@@ -31,7 +31,7 @@ class QueuePolicy:
 
 
 MIN_WAITING = 64
-"""So many requests may wait however long it takes: where each client waits for its answers, more seldom do."""
+"""Up to this number of requests may wait for any time. If clients await each answer, more requests rarely wait."""
 
 
 @dataclass(frozen=True, slots=True)

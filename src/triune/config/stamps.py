@@ -17,16 +17,16 @@ from triune.core.files import open_file
 _BLOCK_BYTES = 1 << 20
 
 _MAX_DIGESTED_BYTES = 4 << 30
-"""A larger file is known by its inode and its time: reading it would take longer than loading it again."""
+"""A larger file is identified by inode and time: reading it would take longer than loading it again."""
 
 _MAX_READ_BYTES = 16 << 30
-"""What one look reads. Files beyond are known by their inodes and times."""
+"""The bytes to read for one fingerprint. Further files are identified by inode and time."""
 
 _MAX_ENTRIES = 100_000
-"""Files and folders in a model's folder."""
+"""The limit for the number of files and folders in a model's folder."""
 
 _MAX_LIST_SECONDS = 60.0
-"""How long they may take to be listed."""
+"""The time limit for listing a model's folder."""
 
 
 def _go_on() -> None:

@@ -16,8 +16,8 @@ from triune.core.errors import InvalidArgumentError
 Array: TypeAlias = NDArray[Any]
 
 CHUNK_ELEMENTS: Final = 8192
-"""How many elements a thread makes objects or text of, or the other way, before it lets others have the GIL. What numpy
-does with more objects at once keeps other threads from running for a millisecond."""
+"""The number of elements that a thread converts to or from Python objects before it releases the GIL. Converting more
+of them in one numpy call would block other threads for over a millisecond."""
 
 _NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),

@@ -11,16 +11,16 @@ import numpy as np
 from triune.core.datatypes import Array
 
 LATENCIES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
-"""What a sample of latencies holds, in this order."""
+"""The latencies of a sample, in this order."""
 
 FIRST_RESPONSE_BUCKETS_MS = (100.0, 500.0, 2000.0, 5000.0)
-"""Triton's, where a model's `model_metrics` names no others."""
+"""Triton's buckets, used if a model's `model_metrics` names no others."""
 
 TENSOR_BUCKETS_BYTES = tuple(float(4**power) for power in range(3, 16))
 """64 bytes to 1 GiB."""
 
 WINDOW_SECONDS = 60.0
-"""Quantiles are those of the last minute, as in Prometheus' client that Triton uses."""
+"""Quantiles are computed over the last minute, as in the Prometheus client that Triton uses."""
 
 _MAX_SAMPLES = 8192
 

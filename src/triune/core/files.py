@@ -19,7 +19,7 @@ _KINDS: Final[Mapping[str, Callable[[int], bool]]] = {
 }
 
 _MOST_UNTOLD_BYTES = 1 << 20
-"""Of a file that does not tell its size."""
+"""The limit for a file that reports no size."""
 
 
 class _Unwaiting(io.FileIO):

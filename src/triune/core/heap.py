@@ -8,7 +8,7 @@ from typing import Final
 from triune.core.threads import NoThreadError, start_thread
 
 LARGE_BYTES: Final = 64 << 20
-"""What was freed from here on is worth giving back."""
+"""Freed memory of at least this size is returned to the system."""
 
 # A second later, its last users have freed it.
 _WAIT_SECONDS = 1.0

@@ -9,7 +9,7 @@ from triune.core.datatypes import Array
 Parameter: TypeAlias = bool | int | float | str
 
 UNIT_PARAMETER = "triune_unit"
-"""The request's parameter that names the unit to compute on. An emulated unit waits for it to be named."""
+"""The request parameter that names the unit to compute on. Emulated units serve only requests that name them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from triune.core.tensors import Signature
 from triune.core.units import Unit
 
 NO_OPTIONS: Mapping[str, Parameter] = MappingProxyType({})
-"""Of a config that says nothing of the runtime's own."""
+"""The options of a config without options for the runtime."""
 
 
 class Executable(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 PREFIX: Final = "triune-held-"
-"""Of the names of such folders among the system's temporary files."""
+"""The prefix of such folders' names in the system's temporary folder."""
 
 _MAX_TRIES = 100
 

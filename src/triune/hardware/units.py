@@ -7,7 +7,7 @@ from triune.core.units import Presence, Unit, UnitStatus
 from triune.hardware.cpu import Cpu
 
 AMX_FEATURES = frozenset({"amx_tile", "amx_bf16"})
-"""What Linux calls Intel's tile registers and bf16 products on them. Source: /proc/cpuinfo's x86 flags."""
+"""Linux's names for Intel's tile registers and their bf16 products. Source: /proc/cpuinfo's x86 flags."""
 
 
 def is_installed(package: str) -> bool:

@@ -6,14 +6,14 @@ process is restarted. `run_in_process` runs a function once.
 """
 
 from triune.hosting.executable import HostedExecutable
-from triune.hosting.limits import APART, Limits
+from triune.hosting.limits import FAULT_LIMITS, Limits
 from triune.hosting.process import MemoryLimitError, WorkerEndedError, WorkerProcess
 from triune.hosting.restrict import restrict_memory
 from triune.hosting.run_in_process import run_in_process
 from triune.hosting.watched import kill_all
 
 __all__ = [
-    "APART",
+    "FAULT_LIMITS",
     "HostedExecutable",
     "Limits",
     "MemoryLimitError",

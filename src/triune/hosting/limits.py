@@ -34,5 +34,5 @@ class Limits:
     rest_seconds: float = 60.0
 
 
-APART: Final = Limits(rest_seconds=5.0)
-"""Of a model that is well itself, and whose process requests can end: it is not given up for long."""
+FAULT_LIMITS: Final = Limits(rest_seconds=5.0)
+"""The limits of a correct model whose process some requests can crash: after failures it is soon restarted."""

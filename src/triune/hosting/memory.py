@@ -16,7 +16,7 @@ from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.errors import InternalError, UnavailableError
 
 Layout: TypeAlias = Sequence[Any]
-"""A tensor's name, datatype, shape, and its offset and length in bytes: a list that JSON carries."""
+"""A tensor's name, datatype, shape, and its offset and length in bytes, as a JSON list."""
 
 _ALIGNMENT_BYTES = 64
 _SMALLEST_BYTES = 1 << 16

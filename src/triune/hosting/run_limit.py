@@ -19,7 +19,7 @@ from triune.hosting.watched import ABORTED, Watched
 _LOOK_SECONDS = 0.1
 
 _ROOM_BYTES = 64 << 20
-"""For what runs the model, beside the model."""
+"""Additional memory for the worker process itself."""
 
 
 def beyond(max_bytes: int, what: str = "") -> InvalidArgumentError:

@@ -119,4 +119,4 @@ def _describe(code: int) -> str:
 
 
 ABORTED: Final = _describe(-signal.SIGABRT)
-"""How one ended that ended itself in despair."""
+"""How a process ended that called abort()."""

@@ -14,7 +14,7 @@ EXIT_TIMED_OUT: Final = 1
 """The exit code of a server that did not end in time."""
 
 EXIT_ABORTED: Final = 130
-"""The exit code of a server that was interrupted twice: what a shell reports of a program ended by SIGINT."""
+"""The exit code of a server that was interrupted twice: the shell's code for a program that SIGINT ended."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CLOSE_SECONDS = 5.0

@@ -14,7 +14,7 @@ from triune.repository.record import ModelRecord
 from triune.scheduling.models import LoadedVersion, Models
 
 Needs: TypeAlias = Mapping[str, frozenset[int | None]]
-"""Names of models, each with the versions that are needed; None is the newest."""
+"""Names of needed models, each with the needed versions; None is the newest."""
 
 Part: TypeAlias = tuple[str, int | None]
 

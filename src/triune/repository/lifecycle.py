@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _PATIENCE_NS = 5_000_000_000
-"""How long a load waits for others when it is the next; then it goes ahead, since they may never end."""
+"""How long the next load in line waits for running loads; then it starts anyway, since they may never end."""
 
 
 async def _bring_nothing(name: str) -> None:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 UNLOADED = "unloaded"
-"""The reason of a version that was asked to go (Triton's word)."""
+"""The reason of a version that was unloaded on request, as in Triton."""
 
 
 @dataclass(slots=True)

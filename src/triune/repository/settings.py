@@ -10,7 +10,7 @@ from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.errors import InvalidArgumentError
 
 ALL_MODELS: Final = "*"
-"""Among the models of the start: all that there are."""
+"""The startup model name that means all models."""
 
 
 class ControlMode(Enum):

@@ -13,7 +13,7 @@ from triune.core.files import open_file, read_file
 _LARGEST_BYTES = 1 << 26
 
 Sums: TypeAlias = Mapping[str, tuple[int, str]]
-"""By file, relative to the entry; "" for an entry that is a file itself."""
+"""Size and SHA-256 by the file's path relative to the entry; path "" for an entry that is a file itself."""
 
 
 def checksums_of(entry: Path) -> Sums:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _MAKING = ".making-"
 _NOTES = ".lock"
-"""A folder of locks, and of what the entries' files were when they were made."""
+"""The folder of lock files and of the entries' checksums."""
 
 _BLOCK_BYTES = 1 << 20
 _CORE_ML = (("graph", "coreml/lowering"), ("coremltools", "onnx"))

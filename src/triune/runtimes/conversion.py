@@ -11,7 +11,7 @@ from triune.hosting import Limits, MemoryLimitError, run_in_process
 _SPARE_SECONDS = 60
 
 _SHARE_OF_MEMORY = 0.75
-"""More, and the system may end the server for it."""
+"""If a conversion took more, the system might kill the server."""
 
 
 def convert_within(

@@ -62,7 +62,7 @@ _PLAIN: Final[Mapping[str, str]] = {
     "stoll": "a string is no whole number, or is out of range",
     "stoull": "a string is no whole number, or is out of range",
 }
-"""What says little to who has not written it."""
+"""Plain words for error messages that only the library's authors understand."""
 
 
 def reason_of(error: Exception) -> str:

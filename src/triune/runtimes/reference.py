@@ -23,7 +23,7 @@ from triune.runtimes.onnx.file import read_signature, signature_of
 from triune.runtimes.options import check_names
 
 _REFUSALS = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
-"""What numpy raises of values and shapes that an operator cannot take."""
+"""The errors that numpy raises for values and shapes that an operator does not accept."""
 
 
 class Reference:

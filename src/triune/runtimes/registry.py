@@ -120,7 +120,7 @@ ROWS: Sequence[Row] = (
         stands_in_for={"onnxruntime": frozenset({Unit.AMX, Unit.GPU, Unit.ANE})},
     ),
 )
-"""The usual one first."""
+"""All runtimes, the default first."""
 
 
 def available(
@@ -151,7 +151,7 @@ def missing() -> Mapping[str, str]:
 
 
 PACKAGE_SUFFIXES = frozenset(suffix for row in ROWS if row.is_folder for suffix in row.suffixes)
-"""Of models that are folders."""
+"""The file suffixes of models that are folders."""
 
 
 def backend_of(suffix: str) -> str | None:

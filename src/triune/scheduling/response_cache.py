@@ -20,18 +20,18 @@ from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError, in_thread
 
 MAX_INLINE_BYTES = 64 << 10
-"""Inputs that are hashed, and outputs that are copied, on the event loop: a tenth of a millisecond."""
+"""The largest inputs to hash, and outputs to copy, on the event loop: this takes 0.1 milliseconds."""
 
 ENTRY_BYTES = 512
-"""What an entry takes beside its tensors."""
+"""The memory of an entry besides its tensors."""
 
 _ELEMENT_BYTES = 64
-"""What an element of BYTES takes beside its content."""
+"""The memory of a BYTES element besides its content."""
 
 _DROPPED_AT_ONCE = 256
 
 _FEW_ELEMENTS = 1024
-"""So many elements of BYTES are looked at on the event loop."""
+"""The most BYTES elements to hash on the event loop."""
 
 _Unanswered: TypeAlias = tuple[asyncio.Future[InferenceResponse], asyncio.Future[InferenceResponse]]
 

@@ -10,9 +10,9 @@ _WEIGHT = 0.2
 _NUM_TRIALS = 3
 _NUM_SIZES = 4
 _GAIN = 0.95
-"""A smaller size must be better than a larger one by this factor, or noise would choose."""
+"""A smaller size is chosen only if its time per row beats a larger one's by this factor, which exceeds noise."""
 _REFRESH = 64
-"""Every so many choices another size is tried again: what was learnt under other load may be wrong by now."""
+"""After this number of choices another size is tried again, since the measurements depend on the load."""
 
 
 class BatchSizer:

@@ -15,10 +15,11 @@ BatchCallback: TypeAlias = Callable[[Batch], None]
 _log = logging.getLogger(__name__)
 
 ALLOWANCE_NS = 1_000_000
-"""What a batch may hold the event loop for, again and again."""
+"""The time for which each batch may block the event loop."""
 
 MAX_DEBT_NS = 20_000_000
-"""By how much batches may exceed their allowance together. A pause of the whole process is no reason to move."""
+"""The total time by which batches may exceed their allowance. A single pause of the process must not move the model
+to a thread."""
 
 
 class Worker(Protocol):

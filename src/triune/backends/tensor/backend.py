@@ -28,7 +28,7 @@ from triune.scheduling.runner import TensorRunner
 from triune.scheduling.worker import QuickWorker, ThreadWorker
 
 TryFirst: TypeAlias = Callable[[Source, int, Attempt], None]
-"""Told of a version before it is built. What it raises is raised, and nothing is built."""
+"""Called with a version before it is built. If it raises an error, the version is not built."""
 
 
 class TensorBackend:

@@ -25,13 +25,13 @@ from triune.runtimes.machine import Machine
 _log = logging.getLogger(__name__)
 
 INLINE_LIMIT_NS = 100_000
-"""A hand-over to a worker thread and back costs about this much, with the event loop's part of it."""
+"""About the time of passing a batch to a worker thread and back, including the event loop's part."""
 
 _NUM_RUNS = 15
 _NUM_ROUNDS = 3
 
 _SMALLEST = 1e-3
-"""Outputs that are all smaller may be off as if their largest value were this: sums that cancel leave rounding."""
+"""The lower bound of an output's largest value in the relative error, since sums that cancel leave rounding errors."""
 
 
 def is_quick(config: ModelConfig, executable: Executable, clock: Clock) -> bool:

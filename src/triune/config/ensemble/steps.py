@@ -14,7 +14,7 @@ from triune.protos.model_config_pb2 import ModelEnsembling
 PLATFORM = "ensemble"
 
 NEWEST = -1
-"""The `model_version` of a step that takes the newest version."""
+"""The `model_version` of a step that calls the newest version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from triune.runtimes.coreai.options import CONVERSION_SECONDS
 _log = logging.getLogger(__name__)
 
 MODEL = "model.onnx"
-"""The file within a folder of the cache."""
+"""The name of the ONNX file in a folder of the cache."""
 
 
 def convert_in_process(

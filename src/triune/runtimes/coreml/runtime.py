@@ -23,7 +23,7 @@ from triune.coreml.compiled import METADATA, read_compiled
 from triune.coreml.onnx_executor import OnnxExecutor
 from triune.coreml.package import Package, read_package
 from triune.coreml.source import read_source
-from triune.hosting import APART, HostedExecutable
+from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.compiled_cache import CompiledCache, conversion_digest, package_digest
 from triune.runtimes.coreml.conversion import Convert, convert_in_process
 from triune.runtimes.coreml.executables import CompiledExecutable, PackageExecutable
@@ -32,7 +32,7 @@ from triune.runtimes.coreml.tensors import compiled_signature, signature_of
 from triune.runtimes.onnx.file import read_signature
 
 COMPUTE_UNITS: Mapping[Unit, str] = {Unit.ANE: "CPU_AND_NE", Unit.GPU: "CPU_AND_GPU", Unit.AMX: "CPU_ONLY"}
-"""What coremltools calls a unit of Apple's: the CPU is always among them, for what the unit does not do."""
+"""coremltools' name for each unit. All of them include the CPU, for operations that the unit does not support."""
 
 _ONNX = ".onnx"
 _COMPILED = ".mlmodelc"
@@ -159,7 +159,7 @@ class CoreMl:
                 load = functools.partial(
                     self._load_here, path, package_path, signature, unit, num_threads, settings, is_own_process=True
                 )
-                limits = replace(APART, run_bytes=self._run_bytes)
+                limits = replace(FAULT_LIMITS, run_bytes=self._run_bytes)
                 return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
             is_steady = executor.is_steady
         source = read_source(package) if package_path != path else None

@@ -7,10 +7,10 @@ from triune.core.runtime import Executable
 from triune.hosting import HostedExecutable
 
 MANY_STRINGS = 16 << 10
-"""ONNX Runtime takes a millisecond to copy so many."""
+"""ONNX Runtime takes a millisecond to copy this number of strings."""
 
 _MANY_NUMBERS = 1 << 20
-"""Of which a model may make labels, though most that do so make few of many."""
+"""The limit for numbers that a model may map to strings. It is higher, since most such models return few strings."""
 
 
 class ManyStringsExecutable:

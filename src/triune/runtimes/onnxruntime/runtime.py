@@ -23,7 +23,7 @@ from triune.graph.only_nodes import only_nodes
 from triune.graph.precision import precision_of
 from triune.graph.session import onnxruntime_library, open_session
 from triune.graph.text import reader_of_text
-from triune.hosting import APART, HostedExecutable
+from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import ordered, packed, to_bytes, to_text
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import read_signature, signature_of
@@ -104,7 +104,7 @@ class OnnxRuntime:
     def _hosted(self, path: Path, num_threads: int, options: Mapping[str, Parameter]) -> HostedExecutable:
         load = functools.partial(self._load, path, num_threads, options, is_own_process=True)
         return HostedExecutable(
-            load, f"'{path}' on '{Unit.CPU.value}'", limits=replace(APART, run_bytes=self._run_bytes)
+            load, f"'{path}' on '{Unit.CPU.value}'", limits=replace(FAULT_LIMITS, run_bytes=self._run_bytes)
         )
 
     def _load(

@@ -25,7 +25,7 @@ from triune.graph.apart import fault_in
 from triune.graph.by_values import by_values
 from triune.graph.faults import OPENVINO_FAULTS
 from triune.graph.load import has_external_data, locate_data, read_model
-from triune.hosting import APART, HostedExecutable
+from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import broken_part, read_signature
@@ -67,7 +67,7 @@ _ELEMENT_TYPES = {
     DataType.FP32: "f32",
     DataType.BF16: "bf16",
 }
-"""The datatypes that the CPU plugin takes and gives. FP64 is not among them: it would be computed in fp32."""
+"""The datatypes of the CPU plugin's inputs and outputs. FP64 is left out, since the plugin would compute it in fp32."""
 
 _WIDE = frozenset({DataType.UINT32, DataType.UINT64, DataType.INT64})
 _INT32 = np.iinfo(np.int32)
@@ -137,7 +137,7 @@ class OpenVino:
         if not is_own_process and (not is_steady or _hosting_reason(graph, path)):
             del graph
             load = partial(self._load, path, unit, settings, is_own_process=True)
-            limits = replace(APART, run_bytes=self._run_bytes)
+            limits = replace(FAULT_LIMITS, run_bytes=self._run_bytes)
             return HostedExecutable(load, f"'{path}' on '{unit.value}'", limits=limits)
         del graph
         try:

@@ -29,10 +29,10 @@ from triune.scheduling.steps.slots import Slots
 _log = logging.getLogger(__name__)
 
 _MAX_TURN_NS = 500_000
-"""How long small models, which answer at once, may follow one another before the event loop turns."""
+"""How long steps that answer at once may run one after the other before the event loop gets control."""
 
 _FINISH = -1
-"""The number of what finishes an answer among the steps under way."""
+"""The step number of the task that finishes an answer, among the running steps."""
 
 
 class StepGraph:
