@@ -15,7 +15,7 @@ from triune.graph.passes.tidy import Tidy
 from triune.graph.values import attributes_of
 
 _VERSION = 1
-"""Of the declarations: what coreai-torch 0.4.3 writes."""
+"""The version in the declarations, as coreai-torch 0.4.3 writes it."""
 
 _UNSIGNED = "_indices"
 """The ending of operands that Apple's composites take as whole numbers without a sign."""
@@ -57,7 +57,7 @@ def declaration(node: NodeProto, names: Sequence[str]) -> Any:
 
 
 _TRUTHS = frozenset({"is_causal", "interleaved"})
-"""Settings that are truths, which ONNX's attributes have as 0 and 1."""
+"""Boolean settings, which are 0 and 1 in ONNX's attributes."""
 
 
 def _attribute(value: Any, name: str) -> Any:

@@ -64,7 +64,7 @@ def vector(dims: Sequence[Dim]) -> Value:
 
 
 def product(dims: Sequence[Dim]) -> Dim:
-    """Of all of them."""
+    """The product of all sizes."""
     number = int(np.prod([dim for dim in dims if isinstance(dim, int)], initial=1))
     computed = [dim for dim in dims if not isinstance(dim, int)]
     if not computed:

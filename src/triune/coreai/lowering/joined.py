@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CANCELLED = 1 / 16
-"""Where the sum of two constants is below this part of the larger one, what was rounded away counts."""
+"""Two constants cancel if their sum is below this fraction of the larger one: rounding then matters."""
 
 
 @dataclass(frozen=True, slots=True)

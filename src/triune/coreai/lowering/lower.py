@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from triune.coreai.lowering.interface import Interface
 
 SOURCE_KEY = "triune.source"
-"""The key of the asset's metadata under which the sources' names, types and limits of shapes are."""
+"""The key of the asset's metadata that holds the sources' names, types and limits of shapes."""
 
 LADDER = "_of_"
-"""What is between the name of a function and the shapes that one of several functions made of it is for."""
+"""The separator between a function's name and the shapes for which a variant of it was converted."""
 
 MAIN = "main"
 """The function of a model that was converted alone."""

@@ -9,12 +9,12 @@ from triune.coreai.library import Value, ops
 from triune.coreai.lowering.values import constant, small_constant
 
 SMALLEST_BYTES = 1 << 14
-"""Smaller weights stay as they are."""
+"""The size in bytes of the smallest weights that are packed."""
 
 _INDEX_BITS = (1, 2, 4, 8)
 _NUM_LOOKED_AT = 1 << 12
 _MOST_FILLED = 0.7
-"""A bitmask pays from this share of elements that are not zero downwards: it costs a bit an element."""
+"""The largest share of nonzero elements for which a bitmask saves space: it costs one bit for each element."""
 
 
 def packed(weight: NDArray[Any]) -> Value | None:

@@ -34,7 +34,7 @@ from triune.graph.conversion.problems import Refusal
 from triune.graph.conversion.window import Window, flat_indices, window_of
 
 _MOST_PLACES = 256
-"""A window whose places are asked for is written out element by element up to this size."""
+"""The largest window, in elements, that is unrolled if the indices of the maxima are wanted."""
 
 
 def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Dim, Dim]], list[tuple[Dim, Dim]]]:

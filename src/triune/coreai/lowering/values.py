@@ -20,7 +20,7 @@ _DTYPES: Mapping[str, Any] = {
     "si4": ml_dtypes.int4,
     "ui4": ml_dtypes.uint4,
 }
-"""Numpy's dtype by MLIR's word for the element type."""
+"""The numpy dtypes by MLIR's names of element types."""
 
 _HALVES = (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4))
 

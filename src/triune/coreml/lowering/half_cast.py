@@ -12,11 +12,11 @@ _PASS: Any = FP16ComputePrecision
 
 _LARGEST_HALF = 65504.0
 _INFINITE = 1e38
-"""From here on coremltools takes a number for infinite, which fp16 holds."""
+"""The magnitude from which coremltools treats a number as infinite, which fp16 can hold."""
 
 _BLOCK = 1 << 20
 _MOST_LOOKED_AT = 400
-"""Larger constants are not looked through for what becomes zero: coremltools copies them to find that out."""
+"""The largest constants, in elements, that are searched for numbers that become 0: coremltools copies them."""
 
 
 @contextlib.contextmanager

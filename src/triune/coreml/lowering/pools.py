@@ -21,10 +21,10 @@ from triune.coreml.lowering.window import flat, image_sizes, padding_of
 from triune.graph.conversion.window import SAME, Window, window_of
 
 _MOST_PLACES = 256
-"""A window is written out element by element up to this size."""
+"""The largest window, in elements, that is unrolled."""
 
 Widths: TypeAlias = list[tuple[int, int]]
-"""What lies before and after each spatial dimension."""
+"""The padding before and after each spatial dimension."""
 
 
 def _max_pool(c: Context) -> None:

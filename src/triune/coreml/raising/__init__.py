@@ -1,4 +1,4 @@
-"""Raising ML Programs to ONNX: one file an operation family, each with its table."""
+"""Raise ML Programs to ONNX. Each file holds one family of operations and its table."""
 
 from triune.coreml.raising.function import raise_function
 from triune.graph.state_names import new_state

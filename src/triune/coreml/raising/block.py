@@ -1,4 +1,4 @@
-"""Raising blocks: operation after operation, each by its family's function."""
+"""Raise the operations of a block in order, each by its family's function."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -14,11 +14,11 @@ from triune.graph.raising.graph import Graph, Tensor
 from triune.graph.raising.subgraphs import rename
 
 Raise: TypeAlias = Callable[[Graph, Given], Tensor | Sequence[Tensor]]
-# What a malformed operation makes Python and numpy raise; the message then gets the operation's name.
+# Exceptions that Python and numpy raise for a malformed operation; its name is added to the message.
 _MALFORMED = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError)
 
 
-# Their parameters may be of another type than `x`.
+# Operations whose parameters may have another type than `x`.
 _MIXED = frozenset(
     {
         *("batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"),
@@ -34,8 +34,8 @@ class BlockRaiser:
     """Raises a block's operations into one graph.
 
     Attributes:
-        graph: the one under construction.
-        values: MIL's names and what stands for them in the graph.
+        graph: the graph under construction.
+        values: maps MIL's names to tensors of the graph.
         states: the current value of each state.
     """
 
@@ -56,11 +56,11 @@ class BlockRaiser:
         self._is_outermost = is_outermost
 
     def inner(self, graph: Graph) -> "BlockRaiser":
-        """A raiser for a graph inside this one, which sees the values and states of now."""
+        """A raiser for a subgraph, which can read the present values and states."""
         return BlockRaiser(graph, self.values, self.states, self._opset, self._families)
 
     def block(self, block: Block) -> list[Tensor]:
-        """Raise all operations; the block's outputs are returned.
+        """Raise all operations. Returns the block's outputs.
 
         Raises:
             InvalidArgumentError: an operation is malformed.
@@ -80,7 +80,7 @@ class BlockRaiser:
         return [self.values[name] for name in block.outputs]
 
     def argument(self, argument: Argument) -> Tensor:
-        """What stands for an argument."""
+        """The tensor for an argument."""
         if isinstance(argument, Name):
             return self.values[argument.name]
         return self.constant("constant", argument)
@@ -92,7 +92,7 @@ class BlockRaiser:
         return Tensor(self.graph.root.fresh(name), constant.dtype, array.shape, array)
 
     def define(self, operation: Operation, results: Sequence[Tensor]) -> None:
-        """Gives an operation's results their names and declared types."""
+        """Give an operation's results their names and declared types."""
         if len(results) < len(operation.outputs):
             raise InvalidArgumentError(f"{len(operation.outputs)} outputs are declared, but it has {len(results)}")
         for output, result in zip(operation.outputs, results, strict=False):
@@ -127,7 +127,7 @@ class BlockRaiser:
             self._rename(operation, graph.nodes[start:])
 
     def _rename(self, operation: Operation, nodes: Sequence[NodeProto]) -> None:
-        """Gives the outputs of the operation's nodes MIL's names, where these are free."""
+        """Rename the outputs of the operation's nodes to MIL's names, if these are free."""
         made = {name for node in nodes for name in node.output}
         names: dict[str, str] = {}
         for output in operation.outputs:
@@ -149,11 +149,11 @@ ControlFlow: TypeAlias = Callable[[BlockRaiser, Operation], Sequence[Tensor]]
 
 
 class Families:
-    """Who raises which operation.
+    """The functions that raise operations, by the operations' names.
 
     Attributes:
-        table: operations that only need their arguments.
-        control_flow: those with blocks or states.
+        table: functions for operations that need only their arguments.
+        control_flow: functions for operations with blocks or states.
     """
 
     def __init__(self, table: Mapping[str, Raise], control_flow: Mapping[str, ControlFlow]) -> None:
@@ -161,7 +161,7 @@ class Families:
         self.control_flow = MappingProxyType(dict(control_flow))
 
     def missing(self, block: Block) -> Iterator[str]:
-        """The operations of a block, and of those inside it, that nobody raises."""
+        """The operations of a block, including nested blocks, that cannot be raised."""
         for operation in block.operations:
             known = operation.op == "const" or operation.op in self.table or operation.op in self.control_flow
             if not known:
@@ -171,11 +171,11 @@ class Families:
 
 
 def _in_one_type(graph: Graph, arguments: Mapping[str, tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...]]:
-    """Arguments of fp16 as fp32 where others are of that: an operation rounds its result, not its parameters."""
+    """Cast fp16 arguments to fp32 if others are fp32: an operation rounds its result, not its parameters."""
     kinds = {each.dtype for given in arguments.values() for each in given}
     if not kinds.issuperset((DType.FP16, DType.FP32)):
         return dict(arguments)
-    # Constants take the type of `x` where they are used.
+    # Constants are cast to the type of `x` where they are used.
     return {
         name: tuple(
             graph.cast(each, DType.FP32) if each.dtype is DType.FP16 and each.constant is None else each

@@ -58,7 +58,7 @@ def clipped_lstm(
             for state in states
         ]
         is_backward = int(direction == "reverse" or index == 1)
-        # The input's part of all steps at once: [length, batch, 4 * hidden].
+        # X W^T + B, the input's part of the gates for all steps at once: [length, batch, 4 * hidden].
         product = graph.op("MatMul", wide, graph.constant(cell.weight_ih.T, DType.FP32))
         gates = graph.op("Add", product, graph.constant(cell.bias, DType.FP32))
         body = graph.subgraph()
@@ -77,7 +77,7 @@ def clipped_lstm(
 
 
 def _step(graph: Graph, cell: Cell, activations: Activations, clip: float) -> GraphProto:
-    """The Scan's body: h, c and the input's part of the gates to h, c and h."""
+    """The Scan's body: inputs h, c and the input's part of the gates; outputs h, c, and h as scan output."""
     root = graph.root
     h, c, gates = (Tensor(root.fresh(f"{graph.prefix}/{name}"), DType.FP32) for name in ("h", "c", "gates"))
     weight = graph.constant(cell.weight_hh.T, DType.FP32)

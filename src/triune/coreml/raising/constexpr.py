@@ -1,7 +1,7 @@
 """Compressed weights: constexpr operations, computed while the program is raised.
 
-iOS 16 gives data packed, with its shape; iOS 18 in tensors of their own element types. They chain: the mask and data
-that one gives are another's. Those that DequantizeLinear writes exactly can be kept quantized.
+iOS 16 has packed bytes and a shape; iOS 18 has tensors of small element types. Operations chain: the mask and data that
+one returns are inputs of another. Weights that DequantizeLinear expresses exactly can stay quantized.
 """
 
 import math
@@ -69,7 +69,7 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _kept(graph: Graph, whole: Tensor, indices: Array, lut: Array) -> Tensor:
-    """The weights, which stay a palette if they shall and can."""
+    """The weights, as a palette if that is wanted and possible."""
     kept = palette(indices, lut, whole.dtype) if graph.root.keep_quantized else None
     if kept is not None:
         graph.root.quantized[whole.name] = kept
@@ -81,7 +81,7 @@ def _vector_axis(given: Given) -> int | None:
 
 
 def _unpacked(data: Array, bits: int, shape: Sequence[int], name: str) -> Array:
-    """Elements of `bits` bits, lowest first, that bytes hold one after the other.
+    """Unpack elements of `bits` bits from bytes, lowest bits first.
 
     Raises:
         InvalidArgumentError: there are not as many bytes as `shape` takes.
@@ -107,7 +107,7 @@ def _sparse_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _lut_to_sparse(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """The mask, repeated along the vectors, and what `lut` has for the indices where it is 1."""
+    """The mask, repeated along the vectors, and the entries of `lut` for the indices where it is 1."""
     mask, lut, vector_axis = given.array("indices_mask"), given.array("lut"), _vector_axis(given)
     dense = looked_up(filled(given.array("indices_nonzero_data"), mask), lut, vector_axis)
     if vector_axis is not None:

@@ -11,7 +11,7 @@ from triune.graph.raising.subgraphs import Written, put_if, put_loop, put_states
 
 
 def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """`pred` chooses the first block or the second. States that either writes are outputs more."""
+    """`pred` chooses the first or the second block. States that either writes become further outputs."""
     predicate = raiser.graph.scalar(raiser.argument(_only(operation, "pred")))
     if len(operation.blocks) != 2:
         raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
@@ -26,7 +26,7 @@ def raise_cond(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
 
 
 def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """The first block says whether to go on, the second is the body. States that it writes go round with the rest."""
+    """The first block is the condition, the second the body. States that it writes are loop variables, too."""
     if len(operation.blocks) != 2:
         raise InvalidArgumentError(f"it has {len(operation.blocks)} blocks instead of 2")
     condition, body = operation.blocks
@@ -58,12 +58,12 @@ def raise_while_loop(raiser: BlockRaiser, operation: Operation) -> Sequence[Tens
 
 
 def raise_read_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """The state's value of now."""
+    """Read the current value of the state."""
     return [raiser.states[_state(raiser, operation)]]
 
 
 def raise_write_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Tensor]:
-    """A new value for the state. coremltools' `coreml_update_state` is this and `read_state`."""
+    """Set a new value of the state. coremltools' `coreml_update_state` is this and then `read_state`."""
     name = _state(raiser, operation)
     data = raiser.argument(_only(operation, "data"))
     state = raiser.states[name]
@@ -72,7 +72,7 @@ def raise_write_state(raiser: BlockRaiser, operation: Operation) -> Sequence[Ten
 
 
 def _enter(raiser: BlockRaiser, block: Block, values: Sequence[Tensor], states: Sequence[str]) -> None:
-    """Gives a block's inputs, and the states after them, their values."""
+    """Bind a block's inputs, and the states after them, to values."""
     count = len(block.inputs)
     if count + len(states) != len(values):
         raise InvalidArgumentError(f"a block has {count} inputs for {len(values) - len(states)} variables")
@@ -85,7 +85,7 @@ def _shape(kind: Type) -> Shape | None:
         case TensorType(shape=shape):
             return shape
         case ListType(element=element):
-            # The tensor that stands for a list: its elements, stacked.
+            # A list is represented by the tensor of its stacked elements.
             return None if element.shape is None else (None, *element.shape)
         case _:
             raise InvalidArgumentError("a block's input is neither a tensor nor a list")

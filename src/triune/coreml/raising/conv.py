@@ -31,7 +31,7 @@ def _convolve(graph: Graph, given: Given, weight: Tensor) -> Tensor:
 
 
 def _op(graph: Graph, op_type: str, given: Given, weight: Tensor, **attributes: Any) -> Tensor:
-    """A convolution with the bias and the groups that are given."""
+    """A convolution with the given bias and groups."""
     x, bias = given["x"], given.maybe("bias")
     bias = None if bias is None else graph.cast(bias, x.dtype)
     return graph.op(op_type, x, weight, bias, group=given.integer("groups"), **attributes)
@@ -51,7 +51,7 @@ def _conv_quantized(graph: Graph, given: Given) -> Tensor:
 
 
 def _conv_transpose(graph: Graph, given: Given) -> Tensor:
-    """The output's size is `output_shape`'s, or input size * stride for "same", or what is left of the padding."""
+    """Transposed convolution. Its output's size is `output_shape`, size * stride for "same", or follows from pads."""
     x = given["x"]
     weight = graph.cast(given["weight"], x.dtype)
     kernel, strides, dilations = _kernel(weight), given.ints("strides"), given.ints("dilations")
@@ -67,7 +67,7 @@ def _conv_transpose(graph: Graph, given: Given) -> Tensor:
 def _cropping(
     given: Given, x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[list[int], list[int], list[int]]:
-    """What is cut off at the start and the end of each dimension, and what is added at the end."""
+    """The number of elements cut off at the start and end of each dimension, and of those added at the end."""
     count = len(kernel)
     kind = given.text("pad_type").lower()
     pad = given.ints("pad") if kind == "custom" else [0] * 2 * count

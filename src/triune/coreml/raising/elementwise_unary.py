@@ -17,7 +17,7 @@ _SPELLINGS = MappingProxyType({"float16": "fp16", "float32": "fp32", "double": "
 
 
 def dtype_called(name: str) -> DType:
-    """The type that a parameter names.
+    """The element type with the name that a parameter states.
 
     Raises:
         UnsupportedError: there is none of that name.
@@ -110,7 +110,7 @@ def _gelu(graph: Graph, given: Given) -> Tensor:
 
 
 def _alpha(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """An activation whose `alpha` is an attribute of ONNX's."""
+    """An activation whose `alpha` is an attribute of the ONNX operator."""
     return graph.op(op_type, given["x"], alpha=given.number("alpha"))
 
 

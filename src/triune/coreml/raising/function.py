@@ -26,8 +26,8 @@ def raise_function(source: Package | Program, name: str | None = None, *, keep_q
     Args:
         source: the package, or its program.
         name: the function's; the default function for None ("main" of a program).
-        keep_quantized: whether large quantized weights stay so, read through DequantizeLinear, where ONNX has their
-            form. The model is smaller then, and may be slower.
+        keep_quantized: whether large quantized weights stay quantized, with DequantizeLinear, if ONNX can express them.
+        The model is then smaller, but may be slower.
 
     Raises:
         NotFoundError: there is no such function.
@@ -78,7 +78,7 @@ def _raise(function: Function, keep_quantized: bool) -> ModelProto:
 
 
 def _deliver(graph: Graph, result: Tensor, name: str) -> None:
-    """Makes `result` the output `name`."""
+    """Make `result` the output `name`."""
     if result.name != name or result.constant is not None:
         graph.prefix = name
         graph.put("Identity", [result], name)

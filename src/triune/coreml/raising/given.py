@@ -1,4 +1,4 @@
-"""An operation as its raiser sees it: its arguments as tensors of the graph, defaults filled in."""
+"""The operation that is raised: its arguments as tensors of the graph, with defaults filled in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +16,12 @@ class Given:
     """One operation's arguments.
 
     Attributes:
-        operation: as read.
-        opset: of its function: "CoreML5" to "CoreML9".
+        operation: the MIL operation.
+        opset: the operator set of its function, "CoreML5" to "CoreML9".
     """
 
     def __init__(self, operation: Operation, arguments: Mapping[str, tuple[Tensor, ...]], opset: str) -> None:
-        """Check that what is required is there and nothing else.
+        """Check that all required parameters are given, and no unknown ones.
 
         Raises:
             InvalidArgumentError: a parameter is missing.
@@ -42,7 +42,7 @@ class Given:
         """An argument.
 
         Raises:
-            InvalidArgumentError: it is not given, or several are.
+            InvalidArgumentError: the parameter has no argument, or several.
         """
         tensor = self.maybe(name)
         if tensor is None:
@@ -107,7 +107,7 @@ class Given:
         return bool(self._scalar(name))
 
     def text(self, name: str) -> str:
-        """A constant text."""
+        """A constant string."""
         return str(self._scalar(name))
 
     def axis(self, name: str = "axis", of: str = "x", extra: int = 0) -> int:

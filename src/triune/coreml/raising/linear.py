@@ -14,7 +14,7 @@ from triune.graph.raising.graph import Graph, Tensor
 
 
 def transposed(graph: Graph, tensor: Tensor) -> Tensor:
-    """With the last two dimensions exchanged; a constant is exchanged here and now, unless it stays quantized."""
+    """Swap the last two dimensions. A constant is transposed while raising, unless it stays quantized."""
     if tensor.constant is not None and tensor.name not in graph.root.quantized:
         array = np.swapaxes(tensor.constant, -1, -2)
         return Tensor(graph.root.fresh(f"{tensor.name}/transposed"), tensor.dtype, array.shape, array)
@@ -45,7 +45,7 @@ def _matmul(graph: Graph, given: Given) -> Tensor:
 
 
 def _einsum(graph: Graph, given: Given) -> Tensor:
-    """Of [*, C, H, W] and [*, W, H, U] to [*, C, H, U], where H and * broadcast; the one form that MIL has."""
+    """Einsum [*, C, H, W], [*, W, H, U] -> [*, C, H, U], where H and * broadcast: the only form that MIL has."""
     x, y = given.many("values")
     equation = given.text("equation").replace(" ", "")
     left, _, right = equation.partition("->")
@@ -67,7 +67,7 @@ def _einsum(graph: Graph, given: Given) -> Tensor:
 
 
 def _attention(graph: Graph, given: Given) -> Tensor:
-    """softmax(query times key transposed / sqrt(E) + mask) times value; a mask of bool says what takes part."""
+    """softmax(query @ key^T / sqrt(E) + mask) @ value; a bool mask is true where a key takes part."""
     query, key, value, mask = given["query"], given["key"], given["value"], given.maybe("attn_mask")
     width = query.size(-1)
     if width is None:

@@ -1,6 +1,6 @@
-"""Lists of tensors. A list is the tensor of its elements, stacked: what was never written is zero.
+"""Lists of tensors. A list is raised as the tensor of its stacked elements; elements never written are zero.
 
-A dimension of the elements that is not known begins as 1, and becomes what it is with the first element written.
+An unknown dimension of the elements begins as 1, and gets its size from the first element that is written.
 """
 
 from collections.abc import Mapping
@@ -52,11 +52,11 @@ def _scatter(graph: Graph, given: Given) -> Tensor:
 
 
 def _put(graph: Graph, elements: Tensor, indices: Tensor, values: Tensor) -> Tensor:
-    """With `values` at `indices`; the list grows to hold them."""
+    """Write `values` at `indices`; the list grows as needed."""
     values = graph.cast(values, elements.dtype)
     length = graph.op("Shape", elements, dtype=DType.INT64, start=0, end=1)
     needed = graph.op("Add", graph.op("ReduceMax", indices, graph.ints(0), keepdims=1), graph.ints(1))
-    # Of any shape of elements, with nothing in the axis of the list: what a broadcast does not change.
+    # An empty list whose elements have any shape: concatenating it changes nothing.
     one_value = graph.op("Shape", values, dtype=DType.INT64, start=1)
     shaped = graph.op("Expand", elements, graph.concat(length, one_value))
     missing = graph.op("Max", graph.op("Sub", needed, length), graph.ints(0))

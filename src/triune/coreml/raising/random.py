@@ -22,7 +22,8 @@ def _seed(given: Given) -> dict[str, Any]:
 def _drawn(op_type: str, graph: Graph, given: Given, factor: float, offset: float) -> Tensor:
     """A standard distribution times `factor` plus `offset`, of a shape that may only be known when the program runs.
 
-    In fp32. ONNX Runtime aborts the process for a deviation of 0 or limits in the wrong order: it never sees them.
+    It is computed in fp32. ONNX Runtime aborts the process for a deviation of 0 or swapped limits; scaling a standard
+    distribution avoids that.
     """
     drawn = graph.op(op_type, filled(graph, given["shape"], 0, DType.FP32), dtype=DType.FP32, **_seed(given))
     scaled = graph.op("Mul", drawn, graph.constant(factor, DType.FP32))

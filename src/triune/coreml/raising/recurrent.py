@@ -1,4 +1,4 @@
-"""lstm, gru and rnn: ONNX's LSTM, GRU and RNN, whose gates come in another order.
+"""lstm, gru and rnn as ONNX's LSTM, GRU and RNN, which order the gates differently.
 
 `reverse` gives its sequence in the order of computation, the last element first; ONNX, and MIL for the second half of
 `bidirectional`, in the order of the input.
@@ -18,7 +18,7 @@ from triune.coreml.raising.given import Given
 from triune.coreml.raising.recurrent_activation import attributes
 from triune.graph.raising.graph import Graph, Tensor
 
-# ONNX's order of gates, by their places in MIL's.
+# ONNX's order of gates, as indices into MIL's order.
 _LSTM_GATES = (0, 2, 1, 3)
 _LSTM_PEEPHOLES = (0, 2, 1)
 _GRU_GATES = (2, 0, 1)
@@ -35,7 +35,7 @@ def _directions(given: Given, *allowed: str) -> str:
 
 
 def _weights(given: Given, gates: Sequence[int], suffix: str = "") -> tuple[Array, Array, Array]:
-    """The input's, the hidden state's and the bias, with the gates in ONNX's order.
+    """The weights of the input and of the hidden state, and the bias, with the gates in ONNX's order.
 
     Raises:
         InvalidArgumentError: their shapes do not agree.
@@ -87,7 +87,7 @@ def _of_batch(graph: Graph, state: Tensor, x: Tensor) -> Tensor:
 def _compute(
     graph: Graph, given: Given, op_type: str, inputs: Sequence[Tensor | None], direction: str, **more: Any
 ) -> list[Tensor]:
-    """The node, and its outputs in MIL's form."""
+    """Add the ONNX node. Returns its outputs in MIL's form."""
     dtype = given["x"].dtype
     dtypes = [dtype if given.flag("output_sequence") else None, *[dtype] * (2 if op_type == "LSTM" else 1)]
     outputs = graph.ops(op_type, inputs, dtypes, direction=direction, **more)

@@ -37,7 +37,7 @@ def attributes(given: Given, parameters: Sequence[str], directions: int) -> dict
         UnsupportedError: an activation is not known.
     """
     chosen = [_op_type(given.text(name)) for name in parameters] * directions
-    # Only the activations that have constants take their turn in these.
+    # activation_alpha and activation_beta list only the activations that have these constants.
     constants = [_CONSTANTS[each] for each in chosen if each in _CONSTANTS]
     found: dict[str, Any] = {"activations": chosen}
     if constants:

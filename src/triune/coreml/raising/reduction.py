@@ -11,12 +11,12 @@ from triune.coreml.raising.given import Given
 from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
-# Of integers, these are computed in fp32 and rounded to zero, as MIL's values are.
+# For integers these are computed in fp32 and rounded towards zero, as in MIL.
 _FLOATING = frozenset({"ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean"})
 
 
 def _reduce(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """No `axes` are all of them."""
+    """A reduction; without `axes` over all axes."""
     x = given["x"]
     axes = given.maybe_ints("axes")
     if axes is None:

@@ -17,9 +17,9 @@ from triune.graph.raising.graph import Graph, Tensor
 
 SAMPLING_MODES = frozenset({"STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "UNALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS"})
 _PADDING = MappingProxyType({"constant": "zeros", "border": "border", "reflection": "border", "symmetric": "border"})
-# How far before the centre of the first pixel images are reflected.
+# The distance from the first pixel's center to the line at which images are reflected.
 _EDGES = MappingProxyType({"reflection": 0.0, "symmetric": 0.5})
-# Where the four numbers of a box stand.
+# The positions of the four coordinates of a box.
 _BOXES = MappingProxyType(
     {
         "CORNERS_HEIGHT_FIRST": (0, 1, 2, 3),
@@ -34,10 +34,10 @@ def grid(graph: Graph, first: Tensor, last: Tensor, size: Tensor, mode: str) -> 
     """`size` sample points between the pixels `first` and `last`, as `resize_bilinear` of MIL defines them.
 
     Args:
-        graph: where the nodes go.
+        graph: the graph that the nodes are added to.
         first: fp32 of shape (..., 1).
         last: as `first`.
-        size: how many, an INT64 vector of one element.
+        size: the number of points, an INT64 vector of one element.
         mode: one of SAMPLING_MODES.
 
     Returns:
@@ -135,7 +135,7 @@ def _crop_resize(graph: Graph, given: Given) -> Tensor:
 
 
 def _images_of_roi(graph: Graph, x: Tensor, boxes: Tensor, width: int | None) -> tuple[Tensor, bool]:
-    """The images of each box, and whether they are all of them."""
+    """The images for each box, and whether each box applies to all images."""
     match width:
         case 4:
             return graph.unsqueeze(x, 0), True
@@ -176,7 +176,7 @@ def _points_of_boxes(
 
 
 def _is_inside(graph: Graph, points: Tensor, size: Tensor) -> Tensor:
-    # Points are sums of products: those at the border may lie a rounding beyond it.
+    # A rounding error may move a point on the border outside.
     slack = 1e-4
     last = graph.op("Add", graph.cast(size, DType.FP32), graph.constant(slack - 1, DType.FP32))
     return graph.op(
@@ -260,13 +260,13 @@ def _pixels(graph: Graph, given: Given, x: Tensor, coordinates: Tensor) -> Tenso
 
 
 def _reflected(graph: Graph, pixels: Tensor, sizes: Tensor, edge: float) -> Tensor:
-    """Pixels thrown back into the image at `edge` before the first and after the last, as often as it takes.
+    """Reflect coordinates at a distance of `edge` before the first pixel and after the last, as often as needed.
 
-    GridSample does it too, but rounds to the nearest pixel before, not after.
+    GridSample reflects, too, but rounds to the nearest pixel before reflecting, not after.
     """
     start = graph.constant(-edge, DType.FP32)
     span = graph.op("Add", sizes, graph.constant(2 * edge - 1, DType.FP32))
-    # An image of one pixel has no span between the centres.
+    # In an image of one pixel the distance between the outermost centers is 0.
     span = graph.op("Max", span, graph.constant(1e-6, DType.FP32))
     distance = graph.op("Abs", graph.op("Sub", pixels, start))
     turn = graph.op("Mod", distance, graph.op("Add", span, span), fmod=1)

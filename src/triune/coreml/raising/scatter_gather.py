@@ -1,4 +1,4 @@
-"""Gathers and scatters, and what becomes of indices that are out of range.
+"""Gathers and scatters, and their treatment of indices that are out of range.
 
 To iOS 16 negative indices count from the end. From iOS 17 on they are out of range: with `validate_indices` such an
 index ends the run with an error; without, Core ML leaves open what happens, and here a scatter ignores it, and a gather
@@ -32,7 +32,7 @@ def _is_validated(given: Given) -> bool:
 
 
 def _indices(graph: Graph, given: Given, size: Tensor) -> Tensor:
-    """The indices as INT64; those that must not be negative are beyond `size` if they are, which is an error."""
+    """The indices as INT64. Where negative ones are invalid they are replaced by numbers beyond `size`: an error."""
     indices = graph.cast(given["indices"], DType.INT64)
     if not _is_validated(given) or (indices.constant is not None and not (indices.constant < 0).any()):
         return indices
@@ -45,7 +45,7 @@ def _with_shape(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def _is_lenient(given: Given, indices: Tensor, limits: Tensor) -> bool:
-    """Whether indices out of range are to be ignored and may be there."""
+    """Whether indices out of range are ignored and may occur."""
     if given.opset in _OLDER or _is_validated(given):
         return False
     if indices.constant is None or limits.constant is None:
@@ -59,7 +59,7 @@ def _is_valid(graph: Graph, indices: Tensor, limits: Tensor) -> Tensor:
 
 
 def _with_a_row_more(graph: Graph, data: Tensor, axis: int) -> Tensor:
-    """Data with a place at the end of an axis, where updates that are ignored go."""
+    """Data with an extra row at the end of an axis, which receives updates that are ignored."""
     more = graph.op("Pad", data, graph.ints(0, 1), None, graph.ints(axis))
     shape = None if data.shape is None else tuple(None if at == axis else size for at, size in enumerate(data.shape))
     return Tensor(more.name, data.dtype, shape)
@@ -84,7 +84,7 @@ def _gather(graph: Graph, given: Given) -> Tensor:
     found = graph.op("GatherND", moved, graph.unsqueeze(indices, indices.rank), batch_dims=batch)
     if not between:
         return found
-    # What lay between the batch and the axis goes before the indices again.
+    # Move the axes between the batch and the gathered axis back before those of the indices.
     count = indices.rank - batch
     chosen, skipped = range(batch, batch + count), range(batch + count, batch + count + len(between))
     rest = range(skipped.stop, x.rank - 1 + count)
@@ -112,11 +112,11 @@ def _scattered(
     if mode not in _REDUCTIONS:
         raise UnsupportedError(f"the mode '{mode}' is not known")
     if data.dtype is DType.FP16 and mode != "update":
-        # ONNX Runtime does not reduce fp16; the sum of many is the better for it.
+        # ONNX Runtime does not reduce fp16, so this is computed in fp32, which is also more exact.
         wide = [graph.cast(each, DType.FP32) for each in (data, updates)]
         return graph.cast(_scattered(op_type, graph, wide[0], indices, wide[1], mode, **attributes), data.dtype)
     if mode == "div":
-        # One division by the product of all: exact for integers too.
+        # Divide once by the product of the updates, which is exact for integers, too.
         ones = filled(graph, graph.shape_of(data), 1, data.dtype)
         product = graph.op(op_type, ones, indices, updates, reduction="mul", **attributes)
         return graph.op("Div", data, product)
@@ -167,7 +167,7 @@ def _scatter_nd(graph: Graph, given: Given) -> Tensor:
     mode = given.text("mode")
     if not _is_lenient(given, indices, limits):
         return _scattered("ScatterND", graph, data, indices, updates, mode)
-    # Where one of an index is out of range all of it goes to the row more of the first axis.
+    # If one component of an index is out of range, the index is moved to the extra row of the first axis.
     valid = graph.cast(_is_valid(graph, indices, limits), DType.INT32)
     is_whole = graph.cast(graph.op("ReduceMin", valid, graph.ints(-1), keepdims=1), DType.BOOL)
     nowhere = graph.concat(graph.dim(data, 0), graph.ints(*[0] * (depth - 1)))

@@ -21,8 +21,8 @@ class _Region:
     """A slice as ONNX takes it: a vector of INT64 over all dimensions for each of start, end and step.
 
     Attributes:
-        whole: the dimensions that are surely taken as they are.
-        squeezed: those of which one element is taken and that then go.
+        whole: the dimensions that are certainly taken entirely.
+        squeezed: the dimensions of which one element is taken, and which are then removed.
     """
 
     starts: Tensor
@@ -42,7 +42,7 @@ def _mask(given: Given, name: str, rank: int) -> Array:
 
 
 def _region(graph: Graph, given: Given) -> _Region:
-    """Numpy's slices `begin:end:stride`; masked, begin and end are those of the dimension."""
+    """The region `begin:end:stride`; where masked, begin and end are the dimension's own."""
     x, rank = given["x"], given["x"].rank
     squeezed = _mask(given, "squeeze_mask", rank)
     no_begin = _mask(given, "begin_mask", rank) & ~squeezed
@@ -56,7 +56,7 @@ def _region(graph: Graph, given: Given) -> _Region:
     first, last = np.where(steps > 0, 0, _LARGEST), np.where(steps > 0, _LARGEST, -_LARGEST)
     starts = _choose(graph, no_begin, graph.constant(first, DType.INT64), begin)
     ends = _choose(graph, no_end, graph.constant(last, DType.INT64), end)
-    # One element: from begin to begin + 1, which is the end for -1.
+    # One element is [begin, begin + 1); for begin -1 the end is that of the dimension.
     if squeezed.any():
         after = _after(graph, starts)
         ends = _choose(graph, squeezed, after, ends)

@@ -13,10 +13,10 @@ from triune.graph.raising.graph import Graph, Tensor, elem_type
 
 
 def _non_maximum_suppression(graph: Graph, given: Given) -> Sequence[Tensor]:
-    """The best boxes of each image, best first, without those that overlap a better one (of their class) too much.
+    """The best boxes of each image by falling score, without boxes that overlap a better one (of their class) too much.
 
-    A box counts with its best class. Where none reaches the threshold the best is taken. What is missing to
-    `max_boxes` is filled with zeros, and with -1 for indices. From iOS 17 on boxes lie along the last axis, there is
+    A box has the score of its best class. If no box reaches the threshold, the best one is taken. The result is filled
+    up to `max_boxes` with zeros, and with -1 for indices. From iOS 17 on boxes lie along the last axis, there is
     no threshold for scores, and no count comes back.
     """
     is_older = len(given.operation.outputs) == 4
@@ -43,7 +43,7 @@ def _image(graph: Graph, images: Tensor, image: int) -> Tensor:
 
 
 def _of_all_images(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequence[Tensor]:
-    """One image after the other, however many there are."""
+    """Loop over the images, whose number may be unknown."""
     body = graph.subgraph()
     image = [Tensor(graph.root.fresh(f"{graph.prefix}/{name}"), DType.FP32) for name in ("boxes", "scores")]
     found = _of_image(body, given, *(body.unsqueeze(each, 0) for each in image))
@@ -67,7 +67,7 @@ def _of_image(graph: Graph, given: Given, boxes: Tensor, scores: Tensor) -> Sequ
     best = graph.op("ReduceMax", scores, graph.ints(2), keepdims=0)
     by_class = graph.unsqueeze(best, 1)
     if given.flag("per_class_suppression"):
-        # The score in the row of the box's class, and nothing in the others.
+        # The box's score in the row of its class, and no score in the other rows.
         winner = graph.op("ArgMax", scores, dtype=DType.INT64, axis=2, keepdims=0)
         size = graph.scalar(graph.op("Shape", scores, dtype=DType.INT64, start=2))
         classes = graph.op("Range", graph.constant(0, DType.INT64), size, graph.constant(1, DType.INT64))

@@ -1,4 +1,4 @@
-"""Every operation and who raises it: the families' tables, put together."""
+"""All operations and the functions that raise them: the union of the families' tables."""
 
 from triune.coreml.raising import (
     constexpr,

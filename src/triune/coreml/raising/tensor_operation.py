@@ -1,4 +1,4 @@
-"""Operations that make, join, split, sort and fill tensors."""
+"""Operations that create, concatenate, split, sort and fill tensors."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,7 +21,7 @@ def _band_part(graph: Graph, given: Given) -> Tensor:
     """Zero outside of the band: `lower` diagonals below the main one and `upper` above it; all of them if negative."""
     x = given["x"]
     lower, upper = given.integer("lower"), given.integer("upper")
-    # Trilu of int32 is in ONNX, but not in ONNX Runtime.
+    # ONNX has Trilu for int32, but ONNX Runtime does not.
     part = graph.cast(x, DType.INT64) if x.dtype is DType.INT32 else x
     if lower >= 0:
         part = graph.op("Trilu", part, graph.constant(-lower, DType.INT64), upper=1)
@@ -53,7 +53,7 @@ def _fill_like(graph: Graph, given: Given) -> Tensor:
 
 
 def _non_zero(graph: Graph, given: Given) -> Tensor:
-    """The indices of what is not zero, a row each."""
+    """The indices of nonzero elements, one row for each."""
     x = given["x"]
     if x.dtype in _NARROW:
         x = graph.cast(x, DType.INT32)
@@ -81,7 +81,7 @@ def _one_hot(graph: Graph, given: Given) -> Tensor:
 
 
 def _pad(graph: Graph, given: Given) -> Tensor:
-    """Before and after each of the last dimensions."""
+    """Pad; the amounts are (before, after) for each of the last dimensions."""
     x, pad, mode = given["x"], given["pad"], given.text("mode")
     if mode not in _PAD_MODES:
         raise UnsupportedError(f"the mode '{mode}' is not known")
@@ -141,7 +141,7 @@ def _shape(graph: Graph, given: Given) -> Tensor:
 
 
 def _concat(graph: Graph, given: Given) -> Tensor:
-    """Along an axis; interleaved, the first of all come before the second of all. Scalars become a vector."""
+    """Concatenate; interleaved, all first slices come before all second slices. Scalars become a vector."""
     values = given.many("values")
     if values[0].rank == 0:
         return graph.op("Concat", *(graph.unsqueeze(value, 0) for value in values), axis=0)

@@ -1,4 +1,4 @@
-"""Operations that give a tensor's elements another order or shape."""
+"""Operations that reorder or reshape a tensor's elements."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from triune.graph.axes import existing_axis
 from triune.graph.raising.graph import Graph, Tensor
 
 LARGEST = np.iinfo(np.int64).max
-# From iOS 17 on zeros in a shape count from the right.
+# From iOS 17 on a zero in a shape copies the size at the same index from the right.
 _OLDER = frozenset({"CoreML3", "CoreML4", "CoreML5", "CoreML6"})
 
 
@@ -43,7 +43,7 @@ def _expand_dims(graph: Graph, given: Given) -> Tensor:
 
 
 def _squeeze(graph: Graph, given: Given) -> Tensor:
-    """Without the dimensions of 1 among `axes`, or any; those that are longer stay."""
+    """Remove those of `axes` (by default all axes) that have size 1."""
     x, axes = given["x"], given.maybe_ints("axes")
     if axes is None:
         return graph.squeeze(x, *(axis for axis in range(x.rank) if x.size(axis) == 1))
@@ -71,7 +71,7 @@ def _reshape(graph: Graph, given: Given) -> Tensor:
 
 
 def _reshape_like(graph: Graph, given: Given) -> Tensor:
-    """To pieces of other tensors' shapes, one after the other."""
+    """Reshape to a concatenation of parts of other tensors' shapes."""
     parts: list[Tensor] = []
     columns = [given.many(name) for name in ("ref_tensors", "begins", "ends", "end_masks")]
     if len({len(column) for column in columns}) != 1:
@@ -96,7 +96,7 @@ def _reverse(graph: Graph, given: Given) -> Tensor:
 
 
 def _reverse_sequence(graph: Graph, given: Given) -> Tensor:
-    """The first `lengths[i]` elements of each row i."""
+    """Reverse the first `lengths[i]` elements of each row i."""
     x = given["x"]
     batch, time = given.axis("batch_axis"), given.axis("seq_axis")
     if batch == time:
@@ -117,7 +117,7 @@ def _transpose(graph: Graph, given: Given) -> Tensor:
 
 
 def _space_to_batch(graph: Graph, given: Given) -> Tensor:
-    """[n, c, H, W], padded, to [n * blocks, c, H / block, W / block]: the block's place leads, then the image."""
+    """[n, c, H, W], padded, to [n * blocks, c, H / block, W / block]; the batch index is (index in block, image)."""
     (down, right), pads = _blocks(given), given.array("paddings").reshape(2, 2)
     starts_and_ends = graph.ints(0, 0, *(int(pad) for pad in pads[:, 0]), 0, 0, *(int(pad) for pad in pads[:, 1]))
     padded = graph.op("Pad", given["x"], starts_and_ends)
@@ -148,19 +148,19 @@ def _blocks(given: Given) -> tuple[int, int]:
 
 
 def _size(graph: Graph, tensor: Tensor, axis: int) -> Tensor:
-    """A dimension of a tensor whose shape is not known here."""
+    """The size of a dimension, computed if it is unknown."""
     return graph.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1)
 
 
 def cropped(graph: Graph, tensor: Tensor, axes: Sequence[int], crops: Array) -> Tensor:
-    """Without the first `crops[i, 0]` and the last `crops[i, 1]` elements of each axis."""
+    """Cut off the first `crops[i, 0]` and the last `crops[i, 1]` elements of each axis i."""
     starts = graph.ints(*(int(first) for first in crops[:, 0]))
     ends = graph.ints(*(-int(last) if last else LARGEST for last in crops[:, 1]))
     return graph.op("Slice", tensor, starts, ends, graph.ints(*axes))
 
 
 def _sliding_windows(graph: Graph, given: Given) -> Tensor:
-    """All windows of `size` along an axis: one dimension more, after it."""
+    """All windows of `size` along an axis, as a new axis after it."""
     x, axis = given["x"], given.axis()
     size, stride = given.integer("size"), given.integer("stride")
     within = graph.constant(np.arange(size).reshape(1, size), DType.INT64)

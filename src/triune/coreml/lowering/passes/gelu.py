@@ -12,7 +12,7 @@ from triune.coreml.lowering.passes.blocks import blocks_of, only_reader, replace
 from triune.coreml.lowering.passes.mil_pass import MilPass
 
 _NEAR = 1e-6
-"""How far, in parts, a number may be from the one that it stands for: as far as fp32 has it."""
+"""The relative tolerance for constants of the pattern: the rounding of fp32."""
 
 
 class FuseGelu(MilPass):

@@ -21,7 +21,7 @@ from triune.graph.passes.run import Pass, Watcher, run_passes
 _library: Any = coremltools
 
 FP16 = "common::add_fp16_cast"
-"""The pass that brings a program to fp16."""
+"""The pass that casts a program to fp16."""
 
 PASSES: Sequence[Pass[Any]] = (
     VendorPass("common::dead_code_elimination"),
@@ -45,7 +45,7 @@ PASSES: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::fuse_activation_silu"),
     VendorPass("mil_backend::adjust_io_to_supported_types"),
 )
-"""Few of coremltools' passes, and what of the others is worth having, written anew and right."""
+"""The passes that run: a few of coremltools' own, and corrected rewrites of others."""
 
 _NAMING: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::sanitize_name_strings"),
