@@ -15,10 +15,12 @@ from triune.coreai.lowering.dims import (
     as_scalar,
     cut,
     dim_of,
+    elements,
     expand,
     from_front,
     iota,
     of_one_shape,
+    repeated,
     retyped,
     row,
     shaped,
@@ -129,9 +131,10 @@ class CoreAIBuilder(Builder[Value]):
         return spread(x, dims)
 
     def tile(self, x: Value, reps: Any) -> Value:
-        return ops.tile(
-            x, values.sizes(cast_type("list[int]", reps)) if isinstance(reps, list) else cast(reps, np.uint32)
-        )
+        if not isinstance(reps, list):
+            return repeated(x, elements(reps))
+        numbers = cast_type("list[int]", reps)
+        return ops.tile(x, values.sizes(numbers)) if any(each != 1 for each in numbers) else x
 
     def transpose(self, x: Value, permutation: Sequence[int]) -> Value:
         return values.transpose(x, permutation)

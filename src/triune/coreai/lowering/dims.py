@@ -5,7 +5,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from triune.coreai.library import Value, dialect, ops
+from triune.coreai.library import Value, dialect, ir, ops
+from triune.coreai.lowering.known import Known
 from triune.coreai.lowering.values import (
     axes,
     axis,
@@ -124,6 +125,46 @@ def spread(x: Value, dims: Sequence[Dim]) -> Value:
         return x
     target = cast(vector(dims), np.uint32)
     return dialect.BroadcastToOp(x, target, results=[tensor_type(numbers, dtype_of(x))]).result
+
+
+def repeated(x: Value, counts: Sequence[Dim]) -> Value:
+    """`x` repeated along each dimension as often as `counts` says: broadcast along dimensions of 1, put before the others.
+
+    Core AI's own tile is folded to its operand where a function of one shape repeats a constant once, and the types of
+    the two differ: the process ends in an assertion (1.0.0b3).
+    """
+    apart: list[Dim] = []
+    spread_out: list[Dim] = []
+    merged: list[Dim] = []
+    for size, count in zip(dims_of(x), counts, strict=True):
+        if isinstance(count, int) and count == 1:
+            apart.append(size)
+            spread_out.append(size)
+        elif isinstance(size, int) and size == 1:
+            apart.append(1)
+            spread_out.append(count)
+        else:
+            apart += [1, size]
+            spread_out += [count, size]
+        merged.append(product([size, count]))
+    wide = spread(x if len(apart) == rank_of(x) else shaped(x, apart), spread_out)
+    return wide if len(apart) == rank_of(x) else shaped(wide, merged)
+
+
+def elements(vector: Value) -> list[Dim]:
+    """The elements of a vector of whole numbers; as numbers those that constants put into it."""
+    operation = vector.owner
+    is_joined = not isinstance(operation, ir.Block) and operation.operation.name == "coreai.concat"
+    pieces = list(operation.operands)[1:] if is_joined else [vector]
+    found: list[Dim] = []
+    for piece in pieces:
+        numbers = Known().numbers(piece)
+        length = shape_of(piece)[0]
+        if numbers is not None:
+            found += [int(each) for each in numbers]
+        elif length is not None:
+            found += [cast(element(piece, place), np.int32) for place in range(length)]
+    return found
 
 
 def iota(size: Dim) -> Value:

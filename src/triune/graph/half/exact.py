@@ -4,7 +4,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from triune.graph.half.intervals import magnitude
-from triune.graph.half.operators import COMPARISONS, DENSE_PRODUCTS, EXACT_ARITHMETIC, RANKINGS
+from triune.graph.half.operators import COMPARISONS, COPY_ELEMENTS, DENSE_PRODUCTS, EXACT_ARITHMETIC, RANKINGS
 from triune.graph.half.partners import coordinate_producers
 from triune.graph.half.producers import DEEPEST, Producers
 from triune.graph.values import attributes_of
@@ -36,27 +36,57 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
         return _sampled(node, producers)
     if node.op_type == "QuantizeLinear":
         # A number beside a tie gets another level if it was rounded before.
-        before = exact(operand, producers, {})
-        is_exact = bool(before) and not any(each.op_type in DENSE_PRODUCTS for each in before)
-        return [*before, node] if is_exact or producers.is_given(operand) else []
+        return _exactly(node, producers)
     if node.op_type in ("Add", "Sub"):
         return _beside_one(node, producers) or _difference(node, producers) or _beside_pixels(node, producers)
     if node.op_type == "Log":
         total = producers.of(operand)
         return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, producers) else []
-    if node.op_type in RANKINGS or node.op_type == "Softmax":
-        return [node] if producers.is_given(operand) else []
+    if node.op_type in RANKINGS:
+        return _exactly(node, producers)
+    if node.op_type == "Softmax":
+        copies = _copies_of_given(operand, producers)
+        return [] if copies is None else [*copies, node]
     if node.op_type == "Mod":
         # The rounding error of the divisor is multiplied by the quotient.
         return [each for name in node.input for each in exact(name, producers, {})] + [node]
-    if magnitude(producers.bounds.of(operand)) <= 8:
-        return []
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_rounding(node):
+        return []
+    exactly = _exactly(node, producers) if _is_rounding(node) else []
+    if exactly:
+        return exactly
+    if magnitude(producers.bounds.of(operand)) <= 8:
         return []
     if producers.is_given(operand):
         return [node]
     found = exact(operand, producers, {})
     return [*found, node] if found else []
+
+
+def _exactly(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The node with those that compute its first operand, if that is an input or exact and without matrix products."""
+    before = _without_products(node.input[0], producers)
+    return [*before, node] if before or producers.is_given(node.input[0]) else []
+
+
+def _copies_of_given(name: str, producers: Producers, depth: int = 0) -> list[NodeProto] | None:
+    """The nodes that hand elements of the model's inputs on to a value, operands first; None where others make it."""
+    if producers.is_given(name):
+        return []
+    node = producers.of(name)
+    if node is None or node.op_type not in COPY_ELEMENTS or depth > DEEPEST:
+        return None
+    found: list[NodeProto] = []
+    is_of_given = False
+    for operand in producers.floats(node):
+        if producers.values.constant(operand) is not None:
+            continue
+        before = _copies_of_given(operand, producers, depth + 1)
+        if before is None:
+            return None
+        is_of_given = True
+        found += before
+    return [*found, node] if is_of_given else None
 
 
 def _sampled(node: NodeProto, producers: Producers) -> list[NodeProto]:
@@ -136,17 +166,23 @@ def _compared(node: NodeProto, producers: Producers) -> list[NodeProto]:
     found = [node]
     for operand in node.input:
         if producers.of(operand) is not None:
-            before = exact(operand, producers, {})
-            if not before or any(each.op_type in DENSE_PRODUCTS for each in before):
+            before = _without_products(operand, producers)
+            if not before:
                 return []
             found += before
     return found
 
 
+def _without_products(name: str, producers: Producers) -> list[NodeProto]:
+    """The nodes that compute an exact value; none where products of matrices are among them: these are layers."""
+    before = exact(name, producers, {})
+    return [] if any(each.op_type in DENSE_PRODUCTS for each in before) else before
+
+
 def exact(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
     """The nodes that compute a value, if all of them are `EXACT_ARITHMETIC`; none otherwise."""
     node = producers.of(name)
-    if node is None or node.op_type not in EXACT_ARITHMETIC or depth > DEEPEST:
+    if node is None or node.op_type not in EXACT_ARITHMETIC | COPY_ELEMENTS or depth > DEEPEST:
         return []
     found = [node]
     if producers.values.elem_type(node.input[0]) == TensorProto.FLOAT or node.op_type == "Where":
@@ -161,4 +197,7 @@ def exact(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0
                 found += before
             if not seen[operand]:
                 return []
+    if node.op_type not in EXACT_ARITHMETIC and any(each.op_type in DENSE_PRODUCTS for each in found):
+        # A rectifier or a pool after a product is a layer.
+        return []
     return found

@@ -117,6 +117,11 @@ COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
 
 COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 
+# `exact`: what stands between a model's input and a comparison, a rounding or the place of the largest number.
+
+COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
+"""As `COPY_BETWEEN`, or these multiplied by one number."""
+
 # `back`: numbers beyond fp16 that are scaled back.
 
 SCALE_WITH_OPERANDS = (

@@ -280,3 +280,29 @@ def test_values_are_joined_of_which_one_knows_the_size(one: Any, other: Any, tmp
     node = helper.make_node("Concat", ["x", "y"], ["z"], axis=0)
     model = model_of([node], [("x", FLOAT, one), ("y", FLOAT, other)], [("z", FLOAT, ["n", 3])])
     check(model, tmp_path, {"x": np.ones((4, 3), np.float32), "y": np.zeros((2, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("constant", "reps"),
+    [
+        (np.arange(4)[None], ("n", "one")),
+        (np.arange(4)[:, None], ("one", "n")),
+        (np.arange(8).reshape(2, 4), ("n", "n")),
+    ],
+)
+def test_tiles_constants_by_a_listed_size_that_may_be_one(constant: Any, reps: tuple[str, str], tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], start=0, end=1),
+        helper.make_node("Concat", list(reps), ["r"], axis=0),
+        helper.make_node("Tile", ["c", "r"], ["t"]),
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=1),
+        helper.make_node("Add", ["t", "s"], ["y"]),
+    ]
+    given: Any = {"c": constant.astype(np.float32), "one": numbers(1)}
+    model = model_of(nodes, [("x", FLOAT, ["b", 3])], [("y", FLOAT, FREE2)], **given)
+    options = LowerOptions(shapes={"x": InputShape(((1, 3), (2, 3)))})
+    with load(lower(model, tmp_path / "m.aimodel", options).path, executor="interpreter") as program:
+        for size in (1, 2):
+            x = noise(size, 3)
+            expected = np.tile(given["c"], [size if each == "n" else 1 for each in reps]) + x.sum()
+            np.testing.assert_allclose(program.predict({"x": x})["y"], expected, rtol=1e-5)
