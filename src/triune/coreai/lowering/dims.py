@@ -128,7 +128,7 @@ def spread(x: Value, dims: Sequence[Dim]) -> Value:
 
 
 def repeated(x: Value, counts: Sequence[Dim]) -> Value:
-    """`x` repeated along each dimension as often as `counts` says: broadcast along dimensions of 1, put before the others.
+    """`x` repeated along each dimension as often as `counts` says, by a broadcast.
 
     Core AI's own tile is folded to its operand where a function of one shape repeats a constant once, and the types of
     the two differ: the process ends in an assertion (1.0.0b3).

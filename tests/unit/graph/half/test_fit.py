@@ -232,6 +232,36 @@ def test_places_among_few_and_numbers_added_to_what_layers_make_stay_in_fp16(nod
     assert _kept(_fitted_of(case)).isdisjoint({"Cast", "Concat", "Add", "MatMul"})
 
 
+@pytest.mark.parametrize("handed_on", [
+        "r = Reshape (x, all)", "r = Flatten <axis = 0> (x)", "q = Unsqueeze (x, zero) r = Squeeze (q, zero)",
+        "r = Expand (x, more)", "r = Transpose (x)", "r = Relu (x)", "r = Clip (x, low, high)", "r = Max (x, low)",
+        "r = Neg (x)", "r = Concat <axis = 0> (x, x)", "r = Mul (x, high)", "q = Relu (x) r = Sub (q, high)",
+])  # fmt: skip
+@pytest.mark.parametrize(
+    ("read", "op"),
+    [
+        ("y = ArgMax <axis = -1> (r)", "ArgMax"),
+        ("v, y = TopK <axis = -1> (r, one)", "TopK"),
+        ("y = Greater (r, low)", "Greater"),
+        ("y = Floor (r)", "Floor"),
+    ],
+)
+def test_what_hands_an_input_on_to_a_place_a_comparison_or_a_rounding_is_in_fp32_with_it(
+    handed_on: str, read: str, op: str
+) -> None:
+    constants = {"all": np.array([-1]), "zero": np.array([0]), "one": np.array([1]), "more": np.array([2, 4, 8])}
+    case = half_case("m", f"{handed_on} {read}", {**constants, "low": number(0), "high": number(5)}, x=noise(4, 8))
+    fitted = _fitted_of(case)
+    assert op in _kept(fitted)
+    assert {node.op_type for node in fitted.model.graph.node if fitted.wide.isdisjoint(node.output)} <= {"Cast"}
+
+
+@pytest.mark.parametrize("read", ["y = ArgMax <axis = -1> (r)", "y = Floor (r)", "y = Greater (r, low)"])
+def test_what_layers_make_is_ranked_rounded_and_compared_in_fp16(read: str) -> None:
+    case = half_case("m", f"a = MatMul (x, w) r = Relu (a) {read}", {"w": noise(8, 8), "low": number(0)}, x=noise(4, 8))
+    assert _kept(_fitted_of(case)).isdisjoint({"MatMul", "Relu", "ArgMax", "Floor", "Greater"})
+
+
 def test_whole_numbers_that_are_given_out_say_so() -> None:
     fitted = _fitted("whole_numbers_joined")
     assert "Concat 'y' (fp16 does not hold all whole numbers)" in fitted.notes[0]
