@@ -1,4 +1,4 @@
-"""CREPE, as a Core ML program that somebody else converted: which pitch has a moment of sound?"""
+"""CREPE, a pitch detector, as a Core ML program that others converted: it estimates the pitch of a short sound."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ dynamic_batching { }
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder: the smaller of the two packages."""
+    """Build the model's folder, with the smaller of the two packages."""
     contents = sources.read(PACKAGE, *(f"{ASSETS}/tiny.mlpackage/{name}" for name in FILES))
     files = {f"1/model.mlpackage/{name}": content for name, content in zip(FILES, contents, strict=True)}
     # An emulated Neural Engine waits to be named, so the CPU is beside it.

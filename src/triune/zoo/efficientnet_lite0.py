@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, an ImageNet classifier, out of a PyTorch state dict, without PyTorch.
+"""EfficientNet-Lite0, an ImageNet classifier, built from a PyTorch state dict without PyTorch.
 
 The architecture is published with EfficientNet (Tan and Le, 2019, arXiv:1905.11946) in its Lite form: no
 squeeze-and-excitation, ReLU6 throughout, a stem and a head of fixed width. Batch normalizations are folded into the
@@ -64,7 +64,7 @@ dynamic_batching { }
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder, with ImageNet's labels."""
+    """Build the model's folder, with ImageNet's labels."""
     (content,) = sources.read(PACKAGE, WEIGHTS)
     (names,) = sources.read(LABELS_PACKAGE, LABELS)
     sources.report("writing the graph", 0, 0)
@@ -80,7 +80,7 @@ RECIPE = Recipe("efficientnet_lite0", build, (PACKAGE, LABELS_PACKAGE), frozense
 
 
 def build_graph(weights: Mapping[str, Array]) -> bytes:
-    """The classifier as ONNX: `image` FP32[batch,3,224,224] to `probabilities` FP32[batch,1000]."""
+    """Build the classifier as ONNX: `image` FP32[batch,3,224,224] to `probabilities` FP32[batch,1000]."""
     graph = GraphBuilder("efficientnet_lite0", opset=17, ir_version=8)
     graph.input("image", TensorProto.FLOAT, ["batch", 3, IMAGE_SIZE, IMAGE_SIZE])
     writer = _Writer(graph, weights, IMAGE_SIZE)
@@ -100,7 +100,7 @@ def build_graph(weights: Mapping[str, Array]) -> bytes:
 
 
 class _Writer:
-    """Writes the network from its input on, keeping track of the image's size."""
+    """Writes the network layer by layer, and keeps track of the image's size."""
 
     def __init__(self, graph: GraphBuilder, weights: Mapping[str, Array], size: int) -> None:
         self._graph = graph
@@ -108,7 +108,7 @@ class _Writer:
         self._size = size
 
     def block(self, value: str, prefix: str, stride: int, *, is_residual: bool) -> str:
-        """An inverted residual: widen (if the weights have it), convolve each channel by itself, narrow."""
+        """Add an inverted residual block: expansion (if it has weights), depthwise convolution, projection."""
         wide = value
         if f"{prefix}._expand_conv.weight" in self._weights:
             wide = self.convolve(value, f"{prefix}._expand_conv", f"{prefix}._bn0")
@@ -117,10 +117,10 @@ class _Writer:
         return self._graph.add("Add", narrow, value) if is_residual else narrow
 
     def convolve(self, value: str, conv: str, norm: str, *, stride: int = 1, is_clipped: bool = True) -> str:
-        """A convolution with its batch normalization folded in, and ReLU6 after it if `is_clipped`."""
+        """Add a convolution with its batch normalization folded in, followed by ReLU6 if `is_clipped`."""
         kernel, bias = self._fold(conv, norm)
         size = kernel.shape[-1]
-        # TensorFlow's SAME: what cannot be shared evenly goes to the bottom and the right.
+        # TensorFlow's SAME padding: if the total is odd, the extra row or column is at the bottom or right.
         result_size = -(-self._size // stride)
         padding = max((result_size - 1) * stride + size - self._size, 0)
         before, after = padding // 2, padding - padding // 2
@@ -138,7 +138,7 @@ class _Writer:
         return self._graph.add("Clip", result, self._graph.scalar(0), self._graph.scalar(6)) if is_clipped else result
 
     def _fold(self, conv: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The kernel and bias that do what the convolution and its normalization do; computed in fp64."""
+        """Fold a batch normalization into the convolution's kernel and bias, in fp64."""
         gamma, beta, mean, variance = (
             self._weights[f"{norm}.{each}"].astype(np.float64)
             for each in ("weight", "bias", "running_mean", "running_var")

@@ -1,4 +1,4 @@
-"""Writing ONNX graphs by hand, a node a line."""
+"""A builder for ONNX graphs, with one call for each node."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -12,7 +12,7 @@ PRODUCER = "triune.zoo"
 
 
 class GraphBuilder:
-    """Collects nodes and weights, and makes a checked model of them. Values are known by their names."""
+    """Collects nodes and weights, and builds a checked model. Values are referred to by name."""
 
     def __init__(self, name: str, *, opset: int, ir_version: int) -> None:
         self._name = name
@@ -25,7 +25,7 @@ class GraphBuilder:
         self._num_values = 0
 
     def input(self, name: str, datatype: int, shape: Sequence[int | str]) -> str:
-        """Declare a graph input; `datatype` is a TensorProto.DataType, a string in `shape` names a free axis."""
+        """Declare a graph input. `datatype` is a TensorProto.DataType; a string in `shape` is a dynamic dimension."""
         self._inputs.append(helper.make_tensor_value_info(name, datatype, list(shape)))
         return name
 
@@ -40,15 +40,15 @@ class GraphBuilder:
         return name
 
     def ints(self, *values: int) -> str:
-        """A constant INT64 vector."""
+        """Add a constant INT64 vector."""
         return self.weight(f"ints_{'_'.join(map(str, values))}", np.array(values, np.int64))
 
     def scalar(self, value: float) -> str:
-        """A constant FP32 scalar."""
+        """Add a constant FP32 scalar."""
         return self.weight(f"scalar_{value:.9g}", np.array(value, np.float32))
 
     def add(self, op: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
-        """Append a node of one output and return the output's name, which is `output` or a fresh one."""
+        """Add a node with one output. Returns the output's name, which is `output` or a generated one."""
         self._num_values += 1
         result = output or f"{op.lower()}_{self._num_values}"
         given = cast("Mapping[str, Any]", attributes)
@@ -56,10 +56,10 @@ class GraphBuilder:
         return result
 
     def build(self) -> bytes:
-        """The model, serialized.
+        """Build and serialize the model.
 
         Raises:
-            onnx.checker.ValidationError: the graph is no valid ONNX: a mistake in the code that wrote it.
+            onnx.checker.ValidationError: the graph is not valid ONNX, because of a bug in the code that built it.
         """
         graph = helper.make_graph(
             self._nodes, self._name, self._inputs, self._outputs, initializer=list(self._weights.values())

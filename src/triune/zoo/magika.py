@@ -1,4 +1,4 @@
-"""Magika: what kind of file is this, from its first and last bytes?"""
+"""Magika: detects the type of a file from its first and last bytes."""
 
 import json
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ MODEL = "magika/models/standard_v3_3/model.onnx"
 SETTINGS = "magika/models/standard_v3_3/config.min.json"
 
 NUM_BYTES = 1024
-"""Bytes that the model sees of a file's begin, and as many of its end."""
+"""How many bytes of a file's beginning, and of its end, the model reads."""
 PADDING = 256
-"""Stands after a begin, and before an end, that is shorter."""
+"""The padding value, after a beginning and before an end that are shorter."""
 BLOCK_BYTES = 4096
-"""Begin and end are looked for in as many bytes, stripped of white space on the outside."""
+"""Beginning and end are taken from blocks of this many bytes, after stripping white space at the file's ends."""
 
 _CONFIG = """\
 name: "magika"
 platform: "onnxruntime_onnx"
 max_batch_size: 32
 
-# 1024 bytes of the file's begin and 1024 of its end, white space stripped outside; 256 fills up what is shorter.
+# The first 1024 and the last 1024 bytes of the file, without white space at its ends; 256 pads a shorter file.
 input [ { name: "bytes", data_type: TYPE_INT32, dims: [ 2048 ] } ]
 output [ { name: "target_label", data_type: TYPE_FP32, dims: [ 214 ], label_filename: "labels.txt" } ]
 
@@ -39,7 +39,7 @@ dynamic_batching { }
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder, with its labels."""
+    """Build the model's folder, with its labels."""
     model, settings = sources.read(PACKAGE, MODEL, SETTINGS)
     labels = cast("dict[str, list[str]]", json.loads(settings))["target_labels_space"]
     files = {"1/model.onnx": model, "labels.txt": "".join(f"{label}\n" for label in labels).encode()}

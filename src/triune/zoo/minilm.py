@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, a sentence encoder: BERT with 6 layers of width 384, out of its safetensors.
+"""all-MiniLM-L6-v2, a sentence encoder: BERT with 6 layers of width 384, built from its safetensors file.
 
 The architecture is BERT's (Devlin et al., 2018, arXiv:1810.04805), post-norm with the exact GELU. The sentence
 embedding is the mean of the last hidden states of the tokens that the attention mask keeps, scaled to length 1.
@@ -32,7 +32,7 @@ _NUM_HEADS = 12
 _WIDTH = 384
 _LAYER_NORM_EPSILON = 1e-12
 _MASKED = -10_000.0
-"""Added to the scores of masked tokens, as BERT has it. Finite in every precision, so a fully masked row is no NaN."""
+"""Added to the attention scores of masked tokens, as in BERT. Finite in every precision, so no row becomes NaN."""
 
 _CONFIG = """\
 name: "minilm"
@@ -55,7 +55,7 @@ dynamic_batching { }
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder, with the tokenizer beside it."""
+    """Build the model's folder, with the tokenizer's file beside the config."""
     content, tokenizer = sources.read(PACKAGE, WEIGHTS, TOKENIZER)
     sources.report("writing the graph", 0, 0)
     files = {"1/model.onnx": build_graph(read_safetensors(content)), "tokenizer.json": tokenizer}
@@ -66,7 +66,7 @@ RECIPE = Recipe("minilm", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX}))
 
 
 def build_graph(weights: Mapping[str, Array]) -> bytes:
-    """The encoder as ONNX.
+    """Build the encoder as ONNX.
 
     Inputs `input_ids`, `attention_mask` (1 keeps a token, 0 masks it) and `token_type_ids`, INT64[batch,sequence],
     sequence at most 512. Outputs `last_hidden_state` FP32[batch,sequence,384], `sentence_embedding` FP32[batch,384].

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 with weights in int8, as its package has it: ONNX that scales the weights back before each use."""
+"""all-MiniLM-L6-v2 with int8 weights, from its package: ONNX with DequantizeLinear before each use of a weight."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ dynamic_batching { }
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder."""
+    """Build the model's folder."""
     (model,) = sources.read(PACKAGE, MODEL)
     return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": model})
 

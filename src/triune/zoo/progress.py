@@ -1,4 +1,4 @@
-"""Who is told how the building goes."""
+"""Progress reports of building the zoo's models."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,7 @@ from triune.core.units import Unit
 
 
 class Outcome(Enum):
-    """What became of a model."""
+    """The result of building a model."""
 
     BUILT = "built"
     UP_TO_DATE = "up to date"
@@ -23,14 +23,14 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A model that was to be built.
+    """The report of a model.
 
     Attributes:
-        name: the model.
-        outcome: what became of it. KEPT: its folder has files that the zoo did not write, and was left as it is.
+        name: the model's name.
+        outcome: the result. KEPT: the folder has files that the zoo did not write, so it was not changed.
         units: the units that its config names.
-        seconds: how long it took, fetching included.
-        reason: why it failed or was kept, and the remedy; else empty.
+        seconds: how long it took, including downloads.
+        reason: why the model failed or was kept, and the remedy; else empty.
     """
 
     name: str
@@ -41,10 +41,10 @@ class BuiltModel:
 
 
 class BuildProgress(Protocol):
-    """Told of every step. Called on the thread that builds."""
+    """Receives a report of each step, on the thread that builds."""
 
     def doing(self, model: str, what: str, done_bytes: int, total_bytes: int) -> None:
-        """`model` is at the step `what`; `total_bytes` is 0 where nobody knows how much there is to do."""
+        """`model` is at the step `what`; `total_bytes` is 0 if the size is unknown."""
         ...
 
     def finished(self, built: BuiltModel) -> None:
@@ -53,7 +53,7 @@ class BuildProgress(Protocol):
 
 
 class SilentProgress:
-    """Tells nobody."""
+    """Ignores all reports."""
 
     def doing(self, model: str, what: str, done_bytes: int, total_bytes: int) -> None:
         """Nothing."""
@@ -63,7 +63,7 @@ class SilentProgress:
 
 
 class RichProgress:
-    """A line a model on the terminal: a bar while it is built, then what became of it. A context manager."""
+    """Shows one line for each model on the terminal: a progress bar, then the result. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -90,7 +90,7 @@ class RichProgress:
         self._bars.update(self._tasks[model], description=description, completed=done_bytes, total=total_bytes or None)
 
     def finished(self, built: BuiltModel) -> None:
-        """Put one line in place of the model's bar; none for a model that was up to date."""
+        """Replace the model's bar by a line with the result; no line if the model was up to date."""
         if (task := self._tasks.pop(built.name, None)) is not None:
             self._bars.remove_task(task)
         match built.outcome:

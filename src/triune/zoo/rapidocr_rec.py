@@ -1,4 +1,4 @@
-"""RapidOCR's recogniser (PP-OCRv4): a line of text in an image to its characters, by CTC."""
+"""RapidOCR's recogniser (PP-OCRv4): reads the characters of a line of text in an image, with CTC decoding."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ dynamic_batching { }
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder, with its characters, a class a line."""
+    """Build the model's folder, with a file of characters that has one class in each line."""
     (model,) = sources.read(PACKAGE, MODEL)
     characters = "\n".join(read_characters(model)) + "\n"
     return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": model, "characters.txt": characters.encode()})
@@ -43,7 +43,7 @@ RECIPE = Recipe("rapidocr_rec", build, (PACKAGE,), frozenset({Unit.CPU, Unit.AMX
 
 
 def read_characters(model: bytes) -> list[str]:
-    """What each class stands for: "" for CTC's blank, the characters of the model's metadata, and a space.
+    """The character of each class: "" for CTC's blank, then the characters in the model's metadata, then a space.
 
     Raises:
         InvalidArgumentError: the model's metadata has no characters.

@@ -1,4 +1,4 @@
-"""How a model is made: a recipe turns the files of packages into a model's folder."""
+"""Recipes: a recipe builds a model's folder from the files of packages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from triune.zoo.packages import Package, Sources
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model in Triton's layout, not yet on disk.
+    """A model folder in Triton's layout, in memory.
 
     Attributes:
         config: the text of config.pbtxt.
@@ -22,7 +22,7 @@ class ModelFolder:
 
 
 Build: TypeAlias = Callable[[Sources, Sequence[Unit]], ModelFolder]
-"""Makes the folder for the units to run on. Raises what `Sources.read` and the readers of its files raise."""
+"""Builds the folder for the given units. Raises what `Sources.read` and the readers of its files raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class Recipe:
 
     Attributes:
         name: the model's name.
-        build: makes its folder.
-        packages: what it reads.
-        units: the units that can run it.
-        backend: what it is served by.
+        build: builds its folder.
+        packages: the packages that `build` reads.
+        units: the compute units that can run the model.
+        backend: the backend that serves it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Recipe:
 
 
 def placement(units: Sequence[Unit]) -> str:
-    """The lines of config.pbtxt that put a model on `units`, the preferred first."""
+    """The lines of config.pbtxt that place a model on `units`, in order of preference."""
     group = "instance_group [ { kind: KIND_CPU, count: 1 } ]\n"
     if list(units) == [Unit.CPU]:
         return group

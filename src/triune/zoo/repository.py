@@ -1,4 +1,4 @@
-"""The zoo's models as a Triton model repository on disk."""
+"""Builds the zoo's models into a Triton model repository on disk."""
 
 import contextlib
 import hashlib
@@ -34,7 +34,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 MANIFEST = ".zoo.json"
-"""In each model's folder: what it was built from, and the digest of each file."""
+"""The manifest in each model's folder: the fingerprint of its sources, and the digest of each file."""
 
 
 def build_repository(
@@ -45,23 +45,23 @@ def build_repository(
     progress: BuildProgress | None = None,
     cache: PackageCache | None = None,
 ) -> list[BuiltModel]:
-    """Build models into a repository. What is there and up to date is left alone; what is not is replaced whole.
+    """Build models into a repository. A model that is up to date is not changed; others are replaced as a whole.
 
-    A model that fails does not stop the others, nor does it take away a folder that an earlier build made.
+    If a model fails, the others are still built, and the folder of an earlier build is kept.
 
     Args:
-        folder: the repository; made if need be.
-        models: names out of `RECIPES`; None builds all of them.
-        units: where the models may run, the preferred first. A model that can run on none of them gets the cpu.
-        progress: told of every step.
-        cache: where packages come from; None takes the user's cache.
+        folder: the repository; made if it does not exist.
+        models: names from `RECIPES`; None builds all of them.
+        units: the units to place models on, in order of preference. A model that none of them can run gets the cpu.
+        progress: receives a report of each step.
+        cache: the cache of packages; None takes the user's cache.
 
     Returns:
-        what became of each model, in the order of `models`.
+        the report of each model, in the order of `models`.
 
     Raises:
         InvalidArgumentError: a name is unknown, or `folder` cannot be written.
-        UnavailableError: another build has the folder, and shows no sign of life.
+        UnavailableError: another build holds the folder's lock and makes no progress.
     """
     recipes = [_recipe(name) for name in (RECIPES if models is None else dict.fromkeys(models))]
     progress = progress or SilentProgress()
@@ -113,7 +113,7 @@ def _build(
 
 
 def _write(folder: Path, recipe: Recipe, model: ModelFolder, source: str) -> None:
-    """Put the model in place of `folder`, which is whole at every moment: written beside it, then renamed."""
+    """Replace `folder` by the model atomically: write a new folder beside it, then rename."""
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -137,7 +137,7 @@ def _write(folder: Path, recipe: Recipe, model: ModelFolder, source: str) -> Non
 
 
 def _fingerprint(recipe: Recipe, units: Sequence[Unit]) -> str:
-    """A digest of all that decides the files: this room's code (package pins included), onnx, and the units."""
+    """A digest of everything that determines the files: the zoo's code and pins, onnx's version, the units."""
     digest = hashlib.sha256(f"{recipe.name} {[unit.value for unit in units]} onnx {onnx.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -158,7 +158,7 @@ def _digests(manifest: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _strange_files(folder: Path, manifest: Mapping[str, object]) -> list[str]:
-    """The files that are not as the zoo wrote them. Hidden ones are nobody's: systems leave them everywhere."""
+    """The files that the zoo did not write, or that were changed since. Hidden files are ignored."""
     if not folder.is_dir():
         return [folder.name]
     digests = _digests(manifest)
@@ -177,7 +177,7 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """Keep other builds out of the folder: it may be shared, in a user's cache. A build that dies leaves no lock."""
+    """Lock the folder, since several builds may share it. The system releases the lock if the build dies."""
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

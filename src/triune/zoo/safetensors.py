@@ -36,10 +36,10 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 
 
 def read_safetensors(content: bytes) -> dict[str, Array]:
-    """The tensors of a safetensors file: name to array, read-only views of `content`.
+    """Read the tensors of a safetensors file: name to array. The arrays are read-only views of `content`.
 
     Raises:
-        InvalidArgumentError: the file is cut short, its header is wrong, or tensors overlap or leave holes.
+        InvalidArgumentError: the file is truncated, its header is invalid, or tensors overlap or leave gaps.
     """
     if len(content) < 8:
         raise InvalidArgumentError(f"safetensors: {len(content)} bytes are fewer than the 8 of the header's length")
@@ -101,7 +101,7 @@ def _read_entry(name: str, entry: object, data_bytes: int) -> tuple[np.dtype[Any
 
 
 def _check_spans(spans: list[tuple[int, int, str]], data_bytes: int) -> None:
-    """The format wants the data covered without overlap or hole: nothing is hidden in the file."""
+    """Check that the tensors cover the data without overlaps or gaps, as the format demands."""
     position = 0
     for begin, end, name in sorted(spans):
         if begin != position:

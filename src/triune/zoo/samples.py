@@ -1,4 +1,4 @@
-"""Pictures to try models on, out of scikit-image's package."""
+"""Sample pictures from scikit-image's package."""
 
 from triune.zoo.packages import Package, PackageCache, Report, silent
 
@@ -12,6 +12,6 @@ PACKAGE = Package(
 
 
 def read_picture(name: str, cache: PackageCache, report: Report = silent) -> bytes:
-    """The PNG file called `name`: "chelsea" (a cat) or "coffee" (a cup of espresso). Raises as `PackageCache.read`."""
+    """Read a PNG file: "chelsea" (a cat) or "coffee" (a cup of espresso). Raises as `PackageCache.read` does."""
     (content,) = cache.read(PACKAGE, [f"skimage/data/{name}.png"], report)
     return content

@@ -1,4 +1,4 @@
-"""Silero VAD: how likely is it that a moment of sound holds speech? The state goes with the client."""
+"""Silero VAD: the probability that a short sound contains speech. The client keeps the state between calls."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ SAMPLE_RATE = 16_000
 NUM_SAMPLES = 512
 """New samples of a call at 16 kHz, 32 ms."""
 NUM_CONTEXT_SAMPLES = 64
-"""The last samples of the call before, which go in front of the new ones."""
+"""How many samples of the previous call are put in front of the new ones."""
 
 _CONFIG = """\
 name: "silero_vad"
@@ -45,7 +45,7 @@ output [
 
 
 def build(sources: Sources, units: Sequence[Unit]) -> ModelFolder:
-    """The model's folder."""
+    """Build the model's folder."""
     (model,) = sources.read(PACKAGE, MODEL)
     return ModelFolder(_CONFIG + placement(units), {"1/model.onnx": with_rate_as_vector(model)})
 
@@ -54,9 +54,9 @@ RECIPE = Recipe("silero_vad", build, (PACKAGE,))
 
 
 def with_rate_as_vector(content: bytes) -> bytes:
-    """The model with `sr` as INT64[1]. It comes as a scalar, which Triton's configs cannot express.
+    """Change the input `sr` from a scalar, which Triton's configs cannot express, to INT64[1].
 
-    All that reads it is a comparison, whose one value decides an If: the shape makes no difference to either.
+    The only reader is a comparison, whose single value is the condition of an If; both accept the new shape.
 
     Raises:
         InvalidArgumentError: the model has no input `sr`.

@@ -1,4 +1,4 @@
-"""Triton's public example models, written anew from their published configurations, and an identity to measure with."""
+"""Triton's public example models, rewritten from their published configs, and an identity model for measurements."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _NUM_VALUES = 16
 
 
 def _add_sub(name: str, datatype: int, triton_type: str, computed_in: int) -> Recipe:
-    """OUTPUT0 is INPUT0 + INPUT1, OUTPUT1 is INPUT0 - INPUT1: 16 values each, `computed_in` a datatype that can."""
+    """OUTPUT0 = INPUT0 + INPUT1 and OUTPUT1 = INPUT0 - INPUT1, of 16 values, computed in the datatype `computed_in`."""
 
     def build(_: Sources, units: Sequence[Unit]) -> ModelFolder:
         graph = GraphBuilder(name, opset=_OPSET, ir_version=_IR_VERSION)
@@ -52,7 +52,7 @@ output [
 
 
 def _identity(name: str, datatype: int, triton_type: str, max_batch_size: int, size: int | None) -> Recipe:
-    """OUTPUT0 is INPUT0: one dimension of `size` values (None: any number) besides the batch."""
+    """OUTPUT0 = INPUT0, with one dimension of `size` values (None: dynamic) besides the batch."""
 
     def build(_: Sources, units: Sequence[Unit]) -> ModelFolder:
         graph = GraphBuilder(name, opset=_OPSET, ir_version=_IR_VERSION)

@@ -1,4 +1,4 @@
-"""PyTorch's checkpoints, read without PyTorch, by an unpickler that knows only tensors.
+"""Reads PyTorch's checkpoints without PyTorch, with an unpickler that accepts only tensors.
 
 The format before 1.6: five pickles one after another (magic number, protocol version, system facts, the object, the
 keys of its storages), then for each key an unsigned 64-bit little-endian count of elements and the elements themselves.
@@ -28,10 +28,10 @@ _OBJECT = "data.pkl"
 
 
 def read_checkpoint(content: bytes) -> dict[str, Array]:
-    """The tensors of a state dict: name to array, read-only views of `content`.
+    """Read the tensors of a state dict: name to array. The arrays are read-only views of `content`.
 
     Raises:
-        InvalidArgumentError: the file is no such checkpoint, is cut short, or holds anything but tensors.
+        InvalidArgumentError: the file is not a checkpoint, is truncated, or has anything but tensors in it.
     """
     if content.startswith(_ZIP_MAGIC):
         return _read_zip(content)
@@ -65,7 +65,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A tensor as the pickle describes it: a window on a storage. Offset and strides count elements."""
+    """A tensor as the pickle describes it: a view of a storage. Offset and strides are in elements."""
 
     storage: _Storage
     offset: int
@@ -115,14 +115,14 @@ def _are_counts(values: object) -> bool:
 
 
 def _show(value: object) -> str:
-    """A short repr: in a few bytes, a pickle can describe a value whose full one fills the memory."""
+    """A short repr, since a pickle of a few bytes can describe a value whose full repr would fill the memory."""
     return reprlib.repr(value)
 
 
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
-    """Knows the few names that a state dict needs. Any other name ends the reading before anything is called.
+    """Accepts only the few globals that a state dict needs. Any other global is an error, before anything is called.
 
-    The one in Python, not the one in C: that one makes room for as many memo entries as a few bytes may ask for.
+    This is Python's pure-Python unpickler: the C one allocates as many memo entries as a few bytes may ask for.
     """
 
     _NAMES: ClassVar[Mapping[tuple[str, str], object]] = {
@@ -217,7 +217,7 @@ def _tensors(state: object) -> dict[str, _Tensor]:
 def _read_storages(
     content: bytes, position: int, keys: list[object], tensors: Mapping[str, _Tensor]
 ) -> dict[str, Array]:
-    """The storages that follow the pickles, each as a flat array."""
+    """Read the storages that follow the pickles, each as a flat array."""
     expected = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     found: dict[str, Array] = {}
     for key in keys:
