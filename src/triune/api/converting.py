@@ -126,7 +126,7 @@ def convert(
     }
     given = dict(inputs or {})
     compared = given if verify else None
-    with _place(target, is_staged=verify or check) as place:
+    with _output_path(target, is_staged=verify or check) as path:
         match source.suffix, target.suffix:
             case ".onnx", ".mlpackage":
                 if function is not None:
@@ -134,7 +134,7 @@ def convert(
                         "function (--function) chooses among the functions of a package; leave it out"
                     )
                 options = CoreMlOptions(target=Target.parse(system), **shared)
-                done = onnx_to_coreml(source, place, options, tell, compared, Audit(given) if check else None)
+                done = onnx_to_coreml(source, path, options, tell, compared, Audit(given) if check else None)
             case ".onnx", ".aimodel":
                 if system != DEFAULT_SYSTEM:
                     raise InvalidArgumentError(
@@ -144,7 +144,7 @@ def convert(
                 options = CoreAiOptions(
                     states=states or {}, images=parse_images(images or {}), packs_weights=pack_weights, **shared
                 )
-                done = onnx_to_coreai(sources, place, options, tell, compared, given if check else None)
+                done = onnx_to_coreai(sources, path, options, tell, compared, given if check else None)
             case ((".mlpackage" | ".mlmodel" | ".mlmodelc" | ".aimodel"), ".onnx"):
                 if shapes or constants or keep_fp32 or shared["layout"] is not Layout.SOURCE:
                     raise InvalidArgumentError(
@@ -152,7 +152,7 @@ def convert(
                         "(--layout) are for converting from .onnx"
                     )
                 raised = coreml_to_onnx if source.suffix in _CORE_ML else coreai_to_onnx
-                done = raised(source, place, function, tell, compared)
+                done = raised(source, path, function, tell, compared)
             case _:
                 raise InvalidArgumentError(
                     f"no conversion from '{source.name}' to '{target.name}'; one is .onnx, the other .mlpackage or "
@@ -160,7 +160,7 @@ def convert(
                 )
         is_right = done.verdict is not Verdict.WRONG and not done.findings
         if (verify or check) and is_right:
-            publish(place, target)
+            publish(path, target)
     return _conversion(target if is_right else None, done)
 
 
@@ -206,7 +206,7 @@ def _sources(source: Path, first: str, others: Mapping[str, Path | str]) -> dict
     return {first: source, **{name: Path(path) for name, path in others.items()}}
 
 
-def _place(target: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
+def _output_path(target: Path, *, is_staged: bool) -> AbstractContextManager[Path]:
     """Yield the path to write to; a staged result is moved to `target` only if it is right. Creates parent folders."""
     if is_staged:
         return staged(target)

@@ -129,7 +129,7 @@ class UnitModel(Model):
     def _free(self) -> None:
         self._executable.close()
 
-    def _place(self) -> str:
+    def _location(self) -> str:
         return f"on {self.unit.value} ({'emulated, ' if self.is_emulated else ''}{self.precision})"
 
     def _interface(self) -> str:

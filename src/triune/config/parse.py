@@ -49,8 +49,8 @@ def parse_text(content: bytes, source: str) -> ModelConfigMessage:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        place = f"{source}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
-        raise InvalidArgumentError(f"{place}: {_explain(_without_place(str(error)))}") from None
+        position = f"{source}:{error.GetLine() or 1}:{error.GetColumn() or 1}"
+        raise InvalidArgumentError(f"{position}: {_explain(_without_position(str(error)))}") from None
     except ValueError as error:
         # The JSON has strings that protobuf cannot hold, such as escaped lone surrogates.
         raise InvalidArgumentError(f"{source}:1:1: a value is out of range: {error}") from None
@@ -93,7 +93,7 @@ def parse_json(content: str, source: str) -> ModelConfigMessage:
     return message
 
 
-def _without_place(text: str) -> str:
+def _without_position(text: str) -> str:
     return re.sub(r"^\d+(:\d+)? : ('(?:.|\n)*': )?", "", text)
 
 

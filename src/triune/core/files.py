@@ -22,7 +22,7 @@ _MOST_UNTOLD_BYTES = 1 << 20
 """The limit for a file that reports no size."""
 
 
-class _Unwaiting(io.FileIO):
+class _NonBlockingFile(io.FileIO):
     """A regular file, read without blocking: files of the system such as /proc/kmsg have no end and no data."""
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
@@ -62,7 +62,7 @@ def open_file(path: Path) -> io.BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _require_plain(os.fstat(descriptor).st_mode, path)
-        return io.BufferedReader(_Unwaiting(descriptor))
+        return io.BufferedReader(_NonBlockingFile(descriptor))
     except BaseException:
         os.close(descriptor)
         raise

@@ -90,7 +90,7 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         closed = ", closed" if self._is_closed else ""
-        return f"<Model '{self.name}' {self._place()}{closed}: {self._interface()}>"
+        return f"<Model '{self.name}' {self._location()}{closed}: {self._interface()}>"
 
     @abstractmethod
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Model(ABC):
         """Free the executable or executor. Called once."""
 
     @abstractmethod
-    def _place(self) -> str:
+    def _location(self) -> str:
         """The unit and precision, for `repr`: "on cpu (fp32)"."""
 
     @abstractmethod

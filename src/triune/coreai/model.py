@@ -123,7 +123,7 @@ class Model(LoadedModel):
         for variant in self._variants:
             variant.executor.close()
 
-    def _place(self) -> str:
+    def _location(self) -> str:
         return f"function '{self.function}' in {self.executor}"
 
     def _interface(self) -> str:

@@ -127,7 +127,7 @@ class Model(LoadedModel):
     def _free(self) -> None:
         self._executor = None
 
-    def _place(self) -> str:
+    def _location(self) -> str:
         return f"function '{self.function}' in {self.executor}"
 
     def _interface(self) -> str:

@@ -65,7 +65,7 @@ class Watched:
             _, status = os.waitpid(self.pid, os.WUNTRACED)
             if not os.WIFSTOPPED(status):
                 break
-            ended = self._wait_until_it_goes_on(_name(os.WSTOPSIG(status)))
+            ended = self._wait_until_continued(_name(os.WSTOPSIG(status)))
             if ended is not None:
                 status = ended
                 break
@@ -77,7 +77,7 @@ class Watched:
             _living.discard(self)
         self._ended.set()
 
-    def _wait_until_it_goes_on(self, by: str) -> int | None:
+    def _wait_until_continued(self, by: str) -> int | None:
         """Wait until a process that the signal `by` stopped continues, or kill it. Returns its status if it ended."""
         until = time.monotonic() + self._stopped_seconds
         while time.monotonic() < until:

@@ -73,7 +73,7 @@ class Finder:
 
 def _list(repository: Path) -> dict[str, Found]:
     found: dict[str, Found] = {}
-    above = _Above(repository)
+    above = _Ancestors(repository)
     try:
         # scandir's listing already tells folders from files, without a system call for each entry.
         with os.scandir(repository) as entries:
@@ -89,7 +89,7 @@ def _list(repository: Path) -> dict[str, Found]:
     return found
 
 
-class _Above:
+class _Ancestors:
     """A repository and its parent folders."""
 
     def __init__(self, repository: Path) -> None:
@@ -105,7 +105,7 @@ class _Above:
         return (folder.st_dev, folder.st_ino) in self._identities
 
 
-def _problem_of(entry: os.DirEntry[str], above: _Above) -> str | None:
+def _problem_of(entry: os.DirEntry[str], above: _Ancestors) -> str | None:
     """Why an entry cannot be loaded; "" if it can, None if it is no model at all."""
     if entry.name.startswith("."):
         return None
