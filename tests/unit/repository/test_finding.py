@@ -77,7 +77,7 @@ def test_an_entry_that_cannot_be_looked_at_for_now_is_left_to_its_load(
         def is_dir(self) -> bool:
             raise PermissionError(13, "Permission denied")
 
-    assert finding._problem_of(Denied(), finding._Above(tmp_path)) == ""  # type: ignore[arg-type]
+    assert finding._problem_of(Denied(), finding._Ancestors(tmp_path)) == ""  # type: ignore[arg-type]
 
 
 def test_a_repository_that_vanishes_holds_what_it_held(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
