@@ -160,7 +160,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         "conv_transpose": {**_CONV, "output_shape": None},
         "crop": {"x": REQUIRED, "crop_height": REQUIRED, "crop_width": REQUIRED},
-        # To iOS 16 `roi`; from iOS 17 on `boxes`, and `box_indices` that count up from 0.
+        # Up to iOS 16: `roi`. From iOS 17: `boxes`, and their image numbers `box_indices`, by default 0, 1, 2, ...
         "crop_resize": {
             "x": REQUIRED,
             "roi": None,

@@ -16,7 +16,7 @@ def fault_in(model: ModelProto, faults: Faults) -> str:
     not be 0 are known not to be.
 
     Args:
-        model: not changed; its data are located, where they are in files.
+        model: not changed. If tensors are in files, `locate_data` must have been called on it.
         faults: the runtime's.
     """
     bodies = [model.graph, *(GraphProto(node=each.node) for each in model.functions)]

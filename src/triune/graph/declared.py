@@ -78,7 +78,11 @@ def _graphs(
 
 
 def _take(graph: GraphProto, node: NodeProto | None) -> dict[str, TypeProto]:
-    """Take what is declared of the values of a graph out of it, and the shapes of a body's inputs and outputs."""
+    """Remove `value_info` from a graph and return its types by name.
+
+    For a body (`node` given), also return the types of its inputs and outputs that have shapes, and remove these
+    shapes, except those of scalars.
+    """
     types = {info.name: _copy(info.type) for info in graph.value_info}
     del graph.value_info[:]
     for value in () if node is None else (*graph.input, *graph.output):

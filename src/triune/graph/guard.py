@@ -52,7 +52,7 @@ class Guarded:
 def guard(model: ModelProto) -> Guarded:
     """Change a model so that it computes the same, and does not end ONNX Runtime's process. For any operator set.
 
-    Its data are located, where they are in files.
+    If tensors are in files, `locate_data` must have been called on the model.
     """
     is_changed = sum(_drop_trailing(node) for node in nodes_of_model(model)) > 0
     left = next(
@@ -89,9 +89,9 @@ def _drop_trailing(node: NodeProto) -> int:
 
 
 def _omission(node: NodeProto) -> str:
-    """The message for a node that lacks an input which is not optional; empty where it lacks none.
+    """Why a node is unsafe: it leaves out a required input. Empty if it leaves out none.
 
-    ONNX Runtime does not look at it, and reads what is not there when it runs.
+    ONNX Runtime does not check this, and reads the input at run time.
     """
     domain = "" if node.domain == "ai.onnx" else node.domain
     if all(node.input) or not _schemas.has(node.op_type, domain):

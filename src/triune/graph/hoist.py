@@ -9,10 +9,10 @@ from triune.graph.values import subgraphs_of
 
 
 def hoist_weights(model: ModelProto) -> None:
-    """Makes initializers of `model` of external data in the bodies of If, Loop and Scan, under new names.
+    """Move external weights from bodies (If, Loop, Scan) to the main graph's initializers, under new names.
 
-    A message of protobuf with weights in it is copied by every pass; the initializers of the model's graph are not.
-    What is an output of its body stays there.
+    Every pass copies the bodies with the weights in them, but not the main graph's initializers. A body's inputs and
+    outputs stay.
     """
     names = Names(model.graph)
     for body in list(_bodies(model.graph)):

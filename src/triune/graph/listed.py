@@ -1,5 +1,7 @@
-"""Vectors that ONNX's shape inference stores element by element, since they may become shapes: whole numbers, and
-floats read by an operator through which it follows shapes.
+"""Finds nodes that make vectors too long for ONNX's shape inference.
+
+Inference stores vectors element by element if they may become shapes: integers, and floats read by an operator that it
+follows.
 """
 
 import math

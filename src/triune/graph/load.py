@@ -102,7 +102,7 @@ def _joined(pieces: Iterable[tuple[int, int]]) -> Sequence[tuple[int, int]]:
 
 
 def _find_data(tensor: TensorProto, folder: Path) -> None:
-    """Says where in the file system the data of a tensor are."""
+    """Set a tensor's external location to the absolute path, offset and length of its data."""
     refer(tensor, *_place_of(tensor, folder))
 
 

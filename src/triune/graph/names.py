@@ -13,7 +13,7 @@ class Names:
     """The names that a graph and the graphs within it have, and new ones."""
 
     def __init__(self, graph: GraphProto) -> None:
-        """The names of values and nodes are collected at the first question: ask before the graph is changed."""
+        """Names are collected at the first call of `prefix` or `value`; make it before the graph is changed."""
         self._graph = graph
         self._given: set[str] = set()
 

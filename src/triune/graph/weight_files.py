@@ -61,7 +61,11 @@ def refer(tensor: TensorProto, path: PurePath, offset: int, length: int) -> None
 
 
 def load_data(tensor: TensorProto) -> None:
-    """Move the numbers of a tensor from their file into it. Raises InvalidArgumentError where it cannot be read."""
+    """Read a tensor's data from its external file into `raw_data`.
+
+    Raises:
+        InvalidArgumentError: the file cannot be read.
+    """
     tensor.raw_data = data_of(tensor).tobytes()
     tensor.ClearField("data_location")
     del tensor.external_data[:]

@@ -225,7 +225,10 @@ class Dispatcher:
             self._run_timer = self._clock.call_at(now_ns + int(self._run_limit_seconds * 1e9), self._end_late_runs)
 
     def _end_late_runs(self) -> None:
-        """Give up runs that exceed the time limit. One timer serves all runs, set for the oldest run in time."""
+        """Give up runs that exceed the time limit.
+
+        One timer serves all runs: it fires when the oldest run that is still within the limit exceeds it.
+        """
         self._run_timer = None
         limit_ns, now_ns = int(self._run_limit_seconds * 1e9), self._clock.now_ns()
         next_ns: int | None = None

@@ -21,7 +21,7 @@ def _less_or_equal(x: Value, y: Value) -> Value:
 
 
 def _mod(x: Value, y: Value, *, fmod: int) -> Value:
-    # Core AI's takes the sign of the dividend.
+    # Core AI's modulo has the dividend's sign, as with fmod; ONNX's Mod without fmod has the divisor's.
     rest = ops.broadcasting_modulo(x, y)
     if fmod:
         return rest

@@ -69,7 +69,7 @@ class FunctionWriter(GraphWriter[Value]):
             model: the graph.
             interface: what the function is to take and give.
             is_packing: see `LowerOptions.packs_weights`.
-            is_located: whether operations know the nodes that they are made of.
+            is_located: whether each operation's location names its ONNX node, for error messages.
         """
         super().__init__()
         self._name = name
@@ -190,7 +190,7 @@ class FunctionWriter(GraphWriter[Value]):
 
 
 def _close(function: Any, inputs: list[Any], outputs: list[Any], names: list[str]) -> None:
-    """Give a function that was written the type and the names of what it gives."""
+    """Set the type of a written function, and the names of its results."""
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
     function.res_attrs = argument_attributes(names)
 

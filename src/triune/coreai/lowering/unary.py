@@ -63,7 +63,7 @@ def softplus(x: Value) -> Value:
 
 
 def softsign(x: Value) -> Value:
-    """Each element by 1 more than its absolute value."""
+    """`x / (1 + |x|)`, element by element."""
     return ops.divide(x, ops.broadcasting_add(ops.abs_(x), like(x, 1)))
 
 

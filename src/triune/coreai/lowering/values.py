@@ -98,7 +98,7 @@ def axis(number: int) -> Value:
 
 
 def sizes(numbers: Sequence[int]) -> Value:
-    """A vector of sizes, where operations insist that they have no sign."""
+    """A vector of uint32 sizes, for operations that require unsigned ones."""
     return constant(np.array(numbers, np.uint32))
 
 

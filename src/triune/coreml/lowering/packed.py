@@ -19,7 +19,7 @@ def packed_input(c: Context, index: int) -> Packed | None:
 
 
 def dequantize(c: Context) -> bool:
-    """Gives the result of a DequantizeLinear of constants; False of any other."""
+    """Write a DequantizeLinear of constants and return True; for any other, write nothing and return False."""
     packed = packed_of(c.node, c.scope.tensor)
     if packed is None:
         return False

@@ -88,7 +88,7 @@ def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
     is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and c.is_given(3)
     changed = [axis for index, axis in enumerate(axes) if not _stays(c, x, index, axis)]
     is_image = x.rank in (3, 4, 5) and all(axis >= x.rank - 2 for axis in changed)
-    # Of one element Core ML's aligned corners are not ONNX's.
+    # For a result of one element, align_corners differs between Core ML and ONNX, and a computed size may be 1.
     if not is_plain or not is_image or sampling == SAMPLING["align_corners"]:
         return None
     if c.target.value < Target.IOS17.value:
@@ -146,7 +146,7 @@ def _lines(c: Context, x: Var, axes: Sequence[int]) -> list[_Line]:
 
 
 def _number(value: Any) -> Any:
-    """A number in fp32."""
+    """Convert a number, or a scalar of the program, to fp32."""
     return np.float32(value) if isinstance(value, (int, float)) else mb.cast(x=value, dtype="fp32")
 
 

@@ -39,7 +39,7 @@ def unpack(request: InferenceRequest) -> None:
 
 
 def inputs_bytes(inputs: Mapping[str, Array]) -> int:
-    """The memory of arrays in bytes, including the objects of BYTES tensors."""
+    """The memory of arrays in bytes, and BYTES_ELEMENT_BYTES for each BYTES element. Contents are not counted."""
     return sum(
         array.nbytes + (array.size * BYTES_ELEMENT_BYTES if array.dtype.char == "O" else 0) for array in inputs.values()
     )

@@ -29,7 +29,7 @@ class Borders:
         return name in self._inside or self._turned(name) is not None
 
     def is_entered(self, name: str) -> bool:
-        """Does a Transpose bring it into the layout already?"""
+        """Whether a reader of this value is a Transpose into the layout."""
         return any(is_swap(node) for node in self._index.readers(name))
 
     def enter(self, name: str) -> str:

@@ -47,15 +47,15 @@ class Rope(LayoutPass):
 
 @dataclass(frozen=True, slots=True)
 class _Rotation:
-    """One embedding.
+    """A matched rotary position embedding.
 
     Attributes:
-        heads: x, its channels in a row.
-        num_heads: how many heads.
-        width: of each.
-        is_steps_first: (B, S, heads, width), else (B, heads, S, width).
-        cos: the table, which broadcasts over heads.
-        sin: the other.
+        heads: x, whose heads are consecutive channels of one value.
+        num_heads: the number of heads.
+        width: the channels of a head.
+        is_steps_first: x is (B, S, heads, width), else (B, heads, S, width).
+        cos: the name of the table of cosines, the same for all heads.
+        sin: the name of the table of sines, the same for all heads.
     """
 
     heads: Heads

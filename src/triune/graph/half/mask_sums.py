@@ -56,7 +56,10 @@ class MaskSums:
     """The sums of scores and masks in one graph."""
 
     def __init__(self, index: Index, *, is_finite: bool) -> None:
-        """With `is_finite` masks of -inf become finite, but where a node tests for NaN."""
+        """Args:
+        index: of the graph.
+        is_finite: masks of -inf become finite, except where a node tests the Softmax's result for NaN (Equal).
+        """
         self._index = index
         self._is_finite = is_finite
         self._bounds, self._constant_sizes = Bounds(index.values), ConstantSizes(index.values)

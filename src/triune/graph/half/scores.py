@@ -90,7 +90,10 @@ class _Scores:
         self.operands = Operands(graph, values, names, file, self._reads, self._known)
 
     def scale_once(self, node: NodeProto) -> None:
-        """Where each reader of a value scales it far down by one number: scale it by the largest of those before."""
+        """If every reader of a value scales it down strongly by one number, scale the value once, right after `node`.
+
+        The value is multiplied by the largest of these numbers, and the readers' scales are divided by it.
+        """
         if node.op_type not in PRODUCT_FOLLOWERS:
             return
         name = node.output[0]

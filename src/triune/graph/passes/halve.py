@@ -156,7 +156,7 @@ class _Run:
 
 
 class _Nodes:
-    """The nodes of a graph as they are to be, and the constants that they read in fp32."""
+    """Collects the rewritten nodes of a graph, and the fp32 copies of constants that they read."""
 
     def __init__(self, run: _Run, values: Values, wide: dict[str, str]) -> None:
         self.nodes: list[NodeProto] = []

@@ -47,7 +47,7 @@ def _resolve(graph: GraphProto, outer: Values | None, known: Mapping[str, Sequen
             if made is not None:
                 sequences[name] = made
             if any(each.output[0] in given for each in build.nodes):
-                # A round before this one split it, and somebody still reads the sequence.
+                # An earlier round already wrote this node's Split; the sequence node stays because it is still read.
                 build.nodes.clear()
         elif node.domain in ("", "ai.onnx") and node.op_type in _READERS and node.input[0] in sequences:
             is_read = _read(node, values, sequences[node.input[0]], build)
@@ -129,7 +129,11 @@ def _split(node: NodeProto, values: Values, build: Builder) -> Sequence[str] | N
 
 
 def _read(node: NodeProto, values: Values, tensors: Sequence[str], build: Builder) -> bool:
-    """Writes what a node reads of a sequence; False where that is not known."""
+    """Write nodes that compute the output of a SequenceAt, SequenceLength or ConcatFromSequence from tensors.
+
+    Returns:
+        False if the position is unknown or out of range, or there is nothing to concatenate; then nothing is written.
+    """
     attributes = attributes_of(node)
     if node.op_type == "SequenceLength":
         build.put("Identity", [build.constant(len(tensors), np.int64)], [node.output[0]])

@@ -22,7 +22,16 @@ class Tidy(GraphPass):
 
 
 def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
-    """Tidy a graph in which the names of `outer` stand for others. Returns the outer names that it reads."""
+    """Tidy a graph.
+
+    Args:
+        graph: changed in place.
+        outer: maps names that surrounding graphs replaced to their replacements.
+        names: makes new names.
+
+    Returns:
+        the names that the graph reads but does not define.
+    """
     renamed = dict(outer)
     outputs = {value.name for value in graph.output}
     nodes: list[NodeProto] = []

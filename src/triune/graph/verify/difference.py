@@ -29,7 +29,7 @@ class Difference:
 
 
 def difference_of(one: Array, other: Array) -> Difference:
-    """The difference of two arrays; None if their shapes differ or they are not numeric."""
+    """The difference of two arrays; 0 if their shapes differ, they are empty or not numeric."""
     if one.shape != other.shape or one.dtype.kind not in "biufV" or not one.size:
         return Difference(0.0, 0.0)
     difference = np.abs(one.astype(np.float64) - other.astype(np.float64))

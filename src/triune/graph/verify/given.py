@@ -12,7 +12,8 @@ def check_given(model: ModelProto, given: Mapping[str, Array], constants: Collec
     """Check that given arrays fit the model's inputs.
 
     Raises:
-        InvalidArgumentError: an array's name is not an input or that of a constant, or its type or shape is wrong.
+        InvalidArgumentError: a name is not an input's, or the input is bound as a constant; or its type or shape is
+            wrong.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value.type.tensor_type for value in model.graph.input if value.name not in weights}

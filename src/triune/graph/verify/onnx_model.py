@@ -59,8 +59,8 @@ class OnnxModel:
 
         It is 0 for most models. Where sums in another order or fused 8-bit products change an answer, it is the
         distance to ONNX Runtime's answer without optimizations. Where the model quantizes floats or cancels near zero,
-        it is the distance to answers with noise (`triune.graph.verify.noise`). An error that moves a few elements by a
-        level is known by its mean as well as by its largest difference.
+        it is the distance to answers with noise (`triune.graph.verify.noise`). Both the mean and the
+        largest difference are kept: the mean recognizes an error that moves only a few elements.
         """
         with np.errstate(all="ignore"):
             answer = self._run(inputs, "optimized")

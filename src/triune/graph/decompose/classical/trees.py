@@ -76,7 +76,7 @@ def _leaves(b: Builder, tables: Mapping[str, str], facts: Facts, x: str) -> str:
     """INT32 (N, trees), the leaves that the rows reach, level by level. `x`: fp32 (N, features)."""
     own = [name for name in ("features", "splits", "if_true", "if_false", "rules") if name in tables]
     here = {name: tables[f"root_{name}"] for name in own}
-    # The features that the roots compare are constants, so they are gathered as columns.
+    # All rows compare the same features at the roots, so whole columns of x are gathered.
     features = b.op("Gather", x, b.op("Squeeze", here["features"], b.ints(0)), axis=1)
     position = _next(b, facts, features, here)
     for _ in range(1, facts.depth):
