@@ -70,7 +70,7 @@ class ModelConfig:
         parameters: the config's `parameters` without those that Triune itself reads (`units`, `own_process`).
         is_decoupled: a request may have any number of responses.
         metric_tags: labels to add to its metrics.
-        has_own_process: each executable runs in a process of its own.
+        has_own_process: each executable runs in a separate process.
     """
 
     message: ModelConfigMessage

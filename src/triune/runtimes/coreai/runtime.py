@@ -52,7 +52,7 @@ class CoreAi:
         run_bytes: int | None = None,
     ) -> None:
         """Args:
-        units: this machine's, as `hardware.units.detect_units` tells them.
+        units: this machine's units, from `hardware.units.detect_units`.
         raised: by unit, the runtimes that run the ONNX models made from assets; `cpu` is among them.
         cache: the cache of converted models; None takes the user's cache folder.
         has_core_ai: whether the system has Core AI; None detects it.

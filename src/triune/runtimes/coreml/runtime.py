@@ -60,7 +60,7 @@ class CoreMl:
         run_bytes: int | None = None,
     ) -> None:
         """Args:
-        units: this machine's, as `hardware.units.detect_units` tells them.
+        units: this machine's units, from `hardware.units.detect_units`.
         cache: the cache of converted and compiled models; None takes the user's cache folder.
         preparation: a module that each worker process imports first; `triune.coreml.anywhere` stands in for Core ML.
         convert: converts an ONNX model to a package; can be pickled.

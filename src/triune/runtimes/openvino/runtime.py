@@ -82,7 +82,7 @@ class OpenVino:
 
     def __init__(self, units: Sequence[UnitStatus], run_bytes: int | None = None) -> None:
         """Args:
-        units: this machine's, as `hardware.units.detect_units` tells them.
+        units: this machine's units, from `hardware.units.detect_units`.
         run_bytes: the memory limit of a run whose memory depends on the values of inputs; None sets no limit.
         """
         self._run_bytes = run_bytes
