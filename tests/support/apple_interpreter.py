@@ -23,7 +23,7 @@ def interpret(
 
 
 def interpret_apart(argument: tuple[Path, Mapping[str, Any]]) -> dict[str, Any]:
-    """What `Apart` calls for `interpret`: the path and the inputs in one argument."""
+    """The function that `Apart` runs in its process: `interpret` with the path and the inputs in one argument."""
     return interpret(*argument)
 
 

@@ -1,4 +1,4 @@
-"""An executable and a worker that a test turns by hand, behind the room's own seams."""
+"""An executable and a worker whose progress a test controls step by step."""
 
 import asyncio
 import math

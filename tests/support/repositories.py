@@ -83,7 +83,7 @@ WARM_UP = f'model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "x" value {_Z
 
 
 def counting() -> bytes:
-    """y = n, after n turns of a Loop: the input's value is its time."""
+    """y = n, after n iterations of a Loop: the value of the input determines how long it runs."""
     return model_of(
         """g (int64[1] n) => (int64[1] y) <int64[1] one = {1}, int64[1] zero = {0}> {
         turns = Squeeze(n)
@@ -105,7 +105,7 @@ def ending_itself() -> bytes:
 
 
 def turning(num_turns: int) -> bytes:
-    """y = x, after so many turns of a Loop whatever x is. With 2 to the 62 it never ends."""
+    """y = x, after `num_turns` iterations of a Loop. With 2**62 iterations it never ends."""
     return model_of(
         f"""g (float[b,n] x) => (float[b,n] y) <float[1] one = {{1}}, int64 turns = {{{num_turns}}}> {{
         y = Loop(turns, , x) <body = t (int64 i, bool go, float[b,n] a) => (bool still, float[b,n] c)
