@@ -1,4 +1,4 @@
-"""Composite operations: private functions that say what they are, which Core AI keeps whole."""
+"""Composite operations: private functions with a declaration of their kind, which Core AI runs as one operation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Elements by their indices: taken, put, ordered, and found."""
+"""Gathers, scatters, sorting and NonZero."""
 
 from collections.abc import Sequence
 
@@ -130,7 +130,7 @@ def _flat(x: Value) -> Value:
 
 
 def _linear(parts: list[Value], dims: list[Dim]) -> Value:
-    """The places that indices of several dimensions address in all of them, one after the other."""
+    """The flat indices that multidimensional indices address, in row-major order."""
     total = parts[0]
     for part, dim in zip(parts[1:], dims[1:], strict=True):
         total = ops.broadcasting_add(ops.broadcasting_mul(total, as_scalar(dim)), part)

@@ -1,4 +1,4 @@
-"""Which values of a program are constant while it is written, and their numbers."""
+"""Constant values of a program while it is written, and their numbers."""
 
 import re
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Known:
         self._fixed: dict[Value, bool] = {}
 
     def is_constant(self, value: Value) -> bool:
-        """Is it a constant, or computed of constants only?"""
+        """Whether a value is constant or computed only from constants."""
         return _is_made_of(value, lambda name: name == _CONSTANT, self._constant)
 
     def may_be_constant(self, value: Value) -> bool:

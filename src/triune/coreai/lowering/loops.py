@@ -39,7 +39,7 @@ def as_type(value: Value, kind: Any) -> Value:
 
 
 def with_row(buffer: Value, row: Value, step: Value) -> Value:
-    """`buffer` whose part number `step` is `row`."""
+    """Write `row` at index `step` of the first axis of `buffer`."""
     sizes = dims_of(buffer)
     starts = vector([step, *([0] * (len(sizes) - 1))])
     ends = vector([ops.add(step, axis(1)), *sizes[1:]])
@@ -47,7 +47,7 @@ def with_row(buffer: Value, row: Value, step: Value) -> Value:
 
 
 def is_nested() -> bool:
-    """Is what is written now within a loop or a branch?
+    """Whether the operations that are written now are within a loop or a branch.
 
     There scatter_nd is not used: with it Apple's interpreter (1.0.0b3) loses other values of a loop.
     """
@@ -55,7 +55,7 @@ def is_nested() -> bool:
 
 
 def _copy(value: Value) -> Value:
-    """The same numbers in a place of their own: max(x, x), or x and x of truth values.
+    """Copy a value to memory of its own, as max(x, x), or as `x and x` for bool.
 
     Apple's interpreter (1.0.0b3) leaves a carried value of fixed shape where the step before has written it, and in a
     long step writes other values there before the last operation has read it. So a step first copies what is carried.

@@ -1,4 +1,4 @@
-"""What a user may say about a conversion to Core AI."""
+"""The options of a conversion to Core AI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Weights in the forms in which Core AI keeps them small, where that loses nothing: look-up tables and bitmasks."""
+"""Lossless compression of weights in Core AI's forms: look-up tables and sparse bitmasks."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def _bits(weight: NDArray[Any]) -> NDArray[Any]:
 
 
 def _table(weight: NDArray[Any]) -> NDArray[Any] | None:
-    """The different elements, in order of their bits; None if they are more than 256."""
+    """The distinct elements, in order of their bits; None if there are more than 256."""
     flat = _bits(np.ascontiguousarray(weight)).reshape(-1)
     if len(np.unique(flat[:: max(1, flat.size // _NUM_LOOKED_AT)])) > 1 << _INDEX_BITS[-1]:
         return None

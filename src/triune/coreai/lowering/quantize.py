@@ -146,7 +146,7 @@ def _zeros(scale: Value, dtype: Any) -> Value:
 
 
 def _is_divided(c: Context, scale: Value, x: Value) -> bool:
-    """Does each scale hold for a whole block?"""
+    """Whether the scales are blockwise."""
     if not rank_of(x) or rank_of(scale) != rank_of(x):
         return False
     size, count = shape_of(x)[_axis(c, x)], shape_of(scale)[_axis(c, x)]
@@ -154,7 +154,7 @@ def _is_divided(c: Context, scale: Value, x: Value) -> bool:
 
 
 def _spread(c: Context, value: Value, x: Value) -> Value:
-    """A scale or zero point in the form of `x`: of all of it, of each slice along an axis, or of each block."""
+    """Broadcast a scale or zero point to `x`: one for all of it, for each index of an axis, or for each block."""
     if _is_single(value):
         return reshape(value, [])
     place = _axis(c, x)

@@ -1,4 +1,4 @@
-"""Resize of dimensions whose sizes or scales are not known before the model runs."""
+"""Resize of dimensions whose sizes or scales are known only at run time."""
 
 from collections.abc import Sequence
 
@@ -95,7 +95,7 @@ def _weighed(c: Context, x: Value, each: Resized, places: Value, mode: str) -> V
     if is_excluded:
         cells = cast(iota(size), np.float32)
     else:
-        # What lies outside counts as the outermost element.
+        # Coordinates outside the image read the outermost element.
         reach, more = number(2), axis(4)
         if is_antialiased:
             reach = _reach(line.scale, mode)
@@ -112,12 +112,12 @@ def _weighed(c: Context, x: Value, each: Resized, places: Value, mode: str) -> V
 
 
 def _shrink(scale: Value) -> Value:
-    """By how much the filter of an antialiased result is wider, of which this is the inverse."""
+    """The inverse of the factor by which antialiasing widens the filter."""
     return ops.broadcasting_minimum(scale, number(1))
 
 
 def _reach(scale: Value, mode: str) -> Value:
-    """How many elements on one side weigh in an antialiased result."""
+    """The radius of the antialiasing filter, in elements of the source."""
     return ceil(ops.broadcasting_divide(number(1 if mode == "linear" else 2), _shrink(scale)))
 
 
@@ -126,7 +126,7 @@ def _hat(distance: Value) -> Value:
 
 
 def _cubic(x: Value, a: float) -> Value:
-    """Keys' kernel (1981)."""
+    """Keys's cubic convolution kernel (1981)."""
     near = _polynomial(x, [a + 2, -(a + 3), 0, 1])
     far = _polynomial(x, [a, -5 * a, 8 * a, -4 * a])
     beyond = ops.broadcasting_where(ops.broadcasting_greater(number(2), x), far, number(0))
@@ -141,7 +141,7 @@ def _polynomial(x: Value, coefficients: Sequence[float]) -> Value:
 
 
 def _extrapolated(c: Context, x: Value, line: Line, places: Value) -> Value:
-    """What lies outside of the image has a value of its own."""
+    """Replace elements whose coordinates lie outside the image by extrapolation_value."""
     if not is_cropped(c.attributes):
         return x
     is_outside = ops.broadcasting_or(

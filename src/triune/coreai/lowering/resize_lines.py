@@ -1,4 +1,4 @@
-"""Where the elements of a resized dimension lie, computed while the model runs.
+"""The source coordinates of a resized dimension's elements, computed at run time.
 
 The formulas are those of `graph.conversion.resize`, in fp32 as ONNX Runtime computes them, so that of two elements that
 are as near the same is picked. What ONNX divides by a scale that is a ratio of sizes is multiplied by the one and
@@ -23,14 +23,14 @@ from triune.graph.conversion.resize import coordinates_of, is_cropped
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How one dimension is resized. All are scalars of fp32.
+    """How one dimension is resized. All sizes and scales are fp32 scalars.
 
     Attributes:
-        axis: which.
-        own: how long it is.
-        length: how long it becomes, before that is rounded to `count`.
-        count: the same as a whole number.
-        scale: how much longer that is.
+        axis: the axis.
+        own: its length before.
+        length: its length after, before it is rounded to `count`.
+        count: its length after, an integer.
+        scale: the factor.
         over: by this over `under` steps of the result become steps of the dimension.
         under: see there.
         roi: where the region of interest begins and ends, of the length; None where there is none.
@@ -64,12 +64,12 @@ class Resized(NamedTuple):
 
     @property
     def target(self) -> Value:
-        """How many elements the result has, in int32."""
+        """The number of elements of the result, in int32."""
         return cast(self.shapes.count, np.int32)
 
 
 def number(value: float) -> Value:
-    """A scalar of fp32."""
+    """An fp32 scalar."""
     return constant(np.float32(value))
 
 
@@ -129,7 +129,7 @@ def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
 
 
 def _may_stay(c: Context, index: int) -> bool:
-    """May a dimension stay as long as it is, where the formulas would change it?"""
+    """Whether a dimension may keep its length though the formulas would change its elements."""
     if not c.is_given(2):
         return is_cropped(c.attributes)
     scales = c.constant(2)
@@ -148,7 +148,7 @@ def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
 
 
 def _element(c: Context, operand: int, index: int) -> Value:
-    """One element of an operand, in fp32."""
+    """One element of an operand, cast to fp32."""
     given = c.constant(operand)
     return number(float(given[index])) if given is not None else cast(element(c.input(operand), index), np.float32)
 
@@ -186,7 +186,7 @@ def _by_sizes(c: Context, axes: Sequence[int], owns: Sequence[Value], sizes: Seq
 
 
 def places_of(c: Context, each: Resized) -> Value:
-    """For each element of the result its place in the dimension: a vector of fp32."""
+    """The source coordinate of each element of the result: a vector of fp32."""
     line, index = each.numbers, cast(iota(each.target), np.float32)
     found = _formula(c, line, index)
     return found if line.is_copied is None else ops.broadcasting_where(line.is_copied, index, found)
@@ -235,7 +235,7 @@ def _in_region(line: Line, index: Value) -> Value:
     one = number(1)
     last = ops.broadcasting_sub(line.own, one)
     width = ops.broadcasting_mul(ops.broadcasting_sub(end, begin), last)
-    # One element lies in the middle.
+    # A single element lies in the middle.
     is_one = cast(_is_equal(line.count, one), np.float32)
     middle = ops.broadcasting_mul(ops.broadcasting_mul(width, number(0.5)), is_one)
     start = ops.broadcasting_add(ops.broadcasting_mul(begin, last), middle)

@@ -1,4 +1,4 @@
-"""Shapes: asked for, and given."""
+"""Operators that read or set shapes."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from triune.graph.conversion.scope import EMPTY
 
 
 def length(x: Value, what: str) -> int:
-    """How many elements a vector has; a Refusal where that is not known."""
+    """The number of elements of a vector. Raises Refusal if it is unknown."""
     size = shape_of(x)[0]
     if size is None:
         raise Refusal(f"{what} is computed while the model runs; fix it")
@@ -87,7 +87,7 @@ def _expand(c: Context) -> None:
 
 
 def _common(own: list[Dim], wanted: list[int]) -> list[Dim]:
-    """The dimensions of `own` and `wanted` broadcast."""
+    """The broadcast of the shapes `own` and `wanted`."""
     rank = max(len(own), len(wanted))
     own = [1] * (rank - len(own)) + own
     wanted = [1] * (rank - len(wanted)) + wanted
@@ -117,7 +117,7 @@ def _constant_of_shape(c: Context) -> None:
 def _range(c: Context) -> None:
     start, limit, delta = (scalar(c.input(index)) for index in range(3))
     if dtype_of(start) == np.float16:
-        # How often a step fits depends on its rounding.
+        # The number of steps depends on how fp16 rounds the step.
         raise Refusal("a range of fp16; compute it in fp32 (--keep-fp32 Range)")
     found = ops.range_(start, limit, delta)
     c.give(refined(found, c.scope.values.shape(c.node.output[0])))

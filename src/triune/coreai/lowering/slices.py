@@ -1,4 +1,4 @@
-"""Parts of a tensor by their place, and tensors with more around them."""
+"""Slices, splits and padding."""
 
 from typing import Any
 
@@ -72,12 +72,12 @@ def _slice(c: Context) -> None:
 
 
 def _from_end(place: Dim) -> Dim:
-    """The place of an element when the dimension is turned round: the last for the first, -1 for 0."""
+    """The index of an element after reversing the dimension, counted from the end: -1 for 0."""
     return -1 - place if isinstance(place, int) else ops.sub(axis(-1), place)
 
 
 def _is_turned(start: Dim, end: Dim, step: Dim, size: int | None) -> bool:
-    """Are all elements taken, backwards?"""
+    """Whether the slice reverses a whole dimension."""
     if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)) or step != -1:
         return False
     if size is None:
@@ -111,12 +111,12 @@ def _pad(c: Context) -> None:
 
 
 def _filler(c: Context, x: Value, mode: str) -> Value:
-    # Modes that do not use it insist on a constant.
+    # Modes that do not use the pad value still require a constant one.
     return scalar(c.input(2)) if c.has(2) and mode == "constant" else like(x, 0)
 
 
 def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
-    """Negative padding cuts."""
+    """Crop by the negative amounts of padding."""
     shape = shape_of(x)
     begin = [max(-each, 0) for each in begins]
     end = [(_END if size is None else size) if each >= 0 else each for size, each in zip(shape, ends, strict=True)]
@@ -146,7 +146,7 @@ def _pad_as_computed(c: Context, x: Value, places: list[int], mode: str) -> Valu
     before = [element(pads, places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
     after = [element(pads, count + places.index(each)) if each in places else axis(0) for each in range(rank_of(x))]
     if mode == "constant":
-        # Negative padding cuts.
+        # Negative padding crops.
         begin = [ops.maximum(ops.broadcasting_mul(each, axis(-1)), axis(0)) for each in before]
         end = [ops.add(as_scalar(dim_of(x, place)), ops.minimum(each, axis(0))) for place, each in enumerate(after)]
         x = ops.slice_(x, vector(begin), vector(end), axes([1] * rank_of(x)))

@@ -1,4 +1,4 @@
-"""Images padded for the windows that move over them."""
+"""Padding of images for convolutions and pools."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -32,12 +32,12 @@ def on_plane(x: Value) -> Value:
 
 
 def off_plane(x: Value, spatial: int) -> Value:
-    """What `on_plane` was given."""
+    """The inverse of `on_plane`."""
     return ops.shrink_dims(x, axes([2])) if spatial == 1 else x
 
 
 def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:
-    """Numbers of spatial dimensions, for what `on_plane` gives."""
+    """A list of one number for each spatial axis, extended to the two axes that `on_plane` gives."""
     return [fill, *numbers] if len(numbers) == 1 else list(numbers)
 
 
@@ -54,12 +54,12 @@ def pad(x: Value, widths: Sequence[tuple[Dim, Dim]], value: float) -> Value:
 
 
 def is_some(width: Dim) -> bool:
-    """May it be more than nothing?"""
+    """Whether the size may be larger than 0."""
     return not isinstance(width, int) or width != 0
 
 
 def widths_of(x: Value, window: Window) -> list[tuple[Dim, Dim]]:
-    """How much the window wants before and after each spatial dimension."""
+    """The padding of a window before and after each spatial dimension."""
     return [_width(x, window, axis) for axis in range(len(window.kernel))]
 
 
