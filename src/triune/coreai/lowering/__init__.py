@@ -1,4 +1,4 @@
-"""Graphs lowered to Core AI programs, through the dialect of `coreai-core`. One family of operators a file."""
+"""Lowering of graphs to Core AI programs, with the dialect of `coreai-core`. Each file has one family of operators."""
 
 from triune.coreai.lowering.lower import MAIN, Lowered, Source, lower, lower_functions
 from triune.coreai.lowering.options import LowerOptions

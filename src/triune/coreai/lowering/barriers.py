@@ -1,9 +1,10 @@
 """Barriers between operations that Apple's compiler would join wrongly.
 
 Core AI (1.0.0b3) joins neighbouring operations by the rules of real numbers: `(x * a) / b` becomes `x * (a / b)`, for
-whole numbers too; `(x + a) - b` becomes `x + (a - b)`; of two casts one is dropped. It does so when a module is left,
-and when a program is loaded, so that cannot be switched off. It does not look through `maximum(x, x)`, which is `x`,
-so that is written between two operations that it would join wrongly. See decision 6.
+whole numbers too; `(x + a) - b` becomes `x + (a - b)`; of two casts one is dropped. It does so when the context
+of a module is left and when a program is loaded, and has no option to switch that off. It does not look through
+`maximum(x, x)`, which equals `x`. So `maximum(x, x)` is written between two operations that would be joined wrongly.
+See decision 6.
 """
 
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ _SUMS = frozenset({"add", "sub"})
 _PRODUCTS = frozenset({"mul", "divide"})
 _CONVOLUTIONS = frozenset({"conv2d", "conv3d"})
 
-# The compiler moves these behind the operation that reads them, or drops them in pairs.
+# Operations that the compiler moves behind the operation that reads them, or drops in pairs.
 _MOVES = frozenset({"reshape", "expand_dims", "shrink_dims", "broadcast_to", "broadcast_in_dims", "transpose"})
-# It drops these where they keep the type.
+# Operations that the compiler drops where the type of the result is that of an operand.
 _PARTS = frozenset({"slice", "concat", "pad", "tile"})
 
 
@@ -30,7 +31,7 @@ def place_barriers(body: Any) -> None:
     """Write a barrier wherever the compiler would join two operations of a module and change the answer.
 
     Args:
-        body: of the module, before that is left.
+        body: the module's body, before the module's context is left.
     """
     known = Known()
     for operation in list(_operations(body)):
@@ -48,10 +49,12 @@ def place_barriers(body: Any) -> None:
 
 
 def place_all_barriers(body: Any) -> None:
-    """Write a barrier after every operation, so that the compiler joins none: what `place_barriers` is held against.
+    """Write a barrier after every operation, so that the compiler joins none.
+
+    A program made so is the reference for one made with `place_barriers`.
 
     Args:
-        body: of the module, before that is left.
+        body: the module's body, before the module's context is left.
     """
     known = Known()
     for operation in list(_operations(body)):
@@ -65,7 +68,7 @@ def place_all_barriers(body: Any) -> None:
 
 
 def name_of(operation: Any) -> str:
-    """An operation's name without its dialect: `mul` of `coreai.mul` and of `coreai.decomposable.broadcasting_mul`."""
+    """An operation's name without its dialect: `mul` for `coreai.mul` and of `coreai.decomposable.broadcasting_mul`."""
     return str(operation.operation.name).rsplit(".", 1)[-1].removeprefix("broadcasting_")
 
 
@@ -78,7 +81,10 @@ def _operations(block: Any) -> Iterator[Any]:
 
 
 def _before(value: Value, *moves: str) -> Any | None:
-    """The operation that made `value`, past those that are moved or dropped, `moves` too; None for an argument."""
+    """The operation that made `value`; None for an argument.
+
+    Operations that the compiler moves or drops, and those named in `moves`, are passed over.
+    """
     while True:
         operation = value.owner
         if isinstance(operation, ir.Block):
@@ -93,18 +99,19 @@ def _before(value: Value, *moves: str) -> Any | None:
 
 
 def _drops_cast(operation: Any) -> bool:
-    """Is there a cast before this one which the compiler drops, though it changes numbers?
+    """Whether the compiler drops a cast before this cast although that changes numbers.
 
-    It drops the first of two, unless that is to fewer bits than both what it reads and what follows have.
+    The compiler drops the first of two casts, unless its result has fewer bits than both its operand and the result
+    of the second.
     """
     first = _before(operation.operands[0])
     if first is None or name_of(first) != "cast":
         return False
     source, middle, last = (dtype_of(each) for each in (first.operands[0], first.results[0], operation.results[0]))
-    # Sizes have no sign, and are cast to numbers with one and back; none of them is large.
+    # Sizes are cast from uint32 to int32 and back, and none of them is large enough for that to matter.
     is_size = {source, middle} == {np.dtype(np.int32), np.dtype(np.uint32)}
     is_exact = is_size or np.can_cast(source, middle, "safe")
-    # A float of more digits than the last one has rounds nothing that the last one keeps.
+    # A float with more bits than the last float rounds away nothing that the last float keeps.
     is_exact = is_exact or (middle.kind == last.kind == "f" and _bits(middle) > _bits(last))
     return not is_exact and _bits(middle) >= min(_bits(source), _bits(last))
 
@@ -114,7 +121,7 @@ def _bits(dtype: np.dtype[Any]) -> int:
 
 
 def _joins(known: Known, operation: Any, place: int) -> bool:
-    """Is the operand at `place` made with a constant that is joined with the other operand, and changes numbers?"""
+    """Whether the compiler joins the constant in the operand at `place` with the other operand and changes numbers."""
     value, other = operation.operands[place], operation.operands[1 - place]
     if known.is_constant(value) or not known.may_be_constant(other):
         return False
@@ -125,7 +132,7 @@ def _joins(known: Known, operation: Any, place: int) -> bool:
     if before is None or not is_number(before.results[0]) or dtype_of(before.results[0]) != dtype:
         return False
     if name_of(before) == "neg":
-        # The compiler negates the factor, of which it may misread only one of fp16.
+        # The compiler negates the factor, which only in fp16 it may misread.
         negation = Step("mul", Operand(np.array([-1.0]), is_right=True))
         return family is _PRODUCTS and dtype == np.float16 and changes_products(negation, outer, dtype)
     if name_of(before) in family:
@@ -141,7 +148,10 @@ def _joins(known: Known, operation: Any, place: int) -> bool:
 
 
 def _is_convolved(known: Known, operation: Any) -> bool:
-    """Is it a convolution by constant weights, with or without a bias? The compiler multiplies those by a scale."""
+    """Whether `operation` is a convolution by constant weights, or the addition of a constant bias to one.
+
+    The compiler multiplies such weights by a scale that follows.
+    """
     if name_of(operation) == "add":
         sides = [side for side in (1, 0) if known.is_constant(operation.operands[side])]
         operation = _before(operation.operands[1 - sides[0]]) if sides else None

@@ -1,4 +1,4 @@
-"""How Core AI has ONNX's operators of two operands, element by element."""
+"""Lowering of ONNX's elementwise operators with two operands."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,12 +7,12 @@ from triune.coreai.lowering.values import like
 
 
 def less(x: Value, y: Value) -> Value:
-    """Is `x` less than `y`?"""
+    """X < y, element by element."""
     return ops.broadcasting_greater(y, x)
 
 
 def _greater_or_equal(x: Value, y: Value) -> Value:
-    # Not the contrary of "less": nothing is true of what is no number.
+    # This is not the negation of x < y, since every comparison with NaN is false.
     return ops.or_(ops.broadcasting_greater(x, y), ops.broadcasting_equal(x, y))
 
 
@@ -37,4 +37,4 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "GreaterOrEqual": _greater_or_equal,
     "LessOrEqual": _less_or_equal,
 }
-"""What writes each operator of ONNX; one that stands in no such table is one operation of Core AI."""
+"""The function that writes each ONNX operator; an operator in no such table is one operation of Core AI."""

@@ -40,11 +40,11 @@ _NAMES = {
     "Min": "minimum",
     "ReduceProd": "reduce_product",
 }
-"""Core AI's names of operators, where they are not ONNX's in small letters."""
+"""Core AI's name for each ONNX operator, where it is not ONNX's name in small letters."""
 
 
 class CoreAIBuilder(Builder[Value]):
-    """Adds operations to the block that is entered."""
+    """Adds operations at MLIR's current insertion point."""
 
     runtime = "Core AI"
 
@@ -77,7 +77,7 @@ class CoreAIBuilder(Builder[Value]):
         given = [like(value, x) if isinstance(x, (int, float)) else x for x in operands]
         if op in _OPS or len({shape_of(each) for each in given}) > 1:
             return self.elementwise(op, *given)
-        # Of one shape: nothing is broadcast, which Core AI does by more operations where sizes are free.
+        # Operands of one shape need no broadcasting, for which Core AI adds operations where sizes are free.
         name = _NAMES.get(op, op.lower())
         return getattr(ops, f"{name}_" if name in ("and", "or", "xor") else name)(*given)
 
@@ -85,7 +85,7 @@ class CoreAIBuilder(Builder[Value]):
         return cast(x, dtype)
 
     def summable(self, x: Value) -> Value:
-        # In fp16 Core AI adds in fp16 too, where a mean of moderate numbers is infinite.
+        # Core AI sums fp16 in fp16, so that even a mean of moderate numbers becomes infinite.
         return cast(x, np.float32) if dtype_of(x) == np.float16 else x
 
     def mod(self, x: Value, y: Any) -> Value:
@@ -112,7 +112,7 @@ class CoreAIBuilder(Builder[Value]):
 
     def arg(self, op: str, x: Value, axis: int, *, keepdims: bool) -> Value:
         if op == "ArgMin":
-            # Of whole numbers -1 - x: the smallest one has no negative.
+            # Integers are turned round by -1 - x, since the smallest integer has no negative.
             x = unary.negative(x) if self.is_float(x) else self.sub(-1, x)
         found = cast(ops.argmax(x, values.axis(axis)), np.int32)
         return found if keepdims else ops.shrink_dims(found, values.axes([axis]))
@@ -157,7 +157,7 @@ class CoreAIBuilder(Builder[Value]):
     def take(self, x: Value, place: Dim, axis: int = 0) -> Value:
         if axis == 0:
             return row(x, place)
-        # What is cut at a computed place has one element there, which Core AI does not find out.
+        # Core AI does not infer that a cut at a computed place has one element along the axis.
         end = place + 1 if isinstance(place, int) else self.add(place, 1)
         sizes = [1 if each == axis else size for each, size in enumerate(shape_of(x))]
         return squeeze(retyped(cut(x, axis, place, end), sizes), [axis])
@@ -182,7 +182,7 @@ class CoreAIBuilder(Builder[Value]):
 
     def top_k(self, x: Value, count: Dim, axis: int, *, is_largest: bool) -> tuple[Value, Value]:
         place, is_true = values.axis(axis), values.constant(np.bool_(True))
-        # Stable: of equals the first comes first, as ONNX has it.
+        # The sort is stable: equal elements keep their order, as in ONNX.
         order = ops.argsort(x, place, values.constant(np.bool_(is_largest)), is_true)
         is_all = isinstance(count, int) and count == shape_of(x)[axis]
         indices = order if is_all else cut(order, axis, 0, count)

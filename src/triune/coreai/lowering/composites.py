@@ -18,15 +18,15 @@ _VERSION = 1
 """The version in the declarations, as coreai-torch 0.4.3 writes it."""
 
 _UNSIGNED = "_indices"
-"""The ending of operands that Apple's composites take as whole numbers without a sign."""
+"""The ending of the names of operands that Apple's composites take as uint32."""
 
 
 def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) -> GraphProto:
-    """A function's body as a graph: constants as initializers, all types known.
+    """A function's body as a graph: constants are initializers, and all types are inferred.
 
     Args:
-        function: of the model, its body in core ops.
-        operands: its operands' names, and what they are.
+        function: a function of the model, whose body is in core ops.
+        operands: the value of each operand, by the operand's name.
         opset: the version of ONNX's operators in the body.
     """
     inputs = [_input(name, value) for name, value in operands.items()]
@@ -39,17 +39,20 @@ def body_of(function: FunctionProto, operands: Mapping[str, Value], opset: int) 
 
 
 def passed(name: str, value: Value) -> Value:
-    """An operand as the composite takes it."""
+    """Convert an operand to the type that the composite takes: uint32 for indices, else its own."""
     return cast(value, np.uint32) if name.endswith(_UNSIGNED) else value
 
 
 def received(name: str, value: Value) -> Value:
-    """An operand within the composite's body, whose whole numbers have signs."""
+    """Convert an operand inside the composite's body back to int32, if it was passed as uint32."""
     return cast(value, np.int32) if name.endswith(_UNSIGNED) else value
 
 
 def declaration(node: NodeProto, names: Sequence[str]) -> Any:
-    """The attribute that says which composite a function is. Its form: coreai-torch, `_composite_declaration.py`."""
+    """The attribute that declares which composite a function is.
+
+    Its form is that of coreai-torch's `_composite_declaration.py`.
+    """
     settings = dict(attributes_of(node))
     kind = settings.pop("kind")
     whole = {"input_names": list(names), "output_names": [RESULT], "op_attrs": {**settings, "version": _VERSION}}
@@ -76,7 +79,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def private_function(name: str, kinds: Sequence[Any], names: Sequence[str], declared: Any, module: Any) -> Any:
-    """A function that only its module calls, and that nothing inlines."""
+    """Add a private function, which is never inlined, at the beginning of a block of the module."""
     return dialect.GraphOp(
         name,
         list(kinds),

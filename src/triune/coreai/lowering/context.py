@@ -1,4 +1,4 @@
-"""What the lowering of an operator to Core AI is given."""
+"""The context that a function which lowers an operator to Core AI is given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,11 @@ from triune.graph.conversion.context import NodeContext
 
 @dataclass(frozen=True)
 class Context(NodeContext[Value]):
-    """A node, and what is known around it: see `NodeContext`."""
+    """A node with its attributes, operands and scope: see `NodeContext`."""
 
 
 Lowering: TypeAlias = Callable[[Context], None]
-"""Adds operations that give the outputs of the node. Raises Refusal where it cannot be done exactly."""
+"""A function that adds operations for the outputs of a node.
+
+It raises Refusal where the node cannot be computed exactly.
+"""

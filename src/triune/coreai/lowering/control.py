@@ -1,4 +1,4 @@
-"""Branches and loops."""
+"""Lowering of If and Loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,14 @@ from triune.graph.values import Values
 from triune.graph.weight_files import array_of
 
 MOST_STEPS_BUFFERED = 65_536
-"""Of a loop of at most so many steps, what is collected has room from the start; else it grows step by step."""
+"""The most steps for which a loop's collected values get a buffer of full length before the first step.
+
+With more steps, or an unknown number of them, the buffer grows by one row in each step.
+"""
 
 
 def _written(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value]:
-    """The body of a loop in the current block; of its results what it declares of their shapes is known."""
+    """Write the body of a loop into the current block; return its results, with the shapes that the body declares."""
     names = [value.name for value in body.input]
     values = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))
     declared = Values(body)
@@ -30,7 +33,7 @@ def _written(c: Context, body: GraphProto, given: Sequence[Value]) -> list[Value
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What a step gives that is collected."""
+    """The shape and dtype of a value that a loop collects in each step."""
 
     shape: list[int]
     dtype: np.dtype[Any]
@@ -44,7 +47,7 @@ def _if(c: Context) -> None:
             c.give(value, index)
         return
     condition = scalar(c.input(0))
-    # What types the branches give is known when they are written: only then the operation can be made.
+    # The types of the results are known only after the branches are written, so they are written into a draft first.
     draft = dialect.IfOp([], condition)
     blocks = [draft.thenRegion.blocks[0], draft.elseRegion.blocks[0]]
     found: list[list[Value]] = []
@@ -53,7 +56,7 @@ def _if(c: Context) -> None:
             found.append(c.lower_graph(graph, c.scope, {}))
     pairs: dict[int, tuple[Value, ...]] = dict(enumerate(zip(*found, strict=True)))
     kinds = [joined_type(one, other, "its branches give") for one, other in pairs.values()]
-    # Core AI itself makes a selection of what no branch computes, and then cannot load it.
+    # If both results are computed outside the branches, Core AI turns the If into a selection that it cannot load.
     for index, pair in list(pairs.items()):
         if known_shape(pair[0]) == known_shape(pair[1]) is not None and all(map(_is_ready, pair, blocks)):
             for value in pair:
@@ -72,11 +75,11 @@ def _if(c: Context) -> None:
 
 
 def _kept(value: Value) -> Value:
-    """`value`, by an operation that stays in its branch.
+    """Return `value` as the result of an operation that stays in its branch: `minimum(x, x)`.
 
-    Of what it finds to be computed outside both branches (two transposes undo each other, or the same was computed
-    before) Core AI makes a selection, too. It leaves `minimum(x, x)` alone; barriers, which it might find outside, are
-    `maximum(x, x)`.
+    Core AI turns an If into a selection if it finds the results to be computed outside both branches: two transposes
+    undo each other, or the same was computed before. It leaves `minimum(x, x)` alone. Barriers, which it might find
+    outside, are `maximum(x, x)`.
     """
     if is_bool(value):
         return dialect.or_(value, value)
@@ -84,20 +87,23 @@ def _kept(value: Value) -> Value:
 
 
 def _is_ready(value: Value, block: Any) -> bool:
-    """Is nothing computed for it in the branch?"""
+    """Whether `value` is an argument, a constant, or computed outside the branch `block`."""
     owner = value.owner
     return isinstance(owner, ir.Block) or owner.name == "coreai.constant" or owner.block != block
 
 
 def _move_out(value: Value, branches: Any) -> None:
-    """A constant made in a branch before both of them."""
+    """Move a constant that was made in a branch in front of the If; leave any other value where it is."""
     owner = value.owner
     if not isinstance(owner, ir.Block) and owner.parent == branches.operation:
         owner.move_before(branches.operation)
 
 
 def _loop(c: Context) -> None:
-    """A loop over the step's number, whether to go on, what is carried, and a buffer for each collected value."""
+    """Lower Loop.
+
+    The loop carries the step's number, the condition, the node's carried values, and a buffer for each collected value.
+    """
     body: GraphProto = c.attributes["body"]
     num_carried = len(c.node.input) - 2
     limit = c.constant(0)
@@ -134,7 +140,7 @@ def _loop(c: Context) -> None:
 
 
 class _Buffer:
-    """Room for a value of each step."""
+    """The buffer of one collected value of a loop: a row for each step."""
 
     def __init__(self, place: int, row: _Row, most: int | None) -> None:
         self.place = place
@@ -142,24 +148,27 @@ class _Buffer:
         self._most = most
 
     def start(self) -> Value:
-        """Before the first step. What grows begins with a row that is dropped, for Core AI has no empty tensors."""
+        """The buffer before the first step.
+
+        One that grows begins with a row that `filled` drops, since Core AI has no empty tensors.
+        """
         return constant(np.zeros([self._most or 1, *self._row.shape], self._row.dtype))
 
     def with_row(self, buffer: Value, value: Value, step: Value) -> Value:
-        """With the value of a step."""
+        """The buffer with the value of step number `step` added."""
         if self._most is None:
             return concat([buffer, expand(value, [0])], 0)
         return with_row(buffer, value, step)
 
     def filled(self, buffer: Value, steps: Value) -> Value:
-        """What was written of it."""
+        """The rows that were written, given the number of steps that were done."""
         if self._most is None:
             return cut(buffer, 0, 1, np.iinfo(np.int32).max)
         return cut(buffer, 0, 0, steps)
 
 
 def _rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
-    """The shapes and types of collected values: of the body, written once to be seen."""
+    """The shapes and dtypes of collected values, found by writing the body once into a draft, which is then erased."""
     if not places:
         return []
     given = [axis(0), constant(np.bool_(True)), *(c.input(place) for place in range(2, len(c.node.input)))]
@@ -179,7 +188,7 @@ def _rows(c: Context, body: GraphProto, places: Sequence[int]) -> list[_Row]:
 
 
 def _always_goes_on(c: Context, body: GraphProto) -> bool:
-    """Is the condition true before the first step and after each?"""
+    """Whether the loop's condition is known to be true before the first step and after each step."""
     start = c.constant(1)
     if c.has(1) and (start is None or not start.all()):
         return False

@@ -1,4 +1,4 @@
-"""Convolutions."""
+"""Lowering of Conv and ConvTranspose."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def _conv(c: Context) -> None:
     window.require_room(shape_of(x)[2:])
     widths = widths_of(x, window)
     if spatial == 1 and all(isinstance(width, int) for pair in widths for width in pair):
-        # On the plane, where what reads the program again finds the padding beside the convolution.
+        # Padding comes after `on_plane`, so that it stands next to the convolution when the program is read again.
         padded = pad(on_plane(x), [(0, 0), *widths], 0)
     else:
         padded = on_plane(pad(x, widths, 0))
@@ -58,7 +58,7 @@ def _conv_transpose(c: Context) -> None:
     dilations = list(c.attributes.get("dilations", [1] * spatial))
     extents = [(size - 1) * step + 1 for size, step in zip(_kernel(weight), dilations, strict=True)]
     cuts = cuts_of(c.attributes, extents, strides, shape_of(x)[2:])
-    # Core AI cuts as much on both sides and then adds to the end what would have been there: less than a stride.
+    # Core AI cuts the same on both sides, then restores `output_pad` elements at the end: fewer than a stride.
     is_native = all(begin >= 0 and 0 <= begin - end < step for (begin, end), step in zip(cuts, strides, strict=True))
     begins = [begin if is_native else 0 for begin, _ in cuts]
     more = [begin - end if is_native else 0 for begin, end in cuts]
@@ -89,7 +89,7 @@ def _conv_transpose(c: Context) -> None:
 
 
 def _cut(x: Value, cuts: Sequence[tuple[int, int]]) -> Value:
-    """Without so much at the begin and the end of each spatial dimension, where that is positive."""
+    """Remove elements at the begin and the end of each spatial dimension; negative numbers of them count as 0."""
     begins, ends = ([max(pair[side], 0) for pair in cuts] for side in (0, 1))
     if not any((*begins, *ends)):
         return x

@@ -1,4 +1,4 @@
-"""Dimensions, known now or computed, and values given shapes of them."""
+"""Sizes of dimensions, known now or computed at run time, and operations that give values such shapes."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -24,32 +24,32 @@ from triune.coreai.lowering.values import (
 )
 
 Dim: TypeAlias = int | Value
-"""A size: a number, or a scalar of int32 that is computed."""
+"""The size of a dimension: a number, or a scalar of int32 that is computed at run time."""
 
 
 def dim_of(x: Value, place: int) -> Dim:
-    """One dimension."""
+    """The size of dimension `place` of `x`."""
     size = shape_of(x)[place]
     return size_of(x, place) if size is None else size
 
 
 def dims_of(x: Value) -> list[Dim]:
-    """All dimensions."""
+    """The sizes of all dimensions of `x`."""
     return [dim_of(x, place) for place in range(rank_of(x))]
 
 
 def known(dims: Sequence[Dim]) -> list[int | None]:
-    """The numbers among them."""
+    """The sizes that are numbers; None for each that is computed."""
     return [dim if isinstance(dim, int) else None for dim in dims]
 
 
 def as_scalar(dim: Dim) -> Value:
-    """A dimension as a scalar of int32."""
+    """Convert a size to a scalar of int32."""
     return constant(np.int32(dim)) if isinstance(dim, int) else dim
 
 
 def vector(dims: Sequence[Dim]) -> Value:
-    """Dimensions or other whole numbers as a vector of int32."""
+    """Join sizes, or other integers, into a vector of int32."""
     if all(isinstance(dim, int) for dim in dims):
         return axes([int(dim) for dim in dims])
     parts: list[Value] = []
@@ -82,26 +82,26 @@ def element(x: Value, place: int) -> Value:
 
 
 def scalar(x: Value) -> Value:
-    """The only element without a shape."""
+    """Reshape a value of one element to a scalar."""
     return x if rank_of(x) == 0 else ops.reshape(x, axes([]))
 
 
 def retyped(x: Value, shape: Sequence[int | None]) -> Value:
-    """`x` whose type says more of its shape, or less."""
+    """Return `x` with a type that has the shape `shape`: some sizes become known or unknown."""
     if shape_of(x) == tuple(shape):
         return x
     return reshape_to(x, cast(ops.get_shape(x), np.int32), shape)
 
 
 def refined(x: Value, shape: Sequence[int | None] | None) -> Value:
-    """`x` whose type says what is known of its shape from elsewhere too: `shape`, where it is given."""
+    """Return `x` with the sizes that its type lacks taken from `shape`; unchanged for None or another rank."""
     if shape is None or len(shape) != rank_of(x):
         return x
     return retyped(x, [own if own is not None else dim for own, dim in zip(shape_of(x), shape, strict=True)])
 
 
 def of_one_shape(values: Sequence[Value], place: int) -> list[Value]:
-    """Values that differ in the dimension `place` alone: each knows of the others what any of them knows."""
+    """Give values that differ in dimension `place` alone every other size that the type of any of them has."""
     sizes = zip(*map(shape_of, values), strict=True)
     shape = [next((size for size in each if size is not None), None) for each in sizes]
     shape[place] = None
@@ -109,7 +109,7 @@ def of_one_shape(values: Sequence[Value], place: int) -> list[Value]:
 
 
 def shaped(x: Value, dims: Sequence[Dim]) -> Value:
-    """`x` reshaped."""
+    """Reshape `x` to the sizes `dims`."""
     numbers = known(dims)
     if numbers.count(None) == 0:
         return reshape(x, [dim for dim in numbers if dim is not None])
@@ -119,7 +119,7 @@ def shaped(x: Value, dims: Sequence[Dim]) -> Value:
 
 
 def spread(x: Value, dims: Sequence[Dim]) -> Value:
-    """`x` broadcast to a shape."""
+    """Broadcast `x` to the sizes `dims`."""
     numbers = known(dims)
     if list(shape_of(x)) == numbers and None not in numbers:
         return x
@@ -168,24 +168,24 @@ def elements(vector: Value) -> list[Dim]:
 
 
 def iota(size: Dim) -> Value:
-    """The numbers from 0 to before `size`, in int32."""
+    """The vector 0, 1, ..., size - 1 in int32."""
     if isinstance(size, int):
         return constant(np.arange(size, dtype=np.int32))
     return ops.range_(axis(0), size, axis(1))
 
 
 def along(x: Value, place: int, rank: int) -> Value:
-    """A vector as the dimension `place` of a value of rank `rank`, the others 1."""
+    """Reshape a vector to rank `rank`: its elements along dimension `place`, all other sizes 1."""
     return shaped(x, [dim_of(x, 0) if each == place else 1 for each in range(rank)])
 
 
 def expand(x: Value, places: Sequence[int]) -> Value:
-    """Dimensions of 1 inserted, at places counted in the result from the front."""
+    """Insert dimensions of size 1 so that they stand at `places` of the result."""
     return ops.expand_dims(x, axes(places)) if places else x
 
 
 def squeeze(x: Value, places: Sequence[int]) -> Value:
-    """Dimensions of 1 dropped."""
+    """Remove the dimensions `places`, whose sizes are 1."""
     if not places:
         return x
     if all(shape_of(x)[place] == 1 for place in places):
@@ -194,7 +194,7 @@ def squeeze(x: Value, places: Sequence[int]) -> Value:
 
 
 def take(x: Value, indices: Value, place: int) -> Value:
-    """The parts of `x` at `indices`, of any rank, along a dimension; they stand where it stood."""
+    """Gather along dimension `place`, as ONNX's Gather: the dimensions of `indices`, of any rank, replace that one."""
     rank, more = rank_of(x), rank_of(indices)
     front = [place, *(each for each in range(rank) if each != place)]
     taken = ops.gather_nd(transpose(x, front), expand(indices, [more]))
@@ -203,14 +203,14 @@ def take(x: Value, indices: Value, place: int) -> Value:
 
 
 def row(x: Value, place: int | Value) -> Value:
-    """One part of `x` along its first dimension, which is dropped."""
+    """`x[place]`: one part along the first dimension, which is removed."""
     if isinstance(place, int):
         return squeeze(cut(x, 0, place, place + 1), [0])
     return ops.gather_nd(x, ops.reshape(place, axes([1])))
 
 
 def cut(x: Value, place: int, start: Dim, end: Dim) -> Value:
-    """From `start` to before `end` along one dimension."""
+    """The elements of `x` from `start` to before `end` along dimension `place`."""
     rank = rank_of(x)
     starts: list[Dim] = [0] * rank
     ends = [np.iinfo(np.int32).max if size is None else size for size in shape_of(x)]
@@ -220,7 +220,7 @@ def cut(x: Value, place: int, start: Dim, end: Dim) -> Value:
 
 
 def from_front(indices: Value, size: Dim) -> Value:
-    """Indices of which the negative count from the end."""
+    """Add `size` to the negative ones of `indices`, which count from the end."""
     more = ops.broadcasting_add(indices, as_scalar(size))
     is_behind = ops.broadcasting_greater(axis(0), indices)
     return ops.broadcasting_where(is_behind, more, indices)

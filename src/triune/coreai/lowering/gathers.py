@@ -54,10 +54,10 @@ def _gather(c: Context) -> None:
 
 
 def _counted(c: Context, places: Sequence[int]) -> Value:
-    """The indices, which address these dimensions; constant ones are counted from the front.
+    """The node's indices into the dimensions `places`; if they are constant, negative ones are made positive.
 
-    Of weights and constant indices Apple's compiler (1.0.0b3) takes the elements itself, and reads what lies before the
-    first one where an index is negative. Its interpreter counts negative indices from the end, as ONNX does.
+    Apple's compiler (1.0.0b3) itself gathers from weights by constant indices. For a negative index it reads what lies
+    before the first element. Its interpreter counts negative indices from the end, as ONNX does.
     """
     indices, found = c.input(1), c.constant(1)
     sizes = [shape_of(c.input(0))[place] for place in places]
@@ -74,7 +74,7 @@ def _gather_elements(c: Context) -> None:
     indices = _counted(c, [place])
     ends: list[Dim] = [dim_of(x, each) if each == place else size for each, size in enumerate(dims_of(indices))]
     if any(shape_of(x)[each] is None or shape_of(x)[each] != size for each, size in enumerate(known(ends))):
-        # Core AI wants the other dimensions alike; ONNX reads the first of them.
+        # Core AI wants the other dimensions equal to those of the indices; ONNX reads the first elements along them.
         x = ops.slice_(x, axes([0] * rank_of(x)), vector(ends), axes([1] * rank_of(x)))
     c.give(ops.gather_along_axis(x, indices, axis(place)))
 
@@ -95,12 +95,12 @@ def _counted_tuples(c: Context, batch_dims: int = 0) -> Value:
 
 
 def _scatter(c: Context, x: Value, indices: Value, updates: Value, place: int) -> Value:
-    """`updates` put into `x` along a dimension, the others of one size."""
+    """Scatter `updates` into `x` along dimension `place`; all other dimensions have equal sizes in each operand."""
     reduction = reduction_of(c)
     is_truth = is_bool(x) and reduction != "none"
     if is_truth:
         x, updates = cast(x, np.int32), cast(updates, np.int32)
-    # Apple's interpreter (1.0.0b3) has no kernel that combines numbers of fp16; sums are more precise so, too.
+    # Apple's interpreter (1.0.0b3) has no kernel that combines fp16. In fp32 sums are more precise, too.
     is_half = dtype_of(x) == np.float16 and reduction != "none"
     if is_half:
         x, updates = cast(x, np.float32), cast(updates, np.float32)
@@ -116,7 +116,7 @@ def _scatter_elements(c: Context) -> None:
     if all(shape_of(x)[each] is not None and shape_of(x)[each] == shape_of(indices)[each] for each in others):
         c.give(_scatter(c, x, indices, updates, place))
         return
-    # Each update's own place but along the dimension, in all of `x` one after the other.
+    # Index `x` as a vector: along `place` by the indices, along other dimensions by the position of the update.
     dims = dims_of(indices)
     tuples = [along(iota(dims[each]), each, len(dims)) for each in range(len(dims))]
     tuples[place] = from_front(indices, dim_of(x, place))
@@ -155,7 +155,7 @@ def _scatter_nd(c: Context) -> None:
 
 
 def reverse_sequence(x: Value, lengths: Value, time: int, batch: int) -> Value:
-    """The first `lengths` elements of each batch row reversed along `time`."""
+    """Reverse the first `lengths[i]` elements along dimension `time`, for each `i` of dimension `batch`."""
     rest = [each for each in range(rank_of(x)) if each not in (time, batch)]
     order = [time, batch, *rest]
     steps, rows = dim_of(x, time), dim_of(x, batch)

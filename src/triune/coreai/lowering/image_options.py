@@ -1,4 +1,4 @@
-"""Which inputs and outputs of a program are to be images, and how a model's floats are made of their bytes."""
+"""Options that make inputs and outputs of a program images, and the conversion between bytes and floats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from triune.core.errors import InvalidArgumentError
 from triune.coreai.images import CHANNELS, Image, PixelFormat
 
 RGB: Final = "RGB"
-"""The channels of a model's floats (1, 3, height, width), in their order."""
+"""The order of the channels of a model's floats (1, 3, height, width)."""
 
 _FORM = "--image takes x=rgb24 or x=rgb24,scale=0.5,bias=1|2|3"
 _WORDS: Final = {pixels.name.lower(): pixels for pixels in CHANNELS}
@@ -19,12 +19,12 @@ _WORDS: Final = {pixels.name.lower(): pixels for pixels in CHANNELS}
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """An image: the model's floats are bytes * scale + bias.
+    """How an image becomes a model's floats: bytes * scale + bias.
 
     Attributes:
-        format: one of channels side by side.
-        scale: of all channels.
-        bias: of red, green and blue.
+        format: a pixel format with interleaved channels.
+        scale: the factor for all channels.
+        bias: the addends for red, green and blue.
     """
 
     format: PixelFormat
@@ -33,20 +33,20 @@ class ImageOptions:
 
     @property
     def changes(self) -> bool:
-        """Are the floats others than the bytes?"""
+        """Whether the floats differ from the bytes: a scale other than 1 or a bias other than 0."""
         return self.scale != 1 or any(self.bias)
 
     def floats(self, pixels: Array) -> Array:
-        """Bytes (height, width, channels) as the model's floats: fp32 of (1, 3, height, width)."""
+        """Convert bytes (height, width, channels) to the model's floats: fp32 (1, 3, height, width)."""
         order = [CHANNELS[self.format].index(channel) for channel in RGB]
         colors = pixels[..., order].astype(np.float32).transpose(2, 0, 1)[None]
         return colors * np.float32(self.scale) + np.array(self.bias, np.float32)[:, None, None]
 
     def nearest(self, name: str, floats: Array) -> Array:
-        """The bytes nearest to floats (1, 3, height, width); alpha is 255.
+        """Convert floats (1, 3, height, width) to the nearest bytes; alpha is 255.
 
         Raises:
-            InvalidArgumentError: they are none of a picture's.
+            InvalidArgumentError: a float is that of no byte from 0 to 255, by this scale and bias.
         """
         bias = np.array(self.bias)[:, None, None]
         colors = np.rint((floats[0].astype(np.float64) - bias) / self.scale)
@@ -60,14 +60,14 @@ class ImageOptions:
         return np.stack([planes[channel] for channel in channels], axis=-1).astype(np.uint8)
 
     def image(self, shape: Sequence[int | None]) -> Image | None:
-        """The type of an image for floats of a shape; None where they are none of a picture of known size."""
+        """The type of an image for floats of a shape; None unless it is (1, 3, height, width) with known sizes."""
         if len(shape) != 4 or tuple(shape[:2]) != (1, 3) or not shape[2] or not shape[3]:
             return None
         return Image(self.format, shape[2], shape[3])
 
 
 def parse_images(texts: Mapping[str, str]) -> dict[str, ImageOptions]:
-    """What is said of inputs and outputs, by name: "rgb24" or "rgb24,scale=0.5,bias=1|2|3".
+    """Parse image options of inputs and outputs, by name: "rgb24" or "rgb24,scale=0.5,bias=1|2|3".
 
     Raises:
         InvalidArgumentError: a text is of another form.

@@ -1,4 +1,4 @@
-"""Images at the borders of a function: floats made of their bytes, and bytes made of floats."""
+"""Conversion of a function's image inputs to floats, and of floats to its image outputs."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from triune.coreai.lowering.values import axes, cast, concat, constant, like, re
 
 
 def image_type(image: Image) -> Any:
-    """Core AI's type of it."""
+    """Core AI's type for an image."""
     code = dialect.FourCCAttr.get_enum(enum_value=getattr(dialect.FourCC, image.format.name))
     return dialect.ImageType.get(fourcc_attr=code, height=image.height, width=image.width)
 
 
 def floats_of(pixels: Value, options: ImageOptions, dtype: Any) -> Value:
-    """Bytes (height, width, channels) as floats (1, 3, height, width), red first."""
+    """Convert bytes (height, width, channels) to floats (1, 3, height, width), in the order red, green, blue."""
     planes = transpose(pixels, [2, 0, 1])
     channels = CHANNELS[options.format]
     if channels != RGB:
@@ -30,7 +30,7 @@ def floats_of(pixels: Value, options: ImageOptions, dtype: Any) -> Value:
 
 
 def pixels_of(floats: Value, options: ImageOptions, height: int, width: int) -> Value:
-    """Floats (1, 3, height, width), rounded and limited to 0 to 255, as bytes (height, width, channels).
+    """Convert floats (1, 3, height, width) to bytes (height, width, channels): rounded, and clipped to 0 to 255.
 
     Alpha is 255.
     """

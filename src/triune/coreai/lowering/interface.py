@@ -1,4 +1,4 @@
-"""The inputs, outputs and states of a function, made of those of a graph."""
+"""The inputs, outputs and states of a function, derived from those of a graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class Feature:
     """An input, output or state.
 
     Attributes:
-        name: in the graph and in the function; Core AI takes any.
-        dtype: numpy's.
-        shape: None for a dimension that is free in the program.
-        given: of an input, what the user said of its shape.
-        next: of a state, the graph's output that is its next value.
-        image: how an image becomes these floats, or they one; None where it is none.
+        name: its name in the graph and in the function; Core AI takes any name.
+        dtype: its numpy dtype.
+        shape: its sizes; None for a dimension that is free in the program.
+        given: the shape that the user gave for an input; None where none was given.
+        next: for a state, the graph's output that is its next value; else empty.
+        image: how it is converted from or to an image; None where it is not an image.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Feature:
     image: ImageOptions | None = None
 
     def type(self) -> Any:
-        """The type of the function's argument or result."""
+        """Core AI's type for the function's argument or result."""
         image = None if self.image is None else self.image.image(self.shape)
         if image is not None:
             return image_type(image)
@@ -55,14 +55,14 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """All of a function's, in the graph's order; a state stands among the inputs."""
+    """All inputs and outputs of a function, in the graph's order; states are among the inputs."""
 
     inputs: Sequence[Feature]
     outputs: Sequence[Feature]
 
     @property
     def states(self) -> Sequence[Feature]:
-        """The states alone."""
+        """The inputs that are states."""
         return [feature for feature in self.inputs if feature.next]
 
 
@@ -71,8 +71,8 @@ def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
 
     Raises:
         InvalidArgumentError: a state names no input or output of the model, or their shapes differ; an image names
-            none, or one that is no picture.
-        UnsupportedError: an input's type is none that Core AI can have, or not even its rank is known.
+            no input or output, or one without the type and shape of an image.
+        UnsupportedError: Core AI has no such type of inputs, or not even the rank of an input is known.
     """
     graph = model.graph
     _check_states(graph, options.states)

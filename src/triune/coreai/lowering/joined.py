@@ -1,6 +1,7 @@
-"""What Apple's compiler makes of two constants that are added or multiplied one after the other, and what that changes.
+"""Whether results change when Apple's compiler joins two operations with constants into one.
 
-Core AI (1.0.0b3) has one operation of two: `(x * a) / b` becomes `x * (a / b)`. Of real numbers that is the same.
+Core AI (1.0.0b3) rewrites `(x * a) / b` as `x * (a / b)`. For real numbers both are equal; in floats and integers they
+may differ.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Operand:
 
     Attributes:
         numbers: its values in fp64; None where they are not known.
-        is_right: is it the right one: the divisor, or what is subtracted?
+        is_right: whether it is the right operand: the divisor, or the subtrahend.
     """
 
     numbers: NDArray[Any] | None
@@ -28,11 +29,11 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation of two operands, one of which is constant.
+    """A binary operation, one operand of which is constant.
 
     Attributes:
         name: `add`, `sub`, `mul` or `divide`.
-        constant: that operand.
+        constant: the constant operand.
     """
 
     name: str
@@ -40,23 +41,23 @@ class Step:
 
 
 def changes_products(inner: Step, outer: Step, dtype: np.dtype[Any]) -> bool:
-    """Does it change numbers when the factors of two products or quotients are joined?
+    """Whether joining the factors of two products or quotients changes the result.
 
     Args:
-        inner: the first.
-        outer: what follows it.
-        dtype: of the numbers.
+        inner: the first operation.
+        outer: the operation on its result.
+        dtype: the dtype of the result.
     """
     if dtype.kind != "f":
-        # Products wrap in any order; quotients are rounded.
+        # Integer products wrap around the same in any order; integer quotients are rounded.
         return "divide" in (inner.name, outer.name)
     one, other = inner.constant.numbers, outer.constant.numbers
     if one is None or other is None:
         return True
-    # The compiler misreads factors of fp16 below its normal numbers: 3e-5 as 2e-7.
+    # The compiler misreads subnormal factors of fp16: 3e-5 as 2e-7.
     if dtype == np.float16 and not (_fits(one, dtype) and _fits(other, dtype)):
         return True
-    # By 1 and -1 nothing is rounded, unless a quotient becomes a product with what is not.
+    # Factors of 1 and -1 round nothing, unless a quotient becomes a product with another factor.
     if _are_units(other) and (outer.name == "mul" or outer.constant.is_right) and inner.name == "mul":
         return False
     if inner.name == outer.name == "mul" and _are_units(one):
@@ -64,22 +65,22 @@ def changes_products(inner: Step, outer: Step, dtype: np.dtype[Any]) -> bool:
     with np.errstate(all="ignore"):
         first = 1 / one if inner.name == "divide" and inner.constant.is_right else one
         joined = first * other if outer.name == "mul" else first / other if outer.constant.is_right else other / first
-    # fp16 stands for fp32, to which one factor is nearer than two that are rounded one after the other.
+    # A model in fp16 approximates one in fp32: one rounded factor is nearer to that than two.
     return dtype == np.float32 or not _fits(joined, dtype)
 
 
 def changes_sums(inner: Step, outer: Step, dtype: np.dtype[Any], *, is_bias: bool) -> bool:
-    """Does it change numbers when the addends of two sums or differences are joined?
+    """Whether joining the addends of two sums or differences changes the result.
 
     Args:
-        inner: the first.
-        outer: what follows it.
-        dtype: of the numbers.
-        is_bias: is the first addend the bias of a convolution? Then only what cancels counts: normalizations of
-            batches follow, whose addends are for the compiler to join.
+        inner: the first operation.
+        outer: the operation on its result.
+        dtype: the dtype of the result.
+        is_bias: whether the first addend is the bias of a convolution. If so, only cancellation counts, so that the
+            compiler may join the bias with the addends of a batch normalization that follows.
     """
     one, other = inner.constant.numbers, outer.constant.numbers
-    # Whole numbers wrap in any order, and fp16 stands for fp32, to which the joined sum is nearer.
+    # Integer sums wrap around the same in any order. A model in fp16 approximates fp32: the joined sum is nearer.
     if dtype != np.float32:
         return False
     if one is None or other is None:
@@ -93,13 +94,13 @@ def changes_sums(inner: Step, outer: Step, dtype: np.dtype[Any], *, is_bias: boo
 
 
 def changes_scales(scale: Step, dtype: np.dtype[Any]) -> bool:
-    """Do a convolution's weights leave the range of their type when they are multiplied by a scale of its channels?
+    """Whether a convolution's weights leave the range of their dtype when multiplied by a scale per channel.
 
-    Weights are taken to be within 2^-6 and 2^6, or nearly so.
+    The absolute values of weights are assumed to lie between 2^-6 and 2^6.
 
     Args:
-        scale: what multiplies or divides the convolution.
-        dtype: of the weights.
+        scale: the operation that multiplies or divides the convolution's result.
+        dtype: the dtype of the weights.
     """
     numbers = scale.constant.numbers
     if numbers is None or (scale.name == "divide" and not scale.constant.is_right):
@@ -114,7 +115,7 @@ def _are_units(numbers: NDArray[Any]) -> bool:
 
 
 def _fits(numbers: NDArray[Any], dtype: np.dtype[Any]) -> bool:
-    """Are they 0, or held by a float type with all of its digits?"""
+    """Whether each number is 0 or has a size in the normal range of a float dtype."""
     limits = np.finfo(dtype)
     sizes = np.abs(numbers[numbers != 0])
     return bool(((sizes >= float(limits.smallest_normal)) & (sizes <= float(limits.max))).all())

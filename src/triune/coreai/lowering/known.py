@@ -15,15 +15,15 @@ _SHAPE: Final = "coreai.get_shape"
 
 _RESHAPES = frozenset({"coreai.reshape", "coreai.expand_dims", "coreai.shrink_dims"})
 
-# How MLIR prints the bytes of a constant: the alignment in 4 bytes, and the elements.
+# MLIR's printed form of a constant's bytes, in hexadecimal: 4 bytes of alignment, then the elements.
 _BLOB = re.compile(r"\"0x[0-9A-Fa-f]{8}([0-9A-Fa-f]*)\"")
 
 _LARGEST = 1 << 16
-"""The number of characters up to which a constant's bytes are read from what is printed of it."""
+"""The number of characters up to which a constant's bytes are printed, and so can be read."""
 
 
 class Known:
-    """Constants of a module. Answers are kept: what has been asked for must not change."""
+    """Constants of a module. Answers are cached: a value that was asked about must not change afterwards."""
 
     def __init__(self) -> None:
         self._constant: dict[Value, bool] = {}
@@ -34,7 +34,7 @@ class Known:
         return _is_made_of(value, lambda name: name == _CONSTANT, self._constant)
 
     def may_be_constant(self, value: Value) -> bool:
-        """Is it constant, or when a function is made for one shape, whose sizes are?"""
+        """Whether a value is constant, or becomes constant when the function is specialized to one shape."""
         return _is_made_of(value, lambda name: name in (_CONSTANT, _SHAPE), self._fixed)
 
     def numbers(self, value: Value) -> NDArray[Any] | None:
@@ -70,7 +70,7 @@ def _elements(operation: Any, value: Value) -> NDArray[Any] | None:
         if attribute.is_splat:
             return np.full(shape, found.flat[0], np.float64)
         return found.reshape(shape).astype(np.float64)
-    # The bindings do not give the bytes of larger ones.
+    # MLIR's bindings do not give the bytes of other constants, so they are read from the printed form.
     blob = _BLOB.search(str(operation.operation.get_asm(large_resource_limit=_LARGEST)))
     if blob is None:
         return None

@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Lowering of matrix products."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def _matmul(c: Context) -> None:
 
 
 def matmul(x: Value, y: Value) -> Value:
-    """As numpy multiplies matrices: a vector is a row on the left, a column on the right."""
+    """The product of matrices as in numpy: a vector on the left is a row, one on the right a column."""
     is_row, is_column = rank_of(x) == 1, rank_of(y) == 1
     left = ops.expand_dims(x, axes([0])) if is_row else x
     right = ops.expand_dims(y, axes([1])) if is_column else y

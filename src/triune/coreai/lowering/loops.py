@@ -1,4 +1,4 @@
-"""Core AI's loop, whose values may have shapes that differ from step to step."""
+"""Core AI's loop, made to carry values whose shapes may differ from step to step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,11 @@ from triune.graph.conversion.problems import Refusal
 
 
 def joined_type(one: Value, other: Value, what: str) -> Any:
-    """The type of both; a Refusal, which says `what` they are, where there is none."""
+    """The type of two values: sizes in which they differ are unknown.
+
+    Raises:
+        Refusal: the values have different dtypes or ranks; `what` begins the message.
+    """
     if dtype_of(one) != dtype_of(other) or rank_of(one) != rank_of(other):
         raise Refusal(f"{what} values of different types or ranks: {_shown(one)} and {_shown(other)}")
     dims = [size if size == more else None for size, more in zip(shape_of(one), shape_of(other), strict=True)]
@@ -20,15 +24,15 @@ def joined_type(one: Value, other: Value, what: str) -> Any:
 
 
 def _shown(value: Value) -> str:
-    """The type and shape: `float32[2, ?]`."""
+    """The dtype and shape of a value as text: `float32[2, ?]`."""
     return f"{dtype_of(value)}[{', '.join('?' if size is None else str(size) for size in shape_of(value))}]"
 
 
 def as_type(value: Value, kind: Any) -> Value:
-    """`value` of a type that says less of its shape.
+    """Return `value` with the type `kind`, in which fewer sizes are known.
 
-    By a slice to its end, which is computed so that nothing finds out before the model runs: what is known of a value
-    is told to its type again when the program is rewritten, and loops and branches then contradict theirs.
+    This is a slice of the whole value to an end that is computed while the model runs. With a known end, Core AI would
+    infer the sizes again when it rewrites the program, and the type would contradict that of the loop or branch.
     """
     rank = rank_of(value)
     if value.type == kind:
@@ -49,7 +53,7 @@ def with_row(buffer: Value, row: Value, step: Value) -> Value:
 def is_nested() -> bool:
     """Whether the operations that are written now are within a loop or a branch.
 
-    There scatter_nd is not used: with it Apple's interpreter (1.0.0b3) loses other values of a loop.
+    There scatter_nd is not used, since with it Apple's interpreter (1.0.0b3) loses other values of a loop.
     """
     return ir.InsertionPoint.current.block.owner.name != "coreai.graph"
 
@@ -57,8 +61,9 @@ def is_nested() -> bool:
 def _copy(value: Value) -> Value:
     """Copy a value to memory of its own, as max(x, x), or as `x and x` for bool.
 
-    Apple's interpreter (1.0.0b3) leaves a carried value of fixed shape where the step before has written it, and in a
-    long step writes other values there before the last operation has read it. So a step first copies what is carried.
+    Apple's interpreter (1.0.0b3) keeps a carried value of fixed shape in the memory where the previous step wrote it.
+    In a long step it writes other values there before the last operation has read the carried value. So each step
+    first copies the carried values.
     """
     return ops.and_(value, value) if is_bool(value) else ops.maximum(value, value)
 
@@ -68,31 +73,31 @@ def loop(
     go_on: Callable[..., Value],
     run: Callable[..., Sequence[Value]],
 ) -> list[Value]:
-    """The number of steps done, and the values after the last step.
+    """Write a loop; return the number of steps that it has done, and the values after the last step.
 
     Args:
         starts: the values before the first step.
-        go_on: adds operations that tell of the step's number and the values, given one by one, whether there is a
-            step: a scalar.
-        run: adds operations that make of the same the values after a step. Called again where a shape turns out to
-            change.
+        go_on: adds operations that compute whether to do a step, a bool scalar. Its arguments are the step's number
+            and then each value.
+        run: adds operations that compute the values after a step. It has the same arguments, and is called again if
+            a shape is found to change.
     """
     values = [axis(0), *starts]
     while True:
         kinds = [value.type for value in values]
         whole = dialect.WhileOp(kinds, values)
         with ir.InsertionPoint(whole.before.blocks[0]):
-            # Copied first, as in a step: of a loop within a loop the condition is written over the first byte of what
-            # is carried.
+            # The values are copied first, as in a step: in a loop within a loop the interpreter writes the condition
+            # over the first byte of a carried value.
             arguments = [_copy(value) for value in whole.before.blocks[0].arguments]
             dialect.condition(go_on(*arguments), *arguments)
         with ir.InsertionPoint(whole.after.blocks[0]):
             arguments = list(whole.after.blocks[0].arguments)
-            # First: Apple's interpreter (1.0.0b3) may have lost the number when it is read after other operations.
+            # This comes first: after other operations, Apple's interpreter (1.0.0b3) may have lost the step's number.
             following = ops.add(arguments[0], axis(1))
             copies = [_copy(value) for value in arguments]
-            # What a step makes is copied again, for its place may be that of the step's number, which is then added to
-            # it or read for it: (a, b) = (a + b, a) gave 5.0000005 for 5, and a Range 10, 1 for 10, 7.
+            # The results of a step are copied again, since one may share memory with the step's number:
+            # (a, b) = (a + b, a) gave 5.0000005 instead of 5, and a Range gave 10, 1 instead of 10, 7.
             after = [following, *(_copy(new) for new in run(*copies))]
             wanted = [
                 joined_type(value, new, "a step makes of what is carried")

@@ -1,4 +1,4 @@
-"""ONNX models lowered to a Core AI asset: each a function of one program."""
+"""Lowering of ONNX models to a Core AI asset: each model becomes a function of one program."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ LADDER = "_of_"
 """The separator between a function's name and the shapes for which a variant of it was converted."""
 
 MAIN = "main"
-"""The function of a model that was converted alone."""
+"""The name of the function of a model that was converted alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model to become a function.
+    """A model to convert to a function, and how.
 
     Attributes:
-        model: any ONNX model; external data are those that `load` has found. Not changed.
-        options: see there.
+        model: any ONNX model, which is not changed. If tensors are in files, `load` must have located them.
+        options: the options of the conversion.
     """
 
     model: ModelProto
@@ -51,10 +51,11 @@ class Lowered:
     """A saved asset.
 
     Attributes:
-        path: the .aimodel.
-        functions: their names; one that was given several shapes is one function a shape.
-        layout: what was brought into another layout, and what was left and why; None where none was asked for.
-        notes: what could not be kept as it was asked for, and why: nodes that fp16 cannot compute.
+        path: the .aimodel folder.
+        functions: the functions' names; a model with several given shapes has one function for each of them.
+        layout: which nodes were brought into the Neural Engine's layout, and which were not and why; None if no
+            source asked for that layout.
+        notes: which requests could not be met and why, such as nodes that fp16 cannot compute.
     """
 
     path: Path
@@ -73,17 +74,17 @@ def lower(
 def lower_functions(
     sources: Mapping[str, Source], path: Path, *, report: Report | None = None, is_joined: bool = True
 ) -> Lowered:
-    """Convert models to functions of one program, which share the weights that are equal, and save it.
+    """Convert models to functions of one program, which share equal weights, and save it.
 
     Args:
-        sources: by the function's name.
-        path: ends in .aimodel; replaced.
-        report: told of each step.
-        is_joined: may Apple's compiler join operations? Where it may not, the program is slow; see `coreai.audit`.
+        sources: the models, by the function's name.
+        path: where to save the asset; ends in .aimodel. An existing one is replaced.
+        report: is called with a line of text for each step.
+        is_joined: whether Apple's compiler may join operations. If not, the program is slow; see `coreai.audit`.
 
     Raises:
-        InvalidArgumentError: `path` does not end so, a given shape contradicts a model, or a model itself.
-        UnsupportedError: what cannot be converted: every node with its reason and what to do, in one message; or
+        InvalidArgumentError: `path` does not end in .aimodel, or a model contradicts a given shape or itself.
+        UnsupportedError: nodes cannot be converted: one message names each with its reason and what to do. Or
             coreai-core is not installed.
     """
     if path.suffix != ".aimodel":
@@ -111,13 +112,13 @@ def lower_functions(
 
 
 def _prepare(source: Source, layout: LayoutReport | None, tell: Report, file: WeightFile) -> Prepared:
-    """The model in core ops, in the element types and layout that it is to have."""
+    """Convert a source's model to core ops, in the element types and layout that its options ask for."""
     options = source.options
     prepared = prepare(source.model, options, layout if options.layout is Layout.ANE else None, tell, file)
     model = prepared.model
     if options.precision is not Precision.FP32:
         model = Halve(options.keep_fp32, prepared.wide, file)(model)
-    # The Neural Engine's layout takes apart what Core AI would fuse.
+    # In the Neural Engine's layout, patterns are split into parts that cannot be fused.
     return replace(prepared, model=fuse(model, file=file) if options.layout is Layout.SOURCE else model)
 
 
@@ -129,9 +130,14 @@ def _write(
     is_joined: bool,
     is_located: bool = False,
 ) -> Any:
-    """The module of all functions, rewritten by Apple's library as it always is.
+    """Write all functions into a module, which Apple's library then rewrites as it always does.
 
-    `is_joined`: as `lower_functions` has it. `is_located`: operations know their nodes, which no saved program shall.
+    Args:
+        sources: the models, by the function's name.
+        prepared: the same in core ops.
+        interfaces: the functions' inputs, outputs and states.
+        is_joined: see `lower_functions`.
+        is_located: whether operations have the names of their nodes, for error messages. Saved programs have none.
     """
     from triune.coreai.library import authoring, is_silent, located, plain
     from triune.coreai.lowering.barriers import place_all_barriers, place_barriers
@@ -146,7 +152,7 @@ def _write(
                 writer = FunctionWriter(name, each.model, interface, is_packing=is_packing, is_located=is_located)
                 writer.write()
                 problems += [_of(name, problem, len(sources)) for problem in writer.problems]
-            # Inside: leaving the module has it rewritten, and one with stand-ins is none.
+            # This is inside the context, since leaving it rewrites the module, and one with stand-ins is invalid.
             require_none(problems, "Core AI")
             (place_barriers if is_joined else place_all_barriers)(module._mlir_module.body)
     except TriuneError:
@@ -168,7 +174,7 @@ def _of(function: str, problem: Problem, num_functions: int) -> Problem:
 
 
 def _specialize(program: Any, name: str, interface: "Interface") -> list[str]:
-    """One function for each of the shapes that the user gave; the function itself where there are none."""
+    """Specialize a function to each of the shapes that the user enumerated; return the names of the functions."""
     given = {feature.name: feature.given for feature in interface.inputs if feature.given is not None}
     several = {key: shape for key, shape in given.items() if shape.is_enumerated}
     if not several:
@@ -210,7 +216,7 @@ def _save(program: Any, path: Path, sources: Mapping[str, Source], interfaces: M
 
 
 def _free_inputs(sources: Mapping[str, Source]) -> str:
-    """The inputs of which a dimension is free."""
+    """List the names of inputs with a free dimension."""
     free = [
         value.name
         for source in sources.values()
@@ -221,7 +227,7 @@ def _free_inputs(sources: Mapping[str, Source]) -> str:
 
 
 def _source(source: Source, interface: "Interface") -> dict[str, Any]:
-    """What a caller must know beside the program: the source's element types, and the limits of shapes."""
+    """The metadata of a function that its program lacks: the source's element types, and the limits of shapes."""
     from onnx import TensorProto
 
     def kinds(values: Any) -> dict[str, str]:

@@ -9,12 +9,14 @@ from triune.graph.conversion.options import ConversionOptions
 
 @dataclass(frozen=True, kw_only=True)
 class LowerOptions(ConversionOptions):
-    """How to convert: see `ConversionOptions`. Dimensions without limits are free in the program.
+    """Options of `ConversionOptions`, and Core AI's own. Dimensions without limits are free in the program.
 
     Attributes:
-        states: inputs that become state of the program, each with the output that is its next value: KV caches.
+        states: inputs that become states of the program, such as KV caches, each with the output that is its next
+            value.
         images: inputs and outputs, floats of (1, 3, height, width), that become images of the program.
-        packs_weights: weights of few different values become look-up tables, those of many zeros sparse; exactly.
+        packs_weights: whether weights with few different values become look-up tables and those with many zeros sparse,
+            without loss.
     """
 
     states: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -18,10 +18,10 @@ _MOST_FILLED = 0.7
 
 
 def packed(weight: NDArray[Any]) -> Value | None:
-    """A weight as a look-up table (at most 256 different values) or its elements that are not zero with a bitmask.
+    """Write a weight as a look-up table of at most 256 different values, or as its nonzero elements with a bitmask.
 
     Returns:
-        the dense value, which is exactly `weight`; None where neither form is smaller.
+        the unpacked value, which equals `weight` exactly; None where neither form is smaller.
     """
     if weight.dtype.kind != "f" or weight.nbytes < SMALLEST_BYTES or weight.ndim == 0:
         return None
@@ -35,7 +35,7 @@ def packed(weight: NDArray[Any]) -> Value | None:
 
 
 def _bits(weight: NDArray[Any]) -> NDArray[Any]:
-    """The elements as whole numbers: -0 is not 0, and what is no number is itself."""
+    """The elements' bits as unsigned integers, by which -0 differs from 0 and a NaN equals itself."""
     return weight.view(f"u{weight.itemsize}")
 
 
@@ -53,7 +53,7 @@ def _looked_up(weight: NDArray[Any], table: NDArray[Any]) -> Value:
     indices = np.searchsorted(table, _bits(np.ascontiguousarray(weight)))
     entries = np.zeros(1 << bits, table.dtype)
     entries[: len(table)] = table
-    # One table for the whole weight: of rank 2 more, its last axis the width of an entry.
+    # There is one table for the whole weight. It has two axes more, the last of which is the width of an entry.
     lut = entries.view(weight.dtype).reshape(*[1] * weight.ndim, -1, 1)
     places = constant(indices.astype(np.uint8)) if bits == 8 else small_constant(indices, bits)
     return ops.lut_to_dense(places, constant(lut), constant(np.int16(0)))

@@ -1,4 +1,4 @@
-"""Pools."""
+"""Lowering of MaxPool and AveragePool."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ _MOST_PLACES = 256
 
 
 def _window(c: Context, x: Value) -> tuple[Window, list[tuple[Dim, Dim]], list[tuple[Dim, Dim]]]:
-    """The window, the padding, and what `ceil_mode` adds behind it."""
+    """The window, the padding of each spatial dimension, and what `ceil_mode` adds after the padding."""
     spatial = spatial_of(x, "a pool")
     window = window_of(c.attributes, c.attributes["kernel_shape"])
     window.require_room(shape_of(x)[2:], is_ceil=bool(c.attributes.get("ceil_mode", 0)))
@@ -81,7 +81,10 @@ def _written_out(
     widths: Sequence[tuple[Dim, Dim]],
     excess: Sequence[tuple[Dim, Dim]],
 ) -> tuple[Value, Value]:
-    """The largest element under each element of the window in turn, and where it is."""
+    """MaxPool with indices: the largest elements, and their indices in the flat input.
+
+    The elements of the window are compared one after the other.
+    """
     shape, whole = known_shape(x), known_shape(padded)
     if shape is None or whole is None:
         raise Refusal("the places of a pool's elements, of an image that is not fixed; give fixed sizes with --shape")
@@ -109,7 +112,7 @@ def _average_pool(c: Context) -> None:
     x = c.input(0)
     window, widths, excess = _window(c, x)
     size = math.prod(window.kernel)
-    # In fp16 the sum may be beyond its numbers where the average is not: a power of two, for it changes no digits.
+    # An fp16 sum may overflow where the average does not. Scaling by a power of two first rounds nothing.
     shrink = 2.0 ** -math.ceil(math.log2(size)) if dtype_of(x) == np.float16 else 1.0
     padded = pad(pad(x, widths, 0), excess, 0)
     small = ops.broadcasting_mul(padded, like(x, shrink)) if shrink != 1 else padded
@@ -143,7 +146,7 @@ def _counts(
     excess: Sequence[tuple[Dim, Dim]],
     is_padding_counted: bool,
 ) -> Value:
-    """How many elements each window averages. What `ceil_mode` adds behind the padding never counts."""
+    """The number of elements that each window averages. What `ceil_mode` adds after the padding never counts."""
     edge = 1 if is_padding_counted else 0
     spatial = known_shape(x) or []
     if not spatial:

@@ -1,4 +1,4 @@
-"""A graph of core ops as a function of a Core AI program, node by node."""
+"""Lowering of a graph of core ops to a function of a Core AI program, node by node."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -43,13 +43,13 @@ _OWN = (
     *(control, conv, gathers, linear, pools, quantize, random_numbers),
     *(recurrent, resize, running_sums, shapes, slices, unary),
 )
-"""The families of which the library has forms of its own, or limits."""
+"""Families of operators that Core AI lowers in its own way, or with limits of its own."""
 
 TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
 
 
 class FunctionWriter(GraphWriter[Value]):
-    """Writes a function into the module whose context is entered."""
+    """Writes a function into the module whose context is entered: inputs, nodes, outputs and states."""
 
     library = "Core AI"
 
@@ -81,11 +81,11 @@ class FunctionWriter(GraphWriter[Value]):
         self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
     def write(self) -> None:
-        """Add the function, and close it; where there are `problems`, the module is not to be used."""
+        """Write the function into the module. If `problems` is not empty afterwards, the module must not be used."""
         inputs, outputs = self._interface.inputs, self._interface.outputs
         kinds = [feature.type() for feature in inputs]
         function = dialect.GraphOp(self._name, kinds, [], [feature.name for feature in inputs], [])
-        # Else every operation names a line of this program.
+        # With an unknown location, operations do not record lines of this source file.
         with function.block, ir.Location.unknown():
             scope = self.new_scope(self._graph)
             tokens: dict[str, Value] = {}
@@ -111,27 +111,27 @@ class FunctionWriter(GraphWriter[Value]):
         _close(function, kinds, [value.type for value in given], names[: len(given)])
 
     def new_scope(self, graph: GraphProto, outer: conversion.Scope[Value] | None = None) -> conversion.Scope[Value]:
-        """A scope for the values of a graph."""
+        """Make a scope for the values of a graph; `outer` is that of the graph around it."""
         return Scope(graph, outer, is_packing=self._is_packing)
 
     def around(self, node: NodeProto) -> AbstractContextManager[object]:
-        """The place that operations have in the program's own errors."""
+        """A context in which operations have a node's name as their location, if `is_located`; else an unknown one."""
         place: Any = ir.Location
         return place.name(called(node)) if self._is_located else place.unknown()
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Value]) -> None:
-        """Convert a node."""
+        """Write the operations of a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if node.domain == DOMAIN:
             lowering = self._call_fused
         (lowering or _unknown)(Context(node, attributes_of(node), scope, self.write_graph, BUILDER))
 
     def told(self, error: Exception) -> str:
-        """Without the places in Apple's and our own code."""
+        """The message of an error, without locations in source code."""
         return plain(error)
 
     def _call_fused(self, c: Context) -> None:
-        """A composite operation: a private function of the module, and its call."""
+        """Write a composite operation: a private function of the module, and a call of it."""
         function = self._fused[c.node.op_type]
         given = {name: c.input(place) for place, name in enumerate(function.input)}
         operands = {name: composites.passed(name, value) for name, value in given.items()}
@@ -155,17 +155,21 @@ class FunctionWriter(GraphWriter[Value]):
         c.give(dialect.invoke([result.type], whole.symbol_name, list(operands.values()))[0])
 
     def check(self, value: Value, node: NodeProto) -> None:
-        """Raises Refusal for a value without elements, on which Apple's interpreter ends its process."""
+        """Refuse a value without elements, since Apple's interpreter crashes on one.
+
+        Raises:
+            Refusal: `value` has a dimension of size 0.
+        """
         if 0 in shape_of(value):
             raise Refusal("an empty result: Core AI has no empty tensors")
         del node
 
     def stand_in(self, scope: conversion.Scope[Value], name: str) -> Value:
-        """Something of the type of a value that could not be made; of fp32 where Core AI has no such type."""
+        """A placeholder for a value that could not be made, of its type; of fp32 where Core AI lacks the type."""
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         dtype = helper.tensor_dtype_to_np_dtype(NARROWED.get(elem_type, elem_type))
         kind = tensor_type(scope.values.shape(name) or (), dtype if is_known_type(dtype) else np.float32)
-        # An operation that gives any type of what it is given; the program is not to be used.
+        # This operation may have a result of any type. The program must not be used.
         cast = ir.Operation.create("builtin.unrealized_conversion_cast", results=[kind], operands=[])
         return cast.result
 
@@ -177,7 +181,7 @@ class FunctionWriter(GraphWriter[Value]):
         return ops.tensor_to_image(feature.type(), pixels_of(value, feature.image, height, width))
 
     def _next(self, feature: Feature, handle: Value, token: Value, scope: conversion.Scope[Value]) -> Value | None:
-        """Write a state's next value; the token that says so."""
+        """Write a state's next value; return the token of the write, or None if the output could not be made."""
         value = self.output(feature.next, scope)
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""Quantization. Integers of 4 and 8 bits are values of their own; those of 16 bits are held in int32."""
+"""Lowering of QuantizeLinear and DequantizeLinear. Integers of 4 and 8 bits keep their types; 16 bits become int32."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,13 +35,13 @@ _PACKED: Mapping[int, np.dtype[Any]] = {
     TensorProto.INT4: np.dtype(ml_dtypes.int4),
     TensorProto.UINT4: np.dtype(ml_dtypes.uint4),
 }
-"""The types that Core AI's own operations take."""
+"""The quantized types that Core AI's quantize and dequantize operations take."""
 
 _HELD = (TensorProto.INT16, TensorProto.UINT16)
 
 
 def _quantize(c: Context) -> None:
-    """saturate(round(x / scale) + zero_point)."""
+    """Lower QuantizeLinear: saturate(round(x / scale) + zero_point)."""
     x, scale = c.input(0), _scale(c)
     elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
     if c.has(2):
@@ -69,7 +69,7 @@ def _quantize(c: Context) -> None:
 
 
 def _dequantize(c: Context) -> None:
-    """(x - zero_point) * scale, of the type of the scale."""
+    """Lower DequantizeLinear: (x - zero_point) * scale, in the type of the scale or of `output_dtype`."""
     x, scale = _small(c, 0), _scale(c)
     wanted = _PRECISIONS.get(int(c.attributes.get("output_dtype", 0)), dtype_of(c.input(1)))
     if dtype_of(scale) != dtype_of(c.input(1)):
@@ -93,7 +93,7 @@ def _dequantized(c: Context, x: Value, scale: Value, wanted: Any) -> Value:
 
 
 def _scale(c: Context) -> Value:
-    """The scale; in fp32 where fp16 has it below its normal numbers, which Apple's library misreads (1.0.0b3)."""
+    """The scale; in fp32 if it has subnormal numbers of fp16, which Apple's library misreads (1.0.0b3)."""
     array = c.constant(1)
     if array is None or array.dtype != np.float16:
         return c.input(1)
@@ -102,7 +102,7 @@ def _scale(c: Context) -> Value:
 
 
 def _small(c: Context, index: int) -> Value:
-    """An operand; a constant of few bits as it is."""
+    """An operand; a constant of 4 or 8 bits in its own type, any other as the scope has it."""
     tensor = c.scope.tensor(c.node.input[index])
     is_small = tensor is not None and tensor.data_type in _PACKED and 0 not in tensor.dims
     return constant(array_of(tensor)) if tensor is not None and is_small else c.input(index)
@@ -113,7 +113,7 @@ def _is_single(scale: Value) -> bool:
 
 
 def _places(c: Context, scale: Value, x: Value) -> Value | None:
-    """The operand by which Core AI's operations know what has one scale: all axes, or one axis; None for blocks."""
+    """The axes operand of Core AI's operations: all axes for one scale, one for a scale per slice; None for blocks."""
     if rank_of(x) == 0:
         return None
     if _is_single(scale):
@@ -126,12 +126,12 @@ def _axis(c: Context, x: Value) -> int:
 
 
 def _plain(scale: Value, places: Value) -> Value:
-    """A scale or offset as Core AI's operations want it: a scalar for all of a tensor."""
+    """Reshape a scale of the whole tensor to a scalar, as Core AI's operations want it; leave one per slice."""
     return reshape(scale, []) if rank_of(places) else scale
 
 
 def _offset(c: Context, scale: Value, dtype: Any) -> Value:
-    """The zero point, in the form of `scale` and the type of what is quantized."""
+    """The zero point, in the shape of `scale` and in the quantized dtype; zeros where the node has none."""
     if not c.has(2):
         return _zeros(scale, dtype)
     value = cast(_small(c, 2), dtype)

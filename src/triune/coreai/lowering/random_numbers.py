@@ -1,4 +1,4 @@
-"""Random numbers, of which Core AI has none."""
+"""Refusal of random operators, which Core AI lacks."""
 
 from triune.coreai.lowering.context import Context, Lowering
 from triune.graph.conversion.problems import Refusal

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN."""
+"""Lowering of LSTM, GRU and RNN."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,9 +19,9 @@ def _recurrent(c: Context) -> None:
 
 
 def _of_one_batch(values: Sequence[Value]) -> list[Value]:
-    """Values whose second dimension is the batch, which is that of any of them that knows its size.
+    """Give values whose dimension 1 is the batch the batch's size, if the type of any of them has it.
 
-    A model may leave it free in some of them: Core AI does not find out that they are the same.
+    A model may leave the size free in some of them, and Core AI does not infer that it is the same.
     """
     known = sorted({size for size in (shape_of(value)[1] for value in values) if size is not None})
     if len(known) > 1:

@@ -1,6 +1,6 @@
-"""Resize: each dimension in turn is a product with a matrix, or picks elements.
+"""Lowering of Resize: along each dimension in turn, a product with a matrix, or a gather of elements.
 
-Where sizes are not known the places are computed while the model runs (`resize_free`).
+If sizes or scales are not known, coordinates are computed while the model runs (`resize_free`).
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _resize(c: Context) -> None:
 
 
 def _changes(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
-    """Which of the dimensions `places` may change; None where all is known of these now."""
+    """Whether each of the dimensions `places` may change; None if all sizes and scales are known now."""
     lengths = [shape_of(x)[place] for place in places]
     found = [not _stays(c, index, place) for index, place in enumerate(places)]
     operands = (1, 2, 3) if is_cropped(c.attributes) else (2, 3)
@@ -49,7 +49,7 @@ def _changes(c: Context, x: Value, places: Sequence[int]) -> list[bool] | None:
 
 
 def _stays(c: Context, index: int, place: int) -> bool:
-    """Does the dimension `place`, the one of `index`, surely stay as it is?"""
+    """Whether the dimension `place`, which scales and sizes have at `index`, is known not to change."""
     if c.is_given(2):
         scales = c.constant(2)
         return scales is not None and bool(scales[index] == 1)
@@ -64,10 +64,14 @@ def _stays(c: Context, index: int, place: int) -> bool:
 
 
 def _axes(c: Context, x: Value, places: Sequence[int]) -> list[Axis]:
-    """Those of the dimensions `places` that change, all of them known."""
+    """The dimensions among `places` that change; all sizes and scales are known.
+
+    Raises:
+        Refusal: a dimension of the result is empty.
+    """
     scales, sizes = c.constant(2), c.constant(3)
     roi = c.known(1, "the region of interest") if is_cropped(c.attributes) and c.is_given(1) else None
-    # Of a free dimension, which stays as it is, any size will do.
+    # A free dimension does not change here, so that any size may stand for its own.
     lengths = [shape_of(x)[place] or 1 for place in places]
     found = changed_of(c.attributes, places, lengths, scales, sizes, roi)
     if any(each.target <= 0 for each in found):

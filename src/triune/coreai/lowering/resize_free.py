@@ -16,14 +16,14 @@ from triune.graph.conversion.resize import coordinates_of, is_cropped
 
 
 def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequence[bool], mode: str) -> Value:
-    """`x` resized along those of the dimensions `places` that change.
+    """Resize `x` along the dimensions `places` for which `is_changed` is true.
 
     Raises:
-        Refusal: an attribute of a value that ONNX does not have.
+        Refusal: an attribute has a value that ONNX does not define.
     """
     changed = resized(c, x, places, is_changed)
     if mode == "linear" and not c.attributes.get("antialias", 0) and not is_cropped(c.attributes):
-        # That an element lies outside is no matter: all that weighs is then the last one.
+        # Coordinates may lie outside the image: there Core AI takes the outermost element, as ONNX does.
         return _interpolated(c, x, changed)
     for each in changed:
         line, found = each.numbers, places_of(c, each)
@@ -37,7 +37,7 @@ def resize_free(c: Context, x: Value, places: Sequence[int], is_changed: Sequenc
 
 
 def _interpolated(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
-    """At (index + 0.5 - offset) / scale - 0.5 along each dimension."""
+    """Linear interpolation at the coordinate (index + 0.5 - offset) / scale - 0.5 of each dimension."""
     one, zero = constant(np.ones(1, np.float32)), constant(np.zeros(1, np.float32))
     targets: list[Dim] = dims_of(x)
     scales, offsets = [one] * rank_of(x), [zero] * rank_of(x)
@@ -54,7 +54,7 @@ def _interpolated(c: Context, x: Value, changed: Sequence[Resized]) -> Value:
 
 
 def _affine(c: Context, line: Line) -> tuple[Value, Value]:
-    """The scale and the offset."""
+    """The scale and the offset of `_interpolated` for the node's coordinate transformation."""
     one, half = number(1), number(0.5)
     scale = line.scale
     match mode := coordinates_of(c.attributes):
@@ -63,7 +63,7 @@ def _affine(c: Context, line: Line) -> tuple[Value, Value]:
         case "asymmetric":
             return scale, ops.broadcasting_mul(half, ops.broadcasting_sub(one, scale))
         case "align_corners":
-            # Of an image of one element what lies beyond it is clamped to it.
+            # Where the image has one element, every coordinate is clamped to it, so that the scale may be any.
             span = ops.broadcasting_maximum(ops.broadcasting_sub(line.own, one), half)
             between = ops.broadcasting_divide(ops.broadcasting_sub(line.count, one), span)
             scale = ops.broadcasting_maximum(between, number(2**-20))
@@ -88,7 +88,7 @@ def _clipped(line: Line, indices: Value) -> Value:
 
 
 def _weighed(c: Context, x: Value, each: Resized, places: Value, mode: str) -> Value:
-    """A product with the weights that all elements of the dimension have in each of the result."""
+    """Multiply by the matrix of weights that each element of the dimension has in each element of the result."""
     is_antialiased = bool(c.attributes.get("antialias", 0))
     is_excluded = bool(c.attributes.get("exclude_outside", 0))
     line, size = each.numbers, as_scalar(dim_of(x, each.numbers.axis))

@@ -1,8 +1,8 @@
 """The source coordinates of a resized dimension's elements, computed at run time.
 
-The formulas are those of `graph.conversion.resize`, in fp32 as ONNX Runtime computes them, so that of two elements that
-are as near the same is picked. What ONNX divides by a scale that is a ratio of sizes is multiplied by the one and
-divided by the other, so that whole numbers come out whole.
+The formulas are those of `graph.conversion.resize`, in fp32 as in ONNX Runtime, so that of two equally near elements
+the same one is picked. Where a scale is a ratio of sizes, ONNX divides by the scale. Here the number is multiplied by one
+size and divided by the other, so that whole coordinates are exact.
 """
 
 import functools
@@ -49,14 +49,12 @@ class Line:
 
 
 class Resized(NamedTuple):
-    """A dimension that is resized: twice the same, made of other operations.
-
-    Numbers are computed with sizes that were counted, around a fault (see `_counted`); shapes with the sizes, so that
-    they do not depend on what tensors hold.
+    """A dimension that is resized: two equal descriptions, made of different operations.
 
     Attributes:
-        numbers: to compute numbers with.
-        shapes: to compute shapes with.
+        numbers: for computing elements. Its sizes are counted, to avoid an error of Apple's interpreter (see
+            `_counted`).
+        shapes: for computing shapes. Its sizes come from shapes, so that shapes do not depend on elements.
     """
 
     numbers: Line
@@ -74,7 +72,10 @@ def number(value: float) -> Value:
 
 
 def resized(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool]) -> list[Resized]:
-    """Those of the dimensions `axes` that change, from what the node says of all of them."""
+    """The dimensions among `axes` for which `is_changed` is true.
+
+    Scales, sizes and regions of all `axes` are read, since some policies compare dimensions.
+    """
     numbers = _with_copies(c, _lines(c, axes, [_counted(x, axis) for axis in axes]))
     shapes = _lines(c, axes, [cast(as_scalar(dim_of(x, axis)), np.float32) for axis in axes])
     found = [Resized(*both) for both in zip(numbers, shapes, strict=True)]
@@ -82,10 +83,10 @@ def resized(c: Context, x: Value, axes: Sequence[int], is_changed: Sequence[bool
 
 
 def _counted(x: Value, axis: int) -> Value:
-    """How many elements a dimension has, counted where the size is not known, in fp32.
+    """The size of a dimension as a scalar of fp32; if it is not known now, its elements are counted.
 
-    Where an element lies is computed from the size of what was gathered, such as an image resized before: Apple's
-    interpreter (1.0.0b3) finds that size in how the indices were made, and loses what is computed from it.
+    Coordinates may be computed from the size of a gathered value, such as an image that was resized before. Apple's
+    interpreter (1.0.0b3) derives that size from how the indices were made, and loses what is computed from it.
     """
     size = shape_of(x)[axis]
     if size is not None:
@@ -98,7 +99,7 @@ def _counted(x: Value, axis: int) -> Value:
 
 
 def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]:
-    """Of all dimensions, which are so long."""
+    """Describe the resizing of all `axes`, whose sizes are `owns`."""
     if c.is_given(2):
         scales = [_element(c, 2, index) for index in range(len(axes))]
         found = [_by_scale(axis, own, scale) for axis, own, scale in zip(axes, owns, scales, strict=True)]
@@ -112,7 +113,7 @@ def _lines(c: Context, axes: Sequence[int], owns: Sequence[Value]) -> list[Line]
 
 
 def _with_copies(c: Context, lines: Sequence[Line]) -> list[Line]:
-    """With what `changed_of` says of dimensions that are copied."""
+    """Set `is_copied` of each dimension, by the rules of `changed_of`."""
     together: Value | None = None
     if all(_may_stay(c, index) for index in range(len(lines))):
         together = functools.reduce(ops.broadcasting_and, [_is_equal(line.count, line.own) for line in lines])
@@ -141,7 +142,7 @@ def _is_equal(one: Value, other: Value) -> Value:
 
 
 def _roi(c: Context, index: int, count: int) -> tuple[Value, Value]:
-    """Where the region begins and ends; all of the dimension where none is given."""
+    """The begin and end of the region of interest; 0 and 1 where none is given."""
     if not c.is_given(1):
         return number(0), number(1)
     return _element(c, 1, index), _element(c, 1, index + count)
@@ -155,7 +156,7 @@ def _element(c: Context, operand: int, index: int) -> Value:
 
 def _by_scale(axis: int, own: Value, scale: Value) -> Line:
     length = ops.broadcasting_mul(own, scale)
-    # Of the product in fp32, as ONNX's inference of shapes and ONNX Runtime have it.
+    # The floor of the product in fp32 is the size that ONNX's shape inference and ONNX Runtime compute.
     return Line(axis, own, length, floor(length), scale, number(1), scale)
 
 
@@ -218,13 +219,16 @@ def _scaled(index: Value, over: Value, under: Value) -> Value:
 
 
 def _centered(line: Line, index: Value) -> Value:
-    """With halves of elements at both ends."""
+    """(index + 0.5) * over / under - 0.5: coordinates of the centers of elements."""
     half = number(0.5)
     return ops.broadcasting_sub(_scaled(ops.broadcasting_add(index, half), line.over, line.under), half)
 
 
 def _spans(length: Value) -> Value:
-    """The steps between the elements of the result. Of one element any number gives its place, but not 0."""
+    """max(length - 1, 2**-20): the number of steps between the result's elements.
+
+    For one element any divisor but 0 gives its coordinate.
+    """
     return ops.broadcasting_maximum(ops.broadcasting_sub(length, number(1)), number(2**-20))
 
 

@@ -13,27 +13,31 @@ from triune.graph.conversion.constants import narrow_constant
 
 
 class Scope(conversion.Scope[Value]):
-    """Names of ONNX values to Core AI's."""
+    """Core AI's values by the names of ONNX values."""
 
     runtime = "Core AI"
 
     def __init__(
         self, graph: GraphProto, outer: conversion.Scope[Value] | None = None, *, is_packing: bool = False
     ) -> None:
-        """`is_packing` has weights packed where that loses nothing; see `packing`."""
+        """`is_packing`: whether weights are packed without loss, where that makes them smaller; see `packing`."""
         super().__init__(graph, outer)
         self._is_packing = is_packing
 
     def make(self, tensor: TensorProto) -> Value:
-        """A constant. Raises UnsupportedError for one of a type that no core op has."""
+        """Write a tensor as a constant.
+
+        Raises:
+            UnsupportedError: no core op has the tensor's type.
+        """
         array = self.narrowed(tensor)
         small = packed(array) if self._is_packing else None
         return constant(array) if small is None else small
 
     def known(self, value: Value) -> NDArray[Any] | None:
-        """Nothing: what is known was folded before."""
+        """Return None, since known values were folded to constants before."""
         del value
 
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """In fp16, fp32, int32 or bool."""
+        """The elements of a tensor in fp16, fp32, int32 or bool."""
         return narrow_constant(tensor, self.runtime)

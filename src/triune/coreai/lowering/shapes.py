@@ -53,7 +53,7 @@ def _reshape(c: Context) -> None:
 
 
 def _with_rest(x: Value, dims: list[Dim]) -> Value:
-    """`x` reshaped; one of the dimensions may be -1."""
+    """Reshape `x` to `dims`, one of which may be -1: the size that the others leave."""
     if -1 not in dims or all(isinstance(dim, int) for dim in dims):
         return shaped(x, dims)
     kind = [dim if isinstance(dim, int) and dim != -1 else None for dim in dims]
@@ -63,7 +63,7 @@ def _with_rest(x: Value, dims: list[Dim]) -> Value:
 def _reshape_as_computed(c: Context, x: Value, shape: Value, *, keeps_zero: bool) -> Value:
     rank = length(shape, "the rank of the reshaped value")
     if not keeps_zero:
-        # Zeros stand for the dimensions of `x`.
+        # A zero stands for the size of the same dimension of `x`.
         own = dims_of(x)[:rank]
         own += [1] * (rank - len(own))
         shape = ops.broadcasting_where(ops.broadcasting_equal(shape, axis(0)), vector(own), shape)

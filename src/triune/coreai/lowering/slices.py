@@ -51,7 +51,7 @@ def _slice(c: Context) -> None:
             turned.append(place)
             continue
         if size is None and isinstance(step, int) and step < 0:
-            # Where the size is known later, Core AI (1.0.0b3) takes other elements than asked for, or dies.
+            # For a negative step and a size that is not known yet, Core AI (1.0.0b3) takes wrong elements or crashes.
             turned.append(place)
             one, other, step = _from_end(one), _from_end(other), -step
         kind[place] = None
@@ -62,10 +62,10 @@ def _slice(c: Context) -> None:
                 return
             kind[place] = len(found)
             one = found.start
-            # Before the first element: counted from the end, for -1 is the last.
+            # A stop before the first element is written as -size - 1, since -1 would mean the last element.
             other = found.stop if found.stop >= 0 else -size - 1
         begin[place], end[place], stride[place] = one, other, step
-    # Core AI (1.0.0b3) leaves out a slice that keeps the shape, though it turned the elements around.
+    # Core AI (1.0.0b3) drops a slice that keeps the shape even if it reverses the elements.
     x = ops.reverse(x, axes(turned)) if turned else x
     result = tensor_type(kind, dtype_of(x))
     c.give(dialect.SliceOp(x, vector(begin), vector(end), vector(stride), results=[result]).result)
@@ -127,7 +127,11 @@ def _cropped(x: Value, begins: list[int], ends: list[int]) -> Value:
 
 
 def _gathered(x: Value, begins: list[int], ends: list[int], mode: str) -> tuple[Value, list[int], list[int]]:
-    """Where more is padded than Core AI's operation bears, the places repeated as numpy repeats them."""
+    """Pad by a gather of numpy's padded indices where the padding is larger than Core AI's operation allows.
+
+    Returns:
+        the result, and the padding before and after each dimension that is left to do.
+    """
     begins, ends = list(begins), list(ends)
     for place, (before, after) in enumerate(zip(begins, ends, strict=True)):
         size = shape_of(x)[place]

@@ -1,4 +1,4 @@
-"""How Core AI has ONNX's operators of one operand, element by element, and Softmax."""
+"""Lowering of ONNX's elementwise operators with one operand, and of Softmax."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,31 +12,31 @@ from triune.graph.axes import positive
 
 
 def floor(x: Value) -> Value:
-    """The next whole number below a finite one."""
+    """The largest whole number up to `x`, for finite `x`."""
     return ops.broadcasting_floor_divide(x, like(x, 1)) if is_float(x) else x
 
 
 def _floor(x: Value) -> Value:
-    """The next whole number below, of infinities too, of which Apple's floor division makes no number."""
+    """floor(x), for infinities too, of which Apple's floor division makes NaN."""
     if not is_float(x):
         return x
-    # Floats of a significand of n bits are whole from 2^(n-1) on.
+    # Floats with a significand of n bits are whole numbers from 2^(n-1) on.
     bound = like(x, 2.0 ** np.finfo(dtype_of(x)).nmant)
     return ops.broadcasting_where(ops.broadcasting_greater(bound, ops.abs_(x)), floor(x), x)
 
 
 def negative(x: Value) -> Value:
-    """`x` with the other sign."""
+    """-x."""
     return ops.broadcasting_mul(x, like(x, -1))
 
 
 def reciprocal(x: Value) -> Value:
-    """1 by `x`."""
+    """1 / x."""
     return ops.broadcasting_divide(like(x, 1), x)
 
 
 def ceil(x: Value) -> Value:
-    """The next whole number above a finite one."""
+    """The smallest whole number from `x` on, for finite `x`."""
     return negative(floor(negative(x)))
 
 
@@ -45,7 +45,7 @@ def _ceil(x: Value) -> Value:
 
 
 def _sign(x: Value) -> Value:
-    # Zeros and what is no number stay what they are.
+    # Zeros and NaN stay as they are.
     zero = like(x, 0)
     below = ops.broadcasting_where(ops.broadcasting_greater(zero, x), like(x, -1), x)
     return ops.broadcasting_where(ops.broadcasting_greater(x, zero), like(x, 1), below)
@@ -55,7 +55,7 @@ def softplus(x: Value) -> Value:
     """log(1 + exp(x)), for large `x` too: max(x, 0) + log(1 + e), where e = exp(-|x|)."""
     e = ops.exp(negative(ops.abs_(x)))
     rest = ops.log(ops.broadcasting_add(e, like(x, 1)))
-    # 1 + e rounds away most of a small e: there log(1 + e) = e (1 + e (-1/2 + e (1/3 - e/4))), but for e^5/5.
+    # 1 + e rounds away most of a small e: there log(1 + e) = e (1 + e (-1/2 + e (1/3 - e/4))), with error e^5/5.
     series = ops.broadcasting_mul(e, like(x, -1 / 4))
     for term in (1 / 3, -1 / 2, 1):
         series = ops.broadcasting_mul(e, ops.broadcasting_add(series, like(x, term)))
@@ -72,13 +72,13 @@ def _leaky_relu(x: Value, alpha: float) -> Value:
 
 
 def _elu(x: Value, alpha: float) -> Value:
-    # Of what is above 0 nothing is used, and its exponential may be infinite.
+    # The exponential of x > 0 is not used and may be infinite, so x is limited to 0 first.
     below = ops.broadcasting_minimum(x, like(x, 0))
     return _bent(x, ops.broadcasting_mul(_grown(below), like(x, alpha)))
 
 
 def _grown(x: Value) -> Value:
-    """exp(x) - 1, and where that rounds a small `x` away x (1 + x (1/2 + x (1/6 + x/24))), but for x^5/120."""
+    """exp(x) - 1; for small |x|, where that loses digits, x (1 + x (1/2 + x (1/6 + x/24))), with error x^5/120."""
     series = ops.broadcasting_mul(x, like(x, 1 / 24))
     for term in (1 / 6, 1 / 2, 1):
         series = ops.broadcasting_mul(x, ops.broadcasting_add(series, like(x, term)))
@@ -87,7 +87,7 @@ def _grown(x: Value) -> Value:
 
 
 def _bent(x: Value, below: Value) -> Value:
-    """`x` itself from 0 on, and `below` below."""
+    """`x` where x >= 0, else `below`."""
     return ops.broadcasting_where(ops.broadcasting_greater(like(x, 0), x), below, x)
 
 
@@ -129,4 +129,4 @@ OPS: Mapping[str, Callable[..., Value]] = {
     "HardSigmoid": _hard_sigmoid,
     "Gelu": _gelu,
 }
-"""What writes each operator of ONNX; one that stands in no such table is one operation of Core AI."""
+"""The function that writes each ONNX operator; an operator in no such table is one operation of Core AI."""

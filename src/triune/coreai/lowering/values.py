@@ -1,4 +1,4 @@
-"""What is known of the values of a program while it is written, and small values to write it with."""
+"""Types and shapes of a program's values, and short functions that write constants, casts and reshapes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ _HALVES = (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4))
 
 
 def dtype_of(x: Value) -> np.dtype[Any]:
-    """Numpy's dtype of a value."""
+    """The numpy dtype of a value."""
     word = str(x.type.element_type)
     if word not in _DTYPES:
         raise InternalError(f"a value of element type {word}, which no core op has")
@@ -34,32 +34,32 @@ def dtype_of(x: Value) -> np.dtype[Any]:
 
 
 def shape_of(x: Value) -> tuple[int | None, ...]:
-    """The shape; None for a dimension that is not known."""
+    """The shape of a value; None for a size that is not known."""
     return tuple(None if ir.ShapedType.is_dynamic_size(dim) else int(dim) for dim in x.type.shape)
 
 
 def rank_of(x: Value) -> int:
-    """The number of dimensions."""
+    """The number of dimensions of a value."""
     return int(x.type.rank)
 
 
 def is_float(x: Value) -> bool:
-    """Is it fp16 or fp32?"""
+    """Whether a value is fp16 or fp32."""
     return dtype_of(x).kind == "f"
 
 
 def is_number(x: Value) -> bool:
-    """Is it of a type that numpy has: neither complex nor an image?"""
+    """Whether a value has an element type in `dtype_of`: not complex, and not an image."""
     return ir.RankedTensorType.isinstance(x.type) and str(x.type.element_type) in _DTYPES
 
 
 def is_bool(x: Value) -> bool:
-    """Is it of truth values?"""
+    """Whether a value is bool."""
     return dtype_of(x) == np.bool_
 
 
 def constant(array: Any) -> Value:
-    """A constant of numpy's array or scalar, in its own dtype."""
+    """Write a numpy array or scalar as a constant of the same dtype."""
     array = np.asarray(array)
     if array.dtype in _HALVES:
         return small_constant(array, 4, is_signed=array.dtype == _HALVES[0])
@@ -67,7 +67,7 @@ def constant(array: Any) -> Value:
 
 
 def small_constant(numbers: NDArray[Any], bits: int, *, is_signed: bool = False) -> Value:
-    """Whole numbers of 1, 2 or 4 bits, packed into bytes: the first ones in the lowest bits."""
+    """Write integers of 1, 2 or 4 bits as a constant: packed into bytes, the first in the lowest bits."""
     low = numbers.reshape(-1).astype(np.uint8) & ((1 << bits) - 1)
     packed = np.packbits((low[:, None] >> np.arange(bits, dtype=np.uint8)) & 1, bitorder="little")
     integer = ir.IntegerType
@@ -78,22 +78,22 @@ def small_constant(numbers: NDArray[Any], bits: int, *, is_signed: bool = False)
 
 
 def like(x: Value, value: Any) -> Value:
-    """A scalar of the element type of `x`."""
+    """Write a number as a constant scalar of the element type of `x`."""
     return constant(np.asarray(value).astype(dtype_of(x)))
 
 
 def full_like(x: Value, value: Any) -> Value:
-    """As `like`, of the shape of `x`."""
+    """Write a constant of the element type and shape of `x`, filled with `value`."""
     return ops.broadcast_to(like(x, value), sizes_of(x, np.uint32))
 
 
 def axes(numbers: Sequence[int]) -> Value:
-    """A vector of places or signed sizes, as most operations take it."""
+    """A constant vector of int32, as most operations take axes and sizes."""
     return constant(np.array(numbers, np.int32))
 
 
 def axis(number: int) -> Value:
-    """A place, as operations on one axis take it."""
+    """A constant scalar of int32, as operations on one axis take it."""
     return constant(np.int32(number))
 
 
@@ -103,7 +103,7 @@ def sizes(numbers: Sequence[int]) -> Value:
 
 
 def sizes_of(x: Value, dtype: Any = np.int32) -> Value:
-    """The shape as a vector: a constant where all of it is known."""
+    """The shape of `x` as a vector: a constant if all sizes are known."""
     shape = shape_of(x)
     if None not in shape:
         return constant(np.array(shape, dtype))
@@ -111,7 +111,7 @@ def sizes_of(x: Value, dtype: Any = np.int32) -> Value:
 
 
 def size_of(x: Value, place: int) -> Value:
-    """One dimension as a scalar of int32."""
+    """The size of dimension `place` of `x`, computed as a scalar of int32."""
     size = shape_of(x)[place]
     if size is not None:
         return constant(np.int32(size))
@@ -119,12 +119,12 @@ def size_of(x: Value, place: int) -> Value:
 
 
 def cast(x: Value, dtype: Any) -> Value:
-    """`x` in another element type; itself where it is of that."""
+    """Convert `x` to a dtype; return `x` itself if it has that dtype."""
     return x if dtype_of(x) == np.dtype(dtype) else ops.cast(x, np.dtype(dtype).type)
 
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
-    """`x` of a shape that is known but for one -1."""
+    """Reshape `x` to a known shape, in which one size may be -1."""
     if shape_of(x) == tuple(shape):
         return x
     if None not in shape_of(x) or -1 not in shape:
@@ -133,10 +133,10 @@ def reshape(x: Value, shape: Sequence[int]) -> Value:
 
 
 def reshape_to(x: Value, target: Value, shape: Sequence[int | None]) -> Value:
-    """`x` of a shape that is computed, of which `shape` is known.
+    """Reshape `x` to a computed shape `target`; `shape` has the sizes in it that are known.
 
-    By way of one dimension more: of two reshapes to unknown shapes whose results are combined, Core AI (1.0.0b3) makes
-    one after the combination, which gives the wrong shape where the first two broadcast.
+    The reshape goes through a shape with one more dimension. Otherwise, where the results of two reshapes to unknown
+    shapes are combined, Core AI (1.0.0b3) combines first and reshapes once, which is wrong where they broadcast.
     """
     if None not in shape:
         return dialect.ReshapeOp(x, target, results=[tensor_type(shape, dtype_of(x))]).result
@@ -146,22 +146,22 @@ def reshape_to(x: Value, target: Value, shape: Sequence[int | None]) -> Value:
 
 
 def transpose(x: Value, permutation: Sequence[int]) -> Value:
-    """The dimensions in another order."""
+    """Permute the dimensions of `x`: dimension i of the result is dimension permutation[i] of `x`."""
     return x if list(permutation) == list(range(rank_of(x))) else ops.transpose(x, sizes(permutation))
 
 
 def concat(values: Sequence[Value], place: int) -> Value:
-    """Values one after the other along a dimension."""
+    """Concatenate values along dimension `place`."""
     return values[0] if len(values) == 1 else ops.concat(axis(place), list(values))
 
 
 def is_known_type(dtype: Any) -> bool:
-    """Are there tensors of such elements in programs?"""
+    """Whether Core AI has tensors of a dtype."""
     return np.dtype(dtype) in map(np.dtype, _DTYPES.values())
 
 
 def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
-    """The type of a tensor; None for a dimension that is not known."""
+    """The type of a tensor; sizes that are not known are None in `shape`."""
     words = {np.dtype(kind): word for word, kind in _DTYPES.items()}
     word = words[np.dtype(dtype)]
     element = ir.Type.parse(word)
@@ -170,11 +170,11 @@ def tensor_type(shape: Sequence[int | None], dtype: Any) -> Any:
 
 
 def known_shape(x: Value) -> list[int] | None:
-    """The shape where all of it is known."""
+    """The shape of a value; None unless all sizes are known."""
     shape = shape_of(x)
     return None if None in shape else [dim for dim in shape if dim is not None]
 
 
 def as_dtype(array: NDArray[Any], x: Value) -> NDArray[Any]:
-    """`array` in the dtype of `x`."""
+    """Convert a numpy array to the dtype of `x`."""
     return array.astype(dtype_of(x))

@@ -15,10 +15,10 @@ MAX_SPATIAL: Final = 3
 
 
 def spatial_of(x: Value, what: str) -> int:
-    """The number of spatial dimensions: those behind the batch and the channels.
+    """The number of spatial dimensions: those after the batch and the channels.
 
     Raises:
-        Refusal: there are more than Core AI has operations for, or none; `what` names the operation.
+        Refusal: there is no spatial dimension, or more than Core AI's operations have; `what` names the operation.
     """
     spatial = rank_of(x) - 2
     if not 1 <= spatial <= MAX_SPATIAL:
@@ -27,7 +27,7 @@ def spatial_of(x: Value, what: str) -> int:
 
 
 def on_plane(x: Value) -> Value:
-    """A signal (N, C, W) as an image (N, C, 1, W); images as they are. Of kernels too."""
+    """Reshape a signal (N, C, W), or the kernel of one, to an image (N, C, 1, W); return images unchanged."""
     return ops.expand_dims(x, axes([2])) if rank_of(x) == MAX_SPATIAL else x
 
 
@@ -42,13 +42,13 @@ def at_least_two(numbers: Sequence[int], fill: int) -> list[int]:
 
 
 def pad(x: Value, widths: Sequence[tuple[Dim, Dim]], value: float) -> Value:
-    """`value` put before and after each of the last dimensions."""
+    """Pad the last dimensions with `value`, by the widths before and after each."""
     flat = [each for pair in widths for each in pair]
     if not any(map(is_some, flat)):
         return x
     whole = [*[0] * (2 * (rank_of(x) - len(widths))), *flat]
     numbers = [each for each in whole if isinstance(each, int)]
-    # Of a constant alone Core AI knows the shape that comes of it.
+    # Core AI infers the shape of the result only if the widths are one constant.
     amounts = sizes(numbers) if len(numbers) == len(whole) else cast(vector(whole), np.uint32)
     return ops.pad(x, amounts, like(x, value))
 
@@ -68,7 +68,7 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
     if known is not None:
         return known
     size, stride = size_of(x, 2 + axis), window.strides[axis]
-    # As `Window.padding` has it, of a size that is known when the program runs.
+    # This is the formula of `Window.padding`, for a size that is known when the program runs.
     places = _op(ops.divide, _op(ops.add, size, stride - 1), stride)
     reach = _op(ops.add, _op(ops.mul, _op(ops.sub, places, 1), stride), window.extent(axis))
     total = _op(ops.maximum, ops.sub(reach, size), 0)
@@ -78,7 +78,7 @@ def _width(x: Value, window: Window, axis: int) -> tuple[Dim, Dim]:
 
 
 def excess_of(x: Value, window: Window) -> list[tuple[Dim, Dim]]:
-    """How far the windows of `ceil_mode` reach behind the padding of `x`, which has it not."""
+    """How far the windows of `ceil_mode` reach beyond the end of the padded image; `x` is the image without padding."""
     return [(0, _excess(x, window, axis)) for axis in range(len(window.kernel))]
 
 
@@ -89,13 +89,13 @@ def _excess(x: Value, window: Window, axis: int) -> Dim:
         reach = window.needed(axis, window.count(axis, known, is_ceil=True))
         return max(reach - known - begin - end, 0)
     if window.auto_pad in SAME:
-        # It is padded for as many windows as there are steps.
+        # This padding gives ceil(size / stride) windows, none of which reaches beyond it.
         return 0
     begin, end = window.padding(axis, None) or (0, 0)
     stride, extent = window.strides[axis], window.extent(axis)
     size = size_of(x, 2 + axis)
     room = _op(ops.add, size, begin + end - extent)
-    # ceil(room / stride), and one less where that begins behind the image.
+    # The last window is number ceil(room / stride), or the one before if that begins after the image.
     last = _op(ops.divide, _op(ops.add, room, stride - 1), stride)
     is_behind = ops.greater(_op(ops.mul, last, stride), _op(ops.add, size, begin - 1))
     last = ops.sub(last, cast(is_behind, np.int32))
