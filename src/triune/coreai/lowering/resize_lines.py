@@ -1,8 +1,8 @@
 """The source coordinates of a resized dimension's elements, computed at run time.
 
 The formulas are those of `graph.conversion.resize`, in fp32 as in ONNX Runtime, so that of two equally near elements
-the same one is picked. Where a scale is a ratio of sizes, ONNX divides by the scale. Here the number is multiplied by one
-size and divided by the other, so that whole coordinates are exact.
+the same one is picked. Where a scale is a ratio of sizes, ONNX divides by the scale. Here the number is multiplied by
+one size and divided by the other, so that whole coordinates are exact.
 """
 
 import functools
