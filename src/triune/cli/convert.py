@@ -177,6 +177,7 @@ def _print_json(output: Path, seconds: float, done: Conversion) -> None:
                 "largest": each.largest,
                 "inputs": each.inputs,
                 "constant": each.is_constant,
+                "random": each.is_random,
             }
             for each in done.outputs
         ]
@@ -228,5 +229,11 @@ def _print(output: Path, seconds: float, done: Conversion) -> None:
             text = (
                 f"[yellow]note[/] output '{escaped(each.name)}' had one value in all answers (of {each.largest:.3g} at "
                 "most), which tells next to nothing: give inputs with --input"
+            )
+            console.print(text, highlight=False, soft_wrap=True)
+        elif each.is_random:
+            text = (
+                f"[yellow]note[/] output '{escaped(each.name)}' is random: two runs of the source on the same inputs "
+                "differ, so no answer can be told right or wrong"
             )
             console.print(text, highlight=False, soft_wrap=True)

@@ -79,9 +79,10 @@ _OF_SHAPES = frozenset({"Shape", "Size", "SequenceLength", "OptionalHasElement"}
 _LIKE_THE_FIRST = frozenset({"Scatter", "ScatterElements", "ScatterND", "TensorScatter"})
 """Operators whose result has the shape of their first input, whatever is written into it."""
 
-_RANDOM = frozenset(
+RANDOM: Final = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
+"""Operators that draw random numbers; Dropout does where it trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class _Walk:
             return [_Known(varies=is_sized)] * len(node.output)
         if node.op_type in _LIKE_THE_FIRST:
             is_sized = inputs[0].is_sized
-        return [_Known(varies or node.op_type in _RANDOM, is_sized or makes_sizes)] * len(node.output)
+        return [_Known(varies or node.op_type in RANDOM, is_sized or makes_sizes)] * len(node.output)
 
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]

@@ -6,8 +6,9 @@ computes e^x - 1, makes it large relative to a small result. No runtime can be h
 
 from collections.abc import Iterator, Mapping
 
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, helper
 
+from triune.graph.by_values import RANDOM
 from triune.graph.names import Names
 from triune.graph.values import attributes_of, subgraphs_of
 
@@ -37,6 +38,12 @@ _NEAR_ZERO: Mapping[str, float] = {
 def has_steps(model: ModelProto) -> bool:
     """Whether the model quantizes or rounds floats to levels anywhere."""
     return any(node.op_type in _QUANTIZED for node in _nodes(model.graph))
+
+
+def is_random(model: ModelProto) -> bool:
+    """Whether the model, its functions included, may draw random numbers."""
+    nodes = [*_nodes(model.graph), *(node for function in model.functions for node in _nodes(function))]
+    return any(node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2) for node in nodes)
 
 
 def with_noise(model: ModelProto, step: float, *, is_exact: bool) -> ModelProto | None:
@@ -113,7 +120,7 @@ class _Noise:
         return helper.make_node("RandomUniformLike", [name], [noise], low=-size, high=size, seed=seed), noise
 
 
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
     for node in graph.node:
         yield node
         for inner in subgraphs_of(node):

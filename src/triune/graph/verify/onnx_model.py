@@ -11,7 +11,7 @@ from triune.core.errors import InternalError, InvalidArgumentError, UnsupportedE
 from triune.graph.precision import TOLERANCES
 from triune.graph.session import GraphSession, Weights, set_aside
 from triune.graph.verify.difference import Difference, difference_of
-from triune.graph.verify.noise import has_steps, with_noise
+from triune.graph.verify.noise import has_steps, is_random, with_noise
 from triune.graph.verify.norms import write_norms
 from triune.graph.verify.unsigned import use_unsigned_weights
 
@@ -30,7 +30,11 @@ _STEP: Final = 0.02
 
 
 class OnnxModel:
-    """ONNX Runtime sessions of variants of a model that share its weights; each is made when first needed."""
+    """ONNX Runtime sessions of variants of a model that share its weights; each is made when first needed.
+
+    Attributes:
+        is_random: whether the model may draw random numbers.
+    """
 
     def __init__(self, model: ModelProto, tolerance: float = TOLERANCES["fp32"]) -> None:
         """Args:
@@ -43,6 +47,7 @@ class OnnxModel:
         write_norms(self._model)
         self._weights: Weights = set_aside(self._model)
         self._noisy = with_noise(self._model, _STEP * tolerance, is_exact=tolerance <= TOLERANCES["fp32"])
+        self.is_random: Final = is_random(self._model)
         self._has_steps = has_steps(self._model)
         self._sessions: dict[_Form, GraphSession] = {}
 

@@ -36,6 +36,8 @@ class OutputVerdict:
         inputs: the name of the set of inputs.
         is_constant: whether the source's answers to all sets are one single value, such as zeros, so that the
         comparison proves next to nothing.
+        is_random: whether two runs of the source on one set of inputs differ by more than its precision explains, so
+        that no answer is right or wrong.
     """
 
     name: str
@@ -45,10 +47,13 @@ class OutputVerdict:
     allowed: float
     inputs: str
     is_constant: bool = False
+    is_random: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        """WRONG if the error is larger than allowed."""
+        """WRONG if the error is larger than allowed; unknown if the output is random or constant."""
+        if self.is_random:
+            return Verdict.UNKNOWN
         if not self.error <= self.allowed:
             return Verdict.WRONG
         return Verdict.UNKNOWN if self.is_constant else Verdict.RIGHT
@@ -64,6 +69,14 @@ class Answers:
         self._tolerance = tolerance
         self._worst: dict[str, OutputVerdict] = {}
         self._values: dict[str, list[str]] = {}
+        self._random: set[str] = set()
+
+    def add_again(self, inputs: InputSet, expected: Mapping[str, Array], again: Mapping[str, Array]) -> None:
+        """Compare two answers of the source to a set of inputs: outputs that differ are random."""
+        for name, array in expected.items():
+            is_alike = array.shape == again[name].shape
+            if not is_alike or self._compared(name, inputs, array, again[name]).verdict is Verdict.WRONG:
+                self._random.add(name)
 
     def add(
         self,
@@ -85,8 +98,14 @@ class Answers:
             InternalError: an output has another shape (a scalar may be a vector of one element, as in Core ML).
         """
         for name, array in expected.items():
+            if name in self._random and array.shape != actual[name].shape:
+                shape = array.shape or (1,)
+                self._worst[name] = OutputVerdict(name, shape, np.inf, 0.0, 0.0, inputs.name, is_random=True)
+                continue
             found = self._compared(name, inputs, array, actual[name])
-            if found.verdict is Verdict.WRONG and np.isfinite(found.error):
+            if name in self._random:
+                found = replace(found, is_random=True)
+            elif found.verdict is Verdict.WRONG and np.isfinite(found.error):
                 found = _excused(found, difference_of(array, actual[name].reshape(array.shape)).mean, doubt().get(name))
             worst = self._worst.get(name)
             if worst is None or _severity(found) > _severity(worst):
@@ -96,7 +115,9 @@ class Answers:
     def verdicts(self) -> Iterator[OutputVerdict]:
         """The worst verdict of each output."""
         for name, worst in self._worst.items():
-            yield replace(worst, is_constant=len(set(self._values[name])) <= 1)
+            is_random = name in self._random
+            is_constant = not is_random and len(set(self._values[name])) <= 1
+            yield replace(worst, is_constant=is_constant, is_random=is_random)
 
     def _compared(self, name: str, inputs: InputSet, expected: Array, actual: Array) -> OutputVerdict:
         shape = expected.shape or (1,)

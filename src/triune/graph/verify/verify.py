@@ -29,6 +29,8 @@ def verify(
 ) -> list[OutputVerdict]:
     """Compare the outputs of a model and of its conversion.
 
+    What two runs of a source that draws random numbers give different answers for is random: its verdict is unknown.
+
     Args:
         sets: sets of inputs. A set that the source rejects, for instance an index out of range, is skipped.
         source: runs the model whose answers are right.
@@ -60,6 +62,8 @@ def verify(
             continue
         num_answered += 1
         doubt = functools.cache(functools.partial(model.doubt, each.arrays))
+        if model.is_random:
+            answers.add_again(each, expected, source(each.arrays))
         answers.add(each, expected, result(each.arrays), doubt)
     if refusal is not None and not num_answered:
         raise refusal

@@ -1,10 +1,13 @@
 """Sets of inputs that a source takes, and models whose weights are beside them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from onnx import helper
 
 from support.lowered import FLOAT, INT64, model_of
+from triune.core.datatypes import Array
 from triune.core.errors import UnsupportedError
 from triune.graph.conversion.shapes import parse_shapes
 from triune.graph.verify import OnnxModel, Verdict, samples_of, verify
@@ -75,3 +78,29 @@ def test_a_cast_to_int64_is_verified_beyond_int32_where_floats_are(is_half: bool
         sets, source.run, lambda given: {"y": source.run(given)["y"].clip(-(2**31), 2**31 - 1)}, source, 1e-4
     )
     assert [each.verdict for each in narrow] == [Verdict.RIGHT if is_half else Verdict.WRONG]
+
+
+def test_what_two_runs_of_the_source_differ_by_is_random_and_neither_right_nor_wrong() -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["noise"], scale=1.0),
+        helper.make_node("Mul", ["noise", "nothing"], ["little"]),
+        helper.make_node("Add", ["x", "noise"], ["random"]),
+        helper.make_node("Add", ["x", "little"], ["steady"]),
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+    ]
+    outputs = [(name, FLOAT, [8]) for name in ("random", "steady", "square")]
+    model = model_of(nodes, [("x", FLOAT, [8])], outputs, nothing=np.float32(0))
+    source = OnnxModel(model)
+    assert source.is_random
+    found = verify(samples_of(model, {}, {}, is_half=False), source.run, source.run, source, 1e-4)
+    assert {each.name: (each.verdict, each.is_random) for each in found} == {
+        "random": (Verdict.UNKNOWN, True),
+        "steady": (Verdict.RIGHT, False),
+        "square": (Verdict.RIGHT, False),
+    }
+
+    def wrong(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: array + np.float32(9) for name, array in source.run(arrays).items()}
+
+    found = verify(samples_of(model, {}, {}, is_half=False), source.run, wrong, source, 1e-4)
+    assert [each.verdict for each in found] == [Verdict.UNKNOWN, Verdict.WRONG, Verdict.WRONG]
