@@ -6,13 +6,13 @@ from onnx import AttributeProto, GraphProto, ModelProto, SparseTensorProto, Tens
 
 
 def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """All of them; the initializers of the model's own graph come first."""
+    """Every tensor of a model; the initializers of its main graph come first."""
     yield from model.graph.initializer
     yield from tensors_within(model)
 
 
 def tensors_within(model: ModelProto) -> Iterator[TensorProto]:
-    """All but the initializers of the model's own graph."""
+    """Every tensor of a model except the initializers of its main graph."""
     yield from _of_sparse(model.graph.sparse_initializer)
     for node in model.graph.node:
         yield from _of_attributes(node.attribute)

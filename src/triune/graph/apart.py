@@ -1,4 +1,4 @@
-"""Whether a model has a node at which requests can end the process of a runtime that takes it as it is."""
+"""Search a model for nodes at which a request can crash the runtime's process."""
 
 from collections.abc import Iterator
 
@@ -10,19 +10,19 @@ from triune.graph.values import Values, subgraphs_of
 
 
 def fault_in(model: ModelProto, faults: Faults) -> str:
-    """The first node that may end the process, and how; empty where there is none.
+    """A message with the first node at which a request may crash the process, and how; "" where there is none.
 
-    A node is safe where its dangerous operands are ruled out: those that have to be constant are, and sizes that must
-    not be 0 are known not to be.
+    A node is safe if every operand that must be constant is constant, and every size that must not be 0 is known not to
+    be 0.
 
     Args:
         model: not changed. If tensors are in files, `locate_data` must have been called on it.
-        faults: the runtime's.
+        faults: the operators at which the runtime may crash (`graph.faults`).
     """
     bodies = [model.graph, *(GraphProto(node=each.node) for each in model.functions)]
     if not any(_has_fault(node, faults) for body in bodies for node in _within(body)):
         return ""
-    # In functions no sizes are known.
+    # The sizes of values in functions are not known.
     bodies[0] = infer_bare(model, is_strict=True).graph
     return next((said for body in bodies for said in _found(body, None, faults)), "")
 

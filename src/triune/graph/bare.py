@@ -1,4 +1,4 @@
-"""A model without the shapes that it declares: for inference that must not rely on them."""
+"""Shape inference that does not rely on the shapes that a model declares."""
 
 import onnx.checker
 import onnx.shape_inference
@@ -16,13 +16,14 @@ OVERRIDABLE_FROM_IR = 4
 
 
 def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
-    """A copy of a model, without large weights, defaults and declared shapes, with the shapes that ONNX infers.
+    """A copy of a model that has the shapes that ONNX infers, and not those that the model declares.
 
-    Where ONNX's inference fails, nothing is inferred. The first dimension of an input gets a name if it has none.
+    Large weights and defaults of inputs are left out of the copy. Where ONNX's inference fails, nothing is inferred.
+    The first dimension of an input gets a name if it has none.
 
     Args:
         model: not changed.
-        is_strict: drop the shapes that graphs within nodes declare, too.
+        is_strict: whether to drop the shapes that subgraphs (the bodies of If, Loop and Scan) declare, too.
     """
     bare = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     _copy(model.graph, bare.graph, can_override=model.ir_version >= OVERRIDABLE_FROM_IR)
@@ -35,12 +36,12 @@ def infer_bare(model: ModelProto, *, is_strict: bool = False) -> ModelProto:
     try:
         return infer_shapes(bare, data_prop=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
-        # What ONNX cannot follow is not known.
+        # Inference failed: the copy is returned without inferred shapes.
         return bare
 
 
 def own_name(value: ValueInfoProto) -> str:
-    """The name that the first dimension of an input gets where it has none."""
+    """The name that `infer_bare` gives the first dimension of an input if it has none."""
     return f"rows of {value.name}"
 
 
@@ -49,7 +50,7 @@ def _forget_shapes(graph: GraphProto) -> None:
         for inner in subgraphs_of(node):
             del inner.value_info[:]
             for value in (*inner.input, *inner.output):
-                # Inference needs the shapes of a Loop's step and condition, scalars: no operator tells them.
+                # The scalar shapes of a Loop's step and condition stay: inference cannot find them from the nodes.
                 if len(value.type.tensor_type.shape.dim):
                     value.type.tensor_type.ClearField("shape")
             _forget_shapes(inner)

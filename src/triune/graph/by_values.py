@@ -1,4 +1,4 @@
-"""Do the values of a graph's inputs decide the shapes of its outputs, or how long a run takes?
+"""Whether the values of a graph's inputs decide the shapes of its outputs, or how long a run takes.
 
 Requests whose values decide shapes cannot be batched, and a run whose time depends on values cannot be predicted.
 """
@@ -100,7 +100,7 @@ class ByValues:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Whether the content of a value depends on the values of the inputs, and whether its shape does."""
+    """Whether the elements of a value depend on the values of the inputs, and whether its shape does."""
 
     varies: bool = False
     is_sized: bool = False
@@ -112,11 +112,11 @@ _Key: TypeAlias = tuple[str, str, str]
 
 
 def by_values(model: ModelProto) -> ByValues:
-    """Follow the values of a model's inputs through its graph.
+    """Find what depends on the values of a model's inputs, by following them through its graph.
 
-    What an unknown operator gives counts as dependent on them.
+    The outputs of an unknown operator count as dependent on the values of its inputs.
 
-    An initializer that is listed as an input is an input.
+    An initializer that is also listed as an input counts as an input.
     """
     walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
     scope: _Scope = {}
@@ -134,7 +134,10 @@ class _Walk:
     )
 
     def graph(self, graph: GraphProto, scope: _Scope, inputs: Iterable[_Known]) -> list[_Known]:
-        """What is known of a graph's outputs. `scope` holds what is known of values; the graph's own are added."""
+        """What is known of a graph's outputs.
+
+        `scope` holds what is known of each value; those of this graph are added to it.
+        """
         scope.update({tensor.name: _FIXED for tensor in graph.initializer})
         scope.update({tensor.values.name: _FIXED for tensor in graph.sparse_initializer})
         scope.update({value.name: known for value, known in zip(graph.input, inputs, strict=False)})
@@ -176,7 +179,9 @@ class _Walk:
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Scope, inputs: Sequence[_Known]
     ) -> list[_Known]:
-        """What is known of the outputs of an If (either branch may run) or of a loop (each turn may differ)."""
+        """What is known of the outputs of an If, either branch of which may run, or of a loop, each iteration of which
+        may differ.
+        """
         is_sized = any(each.is_sized for each in inputs)
         # The first two inputs of a Loop's body are the iteration number and the condition; the body decides the latter.
         fixed = [_FIXED, _FIXED] if node.op_type == "Loop" else []
@@ -200,11 +205,14 @@ class _Walk:
         ]
 
     def _call(self, key: _Key, inputs: Sequence[_Known]) -> list[_Known]:
-        """Look through a function once for each kind of inputs: nested calls would otherwise take exponential time."""
+        """What is known of the outputs of a call of a function.
+
+        A function is followed once for each kind of inputs, since nested calls would otherwise take exponential time.
+        """
         call = (key, tuple(inputs))
         if call not in self._calls:
             function = self.functions[key]
-            # A function that calls itself is invalid, which whatever runs it reports.
+            # A function that calls itself is invalid: the runtime reports it.
             self._calls[call] = [_Known(varies=True, is_sized=True)] * len(function.output)
             scope = dict(zip(function.input, inputs, strict=False))
             self._calls[call] = self._nodes(function.node, scope, function.output)

@@ -1,4 +1,4 @@
-"""Does a pass change what a model computes? The model before and after it, on the same sample inputs."""
+"""Check that a pass does not change what a model computes: run the model before and after it on the same inputs."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,12 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Inputs for a model: seeded noise in [-1, 1), zeros and ones, and `free_size` for each free dimension.
+    """Sample inputs for a model: seeded floats in [-1, 1), and integers and booleans of 0 and 1.
+
+    Each free dimension has size `free_size`.
 
     Raises:
-        UnsupportedError: an input is no tensor of numbers.
+        UnsupportedError: an input is not a tensor of numbers.
     """
     rng = np.random.default_rng(seed)
     defaults = {tensor.name for tensor in model.graph.initializer}
@@ -39,16 +41,16 @@ def sample_inputs(model: ModelProto, *, free_size: int = 3, seed: int = 0) -> di
 
 
 class Check:
-    """Compares a model after each pass with what it computed at first, on sample inputs: a watcher of `run_passes`."""
+    """A watcher of `run_passes` that compares the model's outputs after each pass with those before the first one."""
 
     def __init__(self, model: ModelProto, inputs: Arrays, *, tolerance: float = 1e-4) -> None:
-        """Computes `model` by ONNX's reference evaluator, which is slow: for tests and for doubts."""
+        """Computes `model` by ONNX's reference evaluator, which is slow: meant for tests and for debugging."""
         self._inputs = inputs
         self._tolerance = tolerance
         self._expected = evaluate(model, inputs)
 
     def __call__(self, step: str, model: ModelProto, /) -> None:
-        """Raises InternalError where `model`, the result of pass `step`, gives other outputs."""
+        """Raises InternalError if `model`, the result of pass `step`, has other outputs than the first model."""
         compare(step, self._expected, model, self._inputs, tolerance=self._tolerance)
 
 
@@ -70,7 +72,7 @@ def compare(
 
 
 def evaluate(model: ModelProto, inputs: Arrays) -> list[NDArray[Any]]:
-    """The outputs, by ONNX's reference evaluator."""
+    """The outputs of a model, computed by ONNX's reference evaluator."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         evaluator: Any = ReferenceEvaluator(model)

@@ -1,4 +1,4 @@
-"""Divisions that refuse sizes and numbers of 0 before these end ONNX Runtime's process in the next operator."""
+"""Checks, as integer divisions, that raise an error for sizes and numbers of 0 that would crash ONNX Runtime."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from triune.graph.values import Values, subgraphs_of
 
 
 class Checks:
-    """Puts checks into graphs and functions.
+    """Inserts nodes that check operands into graphs and functions.
 
     Attributes:
-        is_changed: there is one.
-        left: a node that may end the process whatever is checked, and how; empty where there is none.
+        is_changed: whether any check was inserted.
+        left: a message with a node that may crash the process in spite of the checks, and how; "" where there is none.
     """
 
     def __init__(self) -> None:
@@ -23,11 +23,11 @@ class Checks:
         self.left = ""
 
     def body(self, body: GraphProto | FunctionProto, *, can_write: bool) -> None:
-        """Check what the nodes of a body, and of the graphs within, are given.
+        """Insert checks of the operands of the nodes in a body and in its subgraphs.
 
         Args:
-            body: changed.
-            can_write: its operator set has what checks are made of.
+            body: the graph or function; changed in place.
+            can_write: whether the operator set of `body` has the operators that checks are made of.
         """
         graph = body if isinstance(body, GraphProto) else GraphProto(node=body.node)
         self._nodes(body, graph, None, Names(graph) if can_write else None)
@@ -51,7 +51,7 @@ class Checks:
             self.is_changed = True
 
     def _checked(self, node: NodeProto, fault: Fault, values: Values, names: Names | None) -> list[NodeProto]:
-        """The nodes that check the operands of a node, which is changed to read their results."""
+        """The nodes that check the operands of `node`. `node` is changed to read the results of these."""
         said = f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
         given = {position: name for position, name in enumerate(node.input) if name}
         is_safe = bool(fault.sizes or fault.nonzero or fault.constant)
@@ -80,7 +80,7 @@ class Checks:
 
 
 def _fault_of(node: NodeProto, values: Values) -> Fault | None:
-    """The fault of a node's operator; None where the node is known not to have it."""
+    """The known fault of a node's operator; None where it has none, or where the node cannot run into it."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     fault = FAULTS.get((domain, node.op_type))
     if fault is None:
@@ -95,13 +95,15 @@ def _fault_of(node: NodeProto, values: Values) -> Fault | None:
 
 
 def _has_sizes(name: str, values: Values) -> bool:
-    """Is it a constant, none of whose sizes is 0?"""
+    """Whether a value is a constant that has no dimension of size 0."""
     tensor = values.tensor(name)
     return tensor is not None and 0 not in tensor.dims
 
 
 def _with_sizes(builder: Builder, name: str, axes: Sequence[int] | None, said: str) -> str:
-    """The same value. Where one of its sizes is 0, ONNX Runtime refuses to compute it with this message."""
+    """Build a checked copy of a value: where a size along `axes` is 0, ONNX Runtime raises an error with the text
+    `said`.
+    """
     shape = builder.op("Shape", name)
     sizes = shape if axes is None else builder.op("Gather", shape, builder.ints(*axes))
     ones = builder.name()

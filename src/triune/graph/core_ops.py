@@ -1,4 +1,4 @@
-"""The operators that every graph is brought to. What lowers a graph, to any runtime, needs to know these alone."""
+"""The core operators: `normalize` writes every graph in these, so conversions to a runtime need to know only these."""
 
 OPSET = 28
 """The version of ONNX's operator set whose meaning of the core ops holds."""

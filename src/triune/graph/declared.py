@@ -1,4 +1,7 @@
-"""The shapes that a model declares. They may be wrong: ONNX Runtime only warns of one that it does not compute."""
+"""The shapes that a model declares.
+
+They may be wrong: ONNX Runtime only warns of a shape that differs from the computed one.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +12,7 @@ from triune.graph.values import Values, subgraphs_of
 
 
 def free_negative_sizes(graph: GraphProto) -> None:
-    """Make every dimension that is declared below 0 a free one. PaddlePaddle writes -1 for "any size"."""
+    """Make every dimension that is declared with a negative size a free one. PaddlePaddle writes -1 for "any size"."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value < 0:
@@ -20,7 +23,7 @@ def free_negative_sizes(graph: GraphProto) -> None:
 
 
 def take_output_shapes(model: ModelProto) -> Mapping[str, TypeProto.Tensor]:
-    """Take the declared shapes of the outputs out of the model: inference would keep those that it contradicts.
+    """Remove the declared shapes of a model's outputs, and return them. Inference would keep those that are wrong.
 
     Returns:
         the types of the outputs that are tensors, with their shapes.
@@ -48,10 +51,10 @@ def give_output_shapes(model: ModelProto, declared: Mapping[str, TypeProto.Tenso
 
 
 def infer_anew(model: ModelProto) -> ModelProto:
-    """Infer the types of what is between the inputs and the outputs, whatever the model declares of them.
+    """Infer the types of the values between the inputs and the outputs anew, whatever the model declares of them.
 
-    What is declared counts where nothing can be inferred (behind an operator that ONNX does not know). Of a model of
-    which any declared size is not the inferred one, no declared size counts: it was written for other inputs.
+    A declared type is used where nothing can be inferred (after an operator that ONNX does not know). If any declared
+    size differs from the inferred one, no declared size is used: the model was exported for other inputs.
     """
     declared = [_take(graph, node) for graph, node, _ in _graphs(model.graph)]
     if not any(declared):
@@ -69,7 +72,10 @@ def infer_anew(model: ModelProto) -> ModelProto:
 def _graphs(
     graph: GraphProto, node: NodeProto | None = None, outer: Values | None = None
 ) -> Iterator[tuple[GraphProto, NodeProto | None, Values | None]]:
-    """A graph and those within it; with each, the node that it belongs to and the values around that."""
+    """A graph and its subgraphs.
+
+    With each subgraph come the node that holds it, and the values of the graph around that node.
+    """
     yield graph, node, outer
     values = Values(graph, outer)
     for each in graph.node:
@@ -88,14 +94,14 @@ def _take(graph: GraphProto, node: NodeProto | None) -> dict[str, TypeProto]:
     for value in () if node is None else (*graph.input, *graph.output):
         if value.type.tensor_type.HasField("shape"):
             types[value.name] = _copy(value.type)
-            # Inference needs the shapes of a Loop's step and condition: no operator tells them.
+            # The scalar shapes of a Loop's step and condition stay: inference cannot find them from the nodes.
             if len(value.type.tensor_type.shape.dim):
                 value.type.tensor_type.ClearField("shape")
     return types
 
 
 def _agrees(types: Mapping[str, TypeProto], graph: GraphProto, node: NodeProto | None, outer: Values | None) -> bool:
-    """Is no declared size another than the inferred one, or a Loop's state of another shape than its first value?"""
+    """Whether all declared sizes equal the inferred ones, and each state of a Loop has the shape of its first value."""
     values = Values(graph)
     inferred = {name: values.type(name) for name in types}
     if node is not None and node.op_type == "Loop" and outer is not None:
@@ -109,7 +115,7 @@ def _fits(declared: TypeProto, inferred: TypeProto) -> bool:
         return True
     pairs = list(zip(declared.tensor_type.shape.dim, inferred.tensor_type.shape.dim, strict=False))
     is_same_rank = len(declared.tensor_type.shape.dim) == len(inferred.tensor_type.shape.dim)
-    # A size that an input leaves free is no number, whatever the model was traced with.
+    # A declared number is wrong where the inferred size is the name of an input's free dimension.
     return is_same_rank and all(
         not size.HasField("dim_value") or _is_unknown(found) or size.dim_value == found.dim_value
         for size, found in pairs
@@ -117,12 +123,14 @@ def _fits(declared: TypeProto, inferred: TypeProto) -> bool:
 
 
 def _is_unknown(dim: TensorShapeProto.Dimension) -> bool:
-    """Has inference no size, nor the name of an input's size? ONNX's own names begin with "unk__"."""
+    """Whether inference found neither a size nor the name of an input's size. ONNX's own names begin with "unk__"."""
     return not dim.HasField("dim_value") and (not dim.dim_param or dim.dim_param.startswith("unk__"))
 
 
 def _give(types: Mapping[str, TypeProto], graph: GraphProto, *, with_sizes: bool) -> None:
-    """Say of each value what was declared where nothing was inferred; of its shape the rank alone, or the sizes too."""
+    """Declare the given types of values where nothing was inferred: the rank of a shape, and `with_sizes` its sizes
+    too.
+    """
     known: dict[str, ValueInfoProto] = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
     constants = {tensor.name for tensor in graph.initializer}
     for name, declared in types.items():

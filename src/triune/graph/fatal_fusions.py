@@ -1,4 +1,4 @@
-"""Models that end the process in ONNX Runtime's optimizer, recognized before a session is made."""
+"""Recognize models on which ONNX Runtime's optimizer would crash the process, before a session is made."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,12 +12,12 @@ _HALVES = frozenset([TensorProto.FLOAT16, TensorProto.BFLOAT16])
 
 
 def fatal_fusions(model: ModelProto) -> Sequence[str]:
-    """The names of ONNX Runtime's optimizers that may end the process on `model`, which need not have its weights.
+    """The names of ONNX Runtime's optimizers that may crash on `model`, which need not have its weights.
 
-    MatmulTransposeFusion (1.32) does where a Transpose that moves the first of three or more dimensions ([1, 0, 2]),
-    then a Cast, are the operand of a product with a matrix: `MatMul (Cast (Transpose (x)), w)`. The Cast may be one of
-    ONNX Runtime's own, of an operand in fp16, for which it has no product on the CPU. Other optimizers bring the three
-    together; none moves a first dimension that no Transpose of the model moves.
+    MatmulTransposeFusion (1.32) crashes on `MatMul(Cast(Transpose(x)), w)` where the Transpose moves the first of three
+    or more dimensions ([1, 0, 2]). ONNX Runtime may have inserted the Cast itself, for an operand in fp16, in which it
+    has no product on the CPU. Other optimizers may bring the three nodes together; none of them moves a first dimension
+    that no Transpose of the model moves.
     """
     is_moved, has_cast, has_product = False, _has_halves(model), False
     for node in _nodes(model):
@@ -48,7 +48,10 @@ def _nodes_of(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _has_halves(model: ModelProto) -> bool:
-    """Is anything that is given in fp16 or bf16? What computes in them reads such, or is behind a Cast."""
+    """Whether an input, an initializer or a constant is of fp16 or bf16.
+
+    Nodes that compute in these read one, or a Cast to it.
+    """
     graph = model.graph
     constants = (attribute.t for node in _nodes(model) for attribute in node.attribute if attribute.HasField("t"))
     return (

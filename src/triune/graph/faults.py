@@ -1,9 +1,9 @@
-"""Operators at which a request can end the process of a runtime.
+"""Operators at which a request can crash the process of a runtime.
 
 Found by running every operator that ONNX Runtime (1.32, on the CPU) and OpenVINO (2026.4) have with hostile values and
 sizes in processes of their own, on one thread and on several: indices and lengths out of range, extreme numbers, sizes
-of 0, sizes that do not fit. All others answer or refuse. Integer division is not here: `guard` writes it so that it is
-safe.
+of 0, sizes that do not fit. All other operators return a result or an error. Integer division is not listed: `guard`
+rewrites it so that it is safe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,16 @@ _NO_SIZES: Mapping[int, Sequence[int] | None] = {}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """When an operator ends the process. One that says nothing of its inputs may always.
+    """The condition under which an operator crashes the process. A fault without conditions on inputs may occur with
+    any.
 
     Attributes:
         why: what happens.
-        sizes: inputs that may have no size of 0; of which axes, None for all of them.
-        nonzero: inputs of whole numbers none of which may be 0.
-        constant: inputs that have to be constants, which the first run has tried, or left out.
-        with_attribute: it does only with this attribute.
-        of_rank: it does only where an input has this rank: the input, and the rank.
+        sizes: by position, inputs that must have no dimension of size 0, with the axes that count; None for all axes.
+        nonzero: the positions of integer inputs that must have no element 0.
+        constant: the positions of inputs that must be constants, which the first run has tried, or left out.
+        with_attribute: the fault occurs only where the node has this attribute.
+        of_rank: the fault occurs only where an input has a certain rank: the position of the input, and the rank.
     """
 
     why: str

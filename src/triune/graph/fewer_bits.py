@@ -1,4 +1,4 @@
-"""Nodes that compute with more bits than fp32 has, the widest floats of Apple's runtimes."""
+"""Find nodes that compute with more bits than fp32 has, the widest float type of Apple's runtimes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -22,12 +22,12 @@ _ROUNDS = frozenset(["Floor", "Ceil", "Round"])
 
 @dataclass(frozen=True, slots=True)
 class FewerBits:
-    """Nodes, each as `Op 'name'`, in order.
+    """Nodes that fp32 computes less exactly, each as `Op 'name'`, in order.
 
     Attributes:
-        doubles: compute in DOUBLE.
-        rounded: make whole numbers of DOUBLE that was computed, or given.
-        powers: raise whole numbers to a float.
+        doubles: nodes that compute in DOUBLE.
+        rounded: nodes that round computed values or inputs of DOUBLE to whole numbers.
+        powers: nodes that raise whole numbers to a power that is a float.
     """
 
     doubles: list[str] = field(default_factory=list[str])
@@ -43,7 +43,10 @@ def find_fewer_bits(graph: GraphProto) -> FewerBits:
 
 
 def _follow(graph: GraphProto, outer: Values | None, around: Collection[str], found: FewerBits) -> None:
-    """`around`: the values of DOUBLE that the graphs around have computed, or were given."""
+    """Add the nodes of a graph and its subgraphs to `found`.
+
+    `around`: computed values and inputs of DOUBLE in outer graphs.
+    """
     values = Values(graph, outer)
     inexact = {*around, *(value.name for value in graph.input if _is_double(values, value.name))}
     for node in graph.node:

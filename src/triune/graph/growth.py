@@ -1,6 +1,6 @@
-"""Heap memory that a run takes outside the arena, whose limit holds for tensors only.
+"""Heap memory that a run takes outside ONNX Runtime's arena, whose limit holds for tensors only.
 
-It is taken by the contents of strings, which a graph can multiply, and by the outputs that a Loop collects.
+The contents of strings, which a graph can multiply, and the outputs that a Loop collects take such memory.
 
 A tensor of strings takes 32 bytes for each element in the arena, however long the strings are.
 """
@@ -89,7 +89,7 @@ _Key: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The heap memory that a run may take.
+    """What is known of the heap memory that a run may take.
 
     Attributes:
         node: the node that makes it unbounded, such as "Tile 'y' multiplies strings"; empty if there is none.
@@ -101,7 +101,7 @@ class Growth:
 
 
 def growth_of(model: ModelProto) -> Growth:
-    """Follow the strings of a model through its graph, and look at its Loops.
+    """Find what makes the heap memory of a run grow: nodes that multiply strings, and Loops that collect outputs.
 
     An unknown operator counts as one that multiplies strings.
     """
@@ -115,7 +115,7 @@ class _Walk:
     functions: Mapping[_Key, FunctionProto]
     node: str = ""
     gives_labels: bool = False
-    # Constants: integers by name, and the names of constants that hold short strings.
+    # Constant integers by name, and the names of constants that hold short strings.
     _numbers: dict[str, int] = field(default_factory=dict[str, int])
     _labels: set[str] = field(default_factory=set[str])
     _calls: dict[tuple[_Key, tuple[float, ...]], list[float]] = field(
@@ -123,7 +123,10 @@ class _Walk:
     )
 
     def graph(self, graph: GraphProto, scope: _Times, inputs: Sequence[float], *, is_turn: bool = False) -> list[float]:
-        """The multiples of a graph's outputs. Those of its values are added to `scope`. `is_turn`: a loop runs it."""
+        """The multiples (`_Times`) of a graph's outputs.
+
+        Those of its values are added to `scope`. `is_turn`: a loop runs the graph.
+        """
         for tensor in graph.initializer:
             self._constant(scope, tensor.name, tensor)
         for value, times in zip(graph.input, inputs, strict=False):
@@ -154,7 +157,7 @@ class _Walk:
             self._numbers[name] = int(numpy_helper.to_array(tensor).item())
 
     def _node(self, node: NodeProto, scope: _Times, *, is_turn: bool) -> list[float]:
-        """The multiples of a node's outputs."""
+        """The multiples (`_Times`) of a node's outputs."""
         given = [scope.get(name, 0.0) for name in node.input]
         key = (node.domain, node.op_type, node.overload)
         if key in self.functions:
@@ -177,7 +180,9 @@ class _Walk:
         return [times, *[0.0 if is_first_alone else times] * (len(node.output) - 1)]
 
     def _own(self, node: NodeProto, given: Sequence[float]) -> float:
-        """The multiple of the strings that a node makes itself: labels, numbers as text, a Constant's strings."""
+        """The multiple (`_Times`) of the strings that a node creates itself: labels, numbers as text, a Constant's
+        strings.
+        """
         if node.op_type == "Constant":
             return float(any(each.name.startswith("value_string") for each in node.attribute))
         if node.op_type == "CastLike":
@@ -200,7 +205,9 @@ class _Walk:
     def _bodies(
         self, node: NodeProto, bodies: Sequence[GraphProto], scope: _Times, given: Sequence[float], *, is_turn: bool
     ) -> list[float]:
-        """The multiples of the outputs of an If (the larger branch's) or a loop (each turn may double them)."""
+        """The multiples of the outputs of an If (those of the larger branch) or of a loop (each iteration may double
+        them).
+        """
         is_loop = node.op_type != "If"
         # The first two inputs of a Loop are its trip count and condition; those of its body, the turn and condition.
         results = [self.graph(body, dict(scope), given, is_turn=is_turn or is_loop) for body in bodies]
@@ -218,11 +225,11 @@ class _Walk:
         return outputs
 
     def _call(self, key: _Key, given: Sequence[float], *, is_turn: bool) -> list[float]:
-        """Look through a function, once for each kind of inputs."""
+        """The multiples of a call's outputs. A function is followed once for each kind of inputs."""
         call = (key, (float(is_turn), *given))
         if call not in self._calls:
             function = self.functions[key]
-            # A function that calls itself is invalid, which whatever runs it reports.
+            # A function that calls itself is invalid: the runtime reports it.
             self._calls[call] = [0.0] * len(function.output)
             outside, self._numbers, self._labels = (self._numbers, self._labels), {}, set()
             scope = {name: times for name, times in zip(function.input, given, strict=False) if times}
@@ -242,7 +249,7 @@ def _name(scope: _Times, name: str, times: float) -> None:
 
 
 def _is_of_numbers(node: NodeProto, own: float) -> bool:
-    """Whether an operator that may give strings or numbers gives numbers, by its attributes."""
+    """Whether the attributes of an operator that can return strings or numbers make it return numbers."""
     return not own and (node.op_type == "Cast" or node.op_type in _LABELS)
 
 

@@ -1,8 +1,8 @@
-"""Keeping the rounding of fp16 where ONNX Runtime would drop it.
+"""Keep the rounding of fp16 operations that ONNX Runtime would drop.
 
-On most CPUs ONNX Runtime has no fp16 arithmetic: it computes in fp32 between casts, and takes the casts between two
-operations out again, so that a chain of fp16 operations is rounded once, at its end. A program of fp16 rounds after
-each operation. Casts that are in a model stay in it, so they are put there.
+On most CPUs ONNX Runtime has no fp16 arithmetic. It computes in fp32 between casts, and removes the casts between two
+operations, so that a chain of fp16 operations is rounded once, at its end. A program of fp16 rounds after each
+operation. ONNX Runtime keeps casts that the model itself has, so this module writes them into the model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, n
 from triune.graph.names import Names
 
 _HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-# These move elements, and have kernels for all types.
+# Operators that only move elements, and have kernels for all types.
 _MOVES = {
     "Cast",
     "Concat",
@@ -47,7 +47,7 @@ _TYPE_ATTRIBUTES = {
 
 
 def with_half_rounding(model: ModelProto) -> ModelProto:
-    """A copy whose fp16 operations round their results, as `keep_half_rounding` has it."""
+    """A copy of a model, changed by `keep_half_rounding`: each fp16 operation rounds its result."""
     copy = ModelProto()
     copy.CopyFrom(model)
     keep_half_rounding(copy)
@@ -58,10 +58,11 @@ def keep_half_rounding(model: ModelProto) -> None:
     """Let each fp16 operation of a model compute in fp32 and round its result to fp16, in place.
 
     Given `Add(x, y) -> z` in fp16, the result is `Cast(Add(Cast(x), Cast(y))) -> z`. Operations that only move
-    elements, and the inputs and outputs of the model, keep their types; constants become fp32 where they are read so.
+    elements, and the inputs and outputs of the model, keep their types; constants are converted to fp32 for operations
+    that read them in fp32.
 
-    Nodes named OPERATION/OP_TYPE/NUMBER are one operation together, as `raise_function` names them: what they hand to
-    each other is not rounded. Of other nodes each is an operation.
+    Nodes named OPERATION/OP_TYPE/NUMBER, as `raise_function` names them, form one operation together: values between
+    them are not rounded. Every other node is an operation of its own.
     """
     version = next(each.version for each in model.opset_import if each.domain == "")
     types = {each.name: each.type.tensor_type.elem_type for each in model.graph.input}
@@ -71,9 +72,9 @@ def keep_half_rounding(model: ModelProto) -> None:
 
 
 class _Rounding:
-    """The rewriting of a model's graphs.
+    """Rewrites the graphs of a model.
 
-    Constants are those of the outermost graph; the graphs inside it see them.
+    Constants are those of the main graph; its subgraphs see them.
     """
 
     def __init__(self, root: GraphProto, version: int) -> None:
@@ -89,7 +90,7 @@ class _Rounding:
         self._names = Names(root)
 
     def graph(self, graph: GraphProto, outer: Mapping[str, int]) -> list[int]:
-        """Rewrites a graph that sees the values `outer`; the types of its outputs."""
+        """Rewrite a graph; returns the types of its outputs. `outer`: the types of the values of outer graphs."""
         types = dict(outer)
         types.update({each.name: each.type.tensor_type.elem_type for each in graph.input})
         types.update({each.name: each.data_type for each in graph.initializer})
@@ -119,7 +120,7 @@ class _Rounding:
         return [types.get(each.name, each.type.tensor_type.elem_type) for each in graph.output]
 
     def drop_unread(self) -> None:
-        """Takes out what nobody reads now: roundings inside an operation, and constants in fp16."""
+        """Remove what no node reads any more: casts inside an operation, and constants in fp16."""
         read = set(_read(self._root))
         self._drop_casts(self._root, read)
         read = set(_read(self._root))
@@ -143,7 +144,7 @@ class _Rounding:
             if name not in self._constants:
                 half = self._halves[name]
                 single = self._fresh(name)
-                # A weight that is cast when the model runs would be cast at each call.
+                # Weights are converted here, since a Cast node would convert them again at each call.
                 self._root.initializer.append(numpy_helper.from_array(_array(half), single))
                 self._constants[name] = single
             return self._constants[name]
@@ -156,7 +157,7 @@ class _Rounding:
         return self._names.value(f"{name}/fp32")
 
     def _infer(self, node: NodeProto, types: dict[str, int]) -> None:
-        """Adds the types of a node's outputs, from its schema and its inputs; rewrites the graphs inside it."""
+        """Add the types of a node's outputs, by its schema and its inputs, to `types`; rewrite its subgraphs."""
         attributes = {each.name: each for each in node.attribute}
         inner = [self.graph(each.g, types) for each in node.attribute if each.HasField("g")]
         if inner:
@@ -185,13 +186,13 @@ def _cast(name: str, result: str, elem_type: int) -> NodeProto:
 
 
 def _operation(node: NodeProto, index: int) -> str:
-    """What the node is a part of; a name of its own if it is named in another way."""
+    """The name of the operation that a node is a part of; the name of a single node if it is named in another way."""
     parts = node.name.rsplit("/", 2)
     return parts[0] if len(parts) == 3 and parts[1] == node.op_type else f"{index}"
 
 
 def _read(graph: GraphProto) -> Iterator[str]:
-    """The names that a graph, or one inside it, reads or gives."""
+    """The names of the values that a graph and its subgraphs read or return."""
     yield from (each.name for each in graph.output)
     for node in graph.node:
         yield from node.input
@@ -205,7 +206,7 @@ def _array(half: TensorProto) -> Any:
 
 
 def _paired(formals: Iterable[Any], names: Iterable[str]) -> Iterable[tuple[Any, str]]:
-    """Formal parameters and the values given for them; the last one may take several."""
+    """Pairs of a formal parameter and the name of its value; the last parameter may be variadic and take several."""
     listed = list(formals)
     for index, name in enumerate(names):
         if name and listed:

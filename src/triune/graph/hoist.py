@@ -1,4 +1,4 @@
-"""Weights of the graphs within nodes, moved to the initializers of the model's own graph."""
+"""Move the weights of subgraphs to the initializers of the main graph."""
 
 from collections.abc import Iterator
 
@@ -46,7 +46,7 @@ def _bodies(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def _external(body: GraphProto) -> Iterator[TensorProto]:
-    """Under the names that the body knows them by."""
+    """The tensors of external data in a body, under the names that they have there."""
     yield from (tensor for tensor in body.initializer if tensor.data_location == TensorProto.EXTERNAL)
     for position, node in enumerate(body.node):
         if _is_constant(body, position) and node.attribute[0].t.data_location == TensorProto.EXTERNAL:

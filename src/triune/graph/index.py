@@ -20,10 +20,10 @@ INTS = (TensorProto.INT32, TensorProto.INT64)
 
 
 class Index:
-    """A graph as it was when the pass began, and the builder of the nodes that the pass adds."""
+    """A graph as it was before the pass, and the builder of the nodes that the pass adds."""
 
     def __init__(self, graph: GraphProto, prefix: str, large: Large | None = None) -> None:
-        """`prefix` starts the names of what is added; `large` holds constants that are not in the graph."""
+        """`prefix` starts the names of added nodes; `large` holds large constants that are not in the graph."""
         self.graph = graph
         self.values = Values(graph)
         self._large = large or NoneLarge()
@@ -41,7 +41,7 @@ class Index:
         self._num_taken = 0
 
     def producer(self, name: str, *op_types: str) -> NodeProto | None:
-        """The node that computes `name`, if it is of one of these operators (any, if none are given)."""
+        """The node that computes `name` if its operator is one of `op_types`, or any if none are given; else None."""
         node = self._producers.get(name)
         return node if node is not None and (not op_types or node.op_type in op_types) else None
 
@@ -50,11 +50,11 @@ class Index:
         return self._readers.get(name, ())
 
     def is_kept(self, name: str) -> bool:
-        """Is it an output of the graph, or read by a graph within?"""
+        """Whether a value is an output of the graph, or read by a subgraph."""
         return name in self._kept
 
     def only_reader(self, name: str) -> NodeProto | None:
-        """The node that alone reads `name`; None if there are others, or an output."""
+        """The only reader of `name`; None if it has several readers or none, or is an output."""
         readers = self.readers(name)
         return readers[0] if len(readers) == 1 and not self.is_kept(name) else None
 
@@ -63,32 +63,32 @@ class Index:
         return self._sizes.get(name)
 
     def elements(self, name: str) -> Dims | None:
-        """The elements of a vector of sizes, with names for unknown ones; None of another value."""
+        """The elements of a vector of sizes, with names for unknown ones; None for any other value."""
         return self._sizes.elements(name)
 
     def learn(self, name: str, like: str) -> None:
-        """`name`, which was built, has the shape of `like`."""
+        """Record that the new value `name` has the shape of `like`."""
         self._sizes.learn(name, like)
 
     def rank(self, name: str) -> int | None:
-        """The number of dimensions, where known."""
+        """The number of dimensions of a value; None where it is not known."""
         dims = self.dims(name)
         return None if dims is None else len(dims)
 
     def is_float(self, name: str) -> bool:
-        """Is it of fp32 or fp16?"""
+        """Whether a value is of fp32 or fp16."""
         return self.values.elem_type(name) in FLOATS
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Numpy's type of a value of fp32 or fp16."""
+        """The numpy type of a value of fp32 or fp16."""
         return np.dtype(np.float16 if self.values.elem_type(name) == TensorProto.FLOAT16 else np.float32)
 
     def is_constant(self, name: str) -> bool:
-        """Is it a constant?"""
+        """Whether a value is a constant."""
         return self._tensor(name) is not None
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The value of a constant, None of anything else."""
+        """The value of a constant; None if `name` is not constant."""
         tensor = self._tensor(name)
         return None if tensor is None else array_of(tensor)
 
@@ -116,17 +116,17 @@ class Index:
         return shapes
 
     def scalar(self, name: str) -> float | None:
-        """The value of a constant of one element."""
+        """The value of a constant of one element; None for any other value."""
         array = self.constant(name) if all(dim == 1 for dim in self.dims(name) or ()) else None
         return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
     def ints(self, node: NodeProto, index: int) -> list[int] | None:
-        """The constant whole numbers of an input; None where they are computed or left out."""
+        """The integers of a node's input number `index`; None where it is computed or left out."""
         array = self.constant(node.input[index]) if len(node.input) > index and node.input[index] else None
         return None if array is None else [int(each) for each in array.reshape(-1)]
 
     def weight(self, array: NDArray[Any]) -> str:
-        """Add a constant; returns its name."""
+        """Add a weight to the graph's constants; returns its name."""
         name = self.build.name()
         self._large.add(self.graph, tensor_of(name, array))
         return name
@@ -137,7 +137,7 @@ class Index:
         return None if node is None else packed_of(node, self._tensor)
 
     def is_weight(self, name: str) -> bool:
-        """Is it a constant, or are packed constants unpacked to it?"""
+        """Whether a value is a constant, or the result of unpacking packed constants."""
         return self.is_constant(name) or self.packed(name) is not None
 
     def packed_weight(self, packed: Packed) -> str:
@@ -150,7 +150,7 @@ class Index:
         return name
 
     def take(self) -> list[NodeProto]:
-        """The nodes that were built since they were last taken."""
+        """The nodes that were built since the last call."""
         nodes = self.build.nodes[self._num_taken :]
         self._num_taken = len(self.build.nodes)
         return nodes
@@ -162,7 +162,7 @@ class Index:
 
 
 def same_sizes(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:
-    """Are two shapes equal? They must have equally many elements, so that one unknown size follows from the others."""
+    """Whether two shapes of equally many elements are equal. One unknown size then follows from the others."""
     if a is None or b is None or len(a) != len(b):
         return False
     unproven = [(x, y) for x, y in zip(a, b, strict=True) if x is None or x != y]

@@ -1,7 +1,8 @@
-"""ONNX's shape inference, kept from the nodes that it does not survive.
+"""ONNX's shape inference, without the nodes at which it would crash.
 
-It is C++, and reads past the ends of what it is given where a node is not as ONNX has it (onnx 1.23): that ends the
-process. Which nodes, a search over ONNX's node tests with changed attributes, inputs, outputs and types has told.
+The inference is C++ code that reads beyond its arrays where a node does not follow its schema (onnx 1.23), which
+crashes the process. The nodes concerned were found by running ONNX's node tests with changed attributes, inputs,
+outputs and types.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,10 +22,10 @@ _HIDDEN = "kept from inference: "
 
 
 def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
-    """As `onnx.shape_inference.infer_shapes`.
+    """Do the same as `onnx.shape_inference.infer_shapes`, with the same options.
 
     Raises:
-        onnx.shape_inference.InferenceError: also for a node at which inference would end the process, or never end.
+        onnx.shape_inference.InferenceError: also for a node at which inference would crash the process or never return.
     """
     if options.get("data_prop"):
         for found in too_long(model.graph):
@@ -39,7 +40,7 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
         node.op_type = f"{_HIDDEN}{node.op_type}"
     inferred = model
     try:
-        # Each node that inference sees may tell what the next one is given.
+        # The result of each node may show that the next one is safe.
         while _show_safe(model.graph, inferred.graph, None) or inferred is model:
             inferred = onnx.shape_inference.infer_shapes(model, **options)
     finally:
@@ -66,7 +67,9 @@ def _nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _show_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) -> bool:
-    """Show inference the nodes of `graph` of which `inferred` tells that it survives them. Are there any?"""
+    """Give hidden nodes of `graph` their operator back if `inferred` shows that they are safe; returns whether any
+    were.
+    """
     values, is_new = Values(inferred, outer), False
     for node, known in zip(graph.node, inferred.node, strict=True):
         for inner, inner_inferred in zip(subgraphs_of(node), subgraphs_of(known), strict=True):
@@ -79,7 +82,9 @@ def _show_safe(graph: GraphProto, inferred: GraphProto, outer: Values | None) ->
 
 
 def _problem(node: NodeProto) -> str | None:
-    """What is wrong with a node, whatever it is given: the outputs of a Split, the batch of a GatherND, an axis."""
+    """What is wrong with a node's attributes (num_outputs of a Split, batch_dims of a GatherND, an axis); None if
+    nothing is.
+    """
     if node.domain not in ("", "ai.onnx"):
         return None
     stated = {each.name: each.i for each in node.attribute if not each.ref_attr_name}
@@ -98,7 +103,11 @@ def _is_fragile(node: NodeProto) -> bool:
 
 
 def _is_axis_there(node: NodeProto, values: Values) -> bool:
-    """A LayerNormalization with a mean: inference writes from the axis on, wherever that is."""
+    """Whether the axis of a LayerNormalization is known to be in range: inference writes to memory from the axis on.
+
+    Raises:
+        onnx.shape_inference.InferenceError: it is out of range.
+    """
     rank = values.rank(node.input[0]) if node.input else None
     if rank is None:
         return False
@@ -112,7 +121,7 @@ def _is_axis_there(node: NodeProto, values: Values) -> bool:
 
 
 def _is_typed(node: NodeProto, values: Values) -> bool:
-    """Inference takes the type of the first input without asking whether there is one."""
+    """Whether the first input's type is known: inference reads the type without a check."""
     return bool(node.input) and values.type(node.input[0]) is not None
 
 
@@ -120,7 +129,9 @@ _FRAGILE: Mapping[str, Callable[[NodeProto, Values], bool]] = {
     "LayerNormalization": _is_axis_there,
     **dict.fromkeys(["EyeLike", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"], _is_typed),
 }
-"""The operators whose nodes can end inference; does it survive a node, with what is known of the values?"""
+"""The operators at which inference may crash, with a function that tells whether a node is safe, given the known
+values.
+"""
 
 
 def _said(node: NodeProto) -> str:

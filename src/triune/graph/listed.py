@@ -25,7 +25,7 @@ _MAKERS = ("Expand", "ConstantOfShape", "Tile", "Range")
 
 
 def too_long(graph: GraphProto, outer: Values | None = None) -> Iterable[str]:
-    """What is wrong with each node that makes a vector of more than MOST_LISTED elements of constants."""
+    """A message for each node that makes a vector of more than MOST_LISTED elements of constants."""
     values: Values | None = None
     for node in graph.node:
         if node.op_type in _MAKERS and node.domain in ("", "ai.onnx"):
@@ -51,7 +51,7 @@ def _is_followed(graph: GraphProto, name: str) -> bool:
 
 
 def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
-    """How many elements the vector has, 0 where it is none or not known, and whether they may be whole numbers."""
+    """The number of elements of a node's vector (0 where it is unknown), and whether they may be whole numbers."""
     operands: list[Any] = [values.constant(name) for name in node.input]
     if node.op_type == "Range":
         return _steps(operands), all(each is not None and each.dtype.kind == "i" for each in operands)
@@ -66,7 +66,7 @@ def _length(node: NodeProto, values: Values) -> tuple[int, bool]:
 
 
 def _steps(operands: Sequence[Any]) -> int:
-    """How many elements a Range has."""
+    """The number of elements of a Range with these operands; 0 where it is not known."""
     if len(operands) != 3 or any(each is None or each.size != 1 or each.dtype.kind not in "if" for each in operands):
         return 0
     start, limit, step = (each.reshape(-1)[0].item() for each in operands)

@@ -1,4 +1,4 @@
-"""ONNX files read and looked over before anything works on them."""
+"""Read ONNX files and check that they are valid."""
 
 import re
 from collections import Counter
@@ -35,7 +35,7 @@ def load(path: Path) -> ModelProto:
     """The model of an ONNX file. Its large weights stay in their files: `weight_files.array_of` reads them.
 
     Raises:
-        InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
+        InvalidArgumentError: the file is not an ONNX model, is cut short, or refers to a file that is missing.
     """
     path = path.absolute()
     model = _read(path, read_light)
@@ -45,14 +45,14 @@ def load(path: Path) -> ModelProto:
 
 
 def locate_data(model: ModelProto, folder: Path) -> None:
-    """Have the large initializers of a model say by full paths where their data are, and all else hold its data.
+    """Set the location of each large initializer to the full path of its file; load the data of all other tensors.
 
     Args:
-        model: as `read_model` gives it; changed.
-        folder: its file's, absolute.
+        model: a result of `read_model`; changed in place.
+        folder: the absolute path of the folder of the model's file.
 
     Raises:
-        InvalidArgumentError: data are not there, or not as many as a tensor takes.
+        InvalidArgumentError: a file of data is missing, or has fewer or more bytes than a tensor takes.
     """
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -66,22 +66,22 @@ def locate_data(model: ModelProto, folder: Path) -> None:
 
 
 def has_external_data(model: ModelProto) -> bool:
-    """Does the file of a model, as `read_model` gives it, lack data that other files have?"""
+    """Whether a model that `read_model` returned has data in other files than its own."""
     return any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors_of(model))
 
 
 def external_data(model: ModelProto, path: Path) -> Mapping[Path, Sequence[tuple[int, int]]]:
-    """Where the data are that the file of a model, as `read_model` gives it, lacks: by file, the places that are read.
+    """The byte ranges of other files that hold data of a model that `read_model` returned.
 
     Args:
-        model: of a file.
-        path: the file.
+        model: the model that was read from `path`.
+        path: the model's file.
 
     Returns:
-        for each file the begin and the end of each piece, in bytes, ascending and apart from one another.
+        for each file the begin and the end of each range in bytes, ascending and without overlap.
 
     Raises:
-        InvalidArgumentError: data are not as many as a tensor takes.
+        InvalidArgumentError: a range has fewer or more bytes than its tensor takes.
     """
     pieces: dict[Path, list[tuple[int, int]]] = {}
     for tensor in tensors_of(model):
@@ -121,8 +121,8 @@ def _place_of(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
 
 
 def require_valid(model: ModelProto) -> None:
-    """Raises InvalidArgumentError where a name is used before it is defined, an operator is not as ONNX has it, an
-    input is too large for any runtime, or an output is listed twice.
+    """Raises InvalidArgumentError where a name is used before it is defined, a node does not follow its operator's
+    schema, an input is too large for any runtime, or an output is listed twice.
     """
     for value in model.graph.input:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -139,7 +139,7 @@ def require_valid(model: ModelProto) -> None:
             )
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
-        # The checker wants a type of each input and output, though ONNX does not; which one does not matter here.
+        # The checker, unlike ONNX itself, requires a type of each input and output; any type will do.
         checked = ModelProto()
         checked.CopyFrom(model)
         for value in (*checked.graph.input, *checked.graph.output):
@@ -148,7 +148,7 @@ def require_valid(model: ModelProto) -> None:
                 value.type.tensor_type.shape.SetInParent()
     try:
         # onnx leaves a type argument of its annotation open.
-        # A function may be of another operator set than the model: it is brought to one by its own.
+        # A function may be of another operator set than the model; it is upgraded separately.
         onnx.checker.check_model(  # pyright: ignore[reportUnknownMemberType]
             checked, skip_opset_compatibility_check=True
         )
@@ -160,11 +160,11 @@ def require_valid(model: ModelProto) -> None:
 
 
 def _require_fitting_counts(nodes: Iterable[NodeProto], version: int) -> None:
-    """Raises InvalidArgumentError where the graphs of an If, Loop or Scan have not as many inputs and outputs as the
-    node needs. ONNX's checker does not look at it.
+    """Raises InvalidArgumentError where the subgraphs of an If, Loop or Scan have more or fewer inputs or outputs than
+    the node needs. ONNX's checker does not check this.
     """
     for node in nodes:
-        # Scan of set 8 has an input more: the lengths of sequences.
+        # Scan of operator set 8 has one more input: the lengths of sequences.
         num_given = len(node.input) - (node.op_type == "Scan" and version < _FIRST_SCAN_WITHOUT_LENGTHS)
         needed = {
             "If": (0, len(node.output)),
@@ -193,10 +193,10 @@ def _is_declared(value: ValueInfoProto) -> bool:
 
 
 def read_model(path: Path) -> ModelProto:
-    """The model of an ONNX file, its external data left where they are.
+    """Read an ONNX file; its external data are not read.
 
     Raises:
-        InvalidArgumentError: the file is no ONNX model, is cut short, or needs what is not there.
+        InvalidArgumentError: the file is not an ONNX model, is cut short, or refers to a file that is missing.
     """
     return _read(path, lambda path: ModelProto.FromString(read_file(path, _LARGEST_FILE_BYTES)))
 
@@ -242,7 +242,7 @@ def _problems(model: ModelProto, path: Path) -> Iterator[str]:
 def _external_data_problems(model: ModelProto, path: Path) -> Iterator[str]:
     for tensor in tensors_of(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        # What `read_light` left in the model's own file is not told by the file.
+        # The file itself does not declare as external what `read_light` left in it.
         if tensor.data_location != TensorProto.EXTERNAL or entries.get("location") == str(path):
             continue
         location = PurePath(entries.get("location", ""))
@@ -285,6 +285,6 @@ def _guess(path: Path) -> str:
     if start.lstrip().startswith(b"<"):
         return f"it starts with the text {start[:32].decode('ascii', 'replace')!r}, as pages of the web do"
     if start.isascii() and start.decode("ascii").isprintable():
-        # Which one is not told: it may be a file that a link leads to, and its content is nobody's affair.
+        # The message quotes nothing of the text: a link may lead to a file whose content must stay private.
         return "it is a text"
     return f"its {path.stat().st_size} bytes are not a ModelProto message"

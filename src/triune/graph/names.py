@@ -10,7 +10,7 @@ from triune.graph.values import subgraphs_of
 
 
 class Names:
-    """The names that a graph and the graphs within it have, and new ones."""
+    """Makes new names that differ from all names in a graph and its subgraphs."""
 
     def __init__(self, graph: GraphProto) -> None:
         """Names are collected at the first call of `prefix` or `value`; make it before the graph is changed."""
@@ -22,11 +22,13 @@ class Names:
         return sorted(set(_names_of(self._graph)))
 
     def prefix(self, wish: str) -> str:
-        """`wish`, or `wish` with a number: no name of the model starts with what is returned and a slash."""
+        """A prefix for new names: `wish`, or `wish` with a number, such that no name starts with the prefix and a
+        slash.
+        """
         return self._first(wish, lambda found: self._next(f"{found}/").startswith(f"{found}/"))
 
     def value(self, wish: str) -> str:
-        """`wish`, or `wish` with a number: no value and no node of the model has this name."""
+        """A new name: `wish`, or `wish` with a number, such that no value and no node of the model has it."""
         return self._first(wish, lambda found: self._next(found) == found)
 
     def _first(self, wish: str, is_taken: Callable[[str], bool]) -> str:
@@ -38,13 +40,13 @@ class Names:
         return found
 
     def _next(self, start: str) -> str:
-        """The first name from `start` on in alphabetical order; empty where there is none."""
+        """The first existing name that is `start` or after it in alphabetical order; "" where there is none."""
         index = bisect.bisect_left(self._sorted, start)
         return self._sorted[index] if index < len(self._sorted) else ""
 
 
 def defined_names(nodes: Iterable[NodeProto]) -> Iterator[str]:
-    """The names of the values that nodes and the graphs within them define."""
+    """The names of the values that nodes and their subgraphs define."""
     for node in nodes:
         yield from (name for name in node.output if name)
         for graph in subgraphs_of(node):
@@ -55,9 +57,9 @@ def defined_names(nodes: Iterable[NodeProto]) -> Iterator[str]:
 
 
 def rename(node: NodeProto, names: Mapping[str, str], prefix: str) -> None:
-    """Give every value in `node` and the graphs within it its name of `names`, and every node `prefix` before its own.
+    """Rename the values in `node` and its subgraphs by `names` (old to new), and put `prefix` before each node's name.
 
-    A value that `names` lacks keeps its name.
+    A value that is not in `names` keeps its name.
     """
     if node.name:
         node.name = f"{prefix}/{node.name}"
@@ -74,7 +76,7 @@ def rename(node: NodeProto, names: Mapping[str, str], prefix: str) -> None:
 
 
 def rename_values(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Give values their names of `names` in all nodes of a graph, and in the graphs within them that see these values.
+    """Rename values by `names` (old to new) in all nodes of a graph, and in the subgraphs that see these values.
 
     The inputs, outputs and initializers of `graph` itself keep theirs.
     """

@@ -1,4 +1,4 @@
-"""Any model brought to core ops: the passes in their order."""
+"""Rewrite any model in core operators (`core_ops`): the passes in their order."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -38,25 +38,25 @@ MAX_ROUNDS = 8
 
 
 def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:
-    """The passes of one round, in order. A later round finds what an earlier one has opened."""
+    """The passes of one round, in order. What one round rewrites may let passes of the next round rewrite more."""
     return (
-        # The types and ranks that Decompose asks for.
+        # Decompose needs types and ranks.
         Infer(),
-        # Before Decompose, which shall see what is in the bodies of functions.
+        # Before Decompose, which is to see the nodes in the bodies of functions.
         Inline(keep),
         Sequences(),
         Decompose(keep),
         # Before Fold, which would compute the weights that Cast, Sub and Mul unpack.
         Pack(large),
-        # What was decomposed and packed has no types yet.
+        # The new values of Decompose and Pack have no types yet.
         Infer(),
         Fold(),
-        # Conditions that Fold has made constants.
+        # Conditions of If that Fold has made constant.
         Branches(),
         OneNumber(),
-        # Counts that Fold has made constants.
+        # Trip counts of Loop that Fold has made constant.
         Means(),
-        # What nobody reads any more.
+        # Values that no node reads any more.
         Tidy(),
     )
 
@@ -68,14 +68,14 @@ def normalize(
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
 ) -> ModelProto:
-    """A model of core ops that computes the same.
+    """Rewrite a model in core operators; the result computes the same.
 
     Args:
-        model: not changed. External data are those that `load` has found.
-        keep: operators that stay whole though they have a body or a decomposition ("Attention").
-        check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
-            for tests and for doubts.
-        file: takes large weights that are made; without it they are in the model.
+        model: not changed. If it has external data, `load` must have set their locations.
+        keep: operators ("Attention") that are kept although they have a function body or a decomposition.
+        check: inputs on which ONNX's reference evaluator computes the model before and after every pass, to compare the
+            outputs. It is slow: meant for tests and for debugging.
+        file: the scratch file for new large weights; without it they are stored in the model.
 
     Returns:
         a model of operator set `core_ops.OPSET` with the inputs and outputs of the given one. Its constants are
@@ -83,18 +83,19 @@ def normalize(
         cannot be brought to core ops is still there: see `foreign_ops`.
 
     Raises:
-        InvalidArgumentError: the model is no valid ONNX, or is of an operator set to come.
-        UnsupportedError: it is of an operator set from which no way leads up.
-        InternalError: a pass changed what it computes (only with `check`).
+        InvalidArgumentError: the model is not valid ONNX, or is of a newer operator set than is known.
+        UnsupportedError: its operator set cannot be upgraded.
+        InternalError: a pass changed what the model computes (only with `check`).
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    # What ONNX Runtime optimizes and saves keeps a version in which initializers had to be inputs; some are none.
+    # Models that ONNX Runtime saves keep an IR version in which initializers had to be inputs, although some are not.
     copy.ir_version = max(copy.ir_version, _INITIALIZERS_ALONE)
     large = Large(file) if check is None else NoneLarge()
     make_dense(copy.graph)
     if check is None:
-        # First of all: what follows copies attributes, and their numbers one by one. ONNX's evaluator knows no tables.
+        # First, since the other passes copy attributes number by number. ONNX's evaluator does not know their
+        # operators.
         Tabulate()(copy)
     large.take(copy)
     free_negative_sizes(copy.graph)
@@ -106,7 +107,7 @@ def normalize(
     for _ in range(MAX_ROUNDS):
         before = copy.SerializeToString(deterministic=True)
         copy = run_passes(copy, _round(keep, large), watch)
-        # Those that were in nodes and functions.
+        # The constants that were in nodes and functions.
         large.take(copy)
         if copy.SerializeToString(deterministic=True) == before:
             break
@@ -118,7 +119,7 @@ def normalize(
 
 
 def _name_nodes(graph: GraphProto) -> None:
-    """Give a node without a name that of its first result: passes rename results, and messages name nodes."""
+    """Name each unnamed node after its first output: messages name nodes, and passes rename outputs."""
     for node in graph.node:
         node.name = node.name or next(filter(None, node.output), "")
         for inner in subgraphs_of(node):
@@ -126,7 +127,7 @@ def _name_nodes(graph: GraphProto) -> None:
 
 
 def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:
-    """The nodes that are no core ops, each as `domain:Op 'name'`, in order."""
+    """The nodes whose operators are not core operators, each as `domain:Op 'name'`, in order."""
     found: list[str] = []
 
     def look(graph: GraphProto) -> None:
@@ -143,7 +144,7 @@ def foreign_ops(model: ModelProto, keep: Collection[str] = ()) -> list[str]:
 
 
 def require_core_ops(model: ModelProto, keep: Collection[str] = ()) -> None:
-    """Raises UnsupportedError naming every node that is no core op."""
+    """Raises UnsupportedError, which names every node whose operator is not a core operator."""
     if found := foreign_ops(model, keep):
         raise UnsupportedError(
             f"{len(found)} nodes cannot be brought to core ops: {', '.join(found)}; replace them, or fix the shapes "

@@ -8,7 +8,7 @@ from triune.graph.values import subgraphs_of
 
 
 def only_nodes(model: ModelProto) -> Mapping[str, str]:
-    """The node's name by operator, or that of its first output where it has none. Those in functions are left out."""
+    """By operator, the name of its only node, or that of the node's first output. Nodes in functions are left out."""
     found: dict[str, str] = {}
     for node in _nodes(model.graph):
         is_first = node.op_type not in found

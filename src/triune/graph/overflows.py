@@ -1,4 +1,4 @@
-"""Results of whole numbers that may not fit into int32, the widest integers of Apple's runtimes."""
+"""Find integer results that may not fit into int32, the widest integer type of Apple's runtimes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,9 +34,9 @@ class Overflow:
     """A node whose results are not known to fit into int32.
 
     Attributes:
-        node: as `Op 'name'`.
-        elem_type: of its results, in the source.
-        is_cast: whether it makes them of floats. These do not wrap: what is beyond int32 is not defined.
+        node: the node, as `Op 'name'`.
+        elem_type: the element type of its results in the source.
+        is_cast: whether it converts floats to integers. Such results do not wrap: beyond int32 they are undefined.
     """
 
     node: str
@@ -48,11 +48,12 @@ def find_overflows(graph: GraphProto) -> list[Overflow]:
     """Nodes of wide whole numbers (INT64, UINT64, UINT32) whose results are not known to fit into int32.
 
     Args:
-        graph: in core ops, its constants initializers, its shapes inferred, its types not narrowed yet.
+        graph: a graph of core operators, whose constants are initializers and whose shapes are inferred, not narrowed
+            yet.
 
     Returns:
-        the nodes, in order. Only what may grow far beyond int32 counts, and what is not negative in the source but
-        would be in int32.
+        the nodes, in order. Only results that may grow far beyond int32 count, and unsigned results that would be
+        negative in int32.
 
     Raises:
         UnsupportedError: every result of a node lies beyond int32.
@@ -96,7 +97,7 @@ def _follow(
                     found.append(Overflow(called, elem_type, is_cast=True))
             elif _leaves(node, called, elem_type, result, given):
                 found.append(Overflow(called, elem_type, is_cast=False))
-            # What leaves int32 wraps, and is anything then.
+            # A result beyond int32 wraps, and may then be any number.
             is_within = ANY.low <= result.low and result.high <= ANY.high
             intervals[name] = result if is_within else replace(ANY, is_size=result.is_size)
             if elem_type in WHOLE:
@@ -104,10 +105,10 @@ def _follow(
 
 
 def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, given: Sequence[Interval]) -> bool:
-    """May a result be far beyond int32?
+    """Whether a result may be far beyond int32, or unsigned and negative in int32.
 
     Raises:
-        UnsupportedError: it surely is beyond.
+        UnsupportedError: it is certainly beyond int32.
     """
     if result.low > ANY.high or result.high < ANY.low:
         numbers = f"{result.low}" if result.low == result.high else f"from {result.low} to {result.high}"
@@ -126,7 +127,10 @@ def _leaves(node: NodeProto, called: str, elem_type: int, result: Interval, give
 
 
 def _is_high(node: NodeProto, result: Interval, given: Sequence[Interval]) -> bool:
-    """May an unsigned result be negative in int32? In the source it wraps to a number near the largest of its type."""
+    """Whether an unsigned result may be negative in int32.
+
+    In the source it wraps to a number near its type's largest.
+    """
     if node.op_type == "Cast":
         return given[0].low < 0
     return result.high > ANY.high or (result.low < 0 and node.op_type in ("Sub", "Neg"))
@@ -141,7 +145,7 @@ def _is_far_beyond(bounds: Bounds, node: NodeProto) -> bool:
 
 
 def _is_address(graph: GraphProto, name: str) -> bool:
-    """Is a value of a graph read only as indices and sizes?"""
+    """Whether a value is read only as indices and sizes."""
     if any(value.name == name for value in graph.output):
         return False
     for node in graph.node:

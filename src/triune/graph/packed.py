@@ -1,7 +1,7 @@
 """Weights packed into small integers: a DequantizeLinear of constants.
 
-It is a core op and never folded, so that what lowers a graph can keep the weights small where its runtime can, and make
-them whole (`Packed.whole`) where it cannot.
+It is a core operator and never folded, so that a conversion can keep the weights small if its runtime can compute with
+them, and unpack them (`Packed.whole`) if it cannot.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +23,21 @@ _SMALL_FLOATS = (
     *(TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ),
     TensorProto.FLOAT4E2M1,
 )
-"""Weights of these are made whole: no runtime keeps them."""
+"""Float types of 8 and 4 bits. Weights of these are unpacked, since no runtime keeps them."""
 
 _SCALES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """Weights: scale * (data - zero point), one scale and zero point for each block of the data.
+    """Packed weights: scale * (data - zero_point), with one scale and zero point for each block of the data.
 
     Attributes:
-        elem_type: of the data and the zero points, one of SMALL.
-        data: int8 or uint8, also where the elements have 4 bits.
-        scale: fp32 or fp16, of as many dimensions; each divides the data's, and a block is as large as the ratio.
-        zero_point: of the data's type and the scale's shape; None where all are 0.
+        elem_type: the element type of the data and the zero points, one of SMALL.
+        data: the integers, an array of int8 or uint8 also where the element type has 4 bits.
+        scale: fp32 or fp16, of the same rank as the data. Each of its sizes divides the data's; the ratios are the
+            block's shape.
+        zero_point: integers of the data's type and the scale's shape; None where all are 0.
     """
 
     elem_type: int
@@ -51,7 +52,7 @@ class Packed:
 
     @property
     def is_blocked(self) -> bool:
-        """Does a scale belong to some, but not all elements along an axis?"""
+        """Whether a scale belongs to several, but not all, elements along an axis."""
         return any(self.scale.shape[axis] != self.data.shape[axis] for axis in self.axes)
 
     def transposed(self, *perm: int) -> "Packed":
@@ -60,16 +61,16 @@ class Packed:
         return Packed(self.elem_type, self.data.transpose(perm), self.scale.transpose(perm), zero_point)
 
     def with_ones(self, count: int) -> "Packed":
-        """The same weights with `count` more axes of size 1 behind."""
+        """The same weights with `count` more axes of size 1 at the end."""
         zero_point = None if self.zero_point is None else _with_ones(self.zero_point, count)
         return Packed(self.elem_type, _with_ones(self.data, count), _with_ones(self.scale, count), zero_point)
 
     def times(self, factor: float) -> "Packed":
-        """The weights multiplied."""
+        """The weights multiplied by `factor`."""
         return Packed(self.elem_type, self.data, self.scale * self.scale.dtype.type(factor), self.zero_point)
 
     def whole(self) -> NDArray[Any]:
-        """The weights in the scale's type."""
+        """The unpacked weights, in the scale's type."""
         values = self.data.astype(np.float32)
         if self.zero_point is not None:
             values -= _spread(self.zero_point, self.data.shape)
@@ -78,10 +79,10 @@ class Packed:
 
 
 def packed_of(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> Packed | None:
-    """The weights that `node` unpacks; `tensor` gives what is constant.
+    """The weights that `node` unpacks. `tensor` returns the tensor of a constant by name, None for any other value.
 
-    None where the node is something else, or has no such form: integers of more bits, scales of other types, blocks of
-    which the last is cut short.
+    None where the node is not a DequantizeLinear of constants, or `Packed` cannot hold them: integers of more bits,
+    scales of other types, a last block that is cut short.
     """
     if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
         return None
@@ -103,9 +104,9 @@ def packed_of(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> P
 
 
 def made_whole(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> NDArray[Any] | None:
-    """The weights that `node` unpacks from constants of which `packed_of` knows no form, in the scale's type.
+    """The unpacked weights of a DequantizeLinear whose constants `Packed` cannot hold, in the scale's type.
 
-    They are floats of 8 or 4 bits, and blocks of which the last is cut short. None where it is something else.
+    Such are floats of 8 or 4 bits, and blocks of which the last is cut short. None for any other node.
     """
     if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
         return None
@@ -136,7 +137,11 @@ def made_whole(node: NodeProto, tensor: Callable[[str], TensorProto | None]) -> 
 
 
 def spread_blocks(value: NDArray[Any], shape: Sequence[int], block: int) -> NDArray[Any]:
-    """Each element as often as its block is large, the last block cut short; dimensions of 1 stay."""
+    """Repeat each element `block` times along the blocked axis, up to its size in `shape`: the last block may be cut
+    short.
+
+    Axes of size 1 stay as they are, since they broadcast.
+    """
     for axis, size in enumerate(shape):
         if value.shape[axis] not in (1, size):
             value = value.take(np.arange(size, dtype=np.int64) // np.int64(block), axis)
@@ -148,7 +153,9 @@ def _is_in_type_of(scale: TensorProto, attributes: Mapping[str, Any]) -> bool:
 
 
 def _form(shape: tuple[int, ...], scale: tuple[int, ...], axis: int, block: int) -> tuple[int, ...] | None:
-    """The shape of the scale with as many dimensions as the data have."""
+    """The shape of the scale, extended to the rank of the data; None where the last block is cut short, or without
+    data.
+    """
     if 0 in shape or not shape:
         return None
     if np.prod(scale, dtype=np.int64) == 1 and not block:
@@ -160,7 +167,7 @@ def _form(shape: tuple[int, ...], scale: tuple[int, ...], axis: int, block: int)
 
 
 def _as_bytes(tensor: TensorProto) -> NDArray[Any]:
-    """Also of elements of 4 bits, which numpy does not know."""
+    """The elements of a tensor as int8 or uint8, also those of 4 bits, which numpy does not have."""
     is_signed = tensor.data_type in (TensorProto.INT8, TensorProto.INT4)
     return array_of(tensor).astype(np.int8 if is_signed else np.uint8, copy=False)
 
@@ -170,7 +177,7 @@ def _with_ones(array: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def _spread(value: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """Each element as often as its block is large."""
+    """Repeat each element along each axis as often as its block is long, so that the result broadcasts to `shape`."""
     for axis, size in enumerate(shape):
         # Dimensions of 1 broadcast.
         if value.shape[axis] not in (1, size):
@@ -179,7 +186,7 @@ def _spread(value: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def small_tensor(name: str, elem_type: int, array: NDArray[Any]) -> TensorProto:
-    """Whole numbers as an initializer of one of SMALL; two elements of 4 bits share a byte."""
+    """An initializer of integers whose element type is one of SMALL; two elements of 4 bits share a byte."""
     values = np.ascontiguousarray(array)
     if elem_type in (TensorProto.INT4, TensorProto.UINT4):
         nibbles = values.reshape(-1).astype(np.uint8) & 15
@@ -191,7 +198,7 @@ def small_tensor(name: str, elem_type: int, array: NDArray[Any]) -> TensorProto:
 
 
 def as_dequantize(packed: Packed, output: str, prefix: str) -> tuple[NodeProto, list[TensorProto]]:
-    """The DequantizeLinear that gives `output`, and its constants, whose names start with `prefix`.
+    """Build the DequantizeLinear whose result is `output`, and its constants, whose names start with `prefix`.
 
     `packed` has one scale, one for each index along an axis, or one for each block along an axis.
     """

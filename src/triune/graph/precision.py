@@ -1,4 +1,4 @@
-"""The floats that a model computes in, and how far answers computed in them may be from the right ones."""
+"""The float type that a model computes in, and how large the error of results computed in it may be."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,16 +19,18 @@ _NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
 
 
 def precision_of(model: ModelProto) -> str:
-    """The floats of the fewest digits that a model computes in: "bf16", "fp16", or "fp32" for all others.
+    """The least precise float type that a model computes in: "bf16", "fp16", or "fp32" for all others.
 
-    Weights that are kept in fewer digits, and only cast, do not count.
+    Weights that are stored in a less precise type and only read by a Cast do not count.
     """
     found = _floats_of(model.graph)
     return next((word for elem_type, word in _NARROW.items() if elem_type in found), "fp32")
 
 
 def _floats_of(graph: GraphProto) -> set[int]:
-    """The element types of what a graph and those within it take, give, and hand to anything but a Cast."""
+    """The element types of the inputs and outputs of a graph and its subgraphs, and of all values read by nodes but
+    Cast.
+    """
     found = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for node in graph.node:

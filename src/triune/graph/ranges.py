@@ -1,4 +1,4 @@
-"""The intervals in which whole numbers of a graph lie, where they are computed in int32.
+"""The intervals in which integers of a graph lie when it is computed in int32.
 
 Intervals are followed from constants, sizes and small element types (R. E. Moore, Interval Analysis, 1966). An input is
 within int32: it is refused otherwise when the program is called.
@@ -31,10 +31,10 @@ _MOST_BITS = 70
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The least and the largest that the elements of a value can be.
+    """The least and the largest number that the elements of a value can be.
 
     Attributes:
-        is_size: whether it is made of sizes and constants alone, which no sensible call lets overflow.
+        is_size: whether the value is computed from sizes and constants alone, which do not overflow in practice.
     """
 
     low: int
@@ -56,7 +56,7 @@ _SIZE = Interval(0, _INT32.max, is_size=True)
 
 
 def of_constant(values: Values, name: str) -> Interval | None:
-    """The interval of a constant; None of another value."""
+    """The interval of a constant; None for any other value."""
     tensor = values.tensor(name)
     if tensor is None:
         return None
@@ -77,9 +77,10 @@ def of_type(elem_type: int) -> Interval:
 
 
 def results_of(node: NodeProto, values: Values, given: Sequence[Interval]) -> list[Interval]:
-    """Of each output of a node, `given` those of its inputs that are there; where nothing is known, all of the type.
+    """The intervals of a node's outputs, from those of its inputs (`given`, without omitted inputs).
 
-    They are what the numbers are without bounds: where they leave int32, a program does not compute them.
+    They are those of unbounded integers: where they leave int32, a program wraps. Where nothing is known of an output,
+    its interval is all of its type.
     """
     types = [values.elem_type(name) for name in node.output]
     is_size = all(each.is_size for each in given) and not any(True for _ in subgraphs_of(node))
@@ -115,7 +116,7 @@ def _joined(given: Sequence[Interval]) -> _Ends:
 
 
 def _corners(operation: Callable[[int, int], int], a: Interval, b: Interval) -> _Ends:
-    """The interval of an operation whose extremes are at the ends of both operands."""
+    """The interval of an operation whose extreme results come from the ends of both operands' intervals."""
     ends = [operation(x, y) for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     return min(ends), max(ends)
 
@@ -157,7 +158,7 @@ def _computed(node: NodeProto, values: Values, given: Sequence[Interval]) -> _En
 
 
 def _quotient(a: Interval, b: Interval) -> _Ends:
-    """The interval of a quotient rounded towards zero; up to the dividend where the divisor may be 0."""
+    """The interval of a quotient rounded towards zero; where the divisor may be 0, it reaches to the dividend."""
     if b.low <= 0 <= b.high:
         return -a.largest, a.largest
     return _corners(lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1), a, b)
@@ -186,7 +187,7 @@ def _power(base: Interval, exponent: Interval) -> _Ends:
 
 
 def _cast(node: NodeProto, values: Values, given: Interval) -> _Ends | None:
-    """Whole numbers that the type does not hold wrap; of floats nothing is known."""
+    """The interval of a Cast's result; None for a Cast of floats, and where an integer may not fit into the type."""
     target, source = of_type(attributes_of(node)["to"]), values.elem_type(node.input[0])
     if source not in (*WHOLE, TensorProto.BOOL) or given.low < target.low or given.high > target.high:
         return None
@@ -194,7 +195,7 @@ def _cast(node: NodeProto, values: Values, given: Interval) -> _Ends | None:
 
 
 def _of_many(node: NodeProto, values: Values, given: Sequence[Interval]) -> _Ends:
-    """Sums and products of as many as there are along the axes; where that is free, a program has no more than 2^31."""
+    """The interval of a sum or product of many elements; their number is taken as 2^31 where it is not known."""
     count = _count(node, values)
     if node.op_type == "ReduceProd":
         return _power(given[0], Interval(0, count))

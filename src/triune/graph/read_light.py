@@ -1,4 +1,4 @@
-"""Read ONNX files without their weights, which stay in the file: tensors say at which offset.
+"""Read ONNX files without their weights, which stay in the file; tensors hold their offsets in it.
 
 A protobuf message is a sequence of fields: a key (field number * 8 + wire type), then the value. Nested messages,
 bytes and packed numbers are written as a length and that many bytes (source:
@@ -35,7 +35,7 @@ _VARINT, _64_BITS, _LENGTH, _32_BITS = 0, 1, 2, 5
 
 
 def read_light(path: Path) -> ModelProto:
-    """The model of a file. Tensors of at least LARGE_BYTES become external data whose location is `path`.
+    """Read a model. Its tensors of at least LARGE_BYTES become external data whose location is `path`.
 
     Constant nodes with such tensors become initializers.
 
@@ -65,7 +65,7 @@ class _File:
         self._location = location
 
     def light(self, kind: str, start: int, end: int) -> bytes | None:
-        """A message of that kind without its large weights; None if it has none."""
+        """The bytes of a message of type `kind` without its large weights; None if it has no large weights."""
         within = _WITHIN[kind]
         pieces: list[bytes] = []
         copied = start
@@ -82,7 +82,7 @@ class _File:
         return b"".join([*pieces, self._data[copied:end]]) if pieces else None
 
     def _tensor(self, start: int, end: int) -> bytes | None:
-        """A tensor whose raw data become external; None if its data are not raw bytes or are external already."""
+        """The bytes of a tensor whose raw data are made external; None if its data are not raw, or external already."""
         data_type, offsets, others = 0, list[tuple[int, int, int]](), list[bytes]()
         for number, wire, begin, value, after in self._fields(start, end):
             if number in (_RAW_DATA, *_NUMBERS) and wire == _LENGTH:

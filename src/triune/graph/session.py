@@ -1,4 +1,4 @@
-"""A graph with states, computed by ONNX Runtime."""
+"""ONNX Runtime sessions, and graphs with states that they compute."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from triune.graph.guard import guard, nodes_of_model
 from triune.graph.state_names import new_state
 from triune.graph.weight_files import array_of, load_data, refer
 
-# Weights from this size on are handed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
+# Weights of at least this size are passed to ONNX Runtime beside the model, which protobuf limits to 2 GiB.
 _LARGE_BYTES = 1 << 20
 _NO_LOG = 4
 
@@ -38,8 +38,8 @@ on 8 bits differ by a quantum and more: its softmax looks exponentials up in a t
 
 @functools.cache
 def onnxruntime_library() -> Any:
-    """ONNX Runtime, which writes no log of its own: its lines are coloured, hold names of models as they are, and tell
-    only of what is raised, too. It is imported when it is needed.
+    """The onnxruntime module, imported when first needed, with its log turned off. Its log lines are coloured, hold
+    unescaped names of a model, and repeat what is raised as an exception.
     """
     import onnxruntime
 
@@ -52,7 +52,8 @@ class GraphSession:
     """An `Executor` over onnxruntime, on the CPU. Thread-safe: a session has no state of its own.
 
     Attributes:
-        apart: by which node inputs may end the process, and how; empty where they cannot (`graph.faults`).
+        apart: a message with a node at which inputs may crash the process, and how; "" where there is none
+            (`graph.faults`).
     """
 
     def __init__(
@@ -68,15 +69,15 @@ class GraphSession:
         """Load a graph.
 
         Args:
-            model: changed: its large weights are taken out of it, where `weights` does not say that they were.
-            name: what messages call it: "'model.mlpackage', function 'main'".
-            states: those of its inputs that are states; the output `new_state` of each is its next value.
-            num_threads: how many threads compute; 0 leaves it to ONNX Runtime. One, where answers depend on it.
-            weights: what `set_aside` took out of the model, for several sessions of one model.
-            optimizes: as ONNX Runtime does by itself; or node by node, as the model has them.
+            model: changed: its large weights are removed, unless `weights` is given.
+            name: the graph's name in messages: "'model.mlpackage', function 'main'".
+            states: the inputs that are states; the output named `new_state(state)` is the state's next value.
+            num_threads: the number of threads; 0 lets ONNX Runtime choose. Use 1 where results must not depend on it.
+            weights: the result of `set_aside` for this model, to share weights between sessions.
+            optimizes: whether ONNX Runtime optimizes the graph; else it runs node by node, as the model has them.
 
         Raises:
-            UnsupportedError: ONNX Runtime does not load it.
+            UnsupportedError: ONNX Runtime cannot load the graph.
         """
         library = onnxruntime_library()
         options = library.SessionOptions()
@@ -95,7 +96,7 @@ class GraphSession:
         self._inputs = [value.name for value in model.graph.input if value.name not in states]
         self._defaults = {tensor.name for tensor in model.graph.initializer}
         self._outputs = [value.name for value in model.graph.output if value.name not in nexts]
-        # Kept alive as long as the session, which reads them where they are.
+        # The session reads the weights in place, so they must live as long as it does.
         self._weights = set_aside(model) if weights is None else weights
         if self._weights.names:
             options.add_external_initializers(list(self._weights.names), list(self._weights.values))
@@ -110,7 +111,7 @@ class GraphSession:
     def run(
         self, inputs: Mapping[str, Array], states: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Compute the outputs and the new states; what is given is not changed.
+        """Compute the outputs and the new states; the arguments are not changed.
 
         Raises:
             InvalidArgumentError: an input or state is missing, or the graph cannot compute with its values.
@@ -137,17 +138,18 @@ class GraphSession:
 def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, without: Sequence[str] = ()) -> Any:
     """An onnxruntime.InferenceSession on the CPU.
 
-    Some of ONNX Runtime's fusions make a graph that it refuses itself: MatMulScaleFusion and MatmulTransposeFusion
-    together lose a scaled value that is both operands of a product (1.32). Such a model is loaded without them.
+    Some of ONNX Runtime's fusions make a graph that it then refuses: MatMulScaleFusion and MatmulTransposeFusion
+    together lose a scaled value that is both operands of a product (1.32). Such a model is loaded without these
+    fusions.
 
     Args:
-        model: the bytes of a model, or its file.
-        options: the SessionOptions, whose level is set.
-        optimizes: as much as can be; or not at all.
-        without: optimizers that shall not run, as `fatal_fusions` tells of the model.
+        model: the bytes of a model, or the path of its file.
+        options: the SessionOptions; the optimization level in it is changed.
+        optimizes: whether to use all optimizations, or none.
+        without: the names of optimizers to turn off, as `fatal_fusions` returns them.
 
     Raises:
-        Exception: what ONNX Runtime says of the model as it is given.
+        Exception: the error that ONNX Runtime raises for the model as it is given.
     """
     library = onnxruntime_library()
     kinds, providers = library.GraphOptimizationLevel, ["CPUExecutionProvider"]
@@ -165,9 +167,9 @@ def open_session(model: bytes | Path, options: Any, *, optimizes: bool = True, w
 
 
 def _write_zero_points(model: ModelProto) -> None:
-    """Given weights of int8 with a scale for each channel and no zero points. Result: zero points of 0.
+    """Add zero points of 0 to int8 weights that have a scale for each channel and no zero points.
 
-    ONNX Runtime (1.32) brings the weights to uint8 (`_EXACT`), and gives them one zero point then, which it refuses.
+    ONNX Runtime (1.32) converts such weights to uint8 (`_EXACT`) and adds a single zero point, which it then refuses.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     added: set[str] = set()
@@ -186,7 +188,7 @@ def _write_zero_points(model: ModelProto) -> None:
 
 
 def _failures(library: Any) -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises; the pybind11 classes share no base of their own."""
+    """The exception classes that ONNX Runtime raises; they have no common base class."""
     state = library.capi.onnxruntime_pybind11_state
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
     return tuple(getattr(state, name) for name in names)
@@ -194,27 +196,27 @@ def _failures(library: Any) -> tuple[type[Exception], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The large weights of a model, as ONNX Runtime takes them: `values` are its OrtValues."""
+    """The large weights of a model for ONNX Runtime: `values` are OrtValues."""
 
     names: Sequence[str]
     values: Sequence[Any]
 
 
 def set_aside(model: ModelProto) -> Weights:
-    """Takes the large weights out of the model, so that what is left is no larger than protobuf allows."""
+    """Remove the large weights from a model, so that protobuf can hold the rest, and return them."""
     library = onnxruntime_library()
     names: list[str] = []
     values: list[Any] = []
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or len(tensor.raw_data) >= _LARGE_BYTES:
             if helper.tensor_dtype_to_np_dtype(tensor.data_type).isbuiltin != 1:
-                # ONNX Runtime takes no arrays of types that are not numpy's own: 4 bits, bf16.
+                # ONNX Runtime takes only arrays of numpy's own types, so not those of 4 bits and bf16.
                 if tensor.data_location == TensorProto.EXTERNAL:
                     load_data(tensor)
                 continue
             values.append(library.OrtValue.ortvalue_from_numpy(array_of(tensor)))
             names.append(tensor.name)
             tensor.ClearField("raw_data")
-            # It must name a file, which is never opened.
+            # External data must name a file; ONNX Runtime never opens it.
             refer(tensor, PurePath("weights"), 0, 0)
     return Weights(names, values)

@@ -1,6 +1,6 @@
-"""Symbolic shapes: which unknown sizes of a graph are equal, told by their names.
+"""Symbolic shapes: unknown sizes of a graph have names, and equal sizes have the same name.
 
-ONNX infers shapes too, but loses the names at a Slice, at a Reshape by a computed shape, and at a Gemm of rows.
+ONNX's own inference loses the names at a Slice, at a Reshape to a computed shape, and at a Gemm of reshaped rows.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ class Sizes:
     """The shapes of a graph's values."""
 
     def __init__(self, graph: GraphProto, ints: Ints, constants: Mapping[str, Dims]) -> None:
-        """`ints` gives the value of constants, `constants` the shapes of all of them."""
+        """`ints` returns the value of a constant of integers; `constants` are the shapes of all constants."""
         self._ints = ints
         self._dims: dict[str, Dims] = dict(constants)
         self._vectors: dict[str, Dims] = {}
@@ -50,29 +50,32 @@ class Sizes:
                 found = self._made_of(node, name)
                 if found is not None:
                     given = self._dims.get(name) or found
-                    # What a model says of its outputs is a name for people, and often means nothing.
+                    # The declared size names of outputs are meant for people; equal names often do not mean equal
+                    # sizes.
                     is_sure = name not in outputs
                     self._dims[name] = tuple(
                         self._one(a, b) if is_sure or a is None else a for a, b in zip(found, given, strict=True)
                     )
 
     def get(self, name: str) -> Dims | None:
-        """The shape; None where not even the rank is known."""
+        """The shape of a value; None where not even the rank is known."""
         dims = self._dims.get(name)
         return None if dims is None else tuple(self._canonical(dim) for dim in dims)
 
     def learn(self, name: str, like: str) -> None:
-        """`name` has the shape of `like`."""
+        """Record that the value `name` has the shape of `like`."""
         if name not in self._dims and like in self._dims:
             self._dims[name] = self._dims[like]
 
     def _one(self, found: Dim, declared: Dim) -> Dim:
-        """The two sizes are equal: from now on their names are one. Returns it, or the size where it is known."""
+        """Record that two sizes are equal, so that they have one name from now on; returns this name, or the known
+        size.
+        """
         found, declared = self._canonical(found), self._canonical(declared)
         if found is None or declared is None or found == declared:
             return declared if found is None else found
         for name, other in ((declared, found), (found, declared)):
-            # A product has no name of its own to stand for another, least of all for one of its factors.
+            # A product does not replace another name, above all not that of one of its own factors.
             if isinstance(name, str) and "*" not in name and name not in str(other).split("*"):
                 self._same[name] = other
                 break
@@ -95,7 +98,10 @@ class Sizes:
         )
 
     def _made_of(self, node: NodeProto, name: str) -> Dims | None:
-        """As `_made`. Raises InvalidArgumentError for a node that does not take operands of such ranks."""
+        """The shape of a node's output, by `_made`.
+
+        Raises InvalidArgumentError for operands whose ranks do not fit the node.
+        """
         try:
             return self._made(node, name)
         except (IndexError, ValueError, ZeroDivisionError) as error:
@@ -105,7 +111,7 @@ class Sizes:
             ) from error
 
     def _made(self, node: NodeProto, name: str) -> Dims | None:
-        """The shape of a node's output by those of its operands."""
+        """The shape of a node's output, computed from the shapes of its operands; None where it is not known."""
         given = [self.get(each) for each in node.input if each]
         first = given[0] if given else None
         if first is None:
@@ -169,13 +175,13 @@ class Sizes:
         return tuple(1 if axis in added else next(rest) for axis in range(rank))
 
     def elements(self, name: str) -> Dims | None:
-        """The elements of a vector of sizes; None where nothing is known of it."""
+        """The elements of a vector of sizes, known or by name; None where nothing is known of it."""
         constant = self._ints(name)
         found = tuple(constant) if constant is not None else self._vectors.get(name)
         return None if found is None else tuple(self._canonical(dim) for dim in found)
 
     def _vector(self, node: NodeProto) -> None:
-        """Follows vectors of sizes."""
+        """Compute the elements of a node's output if it is a vector of sizes, and record them."""
         attributes = attributes_of(node)
         found: Dims | None = None
         if node.op_type == "Shape":
@@ -208,7 +214,7 @@ class Sizes:
 
 
 def _equal(a: Dim, b: Dim) -> Dim:
-    """1 or 0 where the comparison of two sizes is known; sizes are not negative."""
+    """The result of Equal of two sizes, 1 or 0, or an unknown size. Sizes are not negative."""
     if a is not None and a == b:
         return 1
     known = [each for each in (a, b) if isinstance(each, int)]
@@ -217,7 +223,7 @@ def _equal(a: Dim, b: Dim) -> Dim:
 
 
 def _chosen(condition: Dim, yes: Dim, no: Dim) -> Dim:
-    """The elements of a Where of sizes."""
+    """One element of a Where of sizes."""
     return {1: yes, 0: no}.get(condition, yes if yes == no else None) if isinstance(condition, int) else None
 
 
@@ -227,7 +233,7 @@ def _reduced(given: Dims, axes: Sequence[int]) -> Dims:
 
 
 def _is_pointwise(weight: Dims, attributes: Mapping[str, Any]) -> bool:
-    """Is a Conv of this weight 1x1, without strides and padding?"""
+    """Whether a Conv with a weight of this shape is 1x1, without strides and padding."""
     is_plain = not any(attributes.get("pads", ())) and all(step == 1 for step in attributes.get("strides", ()))
     return all(size == 1 for size in weight[2:]) and is_plain and attributes.get("auto_pad", "NOTSET") == "NOTSET"
 
@@ -242,7 +248,7 @@ def _broadcast(shapes: Sequence[Dims | None]) -> Dims | None:
 
 
 def _together(dims: set[Dim]) -> Dim:
-    """The size of sizes that broadcast."""
+    """The size that results when these sizes of one axis broadcast."""
     larger = dims - {1}
     fixed = [dim for dim in larger if isinstance(dim, int)]
     if fixed:

@@ -1,4 +1,4 @@
-"""Sparse constants made dense: no other operator of ONNX reads them as they are."""
+"""Convert sparse constants to dense ones, since the other operators of ONNX cannot read sparse tensors."""
 
 import math
 
@@ -14,11 +14,11 @@ _MOST_BYTES = 1 << 31
 
 
 def make_dense(graph: GraphProto) -> None:
-    """Write the sparse initializers and the Constant nodes of sparse tensors, of the graphs within too, as dense ones.
+    """Replace sparse initializers and Constant nodes of sparse tensors by dense ones, in subgraphs too.
 
     Raises:
-        InvalidArgumentError: a sparse tensor is not as ONNX has it.
-        UnsupportedError: it takes more than 2 GiB.
+        InvalidArgumentError: a sparse tensor is not valid ONNX.
+        UnsupportedError: a dense tensor would take more than 2 GiB.
     """
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse, sparse.values.name))
@@ -42,7 +42,7 @@ def _dense(sparse: SparseTensorProto, name: str) -> TensorProto:
     if math.prod(dims) * values.dtype.itemsize > _MOST_BYTES:
         raise UnsupportedError(f"the sparse constant '{name}' of shape {list(dims)} takes more than 2 GiB when dense")
     array = np.zeros(dims, values.dtype)
-    # Indices count through the flattened tensor, or are given axis by axis.
+    # Indices are either into the flattened tensor, or one per axis.
     flat = positions if positions.ndim == 1 else np.ravel_multi_index(tuple(positions.T), dims)
     array.reshape(-1)[flat] = values
     return numpy_helper.from_array(array, name)

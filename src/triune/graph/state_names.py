@@ -1,4 +1,4 @@
-"""The names under which a program's states are a graph's inputs and outputs."""
+"""The names of the graph inputs and outputs that hold a program's states."""
 
 
 def new_state(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Does a model read the contents of its strings, or only copy them?"""
+"""Whether a model reads the contents of its strings, or only copies and compares them."""
 
 from collections.abc import Iterable
 
@@ -41,11 +41,11 @@ _COMPARES = frozenset({"Equal", "OptionalHasElement", "SequenceLength", "Shape",
 
 
 def reader_of_text(model: ModelProto) -> str | None:
-    """The first node that does more with the model's strings than to copy and compare them.
+    """Find the first node that does more with strings than copy and compare them.
 
     Returns:
-        its operator and its name, for messages; None if there is none: then any bytes may stand for the strings, as
-        long as different strings stay different.
+        the node's operator and name, for messages. None if there is none: then the strings may be replaced by any
+        bytes, as long as different strings stay different.
     """
     graph = model.graph
     text = {each.name for each in graph.input if _is_text(each.type.tensor_type.elem_type)}
@@ -69,7 +69,7 @@ def _is_function(node: NodeProto, functions: Iterable[FunctionProto]) -> bool:
 
 
 def _read_by(node: NodeProto) -> set[str]:
-    """What a node reads, and the nodes of its subgraphs, which see the names around them."""
+    """The names that a node and the nodes of its subgraphs read."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

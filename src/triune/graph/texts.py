@@ -1,4 +1,4 @@
-"""The names in a model, which must be UTF-8: protobuf reads other bytes too, and gives them as bytes."""
+"""Check that the names in a model are UTF-8. Protobuf accepts other bytes too, and returns them as bytes."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -9,7 +9,7 @@ from triune.graph.values import subgraphs_of
 
 
 def broken_text(model: ModelProto) -> str:
-    """The message for the first name in a model that is not UTF-8; empty where there is none.
+    """A message for the first name in a model that is not UTF-8; "" where there is none.
 
     Doc strings and the declared types of inner values are not checked, since nothing relies on them.
     """

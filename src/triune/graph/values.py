@@ -11,7 +11,9 @@ from triune.graph.weight_files import array_of
 
 
 class Values:
-    """The values that a node of `graph` can see: the graph's own, and those of the graphs around it."""
+    """Types, shapes and constants of the values that a node of `graph` can see: the graph's own and those of outer
+    graphs.
+    """
 
     def __init__(self, graph: GraphProto, outer: "Values | None" = None) -> None:
         self._outer = outer
@@ -28,7 +30,7 @@ class Values:
                     self._constants[node.output[0]] = tensor
 
     def elem_type(self, name: str) -> int:
-        """The TensorProto.DataType of a tensor; 0 where it is not known or the value is no tensor."""
+        """The TensorProto.DataType of a value; 0 where it is not known or the value is not a tensor."""
         tensor = self.tensor(name)
         if tensor is not None:
             return tensor.data_type
@@ -36,7 +38,7 @@ class Values:
         return found.tensor_type.elem_type if found is not None else 0
 
     def shape(self, name: str) -> tuple[int | None, ...] | None:
-        """The shape, None for dimensions that are not known; None altogether where not even the rank is."""
+        """The shape of a value, with None for unknown dimensions; None where not even the rank is known."""
         tensor = self.tensor(name)
         if tensor is not None:
             return tuple(tensor.dims)
@@ -49,19 +51,19 @@ class Values:
         )
 
     def static_shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape where all of it is known."""
+        """The shape of a value if all of its dimensions are known, else None."""
         shape = self.shape(name)
         if shape is None or any(dim is None for dim in shape):
             return None
         return tuple(dim for dim in shape if dim is not None)
 
     def rank(self, name: str) -> int | None:
-        """The number of dimensions, where known."""
+        """The number of dimensions of a value; None where it is not known."""
         shape = self.shape(name)
         return None if shape is None else len(shape)
 
     def type(self, name: str) -> TypeProto | None:
-        """The type in ONNX's own form, None where it is not known."""
+        """The TypeProto of a value; None where it is not known."""
         tensor = self.tensor(name)
         if tensor is not None:
             return helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
@@ -69,12 +71,12 @@ class Values:
         return found if found is not None and found.WhichOneof("value") else None
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The value of a constant, None of anything else."""
+        """The value of a constant; None if `name` is not constant."""
         tensor = self.tensor(name)
         return None if tensor is None else array_of(tensor)
 
     def tensor(self, name: str) -> TensorProto | None:
-        """The value of a constant as a TensorProto, None of anything else."""
+        """The value of a constant as a TensorProto; None if `name` is not constant."""
         found = self._constants.get(name)
         if found is not None or name in self._types:
             return found
@@ -85,7 +87,7 @@ class Values:
 
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:
-    """The tensor of a Constant node; None if it is no dense tensor."""
+    """The tensor of a Constant node; None if the node holds something else, such as a sparse tensor."""
     for attribute in node.attribute:
         match attribute.name:
             case "value":
@@ -104,7 +106,7 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
 
 
 def attributes_of(node: NodeProto) -> Mapping[str, Any]:
-    """A node's attributes as Python values; text is str, graphs and tensors stay as they are."""
+    """A node's attributes as Python values: strings as str, graphs and tensors as protobuf messages."""
     values: dict[str, Any] = {}
     for attribute in node.attribute:
         match attribute.type:
@@ -130,7 +132,7 @@ def attributes_of(node: NodeProto) -> Mapping[str, Any]:
 
 
 def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:
-    """The graphs within a node."""
+    """The subgraphs of a node: the branches of an If, the body of a Loop or Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -138,7 +140,7 @@ def subgraphs_of(node: NodeProto) -> Iterable[GraphProto]:
 
 
 def names_read(graph: GraphProto) -> set[str]:
-    """The names of the values that nodes of `graph`, its outputs, and the graphs within read."""
+    """The names of the values that the nodes of `graph`, its outputs and its subgraphs read."""
     names = {value.name for value in graph.output}
     for node in graph.node:
         names |= names_read_by(node)
@@ -146,7 +148,7 @@ def names_read(graph: GraphProto) -> set[str]:
 
 
 def names_read_by(node: NodeProto) -> set[str]:
-    """The names of the values that a node and the graphs within it read."""
+    """The names of the values that a node and its subgraphs read."""
     names = set(node.input)
     for graph in subgraphs_of(node):
         names |= names_read(graph)

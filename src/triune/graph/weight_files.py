@@ -1,7 +1,7 @@
-"""Weights that stay in their files until they are used: ONNX's own external data, with a full path for its location.
+"""Weights that stay in their files until they are used, as ONNX external data whose location is a full path.
 
-A message of protobuf never gives the memory of its tensors back, and is copied often. So `triune.graph.load` leaves
-large weights where they are, and what is made of them goes into a scratch file (`WeightFile`).
+A protobuf message never frees the memory of its tensors, and is copied often. So `triune.graph.load` leaves large
+weights in their files, and new weights computed from them go into a scratch file (`WeightFile`).
 """
 
 import math
@@ -29,10 +29,10 @@ _PACKED = frozenset(
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """The numbers of a tensor, wherever they are; an array of its own if they are in a file.
+    """The elements of a tensor, read from its file if it is external; each call then makes a new array.
 
     Raises:
-        InvalidArgumentError: the file cannot be read, or is none that `load` has found.
+        InvalidArgumentError: the file cannot be read, or `load` has not set its location.
     """
     if tensor.data_location != TensorProto.EXTERNAL:
         return numpy_helper.to_array(tensor)
@@ -46,14 +46,14 @@ def array_of(tensor: TensorProto) -> NDArray[Any]:
 
 
 def num_bytes(tensor: TensorProto) -> int:
-    """How many bytes the numbers of a tensor take, to within a few."""
+    """The number of bytes that the elements of a tensor take, approximately."""
     if tensor.data_location == TensorProto.EXTERNAL:
         return int(_entries(tensor)["length"])
     return len(tensor.raw_data) or tensor.ByteSize()
 
 
 def refer(tensor: TensorProto, path: PurePath, offset: int, length: int) -> None:
-    """Let the numbers of `tensor`, which holds none, be those in the file."""
+    """Make `tensor`, which must hold no data, refer to data in a file. `offset` and `length` are in bytes."""
     del tensor.external_data[:]
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", str(path)), ("offset", str(offset)), ("length", str(length))):
@@ -72,7 +72,7 @@ def load_data(tensor: TensorProto) -> None:
 
 
 def data_of(tensor: TensorProto) -> NDArray[np.uint8]:
-    """The bytes of a tensor whose numbers are in a file that `load` has found. Raises as `array_of`."""
+    """The bytes of an external tensor whose location `load` has set. Raises as `array_of` does."""
     entries = _entries(tensor)
     path = Path(entries["location"])
     if not path.is_absolute():
@@ -91,14 +91,14 @@ def data_of(tensor: TensorProto) -> NDArray[np.uint8]:
 
 
 def size_in_file(tensor: TensorProto) -> int | None:
-    """How many bytes the numbers of a tensor take in a file; None where elements share bytes, or are strings."""
+    """The number of bytes that a tensor's elements take in a file; None where elements share bytes, or are strings."""
     if tensor.data_type in _PACKED or tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return None
     return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def with_data(model: ModelProto) -> ModelProto:
-    """A copy of a model that has all its weights in it, as other libraries want it."""
+    """A copy of a model that contains all its weights, as other libraries need it."""
     copy = ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
@@ -108,7 +108,7 @@ def with_data(model: ModelProto) -> ModelProto:
 
 
 class WeightFile:
-    """A scratch file for weights that are made during a conversion; it is gone at the end of the `with` block."""
+    """A scratch file for weights that a conversion creates; it is deleted at the end of the `with` block."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="triune-weights-")
@@ -133,7 +133,9 @@ class WeightFile:
         return tensor
 
     def moved(self, tensor: TensorProto) -> TensorProto:
-        """The same tensor with its numbers in the file, if they are bytes within it; else itself."""
+        """A copy of `tensor` whose data are in the scratch file, if `tensor` holds them as raw bytes; else `tensor`
+        itself.
+        """
         if len(tensor.raw_data) < LARGE_BYTES:
             return tensor
         light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)

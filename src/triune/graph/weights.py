@@ -1,4 +1,4 @@
-"""Large weights kept out of a graph while passes, and ONNX's C++ code, which copies all it is given, work on it."""
+"""Keep large weights out of a graph while passes work on it, and ONNX's C++ code, which copies its arguments."""
 
 from typing import Any
 
@@ -11,25 +11,25 @@ from triune.graph.weight_files import LARGE_BYTES, WeightFile, num_bytes
 
 
 class Large:
-    """The large initializers of a model. In its graph they are inputs for the time being.
+    """The large initializers of a model, kept outside of it. Meanwhile they are inputs of its graph.
 
     A message of protobuf holds 2 GiB at most, every call of shape inference copies the model twice, and passes copy the
     graph often.
     """
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` takes the numbers of those whose numbers are in no file yet; without it they stay where they are."""
+        """`file` stores the data of weights that are in no file yet; without it they stay in memory."""
         self._file = file
         self._tensors: dict[str, TensorProto] = {}
         # An initializer that is listed as an input is only that input's default, and stays an input.
         self._defaults: set[str] = set()
 
     def get(self, name: str) -> TensorProto | None:
-        """A constant that is kept here."""
+        """The constant of this name if it is kept here, else None."""
         return None if name in self._defaults else self._tensors.get(name)
 
     def take(self, model: ModelProto) -> None:
-        """Takes the large constants out of `model`."""
+        """Remove the large constants from `model` and keep them here."""
         graph = model.graph
         inputs = {value.name for value in graph.input}
         copies = [_copy(tensor) for tensor in graph.initializer]
@@ -44,14 +44,14 @@ class Large:
                 self._keep(graph, tensor)
 
     def add(self, graph: GraphProto, tensor: TensorProto) -> None:
-        """A new constant of `graph`, kept here if it is large."""
+        """Add a new constant to `graph`; it is kept here if it is large."""
         if num_bytes(tensor) < LARGE_BYTES:
             graph.initializer.append(tensor)
         else:
             self._keep(graph, tensor)
 
     def give_back(self, model: ModelProto) -> None:
-        """Puts those that `model` still reads back into it."""
+        """Put the constants that `model` still reads back into it."""
         graph = model.graph
         inputs = [value for value in graph.input if self.get(value.name) is None]
         del graph.input[:]
@@ -68,18 +68,18 @@ class Large:
 
 
 class NoneLarge(Large):
-    """Keeps nothing: every constant is in the graph."""
+    """A stand-in for `Large` that keeps nothing: every constant is in the graph."""
 
     def take(self, model: ModelProto) -> None:
-        """Nothing is taken."""
+        """Do nothing."""
 
     def add(self, graph: GraphProto, tensor: TensorProto) -> None:
-        """A new constant of `graph`."""
+        """Add a new constant to `graph`."""
         graph.initializer.append(tensor)
 
 
 def tensor_of(name: str, array: NDArray[Any]) -> TensorProto:
-    """An array, however its axes lie in memory, as an initializer."""
+    """An initializer made of an array of any memory order."""
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
