@@ -1,5 +1,6 @@
 """A server with API keys, as clients find it on every port."""
 
+import asyncio
 import os
 import socket
 import urllib.error
@@ -107,6 +108,41 @@ def test_every_path_that_is_served_is_tried() -> None:
         "/v2/models/{model}/versions/{version}/ready",
     ]
     assert left == health
+
+
+async def test_routes_of_other_front_ends_ask_for_a_key(folder: Path) -> None:
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+
+    from triune.app import make_repository
+    from triune.frontends.access import Access, Api
+    from triune.frontends.kserve.http.body import BodyReader
+    from triune.frontends.kserve.http.server import HttpServer
+    from triune.frontends.routes import ApiRoute
+    from triune.repository.settings import RepositorySettings
+    from triune.serving.server import Server
+
+    num_read = 0
+
+    def more(bodies: BodyReader) -> list[ApiRoute]:
+        async def echo(request: Request) -> Response:
+            nonlocal num_read
+            num_read += 1
+            return JSONResponse(await bodies.small_object(request))
+
+        return [ApiRoute(Api.INFERENCE, "/v1/echo", echo, ("POST",))]
+
+    server = Server(make_repository(RepositorySettings([folder])))
+    front_end = HttpServer(server, "127.0.0.1", 0, rules=Access.of(["rose-7Q"]).http, more_routes=more)
+    url = f"127.0.0.1:{await front_end.start()}/v1/echo"
+    try:
+        for headers in ({}, WRONG):
+            found, answer = await asyncio.to_thread(status, url, headers, "POST", b"{}")
+            assert (found, answer["WWW-Authenticate"], num_read) == (401, "Bearer", 0)
+        assert (await asyncio.to_thread(status, url, KEY, "POST", b"{}"))[0] == 200
+    finally:
+        await front_end.stop(1.0)
+    assert num_read == 1
 
 
 def test_health_is_open(keyed: Served) -> None:

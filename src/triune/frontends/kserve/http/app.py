@@ -1,6 +1,6 @@
 """The Starlette app of KServe's and Triton's HTTP endpoints, except inference, which the connection answers itself."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -8,7 +8,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from triune.core.errors import InvalidArgumentError, NotFoundError, TriuneError, UnsupportedError
 from triune.frontends.access import OPEN, Api, Rules
@@ -22,6 +21,7 @@ from triune.frontends.kserve.http.parameters import as_bool, as_object
 from triune.frontends.kserve.http.statuses import RETRY_AFTER_SECONDS, error_body, status_of
 from triune.frontends.kserve.large_tensors import files_of
 from triune.frontends.kserve.offload import Offload
+from triune.frontends.routes import ApiRoute, Endpoint
 from triune.serving.server import Server
 
 _MODEL = "/v2/models/{model}"
@@ -38,8 +38,6 @@ _UNSUPPORTED = {
     "/v2/logging": (Api.LOGGING, "log settings over the network: use --log-verbose"),
 }
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def make_app(
     server: Server,
@@ -47,7 +45,7 @@ def make_app(
     offload: Offload,
     *,
     rules: Rules = OPEN,
-    more_routes: Sequence[BaseRoute] = (),
+    more_routes: Sequence[ApiRoute] = (),
 ) -> Starlette:
     """Make the app.
 
@@ -56,18 +54,18 @@ def make_app(
         bodies: reads and parses request bodies.
         offload: the threads that encode large responses.
         rules: the access rules.
-        more_routes: routes of other front ends on the same port.
+        more_routes: routes of other front ends on the same port, guarded like its own.
     """
     front = _Endpoints(server, bodies, offload)
     generate = Generate(server, bodies, offload)
 
-    def get(api: Api, path: str, endpoint: Endpoint) -> Route:
-        return Route(path, _guarded(endpoint, rules, api))
+    def get(api: Api, path: str, endpoint: Endpoint) -> ApiRoute:
+        return ApiRoute(api, path, endpoint)
 
-    def post(api: Api, path: str, endpoint: Endpoint) -> Route:
-        return Route(path, _guarded(endpoint, rules, api), methods=["POST"])
+    def post(api: Api, path: str, endpoint: Endpoint) -> ApiRoute:
+        return ApiRoute(api, path, endpoint, ("POST",))
 
-    routes: list[BaseRoute] = [
+    routes = [
         get(Api.METADATA, "/v2", front.server_metadata),
         get(Api.HEALTH, "/v2/health/live", front.live),
         get(Api.HEALTH, "/v2/health/ready", front.ready),
@@ -80,7 +78,7 @@ def make_app(
         post(Api.MODEL_REPOSITORY, _NAMED_REPOSITORY + "/models/{model}/unload", front.named_repository),
     ]
     for path, (api, what) in _UNSUPPORTED.items():
-        routes.append(Route(path, _guarded(_refuse(what), rules, api), methods=["GET", "POST"]))
+        routes.append(ApiRoute(api, path, _refuse(what), ("GET", "POST")))
     for model in (_MODEL, _VERSION):
         routes += [
             get(Api.METADATA, model, front.model_metadata),
@@ -98,7 +96,8 @@ def make_app(
         ClientDisconnect: _answer_nobody,
         Exception: _answer_defect,
     }
-    app = Starlette(routes=[*routes, *more_routes], exception_handlers=handlers)
+    guarded = [each.guarded(rules) for each in (*routes, *more_routes)]
+    app = Starlette(routes=guarded, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return app
 
@@ -166,19 +165,6 @@ class _Endpoints:
         # The connection answers valid inference paths; this request's version is not a number, so raise its error.
         version_of(request)
         raise NotFoundError("this path is no inference")
-
-
-def _guarded(endpoint: Endpoint, rules: Rules, api: Api) -> Endpoint:
-    """Wrap an endpoint so that it checks the access rule before any of the body is read."""
-    rule = rules.get(api)
-    if rule is None:
-        return endpoint
-
-    async def checked(request: Request) -> Response:
-        rule.check(request.headers.get(rule.header))
-        return await endpoint(request)
-
-    return checked
 
 
 def _model_of(request: Request) -> tuple[str, int | None]:

@@ -1,13 +1,12 @@
 """The HTTP server: inference and the app on one port, in the running event loop."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, cast
 
 import uvicorn
 from anyio import connect_tcp, create_memory_object_stream, lowlevel
-from starlette.routing import BaseRoute
 
 from triune.frontends.access import OPEN, Api, Rules
 from triune.frontends.embedded import BACKLOG, EmbeddedServer
@@ -20,6 +19,7 @@ from triune.frontends.kserve.http.large_inferences import LargeInferences
 from triune.frontends.kserve.http.protocol import KServeProtocol
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import Offload
+from triune.frontends.routes import ApiRoute
 from triune.serving.server import Server
 
 NEEDED_LATER: Final = (connect_tcp, create_memory_object_stream, lowlevel)
@@ -39,7 +39,7 @@ class HttpServer:
         budget: MemoryBudget | None = None,
         offload: Offload | None = None,
         rules: Rules = OPEN,
-        more_routes: Sequence[BaseRoute] = (),
+        more_routes: Callable[[BodyReader], Sequence[ApiRoute]] | None = None,
         is_port_shared: bool = False,
     ) -> None:
         """Args:
@@ -51,7 +51,8 @@ class HttpServer:
         offload: the threads and processes for large requests, shared likewise. The caller closes it; `stop` closes
             only one that this server made.
         rules: the access rules.
-        more_routes: routes of other front ends on the same port.
+        more_routes: makes the routes of another front end on the same port. It is given the reader of request
+            bodies, which applies the limits and the budget.
         is_port_shared: set SO_REUSEPORT, so that several servers can share the port.
         """
         limits = limits or Limits()
@@ -60,7 +61,8 @@ class HttpServer:
         offload = offload or self._own_offload or Offload()
         decoder = Decoder(limits, offload)
         bodies = BodyReader(limits, budget, decoder)
-        app = make_app(server, bodies, offload, rules=rules, more_routes=more_routes)
+        more = more_routes(bodies) if more_routes is not None else ()
+        app = make_app(server, bodies, offload, rules=rules, more_routes=more)
         large = LargeInferences(server, decoder, offload)
         front_end = FrontEnd(server, limits, budget, large, rules.get(Api.INFERENCE))
         protocol = partial(KServeProtocol, front_end=front_end)
