@@ -31,10 +31,12 @@ from triune.core.version import VERSION
 from triune.hosting import Limits, WorkerEndedError, WorkerProcess, restrict_memory
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 from triune.runtimes.machine import Machine
+from triune.runtimes.registry import ROWS
 
 _log = logging.getLogger(__name__)
 
-_LIBRARIES = ("coreai-core", "coremltools", "numpy", "onnx", "onnxruntime", "openvino")
+# Libraries that every load uses, whatever its runtime.
+_LIBRARIES = ("numpy", "onnx")
 _MAX_REMEMBERED = 4096
 _IDLE_SECONDS = 10.0
 # The lifecycle limits the time of a load, and then ends this process, too.
@@ -104,13 +106,24 @@ class Trials:
             self._is_closed = True
         self._end_idle()
 
+    @functools.cached_property
+    def _versions(self) -> Sequence[str]:
+        """The versions of Triune, the system, and every library that loads models."""
+        found = [VERSION, platform.platform(), platform.machine()]
+        for name in sorted({*_LIBRARIES, *(each for row in ROWS for each in row.distributions)}):
+            try:
+                found.append(f"{name} {importlib.metadata.version(name)}")
+            except importlib.metadata.PackageNotFoundError:
+                found.append(name)
+        return found
+
     def _name(self, source: Source, version: int) -> str:
         """The digest of everything that affects the load of a version."""
         config = ModelConfigMessage()
         config.CopyFrom(source.message)
         config.ClearField("version_policy")
         words = [
-            *_versions(),
+            *self._versions,
             repr(self._machine.units),
             repr((self._machine.num_cores, self._settings.completion, sorted(self._machine.runtimes))),
             config.SerializeToString(deterministic=True).hex(),
@@ -207,17 +220,6 @@ class Trials:
         for _, path in found[: max(0, len(found) - _MAX_REMEMBERED)]:
             # Another server may remove the file at the same time.
             Path(path).unlink(missing_ok=True)
-
-
-@functools.cache
-def _versions() -> Sequence[str]:
-    found = [VERSION, platform.platform(), platform.machine()]
-    for name in _LIBRARIES:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(name)
-    return found
 
 
 def _words(files: FileStamps) -> list[str]:

@@ -34,6 +34,8 @@ class Row:
         name: the backend's name in config.pbtxt, and that of the extra that installs its library.
         library: a module that can be imported if the library is installed.
         title: the library's name.
+        distributions: the packages of the library, by their names in a package index. Another version of one may load
+            models differently.
         make: creates the runtime, and imports its library.
         platform: its value of the config's older field `platform`; "" if Triton has none.
         suffixes: the file suffixes that imply this backend if no config names one.
@@ -46,6 +48,7 @@ class Row:
     name: str
     library: str
     title: str
+    distributions: tuple[str, ...]
     make: Callable[[RuntimeSetup], Runtime]
     platform: str = ""
     suffixes: tuple[str, ...] = ()
@@ -87,6 +90,7 @@ ROWS: Sequence[Row] = (
         name="onnxruntime",
         library="onnxruntime",
         title="ONNX Runtime",
+        distributions=("onnxruntime",),
         make=_onnxruntime,
         platform="onnxruntime_onnx",
         suffixes=(".onnx",),
@@ -96,6 +100,7 @@ ROWS: Sequence[Row] = (
         name="openvino",
         library="openvino",
         title="OpenVINO",
+        distributions=("openvino",),
         make=_openvino,
         stands_in_for={"onnxruntime": frozenset({Unit.AMX})},
     ),
@@ -103,6 +108,7 @@ ROWS: Sequence[Row] = (
         name="coreai",
         library="coreai",
         title="coreai-core",
+        distributions=("coreai-core",),
         make=_coreai,
         platform="coreai",
         suffixes=(".aimodel",),
@@ -113,6 +119,7 @@ ROWS: Sequence[Row] = (
         name="coreml",
         library="coremltools",
         title="coremltools",
+        distributions=("coremltools",),
         make=_coreml,
         platform="coreml",
         suffixes=(".mlpackage", ".mlmodelc"),

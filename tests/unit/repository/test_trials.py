@@ -1,8 +1,10 @@
 """What was never loaded here is loaded in a process of its own first."""
 
 import functools
+import importlib.metadata
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from triune.repository import trials as room
 from triune.repository.trials import Trials
 from triune.runtimes.machine import Machine
 from triune.runtimes.onnxruntime import OnnxRuntime
+from triune.runtimes.registry import ROWS, Row
 
 MACHINE = Machine({"onnxruntime": OnnxRuntime()}, [UnitStatus(Unit.CPU, Presence.PRESENT, "a CPU")], 1)
 OWN_PROCESS = 'parameters { key: "own_process" value { string_value: "true" } }'
@@ -95,6 +98,31 @@ def test_other_content_and_other_options_are_new(tmp_path: Path, monkeypatch: py
     # What one process has loaded well, the next model may use.
     assert processes.count == 1
     trials.close()
+
+
+def test_another_version_of_a_runtimes_library_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"one-more": "1.0"}
+    version_of = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: installed.get(name) or version_of(name))
+    row = replace(ROWS[0], name="one-more", distributions=("one-more",))
+    monkeypatch.setattr(room, "ROWS", [*ROWS, row])
+    source = source_of(tmp_path, affine())
+    counts: list[int] = []
+    for number in ("1.0", "1.0", "1.1"):
+        installed["one-more"] = number
+        trials = Trials(MACHINE, tmp_path / "loaded")
+        trials.require(source, 1, Attempt())
+        trials.close()
+        counts.append(len(list((tmp_path / "loaded").iterdir())))
+    assert counts == [1, 1, 2]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_registry_names_the_distribution_of_each_library(row: Row) -> None:
+    owners = importlib.metadata.packages_distributions().get(row.library)
+    if owners is None:
+        pytest.skip(f"{row.library} is not installed")
+    assert set(owners) <= set(row.distributions)
 
 
 def test_so_many_are_remembered_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
