@@ -185,9 +185,12 @@ class _Graph:
         self._nodes.append(helper.make_node("Cast", [source], [target], name=f"{target}/cast", to=elem_type))
 
     def _narrow_tensor(self, tensor: TensorProto) -> TensorProto:
-        is_output = any(value.name == tensor.name for value in self._graph.output)
-        readers = [node for node in self._nodes if tensor.name in names_read_by(node)]
-        narrow = narrow_tensor(tensor, None if is_output else readers)
+        outputs = {value.name for value in self._graph.output}
+
+        def readers_of(name: str) -> list[NodeProto] | None:
+            return None if name in outputs else [node for node in self._nodes if name in names_read_by(node)]
+
+        narrow = narrow_tensor(tensor, readers_of)
         return narrow if self._file is None else self._file.moved(narrow)
 
 

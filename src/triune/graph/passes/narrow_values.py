@@ -1,6 +1,6 @@
 """Constants and inputs brought to the element types that Apple's runtimes compute in: int32 and fp32."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ NARROWED: Mapping[int, int] = {
 }
 """The element type that each of these types becomes; others stay."""
 
+_DEEPEST = 16
+"""A limit is followed through so many operators in a row."""
+
 _INT32 = np.iinfo(np.int32)
 
 _ABOVE: Mapping[str, tuple[int, ...]] = {
@@ -39,6 +42,14 @@ _BELOW: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Less", "GreaterOrEqual"], (1,)),
 }
 """The same, of a number below all, and the smallest."""
+
+
+_HANDS_ON: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(["Identity", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Gather", "Slice"], (0,)),
+    **dict.fromkeys(["Concat", "Max", "Min"], ()),
+    "Where": (1, 2),
+}
+"""Operators whose results are elements of these operands, or of all of them if none is named."""
 
 
 def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -72,13 +83,13 @@ def _outside(array: NDArray[Any]) -> int | float | None:
     return next((int(end) for end in (array.min(), array.max()) if not _INT32.min <= int(end) <= _INT32.max), None)
 
 
-def narrow_tensor(tensor: TensorProto, readers: Iterable[NodeProto] | None) -> TensorProto:
+def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[NodeProto] | None] | None) -> TensorProto:
     """A constant in a narrow type.
 
     Args:
         tensor: the constant.
-        readers: the nodes that read it, for some of which the end of int32 means the same as what is beyond it; None
-            where they are not known.
+        readers_of: the nodes that read a value, for some of which the end of int32 means the same as what is beyond
+            it; of None, or None where they are not known, no number beyond int32 is taken.
 
     Raises:
         UnsupportedError: it does not fit.
@@ -88,11 +99,7 @@ def narrow_tensor(tensor: TensorProto, readers: Iterable[NodeProto] | None) -> T
         return tensor
     array = array_of(tensor)
     if (found := _outside(array)) is not None:
-        if (
-            array.dtype.kind == "f"
-            or readers is None
-            or not all(_is_limit(tensor.name, array, node) for node in readers)
-        ):
+        if array.dtype.kind == "f" or readers_of is None or not _is_only_a_limit(tensor.name, array, readers_of):
             raise UnsupportedError(
                 f"constant '{tensor.name}' holds {found}, which does not fit into {_limits_of(elem_type)}: Apple's "
                 "runtimes have nothing wider"
@@ -104,11 +111,38 @@ def narrow_tensor(tensor: TensorProto, readers: Iterable[NodeProto] | None) -> T
     return numpy_helper.from_array(narrow, tensor.name)
 
 
+def _is_only_a_limit(
+    name: str, array: NDArray[Any], readers_of: Callable[[str], Sequence[NodeProto] | None], depth: int = 0
+) -> bool:
+    """Do all that read a value that holds elements of `array` take the ends of int32 for what is beyond them?
+
+    So do those that hand it on to others that do: `Where (mask, 9223372036854775807, end)` before a Slice.
+    """
+    readers = readers_of(name)
+    if readers is None or depth > _DEEPEST:
+        return False
+    return all(
+        _is_limit(name, array, node)
+        or (
+            _hands_on(name, node)
+            and all(_is_only_a_limit(each, array, readers_of, depth + 1) for each in node.output if each)
+        )
+        for node in readers
+    )
+
+
+def _hands_on(name: str, node: NodeProto) -> bool:
+    positions = {position for position, read in enumerate(node.input) if read == name}
+    found = _HANDS_ON.get(node.op_type)
+    # Else a graph within reads it.
+    return found is not None and bool(positions) and (not found or positions.issubset(found))
+
+
 def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
     """Does a node take the ends of int32 for what is beyond them?"""
     if node.op_type == "Slice":
         # "To the end" is written as the largest number there is.
-        return True
+        return name != node.input[0]
     positions = {position for position, read in enumerate(node.input) if read == name}
     harmless = [
         table

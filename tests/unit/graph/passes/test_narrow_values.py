@@ -11,7 +11,11 @@ from triune.graph.normalize import normalize
 from triune.graph.passes.narrow import Narrow
 
 ENDS = np.iinfo(np.int32)
-CONSTANTS = "<int64 most = {9223372036854775807}, int64 least = {-9223372036854775808}, int64 big = {4294967296}>"
+CONSTANTS = (
+    "<int64 most = {9223372036854775807}, int64 least = {-9223372036854775808}, int64 big = {4294967296}, "
+    "int64[1] most1 = {9223372036854775807}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, "
+    "bool[1] yes = {1}>"
+)
 
 
 def _model(body: str) -> str:
@@ -28,6 +32,9 @@ def _model(body: str) -> str:
         "y = Max (least, x)",
         *(f"b = {op} (x, most)  y = Cast <to = 7> (b)" for op in ("Greater", "LessOrEqual")),
         *(f"b = {op} (x, least)  y = Cast <to = 7> (b)" for op in ("Less", "GreaterOrEqual")),
+        "w = Where (c, most, x)  y = Min (w, x)",
+        "e = Where (yes, most1, two)  y = Slice (x, zero, e, zero)",
+        "j = Concat <axis = 0> (two, most1)  m = Max (j, two)  e = Gather (m, one)  y = Slice (x, zero, e, zero)",
         *(f"b = {op} (most, x)  y = Cast <to = 7> (b)" for op in ("Less", "GreaterOrEqual")),
         *(f"b = {op} (least, x)  y = Cast <to = 7> (b)" for op in ("Greater", "LessOrEqual")),
     ],
@@ -52,6 +59,8 @@ def test_limits_that_no_number_within_int32_meets_are_those_of_int32(body: str) 
         ("y = Where (c, x, most)", "9223372036854775807"),
         ("b = Less (x, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
         ("b = Equal (x, most)  y = Cast <to = 7> (b)", "9223372036854775807"),
+        ("w = Where (c, most, x)  y = Add (w, x)", "9223372036854775807"),
+        ("w = Where (c, most, x)  y = Slice (w, zero, two, zero)", "9223372036854775807"),
         # The same constant is a limit of one, and an element of the other.
         ("m = Min (x, most)  y = Where (c, m, most)", "9223372036854775807"),
     ],
