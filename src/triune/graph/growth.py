@@ -94,10 +94,13 @@ class Growth:
     Attributes:
         node: the node that makes it unbounded, such as "Tile 'y' multiplies strings"; empty if there is none.
         gives_labels: whether a node makes short strings from numbers, one for each element.
+        copies: the bytes of strings that the results of all nodes hold together, as a multiple of the bytes of strings
+            in the request and the model.
     """
 
     node: str
     gives_labels: bool
+    copies: float
 
 
 def growth_of(model: ModelProto) -> Growth:
@@ -107,7 +110,7 @@ def growth_of(model: ModelProto) -> Growth:
     """
     walk = _Walk({(each.domain, each.name, each.overload): each for each in model.functions})
     walk.graph(model.graph, {}, [0.0] * len(model.graph.input))
-    return Growth(walk.node, walk.gives_labels)
+    return Growth(walk.node, walk.gives_labels, walk.copies)
 
 
 @dataclass(slots=True)
@@ -115,6 +118,7 @@ class _Walk:
     functions: Mapping[_Key, FunctionProto]
     node: str = ""
     gives_labels: bool = False
+    copies: float = 1.0
     # Constant integers by name, and the names of constants that hold short strings.
     _numbers: dict[str, int] = field(default_factory=dict[str, int])
     _labels: set[str] = field(default_factory=set[str])
@@ -161,7 +165,9 @@ class _Walk:
         given = [scope.get(name, 0.0) for name in node.input]
         key = (node.domain, node.op_type, node.overload)
         if key in self.functions:
-            return self._call(key, given, is_turn=is_turn)
+            results = self._call(key, given, is_turn=is_turn)
+            self.copies += sum(results)
+            return results
         if is_turn and node.op_type == "SequenceInsert":
             self._grows(node, "lengthens a list with each turn")
         bodies = [each.g for each in node.attribute if each.HasField("g")]
@@ -174,6 +180,7 @@ class _Walk:
         if node.op_type in _CHOOSE and all(name in self._labels for name in node.input if name in scope):
             self.gives_labels = True
             return [1.0]
+        self.copies += times
         if times > _MOST_TIMES or (node.op_type not in _KEEP and node.op_type not in _LABELS):
             self._grows(node, "multiplies strings")
         is_first_alone = node.op_type in _LABELS or node.op_type in ("StringSplit", "Unique")

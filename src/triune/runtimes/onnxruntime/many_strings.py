@@ -1,4 +1,8 @@
-"""Runs requests with many strings in a separate process, since ONNX Runtime holds the GIL while it copies strings."""
+"""Runs requests with many or long strings in a separate process.
+
+ONNX Runtime holds the GIL while it copies strings, and no arena limits the memory that their contents take: a separate
+process has a limit for that.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,22 +13,28 @@ from triune.hosting import HostedExecutable
 MANY_STRINGS = 16 << 10
 """ONNX Runtime takes a millisecond to copy this number of strings."""
 
+_MANY_BYTES = 64 << 20
+"""The contents of strings that a run may hold in the server's own process."""
+
 _MANY_NUMBERS = 1 << 20
 """The limit for numbers that a model may map to strings. It is higher, since most such models return few strings."""
 
 
 class ManyStringsExecutable:
-    """An executable that runs requests with more than `MANY_STRINGS` strings in a separate process.
+    """An executable that runs requests with more than `MANY_STRINGS` strings, or with long ones, in a separate process.
 
     After a response had that many strings, requests of at least the same size run there, too. The process starts at the
     first such request, which waits for it. From then on the model is in memory twice.
     """
 
-    def __init__(self, inner: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool) -> None:
+    def __init__(
+        self, inner: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool, copies: float
+    ) -> None:
         """Args:
         inner: the executable for all other requests.
         host: makes the executable in the separate process.
         gives_labels: each element of a numeric input may become a string in an output.
+        copies: the bytes of strings that a run holds, as a multiple of those in the request (`Growth.copies`).
         """
         self.signature = inner.signature
         self.unit = inner.unit
@@ -32,6 +42,7 @@ class ManyStringsExecutable:
         self.is_steady = inner.is_steady
         self._inner = inner
         self._host = host
+        self._many_bytes = _MANY_BYTES / max(copies, 1.0)
         self._many_numbers = _MANY_NUMBERS if gives_labels else None
         self._hosted: HostedExecutable | None = None
         self._running: Executable = inner
@@ -68,7 +79,8 @@ class ManyStringsExecutable:
             self._hosted.close()
 
     def _has_many(self, inputs: Mapping[str, Array]) -> bool:
-        if _num_strings(inputs) > MANY_STRINGS:
+        num_strings = _num_strings(inputs)
+        if num_strings > MANY_STRINGS or (num_strings and _content_bytes(inputs) > self._many_bytes):
             return True
         return self._many_numbers is not None and _num_elements(inputs) > self._many_numbers
 
@@ -77,15 +89,19 @@ def _num_strings(arrays: Mapping[str, Array]) -> int:
     return sum(each.size for each in arrays.values() if each.dtype.hasobject)
 
 
+def _content_bytes(arrays: Mapping[str, Array]) -> int:
+    return sum(len(element) for each in arrays.values() if each.dtype.hasobject for element in each.ravel().tolist())
+
+
 def _num_elements(arrays: Mapping[str, Array]) -> int:
     return sum(each.size for each in arrays.values())
 
 
 def host_many_strings(
-    executable: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool
+    executable: Executable, host: Callable[[], HostedExecutable], *, gives_labels: bool, copies: float
 ) -> Executable:
     """Wrap an executable in a `ManyStringsExecutable` if it has string inputs or outputs; return it as it is if not."""
     takes_strings = any(spec.datatype is DataType.BYTES for spec in executable.signature.inputs)
     if not takes_strings and not gives_labels:
         return executable
-    return ManyStringsExecutable(executable, host, gives_labels=gives_labels)
+    return ManyStringsExecutable(executable, host, gives_labels=gives_labels, copies=copies)

@@ -99,7 +99,9 @@ class OnnxRuntime:
         if not isinstance(executable, _OnnxRuntimeExecutable):
             return executable
         host = functools.partial(self._hosted, path, num_threads, options)
-        return host_many_strings(executable, host, gives_labels=executable.gives_labels)
+        return host_many_strings(
+            executable, host, gives_labels=executable.gives_labels, copies=executable.string_copies
+        )
 
     def _hosted(self, path: Path, num_threads: int, options: Mapping[str, Parameter]) -> HostedExecutable:
         load = functools.partial(self._load, path, num_threads, options, is_own_process=True)
@@ -142,7 +144,14 @@ class OnnxRuntime:
             raise UnsupportedError(f"ONNX Runtime cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:
             raise InvalidArgumentError(f"ONNX Runtime refuses '{path}': {reason_of(error)}") from error
-        return _OnnxRuntimeExecutable(session, run_options, facts, self._run_bytes, gives_labels=source.gives_labels)
+        return _OnnxRuntimeExecutable(
+            session,
+            run_options,
+            facts,
+            self._run_bytes,
+            gives_labels=source.gives_labels,
+            string_copies=source.string_copies,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +171,17 @@ class _OnnxRuntimeExecutable:
     unit = Unit.CPU
 
     def __init__(
-        self, session: _Session, run_options: Any, facts: _Facts, run_bytes: int | None, *, gives_labels: bool
+        self,
+        session: _Session,
+        run_options: Any,
+        facts: _Facts,
+        run_bytes: int | None,
+        *,
+        gives_labels: bool,
+        string_copies: float,
     ) -> None:
         self.gives_labels = gives_labels
+        self.string_copies = string_copies
         self.signature = signature = facts.signature
         self.precision = facts.precision
         self.is_steady = facts.is_steady

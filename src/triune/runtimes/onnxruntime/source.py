@@ -25,7 +25,7 @@ class OnnxSource:
         model: its file, or its bytes.
         names, weights: the names and contents of external weight files; not needed once the session exists.
         hosting_reason: why the model must run in a separate process; empty if it need not.
-        gives_labels: see `Growth`.
+        gives_labels, string_copies: see `Growth`.
     """
 
     model: Path | bytes
@@ -33,6 +33,7 @@ class OnnxSource:
     weights: Sequence[NDArray[np.uint8]]
     hosting_reason: str
     gives_labels: bool
+    string_copies: float
 
     def give_weights(self, options: Any) -> None:
         """Register the weights with SessionOptions."""
@@ -65,7 +66,7 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
     guarded = guard(model)
     hosting_reason = guarded.left or growth.node
     if not is_in_files and not guarded.is_changed:
-        return OnnxSource(path, (), (), hosting_reason, growth.gives_labels)
+        return OnnxSource(path, (), (), hosting_reason, growth.gives_labels, growth.copies)
     names: list[str] = []
     weights: list[NDArray[np.uint8]] = []
     for tensor in model.graph.initializer:
@@ -80,4 +81,4 @@ def source_of(model: ModelProto, path: Path) -> OnnxSource:
             f"'{path}' is too large to be changed for ONNX Runtime: {error}; save its weights beside it, as external "
             "data"
         ) from error
-    return OnnxSource(content, names, weights, hosting_reason, growth.gives_labels)
+    return OnnxSource(content, names, weights, hosting_reason, growth.gives_labels, growth.copies)

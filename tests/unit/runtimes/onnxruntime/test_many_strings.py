@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from triune.core.errors import InvalidArgumentError
+from triune.core.errors import InvalidArgumentError, UnavailableError
 from triune.core.units import Unit
 from triune.runtimes.onnxruntime import OnnxRuntime
 from triune.runtimes.onnxruntime.many_strings import MANY_STRINGS, ManyStringsExecutable
@@ -83,3 +83,29 @@ def test_a_model_without_strings_is_left_alone(tmp_path: Path) -> None:
 
     assert not isinstance(executable, ManyStringsExecutable)
     executable.close()
+
+
+def test_long_strings_that_a_model_copies_run_apart_within_the_limit_of_a_run(tmp_path: Path) -> None:
+    """Concat of x eight times: 1 MB of strings is 8 MB of results here, 40 MB are too many for this process."""
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.STRING, [size]) for name, size in ("xm", "yn"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Concat", ["x"] * 8, ["y"], axis=0)], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    executable = OnnxRuntime(run_bytes=256 << 20).load(
+        tmp_path / "model.onnx", unit=Unit.CPU, num_threads=1, options={}
+    )
+    assert isinstance(executable, ManyStringsExecutable)
+    try:
+        seen: list[bool] = []
+        for count in (1, 10):
+            text = b"a" * 1_000_000
+            (answer,) = executable.run({"x": np.full(count, text, np.object_)}, ["y"]).values()
+            assert answer.tolist() == [text] * (8 * count)
+            seen.append(executable.has_started)
+        assert seen == [False, True]
+        with pytest.raises((InvalidArgumentError, UnavailableError), match="run-memory-bytes"):
+            executable.run({"x": np.full(100, b"a" * 1_000_000, np.object_)}, ["y"])
+        (answer,) = executable.run({"x": np.array([b"b"], np.object_)}, ["y"]).values()
+        assert answer.tolist() == [b"b"] * 8
+    finally:
+        executable.close()
