@@ -1,4 +1,4 @@
-"""Graphs lowered to Core ML's ML Programs, through coremltools' MIL builder. One family of operators a file."""
+"""Lowering of graphs to Core ML's ML Programs, with coremltools' MIL builder. Each file has one family of operators."""
 
 from triune.coreml.lowering.lower import Lowered, lower
 from triune.coreml.lowering.options import LowerOptions, Target

@@ -1,4 +1,4 @@
-"""How MIL has ONNX's operators of two operands, element by element, and Where."""
+"""Lowering of ONNX's elementwise operators with two operands, and of Where."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def _div(x: Var, y: Var) -> Var:
 
 
 def divide_integers(x: Var, y: Var) -> Var:
-    """The quotient without what is behind the point, as ONNX has it; MIL's floor_div rounds down."""
+    """The quotient of integers rounded toward zero, as in ONNX; MIL's floor_div rounds down."""
     quotient = mb.floor_div(x=x, y=y)
     if _is_positive(x) and _is_positive(y):
         return quotient
@@ -39,7 +39,7 @@ def divide_integers(x: Var, y: Var) -> Var:
 
 
 def _is_positive(x: Var) -> bool:
-    """Is it surely not negative: a known number, or made of sizes by addition and multiplication?"""
+    """Whether a value is known not to be negative: a number, or a polynomial of sizes with no negative coefficient."""
     known: Any = x.sym_val
     if known is None:
         return False
@@ -48,7 +48,7 @@ def _is_positive(x: Var) -> bool:
 
 
 def _sizes_behind(x: Var) -> set[Any]:
-    """The symbols that stand for sizes where `x` was computed from shapes; coremltools has others, for any number."""
+    """The symbols in the computation of `x` that stand for sizes; coremltools has other symbols, for any number."""
     sizes: set[Any] = set()
     seen: set[int] = set()
     waiting = [x]
@@ -66,7 +66,7 @@ def _sizes_behind(x: Var) -> set[Any]:
 
 
 def _is_sum_of(sizes: set[Any], value: Any) -> bool:
-    """`value` is a number that is not negative, or a polynomial of sizes with such factors."""
+    """Whether `value` is a number that is not negative, or a polynomial of sizes with no negative coefficient."""
     polynomial: Any = sympy.Poly
     if isinstance(value, (int, np.integer)):
         return bool(value >= 0)
@@ -79,7 +79,7 @@ def _is_sum_of(sizes: set[Any], value: Any) -> bool:
 
 def _mod(x: Var, y: Var, *, fmod: int) -> Var:
     if not fmod:
-        # Both take the sign of the divisor.
+        # MIL's mod and ONNX's Mod both have the sign of the divisor.
         return mb.mod(x=x, y=y)
     if is_float(x):
         return mb.mul(x=mb.sign(x=x), y=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y)))
@@ -87,7 +87,7 @@ def _mod(x: Var, y: Var, *, fmod: int) -> Var:
 
 
 def negative_from_end(indices: Var, size: Any) -> Var:
-    """Indices, the negative of which count from the end of a dimension of `size` (a number or a value)."""
+    """Add `size`, a number or a value, to the negative ones of `indices`, which count from the end of a dimension."""
     if indices.val is not None:
         known = np.asarray(indices.val)
         if bool(np.min(known, initial=0) >= 0):
@@ -110,4 +110,4 @@ OPS: Mapping[str, Callable[..., Var]] = {
     "Equal": _equal,
     "Where": select,
 }
-"""What writes each operator of ONNX; one that stands in no such table has the same name in MIL."""
+"""The function that writes each ONNX operator; an operator in no such table is one operation of MIL."""

@@ -1,4 +1,4 @@
-"""Blocks of an image as its channels, and back."""
+"""Lowering of DepthToSpace and SpaceToDepth."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Shapes brought to each other."""
+"""Broadcasting, and sizes of dimensions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,21 +10,21 @@ from triune.coreml.lowering.mb import Var, is_fixed, mb
 
 
 def to_rank(x: Var, rank: int) -> Var:
-    """Ones put before the shape."""
+    """Insert dimensions of size 1 at the front of `x` until it has rank `rank`."""
     return x if x.rank >= rank else mb.expand_dims(x=x, axes=list(range(rank - x.rank)))
 
 
 def broadcast_to(x: Var, shape: Sequence[int]) -> Var:
-    """`x` repeated to `shape`, as numpy broadcasts. Both are static."""
+    """Broadcast `x` to `shape` as numpy does. Both shapes are known."""
     x = to_rank(x, len(shape))
     reps = [1 if dim == size else size for dim, size in zip(x.shape, shape, strict=True)]
     return mb.tile(x=x, reps=reps) if any(each != 1 for each in reps) else x
 
 
 def broadcast_with(x: Var, shape: Var) -> Var:
-    """`x` broadcast with a shape that is a value: the larger of both in each dimension.
+    """Broadcast `x` with a shape that is computed at run time, as numpy broadcasts two values.
 
-    A multiplication by ones: exact for every number, and it keeps infinities and NaN.
+    This is a multiplication by ones, which is exact for every number and keeps infinities and NaN.
     """
 
     def spread(each: Var) -> Var:
@@ -34,14 +34,14 @@ def broadcast_with(x: Var, shape: Var) -> Var:
 
 
 def broadcast_shape(*values: Var) -> list[int] | None:
-    """The shape of values broadcast together; None where it is not all known."""
+    """The shape of values broadcast together; None unless all their sizes are known."""
     if not all(has_static_shape(each) for each in values):
         return None
     return [int(dim) for dim in np.broadcast_shapes(*(tuple(int(dim) for dim in each.shape) for each in values))]
 
 
 def select(condition: Var, a: Var, b: Var) -> Var:
-    """`a` where the condition holds, else `b`, broadcast together. MIL looks only at the shapes of `a` and `b`."""
+    """`a` where `condition` is true, else `b`, broadcast together. MIL itself broadcasts only `a` and `b`."""
     shape = broadcast_shape(condition, a, b)
     if shape is not None:
         if broadcast_shape(a, b) != shape:
@@ -53,7 +53,7 @@ def select(condition: Var, a: Var, b: Var) -> Var:
 
 
 def _covers(a: Var, condition: Var) -> bool:
-    """Has `a` surely the shape that it has once broadcast with the condition?"""
+    """Whether broadcasting with `condition` is known not to change the shape of `a`."""
     if a.rank < condition.rank:
         return False
     dims = a.shape[a.rank - condition.rank :]
@@ -63,7 +63,7 @@ def _covers(a: Var, condition: Var) -> bool:
 
 
 def sizes_of(x: Var) -> list[Any]:
-    """Each dimension: a number, or a scalar value computed at run time."""
+    """The size of each dimension: a number, or a scalar value computed at run time."""
     if has_static_shape(x):
         return [int(dim) for dim in x.shape]
     shape = mb.shape(x=x)
@@ -74,7 +74,7 @@ def sizes_of(x: Var) -> list[Any]:
 
 
 def as_vector(sizes: Sequence[Any]) -> Any:
-    """Sizes, some of them values, as one vector."""
+    """Join sizes, each a number or a scalar value, into a vector of int32."""
     if all(isinstance(each, int) for each in sizes):
         return np.array(sizes, np.int32)
     parts = [
@@ -84,5 +84,5 @@ def as_vector(sizes: Sequence[Any]) -> Any:
 
 
 def logical(x: Var) -> Var:
-    """A truth value of any number."""
+    """Convert numbers to bool: x != 0."""
     return x if is_bool(x) else mb.not_equal(x=x, y=like(x, 0))

@@ -22,7 +22,7 @@ _NAMES = {
     "GreaterOrEqual": "greater_equal",
     "LessOrEqual": "less_equal",
 }
-"""MIL's names of operators, where they are not ONNX's in small letters."""
+"""MIL's name for each ONNX operator, where it is not ONNX's name in small letters."""
 
 _WORDS = {"float16": "fp16", "float32": "fp32", "int32": "int32"}
 
@@ -123,7 +123,7 @@ class MilBuilder(Builder[Var]):
             return mb.squeeze(x=x, axes=list(axes))
         if len(axes) == x.rank:
             raise Refusal(f"dimension {free[0]}, which is squeezed, is not known to be 1; give its size with --shape")
-        # Is it not 1 when the model runs, the elements do not fit, as ONNX has it.
+        # If the size is not 1 when the model runs, the reshape fails, as the Squeeze does in ONNX.
         return mb.reshape(x=x, shape=as_vector([size for axis, size in enumerate(sizes_of(x)) if axis not in axes]))
 
     def concat(self, values: Sequence[Var], axis: int) -> Var:

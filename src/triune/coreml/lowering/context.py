@@ -1,4 +1,4 @@
-"""What the lowering of an operator is given, and what it may use."""
+"""The context that a function which lowers an operator is given, and short functions for MIL values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ MAX_RANK = 5
 
 @dataclass(frozen=True)
 class Context(NodeContext[Var]):
-    """A node, and what is known around it: see `NodeContext`.
+    """A node with its attributes, operands and scope: see `NodeContext`.
 
     Attributes:
-        target: what the program may use.
-        precision: in which it will compute.
-        note: told of what could not be kept as it was.
+        target: the oldest system that must run the program, which limits the operations that it may use.
+        precision: the precision in which the program will compute.
+        note: is called with a line of text about each thing that the program could not keep as in the model.
     """
 
     target: Target
@@ -31,65 +31,76 @@ class Context(NodeContext[Var]):
 
 
 Lowering: TypeAlias = Callable[[Context], None]
-"""Builds ops that give the outputs of the node. Raises Refusal where it cannot be done exactly."""
+"""A function that adds operations for the outputs of a node.
+
+It raises Refusal where the node cannot be computed exactly.
+"""
 
 
 def is_float(x: Var) -> bool:
-    """Is it fp16 or fp32?"""
+    """Whether a value is fp16 or fp32."""
     return x.dtype in (types.fp16, types.fp32)
 
 
 def is_bool(x: Var) -> bool:
-    """Is it of truth values?"""
+    """Whether a value is bool."""
     return x.dtype == types.bool
 
 
 def is_weight(x: Var) -> bool:
-    """Is it a constant, or one that the program unpacks?"""
+    """Whether a value is a constant, or a packed constant that the program unpacks."""
     return x.val is not None or (x.op is not None and x.op.op_type.startswith("constexpr_"))
 
 
 def dtype_of(x: Var) -> np.dtype[Any]:
-    """Numpy's dtype of a value."""
+    """The numpy dtype of a value."""
     return np.dtype(types.nptype_from_builtin(x.dtype))
 
 
 def dtype_name(x: Var) -> str:
-    """MIL's word for the element type, as `cast` takes it."""
+    """MIL's name for the element type of a value, as `cast` takes it."""
     return str(types.builtin_to_string(x.dtype))
 
 
 def like(x: Var, value: float) -> Any:
-    """A scalar of the element type of `x`."""
+    """Convert a number to a numpy scalar of the element type of `x`."""
     return dtype_of(x).type(value)
 
 
 def static_shape(x: Var, what: str = "its shape") -> list[int]:
-    """The shape, where all of it must be known."""
+    """The shape of a value.
+
+    Raises:
+        Refusal: a size is not known; `what` begins the message.
+    """
     if not all(is_fixed(dim) for dim in x.shape):
         raise Refusal(f"{what} is not fixed; give fixed sizes with --shape")
     return [int(dim) for dim in x.shape]
 
 
 def has_static_shape(x: Var) -> bool:
-    """Is all of the shape known?"""
+    """Whether all sizes of a value are known."""
     return all(is_fixed(dim) for dim in x.shape)
 
 
 def static_dim(x: Var, axis: int, what: str) -> int:
-    """A dimension that must be known."""
+    """The size of dimension `axis`.
+
+    Raises:
+        Refusal: the size is not known; `what` begins the message.
+    """
     if not is_fixed(x.shape[axis]):
         raise Refusal(f"{what} is not fixed; give a fixed size with --shape")
     return int(x.shape[axis])
 
 
 def through_int(x: Var, op: Callable[[Var], Var]) -> Var:
-    """`op` on truth values as 0 and 1, for ops that take none."""
+    """Apply `op` to `x`; if `x` is bool, which some operations lack, convert it to int32 before and back after."""
     if not is_bool(x):
         return op(x)
     return truth(op(mb.cast(x=x, dtype="int32")))
 
 
 def truth(x: Var) -> Var:
-    """Where it is not zero."""
+    """X != 0, element by element."""
     return mb.not_equal(x=x, y=like(x, 0))

@@ -1,4 +1,4 @@
-"""Branches and loops."""
+"""Lowering of If and Loop."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ _DTYPES: Mapping[int, Any] = {
 }
 
 MOST_STEPS_WRITTEN_OUT = 16
-"""A loop of so few steps is written out: every shape in it is known, and no runtime needs to loop."""
+"""A loop of at most so many steps is unrolled, so that shapes in it are known and no loop runs."""
 
 
 def _if(c: Context) -> None:
@@ -41,7 +41,7 @@ def _if(c: Context) -> None:
             given.append(c.lower_graph(graph, c.scope, {}))
             for name, *values in zip(c.node.output, *given, strict=True):
                 _require_one_shape(name, values)
-            # A branch gives values of its own, though they be those from outside.
+            # MIL wants results that are made in the branch, so that values from outside need an identity.
             return [mb.identity(x=value) for value in given[-1]]
 
         return build
@@ -53,7 +53,7 @@ def _if(c: Context) -> None:
 
 
 def _require_one_shape(name: str, values: Sequence[Var]) -> None:
-    """Raises Refusal where the branches of an If give an output different shapes."""
+    """Raise Refusal if the branches of an If have different shapes for an output."""
     first = values[0]
     for value in values[1:]:
         if value.rank != first.rank or any(bool(a != b) for a, b in zip(value.shape, first.shape, strict=True)):
@@ -64,7 +64,7 @@ def _require_one_shape(name: str, values: Sequence[Var]) -> None:
 
 
 def _shown(value: Var) -> str:
-    """The shape: `[2, ?]`."""
+    """The shape of a value as text: `[2, ?]`."""
     sizes: Sequence[object] = value.shape
     return f"[{', '.join(str(size) if str(size).isdecimal() else '?' for size in sizes)}]"
 
@@ -81,7 +81,7 @@ def _loop(c: Context) -> None:
 
 
 def _write_out(c: Context, steps: int) -> bool:
-    """The steps one after the other. False where it is not known now how many there are."""
+    """Unroll a loop of at most `steps` steps; return False if its condition is not known now."""
     body = c.attributes["body"]
     num_carried = len(c.node.input) - 2
     condition = c.input(1) if c.has(1) else mb.const(val=True)
@@ -110,7 +110,10 @@ def _write_out(c: Context, steps: int) -> bool:
 
 
 def _while(c: Context, limit: int | None) -> None:
-    """MIL's loop over: the step's number, whether to go on, what is carried, and a buffer for each scanned value."""
+    """Write MIL's while_loop.
+
+    The loop carries the step's number, the condition, the node's carried values, and a buffer for each scan output.
+    """
     body = c.attributes["body"]
     num_carried = len(c.node.input) - 2
     carried = [c.input(2 + index) for index in range(num_carried)]
@@ -123,7 +126,7 @@ def _while(c: Context, limit: int | None) -> None:
     scanned = body.output[1 + num_carried :]
     shapes = [_row_shape(output) for output in scanned]
     if any(shape is None for shape in shapes):
-        # Only a step tells; one more than the loop takes is computed for it.
+        # The shapes are found by computing the first step once more, before the loop.
         given = [mb.const(val=np.int32(0)), going, *carried]
         first = c.lower_graph(body, c.scope, dict(zip(names, given, strict=True)))[1 + num_carried :]
         shapes = [sizes_of(value) for value in first]
@@ -164,7 +167,7 @@ def _is_truth(body: Any, index: int) -> bool:
 
 
 def _row_shape(output: Any) -> list[int] | None:
-    """The shape of what each step gives, where it is known."""
+    """The shape of an output of the body; None unless all its sizes are declared."""
     kind = output.type.tensor_type
     if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
         return None
@@ -172,7 +175,7 @@ def _row_shape(output: Any) -> list[int] | None:
 
 
 def _buffer(output: Any, most: Any, shape: Sequence[Any]) -> Var:
-    """Room for what so many steps give, each of that shape."""
+    """A buffer of zeros for a scan output: `most` rows of shape `shape`."""
     if most is None:
         raise Refusal(
             f"'{output.name}' of each step is collected, but not how many steps there are at most; give the Loop a "
@@ -190,7 +193,7 @@ def _row(value: Var) -> Var:
 
 
 def _filled(buffer: Var, steps: Var, *, is_truth: bool) -> Var:
-    """What was written of a buffer."""
+    """The first `steps` rows of a buffer, converted to bool if `is_truth`."""
     rest = sizes_of(buffer)[1:]
     end = as_vector([steps, *rest])
     cut = mb.slice_by_index(x=buffer, begin=[0] * buffer.rank, end=end)

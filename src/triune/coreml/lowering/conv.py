@@ -1,4 +1,4 @@
-"""Convolutions."""
+"""Lowering of Conv and ConvTranspose."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def _conv(c: Context) -> None:
     is_known = c.constant(1) is not None
     dilations = window.dilations
     if not is_known and any(each > 1 for each in dilations):
-        # MIL dilates only kernels that are constants: put the zeros in.
+        # MIL dilates only constant kernels, so that zeros are inserted into computed ones.
         weight, dilations = dilate(weight, dilations), [1] * spatial
     result = mb.conv(
         x=x,
@@ -46,7 +46,7 @@ def _conv(c: Context) -> None:
 
 
 def _bias(c: Context) -> tuple[Any, Var | None]:
-    """What the op itself can add, and what must be added after it."""
+    """The bias as a constant for the convolution itself, or as a value to add after it; one of both is None."""
     if not c.has(2):
         return None, None
     known = c.constant(2)
@@ -58,7 +58,7 @@ def _per_channel(bias: Var, spatial: int) -> Var:
 
 
 def dilate(weight: Var, dilations: Sequence[int]) -> Var:
-    """Zeros between the elements of a kernel, `dilation - 1` of them."""
+    """Insert `dilation - 1` zeros between the elements of a kernel along each spatial dimension."""
     shape = static_shape(weight, "the kernel's shape")
     for axis, step in enumerate(dilations, start=2):
         size = shape[axis]

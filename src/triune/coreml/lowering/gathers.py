@@ -1,4 +1,4 @@
-"""Elements by their indices: taken and put."""
+"""Lowering of Gather and Scatter operators."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _gather(c: Context) -> None:
     axis = positive(int(c.attributes.get("axis", 0)), x.rank)
     if indices.val is not None and np.min(indices.val) < 0:
         indices = negative_from_end(indices, sizes_of(x)[axis])
-    # Negative indices that are computed: coremltools guards them where the target does not know them.
+    # For targets that lack negative indices, a pass of coremltools makes computed ones positive.
     c.give(through_int(x, lambda each: mb.gather(x=each, indices=indices, axis=axis)))
 
 
@@ -36,7 +36,7 @@ def _gather_elements(c: Context) -> None:
 
 
 def _cut_to(x: Var, indices: Var, axis: int) -> Var:
-    """`x` no larger than the indices, but along `axis`: MIL wants both alike."""
+    """Cut `x` to the shape of the indices in all dimensions but `axis`, since MIL wants these equal."""
     ends: list[int] = []
     is_larger = False
     for place, (dim, size) in enumerate(zip(x.shape, indices.shape, strict=True)):
@@ -61,7 +61,7 @@ def _gather_nd(c: Context) -> None:
 
 
 def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
-    """Tuples of indices, each counted from the front."""
+    """Make the negative ones in tuples of indices, which count from the end, positive."""
     if indices.val is not None and np.min(indices.val) >= 0:
         return indices
     if not is_fixed(indices.shape[-1]):
@@ -97,7 +97,7 @@ def _scatter_elements(c: Context) -> None:
 
 
 def _tuples(indices: Var, axis: int) -> Var:
-    """Where each update goes, as tuples of indices: its own place but along `axis`."""
+    """Tuples of indices for scatter_nd: `indices` along `axis`, the position of the update along other dimensions."""
     shape = static_shape(indices, "the shape of the indices")
     grids = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
     columns = [mb.reshape(x=indices, shape=[-1, 1])] * len(shape)

@@ -1,4 +1,4 @@
-"""What coremltools looks for in the constants that it casts to fp16, found without copies of them."""
+"""A check for fp16 overflow in constants that replaces coremltools' own and needs no copies of them."""
 
 import contextlib
 from collections.abc import Generator
@@ -21,9 +21,9 @@ _MOST_LOOKED_AT = 400
 
 @contextlib.contextmanager
 def small_steps() -> Generator[None]:
-    """Within it, coremltools' pass `add_fp16_cast` looks for the same, a part of a constant at a time.
+    """A context in which coremltools' pass `add_fp16_cast` searches constants for overflow one part at a time.
 
-    Its own search for what overflows makes indices of 8 bytes for every element and axis: several times the constant.
+    The pass's own search makes indices of 8 bytes for every element and axis: several times the constant's size.
     """
     overflow, underflow = _PASS.__dict__["fp16_overflow"], _PASS.__dict__["_check_underflow_to_zero"]
 
@@ -41,7 +41,7 @@ def small_steps() -> Generator[None]:
 
 
 def _overflows(op: Any) -> bool:
-    """Does an operation read a constant that is finite in fp32, and not in fp16?"""
+    """Whether an operation reads a constant with a number that is finite in fp32 and infinite in fp16."""
     given: list[Any] = []
     for each in op.inputs.values():
         given += each if isinstance(each, (list, tuple)) else [each]

@@ -1,4 +1,4 @@
-"""The inputs and outputs of a package, made of those of a graph."""
+"""The inputs and outputs of a package, derived from those of a graph."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _RESERVED = frozenset(
         *("bf16", "fp16", "fp32", "fp64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     ]
 )
-"""coremltools' NameSanitizer changes these too."""
+"""Reserved words of MIL, which coremltools' NameSanitizer changes too."""
 
 _MIL_TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "fp32",
@@ -39,8 +39,8 @@ class Feature:
         source: its name in the graph.
         name: its name in the package.
         elem_type: TensorProto.DataType in the narrowed graph.
-        shape: of an input, with MIL's symbols for what is not fixed; () for a scalar.
-        given: of an input whose shape is not fixed, what the user said of it.
+        shape: an input's shape, with MIL's symbols for sizes that are not fixed; () for a scalar.
+        given: the shape that the user gave for an input; None where none was given.
         is_wide: whether fp16 crosses the interface as fp32, which systems before iOS16 need.
     """
 
@@ -52,12 +52,12 @@ class Feature:
     is_wide: bool = False
 
     def placeholder(self) -> Any:
-        """The input of MIL's function. Core ML has no scalars: they are vectors of one element."""
+        """The input of MIL's function. A scalar becomes a vector of one element, since Core ML passes no scalars."""
         kind = "fp32" if self.is_wide else _MIL_TYPES[self.elem_type]
         return mb.placeholder(shape=self.shape or (1,), dtype=types.string_to_builtin(kind))
 
     def received(self, value: Var) -> Var:
-        """The graph's value made of the function's input."""
+        """Convert the function's input to the graph's value: its element type, and a scalar's shape."""
         if self.elem_type == TensorProto.BOOL:
             value = truth(value)
         if self.is_wide:
@@ -68,7 +68,7 @@ class Feature:
             return mb.squeeze(x=value, axes=[0])
 
     def tensor_type(self) -> Any:
-        """How coremltools is told of the shapes that the input may have."""
+        """Coremltools' description of the input, with the shapes that it may have."""
         library: Any = coremltools
         if self.given is None or all(isinstance(dim, int) for dim in self.shape):
             return library.TensorType(name=self.name, shape=self.shape or (1,))
@@ -85,12 +85,12 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """All of a package's inputs and outputs.
+    """All inputs and outputs of a package.
 
     Attributes:
-        inputs: in the graph's order.
-        outputs: in the graph's order.
-        opset: coremltools' word for the deployment target.
+        inputs: the inputs, in the graph's order.
+        outputs: the outputs, in the graph's order.
+        opset: coremltools' constant for the deployment target.
     """
 
     inputs: Sequence[Feature]
@@ -99,10 +99,10 @@ class Interface:
 
 
 def interface_of(model: ModelProto, options: LowerOptions) -> Interface:
-    """The interface of a package of a normalized and narrowed model. Empty inputs that nobody reads are left out.
+    """The interface of a package of a normalized and narrowed model. Empty inputs that no node reads are left out.
 
     Raises:
-        UnsupportedError: an input's type or shape is none that Core ML can have, or its limits are not given.
+        UnsupportedError: Core ML lacks an input's type or shape, or a dimension has no limits.
     """
     graph = model.graph
     names = _Names([value.name for value in (*inputs_of(graph), *graph.output)])
@@ -165,15 +165,15 @@ def _input(
 
 
 class _Names:
-    """Names that Core ML takes; each is given once."""
+    """Names that Core ML accepts; each is used once."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        # Names that will do are not given to others.
+        # A name that Core ML accepts is not used for another value.
         self._good = {name for name in names if _sanitized(name) == name}
         self._taken: set[str] = set()
 
     def sanitized(self, name: str) -> str:
-        """`name` itself where it will do."""
+        """A name that Core ML accepts and that is not in use: `name` itself if Core ML accepts it."""
         base = _sanitized(name)
         result, count = base, 0
         while result in self._taken or (result in self._good and result != name):

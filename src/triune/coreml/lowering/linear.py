@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Lowering of MatMul and Gemm."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,10 +28,10 @@ def _matmul(c: Context) -> None:
 
 
 def matmul(x: Var, y: Var) -> Var:
-    """As numpy multiplies matrices: a vector is a row on the left, a column on the right."""
+    """The product of matrices as in numpy: a vector on the left is a row, one on the right a column."""
     is_row, is_column = x.rank == 1, y.rank == 1
     if not is_row and not is_column:
-        # MIL wants both of one rank where neither is a plain matrix.
+        # MIL wants operands of equal rank, unless the right one is a constant matrix.
         rank = max(x.rank, y.rank)
         return mb.matmul(x=to_rank(x, rank), y=y if y.rank == 2 and is_weight(y) else to_rank(y, rank))
     left = mb.expand_dims(x=x, axes=[0]) if is_row else x
@@ -42,10 +42,11 @@ def matmul(x: Var, y: Var) -> Var:
 
 
 def product_of_images(x: Var, axes: Sequence[int]) -> Var | None:
-    """The einsum that (n, c, 1, u) is, where it is `x`, a product of (n, c, w) and (n, w, u), with an axis 2.
+    """Write Unsqueeze of a product of squeezed images as one einsum; None for any other `x` or `axes`.
 
-    Only of values (n, c, 1, w) and (n, w, 1, u) that were squeezed for it: so the attention of `triune.graph.ane` comes
-    out as that of Apple's ml-ane-transformers does. None of anything else.
+    `x` must be the product of (n, c, w) and (n, w, u), squeezed from (n, c, 1, w) and (n, w, 1, u), and `axes` be [2].
+    The result is then (n, c, 1, u). This gives the attention of `triune.graph.ane` the form that it has in Apple's
+    ml-ane-transformers.
     """
     op = x.op
     if list(axes) != [HEIGHT] or op is None or op.op_type != "matmul" or op.transpose_x.val or op.transpose_y.val:
@@ -57,7 +58,7 @@ def product_of_images(x: Var, axes: Sequence[int]) -> Var | None:
 
 
 def _squeezed_from(x: Var) -> Var | None:
-    """The value (n, c, 1, w) of which `x` is (n, c, w)."""
+    """The value (n, c, 1, w) that was squeezed to `x`, which is (n, c, w); None if there is none."""
     op = x.op
     if op is None or op.op_type != "squeeze" or op.x.rank != 4 or list(op.axes.val) != [HEIGHT]:
         return None
@@ -87,7 +88,7 @@ def _gemm(c: Context) -> None:
 
 
 def _rows(c: Context, weight: NDArray[Any], is_turned: bool) -> Any:
-    """The weights as `linear` takes them, (N, K); packed ones stay packed."""
+    """The weights in the layout of `linear`, (N, K); packed weights stay packed."""
     packed = packed_input(c, 1)
     if packed is not None:
         return unpacked(c, packed if is_turned else packed.transposed(1, 0))

@@ -1,4 +1,4 @@
-"""An ONNX model lowered to an ML Program package."""
+"""Lowering of an ONNX model to an ML Program package."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from triune.graph.passes.run import Watcher
 
     Audit = Callable[[ModelProto, Interface, LowerOptions], Watcher[Any]]
-    """Given the graph that is written, the package's interface and the options: what looks at the passes."""
+    """A function that makes a watcher of the passes, given the model, the package's interface and the options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,13 @@ class Lowered:
     """A saved package.
 
     Attributes:
-        path: the .mlpackage.
-        inputs: the source's names to the package's.
-        outputs: the source's names to the package's.
-        num_ops: the operations of the program, without constants.
-        notes: what could not be kept as it was, and why: packed weights that the target lacks.
-        layout: what was brought into another layout, and what was left and why; None where none was asked for.
+        path: the .mlpackage folder.
+        inputs: the package's names of inputs, by the source's names.
+        outputs: the package's names of outputs, by the source's names.
+        num_ops: the number of operations of the program, without constants.
+        notes: what could not be kept as in the model and why, such as packed weights that the target lacks.
+        layout: which nodes were brought into the Neural Engine's layout, and which were not and why; None if the
+            options do not ask for that layout.
     """
 
     path: Path
@@ -61,16 +62,16 @@ def lower(
     """Convert `model` and save it at `path`, which is replaced.
 
     Args:
-        model: any ONNX model; external data are those that `load` has found. Not changed.
-        path: ends in .mlpackage.
-        options: see there.
-        report: told of each step.
-        audit: looks at what the passes over the program do to its answers.
+        model: any ONNX model, which is not changed. If tensors are in files, `load` must have located them.
+        path: where to save the package; ends in .mlpackage.
+        options: the options of the conversion.
+        report: is called with a line of text for each step.
+        audit: makes a watcher, which sees the program before and after each pass.
 
     Raises:
-        InvalidArgumentError: `path` does not end so, a given shape contradicts the model, or the model itself.
-        UnsupportedError: what cannot be converted: every node with its reason and what to do, in one message.
-        UnavailableError: coremltools is not installed.
+        InvalidArgumentError: `path` does not end in .mlpackage, or the model contradicts a given shape or itself.
+        UnsupportedError: nodes cannot be converted: one message names each with its reason and what to do. Or
+            coremltools is not installed.
     """
     if path.suffix != ".mlpackage":
         raise InvalidArgumentError(f"'{path}' does not end in .mlpackage")
@@ -99,7 +100,7 @@ def lower(
             optimize(program, interface, options, None if audit is None else audit(graph, interface, options))
         except TriuneError:
             raise
-        # coremltools' passes raise exceptions of every kind.
+        # coremltools' passes raise exceptions of any class.
         except Exception as error:
             if "rank <=" in str(error):
                 require_none(writer.deep, "Core ML")
@@ -138,7 +139,7 @@ def _ops(block: Any) -> list[Any]:
 
 
 def _source(model: ModelProto, prepared: ModelProto, interface: "Interface") -> dict[str, Any]:
-    """What a caller must know to pass the source's own inputs and outputs: types as declared, ranks as inferred."""
+    """The metadata by which a caller can pass the source's own inputs and outputs: declared types, inferred ranks."""
     types = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
     inferred = {value.name: value.type.tensor_type for value in (*prepared.graph.input, *prepared.graph.output)}
 

@@ -1,4 +1,4 @@
-"""coremltools' MIL builder as lowering sees it. Only modules that lower import this one: it needs coremltools."""
+"""coremltools' MIL builder and types. Importing this module needs coremltools, so only lowering imports it."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -10,7 +10,7 @@ from coremltools.converters.mil.mil import Program as _Program
 from coremltools.converters.mil.mil import types as _types
 from coremltools.converters.mil.mil.types import symbolic as _symbolic
 
-# coremltools publishes no types for what its registry adds at run time, so that all of it is Any here.
+# coremltools' registry adds operations at run time without type hints, so that all of them are Any here.
 mb: Any = Builder
 types: Any = _types
 Program: Any = _Program
@@ -22,11 +22,11 @@ Var: TypeAlias = Any
 
 
 def typed_var(name: str, shape: Sequence[Any], kind: str) -> Var:
-    """A value of that element type and shape that no operation makes."""
+    """A value of an element type and shape that is the result of no operation."""
     element = types.string_to_builtin(kind)
     return mil.Var(name, types.tensor(element, tuple(shape)) if len(shape) else element)
 
 
 def is_fixed(dim: Any) -> bool:
-    """Is the dimension a number, and no symbol?"""
+    """Whether a size is a number, not a symbol."""
     return not bool(symbolic.is_symbolic(dim))

@@ -1,4 +1,4 @@
-"""Normalizations that MIL has itself: by constants. coremltools' passes and Core ML know these."""
+"""Lowering of normalizations to MIL's own operations, where scale and bias are constants."""
 
 from triune.coreml.lowering.context import Context, Lowering, dtype_of, like
 from triune.coreml.lowering.mb import mb

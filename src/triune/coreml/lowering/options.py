@@ -1,4 +1,4 @@
-"""What a user may say about a conversion to Core ML."""
+"""The options of a conversion to Core ML."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,7 +8,7 @@ from triune.graph.conversion.options import ConversionOptions
 
 
 class Target(Enum):
-    """The oldest system that shall run the package. The value is Core ML's specification version."""
+    """The oldest system that must run the package. The value is Core ML's specification version."""
 
     IOS15 = 6
     IOS16 = 7
@@ -17,12 +17,16 @@ class Target(Enum):
 
     @property
     def label(self) -> str:
-        """As Apple writes it: iOS18."""
+        """The name as Apple writes it: iOS18."""
         return self.name.replace("IOS", "iOS")
 
     @classmethod
     def parse(cls, text: str) -> "Target":
-        """Raises InvalidArgumentError for a name that is none."""
+        """The target of a name such as iOS18, in letters of any case.
+
+        Raises:
+            InvalidArgumentError: there is no such target.
+        """
         for target in cls:
             if target.label.lower() == text.lower():
                 return target
@@ -32,10 +36,10 @@ class Target(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class LowerOptions(ConversionOptions):
-    """How to convert: see `ConversionOptions`.
+    """Options of `ConversionOptions`, and Core ML's own.
 
     Attributes:
-        target: the oldest system that shall run it.
+        target: the oldest system that must run the package.
     """
 
     target: Target = Target.IOS18

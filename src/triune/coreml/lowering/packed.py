@@ -1,4 +1,4 @@
-"""Packed weights in Core ML's own forms of them, or made whole."""
+"""Quantized weights, kept in Core ML's packed forms or dequantized to constants."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4)
 
 
 def packed_input(c: Context, index: int) -> Packed | None:
-    """The packed weights that an input is, where the program keeps them so."""
+    """The packed weights of an input; None if it is not packed in the program."""
     return c.scope.packed(c.node.input[index]) if c.has(index) else None
 
 
@@ -34,7 +34,7 @@ def dequantize(c: Context) -> bool:
 
 
 def unpacked(c: Context, packed: Packed) -> Var:
-    """The operation that unpacks the weights when the program is loaded, or while it runs."""
+    """Write the operation that unpacks weights when the program is loaded or while it runs."""
     scale = packed.scale
     data, zero_point = _small(packed.elem_type, packed.data), packed.zero_point
     if c.target.value >= Target.IOS18.value:
@@ -56,7 +56,7 @@ def _small(elem_type: int, array: Any) -> Any:
 
 
 def _reason(packed: Packed, target: Target) -> str | None:
-    """Why the program cannot have them packed."""
+    """Why the target lacks a form for the packed weights; None if it has one."""
     if target.value < Target.IOS16.value:
         return f"{target.label} has no packed weights; give --target iOS16 or later"
     if target.value < Target.IOS18.value and (packed.is_blocked or packed.elem_type in _FOUR_BITS):

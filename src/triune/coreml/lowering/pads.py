@@ -1,4 +1,4 @@
-"""Padding."""
+"""Lowering of Pad."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def _pad(c: Context) -> None:
 
 
 def _crop(x: Var, begins: list[int], ends: list[int]) -> Var:
-    """Negative padding cuts."""
+    """Remove elements where padding is negative."""
     if min(*begins, *ends, 0) >= 0:
         return x
     shape = static_shape(x, "what is cut by negative padding")
@@ -74,7 +74,7 @@ def _constant(c: Context, x: Var, begins: list[int], ends: list[int]) -> Var:
 
 
 def _around(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
-    """Blocks of `filler` on both sides, axis by axis."""
+    """Concatenate blocks filled with `filler` before and after `x` along each axis."""
     for axis, sides in enumerate(zip(begins, ends, strict=True)):
         blocks: list[Any] = []
         for length in sides:
@@ -87,7 +87,7 @@ def _around(x: Var, filler: Var, begins: list[int], ends: list[int]) -> Var:
 
 
 def _gathered(x: Var, axis: int, before: int, after: int, mode: str) -> Var:
-    """The places repeated at one axis, as numpy repeats them."""
+    """Pad one axis in a mode that repeats elements, by MIL's pad or by a gather of numpy's padded indices."""
     if before < 0 or after < 0:
         raise Refusal(f"negative padding in mode '{mode}'; use Slice")
     is_native = is_float(x) and axis >= x.rank - 2 and x.rank >= 2 and mode in ("reflect", "edge")

@@ -1,4 +1,4 @@
-"""Pools, of images of any size."""
+"""Lowering of MaxPool and AveragePool."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Widths: TypeAlias = list[tuple[int, int]]
 def _max_pool(c: Context) -> None:
     x = c.input(0)
     window, widths = _window(c, x)
-    # ONNX pools bytes, whose values fp16 and fp32 have exactly.
+    # ONNX pools bytes too, which fp16 and fp32 represent exactly.
     wide = x if is_float(x) else mb.cast(x=x, dtype="fp32")
     if c.wants(1):
         values, places = _written_out(c, wide, window, widths)
@@ -47,7 +47,7 @@ def _max_pool(c: Context) -> None:
 
 
 def _window(c: Context, x: Var) -> tuple[Window, Widths]:
-    """The window, and what it reaches before and after each spatial dimension."""
+    """The window, and the padding before and after each spatial dimension, with that for `ceil_mode`."""
     window = window_of(c.attributes, c.attributes["kernel_shape"])
     window.require_room(image_sizes(x), is_ceil=bool(c.attributes.get("ceil_mode", 0)))
     widths = padding_of(x, window)
@@ -57,19 +57,22 @@ def _window(c: Context, x: Var) -> tuple[Window, Widths]:
 
 
 def _is_within(widths: Widths, window: Window) -> bool:
-    """Is the padding narrower than the window, as MIL's pools want it?"""
+    """Whether the padding is narrower than the window, as MIL's pools require."""
     return all(max(pair) < size for pair, size in zip(widths, window.kernel, strict=True))
 
 
 def _padded(x: Var, widths: Widths, value: float) -> Var:
-    """`value` before and after each spatial dimension."""
+    """Pad each spatial dimension with `value`."""
     if not any(flat(widths)):
         return x
     return mb.pad(x=x, pad=[0, 0, 0, 0, *flat(widths)], mode="constant", constant_val=like(x, value))
 
 
 def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Var, Var]:
-    """The largest element under each element of the window in turn, and where it is."""
+    """MaxPool with indices: the largest elements, and their indices in the flat input.
+
+    The elements of the window are compared one after the other.
+    """
     if math.prod(window.kernel) > _MOST_PLACES:
         raise Refusal(f"a window of {window.kernel} with dilations or indices; use a smaller one")
     steps = _steps(x, is_column_major=bool(c.attributes.get("storage_order", 0)))
@@ -79,7 +82,7 @@ def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Va
     origins: Var = None
     for offsets in np.ndindex(*window.kernel):
         begins = [offset * dilation for offset, dilation in zip(offsets, window.dilations, strict=True)]
-        # The last place that the window takes is as far from the end as the rest of the window.
+        # The slice ends so far before the end of the image that the rest of the window fits.
         ends = [begin + 1 - window.extent(axis) for axis, begin in enumerate(begins)]
         values = mb.slice_by_index(
             x=padded,
@@ -102,7 +105,7 @@ def _written_out(c: Context, x: Var, window: Window, widths: Widths) -> tuple[Va
 
 
 def _steps(x: Var, *, is_column_major: bool) -> list[Any]:
-    """How far apart in memory the elements of each dimension are: a number, or a scalar that is computed."""
+    """The stride in elements of each dimension of the flat input: a number, or a scalar that is computed."""
     sizes = sizes_of(x)
     order = [0, 1, *range(2, x.rank)] if not is_column_major else [0, 1, *reversed(range(2, x.rank))]
     steps: list[Any] = [1] * x.rank
@@ -122,7 +125,7 @@ def _times(one: Any, other: Any) -> Any:
 
 
 def _scaled_sum(pairs: Sequence[tuple[int, Any]]) -> Any:
-    """Numbers by steps, summed: an np.int32, or a scalar that is computed."""
+    """The sum of number * step over `pairs`: an np.int32, or a scalar that is computed."""
     total: Any = np.int32(sum(number * step for number, step in pairs if isinstance(step, int)))
     for number, step in pairs:
         if not isinstance(step, int):
@@ -131,7 +134,7 @@ def _scaled_sum(pairs: Sequence[tuple[int, Any]]) -> Any:
 
 
 def _origins(pooled: Var, steps: Sequence[Any], window: Window) -> Var:
-    """Of each place that the window takes, where in memory its first element is, had the image no padding before it."""
+    """The flat index of the window's first element at each of its positions, in an image without padding."""
     total: Var = None
     for axis, (size, step) in enumerate(zip(sizes_of(pooled), steps, strict=True)):
         stride = 1 if axis < 2 else window.strides[axis - 2]
@@ -149,7 +152,7 @@ def _average_pool(c: Context) -> None:
     x = c.input(0)
     window, widths = _window(c, x)
     if c.attributes.get("count_include_pad", 0):
-        # What lies behind the padding never counts.
+        # Elements beyond the padding, which `ceil_mode` adds, never count.
         own = [(begin, min(end, reach)) for (begin, end), (_, reach) in zip(padding_of(x, window), widths, strict=True)]
         x = _padded(x, own, 0)
         widths = [(0, reach - end) for (_, reach), (_, end) in zip(widths, own, strict=True)]
@@ -174,7 +177,7 @@ def _average_pool(c: Context) -> None:
 
 
 def _sums(x: Var, window: Window, channels: int) -> Var:
-    """The sum of what lies under the window, at each place that it takes."""
+    """The sum of the elements in the window at each of its positions."""
     return mb.conv(
         x=x,
         weight=np.ones((channels, 1, *window.kernel), dtype_of(x)),

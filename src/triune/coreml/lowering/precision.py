@@ -1,4 +1,4 @@
-"""The precision in which a program computes."""
+"""The precision of each operation of a program: which are kept in fp32 when the program is cast to fp16."""
 
 import contextlib
 from collections.abc import Collection, Generator
@@ -13,20 +13,20 @@ from triune.coreml.lowering.options import LowerOptions
 from triune.graph.conversion.options import Precision
 
 _KEPT = "fp32"
-"""Marks the ops of what the user keeps in fp32."""
+"""The mark of operations that the user keeps in fp32."""
 
 _WIDE = "wide"
-"""Marks the ops of what fp16 cannot compute."""
+"""The mark of operations that fp16 cannot compute."""
 
 _MARK: Any = ScopeSource.EXIR_STACK_TRACE
 
 _FUSED = frozenset({"layer_norm", "instance_norm", "batch_norm", "gelu", "softplus"})
-"""Operations that passes put in place of several: within one of them nothing is rounded to fp16, but what it reads."""
+"""Operations into which passes fuse several: inside one, only its operands are rounded to fp16."""
 
 
 @contextlib.contextmanager
 def kept_scope(node: NodeProto, options: LowerOptions, wide: Collection[str]) -> Generator[None]:
-    """Marks the ops of a node that is to compute in fp32; the passes carry the mark on to what they make of them."""
+    """A context that marks the operations of a node that must compute in fp32; passes keep the mark."""
     marks: list[str] = []
     if options.keep_fp32 & {node.name, node.op_type}:
         marks.append(_KEPT)
@@ -40,7 +40,7 @@ def kept_scope(node: NodeProto, options: LowerOptions, wide: Collection[str]) ->
 
 
 def as_given() -> contextlib.AbstractContextManager[None]:
-    """Marks what gives an input the shape of the graph's: in fp32, as it is given, to all that computes in fp32."""
+    """A context that marks operations to compute in fp32, for operands that must not be rounded to fp16."""
     return _marked([_WIDE])
 
 
@@ -52,19 +52,19 @@ def _marked(marks: list[str]) -> Generator[None]:
 
 
 def is_kept(op: Any) -> bool:
-    """Is it to compute in fp32?"""
+    """Whether an operation must compute in fp32."""
     marks: list[str] = op.scopes.get(_MARK) or []
     return _KEPT in marks or (_WIDE in marks and (op.op_type not in _FUSED or _is_of_kept(op)))
 
 
 def _is_of_kept(op: Any) -> bool:
-    """Does it read what an operation in fp32 makes?"""
+    """Whether an operation reads the result of one that computes in fp32."""
     maker = op.x.op
     return maker is not None and is_kept(maker)
 
 
 def compute_precision(options: LowerOptions) -> Any:
-    """What `coremltools.convert` takes as `compute_precision`."""
+    """The value of coremltools' option `compute_precision`."""
     library: Any = coremltools
     if options.precision is Precision.FP32:
         return library.precision.FLOAT32

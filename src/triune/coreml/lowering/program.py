@@ -1,4 +1,4 @@
-"""A graph of core ops as a MIL program, node by node."""
+"""Lowering of a graph of core ops to a MIL program, node by node."""
 
 import math
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ _OWN = (
     *(pools, quantize, random_numbers, recurrent, resize, running_sums, sampling),
     *(shapes, slices, suppression, unary),
 )
-"""The families of which the library has forms of its own, or limits."""
+"""Families of operators that Core ML lowers in its own way, or with limits of its own."""
 
 TABLE: Mapping[str, Lowering] = {**SHARED, **{op: each for family in _OWN for op, each in family.TABLE.items()}}
 
@@ -60,21 +60,21 @@ _MIL_TYPES: Mapping[int, str] = {
     TensorProto.DOUBLE: "fp32",
     TensorProto.BOOL: "bool",
 }
-"""The types of a narrowed graph but for integers, the values of which are those of int32."""
+"""MIL's name for each element type of a narrowed graph; types that are missing here become int32."""
 
 
 class ProgramWriter(GraphWriter[Var]):
     """Writes the function `main` of a program.
 
     Attributes:
-        notes: what could not be kept as it was, and why.
-        deep: tensors of more dimensions than Core ML has; coremltools' passes may rid the program of them.
+        notes: what could not be kept as in the model, and why.
+        deep: problems for tensors of more dimensions than Core ML has, which coremltools' passes may still remove.
     """
 
     library = "coremltools"
 
     def __init__(self, prepared: Prepared, interface: Interface, options: LowerOptions) -> None:
-        """The interface of the prepared model has shapes for all inputs."""
+        """`interface` is that of the prepared model, with shapes for all inputs."""
         super().__init__()
         self._graph = prepared.model.graph
         self._wide = prepared.wide
@@ -85,7 +85,7 @@ class ProgramWriter(GraphWriter[Var]):
         self._given: list[Var] = []
 
     def write(self) -> Any:
-        """The program; where there are `problems`, it is not to be used."""
+        """Write the program and return it. If `problems` is not empty afterwards, it must not be used."""
         program = Program()
         inputs = {feature.name: feature.placeholder() for feature in self._interface.inputs}
         with Function(inputs, opset_version=self._interface.opset) as function:
@@ -100,7 +100,7 @@ class ProgramWriter(GraphWriter[Var]):
         return program
 
     def _output(self, source: str, name: str, scope: conversion.Scope[Var]) -> Var | None:
-        """An output as Core ML gives it: of rank 1 at least, bools as int32, under its own name."""
+        """Convert an output to what Core ML can return: rank 1 at least, int32 in place of bool, under its own name."""
         value = self.output(source, scope)
         if value is None:
             return None
@@ -116,15 +116,15 @@ class ProgramWriter(GraphWriter[Var]):
         return value
 
     def new_scope(self, graph: GraphProto, outer: conversion.Scope[Var] | None = None) -> conversion.Scope[Var]:
-        """A scope for the values of a graph."""
+        """Make a scope for the values of a graph; `outer` is that of the graph around it."""
         return Scope(graph, outer)
 
     def around(self, node: NodeProto) -> AbstractContextManager[object]:
-        """The precision in which the node computes."""
+        """A context in which operations have the precision of a node."""
         return kept_scope(node, self._options, self._wide)
 
     def lower(self, node: NodeProto, scope: conversion.Scope[Var]) -> None:
-        """Convert a node."""
+        """Write the operations of a node."""
         lowering = TABLE.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         _require_few_made(node, scope)
 
@@ -136,23 +136,27 @@ class ProgramWriter(GraphWriter[Var]):
         (lowering or _unknown)(context)
 
     def check(self, value: Var, node: NodeProto) -> None:
-        """Raises Refusal for more dimensions than Core ML has, for no elements, and for sizes below zero."""
+        """Refuse a value that Core ML cannot have.
+
+        Raises:
+            Refusal: the value has too many dimensions, no elements, or a negative size.
+        """
         if value.rank > MAX_RANK:
             shape = ", ".join(str(dim) for dim in value.shape)
             reason = f"a tensor of rank {value.rank}, [{shape}]; Core ML ends at rank {MAX_RANK}: reshape it before"
-            # coremltools brings a transposition between two reshapes back to rank 5.
+            # For a transpose between two reshapes, a pass of coremltools reduces the rank to 5 later.
             if node.op_type not in ("Reshape", "Transpose"):
                 raise Refusal(reason)
             self.deep.append(Problem(called(node), reason))
         if any(dim == 0 for dim in value.shape):
             raise Refusal("an empty result: Core ML has no empty tensors")
         if any(is_fixed(dim) and dim < 0 for dim in value.shape):
-            # coremltools infers them, and fails when it writes them.
+            # coremltools may infer negative sizes, and fails when it writes the program.
             shape = ", ".join(str(dim) for dim in value.shape)
             raise Refusal(f"its result would have the shape [{shape}]; correct its attributes or sizes")
 
     def stand_in(self, scope: conversion.Scope[Var], name: str) -> Var:
-        """Something of the type of a value that could not be made."""
+        """A placeholder for a value that could not be made, of its type."""
         elem_type = scope.values.elem_type(name) or TensorProto.FLOAT
         shape = scope.values.shape(name) or ()
         kind = _MIL_TYPES.get(elem_type, "int32")
@@ -161,7 +165,13 @@ class ProgramWriter(GraphWriter[Var]):
 
 
 def _require_few_made(node: NodeProto, scope: conversion.Scope[Var]) -> None:
-    """Raises Refusal where constants make a tensor that is large and larger than they are: coremltools computes it."""
+    """Refuse a node whose constant operands make a large tensor, larger than they are.
+
+    coremltools would compute the tensor and save it as a constant.
+
+    Raises:
+        Refusal: the tensor is too large.
+    """
     names = [name for name in node.input if name]
     made, *given = [math.prod(scope.values.static_shape(name) or ()) for name in (*node.output[:1], *names)] or [0]
     if names and made > max(MOST_LISTED, sum(given)) and all(scope.constant(name) is not None for name in names):

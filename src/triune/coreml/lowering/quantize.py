@@ -1,4 +1,4 @@
-"""Quantization in plain arithmetic: small integers are held in int32, with the limits of their type."""
+"""Lowering of QuantizeLinear and DequantizeLinear. Small integers become int32, within the limits of their type."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _SMALL = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UI
 
 
 def _spread(c: Context, value: Var, x: Var) -> Var:
-    """A scale or zero point in the form of `x`: of all of it, of each slice along an axis, or of each block."""
+    """Reshape or repeat a scale or zero point so that it broadcasts to `x`: one for all, each slice or each block."""
     if value.rank == 0 or (value.rank == 1 and value.shape[0] == 1):
         return value
     axis = positive(int(c.attributes.get("axis", 1)), x.rank)
@@ -30,7 +30,7 @@ def _spread(c: Context, value: Var, x: Var) -> Var:
 
 
 def _quantize(c: Context) -> None:
-    """saturate(round(x / scale) + zero_point)."""
+    """Lower QuantizeLinear: saturate(round(x / scale) + zero_point)."""
     x, scale = c.input(0), c.input(1)
     elem_type = c.scope.values.elem_type(c.node.output[0]) or int(c.attributes.get("output_dtype", 0))
     if c.has(2):
@@ -55,7 +55,7 @@ def _as(x: Var, kind: str) -> Var:
 
 
 def _dequantize(c: Context) -> None:
-    """(x - zero_point) * scale, of the type of the scale; of constants packed weights."""
+    """Lower DequantizeLinear: packed weights for constants, else (x - zero_point) * scale in the type of the scale."""
     if dequantize(c):
         return
     x, scale = c.input(0), c.input(1)

@@ -1,4 +1,4 @@
-"""Random numbers: of the same distribution, never the same ones."""
+"""Lowering of RandomUniform and RandomNormal: ONNX's distributions, but not ONNX Runtime's numbers."""
 
 import numpy as np
 from onnx import TensorProto
@@ -8,7 +8,12 @@ from triune.coreml.lowering.mb import mb
 
 
 def _random(name: str, defaults: dict[str, tuple[str, float]]) -> Lowering:
-    """`defaults`: for each operand of MIL's op the attribute that gives it, and what it is without."""
+    """The lowering to the MIL operation `name`.
+
+    Args:
+        name: the operation.
+        defaults: for each operand of it, the ONNX attribute and the attribute's default.
+    """
 
     def lower(c: Context) -> None:
         kind = np.float16 if c.attributes.get("dtype", TensorProto.FLOAT) == TensorProto.FLOAT16 else np.float32

@@ -1,4 +1,4 @@
-"""LSTM: Core ML's own where it computes the same, else step by step."""
+"""Lowering of LSTM: to Core ML's own if that computes the same, else step by step."""
 
 from typing import Any
 
@@ -20,7 +20,11 @@ def _lstm(c: Context) -> None:
 
 
 def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
-    """Core ML's LSTM, for weights that are constants."""
+    """Core ML's LSTM; None if weights are not constants, or Core ML lacks an attribute's value.
+
+    Returns:
+        the outputs of all steps, and the last states, as the node has them.
+    """
     weights, recurrence = c.constant(1), c.constant(2)
     if weights is None or recurrence is None or any(c.has(i) and c.constant(i) is None for i in (3, 7)):
         return None
@@ -61,14 +65,14 @@ def _native(c: Context, layer: Layer[Var]) -> tuple[Var, list[Var]] | None:
         **operands,
     )
     if layer.directions == ["reverse"]:
-        # Core ML's gives the steps in the order of their computation, the last one first, where the direction is
-        # "reverse" alone (coremltools' test_builder_to_backend_smoke_unilstm); ONNX always in the order of the input.
+        # For direction "reverse" alone, Core ML returns the steps in the order of their computation, the last one
+        # first (coremltools' test_builder_to_backend_smoke_unilstm). ONNX returns them in the order of the input.
         whole = mb.reverse(x=whole, axes=[0])
     return _by_direction(whole, layer), [_state_by_direction(each, layer) for each in last]
 
 
 def _reordered(gates: NDArray[Any]) -> NDArray[Any]:
-    """From ONNX's order of the gates, input output forget cell, to MIL's: input forget output cell."""
+    """Reorder gates from ONNX's order (input, output, forget, cell) to MIL's (input, forget, output, cell)."""
     i, o, f, z = np.split(gates, 4)
     return np.ascontiguousarray(np.concatenate([i, f, o, z]))
 

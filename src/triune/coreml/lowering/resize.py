@@ -1,4 +1,4 @@
-"""Resize: each dimension in turn is a product with a matrix, or picks elements; Core ML's own ops where they agree."""
+"""Lowering of Resize: to Core ML's operations if they agree with ONNX, else by matrix products or gathers."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def _resize(c: Context) -> None:
 
 
 def _axes(c: Context, x: Var, places: list[int]) -> list[Axis] | None:
-    """The dimensions that change; None where that depends on what is not known."""
+    """The dimensions that change; None if that depends on scales or sizes that are not known."""
     scales, sizes = c.constant(2), c.constant(3)
     lengths = [int(x.shape[axis]) if is_fixed(x.shape[axis]) else 0 for axis in places]
     is_computed = (c.has(2) and scales is None) or (c.has(3) and sizes is None)
@@ -59,7 +59,7 @@ def _nearest(c: Context, x: Var, axes: list[Axis]) -> Var:
 
 
 def _whole_factors(c: Context, axes: list[Axis]) -> list[int] | None:
-    """The factors, where every element is simply repeated so many times."""
+    """The whole factors by which elements of each dimension are repeated; None if the result is not such repetition."""
     factors: list[int] = []
     for each in axes:
         size = each.size or 7
@@ -88,8 +88,8 @@ def _upsample_nearest(x: Var, factors: list[int], axes: list[Axis]) -> Var:
 
 
 def _by_whole_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var | None:
-    """Of a size that is not known, where the factors are whole numbers."""
-    # Align_corners depends on the size itself.
+    """Repeat elements of dimensions whose sizes are not known; None if the factors are not whole numbers."""
+    # The coordinates of align_corners depend on the size itself.
     is_aligned = c.attributes.get("coordinate_transformation_mode") == "align_corners"
     if not _are_last_two(x, axes) or not is_float(x) or mode != "nearest" or is_aligned:
         return None
@@ -98,7 +98,7 @@ def _by_whole_factors(c: Context, x: Var, axes: list[Axis], mode: str) -> Var | 
 
 
 def _native_linear(c: Context, x: Var, axes: list[Axis]) -> Var | None:
-    """Core ML's bilinear resize, where the scale is exactly that of the sizes."""
+    """Core ML's bilinear resize; None unless each scale is exactly the ratio of the sizes and Core ML has the mode."""
     sampling = SAMPLING.get(c.attributes.get("coordinate_transformation_mode", "half_pixel"))
     is_plain = not c.attributes.get("antialias", 0) and not c.attributes.get("exclude_outside", 0)
     is_exact = all(each.size * each.scale == each.target and each.target > 1 for each in axes)

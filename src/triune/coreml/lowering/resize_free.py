@@ -1,7 +1,8 @@
-"""Resize of dimensions whose sizes or scales are not known before the model runs: each picks elements, or weighs some.
+"""Resize of dimensions whose sizes or scales are not known before the model runs.
 
-The formulas are those of `graph.conversion.resize`, in fp32 and in ONNX Runtime's order, so that of two elements that
-are as near the same is picked.
+Along each dimension elements are gathered, or weighted sums of them. The formulas are those of
+`graph.conversion.resize`, in fp32 and in ONNX Runtime's order, so that of two equally near elements the same one is
+picked.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from triune.graph.conversion.lowering.resize import nearest
 from triune.graph.conversion.resize import coordinates_of
 
 SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
-"""ONNX's ways to place the elements, as Core ML's bilinear operations call them."""
+"""Core ML's `sampling_mode` for each of ONNX's coordinate transformation modes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,11 @@ class _Line:
     """How one dimension is resized. All but `axis` are scalars that are known, or computed at run time.
 
     Attributes:
-        axis: which.
-        own: how long it is, in fp32.
-        target: how long it becomes, in int32.
-        count: the same in fp32.
-        scale: how much longer, in fp32.
+        axis: the dimension.
+        own: its size, in fp32.
+        target: the size of the result, in int32.
+        count: the size of the result, in fp32.
+        scale: the ratio of the result's size to the dimension's, in fp32.
     """
 
     axis: int
@@ -42,21 +43,21 @@ class _Line:
 
 
 def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
-    """`x` resized along those of the dimensions `axes` that may change.
+    """Resize `x` along those of the dimensions `axes` that may change.
 
     Raises:
-        Refusal: sizes must be known for what the node asks.
+        Refusal: an attribute has a value for which sizes must be known.
     """
     for name, plain in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
         if c.attributes.get(name, plain) != plain:
             raise Refusal(f"{name} {c.attributes[name]} of a dimension of no fixed size; fix it with --shape")
     if mode == "nearest" and coordinates_of(c.attributes) == "half_pixel_symmetric":
-        # ONNX Runtime computes these places in fp64: of two elements as near it picks another one than fp32 does.
+        # ONNX Runtime computes these coordinates in fp64, which may pick another one of two equally near elements.
         raise Refusal("half_pixel_symmetric, nearest, of a dimension of no fixed size; fix it with --shape")
     native = _native(c, x, axes) if mode == "linear" else None
     if native is not None:
         return native
-    # Places and their weights are beyond what fp16 tells apart.
+    # fp16 is not precise enough for coordinates and weights.
     with as_given():
         lines = _lines(c, x, axes)
     for line in lines:
@@ -70,7 +71,7 @@ def resize_free(c: Context, x: Var, axes: Sequence[int], mode: str) -> Var:
 
 
 def _summed(x: Var, axis: int, picked: Sequence[tuple[Var, Var | None]]) -> Var:
-    """The elements at indices, times their weights where there are some, summed."""
+    """The sum over `picked` of the elements at indices times their weights; the elements themselves if unweighted."""
     total: Var = None
     for indices, weights in picked:
         part = through_int(x, lambda value, at=indices: mb.gather(x=value, indices=at, axis=axis))
@@ -83,7 +84,7 @@ def _summed(x: Var, axis: int, picked: Sequence[tuple[Var, Var | None]]) -> Var:
 
 
 def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
-    """Core ML's own resize to sizes that are computed, where it does the same."""
+    """Core ML's own resize to computed sizes; None if it does not agree with ONNX or the target lacks it."""
     sampling = SAMPLING.get(coordinates_of(c.attributes))
     is_plain = sampling is not None and not c.attributes.get("exclude_outside", 0) and c.is_given(3)
     changed = [axis for index, axis in enumerate(axes) if not _stays(c, x, index, axis)]
@@ -105,7 +106,7 @@ def _native(c: Context, x: Var, axes: Sequence[int]) -> Var | None:
 
 
 def _element(c: Context, operand: int, index: int) -> Any:
-    """An element of a vector: a number, or a scalar that is computed."""
+    """Element `index` of an operand: a number if it is known, else a scalar that is computed."""
     known = c.constant(operand)
     if known is not None:
         value = known.reshape(-1)[index]
@@ -114,7 +115,7 @@ def _element(c: Context, operand: int, index: int) -> Any:
 
 
 def _stays(c: Context, x: Var, index: int, axis: int) -> bool:
-    """Does the dimension `axis`, the one of `index`, surely stay as it is?"""
+    """Whether the dimension `axis`, which scales and sizes have at `index`, is known not to change."""
     if c.is_given(2):
         return _element(c, 2, index) == 1.0 if c.constant(2) is not None else False
     sizes = c.constant(3)
@@ -125,7 +126,7 @@ def _stays(c: Context, x: Var, index: int, axis: int) -> bool:
 
 
 def _lines(c: Context, x: Var, axes: Sequence[int]) -> list[_Line]:
-    """Those of the dimensions that may change."""
+    """Describe the resizing of those of the dimensions `axes` that may change."""
     lines: list[_Line] = []
     sizes = sizes_of(x)
     for index, axis in enumerate(axes):
@@ -151,7 +152,7 @@ def _number(value: Any) -> Any:
 
 
 def _places(c: Context, line: _Line) -> Var:
-    """For each element of the result its place in the dimension."""
+    """The coordinate in the dimension of each element of the result: a vector of fp32."""
     end = np.int32(line.target) if isinstance(line.target, int) else line.target
     index = mb.cast(x=mb.range_1d(start=np.int32(0), end=end, step=np.int32(1)), dtype="fp32")
     half, one = np.float32(0.5), np.float32(1)
@@ -162,7 +163,7 @@ def _places(c: Context, line: _Line) -> Var:
         case "asymmetric":
             return mb.real_div(x=index, y=line.scale)
         case "align_corners":
-            # Of one element the index is 0, whatever it is divided by.
+            # For a result of one element the index is 0, so that any divisor but 0 will do.
             span = mb.maximum(x=mb.sub(x=line.count, y=one), y=half)
             return mb.real_div(x=mb.mul(x=index, y=mb.sub(x=line.own, y=one)), y=span)
         case "pytorch_half_pixel":
@@ -175,14 +176,14 @@ def _places(c: Context, line: _Line) -> Var:
 
 
 def _within(line: _Line, indices: Var) -> Var:
-    """In the dimension, and in int32."""
+    """Clip indices to the dimension and convert them to int32."""
     last = mb.sub(x=line.own, y=np.float32(1))
     clipped = mb.minimum(x=mb.maximum(x=indices, y=np.float32(0)), y=last)
     return mb.cast(x=clipped, dtype="int32")
 
 
 def _weighed(c: Context, line: _Line, places: Var, mode: str) -> list[tuple[Var, Var | None]]:
-    """The elements that a place lies between, and how much each weighs."""
+    """The indices of the elements around each coordinate, and their weights."""
     base = mb.floor(x=places)
     ratio = mb.sub(x=places, y=base)
     steps = (0, 1) if mode == "linear" else (-1, 0, 1, 2)
@@ -213,7 +214,10 @@ def _hat(distance: Var) -> Var:
 
 
 def _cubic(distance: Var, step: int, a: float) -> Var:
-    """Keys' kernel (1981): the element of this step is nearer than 1, or farther."""
+    """The cubic convolution kernel of Keys (1981) for the element at `step` from the floor of the coordinate.
+
+    For steps 0 and 1 the distance is at most 1, for -1 and 2 it is from 1 to 2.
+    """
     coefficients = [a + 2, -(a + 3), 0, 1] if step in (0, 1) else [a, -5 * a, 8 * a, -4 * a]
     total: Var = None
     for coefficient in coefficients:

@@ -1,4 +1,4 @@
-"""Running sums."""
+"""Lowering of CumSum."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def _cumsum(c: Context) -> None:
 
 
 def _zeros(x: Var, axis: int) -> Var:
-    """Zeros in the form of one slice of `x`, whatever is in it."""
+    """Zeros of the shape of one slice of `x`, even if `x` has infinities or NaN."""
     row = _cut(x, axis, 0, 1)
     return mb.mul(x=mb.cast(x=mb.equal(x=row, y=row), dtype="fp32"), y=np.float32(0))
 

@@ -1,4 +1,4 @@
-"""A program saved as a package."""
+"""Saving of a program as a package."""
 
 import shutil
 import tempfile
@@ -17,14 +17,14 @@ _PREFIX = "com.github.apple.coremltools"
 
 
 def save(program: Any, version: int, path: Path, description: str, metadata: Mapping[str, str]) -> None:
-    """Write a package; what is at `path` is replaced.
+    """Write a package; a file or folder at `path` is replaced.
 
     Args:
-        program: of PyMIL, with all passes done.
-        version: the specification's, which tells the oldest system that runs it.
-        path: ends in .mlpackage.
-        description: what Xcode shows of the model.
-        metadata: what is said of the model beside that.
+        program: a program of PyMIL, after all passes.
+        version: the specification version, which decides the oldest system that runs the package.
+        path: where to save the package; ends in .mlpackage.
+        description: the description of the model that Xcode shows.
+        metadata: further texts about the model, by key.
     """
     with tempfile.TemporaryDirectory() as folder:
         specification = specification_of(program, version, Path(folder))

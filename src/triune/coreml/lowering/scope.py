@@ -15,24 +15,28 @@ __all__ = ["EMPTY", "Scope", "as_constant"]
 
 
 class Scope(conversion.Scope[Var]):
-    """Names of ONNX values to MIL values."""
+    """MIL's values by the names of ONNX values."""
 
     runtime = "Core ML"
 
     def make(self, tensor: TensorProto) -> Var:
-        """A MIL constant. Raises UnsupportedError for one of a type that MIL lacks."""
+        """Write a tensor as a constant.
+
+        Raises:
+            UnsupportedError: MIL lacks the tensor's type.
+        """
         return mb.const(val=as_constant(tensor))
 
     def known(self, value: Var) -> NDArray[Any] | None:
-        """What coremltools' value inference knows."""
+        """The elements of a value that coremltools' value inference knows; None for others."""
         return None if value.val is None else np.asarray(value.val)
 
     def narrowed(self, tensor: TensorProto) -> NDArray[Any]:
-        """In one of MIL's element types."""
+        """The elements of a tensor in one of MIL's element types."""
         return np.asarray(as_constant(tensor))
 
 
 def as_constant(tensor: TensorProto) -> Any:
-    """As `narrow_constant`; a numpy scalar where it has no rank."""
+    """The result of `narrow_constant`, as a numpy scalar if its rank is 0."""
     array = narrow_constant(tensor, Scope.runtime)
     return array[()] if array.ndim == 0 else array

@@ -1,4 +1,4 @@
-"""Shapes: asked for, and given."""
+"""Lowering of operators that take a shape: Reshape, Unsqueeze, Expand, ConstantOfShape, Range; and of Trilu."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def _reshape(c: Context) -> None:
         shape = c.input(1)
         if x.rank == 0:
             raise Refusal("a scalar reshaped to a computed shape; fix the shape")
-        # Zeros, which stand for the given dimension, cannot be told from the type; ONNX exporters compute none.
+        # Zeros in a computed shape stand for sizes of `x`, by which `_with_zeros` replaces them.
         c.give(mb.reshape(x=x, shape=_with_zeros(x, shape, keeps_zero=keeps_zero)))
         return
     if not sizes:
@@ -42,18 +42,18 @@ def _reshape(c: Context) -> None:
 
 
 def _to_scalar(x: Var) -> Var:
-    """The only element without a shape."""
+    """Reshape a value of one element to a scalar."""
     if x.rank == 0:
         return x
     return mb.squeeze(x=x, axes=list(range(x.rank)))
 
 
 def _target(x: Var, sizes: list[int]) -> Any:
-    """Sizes, 0 for a dimension kept, as MIL's reshape takes them."""
+    """The shape for MIL's reshape: each 0 in `sizes`, which keeps a dimension of `x`, becomes -1 or that size."""
     filled = [int(x.shape[axis]) if each == 0 and is_fixed(x.shape[axis]) else each for axis, each in enumerate(sizes)]
     if 0 not in filled:
         return filled
-    # MIL's own 0 is lost where other sizes are symbols.
+    # MIL's own 0 for a kept dimension is not used, since it is lost where other sizes are symbols.
     if filled.count(0) == 1 and -1 not in filled:
         return [-1 if each == 0 else each for each in filled]
     dims = sizes_of(x)
@@ -61,14 +61,14 @@ def _target(x: Var, sizes: list[int]) -> Any:
 
 
 def _with_zeros(x: Var, shape: Var, *, keeps_zero: bool) -> Var:
-    """A computed shape whose zeros stand for the dimensions of `x`."""
+    """Replace the zeros in a computed shape by the sizes of `x`, unless `keeps_zero`."""
     if keeps_zero or not is_fixed(shape.shape[0]):
         return shape
     length = int(shape.shape[0])
     own = sizes_of(x)[:length]
     own += [1] * (length - len(own))
     if shape.sym_val is not None:
-        # Symbols are sizes, which are never zero.
+        # Symbols stand for sizes, which are never 0.
         known = [not is_fixed(each) or each != 0 for each in shape.sym_val]
         if all(known):
             return shape
@@ -121,7 +121,7 @@ def _constant_of_shape(c: Context) -> None:
 def _range(c: Context) -> None:
     start, limit, delta = (c.input(index) for index in range(3))
     if is_float(start) and any(c.constant(index) is None for index in (0, 2)):
-        # How often a float step fits depends on rounding.
+        # The number of steps between floats depends on rounding.
         raise Refusal(f"a range of {dtype_name(start)} whose start or step is computed; make them constants")
     c.give(mb.range_1d(start=start, end=limit, step=delta))
 
@@ -137,12 +137,12 @@ def _trilu(c: Context) -> None:
     elif k is not None and (k <= 0 if is_upper else k >= 0):
         c.give(mb.band_part(x=x, lower=-k if is_upper else -1, upper=-1 if is_upper else k))
     else:
-        # Core ML's band is never without the main diagonal.
+        # MIL's band_part always includes the main diagonal.
         trilu(c)
 
 
 def _masked(x: Var, mask: NDArray[np.bool_]) -> Var:
-    """`x` where the mask holds, else zero; a product would make NaN of infinities."""
+    """`x` where the mask is true, else 0. A product with the mask would turn infinities into NaN."""
     if is_bool(x):
         return mb.logical_and(x=x, y=mask)
     return select(mb.const(val=mask), x, mb.const(val=like(x, 0)))

@@ -1,4 +1,4 @@
-"""Parts of a tensor by their place."""
+"""Lowering of Slice."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def _element(vector: Var, index: int) -> Var:
 
 
 class _Plan:
-    """The operands of slice_by_index for a tensor, axis by axis."""
+    """Collects the operands of slice_by_index for a tensor, axis by axis."""
 
     def __init__(self, x: Var) -> None:
         self._x = x
@@ -50,7 +50,7 @@ class _Plan:
         self._sizes: list[Any] | None = None
 
     def cut(self, axis: int, start: Any, end: Any, step: int) -> None:
-        """From `start` to before `end`, which may be values, by `step`."""
+        """Slice `axis` from `start` to before `end`, each a number or a value, by `step`."""
         size = self._x.shape[axis]
         self._strides[axis] = step
         if is_fixed(size) and isinstance(start, int) and isinstance(end, int):
@@ -58,7 +58,7 @@ class _Plan:
         elif step > 0:
             self._cut_forwards(axis, start, end)
         elif isinstance(start, int) and isinstance(end, int) and start in (-1, _END) and end <= -_END:
-            # All of it, backwards.
+            # The slice takes all elements in reverse order.
             return
         else:
             raise Refusal("a slice with a negative step whose bounds or size are computed; give fixed sizes")
@@ -68,7 +68,7 @@ class _Plan:
             raise Refusal("an empty slice: Core ML has no empty tensors")
         last = places[-1]
         self._begins[axis], self._begin_masks[axis] = places.start, False
-        # Before the first element there is no index: the mask says "to the end".
+        # No index means "before the first element", so that the mask says "to the end" instead.
         is_whole = places.step < 0 and last + places.step < 0
         self._end_masks[axis] = is_whole
         self._ends[axis] = 0 if is_whole else last + (1 if places.step > 0 else -1)
@@ -80,7 +80,7 @@ class _Plan:
             self._ends[axis], self._end_masks[axis] = self._bound(axis, end), False
 
     def _bound(self, axis: int, place: Any) -> Any:
-        """A place counted from the front, not below 0 and not behind the end, as ONNX clamps."""
+        """A bound counted from the front and clamped to 0 and the size, as in ONNX."""
         if isinstance(place, int) and is_fixed(self._x.shape[axis]):
             size = int(self._x.shape[axis])
             return min(max(place + size if place < 0 else place, 0), size)
@@ -103,7 +103,7 @@ class _Plan:
         return mb.minimum(x=mb.maximum(x=front, y=np.int32(0)), y=limit)
 
     def result(self) -> Var:
-        """The slice."""
+        """Write the slice and return it."""
         return mb.slice_by_index(
             x=self._x,
             begin=as_vector(self._begins),
@@ -115,7 +115,7 @@ class _Plan:
 
 
 def size_symbol(x: Var, axis: int) -> Any:
-    """The symbol of a dimension."""
+    """The size of dimension `axis`: a number or MIL's symbol for it."""
     return x.shape[axis]
 
 

@@ -1,4 +1,4 @@
-"""Subtractions of constants as additions."""
+"""Rewriting of subtractions of constants as additions."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from triune.coreml.lowering.mb import mb
 
 
 def add_negated_constants(block: Any) -> None:
-    """Write `x - constant` of floats as `x + -constant`, which rounds the same, in a MIL block and those within it.
+    """Replace `x - constant` of floats by `x + -constant`, which rounds the same, in a MIL block and those in it.
 
     coremltools 9 fuses a subtraction into the convolution before it (`fuse_conv_bias`) by negating the constant in
-    place: whoever else reads the constant gets it negated, and where the array is read-only, the conversion fails.
+    place. Other readers of the constant then get it negated, and if the array is read-only, the conversion fails.
     """
     for op in list(block.operations):
         for inner in op.blocks:
@@ -21,7 +21,7 @@ def add_negated_constants(block: Any) -> None:
             continue
         with block:
             total = mb.add(x=op.x, y=np.negative(constant), name=op.name, before_op=op)
-        # What is marked to compute in fp32 goes on doing so.
+        # The new operation keeps the mark to compute in fp32.
         total.op.scopes = op.scopes
         block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=total)
         block.remove_ops([op])

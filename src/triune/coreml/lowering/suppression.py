@@ -1,6 +1,6 @@
-"""NonMaxSuppression of boxes whose number is known.
+"""Lowering of NonMaxSuppression of boxes whose number is known.
 
-Core ML's own operation is not used: what it puts in place of boxes that are not there is not written down.
+Core ML's own operation is not used, since it is not documented what it returns in place of missing boxes.
 """
 
 from triune.coreml.lowering.context import Context, Lowering, static_shape

@@ -1,4 +1,4 @@
-"""How MIL has ONNX's operators of one operand, element by element, and Softmax."""
+"""Lowering of ONNX's elementwise operators with one operand, and of Softmax."""
 
 from collections.abc import Callable, Mapping
 
@@ -16,9 +16,9 @@ def _relu(x: Var) -> Var:
 
 def _reciprocal(x: Var) -> Var:
     if x.op is not None and x.op.op_type == "sqrt":
-        # A mean of squares and this are a layer normalization: see passes.norms.
+        # The pass in passes.norms looks for this form after a mean of squares.
         return mb.rsqrt(x=x.op.x, epsilon=like(x, 0))
-    # MIL's inverse adds an epsilon.
+    # MIL's inverse would add an epsilon to x.
     return mb.real_div(x=like(x, 1), y=x)
 
 
@@ -27,7 +27,7 @@ def _neg(x: Var) -> Var:
 
 
 def _log(x: Var) -> Var:
-    # The default epsilon would make the logarithm of 0 finite.
+    # With the default epsilon, the logarithm of 0 would be finite.
     return mb.log(x=x, epsilon=like(x, 0))
 
 
@@ -52,7 +52,7 @@ OPS: Mapping[str, Callable[..., Var]] = {
     "HardSigmoid": _sloped("sigmoid_hard"),
     "Gelu": _gelu,
 }
-"""What writes each operator of ONNX; one that stands in no such table has the same name in MIL."""
+"""The function that writes each ONNX operator; an operator in no such table is one operation of MIL."""
 
 
 def _prelu(c: Context) -> None:
@@ -64,7 +64,7 @@ def _prelu(c: Context) -> None:
 
 
 def _is_per_channel(shape: tuple[int, ...], x: Var) -> bool:
-    # Of ranks 3 and 5 MIL's prelu takes one slope only.
+    # For ranks 3 and 5, MIL's prelu takes only one slope for all channels.
     return x.rank == 4 and len(shape) == x.rank - 1 and shape[0] == x.shape[1] and all(dim == 1 for dim in shape[1:])
 
 
@@ -78,7 +78,7 @@ def _clip(c: Context) -> None:
 
 
 def _is_range(low: Array, high: Array) -> bool:
-    """Does MIL's clip take these ends? It takes no equal ones, and those that differ may become equal in fp16."""
+    """Whether MIL's clip takes these limits: rounded to fp16, both must be finite and the lower one less."""
     with np.errstate(over="ignore"):
         ends = np.float16(low), np.float16(high)
     return bool(np.isfinite(ends).all() and ends[0] < ends[1])

@@ -1,4 +1,4 @@
-"""The padding of convolutions and pools, which MIL wants in numbers."""
+"""The padding of convolutions and pools, which MIL takes as constant numbers."""
 
 from collections.abc import Iterable
 
@@ -8,15 +8,15 @@ from triune.graph.conversion.window import Window
 
 
 def image_sizes(x: Var) -> list[int | None]:
-    """The spatial sizes, which follow the batch and the channels; None where they are not known."""
+    """The spatial sizes of an image, which follow the batch and the channels; None for each that is not known."""
     return [int(size) if is_fixed(size) else None for size in x.shape[2:]]
 
 
 def padding_of(x: Var, window: Window) -> list[tuple[int, int]]:
-    """What the window wants before and after each spatial dimension of `x`.
+    """The window's padding before and after each spatial dimension of `x`.
 
     Raises:
-        Refusal: a size decides that is not known.
+        Refusal: the padding depends on a size that is not known.
     """
     widths: list[tuple[int, int]] = []
     for axis, size in enumerate(image_sizes(x)):
@@ -30,5 +30,5 @@ def padding_of(x: Var, window: Window) -> list[tuple[int, int]]:
 
 
 def flat(pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Begins and ends as MIL has them: of each dimension in turn."""
+    """Flatten pairs to the list begin, end, begin, end, ..., as MIL takes padding."""
     return [each for pair in pairs for each in pair]

@@ -1,1 +1,1 @@
-"""What runs over a program before it is saved: few passes of coremltools, and Triune's own."""
+"""Passes over a program before it is saved: a few of coremltools' passes, and Triune's own."""

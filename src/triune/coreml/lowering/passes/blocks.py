@@ -1,4 +1,4 @@
-"""What Triune's own passes do with PyMIL's blocks."""
+"""Functions on PyMIL's blocks for Triune's own passes."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -15,14 +15,17 @@ _PASS: Any = ScopeSource.COREMLTOOLS_GRAPH_PASS
 
 @contextlib.contextmanager
 def in_pass(name: str) -> Generator[None]:
-    """New ops that take the place of others have their marks, such as the precision in which they compute."""
+    """A context for changes by pass `name`: new operations take the marks of those that they replace.
+
+    One such mark is the precision in which an operation computes.
+    """
     scope: Any = ScopeInfo(source=_PASS, data=[name])
     with mb.scope(scope):
         yield
 
 
 def blocks_of(program: Any) -> Iterator[Any]:
-    """All blocks of a program, the inner ones before those around them."""
+    """Iterate over all blocks of a program, inner blocks before those around them."""
     for function in program.functions.values():
         yield from _inner_first(function)
 
@@ -35,13 +38,13 @@ def _inner_first(block: Any) -> Iterator[Any]:
 
 
 def replace(block: Any, op: Any, new: Var) -> None:
-    """`new` takes the place of the one output of `op`, which is removed."""
+    """Replace the only output of `op` by `new`, and remove `op`."""
     block.replace_uses_of_var_after_op(anchor_op=op, old_var=op.outputs[0], new_var=new)
     block.remove_ops([op])
 
 
 def only_reader(value: Var) -> Any:
-    """The op that reads a value; None where there are none or several, or where a block gives it out."""
+    """The only operation that reads a value; None if none or several do, or if the value is a block's output."""
     readers = value.child_ops
     if len(readers) != 1 or value.consuming_blocks:
         return None

@@ -1,4 +1,4 @@
-"""Casts that change nothing."""
+"""A pass that removes casts which change nothing."""
 
 from collections.abc import Mapping, Set
 from typing import Any
@@ -13,20 +13,21 @@ _HOLDS: Mapping[str, Set[str]] = {
     "fp16": frozenset({"bool", "int8", "uint8"}),
     "int32": frozenset({"bool", "int8", "uint8", "int16", "uint16"}),
 }
-"""The types all of whose values another type holds."""
+"""For each type, the types whose values it represents exactly."""
 
 
 class FuseCasts(MilPass):
-    """Given casts to the type that a value has, and casts of casts. Result: none, and casts of the first value.
+    """Remove casts to a value's own type, and replace a cast of a cast by one cast of the first value.
 
-    Only where the first cast loses nothing. coremltools' `cast_optimization` goes by the ranges of the types, and drops
-    the first cast of int32 to fp32 to int32, of 16,777,217 for instance, and of fp32 to int32 to bool, of 0.4.
+    A first cast is removed only if it loses nothing. coremltools' `cast_optimization` compares the ranges of types and
+    removes too many: it loses the rounding of 16,777,217 from int32 to fp32 and back, and that of 0.4 from fp32 to
+    int32 before a cast to bool.
     """
 
     name = "fuse_casts"
 
     def change(self, program: Any) -> None:
-        """Changes `program`."""
+        """Change `program` in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):
@@ -40,7 +41,7 @@ def _fuse(block: Any, op: Any) -> None:
         source = source.op.x
     is_given_out = op.outputs[0] in block.outputs
     if dtype_name(source) == op.dtype.val:
-        # What is given out keeps its name, and a place of its own beside what else is given out.
+        # A block's output keeps its name and stays a value of its own, apart from other outputs.
         replace(block, op, mb.identity(x=source, name=op.outputs[0].name, before_op=op) if is_given_out else source)
     elif source is not op.x:
         replace(block, op, mb.cast(x=source, dtype=op.dtype.val, name=op.outputs[0].name, before_op=op))

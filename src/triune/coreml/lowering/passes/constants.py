@@ -1,4 +1,4 @@
-"""Equal constants once."""
+"""A pass that merges equal constants."""
 
 import hashlib
 from typing import Any
@@ -13,21 +13,21 @@ _LEAST_BYTES = 1024
 
 
 class MergeConstants(MilPass):
-    """Given constants of one type, shape and bytes in a block. Result: the first of them.
+    """Replace constants of equal type, shape and bytes in a block by the first of them.
 
-    coremltools' `const_deduplication` takes weights for equal that differ by less than 1e-12, or 6e-8 in fp16.
+    coremltools' `const_deduplication` merges weights that differ by less than 1e-12, or 6e-8 in fp16.
     """
 
     name = "merge_constants"
 
     def change(self, program: Any) -> None:
-        """Changes `program`."""
+        """Change `program` in place."""
         for block in blocks_of(program):
             with block:
                 known: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
                 for op in list(block.operations):
                     value = op.outputs[0] if op.op_type == "const" else None
-                    # Small ones are numbers of numpy, or of Python.
+                    # Scalars are checked by rank first, since a Python number has no `nbytes`.
                     if value is None or value.rank == 0 or value in block.outputs or value.val.nbytes < _LEAST_BYTES:
                         continue
                     array = value.val

@@ -1,4 +1,4 @@
-"""Gelu that is written out, as the one operation that it is."""
+"""A pass that fuses the operations of Gelu into one."""
 
 import math
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ _NEAR = 1e-6
 
 
 class FuseGelu(MilPass):
-    """Given x * 0.5 * (1 + erf(x / sqrt(2))), multiplied in any order. Result: gelu.
+    """Replace x * 0.5 * (1 + erf(x / sqrt(2))), multiplied in any order, by gelu.
 
-    The same for tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)) in the place of erf. coremltools' passes take numbers that
-    are within 0.001 for these.
+    In place of erf there may be tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)). coremltools' passes also accept constants
+    that differ from these by up to 0.001.
     """
 
     name = "fuse_gelu"
 
     def change(self, program: Any) -> None:
-        """Changes `program`."""
+        """Change `program` in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):
@@ -47,7 +47,7 @@ def _fuse(block: Any, op: Any) -> None:
 
 
 def _erf_roots(value: Var) -> Iterator[Var]:
-    """The x of which the value is x over the root of 2."""
+    """Each x for which `value` is x / sqrt(2)."""
     yield from _factors(value, 1 / math.sqrt(2))
     op = value.op
     if op is not None and op.op_type == "real_div" and _is_number(op.y, math.sqrt(2)):
@@ -55,7 +55,7 @@ def _erf_roots(value: Var) -> Iterator[Var]:
 
 
 def _tanh_roots(value: Var) -> Iterator[Var]:
-    """The x of which the value is sqrt(2 / pi) * (x + 0.044715 * x ** 3)."""
+    """Each x for which `value` is sqrt(2 / pi) * (x + 0.044715 * x ** 3)."""
     for inner in _factors(value, math.sqrt(2 / math.pi)):
         if inner.op is not None and inner.op.op_type == "add":
             for x, cubed in ((inner.op.x, inner.op.y), (inner.op.y, inner.op.x)):
@@ -75,7 +75,7 @@ def _is_cube(value: Var, x: Var) -> bool:
 
 
 def _product(sum_: Any, x: Var) -> Any:
-    """The op that is the sum times x times 0.5; None where there is none."""
+    """The operation whose result is `sum_` * x * 0.5; None if there is none."""
     once = only_reader(sum_.outputs[0])
     if once is None or once.op_type != "mul":
         return None
@@ -91,7 +91,7 @@ def _product(sum_: Any, x: Var) -> Any:
 
 
 def _factors(value: Var, number: float) -> Iterator[Var]:
-    """The other factor, where the value is a product with a number."""
+    """The other factor if `value` is a product with `number`."""
     op = value.op
     if op is not None and op.op_type == "mul":
         if _is_number(op.y, number):

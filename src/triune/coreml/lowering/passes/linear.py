@@ -1,4 +1,4 @@
-"""Products with a weight, and the bias after them, as the `linear` that Core ML has for both."""
+"""A pass that fuses a product with a weight and the addition of a bias into `linear`."""
 
 from typing import Any
 
@@ -14,16 +14,17 @@ _MOST_AXES = 3
 
 
 class FuseLinear(MilPass):
-    """Given matmul with a matrix of constants and add of a constant for each column, or linear without a bias and add.
+    """Replace a product and the addition of a constant for each column by linear.
 
-    Result: linear. coremltools' passes also take what they must not: biases that widen the product, operands of any
-    rank, and the minuend of a difference for the subtrahend.
+    The product is a matmul with a constant matrix, or a linear without a bias. coremltools' passes also fuse what they
+    must not: biases that broadcast the product to a larger shape, operands of any rank, and a difference whose
+    minuend they take for the subtrahend.
     """
 
     name = "fuse_linear"
 
     def change(self, program: Any) -> None:
-        """Changes `program`."""
+        """Change `program` in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):
@@ -47,7 +48,7 @@ def _fuse(block: Any, op: Any) -> None:
 
 
 def _weight(op: Any) -> Any:
-    """(N, K) of a product (..., K) -> (..., N); None where there is no such weight, or already a bias."""
+    """The weight (N, K) of a product (..., K) -> (..., N); None if it is not constant or there is a bias already."""
     if not 2 <= op.x.rank <= _MOST_AXES or is_weight(op.x):
         return None
     if op.op_type == "linear":
@@ -59,7 +60,7 @@ def _weight(op: Any) -> Any:
 
 
 def _bias(value: Var, rank: int, num_columns: int) -> Any:
-    """One number for each column; None where the value is no such constant."""
+    """The bias, one number for each column; None if `value` is not a constant of that shape."""
     if value.val is None or not 1 <= value.rank <= rank:
         return None
     if tuple(value.shape) != (*([1] * (value.rank - 1)), num_columns):

@@ -14,11 +14,11 @@ _passes: Any = pass_registry.PASS_REGISTRY
 
 
 class MilPass(Pass[Any]):
-    """A pass of Triune's own. The program is validated after it."""
+    """The base class of Triune's own passes. The program is validated after each."""
 
     @abstractmethod
     def change(self, program: Any) -> None:
-        """Changes a program of PyMIL."""
+        """Change a program of PyMIL in place."""
 
     def __call__(self, model: Any) -> Any:
         """Changes the program and returns it."""
@@ -29,10 +29,15 @@ class MilPass(Pass[Any]):
 
 
 class VendorPass(Pass[Any]):
-    """One of coremltools' passes, run as coremltools' own manager does, which writes the program out as text too."""
+    """One of coremltools' passes, run as by coremltools' pass manager, but without printing the program as text."""
 
     def __init__(self, name: str, selector: Callable[[Any], bool] | None = None) -> None:
-        """`name` is coremltools' own. `selector` tells the pass to fp16 which operations are to compute in fp16."""
+        """Name the pass, and choose what it casts.
+
+        Args:
+            name: coremltools' name of the pass.
+            selector: for the pass to fp16, whether an operation is to compute in fp16.
+        """
         self.name = name
         self._selector = selector
 

@@ -1,4 +1,4 @@
-"""Layer normalization that is written out, as the one operation that it is."""
+"""A pass that fuses the operations of layer normalization into one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,17 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 
 
 class FuseLayerNorm(MilPass):
-    """Given z / sqrt(mean(z * z) + epsilon) * gamma + beta, where z = x - mean(x). Result: layer_norm.
+    """Replace z / sqrt(mean(z * z) + epsilon) * gamma + beta, where z = x - mean(x), by layer_norm.
 
-    Both means are over the last axes, or over axis 1 of (B, C, 1, S); gamma and beta may be missing. coremltools'
-    `fuse_layernorm_or_instancenorm` does not look whether both means are over the same axes, nor what sizes gamma and
-    beta have, and does not know this form.
+    Both means are over the last axes, or over axis 1 of (B, C, 1, S). Gamma and beta may be missing. coremltools'
+    `fuse_layernorm_or_instancenorm` does not check that both means are over the same axes, nor the shapes of gamma and
+    beta, and does not find this form.
     """
 
     name = "fuse_layer_norm"
 
     def change(self, program: Any) -> None:
-        """Changes `program`."""
+        """Change `program` in place."""
         for block in blocks_of(program):
             with block:
                 for op in list(block.operations):
@@ -42,7 +42,7 @@ def _fuse(block: Any, centred: Any) -> None:
     sum_ = only_reader(variance.outputs[0])
     epsilon = None if sum_ is None or sum_.op_type != "add" else _scalar(sum_.x if sum_.y.op is variance else sum_.y)
     end = None if epsilon is None else _normalized(z, sum_)
-    # The readers of z are its square and its product with the inverse deviation.
+    # z is read only by its square and by its product with the inverse of the standard deviation.
     if (
         end is None
         or end.enclosing_block is not block
@@ -66,7 +66,7 @@ def _fuse(block: Any, centred: Any) -> None:
 
 
 def _mean_axes(mean: Var, of: Var) -> Sequence[int] | None:
-    """The axes of a mean of a value that keeps them, none negative, in order."""
+    """The sorted axes, none negative, if `mean` is the mean of `of` with keep_dims; else None."""
     op = mean.op
     if op is None or op.op_type != "reduce_mean" or op.x is not of or not op.keep_dims.val or op.axes is None:
         return None
@@ -74,7 +74,7 @@ def _mean_axes(mean: Var, of: Var) -> Sequence[int] | None:
 
 
 def _are_normal(x: Var, axes: Sequence[int]) -> bool:
-    """Are they such that Core ML's layer_norm has them, and of known sizes?"""
+    """Whether Core ML's layer_norm takes the axes, and their sizes are known."""
     is_last = list(axes) == list(range(x.rank - len(axes), x.rank))
     return (is_last or (x.rank == 4 and list(axes) == [1])) and all(is_fixed(x.shape[axis]) for axis in axes)
 
@@ -98,7 +98,7 @@ def _scalar(value: Var) -> float | None:
 
 
 def _normalized(z: Var, sum_: Any) -> Any:
-    """The op that is z over the root of the sum; None where there is none."""
+    """The operation whose result is z / sqrt(sum); None if there is none."""
     root = only_reader(sum_.outputs[0])
     if root is None:
         return None
@@ -112,7 +112,11 @@ def _normalized(z: Var, sum_: Any) -> Any:
 
 
 def _following(op: Any, kind: str, x: Var, axes: Sequence[int]) -> tuple[Any, Any]:
-    """A constant for each element of the axes that is multiplied or added next, and the op that does it."""
+    """The constant, one number for each element of `axes`, that the next operation multiplies or adds.
+
+    Returns:
+        the constant and that operation; None and `op` if there is no such operation.
+    """
     reader = only_reader(op.outputs[0])
     if reader is None or reader.op_type != kind or reader.enclosing_block is not op.enclosing_block:
         return None, op

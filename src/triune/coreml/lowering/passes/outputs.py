@@ -1,4 +1,4 @@
-"""Each output a value of its own, under its own name."""
+"""A pass that makes each output a value of its own, under its declared name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,16 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 
 
 class NameOutputs(MilPass):
-    """Given outputs that passes have merged, made inputs, or renamed. Result: each a value of its own, as declared."""
+    """Make each output a value of its own with its declared name, since passes may have merged or renamed outputs."""
 
     name = "name_outputs"
 
     def __init__(self, names: Sequence[str]) -> None:
-        """`names` are those of the outputs, in their order."""
+        """`names`: the declared names of the outputs, in order."""
         self._names = names
 
     def change(self, program: Any) -> None:
-        """Changes the function `main` of `program`."""
+        """Change the outputs of the function `main` of `program` in place."""
         function = program.functions["main"]
         inputs = set(function.inputs.values())
         with function:

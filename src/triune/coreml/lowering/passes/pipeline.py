@@ -1,4 +1,4 @@
-"""The passes between the writing of a program and its saving, one by one."""
+"""The sequence of passes that run between the writing of a program and its saving."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,17 +26,17 @@ FP16 = "common::add_fp16_cast"
 PASSES: Sequence[Pass[Any]] = (
     VendorPass("common::dead_code_elimination"),
     VendorPass("common::const_elimination"),
-    # Reshapes and transpositions between them that have more than five dimensions on the way.
+    # This rewrites a reshape, transpose and reshape whose values between have more than five dimensions.
     VendorPass("common::expand_high_rank_reshape_and_transpose"),
     FuseGelu(),
     FuseLayerNorm(),
     FuseLinear(),
     VendorPass("common::dead_code_elimination"),
     MergeEqual(),
-    # FP16 knows values by their names.
+    # The pass to fp16 identifies values by name, so that names must be unique.
     VendorPass("common::dedup_op_and_var_names"),
     VendorPass(FP16),
-    # From iOS17 on gathers take no negative indices.
+    # From iOS17 on, gathers take no negative indices.
     VendorPass("common::guard_negative_gather_indices"),
     VendorPass("common::const_elimination"),
     FuseCasts(),
@@ -50,19 +50,19 @@ PASSES: Sequence[Pass[Any]] = (
 _NAMING: Sequence[Pass[Any]] = (
     VendorPass("mil_backend::sanitize_name_strings"),
     VendorPass("common::dedup_op_and_var_names"),
-    # Inputs that nobody reads are given to an op that nobody reads.
+    # An input that no operation reads is passed to an operation whose result is not used.
     VendorPass("nn_backend::handle_unused_inputs"),
 )
 
 
 def optimize(program: Any, interface: Interface, options: LowerOptions, watch: Watcher[Any] | None = None) -> None:
-    """Changes a program that was just written, to what is saved.
+    """Run all passes on a program that was just written, which makes it ready to save.
 
     Args:
-        program: of PyMIL.
-        interface: of the package.
-        options: whose precision counts.
-        watch: called before the first pass, for which the name is empty, and after each.
+        program: a program of PyMIL, which is changed in place.
+        interface: the inputs and outputs of the package.
+        options: the options of the conversion, of which the precision is used.
+        watch: is called with a pass's name and the program: before the first pass with an empty name, and after each.
     """
     program.functions["main"].set_input_types(tuple(feature.tensor_type() for feature in interface.inputs))
     precision = compute_precision(options)

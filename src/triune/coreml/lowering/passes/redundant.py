@@ -1,4 +1,4 @@
-"""Operations that compute the same, once."""
+"""A pass that merges operations which compute the same value."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from triune.coreml.lowering.passes.mil_pass import MilPass
 from triune.coreml.lowering.precision import is_kept
 
 _LARGE = 100
-"""Constants of more elements are equal only if they are one: `merge_constants` sees to that."""
+"""Constants of more elements count as equal only if they are the same value; `merge_constants` merges equal ones."""
 
 
 class MergeEqual(MilPass):
-    """Given operations of one kind on the same values in a block. Result: the first of them.
+    """Replace operations of one type on the same values in a block by the first of them.
 
-    coremltools' `remove_redundant_ops` takes 0.0 and -0.0 for the same constant, and quotients by them with it.
+    coremltools' `remove_redundant_ops` treats 0.0 and -0.0 as the same constant, and so merges quotients by them.
     """
 
     name = "merge_equal"
 
     def change(self, program: Any) -> None:
-        """Changes `program`."""
+        """Change `program` in place."""
         for block in blocks_of(program):
             with block:
                 known: dict[Any, Any] = {}
@@ -36,7 +36,7 @@ class MergeEqual(MilPass):
 
 
 def _is_plain(op: Any) -> bool:
-    """Does it compute one value, the same from the same, and nothing else?"""
+    """Whether an operation has one result, which depends only on its operands, and has no other effect."""
     is_other = op.op_type == "const" or "state" in op.op_type or "list" in op.op_type or "random" in op.op_type
     return not is_other and not op.blocks and len(op.outputs) == 1
 
