@@ -1,4 +1,4 @@
-"""Operators that runtimes put into ONNX's domain, though ONNX does not define them."""
+"""Move operators that ONNX does not define, but runtimes put into ONNX's domain, to a domain of their own."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,8 +15,8 @@ _schemas: Any = onnx.defs
 
 
 class Adopt(GraphPass):
-    """Given operators that ONNX Runtime knows in ONNX's domain, though ONNX's set of the model lacks them. Result: the
-    same in a domain of their own, where ONNX's checker lets them pass; `Upgrade` writes them out.
+    """Given nodes in ONNX's domain whose operators ONNX Runtime has, but the model's operator set lacks. Result: the
+    same nodes in the domain `ADOPTED`, which ONNX's checker accepts. `Upgrade` replaces them later.
 
     ONNX Runtime's optimizer writes LayerNormalization and SimplifiedLayerNormalization into models of any set, and its
     first versions had operators that ONNX tried and gave up (ImageScaler, Affine).
@@ -25,7 +25,7 @@ class Adopt(GraphPass):
     name = "adopt"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes the nodes of the model and of its functions, each by its own operator set."""
+        """Changes the nodes of the model and of its functions, each by the operator set that it is written in."""
         if _adopt(model.graph.node, _version(model.opset_import)):
             model.opset_import.append(OperatorSetIdProto(domain=ADOPTED, version=1))
         for function in model.functions:

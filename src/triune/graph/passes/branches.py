@@ -1,4 +1,4 @@
-"""Branches whose condition is constant."""
+"""Replace an If whose condition is constant by one of its branches."""
 
 import functools
 from collections import Counter
@@ -16,13 +16,13 @@ class Branches(GraphPass):
     name = "branches"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Names of a branch that are others' too, as two branches may have the same, get the name of the If before."""
+        """Changes `model`. A name in a branch that also occurs elsewhere gets the name of the If as a prefix."""
         _Taking(model).take(model.graph, None)
         return model
 
 
 class _Taking:
-    """Taking the branches of one model."""
+    """Replaces each If of constant condition in one model."""
 
     def __init__(self, model: ModelProto) -> None:
         self._graph = model.graph
@@ -30,12 +30,12 @@ class _Taking:
 
     @functools.cached_property
     def _defined(self) -> Counter[str]:
-        """How often each name is defined; asked for before the model is changed."""
+        """How often each name is defined in the model. It must first be read before the model is changed."""
         own = [value.name for value in (*self._graph.input, *self._graph.initializer)]
         return Counter([*own, *defined_names(self._graph.node)])
 
     def take(self, graph: GraphProto, outer: Values | None) -> None:
-        """Replace each If of a known condition by the branch that it takes."""
+        """Replace each If of constant condition in a graph and its subgraphs by the branch that it takes."""
         values = Values(graph, outer)
         nodes: list[NodeProto] = []
         for node in graph.node:

@@ -1,4 +1,4 @@
-"""Scales and shifts after a convolution, folded into its weights and bias."""
+"""Fold scales and shifts after a convolution into its weights and bias."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,28 +18,28 @@ _Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """y = x * factor + shift in each channel; both fp64, of one element or one a channel."""
+    """y = x * factor + shift in each channel. Factor and shift are fp64, of one element or one for each channel."""
 
     factor: _Array
     shift: _Array
 
 
 class ConvAffine(GraphPass):
-    """Given Conv or ConvTranspose of constants, and BatchNormalization, or Mul, Add or Sub of constants by channel.
+    """Given Conv or ConvTranspose with constant weights, then BatchNormalization, or Mul, Add or Sub by constants.
 
-    Result: the convolution alone, with other weights and another bias. Everything stays where a weight would overflow,
-    or one that is not zero would become zero. A Div stays too: a quotient of whole numbers may be exact, a product with
-    the reciprocal is not.
+    The constants have one element, or one for each channel. Result: the convolution alone, with new weights and a new
+    bias. The nodes stay if a weight would overflow, or a nonzero one would become zero. A Div stays too: a quotient of
+    whole numbers may be exact, while a product with the reciprocal is not.
     """
 
     name = "conv_affine"
 
     def __init__(self, file: WeightFile) -> None:
-        """`file` takes the new weights."""
+        """`file` is the scratch file for the new weights."""
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. Constants that nobody reads any more stay for `Tidy`."""
+        """Changes `model`. `Tidy` removes constants that no node reads any more."""
         _fuse(model.graph, None, Names(model.graph), self._file)
         return model
 
@@ -86,7 +86,7 @@ def _fuse(graph: GraphProto, outer: Values | None, used: Names, file: WeightFile
 
 
 def _constants(values: Values, conv: NodeProto) -> tuple[_Array, _Array] | None:
-    """Weight and bias; None where they are no constants in fp32."""
+    """Weight and bias of a convolution; None where they are not constants of fp32."""
     weight = values.constant(conv.input[1])
     if weight is None or weight.dtype != np.float32:
         return None
@@ -97,7 +97,7 @@ def _constants(values: Values, conv: NodeProto) -> tuple[_Array, _Array] | None:
 
 
 def _num_channels(conv: NodeProto, weight: _Array) -> int:
-    """The number of channels of the output."""
+    """The number of output channels of a convolution."""
     groups = int(attributes_of(conv).get("group", 1))
     return weight.shape[1] * groups if conv.op_type == "ConvTranspose" else weight.shape[0]
 
@@ -105,7 +105,7 @@ def _num_channels(conv: NodeProto, weight: _Array) -> int:
 def _scaled(
     values: Values, conv: NodeProto, constants: tuple[_Array, _Array], following: NodeProto
 ) -> tuple[_Array, _Array] | None:
-    """Weight and bias with what follows the convolution in them; None where that cannot be."""
+    """The weight and bias that make a convolution compute the node `following` too; None where that is not possible."""
     weight, bias = constants
     num_channels = _num_channels(conv, weight)
     affine = _affine(values, following, conv.output[0], weight.ndim, num_channels)
@@ -123,7 +123,7 @@ def _scaled(
 
 
 def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
-    """The factors of the output's channels in a form that multiplies `weight`.
+    """The factors of the output channels, reshaped to broadcast against `weight`.
 
     Conv: (channels, inputs / groups, ...). ConvTranspose: (inputs, channels / groups, ...), where the inputs of each
     group lie together.
@@ -137,7 +137,7 @@ def along_channels(factor: _Array, weight: _Array, conv: NodeProto) -> _Array:
 
 
 def _affine(values: Values, node: NodeProto, made: str, rank: int, num_channels: int) -> _Affine | None:
-    """The factor and shift of each channel that a node applies to the value `made`; None where it does otherwise."""
+    """The factor and shift by channel that a node applies to the value `made`; None for any other node."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "BatchNormalization":
@@ -161,7 +161,7 @@ def _affine(values: Values, node: NodeProto, made: str, rank: int, num_channels:
 
 
 def _of_batch_norm(values: Values, node: NodeProto, made: str) -> _Affine | None:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias."""
+    """The factor and shift of (x - mean) / sqrt(variance + epsilon) * scale + bias; None if not constant."""
     attributes = attributes_of(node)
     constants = [values.constant(name) for name in node.input[1:5]]
     is_training = attributes.get("training_mode", 0) or len([name for name in node.output if name]) > 1

@@ -31,15 +31,15 @@ _NOT_COMPRESSED = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 class Fold(GraphPass):
     """Given nodes whose inputs are constants, and shapes that are known. Result: constants in their place.
 
-    Vectors made of shapes are followed by element: of the shape [?, 128, 768] the part [128, 768] is known.
-    QuantizeLinear and DequantizeLinear stay: they are the form in which compressed weights are kept. What is unpacked
-    from 16 and 32 bits, as the biases of quantized layers are, is not compressed, and folds.
+    Vectors computed from shapes are followed element by element: of the shape [?, 128, 768], [128, 768] is known.
+    QuantizeLinear and DequantizeLinear are not folded, since they hold compressed weights. A DequantizeLinear of 16 or
+    32 bits, such as the bias of a quantized layer, compresses little and is folded.
     """
 
     name = "fold"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Never fails: what the reference evaluator cannot compute stays."""
+        """Changes `model`. Never fails: nodes that the reference evaluator cannot compute stay."""
         _fold_graph(model.graph, None, {})
         return model
 
@@ -69,7 +69,7 @@ def _fold_graph(graph: GraphProto, outer: Values | None, outer_parts: Mapping[st
 
 
 def _constant(values: Values, name: str) -> NDArray[Any] | None:
-    """The value of a constant, and of what has no elements: it has but one value."""
+    """The value of a constant, or of a tensor without elements, whose value is known by its shape; else None."""
     shape, elem_type = values.static_shape(name), values.elem_type(name)
     if shape is not None and 0 in shape and elem_type not in (0, TensorProto.STRING):
         return np.empty(shape, helper.tensor_dtype_to_np_dtype(elem_type))
@@ -98,7 +98,7 @@ def _evaluate(
         return None
     results = _run(node, feeds)
     types = [values.elem_type(name) for name in node.output]
-    # The evaluator widens a type now and then (fp16 to fp32): then the node stays.
+    # Where the evaluator returns another type than the node's (fp32 for fp16), the node stays.
     if results is None or any(
         elem_type and name and helper.np_dtype_to_tensor_dtype(array.dtype) != elem_type
         for name, elem_type, array in zip(node.output, types, results, strict=True)
@@ -112,9 +112,9 @@ def _is_unpacked_from_many_bits(node: NodeProto, values: Values) -> bool:
 
 
 def _shape_made(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
-    """The shape of the first result, where what tells it was computed just now; () where it is of moderate size.
+    """The shape of a node's first result, inferred from the values of its inputs; () where it is not known.
 
-    Numbers such as a Range and an Expand have may make gigabytes, and evaluators compute first.
+    It is checked before the node is evaluated, since a Range or an Expand may make gigabytes.
     """
     graph = helper.make_graph(
         [node],
@@ -148,7 +148,7 @@ def _run(node: NodeProto, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray
             warnings.simplefilter("ignore")
             evaluator: Any = ReferenceEvaluator(model)
             results: list[Any] = evaluator.run(None, dict(feeds))
-    except Exception:  # noqa: BLE001 - an evaluator that cannot is no error of the model: the node stays
+    except Exception:  # noqa: BLE001 - not an error of the model: what the evaluator cannot compute stays
         return None
     arrays = dict(zip(names, results, strict=True))
     if any(not isinstance(array, (np.ndarray, np.generic)) for array in arrays.values()):
@@ -168,22 +168,22 @@ class Part:
 
     @property
     def is_whole(self) -> bool:
-        """Every element is known."""
+        """Whether every element is known."""
         return None not in self.elements
 
     def cast(self, dtype: np.dtype[Any]) -> "Part":
-        """In another type of whole numbers; what it does not hold wraps, as ONNX Runtime's does."""
+        """The tensor in another integer type. Values that do not fit wrap, as in ONNX Runtime."""
         elements = [None if each is None else int(np.int64(each).astype(dtype)) for each in self.elements]
         return Part(elements, is_scalar=self.is_scalar, dtype=dtype)
 
     def array(self) -> NDArray[Any]:
-        """The tensor; only of a whole one."""
+        """The tensor as an array; only if `is_whole`."""
         array = np.array(self.elements, self.dtype)
         return array[0] if self.is_scalar else array
 
 
 def _follow(node: NodeProto, values: Values, constant: Any, parts: Mapping[str, Part]) -> Part | None:
-    """The part that a node passes on of shapes."""
+    """The known part of a node's result, if the node computes on vectors of sizes; else None."""
 
     def part(name: str) -> Part | None:
         if name in parts:

@@ -1,4 +1,4 @@
-"""A graph of fp32 as one that computes in fp16."""
+"""Rewrite a graph of fp32 to compute in fp16."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -32,20 +32,19 @@ _SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
 class Halve(GraphPass):
-    """Given tensors of fp32. Result: fp16 in their place, but for the model's inputs and outputs and what is kept.
+    """Given tensors of fp32. Result: tensors of fp16, except for the model's inputs and outputs and for nodes to keep.
 
-    Finite constants beyond fp16 become its largest numbers: masks of -3.4e38 stay masks. What is computed beyond it
-    becomes infinite, as it does in fp16. Between two kept nodes values and constants stay fp32.
+    Finite constants beyond fp16 become its largest numbers: masks of -3.4e38 stay masks. Computed values beyond fp16
+    become infinite, as always in fp16. Between two kept nodes values and constants stay fp32.
     """
 
     name = "halve"
 
     def __init__(self, keep: Collection[str] = (), wide: Collection[str] = (), file: WeightFile | None = None) -> None:
         """Args:
-        keep: names of nodes or operators ("Softmax") that go on computing in fp32, between casts; all that is within
-            their graphs does.
-        wide: first results of more nodes that do.
-        file: takes large weights that are made; without it they are in the model.
+        keep: names of nodes or operators ("Softmax") that still compute in fp32, between casts, as do their subgraphs.
+        wide: the first results of further nodes that still compute in fp32.
+        file: the scratch file for new large weights; without it they are stored in the model.
         """
         self._keep = frozenset(keep)
         self._wide = frozenset(wide)
@@ -55,12 +54,12 @@ class Halve(GraphPass):
         """Changes `model`, whose constants are initializers and whose types are known.
 
         Raises:
-            InvalidArgumentError: no node or operator has a name that is to be kept.
+            InvalidArgumentError: a name in `keep` is neither that of a node nor that of an operator in the model.
         """
         graph = model.graph
         require_known(self._keep, graph)
         leaving = [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
-        # What is in the graph's own types from the start: a constant may be given out as it is.
+        # Inputs and outputs keep their types, and so does a constant that is itself an output.
         given = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
         given += [tensor.name for tensor in graph.initializer if tensor.name in leaving and tensor.name not in given]
         names = Names(graph)
@@ -81,7 +80,7 @@ class Halve(GraphPass):
 
 
 def require_known(keep: Collection[str], graph: GraphProto) -> None:
-    """Raises InvalidArgumentError where a name that is to be kept in fp32 is that of no node and no operator."""
+    """Raises InvalidArgumentError if a name in `keep` is neither a node's nor an operator's in the graph."""
     unknown = sorted(set(keep) - _names_of(graph))
     if unknown:
         raise InvalidArgumentError(
@@ -91,7 +90,7 @@ def require_known(keep: Collection[str], graph: GraphProto) -> None:
 
 
 def _names_of(graph: GraphProto) -> set[str]:
-    """Of all nodes and operators."""
+    """The names of all nodes and of their operators, in a graph and its subgraphs."""
     names: set[str] = set()
     for node in graph.node:
         names |= {node.name, node.op_type}
@@ -101,7 +100,7 @@ def _names_of(graph: GraphProto) -> set[str]:
 
 
 class _Run:
-    """Halving one model. A value that is read in fp32 too has a second name, by its first in the maps called `wide`."""
+    """The rewriting of one model. The maps called `wide` hold, by a value's name, the name of its copy in fp32."""
 
     def __init__(
         self,
@@ -120,7 +119,9 @@ class _Run:
     def halve(
         self, graph: GraphProto, outer: Values | None, wide: Mapping[str, str], *, is_kept: bool
     ) -> dict[str, str]:
-        """Halve a graph, or with `is_kept` bring its nodes what they read in fp32; its map, with that of `outer`."""
+        """Rewrite a graph in fp16, or if `is_kept` let it stay in fp32; returns the names of its values' copies in
+        fp32.
+        """
         values, known = Values(graph, outer), dict(wide)
         if outer is None:
             known.update(self._given)
@@ -151,7 +152,7 @@ class _Run:
         return known
 
     def wide_name(self, name: str) -> str:
-        """A new name for the same value in fp32."""
+        """A new name for the copy of a value in fp32."""
         return self._names.value(f"{name}/fp32")
 
 
@@ -166,7 +167,7 @@ class _Nodes:
         self._wide = wide
 
     def halve(self, node: NodeProto) -> None:
-        """Have it compute in fp16."""
+        """Make a node compute in fp16, and add it."""
         for attribute in node.attribute:
             if attribute.type == AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES:
                 attribute.i = TensorProto.FLOAT16 if _is_float(attribute.i) else attribute.i
@@ -176,7 +177,7 @@ class _Nodes:
         self._put(node, _FP32_OPERANDS.get(node.op_type, ()), _FP32_RESULTS.get(node.op_type, ()))
 
     def keep(self, node: NodeProto) -> None:
-        """Have it compute in fp32."""
+        """Make a node compute in fp32, and add it with the casts that it needs."""
         self._put(node, range(len(node.input)), range(len(node.output)))
 
     def _put(self, node: NodeProto, operands: Collection[int], results: Collection[int]) -> None:
@@ -190,7 +191,7 @@ class _Nodes:
                 self.nodes.append(_cast(node.output[position], name, TensorProto.FLOAT16))
 
     def widened(self, name: str) -> str:
-        """The name of a value in fp32, which is made where there is none."""
+        """The name of a value's copy in fp32, which is created at the first call."""
         if name not in self._wide:
             tensor = self._values.tensor(name)
             self._wide[name] = self._run.wide_name(name)
@@ -205,7 +206,7 @@ class _Nodes:
 
 
 def _say_type(node: NodeProto) -> None:
-    """Write fp16 where fp32 is what not to write means."""
+    """Set the element type attribute of a node to fp16 where it is absent, which means fp32."""
     written = {attribute.name for attribute in node.attribute}
     if node.op_type in ("RandomUniform", "RandomNormal") and "dtype" not in written:
         node.attribute.append(helper.make_attribute("dtype", TensorProto.FLOAT16))
@@ -218,7 +219,10 @@ def _is_float(elem_type: int) -> bool:
 
 
 def halved(array: NDArray[Any]) -> NDArray[np.float16]:
-    """Rounded to fp16. Finite numbers stay finite and nonzero ones nonzero, since they may guard a quotient."""
+    """An array rounded to fp16.
+
+    Finite numbers stay finite and nonzero ones nonzero, since they may guard a quotient.
+    """
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     overflown = np.isinf(half)

@@ -1,4 +1,4 @@
-"""x * clip(x + 3, 0, 6) / 6 as one HardSwish."""
+"""Replace x * clip(x + 3, 0, 6) / 6 by one HardSwish."""
 
 from typing import Any
 
@@ -16,22 +16,22 @@ _NEAR = 1e-5
 
 
 class HardSwish(GraphPass):
-    """Given x * clip(x + 3, 0, 6) in fp32, also where x is z + a and x + 3 is z + b. Result: 6 * HardSwish(x).
+    """Given x * clip(x + 3, 0, 6) in fp32, also if x is z + a and x + 3 is z + b. Result: 6 * HardSwish(x).
 
     Compilers, Core AI's among them, fold the constants around the activation, so that runtimes no longer recognize it
-    and do not use their kernel. A constant factor that follows is multiplied by the 6.
+    and do not use their kernel for it. A constant factor after the activation is combined with the 6.
     """
 
     name = "hard_swish"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. The new values have no types yet; what nobody reads any more stays for `Tidy`."""
+        """Changes `model`. The new values have no types yet; `Tidy` removes values that no node reads any more."""
         _Search(model.graph, None, Names(model.graph)).replace()
         return model
 
 
 class _Search:
-    """One graph: who makes its values, and how often they are read."""
+    """Finds and replaces the pattern in one graph."""
 
     def __init__(self, graph: GraphProto, outer: Values | None, names: Names) -> None:
         self._graph = graph
@@ -44,7 +44,7 @@ class _Search:
                 self._kept |= names_read(inner)
 
     def replace(self) -> None:
-        """Every one of them, in the graphs of nodes too."""
+        """Replace every occurrence of the pattern, in subgraphs too."""
         nodes: list[NodeProto] = []
         for node in self._graph.node:
             for inner in subgraphs_of(node):
@@ -56,7 +56,7 @@ class _Search:
         self._graph.node.extend(copies)
 
     def _activated(self, node: NodeProto) -> str | None:
-        """The operand x of the activation that ends with this Mul; None where it ends none."""
+        """The operand x of the activation whose last node is this Mul; None where it is no such activation."""
         if node.op_type != "Mul":
             return None
         for x, clipped in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
@@ -65,7 +65,7 @@ class _Search:
                 continue
             base, shift = self._shifted(x)
             other, further = self._shifted(clip.input[0])
-            # x + 3 as it stands, or both as sums of the same.
+            # The Clip reads x + 3, or x and x + 3 are both sums of one value and a constant.
             if other == x and _is_three(further, np.zeros((), np.float32)):
                 return x
             if base == other and _is_three(further, shift):
@@ -73,7 +73,7 @@ class _Search:
         return None
 
     def _shifted(self, name: str) -> tuple[str, NDArray[Any]]:
-        """A value as another one and the constant that is added to it."""
+        """A value as the sum of another value and a constant; the constant is 0 where it is no such sum."""
         node = self._maker(name, "Add")
         if node is not None:
             for value, by in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
@@ -92,7 +92,7 @@ class _Search:
             position = list(reader.input).index(result)
             scale = self._values.constant(reader.input[1 - position])
             if scale is not None and scale.size == 1 and scale.dtype == np.float32:
-                # Its product becomes that of the activation itself.
+                # The Mul that follows takes the factor 6 into its constant.
                 reader.input[position] = swish
                 reader.input[1 - position] = self._constant(factor_name, scale * np.float32(factor))
                 return [helper.make_node("HardSwish", [x], [swish], name=swish)]

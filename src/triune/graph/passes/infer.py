@@ -15,19 +15,20 @@ MAX_ROUNDS = 64
 
 
 class Infer(GraphPass):
-    """Given nodes. Result: `value_info` for what ONNX can infer of their outputs, shapes computed by nodes included.
+    """Given nodes. Result: `value_info` with the types and shapes of their outputs that ONNX can infer.
 
-    Not in its strict mode, which fails on bodies of ONNX's own functions (a Range of vectors in AffineGrid, 1.23).
+    Shapes that nodes compute are inferred, too. ONNX's strict mode is not used, since it fails on bodies of ONNX's own
+    functions (a Range of vectors in AffineGrid, 1.23).
     """
 
     name = "infer"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Shapes that contradict each other are left for compilers.
+        """Changes `model`. Shapes that contradict each other are no error here; compilers report them.
 
         Raises:
-            InvalidArgumentError: ONNX gives up.
-            UnsupportedError: a vector is too long for it.
+            InvalidArgumentError: ONNX's inference fails.
+            UnsupportedError: a vector is too long for ONNX's inference.
         """
         try:
             _forget_constants(model.graph)
@@ -45,7 +46,7 @@ class Infer(GraphPass):
 
 
 def _forget_constants(graph: GraphProto) -> None:
-    """Removes what is said of values that have become constants: ONNX believes it more than the constant itself."""
+    """Remove the `value_info` of values that have become constants: ONNX would prefer it to the constant itself."""
     constants = {tensor.name for tensor in graph.initializer}
     infos = [info for info in graph.value_info if info.name not in constants]
     if len(infos) < len(graph.value_info):
@@ -57,8 +58,9 @@ def _forget_constants(graph: GraphProto) -> None:
 
 
 def _say_ranks(graph: GraphProto, outer: Values | None) -> bool:
-    """Give results of Reshape the rank that the length of a computed shape tells; ONNX infers nothing of them. Is
-    anything new?
+    """Declare the ranks of Reshapes to computed shapes, by the shapes' lengths; ONNX does not infer them.
+
+    Returns whether any rank was added.
     """
     values, is_new = Values(graph, outer), False
     infos = {info.name: info for info in (*graph.value_info, *graph.output)}

@@ -37,7 +37,7 @@ _Id: TypeAlias = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Calls:
-    """What calls are opened with: the model, its functions, and its names."""
+    """What the inlining of calls needs: the model, its functions, and its names."""
 
     model: ModelProto
     functions: Mapping[_Id, FunctionProto]
@@ -45,22 +45,22 @@ class _Calls:
 
 
 class Inline(GraphPass):
-    """Given calls of functions. Result: their bodies; of the model's own functions and of every standard operator that
-    ONNX defines by others (Attention, LogSoftmax), but for core ops and those that are to be kept.
+    """Given calls of functions: the model's own, and standard operators that ONNX defines by other operators
+    (Attention, LogSoftmax), except core operators and those to keep. Result: the functions' bodies.
 
-    Every value and node of a body gets a name of its own for each call, since a model may call a function twice. A body
-    that depends on a type which is not known yet stays a call: a later round may know it.
+    Every value and node of a body gets a name of its own for each call, since a model may call a function twice. A call
+    stays if its body depends on a type that is not known yet: a later round may know it.
     """
 
     name = "inline"
 
     def __init__(self, keep: Collection[str] = ()) -> None:
-        """`keep`: operators that stay whole though they have a body."""
+        """`keep`: operators whose calls stay, although they have a body."""
         self._kept = {*CORE_OPS, *_OURS, *keep}
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Raises InvalidArgumentError where a call does not fit its function, or functions call each other in a
-        circle, UnsupportedError where a body cannot be brought to the model's operator set.
+        """Changes `model`. Raises InvalidArgumentError where a call does not fit its function, or functions call each
+        other in a circle, and UnsupportedError where a body cannot be upgraded to the model's operator set.
         """
         for _ in range(MAX_DEPTH):
             functions = {_id(each.domain, each.name, each.overload): each for each in model.functions}
@@ -74,7 +74,7 @@ class Inline(GraphPass):
         )
 
     def _inline(self, calls: _Calls, graph: GraphProto, outer: Values | None) -> bool:
-        """Replace each call by its body, in which calls may be left. Was there any?"""
+        """Replace each call by its body, in which there may be calls again. Returns whether there was any call."""
         values = Values(graph, outer)
         nodes: list[NodeProto] = []
         is_changed = False
@@ -97,7 +97,7 @@ class Inline(GraphPass):
         return is_changed
 
     def _function(self, node: NodeProto, calls: _Calls, values: Values) -> FunctionProto | None:
-        """The function that a node calls; None where it calls none, or one whose types are not known."""
+        """The function that a node calls; None where it calls none, or where its types are not known yet."""
         domain, name, overload = _id(node.domain, node.op_type, node.overload)
         if (domain, name, overload) in calls.functions:
             return calls.functions[domain, name, overload]
@@ -148,7 +148,7 @@ def _no_body(node: NodeProto, reason: str) -> InvalidArgumentError:
 
 
 def _defaults(schema: Any, node: NodeProto) -> list[AttributeProto]:
-    """The attributes that a call leaves to the schema's defaults."""
+    """The default values, by the schema, of the attributes that a call does not set."""
     given = {attribute.name for attribute in node.attribute}
     return [
         attribute.default_value
@@ -158,11 +158,11 @@ def _defaults(schema: Any, node: NodeProto) -> list[AttributeProto]:
 
 
 def _bound(node: NodeProto, function: FunctionProto) -> FunctionProto:
-    """The body of a call, the attributes that it refers to in place."""
+    """The body of a function, with the attributes of a call inserted where the body refers to them."""
     body = FunctionProto.FromString(function.SerializeToString())
     attributes = {attribute.name: attribute for attribute in (*function.attribute_proto, *node.attribute)}
     if missing := [name for name in function.attribute if name not in attributes]:
-        # An attribute without a default may be left out; the operators that refer to it then lack theirs too.
+        # An attribute without a default may be left out; nodes that refer to it then do not have theirs either.
         attributes.update((name, AttributeProto()) for name in missing)
     _bind(body.node, attributes)
     return body
@@ -189,7 +189,7 @@ def _bind(nodes: Sequence[NodeProto], attributes: Mapping[str, AttributeProto]) 
 
 
 def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Values) -> FunctionProto:
-    """A body of an older operator set brought to `OPSET`, with the types that the call gives its inputs."""
+    """A function body upgraded to `OPSET`, given the types of the inputs of its call."""
     version = next((each.version for each in body.opset_import if each.domain in ("", "ai.onnx")), OPSET)
     imported = {each.domain for each in model.opset_import}
     model.opset_import.extend(
@@ -204,7 +204,7 @@ def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Val
         if found is not None:
             value.type.CopyFrom(found)
         inputs.append(value)
-    # A call without an input or an output may get a body that does not compute all of the function's outputs.
+    # If a call leaves out inputs or outputs, the body may not compute all of the function's outputs.
     defined = {*defined_names(body.node), *body.input}
     outputs = [ValueInfoProto(name=name) for name in body.output if name in defined]
     graph = helper.make_graph(body.node, body.name, inputs, outputs)
@@ -219,7 +219,7 @@ def _raised(node: NodeProto, body: FunctionProto, model: ModelProto, values: Val
 
 
 def _placed(node: NodeProto, body: FunctionProto, prefix: str, graph: GraphProto) -> list[NodeProto]:
-    """The nodes of a body in place of its call, which is a node of `graph`."""
+    """The nodes of a body, renamed to replace the call `node`. Types of their values are added to `graph`."""
     if len(node.input) > len(body.input) or len(node.output) > len(body.output):
         raise InvalidArgumentError(
             f"{_said(node)} has {len(node.input)} inputs and {len(node.output)} outputs, its function "
@@ -235,7 +235,7 @@ def _placed(node: NodeProto, body: FunctionProto, prefix: str, graph: GraphProto
         if not name:
             continue
         if formal in body.input or names[formal] in node.output:
-            # An input given out as it is, or a value given out twice.
+            # An output that is itself an input of the function, or a value that is two outputs.
             given.append(helper.make_node("Identity", [names[formal]], [name]))
         else:
             names[formal] = name
@@ -245,7 +245,7 @@ def _placed(node: NodeProto, body: FunctionProto, prefix: str, graph: GraphProto
         if info.name in names and names[info.name] not in node.output:
             copy = ValueInfoProto.FromString(info.SerializeToString())
             copy.name = names[info.name]
-            # The function's own symbols are not the model's.
+            # The dimension names of a function mean nothing in the model.
             for dim in copy.type.tensor_type.shape.dim:
                 if dim.HasField("dim_param"):
                     dim.ClearField("dim_param")

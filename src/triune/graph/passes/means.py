@@ -1,4 +1,4 @@
-"""Means written as a sum times 1/n."""
+"""Replace a sum times 1/n by a ReduceMean."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ class Means(GraphPass):
     name = "means"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`, whose shapes are inferred; a sum that nobody reads any more stays for `Tidy`."""
+        """Changes `model`, whose shapes are inferred. `Tidy` removes sums that no node reads any more."""
         _find(model.graph, None)
         return model
 
@@ -48,7 +48,10 @@ def _find(graph: GraphProto, outer: Values | None) -> None:
 
 
 def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> bool:
-    """Is `by` 1/n (n for a quotient), n the number of elements of each sum, and of no higher rank than the sum?"""
+    """Whether `by` is 1/n (or n, if the node is a Div), where n is the number of elements that `total` adds up.
+
+    The rank of `by` must not be higher than that of the sum.
+    """
     factor = values.constant(by)
     shape, result = values.shape(total.input[0]), values.shape(total.output[0])
     if factor is None or factor.size != 1 or shape is None or result is None or factor.ndim > len(result):
@@ -62,8 +65,10 @@ def _is_share(values: Values, node: NodeProto, total: NodeProto, by: str) -> boo
 
 
 def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
-    """Is `factor` the number `exact` rounded to its type? Not if that has so few digits (1e-7 in fp16) that other
-    numbers round to it too: sum / (n - 1) is no mean.
+    """Whether `factor` is `exact` rounded to its type.
+
+    False if the type has so few digits there (1e-7 in fp16) that distant numbers round to it too: sum / (n - 1) is not
+    a mean.
     """
     # ml_dtypes publishes partial types.
     library: Any = ml_dtypes
@@ -73,7 +78,7 @@ def _is_rounded(factor: NDArray[Any], exact: float) -> bool:
 
 
 def _axes(values: Values, total: NodeProto, rank: int) -> list[int]:
-    """The axes of a sum; none where they are not known, or where it does nothing."""
+    """The axes of a ReduceSum; [] where they are not known, or where it adds up nothing."""
     if len(total.input) > 1 and total.input[1]:
         axes = values.constant(total.input[1])
         if axes is None:

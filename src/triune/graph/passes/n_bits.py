@@ -1,4 +1,4 @@
-"""ONNX Runtime's products with weights of few bits, and rows gathered of such, which its quantizers write."""
+"""Rewrite MatMulNBits and GatherBlockQuantized, which ONNX Runtime's quantizers write, in standard operators."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,17 +30,18 @@ def replaced(
     add: Callable[[TensorProto], None],
     prefix: str,
 ) -> list[NodeProto] | None:
-    """A MatMulNBits as MatMul with a DequantizeLinear of weights (K, N), and Add of its bias.
+    """The nodes that replace a MatMulNBits: MatMul with a DequantizeLinear of weights (K, N), and Add of its bias.
 
     Args:
-        node: A (..., K), B (N, blocks, bytes), scales (N, blocks), zero points, the group of each of K, bias.
-        tensor: gives what is constant.
-        add: takes new constants.
-        prefix: begins their names.
+        node: its inputs are A (..., K), B (N, blocks, bytes), scales (N, blocks), zero points, the group index of each
+            k, and bias.
+        tensor: returns the tensor of a constant by name; None for any other value.
+        add: called with each new constant.
+        prefix: starts the names of the new constants and values.
 
     Returns:
-        None where the weights are no constants, or of a number of bits other than 2, 4 and 8. Zero points that are no
-        whole numbers, and groups in any order, make whole weights.
+        the nodes; None where the weights are not constants, or not of 2, 4 or 8 bits. The weights are unpacked if zero
+        points are not whole numbers, or the groups are in another order.
     """
     inputs = dict(enumerate(node.input))
     data, scales, zeros, groups = (tensor(inputs.get(position, "")) for position in range(1, 5))
@@ -76,17 +77,17 @@ def gathered(
     add: Callable[[TensorProto], None],
     prefix: str,
 ) -> list[NodeProto] | None:
-    """A GatherBlockQuantized as Gather of a DequantizeLinear of weights.
+    """The nodes that replace a GatherBlockQuantized: Gather of a DequantizeLinear of weights.
 
     Args:
-        node: weights of 4 bits, or bytes of levels of 2, 4 or 8 bits along the last axis; indices; scales of blocks
-            along an axis; zero points.
-        tensor: gives what is constant.
-        add: takes new constants.
-        prefix: begins their names.
+        node: its inputs are weights of 4 bits, or bytes that hold levels of 2, 4 or 8 bits along the last axis;
+            indices; scales of blocks along an axis; zero points.
+        tensor: returns the tensor of a constant by name; None for any other value.
+        add: called with each new constant.
+        prefix: starts the names of the new constants and values.
 
     Returns:
-        None where the weights are no constants.
+        the nodes; None where the weights are not constants.
     """
     inputs = dict(enumerate(node.input))
     data, scales, zeros = (tensor(inputs.get(position, "")) for position in (0, 2, 3))
@@ -120,9 +121,9 @@ def gathered(
 def _unpacked(
     packed: Packed, block: int, prefix: str, add: Callable[[TensorProto], None], *, is_whole: bool
 ) -> list[NodeProto]:
-    """The node that gives `weight` of that prefix; none where it is a constant.
+    """The DequantizeLinear that computes the value `{prefix}/weight`; no node where that is added as a constant.
 
-    A last block that is cut short makes a constant, and so does what ONNX's own blocks do not hold (`is_whole`).
+    It is a constant if the last block is cut short, or if ONNX's blocks cannot express the weights (`is_whole`).
     """
     weight = f"{prefix}/weight"
     form = zip(packed.data.shape, packed.scale.shape, strict=True)
@@ -136,7 +137,7 @@ def _unpacked(
 
 
 def _whole(packed: Packed, block: int) -> NDArray[Any]:
-    """Weights of which the last block is cut short."""
+    """The unpacked weights, where the last block is cut short."""
     shape, scale = packed.data.shape, spread_blocks(packed.scale, packed.data.shape, block)
     zero = None if packed.zero_point is None else spread_blocks(packed.zero_point, shape, block)
     shifted = packed.data.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
@@ -144,7 +145,7 @@ def _whole(packed: Packed, block: int) -> NDArray[Any]:
 
 
 def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, bits: int) -> Packed:
-    """Without zero points the levels are around the middle of their range: signed they need none."""
+    """Packed weights made of levels. Without zero points the middle of the range is 0, so the levels become signed."""
     signed, unsigned = _PACKED[bits]
     if zero is not None:
         return Packed(unsigned, levels, scale, zero)
@@ -152,7 +153,7 @@ def _weights(levels: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | Non
 
 
 def _levels(data: NDArray[Any], bits: int) -> NDArray[Any]:
-    """The levels in bytes (N, n): as many in each byte as there is room for, the lowest bits first."""
+    """The levels that are stored in bytes (N, n), 8 / bits of them in each byte, the lowest bits first."""
     if bits == 8:
         return data
     shifts = range(0, 8, bits)

@@ -1,4 +1,4 @@
-"""Casts to the element types that Apple's runtimes compute in."""
+"""Convert a graph to the element types that Apple's runtimes compute in."""
 
 from collections.abc import Mapping
 
@@ -42,17 +42,17 @@ _WRAPS = frozenset(["Add", "Sub", "Mul", "Neg", "Abs", "Pow", "Cast", "ReduceSum
 
 
 class Narrow(GraphPass):
-    """Given tensors of any plain numbers. Result: fp16, fp32, int32 and bool alone; small integers wrap as they did.
+    """Given tensors of any numbers. Result: tensors of fp16, fp32, int32 and bool; small integers wrap as before.
 
-    INT64 stays where ONNX has nothing else, between a Cast and an operand (the shape of a Reshape); so do small
-    integers between QuantizeLinear and DequantizeLinear. A constant outside int32 is an error; so is an input, to
-    `narrow_array`. What is computed to lie outside is not noticed.
+    INT64 stays where ONNX allows no other type (the shape of a Reshape), after a Cast. Small integers between
+    QuantizeLinear and DequantizeLinear stay, too. A constant outside int32 is an error, and `narrow_array` raises one
+    for an input. A computed value outside int32 is not noticed.
     """
 
     name = "narrow"
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` takes large weights that are made; without it they are in the model."""
+        """`file` is the scratch file for new large weights; without it they are stored in the model."""
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -70,7 +70,7 @@ class Narrow(GraphPass):
 
 
 class _Graph:
-    """One graph being narrowed: each name stands for the narrow value; the others are made where they are needed."""
+    """Narrows one graph. Each name then stands for the narrow value; copies in other types are made where needed."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class _Graph:
         self._graph = graph
         self._names = names
         self._file = file
-        # The type that each name had, and its value where that is constant.
+        # By name, the type of each value before narrowing, and its tensor if it is constant.
         self._known = dict(outer)
         for value in (*graph.input, *graph.value_info, *graph.output):
             self._known[value.name] = (value.type.tensor_type.elem_type, None)
@@ -91,11 +91,14 @@ class _Graph:
             self._known[tensor.name] = (tensor.data_type, None if tensor.name in inputs else tensor)
         self._nodes: list[NodeProto] = []
         self._added: list[TensorProto] = []
-        # (name, elem_type) to the name of the same value in that type.
+        # By name and element type, the name of the value's copy in that type.
         self._other: dict[tuple[str, int], str] = {}
 
     def narrow(self, wide_inputs: tuple[int, ...] = ()) -> None:
-        """`wide_inputs`: the graph's inputs that ONNX keeps INT64 (the number of a Loop's iteration)."""
+        """Narrow the graph.
+
+        `wide_inputs`: positions of the inputs that ONNX requires to be INT64 (a Loop's iteration number).
+        """
         graph = self._graph
         for index in wide_inputs:
             value = graph.input[index]
@@ -155,7 +158,9 @@ class _Graph:
             self._cast(wide, name, TensorProto.INT32)
 
     def _take(self, build: Builder) -> None:
-        """The nodes made so far; constants become initializers, as everywhere in a normalized model."""
+        """Move the nodes that `build` has made to the graph; Constant nodes become initializers, as in normalized
+        models.
+        """
         for node in build.nodes:
             if node.op_type == "Constant":
                 tensor = TensorProto.FromString(node.attribute[0].t.SerializeToString())
@@ -166,7 +171,7 @@ class _Graph:
         build.nodes.clear()
 
     def _as(self, name: str, elem_type: int) -> str:
-        """A narrowed value in the type that it had."""
+        """The name of a copy of a narrowed value in the type `elem_type` that it had before."""
         if (name, elem_type) in self._other:
             return self._other[name, elem_type]
         wide = self._names.value(f"{name}/as/{helper.tensor_dtype_to_np_dtype(elem_type)}")
@@ -195,7 +200,7 @@ class _Graph:
 
 
 def _retype(kind: TypeProto) -> None:
-    # A sequence would become a tensor by being asked for its element type.
+    # Reading the tensor_type of a sequence would make it a tensor.
     if kind.HasField("tensor_type"):
         elem_type = kind.tensor_type.elem_type
         kind.tensor_type.elem_type = NARROWED.get(elem_type, elem_type)
@@ -214,7 +219,7 @@ def _retype_attributes(node: NodeProto) -> None:
 
 
 def _limits(elem_type: int) -> tuple[int, int] | None:
-    """The range of an integer type of fewer bits than 32."""
+    """The range of an integer type of fewer than 32 bits; None for any other type."""
     if NARROWED.get(elem_type) != TensorProto.INT32:
         return None
     info = np.iinfo(helper.tensor_dtype_to_np_dtype(elem_type).name)
@@ -222,7 +227,7 @@ def _limits(elem_type: int) -> tuple[int, int] | None:
 
 
 def _wrap(build: Builder, source: str, target: str, lowest: int, highest: int) -> None:
-    """(x - lowest) mod size + lowest."""
+    """Build target = (source - lowest) mod size + lowest, where size = highest - lowest + 1."""
     size = build.constant(highest - lowest + 1, np.int32)
     if lowest == 0:
         build.put("Mod", [source, size], [target])

@@ -1,4 +1,4 @@
-"""Constants and inputs brought to the element types that Apple's runtimes compute in: int32 and fp32."""
+"""Convert constants and inputs to the element types that Apple's runtimes compute in: int32 and fp32."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,7 +53,7 @@ _HANDS_ON: Mapping[str, tuple[int, ...]] = {
 
 
 def narrow_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The input `name` as a narrowed model takes it.
+    """The array for input `name`, converted to the element type that a narrowed model takes.
 
     Raises:
         InvalidArgumentError: a value does not fit into int32.
@@ -73,7 +73,7 @@ def _limits_of(elem_type: int) -> str:
 
 
 def _outside(array: NDArray[Any]) -> int | float | None:
-    """A value of a wide array that the narrow type does not hold; infinity is held."""
+    """An element that does not fit into the narrow type, or None. Infinity fits."""
     if array.dtype == np.float64:
         sizes = np.abs(array[np.isfinite(array)])
         largest = float(sizes.max(initial=0))
@@ -84,15 +84,16 @@ def _outside(array: NDArray[Any]) -> int | float | None:
 
 
 def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[NodeProto] | None] | None) -> TensorProto:
-    """A constant in a narrow type.
+    """A constant converted to its narrow type.
 
     Args:
         tensor: the constant.
-        readers_of: the nodes that read a value, for some of which the end of int32 means the same as what is beyond
-            it; of None, or None where they are not known, no number beyond int32 is taken.
+        readers_of: returns the nodes that read a value, or None where they are not known. A number beyond int32 is
+            allowed only if it means the same to all readers as the end of int32. If `readers_of` is None, none is
+            allowed.
 
     Raises:
-        UnsupportedError: it does not fit.
+        UnsupportedError: the constant does not fit.
     """
     elem_type = NARROWED.get(tensor.data_type)
     if elem_type is None:
@@ -114,7 +115,7 @@ def narrow_tensor(tensor: TensorProto, readers_of: Callable[[str], Sequence[Node
 def _is_only_a_limit(
     name: str, array: NDArray[Any], readers_of: Callable[[str], Sequence[NodeProto] | None], depth: int = 0
 ) -> bool:
-    """Do all that read a value that holds elements of `array` take the ends of int32 for what is beyond them?
+    """Whether, to all readers of a value, the ends of int32 mean the same as numbers of `array` beyond them.
 
     So do those that hand it on to others that do: `Where (mask, 9223372036854775807, end)` before a Slice.
     """
@@ -134,14 +135,14 @@ def _is_only_a_limit(
 def _hands_on(name: str, node: NodeProto) -> bool:
     positions = {position for position, read in enumerate(node.input) if read == name}
     found = _HANDS_ON.get(node.op_type)
-    # Else a graph within reads it.
+    # If `positions` is empty, a subgraph reads the constant.
     return found is not None and bool(positions) and (not found or positions.issubset(found))
 
 
 def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
-    """Does a node take the ends of int32 for what is beyond them?"""
+    """Whether the ends of int32 mean the same to a node as numbers beyond them."""
     if node.op_type == "Slice":
-        # "To the end" is written as the largest number there is.
+        # Exporters write "to the end" as the largest integer.
         return name != node.input[0]
     positions = {position for position, read in enumerate(node.input) if read == name}
     harmless = [
@@ -149,15 +150,16 @@ def _is_limit(name: str, array: NDArray[Any], node: NodeProto) -> bool:
         for table, is_beyond in ((_ABOVE, array.max() > _INT32.max), (_BELOW, array.min() < _INT32.min))
         if is_beyond
     ]
-    # Else a graph within reads it.
+    # If `positions` is empty, a subgraph reads the constant.
     return bool(positions) and all(positions.issubset(table.get(node.op_type, ())) for table in harmless)
 
 
 def _without_zeros_made(name: str, array: NDArray[Any], narrow: NDArray[Any]) -> NDArray[Any]:
-    """Numbers that fp32 has not become the smallest that it has, so that what guards from zero still does.
+    """Replace numbers that became 0 in fp32 by its smallest normal number, so that a guard against division by 0 still
+    works.
 
     Raises:
-        UnsupportedError: the constant has no others: what is divided by it, or its logarithm, would be far off.
+        UnsupportedError: all numbers became 0: a quotient by the constant, or its logarithm, would be far off.
     """
     is_made = (narrow == 0) & (array != 0)
     if not is_made.any():

@@ -1,4 +1,4 @@
-"""Results of If and Loop that are a scalar in one branch or step and a tensor of one element in another."""
+"""Give one rank to values of If and Loop that are a scalar in one branch or step and have shape [1] in another."""
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -10,10 +10,10 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 
 class OneNumber(GraphPass):
-    """Given If and Loop whose single numbers have different shapes, [] and [1]. Result: the same in one shape.
+    """Given outputs of If, or states of Loop, of one element and different shapes, [] and [1]. Result: one shape.
 
-    ONNX and its runtime let the rank depend on the branch that is taken and the steps that are done; PaddlePaddle and
-    PyTorch export such models. Programs of Apple's runtimes fix the rank of every value.
+    In ONNX the rank may depend on the branch that is taken and the number of steps; PaddlePaddle and PyTorch export
+    such models. Programs of Apple's runtimes have a fixed rank for every value.
     """
 
     name = "one-number"
@@ -41,7 +41,7 @@ def _mend(graph: GraphProto, outer: Values | None, names: Names) -> None:
 
 
 def _mend_branches(graph: GraphProto, node: NodeProto, values: Values, names: Names) -> None:
-    """Every output has the higher of the ranks that the branches give it."""
+    """Reshape the outputs of an If's branches to the higher of their two ranks."""
     attributes = attributes_of(node)
     branches: list[GraphProto] = [attributes["then_branch"], attributes["else_branch"]]
     seen = [Values(branch, values) for branch in branches]
@@ -61,7 +61,7 @@ def _mend_branches(graph: GraphProto, node: NodeProto, values: Values, names: Na
 
 
 def _mend_loop(node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
-    """What is carried begins with the rank that the steps give it. The nodes that do it are returned."""
+    """Reshape the first value of each state of a Loop to the rank that it has after a step; returns the new nodes."""
     body: GraphProto = attributes_of(node)["body"]
     inner, added = Values(body, values), list[NodeProto]()
     for position in range(2, len(node.input)):
@@ -77,7 +77,7 @@ def _mend_loop(node: NodeProto, values: Values, names: Names) -> list[NodeProto]
 
 
 def _rank_of_number(values: Values, name: str) -> int | None:
-    """The rank of a value that has one element; None of any other."""
+    """The rank of a value that has one element; None for any other value."""
     shape = values.static_shape(name)
     return len(shape) if shape is not None and all(size == 1 for size in shape) else None
 

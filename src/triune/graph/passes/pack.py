@@ -1,4 +1,4 @@
-"""One form for packed weights: DequantizeLinear of constants."""
+"""Rewrite all forms of packed weights as one: DequantizeLinear of constants."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ _BYTES = (TensorProto.INT8, TensorProto.UINT8)
 
 
 class Pack(GraphPass):
-    """Given weights in small integers that are unpacked in the ways of exporters. Result: DequantizeLinear of them.
+    """Given weights in small integers, and the nodes with which exporters unpack them. Result: DequantizeLinear.
 
-    The ways are Cast, Sub and Mul by constants (`(q - zero) * scale`), and ONNX Runtime's MatMulNBits and
-    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes one of transposed weights. Floats of 8 bits and
-    blocks cut short are made whole. Whatever is in no such form stays.
+    The nodes are Cast, Sub and Mul by constants (`(q - zero) * scale`), or ONNX Runtime's MatMulNBits and
+    GatherBlockQuantized. A Transpose of a DequantizeLinear becomes a DequantizeLinear of transposed weights. Floats of
+    8 bits, and weights whose last block is cut short, are unpacked. All other nodes stay.
     """
 
     name = "pack"
 
     def __init__(self, large: Large | None = None) -> None:
-        """`large` holds constants that are not in the model's graph, and takes those that are made."""
+        """`large` holds constants that are not in the model's graph; new constants are added to it."""
         self._large = large or NoneLarge()
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. The new values have no types yet: infer them again."""
+        """Changes `model`. The new values have no types yet: run `Infer` afterwards."""
         self._pack(model.graph, None, Names(model.graph))
         return model
 
@@ -52,7 +52,7 @@ class Pack(GraphPass):
 
 
 class _View:
-    """The makers and constants of a graph; new constants go into `large` where it is the model's own."""
+    """The producers and constants of a graph. For the main graph, new constants go into `large`."""
 
     def __init__(self, graph: GraphProto, outer: Values | None, large: Large) -> None:
         self.values = Values(graph, outer)
@@ -62,21 +62,21 @@ class _View:
         self._makers = {name: node for node in graph.node for name in node.output if name}
 
     def tensor(self, name: str) -> TensorProto | None:
-        """A constant."""
+        """The tensor of a constant; None for any other value."""
         return self._large.get(name) or self.values.tensor(name)
 
     def maker(self, name: str, op_type: str) -> NodeProto | None:
-        """The node of that standard operator that makes `name`."""
+        """The node that computes `name`, if its operator is the standard operator `op_type`; else None."""
         node = self._makers.get(name)
         return node if node is not None and node.op_type == op_type and node.domain in _STANDARD else None
 
     def add(self, tensor: TensorProto) -> None:
-        """A new constant."""
+        """Add a new constant."""
         self._own.add(self._graph, tensor)
 
 
 def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None:
-    """The nodes that replace a node; None if it stays."""
+    """The nodes that replace `node`; None if it stays."""
     if node.op_type == "MatMulNBits" and node.domain == n_bits.DOMAIN:
         return n_bits.replaced(node, view.tensor, view.add, prefix)
     if node.op_type == "GatherBlockQuantized" and node.domain == n_bits.DOMAIN:
@@ -103,7 +103,7 @@ def _packed(view: _View, node: NodeProto, prefix: str) -> list[NodeProto] | None
 
 
 def _scaled(view: _View, shifted: str, factor: str) -> Packed | None:
-    """The product of unpacked integers and a constant."""
+    """The packed weights that `shifted * factor` unpacks, where `shifted` is q - zero; None for other values."""
     scale = view.tensor(factor)
     if scale is None or scale.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         return None
@@ -130,7 +130,7 @@ def _scaled(view: _View, shifted: str, factor: str) -> Packed | None:
 
 
 def _whole_numbers(view: _View, name: str) -> NDArray[Any] | None:
-    """A constant of whole numbers, before or after its Cast."""
+    """The whole numbers of a constant, or of the constant whose Cast `name` is; None for any other value."""
     cast = view.maker(name, "Cast")
     tensor = view.tensor(cast.input[0] if cast is not None else name)
     array = None if tensor is None else array_of(tensor)
@@ -138,7 +138,7 @@ def _whole_numbers(view: _View, name: str) -> NDArray[Any] | None:
 
 
 def _together(shape: tuple[int, ...], *others: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What the others' shapes make together, of as many dimensions; None where it is not one axis of `shape`."""
+    """The shape, of the rank of `shape`, to which `others` broadcast; None if more than one axis is larger than 1."""
     if not shape or 0 in shape or any(len(other) > len(shape) for other in others):
         return None
     form = np.broadcast_shapes((1,) * len(shape), *others)

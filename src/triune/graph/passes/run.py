@@ -13,7 +13,8 @@ _WatchedT = TypeVar("_WatchedT", contravariant=True)
 class Pass(ABC, Generic[ModelT]):
     """One change of a model, after which it computes the same.
 
-    Each pass is a class in a file of its own. Its docstring says what it finds (Given) and what it writes (Result).
+    Each pass is a class in a file of its own. Its docstring says what it finds in a model (Given) and what it writes
+    instead (Result).
 
     Attributes:
         name: what errors, reports and audits call it.
@@ -26,7 +27,7 @@ class Pass(ABC, Generic[ModelT]):
         """Returns the changed model. `model` itself may be changed too, and must not be used any more.
 
         Raises:
-            TriuneError: the model cannot be brought to what the pass promises; says which node and why.
+            TriuneError: the model cannot be brought to what the pass promises; the message says which node and why.
         """
 
 
@@ -35,7 +36,7 @@ GraphPass: TypeAlias = Pass[ModelProto]
 
 
 class Watcher(Protocol[_WatchedT]):
-    """Told of each pass that ran: checks and audits (`graph.check.Check`, `coreml.audit.Audit`)."""
+    """A function that is called after each pass: a check or an audit (`graph.check.Check`, `coreml.audit.Audit`)."""
 
     def __call__(self, step: str, model: _WatchedT, /) -> None:
         """`step` is the name of the pass that has just run; `model` is the result, which must not be changed."""
@@ -43,12 +44,12 @@ class Watcher(Protocol[_WatchedT]):
 
 
 def run_passes(model: ModelT, passes: Iterable[Pass[ModelT]], watch: Watcher[ModelT] | None = None) -> ModelT:
-    """The model after all passes.
+    """Run passes one after another; returns the changed model.
 
     Args:
         model: may be changed.
-        passes: in order. Each is asked for when the one before it has run.
-        watch: told of each pass after it ran.
+        passes: the passes, in order. The iterable is advanced only after the previous pass has run.
+        watch: called after each pass.
     """
     for each in passes:
         model = each(model)

@@ -1,4 +1,4 @@
-"""Dead nodes, Identity nodes and Constant nodes."""
+"""Remove unread nodes and Identity nodes, and turn Constant nodes into initializers."""
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -8,15 +8,16 @@ from triune.graph.values import constant_tensor, subgraphs_of
 
 
 class Tidy(GraphPass):
-    """Given Constant nodes, Identity nodes and results that nobody reads. Result: initializers, and none of the others.
+    """Given Constant nodes, Identity nodes and nodes whose results are not read. Result: initializers, no other of
+    them.
 
-    An Identity stays where it gives an input or a constant out under an output's name.
+    An Identity of an input or a constant stays if its result is an output.
     """
 
     name = "tidy"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Inputs and outputs of the model stay as they are."""
+        """Changes `model`, but not its inputs and outputs."""
         _tidy(model.graph, {}, Names(model.graph))
         return model
 
@@ -53,7 +54,7 @@ def _tidy(graph: GraphProto, outer: dict[str, str], names: Names) -> set[str]:
         nodes.append(node)
     for value in graph.output:
         if value.name in outer:
-            # A branch that gives an outer value out, which has another name now.
+            # An output of a branch that is a renamed value of an outer graph.
             given = names.value(f"{value.name}/given")
             nodes.append(NodeProto(op_type="Identity", input=[outer[value.name]], output=[given]))
             value.name = given

@@ -1,4 +1,4 @@
-"""Types and shapes of values that a pass has made."""
+"""Remove unread values and infer types after a pass."""
 
 from onnx import ModelProto
 
@@ -10,15 +10,15 @@ from triune.graph.weights import Large
 
 
 class TidyAndInfer(GraphPass):
-    """Given a model of large weights, some of whose values have no types. Result: nothing that nobody reads, and types.
+    """Given a model some of whose values have no types. Result: types of all values, and no values that are not read.
 
-    Large weights are set aside meanwhile: ONNX's shape inference copies all that it is given, and ends at 2 GiB.
+    Large weights are kept out of the model meanwhile: ONNX's shape inference copies it, and fails beyond 2 GiB.
     """
 
     name = "tidy_and_infer"
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` takes the large weights whose numbers are in no file yet; without it they stay in the model."""
+        """`file` stores the data of large weights that are in no file yet; without it they stay in memory."""
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:

@@ -1,4 +1,4 @@
-"""A graph of fp16 as the same graph of fp32."""
+"""Convert a graph of fp16 to fp32."""
 
 from collections.abc import Collection, Iterable
 
@@ -14,16 +14,16 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 
 
 class Widen(GraphPass):
-    """Given tensors of fp16. Result: the same graph with fp32 in their place, its inputs and outputs among them.
+    """Given tensors of fp16. Result: the same graph with tensors of fp32, including its inputs and outputs.
 
-    Weights keep the values that they were rounded to. What looks for what fp16 does not hold (`graph.half`) so finds a
-    model that was written in fp16 as it finds one in fp32.
+    Weights keep their values, which are rounded to fp16. So the search for values beyond fp16 (`graph.half`) treats a
+    model that was written in fp16 like one in fp32.
     """
 
     name = "widen"
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` takes large weights that are made; without it they are in the model."""
+        """`file` is the scratch file for new large weights; without it they are stored in the model."""
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -33,16 +33,16 @@ class Widen(GraphPass):
 
 
 class HalfInterface:
-    """Given inputs and outputs of fp32. Result: those of these names are fp16, with a Cast from or to fp32.
+    """Given inputs and outputs of fp32. Result: those with given names are fp16, each with a Cast to or from fp32.
 
     Attributes:
-        renamed: what values of these names are called within, in fp32.
+        renamed: by the name of an input or output, the new name of its fp32 value in the graph.
     """
 
     name = "half_interface"
 
     def __init__(self, inputs: Collection[str], outputs: Collection[str]) -> None:
-        """Names of inputs and outputs: `half_interface` finds them before `Widen`."""
+        """`inputs` and `outputs` are the names to change; `half_interface` finds them before `Widen` runs."""
         self._inputs = inputs
         self._outputs = outputs
         self.renamed: dict[str, str] = {}
@@ -51,7 +51,7 @@ class HalfInterface:
         """Changes `model`, whose constants are initializers."""
         graph = model.graph
         names = Names(graph)
-        # An input or a constant may be given out as it is.
+        # An output may itself be an input or a constant.
         leaving = [name for name in self._outputs if name not in self._inputs]
         self.renamed = renamed = {name: names.value(f"{name}/fp32") for name in (*self._inputs, *leaving)}
         rename_values(graph, renamed)

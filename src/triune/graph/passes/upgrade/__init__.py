@@ -1,4 +1,4 @@
-"""One version of the operator set for every model: each change of meaning is a rule, one kind of change a file."""
+"""Upgrade models to one version of ONNX's operator set. Each change of an operator's meaning is a rule."""
 
 from collections.abc import Mapping
 
@@ -23,13 +23,13 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     **resize.TABLE,
     **scans.TABLE,
 }
-"""By operator: the first set in which it has today's form, and how a node of an older set is brought to it.
+"""By operator: the first operator set in which it has today's form, and the rule that upgrades a node of an older set.
 
-An operator that is not here means what it did, in every version in which ONNX has it.
+An operator that is not listed has the same meaning in all operator sets.
 """
 
 _IN_PLACE = 6
-"""Before this set, `consumed_inputs` said which inputs may be overwritten."""
+"""Before this operator set, the attribute `consumed_inputs` said which inputs may be overwritten."""
 
 _FIRST_IR_OF_PLAIN_INITIALIZERS = 4
 """Before this version of ONNX's file format, an initializer had to be an input too."""
@@ -45,7 +45,10 @@ class Upgrade(GraphPass):
     name = "upgrade"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Raises UnsupportedError where a node has no form in `OPSET`, InvalidArgumentError for a version to come."""
+        """Changes `model`.
+
+        Raises UnsupportedError where a node has no form in `OPSET`, InvalidArgumentError for a newer set.
+        """
         found = next((each for each in model.opset_import if each.domain in ("", "ai.onnx")), None)
         if found is None:
             model.opset_import.append(OperatorSetIdProto(domain="", version=OPSET))

@@ -1,6 +1,7 @@
-"""Operators that runtimes have in ONNX's domain, though ONNX has not, or not in the model's set: see `passes.adopt`.
+"""Rules for operators that runtimes have in ONNX's domain, but ONNX itself or the model's operator set has not.
 
-Their meaning is that of ONNX Runtime's kernels (`contrib_ops/cpu`), which keep what ONNX tried and gave up.
+`passes.adopt` finds these. Their meaning is that of ONNX Runtime's kernels (`contrib_ops/cpu`), which still have
+operators that ONNX has removed.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from triune.graph.passes.upgrade.norms import group_normalization
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
 
 ADOPTED = "triune.adopted"
-"""The domain in which they are until they are written out."""
+"""The domain of adopted operators, in which they are until a rule replaces them."""
 
 _EPSILON = 1e-5
 
@@ -24,7 +25,7 @@ def _as_it_is(c: Context) -> None:
 
 
 def _simplified_layer_normalization(c: Context) -> None:
-    """RMSNormalization; the second output is 1 / sqrt(mean(x^2) + epsilon)."""
+    """Write RMSNormalization; the second output is 1 / sqrt(mean(x^2) + epsilon)."""
     x, b = c.input(0), c.build
     axis, epsilon = c.attributes.get("axis", -1), c.attributes.get("epsilon", _EPSILON)
     rewrite(c, op_type="RMSNormalization", axis=axis, epsilon=epsilon)
@@ -38,7 +39,7 @@ def _simplified_layer_normalization(c: Context) -> None:
 
 
 def _affine(c: Context) -> None:
-    """Give alpha * x + beta."""
+    """Write alpha * x + beta."""
     x = c.input(0)
     scaled = c.build.op("Mul", x, typed(c, c.attributes.get("alpha", 1.0), x))
     c.build.put("Add", [scaled, typed(c, c.attributes.get("beta", 0.0), x)], [c.output(0)])
@@ -49,7 +50,7 @@ def _scale(c: Context) -> None:
 
 
 def _image_scaler(c: Context) -> None:
-    """Give scale * x + bias, a bias for each channel of (N, C, H, W)."""
+    """Write scale * x + bias, with one bias for each channel of x (N, C, H, W)."""
     x = c.input(0)
     scaled = c.build.op("Mul", x, typed(c, c.attributes.get("scale", 1.0), x))
     bias = c.build.op("CastLike", c.build.constant(required(c, "bias"), np.float32), x)
@@ -57,21 +58,24 @@ def _image_scaler(c: Context) -> None:
 
 
 def _scaled_tanh(c: Context) -> None:
-    """Give alpha * tanh(beta * x)."""
+    """Write alpha * tanh(beta * x)."""
     x = c.input(0)
     inner = c.build.op("Tanh", c.build.op("Mul", x, typed(c, required(c, "beta"), x)))
     c.build.put("Mul", [inner, typed(c, required(c, "alpha"), x)], [c.output(0)])
 
 
 def _parametric_softplus(c: Context) -> None:
-    """Give alpha * log(exp(beta * x) + 1)."""
+    """Write alpha * log(exp(beta * x) + 1)."""
     x = c.input(0)
     inner = c.build.op("Softplus", c.build.op("Mul", x, typed(c, required(c, "beta"), x)))
     c.build.put("Mul", [inner, typed(c, required(c, "alpha"), x)], [c.output(0)])
 
 
 def _crop(c: Context) -> None:
-    """Of (N, C, H, W): without `border` (left, top, right, bottom), or `scale` (height, width) from left and top on."""
+    """Crop images (N, C, H, W) by `border` (left, top, right, bottom).
+
+    With `scale` (height, width), the result has this size, and starts at the border's left and top.
+    """
     border, b = required(c, "border"), c.build
     if len(border) != 4:
         raise InvalidArgumentError(f"its border has {len(border)} sides, not 4")
@@ -88,7 +92,7 @@ def _dynamic_slice(c: Context) -> None:
 
 
 def _mean_variance_normalization(c: Context) -> None:
-    """Over the batch's images, and over the channels as well where `across_channels` says so."""
+    """Normalize x (N, C, H, W) over axes N, H and W, and over C as well if `across_channels` is set."""
     axes = [0, 1, 2, 3] if c.attributes.get("across_channels", 0) else [0, 2, 3]
     if c.attributes.get("normalize_variance", 1):
         rewrite(c, without=["across_channels", "normalize_variance"], axes=axes)

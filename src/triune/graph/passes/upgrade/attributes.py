@@ -1,4 +1,4 @@
-"""Operators whose attributes have other names, types or defaults today."""
+"""Rules for operators whose attributes had other names, types or defaults in older operator sets."""
 
 from collections.abc import Mapping
 
@@ -34,7 +34,7 @@ def _lp(c: Context) -> None:
 
 
 def _recurrent(c: Context) -> None:
-    """`output_sequence` told whether the first output is wanted; the default direction was misspelt."""
+    """Upgrade RNN, GRU and LSTM: drop `output_sequence`, and correct the direction that was spelt "foward"."""
     direction = c.attributes.get("direction", "forward").replace("foward", "forward")
     rewrite(c, without=["output_sequence"], direction=direction)
 

@@ -1,4 +1,4 @@
-"""Operators whose second operand was broadcast in a way of its own before set 7."""
+"""Rules for operators that broadcast their second operand by their own rules before operator set 7."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _LOST = ("broadcast", "axis", "consumed_inputs")
 
 
 def _binary(c: Context) -> None:
-    """The second operand's first axis lies upon `axis` of the first operand, or its last axis upon the last one."""
+    """Align the second operand's first axis with `axis` of the first operand; without `axis`, align the last axes."""
     a, b = c.input(0), c.input(1)
     axis = c.attributes.get("axis")
     if not c.attributes.get("broadcast") or axis is None:
@@ -26,7 +26,7 @@ def _binary(c: Context) -> None:
 
 
 def _prelu(c: Context) -> None:
-    """A slope for each channel: axis 1, whatever follows it."""
+    """Upgrade PRelu: a slope of one dimension belongs to axis 1, so axes of size 1 are added after it."""
     x, slope = c.input(0), c.input(1)
     num_following = rank_of(c, x) - 2
     if num_following > 0 and rank_of(c, slope) == 1:

@@ -1,4 +1,4 @@
-"""Operators whose attributes became inputs."""
+"""Rules for operators whose attributes became inputs."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from triune.graph.decompose.context import Context
 from triune.graph.passes.upgrade.rule import Rule, rank_of, required, rewrite, typed
 
 _LIMIT = float(np.finfo(np.float32).max)
-"""The default bound of an old Clip. Today's Clip says the same by leaving the bound out, in every element type."""
+"""The default bound of an old Clip. Today's Clip leaves the bound out instead, which works for every element type."""
 
 
 def _axes(c: Context) -> None:
-    """Reductions, Squeeze and Unsqueeze: the axes."""
+    """Turn the attribute `axes` of reductions, Squeeze and Unsqueeze into an input."""
     axes = c.attributes.get("axes", [])
     rewrite(c, [c.input(0), c.build.ints(*axes)] if axes else [c.input(0)], without=["axes"])
 
@@ -60,7 +60,7 @@ def _reshape(c: Context) -> None:
 
 
 def _tile(c: Context) -> None:
-    """One axis, which was an input, repeated."""
+    """Upgrade Tile: an old Tile repeated along one axis; its inputs were the count and the axis."""
     rank = rank_of(c, c.input(0))
     ones = c.build.ints(1)
     axis = c.build.op("Reshape", c.build.cast(c.input(2), TensorProto.INT64), ones)
@@ -70,8 +70,9 @@ def _tile(c: Context) -> None:
 
 
 def _dropout(c: Context) -> None:
-    """Sets 7 to 11 have it for inference alone; before that, `is_test = 0` says that it drops and scales, as today's
-    does in training. Exporters for inference leave `is_test` out, though the standard's default is 0.
+    """Upgrade Dropout. In sets 7 to 11 it only does inference; before, `is_test = 0` means training.
+
+    Exporters for inference leave `is_test` out, so 1 is taken as its default, although the standard's default is 0.
     """
     given = [c.input(0)]
     if not c.attributes.get("is_test", 1):
@@ -79,7 +80,7 @@ def _dropout(c: Context) -> None:
     rewrite(c, given, without=["ratio", "is_test", "consumed_inputs"])
     mask = c.output(1)
     if mask and c.values.elem_type(mask) not in (0, TensorProto.BOOL):
-        # The mask was of the data's type until set 10.
+        # The mask had the data's type until operator set 10.
         c.build.nodes[-1].output[1] = c.build.name()
         c.build.put("Cast", [c.build.nodes[-1].output[1]], [mask], to=c.values.elem_type(mask))
 

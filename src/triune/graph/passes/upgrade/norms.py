@@ -1,4 +1,4 @@
-"""Normalizations, and operators that took everything from an axis on as one axis."""
+"""Rules for normalizations, and for Softmax and its like, which flattened all axes from a given one on."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _LOST = ("consumed_inputs", "is_test", "spatial")
 
 
 def _softmax(c: Context) -> None:
-    """Softmax, LogSoftmax and Hardmax before set 13: over the axis and all that follow it, as if they were one."""
+    """Upgrade Softmax, LogSoftmax and Hardmax of sets before 13, which flattened `axis` and all later axes into one."""
     x, axis = c.input(0), c.attributes.get("axis", 1)
     shape = c.values.shape(x)
     if shape is not None:
@@ -32,7 +32,10 @@ def _softmax(c: Context) -> None:
 
 
 def _batch_normalization(c: Context) -> None:
-    """Which statistics: `is_test` says it before set 7, the number of outputs before set 14."""
+    """Upgrade BatchNormalization: set `training_mode`.
+
+    Before set 7 `is_test` said it, before set 14 the number of outputs.
+    """
     is_training = any(map(c.output, range(1, 5))) or c.attributes.get("is_test", 1) == 0
     if not c.attributes.get("spatial", 1):
         _of_each_feature(c, is_training=is_training)
@@ -47,7 +50,7 @@ def _batch_normalization(c: Context) -> None:
     node.output.extend(outputs)
     if not (c.output(3) or c.output(4)):
         return
-    # saved_mean and saved_var: the batch's own, along all axes but that of channels.
+    # saved_mean and saved_var are the batch's own statistics, over all axes but that of channels.
     axes = c.build.ints(0, *range(2, rank_of(c, c.input(0))))
     mean = c.build.op("ReduceMean", c.input(0), axes, keepdims=1)
     centred = c.build.op("Sub", c.input(0), mean)
@@ -57,7 +60,7 @@ def _batch_normalization(c: Context) -> None:
 
 
 def _of_each_feature(c: Context, *, is_training: bool) -> None:
-    """Give (x - mean) / sqrt(var + epsilon) * scale + bias, each of the shape of a row of x (spatial = 0)."""
+    """Write (x - mean) / sqrt(var + epsilon) * scale + bias for spatial = 0: all four have the shape of a row of x."""
     if is_training:
         raise UnsupportedError("it trains statistics of each feature (spatial = 0): export the model for inference")
     x, scale, bias, mean, variance = map(c.input, range(5))
@@ -68,7 +71,7 @@ def _of_each_feature(c: Context, *, is_training: bool) -> None:
 
 
 def group_normalization(c: Context) -> None:
-    """GroupNormalization: a scale and a bias for each group before set 21, for each channel from then on."""
+    """Upgrade GroupNormalization, which before set 21 had one scale and bias for each group, not for each channel."""
     groups = c.attributes["num_groups"]
     channels = c.build.op("Shape", c.input(0), start=1, end=2)
     size = c.build.op("Div", channels, c.build.ints(groups))
@@ -78,7 +81,7 @@ def group_normalization(c: Context) -> None:
         column = c.build.op("Reshape", name, c.build.ints(groups, 1))
         return c.build.op("Reshape", c.build.op("Expand", column, target), c.build.ints(-1))
 
-    # Set 18 computes in the data's own type.
+    # Operator set 18 computes in the data's own type.
     elem_type = c.values.elem_type(c.input(0)) or TensorProto.FLOAT
     rewrite(c, [c.input(0), of_channels(c.input(1)), of_channels(c.input(2))], stash_type=elem_type)
 

@@ -1,4 +1,4 @@
-"""Resize and Upsample before set 11."""
+"""Rules for Resize and Upsample before operator set 11."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def _resize(c: Context) -> None:
 
 
 def _upsample(c: Context) -> None:
-    """The scales are an input from set 9 on, an attribute in sets 7 and 8, and before that those of an image's axes."""
+    """Upgrade Upsample. The scales are an input in set 9, an attribute in sets 7 and 8, and two attributes before."""
     if c.input(1):
         _resized(c, c.input(1))
     elif "height_scale" in c.attributes:
@@ -35,7 +35,10 @@ def _resized(c: Context, scales: str) -> None:
 
 
 def _nearest(c: Context, scales: str) -> None:
-    """Rounded down along axes that grow, up along those that shrink: as in ONNX's own examples of set 10."""
+    """Write a Resize to the nearest pixel, rounded down along axes that grow, up along those that shrink.
+
+    This is what ONNX's own examples of set 10 do.
+    """
     given = c.values.constant(scales)
     if given is None:
         given = _written(c, scales)
@@ -45,7 +48,7 @@ def _nearest(c: Context, scales: str) -> None:
     elif given is not None and (given <= 1).all():
         _again(c, x, scales, mode="nearest", nearest_mode="ceil", **_ASYMMETRIC)
     else:
-        # First those that grow, then those that shrink: each axis is resized once.
+        # Resize the axes that grow, then those that shrink.
         one = c.build.constant(1, np.float32)
         growing, shrinking = c.build.op("Max", scales, one), c.build.op("Min", scales, one)
         x = c.build.op("Resize", x, "", growing, mode="nearest", nearest_mode="floor", **_ASYMMETRIC)
@@ -59,7 +62,7 @@ def _again(c: Context, x: str, scales: str, **attributes: str) -> None:
 
 
 def _written(c: Context, name: str) -> NDArray[np.float32] | None:
-    """The scales that are attributes."""
+    """The scales, if they are attributes; None if they are an input."""
     if c.input(1) == name:
         return None
     heights = [c.attributes.get("height_scale", 1.0), c.attributes.get("width_scale", 1.0)]

@@ -1,4 +1,4 @@
-"""What a rule of the upgrade is, and what most rules need."""
+"""The type of an upgrade rule, and functions that most rules need."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
@@ -9,9 +9,10 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.decompose.context import Context
 
 Rule: TypeAlias = Callable[[Context], None]
-"""Writes nodes of the newest operator set that compute what a node of an older one does.
+"""A function that writes nodes of the newest operator set that compute the same as a node of an older set.
 
-Raises UnsupportedError where that is not possible, InvalidArgumentError where the node lacks what it must have.
+Raises UnsupportedError where that is not possible, InvalidArgumentError where the node lacks a required attribute or
+input.
 """
 
 
@@ -23,14 +24,14 @@ def rewrite(
     without: Collection[str] = (),
     **attributes: Any,
 ) -> None:
-    """The node again, under its own name.
+    """Write a changed copy of the node, with the same name and outputs.
 
     Args:
-        c: the node.
-        inputs: its new inputs; None for those that it has.
-        op_type: its new operator; "" for the one that it has.
-        without: attributes that it loses.
-        attributes: attributes that it gains or that change.
+        c: the node and what is known of its values.
+        inputs: its new inputs; None to keep them.
+        op_type: its new operator; "" to keep it.
+        without: names of attributes to remove.
+        attributes: attributes to add or change.
     """
     node = NodeProto.FromString(c.node.SerializeToString())
     node.op_type, node.domain = op_type or node.op_type, ""
@@ -47,14 +48,14 @@ def rewrite(
 
 
 def required(c: Context, name: str) -> Any:
-    """The value of an attribute without which the node means nothing."""
+    """The value of a required attribute. Raises InvalidArgumentError if the node lacks it."""
     if name not in c.attributes:
         raise InvalidArgumentError(f"it has no attribute '{name}'")
     return c.attributes[name]
 
 
 def rank_of(c: Context, name: str) -> int:
-    """The rank of a value."""
+    """The rank of a value, which must be known."""
     rank = c.values.rank(name)
     if rank is None:
         raise UnsupportedError(f"the rank of '{name}' is not known: give it in the model's value_info")

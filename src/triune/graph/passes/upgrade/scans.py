@@ -1,4 +1,4 @@
-"""Scan over batches, which set 8 alone had."""
+"""The rule for Scan of operator set 8, the only one that scans over a batch."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ from triune.graph.passes.upgrade.rule import Rule
 
 
 def _scan(c: Context) -> None:
-    """A Scan over the batch, in whose body today's Scan goes over the sequence of one row."""
+    """Write today's Scan over the batch; its body is a Scan over the sequence of one row."""
     if c.input(0):
         raise UnsupportedError(
             "it has sequences of different lengths in one batch, and no set says what its results hold beyond their "
@@ -36,7 +36,7 @@ def _scan(c: Context) -> None:
 
 
 def _rows(prefix: str, values: Iterable[ValueInfoProto], num_states: int) -> list[ValueInfoProto]:
-    """States as they are in a step, then what a step takes or gives, with an axis for the steps before its own."""
+    """The types for one row: states keep their shapes; scanned inputs and outputs get a first axis of steps."""
     rows: list[ValueInfoProto] = []
     for index, value in enumerate(values):
         row = ValueInfoProto(name=f"{prefix}/{index}", type=value.type)
