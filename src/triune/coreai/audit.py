@@ -32,13 +32,13 @@ def audit(source: Source, path: Path, function: str, given: Mapping[str, Array])
     Args:
         source: the graph from which the function was lowered.
         path: the asset.
-        function: its name.
+        function: the function's name.
         given: inputs and states by name. The others are made up.
 
     Raises:
         InvalidArgumentError: an array has a shape that the function does not take.
-        UnsupportedError: Apple's interpreter takes no images here, an input is none that can be made up, or the
-            function takes none of those that were.
+        UnsupportedError: Apple's interpreter takes no images on this system, values cannot be made up for an input,
+            or the function accepts none of the made-up inputs.
     """
     if not is_judged_by_apple(source.options):
         raise UnsupportedError("Apple's interpreter takes no images on this system, and --check needs it: leave it out")

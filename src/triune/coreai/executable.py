@@ -48,13 +48,13 @@ class AppleExecutable:
 
         Args:
             path: the .aimodel.
-            function: its name.
-            unit: that the system's runtime shall prefer; None for the library's own interpreter.
-            precision: what `describe` says that it computes in: the library does not tell.
+            function: the function's name.
+            unit: the compute unit that the system's runtime should prefer; None for the library's own interpreter.
+            precision: the function's precision from `describe`, since the library does not tell it.
 
         Raises:
             InvalidArgumentError: the asset is broken.
-            NotFoundError: it has no such function.
+            NotFoundError: the asset has no such function.
             UnsupportedError: the library is not installed, the system has no Core AI, or the function has images and
                 the library takes none here.
         """

@@ -20,7 +20,11 @@ class AppleExecutor:
     """An `Executor` over Apple's library: its interpreter, or the system's runtime on macOS 27 and later."""
 
     def __init__(self, path: Path, function: Function, unit: Unit | None) -> None:
-        """As `AppleExecutable`, with the same errors. Raises InternalError if Apple's library crashed."""
+        """Load a function in a child process, with the arguments and errors of `AppleExecutable`.
+
+        Raises:
+            InternalError: Apple's library crashed.
+        """
         what = "Core AI's interpreter" if unit is None else f"Core AI on '{unit.value}'"
         load = functools.partial(AppleExecutable, path, function.name, unit, function.precision)
         self._executable = HostedExecutable(load, f"'{path.name}' in {what}", limits=HOST_LIMITS)
@@ -42,7 +46,7 @@ class RaisedExecutor:
     """An `Executor` that runs the function, raised to ONNX, in ONNX Runtime on the CPU."""
 
     def __init__(self, program: Any, where: str, function: Function, *, num_threads: int = 0) -> None:
-        """Raise a function, and load it. Raises as `raise_function` and `GraphSession`.
+        """Raise a function to ONNX and load it, with the errors of `raise_function` and `GraphSession`.
 
         Args:
             program: a program from `load_program`.

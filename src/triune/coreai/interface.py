@@ -43,7 +43,7 @@ class Interface:
         return cls(inputs, outputs, states, limits, known)
 
     def check(self, inputs: Mapping[str, Any], where: str) -> dict[str, Array]:
-        """The values as arrays that the function takes; Pillow images become their bytes.
+        """Convert the values to arrays that the function takes; Pillow images become their bytes.
 
         Raises:
             InvalidArgumentError: an input is missing, unknown, or has a wrong type or shape.
@@ -74,7 +74,7 @@ class Interface:
 
 
 def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
-    """A value as an array of the type and shape that it must have.
+    """Convert a value to an array of the type and shape that `spec` demands.
 
     Integers and floats of other widths are converted if they fit. Floats beyond fp16 become infinite, as in Core ML.
 
@@ -103,7 +103,7 @@ def to_array(what: str, spec: TensorSpec, value: Any) -> Array:
 
 
 def as_array(what: str, value: Any) -> Array:
-    """The value as a numpy array. Raises InvalidArgumentError if it is not array-like."""
+    """Convert a value to a numpy array. Raises InvalidArgumentError if it is not array-like."""
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -116,7 +116,7 @@ def _is_of_kind(array: Array, dtype: np.dtype[Any]) -> bool:
         return given in "iu"
     if wanted == "b":
         return given == "b"
-    # To numpy bf16 is not of the float kind.
+    # numpy's `kind` of bf16 is not "f".
     return given in "fV"
 
 

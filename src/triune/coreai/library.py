@@ -27,7 +27,7 @@ _NOISE = re.compile(
 
 
 class _Checked:
-    """The dialect's functions, with each result verified at once: a check of the module would not name operations."""
+    """The dialect's functions, which verify each result at once: a check of the module would not name operations."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         add = getattr(_dialect, name)

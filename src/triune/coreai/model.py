@@ -37,12 +37,12 @@ def load(
 
     Args:
         path: the asset.
-        function: which of its functions; "main", or the only one, if None. One that was converted for several shapes
-            stands for all of them.
-        executor: "coreai" (the system's own: macOS 27 and later), "interpreter" (Apple's, slow, in a
-                    child process), or "onnxruntime" (raised to ONNX). If None, Core AI where it is, else ONNX Runtime.
-        unit: the unit that Core AI should prefer: `cpu`, `gpu` or `ane`; the Neural Engine if None. Core AI does
-        not report where a function ran.
+        function: the function's name; None for "main" or the only function. The name of a function that was
+            converted for several shapes selects the variants for all of them.
+        executor: "coreai" (the system's own: macOS 27 and later), "interpreter" (Apple's, slow, in a child process), or
+            "onnxruntime" (raised to ONNX). If None, Core AI if the system has it, else ONNX Runtime.
+        unit: the unit that Core AI should prefer: `cpu`, `gpu` or `ane`; the Neural Engine if None. Core AI does not
+            report where a function ran.
 
     Raises:
         NotFoundError: there is no such asset or function.
@@ -67,7 +67,7 @@ class Model(LoadedModel):
         executor: ExecutorName | None = None,
         unit: Unit | None = None,
     ) -> None:
-        """As `load`."""
+        """Load a function, with the arguments and errors of `load`."""
         if executor is not None and executor not in _EXECUTORS:
             raise UnsupportedError(f"there is no executor '{executor}'; there are {', '.join(_EXECUTORS)}")
         if executor is None:
@@ -81,7 +81,7 @@ class Model(LoadedModel):
         chosen, names, limits = _choose(path.name, function, list(functions), sources)
         interfaces = {name: Interface.of(functions[name], limits) for name in names}
         super().__init__(path.name, chosen, [spec.name for spec in interfaces[names[0]].outputs])
-        # These import Apple's library, which is installed, since it described the asset.
+        # These modules import Apple's library, which is installed, since it described the asset.
         from triune.coreai.executors import AppleExecutor, RaisedExecutor
         from triune.coreai.program import load_program
 
@@ -106,7 +106,7 @@ class Model(LoadedModel):
         return State(arrays, lambda name, value: to_array(f"state '{name}'", specs[name], value))
 
     def _compute(self, inputs: Mapping[str, Any], outputs: Sequence[str], state: State | None) -> dict[str, Any]:
-        """Run the function. Raises InternalError, too, if Apple's library crashed."""
+        """Run the function. Raises InternalError if Apple's library crashed."""
         variant = self._variant(inputs)
         arrays = variant.interface.check(inputs, f"'{self.name}', function '{variant.name}'")
         if state is None:

@@ -76,7 +76,7 @@ def verify_lowered(
 
 
 def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs, and the next values of states, by the source's names."""
+    """Run a program; return its outputs and the next values of its states, by the source's names."""
     inputs = {name: narrow_array(name, array) for name, array in arrays.items() if name not in options.constants}
     inputs |= {name: image.nearest(name, arrays[name]) for name, image in options.images.items() if name in arrays}
     state = program.make_state() if options.states else None
@@ -95,7 +95,7 @@ def computed(program: Model, options: LowerOptions, arrays: Mapping[str, Array])
 
 
 def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) -> InputSet:
-    """The set with image inputs replaced by floats of real images: the nearest to the given ones, or made up."""
+    """Replace image inputs of a set by floats of real images: those nearest to the given floats, or made up."""
     arrays = dict(each.arrays)
     for name, image in options.images.items():
         if name in arrays:
@@ -105,7 +105,7 @@ def pictured(each: InputSet, options: LowerOptions, given: Mapping[str, Array]) 
 
 
 def _made_up(image: ImageOptions, floats: Array) -> Array:
-    """Noise, of the size of floats (1, 3, height, width)."""
+    """Random bytes of an image (height, width, channels) of the size of `floats` (1, 3, height, width)."""
     shape = (*floats.shape[2:], len(CHANNELS[image.format]))
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 

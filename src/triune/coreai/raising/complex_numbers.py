@@ -55,7 +55,10 @@ def _divide(graph: Graph, operands: Sequence[Complex]) -> Complex:
 
 
 def _turned(real: tuple[str, str], imaginary: tuple[str, str], graph: Graph, operands: Sequence[Complex]) -> Complex:
-    """For a result whose real and imaginary parts are each f(x.real) * g(x.imaginary), by the names of f and g."""
+    """A complex result whose real and imaginary parts are each f(x.real) * g(x.imaginary).
+
+    `real` and `imaginary` name the operators f and g for each part.
+    """
     (x,) = operands
     pairs = [(graph.op(name, x.real), graph.op(other, x.imaginary)) for name, other in (real, imaginary)]
     return Complex(*(graph.op("Mul", *pair) for pair in pairs))

@@ -80,7 +80,7 @@ def _lut_to_dense(graph: Graph, given: Given) -> Tensor:
 
 
 def _looked_up_in(graph: Graph, indices: Tensor, lut: Tensor, axis: int) -> Tensor:
-    """As `looked_up`, at run time."""
+    """The entry of the tables for each index, as `compressed.looked_up` finds it, but computed at run time."""
     shape, sizes = indices.shape or (), lut.shape or ()
     if None in shape or None in sizes:
         raise UnsupportedError(f"tables of {sizes} for indices of {shape}")

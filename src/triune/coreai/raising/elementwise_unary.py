@@ -16,7 +16,7 @@ from triune.graph.raising.types import DType
 
 
 def _simple(op_type: str, graph: Graph, given: Given) -> Tensor:
-    """An ONNX operator of the same meaning, on floats."""
+    """Raise an operation on floats to the ONNX operator `op_type` of the same meaning."""
     return graph.op(op_type, _operand(given))
 
 

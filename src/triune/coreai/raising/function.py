@@ -48,9 +48,9 @@ def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool
 
     Args:
         source: the path of an .aimodel, or a `coreai.authoring.AIProgram`.
-        name: the function's; None for "main", or the only one.
-        keep_quantized: whether large quantized weights stay so, read through DequantizeLinear, where ONNX has their
-            form. The model is smaller then, and may be slower.
+        name: the function's name; None for "main", or the only function.
+        keep_quantized: whether large weights stay quantized, read through DequantizeLinear, where ONNX has their
+            form. The model is then smaller, and may be slower.
 
     Raises:
         NotFoundError: there is no such file or function.
@@ -78,9 +78,9 @@ def load(path: Path) -> Any:
 
     Raises:
         NotFoundError: there is no such asset.
-        InvalidArgumentError: it is broken.
-        UnsupportedError: it is of another version.
-        UnavailableError: reading it took too long.
+        InvalidArgumentError: the asset is broken.
+        UnsupportedError: the asset has a format of another version.
+        UnavailableError: reading the asset took too long.
     """
     describe(path)
     return load_program(path)
@@ -210,7 +210,7 @@ def _deliver(graph: Graph, results: Sequence[Held], names: Sequence[str], inputs
 
 
 def _used(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
-    """The graph without nodes whose results nothing reads."""
+    """The nodes without those whose results nothing reads."""
     needed = set(outputs)
     kept: list[NodeProto] = []
     for node in reversed(nodes):

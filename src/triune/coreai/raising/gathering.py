@@ -20,7 +20,7 @@ def _gather_along_axis(graph: Graph, given: Given) -> Tensor:
 
 
 def _gather_nd(graph: Graph, given: Given) -> Tensor:
-    """GatherND; along one axis a Gather, which is faster."""
+    """GatherND, or if the indices address one axis a Gather, which is faster."""
     x, indices = given["input"], int64(graph, given["indices"])
     if indices.size(-1) == 1:
         return graph.op("Gather", x, graph.squeeze(indices, indices.rank - 1), axis=0)

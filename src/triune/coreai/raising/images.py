@@ -17,7 +17,7 @@ def _image_to_tensor(graph: Graph, given: Given) -> Tensor:
 
 
 def _tensor_to_image(graph: Graph, given: Given) -> Tensor:
-    """A tensor as an image. It must have as many bytes as the image, in any shape; Apple's library does not check."""
+    """Reshape a tensor to an image's bytes. Their number must be the image's, which Apple's library does not check."""
     source = given["source"]
     shape = tuple(size or 0 for size in tensor_type(given.operation.result.type).shape or ())
     if source.shape == shape:

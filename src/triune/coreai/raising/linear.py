@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Raising of matrix products."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

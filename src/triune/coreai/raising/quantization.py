@@ -37,7 +37,7 @@ def _attributes(axis: int | None) -> dict[str, Any]:
 
 
 def _quantize(graph: Graph, given: Given) -> Tensor:
-    """clip(round((input - offset2) / scale) + offset1); to the nearest even."""
+    """clip(round((input - offset2) / scale) + offset1), where halves are rounded to even."""
     x, scale, offset1, offset2 = (given[name] for name in ("input", "scale", "offset1", "offset2"))
     axis, element = _axis(given, x), given.element()
     is_native = element.bits == 8 and element.carried in _NATIVE and x.dtype in (DType.FP32, DType.FP16)

@@ -35,7 +35,7 @@ class Program:
         constants: the module's constants.
         graphs: the module's graphs by name.
         table: the functions that raise operations, by name.
-        control_flow: likewise, for operations with blocks, states or invoked graphs.
+        control_flow: the functions that raise operations with blocks, states or invoked graphs, by name.
         problems: the operations that cannot be raised, each recorded once.
         count: the number of operations raised so far, which makes names unique.
     """
@@ -90,7 +90,12 @@ class RegionRaiser:
         return self.values[value]
 
     def tensor(self, value: Any) -> Tensor:
-        """As `held`, for a tensor of real numbers. Raises UnsupportedError for other values."""
+        """The tensor in the graph for a value of real numbers.
+
+        Raises:
+            LostError: the value could not be raised.
+            UnsupportedError: it is another kind of value.
+        """
         held = self.held(value)
         if not isinstance(held, Tensor):
             raise UnsupportedError(f"an operand is {type(held).__name__}, not Tensor")
@@ -147,7 +152,7 @@ class RegionRaiser:
         return Tensor(fresh("constant"), kind.dtype, array.shape, array)
 
     def _declared(self, value: Any, result: Held) -> Held:
-        """A result in its declared type and shape."""
+        """Give a result its declared type and shape."""
         if isinstance(result, Complex):
             shape = tensor_type(value.type).shape
             parts = (result.real, result.imaginary)

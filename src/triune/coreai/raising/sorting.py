@@ -1,4 +1,4 @@
-"""sort, argsort and non_zero."""
+"""Raising of `sort`, `argsort` and `non_zero`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

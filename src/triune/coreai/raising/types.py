@@ -89,7 +89,7 @@ def ranked(kind: Any) -> Any:
     """The tensor type of a value, or of the value that a handle holds.
 
     Raises:
-        UnsupportedError: it is neither, but an image or a token.
+        UnsupportedError: the type is that of an image or a token.
     """
     if dialect.HandleType.isinstance(kind):
         kind = dialect.HandleType(kind).inner_type
@@ -99,7 +99,7 @@ def ranked(kind: Any) -> Any:
 
 
 def element_type(kind: Any) -> Element:
-    """The element type of a value's type. Raises UnsupportedError."""
+    """The element type of a value's type. Raises UnsupportedError if it is unknown or the value is no tensor."""
     return element_of(str(ranked(kind).element_type))
 
 

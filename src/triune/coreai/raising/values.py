@@ -8,7 +8,7 @@ from triune.graph.raising.graph import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Complex:
-    """A tensor of complex numbers: its two parts."""
+    """A tensor of complex numbers, as a tensor of real and one of imaginary parts."""
 
     real: Tensor
     imaginary: Tensor
@@ -29,7 +29,7 @@ class Sparse:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A handle of the state with that name."""
+    """A handle by which the program reads and writes the state `name`."""
 
     name: str
 

@@ -1,1 +1,1 @@
-"""Shared by all conversions of a graph: options, preparation, shapes and constants, and reports of problems."""
+"""Code that all conversions of a graph share: options, preparation, shapes and constants, and reports of problems."""

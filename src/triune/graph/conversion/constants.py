@@ -15,7 +15,8 @@ def typed_constants(model: ModelProto, constants: Mapping[str, NDArray[Any]]) ->
     """Cast constants to the types of the inputs that they replace. A single number fits any shape of one element.
 
     Raises:
-        InvalidArgumentError: there is no such input, it is of another shape, or its type cannot hold the value.
+        InvalidArgumentError: a constant's name is no input's, its shape is not the input's, or the input's type cannot
+            hold its value.
     """
     inputs = {value.name: value.type.tensor_type for value in model.graph.input}
     typed: dict[str, NDArray[Any]] = {}

@@ -35,7 +35,7 @@ class NodeContext(Generic[V]):
         return index < len(self.node.input) and self.node.input[index] != ""
 
     def is_given(self, index: int) -> bool:
-        """Has the node the operand? What is empty stands for one that is left out."""
+        """Whether the input exists and has elements; an empty one counts as omitted."""
         return self.has(index) and not self.is_empty(index)
 
     def wants(self, index: int) -> bool:
@@ -55,14 +55,18 @@ class NodeContext(Generic[V]):
         return self.has(index) and self.scope.is_empty(self.node.input[index])
 
     def known(self, index: int, what: str) -> NDArray[Any]:
-        """As `constant`, but raises Refusal if the value is not constant."""
+        """The constant value of an input.
+
+        Raises:
+            Refusal: the input is not constant; `what` begins the message.
+        """
         value = self.constant(index)
         if value is None:
             raise Refusal(f"{what} is computed while the model runs; fix the shapes or inputs that it depends on")
         return value
 
     def ints(self, index: int, what: str) -> list[int]:
-        """A constant vector of integers, such as axes or sizes."""
+        """The integers of an input that is a constant vector, such as axes or sizes."""
         return [int(each) for each in self.known(index, what).reshape(-1)]
 
     def give(self, value: V | Empty, index: int = 0) -> None:
@@ -72,4 +76,4 @@ class NodeContext(Generic[V]):
 
 
 Lowering: TypeAlias = Callable[[NodeContext[Any]], None]
-"""Writes the operations that compute a node's outputs. Raises Refusal if they cannot be exact."""
+"""A function that writes the operations for a node's outputs. It raises Refusal if they cannot be exact."""

@@ -11,7 +11,7 @@ from triune.graph.inference import infer_shapes
 from triune.graph.values import Values, subgraphs_of
 
 _MOST_ELEMENTS = 1 << 10
-"""The number of elements from which constants are left out: only smaller ones can decide shapes."""
+"""The number of elements from which constants are left out of the check, since only small ones decide shapes."""
 
 _NOISE = re.compile(r"Inference error\(s\): |\[(Type|Shape)InferenceError\] |\(op_type:[^)]*\):? ?")
 
@@ -44,7 +44,11 @@ def contradiction_within(model: ModelProto) -> str | None:
 
 
 def _check_nodes(model: ModelProto) -> None:
-    """Raises onnx.checker.ValidationError for unknown or missing inputs, outputs and attributes of a node."""
+    """Check the inputs, outputs and attributes of each node by ONNX's checker.
+
+    Raises:
+        onnx.checker.ValidationError: one is unknown or missing.
+    """
     context = onnx.checker.C.CheckerContext()
     context.ir_version = model.ir_version or onnx.IR_VERSION
     context.opset_imports = {each.domain: each.version for each in model.opset_import}

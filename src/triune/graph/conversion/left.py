@@ -48,7 +48,7 @@ _schemas: Any = onnx.defs
 
 
 def why_left(node: NodeProto, runtime: str) -> str:
-    """The reason and the remedy, for a user; `runtime` is the target's name: "Core ML"."""
+    """Why a node cannot be converted and what to do, for a user; `runtime` is the target's name: "Core ML"."""
     noted = noted_why(node)
     if noted is not None:
         return noted

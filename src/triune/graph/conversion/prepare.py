@@ -27,7 +27,7 @@ from triune.graph.weight_files import WeightFile
 from triune.graph.weights import Large
 
 Report: TypeAlias = Callable[[str], None]
-"""Called with a line of text that says what is being done."""
+"""A function that is called with a line of text about the present step."""
 
 
 _FIRST_IR_WITH_DEFAULTS = 4
@@ -65,8 +65,8 @@ def prepare(
         file: the file that large new weights are written to.
 
     Raises:
-        InvalidArgumentError: a given shape or constant contradicts the model, or the model itself.
-        UnsupportedError: it has operators that core ops cannot express.
+        InvalidArgumentError: the model contradicts a given shape or constant, or itself.
+        UnsupportedError: the model has operators that core ops cannot express.
     """
     with failures_told(model):
         return _prepared(model, options, layout, tell, file)
@@ -190,7 +190,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _require_typed_outputs(core: ModelProto) -> None:
-    """Raises UnsupportedError for an output whose element type is neither declared nor inferred."""
+    """Require that the element type of each output is declared or inferred.
+
+    Raises:
+        UnsupportedError: that of an output is neither.
+    """
     unknown = [value.name for value in core.graph.output if not value.type.WhichOneof("value")]
     if unknown:
         require_core_ops(core)

@@ -51,7 +51,7 @@ def called(node: NodeProto) -> str:
 
 
 def require_none(problems: Sequence[Problem], target: str) -> None:
-    """Raises UnsupportedError with all problems, if there are any. `target` is what is converted to: "Core ML"."""
+    """Raise one UnsupportedError with all problems, if there are any. `target` is the target's name: "Core ML"."""
     if not problems:
         return
     if len(problems) == 1:

@@ -64,7 +64,7 @@ class Window:
         return places
 
     def require_room(self, sizes: Sequence[int | None], *, is_ceil: bool = False) -> None:
-        """Raises Refusal if the window does not fit into the padded image. `sizes`: the image's; None if unknown."""
+        """Raise Refusal if the window does not fit into the padded image of spatial sizes `sizes` (None if unknown)."""
         for axis, size in enumerate(sizes):
             if size is not None and self.count(axis, size, is_ceil=is_ceil) < 1:
                 begin, end = self.padding(axis, size) or (0, 0)
@@ -94,7 +94,7 @@ class Window:
         return (count - 1) * self.strides[axis] + self.extent(axis)
 
     def parts(self, counts: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-        """For each element of the kernel, the slice of the padded image that it covers. `counts`: output sizes."""
+        """For each element of the kernel, the slice of the padded image that it covers; `counts`: the output sizes."""
         for offsets in itertools.product(*(range(size) for size in self.kernel)):
             begins = [offset * dilation for offset, dilation in zip(offsets, self.dilations, strict=True)]
             yield tuple(

@@ -1,4 +1,4 @@
-"""Converts a graph of core ops node by node; problems are recorded, and the conversion goes on."""
+"""Conversion of a graph of core ops node by node; problems are recorded, and the conversion goes on."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class GraphWriter(ABC, Generic[V]):
 
     @abstractmethod
     def check(self, value: V, node: NodeProto) -> None:
-        """Raises Refusal for a result that the program cannot hold."""
+        """Raise Refusal for a result that the program cannot hold."""
 
     @abstractmethod
     def stand_in(self, scope: Scope[V], name: str) -> V:
@@ -81,7 +81,7 @@ class GraphWriter(ABC, Generic[V]):
             self._lose(node, scope)
         except UnsupportedError as error:
             self._refuse(node, scope, str(error))
-        # The libraries' builders raise exceptions of every kind.
+        # The libraries' builders raise exceptions of any class.
         except Exception as error:  # noqa: BLE001
             self._refuse(node, scope, self._reason(node, scope, error))
 

@@ -1,1 +1,1 @@
-"""Raising writes Apple's programs as ONNX graphs; this is shared by ML Programs and Core AI programs."""
+"""Code for raising (writing Apple's programs as ONNX graphs) that ML Programs and Core AI programs share."""

@@ -40,7 +40,7 @@ _ELEM_TYPES = MappingProxyType(
 )
 
 _WHOLE = (DType.INT32, DType.UINT32, DType.UINT64)
-"""Types that hold every size of a dimension."""
+"""Integer types that can hold every size of a dimension."""
 
 
 def elem_type(dtype: DType) -> int:
@@ -213,7 +213,7 @@ class Graph:
         self.nodes.append(node)
 
     def use(self, tensor: Tensor | None) -> str:
-        """The name of a value for a node that reads it; constants are written into the graph. "" for None."""
+        """The name of a value for a node that reads it; "" for None. A constant is written into the graph first."""
         if tensor is None:
             return ""
         self.root.write(tensor)
@@ -232,7 +232,7 @@ class Graph:
         return self.root.constant(np.asarray(value), tensor.dtype)
 
     def cast(self, tensor: Tensor, dtype: DType) -> Tensor:
-        """Cast `tensor`; itself if it has that type already."""
+        """Cast `tensor` to `dtype`; return `tensor` itself if it has that type already."""
         if elem_type(tensor.dtype) == elem_type(dtype):
             return Tensor(tensor.name, dtype, tensor.shape, tensor.constant)
         if tensor.constant is not None and tensor.constant.size <= 64 and DType.STRING not in (tensor.dtype, dtype):
@@ -248,7 +248,7 @@ class Graph:
         return result
 
     def as_sizes(self, tensor: Tensor) -> Tensor:
-        """Mark the INT64 `tensor` as one of sizes of dimensions: casts to 32-bit types and back lose nothing."""
+        """Mark the INT64 `tensor` as one of sizes of dimensions, which casts to 32 bits and back do not change."""
         self.root.sizes[tensor.name] = tensor
         return tensor
 
@@ -266,7 +266,7 @@ class Graph:
         return self.as_sizes(self.op("Shape", tensor, dtype=DType.INT64, start=axis, end=axis + 1))
 
     def concat(self, *vectors: Tensor, axis: int = 0) -> Tensor:
-        """Concatenate vectors; a constant if all are."""
+        """Concatenate vectors; the result is a constant if all of them are."""
         if axis == 0 and all(each.constant is not None for each in vectors):
             arrays = [each.constant for each in vectors if each.constant is not None]
             return self.constant(np.concatenate(arrays), vectors[0].dtype)

@@ -19,12 +19,12 @@ def put_if(graph: Graph, prefix: str, predicate: Tensor, then: Written, other: W
     Args:
         graph: the graph that the node is added to.
         prefix: the prefix of the node's name.
-        predicate: a truth value without dimensions.
-        then: computed where that is true.
-        other: computed where it is false.
+        predicate: a bool scalar.
+        then: the branch that runs if `predicate` is true.
+        other: the branch that runs if it is false.
 
     Raises:
-        InvalidArgumentError: the two do not hand out equally many values.
+        InvalidArgumentError: the branches return different numbers of values.
     """
     yes, no = (_own_outputs(*each) for each in (then, other))
     if len(yes) != len(no):
@@ -46,10 +46,10 @@ def put_loop(
     Args:
         graph: the graph that the node is added to.
         prefix: the prefix of the node's name.
-        go_on: a truth value without dimensions: is there a first round?
-        start: the variables before it.
-        body: a round; hands out a truth value of one element, whether to go on, and the variables after it.
-        inputs: the variables in it, before the round.
+        go_on: a bool scalar: whether there is a first iteration.
+        start: the values of the loop's variables before the first iteration.
+        body: an iteration. It returns a bool of one element, whether to go on, and then the variables' new values.
+        inputs: the tensors of `body` that hold the variables at the begin of an iteration.
     """
     inner, (again, *ended) = body
     ended = [inner.cast(given, want.dtype) for given, want in zip(ended, start, strict=True)]

@@ -1,4 +1,4 @@
-"""Core ops written once, in the primitives of a `Builder`.
+"""Lowerings of core ops that all targets share, written with the primitives of a `Builder`.
 
-A lowering (to Core ML, to Core AI) uses these for each op of which it has no better form of its own.
+A target (Core ML, Core AI) uses one of these unless it has a better lowering of its own for the op.
 """

@@ -31,7 +31,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def dtype(self, x: V) -> np.dtype[Any]:
-        """Numpy's dtype."""
+        """The numpy dtype of a value."""
 
     @abstractmethod
     def shape(self, x: V) -> tuple[int | None, ...]:
@@ -195,7 +195,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def squeeze(self, x: V, axes: Sequence[int]) -> V:
-        """Squeeze; dimensions that are free are 1, or else the program refuses its input."""
+        """Squeeze. If a free dimension is not 1 at run time, the program fails."""
 
     @abstractmethod
     def concat(self, values: Sequence[V], axis: int) -> V:
@@ -226,7 +226,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def from_front(self, indices: V, size: Dim[V]) -> V:
-        """Indices of a dimension of this size, of which the negative count from its end."""
+        """Add `size` to the negative ones of `indices`, which count from the end of a dimension of that size."""
 
     @abstractmethod
     def gather_elements(self, x: V, indices: V, axis: int) -> V:

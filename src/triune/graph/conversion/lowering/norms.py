@@ -1,4 +1,4 @@
-"""Normalizations."""
+"""Lowering of BatchNormalization, InstanceNormalization and LayerNormalization."""
 
 from collections.abc import Mapping, Sequence
 
@@ -39,7 +39,8 @@ def _factor(c: NodeContext[V], x: V, epsilon: float) -> V:
 def _train_batch_norm(c: NodeContext[V], x: V, epsilon: float) -> None:
     """BatchNormalization in training mode.
 
-    It normalizes by the batch's own mean and variance, and gives the running ones, moved towards them.
+    It normalizes by the batch's own mean and variance. Further outputs are the running mean and variance, moved
+    towards those of the batch.
     """
     b = c.builder
     axes = [axis for axis in range(b.rank(x)) if axis != 1]
@@ -74,7 +75,7 @@ def instance_norm(c: NodeContext[V]) -> None:
 
 
 def layer_norm(c: NodeContext[V]) -> None:
-    """LayerNormalization over the axes from `axis` on; the mean and 1 / deviation are optional outputs."""
+    """LayerNormalization over the axes from `axis` on. Mean and 1 / standard deviation are optional outputs."""
     b, x = c.builder, c.input(0)
     normal, mean, _, inverse = _normalize(c, x, layer_axes(c, x), epsilon_of(c))
     result = b.elementwise("Mul", normal, c.input(1))
@@ -90,7 +91,10 @@ def layer_axes(c: NodeContext[V], x: V) -> list[int]:
 
 
 def _normalize(c: NodeContext[V], x: V, axes: Sequence[int], epsilon: float) -> tuple[V, V, V, V]:
-    """(x - mean) / sqrt(variance + epsilon), the mean, the variance and 1 / deviation, in the type of sums."""
+    """(x - mean) / sqrt(variance + epsilon), the mean, the variance and 1 / sqrt(variance + epsilon).
+
+    The first has the type of `x`, the others that in which the builder sums `x`.
+    """
     b, dtype = c.builder, c.builder.dtype(x)
     x = b.summable(x)
     mean = b.reduce("ReduceMean", x, axes, keepdims=True)

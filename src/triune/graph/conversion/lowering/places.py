@@ -1,4 +1,4 @@
-"""Elements ordered, the places where something holds, and what is done to places that several updates share."""
+"""Lowering of TopK, OneHot, NonZero and ReverseSequence, and the reduction of scatters."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from triune.graph.conversion.scope import V
 
 
 def _count(c: NodeContext[V]) -> Dim[V]:
-    """Operand 1, which is one whole number."""
+    """Operand 1, which is a single integer: a number, or a scalar that is computed."""
     known = c.constant(1)
     if known is not None:
         return int(known.reshape(-1)[0])
@@ -26,7 +26,7 @@ def _top_k(c: NodeContext[V]) -> None:
 
 
 def _one_hot(c: NodeContext[V]) -> None:
-    """Where the number of the place equals the index. Indices out of range match nothing, as ONNX has it."""
+    """OneHot: compare 0, 1, ..., depth - 1 with each index. An index out of range equals none, as in ONNX."""
     b, count = c.builder, _count(c)
     indices = b.cast(c.input(0), "int32")
     rank = b.rank(indices) + 1
@@ -50,7 +50,7 @@ def _reverse_sequence(c: NodeContext[V]) -> None:
 
 
 def reduction_of(c: NodeContext[V]) -> str:
-    """What a scatter makes of an element and its updates: "none" (the update), "add", "mul", "max" or "min"."""
+    """How a scatter combines an element and its updates: "none" (to replace it), "add", "mul", "max" or "min"."""
     reduction = str(c.attributes.get("reduction", "none"))
     if c.builder.is_bool(c.input(0)) and reduction not in ("none", "max", "min"):
         raise Refusal(f"reduction '{reduction}' of truth values; cast them to integers")

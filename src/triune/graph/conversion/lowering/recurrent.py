@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN nodes read: their attributes, and their operands brought into one layout."""
+"""Reading of LSTM, GRU and RNN nodes: their attributes, and their operands in one layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

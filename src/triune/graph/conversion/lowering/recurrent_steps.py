@@ -20,7 +20,7 @@ _Activation: TypeAlias = Callable[[V], V]
 
 
 def _recurrent(c: NodeContext[V]) -> None:
-    """LSTM, GRU and RNN."""
+    """Lower LSTM, GRU or RNN."""
     give_layer(c, *step_by_step(c, layer_of(c)))
 
 
@@ -41,14 +41,17 @@ def step_by_step(c: NodeContext[V], layer: Layer[V]) -> tuple[V, list[V]]:
 
 
 def _begun(b: Builder[V], state: V, lengths: V | None) -> V:
-    """The initial state, set to 0 for batch rows of length 0: there ONNX Runtime's last state is 0. ONNX is silent."""
+    """The initial state, set to 0 in batch rows of length 0.
+
+    For these ONNX Runtime's last state is 0, and ONNX's standard does not define it.
+    """
     if lengths is None:
         return state
     return b.where(b.unsqueeze(b.greater(lengths, 0), [1]), state, 0)
 
 
 def _turned(b: Builder[V], x: V, lengths: V | None) -> V:
-    """Reverse the steps; in each batch row only the valid ones."""
+    """Reverse the order of the steps. In each batch row only the valid steps are reversed."""
     return b.reverse(x, 0) if lengths is None else b.reverse_sequence(x, lengths, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Reductions, ArgMax and ArgMin."""
+"""Lowering of reductions, ArgMax and ArgMin."""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,6 @@
-"""What Resize is made of along one dimension: a product with weights, a choice of elements, what is outside.
+"""The parts of Resize along one dimension: products with weights, nearest elements, and elements outside the image.
 
-The numbers are those of `graph.conversion.resize`.
+Coordinates and weights come from `graph.conversion.resize`.
 """
 
 import numpy as np
@@ -13,7 +13,11 @@ from triune.graph.conversion.scope import V
 
 
 def mode_of(c: NodeContext[V]) -> str:
-    """The node's mode: nearest, linear or cubic. Raises Refusal for another, and where whole numbers are weighed."""
+    """The node's mode: nearest, linear or cubic.
+
+    Raises:
+        Refusal: the mode is another, or integers are interpolated.
+    """
     mode = str(c.attributes.get("mode", "nearest"))
     if mode not in ("nearest", "linear", "cubic"):
         raise Refusal(f"mode '{mode}'")
@@ -23,7 +27,7 @@ def mode_of(c: NodeContext[V]) -> str:
 
 
 def product_along(b: Builder[V], x: V, weights: V, axis: int) -> V:
-    """A product with `weights` (from, to) along one dimension."""
+    """Multiply `x` along one dimension by `weights` (size of `x`, size of the result)."""
     rank = b.rank(x)
     order = [*(each for each in range(rank) if each != axis), axis]
     if rank == 1:
@@ -35,7 +39,7 @@ def product_along(b: Builder[V], x: V, weights: V, axis: int) -> V:
 
 
 def extrapolated(c: NodeContext[V], x: V, each: Axis, places: Floats) -> V:
-    """What lies outside of the image has a value of its own. `places`: of the result's elements in the dimension."""
+    """Set elements outside the image to `extrapolation_value`. `places` are the elements' coordinates."""
     inside = (places >= 0) & (places <= each.size - 1)
     if not is_cropped(c.attributes) or inside.all():
         return x
@@ -46,7 +50,7 @@ def extrapolated(c: NodeContext[V], x: V, each: Axis, places: Floats) -> V:
 
 
 def nearest(c: NodeContext[V], places: V) -> V:
-    """The numbers of the elements that are nearest to places that are computed; they may lie outside."""
+    """The indices of the elements nearest to computed coordinates; they may lie outside the image."""
     b = c.builder
     match mode := c.attributes.get("nearest_mode", "round_prefer_floor"):
         case "round_prefer_floor":

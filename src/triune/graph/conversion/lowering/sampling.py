@@ -108,7 +108,7 @@ class _Sampler(Generic[V]):
         return b.add(total, terms[3])
 
     def _settled(self, place: V, size: Dim[V]) -> V:
-        """A coordinate brought into the image, as padding_mode says."""
+        """Move coordinates into the image, by the node's padding_mode."""
         if self._padding == "zeros":
             return place
         if self._padding == "reflection":

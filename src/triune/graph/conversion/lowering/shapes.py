@@ -1,4 +1,4 @@
-"""Shapes asked for, and tensors brought into others that are known."""
+"""Lowering of Shape, Transpose, Squeeze, Unsqueeze, Concat, Split, Tile and Trilu; and the operands of Reshape."""
 
 from collections.abc import Mapping
 
@@ -37,7 +37,7 @@ def _squeeze(c: NodeContext[V]) -> None:
 
 
 def unsqueezed(c: NodeContext[V]) -> list[int]:
-    """The axes of 1 that an Unsqueeze inserts, counted from the front in the result."""
+    """The axes of size 1 that an Unsqueeze inserts, as non-negative axes of the result."""
     axes = c.ints(1, "the axes to unsqueeze")
     rank = c.builder.rank(c.input(0)) + len(axes)
     return sorted(positive(each, rank) for each in axes)
@@ -91,7 +91,7 @@ def _split(c: NodeContext[V]) -> None:
 
 
 def _split_as_computed(c: NodeContext[V], x: V, axis: int) -> None:
-    """By slices, whose bounds are computed."""
+    """Lower Split by slices, whose bounds are computed while the model runs."""
     b, count = c.builder, len(c.node.output)
     if c.has(1):
         steps = [b.take(c.input(1), index) for index in range(count)]
@@ -113,7 +113,10 @@ def _tile(c: NodeContext[V]) -> None:
 
 
 def trilu(c: NodeContext[V]) -> None:
-    """By comparing the numbers of rows and columns; a product with a mask would make NaN of infinities."""
+    """Lower Trilu by comparing the indices of rows and columns.
+
+    A product with a mask would turn infinities into NaN.
+    """
     b, x = c.builder, c.input(0)
     rows, columns = (b.dim(x, axis) for axis in (b.rank(x) - 2, b.rank(x) - 1))
     known = c.constant(1) if c.has(1) else np.zeros((), np.int64)
