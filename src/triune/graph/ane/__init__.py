@@ -1,4 +1,4 @@
-"""The memory layout that is fastest on Apple's Neural Engine, for graphs of transformers.
+"""Rewrite transformers in the memory layout that is fastest on Apple's Neural Engine.
 
 Exporters write a transformer's activations as (B, S, C): batch, steps of the sequence, channels. The Neural Engine
 computes convolutions of images, and its last axis is contiguous and padded to 64 bytes. So the same values are better
@@ -9,15 +9,15 @@ pass:
 - `NanGuards`: no test for NaN after a Softmax, whose mask tells where they would be.
 - `KnownShapes`: known sizes of Reshapes become constants.
 - `WithoutReshapes`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
-- `LinearToConv`: a linear layer is a 1x1 convolution.
+- `LinearToConv`: a linear layer becomes a 1x1 convolution.
 - `Rope`: rotary position embeddings of all heads at once.
 - `SplitHeads`: attention head by head, with operands (B, width, 1, S).
 - `ChannelNorm`: layer normalization over axis 1.
 - `Layout`: the operators between these compute in the layout too.
-- `Cancel`: Transposes that undo each other are removed. Then `Layout` again: the neighbours of what is in the layout by
-  now may follow.
+- `Cancel`: Transposes that undo each other are removed. Then `Layout` runs again, since more neighbours may now be
+rewritten.
 
-Masks stay as they are here; where the program is to compute in fp16, `graph.half` brings them within it.
+Masks stay as they are here. If the program is to compute in fp16, `graph.half` makes them fit.
 
 After every pass the graph computes the same, with Transposes where values enter and leave the layout (`borders`). The
 model's inputs and outputs never change. `triune.graph.match` finds the patterns.
@@ -50,7 +50,7 @@ from triune.graph.weights import Large, NoneLarge
 __all__ = ["Report", "ane_layout"]
 
 _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
-    # These three write linear layers and attention in the forms that the others know.
+    # These three passes bring linear layers and attention into forms that the other passes recognize.
     NanGuards,
     KnownShapes,
     WithoutReshapes,
@@ -59,16 +59,16 @@ _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
 """Without a linear layer that becomes a convolution there is no layout, and the model stays as it was."""
 
 _LAYOUT: Sequence[type[LayoutPass]] = (
-    # Two layers in a row have Transposes between them that hide what the layers make.
+    # Transposes between two layers in a row hide the layers from the passes that follow.
     Cancel,
-    # Rope before SplitHeads, which parts what Rope turns for all heads at once.
+    # Rope, which works on all heads at once, before SplitHeads, which separates them.
     Rope,
     SplitHeads,
     ChannelNorm,
-    # What lies between the patterns.
+    # The operators between the patterns.
     Layout,
     Cancel,
-    # What is in the layout by now may draw more into it.
+    # Neighbours of nodes that are now in the layout may follow.
     Layout,
     Cancel,
 )
@@ -81,17 +81,18 @@ def ane_layout(
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
 ) -> ModelProto:
-    """The same model in the Neural Engine's layout.
+    """Rewrite a model in the Neural Engine's layout.
 
     Args:
         model: normalized (`normalize`): core ops, constants as initializers, shapes inferred. Not changed.
-        report: told what was changed, and what was left and why.
-        check: inputs on which the model is computed before and after every pass, by ONNX's reference evaluator. Slow:
-            for tests and for doubts.
-        file: takes large weights that are made; without it they are in the model.
+        report: filled with the nodes that were changed, and those that were left and why.
+        check: inputs on which ONNX's reference evaluator computes the model before and after every pass, to compare the
+            outputs. It is slow: meant for tests and for debugging.
+        file: the scratch file for new large weights; without it they are stored in the model.
 
     Returns:
-        a model of core ops with the same inputs and outputs. One without linear layers of (B, S, C) is as it was.
+        a model of core operators with the same inputs and outputs. A model without linear layers of (B, S, C) is
+        returned as it was.
 
     Raises:
         InternalError: a pass changed what the model computes (only with `check`).
@@ -116,10 +117,10 @@ def ane_layout(
 
 
 class _Tidied(GraphPass):
-    """Given what a pass of the layout is given. Result: its own, tidied and with shapes inferred where it changed."""
+    """Runs a pass of the layout; if the pass changed the model, tidies it and infers its shapes."""
 
     def __init__(self, inner: LayoutPass, report: Report) -> None:
-        """`report` is the one that `inner` writes."""
+        """`report` must be the one that `inner` fills."""
         self.name = inner.name
         self._inner = inner
         self._report = report

@@ -17,15 +17,15 @@ AXES = {0: 0, 1: 3, 2: 1}
 
 
 class Borders:
-    """The places where values enter or leave the layout: those of the graph, and those that a pass adds."""
+    """The nodes through which values enter or leave the layout: existing ones, and those that a pass adds."""
 
     def __init__(self, index: Index) -> None:
-        """Adds nodes to `index.build`."""
+        """New nodes are added to `index.build`."""
         self._index = index
         self._inside: dict[str, str] = {}
 
     def is_out(self, name: str) -> bool:
-        """Is it computed from a value in the layout, so that it enters without a Transpose?"""
+        """Whether a value is computed from a value in the layout, so that it enters again without a Transpose."""
         return name in self._inside or self._turned(name) is not None
 
     def is_entered(self, name: str) -> bool:
@@ -33,7 +33,7 @@ class Borders:
         return any(is_swap(node) for node in self._index.readers(name))
 
     def enter(self, name: str) -> str:
-        """The name of a value (B, S, C) in the layout, as (B, C, 1, S)."""
+        """Bring a value (B, S, C) into the layout, as (B, C, 1, S); returns its name there."""
         found = self._inside.get(name)
         if found is not None:
             return found
@@ -50,14 +50,14 @@ class Borders:
         return inside
 
     def leave(self, inside: str, name: str) -> None:
-        """Make `name` the value `inside` (B, C, 1, S) out of the layout, as (B, S, C)."""
+        """Take the value `inside` (B, C, 1, S) out of the layout, as the value `name` (B, S, C)."""
         build = self._index.build
         flat = build.op("Squeeze", inside, build.ints(HEIGHT))
         build.put("Transpose", [flat], [name], perm=list(SWAP))
         self._inside[name] = inside
 
     def _turned(self, name: str) -> str | None:
-        """The value (B, C, S) of which `name` is (B, S, C)."""
+        """The value (B, C, S) whose Transpose `name` (B, S, C) is; None if there is none."""
         node = self._index.producer(name, "Transpose")
         return node.input[0] if node is not None and is_swap(node) else None
 
@@ -67,5 +67,5 @@ class Borders:
 
 
 def is_swap(node: NodeProto) -> bool:
-    """Is it a Transpose between (B, S, C) and (B, C, S)?"""
+    """Whether a node is a Transpose between (B, S, C) and (B, C, S)."""
     return node.op_type == "Transpose" and perm_of(node, 0) == SWAP

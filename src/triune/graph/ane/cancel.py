@@ -1,4 +1,4 @@
-"""Transposes, Squeezes and Unsqueezes that undo each other."""
+"""Remove Transposes, Squeezes and Unsqueezes that undo each other."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape")
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A value that is another one with its axes permuted, and axes of size 1 added or dropped.
+    """A value that is another value with permuted axes, and axes of size 1 added or removed.
 
     Attributes:
         source: the other value.
-        axes: for each axis the source's, None for a new one of size 1. Axes of the source that are missing are of
-            size 1.
+        axes: for each axis the corresponding axis of the source; None for a new axis of size 1. Axes of the source that
+            do not occur have size 1.
     """
 
     source: str
@@ -26,7 +26,7 @@ class _View:
 
     @property
     def is_turned(self) -> bool:
-        """Does it need a Transpose?"""
+        """Whether computing the view needs a Transpose."""
         order = [axis for axis in self.axes if axis is not None]
         return order != sorted(order)
 
@@ -35,13 +35,14 @@ class Cancel(LayoutPass):
     """Given chains of Transpose, Squeeze, Unsqueeze and Reshapes that only add or drop axes of size 1.
 
     Result: at most a Squeeze, a Transpose and an Unsqueeze; none where the chain changes nothing, and one chain where
-    several are equal. No Transpose that only moves axes of size 1. Of two Reshapes in a row the last one.
+    several are equal. A Transpose that only moves axes of size 1 is replaced, too. Of two Reshapes in a row only the
+    last one is kept.
     """
 
     name = "cancel"
 
     def __call__(self, model: ModelProto) -> ModelProto:
-        """Changes `model`. What nobody reads any more is left to Tidy."""
+        """Changes `model`. `Tidy` removes values that no node reads any more."""
         index = self._index(model.graph)
         views: dict[str, _View] = {}
         made: dict[_View, str] = {}
@@ -82,7 +83,7 @@ class Cancel(LayoutPass):
         return model
 
     def _given(self, index: Index, found: str, name: str) -> list[NodeProto]:
-        """An Identity where `name` is an output or read by a graph within a node; no nodes elsewhere."""
+        """An Identity that keeps the name of a value that is an output or read by a subgraph; else no node."""
         if not index.is_kept(name):
             return []
         index.build.put("Identity", [found], [name])
@@ -90,7 +91,7 @@ class Cancel(LayoutPass):
 
 
 def _view(index: Index, views: dict[str, _View], node: NodeProto) -> _View | None:
-    """The node's result as a view of the first value of its chain; None where it is no view."""
+    """The node's result as a view of the first value of its chain; None where it is not a view."""
     x = node.input[0]
     dims = index.dims(x)
     if dims is None:
@@ -127,7 +128,7 @@ def _moved(
 def _reshaped(
     axes: tuple[int | None, ...], dims: tuple[Dim, ...], result: tuple[Dim, ...] | None
 ) -> tuple[int | None, ...] | None:
-    """The axes after a Reshape that only adds or drops axes of size 1; None of another Reshape."""
+    """The axes after a Reshape that only adds or removes axes of size 1; None after any other Reshape."""
     if result is None or not same_sizes([dim for dim in dims if dim != 1], [dim for dim in result if dim != 1]):
         return None
     rest = iter([axis for axis, dim in zip(axes, dims, strict=True) if dim != 1])
@@ -155,22 +156,22 @@ def _is_identity(index: Index, view: _View) -> bool:
 
 
 def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str, view: _View) -> bool:
-    """Is it cheaper to compute the value from the view's source than by its node?"""
+    """Whether it is cheaper to compute a value from the view's source than by its own node."""
     before = views.get(node.input[0])
     if before is None:
-        # A Transpose that only moves axes of size 1, or nothing to merge with.
+        # There is no node before to merge with: only a Transpose that just moves axes of size 1 is worth replacing.
         return node.op_type == "Transpose" and not view.is_turned
     if node.op_type == "Transpose":
-        # Two Transposes become one, one becomes none, or it moves before the Unsqueeze.
+        # Two Transposes become one, one becomes none, or the Transpose moves before an Unsqueeze.
         return before.is_turned or not view.is_turned or None in before.axes
     if before.is_turned and view.is_turned:
-        # The Transpose before stays for its other readers: another one is no gain.
+        # If the Transpose before has other readers, it stays, and a second one gains nothing.
         return _num_nodes(index, view) == 1 and index.only_reader(x) is not None
     return before.is_turned or _num_nodes(index, view) <= _num_nodes(index, before)
 
 
 def _num_nodes(index: Index, view: _View) -> int:
-    """How many nodes compute the view from its source."""
+    """The number of nodes that compute the view from its source."""
     num_own = sum(axis is not None for axis in view.axes)
     num_dropped, num_added = (index.rank(view.source) or 0) - num_own, len(view.axes) - num_own
     if view.is_turned:
@@ -201,7 +202,7 @@ def _make(index: Index, view: _View) -> str:
 
 
 def _reshaped_twice(index: Index, node: NodeProto) -> str | None:
-    """The value x, where the node is a Reshape of a Reshape of x back to the shape of x; None elsewhere."""
+    """The value x, if the node reshapes a Reshape of x back to the shape of x; else None."""
     first = index.producer(node.input[0], "Reshape")
     if first is None or not same_sizes(index.dims(first.input[0]), index.dims(node.output[0])):
         return None

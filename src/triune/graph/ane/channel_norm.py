@@ -1,4 +1,4 @@
-"""Layer normalization over channels."""
+"""Write layer normalization over the channels in the layout."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -13,10 +13,10 @@ CHANNELS = 1
 
 
 class ChannelNorm(LayoutPass):
-    """Given LayerNormalization of the last axis of (B, S, C), near what is in the layout.
+    """Given LayerNormalization of the last axis of (B, S, C), next to values in the layout.
 
     Result: the same over axis 1 of (B, C, 1, S), z / sqrt(mean(z * z) + epsilon) * scale + bias, where z = x - mean(x).
-    In fp32 the conversion to Core ML makes one layer_norm of it; for fp16 `graph.half` writes it otherwise.
+    In fp32 the conversion to Core ML writes this as one layer_norm; for fp16 `graph.half` rewrites it.
     """
 
     name = "channel_norm"
@@ -51,7 +51,7 @@ def _reason(index: Index, node: NodeProto, *, is_near: bool) -> str:
 
 
 def _normal(index: Index, x: str, node: NodeProto) -> str:
-    """The nodes; (B, C, 1, S)."""
+    """Build the normalization of `x` (B, C, 1, S), with the attributes and weights of `node`; returns its result."""
     build = index.build
     epsilon = index.weight(np.array(attributes_of(node).get("epsilon", 1e-5), index.dtype(node.input[0])))
     axes = build.ints(CHANNELS)
@@ -65,7 +65,7 @@ def _normal(index: Index, x: str, node: NodeProto) -> str:
 
 
 def _per_channel(index: Index, node: NodeProto, position: int) -> str:
-    """A scale or bias (C) as (1, C, 1, 1); "" where there is none."""
+    """The name of a scale or bias (C) reshaped to (1, C, 1, 1); "" where there is none."""
     name = node.input[position] if len(node.input) > position else ""
     array = index.constant(name) if name else None
     if array is not None:

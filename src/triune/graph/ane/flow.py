@@ -1,4 +1,4 @@
-"""Which values can be in the layout without more Transposes than now."""
+"""Find which values can be in the layout without adding Transposes."""
 
 from collections.abc import Sequence
 
@@ -32,15 +32,15 @@ ALONG = frozenset(["Softmax", "Split", "Concat"])
 
 
 class Flow:
-    """The values of a graph that are in the layout, or can be without more Transposes.
+    """The values of a graph that are in the layout, or can be without adding Transposes.
 
     Attributes:
         reached: values that can be computed in the layout.
-        wanted: values that a node in the layout would read.
+        wanted: values that nodes in the layout would read.
     """
 
     def __init__(self, index: Index, borders: Borders, nodes: Sequence[NodeProto]) -> None:
-        """`nodes` are those of `index`'s graph, in order."""
+        """`nodes` are the nodes of the graph of `index`, in order."""
         self._index = index
         self._borders = borders
         self.wanted: set[str] = set()
@@ -55,7 +55,7 @@ class Flow:
                 self.reached.update(node.output)
 
     def operands(self, node: NodeProto) -> list[str] | None:
-        """The operands (B, S, C) that are not constants; None if the operator cannot compute in the layout."""
+        """The operands (B, S, C) of a node that are not constants; None if the node cannot compute in the layout."""
         index = self._index
         if any(index.rank(name) != 3 for name in node.output):
             return None
@@ -70,18 +70,18 @@ class Flow:
         return given if given and self._can_move(node) else None
 
     def is_passed(self, name: str) -> bool:
-        """Is it a constant that can be transposed, or a value of one element that broadcasts as it is?"""
+        """Whether an operand is a constant that can be transposed, or a value of one element that broadcasts."""
         dims = self._index.dims(name)
         if dims is None or len(dims) > 3:
             return False
         return self._index.is_constant(name) or all(dim == 1 for dim in dims)
 
     def is_inside(self, name: str) -> bool:
-        """Would the value be in the layout?"""
+        """Whether a value is, or can be, in the layout."""
         return name in self.reached or self._borders.is_out(name)
 
     def is_reached(self, node: NodeProto) -> bool:
-        """Can the node compute in the layout with no more Transposes than before?"""
+        """Whether a node can compute in the layout without more Transposes than before."""
         operands = self.operands(node)
         if not operands:
             return False
@@ -89,7 +89,7 @@ class Flow:
         inside = [name for name in dict.fromkeys(operands) if self.is_inside(name)]
         others = [name for name in dict.fromkeys(operands) if not self.is_inside(name)]
         if not inside:
-            # Another node brings them into the layout already, where this node can read them.
+            # If other nodes transpose the operands into the layout already, this node can read them there.
             return is_wanted and all(self._borders.is_entered(name) for name in others)
         if not is_wanted and any(not self._borders.is_entered(name) for name in others):
             return False
@@ -97,7 +97,7 @@ class Flow:
         return is_wanted or len(inside) > 1 or is_last
 
     def _can_move(self, node: NodeProto) -> bool:
-        """Do its attributes and other operands allow it to compute in the layout?"""
+        """Whether a node's attributes and other operands allow it to compute in the layout."""
         index, attributes = self._index, attributes_of(node)
         if node.op_type == "LayerNormalization":
             is_last = positive(int(attributes.get("axis", -1)), 3) == 2

@@ -1,4 +1,4 @@
-"""Computed shapes, most sizes of which are known."""
+"""Replace known sizes in computed shapes by constants."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from triune.graph.index import Dim, Index, label
 
 
 class KnownShapes(LayoutPass):
-    """Given Reshape and Expand by computed shapes. Result: their known sizes as constants.
+    """Given Reshape and Expand to computed shapes. Result: the same with the known sizes as constants.
 
-    Exports with a free batch compute every size from the shape of what is viewed: [b, s, -1] after an attention, and
-    [b, 1, 32] for a class token by a Where of [b, -1, -1]. The passes of the layout know from the names of sizes that
-    these are 17, 32 and 1; compilers only know constants. And no value has to leave the layout for its Shape.
+    Exports with a free batch compute every size with a Shape node: [b, s, -1] after an attention, or [b, 1, 32] for a
+    class token by a Where of [b, -1, -1]. Symbolic shapes (`graph.sizes`) tell the values of most of them; compilers
+    only use constants. Then no value has to leave the layout for its Shape.
     """
 
     name = "known_shapes"
@@ -29,7 +29,7 @@ class KnownShapes(LayoutPass):
             if shape is not None:
                 before = index.dims(node.output[0]) or ()
                 node.input[1] = shape
-                # A 0 that was a size has become one that stands for the operand's.
+                # The shape may now contain 0, which means the operand's size.
                 kept = [each for each in node.attribute if each.name != "allowzero"]
                 del node.attribute[:]
                 node.attribute.extend(kept)
@@ -41,7 +41,9 @@ class KnownShapes(LayoutPass):
 
 
 def _target(index: Index, node: NodeProto) -> str | None:
-    """The shape of a Reshape as a constant: 0 for a size of the operand's same axis, -1 for at most one other."""
+    """The target of a Reshape as a constant: 0 copies the size of the operand's same axis, -1 is at most one other
+    size.
+    """
     given, dims = index.dims(node.input[0]), index.dims(node.output[0])
     if given is None or dims is None or 0 in dims:
         return None
@@ -57,7 +59,7 @@ def _target(index: Index, node: NodeProto) -> str | None:
 
 
 def _written(index: Index, shape: str) -> str | None:
-    """A vector of sizes with constants for the known ones; None where all known ones are constants already."""
+    """Build a vector of sizes in which known sizes are constants; None where they are constants already."""
     elements = index.elements(shape)
     if elements is None or any(isinstance(size, int) and size < 0 for size in elements):
         return None
@@ -75,7 +77,7 @@ def _written(index: Index, shape: str) -> str | None:
 
 
 def _is_written(index: Index, concat: NodeProto) -> bool:
-    """Are all its known sizes constants?"""
+    """Whether all known sizes that a Concat joins are constants."""
     return all(index.is_constant(name) or not _is_any_known(index.elements(name) or ()) for name in concat.input)
 
 

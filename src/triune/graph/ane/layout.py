@@ -1,4 +1,4 @@
-"""Elementwise operators, reductions and the like between the patterns, in the layout."""
+"""Bring elementwise operators, reductions and the like between the patterns into the layout."""
 
 from typing import Any
 
@@ -13,10 +13,11 @@ from triune.graph.index import Index, label
 
 
 class Layout(LayoutPass):
-    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) out of the layout.
+    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) that left the
+    layout.
 
-    Result: the same of (B, C, 1, S), where that needs no more Transposes. Constants are transposed. The Transposes
-    between two such operators now undo each other, and `Cancel` removes them.
+    Result: the same operators on (B, C, 1, S), where that adds no Transposes. Constants are transposed. The Transposes
+    between two such operators then undo each other, and `Cancel` removes them.
     """
 
     name = "layout"
@@ -48,7 +49,7 @@ class Layout(LayoutPass):
 
 
 def _passed(index: Index, turned: dict[str, str], node: NodeProto, name: str) -> str:
-    """An operand that is no value (B, S, C): constants that broadcast are transposed, the others stay."""
+    """The name of an operand that is not (B, S, C): constants that broadcast are transposed, others stay."""
     array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"
     if array is None or is_size or (array.size == 1 and node.op_type != "Concat"):
@@ -59,13 +60,13 @@ def _passed(index: Index, turned: dict[str, str], node: NodeProto, name: str) ->
 
 
 def _turned(array: NDArray[Any]) -> NDArray[Any]:
-    """A constant that broadcasts against (B, S, C) as one that broadcasts against (B, C, 1, S)."""
+    """Transpose a constant that broadcasts against (B, S, C) so that it broadcasts against (B, C, 1, S)."""
     whole = array.reshape((1,) * (3 - array.ndim) + array.shape)
     return whole.transpose(SWAP)[:, :, None, :]
 
 
 def _moved(index: Index, node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProto:
-    """The node with its axes translated to those of the layout."""
+    """A copy of a node with other inputs and outputs, and its axes converted to those of the layout."""
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.name = outputs[0]

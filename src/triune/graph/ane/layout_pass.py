@@ -1,4 +1,4 @@
-"""What the passes of the layout have in common."""
+"""The base class of the passes of the layout."""
 
 from onnx import GraphProto
 
@@ -9,10 +9,10 @@ from triune.graph.weights import Large, NoneLarge
 
 
 class LayoutPass(GraphPass):
-    """A pass that reports what it changes, and what it leaves and why."""
+    """A pass that reports which nodes it changes, and which it leaves and why."""
 
     def __init__(self, report: Report, large: Large | None = None) -> None:
-        """`report` is written; `large` holds large constants that are not in the model's graph."""
+        """`report` is filled; `large` holds large constants that are not in the model's graph."""
         self._report = report
         self._large = large or NoneLarge()
 

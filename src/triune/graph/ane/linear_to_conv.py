@@ -1,4 +1,4 @@
-"""Linear layers as 1x1 convolutions."""
+"""Replace linear layers by 1x1 convolutions."""
 
 from onnx import ModelProto, NodeProto
 
@@ -17,8 +17,8 @@ MAX_CHANNELS = 65536
 class LinearToConv(LayoutPass):
     """Given MatMul (and an Add) or Gemm of (B, S, C) and constant weights. Result: a 1x1 Conv of (B, C, 1, S).
 
-    Gemm of rows that a Reshape made of (B, S, C) counts too. Rows that have no sequence stay: their last axis would be
-    1, which the Neural Engine pads to 64 bytes.
+    A Gemm of rows (B * S, C) that a Reshape made from (B, S, C) counts, too. Layers without a sequence stay: the last
+    axis would be 1, which the Neural Engine pads to 64 bytes.
     """
 
     name = LINEAR_TO_CONV
@@ -44,7 +44,7 @@ class LinearToConv(LayoutPass):
         return model
 
     def _linear(self, index: Index, node: NodeProto) -> Linear | None:
-        """The linear layer that begins with a node; None if none does, or it stays as it is."""
+        """The linear layer that begins with a node; None if there is none, or it stays as it is."""
         try:
             linear = match_linear(index, node)
         except NoMatchError as problem:
@@ -57,7 +57,7 @@ class LinearToConv(LayoutPass):
 
 
 def _reason(index: Index, linear: Linear) -> str | None:
-    """Why a layer stays as it is; None if it does not."""
+    """Why a layer stays as it is; None if it is to be converted."""
     num_channels = max(linear.num_inputs, linear.num_outputs)
     if num_channels > MAX_CHANNELS:
         return f"{num_channels} channels; the Neural Engine has at most {MAX_CHANNELS}"
@@ -71,7 +71,7 @@ def _reason(index: Index, linear: Linear) -> str | None:
 
 
 def _sequence(index: Index, linear: Linear) -> str | None:
-    """The value (B, S, C) that was reshaped to the rows (B * S, C) that the layer reads; None if there is none."""
+    """The value (B, S, C) whose Reshape to rows (B * S, C) the layer reads; None if there is none."""
     reshape = index.producer(linear.x, "Reshape")
     dims = index.dims(reshape.input[0]) if reshape is not None else None
     is_sequence = dims is not None and len(dims) == 3 and dims[2] == linear.num_inputs
@@ -95,7 +95,7 @@ def _write(index: Index, borders: Borders, linear: Linear) -> None:
 
 
 def _conv_weight(index: Index, linear: Linear) -> str:
-    """Alpha * weight as (num_outputs, num_inputs, 1, 1). Packed weights stay packed."""
+    """The name of alpha * weight, reshaped to (num_outputs, num_inputs, 1, 1). Packed weights stay packed."""
     packed = index.packed(linear.weight)
     if packed is not None:
         rows = packed if linear.is_transposed else packed.transposed(1, 0)

@@ -1,4 +1,4 @@
-"""Attention without the guard against NaN."""
+"""Remove the replacement of NaN from attention."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -10,13 +10,12 @@ from triune.graph.match.no_match import NoMatchError
 
 
 class NanGuards(LayoutPass):
-    """Given Softmax of scores and a mask, 0 in place of its NaN, MatMul with values, the heads put side by side.
+    """Given Softmax of scores plus a mask, a Where that replaces its NaN by 0, MatMul with values, and merged heads.
 
-    Result: the same without the guard, and 0 in the rows of the result where the mask is all -inf. Where no row of the
-    mask is all -inf there is no NaN, and the guard just goes.
+    Result: the same without that Where, and 0 in the rows of the result whose mask is all -inf. If no row of the mask
+    can be all -inf, there is no NaN, and the Where is just removed.
 
-    NaN come from such rows alone if the scores are finite, which is what the guard is there for. Only masks whose
-    values are known count: constants, and a Where of two constants.
+    With finite scores, NaN come from such rows alone. The mask must be known: a constant, or a Where of two constants.
     """
 
     name = "nan_guards"
@@ -58,7 +57,7 @@ class NanGuards(LayoutPass):
 
 
 def _empty_rows(index: Index, mask: str) -> str:
-    """Which rows of a mask (B, 1, Q, K) are all -inf, (B, Q, 1)."""
+    """Build a boolean value (B, Q, 1) that tells which rows of a mask (B, 1, Q, K) are all -inf; returns its name."""
     build = index.build
     largest = build.op("ReduceMax", mask, build.ints(-1), keepdims=1)
     is_empty = build.op("Equal", largest, index.weight(np.array(-np.inf, index.dtype(mask))))

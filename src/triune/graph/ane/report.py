@@ -1,4 +1,4 @@
-"""A report of the nodes that passes brought into the layout, and of those that they left and why."""
+"""The report of the nodes that passes bring into the layout, and of those that they leave and why."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ class Entry:
     """What a pass did with one node.
 
     Attributes:
-        step: the pass.
+        step: the name of the pass.
         node: its operator and name.
-        text: what was done, or why nothing was.
+        text: what was changed, or why the node was left.
     """
 
     step: str
@@ -27,26 +27,26 @@ class Entry:
 
 @dataclass(slots=True)
 class Report:
-    """Filled by the passes, in their order."""
+    """The entries of all passes, in the order of the passes."""
 
     changed: list[Entry] = field(default_factory=list[Entry])
     left: list[Entry] = field(default_factory=list[Entry])
 
     def change(self, step: str, node: str, text: str) -> None:
-        """A node was changed."""
+        """Record that a node was changed."""
         self.changed.append(Entry(step, node, text))
 
     def leave(self, step: str, node: str, text: str) -> None:
-        """A node that resembles a pattern was left as it is."""
+        """Record that a node that resembles a pattern was left as it is."""
         self.left.append(Entry(step, node, text))
 
     @property
     def num_layers(self) -> int:
-        """How many linear layers are in the layout; with none it is not used at all."""
+        """The number of linear layers in the layout. If it is 0, the layout is not used at all."""
         return self.counts().get(LINEAR_TO_CONV, 0)
 
     def counts(self) -> dict[str, int]:
-        """How many changes each pass made."""
+        """The number of changes by pass."""
         return dict(Counter(entry.step for entry in self.changed))
 
     def __str__(self) -> str:

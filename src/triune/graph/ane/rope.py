@@ -1,4 +1,4 @@
-"""Rotary position embeddings."""
+"""Write rotary position embeddings in the layout, for all heads at once."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,12 @@ CHANNELS = AXES[2]
 
 
 class Rope(LayoutPass):
-    """Given x * cos + rotate_half(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width), of channels of
-    (B, S, C) out of the layout, where rotate_half(x) is the negated second half of each head before the first one.
+    """Given x * cos + rotate_half(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width). The heads are
+    channels of a value (B, S, C) that left the layout. rotate_half(x) is the negated second half of each head, then the
+    first half.
 
-    Result: of all heads at once in (B, C, 1, S): x * cos + swapped(x) * sin, where swapped(x) is the halves of each
-    head changed for each other, and the sign is the table's. The tables become (B, C, 1, S), once for all layers.
+    Result: x * cos + swapped(x) * sin of all heads at once in (B, C, 1, S). swapped(x) exchanges the halves of each
+    head; the first half of the sines is negated instead. The tables become (B, C, 1, S), once for all layers.
     """
 
     name = "rope"
@@ -67,7 +68,7 @@ class _Rotation:
 
 
 def _rotation(index: Index, borders: Borders, add: NodeProto) -> _Rotation | str | None:
-    """The embedding that an Add ends, None if it is none, or the reason why it stays."""
+    """The embedding that ends with an Add; None if there is none, or a message that says why it stays."""
     checked = (_checked(index, borders, found) for found in match_rotary(index, add, borders.is_out))
     return next((each for each in checked if each is not None), None)
 
@@ -120,7 +121,7 @@ def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotatio
 
 
 class _Tables:
-    """Tables (B, heads * width, 1, S); each is made once."""
+    """Builds the tables (B, heads * width, 1, S), each only once."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -128,7 +129,7 @@ class _Tables:
         self._spread: dict[tuple[str, int], str] = {}
 
     def get(self, name: str, rotation: _Rotation, *, is_signed: bool) -> str:
-        """The table for all heads; signed, the first half of each is negated."""
+        """The name of a table for all heads; if `is_signed`, the first half of each head is negated."""
         key = (name, rotation.width, rotation.is_steps_first, is_signed)
         if key not in self._made:
             self._made[key] = self._table(name, rotation, is_signed=is_signed)

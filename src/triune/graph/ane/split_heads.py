@@ -1,4 +1,4 @@
-"""Multi-head attention computed head by head."""
+"""Rewrite multi-head attention to compute head by head in the layout."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,12 @@ CHANNELS, STEPS = 1, 3
 
 
 class SplitHeads(LayoutPass):
-    """Given MatMul, a scale, masks, Softmax, MatMul of all heads (B, heads, S, width) of channels of (B, S, C).
+    """Given MatMul, a scale, masks, Softmax and MatMul of heads (B, heads, S, width), which are channels of (B, S, C).
 
     Result: for each head the products of Apple's ml-ane-transformers: keys (B, K, 1, width) times queries
     (B, width, 1, Q) are scores (B, K, 1, Q), whose Softmax is over axis 1; values (B, width, 1, K) times them are
-    (B, width, 1, Q), side by side the result (B, C, 1, Q). Each product is Unsqueeze 2 of MatMul of Squeeze 2.
+    (B, width, 1, Q), concatenated to the result (B, C, 1, Q). Each product is Unsqueeze(MatMul(Squeeze, Squeeze)) of
+    axis 2.
     """
 
     name = "split_heads"
@@ -70,7 +71,7 @@ def _require_near(borders: Borders, attention: MultiHeadAttention) -> None:
 
 
 class _Writer:
-    """Writes attentions; what several share, such as a mask, is written once."""
+    """Writes attentions. A value that several attentions share, such as a mask, is written once."""
 
     def __init__(self, index: Index, borders: Borders) -> None:
         self._index = index
@@ -88,7 +89,7 @@ class _Writer:
                     raise NoMatchError(f"the mask '{name}' has no known number of heads")
 
     def write(self, attention: MultiHeadAttention) -> None:
-        """The nodes that give the result of `attention`."""
+        """Build the nodes that compute the result of `attention` in the layout."""
         build = self._index.build
         num_heads = attention.num_heads
         scores_of_all = attention.attention.scores
@@ -111,13 +112,13 @@ class _Writer:
         self._borders.leave(inside, attention.output.output[0])
 
     def _product(self, a: str, b: str) -> str:
-        """(B, n, 1, m) times (B, m, 1, u)."""
+        """Build the product of `a` (B, n, 1, m) and `b` (B, m, 1, u); returns its name, (B, n, 1, u)."""
         build = self._index.build
         flat = [build.op("Squeeze", each, build.ints(HEIGHT)) for each in (a, b)]
         return build.op("Unsqueeze", build.op("MatMul", *flat), build.ints(HEIGHT))
 
     def _heads(self, split: Split, scale: float, *, is_turned: bool = False) -> list[str]:
-        """(B, width, 1, S) of each head; turned, as keys are, (B, S, 1, width)."""
+        """The names of the single heads, (B, width, 1, S); if `is_turned`, as for keys, (B, S, 1, width)."""
         build = self._index.build
         heads, width, stride = split.heads, split.width, split.stride
         num_heads = split.num_heads // split.times
@@ -144,7 +145,7 @@ class _Writer:
         return build.op("Slice", value, build.ints(start), build.ints(start + size), build.ints(axis))
 
     def _source(self, heads: Heads) -> str:
-        """The channels in the layout."""
+        """The name of the source of heads in the layout, (B, C, 1, S)."""
         if not heads.is_split:
             return self._borders.enter(heads.source)
         if heads.source not in self._sources:
@@ -155,7 +156,7 @@ class _Writer:
         return self._sources[heads.source]
 
     def _mask(self, name: str, num_heads: int) -> Sequence[str]:
-        """An operand of the scores (B, heads, Q, K) as those of the heads' (B, K, 1, Q)."""
+        """An operand of the scores (B, heads, Q, K), split into operands of each head's scores (B, K, 1, Q)."""
         key = (name, num_heads)
         if key not in self._masks:
             self._masks[key] = self._turned(name, num_heads)

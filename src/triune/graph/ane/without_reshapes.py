@@ -1,4 +1,4 @@
-"""A Softmax or a Transpose of a value that was reshaped only for it."""
+"""Remove Reshapes around a Softmax or Transpose that does not need them."""
 
 from onnx import ModelProto, NodeProto
 

@@ -183,7 +183,7 @@ def _ends(graph: GraphProto) -> dict[str, set[int]]:
 
 
 def _parted(factor: NDArray[Any], op_type: str) -> list[int]:
-    """Integers whose product with or quotient by a number rounds down to another integer in fp32 than in fp64."""
+    """Integers whose product with, or quotient by, `factor` rounds down to another integer in fp32 than in fp64."""
     numbers = np.arange(1.0, _MOST_TRIED)
     computed = np.multiply if op_type == "Mul" else np.divide
     with np.errstate(all="ignore"):
@@ -194,7 +194,7 @@ def _parted(factor: NDArray[Any], op_type: str) -> list[int]:
 
 
 def _small(values: Values, name: str) -> NDArray[Any] | None:
-    """Whether a constant is numeric, not empty and small enough to be read."""
+    """The value of a constant that is numeric, not empty and small enough to be read; else None."""
     tensor = values.tensor(name)
     if tensor is None or not 0 < math.prod(tensor.dims) <= _MOST_ELEMENTS or tensor.data_type == TensorProto.STRING:
         return None

@@ -52,8 +52,8 @@ class _From:
     """An input that a value is computed from.
 
     Attributes:
-        is_whole: whether it was an integer all the way.
-        is_turned: whether it was subtracted from a number, or a number from it.
+        is_whole: whether all values from the input to this one are integers.
+        is_turned: whether it was subtracted from a number, or a number was subtracted from it.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Patterns that a runtime computes faster as one operation: each becomes a call of a function of the model.
+"""Replace patterns that a runtime computes faster as one operation by calls of functions of the model.
 
-The functions (domain `call.DOMAIN`) have bodies that compute the same as the nodes did. They are the composite
+The bodies of the functions (domain `call.DOMAIN`) compute the same as the replaced nodes. They are the composite
 operations of Apple's Core AI: `rms_norm`, `rope`, `scaled_dot_product_attention` and `gather_mm`.
 """
 
@@ -25,15 +25,15 @@ __all__ = ["DOMAIN", "fuse"]
 def fuse(
     model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = None, file: WeightFile | None = None
 ) -> ModelProto:
-    """Given core ops. Result: calls of functions for the patterns that can be fused; see the module.
+    """Replace each pattern in a model by a call of a function; see the module. Returns the changed model.
 
     Args:
         model: normalized; changed. Graphs within its nodes stay as they are.
-        check: inputs on which the model is computed before and after, by ONNX's reference evaluator.
-        file: takes large weights that are made; without it they are in the model.
+        check: inputs on which ONNX's reference evaluator computes the model before and after, to compare the outputs.
+        file: the scratch file for new large weights; without it they are stored in the model.
 
     Raises:
-        InternalError: the model computes something else (only with `check`).
+        InternalError: the outputs changed (only with `check`).
     """
     watch = None if check is None else Check(model, check)
     # No pattern is a part of another one, so that their order does not matter.

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention as one operation."""
+"""Fuse scaled dot-product attention into one operation."""
 
 from collections.abc import Iterator
 
@@ -17,14 +17,14 @@ _SWAP_LAST = (0, 1, 3, 2)
 
 
 class FuseAttention(FusePattern):
-    """Given softmax(q k^T scale + mask) v of four dimensions (batch, heads, steps, width), the scale on any of its
-    factors or none. Result: `scaled_dot_product_attention`.
+    """Given softmax(q k^T scale + mask) v of four dimensions (batch, heads, steps, width). Any of the factors, or none,
+    may be scaled. Result: `scaled_dot_product_attention`.
     """
 
     name = "fuse_attention"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One for each that is found."""
+        """One call for each attention in the graph."""
         for node in index.graph.node:
             candidates = (_fused(index, each) for each in match_attention(index, node))
             found = next((each for each in candidates if each is not None), None)
@@ -53,7 +53,7 @@ def _fused(index: Index, attention: Attention) -> FusedCall | None:
 
 
 def _keys(index: Index, name: str) -> tuple[float, str]:
-    """The factor of transposed keys (batch, heads, width, steps), and the keys (batch, heads, steps, width)."""
+    """The scale of transposed keys (batch, heads, width, steps), and the keys (batch, heads, steps, width)."""
     scale, value = constant_factor(index, name)
     transpose = index.producer(value, "Transpose")
     if transpose is None:

@@ -1,4 +1,4 @@
-"""Nodes that become a call of a function of the model, which a runtime computes as one operation."""
+"""Replace nodes by a call of a function of the model, which a runtime computes as one operation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class FusedCall:
     Attributes:
         kind: the function's name among Apple's composite operations: "rms_norm".
         output: the node that gives the pattern's result; the call replaces it.
-        operands: the names of the function's inputs, and the values that they are.
+        operands: by the names of the function's inputs, the values that the call passes.
         body: nodes that compute RESULT from the inputs.
-        settings: the other attributes: epsilons, scales.
+        settings: the attributes of the call: epsilons, scales.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def add_call(model: ModelProto, call: FusedCall) -> NodeProto:
 
 
 def renamed(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> list[NodeProto]:
-    """Copies of nodes that read and give values of other names."""
+    """Copies of nodes whose input and output names are replaced by `names` (old to new)."""
     copies: list[NodeProto] = []
     for node in nodes:
         copy = NodeProto()

@@ -1,4 +1,4 @@
-"""Products with gathered matrices (mixtures of experts) as one operation."""
+"""Fuse products with gathered matrices (mixtures of experts) into one operation."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ class FuseGatherMatMul(FusePattern):
     name = "fuse_gather_matmul"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One for each that is found."""
+        """One call for each product in the graph."""
         for node in index.graph.node:
             found = match_gather_matmul(index, node)
             if found is not None:

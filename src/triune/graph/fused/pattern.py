@@ -1,4 +1,4 @@
-"""What the passes that fuse patterns have in common."""
+"""The base class of the passes that fuse patterns."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -16,12 +16,15 @@ class FusePattern(GraphPass):
     """Given core ops. Result: a call of a function in place of each pattern. Graphs within nodes stay as they are."""
 
     def __init__(self, file: WeightFile | None = None) -> None:
-        """`file` takes large weights that are made; without it they are in the model."""
+        """`file` is the scratch file for new large weights; without it they are stored in the model."""
         self._file = file
 
     @abstractmethod
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """The calls that replace patterns; the nodes that their operands need are built by `index.build`."""
+        """The calls that replace the patterns of a graph.
+
+        Nodes that compute their operands are added to `index.build`.
+        """
 
     def __call__(self, model: ModelProto) -> ModelProto:
         """Changes `model`."""

@@ -1,4 +1,4 @@
-"""Root mean square normalization as one operation."""
+"""Fuse root mean square normalization into one operation."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +20,7 @@ class FuseRmsNorm(FusePattern):
     name = "fuse_rms_norm"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One for each that is found."""
+        """One call for each normalization in the graph."""
         for node in index.graph.node:
             found = match_rms_norm(index, node)
             if found is not None:
@@ -33,7 +33,7 @@ def _body(index: Index, found: RmsNorm, output: str) -> list[NodeProto]:
     nodes = list(found.nodes)
     if found.computed_as != found.x:
         nodes = [helper.make_node("Cast", [found.x], [found.computed_as], to=TensorProto.FLOAT), *nodes]
-    # All that the nodes read but x and the scale are constants: epsilon, axes, exponents.
+    # All other operands of the nodes are constants: epsilon, axes, exponents.
     names = {found.x: "input", found.scale: "scale", output: RESULT}
     return [*_constants(index, nodes, set(names)), *renamed(nodes, names)]
 

@@ -1,4 +1,4 @@
-"""Rotary position embeddings as one operation."""
+"""Fuse rotary position embeddings into one operation."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from triune.graph.match.rotary import RotaryEmbedding, has_equal_halves, match_r
 
 
 class FuseRotary(FusePattern):
-    """Given x * cos + rotate_half(x) * sin, where both halves of each table are equal. Result: `rope`, of half tables.
+    """Given x * cos + rotate_half(x) * sin, where both halves of each table are equal. Result: `rope` with half tables.
 
     rotate_half(x) is the negated second half of the last axis followed by the first half.
     """
@@ -20,7 +20,7 @@ class FuseRotary(FusePattern):
     name = "fuse_rotary"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One for each that is found."""
+        """One call for each rotary embedding in the graph."""
         for node in index.graph.node:
             candidates = (_fused(index, each) for each in match_rotary(index, node, lambda _: False))
             found = next((each for each in candidates if each is not None), None)

@@ -17,9 +17,9 @@ class ScoreStep:
     """One operator that is applied to the scores between their MatMul and the Softmax.
 
     Attributes:
-        node: Mul, Div, Add or Where.
-        index: which of its inputs are the scores.
-        factor: the constant that multiplies the scores; None of Add, Where and a Mul or Div by 0.
+        node: a Mul, Div, Add or Where.
+        index: the position of the scores among its inputs.
+        factor: the constant that multiplies the scores; None for Add, Where, and a Mul or Div by 0.
     """
 
     node: NodeProto
@@ -28,7 +28,7 @@ class ScoreStep:
 
     @property
     def others(self) -> Sequence[tuple[int, str]]:
-        """The inputs that are not the scores, with their indices: scales, masks, conditions."""
+        """The positions and names of the inputs that are not the scores: scales, masks, conditions."""
         return [(index, name) for index, name in enumerate(self.node.input) if index != self.index]
 
 
@@ -39,7 +39,7 @@ class Scores:
     Attributes:
         queries: value (..., Q, width).
         keys: value (..., width, K): transposed for the MatMul.
-        steps: what is applied to the scores (..., Q, K), in order.
+        steps: the operators applied to the scores (..., Q, K), in order.
         product: the MatMul.
         softmax: the Softmax.
     """
@@ -62,7 +62,7 @@ class Scores:
 
     @property
     def masking(self) -> Sequence[ScoreStep]:
-        """The steps after the scale: masks, and whatever follows the first of them."""
+        """The steps after the scale: the first mask and all steps after it."""
         return self.steps[self._num_scales :]
 
     @property
@@ -75,7 +75,7 @@ class Attention:
     """MatMul(Softmax(steps(MatMul(queries, keys))), values).
 
     Attributes:
-        scores: the Softmax's part of it, with queries, keys, scale and masks.
+        scores: the part that ends with the Softmax, with queries, keys, scale and masks.
         values: value (..., K, width).
         output: the MatMul that gives the result (..., Q, width).
     """
@@ -91,7 +91,7 @@ class Attention:
 
 
 def match_scores(index: Index, softmax: NodeProto) -> Iterator[Scores]:
-    """The ways to read what a Softmax normalizes as scores: one for each MatMul that leads to it.
+    """All matches of the operand of a Softmax as scores: one for each MatMul that leads to it.
 
     There are several where both operands of an Add or a Where come from a MatMul, as a computed bias does.
     """
@@ -100,7 +100,7 @@ def match_scores(index: Index, softmax: NodeProto) -> Iterator[Scores]:
 
 
 def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
-    """The ways to read a MatMul as the end of an attention: none, or one for each way to read its scores."""
+    """All matches of attention that end with a MatMul: one for each match of its scores, so often none."""
     softmax = index.producer(matmul.input[0], "Softmax") if matmul.op_type == "MatMul" else None
     if softmax is not None:
         for scores in match_scores(index, softmax):
@@ -108,7 +108,7 @@ def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
 
 
 def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodeProto, tuple[ScoreStep, ...]]]:
-    """Each MatMul from which `name` is made by scales and masks alone, with these."""
+    """Each MatMul from which `name` is computed by scales and masks alone, with these steps."""
     node = index.producer(name, "MatMul", "Mul", "Div", "Add", "Where")
     if node is None or depth > _MOST_STEPS:
         return
@@ -121,7 +121,7 @@ def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodePro
 
 
 def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
-    """The ways to read a node as a step: for each operand that may be the scores."""
+    """All matches of a node as a step: one for each operand that may be the scores."""
     for operand in {"Add": (0, 1), "Mul": (0, 1), "Where": (1, 2)}.get(node.op_type, (0,)):
         if node.op_type in ("Add", "Where"):
             yield ScoreStep(node, operand)
@@ -133,7 +133,7 @@ def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
 
 
 def constant_factor(index: Index, name: str) -> tuple[float, str]:
-    """A value as the product of a constant and another value, through any Mul and Div by single constants."""
+    """A value as a constant times another value, by following each Mul and Div by a constant of one element."""
     node = index.producer(name, "Mul", "Div")
     for operand in (0, 1) if node is not None and node.op_type == "Mul" else (1,):
         number = index.scalar(node.input[operand]) if node is not None else None

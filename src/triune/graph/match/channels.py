@@ -1,4 +1,4 @@
-"""Where the heads of an attention come from: which channels of a value (B, S, C) each of them is.
+"""Find which channels of a value (B, S, C) each head of an attention consists of.
 
 B is the batch, S the steps of the sequence, C the channels. Reshape, Transpose, Slice, Split, Gather, Expand and scales
 between a value (B, S, C) and its heads are followed back.
@@ -19,12 +19,12 @@ from triune.graph.values import attributes_of
 BATCH, STEPS = "batch", "steps"
 
 IsSource: TypeAlias = Callable[[str], bool]
-"""Is a value (B, S, C) to be taken as it is, without a look at what makes it?"""
+"""A function that tells whether a value is a source (B, S, C), whose producer is not followed further."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """An axis over some of the channels: `size` of them, `stride` apart, each `times` in a row."""
+    """An axis over some of the channels: `size` channels, `stride` apart, each repeated `times` times in a row."""
 
     size: int
     stride: int
@@ -37,20 +37,21 @@ class Channels:
 
 
 Axis = str | Channels
-"""BATCH, STEPS, or channels."""
+"""What an axis of a value is: BATCH, STEPS, or some of the channels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """A value as channels of another.
+    """A value whose elements are channels of another value, its source.
 
     Attributes:
-        source: (B, S, C); or (B, heads, S, width) if `is_split`, whose channels are those of all heads in a row.
-        is_split: see `source`.
-        num_channels: C.
+        source: the name of a value (B, S, C); if `is_split`, (B, heads, S, width), whose channels are those of all
+            heads in a row.
+        is_split: whether the source already has an axis of heads.
+        num_channels: C, the number of channels of the source.
         axes: what each axis of the value is.
-        offset: the first channel.
-        scale: by which the source is multiplied.
+        offset: the index of the first channel.
+        scale: the factor by which the source is multiplied.
     """
 
     source: str
@@ -61,7 +62,7 @@ class Heads:
     scale: float = 1
 
     def moved(self, axes: Sequence[Axis], *, offset: int | None = None, scale: float | None = None) -> "Heads":
-        """The same source with other axes."""
+        """A copy with other axes, and another offset or scale if given."""
         return Heads(
             self.source,
             self.is_split,
@@ -74,14 +75,14 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Heads one by one.
+    """A value divided into heads.
 
     Attributes:
-        heads: all of them.
-        num_heads: how many.
-        times: how many heads in a row are the same: keys and values that several heads share.
-        width: the channels of each.
-        stride: how many channels lie between the first ones of two neighbours.
+        heads: the value of all heads.
+        num_heads: the number of heads.
+        times: the number of heads in a row that are equal, as keys and values are that several heads share.
+        width: the number of channels of each head.
+        stride: the distance in channels between the starts of neighbouring heads.
     """
 
     heads: Heads
@@ -92,7 +93,7 @@ class Split:
 
 
 def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
-    """(B, heads, S, width), or (B, heads, width, S) if it is turned, by its heads; None of anything else."""
+    """Divide a value (B, heads, S, width) into heads, or (B, heads, width, S) if `is_turned`; None for others."""
     if len(heads.axes) != 4:
         return None
     batch, several, steps, width = heads.axes
@@ -106,7 +107,7 @@ def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
 
 
 def trace(index: Index, is_source: IsSource, name: str) -> Heads | None:
-    """How `name` is made of the channels of a value; None if it is not."""
+    """The channels of a source that the value `name` consists of; None if it is computed otherwise."""
     node = index.producer(name)
     found = None
     if node is not None and not (index.rank(name) == 3 and (is_source(name) or node.op_type == "Transpose")):
@@ -166,7 +167,9 @@ def _scaled(index: Index, is_source: IsSource, node: NodeProto) -> Heads | None:
 
 
 def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple[Dim, ...] | None) -> list[Axis] | None:
-    """The axes after a Reshape that divides channels, or puts neighbours together."""
+    """The axes after a Reshape that divides an axis of channels, or merges neighbouring axes; None after any other
+    Reshape.
+    """
     if dims is None or result is None:
         return None
     found: list[Axis] = []
@@ -201,12 +204,12 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
         if prod(sizes) != axis.size or not sizes:
             return None
         found += [Channels(size, axis.stride * prod(sizes[position + 1 :])) for position, size in enumerate(sizes)]
-    # As many elements as before: if one size is not known, the others prove it.
+    # A Reshape keeps the number of elements, so one unknown size follows from the others.
     return found if not rest and num_unproven <= 1 else None
 
 
 def _together(axis: Channels, after: Channels) -> Channels | None:
-    """Two neighbours as one axis."""
+    """Two neighbouring axes of channels merged into one; None where they cannot be."""
     if axis.times == 1 and after.size == 1 and after.times > 1:
         return Channels(axis.size, axis.stride, after.times)
     is_row = axis.times == after.times == 1 and axis.size > 1 and after.size > 1
@@ -228,7 +231,7 @@ def _unsqueezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _repeated(index: Index, node: NodeProto, given: Heads) -> Heads | None:
-    """The heads after an Expand along axes of one channel; None of another Expand."""
+    """The heads after an Expand along axes of one channel; None after any other Expand."""
     before, after = index.dims(node.input[0]), index.dims(node.output[0])
     if before is None or after is None or len(before) != len(after):
         return None
@@ -254,7 +257,7 @@ def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
 
 
 def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
-    """The heads after a Slice, Split or Gather along channels; None where it is along another axis."""
+    """The heads after a Slice, Split or Gather along an axis of channels; None where it is along another axis."""
     found = _range(index, node, name, len(given.axes))
     if found is None:
         return None
@@ -272,7 +275,7 @@ def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | Non
 
 
 def _range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, int, int | None] | None:
-    """Axis, start and size of what the node takes; size None where the axis goes away."""
+    """The axis, start and size that a Slice, Split or Gather selects. The size is None if the axis is removed."""
     attributes = attributes_of(node)
     dims = index.dims(name)
     if node.op_type == "Gather":

@@ -1,4 +1,4 @@
-"""Products with matrices that a router chose: mixtures of experts."""
+"""Match products with matrices that a router selects, as in mixtures of experts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class GatherMatMul:
-    """MatMul(x, Gather(matrices, indices, axis=0)), the indices chosen by a TopK.
+    """MatMul(x, Gather(matrices, indices, axis=0)), where a TopK computes the indices.
 
     Attributes:
         x: value (..., K) of two dimensions or more.
         matrices: value (experts, K, N).
         indices: whole numbers, never negative.
-        nodes: Gather, MatMul.
+        nodes: the Gather and the MatMul.
     """
 
     x: str
@@ -27,7 +27,7 @@ class GatherMatMul:
 
 
 def match_gather_matmul(index: Index, matmul: NodeProto) -> GatherMatMul | None:
-    """The product with chosen matrices that a MatMul is, or None."""
+    """The pattern that ends with a MatMul, or None."""
     gather = index.producer(matmul.input[1], "Gather") if matmul.op_type == "MatMul" else None
     if gather is None or int(attributes_of(gather).get("axis", 0)) != 0 or index.rank(gather.input[0]) != 3:
         return None

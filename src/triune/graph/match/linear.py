@@ -1,4 +1,4 @@
-"""Linear layers: MatMul (and an Add) or Gemm with constant weights."""
+"""Match linear layers: MatMul (and an Add) or Gemm with constant weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ class Linear:
 
     Attributes:
         x: a computed value (..., num_inputs) in fp32 or fp16.
-        weight: a constant or packed weights, (num_inputs, num_outputs), or the other way round if it is transposed.
-        is_transposed: of the weight.
-        num_inputs: the width of x.
-        num_outputs: the width of the result.
+        weight: a constant or packed weights, (num_inputs, num_outputs), or (num_outputs, num_inputs) if
+            `is_transposed`.
+        is_transposed: whether the weight is transposed.
+        num_inputs: the size of the last axis of x.
+        num_outputs: the size of the last axis of the result.
         alpha: the factor of the product.
         bias: a value that broadcasts against the result; "" where there is none.
         beta: the factor of the bias.
@@ -67,7 +68,7 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
 
 
 def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
-    """The bias times beta, a vector (num_outputs); None where there is no bias, or it is no constant vector."""
+    """The bias times beta, a vector (num_outputs); None where there is no bias, or it is not a constant vector."""
     array = index.constant(linear.bias) if linear.bias else None
     width = linear.num_outputs
     if array is None or array.size not in (1, width) or any(size != 1 for size in array.shape[:-1]):
@@ -76,7 +77,7 @@ def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
 
 
 def _added_bias(index: Index, matmul: NodeProto, width: int) -> tuple[str, list[NodeProto]]:
-    """The constant vector that the only reader of a MatMul adds, and the nodes of both."""
+    """The constant vector that the only reader of a MatMul adds, and both nodes; "" and the MatMul if there is none."""
     add = index.only_reader(matmul.output[0])
     for name in add.input if add is not None and add.op_type == "Add" else ():
         dims = index.dims(name)

@@ -1,4 +1,4 @@
-"""The mean of squares plus epsilon, with which RMS and layer normalization begin: mean(z^2) + epsilon."""
+"""Match mean(z^2) + epsilon, with which RMS and layer normalization begin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class MeanSquare:
-    """Add(ReduceMean(z * z), epsilon), the mean over constant axes that it keeps.
+    """Add(ReduceMean(z * z), epsilon), where the mean is over constant axes, with keepdims.
 
     Attributes:
         z: the value that is squared.
         epsilon: the constant that is added.
-        axes: over which the mean is taken, from 0 on, in order; None where the rank of z is not known.
+        axes: the axes of the mean, non-negative and in order; None where the rank of z is not known.
         square: the Mul of z by itself, or its Pow by 2.
         mean: the ReduceMean.
         total: the Add.
@@ -36,7 +36,7 @@ class MeanSquare:
 
 
 def match_mean_square(index: Index, add: NodeProto) -> MeanSquare | None:
-    """The mean of squares plus epsilon that an Add gives, or None."""
+    """The pattern that ends with an Add, or None."""
     if add.op_type != "Add":
         return None
     for operand in (0, 1):
@@ -51,7 +51,7 @@ def match_mean_square(index: Index, add: NodeProto) -> MeanSquare | None:
 
 
 def uncentered(index: Index, found: MeanSquare) -> str | None:
-    """x, where z = x - mean(x) over the same axes, so that the mean square is a variance; None where z is not."""
+    """The value x if z = x - mean(x) over the same axes, so that the mean square is a variance; else None."""
     difference = index.producer(found.z, "Sub")
     mean = None if difference is None else index.producer(difference.input[1], "ReduceMean")
     if difference is None or mean is None or mean.input[0] != difference.input[0]:

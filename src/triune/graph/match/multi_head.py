@@ -1,4 +1,4 @@
-"""Multi-head attention: heads made of the channels of values (B, S, C), and merged to (B, Q, C) again."""
+"""Match multi-head attention, whose heads are channels of values (B, S, C), and are merged to (B, Q, C) again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class MultiHeadAttention:
-    """An attention of (B, heads, Q, width), whose heads are channels of (B, S, C).
+    """An attention with queries (B, heads, Q, width), whose heads are channels of values (B, S, C).
 
     Attributes:
-        attention: of all heads at once.
-        queries: where the queries of each head come from.
-        keys: likewise; several heads may share keys and values (grouped-query attention).
-        values: likewise.
-        num_heads: how many heads.
+        attention: the attention of all heads at once.
+        queries: the channels that the queries of each head consist of.
+        keys: the same for keys; several heads may share keys and values (grouped-query attention).
+        values: the same for values.
+        num_heads: the number of heads.
         merge: the Transpose and the Reshape that give (B, Q, C).
     """
 
@@ -53,10 +53,10 @@ def match_multi_head(index: Index, softmax: NodeProto, is_source: IsSource) -> M
     """The multi-head attention to which a Softmax belongs.
 
     Returns:
-        None where what it normalizes is no product of two computed values.
+        the match; None where the operand of the Softmax is not a product of two computed values.
 
     Raises:
-        NoMatchError: it is such a product, but the rest is not known here.
+        NoMatchError: it is such a product, but the nodes around it do not fit the pattern.
     """
     computed = (
         each

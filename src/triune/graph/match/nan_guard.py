@@ -1,4 +1,4 @@
-"""Attention that replaces NaN: Where(IsNaN(Softmax(scores)), 0, Softmax(scores)).
+"""Match attention that replaces NaN: Where(IsNaN(Softmax(scores)), 0, Softmax(scores)).
 
 A row of scores that are all -inf gives a Softmax of NaN. PyTorch's exporters write 0 in their place.
 """
@@ -18,14 +18,14 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class NanGuard:
-    """A Softmax over scores (B, heads, Q, K) plus a mask, 0 in place of its NaN, and MatMul with values.
+    """A Softmax over scores (B, heads, Q, K) plus a mask, a Where that replaces its NaN by 0, and MatMul with values.
 
     Attributes:
         softmax: the Softmax.
         guard: the Where that gives 0 in place of NaN.
         output: the Reshape that gives the result of the attention (B, Q, C).
-        mask: (B, 1, Q, K).
-        may_be_empty: may a row of the mask be all -inf? Only such rows give NaN.
+        mask: the mask (B, 1, Q, K).
+        may_be_empty: whether a row of the mask may be all -inf. Only such rows give NaN.
         nodes: from the Softmax on to the output.
     """
 
@@ -38,10 +38,10 @@ class NanGuard:
 
 
 def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
-    """The guard of a Softmax; None where nothing guards it.
+    """The pattern that begins with a Softmax; None where its NaN are not replaced.
 
     Raises:
-        NoMatchError: it is guarded, but its mask or what reads it is not known.
+        NoMatchError: NaN are replaced, but the mask or the readers do not fit the pattern.
     """
     shares = softmax.output[0]
     guard = next((node for node in index.readers(shares) if _is_guard(index, node, shares)), None)
@@ -64,7 +64,10 @@ def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
 
 
 def _is_guard(index: Index, node: NodeProto, shares: str) -> bool:
-    """Is it Where(IsNaN(shares), 0, shares), IsNaN(x) written as Not(Equal(x, x)), or the same with Equal(x, x)?"""
+    """Whether a node is Where(IsNaN(shares), 0, shares), or Where(Equal(shares, shares), shares, 0).
+
+    In core operators, IsNaN(x) is Not(Equal(x, x)).
+    """
     if node.op_type != "Where":
         return False
     condition, (on_nan, otherwise) = index.producer(node.input[0], "Not"), node.input[1:]
@@ -89,7 +92,7 @@ def _output(index: Index, guard: NodeProto) -> list[NodeProto] | None:
 
 
 def _may_have_empty_rows(index: Index, mask: str) -> bool | None:
-    """May a row of the mask be all -inf? None where that is not known, or where it holds NaN or +inf."""
+    """Whether a row of the mask may be all -inf; None where that is not known, or where the mask holds NaN or +inf."""
     array = index.constant(mask)
     if array is not None:
         is_sound = not (np.isnan(array) | np.isposinf(array)).any()

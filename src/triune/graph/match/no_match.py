@@ -1,4 +1,4 @@
-"""Why something that resembles a pattern is not one."""
+"""The error for nodes that resemble a pattern but are not one."""
 
 
 class NoMatchError(Exception):

@@ -1,4 +1,4 @@
-"""An operator between two Reshapes that undo each other, so that it could as well be applied without them.
+"""Match an operator between two Reshapes that undo each other, so that it could be applied without them.
 
 - Softmax over the last axis. Before operator set 13 a Softmax flattened its operand to rows.
 - Transpose [0, 2, 1] of (a * b, S, width), which was (a, b, S, width), is Transpose [0, 1, 3, 2] of that. PyTorch's
@@ -22,8 +22,8 @@ class Reshaped:
     Attributes:
         x: the operand.
         op_type: the operator, Softmax or Transpose.
-        attributes: with which the operator computes the same of x.
-        nodes: Reshape, operator, Reshape.
+        attributes: the attributes with which the operator computes the same directly from x.
+        nodes: the first Reshape, the operator, and the last Reshape.
     """
 
     x: str
@@ -33,7 +33,7 @@ class Reshaped:
 
 
 def match_reshaped(index: Index, last: NodeProto) -> Reshaped | None:
-    """The operator between Reshapes that the Reshape `last` ends, or None."""
+    """The pattern that ends with the Reshape `last`, or None."""
     node = index.producer(last.input[0], "Softmax", "Transpose") if last.op_type == "Reshape" else None
     first = index.producer(node.input[0], "Reshape") if node is not None else None
     if node is None or first is None:
@@ -61,7 +61,7 @@ def _is_shape_of(index: Index, shape: str, name: str) -> bool:
 
 
 def _is_transpose_of_rows(index: Index, first: NodeProto, transpose: NodeProto, last: NodeProto) -> bool:
-    """Does it transpose the last two axes of (a, b, S, width)?"""
+    """Whether the Transpose swaps the last two axes of (a, b, S, width), reshaped to (a * b, S, width)."""
     if perm_of(transpose, 3) != (0, 2, 1):
         return False
     dims, rows, result = (index.dims(name) for name in (first.input[0], first.output[0], last.output[0]))

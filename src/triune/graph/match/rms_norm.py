@@ -1,4 +1,4 @@
-"""Root mean square normalization: x / sqrt(mean(x^2) + epsilon) * scale.
+"""Match root mean square normalization: x / sqrt(mean(x^2) + epsilon) * scale.
 
 Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
 """
@@ -34,7 +34,7 @@ class RmsNorm:
 
 
 def match_rms_norm(index: Index, mul: NodeProto) -> RmsNorm | None:
-    """The normalization that the Mul by its scale ends, or None."""
+    """The normalization that ends with the Mul by its scale, or None."""
     if mul.op_type != "Mul":
         return None
     for operand in (0, 1):
@@ -56,13 +56,13 @@ def match_rms_norm(index: Index, mul: NodeProto) -> RmsNorm | None:
 
 
 def _cast(index: Index, name: str) -> NodeProto | None:
-    """The Cast between fp16 and fp32 that makes a value."""
+    """The Cast between fp16 and fp32 that computes a value; None if there is none."""
     cast = index.producer(name, "Cast")
     return cast if cast is not None and index.is_float(cast.input[0]) else None
 
 
 def _in_fp16(index: Index, name: str) -> str | None:
-    """The value in fp16 from which `name` is cast, or to which it is cast."""
+    """The fp16 value from which `name` is cast, or to which it is cast."""
     cast = _cast(index, name)
     if cast is not None:
         return cast.input[0]
@@ -71,7 +71,7 @@ def _in_fp16(index: Index, name: str) -> str | None:
 
 
 def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] | None:
-    """X and epsilon, where `name` is x / sqrt(mean(x^2) + epsilon), and the nodes that make it."""
+    """X, epsilon and the nodes, if `name` is x / sqrt(mean(x^2) + epsilon); else None."""
     product = index.producer(name, "Mul", "Div")
     if product is None:
         return None
@@ -87,7 +87,7 @@ def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] |
 
 
 def _root(index: Index, name: str, *, is_inverse: bool) -> tuple[str, list[NodeProto]] | None:
-    """v, where `name` is sqrt(v), or 1 / sqrt(v) if it is the inverse, and the nodes between."""
+    """The value v and the nodes, if `name` is sqrt(v), or 1 / sqrt(v) with `is_inverse`; else None."""
     if not is_inverse:
         root = index.producer(name, "Sqrt")
         return None if root is None else (root.input[0], [root])

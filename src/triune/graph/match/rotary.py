@@ -1,4 +1,4 @@
-"""Rotary position embeddings: x * cos + rotate_half(x) * sin.
+"""Match rotary position embeddings: x * cos + rotate_half(x) * sin.
 
 Su et al., "RoFormer" (2021), with the halves of a head as the two coordinates, as LLaMA has it: rotate_half(x) is
 Concat(-second half of x, first half of x) along the last axis.
@@ -24,8 +24,8 @@ class RotaryEmbedding:
     Attributes:
         x: the value that is rotated, (..., width).
         cos: the table of cosines, which broadcasts against x.
-        sin: the table of sines, likewise.
-        nodes: from the Neg on to the Add, in order; not what takes the halves of x.
+        sin: the table of sines, which broadcasts against x.
+        nodes: from the Neg to the Add, in order, without the nodes that take the halves of x.
     """
 
     x: str
@@ -35,12 +35,13 @@ class RotaryEmbedding:
 
 
 def match_rotary(index: Index, add: NodeProto, is_source: IsSource) -> Iterator[RotaryEmbedding]:
-    """The ways to read an Add as the end of a rotary embedding: none or one, as a rule.
+    """All matches of a rotary embedding that end with an Add: usually none or one.
 
     Args:
-        index: of the graph.
-        add: the node.
-        is_source: as `channels.trace` has it, by which halves are told that were taken before heads were reshaped.
+        index: the index of the graph.
+        add: the Add.
+        is_source: as for `channels.trace`; with it, halves are recognized that were taken before the heads were
+            reshaped.
     """
     products = [index.producer(name, "Mul") for name in add.input] if add.op_type == "Add" else []
     for straight, turned in (products, products[::-1]) if products else ():
@@ -59,7 +60,7 @@ def match_rotary(index: Index, add: NodeProto, is_source: IsSource) -> Iterator[
 
 
 def has_equal_halves(index: Index, table: str, width: int) -> bool:
-    """Is the second half of a table's last axis, of `width` elements, equal to its first half?"""
+    """Whether the two halves of a table's last axis, of `width` elements, are equal."""
     array = index.constant(table)
     if array is not None:
         half = width // 2
@@ -76,7 +77,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             factors = [operand for operand in (0, 1) if index.scalar(node.input[operand]) is not None]
             return bool(factors) and has_equal_halves(index, node.input[1 - factors[0]], width)
         case "Unsqueeze" | "Squeeze":
-            # The last axis stays the last.
+            # The last axis is still the last one.
             dims = index.dims(table)
             return dims is not None and dims[-1] == width and has_equal_halves(index, node.input[0], width)
         case "Slice":
@@ -91,7 +92,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
 
 
 def _halves(index: Index, joined: NodeProto) -> tuple[str, NodeProto] | None:
-    """The first half, and the Neg of the second one, that a Concat joins along the last axis."""
+    """The first half of x, and the Neg of its second half, if a Concat joins the Neg and the first half; else None."""
     rank = index.rank(joined.output[0])
     if rank is None or rank < 3 or len(joined.input) != 2:
         return None
@@ -120,7 +121,7 @@ def _are_halves_of(index: Index, is_source: IsSource, x: str, first: str, second
 
 
 def _part(index: Index, name: str) -> tuple[str, int] | None:
-    """The value of whose last axis `name` is one half, and the first element that it takes."""
+    """The value x and the first index, if `name` is one half of the last axis of x; else None."""
     node = index.producer(name, "Slice", "Split")
     rank = index.rank(name)
     if node is None or rank is None:

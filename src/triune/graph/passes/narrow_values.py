@@ -117,7 +117,8 @@ def _is_only_a_limit(
 ) -> bool:
     """Whether, to all readers of a value, the ends of int32 mean the same as numbers of `array` beyond them.
 
-    So do those that hand it on to others that do: `Where (mask, 9223372036854775807, end)` before a Slice.
+    A reader that only copies the numbers counts if all of its own readers do: `Where(mask, 9223372036854775807, end)`
+    before a Slice.
     """
     readers = readers_of(name)
     if readers is None or depth > _DEEPEST:

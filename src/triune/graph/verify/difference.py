@@ -1,4 +1,4 @@
-"""How far two answers are from each other."""
+"""The difference between two answers of a model."""
 
 from dataclasses import dataclass
 
