@@ -1,12 +1,14 @@
 """Recognize models on which ONNX Runtime's optimizer would crash the process, before a session is made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from triune.graph.names import Names
 from triune.graph.values import attributes_of, subgraphs_of
 
 _FUSION = "MatmulTransposeFusion"
+_PRODUCTS = frozenset(["MatMul", "FusedMatMul"])
 _FLOATS = frozenset([TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])
 _HALVES = frozenset([TensorProto.FLOAT16, TensorProto.BFLOAT16])
 
@@ -24,7 +26,7 @@ def fatal_fusions(model: ModelProto) -> Sequence[str]:
         match node.op_type:
             case "Transpose":
                 is_moved |= tuple(attributes_of(node).get("perm", ()))[:1] != (0,)
-            case "MatMul" | "FusedMatMul":
+            case op if op in _PRODUCTS:
                 has_product = True
             case "Cast":
                 has_cast |= attributes_of(node).get("to") in _FLOATS
@@ -33,6 +35,51 @@ def fatal_fusions(model: ModelProto) -> Sequence[str]:
             case _:
                 pass
     return [_FUSION] if is_moved and has_cast and has_product else []
+
+
+def without_fatal_fusions(model: ModelProto) -> None:
+    """Change a model so that no optimizer of ONNX Runtime ends the process on it, whoever loads it.
+
+    Each Transpose of the kind (see `fatal_fusions`) that a product may come to read is followed by a Clip without
+    limits, which changes nothing. Optimizers drop an Identity, and a Reshape to the shape that is there; not this.
+    """
+    if not fatal_fusions(model):
+        return
+    readers: dict[str, list[NodeProto]] = {}
+    for node in _nodes(model):
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    names = Names(model.graph)
+    _put_apart(model.graph, readers, names)
+
+
+def _put_apart(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], names: Names) -> None:
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for inner in subgraphs_of(node):
+            _put_apart(inner, readers, names)
+        nodes.append(node)
+        permutation = tuple(attributes_of(node).get("perm", ())) if node.op_type == "Transpose" else ()
+        if len(permutation) < 3 or permutation[0] == 0 or not _reaches_a_product(node.output[0], readers):
+            continue
+        name = node.output[0]
+        node.output[0] = names.value(f"{name}/transposed")
+        nodes.append(helper.make_node("Clip", [node.output[0]], [name], name=f"{name}/apart"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _reaches_a_product(name: str, readers: Mapping[str, Sequence[NodeProto]]) -> bool:
+    """Is a value an operand of a product, itself or through others that a Transpose may be moved behind?"""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for node in readers.get(waiting.pop(), ()):
+            if node.op_type in _PRODUCTS:
+                return True
+            waiting += [each for each in node.output if each not in seen]
+            seen.update(node.output)
+    return False
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:

@@ -12,7 +12,7 @@ from onnx import ModelProto, helper, numpy_helper
 from support.apple_interpreter import Apart
 from support.graphs import model_of
 from triune.core.units import Unit
-from triune.graph.fatal_fusions import fatal_fusions
+from triune.graph.fatal_fusions import fatal_fusions, without_fatal_fusions
 from triune.graph.session import GraphSession
 from triune.runtimes.onnxruntime import OnnxRuntime
 
@@ -20,6 +20,7 @@ _HALF = "agraph (float16[2,4,3] x, float16[3,6] w) => (float16[4,2,6] y)"
 _FATAL = {
     "fp16": f"{_HALF} {{ t = Transpose <perm = [1, 0, 2]> (x)  y = MatMul (t, w) }}",
     "identity": f"{_HALF} {{ t = Transpose <perm = [1, 0, 2]> (x)  i = Identity (t)  y = MatMul (i, w) }}",
+    "concat": f"{_HALF} {{ t = Transpose <perm = [1, 0, 2]> (x)  c = Concat <axis = 0> (t) y = MatMul (c, w) }}",
     "cast": """agraph (int32[2,4,3] x, float[3,6] w) => (float[4,2,6] y)
       { t = Transpose <perm = [1, 0, 2]> (x)  c = Cast <to = 1> (t)  y = MatMul (c, w) }""",
     "double": """agraph (float[3,2,4] x, double[3,6] w) => (double[2,4,6] y)
@@ -30,7 +31,14 @@ _FATAL = {
 }
 
 
-_KINDS = {"fp16": (10, 10), "identity": (10, 10), "cast": (6, 1), "double": (1, 11), "branch": (10, 10)}
+_KINDS = {
+    "fp16": (10, 10),
+    "identity": (10, 10),
+    "concat": (10, 10),
+    "cast": (6, 1),
+    "double": (1, 11),
+    "branch": (10, 10),
+}
 """The element types of `x` and of `w`."""
 
 
@@ -76,6 +84,13 @@ def apart() -> Iterator[Apart]:
 def test_the_process_goes_on(apart: Apart, name: str) -> None:
     model, inputs, right = _fatal(name)
     np.testing.assert_allclose(apart((model.SerializeToString(), inputs, False)), right, atol=5e-2)
+
+
+@pytest.mark.parametrize("name", _FATAL)
+def test_a_model_that_is_written_loads_in_a_bare_session(apart: Apart, name: str) -> None:
+    model, inputs, right = _fatal(name)
+    without_fatal_fusions(model)
+    np.testing.assert_allclose(apart((model.SerializeToString(), inputs, True)), right, atol=5e-2)
 
 
 @pytest.mark.parametrize("options", [{}, {"optimization.graph.level": "0"}])

@@ -32,6 +32,7 @@ from triune.coreai.raising.region import LostError, Program, RegionRaiser
 from triune.coreai.raising.table import TABLE
 from triune.coreai.raising.types import is_complex, tensor_type
 from triune.coreai.raising.values import Complex, Held, State
+from triune.graph.fatal_fusions import without_fatal_fusions
 from triune.graph.passes.hard_swish import HardSwish
 from triune.graph.passes.tidy import Tidy
 from triune.graph.raising.graph import Graph, Root, Tensor, value_info
@@ -140,7 +141,9 @@ def _raise(function: Any, graphs: Mapping[str, Any], constants: Constants, keep_
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="triune"
     )
     model.doc_string = "Raised from a Core AI program"
-    return Tidy()(HardSwish()(model))
+    model = Tidy()(HardSwish()(model))
+    without_fatal_fusions(model)
+    return model
 
 
 def _body(raiser: RegionRaiser, block: Any, program: Program) -> list[Held]:

@@ -13,6 +13,7 @@ from triune.coreml.package import Package
 from triune.coreml.raising.block import BlockRaiser
 from triune.coreml.raising.table import FAMILIES
 from triune.coreml.read_program import find_function
+from triune.graph.fatal_fusions import without_fatal_fusions
 from triune.graph.raising.graph import Graph, Root, Tensor, value_info
 from triune.graph.state_names import new_state
 
@@ -74,6 +75,7 @@ def _raise(function: Function, keep_quantized: bool) -> ModelProto:
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="triune"
     )
     model.doc_string = f"Raised from an ML Program, {function.opset}"
+    without_fatal_fusions(model)
     return model
 
 
