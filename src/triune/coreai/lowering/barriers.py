@@ -68,7 +68,7 @@ def place_all_barriers(body: Any) -> None:
 
 
 def name_of(operation: Any) -> str:
-    """An operation's name without its dialect: `mul` for `coreai.mul` and of `coreai.decomposable.broadcasting_mul`."""
+    """An operation's name without its dialect: `mul` for `coreai.mul` and `coreai.decomposable.broadcasting_mul`."""
     return str(operation.operation.name).rsplit(".", 1)[-1].removeprefix("broadcasting_")
 
 

@@ -7,7 +7,7 @@ from triune.coreai.lowering.values import like
 
 
 def less(x: Value, y: Value) -> Value:
-    """X < y, element by element."""
+    """Whether x < y, element by element."""
     return ops.broadcasting_greater(y, x)
 
 

@@ -128,10 +128,10 @@ def spread(x: Value, dims: Sequence[Dim]) -> Value:
 
 
 def repeated(x: Value, counts: Sequence[Dim]) -> Value:
-    """`x` repeated along each dimension as often as `counts` says, by a broadcast.
+    """Repeat `x` along each dimension, the number of times in `counts`, by a broadcast.
 
-    Core AI's own tile is folded to its operand where a function of one shape repeats a constant once, and the types of
-    the two differ: the process ends in an assertion (1.0.0b3).
+    Core AI's own tile is not used. Where a function of one shape repeats a constant once, the compiler (1.0.0b3) replaces
+    the tile by its operand, whose type differs, and the process ends in an assertion.
     """
     apart: list[Dim] = []
     spread_out: list[Dim] = []
@@ -152,7 +152,7 @@ def repeated(x: Value, counts: Sequence[Dim]) -> Value:
 
 
 def elements(vector: Value) -> list[Dim]:
-    """The elements of a vector of whole numbers; as numbers those that constants put into it."""
+    """The elements of a vector of integers: numbers for parts that are constants, else scalars that are computed."""
     operation = vector.owner
     is_joined = not isinstance(operation, ir.Block) and operation.operation.name == "coreai.concat"
     pieces = list(operation.operands)[1:] if is_joined else [vector]

@@ -1,4 +1,4 @@
-"""Gathers, scatters, sorting and NonZero."""
+"""Lowering of Gather and Scatter operators, and a primitive for ReverseSequence."""
 
 from collections.abc import Sequence
 

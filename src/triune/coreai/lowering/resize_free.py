@@ -83,7 +83,7 @@ def _last(line: Line) -> Value:
 
 
 def _clipped(line: Line, indices: Value) -> Value:
-    """In the dimension, and in int32."""
+    """Clip indices to the dimension and convert them to int32."""
     return cast(ops.broadcasting_minimum(ops.broadcasting_maximum(indices, number(0)), _last(line)), np.int32)
 
 

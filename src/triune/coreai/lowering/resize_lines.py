@@ -239,7 +239,7 @@ def _in_region(line: Line, index: Value) -> Value:
     one = number(1)
     last = ops.broadcasting_sub(line.own, one)
     width = ops.broadcasting_mul(ops.broadcasting_sub(end, begin), last)
-    # A single element lies in the middle.
+    # A single element of the result lies in the middle of the region.
     is_one = cast(_is_equal(line.count, one), np.float32)
     middle = ops.broadcasting_mul(ops.broadcasting_mul(width, number(0.5)), is_one)
     start = ops.broadcasting_add(ops.broadcasting_mul(begin, last), middle)

@@ -1,4 +1,4 @@
-"""Operators that read or set shapes."""
+"""Lowering of Reshape, Expand, ConstantOfShape, Range, DepthToSpace and SpaceToDepth."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Slices, splits and padding."""
+"""Lowering of Slice and Pad."""
 
 from typing import Any
 

@@ -102,5 +102,5 @@ def through_int(x: Var, op: Callable[[Var], Var]) -> Var:
 
 
 def truth(x: Var) -> Var:
-    """X != 0, element by element."""
+    """Whether x != 0, element by element."""
     return mb.not_equal(x=x, y=like(x, 0))

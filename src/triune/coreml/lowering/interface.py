@@ -68,7 +68,7 @@ class Feature:
             return mb.squeeze(x=value, axes=[0])
 
     def tensor_type(self) -> Any:
-        """Coremltools' description of the input, with the shapes that it may have."""
+        """The description of the input for coremltools, with the shapes that it may have."""
         library: Any = coremltools
         if self.given is None or all(isinstance(dim, int) for dim in self.shape):
             return library.TensorType(name=self.name, shape=self.shape or (1,))

@@ -59,7 +59,7 @@ def lower(
     report: Report | None = None,
     audit: "Audit | None" = None,
 ) -> Lowered:
-    """Convert `model` and save it at `path`, which is replaced.
+    """Convert `model` to an ML Program and save it at `path`; a package there is replaced.
 
     Args:
         model: any ONNX model, which is not changed. If tensors are in files, `load` must have located them.

@@ -21,7 +21,7 @@ class MilPass(Pass[Any]):
         """Change a program of PyMIL in place."""
 
     def __call__(self, model: Any) -> Any:
-        """Changes the program and returns it."""
+        """Change the program in place and return it."""
         with in_pass(self.name):
             self.change(model)
         model.validate()
@@ -42,7 +42,7 @@ class VendorPass(Pass[Any]):
         self._selector = selector
 
     def __call__(self, model: Any) -> Any:
-        """Changes the program and returns it."""
+        """Change the program in place and return it."""
         step = type(_passes[self.name])()
         if self._selector is not None:
             step.op_selector = self._selector
