@@ -130,8 +130,8 @@ def spread(x: Value, dims: Sequence[Dim]) -> Value:
 def repeated(x: Value, counts: Sequence[Dim]) -> Value:
     """Repeat `x` along each dimension, the number of times in `counts`, by a broadcast.
 
-    Core AI's own tile is not used. Where a function of one shape repeats a constant once, the compiler (1.0.0b3) replaces
-    the tile by its operand, whose type differs, and the process ends in an assertion.
+    Core AI's own tile is not used. Where a function of one shape repeats a constant once, the compiler (1.0.0b3)
+    replaces the tile by its operand, whose type differs, and the process ends in an assertion.
     """
     apart: list[Dim] = []
     spread_out: list[Dim] = []

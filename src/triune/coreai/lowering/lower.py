@@ -38,7 +38,7 @@ class Source:
     """A model to convert to a function, and how.
 
     Attributes:
-        model: any ONNX model, which is not changed. If tensors are in files, `load` must have located them.
+        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set their paths.
         options: the options of the conversion.
     """
 

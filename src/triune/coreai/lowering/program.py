@@ -62,12 +62,12 @@ class FunctionWriter(GraphWriter[Value]):
         is_packing: bool = False,
         is_located: bool = False,
     ) -> None:
-        """`model` has been normalized and narrowed.
+        """Prepare to write a function; `write` writes it.
 
         Args:
-            name: the function's.
-            model: the graph.
-            interface: what the function is to take and give.
+            name: the function's name.
+            model: a model in core ops and narrowed element types.
+            interface: the inputs, outputs and states of the function.
             is_packing: see `LowerOptions.packs_weights`.
             is_located: whether each operation's location names its ONNX node, for error messages.
         """

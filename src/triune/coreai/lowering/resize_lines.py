@@ -23,18 +23,19 @@ from triune.graph.conversion.resize import coordinates_of, is_cropped
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How one dimension is resized. All sizes and scales are fp32 scalars.
+    """How one dimension is resized. Sizes and scales are scalars of fp32, `is_copied` is a scalar of bool.
 
     Attributes:
-        axis: the axis.
-        own: its length before.
-        length: its length after, before it is rounded to `count`.
-        count: its length after, an integer.
-        scale: the factor.
-        over: by this over `under` steps of the result become steps of the dimension.
-        under: see there.
-        roi: where the region of interest begins and ends, of the length; None where there is none.
-        is_copied: whether it is copied as it is; None where it surely is not, or where the formulas do so.
+        axis: the dimension.
+        own: its size.
+        length: the size of the result before rounding.
+        count: the size of the result, rounded to a whole number.
+        scale: the ratio of the result's size to the dimension's.
+        over: the numerator of the factor that turns steps of the result into steps of the dimension.
+        under: the denominator of that factor.
+        roi: the begin and end of the region of interest, as fractions of the size; None where there is none.
+        is_copied: whether the elements are copied unchanged; None where that is known not to be so, or where the
+            formulas copy them anyway.
     """
 
     axis: int

@@ -62,7 +62,7 @@ def lower(
     """Convert `model` to an ML Program and save it at `path`; a package there is replaced.
 
     Args:
-        model: any ONNX model, which is not changed. If tensors are in files, `load` must have located them.
+        model: any ONNX model, which is not changed. If it has external data, `graph.load` must have set their paths.
         path: where to save the package; ends in .mlpackage.
         options: the options of the conversion.
         report: is called with a line of text for each step.
