@@ -9,24 +9,24 @@ of a few reasons applies, and a module finds each of them:
 - `norms`: in the layout of the Neural Engine normalizations are written so that they stay within fp16.
 - `scores`: matrix products that are scaled down afterwards are scaled before, layers by their weights (`scale`: what a
   scale is; `operands`: scales operands).
-- `levels`: numbers quantized by a scale that is computed when the model runs.
+- `levels`: numbers that are quantized by a scale which the model itself computes.
 - `fp32_nodes`: constants that fp16 does not hold, and operators whose results leave its range: squares, exponentials,
   sums. These nodes, and those that follow until the values are back within fp16, are to compute in fp32.
-- `scaled_back`: numbers beyond fp16 that a later scale brings back compute in fp32.
+- `scaled_back`: numbers beyond fp16 that a later node scales down again are computed in fp32.
 - `exact`: coordinates, angles, comparisons, remainders and differences of inputs and of whole numbers.
 - `near_zero`: small numbers whose size matters: logarithms, divisions and comparisons with 0 read them.
 - `integer_outputs`: whole numbers that become outputs of floats by copies.
 
-What these ask:
+These modules use:
 
 - `ranges`: the ways in which values may leave fp16; `overflow`: the nodes at which they do (`products`: the matrix
   products); `propagation`: what the nodes after it do to them.
-- `bounds`: the interval in which a value lies (`intervals`: its arithmetic); `constant_sizes`: how large constants make
-  it.
-- `operators`: ONNX's operators by what they do to numbers.
+- `bounds`: the interval in which a value lies (`intervals`: interval arithmetic); `constant_sizes`: how large constants
+make a value.
+- `operators`: sets of ONNX operators by their effect on numbers.
 - `producers`, `partners`: which nodes compute a value.
 - `mask_sums`: sums of scores and masks, for `masks`. A sum that it does not know is computed in fp32, with its Softmax.
-- `fit`: all of it in order.
+- `fit`: runs all of these in order.
 """
 
 from triune.graph.half.fit import Fitted, fit_half, fit_halves

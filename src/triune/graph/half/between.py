@@ -1,4 +1,4 @@
-"""Nodes that only copy numbers between nodes that compute in fp32.
+"""Find nodes that only copy numbers between nodes that compute in fp32.
 
 `Where(norm == 0, 1, norm)` between the norm and the division by it computes nothing that fp16 could not, but in fp16
 the norm would be infinite there.
@@ -13,11 +13,11 @@ from triune.graph.values import Values
 
 
 def between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
-    """The nodes that copy numbers from nodes in fp32 to others in fp32, or to the graph's outputs.
+    """The nodes that only copy numbers from nodes in fp32 to nodes in fp32, or to outputs of the graph.
 
     Args:
-        graph: whose nodes they are.
-        values: its values.
+        graph: the graph to search.
+        values: what is known of the graph's values.
         kept: the first results of the nodes that compute in fp32.
     """
     wide: set[str] = set()

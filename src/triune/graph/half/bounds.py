@@ -34,10 +34,10 @@ _KNOWN: Mapping[str, Interval] = {
 
 
 class Bounds:
-    """Intervals of a graph's values, found node by node in their order."""
+    """Intervals of a graph's values. `learn` must be called with the nodes in their order."""
 
     def __init__(self, values: Values, outer: "Bounds | None" = None) -> None:
-        """`outer` knows the values of the graph around it."""
+        """`outer` holds the intervals of the outer graph's values."""
         self._values = values
         self._outer = outer
         self._found: dict[str, Interval] = {}
@@ -161,12 +161,12 @@ class Bounds:
         return (0.0, math.inf) if base[0] >= 0 else ANY
 
     def _is_below_maximum(self, node: NodeProto) -> bool:
-        """Is it x - max(x)?"""
+        """Whether a Sub computes x - max(x)."""
         largest = self._producers.get(node.input[1])
         return largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == node.input[0]
 
     def _holds_one(self, node: NodeProto) -> bool:
-        """Is it a sum of exp(x - max(x)), of which one is 1, along the same axes?"""
+        """Whether a node sums exp(x - max(x)) along the axes of the max, so that one summand is 1."""
         exponential = self._producers.get(node.input[0])
         below = self._producers.get(exponential.input[0]) if exponential and exponential.op_type == "Exp" else None
         if below is None or below.op_type != "Sub" or not self._is_below_maximum(below):
@@ -176,12 +176,12 @@ class Bounds:
         return axes[0] is not None and axes[1] is not None and np.array_equal(axes[0], axes[1])
 
     def _is_share(self, node: NodeProto) -> bool:
-        """Is it x / sum(x)?"""
+        """Whether a Div computes x / sum(x)."""
         total = self._producers.get(node.input[1])
         return total is not None and total.op_type == "ReduceSum" and total.input[0] == node.input[0]
 
     def _is_within_largest(self, node: NodeProto) -> bool:
-        """Is it x / max(|x|), or by a limit that is larger?"""
+        """Whether a Div computes x / max(|x|), or x / max(max(|x|), limit)."""
         limited = self._producers.get(node.input[1])
         names = limited.input if limited is not None and limited.op_type == "Max" else node.input[1:]
         largest = [each for name in names if (each := self._producers.get(name)) is not None]
@@ -189,13 +189,13 @@ class Bounds:
         return any(each is not None and each.op_type == "Abs" and each.input[0] == node.input[0] for each in sizes)
 
     def _indices(self, node: NodeProto) -> Interval:
-        """The interval of indices along an axis."""
+        """The interval of the indices that a TopK or ArgMax returns."""
         shape, attributes = self._values.shape(node.input[0]), attributes_of(node)
         size = shape[int(attributes.get("axis", -1 if node.op_type == "TopK" else 0))] if shape else None
         return 0.0, math.inf if size is None else max(size - 1.0, 0.0)
 
     def count(self, node: NodeProto) -> float:
-        """How many elements a reduction combines into one; infinite where that is not known."""
+        """The number of elements that a reduction combines into one; infinite where it is not known."""
         shape = self._values.shape(node.input[0])
         if shape is None:
             return math.inf

@@ -1,7 +1,7 @@
-"""How large constants make some elements of a value: masks of -10000, offsets, padding.
+"""Find how large constants make some elements of a value: masks of -10000, offsets, padding.
 
-`Bounds` tells how large a value can be at most, which is not known of `Where(mask, -10000, x)`. This tells that some
-elements of it are as large as 10000.
+`Bounds` finds an upper limit, which is not known for `Where(mask, -10000, x)`. `ConstantSizes` finds that some of its
+elements have the absolute value 10000.
 """
 
 import math
@@ -22,16 +22,19 @@ _UNKNOWN = 32.0
 
 
 class ConstantSizes:
-    """The sizes that constants give to elements of a graph's values. Nodes are to be learned in the graph's order."""
+    """The absolute values that constants give to elements of a graph's values.
+
+    `learn` must get the nodes in their order.
+    """
 
     def __init__(self, values: Values, outer: "ConstantSizes | None" = None) -> None:
-        """`outer` knows the values of the graph around it."""
+        """`outer` holds the sizes of the outer graph's values."""
         self._values = values
         self._outer = outer
         self._found: dict[str, float] = {}
 
     def of(self, name: str) -> float:
-        """The largest absolute value, but for infinity, that a constant gives some element; 0 where none does."""
+        """The largest finite absolute value that a constant gives to some element of a value; 0 where none does."""
         if name not in self._found:
             tensor = self._values.tensor(name)
             if tensor is None:
@@ -41,7 +44,7 @@ class ConstantSizes:
         return self._found[name]
 
     def learn(self, node: NodeProto) -> None:
-        """Find the sizes of a node's results, those of its operands being known."""
+        """Find the sizes of a node's results from those of its operands."""
         size = self._computed(node)
         self._found.update((name, size) for name in node.output if name)
 
@@ -72,11 +75,11 @@ class ConstantSizes:
                 return 0.0
 
     def _of_float(self, name: str) -> float:
-        """The size of an operand of floats; 0 of conditions, indices and paddings, which are no elements."""
+        """The size of an operand of floats; 0 for conditions, indices and paddings, which do not become elements."""
         return self.of(name) if self._values.elem_type(name) == TensorProto.FLOAT else 0.0
 
     def _of_unknown_factor(self, name: str) -> float:
-        """The size of a value times an unknown factor."""
+        """The assumed size of a computed value times an unknown factor; 0 where it is no mask."""
         size = 0.0 if self._values.tensor(name) is not None else self.of(name)
         return size * _UNKNOWN if size >= _MASK else 0.0
 

@@ -35,7 +35,7 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if node.op_type == "GridSample":
         return _sampled(node, producers)
     if node.op_type == "QuantizeLinear":
-        # A number beside a tie gets another level if it was rounded before.
+        # A number near a tie is rounded to another level if it was rounded to fp16 before.
         return _exactly(node, producers)
     if node.op_type in ("Add", "Sub"):
         return _beside_one(node, producers) or _difference(node, producers) or _beside_pixels(node, producers)
@@ -48,7 +48,7 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
         copies = _copies_of_given(operand, producers)
         return [] if copies is None else [*copies, node]
     if node.op_type == "Mod":
-        # The rounding error of the divisor is multiplied by the quotient.
+        # The remainder's error is the divisor's rounding error times the quotient.
         return [each for name in node.input for each in exact(name, producers, {})] + [node]
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_rounding(node):
         return []
@@ -92,10 +92,10 @@ def _copies_of_given(name: str, producers: Producers, depth: int = 0) -> list[No
 def _sampled(node: NodeProto, producers: Producers) -> list[NodeProto]:
     """The nodes that sample an image between its pixels, with those that compute the coordinates.
 
-    All of these where they start at inputs and whole numbers; else only those that add up, scale and join what layers
-    compute.
+    All nodes that compute the coordinates are returned if they start at inputs and whole numbers. Else only those that
+    add, scale and concatenate results of layers are.
 
-    fp16 has a coordinate in an image of 1000 pixels to half a pixel: of those from -1 to 1 it has 1/2000.
+    Coordinates from -1 to 1 have a precision of 1/2000 in fp16: in an image of 1000 pixels this is half a pixel.
     """
     sizes = (producers.values.shape(node.input[0]) or (None, None, None))[2:]
     if all(size is not None and size <= _FEW_PIXELS for size in sizes):
@@ -104,21 +104,23 @@ def _sampled(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def _is_rounding(node: NodeProto) -> bool:
-    """Does it round to whole numbers?"""
+    """Whether a node rounds to whole numbers."""
     return node.op_type in ("Floor", "Ceil", "Round") or (
         node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
     )
 
 
 def _beside_one(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of exp(x) - 1, which is 0 in fp16 where x is small; none of another node."""
+    """The nodes of exp(x) - 1, which is 0 in fp16 where x is small; no nodes if `node` computes something else."""
     exponential = producers.of(node.input[0])
     is_one = exponential is not None and exponential.op_type == "Exp" and _has_one(node, producers)
     return [exponential, node] if exponential is not None and is_one else []
 
 
 def _beside_pixels(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The distance of a coordinate to each pixel of a row, 0, 1, 2 and so on: as RoiAlign weighs them."""
+    """The nodes that compute the distances of a coordinate to the pixels 0, 1, 2 ... of a row, as RoiAlign does; else
+    none.
+    """
     for position, name in enumerate(node.input if node.op_type == "Sub" else ()):
         row = producers.values.constant(name)
         if row is not None and row.size > _FEW_PIXELS and np.array_equal(row.reshape(-1), np.arange(row.size)):
@@ -128,15 +130,15 @@ def _beside_pixels(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def _has_one(node: NodeProto, producers: Producers) -> bool:
-    """Does it add or subtract 1?"""
+    """Whether a node adds or subtracts 1."""
     arrays = [producers.values.constant(name) for name in node.input]
     return any(array is not None and array.size == 1 and abs(array.reshape(-1)[0]) == 1 for array in arrays)
 
 
 def _difference(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """A difference of numbers beyond 2048 that are whole or have been rounded, which may be small, and what makes them.
+    """The nodes of a difference, perhaps small, of numbers beyond 2048 that are whole or rounded; else none.
 
-    Of `x - floor(x)` fp16 leaves nothing, nor of the distance from 3000 to 3001.
+    fp16 loses `x - floor(x)` entirely there, and the distance from 3000 to 3001 as well.
     """
     found = [node]
     is_rounded = False
@@ -155,14 +157,14 @@ def _difference(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def is_beyond(node: NodeProto, producers: Producers) -> bool:
-    """May it compute whole numbers that fp16 does not hold?"""
+    """Whether a node may compute whole numbers that fp16 cannot represent."""
     is_of_integers = node.op_type == "Cast" and producers.values.elem_type(node.input[0]) in _INTEGERS
     is_rounded = node.op_type in ("Floor", "Ceil", "Round", "Mod")
     return (is_of_integers or is_rounded) and magnitude(producers.bounds.of(node.output[0])) > _EXACT
 
 
 def _compared(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """A comparison and the nodes that compute its operands, if these are exact and without matrix products."""
+    """The comparison `node` and the nodes that compute its operands, if these are exact and without matrix products."""
     found = [node]
     for operand in node.input:
         if producers.of(operand) is not None:

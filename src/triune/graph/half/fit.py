@@ -1,4 +1,4 @@
-"""A graph made fit for fp16."""
+"""Prepare a model to compute in fp16."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Fitted:
     """A model that is to compute in fp16.
 
     Attributes:
-        model: in core operators.
+        model: the changed model, in core operators.
         wide: the nodes that are to compute in fp32, each by its first result.
-        notes: what a user is told of it.
+        notes: messages for the user.
     """
 
     model: ModelProto
@@ -44,15 +44,15 @@ def fit_half(
     keep: Collection[str] = (),
     check: Mapping[str, NDArray[Any]] | None = None,
 ) -> Fitted:
-    """Have a model's numbers within fp16, and find the nodes for which that cannot be.
+    """Rewrite a model so that its numbers stay within fp16, and find the nodes that must compute in fp32.
 
     Args:
         model: normalized and narrowed; changed.
-        file: takes large weights that are made.
-        is_laid_out: its transformers are in the layout of the Neural Engine, which computes in nothing but fp16: norms
-            are written such that they stay in it, and no mask is infinite.
-        keep: nodes and operators that the user keeps in fp32.
-        check: inputs on which the model is computed in fp32 before and after every pass, by ONNX's reference evaluator.
+        file: the scratch file for new large weights.
+        is_laid_out: whether transformers are in the layout of the Neural Engine, which computes only in fp16: then
+            norms are rewritten to stay within fp16, and no mask is infinite.
+        keep: names of nodes and operators that the user keeps in fp32.
+        check: inputs on which ONNX's reference evaluator computes the model in fp32 before and after every pass.
 
     Raises:
         InternalError: a pass changed what the model computes (only with `check`).
@@ -78,12 +78,13 @@ def fit_half(
 
 
 def fit_halves(model: ModelProto, file: WeightFile) -> ModelProto:
-    """Have norms of values that are of fp16 in the model itself within fp16, though it is to compute in fp32 elsewhere.
+    """Rewrite norms of values that are fp16 in the model itself, so that they stay within fp16.
 
-    ONNX has LayerNormalization of fp16 compute in fp32; in the layout of the Neural Engine it is written out.
+    It is for models that otherwise compute in fp32. In ONNX, LayerNormalization of fp16 computes in fp32; in the layout
+    of the Neural Engine it is written as several nodes.
 
     Args:
         model: in the layout of the Neural Engine, and narrowed; changed.
-        file: takes large weights that are made.
+        file: the scratch file for new large weights.
     """
     return run_passes(model, (FitNorms(of_halves_alone=True), TidyAndInfer(file)))

@@ -1,4 +1,4 @@
-"""The nodes that fp16 cannot compute: it does not hold their constants or their results."""
+"""Find the nodes whose constants or results fp16 cannot represent."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ class Kept:
     """A node that is to compute in fp32.
 
     Attributes:
-        value: the first result of the node, by whose name it is known.
-        name: the node's own.
+        value: the name of the node's first result, which identifies the node.
+        name: the node's name.
         op_type: its operator.
-        reason: for the user; empty where the node only follows another one that has a reason.
+        reason: a message for the user; "" where the node only follows another one that has a reason.
     """
 
     value: str
@@ -38,11 +38,11 @@ class Kept:
 
 
 def find_fp32_nodes(graph: GraphProto, softmaxes: Collection[str] = ()) -> list[Kept]:
-    """The nodes that are to compute in fp32, those of graphs within nodes too.
+    """The nodes that must compute in fp32, including those of subgraphs.
 
     Args:
-        graph: normalized and narrowed.
-        softmaxes: the results of those whose masks fp16 does not hold.
+        graph: a normalized and narrowed graph.
+        softmaxes: the results of Softmax nodes whose masks fp16 cannot represent.
     """
     return _Search(softmaxes).search(graph, None, None, None, {})
 
@@ -88,7 +88,7 @@ class _Search:
     def _add_producers(
         self, graph: GraphProto, producers: Producers, ranges: Mapping[str, Ranges], kept: dict[str, Kept]
     ) -> None:
-        """Keep the nodes that compute operands of which more digits matter than fp16 has."""
+        """Add the nodes that compute operands for which fp16 is not precise enough to `kept`."""
         for value in graph.output if not producers.is_within else ():
             for producer in integer_producers(value.name, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 does not hold all whole numbers"))
@@ -123,13 +123,13 @@ class _Search:
 
 
 def _of_integers(graph: GraphProto) -> dict[str, Ranges]:
-    """The ranges of inputs of whole numbers, which may be beyond fp16: numbers of seconds, prices, hashes."""
+    """The ranges of integer inputs, which may be beyond fp16: numbers of seconds, prices, hashes."""
     wide = [value.name for value in graph.input if value.type.tensor_type.elem_type in WIDE_INTEGERS]
     return dict.fromkeys(wide, frozenset([Range.LARGE]))
 
 
 def first_result(node: NodeProto) -> str:
-    """The name by which a node is known: two nodes may have one name, two results may not."""
+    """The name of a node's first result. It identifies the node, since several nodes may have the same name."""
     return next((name for name in node.output if name), "")
 
 
@@ -138,7 +138,7 @@ def _kept(node: NodeProto, reason: str) -> Kept:
 
 
 def told(kept: Collection[Kept]) -> list[str]:
-    """The note for the user: how many nodes, the first ones by name. No note where none has a reason of its own."""
+    """The note for the user: the number of nodes, and the names of the first ones; [] where no node has a reason."""
     first = [each for each in kept if each.reason]
     if not first:
         return []

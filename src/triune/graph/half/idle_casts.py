@@ -1,4 +1,4 @@
-"""Casts of fp32 to fp32."""
+"""Remove casts of fp32 to fp32."""
 
 from onnx import ModelProto, TensorProto
 
@@ -10,7 +10,7 @@ _FP32 = TensorProto.FLOAT
 
 
 class DropIdleCasts(GraphPass):
-    """Given casts of fp32 to fp32, between scores and their Softmax for instance. Result: none."""
+    """Given casts of fp32 to fp32, for instance between scores and their Softmax. Result: no such casts."""
 
     name = "drop_idle_casts"
 

@@ -1,6 +1,7 @@
-"""Whole numbers that become outputs of floats by copies alone: concatenated with scores, reshaped, selected.
+"""Find whole numbers that are only copied to outputs of floats: concatenated with scores, reshaped, selected.
 
-fp16 rounds 30522 to 30528, and 70000 to infinity. The graph's outputs are of fp32, and so is all on the way to them.
+fp16 rounds 30522 to 30528, and 70000 to infinity. The graph's outputs are fp32, so the nodes on the way to them compute
+in fp32, too.
 """
 
 from onnx import NodeProto, TensorProto
@@ -11,7 +12,9 @@ from triune.graph.half.producers import Producers
 
 
 def integer_producers(output: str, producers: Producers) -> list[NodeProto]:
-    """The nodes from whole numbers that fp16 does not hold on to an output; none where none leads to it."""
+    """The nodes between whole numbers that fp16 cannot represent and an output that copies them; [] where there are
+    none.
+    """
     if producers.values.elem_type(output) != TensorProto.FLOAT:
         return []
 

@@ -11,12 +11,12 @@ ANY: Interval = (-math.inf, math.inf)
 
 
 def magnitude(interval: Interval) -> float:
-    """The largest absolute value."""
+    """The largest absolute value in an interval."""
     return max(abs(interval[0]), abs(interval[1]))
 
 
 def ceil(value: float) -> float:
-    """Rounded up; infinity stays."""
+    """A number rounded up; infinity stays."""
     return math.ceil(value) if math.isfinite(value) else value
 
 
@@ -25,17 +25,20 @@ def _product(a: float, b: float) -> float:
 
 
 def union(intervals: Sequence[Interval]) -> Interval:
-    """The smallest interval that contains all of them."""
+    """The smallest interval that contains all given ones."""
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
 def summed(interval: Interval, count: float) -> Interval:
-    """The sum of `count` elements."""
+    """The interval of the sum of `count` elements, each of which lies in `interval`."""
     return _product(interval[0], count), _product(interval[1], count)
 
 
 def remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interval:
-    """The remainder, which has the divisor's sign, or with `is_fmod` the dividend's sign and at most its size."""
+    """The interval of a remainder.
+
+    It has the divisor's sign; if `is_fmod`, the dividend's sign and at most its size.
+    """
     size = magnitude(divisor)
     if is_fmod:
         size = min(size, magnitude(dividend))
@@ -44,14 +47,14 @@ def remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interv
 
 
 def even_power(interval: Interval, power: float) -> Interval:
-    """x^power for an even power."""
+    """The interval of x^power for an even power, where x lies in `interval`."""
     low, high = interval
     ends = [exact_power(abs(low), power), exact_power(abs(high), power)]
     return (0.0 if low <= 0 <= high else min(ends)), max(ends)
 
 
 def exact_power(base: float, power: float) -> float:
-    """base^power; infinite where a float does not hold it."""
+    """base^power; infinite where a float cannot represent it."""
     try:
         return base**power
     except OverflowError:
@@ -91,7 +94,7 @@ def _multiply(a: Interval, b: Interval) -> Interval:
 
 def _divide(a: Interval, b: Interval) -> Interval:
     if b[0] <= 0 <= b[1]:
-        # Of one sign each, though without limits.
+        # Both have a known sign, but may have no limits.
         return (0.0, math.inf) if a[0] >= 0 and b[0] >= 0 else ANY
     return _multiply(a, (1 / b[1], 1 / b[0]))
 

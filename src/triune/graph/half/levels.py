@@ -1,4 +1,4 @@
-"""Numbers quantized by a scale computed from them, and products of the matrices of whole numbers that result.
+"""Find numbers that are quantized by a scale computed from them, and matrix products of such levels.
 
 scale = (max(x) - min(x)) / 255; round(x / scale). A scale rounded to fp16 moves numbers to other levels. A sum of
 products of levels is beyond fp16 (already 255 * 127 * 3) until the scales that follow bring it back.
@@ -16,7 +16,9 @@ _DEEPEST = 32
 
 
 def level_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of Round(x / scale), the scale computed from a largest number; none of another node."""
+    """The nodes of Round(x / scale), whose scale is computed from the largest number; no nodes if `node` is something
+    else.
+    """
     if node.op_type != "Round":
         return []
     found, name = [node], node.input[0]
@@ -39,8 +41,8 @@ def level_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 def output_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     """The nodes that compute quantized outputs of the model, back to other quantized values or to inputs.
 
-    fp16 may round a number beside a tie to another level, which a user sees. No nodes where more than one matrix
-    product is before the output: what a network computes is rounded anyway.
+    fp16 may round a number near a tie to another level, which changes the output. No nodes are returned if more than
+    one matrix product comes before the output: results of a network are rounded anyway.
     """
     if node.op_type != "QuantizeLinear" or not producers.is_output(node.output[0]):
         return []
@@ -61,7 +63,7 @@ def output_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def _scale_producers(scale: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute a scale from the extremes of a tensor; none where it is computed otherwise."""
+    """The nodes that compute a scale from the extremes of a tensor; no nodes where it is computed otherwise."""
     names, seen, found = [scale], set[str](), list[NodeProto]()
     is_of_extremes = False
     while names and len(seen) < _DEEPEST:
@@ -81,7 +83,7 @@ def _scale_producers(scale: str, producers: Producers) -> list[NodeProto]:
 
 
 def is_integral(name: str, producers: Producers) -> bool:
-    """Does an operand of a product hold whole numbers: quantization levels, 8-bit integers, or such weights?"""
+    """Whether an operand of a product holds whole numbers: quantization levels, 8-bit integers, or such weights."""
     for _ in range(_DEEPEST):
         array = producers.values.constant(name)
         if array is not None:
@@ -110,7 +112,7 @@ def is_integral(name: str, producers: Producers) -> bool:
 
 
 def scale_partners(product: NodeProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes that compute the scales of a sum of whole numbers; the scales may be below the smallest fp16."""
+    """The nodes that compute the scales of a sum of whole numbers; these scales may be too small for fp16."""
     names = list(product.input)
     for _ in range(_DEEPEST):
         if not names:
@@ -122,7 +124,7 @@ def scale_partners(product: NodeProto, producers: Producers) -> Iterator[NodePro
 
 
 def is_of_integer_products(name: str, producers: Producers) -> bool:
-    """Is a value the result of MatMulInteger or ConvInteger, with or without a bias?"""
+    """Whether a value is the result of MatMulInteger or ConvInteger, with or without a bias."""
     names = [name]
     for _ in range(_DEEPEST):
         if not names:

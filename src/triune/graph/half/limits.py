@@ -20,10 +20,10 @@ _BLOCK = 1 << 20
 
 
 def sizes_within(array: NDArray[Any]) -> tuple[float, float] | None:
-    """The smallest and the largest absolute value but for 0, infinity and NaN; None where nothing else is there."""
+    """The smallest and the largest absolute value, ignoring 0, infinity and NaN; None where no other value is left."""
     least, most = np.inf, 0.0
     flat = array.reshape(-1)
-    # A part at a time: the array may be as large as a model's weights are.
+    # The array is read in parts, since it may be as large as a model's weights.
     for start in range(0, flat.size, _BLOCK):
         sizes = np.abs(flat[start : start + _BLOCK])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]

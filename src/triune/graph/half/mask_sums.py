@@ -1,4 +1,4 @@
-"""Sums of scores and masks that a Softmax reads: which terms are masks, and whether that is certain."""
+"""Find which terms of a sum that a Softmax reads are masks, and whether that is certain."""
 
 import math
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxInput:
-    """The scores that a Softmax reads, with all masks in them.
+    """The scores that a Softmax reads, with all masks added.
 
     Attributes:
         axis: the axis of the Softmax, counted from the end.
         softmax: the result of the Softmax.
-        limit: the lowest possible score, set by a Max; None where there is none.
-        is_finite: must masks of -inf become finite?
+        limit: the lowest possible score, which a Max sets; None where there is no Max.
+        is_finite: whether masks of -inf must become finite.
     """
 
     axis: int
@@ -73,11 +73,11 @@ class MaskSums:
                 self._heavy.update(node.output)
 
     def lowest(self, terms: Sequence[Term]) -> float:
-        """The lowest that a sum of terms can be."""
+        """The lower limit of a sum of terms."""
         return sum(min(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
 
     def highest(self, terms: Sequence[Term]) -> float:
-        """The highest that a sum of terms can be."""
+        """The upper limit of a sum of terms."""
         return sum(max(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
 
     def masks(self, terms: Sequence[Term]) -> list[Term]:
@@ -89,7 +89,7 @@ class MaskSums:
         return [term for term in terms if term in masks or self._is_infinite(term)]
 
     def ends(self, softmax: NodeProto) -> list[tuple[str, SoftmaxInput]]:
-        """The value that a Softmax reads, before reshapes that keep the last axis; none where it is no computed one."""
+        """The value that a Softmax reads, before reshapes that keep the last axis; [] where it is not computed."""
         index = self._index
         if softmax.op_type != "Softmax":
             return []
@@ -115,7 +115,7 @@ class MaskSums:
         return []
 
     def _limited(self, name: str) -> tuple[str, float] | None:
-        """The operand and the number, where `name` is Max(operand, number) of a mask's number: no score is lost."""
+        """The operand and the number, if `name` is Max(operand, number) with a number as low as a mask; else None."""
         limit = self._index.producer(name, "Max")
         for position in (0, 1) if limit is not None and len(limit.input) == 2 else ():
             number = self._index.scalar(limit.input[position]) if limit is not None else None
@@ -128,7 +128,7 @@ class MaskSums:
         return bool(given and made) and given is not None and made is not None and given[-1] == made[-1]
 
     def are_unclear(self, name: str) -> bool:
-        """Are there masks within the scores, or terms that may be masks or scores?
+        """Whether there are masks within the scores, or terms that may be either masks or scores.
 
         In a row that is masked entirely the sum of all masks decides the order of the elements.
         """
@@ -149,21 +149,27 @@ class MaskSums:
         return term.name in self._heavy and self._constant_sizes.of(term.name) * abs(term.factor) >= -_PRECISE
 
     def _is_of_infinite(self, name: str) -> bool:
-        """Is it a Where of scores and -inf? -inf times 0, in a row that another mask masks entirely, is NaN."""
+        """Whether a value is a Where of scores and -inf.
+
+        In a row that another mask masks entirely, -inf times 0 is NaN.
+        """
         choice = self._index.producer(name, "Where")
         arrays = [self._index.constant(each) for each in choice.input[1:]] if choice is not None else []
         return any(array is not None and bool(np.isneginf(array).any()) for array in arrays)
 
     def _is_unknown(self, name: str) -> bool:
-        """May it be lower than the numbers that fp16 adds precisely?"""
+        """Whether a computed value may be lower than the numbers that fp16 adds precisely."""
         return self._index.constant(name) is None and self._bounds.of(name)[0] < _PRECISE
 
     def _may_lose(self, name: str) -> bool:
-        """May it be a mask, computed without the scores, that rounds them? -inf and 0 round nothing."""
+        """Whether a value may be a mask, computed without the scores, that rounds them.
+
+        A mask of -inf and 0 rounds nothing.
+        """
         return name not in self._heavy and self._is_unknown(name) and not self._is_infinite_alone(name)
 
     def are_lost(self, name: str) -> bool:
-        """Is a score added to what may be a mask? fp16 rounds the sum to a multiple of 8."""
+        """Whether a score is added to what may be a mask, so that fp16 rounds the sum to a multiple of 8."""
         names, seen = [name], {name}
         while names:
             node = self._index.producer(names.pop())
@@ -181,7 +187,7 @@ class MaskSums:
         return False
 
     def terms(self, name: str, factor: float = 1.0, depth: int = 0) -> list[Term]:
-        """The terms of a sum."""
+        """The terms of the sum that a value is, each multiplied by `factor`."""
         index = self._index
         node = index.producer(name, "Add", "Sub", "Mul", "Div") if depth < _DEEPEST else None
         if node is None:
@@ -195,13 +201,13 @@ class MaskSums:
             if not number or index.producer(value, "Add", "Sub") is None:
                 continue
             inner = self.terms(value, factor * (number if node.op_type == "Mul" else 1 / number), depth + 1)
-            # Only sums of scores and masks are multiplied out, not (1 - mask) * -3.4e38.
+            # Only sums of scores and masks are expanded, not (1 - mask) * -3.4e38.
             if len({term.name in self._heavy for term in inner}) == 2:
                 return inner
         return [Term(name, factor)]
 
     def _is_mask(self, term: Term, terms: Sequence[Term]) -> bool:
-        """Is it added to scores, computed without them, and perhaps lower than the numbers that fp16 adds precisely?"""
+        """Whether a term is added to scores, computed without them, and perhaps lower than what fp16 adds precisely."""
         index = self._index
         if len(terms) < 2 or not index.is_float(term.name) or term.name in self._heavy:
             return False
@@ -211,12 +217,12 @@ class MaskSums:
         return any(each.name in self._heavy for each in terms) or (high <= 0 and low > -math.inf)
 
     def _is_infinite(self, term: Term) -> bool:
-        """May it be -inf, and is it computed without the scores?"""
+        """Whether a term may be -inf, and is computed without the scores."""
         low = min(end * term.factor for end in self._bounds.of(term.name))
         return low == -math.inf and term.name not in self._heavy and self._is_infinite_alone(term.name)
 
     def _is_infinite_alone(self, name: str) -> bool:
-        """Is it selected from -inf and numbers that fp16 adds precisely? fp16 holds such a mask as it is."""
+        """Whether a value is selected from -inf and numbers that fp16 adds precisely. Such a mask needs no change."""
         index = self._index
         names, seen = [name], {name}
         while names:

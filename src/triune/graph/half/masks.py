@@ -1,4 +1,4 @@
-"""Masks of attention that fp16 can hold."""
+"""Replace masks of attention that fp16 cannot represent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 @dataclass(frozen=True, slots=True)
 class _Mask:
-    """A mask that fp16 holds.
+    """A mask that fp16 can represent.
 
     Attributes:
-        added: what is added to the scores.
-        live: 0 in rows in which fp32 loses the scores, 1 in the others, as fp32; None where all rows are live.
+        added: the value that is added to the scores.
+        live: 0 in rows in which fp32 loses the scores, 1 in the others, in fp32; None where it would be 1 in all rows.
     """
 
     added: str
@@ -42,15 +42,14 @@ class FitMasks(GraphPass):
 
     Attributes:
         wide: once the pass has run, the nodes that make masks and are to compute in fp32, each by its first result.
-        softmaxes: the results of those Softmax for whose masks no other ones could be made, so that they are to compute
-            in fp32.
+        softmaxes: the results of Softmax nodes whose masks could not be replaced, so that they must compute in fp32.
     """
 
     name = "fit_masks"
 
     def __init__(self, *, is_finite: bool = False) -> None:
-        """With `is_finite` computed masks of -inf become `MASKED` too, but where NaN are replaced. What is NaN in fp32,
-        a row that is masked entirely by -inf, is uniform then.
+        """If `is_finite`, computed masks of -inf become `MASKED` too, except where NaN are replaced. Then a row that is
+        masked entirely by -inf gives a uniform Softmax, not NaN.
         """
         self._is_finite = is_finite
         self.wide: frozenset[str] = frozenset()
@@ -81,7 +80,7 @@ class FitMasks(GraphPass):
 
 
 class _Masks:
-    """Masks in one graph; each is made once.
+    """Replaces the masks in one graph. Each new mask is built once.
 
     Attributes:
         wide: the first results of the nodes that make masks.
@@ -94,7 +93,9 @@ class _Masks:
         self._made: dict[tuple[tuple[Term, ...], int, float | None, bool], _Mask | None] = {}
 
     def fitted(self, name: str, end: SoftmaxInput) -> str:
-        """The same value up to a constant for each row, with masks that fp16 holds; `name` where nothing is to do."""
+        """The name of equal scores, up to a constant for each row, whose masks fp16 can represent; `name` if it needs
+        no change.
+        """
         index = self._index
         choice = index.producer(name, "Where")
         if choice is not None:
@@ -115,7 +116,7 @@ class _Masks:
         return index.build.op("Add", self._sum(parts), mask.added)
 
     def _chosen(self, choice: NodeProto, end: SoftmaxInput) -> str:
-        """Where(condition, scores, -3.4e38): all that is masked is one number, so a row masked entirely is uniform."""
+        """Replace the mask of Where(condition, scores, -3.4e38). A row that is masked entirely stays uniform."""
         index = self._index
         inputs = list(choice.input)
         is_limited = end.limit is not None or end.is_finite
@@ -146,7 +147,7 @@ class _Masks:
         return total
 
     def _only_live(self, name: str, live: str, axis: int) -> str:
-        """The scores, 0 in rows that are not live. Of a product the query, which is smaller, becomes 0."""
+        """Multiply the scores by `live`; if they are a product of matrices, multiply the query, which is smaller."""
         index = self._index
         node = index.producer(name, "Mul", "Div", "MatMul")
         if node is not None and axis == -1:
@@ -157,7 +158,7 @@ class _Masks:
         return index.build.op("Mul", name, live)
 
     def _mask(self, terms: tuple[Term, ...], end: SoftmaxInput) -> _Mask | None:
-        """The mask that a sum of terms is; None where its rank is not known, or too small for rows."""
+        """Build the mask that a sum of terms is; None where its rank is not known, or too small to have rows."""
         key = terms, end.axis, end.limit, end.is_finite
         if key not in self._made:
             arrays = [self._index.constant(term.name) for term in terms]
@@ -213,7 +214,7 @@ class _Masks:
         return _Mask(moved, live)
 
     def _keep_producers(self, names: list[str]) -> None:
-        """All that makes a mask is to compute in fp32: nothing on the way is within fp16."""
+        """Record that all nodes that compute these masks must compute in fp32, since their values are beyond fp16."""
         while names:
             node = self._index.producer(names.pop())
             if node is not None and node.output[0] not in self.wide:

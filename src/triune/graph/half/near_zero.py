@@ -1,4 +1,4 @@
-"""Numbers near 0 whose exact size matters to their reader: log(p), 1 / p, p > 0.
+"""Find numbers near 0 whose exact size matters to the nodes that read them: log(p), 1 / p, p > 0.
 
 A Softmax gives 2e-9 of a score that is 20 below the largest, and fp16 has 0 there. To compute it in fp32 does not help
 where its result is rounded before it is read, so all nodes between compute in fp32 too.
@@ -25,7 +25,7 @@ from triune.graph.values import attributes_of
 
 
 def small_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute the numbers near 0 that a node reads, with that node; none where it reads none."""
+    """The nodes that compute numbers near 0 that `node` reads, and `node` itself; [] where it reads none."""
     names = _read_as_small(node, producers)
     found = [each for name in names for each in shares(name, producers)]
     is_of_given = node.op_type not in DIVISIONS and any(producers.is_given(name) for name in names)
@@ -33,12 +33,12 @@ def small_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def is_of_small(node: NodeProto, producers: Producers) -> bool:
-    """Does it divide by numbers near 0, so that its results may be beyond fp16?"""
+    """Whether a node divides by numbers near 0, so that its results may be beyond fp16."""
     return bool(_divisor(node, producers)) and bool(small_producers(node, producers))
 
 
 def guarded_producers(log: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute what a logarithm in fp32 reads, back through guards such as Max(x, 1e-12)."""
+    """The nodes that compute the operand of a logarithm in fp32, followed back through guards such as Max(x, 1e-12)."""
     names, found = [log.input[0]], list[NodeProto]()
     for _ in range(DEEPEST):
         node = producers.of(names.pop()) if names else None
@@ -49,7 +49,7 @@ def guarded_producers(log: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def shares(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes from shares and exponentials on to a value; none where none leads to it."""
+    """The nodes on the way from a Softmax, Sigmoid or Exp to a value; [] where there are none."""
     return producers.leading_to(
         name,
         lambda _, node: [node] if node.op_type in PROBABILITIES else [],
@@ -90,5 +90,5 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 
 
 def _is_bounded(interval: tuple[float, float]) -> bool:
-    """Is it a number of known sign or size? Other products with a sigmoid are activations: x * sigmoid(x)."""
+    """Whether an interval has a limit. Products of a sigmoid with unlimited values are activations: x * sigmoid(x)."""
     return interval[0] >= 0 or interval[1] <= 0 or magnitude(interval) < math.inf

@@ -1,4 +1,4 @@
-"""Normalizations that stay within fp16 however large their operand is."""
+"""Rewrite normalizations so that they stay within fp16, however large their operand is."""
 
 import math
 from collections.abc import Collection
@@ -28,8 +28,8 @@ class FitNorms(GraphPass):
 
     def __init__(self, keep: Collection[str] = (), *, of_halves_alone: bool = False) -> None:
         """Args:
-        keep: nodes and operators that the user keeps in fp32: norms of them stay as they are.
-        of_halves_alone: only norms of values that are of fp16 in the model itself.
+        keep: names of nodes and operators that the user keeps in fp32; their norms stay as they are.
+        of_halves_alone: whether to rewrite only norms of values that are fp16 in the model itself.
         """
         self._keep = keep
         self._of_halves_alone = of_halves_alone
@@ -53,8 +53,8 @@ class _Part:
     """A value within a norm, scaled by a power of m.
 
     Attributes:
-        name: the scaled value, which fp16 holds.
-        of: z, as the graph has it.
+        name: the scaled value, which is within fp16.
+        of: z, the value that is normalized.
         normal: z / m.
         largest: m.
     """
@@ -66,7 +66,7 @@ class _Part:
 
 
 class _Norms:
-    """The norms of one graph, whose nodes are to be given in order."""
+    """Rewrites the norms of one graph. `fit` must be called with the nodes in their order."""
 
     def __init__(self, index: Index, keep: Collection[str], *, of_halves_alone: bool) -> None:
         self._index = index
@@ -96,7 +96,7 @@ class _Norms:
         return False
 
     def _begin(self, add: NodeProto) -> None:
-        """The mean of the squares and epsilon are built beside the Add, if it is such a sum."""
+        """If an Add computes the mean of squares plus epsilon, build the scaled form of it."""
         index, build = self._index, self._index.build
         found = match_mean_square(index, add)
         if found is None or found.epsilon <= 0:

@@ -1,4 +1,4 @@
-"""Scaling matrix products by their operands."""
+"""Scale matrix products by scaling their operands."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,10 +25,10 @@ _SMALLEST_WEIGHT = 2.0**-10
 
 
 class Operands:
-    """The nodes of a graph while the operands of its products are scaled.
+    """Scales the operands of matrix products in one graph.
 
     Attributes:
-        nodes: in order, those that were added too.
+        nodes: the nodes of the graph in order, including new ones.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Operands:
         self._producers = producers
 
     def is_foldable(self, product: NodeProto, position: int) -> bool:
-        """Is an operand a constant that no other node reads, so that it can be replaced?"""
+        """Whether an operand is a constant that no other node reads, so that it can be replaced."""
         name = product.input[position]
         tensor = self._values.tensor(name)
         return tensor is not None and tensor.data_type == TensorProto.FLOAT and self._reads[name] == 1
 
     def pushed(self, products: Iterable[NodeProto], scale: Scale) -> Scale | None:
-        """The part of a scale that these products can take; None where they can take none."""
+        """The part of a scale by which these products can be scaled; None where there is none."""
         if scale.name:
             return scale
         least = np.zeros(())
@@ -87,7 +87,7 @@ class Operands:
             product.input[position] = self.scaled(product.input[position], _flat(scale), product)
 
     def scaled(self, name: str, scale: Scale, reader: NodeProto) -> str:
-        """A value scaled, just before the node that reads it."""
+        """Insert a node that scales a value before `reader`; returns the name of the result."""
         array = self._values.constant(name) if self._values.tensor(name) is not None else None
         if array is not None and not scale.name and array.size <= MOST_ELEMENTS:
             return self._constant(f"{name}/scaled", array * scale.factors)
@@ -97,7 +97,7 @@ class Operands:
         return result
 
     def inserted_after(self, node: NodeProto, scale: Scale) -> str:
-        """The result of a node, scaled."""
+        """Insert a node that scales the result of `node` after it; returns the name of the scaled result."""
         result = self._names.value(f"{node.output[0]}/scaled")
         by = self._constant(f"{node.output[0]}/scale", scale.factors)
         self._insert(helper.make_node("Mul", [node.output[0], by], [result], name=result), self._index_of(node) + 1)
@@ -113,13 +113,16 @@ class Operands:
         self.nodes = [each for each in self.nodes if each is not node]
 
     def move_behind(self, last: NodeProto, chain: Sequence[NodeProto]) -> None:
-        """Move the chain before its last node, since the scale may be computed after the product."""
+        """Move the nodes of a chain to just before `last`, since the scale may be computed after the product."""
         end, ids = self._index_of(last), {id(node) for node in chain}
         moved = [node for node in self.nodes[:end] if id(node) in ids]
         self.nodes[: end + 1] = [*(node for node in self.nodes[:end] if id(node) not in ids), *moved, last]
 
     def _least(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
-        """The smallest scale that a product can take: a single number on both operands, a vector on one of them."""
+        """The smallest scale that a product can take.
+
+        A single number may be divided between both operands, a vector may not.
+        """
         position = self._weight_position(product, scale)
         least = np.asarray(_SMALLEST_SCALE) if position is None else self._least_of_weight(product, position, scale)
         return least * _SMALLEST_SCALE if scale.factors.size == 1 else least
@@ -146,11 +149,11 @@ class Operands:
         return next((position for position in positions if self.is_foldable(product, position)), None)
 
     def _activation(self, product: NodeProto) -> int:
-        """The position of the operand that is computed: to scale a weight when the model runs takes longer."""
+        """The position of an operand that is computed; scaling a weight in each run would take longer."""
         return 0 if self._values.tensor(product.input[0]) is None else 1
 
     def _axis(self, product: NodeProto, rank: int) -> int | None:
-        """The axis of a weight that becomes the channels of the result; None where no single one does."""
+        """The axis of a weight that corresponds to the channels of the result; None where no single axis does."""
         attributes = attributes_of(product)
         match product.op_type:
             case "Gemm":
@@ -163,7 +166,7 @@ class Operands:
                 return 0
 
     def _weight(self, product: NodeProto, position: int, factors: NDArray[np.float64]) -> str:
-        """The weight, scaled."""
+        """Add a copy of a weight that is multiplied by `factors`; returns its name."""
         name = product.input[position]
         array, row = self._constant_of(name), factors.reshape(-1)
         form = row
@@ -187,7 +190,7 @@ class Operands:
 
 
 def _no_less(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The factors, each raised to `least` where it is smaller."""
+    """The factors of a scale, with absolute values of at least `least` and at most 1."""
     return np.sign(scale.factors) * np.minimum(np.maximum(np.abs(scale.factors), least), 1)
 
 

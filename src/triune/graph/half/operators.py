@@ -1,7 +1,7 @@
-"""The operators of ONNX by what they do to numbers: one table for all that looks for what fp16 cannot hold.
+"""Sets of ONNX operators by their effect on numbers, for all modules that search for values beyond fp16.
 
-First the families, then the sets that one question each is asked about; the comment above them names the module that
-asks it. The second kind says through which operators a search goes on, so none is a mere list of ONNX's categories.
+First come families of operators, then the sets that single modules use; the comment above these names the module. Sets
+of the second kind tell through which operators a search continues.
 """
 
 # Families.

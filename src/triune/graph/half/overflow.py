@@ -1,4 +1,4 @@
-"""Nodes whose results leave fp16 though their operands are within it."""
+"""Find nodes whose results leave the range of fp16 although their operands are within it."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ _LEVELS = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
 
 
 class Overflow:
-    """Whether one node's results leave fp16, and why."""
+    """Finds whether one node's results leave the range of fp16, and why."""
 
     def __init__(
         self,
@@ -49,17 +49,17 @@ class Overflow:
         self._given = given
 
     def constant(self, name: str) -> NDArray[np.float32] | None:
-        """The value of a constant of floats; None of anything else."""
+        """The value of a constant of floats; None for any other value."""
         if not name or self._values.elem_type(name) != TensorProto.FLOAT:
             return None
         return self._values.constant(name)
 
     def is_constant(self, position: int) -> bool:
-        """Is an operand a constant?"""
+        """Whether an operand is a constant."""
         return self._values.tensor(self._node.input[position]) is not None
 
     def made(self, given: Ranges) -> tuple[Ranges, str]:
-        """The ranges that begin at this node, and why; none where operands within fp16 give such results."""
+        """The ranges that the results newly enter at this node, and why; `NONE` where they stay within fp16."""
         node, bounds = self._node, self._bounds
         first = bounds.of(node.input[0]) if node.input else (0.0, 0.0)
         size = magnitude(first)
@@ -110,14 +110,14 @@ class Overflow:
         return NONE, ""
 
     def levels(self) -> tuple[Ranges, str]:
-        """The ranges of levels that fp16 does not hold, and why."""
+        """The ranges of quantization levels that fp16 cannot represent, and why."""
         node = self._node
         kinds = {"DequantizeLinear": node.input, "QuantizeLinear": node.output}
         is_wide = any(self._values.elem_type(name) in _LEVELS for name in kinds.get(node.op_type, ())[:1])
         return NONE, "whole numbers of more than 8 bits may be beyond fp16" if is_wide else ""
 
     def _leaves_fp16(self) -> bool:
-        """Do numbers within fp16, of which the largest are known, give such as are beyond?"""
+        """Whether operands within fp16 give results beyond it, as far as limits or constants are known."""
         names, result = self._node.input, self._node.output[0]
         size = magnitude(self._bounds.of(result))
         if size <= LARGEST:
@@ -130,7 +130,7 @@ class Overflow:
         )
 
     def _factor(self) -> float:
-        """The largest constant factor of a value of which nothing is known; 0 where there is none."""
+        """The largest constant factor by which a node multiplies a value; 0 where there is none."""
         node = self._node
         if node.op_type == "Mul":
             found = [array for name in node.input if (array := self.constant(name)) is not None]
@@ -140,12 +140,12 @@ class Overflow:
         return 1 / sizes[0] if sizes else 0.0
 
     def _is_of_known_integers(self) -> bool:
-        """Does it cast indices, or elements of a constant table, that may be beyond fp16?"""
+        """Whether the node casts indices, or elements of a constant table, that may be beyond fp16."""
         ends = [abs(end) for end in self._bounds.of(self._node.input[0])]
         return self._is_of_integers() and any(LARGEST < end < np.inf for end in ends)
 
     def _is_of_large_integers(self) -> bool:
-        """Does it cast sums or products of whole numbers that may be beyond fp16?"""
+        """Whether the node casts sums or products of whole numbers that may be beyond fp16."""
         node = self._node
         producer = self._producers.of(node.input[0])
         if producer is None or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
@@ -167,7 +167,7 @@ class Overflow:
         return is_given and self._producers.is_scaled_down(self._node.output[0])
 
     def _is_scalar_product(self) -> bool:
-        """Is it a product of two computed values that is only summed up, as squares are?"""
+        """Whether the node is a product of two computed values that is only summed up, as squares are."""
         is_computed = not self.is_constant(0) and not self.is_constant(1)
         return is_computed and self._producers.are_read_by(self._node.output[0], TOTALS)
 

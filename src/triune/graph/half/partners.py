@@ -1,4 +1,4 @@
-"""The nodes before a node that computes in fp32 which must compute in fp32 as well."""
+"""Find the nodes before a node in fp32 that must compute in fp32 as well."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,9 @@ def coordinate_producers(coordinates: str, producers: Producers) -> list[NodePro
 
 
 def variance_producers(difference: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of mean(x^2) - mean(x)^2, a difference that is far smaller than its operands; none of another node."""
+    """The nodes of mean(x^2) - mean(x)^2, which is far smaller than its operands; [] if the node computes something
+    else.
+    """
     if difference.op_type != "Sub":
         return []
     squares, square = (_unscaled(name, producers) for name in difference.input)
@@ -53,7 +55,7 @@ def variance_producers(difference: NodeProto, producers: Producers) -> list[Node
 
 
 def _unscaled(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that scale and reshape a value, and the one before them; none where it is an input."""
+    """The nodes that scale and reshape a value, and the node before them; [] where the value is an input."""
     found: list[NodeProto] = []
     for _ in range(DEEPEST):
         node = producers.of(name)

@@ -17,9 +17,9 @@ class Producers:
     """The nodes of a graph by the values that they compute, and by those that they read.
 
     Attributes:
-        values: of the graph.
-        bounds: of these values.
-        is_within: is it a graph within a node, whose inputs are not the model's?
+        values: what is known of the graph's values.
+        bounds: the intervals of these values.
+        is_within: whether the graph is a subgraph, whose inputs are not the model's.
     """
 
     def __init__(self, graph: GraphProto, values: Values, bounds: Bounds, *, is_within: bool = False) -> None:
@@ -40,7 +40,7 @@ class Producers:
         return self._producers.get(name)
 
     def is_given(self, name: str) -> bool:
-        """Is it an input of this graph?"""
+        """Whether a value is an input of this graph."""
         return name in self._inputs
 
     def readers(self, name: str) -> Sequence[NodeProto]:
@@ -57,15 +57,16 @@ class Producers:
         begin: Callable[[str, NodeProto], Sequence[NodeProto]],
         passes: Callable[[str, NodeProto], bool],
     ) -> list[NodeProto]:
-        """The nodes on all ways to a value from nodes of some kind.
+        """The nodes on all paths that lead to a value from nodes of some kind.
 
         Args:
             name: the value.
-            begin: of a value and the node that makes it, the nodes with which a way begins there; none where none does.
-            passes: of the same, does a way go on from the node's operands through the node?
+            begin: called with a value and its producer; returns the nodes with which a path begins there, [] where none
+                does.
+            passes: called with the same; returns whether a path may go through the node.
 
         Returns:
-            the nodes, operands first; none where no way leads to the value.
+            the nodes, operands first; [] where no path leads to the value.
         """
         found: dict[str, list[NodeProto]] = {}
 
@@ -85,12 +86,14 @@ class Producers:
         return look(name, 0)
 
     def are_read_by(self, name: str, kinds: Collection[str]) -> bool:
-        """Are all readers of `name`, which is no output, of `kinds`?"""
+        """Whether `name` is not an output and all its readers are operators of `kinds`."""
         readers = self._readers.get(name, [])
         return bool(readers) and name not in self._outputs and all(reader.op_type in kinds for reader in readers)
 
     def is_scaled_down(self, name: str, depth: int = 0) -> bool:
-        """Are the whole numbers `name` divided, normalized or multiplied by weights, so that fp16 holds the results?"""
+        """Whether the whole numbers `name` are divided, normalized or multiplied by weights, so that fp16 can hold the
+        results.
+        """
         if depth > DEEPEST:
             return False
         for reader in self._readers.get(name, []):
@@ -112,7 +115,7 @@ class Producers:
         return False
 
     def is_output(self, name: str, depth: int = 0) -> bool:
-        """Is it an output of the graph, or are copies of its elements?"""
+        """Whether a value is an output of the graph, or its elements are copied to one."""
         if name in self._outputs:
             return True
         readers = self._readers.get(name, []) if depth < DEEPEST else []
@@ -122,7 +125,7 @@ class Producers:
         )
 
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
-        """Do all readers of `name`, through elementwise products and sums, end in operators of `kinds`?"""
+        """Whether all readers of `name`, followed through elementwise products and sums, are operators of `kinds`."""
         readers = self._readers.get(name, [])
         if not readers or name in self._outputs or depth > DEEPEST:
             return False

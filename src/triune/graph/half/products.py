@@ -1,4 +1,4 @@
-"""Matrix products whose sums may be beyond fp16, as sums of squares are: x x^T, k^T v of linear attention.
+"""Find matrix products whose sums may be beyond fp16, as sums of squares are: x x^T, k^T v of linear attention.
 
 Products with a layer's weights are taken to be within fp16 if the sums of its weights are of ordinary size. Products of
 two computed values compute in fp32, but for those of attention and those of values that were scaled down before.
@@ -27,13 +27,13 @@ from triune.graph.values import attributes_of
 
 
 def may_leave(node: NodeProto, producers: Producers, ordinary: float, weighed: float) -> bool:
-    """May the sums of a matrix product be beyond fp16?
+    """Whether the sums of a matrix product may be beyond fp16.
 
     Args:
         node: a product of matrices.
-        producers: of the graph.
+        producers: the nodes of the graph.
         ordinary: the assumed size of activations of which nothing is known.
-        weighed: the same of activations that a layer's weights multiply.
+        weighed: the assumed size of activations that a layer's weights multiply.
     """
     names = list(node.input[:2])
     sizes = [magnitude(producers.bounds.of(name)) for name in names]
@@ -57,7 +57,7 @@ def may_leave(node: NodeProto, producers: Producers, ordinary: float, weighed: f
 
 
 def is_weight(name: str, producers: Producers, depth: int = 0) -> bool:
-    """Is it computed from constants alone?"""
+    """Whether a value is computed from constants alone."""
     if producers.values.tensor(name) is not None:
         return True
     node = producers.of(name)
@@ -67,7 +67,7 @@ def is_weight(name: str, producers: Producers, depth: int = 0) -> bool:
 
 
 def _sum(node: NodeProto, position: int, producers: Producers) -> float:
-    """The largest sum of the weights of one output; 0 where there are too many weights to look at, or packed ones."""
+    """The largest sum of the weights of one output; 0 where there are too many weights to check, or they are packed."""
     name = node.input[position]
     if magnitude(producers.bounds.of(name)) == math.inf:
         return 0.0
@@ -86,7 +86,7 @@ def _sum(node: NodeProto, position: int, producers: Producers) -> float:
 
 
 def _count(node: NodeProto, producers: Producers) -> float:
-    """How many products are summed up for one output; infinite where that is not known."""
+    """The number of products that are summed up for one output; infinite where it is not known."""
     shape = producers.values.shape(node.input[0])
     if node.op_type not in ("MatMul", "Gemm"):
         shape = producers.values.shape(node.input[1])
@@ -108,13 +108,13 @@ def _viewed(name: str, producers: Producers) -> str:
 
 
 def _is_scaled(name: str, producers: Producers) -> bool:
-    """Is it scaled by a constant below 1, so that products of it are within fp16?"""
+    """Whether a value is scaled by a constant below 1, so that products of it are within fp16."""
     node = producers.of(_viewed(name, producers))
     return node is not None and any(not scale.name for _, scale in scales_of(producers.values, node))
 
 
 def _is_of_shares(name: str, producers: Producers) -> bool:
-    """Is it the result of a Softmax, or of exp(x) / sum(exp(x)), whose rows sum up to 1?"""
+    """Whether a value is the result of a Softmax, or of exp(x) / sum(exp(x)), whose rows sum up to 1."""
     for _ in range(DEEPEST):
         node = producers.of(name)
         if node is None:
@@ -138,7 +138,7 @@ def _is_total(name: str, producers: Producers) -> bool:
 
 
 def _ends(name: str, producers: Producers) -> bool:
-    """Do all readers of it end in operators of `OVERFLOW_TOLERANT`?"""
+    """Whether all paths from a value end in operators of `OVERFLOW_TOLERANT`."""
     seen, names = set[str](), [name]
     while names:
         each = names.pop()

@@ -1,4 +1,4 @@
-"""How a node passes ranges beyond fp16 from its operands to its results, and whether it is to compute in fp32."""
+"""Find how a node passes ranges beyond fp16 from its operands to its results, and whether it must compute in fp32."""
 
 from collections.abc import Callable, Mapping
 
@@ -32,7 +32,7 @@ _FAR = 32.0
 
 
 class Propagation:
-    """The ranges of one node's results, from those of its operands."""
+    """Computes the ranges of one node's results from those of its operands."""
 
     def __init__(
         self,
@@ -51,12 +51,14 @@ class Propagation:
         self._overflow = Overflow(node, bounds, constant_sizes, producers, self._given)
 
     def _counts(self, name: str) -> bool:
-        """Do the elements of an operand count? Whole numbers are indices to an operator that does not cast them."""
+        """Whether the ranges of an operand count. Integers do not, unless the node casts them: they are indices."""
         is_of_integers = self._values.elem_type(self._node.output[0]) != TensorProto.FLOAT
         return is_of_integers or self._node.op_type == "Cast" or self._values.elem_type(name) == TensorProto.FLOAT
 
     def result(self) -> tuple[Ranges, str, bool]:
-        """The ranges of the results, why one begins at this node ("" where none does), and is it to compute in fp32?"""
+        """The ranges of the results, why one begins at this node ("" if none does), and whether it must compute in
+        fp32.
+        """
         op = self._node.op_type
         given = NONE.union(*self._given)
         if not self._is_of_floats():
@@ -85,7 +87,10 @@ class Propagation:
         return not names or any(self._values.elem_type(name) == TensorProto.FLOAT for name in names if name)
 
     def _of_product(self, given: Ranges) -> Ranges:
-        """A product of squares counts as squares where what follows undoes these: x / sqrt(conv(x * x) + 1)."""
+        """The ranges of a matrix product.
+
+        One of squares counts as SQUARE if a root follows: x / sqrt(conv(x * x) + 1).
+        """
         is_brought_back = Range.SQUARE in given and self._producers.end_in(self._node.output[0], UNDO_SQUARES)
         return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
 
@@ -96,12 +101,12 @@ class Propagation:
         if self._node.op_type in ("Add", "Sub") and any(
             not each and not self._overflow.is_constant(position) for position, each in enumerate(self._given)
         ):
-            # Beside an operand of ordinary size a tiny one does not matter.
+            # A tiny operand does not matter in a sum with an operand of ordinary size.
             return given - {Range.TINY}
         return given
 
     def _constants(self) -> tuple[Ranges, str]:
-        """The ranges that begin because fp16 does not hold a constant operand, and why."""
+        """The ranges that begin because fp16 cannot represent a constant operand, and why."""
         op = self._node.op_type
         # A limit beyond fp16 does not limit values within fp16.
         is_idle = op in LIMITS and not any(each & HIGH for each in self._given)
@@ -114,7 +119,7 @@ class Propagation:
             if sizes is None:
                 continue
             least, most = sizes
-            # The sum with another number as large may be beyond fp16.
+            # A sum with another number of the same size may be beyond fp16.
             if most > (largest / 2 if op in ("Add", "Sub") else largest):
                 is_divisor = op == "Div" and position == 1
                 return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
@@ -124,10 +129,10 @@ class Propagation:
         return NONE, ""
 
     def _is_lost(self, least: float, most: float) -> bool:
-        """Are there factors that fp16 has with fewer digits, which compilers may take for 0 where they compute them?
+        """Whether there are factors that fp16 represents with fewer digits, and that compilers may round to 0.
 
-        Core AI (1.0.0b3) makes 2e-7 of 3e-5 where it multiplies constants, for instance. Beside a factor that is far
-        larger that does not count.
+        For instance, Core AI (1.0.0b3) turns 3e-5 into 2e-7 where it multiplies constants. Such factors do not count if
+        another factor in the same constant is far larger.
         """
         op = self._node.op_type
         if least >= SMALLEST_NORMAL:
@@ -148,7 +153,10 @@ class Propagation:
                 return frozenset([Range.GUARDED])
 
     def multiply(self, given: Ranges) -> Ranges:
-        """Large times tiny is ordinary, and so is a number times the inverse of one of its size."""
+        """The ranges of a product.
+
+        Large times tiny is ordinary, and so is a number times the inverse of one of its size.
+        """
         given = self._without_whole(given)
         one, other = self._given
         constants = [self._overflow.constant(name) for name in self._node.input]
@@ -169,27 +177,30 @@ class Propagation:
         return given
 
     def _without_whole(self, given: Ranges) -> Ranges:
-        """A scale brings a sum of whole numbers back, the last of them if there are several."""
+        """The ranges after a scale: the last scale of a sum of whole numbers brings it back within fp16."""
         is_last = not self._producers.are_read_by(self._node.output[0], ("Mul", "Div"))
         return given - {Range.INTEGER} if is_last else given
 
     def divide(self, given: Ranges) -> Ranges:
-        """Sizes of both operands cancel; the inverse of a guarded number may be large."""
+        """The ranges of a quotient.
+
+        Equal sizes of both operands cancel; the inverse of a guarded number may be large.
+        """
         one, other = (self._without_whole(each) for each in self._given)
         if other & LOW and self._overflow.is_constant(0):
             return frozenset([Range.INVERSE])
         return one - HIGH if other & HIGH else one | (given & {Range.GUARDED} if one & LOW else NONE)
 
     def invert(self, given: Ranges) -> Ranges:
-        """1 / x."""
+        """The ranges of 1 / x."""
         return frozenset([Range.INVERSE]) if given & LOW else NONE
 
     def root(self, given: Ranges) -> Ranges:
-        """A root is within fp16 where its square is but a little beyond."""
+        """The ranges of a square root, which is within fp16 where its operand is not far beyond it."""
         return given - {Range.SQUARE, Range.SUM, Range.LARGE} | {Range.SETTLED}
 
     def raise_to(self, given: Ranges) -> Ranges:
-        """Powers: negative ones are inverses."""
+        """The ranges of a power; a negative exponent means an inverse."""
         exponent = self._values.constant(self._node.input[1])
         power = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else 2.0
         if power < 0:
@@ -197,7 +208,7 @@ class Propagation:
         return self.root(given) if power < 1 else given
 
     def small(self, given: Ranges) -> Ranges:
-        """Exponentials of what may be large; of small numbers they are 1."""
+        """The ranges of an exponential. That of a small number is 1."""
         return given & HIGH
 
 

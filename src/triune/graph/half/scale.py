@@ -18,8 +18,8 @@ class Scale:
 
     Attributes:
         op_type: Mul or Div.
-        name: the value of one element and at most one dimension that is the scale; empty where the scale is constant.
-        factors: the constant scale in fp64: of one element, or of one for each index along one axis.
+        name: the computed scale, a value of one element and at most one dimension; "" where the scale is constant.
+        factors: the constant scale in fp64: one element, or one for each index along one axis.
     """
 
     op_type: str
@@ -28,27 +28,27 @@ class Scale:
 
     @property
     def is_positive(self) -> bool:
-        """Are all factors above 0?"""
+        """Whether all factors are above 0."""
         return bool(np.all(self.factors > 0))
 
     @property
     def is_power_of_two(self) -> bool:
-        """Are all factors powers of 2, so that they round nothing?"""
+        """Whether all factors are powers of 2, so that multiplying by them rounds nothing."""
         return bool(np.all(np.frexp(self.factors)[0] == 0.5))
 
     def axis(self, rank: int) -> int:
-        """The axis, of a value of `rank` dimensions, along which the factors differ."""
+        """The axis along which the factors differ, of a value of `rank` dimensions."""
         axes = [axis for axis, size in enumerate(self.factors.shape) if size != 1]
         return axes[0] + rank - self.factors.ndim
 
 
 def is_strong(scale: Scale) -> bool:
-    """Is the scale so far below 1 that its operand is likely to be beyond fp16?"""
+    """Whether a scale is so far below 1 that the value it scales is likely to be beyond fp16."""
     return not scale.name and bool(np.abs(scale.factors).max() < _STRONG)
 
 
 def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
-    """The ways to read a Mul or Div as a scaled value: the value's name, and the scale that the other operand is."""
+    """The ways to see a Mul or Div as a scaled value: the value's name, and the other operand as its scale."""
     if node.op_type not in ("Mul", "Div"):
         return []
     found: list[tuple[str, Scale]] = []
@@ -77,7 +77,7 @@ def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
 
 
 def _fits(values: Values, name: str, array: NDArray[np.generic]) -> bool:
-    """Has a vector of factors the sizes of the value that it scales?"""
+    """Whether a vector of factors has the sizes of the value that it scales."""
     shape = values.shape(name) or ()
     return array.size == 1 or all(
         size == 1 or size == own for size, own in zip(array.shape[::-1], shape[::-1], strict=False)

@@ -16,7 +16,7 @@ _HALF = 0.5
 
 
 def scaled_back(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute a value beyond fp16 which `node` scales back, with that node; none of another node."""
+    """The nodes that compute a value beyond fp16 that `node` scales down, and `node` itself; [] for other nodes."""
     if node.op_type not in ("Mul", "Div"):
         return []
     for name, scale in scales_of(producers.values, node):
@@ -34,10 +34,10 @@ def scaled_back(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def of_given(name: str, producers: Producers) -> list[NodeProto] | None:
-    """The nodes that compute a value from model inputs element by element; None of another value.
+    """The nodes that compute a value from model inputs element by element; None for any other value.
 
     Returns:
-        none of them, if no sum, product or inverse of inputs is there.
+        the nodes; [] if there is no sum, product or inverse of inputs among them.
     """
     if producers.is_within:
         return None
@@ -60,7 +60,7 @@ def of_given(name: str, producers: Producers) -> list[NodeProto] | None:
 
 
 def _products(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes from products, sums of many and inverses on to a value of their size; none where none leads to it."""
+    """The nodes from products, sums of many and inverses to a value of their size; [] where there are none."""
 
     def begin(_: str, node: NodeProto) -> list[NodeProto]:
         is_sum = node.op_type in ("Add", "Sub")
@@ -71,7 +71,7 @@ def _products(name: str, producers: Producers) -> list[NodeProto]:
 
 
 def _is_of_two(node: NodeProto, producers: Producers) -> bool:
-    """Does it add or multiply two computed values, sum up or invert one, or multiply it by more than 1?"""
+    """Whether a node adds or multiplies two computed values, or sums up, inverts or enlarges one."""
     computed = [name for name in node.input if name and producers.values.tensor(name) is None]
     if node.op_type in PAIRS and len(computed) == 2:
         return True

@@ -37,7 +37,7 @@ class ScaleBefore(GraphPass):
     name = "scale_before"
 
     def __init__(self, file: WeightFile) -> None:
-        """`file` takes large weights that are made."""
+        """`file` is the scratch file for new large weights."""
         self._file = file
 
     def __call__(self, model: ModelProto) -> ModelProto:
@@ -55,7 +55,7 @@ def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: W
     for node in list(graph.node):
         scores.scale_once(node)
     _replace(graph, scores.operands.nodes)
-    # Anew, with the nodes that were added.
+    # Search again, with the nodes that were added.
     scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)
@@ -110,7 +110,7 @@ class _Scores:
             self.operands.rescale(reader, scaled, scale.factors / factor)
 
     def scale_before(self, last: NodeProto) -> None:
-        """Scale what a node scales before it is multiplied, if that is how it came about."""
+        """If the node `last` scales the result of matrix products, scale the operands of these products instead."""
         for name, scale in scales_of(self._values, last):
             chain = self._chain(name, scale)
             terminals = [node for node in chain if node.op_type == "MatMul" or node.op_type in LAYERS]
@@ -129,7 +129,7 @@ class _Scores:
     def _is_wanted(
         self, terminals: Sequence[NodeProto], chain: Sequence[NodeProto], last: NodeProto, scale: Scale
     ) -> bool:
-        """Is the scale to be moved? That of scores always; of layers where it costs nothing or is far below 1."""
+        """Whether to move a scale: that of scores always, that of layers where it costs nothing or is far below 1."""
         if scale.name or is_strong(scale) or all(node.op_type == "MatMul" for node in terminals):
             return True
         inner = {name for node in chain for name in node.output}
@@ -142,7 +142,9 @@ class _Scores:
         return last.op_type == "Mul" or scale.is_power_of_two
 
     def _chain(self, name: str, scale: Scale, depth: int = 0) -> list[NodeProto]:
-        """The nodes between a product and its scale, and the product; none where none leads to one."""
+        """The products from which a value is computed, and the nodes between them and the scale; [] where there are
+        none.
+        """
         node, rank = self._producers.get(name), self._values.rank(name)
         if node is None or self._reads[name] != 1 or depth > _DEEPEST or not rank:
             return []
@@ -173,7 +175,7 @@ class _Scores:
         return [*before, node] if before else []
 
     def _takes(self, product: NodeProto, scale: Scale, rank: int) -> bool:
-        """Can a product be scaled by its operands?"""
+        """Whether a product can be scaled by scaling its operands."""
         if product.op_type != "MatMul" and all(is_integral(name, self._known) for name in product.input[:2]):
             return False
         if scale.factors.size == 1:
@@ -184,7 +186,7 @@ class _Scores:
         return has_columns and is_foldable and scale.axis(rank) == (rank - 1 if is_of_last else 1)
 
     def _scale_operands(self, node: NodeProto, scale: Scale, chain: Sequence[NodeProto]) -> None:
-        """Scale what a node of a chain reads that is not scaled by another one."""
+        """Scale the operands of a node that other nodes of the chain do not scale."""
         if node.op_type == "MatMul" or node.op_type in LAYERS:
             self.operands.scale_product(node, scale)
             return
@@ -194,7 +196,7 @@ class _Scores:
                 node.input[position] = self.operands.scaled(node.input[position], scale, node)
 
     def _scale_less(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
-        """Remove the node whose scale has been moved, or leave it the part of the scale that has not."""
+        """Remove the scaling node `last`, or leave it the part of its scale that was not moved."""
         if scale.name or np.array_equal(scale.factors, pushed.factors):
             self.operands.remove(last)
             producer = self._producers[name]

@@ -1,4 +1,4 @@
-"""Batch normalizations with constant variances or means that fp16 does not hold."""
+"""Rewrite batch normalizations whose constant variances or means fp16 cannot represent."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -11,10 +11,10 @@ from triune.graph.values import Values, attributes_of
 
 
 class FoldVariances(GraphPass):
-    """Given BatchNormalization whose variance is constant, and that or a constant mean beyond fp16. Result: variance 1.
+    """Given BatchNormalization of constant variance, where that or a constant mean is beyond fp16. Result: variance 1.
 
-    The scale becomes scale / sqrt(variance + epsilon), whose divisor is computed in fp64. A scale that is no constant
-    is multiplied when the model runs. Graphs within nodes stay as they are.
+    The scale becomes scale / sqrt(variance + epsilon), whose divisor is computed in fp64. A scale that is not constant
+    is multiplied by a node. Graphs within nodes stay as they are.
     """
 
     name = "fold_variances"
@@ -33,7 +33,7 @@ class FoldVariances(GraphPass):
 
 
 def _folded(model: ModelProto, node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
-    """Change the node where it is to be changed; what is to come before it."""
+    """Change a BatchNormalization if it needs it; returns the new nodes to insert before it."""
     constants = [values.constant(name) for name in node.input[1:5]]
     scale, _, mean, variance = (None if each is None else each.astype(np.float64) for each in constants)
     if variance is None:

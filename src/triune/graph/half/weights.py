@@ -1,4 +1,4 @@
-"""Packed weights whose scales fp16 does not hold, or holds with fewer digits."""
+"""Unpack weights whose scales fp16 cannot represent, or only with fewer digits."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,17 @@ _MOST_SHOWN = 4
 
 
 class UnpackWeights(GraphPass):
-    """Given packed weights with scales beyond fp16's normal numbers, in graphs within nodes too. Result: the weights,
-    computed in fp32.
+    """Given packed weights with scales beyond fp16's normal numbers, in subgraphs too. Result: the weights unpacked in
+    fp32.
 
     Attributes:
-        notes: what a user is told of it, once the pass has run: nothing, or one note.
+        notes: the messages for the user once the pass has run: none or one.
     """
 
     name = "unpack_weights"
 
     def __init__(self, file: WeightFile) -> None:
-        """`file` takes large weights that are made."""
+        """`file` is the scratch file for new large weights."""
         self._file = file
         self.notes: list[str] = []
 
@@ -42,7 +42,7 @@ class UnpackWeights(GraphPass):
 
 
 def _unpack(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[str]:
-    """The names of the nodes that unpacked them."""
+    """Unpack the weights of a graph and its subgraphs; returns the names of the nodes that unpacked them before."""
     values = Values(graph, outer)
     names: list[str] = []
     nodes: list[NodeProto] = []
@@ -63,6 +63,6 @@ def _unpack(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[s
 
 
 def _is_held(scale: NDArray[np.generic]) -> bool:
-    """Does fp16 hold the scales with all of its digits?"""
+    """Whether fp16 represents the scales with all of its digits."""
     sizes = sizes_within(scale)
     return sizes is None or SMALLEST_NORMAL <= sizes[0] <= sizes[1] <= LARGEST
