@@ -75,6 +75,10 @@ def _from_front(indices: Var, x: Var, batch_dims: int) -> Var:
     return mb.select(cond=mb.less(x=indices, y=np.int32(0)), a=more, b=indices)
 
 
+_HIGHEST_RANK = 5
+"""The most dimensions that a tensor of Core ML has."""
+
+
 def _mode(c: Context) -> str:
     reduction = reduction_of(c)
     return "update" if reduction == "none" else reduction
@@ -115,6 +119,12 @@ def _scatter_nd(c: Context) -> None:
     x, indices, updates = (c.input(index) for index in range(3))
     mode = _mode(c)
     indices = _from_front(indices, x, 0)
+    known = None if indices.val is None else np.asarray(indices.val)
+    rest = [] if known is None else list(x.shape[known.shape[-1] :])
+    if known is not None and known.ndim > _HIGHEST_RANK and all(map(is_fixed, rest)):
+        # The tuples in a row, as the updates are: no tensor of Core ML has more dimensions.
+        indices = mb.const(val=known.reshape(-1, known.shape[-1]).astype(np.int32))
+        updates = mb.reshape(x=updates, shape=[len(known.reshape(-1, known.shape[-1])), *map(int, rest)])
     is_truth = is_bool(x)
     if is_truth:
         x, updates = (mb.cast(x=each, dtype="int32") for each in (x, updates))

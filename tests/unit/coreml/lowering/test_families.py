@@ -237,6 +237,23 @@ def test_indices_count_from_the_end_and_may_be_fewer(tmp_path: Path) -> None:
     check(model, {"x": noise(3, 4), "i": np.array([[0, -1], [1, 1]]), "u": noise(2, 2)}, tmp_path)
 
 
+def test_constant_indices_of_more_dimensions_than_core_ml_has_are_scattered(tmp_path: Path) -> None:
+    """As `y[..., 0:2] = 2 * y[..., 0:2]` is exported: a tuple of five for each element of a part of rank 5."""
+    places = np.stack(np.meshgrid(*map(np.arange, (1, 3, 2, 2, 2)), indexing="ij"), axis=-1)
+    nodes = [
+        helper.make_node("Slice", ["x", "start", "end", "axis"], ["part"]),
+        helper.make_node("Mul", ["part", "two"], ["doubled"]),
+        helper.make_node("ScatterND", ["x", "places", "doubled"], ["y"]),
+    ]
+    bounds = {"start": np.array([0]), "end": np.array([2]), "axis": np.array([-1])}
+    shape = [1, 3, 2, 2, 7]
+    model = model_of(nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], two=np.float32(2), places=places, **bounds)
+    check(model, {"x": noise(*shape)}, tmp_path)
+    places[..., 1] -= 3  # From the end.
+    model = model_of(nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], two=np.float32(2), places=places, **bounds)
+    check(model, {"x": noise(*shape)}, tmp_path)
+
+
 def test_truths_are_gathered_and_chosen(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Gather", ["flags", "i"], ["some"]),
