@@ -125,7 +125,7 @@ class AppleExecutable:
             raise InternalError(f"Core AI gave another image than it tells of: {error}") from error
 
     def interrupt(self) -> None:
-        """See `core.runtime.Executable`: Apple's library cannot be interrupted, but its process can be ended."""
+        """Do nothing, since Apple's library cannot be interrupted; its process can be ended."""
 
     def close(self) -> None:
         """Free the model."""

@@ -7,7 +7,7 @@ from typing import Any
 from triune.coreai.library import ir
 from triune.coreai.program import invoked
 
-# By the number of mantissa bits, ascending. Floats of 8 bits and fewer are storage types, so they do not count.
+# The order is by mantissa bits, ascending. Floats of 8 bits and fewer are storage types, so they do not count.
 _NARROW: Mapping[str, str] = MappingProxyType({"bf16": "bf16", "f16": "fp16"})
 
 

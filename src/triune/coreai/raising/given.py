@@ -64,29 +64,29 @@ class Given:
         return [self._held(value) for value in self.operation.operands]
 
     def replaced(self, by: Callable[[Held], Held]) -> "Given":
-        """The operation with other operands."""
+        """Make a copy of the operation, with each operand replaced by the result of `by`."""
         return Given(self.operation, lambda value: by(self._held(value)))
 
     def array(self, name: str) -> Array:
-        """A constant operand. Raises UnsupportedError if it is only known when the program runs."""
+        """The array of a constant operand. Raises UnsupportedError if it is only known when the program runs."""
         constant = self[name].constant
         if constant is None:
             raise UnsupportedError(f"the operand '{name}' is not a constant")
         return constant
 
     def ints(self, name: str) -> list[int]:
-        """A constant vector of integers."""
+        """The integers of a constant vector operand."""
         return [int(each) for each in self.array(name).reshape(-1)]
 
     def integer(self, name: str) -> int:
-        """A constant integer."""
+        """The value of a constant integer operand."""
         found = self.ints(name)
         if len(found) != 1:
             raise InvalidArgumentError(f"the operand '{name}' has {len(found)} values instead of one")
         return found[0]
 
     def flag(self, name: str) -> bool:
-        """A constant truth value."""
+        """The value of a constant bool operand."""
         return bool(self.integer(name))
 
     def word(self, name: str) -> str:
@@ -128,7 +128,7 @@ class Given:
         return name == "coreai.get_shape"
 
     def result(self, index: int = 0) -> TensorType:
-        """A result's type in the graph."""
+        """The type of a result in the graph."""
         return tensor_type(self.operation.results[index].type)
 
     @property

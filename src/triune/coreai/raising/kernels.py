@@ -41,7 +41,7 @@ def computed(graph: Graph, op_type: str, *inputs: Tensor, dtype: DType | None = 
 
 
 def where(graph: Graph, condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Where, also for bool and small integer types."""
+    """Apply ONNX's Where, also to bool and small integer types."""
     result = graph.op("Where", condition, wide(graph, yes), wide(graph, no), dtype=wide(graph, yes).dtype)
     return graph.cast(result, yes.dtype)
 

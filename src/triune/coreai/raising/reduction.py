@@ -85,7 +85,7 @@ def _argmax(graph: Graph, given: Given) -> Tensor:
 
 
 def _quantization_range(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """In fp32: the maximum and minimum of each slice along the axis, and the first and last number of `range`."""
+    """The maximum and minimum of each slice along the axis, and the first and last number of `range`, in fp32."""
     x = graph.cast(given["input"], DType.FP32)
     axis = given.axis("axis")
     others = graph.ints(*(each for each in range(x.rank) if each != axis))

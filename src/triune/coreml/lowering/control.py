@@ -23,7 +23,7 @@ _DTYPES: Mapping[int, Any] = {
 }
 
 MOST_STEPS_WRITTEN_OUT = 16
-"""A loop of at most so many steps is unrolled, so that shapes in it are known and no loop runs."""
+"""The most steps for which a loop is unrolled. In unrolled steps shapes are known, and no loop runs."""
 
 
 def _if(c: Context) -> None:

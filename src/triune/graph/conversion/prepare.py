@@ -43,8 +43,8 @@ class Prepared:
     Attributes:
         model: the model in core ops and supported element types, its constants bound and its shapes applied.
         wide: for a program in fp16, the nodes that must compute in fp32, each named by its first output.
-        notes: what the user is told: nodes kept in fp32, outputs that programs cannot have, integers that may not
-        fit, DOUBLE computed in fp32, and inputs that have defaults.
+        notes: lines for the user about nodes kept in fp32, outputs that programs cannot have, integers that may not
+            fit, DOUBLE computed in fp32, and inputs that have defaults.
     """
 
     model: ModelProto

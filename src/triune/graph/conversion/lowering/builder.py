@@ -79,7 +79,7 @@ class Builder(ABC, Generic[V]):
 
     @abstractmethod
     def alike(self, op: str, *operands: Operand[V]) -> V:
-        """As `elementwise`, for operands whose free dimensions at the same axis are known to be equal."""
+        """Apply `elementwise` to operands whose free dimensions at the same axis are known to be equal."""
 
     @abstractmethod
     def cast(self, x: V, dtype: Any) -> V:
