@@ -113,7 +113,7 @@ def _places(mode: str, each: Axis) -> NDArray[np.float32]:
         case "align_corners":
             return index * 0 if length == 1 else index * (each.size - 1) / (length - 1)
         case "pytorch_half_pixel":
-            # The coordinate of a single element is 0 in ONNX's text and ONNX Runtime; ONNX's reference evaluator has -0.5.
+            # A single element has coordinate 0 in ONNX's text and ONNX Runtime, but -0.5 in ONNX's reference evaluator.
             return index * 0 if each.target <= 1 else halves
         case "half_pixel_symmetric":
             # ONNX Runtime computes the rest of this mode in fp64.
