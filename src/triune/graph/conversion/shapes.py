@@ -38,6 +38,8 @@ class InputShape:
         return len(self.choices) > 1
 
 
+_LARGEST = 2**31 - 1
+
 _DIM = re.compile(r"(\d+)(?:\.\.(\d+))?")
 
 
@@ -45,7 +47,7 @@ def parse_shape(text: str) -> tuple[str, InputShape]:
     """Parse `input=1,1..512` (ranges) or `input=1,128|1,512` (several shapes): the input's name and shape.
 
     Raises:
-        InvalidArgumentError: the text has another form, a size is 0, or a range ends before it begins.
+        InvalidArgumentError: the text has another form, a size is 0 or beyond int32, or a range ends before it begins.
     """
     name, separator, body = text.rpartition("=")
     if not separator or not name:
@@ -81,6 +83,11 @@ def _dim(text: str, whole: str) -> Dim:
     low, high = int(match[1]), int(match[2] or match[1])
     if low < 1 or high < low:
         raise InvalidArgumentError(f"dimension {text!r} of --shape {whole!r} is empty; sizes begin at 1")
+    if high > _LARGEST:
+        raise InvalidArgumentError(
+            f"dimension {text!r} of --shape {whole!r} is beyond {_LARGEST}, the largest size: Apple's runtimes count "
+            "in int32; give a smaller one"
+        )
     return low if low == high else Range(low, high)
 
 
