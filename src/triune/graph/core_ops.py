@@ -1,7 +1,7 @@
 """The core operators: `normalize` writes every graph in these, so conversions to a runtime need to know only these."""
 
 OPSET = 28
-"""The version of ONNX's operator set whose meaning of the core ops holds."""
+"""The version of ONNX's operator set that defines the core operators."""
 
 CORE_OPS = frozenset(
     [
@@ -113,4 +113,4 @@ CORE_OPS = frozenset(
         "RandomNormal",
     ]
 )
-"""All of the domain ai.onnx. Max and Min have two operands; constants are initializers, there is no Constant."""
+"""The core operators, all of domain ai.onnx. Max and Min have two operands. Constants are initializers, not nodes."""

@@ -70,7 +70,7 @@ def _put_apart(graph: GraphProto, readers: Mapping[str, Sequence[NodeProto]], na
 
 
 def _reaches_a_product(name: str, readers: Mapping[str, Sequence[NodeProto]]) -> bool:
-    """Is a value an operand of a product, itself or through others that a Transpose may be moved behind?"""
+    """Whether a product reads a value, directly or through operators behind which a Transpose may be moved."""
     seen: set[str] = set()
     waiting = [name]
     while waiting:

@@ -132,7 +132,7 @@ TRIED: Final = frozenset(
         "WordConvEmbedding",
     }
 )
-"""Operators of ONNX Runtime's own that were tried and are no hazard. What was not tried may do anything."""
+"""ONNX Runtime's own operators that were tested and do not crash. Any other operator of its own may crash."""
 
 
 UNTRIED: Final = Fault("nobody has tried whether requests can end the process with it")

@@ -15,10 +15,10 @@ from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
 
 _MOST_DIMENSIONS = 64
-"""No tensor has more. Inference of RMSNormalization counts from any axis on, until memory ends."""
+"""The largest rank of a tensor. Inference of RMSNormalization loops from any axis on, until memory is used up."""
 
 _HIDDEN = "kept from inference: "
-"""Before the name of an operator; inference leaves operators alone that it does not know."""
+"""A prefix of operator names that hides nodes from inference, which skips operators that it does not know."""
 
 
 def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:

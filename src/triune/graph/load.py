@@ -28,7 +28,7 @@ _LARGEST_FILE_BYTES = 2**31 - 1
 """The largest file that protobuf reads. Larger models keep their weights in files beside them."""
 
 _LARGEST_SIZE = 2**31 - 1
-"""Apple's runtimes index in int32. ONNX's inference counts some sizes up, which has no end where they are larger."""
+"""The largest size. Apple's runtimes index in int32, and ONNX's inference loops without end over some larger sizes."""
 
 
 def load(path: Path) -> ModelProto:

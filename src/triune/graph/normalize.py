@@ -34,7 +34,7 @@ _INITIALIZERS_ALONE = 4
 """The IR version since which initializers need not be inputs; what is an input is a default as before."""
 
 MAX_ROUNDS = 8
-"""Each round may open what the next folds: a branch, a shape, a function's body."""
+"""The most rounds of passes. What one round inlines or folds (a branch, a body, a shape), the next may fold further."""
 
 
 def _round(keep: Collection[str], large: Large) -> Sequence[GraphPass]:

@@ -15,7 +15,7 @@ Real models are within a tenth of these: docs/conformance.md. A float of fp16 ha
 """
 
 _NARROW = {TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT16: "fp16"}
-"""Floats that are computed in where a model has them; from the fewest digits on."""
+"""The names of the float types that are less precise than fp32, the least precise first."""
 
 
 def precision_of(model: ModelProto) -> str:

@@ -18,15 +18,15 @@ from triune.graph.values import Values, attributes_of, subgraphs_of
 
 _INT32 = np.iinfo(np.int32)
 WIDE = (TensorProto.INT64, TensorProto.UINT64, TensorProto.UINT32)
-"""The types of whole numbers that int32 does not hold."""
+"""The integer types with numbers that do not fit into int32."""
 
 WHOLE = (*WIDE, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT16, TensorProto.UINT8)
 
 _MOST_ELEMENTS = 1 << 20
-"""Of a constant of more elements nothing is known."""
+"""The number of elements of the largest constant whose interval is computed."""
 
 _MOST_BITS = 70
-"""Numbers beyond INT64 are not told apart."""
+"""The most bits of an interval's ends: numbers beyond INT64 are not distinguished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Interval:
 _Ends: TypeAlias = tuple[int, int]
 
 ANY = Interval(_INT32.min, _INT32.max)
-"""All that int32 holds."""
+"""The interval of all int32 numbers."""
 
 _SIZE = Interval(0, _INT32.max, is_size=True)
 

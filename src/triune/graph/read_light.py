@@ -22,7 +22,7 @@ _WITHIN: Mapping[str, Mapping[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph"},
 }
-"""The messages that may hold weights, by the field that they are in. Weights in functions are not taken out."""
+"""The messages that may hold weights, by the field that they are in. Weights in functions stay in the message."""
 
 _DATA_TYPE, _RAW_DATA, _DATA_LOCATION = 2, 9, 14
 _NUMBERS: Mapping[int, int] = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}

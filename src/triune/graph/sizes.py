@@ -18,7 +18,7 @@ Dim: TypeAlias = int | str | None
 """A size, the name of an unknown size (sizes of one name are equal), or None where nothing is known."""
 Dims: TypeAlias = tuple[Dim, ...]
 Ints: TypeAlias = Callable[[str], list[int] | None]
-"""Gives the elements of a constant of a few whole numbers by its name, None of another value."""
+"""A function that returns the elements of a small constant of integers by its name; None for any other value."""
 
 _LIKE_FIRST = frozenset(
     [

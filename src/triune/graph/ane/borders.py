@@ -13,7 +13,7 @@ SWAP = (0, 2, 1)
 HEIGHT = 2
 """The axis of size 1 in (B, C, 1, S)."""
 AXES = {0: 0, 1: 3, 2: 1}
-"""The axes of (B, S, C) in the layout."""
+"""The axes of (B, C, 1, S) that hold B, S and C."""
 
 
 class Borders:

@@ -94,7 +94,7 @@ def _multiply(a: Interval, b: Interval) -> Interval:
 
 def _divide(a: Interval, b: Interval) -> Interval:
     if b[0] <= 0 <= b[1]:
-        # Both have a known sign, but may have no limits.
+        # A quotient of numbers of at least 0 is at least 0, but has no upper limit.
         return (0.0, math.inf) if a[0] >= 0 and b[0] >= 0 else ANY
     return _multiply(a, (1 / b[1], 1 / b[0]))
 

@@ -24,7 +24,7 @@ _SMALL = -16.0
 """A row of scores that is masked entirely by this has its Softmax to 1/100 in fp16, which rounds them to 1/64."""
 
 _DEEPEST = 8
-"""Sums of sums are followed to this depth."""
+"""The depth to which nested sums are followed."""
 
 
 @dataclass(frozen=True, slots=True)

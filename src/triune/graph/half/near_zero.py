@@ -90,5 +90,5 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 
 
 def _is_bounded(interval: tuple[float, float]) -> bool:
-    """Whether an interval has a limit. Products of a sigmoid with unlimited values are activations: x * sigmoid(x)."""
+    """Whether numbers in an interval have one sign or limited size. In x * sigmoid(x), an activation, x has neither."""
     return interval[0] >= 0 or interval[1] <= 0 or magnitude(interval) < math.inf

@@ -46,7 +46,7 @@ KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "Re
 """The results lie within the bounds of the first operand."""
 
 KEEP_BOUNDS_OR_ZERO = frozenset(["Pad", "Trilu", "AveragePool"])
-"""As `KEEP_BOUNDS`, or they are 0."""
+"""Operators whose results are elements of their operands (`KEEP_BOUNDS`), or 0."""
 
 # `rules`: what becomes of numbers beyond fp16.
 
@@ -120,7 +120,7 @@ COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 # `exact`: what stands between a model's input and a comparison, a rounding or the place of the largest number.
 
 COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
-"""As `COPY_BETWEEN`, or these multiplied by one number."""
+"""Operators whose results are elements of their operands, some perhaps multiplied by a number or limited."""
 
 # `back`: numbers beyond fp16 that are scaled back.
 

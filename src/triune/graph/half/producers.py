@@ -10,7 +10,7 @@ from triune.graph.half.operators import COPY_TO_OUTPUT, KEEP_INTEGER_SIZE, SCALE
 from triune.graph.values import Values, names_read
 
 DEEPEST = 16
-"""A search goes through at most so many nodes in a row."""
+"""The most nodes in a row that a search follows."""
 
 
 class Producers:

@@ -9,7 +9,7 @@ from onnx import NodeProto
 from triune.graph.index import Index
 
 _MOST_STEPS = 12
-"""So many steps are followed. Each Add doubles the ways to read what is before it."""
+"""The most steps that are followed, since each Add doubles the number of possible matches."""
 
 
 @dataclass(frozen=True, slots=True)

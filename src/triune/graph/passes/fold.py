@@ -17,10 +17,10 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, attributes_of, subgraphs_of
 
 MAX_ELEMENTS = 1 << 20
-"""A larger result stays computed: an Expand of a scalar must not become a weight of a gigabyte."""
+"""The most elements of a folded result: an Expand of a scalar must not become a weight of a gigabyte."""
 
 _MOST_SIZES = 64
-"""A longer vector is not taken for a shape."""
+"""The most elements of a vector that may be a shape."""
 
 _RANDOM = ("RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial")
 _NOT_FOLDED = frozenset([*_RANDOM, "Constant", "Dropout", "QuantizeLinear", "DequantizeLinear"])

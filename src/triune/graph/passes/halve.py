@@ -20,7 +20,7 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype"})
 """Attributes of ONNX's operators whose integer is an element type."""
 
 _ALWAYS_FP32 = frozenset({"NonMaxSuppression"})
-"""Operators that ONNX has in fp32 alone."""
+"""Operators that ONNX defines only for fp32."""
 
 _FP32_OPERANDS: Mapping[str, tuple[int, ...]] = {"Resize": (1, 2)}
 _FP32_RESULTS: Mapping[str, tuple[int, ...]] = {"LayerNormalization": (1, 2)}

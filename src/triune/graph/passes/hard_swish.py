@@ -12,7 +12,7 @@ from triune.graph.values import Values, names_read, subgraphs_of
 from triune.graph.weight_files import array_of
 
 _NEAR = 1e-5
-"""The relative error of b - a = 3 after compilers have folded both into constants."""
+"""The allowed relative error of b - a = 3, since compilers have rounded a and b."""
 
 
 class HardSwish(GraphPass):

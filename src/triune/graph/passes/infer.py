@@ -11,7 +11,7 @@ from triune.graph.passes.run import GraphPass
 from triune.graph.values import Values, subgraphs_of
 
 MAX_ROUNDS = 64
-"""Inference is repeated so often: a rank that is inferred may make the next one known."""
+"""The most repetitions of inference. One inferred rank may make the next one known."""
 
 
 class Infer(GraphPass):

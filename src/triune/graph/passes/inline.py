@@ -29,7 +29,7 @@ a batch of one, MeanVarianceNormalization's takes roots of negative variances, C
 _schemas: Any = onnx.defs
 
 MAX_DEPTH = 32
-"""Bodies call functions whose bodies call others: none in ONNX's standard nests deeper than a few."""
+"""The most nested calls of functions. Those of ONNX's standard nest only a few deep."""
 
 _Id: TypeAlias = tuple[str, str, str]
 """Domain, name and overload of a function."""

@@ -19,7 +19,7 @@ _PACKED = {
     4: (TensorProto.INT4, TensorProto.UINT4),
     8: (TensorProto.INT8, TensorProto.UINT8),
 }
-"""The types that hold levels of so many bits; there is none of two."""
+"""By number of bits, the signed and unsigned types that hold the levels; levels of 2 bits have no type of their own."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 

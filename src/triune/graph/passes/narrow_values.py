@@ -23,7 +23,7 @@ NARROWED: Mapping[int, int] = {
 """The element type that each of these types becomes; others stay."""
 
 _DEEPEST = 16
-"""A limit is followed through so many operators in a row."""
+"""The most operators in a row through which a limit is followed."""
 
 _INT32 = np.iinfo(np.int32)
 
@@ -33,7 +33,7 @@ _ABOVE: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (1,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (0,)),
 }
-"""The operands at which a number above all of int32 says of whole numbers within it what the largest of them says."""
+"""The operands for which a number above int32 means the same as the largest int32."""
 
 _BELOW: Mapping[str, tuple[int, ...]] = {
     "Clip": (1,),
@@ -41,7 +41,7 @@ _BELOW: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(["Greater", "LessOrEqual"], (0,)),
     **dict.fromkeys(["Less", "GreaterOrEqual"], (1,)),
 }
-"""The same, of a number below all, and the smallest."""
+"""The operands for which a number below int32 means the same as the smallest int32."""
 
 
 _HANDS_ON: Mapping[str, tuple[int, ...]] = {
