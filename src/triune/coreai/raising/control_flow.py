@@ -99,7 +99,7 @@ def raise_write_handle(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
 
 
 def raise_nothing(raiser: RegionRaiser, view: Any) -> Sequence[Held]:
-    """Operations that only describe the program are dropped."""
+    """Raise an operation that only describes the program to nothing."""
     del raiser, view
     return []
 

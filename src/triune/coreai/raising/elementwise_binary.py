@@ -30,13 +30,16 @@ def _same(op_type: str, on_bool: str, graph: Graph, given: Given) -> Tensor:
 
 
 def _maximum(graph: Graph, given: Given) -> Tensor:
-    """max(x, x) becomes x: programs contain it only to keep Apple's compiler from fusing two operations."""
+    """Raise `maximum` to Max, but max(x, x), a barrier against Apple's compiler fusing two operations, to x."""
     x, y = _operands(given)
     return x if x is y else _same("Max", "Or", graph, given)
 
 
 def _minimum(graph: Graph, given: Given) -> Tensor:
-    """min(max(x, low), high) of constants becomes Clip: only ONNX Runtime fuses it into the preceding Conv."""
+    """Raise `minimum` to Min, but min(max(x, low), high) with constant limits to Clip.
+
+    ONNX Runtime fuses a Clip, but not Min and Max, into the preceding Conv.
+    """
     x, y = _operands(given)
     first, _ = _names(given)
     high = _number(y)

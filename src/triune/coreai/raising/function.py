@@ -45,7 +45,7 @@ _IR_VERSION = 10
 
 
 def raise_function(source: Any, name: str | None = None, *, keep_quantized: bool = False) -> ModelProto:
-    """Raise a function.
+    """Raise a function of a Core AI program to an ONNX model.
 
     Args:
         source: the path of an .aimodel, or a `coreai.authoring.AIProgram`.

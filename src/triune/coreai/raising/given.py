@@ -39,7 +39,7 @@ class Given:
         self._held = held
 
     def __getitem__(self, name: str) -> Tensor:
-        """An operand. Raises UnsupportedError if it is no tensor of real numbers."""
+        """The tensor of an operand. Raises UnsupportedError if it is not a tensor of real numbers."""
         return self.of(Tensor, name)
 
     def of(self, kind: type[H], name: str) -> H:

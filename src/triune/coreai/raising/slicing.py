@@ -16,10 +16,10 @@ _BEFORE = np.iinfo(np.int64).min + 1
 
 
 def _region(graph: Graph, given: Given) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts, ends and steps as ONNX takes them.
+    """The starts, ends and steps of a slice, converted to ONNX's rules.
 
-    Both count negative numbers from the end and clamp others, with one difference: with a negative step, Core AI's
-    end -1 is before the first element, but ONNX's is the last element.
+    Both Core AI and ONNX count negative numbers from the end and clamp others. With a negative step they differ: Core
+    AI's end -1 is before the first element, ONNX's is the last element.
     """
     starts, ends = int64(graph, given["start_indices"]), int64(graph, given["end_indices"])
     steps = int64(graph, given["strides"])
