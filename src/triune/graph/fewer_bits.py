@@ -15,7 +15,7 @@ _MOVES = frozenset(
         *("ReverseSequence", "DepthToSpace", "SpaceToDepth", "ConstantOfShape", "If", "Loop", "Cast"),
     ]
 )
-"""Operators that only copy the floats that they read."""
+"""Operators that only copy floats, without computing."""
 
 _ROUNDS = frozenset(["Floor", "Ceil", "Round"])
 

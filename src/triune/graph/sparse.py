@@ -10,7 +10,7 @@ from triune.core.errors import InvalidArgumentError, UnsupportedError
 from triune.graph.values import subgraphs_of
 
 _MOST_BYTES = 1 << 31
-"""A few numbers can stand for any size."""
+"""The most bytes of a dense tensor: a sparse tensor of a few numbers may have any shape."""
 
 
 def make_dense(graph: GraphProto) -> None:

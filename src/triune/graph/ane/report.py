@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 LINEAR_TO_CONV = "linear_to_conv"
-"""The name of the pass without which there is no layout."""
+"""The pass that converts linear layers: the layout is used only if it converted one."""
 
 
 @dataclass(frozen=True, slots=True)

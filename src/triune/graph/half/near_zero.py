@@ -58,7 +58,7 @@ def shares(name: str, producers: Producers) -> list[NodeProto]:
 
 
 def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
-    """The operands that may be 0 in fp16 where it matters that they are not."""
+    """The operands of a node that may be 0 in fp16, where the result depends on their not being 0."""
     if not node.input or producers.values.elem_type(node.input[0]) != TensorProto.FLOAT:
         return []
     if node.op_type == "Log":

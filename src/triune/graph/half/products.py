@@ -99,7 +99,7 @@ def _count(node: NodeProto, producers: Producers) -> float:
 
 
 def _viewed(name: str, producers: Producers) -> str:
-    """The value before any reshapes."""
+    """The value that `name` is a reshape of, through any number of reshapes; else `name` itself."""
     node = producers.of(name)
     while node is not None and node.op_type in RESHAPES:
         name = node.input[0]
