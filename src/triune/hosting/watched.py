@@ -1,5 +1,6 @@
 """Watches a process: reports how it ended, and kills it if a signal has stopped it for too long."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,7 +59,9 @@ class Watched:
             if not self._how:
                 self.limit_met = self.limit_met or limit_met
                 self._why = self._why or limit_met
-                os.kill(self.pid, signal.SIGKILL)
+                # The thread that waits for it may have seen its end, and not have taken the lock yet.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
         while True:

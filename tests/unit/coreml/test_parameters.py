@@ -12,7 +12,11 @@ from triune.coreml.parameters import PARAMETERS, REQUIRED, PerSpatial, Required
 # Given in another form in files, or known by another name there.
 NOT_IN_FILES = {"_true_fn", "_false_fn", "_existing_blocks", "_cond", "_body"}
 # None in our table: the docstrings of the raiser and the interpreter say what it stands for.
-SPOKEN_FOR = {("layer_norm", "axes"), ("linear", "bias"), ("crop_resize", "box_indices")}
+SPOKEN_FOR = {
+    *(("layer_norm", "axes"), ("linear", "bias"), ("crop_resize", "box_indices")),
+    # A program that leaves it out is of an operator set before iOS 17: coremltools writes it into all others.
+    *((op, "validate_indices") for op in ("scatter", "scatter_along_axis", "scatter_nd")),
+}
 
 
 class Input:

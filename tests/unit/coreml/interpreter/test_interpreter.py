@@ -132,7 +132,7 @@ def test_what_is_given_is_not_written_to() -> None:
         (lambda v: mb.gather(x=v.x, indices=v.i), {"i": [3]}, "index 3 into a dimension of 3"),
         (lambda v: mb.gather(x=v.x, indices=v.i), {"i": [-4]}, "index -4 into a dimension of 3"),
         (
-            lambda v: mb.scatter(data=v.x, indices=v.i, updates=np.ones(1, np.float32)),
+            lambda v: mb.scatter(data=v.x, indices=v.i, updates=np.ones(1, np.float32), validate_indices=True),
             {"i": [7]},
             "index 7 into a dimension of 3",
         ),
