@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,13 +95,7 @@ def coreml_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     package = read_package(source)
     tell("raising the program")
     model = raise_function(package, function, keep_quantized=True)
-    check_given(model, given or {})
-    tell("saving")
-    _save(model, output)
-    if given is None:
-        return ConversionResult()
-    tell("running both")
-    return ConversionResult(verdicts=coreml_verify.verify_raised(package, function, load(output), given))
+    return _save_and_verify(model, output, tell, given, partial(coreml_verify.verify_raised, package, function))
 
 
 def onnx_to_coreai(
@@ -140,13 +135,24 @@ def coreai_to_onnx(source: Path, output: Path, function: str | None, tell: Tell,
     tell("raising the program")
     model = raising.raise_function(source, function, keep_quantized=True)
     name = model.graph.name
+    return _save_and_verify(model, output, tell, given, partial(coreai_verify.verify_raised, source, name))
+
+
+def _save_and_verify(
+    model: ModelProto,
+    output: Path,
+    tell: Tell,
+    given: Given,
+    verify: Callable[[ModelProto, Mapping[str, Array]], Sequence[OutputVerdict]],
+) -> ConversionResult:
+    """Save a raised model. Unless `given` is None, `verify` compares it with its source on these inputs."""
     check_given(model, given or {})
     tell("saving")
     _save(model, output)
     if given is None:
         return ConversionResult()
     tell("running both")
-    return ConversionResult(verdicts=coreai_verify.verify_raised(source, name, load(output), given))
+    return ConversionResult(verdicts=verify(load(output), given))
 
 
 def _save(model: ModelProto, output: Path) -> None:

@@ -9,13 +9,11 @@ from triune.config.configure import Source
 from triune.config.ensemble.agreement import check_agreement, with_labels
 from triune.config.ensemble.configure import configure_ensemble
 from triune.config.ensemble.steps import Step, translate_steps
-from triune.config.metrics import first_response_buckets_ms
+from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
-from triune.core.distributions import Distributions, Histogram
 from triune.core.servable import Servable
-from triune.core.statistics import ModelStatistics
 from triune.scheduling.models import Models
 from triune.scheduling.steps.graph import StepGraph
 
@@ -75,16 +73,13 @@ class EnsembleBackend:
 
     def assemble(self, build: EnsembleBuild, models: Models) -> Servable:
         """See `Backend`."""
-        statistics = ModelStatistics()
         message = build.config.message
-        if self._settings.has_distributions:
-            statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))
         return StepGraph(
             build.config,
             build.version,
             build.steps,
             models,
-            statistics,
+            new_statistics(message, has_distributions=self._settings.has_distributions),
             self._clock,
             max_under_way=message.ensemble_scheduling.max_inflight_requests,
             max_waiting=self._settings.limits.queue.max_requests,

@@ -1,15 +1,24 @@
-"""A config's `model_metrics`: the buckets of its histograms."""
+"""The fresh counters of a version, with the histograms that its config's `model_metrics` describes."""
 
 import logging
 from collections.abc import Sequence
 
-from triune.core.distributions import FIRST_RESPONSE_BUCKETS_MS
+from triune.core.distributions import FIRST_RESPONSE_BUCKETS_MS, Distributions, Histogram
+from triune.core.statistics import ModelStatistics
 from triune.protos.model_config_pb2 import ModelConfig as ModelConfigMessage
 
 FIRST_RESPONSE_FAMILY = "nv_inference_first_response_histogram_ms"
 """The one histogram whose buckets a config may name, as in Triton."""
 
 _log = logging.getLogger(__name__)
+
+
+def new_statistics(message: ModelConfigMessage, *, has_distributions: bool) -> ModelStatistics:
+    """The counters of a version that was just loaded; with histograms of latencies and sizes if asked for."""
+    statistics = ModelStatistics()
+    if has_distributions:
+        statistics.distributions = Distributions(Histogram(first_response_buckets_ms(message)))
+    return statistics
 
 
 def first_response_buckets_ms(message: ModelConfigMessage) -> Sequence[float]:

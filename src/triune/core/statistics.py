@@ -86,6 +86,11 @@ class ModelStatistics:
         self.queue.add(0)
         self.cache_hit.add(elapsed_ns)
 
+    def record_failure(self, reason: FailureReason, elapsed_ns: int) -> None:
+        """Count a request that failed after `elapsed_ns`."""
+        self.fail.add(elapsed_ns)
+        self.failures[reason] += 1
+
     def record_success(
         self, num_rows: int, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
     ) -> None:

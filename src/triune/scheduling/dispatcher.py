@@ -95,7 +95,7 @@ class Dispatcher:
         """
         statistics = self.statistics
         if self._is_closed:
-            self._count_failure(FailureReason.REJECTED, 0)
+            self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
         unit = self._eligible.unit_of(call.request) if call.request.parameters else None
         future = asyncio.get_running_loop().create_future()
@@ -110,7 +110,7 @@ class Dispatcher:
         try:
             self._queue.push(pending, lambda: request_ns(self._eligible.lanes_of(pending)))
         except UnavailableError:
-            self._count_failure(FailureReason.REJECTED, 0)
+            self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise
         statistics.num_pending += 1
         future.add_done_callback(lambda _: self._withdraw(pending))
@@ -282,7 +282,7 @@ class Dispatcher:
             if pending.future.done():
                 statistics.num_pending -= 1
                 reason = FailureReason.CANCELED if pending.future.cancelled() else FailureReason.BACKEND
-                self._count_failure(reason, now_ns - pending.arrived_ns)
+                self.statistics.record_failure(reason, now_ns - pending.arrived_ns)
                 continue
             if isinstance(answer, TriuneError):
                 self._fail(pending, answer, FailureReason.BACKEND)
@@ -325,20 +325,16 @@ class Dispatcher:
             reason = FailureReason.CANCELED
         else:
             pending.future.set_exception(error)
-        self._count_failure(reason, self._clock.now_ns() - pending.arrived_ns)
+        self.statistics.record_failure(reason, self._clock.now_ns() - pending.arrived_ns)
         self._wake_if_idle()
 
     def _withdraw(self, pending: Pending) -> None:
         """Called when the future of a request that had to wait is done: answered, or cancelled by the client."""
         if pending.future.cancelled() and self._queue.remove(pending):
             self.statistics.num_pending -= 1
-            self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - pending.arrived_ns)
+            self.statistics.record_failure(FailureReason.CANCELED, self._clock.now_ns() - pending.arrived_ns)
             self._wake_if_idle()
             self._pump()
-
-    def _count_failure(self, reason: FailureReason, duration_ns: int) -> None:
-        self.statistics.fail.add(duration_ns)
-        self.statistics.failures[reason] += 1
 
     def _wake_if_idle(self) -> None:
         if self._idle is not None and self.statistics.num_pending == 0:

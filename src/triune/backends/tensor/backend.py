@@ -11,14 +11,12 @@ from triune.backends.tensor.compile import compile_all
 from triune.backends.tensor.measure import UnitError, is_quick, measure
 from triune.config.configure import Source, configure
 from triune.config.limits import limits_of
-from triune.config.metrics import first_response_buckets_ms
+from triune.config.metrics import new_statistics
 from triune.config.model_config import ModelConfig
 from triune.config.placement import place
 from triune.config.settings import DEFAULT_SETTINGS, ModelSettings
 from triune.core.clock import Clock
-from triune.core.distributions import Distributions, Histogram
 from triune.core.servable import Servable
-from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError
 from triune.core.units import Presence
 from triune.runtimes.machine import Machine
@@ -110,9 +108,8 @@ class TensorBackend:
     def assemble(self, build: TensorBuild, models: Models) -> Servable:
         """See `Backend`. A tensor model calls no other."""
         config = build.config
-        statistics = ModelStatistics(unit_errors=dict(build.unit_errors))
-        if self._settings.has_distributions:
-            statistics.distributions = Distributions(Histogram(first_response_buckets_ms(config.message)))
+        statistics = new_statistics(config.message, has_distributions=self._settings.has_distributions)
+        statistics.unit_errors.update(build.unit_errors)
         kind = QuickWorker if build.is_inline else ThreadWorker
         limits = limits_of(config.parameters, self._settings.limits)
         workers: list[QuickWorker | ThreadWorker] = []

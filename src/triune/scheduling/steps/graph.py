@@ -91,7 +91,7 @@ class StepGraph:
             NotFoundError: the model of a step does not exist any more.
         """
         if self._is_refusing:
-            self._count_failure(FailureReason.REJECTED, 0)
+            self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise UnavailableError(f"model '{self._name}' is being unloaded; ask the repository index for its state")
         outputs = [output.name for output in call.request.outputs] or self._outputs
         is_whole = len(outputs) == len(self._outputs)
@@ -100,7 +100,7 @@ class StepGraph:
         try:
             models = self._hold(needed.steps)
         except TriuneError:
-            self._count_failure(FailureReason.REJECTED, 0)
+            self.statistics.record_failure(FailureReason.REJECTED, 0)
             raise
         future = asyncio.get_running_loop().create_future()
         run = Run(call, future, needed, models, outputs, started_ns)
@@ -275,7 +275,7 @@ class StepGraph:
         if run.future.done():
             return
         self.statistics.num_pending -= 1
-        self._count_failure(FailureReason.OTHER, self._clock.now_ns() - run.started_ns)
+        self.statistics.record_failure(FailureReason.OTHER, self._clock.now_ns() - run.started_ns)
         run.future.set_exception(error)
         self._cancel_steps(run)
 
@@ -283,7 +283,7 @@ class StepGraph:
         """Called when the future is done: answered, or cancelled by the client."""
         if run.future.cancelled():
             self.statistics.num_pending -= 1
-            self._count_failure(FailureReason.CANCELED, self._clock.now_ns() - run.started_ns)
+            self.statistics.record_failure(FailureReason.CANCELED, self._clock.now_ns() - run.started_ns)
             self._cancel_steps(run)
 
     def _cancel_steps(self, run: Run) -> None:
@@ -303,10 +303,6 @@ class StepGraph:
         if self._idle is not None and not self._runs:
             self._idle.set()
             self._idle = None
-
-    def _count_failure(self, reason: FailureReason, elapsed_ns: int) -> None:
-        self.statistics.failures[reason] += 1
-        self.statistics.fail.add(elapsed_ns)
 
     def _named(self, error: BaseException, step: Step) -> TriuneError:
         """A step's error with the step appended to its message (Triton puts the ensemble's name first)."""
