@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Sequence
+from functools import partial
 
 from triune.config.policy import BatchingPolicy
 from triune.core.clock import Clock, Timer
@@ -133,10 +134,13 @@ class Dispatcher:
             response = InferenceResponse(self._name, self._version, outputs, request.id)
             response = call.finish(response) if call.finish else response
         except Exception:  # noqa: BLE001 - the normal path runs the small model again, and reports the error
-            worker.charge(self._clock.now_ns() - arrived_ns)
+            elapsed_ns = self._clock.now_ns() - arrived_ns
+            if worker.charge(elapsed_ns):
+                worker.leave(elapsed_ns, partial(executable.run, call.inputs, names))
             return None
         elapsed_ns = ended_ns - arrived_ns
-        worker.charge(elapsed_ns)
+        if worker.charge(elapsed_ns):
+            worker.leave(elapsed_ns, partial(executable.run, call.inputs, names))
         statistics = self.statistics
         statistics.record_alone(executable.unit, call.batch_size, elapsed_ns)
         if statistics.distributions is not None:

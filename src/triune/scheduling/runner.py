@@ -42,22 +42,27 @@ class TensorRunner:
     Attributes:
         executable: the compiled model; closed with the runner.
         unit: see `Runner`.
+        clock: measures the runs.
     """
 
     def __init__(self, executable: Executable, clock: Clock | None = None) -> None:
-        """`clock` measures the runs."""
+        """`clock` measures the runs; None: the monotonic clock."""
         self.executable = executable
         self.unit = executable.unit
-        self._clock = clock or MonotonicClock()
+        self.clock = clock or MonotonicClock()
 
     def run(self, batch: Batch) -> None:
         """See `Runner`."""
-        batch.started_ns = self._clock.now_ns()
+        batch.started_ns = self.clock.now_ns()
         answers = self._run(batch, batch.pendings)
         if len(batch.pendings) > 1 and not batch.is_given_up and any(isinstance(each, TriuneError) for each in answers):
             # One bad request (an index out of range, for example) fails a whole batch, so each request runs alone now.
             answers = [self._run(batch, [pending])[0] for pending in batch.pendings]
         batch.finish(answers)
+
+    def repeat(self, batch: Batch) -> None:
+        """Run the inputs of `batch` once more, without its answers. Raises what the executable raises."""
+        self.executable.run(_inputs(batch, batch.pendings), _wanted(batch, batch.pendings))
 
     def interrupt(self) -> None:
         """See `Runner`."""
@@ -72,29 +77,28 @@ class TensorRunner:
         is_joined = len(pendings) > 1
         begun_ns = joined_ns = batch.ended_ns or batch.started_ns
         try:
-            inputs = pendings[0].call.inputs
+            inputs = _inputs(batch, pendings)
             if is_joined:
-                inputs = join(pendings, batch.ragged)
-                joined_ns = self._clock.now_ns()
+                joined_ns = self.clock.now_ns()
             results = self.executable.run(inputs, _wanted(batch, pendings))
-            ran_ns = batch.ended_ns = self._clock.now_ns()
+            ran_ns = batch.ended_ns = self.clock.now_ns()
             answers: Sequence[dict[str, Array] | TriuneError] = (results,)
             if batch.has_rows:
                 _check_rows(batch, pendings, results)
             if is_joined:
                 answers = part(pendings, results, self.executable.signature, batch.ragged)
-                batch.ended_ns = self._clock.now_ns()
+                batch.ended_ns = self.clock.now_ns()
             batch.input_ns += joined_ns - begun_ns
             batch.infer_ns += ran_ns - joined_ns
             batch.output_ns += batch.ended_ns - ran_ns
         except TriuneError as error:
-            batch.ended_ns = self._clock.now_ns()
+            batch.ended_ns = self.clock.now_ns()
             return [error] * len(pendings)
         except MemoryError:
-            batch.ended_ns = self._clock.now_ns()
+            batch.ended_ns = self.clock.now_ns()
             return [no_memory(f"a request to model '{pendings[0].call.request.model}'")] * len(pendings)
         except Exception as error:  # noqa: BLE001 - an unexpected error of a runtime must not end the worker: it becomes the answer
-            batch.ended_ns = self._clock.now_ns()
+            batch.ended_ns = self.clock.now_ns()
             failure = InternalError(f"model '{pendings[0].call.request.model}' failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return [failure] * len(pendings)
@@ -113,6 +117,10 @@ def _check_rows(batch: Batch, pendings: Sequence[Pending], results: Mapping[str,
                 f"{len(array) if array.ndim else 'no'} rows for {num_rows} rows of input, so that its first "
                 "dimension is no batch; set max_batch_size: 0 in its config.pbtxt"
             )
+
+
+def _inputs(batch: Batch, pendings: Sequence[Pending]) -> Mapping[str, Array]:
+    return pendings[0].call.inputs if len(pendings) == 1 else join(pendings, batch.ragged)
 
 
 def _wanted(batch: Batch, pendings: Sequence[Pending]) -> Sequence[str]:

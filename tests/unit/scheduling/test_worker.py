@@ -21,15 +21,28 @@ MS = 1_000_000
 
 
 class Searching(Doubler):
-    """Takes as many milliseconds as its input says, and half a second to find POISON."""
+    """Takes as many milliseconds as its input says, and half a second to find POISON.
+
+    Attributes:
+        threads: the threads of the runs, in order.
+        pauses_ms: pauses of the process, one in each of the next runs.
+        gate: runs outside the main thread wait until it is set.
+    """
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
         self.clock = clock
         self.threads: list[threading.Thread] = []
+        self.pauses_ms: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         self.threads.append(threading.current_thread())
+        if threading.current_thread() is not threading.main_thread():
+            assert self.gate.wait(10)
+        if self.pauses_ms:
+            self.clock.advance(self.pauses_ms.pop() * MS)
         largest = int(inputs["x"].max())
         self.clock.advance((500 if largest == POISON else largest) * MS)
         return super().run(inputs, outputs)
@@ -60,7 +73,9 @@ async def test_a_batch_that_holds_the_loop_is_the_last_one_there() -> None:
     answers = await asyncio.wait_for(asyncio.gather(future, *waiting), 10)
     assert [float(each.outputs["y"][0, 0]) for each in answers] == [1000, 6, 8]
     loop_thread = threading.current_thread()
-    assert [each is loop_thread for each in bench.executable.threads] == [True, True, False, False]
+    # The first two ran on the loop; the thread repeated the second twice, and ran what came after.
+    assert [each is loop_thread for each in bench.executable.threads] == [True, True, False, False, False, False]
+    assert not bench.worker.is_inline
     assert bench.statistics.num_pending == 0
     await bench.dispatcher.close()
     assert bench.executable.is_closed
@@ -77,6 +92,43 @@ async def test_a_pause_now_and_then_moves_nobody() -> None:
     for _ in range(30):
         bench.send(2)
     assert not bench.worker.is_inline
+    await asyncio.wait_for(bench.dispatcher.close(), 10)
+
+
+async def test_after_a_long_pause_the_model_returns_to_the_loop() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.executable.pauses_ms = [300]
+        assert bench.send(0).done()
+        assert not bench.worker.is_inline
+        future = bench.send(0)
+        assert not future.done(), "the batch waits for its turn on the thread"
+        await asyncio.wait_for(future, 10)
+        assert bench.worker.is_inline
+        assert bench.send(1).done()
+    await asyncio.wait_for(bench.dispatcher.close(), 10)
+
+
+async def test_a_pause_while_the_late_batch_is_repeated_counts_for_nothing() -> None:
+    bench = Bench()
+    bench.executable.pauses_ms = [300, 300]
+    bench.send(0)
+    await asyncio.wait_for(bench.send(0), 10)
+    assert bench.worker.is_inline
+    await asyncio.wait_for(bench.dispatcher.close(), 10)
+
+
+async def test_the_model_does_not_return_while_a_batch_runs_on_its_thread() -> None:
+    bench = Bench()
+    bench.executable.pauses_ms = [300]
+    bench.send(0)
+    bench.executable.gate.clear()
+    futures = [bench.send(0) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    assert not bench.worker.is_inline
+    bench.executable.gate.set()
+    await asyncio.wait_for(asyncio.gather(*futures), 10)
+    assert bench.worker.is_inline
     await asyncio.wait_for(bench.dispatcher.close(), 10)
 
 
