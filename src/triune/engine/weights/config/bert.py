@@ -1,0 +1,47 @@
+"""BERT: an encoder with post-norms and learned absolute positions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from triune.engine.weights.config.tokens import NO_TOKENS, SpecialTokens
+
+
+@dataclass(frozen=True, slots=True)
+class BertConfig:
+    """BERT.
+
+    Weights, without the prefix `bert.`: `embeddings.{word,position,token_type}_embeddings`, `embeddings.LayerNorm`,
+    `encoder.layer.N.{attention.self.{query, key, value}, attention.output.{dense, LayerNorm}, intermediate.dense,
+    output.{dense, LayerNorm}}`, `pooler.dense`, `classifier`.
+
+    Attributes:
+        vocab_size: rows of the word embedding.
+        hidden_size: the width.
+        num_hidden_layers: the number of layers.
+        num_attention_heads: the number of heads, each hidden_size / num_attention_heads wide.
+        intermediate_size: the width of the MLP.
+        max_position_embeddings: the longest input, in tokens.
+        type_vocab_size: rows of the token type embedding.
+        hidden_act: the activation of the MLP and of the pooler's users; "gelu" is by erf.
+        layer_norm_eps: added to the variance in every norm.
+        labels: names of the classes of a classification head, in order; empty without one.
+        is_multi_label: whether each label is a question of its own (sigmoid), rather than one of all (softmax).
+        pooling: how a sentence embedding is made, from sentence-transformers' files; None if they say nothing.
+        is_normalized: whether sentence embeddings are scaled to length 1, from the same files.
+        tokens: pad.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
+    layer_norm_eps: float = 1e-12
+    labels: tuple[str, ...] = ()
+    is_multi_label: bool = False
+    pooling: Literal["mean", "cls", "max"] | None = None
+    is_normalized: bool = False
+    tokens: SpecialTokens = NO_TOKENS

@@ -1,0 +1,49 @@
+"""T5: encoder and decoder with a bias of relative positions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from triune.engine.weights.config.tokens import NO_TOKENS, SpecialTokens
+
+
+@dataclass(frozen=True, slots=True)
+class T5Config:
+    """T5.
+
+    Weights: `shared`, `{encoder,decoder}.block.N.layer.0.SelfAttention.{q, k, v, o}` (block 0 also
+    `relative_attention_bias`), `decoder.block.N.layer.1.EncDecAttention.{q, k, v, o}`, the last layer's
+    `DenseReluDense.{wi, wo}` or `{wi_0, wi_1, wo}` if gated, `layer.I.layer_norm`,
+    `{encoder,decoder}.final_layer_norm`, and `lm_head` where the embeddings are not tied. Attention scores are not
+    scaled.
+
+    Attributes:
+        vocab_size: rows of the embedding.
+        d_model: the width.
+        d_kv: the width of a head.
+        d_ff: the width of the MLP.
+        num_layers: the encoder's layers.
+        num_decoder_layers: the decoder's.
+        num_heads: the number of heads.
+        relative_attention_num_buckets: the rows of the bias.
+        relative_attention_max_distance: distances from here on share a bucket.
+        layer_norm_epsilon: added to the mean square in every norm.
+        activation: of the MLP; of its gate, if it is gated.
+        is_gated_act: whether the MLP is gated.
+        tie_word_embeddings: whether the embedding is the output's matrix, too; logits are then scaled by d_model^-0.5.
+        tokens: eos, pad and decoder_start.
+    """
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_decoder_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    activation: Literal["relu", "gelu_new", "gelu", "silu"] = "relu"
+    is_gated_act: bool = False
+    tie_word_embeddings: bool = True
+    tokens: SpecialTokens = NO_TOKENS

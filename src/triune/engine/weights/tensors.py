@@ -1,0 +1,153 @@
+"""Weights in memory: dense ones, and packed ones that are small integers with a scale for each block."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+
+Bits: TypeAlias = Literal[4, 8]
+
+_LOW_NIBBLE: Final = np.uint8(0x0F)
+
+
+@dataclass(frozen=True, slots=True)
+class Regrouped:
+    """What was lost when a form that codes, scales and zero points cannot hold was brought to them.
+
+    Attributes:
+        form: the name of the form in the file: "Q4_1".
+        largest: the largest absolute difference of a weight.
+        rms: the root of the mean square of the differences.
+        relative_rms: `rms` over the root of the mean square of the weights; 0 if all weights are 0.
+    """
+
+    form: str
+    largest: float
+    rms: float
+    relative_rms: float
+
+    def __str__(self) -> str:
+        return f"{self.form} regrouped: largest error {self.largest:.3g}, RMS {self.rms:.3g} ({self.relative_rms:.3%})"
+
+
+@dataclass(frozen=True)
+class DenseTensor:
+    """A weight of any rank.
+
+    Attributes:
+        values: FP32, FP16 or BF16 (`ml_dtypes.bfloat16`); read-only, often a view of the file.
+        form: the name of the form in the file: "F32", "Q4_K". Where `values` were computed from packed ones, they are
+            FP32.
+    """
+
+    values: Array
+    form: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        return self.values.shape
+
+    def dequantize(self) -> Array:
+        """The weights as FP32: `values` themselves if they are."""
+        return self.values.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """A matrix of small integers with a scale, and maybe a zero point, for each block of a row.
+
+    A weight is `(code - zero point) * scale`, which is what ONNX's DequantizeLinear computes with `axis` 1 and
+    `block_size`. Without zero points the codes are signed (INT4, INT8); with them, unsigned (UINT4, UINT8).
+
+    Attributes:
+        codes: [out, in * bits / 8] bytes. With 4 bits two codes share a byte, the earlier one in the lower half, as
+            ONNX packs INT4 and UINT4. Read-only.
+        bits: the bits of a code.
+        scales: FP32 or FP16 [out, in / block_size].
+        zero_points: UINT8 [out, in / block_size], each of them a code (0 to 15 with 4 bits); None if all are 0.
+        block_size: the number of codes of a row that share a scale. It divides `in`.
+        form: the name of the form in the file: "Q4_0".
+        regrouped: what was lost on the way from the file; None if the weights are exactly the file's.
+    """
+
+    codes: Array
+    bits: Bits
+    scales: Array
+    zero_points: Array | None
+    block_size: int
+    form: str
+    regrouped: Regrouped | None = None
+
+    def __post_init__(self) -> None:
+        rows, row_bytes = self.codes.shape
+        columns = row_bytes * 8 // self.bits
+        blocks = (rows, columns // self.block_size)
+        if (
+            self.codes.dtype != np.uint8
+            or columns % self.block_size
+            or self.scales.shape != blocks
+            or (self.zero_points is not None and self.zero_points.shape != blocks)
+        ):
+            raise InvalidArgumentError(
+                f"a packed tensor of codes {self.codes.dtype}{list(self.codes.shape)} of {self.bits} bits in blocks of "
+                f"{self.block_size} needs scales{list(blocks)}; it has {list(self.scales.shape)}, and zero points "
+                f"{None if self.zero_points is None else list(self.zero_points.shape)}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[out, in]."""
+        rows, row_bytes = self.codes.shape
+        return rows, row_bytes * 8 // self.bits
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the codes are INT4 or INT8, rather than UINT4 or UINT8."""
+        return self.zero_points is None
+
+    @property
+    def values(self) -> Array:
+        """The codes one by one: INT8 or UINT8 [out, in]. Computed at each call."""
+        if self.bits == 8:
+            return self.codes.view(np.int8) if self.is_signed else self.codes
+        values = unpack_nibbles(self.codes)
+        # Shifted up and back down, the sign bit of four is the sign bit of eight.
+        return (values << 4).view(np.int8) >> 4 if self.is_signed else values
+
+    @cached_property
+    def packed_zero_points(self) -> Array | None:
+        """The zero points as ONNX keeps them: flat, and with 4 bits two in a byte (the last half may be unused)."""
+        if self.zero_points is None or self.bits == 8:
+            return self.zero_points
+        flat = self.zero_points.reshape(-1)
+        return pack_nibbles(np.append(flat, np.uint8(0)) if flat.size % 2 else flat)
+
+    def dequantize(self) -> Array:
+        """The weights as FP32 [out, in]."""
+        rows, columns = self.shape
+        blocks = self.values.reshape(rows, columns // self.block_size, self.block_size).astype(np.float32)
+        if self.zero_points is not None:
+            blocks -= self.zero_points[..., np.newaxis]
+        blocks *= self.scales[..., np.newaxis].astype(np.float32)
+        return blocks.reshape(rows, columns)
+
+
+def pack_nibbles(values: Array) -> Array:
+    """UINT8 [..., n] of numbers under 16 to UINT8 [..., n / 2]: the earlier of two in the lower half of a byte."""
+    return values[..., 0::2] | (values[..., 1::2] << np.uint8(4))
+
+
+def unpack_nibbles(packed: Array) -> Array:
+    """UINT8 [..., n] to UINT8 [..., 2n] of numbers under 16; the inverse of `pack_nibbles`."""
+    values = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), np.uint8)
+    np.bitwise_and(packed, _LOW_NIBBLE, out=values[..., 0::2])
+    np.right_shift(packed, np.uint8(4), out=values[..., 1::2])
+    return values
+
+
+Tensor: TypeAlias = DenseTensor | PackedTensor
