@@ -11,6 +11,7 @@ from typing import Any
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto, NodeProto
 
+from triune.graph import paged_attention
 from triune.graph.listed import too_long
 from triune.graph.values import Values, subgraphs_of
 
@@ -27,6 +28,7 @@ def infer_shapes(model: ModelProto, **options: Any) -> ModelProto:
     Raises:
         onnx.shape_inference.InferenceError: also for a node at which inference would crash the process or never return.
     """
+    paged_attention.register()
     if options.get("data_prop"):
         for found in too_long(model.graph):
             raise onnx.shape_inference.InferenceError(found)

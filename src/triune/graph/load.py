@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from triune.core.errors import InvalidArgumentError
 from triune.core.files import non_file_kind, open_file, read_file
+from triune.graph import paged_attention
 from triune.graph.all_tensors import tensors_of, tensors_within
 from triune.graph.declared import free_negative_sizes
 from triune.graph.hoist import hoist_weights
@@ -137,6 +138,7 @@ def require_valid(model: ModelProto) -> None:
                 f"output '{name}' is listed {count} times; programs have one output of a name: give each its own by an "
                 "Identity"
             )
+    paged_attention.register()
     checked = model
     if any(not _is_declared(value) for value in (*model.graph.input, *model.graph.output)):
         # The checker, unlike ONNX itself, requires a type of each input and output; any type will do.

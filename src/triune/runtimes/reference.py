@@ -15,6 +15,7 @@ from triune.core.runtime import NO_OPTIONS, Executable
 from triune.core.tensors import Signature, TensorSpec
 from triune.core.units import Unit
 from triune.graph.load import read_model
+from triune.graph.paged_attention import PagedAttention
 from triune.graph.precision import precision_of
 from triune.graph.text import reader_of_text
 from triune.runtimes.arrays import ordered, to_bytes, to_text
@@ -56,7 +57,7 @@ class Reference:
         reader = reader_of_text(model)
         try:
             load_external_data_for_model(model, str(path.parent))
-            evaluator: Any = ReferenceEvaluator(model)
+            evaluator: Any = ReferenceEvaluator(model, new_ops=[PagedAttention])
         except (NotImplementedError, KeyError) as error:
             raise UnsupportedError(f"the reference evaluator cannot run '{path}': {reason_of(error)}") from error
         except Exception as error:

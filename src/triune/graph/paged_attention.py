@@ -1,0 +1,140 @@
+"""`triune::PagedAttention`: causal attention of packed tokens over caches of blocks, the one operator of Triune's own.
+
+Paged key-value caches are those of Kwon et al., "Efficient Memory Management for Large Language Model Serving with
+PagedAttention" (2023, arXiv:2309.06180).
+
+| input | type and shape |
+| --- | --- |
+| query | T [tokens, num_heads * head_size]; the new tokens of all sequences, one sequence after another |
+| key, value | T [tokens, num_kv_heads * head_size] |
+| key_cache, value_cache | T [num_blocks, num_kv_heads, block_size, head_size] |
+| past_lengths | int32 [sequences]: tokens that each sequence has in the caches already |
+| subsequence_begins | int32 [sequences + 1]: sequence i's new tokens are begins[i] up to begins[i + 1] |
+| block_indices | int32 [blocks of all sequences]: each sequence's blocks in the order of its tokens, concatenated |
+| block_indices_begins | int32 [sequences + 1]: offsets into block_indices |
+
+Outputs: the result, T [tokens, num_heads * head_size], and both caches with the new tokens at the positions from
+past_length on. A runtime may write to the caches that it was given and leave the two outputs out.
+
+Attributes: `num_heads`, `num_kv_heads` (a divisor of num_heads: query head h reads head h * num_kv_heads / num_heads),
+`scale` (1 / sqrt(head_size) where it is left out), `sliding_window` (0 for none: a token sees itself and window - 1
+tokens before it), `softcap` (0 for none: scores become softcap * tanh(scores / softcap)).
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TypeProto, defs
+from onnx.reference.op_run import OpRun
+
+DOMAIN = "triune"
+VERSION = 1
+OP_TYPE = "PagedAttention"
+
+_INPUTS = ("query", "key", "value", "key_cache", "value_cache")
+_INDEX_INPUTS = ("past_lengths", "subsequence_begins", "block_indices", "block_indices_begins")
+
+
+class PagedAttention(OpRun):
+    """The operator in numpy for ONNX's evaluator: `ReferenceEvaluator(model, new_ops=[PagedAttention])`."""
+
+    op_domain = DOMAIN
+
+    def _run(self, *inputs: NDArray[Any], **attributes: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        given = {name: value for name, value in attributes.items() if value is not None}
+        return paged_attention(*inputs, **given)
+
+
+def paged_attention(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    key_cache: NDArray[Any],
+    value_cache: NDArray[Any],
+    past_lengths: NDArray[np.int32],
+    subsequence_begins: NDArray[np.int32],
+    block_indices: NDArray[np.int32],
+    block_indices_begins: NDArray[np.int32],
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    scale: float = 0.0,
+    sliding_window: int = 0,
+    softcap: float = 0.0,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The operator, token by token; the inputs are not changed.
+
+    Returns:
+        the result, and both caches with the new tokens.
+
+    Raises:
+        ValueError: a sequence has fewer blocks than its tokens take, or an index is out of range.
+    """
+    head_size = query.shape[1] // num_heads
+    scale = scale or head_size**-0.5
+    block_size = key_cache.shape[2]
+    key_cache, value_cache, output = key_cache.copy(), value_cache.copy(), np.empty_like(query)
+    for sequence, past in enumerate(past_lengths.tolist()):
+        begin, end = subsequence_begins[sequence : sequence + 2].tolist()
+        blocks = block_indices[slice(*block_indices_begins[sequence : sequence + 2].tolist())]
+        length = past + end - begin
+        if length > len(blocks) * block_size:
+            raise ValueError(
+                f"sequence {sequence} has {length} tokens, and its {len(blocks)} blocks of {block_size} hold "
+                f"{len(blocks) * block_size}"
+            )
+        if len(blocks) and not 0 <= blocks.min() <= blocks.max() < len(key_cache):
+            raise ValueError(f"sequence {sequence} has blocks {blocks.tolist()}; the cache has {len(key_cache)}")
+        # The block of each position, and its place in the block.
+        positions: NDArray[np.int64] = np.arange(length, dtype=np.int64)
+        block, place = blocks[positions // block_size], positions % block_size
+        for cache, new in ((key_cache, key), (value_cache, value)):
+            cache[block[past:], :, place[past:]] = new[begin:end].reshape(-1, num_kv_heads, head_size)
+        keys, values = (cache[block, :, place].astype(np.float32) for cache in (key_cache, value_cache))
+        keys, values = (np.repeat(each, num_heads // num_kv_heads, axis=1) for each in (keys, values))
+        for token in range(begin, end):
+            position = past + token - begin
+            first = max(0, position + 1 - sliding_window) if sliding_window else 0
+            seen = slice(first, position + 1)
+            scores = np.einsum("hd,khd->hk", query[token].reshape(num_heads, -1).astype(np.float32), keys[seen]) * scale
+            if softcap:
+                scores = softcap * np.tanh(scores / softcap)
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            weights /= weights.sum(axis=1, keepdims=True)
+            output[token] = np.einsum("hk,khd->hd", weights, values[seen]).reshape(-1)
+    return output, key_cache, value_cache
+
+
+@functools.cache
+def register() -> None:
+    """Tell ONNX of the operator, so that its checker accepts it and its inference finds types and shapes."""
+    tensor, index, attribute = defs.OpSchema.FormalParameter, "tensor(int32)", defs.OpSchema.Attribute
+    kind = defs.OpSchema.AttrType
+    schema = defs.OpSchema(
+        OP_TYPE,
+        DOMAIN,
+        VERSION,
+        doc=__doc__ or "",
+        inputs=[*(tensor(name, "T") for name in _INPUTS), *(tensor(name, index) for name in _INDEX_INPUTS)],
+        outputs=[tensor(name, "T") for name in ("output", "new_key_cache", "new_value_cache")],
+        type_constraints=[("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "floats")],
+        attributes=[
+            attribute("num_heads", kind.INT, "heads of queries", required=True),
+            attribute("num_kv_heads", kind.INT, "heads of keys and values", required=True),
+            attribute("scale", kind.FLOAT, "factor of the scores; 1 / sqrt(head_size) by default", required=False),
+            attribute("sliding_window", kind.INT, "tokens that a token sees; 0 for all", required=False),
+            attribute("softcap", kind.FLOAT, "limit of the scores; 0 for none", required=False),
+        ],
+    )
+    schema.set_type_and_shape_inference_function(_infer)
+    defs.register_schema(schema)
+
+
+def _infer(context: Any) -> None:
+    """The result is shaped as the query, the new caches as the caches."""
+    for output, given in enumerate((0, 3, 4)[: context.get_num_outputs()]):
+        found: TypeProto | None = context.get_input_type(given)
+        if found is not None:
+            context.set_output_type(output, found)
