@@ -1,7 +1,7 @@
 """Find nodes that only copy numbers between nodes that compute in fp32.
 
-`Where(norm == 0, 1, norm)` between the norm and the division by it computes nothing that fp16 could not, but in fp16
-the norm would be infinite there.
+In x / Where(norm == 0, 1, norm), where the norm and the division compute in fp32, the Where between them only copies.
+It has to compute in fp32, too: a cast to fp16 would make the norm infinite.
 """
 
 from collections.abc import Collection, Iterator
@@ -12,12 +12,12 @@ from triune.graph.half.operators import COPY_BETWEEN
 from triune.graph.values import Values
 
 
-def between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
-    """The nodes that only copy numbers from nodes in fp32 to nodes in fp32, or to outputs of the graph.
+def copies_between(graph: GraphProto, values: Values, kept: Collection[str]) -> Iterator[NodeProto]:
+    """Find the nodes that only copy numbers from nodes in fp32 to nodes in fp32, or to outputs of the graph.
 
     Args:
         graph: the graph to search.
-        values: what is known of the graph's values.
+        values: the types, shapes and constants of the graph.
         kept: the first results of the nodes that compute in fp32.
     """
     wide: set[str] = set()

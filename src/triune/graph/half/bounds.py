@@ -1,4 +1,4 @@
-"""The lowest and highest elements of a graph's values, by interval arithmetic, whatever the inputs are."""
+"""Find an interval that contains all elements of a tensor, whatever the model's inputs are, by interval arithmetic."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _UNIT: Interval = (0.0, 1.0)
 _SIGNED_UNIT: Interval = (-1.0, 1.0)
 
 MOST_ELEMENTS = 1 << 20
-"""Larger constants are not read: they are weights, and reading them takes time."""
+"""Constants with more elements are not read: they are weights, and reading them takes time."""
 
 _KNOWN: Mapping[str, Interval] = {
     **dict.fromkeys(["Sigmoid", "HardSigmoid", "Softmax"], _UNIT),
@@ -34,19 +34,19 @@ _KNOWN: Mapping[str, Interval] = {
 
 
 class Bounds:
-    """Intervals of a graph's values. `learn` must be called with the nodes in their order."""
+    """The interval of each value of a graph. Call `learn` with every node, in the graph's order."""
 
     def __init__(self, values: Values, outer: "Bounds | None" = None) -> None:
-        """`outer` holds the intervals of the outer graph's values."""
+        """In a subgraph, `outer` has the intervals of the values of the graph around it."""
         self._values = values
         self._outer = outer
         self._found: dict[str, Interval] = {}
         self._producers: dict[str, NodeProto] = {}
 
     def of(self, name: str) -> Interval:
-        """The interval of a value; `ANY` where nothing is known."""
+        """The interval of a value; `ANY`, from -infinity to infinity, where nothing is known."""
         if name not in self._found:
-            self._found[name] = self._given(name)
+            self._found[name] = self._of_constant_or_outer(name)
         return self._found[name]
 
     def know(self, name: str, interval: Interval) -> None:
@@ -55,14 +55,14 @@ class Bounds:
 
     def learn(self, node: NodeProto) -> None:
         """Compute the intervals of a node's results from those of its operands."""
-        interval = self._computed(node)
+        interval = self._of_node(node)
         for position, name in enumerate(node.output):
             if name:
                 is_index = node.op_type == "TopK" and position == 1
                 self._found[name] = self._indices(node) if is_index else interval
                 self._producers[name] = node
 
-    def _given(self, name: str) -> Interval:
+    def _of_constant_or_outer(self, name: str) -> Interval:
         tensor = self._values.tensor(name)
         if tensor is None:
             if self._values.elem_type(name) == TensorProto.BOOL:
@@ -75,7 +75,7 @@ class Bounds:
             return ANY
         return float(array.min()), float(array.max())
 
-    def _computed(self, node: NodeProto) -> Interval:
+    def _of_node(self, node: NodeProto) -> Interval:
         op = node.op_type
         if self._values.elem_type(node.output[0]) == TensorProto.BOOL or op in _KNOWN:
             return _KNOWN.get(op, _UNIT)
@@ -95,7 +95,7 @@ class Bounds:
                 return self._clipped(node, given)
             case "ReduceSum":
                 total = summed(given[0], self.count(node))
-                return (1.0, total[1]) if self._holds_one(node) else total
+                return (1.0, total[1]) if self._is_sum_of_softmax(node) else total
             case "ConstantOfShape":
                 number = float(numpy_helper.to_array(attributes_of(node)["value"]).item()) if node.attribute else 0.0
                 return ANY if math.isnan(number) else (number, number)
@@ -110,9 +110,9 @@ class Bounds:
                 return remainder(given[0], given[1], is_fmod=bool(attributes_of(node).get("fmod", 0)))
             case "Sub" if self._is_below_maximum(node):
                 return -math.inf, 0.0
-            case "Div" if self._is_within_largest(node):
+            case "Div" if self._divides_by_maximum(node):
                 return _SIGNED_UNIT
-            case "Div" if given[0][0] >= 0 and self._is_share(node):
+            case "Div" if given[0][0] >= 0 and self._divides_by_sum(node):
                 return _UNIT
             case "Mul" if node.input[0] == node.input[1]:
                 return even_power(given[0], 2.0)
@@ -165,8 +165,10 @@ class Bounds:
         largest = self._producers.get(node.input[1])
         return largest is not None and largest.op_type == "ReduceMax" and largest.input[0] == node.input[0]
 
-    def _holds_one(self, node: NodeProto) -> bool:
-        """Whether a node sums exp(x - max(x)) along the axes of the max, so that one summand is 1."""
+    def _is_sum_of_softmax(self, node: NodeProto) -> bool:
+        """Whether a node sums exp(x - max(x)) along the axes of the max, so that one term is 1 and the sum at least
+        1.
+        """
         exponential = self._producers.get(node.input[0])
         below = self._producers.get(exponential.input[0]) if exponential and exponential.op_type == "Exp" else None
         if below is None or below.op_type != "Sub" or not self._is_below_maximum(below):
@@ -175,12 +177,12 @@ class Bounds:
         axes = [self._values.constant(each.input[1]) if len(each.input) > 1 else None for each in (node, largest)]
         return axes[0] is not None and axes[1] is not None and np.array_equal(axes[0], axes[1])
 
-    def _is_share(self, node: NodeProto) -> bool:
+    def _divides_by_sum(self, node: NodeProto) -> bool:
         """Whether a Div computes x / sum(x)."""
         total = self._producers.get(node.input[1])
         return total is not None and total.op_type == "ReduceSum" and total.input[0] == node.input[0]
 
-    def _is_within_largest(self, node: NodeProto) -> bool:
+    def _divides_by_maximum(self, node: NodeProto) -> bool:
         """Whether a Div computes x / max(|x|), or x / max(max(|x|), limit)."""
         limited = self._producers.get(node.input[1])
         names = limited.input if limited is not None and limited.op_type == "Max" else node.input[1:]
@@ -189,13 +191,15 @@ class Bounds:
         return any(each is not None and each.op_type == "Abs" and each.input[0] == node.input[0] for each in sizes)
 
     def _indices(self, node: NodeProto) -> Interval:
-        """The interval of the indices that a TopK or ArgMax returns."""
+        """The interval of the indices that a TopK, ArgMax or ArgMin returns: 0 to the size of its axis - 1."""
         shape, attributes = self._values.shape(node.input[0]), attributes_of(node)
         size = shape[int(attributes.get("axis", -1 if node.op_type == "TopK" else 0))] if shape else None
         return 0.0, math.inf if size is None else max(size - 1.0, 0.0)
 
     def count(self, node: NodeProto) -> float:
-        """The number of elements that a reduction combines into one; infinite where it is not known."""
+        """The number of elements that a reduction combines into one; infinite where a size or the axes are not
+        known.
+        """
         shape = self._values.shape(node.input[0])
         if shape is None:
             return math.inf

@@ -1,7 +1,7 @@
-"""Find how large constants make some elements of a value: masks of -10000, offsets, padding.
+"""Find large absolute values that constants (masks of -10000, offsets, padding) give to some elements of a tensor.
 
-`Bounds` finds an upper limit, which is not known for `Where(mask, -10000, x)`. `ConstantSizes` finds that some of its
-elements have the absolute value 10000.
+`Bounds` finds an upper limit for all elements, and there is none for `Where(mask, -10000, x)` if x is not known.
+`ConstantSizes` finds that some of its elements have the absolute value 10000.
 """
 
 import math
@@ -15,26 +15,30 @@ from triune.graph.half.operators import COPIES, MERGES
 from triune.graph.values import Values, attributes_of
 
 _MASK = 2048.0
-"""A larger constant is taken for a mask. Its product with an unknown factor is then taken to be beyond fp16."""
+"""A constant of at least this absolute value is assumed to be a mask, whose product with an unknown factor is beyond
+fp16's range: 2048 * 32 = 65536.
+"""
 
 _UNKNOWN = 32.0
-"""The assumed size of an unknown factor that multiplies a mask."""
+"""The assumed absolute value of an unknown factor that multiplies a mask."""
 
 
 class ConstantSizes:
-    """The absolute values that constants give to elements of a graph's values.
+    """The largest absolute values that constants give to elements of a graph's tensors.
 
-    `learn` must get the nodes in their order.
+    Call `learn` with every node, in the graph's order.
     """
 
     def __init__(self, values: Values, outer: "ConstantSizes | None" = None) -> None:
-        """`outer` holds the sizes of the outer graph's values."""
+        """In a subgraph, `outer` has the sizes of the values of the graph around it."""
         self._values = values
         self._outer = outer
         self._found: dict[str, float] = {}
 
     def of(self, name: str) -> float:
-        """The largest finite absolute value that a constant gives to some element of a value; 0 where none does."""
+        """The largest finite absolute value that a constant gives to some element of the tensor `name`; 0 if none
+        does.
+        """
         if name not in self._found:
             tensor = self._values.tensor(name)
             if tensor is None:
@@ -44,7 +48,7 @@ class ConstantSizes:
         return self._found[name]
 
     def learn(self, node: NodeProto) -> None:
-        """Find the sizes of a node's results from those of its operands."""
+        """Find the largest absolute values in a node's results from those in its operands."""
         size = self._computed(node)
         self._found.update((name, size) for name in node.output if name)
 
@@ -75,11 +79,15 @@ class ConstantSizes:
                 return 0.0
 
     def _of_float(self, name: str) -> float:
-        """The size of an operand of floats; 0 for conditions, indices and paddings, which do not become elements."""
+        """The size of an operand of floats; 0 for conditions, indices and padding widths, which do not become
+        elements.
+        """
         return self.of(name) if self._values.elem_type(name) == TensorProto.FLOAT else 0.0
 
     def _of_unknown_factor(self, name: str) -> float:
-        """The assumed size of a computed value times an unknown factor; 0 where it is no mask."""
+        """The assumed size of a mask times an unknown factor; 0 if the value is a constant or not large enough for a
+        mask.
+        """
         size = 0.0 if self._values.tensor(name) is not None else self.of(name)
         return size * _UNKNOWN if size >= _MASK else 0.0
 

@@ -1,4 +1,6 @@
-"""Nodes for which fp16 is not exact enough, and how far before them fp32 must begin."""
+"""Find the nodes for which the 11 bits of fp16's significand are too few, and the nodes before them that must compute
+in fp32, too.
+"""
 
 import numpy as np
 from onnx import NodeProto, TensorProto
@@ -12,18 +14,20 @@ from triune.graph.values import attributes_of
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 _EXACT = 2048.0
-"""fp16 holds all whole numbers up to here."""
+"""fp16 represents every integer up to 2048; of the larger ones it skips some (2049)."""
 
 _FEW_PIXELS = 32
-"""In images up to this size fp16 holds coordinates to 1/100 of a pixel."""
+"""In an image of at most this size, rounding to fp16 moves a coordinate by at most 1/100 of a pixel."""
 
 
 def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute a coordinate (a float that is rounded to an index, or lies between pixels), an angle, a
-    quantization level, a comparison, a remainder or a difference; none where fp16 is exact enough for the node.
+    """Find the nodes that must compute in fp32 because fp16 is not exact enough for what `node` computes.
 
-    Only where they are computed from inputs and whole numbers: what layers compute is rounded anyway. An input that is
-    rounded to fp16 may lie on the other side of a threshold of a decision tree.
+    That may be a coordinate (a float that is rounded to an index, or lies between pixels), an angle, a quantization
+    level, a comparison, a remainder or a difference. [] if fp16 is exact enough.
+
+    Only values that are computed from inputs and integers count, since results of layers are rounded anyway. For
+    instance, an input that is rounded to fp16 may fall on the other side of a threshold of a decision tree.
     """
     if not node.input:
         return []
@@ -31,114 +35,120 @@ def exact_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
     if producers.values.elem_type(operand) != TensorProto.FLOAT:
         return []
     if node.op_type in COMPARISONS:
-        return _compared(node, producers)
+        return _comparison_producers(node, producers)
     if node.op_type == "GridSample":
-        return _sampled(node, producers)
+        return _sampling_producers(node, producers)
     if node.op_type == "QuantizeLinear":
-        # A number near a tie is rounded to another level if it was rounded to fp16 before.
-        return _exactly(node, producers)
+        # Rounded to fp16 before, a number near the middle of two levels may become the other level.
+        return _with_exact_operand(node, producers)
     if node.op_type in ("Add", "Sub"):
-        return _beside_one(node, producers) or _difference(node, producers) or _beside_pixels(node, producers)
+        return (
+            _expm1_producers(node, producers)
+            or _difference_producers(node, producers)
+            or _pixel_distance_producers(node, producers)
+        )
     if node.op_type == "Log":
         total = producers.of(operand)
         return [total, node] if total is not None and total.op_type == "Add" and _has_one(total, producers) else []
     if node.op_type in RANKINGS:
-        return _exactly(node, producers)
+        return _with_exact_operand(node, producers)
     if node.op_type == "Softmax":
-        copies = _copies_of_given(operand, producers)
+        copies = _copies_of_inputs(operand, producers)
         return [] if copies is None else [*copies, node]
     if node.op_type == "Mod":
-        # The remainder's error is the divisor's rounding error times the quotient.
-        return [each for name in node.input for each in exact(name, producers, {})] + [node]
+        # mod(x, d) = x - d * floor(x / d): the quotient multiplies the rounding error of d.
+        return [each for name in node.input for each in exact_arithmetic(name, producers, {})] + [node]
     if node.op_type not in ("Sin", "Cos", "Tan") and not _is_rounding(node):
         return []
-    exactly = _exactly(node, producers) if _is_rounding(node) else []
+    exactly = _with_exact_operand(node, producers) if _is_rounding(node) else []
     if exactly:
         return exactly
     if magnitude(producers.bounds.of(operand)) <= 8:
         return []
-    if producers.is_given(operand):
+    if producers.is_input(operand):
         return [node]
-    found = exact(operand, producers, {})
+    found = exact_arithmetic(operand, producers, {})
     return [*found, node] if found else []
 
 
-def _exactly(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The node with those that compute its first operand, if that is an input or exact and without matrix products."""
-    before = _without_products(node.input[0], producers)
-    return [*before, node] if before or producers.is_given(node.input[0]) else []
+def _with_exact_operand(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The node and those that compute its first operand; [] unless that is an input, or `EXACT_ARITHMETIC` of inputs
+    and integers without matrix products.
+    """
+    before = _exact_without_products(node.input[0], producers)
+    return [*before, node] if before or producers.is_input(node.input[0]) else []
 
 
-def _copies_of_given(name: str, producers: Producers, depth: int = 0) -> list[NodeProto] | None:
-    """The nodes that hand elements of the model's inputs on to a value, operands first; None where others make it."""
-    if producers.is_given(name):
+def _copies_of_inputs(name: str, producers: Producers, depth: int = 0) -> list[NodeProto] | None:
+    """The nodes that copy elements of the model's inputs to a value, operands first; None if another node computes
+    it.
+    """
+    if producers.is_input(name):
         return []
     node = producers.of(name)
     if node is None or node.op_type not in COPY_ELEMENTS or depth > DEEPEST:
         return None
     found: list[NodeProto] = []
-    is_of_given = False
+    is_of_input = False
     for operand in producers.floats(node):
         if producers.values.constant(operand) is not None:
             continue
-        before = _copies_of_given(operand, producers, depth + 1)
+        before = _copies_of_inputs(operand, producers, depth + 1)
         if before is None:
             return None
-        is_of_given = True
+        is_of_input = True
         found += before
-    return [*found, node] if is_of_given else None
+    return [*found, node] if is_of_input else None
 
 
-def _sampled(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that sample an image between its pixels, with those that compute the coordinates.
+def _sampling_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The GridSample `node` and the nodes that compute its coordinates; [] for small images.
 
-    All nodes that compute the coordinates are returned if they start at inputs and whole numbers. Else only those that
-    add, scale and concatenate results of layers are.
+    If the coordinates are computed from inputs and integers, all nodes that do so are returned. If layers compute them,
+    only the nodes after the layers are, which add, scale and concatenate.
 
-    Coordinates from -1 to 1 have a precision of 1/2000 in fp16: in an image of 1000 pixels this is half a pixel.
+    In fp16 coordinates from -1 to 1 are rounded to multiples of 1/2048 or finer: in an image of 1000 pixels, 1/4 pixel.
     """
     sizes = (producers.values.shape(node.input[0]) or (None, None, None))[2:]
     if all(size is not None and size <= _FEW_PIXELS for size in sizes):
         return []
-    return [*(exact(node.input[1], producers, {}) or coordinate_producers(node.input[1], producers)), node]
+    return [*(exact_arithmetic(node.input[1], producers, {}) or coordinate_producers(node.input[1], producers)), node]
 
 
 def _is_rounding(node: NodeProto) -> bool:
-    """Whether a node rounds to whole numbers."""
+    """Whether a node rounds floats to integers: Floor, Ceil, Round, or a Cast to an integer type."""
     return node.op_type in ("Floor", "Ceil", "Round") or (
         node.op_type == "Cast" and attributes_of(node).get("to") in _INTEGERS
     )
 
 
-def _beside_one(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of exp(x) - 1, which is 0 in fp16 where x is small; no nodes if `node` computes something else."""
+def _expm1_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes of exp(x) - 1, which is 0 in fp16 if x is small; [] if `node` computes something else."""
     exponential = producers.of(node.input[0])
     is_one = exponential is not None and exponential.op_type == "Exp" and _has_one(node, producers)
     return [exponential, node] if exponential is not None and is_one else []
 
 
-def _beside_pixels(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute the distances of a coordinate to the pixels 0, 1, 2 ... of a row, as RoiAlign does; else
-    none.
-    """
+def _pixel_distance_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes of coordinate - [0, 1, 2, ...], the distances to a row's pixels, as RoiAlign computes them; else []."""
     for position, name in enumerate(node.input if node.op_type == "Sub" else ()):
         row = producers.values.constant(name)
         if row is not None and row.size > _FEW_PIXELS and np.array_equal(row.reshape(-1), np.arange(row.size)):
             other = node.input[1 - position]
-            return [*(exact(other, producers, {}) or coordinate_producers(other, producers)), node]
+            return [*(exact_arithmetic(other, producers, {}) or coordinate_producers(other, producers)), node]
     return []
 
 
 def _has_one(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node adds or subtracts 1."""
+    """Whether an operand of the node is the constant 1 or -1."""
     arrays = [producers.values.constant(name) for name in node.input]
     return any(array is not None and array.size == 1 and abs(array.reshape(-1)[0]) == 1 for array in arrays)
 
 
-def _difference(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of a difference, perhaps small, of numbers beyond 2048 that are whole or rounded; else none.
+def _difference_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The nodes of a sum or difference of exact values, one of which is rounded to integers beyond 2048; else [].
 
-    fp16 loses `x - floor(x)` entirely there, and the distance from 3000 to 3001 as well.
+    Beyond 2048, fp16 makes 0 of `x - floor(x)`, and of 3001 - 3000.
     """
     found = [node]
     is_rounded = False
@@ -146,43 +156,51 @@ def _difference(node: NodeProto, producers: Producers) -> list[NodeProto]:
         array = producers.values.constant(operand)
         if array is not None and np.abs(array.astype(np.float64)).max(initial=0) < _EXACT:
             return []
-        if array is not None or producers.is_given(operand):
+        if array is not None or producers.is_input(operand):
             continue
-        before = exact(operand, producers, {})
+        before = exact_arithmetic(operand, producers, {})
         if not before or any(each.op_type in DENSE_PRODUCTS for each in before):
             return []
         found += before
-        is_rounded = is_rounded or any(is_beyond(each, producers) for each in before)
+        is_rounded = is_rounded or any(may_exceed_exact_integers(each, producers) for each in before)
     return found if is_rounded and magnitude(producers.bounds.of(node.output[0])) > _EXACT else []
 
 
-def is_beyond(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node may compute whole numbers that fp16 cannot represent."""
+def may_exceed_exact_integers(node: NodeProto, producers: Producers) -> bool:
+    """Whether a node casts or rounds to integers that may be beyond 2048, so that fp16 cannot represent all of them."""
     is_of_integers = node.op_type == "Cast" and producers.values.elem_type(node.input[0]) in _INTEGERS
     is_rounded = node.op_type in ("Floor", "Ceil", "Round", "Mod")
     return (is_of_integers or is_rounded) and magnitude(producers.bounds.of(node.output[0])) > _EXACT
 
 
-def _compared(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The comparison `node` and the nodes that compute its operands, if these are exact and without matrix products."""
+def _comparison_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
+    """The comparison `node` and the nodes that compute its operands; [] unless these are `EXACT_ARITHMETIC` without
+    matrix products.
+    """
     found = [node]
     for operand in node.input:
         if producers.of(operand) is not None:
-            before = _without_products(operand, producers)
+            before = _exact_without_products(operand, producers)
             if not before:
                 return []
             found += before
     return found
 
 
-def _without_products(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute an exact value; none where products of matrices are among them: these are layers."""
-    before = exact(name, producers, {})
+def _exact_without_products(name: str, producers: Producers) -> list[NodeProto]:
+    """The nodes of `exact_arithmetic` that compute a value; [] if a matrix product is among them, since that is a
+    layer.
+    """
+    before = exact_arithmetic(name, producers, {})
     return [] if any(each.op_type in DENSE_PRODUCTS for each in before) else before
 
 
-def exact(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
-    """The nodes that compute a value, if all of them are `EXACT_ARITHMETIC`; none otherwise."""
+def exact_arithmetic(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0) -> list[NodeProto]:
+    """The nodes that compute a value from inputs and integers, if all of them are `EXACT_ARITHMETIC` or
+    `COPY_ELEMENTS`; else [].
+
+    `seen` says for each value that was visited whether that holds for it.
+    """
     node = producers.of(name)
     if node is None or node.op_type not in EXACT_ARITHMETIC | COPY_ELEMENTS or depth > DEEPEST:
         return []
@@ -193,13 +211,13 @@ def exact(name: str, producers: Producers, seen: dict[str, bool], depth: int = 0
                 continue
             if operand not in seen:
                 seen[operand] = True
-                before = exact(operand, producers, seen, depth + 1)
+                before = exact_arithmetic(operand, producers, seen, depth + 1)
                 if not before:
                     seen[operand] = False
                 found += before
             if not seen[operand]:
                 return []
     if node.op_type not in EXACT_ARITHMETIC and any(each.op_type in DENSE_PRODUCTS for each in found):
-        # A rectifier or a pool after a product is a layer.
+        # Relu or MaxPool after a matrix product is part of a layer.
         return []
     return found

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from triune.graph.check import Check
-from triune.graph.half.fp32_nodes import find_fp32_nodes, told
+from triune.graph.half.fp32_nodes import find_fp32_nodes, fp32_note
 from triune.graph.half.idle_casts import DropIdleCasts
 from triune.graph.half.masks import FitMasks
 from triune.graph.half.norms import FitNorms
@@ -27,7 +27,7 @@ class Fitted:
 
     Attributes:
         model: the changed model, in core operators.
-        wide: the nodes that are to compute in fp32, each by its first result.
+        wide: the names of the first results of the nodes that are to compute in fp32.
         notes: messages for the user.
     """
 
@@ -49,9 +49,9 @@ def fit_half(
     Args:
         model: normalized and narrowed; changed.
         file: the scratch file for new large weights.
-        is_laid_out: whether transformers are in the layout of the Neural Engine, which computes only in fp16: then
-            norms are rewritten to stay within fp16, and no mask is infinite.
-        keep: names of nodes and operators that the user keeps in fp32.
+        is_laid_out: whether `graph.ane` has rewritten the model for the Neural Engine, which computes only in fp16:
+        then norms are rewritten to stay within fp16, and masks of -inf become finite.
+        keep: names of nodes and operators that are to stay in fp32 because the user said so.
         check: inputs on which ONNX's reference evaluator computes the model in fp32 before and after every pass.
 
     Raises:
@@ -60,31 +60,31 @@ def fit_half(
     unpack, masks = UnpackWeights(file), FitMasks(is_finite=is_laid_out)
     passes: Sequence[GraphPass] = (
         unpack,
-        # Before ConvAffine, which takes a BatchNormalization into the weights before it.
+        # Before ConvAffine, which folds a BatchNormalization into the weights of the convolution before it.
         FoldVariances(),
-        # Before ScaleBefore and FitMasks, which find no scale and no mask through a Cast.
+        # Before ScaleBefore and FitMasks, whose patterns have no Cast.
         DropIdleCasts(),
-        # Before ScaleBefore, so that a scale that is weights by now is no longer moved.
+        # Before ScaleBefore: a scale that ConvAffine has folded into weights need not be moved.
         *(() if is_laid_out else (ConvAffine(file),)),
         ScaleBefore(file),
         *((FitNorms(keep),) if is_laid_out else ()),
-        # After ScaleBefore, which multiplies masks that are added before the scale.
+        # After ScaleBefore, which also multiplies a mask that is added between the product and the scale.
         masks,
         TidyAndInfer(file),
     )
     model = run_passes(model, passes, None if check is None else Check(model, check))
     kept = {each.value: each for each in find_fp32_nodes(model.graph, masks.softmaxes)}
-    return Fitted(model, masks.wide | set(kept), (*told(kept.values()), *unpack.notes))
+    return Fitted(model, masks.wide | set(kept), (*fp32_note(kept.values()), *unpack.notes))
 
 
 def fit_halves(model: ModelProto, file: WeightFile) -> ModelProto:
-    """Rewrite norms of values that are fp16 in the model itself, so that they stay within fp16.
+    """Rewrite normalizations of values that are fp16 in the model file, so that their squares stay within fp16.
 
-    It is for models that otherwise compute in fp32. In ONNX, LayerNormalization of fp16 computes in fp32; in the layout
-    of the Neural Engine it is written as several nodes.
+    For models that are not converted to fp16. ONNX's LayerNormalization computes in fp32 even for fp16 operands, but
+    `graph.ane` replaces it by several nodes, which compute in fp16.
 
     Args:
-        model: in the layout of the Neural Engine, and narrowed; changed.
+        model: rewritten by `graph.ane`, and narrowed; changed.
         file: the scratch file for new large weights.
     """
     return run_passes(model, (FitNorms(of_halves_alone=True), TidyAndInfer(file)))

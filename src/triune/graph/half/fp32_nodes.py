@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto
 
-from triune.graph.half.between import between
+from triune.graph.half.between import copies_between
 from triune.graph.half.bounds import Bounds
 from triune.graph.half.constant_sizes import ConstantSizes
 from triune.graph.half.exact import exact_producers
@@ -16,7 +16,7 @@ from triune.graph.half.partners import score_producers, square_partners, varianc
 from triune.graph.half.producers import Producers
 from triune.graph.half.propagation import Propagation
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges, within
-from triune.graph.half.scaled_back import of_given, scaled_back
+from triune.graph.half.scaled_back import elementwise_of_inputs, scaled_back
 from triune.graph.values import Values, subgraphs_of
 
 
@@ -28,7 +28,7 @@ class Kept:
         value: the name of the node's first result, which identifies the node.
         name: the node's name.
         op_type: its operator.
-        reason: a message for the user; "" where the node only follows another one that has a reason.
+        reason: why, for the user; "" if the node is in fp32 only because a neighbour is.
     """
 
     value: str
@@ -38,7 +38,7 @@ class Kept:
 
 
 def find_fp32_nodes(graph: GraphProto, softmaxes: Collection[str] = ()) -> list[Kept]:
-    """The nodes that must compute in fp32, including those of subgraphs.
+    """Find the nodes that must compute in fp32, including those of subgraphs.
 
     Args:
         graph: a normalized and narrowed graph.
@@ -81,29 +81,29 @@ class _Search:
             if is_kept:
                 kept[first_result(node)] = _kept(node, reason)
         self._add_producers(graph, producers, ranges, kept)
-        for node in between(graph, values, kept):
+        for node in copies_between(graph, values, kept):
             kept.setdefault(first_result(node), _kept(node, ""))
         return [*kept.values(), *inner]
 
     def _add_producers(
         self, graph: GraphProto, producers: Producers, ranges: Mapping[str, Ranges], kept: dict[str, Kept]
     ) -> None:
-        """Add the nodes that compute operands for which fp16 is not precise enough to `kept`."""
+        """Add to `kept` the nodes that compute operands for which fp16 is not precise enough."""
         for value in graph.output if not producers.is_within else ():
             for producer in integer_producers(value.name, producers):
-                kept.setdefault(first_result(producer), _kept(producer, "fp16 does not hold all whole numbers"))
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 cannot represent all integers"))
         for value in graph.output:
-            for producer in of_given(value.name, producers) or ():
+            for producer in elementwise_of_inputs(value.name, producers) or ():
                 kept.setdefault(first_result(producer), _kept(producer, "its results may be beyond fp16"))
         for node in graph.node:
             for producer in exact_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
             for producer in small_producers(node, producers):
-                kept.setdefault(first_result(producer), _kept(producer, "it counts how small its numbers are"))
+                kept.setdefault(first_result(producer), _kept(producer, "fp16 would round its small numbers to 0"))
             for producer in variance_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough"))
             for producer in scaled_back(node, producers):
-                kept.setdefault(first_result(producer), _kept(producer, "beyond fp16 until it is scaled back"))
+                kept.setdefault(first_result(producer), _kept(producer, "beyond fp16 until it is scaled down"))
             for producer in level_producers(node, producers):
                 kept.setdefault(first_result(producer), _kept(producer, "fp16 is not exact enough for its scale"))
             for producer in output_producers(node, producers):
@@ -123,7 +123,7 @@ class _Search:
 
 
 def _of_integers(graph: GraphProto) -> dict[str, Ranges]:
-    """The ranges of integer inputs, which may be beyond fp16: numbers of seconds, prices, hashes."""
+    """LARGE for the inputs of wide integer types, which may be beyond fp16: seconds since 1970, prices, hashes."""
     wide = [value.name for value in graph.input if value.type.tensor_type.elem_type in WIDE_INTEGERS]
     return dict.fromkeys(wide, frozenset([Range.LARGE]))
 
@@ -137,11 +137,13 @@ def _kept(node: NodeProto, reason: str) -> Kept:
     return Kept(first_result(node), node.name or first_result(node), node.op_type, reason)
 
 
-def told(kept: Collection[Kept]) -> list[str]:
-    """The note for the user: the number of nodes, and the names of the first ones; [] where no node has a reason."""
+def fp32_note(kept: Collection[Kept]) -> list[str]:
+    """A list of one note for the user, with the number of nodes and the names of the first four; [] if no node has a
+    reason.
+    """
     first = [each for each in kept if each.reason]
     if not first:
         return []
     shown = [f"{each.op_type} '{each.name}' ({each.reason})" for each in first[:4]]
     more = f", and {len(first) - len(shown)} more" if len(first) > len(shown) else ""
-    return [f"fp16 does not hold what some nodes compute; {len(kept)} compute in fp32: {', '.join(shown)}{more}"]
+    return [f"fp16 cannot represent what some nodes compute; {len(kept)} compute in fp32: {', '.join(shown)}{more}"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 Interval: TypeAlias = tuple[float, float]
-"""The lowest and the highest value of any element."""
+"""The lowest and the highest value that an element may have."""
 
 ANY: Interval = (-math.inf, math.inf)
 
@@ -16,7 +16,7 @@ def magnitude(interval: Interval) -> float:
 
 
 def ceil(value: float) -> float:
-    """A number rounded up; infinity stays."""
+    """Round up to an integer; infinity stays infinite."""
     return math.ceil(value) if math.isfinite(value) else value
 
 
@@ -37,7 +37,8 @@ def summed(interval: Interval, count: float) -> Interval:
 def remainder(dividend: Interval, divisor: Interval, *, is_fmod: bool) -> Interval:
     """The interval of a remainder.
 
-    It has the divisor's sign; if `is_fmod`, the dividend's sign and at most its size.
+    In ONNX's Mod the remainder has the divisor's sign. With `fmod` it has the dividend's sign, and its absolute value
+    is at most the dividend's.
     """
     size = magnitude(divisor)
     if is_fmod:
@@ -94,7 +95,7 @@ def _multiply(a: Interval, b: Interval) -> Interval:
 
 def _divide(a: Interval, b: Interval) -> Interval:
     if b[0] <= 0 <= b[1]:
-        # A quotient of numbers of at least 0 is at least 0, but has no upper limit.
+        # 0 lies in b, so the quotient has no upper limit. It is at least 0 if both operands are.
         return (0.0, math.inf) if a[0] >= 0 and b[0] >= 0 else ANY
     return _multiply(a, (1 / b[1], 1 / b[0]))
 

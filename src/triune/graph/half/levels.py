@@ -1,7 +1,7 @@
-"""Find numbers that are quantized by a scale computed from them, and matrix products of such levels.
+"""Find dynamic quantization, whose scale is computed from the tensor itself, and matrix products of quantized levels.
 
-scale = (max(x) - min(x)) / 255; round(x / scale). A scale rounded to fp16 moves numbers to other levels. A sum of
-products of levels is beyond fp16 (already 255 * 127 * 3) until the scales that follow bring it back.
+scale = (max(x) - min(x)) / 255; level = round(x / scale). A scale that is rounded to fp16 gives other levels. A sum of
+products of levels is beyond fp16 (even 255 * 127 * 3) until the scales after the product multiply it.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,7 @@ _DEEPEST = 32
 
 
 def level_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of Round(x / scale), whose scale is computed from the largest number; no nodes if `node` is something
-    else.
-    """
+    """The nodes of Round(x / scale), if scale is computed from the extremes of a tensor; [] for any other node."""
     if node.op_type != "Round":
         return []
     found, name = [node], node.input[0]
@@ -39,10 +37,10 @@ def level_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def output_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute quantized outputs of the model, back to other quantized values or to inputs.
+    """The nodes that compute a quantized output of the model, back to other quantized values or to inputs.
 
-    fp16 may round a number near a tie to another level, which changes the output. No nodes are returned if more than
-    one matrix product comes before the output: results of a network are rounded anyway.
+    fp16 may round a number near the middle of two levels to the other one, which changes the output. [] if more than
+    one matrix product comes before the output: the results of a whole network are rounded anyway.
     """
     if node.op_type != "QuantizeLinear" or not producers.is_output(node.output[0]):
         return []
@@ -63,7 +61,7 @@ def output_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
 
 
 def _scale_producers(scale: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute a scale from the extremes of a tensor; no nodes where it is computed otherwise."""
+    """The nodes that compute a scale from the maximum or minimum of a tensor; [] if it is computed otherwise."""
     names, seen, found = [scale], set[str](), list[NodeProto]()
     is_of_extremes = False
     while names and len(seen) < _DEEPEST:
@@ -83,7 +81,9 @@ def _scale_producers(scale: str, producers: Producers) -> list[NodeProto]:
 
 
 def is_integral(name: str, producers: Producers) -> bool:
-    """Whether an operand of a product holds whole numbers: quantization levels, 8-bit integers, or such weights."""
+    """Whether all elements of a matrix product's operand are integers: quantization levels, 8-bit integers, or weights
+    without fractions.
+    """
     for _ in range(_DEEPEST):
         array = producers.values.constant(name)
         if array is not None:
@@ -112,7 +112,9 @@ def is_integral(name: str, producers: Producers) -> bool:
 
 
 def scale_partners(product: NodeProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes that compute the scales of a sum of whole numbers; these scales may be too small for fp16."""
+    """The nodes that compute the scales by which `product` multiplies sums of integers; they may be too small for
+    fp16.
+    """
     names = list(product.input)
     for _ in range(_DEEPEST):
         if not names:
@@ -124,7 +126,7 @@ def scale_partners(product: NodeProto, producers: Producers) -> Iterator[NodePro
 
 
 def is_of_integer_products(name: str, producers: Producers) -> bool:
-    """Whether a value is the result of MatMulInteger or ConvInteger, with or without a bias."""
+    """Whether a value is a matrix product, perhaps shifted, cast or reshaped, as a decomposed MatMulInteger is."""
     names = [name]
     for _ in range(_DEEPEST):
         if not names:

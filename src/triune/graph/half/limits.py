@@ -11,7 +11,7 @@ LARGEST = float(_HALF.max)
 """65504."""
 
 SMALLEST_NORMAL = float(_HALF.smallest_normal)
-"""6.1e-5: below it numbers lose digits, and below 6e-8 they are 0."""
+"""6.1e-5: smaller numbers are subnormal, with fewer significant bits, and below 3e-8 they are rounded to 0."""
 
 SMALLEST_INVERTED = 1 / LARGEST
 """1.5e-5: the inverse of a smaller number is infinite."""
@@ -20,10 +20,10 @@ _BLOCK = 1 << 20
 
 
 def sizes_within(array: NDArray[Any]) -> tuple[float, float] | None:
-    """The smallest and the largest absolute value, ignoring 0, infinity and NaN; None where no other value is left."""
+    """The smallest and the largest absolute value, ignoring 0, infinity and NaN; None if there is no other value."""
     least, most = np.inf, 0.0
     flat = array.reshape(-1)
-    # The array is read in parts, since it may be as large as a model's weights.
+    # In blocks, since the temporary arrays of a large weight would take as much memory as the weight.
     for start in range(0, flat.size, _BLOCK):
         sizes = np.abs(flat[start : start + _BLOCK])
         sizes = sizes[np.isfinite(sizes) & (sizes > 0)]

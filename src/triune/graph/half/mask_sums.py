@@ -1,4 +1,4 @@
-"""Find which terms of a sum that a Softmax reads are masks, and whether that is certain."""
+"""Find the attention masks among the terms of a sum that a Softmax reads, and whether that is certain."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,15 @@ from triune.graph.index import Index
 from triune.graph.values import attributes_of
 
 ABSORBING = 1e8
-"""The sum of a score and a number as large as this is that number in fp32, whose last digit is worth 8 there."""
+"""From here on fp32 loses a score of ordinary size in the sum score + mask: its numbers are 8 apart there."""
 
 _PRECISE = -2048.0
-"""A lower number is taken for a mask: the Softmax of a score with it is 0."""
+"""A lower term is assumed to be a mask: exp(-2048) is 0, and below -2048 fp16 represents no fractions."""
 
 _SMALL = -16.0
-"""A row of scores that is masked entirely by this has its Softmax to 1/100 in fp16, which rounds them to 1/64."""
+"""Terms from here to 0 need no change: even in a row in which all scores get -16, fp16 rounds the sums to multiples of
+1/64, and the Softmax has an error of 1/100.
+"""
 
 _DEEPEST = 8
 """The depth to which nested sums are followed."""
@@ -37,12 +39,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxInput:
-    """The scores that a Softmax reads, with all masks added.
+    """How a Softmax reads a sum of scores and masks.
 
     Attributes:
         axis: the axis of the Softmax, counted from the end.
-        softmax: the result of the Softmax.
-        limit: the lowest possible score, which a Max sets; None where there is no Max.
+        softmax: the name of the Softmax's result.
+        limit: the constant of a Max between the sum and the Softmax, the lowest possible score; None if there is no
+        Max.
         is_finite: whether masks of -inf must become finite.
     """
 
@@ -53,31 +56,34 @@ class SoftmaxInput:
 
 
 class MaskSums:
-    """The sums of scores and masks in one graph."""
+    """Finds masks in the sums of one graph."""
 
     def __init__(self, index: Index, *, is_finite: bool) -> None:
         """Args:
-        index: of the graph.
+        index: the graph's nodes and values.
         is_finite: masks of -inf become finite, except where a node tests the Softmax's result for NaN (Equal).
         """
         self._index = index
         self._is_finite = is_finite
         self._bounds, self._constant_sizes = Bounds(index.values), ConstantSizes(index.values)
         # The values computed from a matrix product or another operator of `NOT_IN_MASKS`.
-        self._heavy: set[str] = set()
+        self._from_products: set[str] = set()
         for node in index.graph.node:
             self._bounds.learn(node)
             self._constant_sizes.learn(node)
-            is_made_so = any(name in self._heavy for name in node.input) and node.op_type not in ("Shape", "Size")
+            is_made_so = any(name in self._from_products for name in node.input) and node.op_type not in (
+                "Shape",
+                "Size",
+            )
             if node.op_type in NOT_IN_MASKS or is_made_so:
-                self._heavy.update(node.output)
+                self._from_products.update(node.output)
 
     def lowest(self, terms: Sequence[Term]) -> float:
-        """The lower limit of a sum of terms."""
+        """A lower bound of a sum of terms."""
         return sum(min(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
 
     def highest(self, terms: Sequence[Term]) -> float:
-        """The upper limit of a sum of terms."""
+        """An upper bound of a sum of terms."""
         return sum(max(end * term.factor for end in self._bounds.of(term.name)) for term in terms)
 
     def masks(self, terms: Sequence[Term]) -> list[Term]:
@@ -85,11 +91,13 @@ class MaskSums:
         masks = [term for term in terms if self._is_mask(term, terms)]
         if not masks:
             return []
-        # Rows of scores that fp32 loses are multiplied by 0, and 0 * -inf is NaN: -inf counts as a mask then.
+        # `FitMasks` may multiply rows of scores by 0, and 0 * -inf is NaN: so terms of -inf must be masks, not scores.
         return [term for term in terms if term in masks or self._is_infinite(term)]
 
-    def ends(self, softmax: NodeProto) -> list[tuple[str, SoftmaxInput]]:
-        """The value that a Softmax reads, before reshapes that keep the last axis; [] where it is not computed."""
+    def softmax_inputs(self, softmax: NodeProto) -> list[tuple[str, SoftmaxInput]]:
+        """The value that a Softmax reads, looking through Max and reshapes that keep the last axis; [] if no node
+        computes it.
+        """
         index = self._index
         if softmax.op_type != "Softmax":
             return []
@@ -115,7 +123,7 @@ class MaskSums:
         return []
 
     def _limited(self, name: str) -> tuple[str, float] | None:
-        """The operand and the number, if `name` is Max(operand, number) with a number as low as a mask; else None."""
+        """The operand and the number if `name` is Max(operand, number) with a number of at most -1e8; else None."""
         limit = self._index.producer(name, "Max")
         for position in (0, 1) if limit is not None and len(limit.input) == 2 else ():
             number = self._index.scalar(limit.input[position]) if limit is not None else None
@@ -127,49 +135,52 @@ class MaskSums:
         given, made = (self._index.dims(name) for name in (view.input[0], view.output[0]))
         return bool(given and made) and given is not None and made is not None and given[-1] == made[-1]
 
-    def are_unclear(self, name: str) -> bool:
-        """Whether there are masks within the scores, or terms that may be either masks or scores.
+    def have_unclear_masks(self, name: str) -> bool:
+        """Whether masks are hidden within the scores, or a term may be either a mask or a score.
 
-        In a row that is masked entirely the sum of all masks decides the order of the elements.
+        Then no mask may be replaced: in a row that is masked entirely, the sum of all masks decides the result.
         """
         choice = self._index.producer(name, "Where")
         if choice is not None:
-            return any(self._is_unknown(each) and each not in self._heavy for each in choice.input[1:])
+            return any(self._is_unknown(each) and each not in self._from_products for each in choice.input[1:])
         terms = self.terms(name)
         if len(terms) < 2:
             return False
         scores = [term for term in terms if not self._is_mask(term, terms)]
         is_masked = len(scores) < len(terms)
-        if any(self._is_heavy_mask(term) or (is_masked and self._is_of_infinite(term.name)) for term in scores):
+        if any(self._is_mask_in_scores(term) or (is_masked and self._is_of_infinite(term.name)) for term in scores):
             return True
-        is_heavy = any(term.name in self._heavy for term in terms)
-        return not is_heavy and sum(self._is_unknown(term.name) for term in scores) > 1
+        is_from_products = any(term.name in self._from_products for term in terms)
+        return not is_from_products and sum(self._is_unknown(term.name) for term in scores) > 1
 
-    def _is_heavy_mask(self, term: Term) -> bool:
-        return term.name in self._heavy and self._constant_sizes.of(term.name) * abs(term.factor) >= -_PRECISE
+    def _is_mask_in_scores(self, term: Term) -> bool:
+        return term.name in self._from_products and self._constant_sizes.of(term.name) * abs(term.factor) >= -_PRECISE
 
     def _is_of_infinite(self, name: str) -> bool:
-        """Whether a value is a Where of scores and -inf.
+        """Whether a value is Where(condition, scores, -inf).
 
-        In a row that another mask masks entirely, -inf times 0 is NaN.
+        If another mask masks a whole row, its scores are multiplied by 0, and -inf * 0 is NaN.
         """
         choice = self._index.producer(name, "Where")
         arrays = [self._index.constant(each) for each in choice.input[1:]] if choice is not None else []
         return any(array is not None and bool(np.isneginf(array).any()) for array in arrays)
 
     def _is_unknown(self, name: str) -> bool:
-        """Whether a computed value may be lower than the numbers that fp16 adds precisely."""
+        """Whether a value that is no constant may be below -2048, where fp16 represents no fractions."""
         return self._index.constant(name) is None and self._bounds.of(name)[0] < _PRECISE
 
-    def _may_lose(self, name: str) -> bool:
-        """Whether a value may be a mask, computed without the scores, that rounds them.
+    def _may_be_coarse_mask(self, name: str) -> bool:
+        """Whether a value may be a mask that is computed without the scores, and whose sum with scores fp16 rounds
+        coarsely.
 
-        A mask of -inf and 0 rounds nothing.
+        A mask of -inf and 0 leaves the scores as they are.
         """
-        return name not in self._heavy and self._is_unknown(name) and not self._is_infinite_alone(name)
+        return name not in self._from_products and self._is_unknown(name) and not self._is_infinite_alone(name)
 
-    def are_lost(self, name: str) -> bool:
-        """Whether a score is added to what may be a mask, so that fp16 rounds the sum to a multiple of 8."""
+    def lose_precision(self, name: str) -> bool:
+        """Whether a score is added to what may be a mask, so that fp16 rounds the sum coarsely: near -10000 to
+        multiples of 8.
+        """
         names, seen = [name], {name}
         while names:
             node = self._index.producer(names.pop())
@@ -177,17 +188,17 @@ class MaskSums:
                 continue
             operands = [each for each in node.input if self._index.is_float(each)]
             if node.op_type in ("Add", "Sub"):
-                is_given = any(self._may_lose(each) for each in operands)
-                if is_given or any(self._constant_sizes.of(each) >= -_PRECISE for each in operands):
+                is_input = any(self._may_be_coarse_mask(each) for each in operands)
+                if is_input or any(self._constant_sizes.of(each) >= -_PRECISE for each in operands):
                     return True
-            elif node.op_type == "Where" and any(self._may_lose(each) for each in operands):
+            elif node.op_type == "Where" and any(self._may_be_coarse_mask(each) for each in operands):
                 return True
             names += [each for each in operands if each not in seen]
             seen.update(operands)
         return False
 
     def terms(self, name: str, factor: float = 1.0, depth: int = 0) -> list[Term]:
-        """The terms of the sum that a value is, each multiplied by `factor`."""
+        """Expand factor * value into terms: 2 * (a - b) gives 2 * a and -2 * b. A value that is no sum is one term."""
         index = self._index
         node = index.producer(name, "Add", "Sub", "Mul", "Div") if depth < _DEEPEST else None
         if node is None:
@@ -202,27 +213,27 @@ class MaskSums:
                 continue
             inner = self.terms(value, factor * (number if node.op_type == "Mul" else 1 / number), depth + 1)
             # Only sums of scores and masks are expanded, not (1 - mask) * -3.4e38.
-            if len({term.name in self._heavy for term in inner}) == 2:
+            if len({term.name in self._from_products for term in inner}) == 2:
                 return inner
         return [Term(name, factor)]
 
     def _is_mask(self, term: Term, terms: Sequence[Term]) -> bool:
-        """Whether a term is added to scores, computed without them, and perhaps lower than what fp16 adds precisely."""
+        """Whether a term is a mask: it is added to scores, not computed from them, and may be below -16."""
         index = self._index
-        if len(terms) < 2 or not index.is_float(term.name) or term.name in self._heavy:
+        if len(terms) < 2 or not index.is_float(term.name) or term.name in self._from_products:
             return False
         low, high = sorted(end * term.factor for end in self._bounds.of(term.name))
         if low >= _SMALL or (not self._is_finite and self._is_infinite_alone(term.name)):
             return False
-        return any(each.name in self._heavy for each in terms) or (high <= 0 and low > -math.inf)
+        return any(each.name in self._from_products for each in terms) or (high <= 0 and low > -math.inf)
 
     def _is_infinite(self, term: Term) -> bool:
-        """Whether a term may be -inf, and is computed without the scores."""
+        """Whether a term is a mask of -inf that is not computed from the scores."""
         low = min(end * term.factor for end in self._bounds.of(term.name))
-        return low == -math.inf and term.name not in self._heavy and self._is_infinite_alone(term.name)
+        return low == -math.inf and term.name not in self._from_products and self._is_infinite_alone(term.name)
 
     def _is_infinite_alone(self, name: str) -> bool:
-        """Whether a value is selected from -inf and numbers that fp16 adds precisely. Such a mask needs no change."""
+        """Whether a value is selected from -inf and numbers of at least -2048. Such a mask needs no change in fp16."""
         index = self._index
         names, seen = [name], {name}
         while names:

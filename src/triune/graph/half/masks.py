@@ -12,18 +12,19 @@ from triune.graph.index import Index
 from triune.graph.passes.run import GraphPass
 
 MASKED = -30_000.0
-"""The value of a mask in fp16: the sum of two is still within fp16, and exp(MASKED) is 0."""
+"""The value of a mask in fp16: exp(-30000) is 0, and the sum of two such masks, -60000, is still within fp16."""
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
 class _Mask:
-    """A mask that fp16 can represent.
+    """A mask that replaces one that fp16 cannot represent.
 
     Attributes:
-        added: the value that is added to the scores.
-        live: 0 in rows in which fp32 loses the scores, 1 in the others, in fp32; None where it would be 1 in all rows.
+        added: the name of the value that is added to the scores.
+        live: the name of a factor for each row of scores: 0 in rows in which score + mask is the mask alone in fp32, so
+        that the Softmax is uniform, 1 in the others; None if it is 1 in all rows.
     """
 
     added: str
@@ -31,25 +32,26 @@ class _Mask:
 
 
 class FitMasks(GraphPass):
-    """Given Softmax of scores and masks of -3.4e38, -1e9 and their like. Result: masks of -30000.
+    """Given Softmax(scores + mask) with masks of -3.4e38, -1e9 and the like. Result: the same with masks of -30000.
 
-    Softmax(x) = Softmax(x + c) for each row. So mask becomes max(mask - max(mask), MASKED), row by row and in fp32: a
-    row that is masked entirely by -10000 keeps the Softmax of its scores, as in fp32. If max(mask) is beyond 1e8 fp32
-    itself loses the scores, and its Softmax is uniform: such rows of scores are multiplied by 0. -inf stays -inf, which
-    fp16 has.
+    Softmax(x) = Softmax(x + c) for each row. So the mask becomes max(mask - max(mask), -30000), row by row and in fp32:
+    a row that is masked entirely by -10000 keeps the Softmax of its scores. If |max(mask)| is 1e8 or more, score + mask
+    rounds to the mask even in fp32, and its Softmax is uniform: the scores of such rows are multiplied by 0. -inf stays
+    -inf, which fp16 has.
 
-    Graphs within nodes stay as they are.
+    Subgraphs stay as they are.
 
     Attributes:
-        wide: once the pass has run, the nodes that make masks and are to compute in fp32, each by its first result.
-        softmaxes: the results of Softmax nodes whose masks could not be replaced, so that they must compute in fp32.
+        wide: the names of the first results of the nodes that compute masks and must do so in fp32; set by the run.
+        softmaxes: the names of the results of Softmax nodes whose masks could not be replaced, so that they must
+        compute in fp32; set by the run.
     """
 
     name = "fit_masks"
 
     def __init__(self, *, is_finite: bool = False) -> None:
-        """If `is_finite`, computed masks of -inf become `MASKED` too, except where NaN are replaced. Then a row that is
-        masked entirely by -inf gives a uniform Softmax, not NaN.
+        """If `is_finite`, masks of -inf become -30000 too, except if the model itself replaces NaN in the Softmax's
+        result. Then a row that is masked entirely by -inf gives a uniform Softmax, not NaN.
         """
         self._is_finite = is_finite
         self.wide: frozenset[str] = frozenset()
@@ -60,17 +62,17 @@ class FitMasks(GraphPass):
         index = Index(model.graph, "half/masks")
         sums = MaskSums(index, is_finite=self._is_finite)
         masks = _Masks(index, sums)
-        ends = {name: end for node in model.graph.node for name, end in sums.ends(node)}
+        softmax_inputs = {name: end for node in model.graph.node for name, end in sums.softmax_inputs(node)}
         nodes: list[NodeProto] = []
         softmaxes: set[str] = set()
         for node in model.graph.node:
             nodes.append(node)
             name = node.output[0] if node.output else ""
-            if name not in ends:
+            if name not in softmax_inputs:
                 continue
-            result = name if sums.are_unclear(name) else masks.fitted(name, ends[name])
-            if result == name and sums.are_lost(name):
-                softmaxes.add(ends[name].softmax)
+            result = name if sums.have_unclear_masks(name) else masks.with_fitted_masks(name, softmax_inputs[name])
+            if result == name and sums.lose_precision(name):
+                softmaxes.add(softmax_inputs[name].softmax)
             nodes[-1:-1] = index.take()
             if result != name:
                 nodes[-1] = helper.make_node("Identity", [result], [name], name=f"{result}/given")
@@ -80,10 +82,10 @@ class FitMasks(GraphPass):
 
 
 class _Masks:
-    """Replaces the masks in one graph. Each new mask is built once.
+    """Replaces the masks in one graph. Softmaxes with equal masks share one new mask.
 
     Attributes:
-        wide: the first results of the nodes that make masks.
+        wide: the names of the first results of the nodes that compute masks.
     """
 
     def __init__(self, index: Index, sums: MaskSums) -> None:
@@ -92,31 +94,33 @@ class _Masks:
         self.wide: set[str] = set()
         self._made: dict[tuple[tuple[Term, ...], int, float | None, bool], _Mask | None] = {}
 
-    def fitted(self, name: str, end: SoftmaxInput) -> str:
-        """The name of equal scores, up to a constant for each row, whose masks fp16 can represent; `name` if it needs
-        no change.
+    def with_fitted_masks(self, name: str, end: SoftmaxInput) -> str:
+        """Build scores with the same Softmax as those of `name` and with masks that fp16 can represent; returns their
+        name, which is `name` if nothing needs to change.
         """
         index = self._index
         choice = index.producer(name, "Where")
         if choice is not None:
-            return self._chosen(choice, end)
+            return self._fitted_where(choice, end)
         terms = self._sums.terms(name)
         masks = self._sums.masks(terms)
         scores = [term for term in terms if term not in masks]
         if not scores:
             return name
-        parts = [Term(self.fitted(term.name, end), term.factor) for term in scores if len(terms) > 1]
+        parts = [Term(self.with_fitted_masks(term.name, end), term.factor) for term in scores if len(terms) > 1]
         mask = self._mask(tuple(masks), end) if masks else None
         if mask is None and parts in ([], scores):
             return name
         if mask is None:
             return self._sum([*parts, *masks])
         if mask.live is not None:
-            parts = [Term(self._only_live(part.name, mask.live, end.axis), part.factor) for part in parts]
+            parts = [Term(self._times_live(part.name, mask.live, end.axis), part.factor) for part in parts]
         return index.build.op("Add", self._sum(parts), mask.added)
 
-    def _chosen(self, choice: NodeProto, end: SoftmaxInput) -> str:
-        """Replace the mask of Where(condition, scores, -3.4e38). A row that is masked entirely stays uniform."""
+    def _fitted_where(self, choice: NodeProto, end: SoftmaxInput) -> str:
+        """Build Where(condition, scores, -30000) from Where(condition, scores, -3.4e38). The Softmax of a row that is
+        masked entirely stays uniform.
+        """
         index = self._index
         inputs = list(choice.input)
         is_limited = end.limit is not None or end.is_finite
@@ -125,7 +129,7 @@ class _Masks:
             if array is None:
                 is_chosen_again = index.producer(inputs[position], "Where") is not None
                 if is_chosen_again or self._sums.masks(self._sums.terms(inputs[position])):
-                    # In a row that both masks mask entirely, the higher one decides.
+                    # If a row is masked entirely by two masks, the higher one decides; equal ones would not.
                     return choice.output[0]
             elif array.dtype == np.float32 and ((np.isfinite(array) | is_limited) & (array < MASKED)).any():
                 if len(np.unique(array[array < MASKED])) > 1:
@@ -146,19 +150,21 @@ class _Masks:
             total = build.op("Add", total, part) if total else part
         return total
 
-    def _only_live(self, name: str, live: str, axis: int) -> str:
-        """Multiply the scores by `live`; if they are a product of matrices, multiply the query, which is smaller."""
+    def _times_live(self, name: str, live: str, axis: int) -> str:
+        """Multiply the rows of scores by `live`; if the scores are q @ k, multiply q instead, which is smaller."""
         index = self._index
         node = index.producer(name, "Mul", "Div", "MatMul")
         if node is not None and axis == -1:
             if node.op_type == "MatMul" and (index.rank(node.input[0]) or 0) == index.rank(name):
                 return index.build.op("MatMul", index.build.op("Mul", node.input[0], live), node.input[1])
             if node.op_type != "MatMul" and index.scalar(node.input[1]) is not None:
-                return index.build.op(node.op_type, self._only_live(node.input[0], live, axis), node.input[1])
+                return index.build.op(node.op_type, self._times_live(node.input[0], live, axis), node.input[1])
         return index.build.op("Mul", name, live)
 
     def _mask(self, terms: tuple[Term, ...], end: SoftmaxInput) -> _Mask | None:
-        """Build the mask that a sum of terms is; None where its rank is not known, or too small to have rows."""
+        """Build the new mask for a sum of masks; None if its rank is not known or too small for the Softmax's axis, or
+        if a constant mask has NaN or +inf.
+        """
         key = terms, end.axis, end.limit, end.is_finite
         if key not in self._made:
             arrays = [self._index.constant(term.name) for term in terms]
@@ -168,12 +174,12 @@ class _Masks:
                     factors = [np.float32(term.factor) for term in terms]
                     total = sum((a * f for a, f in zip(known[1:], factors[1:], strict=True)), known[0] * factors[0])
                     total = total if end.limit is None else np.maximum(total, end.limit)
-                self._made[key] = self._constant(np.asarray(total, np.float32), end)
+                self._made[key] = self._constant_mask(np.asarray(total, np.float32), end)
             else:
-                self._made[key] = self._computed(terms, end)
+                self._made[key] = self._built_mask(terms, end)
         return self._made[key]
 
-    def _constant(self, mask: NDArray[np.float32], end: SoftmaxInput) -> _Mask | None:
+    def _constant_mask(self, mask: NDArray[np.float32], end: SoftmaxInput) -> _Mask | None:
         if np.isnan(mask).any() or np.isposinf(mask).any():
             return None
         largest = mask.max(axis=end.axis, keepdims=True) if mask.ndim >= -end.axis else mask
@@ -185,7 +191,7 @@ class _Masks:
         added = self._index.weight(moved.astype(np.float32))
         return _Mask(added, None if live.all() else self._index.weight(live.astype(np.float32)))
 
-    def _computed(self, terms: Sequence[Term], end: SoftmaxInput) -> _Mask | None:
+    def _built_mask(self, terms: Sequence[Term], end: SoftmaxInput) -> _Mask | None:
         axis = end.axis
         index, build = self._index, self._index.build
         ranks = [index.rank(term.name) for term in terms]
@@ -214,7 +220,7 @@ class _Masks:
         return _Mask(moved, live)
 
     def _keep_producers(self, names: list[str]) -> None:
-        """Record that all nodes that compute these masks must compute in fp32, since their values are beyond fp16."""
+        """Add all nodes that compute these masks to `wide`, since their values are beyond fp16."""
         while names:
             node = self._index.producer(names.pop())
             if node is not None and node.output[0] not in self.wide:

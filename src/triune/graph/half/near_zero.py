@@ -1,7 +1,8 @@
-"""Find numbers near 0 whose exact size matters to the nodes that read them: log(p), 1 / p, p > 0.
+"""Find numbers near 0 whose size matters to the nodes that read them: log(p), 1 / p, p > 0.
 
-A Softmax gives 2e-9 of a score that is 20 below the largest, and fp16 has 0 there. To compute it in fp32 does not help
-where its result is rounded before it is read, so all nodes between compute in fp32 too.
+For a score that is 20 below the largest, a Softmax gives exp(-20) = 2e-9, which fp16 rounds to 0. It does not help to
+compute only the Softmax in fp32: its result must not be rounded on the way to log(p), either. So all nodes between them
+compute in fp32, too.
 """
 
 import math
@@ -25,20 +26,20 @@ from triune.graph.values import attributes_of
 
 
 def small_producers(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute numbers near 0 that `node` reads, and `node` itself; [] where it reads none."""
+    """The nodes that compute numbers near 0 that `node` reads, and `node` itself; [] if it reads none."""
     names = _read_as_small(node, producers)
-    found = [each for name in names for each in shares(name, producers)]
-    is_of_given = node.op_type not in DIVISIONS and any(producers.is_given(name) for name in names)
+    found = [each for name in names for each in probability_producers(name, producers)]
+    is_of_given = node.op_type not in DIVISIONS and any(producers.is_input(name) for name in names)
     return [*found, node] if found or is_of_given else []
 
 
 def is_of_small(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node divides by numbers near 0, so that its results may be beyond fp16."""
-    return bool(_divisor(node, producers)) and bool(small_producers(node, producers))
+    """Whether a node divides by numbers near 0, so that its results may be beyond fp16's range."""
+    return bool(_small_divisors(node, producers)) and bool(small_producers(node, producers))
 
 
 def guarded_producers(log: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute the operand of a logarithm in fp32, followed back through guards such as Max(x, 1e-12)."""
+    """The nodes that compute the operand of a logarithm, found by looking back through guards such as Max(x, 1e-12)."""
     names, found = [log.input[0]], list[NodeProto]()
     for _ in range(DEEPEST):
         node = producers.of(names.pop()) if names else None
@@ -48,8 +49,10 @@ def guarded_producers(log: NodeProto, producers: Producers) -> list[NodeProto]:
     return found
 
 
-def shares(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes on the way from a Softmax, Sigmoid or Exp to a value; [] where there are none."""
+def probability_producers(name: str, producers: Producers) -> list[NodeProto]:
+    """The nodes from a Softmax, Sigmoid or Exp to the value that they lead to; [] if the value comes from none of
+    these.
+    """
     return producers.leading_to(
         name,
         lambda _, node: [node] if node.op_type in PROBABILITIES else [],
@@ -58,7 +61,7 @@ def shares(name: str, producers: Producers) -> list[NodeProto]:
 
 
 def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
-    """The operands of a node that may be 0 in fp16, where the result depends on their not being 0."""
+    """The operands of a node that fp16 may round to 0, if that would change the result: log(0), x > 0, 1 / 0."""
     if not node.input or producers.values.elem_type(node.input[0]) != TensorProto.FLOAT:
         return []
     if node.op_type == "Log":
@@ -67,11 +70,11 @@ def _read_as_small(node: NodeProto, producers: Producers) -> Sequence[str]:
         limits = [name for name in node.input if producers.values.tensor(name) is not None]
         return node.input if all(magnitude(producers.bounds.of(name)) < SMALLEST_NORMAL for name in limits) else []
     is_truth = node.op_type == "Cast" and attributes_of(node).get("to") == TensorProto.BOOL
-    return [node.input[0]] if is_truth or node.op_type in ZERO_TESTS else _divisor(node, producers)
+    return [node.input[0]] if is_truth or node.op_type in ZERO_TESTS else _small_divisors(node, producers)
 
 
-def _divisor(node: NodeProto, producers: Producers) -> Sequence[str]:
-    """The divisors of a node that may be so small that the quotient is infinite in fp16."""
+def _small_divisors(node: NodeProto, producers: Producers) -> Sequence[str]:
+    """The divisors of a node that may be so small that 1 / divisor is infinite in fp16."""
     match node.op_type:
         case "Reciprocal":
             names = [node.input[0]]
@@ -90,5 +93,7 @@ def _may_be_small(interval: tuple[float, float]) -> bool:
 
 
 def _is_bounded(interval: tuple[float, float]) -> bool:
-    """Whether numbers in an interval have one sign or limited size. In x * sigmoid(x), an activation, x has neither."""
+    """Whether an interval has one sign or is finite. x * sigmoid(x) is neither: it is an activation, not a
+    probability.
+    """
     return interval[0] >= 0 or interval[1] <= 0 or magnitude(interval) < math.inf

@@ -1,4 +1,4 @@
-"""Rewrite normalizations so that they stay within fp16, however large their operand is."""
+"""Rewrite normalizations, x / sqrt(mean(x^2) + epsilon), so that no intermediate value overflows in fp16."""
 
 import math
 from collections.abc import Collection
@@ -14,14 +14,15 @@ from triune.graph.passes.run import GraphPass
 
 
 class FitNorms(GraphPass):
-    """Given z / sqrt(mean(z^2) + epsilon), of z = x or x - mean(x). Result: the same of z / m, where m = max(|x|).
+    """Given z / sqrt(mean(z^2) + epsilon), with z = x or x - mean(x). Result: y / sqrt(mean(y^2) + epsilon / m^2), with
+    y = z / m and m = max(|x|).
 
-    The square of a number above 256 is beyond fp16, and a norm in fp32 does not run on the Neural Engine. No element of
-    y = x / m is beyond 1, so a sum of n squares is at most n. One element is 1, so mean(y^2) is at least 1 / n, which
-    fp16 holds. Epsilon becomes epsilon / m^2, computed as (sqrt(epsilon) / m)^2; m is at least sqrt(epsilon), so that
-    nothing divides by 0. Other readers of the root get root * m, those of its inverse get inverse / m.
+    The square of a number above 256 is beyond fp16, and the Neural Engine does not compute in fp32. No element of x / m
+    is beyond 1, so a sum of n squares is at most n. epsilon / m^2 is computed as (sqrt(epsilon) / m)^2, and m is at
+    least sqrt(epsilon), so that nothing divides by 0. Nodes that read the root outside of the norm get root * m, and
+    those that read 1 / root get (1 / root) / m.
 
-    Graphs within nodes stay as they are.
+    Subgraphs stay as they are.
     """
 
     name = "fit_norms"
@@ -29,7 +30,7 @@ class FitNorms(GraphPass):
     def __init__(self, keep: Collection[str] = (), *, of_halves_alone: bool = False) -> None:
         """Args:
         keep: names of nodes and operators that the user keeps in fp32; their norms stay as they are.
-        of_halves_alone: whether to rewrite only norms of values that are fp16 in the model itself.
+        of_halves_alone: whether to rewrite only norms of values that are fp16 in the model file.
         """
         self._keep = keep
         self._of_halves_alone = of_halves_alone
@@ -50,12 +51,13 @@ class FitNorms(GraphPass):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A value within a norm, scaled by a power of m.
+    """An intermediate value of a norm (the mean of squares, its root, or the inverse of that) of y = z / m in place of
+    z.
 
     Attributes:
-        name: the scaled value, which is within fp16.
-        of: z, the value that is normalized.
-        normal: z / m.
+        name: the value for y, which is within fp16.
+        of: z, the value that the model normalizes.
+        normal: y = z / m.
         largest: m.
     """
 
@@ -66,7 +68,7 @@ class _Part:
 
 
 class _Norms:
-    """Rewrites the norms of one graph. `fit` must be called with the nodes in their order."""
+    """Rewrites the norms of one graph. Call `fit` with every node, in the graph's order."""
 
     def __init__(self, index: Index, keep: Collection[str], *, of_halves_alone: bool) -> None:
         self._index = index
@@ -77,7 +79,7 @@ class _Norms:
         self._inverses: dict[str, _Part] = {}
 
     def fit(self, node: NodeProto) -> bool:
-        """Build what replaces a node of a norm; False where the node stays."""
+        """Build the nodes that replace a node of a norm; returns False if the node is to stay."""
         match node.op_type:
             case "Add":
                 self._begin(node)
@@ -96,7 +98,7 @@ class _Norms:
         return False
 
     def _begin(self, add: NodeProto) -> None:
-        """If an Add computes the mean of squares plus epsilon, build the scaled form of it."""
+        """If an Add computes mean(z^2) + epsilon, build mean(y^2) + epsilon / m^2."""
         index, build = self._index, self._index.build
         found = match_mean_square(index, add)
         if found is None or found.epsilon <= 0:

@@ -1,4 +1,4 @@
-"""Scale matrix products by scaling their operands."""
+"""Scale the result of a matrix product by scaling its operands: (a @ b) * s = (a * s) @ b."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,10 +18,12 @@ from triune.graph.values import Values, attributes_of
 from triune.graph.weight_files import WeightFile
 
 _SMALLEST_SCALE = 2.0**-10
-"""The smallest scale of an operand: a smaller one would take small operands out of the normal numbers of fp16."""
+"""An operand is multiplied by no less than this: more of its elements would become subnormal in fp16."""
 
 _SMALLEST_WEIGHT = 2.0**-10
-"""The largest of a layer's weights stays above this: rounding the small ones does not matter beside it."""
+"""The largest weight of a layer, or of a channel, stays at least this large: beside it, the rounding of small weights
+does not matter.
+"""
 
 
 class Operands:
@@ -40,7 +42,7 @@ class Operands:
         reads: Counter[str],
         producers: Producers,
     ) -> None:
-        """`reads` is how often each value is read, `producers` are the nodes as they were."""
+        """`reads` counts the readers of each value. `producers` finds nodes as they were before any scaling."""
         self.nodes = list(graph.node)
         self._graph = graph
         self._values = values
@@ -49,34 +51,36 @@ class Operands:
         self._reads = reads
         self._producers = producers
 
-    def is_foldable(self, product: NodeProto, position: int) -> bool:
+    def is_own_constant(self, product: NodeProto, position: int) -> bool:
         """Whether an operand is a constant that no other node reads, so that it can be replaced."""
         name = product.input[position]
         tensor = self._values.tensor(name)
         return tensor is not None and tensor.data_type == TensorProto.FLOAT and self._reads[name] == 1
 
-    def pushed(self, products: Iterable[NodeProto], scale: Scale) -> Scale | None:
-        """The part of a scale by which these products can be scaled; None where there is none."""
+    def movable_part(self, products: Iterable[NodeProto], scale: Scale) -> Scale | None:
+        """The part of a scale that the operands of all these products can take within fp16; None if they can take
+        none.
+        """
         if scale.name:
             return scale
         least = np.zeros(())
         for product in products:
-            least = np.maximum(least, self._least(product, scale))
-        factors = _no_less(scale, least)
+            least = np.maximum(least, self._smallest_scale(product, scale))
+        factors = _clipped_factors(scale, least)
         return None if np.all(np.abs(factors) == 1) else Scale("Mul", "", factors)
 
     def scale_product(self, product: NodeProto, scale: Scale) -> None:
-        """Scale the operands of a product, and its bias."""
+        """Scale the operands of a matrix product so that its result is scaled, and scale its bias."""
         position = self._weight_position(product, scale)
         if scale.name:
             self._scale_operand(product, self._activation(product), scale)
         elif position is not None:
-            taken = _no_less(scale, self._least_of_weight(product, position, scale))
+            taken = _clipped_factors(scale, self._smallest_scale_of_weight(product, position, scale))
             product.input[position] = self._weight(product, position, taken)
             self._scale_operand(product, 1 - position, Scale("Mul", "", scale.factors / taken))
         else:
             first = 1 if scale.factors.size > 1 else self._activation(product)
-            taken = _no_less(scale, np.asarray(_SMALLEST_SCALE))
+            taken = _clipped_factors(scale, np.asarray(_SMALLEST_SCALE))
             self._scale_operand(product, first, Scale("Mul", "", taken))
             self._scale_operand(product, 1 - first, Scale("Mul", "", scale.factors / taken))
         if len(product.input) > 2 and product.input[2]:
@@ -112,22 +116,28 @@ class Operands:
         """Remove a node."""
         self.nodes = [each for each in self.nodes if each is not node]
 
-    def move_behind(self, last: NodeProto, chain: Sequence[NodeProto]) -> None:
-        """Move the nodes of a chain to just before `last`, since the scale may be computed after the product."""
+    def move_chain_before(self, last: NodeProto, chain: Sequence[NodeProto]) -> None:
+        """Move the nodes of a chain to just before `last`: they will read the scale, which may be computed after
+        them.
+        """
         end, ids = self._index_of(last), {id(node) for node in chain}
         moved = [node for node in self.nodes[:end] if id(node) in ids]
         self.nodes[: end + 1] = [*(node for node in self.nodes[:end] if id(node) not in ids), *moved, last]
 
-    def _least(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
-        """The smallest scale that a product can take.
+    def _smallest_scale(self, product: NodeProto, scale: Scale) -> NDArray[np.float64]:
+        """The smallest scale that the operands of a product can take within fp16.
 
-        A single number may be divided between both operands, a vector may not.
+        A scale of one number may be split between both operands; one of each channel may not.
         """
         position = self._weight_position(product, scale)
-        least = np.asarray(_SMALLEST_SCALE) if position is None else self._least_of_weight(product, position, scale)
+        least = (
+            np.asarray(_SMALLEST_SCALE)
+            if position is None
+            else self._smallest_scale_of_weight(product, position, scale)
+        )
         return least * _SMALLEST_SCALE if scale.factors.size == 1 else least
 
-    def _least_of_weight(self, product: NodeProto, position: int, scale: Scale) -> NDArray[np.float64]:
+    def _smallest_scale_of_weight(self, product: NodeProto, position: int, scale: Scale) -> NDArray[np.float64]:
         array = np.abs(self._constant_of(product.input[position]))
         axis = self._axis(product, array.ndim) if scale.factors.size > 1 else None
         others = None if axis is None else tuple(each for each in range(array.ndim) if each != axis)
@@ -138,22 +148,24 @@ class Operands:
     def _constant_of(self, name: str) -> NDArray[np.float32]:
         array = self._values.constant(name)
         if array is None:
-            raise InternalError(f"the weight '{name}' is no constant")
+            raise InternalError(f"the weight '{name}' is not a constant")
         return array
 
     def _weight_position(self, product: NodeProto, scale: Scale) -> int | None:
-        """The position of the weights that can be scaled; None where there are none, or all are whole numbers."""
+        """Which input of a product is a weight that can be scaled; None if none is, or if both operands are integers,
+        which should stay exact.
+        """
         if all(is_integral(name, self._producers) for name in product.input[:2]):
             return None
         positions = (1, 0) if product.op_type == "MatMul" and scale.factors.size == 1 else (1,)
-        return next((position for position in positions if self.is_foldable(product, position)), None)
+        return next((position for position in positions if self.is_own_constant(product, position)), None)
 
     def _activation(self, product: NodeProto) -> int:
-        """The position of an operand that is computed; scaling a weight in each run would take longer."""
+        """The position of an operand that is no constant: scaling a large weight in each run would take longer."""
         return 0 if self._values.tensor(product.input[0]) is None else 1
 
     def _axis(self, product: NodeProto, rank: int) -> int | None:
-        """The axis of a weight that corresponds to the channels of the result; None where no single axis does."""
+        """The axis of a weight that is the channel axis of the result; None if no single axis is."""
         attributes = attributes_of(product)
         match product.op_type:
             case "Gemm":
@@ -189,11 +201,11 @@ class Operands:
         self.nodes.insert(index, node)
 
 
-def _no_less(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The factors of a scale, with absolute values of at least `least` and at most 1."""
+def _clipped_factors(scale: Scale, least: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The factors of a scale, with their absolute values clipped to `least` and 1."""
     return np.sign(scale.factors) * np.minimum(np.maximum(np.abs(scale.factors), least), 1)
 
 
 def _flat(scale: Scale) -> Scale:
-    """The scale as a vector that broadcasts along the last axis."""
+    """The scale with its factors in one dimension, so that they broadcast along the last axis."""
     return scale if scale.factors.size == 1 else Scale(scale.op_type, scale.name, scale.factors.reshape(-1))

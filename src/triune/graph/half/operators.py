@@ -1,16 +1,16 @@
-"""Sets of ONNX operators by their effect on numbers, for all modules that search for values beyond fp16.
+"""Sets of ONNX operators by their effect on numbers, for all modules that search for values beyond fp16's range.
 
-First come families of operators, then the sets that single modules use; the comment above these names the module. Sets
-of the second kind tell through which operators a search continues.
+First come families of operators, then the sets that single modules use; the comment above a set names its module. Most
+of the latter say through which operators a search from node to node continues.
 """
 
 # Families.
 
 RESHAPES = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"])
-"""The results are the elements of the operand in another shape or order."""
+"""The result has the elements of the operand in another shape or order."""
 
 ORDERED_RESHAPES = RESHAPES - {"Transpose"}
-"""The results are the elements of the operand in the same order."""
+"""The result has the elements of the operand in another shape, but in the same order."""
 
 MATRIX_PRODUCTS = frozenset(["MatMul", "Gemm", "Conv", "ConvTranspose"])
 DENSE_PRODUCTS = MATRIX_PRODUCTS - {"ConvTranspose"}
@@ -27,7 +27,7 @@ RECTIFIERS = frozenset(["Relu", "LeakyRelu"])
 NORMALIZATIONS = frozenset(["Softmax", "LayerNormalization", "InstanceNormalization", "BatchNormalization"])
 
 SATURATING = frozenset(["Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign"])
-"""The result of an infinite operand is finite."""
+"""The result is finite even if the operand is infinite."""
 
 COPIES = RESHAPES | frozenset(
     [
@@ -35,10 +35,10 @@ COPIES = RESHAPES | frozenset(
         *("Trilu", "Neg", "Abs"),
     ]
 )
-"""The results are elements of the first operand, or these with another sign."""
+"""Each element of the result is one of the first operand, perhaps with another sign."""
 
 MERGES = frozenset(["Where", "Concat", "Max", "Min", "Pad", "ScatterND", "ScatterElements"])
-"""The results are elements of several operands."""
+"""Each element of the result is an element of one of the operands."""
 
 # `bounds`: the interval in which the results lie.
 
@@ -48,7 +48,7 @@ KEEP_BOUNDS = COPIES - {"Trilu", "Neg", "Abs"} | {"ReverseSequence", "TopK", "Re
 KEEP_BOUNDS_OR_ZERO = frozenset(["Pad", "Trilu", "AveragePool"])
 """Operators whose results are elements of their operands (`KEEP_BOUNDS`), or 0."""
 
-# `rules`: what becomes of numbers beyond fp16.
+# `propagation`: through which operators numbers outside fp16's range are passed on.
 
 KEEP_SIZE = RESHAPES | frozenset(
     [
@@ -62,30 +62,30 @@ KEEP_SIZE = RESHAPES | frozenset(
 """The results are about as large as the operands."""
 
 NORMALIZE_SIZE = MATRIX_PRODUCTS | NORMALIZATIONS | {"Log"}
-"""The results are of ordinary size whatever the size of the operands."""
+"""The results are of ordinary size, however large the operands are."""
 
 FUSED_VIEWS = ORDERED_RESHAPES | {"Cast", "Expand"}
 FUSED_WITH_PREVIOUS = FUSED_VIEWS | frozenset(["Reciprocal", "Div", "Mul", "Add", "Sub", "BatchNormalization"])
-"""Compilers fuse them with a root or a matrix product before them."""
+"""Compilers fuse these with a square root or a matrix product before them."""
 
 FP32_BY_CONSTANTS = QUANTIZERS | frozenset(["LSTM", "GRU", "RNN", "If", "Loop", "Shape", "Size"])
-"""Only constants that fp16 does not hold keep them in fp32."""
+"""These compute in fp32 only if fp16 cannot represent one of their constants."""
 
-# `made`: where numbers beyond fp16 begin.
+# `overflow`: where values leave fp16's range.
 
 UNDO_SQUARES = frozenset(["Sqrt", "Div", "Reciprocal", "Log"])
-"""The results of squares are about as large as what was squared."""
+"""Applied to squares, these give results of about the size of what was squared."""
 
 READ_DIVISORS = UNDO_SQUARES | {"Clip", "Max", "Where", "Equal"}
-"""They divide, or keep a divisor from 0 before it divides."""
+"""These divide, or replace a divisor of 0 by another number."""
 
 GROW_INTEGERS = frozenset(["MatMul", "Conv", "Mul", "ReduceSum", "ReduceProd", "CumSum"])
-"""The results of whole numbers are larger whole numbers."""
+"""Applied to integers, these give larger integers."""
 
-# `producers`: what whole numbers and outputs are made of.
+# `producers`: how large integers become smaller, and how values become outputs.
 
 SHIFTS = RESHAPES | LIMITS | {"Add", "Sub"}
-"""The results are about as large as the first operand, and whole numbers where it is."""
+"""The results are about as large as the first operand, and integers if it has integers."""
 
 SCALE_DOWN = DENSE_PRODUCTS | frozenset(
     [
@@ -93,7 +93,7 @@ SCALE_DOWN = DENSE_PRODUCTS | frozenset(
         *("LayerNormalization", "BatchNormalization", "InstanceNormalization"),
     ]
 )
-"""The results of large whole numbers are numbers that fp16 holds."""
+"""Applied to large integers, these give numbers within fp16's range."""
 
 KEEP_INTEGER_SIZE = (
     SHIFTS
@@ -105,24 +105,24 @@ KEEP_INTEGER_SIZE = (
         ]
     )
 )
-"""The results of large whole numbers are as large."""
+"""Applied to large integers, these give integers as large."""
 
 COPY_TO_OUTPUT = RESHAPES | {"Cast", "Slice", "Split", "Concat", "Gather", "Expand", "Tile"}
-"""The elements of the operand are elements of the output that follows."""
+"""Elements of the operand become elements of the result."""
 
-# `between` and `given_out`: copies between nodes in fp32, and of whole numbers to outputs.
+# `between` and `integer_outputs`: copies between nodes in fp32, and copies of integers to outputs.
 
 COPY_BETWEEN = COPIES | MERGES | EXTREMES | {"Relu", "Clip"}
-"""The results are elements of the operands, or these with another sign or within limits."""
+"""Each element of the result is one of an operand, perhaps with another sign or clipped."""
 
 COPY_INTEGERS = COPY_BETWEEN | {"Cast", "MaxPool", "TopK"}
 
-# `exact`: what stands between a model's input and a comparison, a rounding or the place of the largest number.
+# `exact`: what may stand between a model's input and a comparison, a rounding or an ArgMax.
 
 COPY_ELEMENTS = COPY_BETWEEN | RECTIFIERS | {"MaxPool", "TopK", "ReverseSequence"}
-"""Operators whose results are elements of their operands, some perhaps multiplied by a number or limited."""
+"""Each element of the result is one of an operand, perhaps multiplied by a number or clipped."""
 
-# `back`: numbers beyond fp16 that are scaled back.
+# `scaled_back`: values beyond fp16's range that a later node scales down.
 
 SCALE_WITH_OPERANDS = (
     RESHAPES
@@ -148,13 +148,13 @@ SCALE_WITH_OPERANDS = (
         ]
     )
 )
-"""The results are scaled by what scales the operands, or nearly so."""
+"""f(s * x) is s * f(x), or nearly so: to scale the operands scales the results."""
 
 ACCUMULATIONS = MATRIX_PRODUCTS | {"ReduceSum", "CumSum"}
 PAIRS = frozenset(["Add", "Sub", "Mul"])
 ELEMENTWISE_OF_INPUTS = SCALE_WITH_OPERANDS | PAIRS | {"ReduceSum", "Div", "Reciprocal", "Sqrt", "Pow"}
 
-# `exact`: arithmetic that rounding to fp16 would falsify.
+# `exact`: arithmetic whose results would be wrong if operands were rounded to fp16.
 
 EXACT_ARITHMETIC = (
     RESHAPES
@@ -183,15 +183,15 @@ EXACT_ARITHMETIC = (
         ]
     )
 )
-"""They compute coordinates and angles from the model's inputs and whole numbers."""
+"""Coordinates and angles are computed from the model's inputs and integers by these."""
 
-# `small`: numbers near 0 that logarithms, divisions and comparisons read.
+# `near_zero`: numbers near 0 that logarithms, divisions and comparisons read.
 
 PROBABILITIES = frozenset(["Softmax", "Sigmoid", "Exp", "Softplus", "Tanh", "Erf"])
-"""The results of ordinary numbers may be near 0, or near 1."""
+"""Applied to numbers of ordinary size, these may give results near 0 or 1."""
 
 SMALL_PRODUCTS = DENSE_PRODUCTS | {"ReduceProd"}
-"""The results of small numbers are smaller ones."""
+"""Applied to small numbers, these give smaller ones."""
 
 KEEP_SMALL = (
     COPIES
@@ -217,27 +217,27 @@ KEEP_SMALL = (
         ]
     )
 )
-"""The results of numbers near 0 or 1 may be near 0."""
+"""Applied to numbers near 0 or 1, these may give results near 0."""
 
 GUARDS = RESHAPES | {"Clip", "Max", "Add", "Where", "Gather"}
-"""They keep a number from 0 before its logarithm is taken."""
+"""Models use these to make an operand larger than 0 before its logarithm is taken, as in log(Max(x, 1e-12))."""
 
 ZERO_TESTS = frozenset(["Sign", "Ceil", "NonZero"])
 
-# `partners`, `levels`, `masks` and `products`: what stands before or after a node that computes in fp32.
+# `partners`, `levels`, `mask_sums` and `products`: what may stand before or after a node that computes in fp32.
 
 SCALES = RESHAPES | {"Mul", "Div", "Neg"}
 SQUARE_SUMS = DENSE_PRODUCTS | {"Mul", "ReduceSum"}
 MEANS = TOTALS | {"GlobalAveragePool", "AveragePool", "MatMul", "Conv"}
 
 SCORE_ARITHMETIC = SCALES | LIMITS | {"Add", "Sub", "Where", "Cast", "Slice", "Expand"}
-"""They scale, mask, add up and limit the scores of a Softmax."""
+"""These scale, mask, add and clip the scores of a Softmax."""
 
 COORDINATE_ARITHMETIC = SCORE_ARITHMETIC | {"Concat", "Split", "Tile", "Gather"}
-"""They scale, add up and join coordinates in an image."""
+"""These scale, add and concatenate coordinates in an image."""
 
 SCALE_ARITHMETIC = SCALES | LIMITS | {"Where", "Equal", "Sub", "Add", "Abs", "Reciprocal"}
-"""They make a quantization scale of the largest and the smallest number."""
+"""These compute a quantization scale from the largest and the smallest element."""
 
 MASK_SELECTIONS = RESHAPES | frozenset(
     [
@@ -245,12 +245,12 @@ MASK_SELECTIONS = RESHAPES | frozenset(
         "ScatterElements",
     ]
 )
-"""The results are elements of the operands, or 0 and 1."""
+"""Each element of the result is an element of an operand, or 0 or 1."""
 
 NOT_IN_MASKS = DENSE_PRODUCTS | frozenset(
     ["ConvTranspose", "Softmax", "LSTM", "GRU", "RNN", "LayerNormalization", "If", "Loop"]
 )
-"""No mask is made by them: what they make are scores."""
+"""Attention masks are not computed by these; values that are count as scores."""
 
 SCORES_TO_SOFTMAX = (
     RESHAPES
@@ -277,23 +277,25 @@ SCORES_TO_SOFTMAX = (
         ]
     )
 )
-"""They stand between the product of queries and keys and the Softmax."""
+"""These may stand between the product of queries and keys and the Softmax of attention."""
 
 OVERFLOW_TOLERANT = SATURATING | COMPARISONS | {"Softmax", "Exp", "IsNaN"}
-"""An infinite operand does no more than a large one, or ends in a Softmax, which tells nothing of such scores."""
+"""For these, an infinite operand gives the result of a large one, or nearly so: a Softmax of scores that large is
+one-hot either way.
+"""
 
-SHARES_TO_VALUES = RESHAPES | {"Where", "Concat", "Slice", "Split", "Expand", "Tile", "Cast", "Pad"}
-"""They stand between a Softmax and the product with the values that it weighs."""
+SOFTMAX_TO_PRODUCT = RESHAPES | {"Where", "Concat", "Slice", "Split", "Expand", "Tile", "Cast", "Pad"}
+"""These may stand between the Softmax of attention and its product with the values."""
 
 WEIGHT_ARITHMETIC = RESHAPES | {"DequantizeLinear", "Cast", "Concat", "Slice", "Mul", "Add", "Sub", "Gather"}
-"""They make weights of constants."""
+"""These compute weights from constants, for instance from quantized ones."""
 
-# `scores`: scales that are moved before a product.
+# `scores`: scales that are moved from the result of a matrix product to its operands.
 
 SCALE_THROUGH = RESHAPES | {"Slice"}
-"""The results are elements of the first operand: to scale either is the same."""
+"""Each element of the result is one of the first operand, so that to scale either is the same."""
 
 POOLING_SCALE_THROUGH = EXTREMES | {"MaxPool", "AveragePool", "ReduceMean"}
-"""The same of a scale above 0 that is one number."""
+"""To scale the operand or the result is the same if the scale is one number above 0."""
 
 PRODUCT_FOLLOWERS = MATRIX_PRODUCTS | RECTIFIERS | {"Add"}

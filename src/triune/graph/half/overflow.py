@@ -1,4 +1,4 @@
-"""Find nodes whose results leave the range of fp16 although their operands are within it."""
+"""Find nodes whose results may leave fp16's range although their operands are within it."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,20 @@ from triune.graph.half.products import may_leave
 from triune.graph.half.ranges import NONE, WIDE_INTEGERS, Range, Ranges
 
 _ORDINARY = 512.0
-"""The assumed size of activations of which nothing is known."""
+"""The assumed absolute value of activations of which nothing is known."""
 
 _ACTIVATION = 255.0
-"""The assumed size of activations that a layer's weights multiply."""
+"""The assumed absolute value of activations that a layer's weights multiply."""
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 _LEVELS = (TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32)
-"""Types of quantization levels that fp16 does not hold: beyond 2048 not every whole number, beyond 65504 none."""
+"""Integer types whose quantization levels fp16 cannot all represent: it skips integers beyond 2048, and ends at
+65504.
+"""
 
 
 class Overflow:
-    """Finds whether one node's results leave the range of fp16, and why."""
+    """Finds whether one node's results may leave fp16's range, and why."""
 
     def __init__(
         self,
@@ -38,15 +40,15 @@ class Overflow:
         bounds: Bounds,
         constant_sizes: ConstantSizes,
         producers: Producers,
-        given: Sequence[Ranges],
+        operand_ranges: Sequence[Ranges],
     ) -> None:
-        """`given` are the ranges of the operands."""
+        """`operand_ranges` has the ranges of each operand."""
         self._node = node
         self._values = producers.values
         self._bounds = bounds
         self._constant_sizes = constant_sizes
         self._producers = producers
-        self._given = given
+        self._operand_ranges = operand_ranges
 
     def constant(self, name: str) -> NDArray[np.float32] | None:
         """The value of a constant of floats; None for any other value."""
@@ -58,8 +60,12 @@ class Overflow:
         """Whether an operand is a constant."""
         return self._values.tensor(self._node.input[position]) is not None
 
-    def made(self, given: Ranges) -> tuple[Ranges, str]:
-        """The ranges that the results newly enter at this node, and why; `NONE` where they stay within fp16."""
+    def newly_entered(self, given: Ranges) -> tuple[Ranges, str]:
+        """The ranges beyond fp16 into which this node brings values from within fp16, and why; `NONE` and "" if it
+        brings none.
+
+        `given` is the union of the operands' ranges.
+        """
         node, bounds = self._node, self._bounds
         first = bounds.of(node.input[0]) if node.input else (0.0, 0.0)
         size = magnitude(first)
@@ -80,27 +86,27 @@ class Overflow:
                 return frozenset([Range.LARGE]), "its results may be beyond fp16"
             case "ReduceSum" | "CumSum":
                 num = bounds.count(node) if node.op_type == "ReduceSum" else self._length()
-                # x / sum(x) is of ordinary size however large x is, so x may be as large as fp16 allows.
+                # x / sum(x) is of ordinary size, however large x is. So x is assumed to be as large as fp16 allows.
                 is_divisor = self._producers.end_in(node.output[0], READ_DIVISORS)
                 ordinary = LARGEST if is_divisor else _ORDINARY
                 if not given and num * min(size, ordinary if size == np.inf else size) > LARGEST:
                     return frozenset([Range.SUM]), "sums may be beyond fp16"
             case "MatMul" | "Gemm" | "Conv" if all(is_integral(name, self._producers) for name in node.input[:2]):
-                return frozenset([Range.INTEGER]), "sums of whole numbers may be beyond fp16"
+                return frozenset([Range.INTEGER]), "sums of integers may be beyond fp16"
             case op if op in MATRIX_PRODUCTS and may_leave(node, self._producers, _ORDINARY, _ACTIVATION):
                 return frozenset([Range.LARGE]), "sums of products may be beyond fp16"
             case "Cast" if self._is_of_integers() and is_of_integer_products(node.input[0], self._producers):
-                return frozenset([Range.INTEGER]), "sums of whole numbers may be beyond fp16"
+                return frozenset([Range.INTEGER]), "sums of integers may be beyond fp16"
             case "Cast" if self._is_of_given_integers():
-                return frozenset([Range.LARGE]), "whole numbers that are given may be beyond fp16"
+                return frozenset([Range.LARGE]), "integer inputs may be beyond fp16"
             case "Cast" if self._is_of_known_integers():
-                return frozenset([Range.LARGE]), "whole numbers may be beyond fp16"
+                return frozenset([Range.LARGE]), "integers may be beyond fp16"
             case "Cast" if self._is_of_large_integers():
-                return frozenset([Range.SUM]), "sums of whole numbers may be beyond fp16"
+                return frozenset([Range.SUM]), "sums of integers may be beyond fp16"
             case "QuantizeLinear" | "DequantizeLinear":
                 return self.levels()
             case "Reciprocal" | "Div" | "Pow" if is_of_small(node, self._producers):
-                return frozenset([Range.INVERSE]), "what it divides by may be too small for fp16"
+                return frozenset([Range.INVERSE]), "its divisor may be too small for fp16"
             case "Sin" | "Cos" | "Tan" if size > 8 and exact_producers(node, self._producers):
                 return NONE, "fp16 is not exact enough for large angles"
             case "Add" | "Sub" | "Mul" | "Div" if self._leaves_fp16():
@@ -110,14 +116,16 @@ class Overflow:
         return NONE, ""
 
     def levels(self) -> tuple[Ranges, str]:
-        """The ranges of quantization levels that fp16 cannot represent, and why."""
+        """`NONE`, and a reason to compute in fp32 if the node reads or writes quantization levels of more than 8
+        bits.
+        """
         node = self._node
         kinds = {"DequantizeLinear": node.input, "QuantizeLinear": node.output}
         is_wide = any(self._values.elem_type(name) in _LEVELS for name in kinds.get(node.op_type, ())[:1])
-        return NONE, "whole numbers of more than 8 bits may be beyond fp16" if is_wide else ""
+        return NONE, "integers of more than 8 bits may be beyond fp16" if is_wide else ""
 
     def _leaves_fp16(self) -> bool:
-        """Whether operands within fp16 give results beyond it, as far as limits or constants are known."""
+        """Whether bounds or constants show that operands within fp16 may give results beyond it."""
         names, result = self._node.input, self._node.output[0]
         size = magnitude(self._bounds.of(result))
         if size <= LARGEST:
@@ -140,12 +148,14 @@ class Overflow:
         return 1 / sizes[0] if sizes else 0.0
 
     def _is_of_known_integers(self) -> bool:
-        """Whether the node casts indices, or elements of a constant table, that may be beyond fp16."""
+        """Whether the node casts integers with known bounds (indices, elements of a constant) that may be beyond
+        fp16.
+        """
         ends = [abs(end) for end in self._bounds.of(self._node.input[0])]
         return self._is_of_integers() and any(LARGEST < end < np.inf for end in ends)
 
     def _is_of_large_integers(self) -> bool:
-        """Whether the node casts sums or products of whole numbers that may be beyond fp16."""
+        """Whether the node casts sums or products of integers that may be beyond fp16."""
         node = self._node
         producer = self._producers.of(node.input[0])
         if producer is None or self._values.elem_type(node.output[0]) != TensorProto.FLOAT:
@@ -163,11 +173,13 @@ class Overflow:
         return self._values.elem_type(self._node.input[0]) in WIDE_INTEGERS
 
     def _is_of_given_integers(self) -> bool:
-        is_given = self._is_of_integers() and Range.LARGE in self._given[0]
-        return is_given and self._producers.is_scaled_down(self._node.output[0])
+        is_input = self._is_of_integers() and Range.LARGE in self._operand_ranges[0]
+        return is_input and self._producers.is_scaled_down(self._node.output[0])
 
     def _is_scalar_product(self) -> bool:
-        """Whether the node is a product of two computed values that is only summed up, as squares are."""
+        """Whether the node multiplies two values that are no constants, and only sums or means read the result, as in a
+        dot product.
+        """
         is_computed = not self.is_constant(0) and not self.is_constant(1)
         return is_computed and self._producers.are_read_by(self._node.output[0], TOTALS)
 

@@ -1,4 +1,4 @@
-"""Find the nodes before a node in fp32 that must compute in fp32 as well."""
+"""Find the nodes before a node in fp32 that must compute in fp32 as well, so that its operands are precise."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from triune.graph.half.operators import COORDINATE_ARITHMETIC, MEANS, RESHAPES, 
 from triune.graph.half.producers import DEEPEST, Producers
 
 
-def _made(names: list[str], producers: Producers) -> Iterator[NodeProto]:
-    """The producers of these values, the last one first. The caller may add names while it iterates."""
+def _producing_nodes(names: list[str], producers: Producers) -> Iterator[NodeProto]:
+    """Yield the node that computes each of these values, the last one first. The caller may add names meanwhile."""
     for _ in range(DEEPEST):
         if not names:
             return
@@ -19,19 +19,21 @@ def _made(names: list[str], producers: Producers) -> Iterator[NodeProto]:
 
 
 def score_producers(softmax: NodeProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes that add up, mask and scale the scores of a Softmax: fp16 rounds sums with -10000 to multiples of 8."""
+    """Yield the nodes that scale, mask and add the scores of a Softmax: fp16 rounds sums near -10000 to multiples of
+    8.
+    """
     names = [softmax.input[0]]
-    for node in _made(names, producers):
+    for node in _producing_nodes(names, producers):
         if node.op_type in SCORE_ARITHMETIC:
             yield node
             names += [name for name in node.input if producers.values.elem_type(name) == TensorProto.FLOAT]
 
 
 def coordinate_producers(coordinates: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that add up, scale and join coordinates in an image, with the offsets that layers compute."""
+    """The nodes that add, scale and concatenate coordinates in an image, up to offsets that layers compute."""
     names = [coordinates]
     found: list[NodeProto] = []
-    for node in _made(names, producers):
+    for node in _producing_nodes(names, producers):
         if node.op_type in COORDINATE_ARITHMETIC:
             found.append(node)
             names += [name for name in node.input if producers.values.elem_type(name) == TensorProto.FLOAT]
@@ -39,23 +41,23 @@ def coordinate_producers(coordinates: str, producers: Producers) -> list[NodePro
 
 
 def variance_producers(difference: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes of mean(x^2) - mean(x)^2, which is far smaller than its operands; [] if the node computes something
-    else.
-    """
+    """The nodes of mean(x^2) - mean(x)^2, which may be far smaller than its operands; [] for any other node."""
     if difference.op_type != "Sub":
         return []
-    squares, square = (_unscaled(name, producers) for name in difference.input)
+    squares, square = (_scales_and_producer(name, producers) for name in difference.input)
     if not squares or not square or squares[-1].op_type not in MEANS or not _is_square(square[-1], producers):
         return []
-    mean = _unscaled(square[-1].input[0], producers)
+    mean = _scales_and_producer(square[-1].input[0], producers)
     of = producers.of(squares[-1].input[0])
     if not mean or mean[-1].op_type not in MEANS or of is None or not _is_square(of, producers):
         return []
     return [*squares, of, *square, *mean, difference]
 
 
-def _unscaled(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes that scale and reshape a value, and the node before them; [] where the value is an input."""
+def _scales_and_producer(name: str, producers: Producers) -> list[NodeProto]:
+    """The nodes that scale and reshape a value by constants, then the first node before them that does something else;
+    [] if there is none.
+    """
     found: list[NodeProto] = []
     for _ in range(DEEPEST):
         node = producers.of(name)
@@ -77,9 +79,11 @@ def _is_square(node: NodeProto, producers: Producers) -> bool:
 
 
 def square_partners(total: NodeProto, producers: Producers) -> Iterator[NodeProto]:
-    """The nodes that compute the other terms of a sum of squares: -2 * x * y in |x - y|^2 is as large as these."""
+    """Yield the nodes that compute the other terms of a sum with squares: in |x|^2 - 2 x y + |y|^2, 2 x y is as large
+    as the squares.
+    """
     names = list(total.input)
-    for node in _made(names, producers):
+    for node in _producing_nodes(names, producers):
         if node.op_type in SCALES:
             yield node
             names += list(node.input)

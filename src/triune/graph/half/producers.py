@@ -1,4 +1,4 @@
-"""The nodes of a graph by the values that they compute, and the nodes that read these."""
+"""Find the node that computes a value, the nodes that read it, and the paths between nodes."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -10,14 +10,14 @@ from triune.graph.half.operators import COPY_TO_OUTPUT, KEEP_INTEGER_SIZE, SCALE
 from triune.graph.values import Values, names_read
 
 DEEPEST = 16
-"""The most nodes in a row that a search follows."""
+"""The number of nodes in a row after which a search gives up."""
 
 
 class Producers:
-    """The nodes of a graph by the values that they compute, and by those that they read.
+    """The producer and the readers of each value of a graph.
 
     Attributes:
-        values: what is known of the graph's values.
+        values: the types, shapes and constants of the graph.
         bounds: the intervals of these values.
         is_within: whether the graph is a subgraph, whose inputs are not the model's.
     """
@@ -39,7 +39,7 @@ class Producers:
         """The node of this graph that computes a value."""
         return self._producers.get(name)
 
-    def is_given(self, name: str) -> bool:
+    def is_input(self, name: str) -> bool:
         """Whether a value is an input of this graph."""
         return name in self._inputs
 
@@ -57,16 +57,16 @@ class Producers:
         begin: Callable[[str, NodeProto], Sequence[NodeProto]],
         passes: Callable[[str, NodeProto], bool],
     ) -> list[NodeProto]:
-        """The nodes on all paths that lead to a value from nodes of some kind.
+        """Find all nodes on the paths from nodes of some kind to a value.
 
         Args:
             name: the value.
-            begin: called with a value and its producer; returns the nodes with which a path begins there, [] where none
-                does.
-            passes: called with the same; returns whether a path may go through the node.
+            begin: called with a value and the node that computes it; returns the nodes with which a path begins there,
+            [] if none begins.
+            passes: called with the same arguments; returns whether a path may go through the node.
 
         Returns:
-            the nodes, operands first; [] where no path leads to the value.
+            the nodes, operands first; [] if no path leads to the value.
         """
         found: dict[str, list[NodeProto]] = {}
 
@@ -91,8 +91,8 @@ class Producers:
         return bool(readers) and name not in self._outputs and all(reader.op_type in kinds for reader in readers)
 
     def is_scaled_down(self, name: str, depth: int = 0) -> bool:
-        """Whether the whole numbers `name` are divided, normalized or multiplied by weights, so that fp16 can hold the
-        results.
+        """Whether the integers in `name` are divided, normalized or multiplied by weights, so that the results are
+        within fp16.
         """
         if depth > DEEPEST:
             return False
@@ -125,7 +125,7 @@ class Producers:
         )
 
     def end_in(self, name: str, kinds: Collection[str], depth: int = 0) -> bool:
-        """Whether all readers of `name`, followed through elementwise products and sums, are operators of `kinds`."""
+        """Whether all paths from `name`, through Mul, Add and Pow, end in operators of `kinds`."""
         readers = self._readers.get(name, [])
         if not readers or name in self._outputs or depth > DEEPEST:
             return False

@@ -1,10 +1,10 @@
-"""Find matrix products whose sums may be beyond fp16, as sums of squares are: x x^T, k^T v of linear attention.
+"""Find matrix products whose sums may be beyond fp16, for instance x x^T, or k^T v in linear attention.
 
-Products with a layer's weights are taken to be within fp16 if the sums of its weights are of ordinary size. Products of
-two computed values compute in fp32, but for those of attention and those of values that were scaled down before.
-
-Scores, which end in a Softmax, stay in fp16: a Softmax of scores beyond 65504 is one-hot anyway, and these products are
-most of a transformer. The product of a Softmax, whose rows sum up to 1, with values is at most as large as the values.
+The result of a layer is assumed to be within fp16 unless its weights, times activations of assumed size, sum up to
+more. Products of two values that are no constants compute in fp32, except those of attention and those of values that
+were scaled down before. The scores q @ k stay in fp16: a Softmax of scores beyond 65504 is one-hot anyway, and these
+products are most of a transformer's time. softmax(scores) @ v is at most as large as v, since the rows of a Softmax sum
+up to 1.
 """
 
 import math
@@ -18,7 +18,7 @@ from triune.graph.half.operators import (
     OVERFLOW_TOLERANT,
     RESHAPES,
     SCORES_TO_SOFTMAX,
-    SHARES_TO_VALUES,
+    SOFTMAX_TO_PRODUCT,
     WEIGHT_ARITHMETIC,
 )
 from triune.graph.half.producers import DEEPEST, Producers
@@ -32,8 +32,8 @@ def may_leave(node: NodeProto, producers: Producers, ordinary: float, weighed: f
     Args:
         node: a product of matrices.
         producers: the nodes of the graph.
-        ordinary: the assumed size of activations of which nothing is known.
-        weighed: the assumed size of activations that a layer's weights multiply.
+        ordinary: the assumed absolute value of activations of which nothing is known.
+        weighed: the assumed absolute value of activations that a layer's weights multiply.
     """
     names = list(node.input[:2])
     sizes = [magnitude(producers.bounds.of(name)) for name in names]
@@ -42,14 +42,14 @@ def may_leave(node: NodeProto, producers: Producers, ordinary: float, weighed: f
         return False
     if any(weights):
         position = weights.index(True)
-        return _sum(node, position, producers) * min(sizes[1 - position], weighed) > LARGEST
-    count = _count(node, producers)
-    is_square = len({_viewed(name, producers) for name in names}) == 1
+        return _largest_sum_of_weights(node, position, producers) * min(sizes[1 - position], weighed) > LARGEST
+    count = _num_terms(node, producers)
+    is_square = len({_before_reshapes(name, producers) for name in names}) == 1
     if (count <= 1 and not is_square) or any(
-        _is_of_shares(name, producers) or _is_scaled(name, producers) for name in names
+        _is_softmax(name, producers) or _is_scaled_down(name, producers) for name in names
     ):
         return False
-    if _ends(node.output[0], producers):
+    if _tolerates_overflow(node.output[0], producers):
         return False
     if all(size == math.inf for size in sizes):
         return True
@@ -66,8 +66,10 @@ def is_weight(name: str, producers: Producers, depth: int = 0) -> bool:
     return all(is_weight(each, producers, depth + 1) for each in node.input if each)
 
 
-def _sum(node: NodeProto, position: int, producers: Producers) -> float:
-    """The largest sum of the weights of one output; 0 where there are too many weights to check, or they are packed."""
+def _largest_sum_of_weights(node: NodeProto, position: int, producers: Producers) -> float:
+    """The largest absolute value of the sum of the weights of one output channel; 0 if the weights are too many to
+    check, or quantized.
+    """
     name = node.input[position]
     if magnitude(producers.bounds.of(name)) == math.inf:
         return 0.0
@@ -85,8 +87,8 @@ def _sum(node: NodeProto, position: int, producers: Producers) -> float:
     return float(np.abs(array.astype(np.float64).sum(axes)).max(initial=0))
 
 
-def _count(node: NodeProto, producers: Producers) -> float:
-    """The number of products that are summed up for one output; infinite where it is not known."""
+def _num_terms(node: NodeProto, producers: Producers) -> float:
+    """The number of products that are summed for one element of the result; infinite if it is not known."""
     shape = producers.values.shape(node.input[0])
     if node.op_type not in ("MatMul", "Gemm"):
         shape = producers.values.shape(node.input[1])
@@ -98,8 +100,8 @@ def _count(node: NodeProto, producers: Producers) -> float:
     return math.inf if shape is None or None in counted else float(math.prod(size or 0 for size in counted))
 
 
-def _viewed(name: str, producers: Producers) -> str:
-    """The value that `name` is a reshape of, through any number of reshapes; else `name` itself."""
+def _before_reshapes(name: str, producers: Producers) -> str:
+    """The value before the reshapes and transpositions that end in `name`; `name` itself if there are none."""
     node = producers.of(name)
     while node is not None and node.op_type in RESHAPES:
         name = node.input[0]
@@ -107,21 +109,21 @@ def _viewed(name: str, producers: Producers) -> str:
     return name
 
 
-def _is_scaled(name: str, producers: Producers) -> bool:
-    """Whether a value is scaled by a constant below 1, so that products of it are within fp16."""
-    node = producers.of(_viewed(name, producers))
+def _is_scaled_down(name: str, producers: Producers) -> bool:
+    """Whether a value was multiplied by a constant below 1, by which models keep products within fp16."""
+    node = producers.of(_before_reshapes(name, producers))
     return node is not None and any(not scale.name for _, scale in scales_of(producers.values, node))
 
 
-def _is_of_shares(name: str, producers: Producers) -> bool:
-    """Whether a value is the result of a Softmax, or of exp(x) / sum(exp(x)), whose rows sum up to 1."""
+def _is_softmax(name: str, producers: Producers) -> bool:
+    """Whether a value is a Softmax, or exp(x) / sum(exp(x)), perhaps reshaped or masked afterwards."""
     for _ in range(DEEPEST):
         node = producers.of(name)
         if node is None:
             return False
-        if node.op_type == "Softmax" or (node.op_type == "Div" and _is_total(node.input[1], producers)):
+        if node.op_type == "Softmax" or (node.op_type == "Div" and _is_sum_of_exp(node.input[1], producers)):
             return True
-        if node.op_type not in SHARES_TO_VALUES:
+        if node.op_type not in SOFTMAX_TO_PRODUCT:
             return False
         floats = [each for each in node.input if each and producers.values.elem_type(each) == TensorProto.FLOAT]
         computed = [each for each in floats if producers.of(each) is not None]
@@ -131,14 +133,16 @@ def _is_of_shares(name: str, producers: Producers) -> bool:
     return False
 
 
-def _is_total(name: str, producers: Producers) -> bool:
+def _is_sum_of_exp(name: str, producers: Producers) -> bool:
     total = producers.of(name)
     producer = None if total is None or total.op_type != "ReduceSum" else producers.of(total.input[0])
     return producer is not None and producer.op_type == "Exp"
 
 
-def _ends(name: str, producers: Producers) -> bool:
-    """Whether all paths from a value end in operators of `OVERFLOW_TOLERANT`."""
+def _tolerates_overflow(name: str, producers: Producers) -> bool:
+    """Whether all paths from a value end in operators of `OVERFLOW_TOLERANT`, for which infinity is as good as a large
+    number.
+    """
     seen, names = set[str](), [name]
     while names:
         each = names.pop()

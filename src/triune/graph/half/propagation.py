@@ -1,4 +1,6 @@
-"""Find how a node passes ranges beyond fp16 from its operands to its results, and whether it must compute in fp32."""
+"""Find which ranges beyond fp16 a node passes on from its operands to its results, and whether it must compute in
+fp32.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -28,11 +30,11 @@ from triune.graph.half.ranges import HIGH, LOW, NONE, Range, Ranges
 from triune.graph.values import Values
 
 _FAR = 32.0
-"""The largest element is this many times larger than another: rounding the smaller one does not matter beside it."""
+"""If the largest element is this many times another one, the rounding of the smaller one does not matter."""
 
 
 class Propagation:
-    """Computes the ranges of one node's results from those of its operands."""
+    """Finds the ranges of one node's results from those of its operands."""
 
     def __init__(
         self,
@@ -47,20 +49,22 @@ class Propagation:
         self._values = values
         self._bounds = bounds
         self._producers = producers
-        self._given = [ranges.get(name, NONE) if self._counts(name) else NONE for name in node.input]
-        self._overflow = Overflow(node, bounds, constant_sizes, producers, self._given)
+        self._operand_ranges = [ranges.get(name, NONE) if self._is_relevant(name) else NONE for name in node.input]
+        self._overflow = Overflow(node, bounds, constant_sizes, producers, self._operand_ranges)
 
-    def _counts(self, name: str) -> bool:
-        """Whether the ranges of an operand count. Integers do not, unless the node casts them: they are indices."""
+    def _is_relevant(self, name: str) -> bool:
+        """Whether the range of an operand affects the results. Integer operands, unless cast, are indices and do
+        not.
+        """
         is_of_integers = self._values.elem_type(self._node.output[0]) != TensorProto.FLOAT
         return is_of_integers or self._node.op_type == "Cast" or self._values.elem_type(name) == TensorProto.FLOAT
 
     def result(self) -> tuple[Ranges, str, bool]:
-        """The ranges of the results, why one begins at this node ("" if none does), and whether it must compute in
-        fp32.
+        """The ranges of the results, the reason if values leave fp16's range at this node (else ""), and whether the
+        node must compute in fp32.
         """
         op = self._node.op_type
-        given = NONE.union(*self._given)
+        given = NONE.union(*self._operand_ranges)
         if not self._is_of_floats():
             return (self._passed(given) if op in KEEP_SIZE or op in _RULES or op == "Range" else NONE), "", False
         if op == "Cast" and self._values.elem_type(self._node.input[0]) != TensorProto.FLOAT:
@@ -69,7 +73,7 @@ class Propagation:
             given -= {Range.SETTLED}
         found, reason = self._constants()
         if not reason:
-            made, reason = self._overflow.made(given)
+            made, reason = self._overflow.newly_entered(given)
             found |= made
         if op in FP32_BY_CONSTANTS or op in SATURATING or not given | found:
             return NONE, reason, bool(reason)
@@ -89,7 +93,8 @@ class Propagation:
     def _of_product(self, given: Ranges) -> Ranges:
         """The ranges of a matrix product.
 
-        One of squares counts as SQUARE if a root follows: x / sqrt(conv(x * x) + 1).
+        It is SQUARE if the operands are squares and a square root follows, as in x / sqrt(conv(x * x) + 1), else
+        SETTLED.
         """
         is_brought_back = Range.SQUARE in given and self._producers.end_in(self._node.output[0], UNDO_SQUARES)
         return frozenset([Range.SQUARE if is_brought_back else Range.SETTLED])
@@ -99,17 +104,17 @@ class Propagation:
         if rule is not None:
             return rule(self, given)
         if self._node.op_type in ("Add", "Sub") and any(
-            not each and not self._overflow.is_constant(position) for position, each in enumerate(self._given)
+            not each and not self._overflow.is_constant(position) for position, each in enumerate(self._operand_ranges)
         ):
-            # A tiny operand does not matter in a sum with an operand of ordinary size.
+            # The sum of a tiny operand and one of ordinary size is of ordinary size.
             return given - {Range.TINY}
         return given
 
     def _constants(self) -> tuple[Ranges, str]:
-        """The ranges that begin because fp16 cannot represent a constant operand, and why."""
+        """The ranges of the results if fp16 cannot represent a constant operand, and why; `NONE` and "" if it can."""
         op = self._node.op_type
-        # A limit beyond fp16 does not limit values within fp16.
-        is_idle = op in LIMITS and not any(each & HIGH for each in self._given)
+        # A limit beyond fp16, such as Min(x, 1e9), has no effect on values within fp16.
+        is_idle = op in LIMITS and not any(each & HIGH for each in self._operand_ranges)
         largest = np.inf if is_idle else LARGEST
         for position, name in enumerate(self._node.input):
             array = self._overflow.constant(name)
@@ -119,20 +124,20 @@ class Propagation:
             if sizes is None:
                 continue
             least, most = sizes
-            # A sum with another number of the same size may be beyond fp16.
+            # A constant above 32752 plus another number of its size is beyond fp16.
             if most > (largest / 2 if op in ("Add", "Sub") else largest):
                 is_divisor = op == "Div" and position == 1
-                return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_short(most)} is beyond fp16"
+                return frozenset([Range.TINY if is_divisor else Range.LARGE]), f"{_three_digits(most)} is beyond fp16"
             size = least if op == "Div" and position == 1 else most
-            if size < SMALLEST_INVERTED or self._is_lost(least, most):
-                return self._by_small(position), f"{_short(least)} is too small for fp16"
+            if size < SMALLEST_INVERTED or self._is_subnormal(least, most):
+                return self._ranges_of_small_constant(position), f"{_three_digits(least)} is too small for fp16"
         return NONE, ""
 
-    def _is_lost(self, least: float, most: float) -> bool:
-        """Whether there are factors that fp16 represents with fewer digits, and that compilers may round to 0.
+    def _is_subnormal(self, least: float, most: float) -> bool:
+        """Whether a constant has factors that are subnormal in fp16 (below 6.1e-5), which compilers may round to 0.
 
-        For instance, Core AI (1.0.0b3) turns 3e-5 into 2e-7 where it multiplies constants. Such factors do not count if
-        another factor in the same constant is far larger.
+        For instance, Core AI (1.0.0b3) makes 2e-7 of 3e-5 when it multiplies constants. Subnormal factors do not matter
+        if the largest factor of the constant is far larger.
         """
         op = self._node.op_type
         if least >= SMALLEST_NORMAL:
@@ -143,7 +148,7 @@ class Propagation:
             or (op in MATRIX_PRODUCTS and most < SMALLEST_NORMAL)
         )
 
-    def _by_small(self, position: int) -> Ranges:
+    def _ranges_of_small_constant(self, position: int) -> Ranges:
         match self._node.op_type:
             case "Div":
                 return frozenset([Range.LARGE if position == 1 else Range.TINY])
@@ -155,10 +160,10 @@ class Propagation:
     def multiply(self, given: Ranges) -> Ranges:
         """The ranges of a product.
 
-        Large times tiny is ordinary, and so is a number times the inverse of one of its size.
+        A large number times a tiny one is of ordinary size, and so is x * (1 / y) where x is about as large as y.
         """
-        given = self._without_whole(given)
-        one, other = self._given
+        given = self._after_last_scale(given)
+        one, other = self._operand_ranges
         constants = [self._overflow.constant(name) for name in self._node.input]
         for position, array in enumerate(constants):
             if array is not None and array.size:
@@ -176,17 +181,19 @@ class Propagation:
                 return NONE
         return given
 
-    def _without_whole(self, given: Ranges) -> Ranges:
-        """The ranges after a scale: the last scale of a sum of whole numbers brings it back within fp16."""
+    def _after_last_scale(self, given: Ranges) -> Ranges:
+        """Remove INTEGER from the ranges if this is the last of the scales of a sum of integers: then it is within
+        fp16.
+        """
         is_last = not self._producers.are_read_by(self._node.output[0], ("Mul", "Div"))
         return given - {Range.INTEGER} if is_last else given
 
     def divide(self, given: Ranges) -> Ranges:
         """The ranges of a quotient.
 
-        Equal sizes of both operands cancel; the inverse of a guarded number may be large.
+        If both operands are large, the quotient is of ordinary size. 1 / x is large if x may be near 0.
         """
-        one, other = (self._without_whole(each) for each in self._given)
+        one, other = (self._after_last_scale(each) for each in self._operand_ranges)
         if other & LOW and self._overflow.is_constant(0):
             return frozenset([Range.INVERSE])
         return one - HIGH if other & HIGH else one | (given & {Range.GUARDED} if one & LOW else NONE)
@@ -196,7 +203,7 @@ class Propagation:
         return frozenset([Range.INVERSE]) if given & LOW else NONE
 
     def root(self, given: Ranges) -> Ranges:
-        """The ranges of a square root, which is within fp16 where its operand is not far beyond it."""
+        """The ranges of a square root, which is within fp16 even if its operand is a square or a sum beyond it."""
         return given - {Range.SQUARE, Range.SUM, Range.LARGE} | {Range.SETTLED}
 
     def raise_to(self, given: Ranges) -> Ranges:
@@ -207,8 +214,8 @@ class Propagation:
             return self.invert(given)
         return self.root(given) if power < 1 else given
 
-    def small(self, given: Ranges) -> Ranges:
-        """The ranges of an exponential. That of a small number is 1."""
+    def exponential(self, given: Ranges) -> Ranges:
+        """The ranges of an exponential: exp of a number near 0 is near 1, so TINY and GUARDED end here."""
         return given & HIGH
 
 
@@ -218,12 +225,12 @@ _RULES: Mapping[str, Callable[[Propagation, Ranges], Ranges]] = {
     "Reciprocal": Propagation.invert,
     "Sqrt": Propagation.root,
     "Pow": Propagation.raise_to,
-    "Exp": Propagation.small,
-    "Sinh": Propagation.small,
-    "Cosh": Propagation.small,
-    "ReduceProd": Propagation.small,
+    "Exp": Propagation.exponential,
+    "Sinh": Propagation.exponential,
+    "Cosh": Propagation.exponential,
+    "ReduceProd": Propagation.exponential,
 }
 
 
-def _short(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The ways in which the elements of a tensor may leave the range of fp16."""
+"""The ways in which the elements of a tensor may be outside fp16's range."""
 
 from enum import Enum, auto
 
@@ -9,10 +9,10 @@ from triune.graph.half.limits import LARGEST, SMALLEST_INVERTED
 
 
 class Range(Enum):
-    """One way in which the elements of a tensor may leave the range of fp16."""
+    """One way in which the elements of a tensor may be outside fp16's range."""
 
     GUARDED = auto()
-    """Kept above 0 by a constant that is 0 in fp16: x + 1e-12."""
+    """Only a constant that fp16 rounds to 0 makes it larger than 0: x + 1e-12."""
     TINY = auto()
     """All elements are near 0: x * 1e-9."""
     LARGE = auto()
@@ -20,34 +20,34 @@ class Range(Enum):
     SQUARE = auto()
     """Beyond 65504, as squares of numbers within fp16 may be."""
     INVERSE = auto()
-    """Beyond 65504, as 1 / x of a GUARDED x may be."""
+    """Beyond 65504, as 1 / (x + 1e-12) may be."""
     SUM = auto()
     """Beyond 65504, as sums of many numbers may be."""
     INTEGER = auto()
-    """Beyond 65504, as the sums in a product of quantized matrices may be, which scales bring back."""
+    """Beyond 65504, as a product of quantized matrices may be until it is multiplied by their scales."""
     SETTLED = auto()
-    """Within fp16, but computed in fp32 by a node that compilers fuse with the next: 1 / sqrt(x) is one operation."""
+    """Within fp16, but computed in fp32. The next node computes in fp32, too, if compilers fuse both: 1 / sqrt(x)."""
 
 
 Ranges = frozenset[Range]
 NONE: Ranges = frozenset()
-"""Within fp16."""
+"""All elements are within fp16's range."""
 
 HIGH = frozenset([Range.LARGE, Range.SQUARE, Range.INVERSE, Range.SUM, Range.INTEGER])
-"""Beyond the largest number of fp16."""
+"""Ranges above fp16's largest number."""
 
 LOW = frozenset([Range.GUARDED, Range.TINY])
-"""Below the smallest number of fp16."""
+"""Ranges below fp16's smallest number."""
 
 WIDE_INTEGERS = (
     *(TensorProto.INT32, TensorProto.INT64),
     *(TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
 )
-"""Types of whole numbers that fp16 does not hold."""
+"""Integer types with numbers that are beyond fp16."""
 
 
 def within(ranges: Ranges, interval: tuple[float, float]) -> Ranges:
-    """The ranges that are possible for values within an interval."""
+    """Those of the ranges that are possible for values in an interval."""
     if magnitude(interval) <= LARGEST:
         ranges = ranges - HIGH
     if interval[0] >= SMALLEST_INVERTED or interval[1] <= -SMALLEST_INVERTED:

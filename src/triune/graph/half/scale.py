@@ -1,4 +1,4 @@
-"""Scales below 1 that multiply values: one number, or one for each channel."""
+"""Find scales below 1, one number or one for each channel, in Mul and Div nodes."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,9 @@ from onnx import NodeProto
 from triune.graph.values import Values
 
 _STRONG = 1 / 128
-"""A smaller scale tells that its operand is beyond fp16 where the result is as large as activations, some hundreds."""
+"""A scale below this suggests that its operand is beyond fp16: activations of some hundreds are 1/128 of more than
+65504.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,8 @@ class Scale:
 
     Attributes:
         op_type: Mul or Div.
-        name: the computed scale, a value of one element and at most one dimension; "" where the scale is constant.
-        factors: the constant scale in fp64: one element, or one for each index along one axis.
+        name: the name of a scale that is no constant: one element, at most one dimension; "" if the scale is constant.
+        factors: a constant scale in fp64: one element, or one for each index along one axis.
     """
 
     op_type: str
@@ -37,7 +39,7 @@ class Scale:
         return bool(np.all(np.frexp(self.factors)[0] == 0.5))
 
     def axis(self, rank: int) -> int:
-        """The axis along which the factors differ, of a value of `rank` dimensions."""
+        """The axis of a tensor of `rank` dimensions along which the factors differ."""
         axes = [axis for axis, size in enumerate(self.factors.shape) if size != 1]
         return axes[0] + rank - self.factors.ndim
 
@@ -48,7 +50,9 @@ def is_strong(scale: Scale) -> bool:
 
 
 def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
-    """The ways to see a Mul or Div as a scaled value: the value's name, and the other operand as its scale."""
+    """The pairs of a value and its scale as which a Mul or Div may be read: a * b is a scaled by b, or b scaled by
+    a.
+    """
     if node.op_type not in ("Mul", "Div"):
         return []
     found: list[tuple[str, Scale]] = []
@@ -77,7 +81,9 @@ def scales_of(values: Values, node: NodeProto) -> list[tuple[str, Scale]]:
 
 
 def _fits(values: Values, name: str, array: NDArray[np.generic]) -> bool:
-    """Whether a vector of factors has the sizes of the value that it scales."""
+    """Whether an array of factors has the sizes of the value that it scales, so that broadcasting does not enlarge the
+    value.
+    """
     shape = values.shape(name) or ()
     return array.size == 1 or all(
         size == 1 or size == own for size, own in zip(array.shape[::-1], shape[::-1], strict=False)

@@ -1,7 +1,8 @@
-"""Numbers that are beyond fp16 until they are scaled back: `(x * z) * 1e-4`, `(a + b) / 2`, `(x - low) / (high - low)`.
+"""Find values that are beyond fp16 until a later node scales them down: `(x * z) * 1e-4`, `(a + b) / 2`, `(x - low) /
+(high - low)`.
 
-How large activations are is not known, but a scale far below 1 tells that what it scales is large. Model inputs may be
-as large as fp16 allows, so sums of two of them that are halved count as well.
+The size of activations is not known, but a scale far below 1 suggests that its operand is large. Inputs of the model
+may be as large as fp16 allows, so (a + b) / 2 of two inputs counts as well.
 """
 
 from onnx import NodeProto
@@ -16,7 +17,7 @@ _HALF = 0.5
 
 
 def scaled_back(node: NodeProto, producers: Producers) -> list[NodeProto]:
-    """The nodes that compute a value beyond fp16 that `node` scales down, and `node` itself; [] for other nodes."""
+    """The nodes that compute a value beyond fp16 which `node` scales down, and `node` itself; [] for any other node."""
     if node.op_type not in ("Mul", "Div"):
         return []
     for name, scale in scales_of(producers.values, node):
@@ -24,20 +25,21 @@ def scaled_back(node: NodeProto, producers: Producers) -> list[NodeProto]:
             continue
         found = _products(name, producers) if is_strong(scale) else []
         if not found and abs(scale.factors).max() <= _HALF:
-            found = of_given(name, producers) or []
+            found = elementwise_of_inputs(name, producers) or []
         if found:
             return [*found, node]
     if node.op_type == "Div" and producers.values.tensor(node.input[0]) is None:
-        one, other = (of_given(name, producers) for name in node.input)
+        one, other = (elementwise_of_inputs(name, producers) for name in node.input)
         return [*one, *other, node] if one is not None and other is not None and (one or other) else []
     return []
 
 
-def of_given(name: str, producers: Producers) -> list[NodeProto] | None:
-    """The nodes that compute a value from model inputs element by element; None for any other value.
+def elementwise_of_inputs(name: str, producers: Producers) -> list[NodeProto] | None:
+    """Find the nodes that compute a value from inputs of the model by elementwise operators alone.
 
     Returns:
-        the nodes; [] if there is no sum, product or inverse of inputs among them.
+        the nodes; [] if none of them is a sum, product or inverse that may be beyond fp16; None if the value is
+        computed otherwise.
     """
     if producers.is_within:
         return None
@@ -46,7 +48,7 @@ def of_given(name: str, producers: Producers) -> list[NodeProto] | None:
     is_beyond = False
     while names:
         each = names.pop()
-        if producers.is_given(each) or producers.values.tensor(each) is not None:
+        if producers.is_input(each) or producers.values.tensor(each) is not None:
             continue
         node = producers.of(each)
         if node is None or node.op_type not in ELEMENTWISE_OF_INPUTS or len(found) > DEEPEST:
@@ -54,24 +56,26 @@ def of_given(name: str, producers: Producers) -> list[NodeProto] | None:
         if id(node) in found:
             continue
         found[id(node)] = node
-        is_beyond = is_beyond or (_is_of_two(node, producers) and _may_leave(node, producers))
+        is_beyond = is_beyond or (_may_enlarge(node, producers) and _may_leave(node, producers))
         names += producers.floats(node)
     return list(found.values()) if is_beyond else []
 
 
 def _products(name: str, producers: Producers) -> list[NodeProto]:
-    """The nodes from products, sums of many and inverses to a value of their size; [] where there are none."""
+    """The nodes from a product, an inverse or a sum of many that may be beyond fp16 to the value; [] if there are
+    none.
+    """
 
     def begin(_: str, node: NodeProto) -> list[NodeProto]:
         is_sum = node.op_type in ("Add", "Sub")
-        is_product = node.op_type in ACCUMULATIONS or (not is_sum and _is_of_two(node, producers))
+        is_product = node.op_type in ACCUMULATIONS or (not is_sum and _may_enlarge(node, producers))
         return [node] if is_product and _may_leave(node, producers) else []
 
     return producers.leading_to(name, begin, lambda _, node: node.op_type in SCALE_WITH_OPERANDS - EXTREMES)
 
 
-def _is_of_two(node: NodeProto, producers: Producers) -> bool:
-    """Whether a node adds or multiplies two computed values, or sums up, inverts or enlarges one."""
+def _may_enlarge(node: NodeProto, producers: Producers) -> bool:
+    """Whether a node adds or multiplies two values that are no constants, or sums up, inverts or enlarges one."""
     computed = [name for name in node.input if name and producers.values.tensor(name) is None]
     if node.op_type in PAIRS and len(computed) == 2:
         return True

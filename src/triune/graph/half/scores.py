@@ -1,4 +1,4 @@
-"""Matrix products that are scaled down afterwards: scores of attention, layers with a small scale."""
+"""Move scales from the results of matrix products to their operands: scores of attention, layers with a small scale."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,20 +18,21 @@ from triune.graph.values import Values, names_read_by, subgraphs_of
 from triune.graph.weight_files import WeightFile
 
 _CHOICES = {"Add": (0, 1), "Sub": (0, 1), "Where": (1, 2)}
-"""Operators whose results are scaled where these operands are."""
+"""The positions of the operands that have to be scaled for the result of the operator to be scaled."""
 
 _DEEPEST = 8
 
 
 class ScaleBefore(GraphPass):
-    """Given `(q @ k) * scale` or `(q @ k) / divisor`, of one number that may be small. Result: `(q * scale) @ k`.
+    """Given `(q @ k) * scale` or `(q @ k) / divisor`, where the scale is one number. Result: `(q * scale) @ k`.
 
-    q @ k may be beyond fp16 where (q @ k) * scale is not. The result is rounded as often as before. Between the product
-    and the scale there may be reshapes, transpositions, masks and sums, whose other operands are scaled then too. If a
-    constant scale would take the operands out of fp16, a part of it stays behind the product.
+    q @ k may be beyond fp16 while (q @ k) * scale is within it. Between the product and the scale there may be
+    reshapes, transpositions, masks and sums; then the other operands of these are scaled, too. If q * scale would be
+    too small for fp16, a part of a constant scale stays after the product.
 
-    Layers (Conv, ConvTranspose, Gemm, MatMul of constants) take a constant scale, of all or of each channel, into their
-    weights and biases, through a Relu as well. A value that all its readers scale far down is scaled once.
+    In layers (Conv, ConvTranspose, Gemm, MatMul with constants) a constant scale, of one number or one for each
+    channel, is multiplied into weights and bias, even if a Relu stands between. If all readers of a value scale it far
+    down, one scale is put right after the value.
     """
 
     name = "scale_before"
@@ -55,7 +56,7 @@ def _scale_before(graph: GraphProto, outer: Values | None, names: Names, file: W
     for node in list(graph.node):
         scores.scale_once(node)
     _replace(graph, scores.operands.nodes)
-    # Search again, with the nodes that were added.
+    # A new search, since nodes were added.
     scores = _Scores(graph, Values(graph, outer), names, file)
     for node in list(graph.node):
         scores.scale_before(node)
@@ -69,10 +70,10 @@ def _replace(graph: GraphProto, nodes: Sequence[NodeProto]) -> None:
 
 
 class _Scores:
-    """Chains of nodes between products and their scales.
+    """Finds chains of nodes from matrix products to a scale, and moves the scale.
 
     Attributes:
-        operands: what their nodes are scaled by, and all nodes in their order.
+        operands: scales operands, and has the graph's nodes in order.
     """
 
     def __init__(self, graph: GraphProto, values: Values, names: Names, file: WeightFile) -> None:
@@ -90,15 +91,16 @@ class _Scores:
         self.operands = Operands(graph, values, names, file, self._reads, self._known)
 
     def scale_once(self, node: NodeProto) -> None:
-        """If every reader of a value scales it down strongly by one number, scale the value once, right after `node`.
+        """If every reader of the result of `node` multiplies it by one number far below 1, scale the result right after
+        `node`.
 
-        The value is multiplied by the largest of these numbers, and the readers' scales are divided by it.
+        The result is multiplied by the largest of these numbers, and the readers' scales are divided by it.
         """
         if node.op_type not in PRODUCT_FOLLOWERS:
             return
         name = node.output[0]
         readers = self._readers.get(name, [])
-        scales = [_of(self._values, reader, name) for reader in readers]
+        scales = [_scale_by(self._values, reader, name) for reader in readers]
         if len(readers) < 2 or self._reads[name] != len(readers) or self._values.elem_type(name) != 1:
             return
         known = [scale for scale in scales if scale is not None and scale.factors.size == 1 and is_strong(scale)]
@@ -116,41 +118,43 @@ class _Scores:
             terminals = [node for node in chain if node.op_type == "MatMul" or node.op_type in LAYERS]
             if not terminals or not self._is_wanted(terminals, chain, last, scale):
                 continue
-            pushed = self.operands.pushed(terminals, scale)
+            pushed = self.operands.movable_part(terminals, scale)
             if pushed is None:
                 return
             if scale.name:
-                self.operands.move_behind(last, chain)
+                self.operands.move_chain_before(last, chain)
             for node in chain:
                 self._scale_operands(node, pushed, chain)
-            self._scale_less(last, name, scale, pushed)
+            self._reduce_scale(last, name, scale, pushed)
             return
 
     def _is_wanted(
         self, terminals: Sequence[NodeProto], chain: Sequence[NodeProto], last: NodeProto, scale: Scale
     ) -> bool:
-        """Whether to move a scale: that of scores always, that of layers where it costs nothing or is far below 1."""
+        """Whether to move a scale: always for scores, for layers only if it is far below 1 or moving it adds no
+        node.
+        """
         if scale.name or is_strong(scale) or all(node.op_type == "MatMul" for node in terminals):
             return True
         inner = {name for node in chain for name in node.output}
         others = [node.input[position] for node in chain for position in _CHOICES.get(node.op_type, ())]
         if any(name not in inner and self._values.tensor(name) is None for name in others):
             return False
-        if not all(self.operands.is_foldable(node, 1) for node in terminals if node.op_type in LAYERS):
+        if not all(self.operands.is_own_constant(node, 1) for node in terminals if node.op_type in LAYERS):
             return False
-        # A quotient of whole numbers may be exact; a product with the reciprocal is not.
+        # A quotient of integers may be exact; the product with the reciprocal is not.
         return last.op_type == "Mul" or scale.is_power_of_two
 
     def _chain(self, name: str, scale: Scale, depth: int = 0) -> list[NodeProto]:
-        """The products from which a value is computed, and the nodes between them and the scale; [] where there are
-        none.
+        """The matrix products from which a value is computed, and the nodes between them and the scale, operands first;
+        [] if the scale cannot be moved through them.
         """
         node, rank = self._producers.get(name), self._values.rank(name)
         if node is None or self._reads[name] != 1 or depth > _DEEPEST or not rank:
             return []
         if node.op_type == "MatMul" or (node.op_type in LAYERS and not scale.name):
             has_axes = all(self._values.rank(each) for each in node.input[:2])
-            return [node] if has_axes and self._takes(node, scale, rank) else []
+            return [node] if has_axes and self._can_be_scaled(node, scale, rank) else []
         is_of_one = scale.factors.size == 1
         is_passed = (
             (node.op_type in SCALE_THROUGH and is_of_one)
@@ -166,7 +170,7 @@ class _Scores:
         before: list[NodeProto] = []
         for position in _CHOICES[node.op_type]:
             operand = node.input[position]
-            # The product of an unknown scale and a constant mask may be beyond fp16.
+            # The product of a scale that is no constant and a constant mask may be beyond fp16.
             if scale.name and node.op_type == "Where" and self._values.constant(operand) is not None:
                 return []
             if not is_of_one and self._values.rank(operand) != rank and operand in self._producers:
@@ -174,19 +178,19 @@ class _Scores:
             before += self._chain(operand, scale, depth + 1)
         return [*before, node] if before else []
 
-    def _takes(self, product: NodeProto, scale: Scale, rank: int) -> bool:
+    def _can_be_scaled(self, product: NodeProto, scale: Scale, rank: int) -> bool:
         """Whether a product can be scaled by scaling its operands."""
         if product.op_type != "MatMul" and all(is_integral(name, self._known) for name in product.input[:2]):
             return False
         if scale.factors.size == 1:
             return True
         is_of_last = product.op_type in ("MatMul", "Gemm")
-        is_foldable = product.op_type == "MatMul" or self.operands.is_foldable(product, 1)
+        is_own_constant = product.op_type == "MatMul" or self.operands.is_own_constant(product, 1)
         has_columns = (self._values.rank(product.input[1]) or 0) >= 2
-        return has_columns and is_foldable and scale.axis(rank) == (rank - 1 if is_of_last else 1)
+        return has_columns and is_own_constant and scale.axis(rank) == (rank - 1 if is_of_last else 1)
 
     def _scale_operands(self, node: NodeProto, scale: Scale, chain: Sequence[NodeProto]) -> None:
-        """Scale the operands of a node that other nodes of the chain do not scale."""
+        """Scale those operands of a node that are not results of the chain."""
         if node.op_type == "MatMul" or node.op_type in LAYERS:
             self.operands.scale_product(node, scale)
             return
@@ -195,8 +199,10 @@ class _Scores:
             if id(self._producers.get(node.input[position])) not in scaled:
                 node.input[position] = self.operands.scaled(node.input[position], scale, node)
 
-    def _scale_less(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
-        """Remove the scaling node `last`, or leave it the part of its scale that was not moved."""
+    def _reduce_scale(self, last: NodeProto, name: str, scale: Scale, pushed: Scale) -> None:
+        """Remove the scaling node `last`, or let it multiply by the part of its scale that was not moved, scale /
+        pushed.
+        """
         if scale.name or np.array_equal(scale.factors, pushed.factors):
             self.operands.remove(last)
             producer = self._producers[name]
@@ -206,7 +212,7 @@ class _Scores:
         self.operands.rescale(last, name, scale.factors / pushed.factors)
 
 
-def _of(values: Values, reader: NodeProto, name: str) -> Scale | None:
-    """The constant scale by which a reader multiplies a value; None where there is none."""
+def _scale_by(values: Values, reader: NodeProto, name: str) -> Scale | None:
+    """The constant scale by which the node `reader` multiplies the value `name`; None if there is none."""
     found = [scale for scaled, scale in scales_of(values, reader) if scaled == name and not scale.name]
     return found[0] if found else None

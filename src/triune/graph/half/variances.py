@@ -11,10 +11,10 @@ from triune.graph.values import Values, attributes_of
 
 
 class FoldVariances(GraphPass):
-    """Given BatchNormalization of constant variance, where that or a constant mean is beyond fp16. Result: variance 1.
+    """Given a BatchNormalization whose constant variance or mean fp16 cannot represent. Result: one of variance 1.
 
-    The scale becomes scale / sqrt(variance + epsilon), whose divisor is computed in fp64. A scale that is not constant
-    is multiplied by a node. Graphs within nodes stay as they are.
+    The scale becomes scale / sqrt(variance + epsilon), computed in fp64, and epsilon becomes 0. For a scale that is no
+    constant, a Mul node is inserted. Subgraphs stay as they are.
     """
 
     name = "fold_variances"
@@ -33,7 +33,9 @@ class FoldVariances(GraphPass):
 
 
 def _folded(model: ModelProto, node: NodeProto, values: Values, names: Names) -> list[NodeProto]:
-    """Change a BatchNormalization if it needs it; returns the new nodes to insert before it."""
+    """Change a BatchNormalization if fp16 cannot represent its variance or mean; returns the nodes to insert before
+    it.
+    """
     constants = [values.constant(name) for name in node.input[1:5]]
     scale, _, mean, variance = (None if each is None else each.astype(np.float64) for each in constants)
     if variance is None:

@@ -1,4 +1,4 @@
-"""Unpack weights whose scales fp16 cannot represent, or only with fewer digits."""
+"""Dequantize weights whose scales fp16 cannot represent, or only as subnormal numbers."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ _MOST_SHOWN = 4
 
 
 class UnpackWeights(GraphPass):
-    """Given packed weights with scales beyond fp16's normal numbers, in subgraphs too. Result: the weights unpacked in
-    fp32.
+    """Given quantized weights (DequantizeLinear of constants) with scales outside fp16's normal numbers, 6.1e-5 to
+    65504. Result: the weights as constants in fp32, in subgraphs too.
 
     Attributes:
-        notes: the messages for the user once the pass has run: none or one.
+        notes: messages for the user, set by the run: none or one.
     """
 
     name = "unpack_weights"
@@ -36,13 +36,16 @@ class UnpackWeights(GraphPass):
             shown = ", ".join(f"'{name}'" for name in names[:_MOST_SHOWN])
             more = f", and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
             self.notes = [
-                f"packed weights are whole: fp16 does not hold their scales; give --precision fp32: {shown}{more}"
+                "quantized weights were dequantized, since fp16 cannot represent their scales; "
+                f"give --precision fp32 to keep them quantized: {shown}{more}"
             ]
         return model
 
 
 def _unpack(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[str]:
-    """Unpack the weights of a graph and its subgraphs; returns the names of the nodes that unpacked them before."""
+    """Dequantize such weights in a graph and its subgraphs; returns the names of the nodes that are no longer
+    needed.
+    """
     values = Values(graph, outer)
     names: list[str] = []
     nodes: list[NodeProto] = []
@@ -63,6 +66,6 @@ def _unpack(graph: GraphProto, outer: Values | None, file: WeightFile) -> list[s
 
 
 def _is_held(scale: NDArray[np.generic]) -> bool:
-    """Whether fp16 represents the scales with all of its digits."""
+    """Whether all scales, except 0, are normal numbers of fp16."""
     sizes = sizes_within(scale)
     return sizes is None or SMALLEST_NORMAL <= sizes[0] <= sizes[1] <= LARGEST

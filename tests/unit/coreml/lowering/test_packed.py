@@ -80,7 +80,7 @@ def test_scales_that_fp16_does_not_hold_keep_the_weights_whole(tmp_path: Path) -
     scale = next(tensor for tensor in model.graph.initializer if tensor.name == "s")
     scale.CopyFrom(onnx.numpy_helper.from_array(np.array(1e-6, np.float32), "s"))
     lowered = lower(model, tmp_path / "m.mlpackage", LowerOptions(precision=Precision.FP16))
-    assert any("fp16 does not hold their scales" in note for note in lowered.notes)
+    assert any("fp16 cannot represent their scales" in note for note in lowered.notes)
     assert lower(model, tmp_path / "m.mlpackage").notes == []
 
 

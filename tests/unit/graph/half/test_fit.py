@@ -191,7 +191,7 @@ def test_shares_of_which_it_does_not_count_how_small_they_are_stay_in_fp16(nodes
 def test_a_logarithm_of_shares_computes_in_fp32_with_them_and_a_note() -> None:
     fitted = _fitted("logarithm_of_shares")
     assert _kept(fitted) == {"Softmax", "Log"}
-    assert "it counts how small its numbers are" in fitted.notes[0]
+    assert "fp16 would round its small numbers to 0" in fitted.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -264,4 +264,4 @@ def test_what_layers_make_is_ranked_rounded_and_compared_in_fp16(read: str) -> N
 
 def test_whole_numbers_that_are_given_out_say_so() -> None:
     fitted = _fitted("whole_numbers_joined")
-    assert "Concat 'y' (fp16 does not hold all whole numbers)" in fitted.notes[0]
+    assert "Concat 'y' (fp16 cannot represent all integers)" in fitted.notes[0]
