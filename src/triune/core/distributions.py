@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from triune.core.datatypes import Array
+from triune.core.sizes import content_bytes
 
 LATENCIES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
 """The latencies of a sample, in this order."""
@@ -87,4 +88,4 @@ class Distributions:
 
 
 def _num_bytes(arrays: Collection[Array]) -> int:
-    return sum(sum(map(len, array.ravel().tolist())) if array.dtype.char == "O" else array.nbytes for array in arrays)
+    return sum(content_bytes(array) if array.dtype.hasobject else array.nbytes for array in arrays)

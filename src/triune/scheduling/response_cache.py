@@ -16,6 +16,7 @@ from triune.core.clock import Clock
 from triune.core.datatypes import Array
 from triune.core.requests import InferenceResponse
 from triune.core.servable import Call, Servable, only_answer
+from triune.core.sizes import array_bytes, content_bytes
 from triune.core.statistics import ModelStatistics
 from triune.core.threads import NoThreadError, in_thread
 
@@ -24,9 +25,6 @@ MAX_INLINE_BYTES = 64 << 10
 
 ENTRY_BYTES = 512
 """The memory of an entry besides its tensors."""
-
-_ELEMENT_BYTES = 64
-"""The memory of a BYTES element besides its content."""
 
 _DROPPED_AT_ONCE = 256
 
@@ -97,10 +95,8 @@ class ResponseCache:
 
 
 def size_of(array: Array) -> int:
-    """An array's memory in bytes, including the objects of a BYTES array."""
-    if not array.dtype.hasobject:
-        return array.nbytes
-    return array.nbytes + sum(len(element) + _ELEMENT_BYTES for element in array.ravel().tolist())
+    """An array's memory in bytes, including the objects of a BYTES array and their contents."""
+    return array_bytes(array) + content_bytes(array)
 
 
 def is_small(arrays: Iterable[Array]) -> bool:

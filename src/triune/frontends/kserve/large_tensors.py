@@ -8,7 +8,8 @@ import numpy as np
 
 from triune.core.datatypes import CHUNK_ELEMENTS, Array, DataType
 from triune.core.requests import InferenceRequest
-from triune.frontends.kserve.offload import freed_gradually, pause
+from triune.core.sizes import array_bytes, content_bytes
+from triune.frontends.kserve.offload import SMALL_BYTES, freed_gradually, pause
 from triune.frontends.kserve.tensors import as_bytes, decode_raw, encode_raw
 
 
@@ -38,15 +39,19 @@ def unpack(request: InferenceRequest) -> None:
             cast(Array, value).flags.writeable = False
 
 
-def inputs_bytes(inputs: Mapping[str, Array]) -> int:
-    """The memory of arrays in bytes, and BYTES_ELEMENT_BYTES for each BYTES element. Contents are not counted."""
-    return sum(
-        array.nbytes + (array.size * BYTES_ELEMENT_BYTES if array.dtype.char == "O" else 0) for array in inputs.values()
-    )
+def memory_bytes(tensors: Mapping[str, Array]) -> int:
+    """The memory of tensors in bytes, without the contents of BYTES elements, which takes too long to sum up."""
+    return sum(map(array_bytes, tensors.values()))
 
 
-BYTES_ELEMENT_BYTES = 96
-"""The memory of a BYTES element beside its content: a Python object here, and a string in the runtime."""
+def encoded_bytes(tensors: Mapping[str, Array]) -> int:
+    """How many bytes there are to encode. A BYTES tensor above SMALL_BYTES counts 8 an element, to save time."""
+    num_bytes = 0
+    for array in tensors.values():
+        num_bytes += array.nbytes
+        if array.dtype.hasobject and array.nbytes <= SMALL_BYTES:
+            num_bytes += content_bytes(array)
+    return num_bytes
 
 
 def raw_pieces(array: Array) -> Generator[int, None, list[bytes | memoryview]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from triune.core.datatypes import Array, DataType
 from triune.core.runtime import Executable
+from triune.core.sizes import content_bytes
 from triune.hosting import HostedExecutable
 
 MANY_STRINGS = 16 << 10
@@ -80,17 +81,13 @@ class ManyStringsExecutable:
 
     def _has_many(self, inputs: Mapping[str, Array]) -> bool:
         num_strings = _num_strings(inputs)
-        if num_strings > MANY_STRINGS or (num_strings and _content_bytes(inputs) > self._many_bytes):
+        if num_strings > MANY_STRINGS or (num_strings and sum(map(content_bytes, inputs.values())) > self._many_bytes):
             return True
         return self._many_numbers is not None and _num_elements(inputs) > self._many_numbers
 
 
 def _num_strings(arrays: Mapping[str, Array]) -> int:
     return sum(each.size for each in arrays.values() if each.dtype.hasobject)
-
-
-def _content_bytes(arrays: Mapping[str, Array]) -> int:
-    return sum(len(element) for each in arrays.values() if each.dtype.hasobject for element in each.ravel().tolist())
 
 
 def _num_elements(arrays: Mapping[str, Array]) -> int:

@@ -19,7 +19,7 @@ from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc import messages as grpc_messages
 from triune.frontends.kserve.grpc.messages import varint
 from triune.frontends.kserve.grpc.parameters import FINAL_RESPONSE
-from triune.frontends.kserve.large_tensors import files_of, inputs_bytes, pack, raw_pieces, unpack
+from triune.frontends.kserve.large_tensors import encoded_bytes, files_of, memory_bytes, pack, raw_pieces, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.frontends.kserve.tensors import MAX_TENSORS, as_bytes
 from triune.protos.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
@@ -97,7 +97,7 @@ class LargeMessages:
             rest, request = await self._decoder.parse(parse_typed, head, len(head), held)
             message = grpc_codec.parse_request(rest)
             await self._offload.run(unpack, request)
-        held.resize(max(len(data), inputs_bytes(request.inputs)))
+        held.resize(max(len(data), memory_bytes(request.inputs)))
         return message, request
 
     async def parse_load(self, data: bytes, held: Reservation) -> tuple[str, str, str | None, dict[str, Array]]:
@@ -123,13 +123,13 @@ class LargeMessages:
             UnavailableError, PayloadTooLargeError: the memory budget is exceeded.
             InternalError: the protocol cannot express an output or a parameter.
         """
-        if outputs_bytes(response) <= SMALL_BYTES:
+        if encoded_bytes(response.outputs) <= SMALL_BYTES:
             message = grpc_codec.encode_response(response)
             if is_final is None:
                 return message.SerializeToString()
             message.parameters[FINAL_RESPONSE].bool_param = is_final
             return ModelStreamInferResponse(infer_response=message).SerializeToString()
-        held.resize(inputs_bytes(response.outputs))
+        held.resize(memory_bytes(response.outputs))
         message = await self._offload.in_steps(join_response(response, is_final), held)
         # gRPC keeps the message in memory until the client has read it.
         held.resize(len(message))
@@ -161,16 +161,6 @@ def check_head(num_bytes: int) -> None:
         raise PayloadTooLargeError(
             f"the request has {num_bytes} bytes beside its tensors' contents; {_MAX_HEAD_BYTES} are the limit"
         )
-
-
-def outputs_bytes(response: InferenceResponse) -> int:
-    """The size of a response's tensors. A large BYTES tensor counts only 8 bytes an element, to save time."""
-    num_bytes = 0
-    for array in response.outputs.values():
-        num_bytes += array.nbytes
-        if array.dtype.hasobject and array.nbytes <= SMALL_BYTES:
-            num_bytes += sum(len(element) for element in array.ravel().tolist() if isinstance(element, bytes))
-    return num_bytes
 
 
 def join_response(response: InferenceResponse, is_final: bool | None) -> Generator[int, None, bytes]:

@@ -16,9 +16,10 @@ from triune.frontends.kserve.grpc import codec as grpc_codec
 from triune.frontends.kserve.grpc import messages as grpc_messages
 from triune.frontends.kserve.grpc.codec import parse_version
 from triune.frontends.kserve.grpc.guard import guarded
-from triune.frontends.kserve.grpc.large import LargeMessages, decode_small, outputs_bytes
+from triune.frontends.kserve.grpc.large import LargeMessages, decode_small
 from triune.frontends.kserve.grpc.status import Context, abort, as_triune_error
 from triune.frontends.kserve.grpc.stream import StreamSession
+from triune.frontends.kserve.large_tensors import encoded_bytes
 from triune.frontends.kserve.limits import Limits, check_small
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.protos import grpc_service_pb2 as messages
@@ -134,7 +135,7 @@ class InferenceService:
                 response = await self._wait(future, held, len(data))
             else:
                 response = future.result()
-            if outputs_bytes(response) <= SMALL_BYTES:
+            if encoded_bytes(response.outputs) <= SMALL_BYTES:
                 answer = grpc_codec.encode_response(response).SerializeToString()
             else:
                 held = held or self._budget.reserve()

@@ -26,7 +26,7 @@ from triune.frontends.kserve.http.infer import (
 )
 from triune.frontends.kserve.http.large_inferences import LargeInferences
 from triune.frontends.kserve.http.statuses import error_body, status_of
-from triune.frontends.kserve.large_tensors import inputs_bytes
+from triune.frontends.kserve.large_tensors import memory_bytes
 from triune.frontends.kserve.limits import Limits
 from triune.frontends.kserve.offload import NUM_FREED, SMALL_BYTES
 from triune.frontends.kserve.pacing import Pacer
@@ -172,7 +172,7 @@ class Answering:
     async def _write_large(self, cycle: InferCycle, response: InferenceResponse) -> None:
         large, budget = self._front_end.large, self._front_end.budget
         try:
-            held = cycle.hold(budget, inputs_bytes(response.outputs) + REQUEST_BYTES)
+            held = cycle.hold(budget, memory_bytes(response.outputs) + REQUEST_BYTES)
             headers, parts = await large.finish(response, cycle.form, held)
             del response
             held.resize(sum(map(len, parts)) + REQUEST_BYTES)

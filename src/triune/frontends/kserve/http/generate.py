@@ -18,10 +18,10 @@ from triune.core.errors import InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceRequest, InferenceResponse
 from triune.frontends.kserve.budget import Reservation
 from triune.frontends.kserve.http.body import BodyReader, HeldResponse, version_of
-from triune.frontends.kserve.http.generate_codec import ModelInputs, encode_generate, is_small, parse_generate
+from triune.frontends.kserve.http.generate_codec import ModelInputs, encode_generate, parse_generate
 from triune.frontends.kserve.http.infer import as_internal_error
 from triune.frontends.kserve.http.statuses import error_body
-from triune.frontends.kserve.large_tensors import inputs_bytes, unpack
+from triune.frontends.kserve.large_tensors import encoded_bytes, memory_bytes, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload, run_all
 from triune.serving.server import Server
 
@@ -85,15 +85,15 @@ class Generate:
             unpack(inference)
         else:
             await self._offload.run(unpack, inference)
-        held.resize(inputs_bytes(inference.inputs))
+        held.resize(memory_bytes(inference.inputs))
         return inference
 
     async def _encode(self, response: InferenceResponse, held: Reservation) -> bytes:
         """Encode a response. The reservation grows by the text's size, and is then reduced to the text's size."""
-        if is_small(response):
+        if encoded_bytes(response.outputs) <= SMALL_BYTES:
             return run_all(encode_generate(response))
         before = held.num_bytes
-        held.grow(inputs_bytes(response.outputs))
+        held.grow(memory_bytes(response.outputs))
         text = await self._offload.in_steps(encode_generate(response), held)
         held.resize(before + len(text))
         return text

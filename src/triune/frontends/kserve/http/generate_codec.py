@@ -19,7 +19,6 @@ from triune.frontends.kserve.http.json_tensors import decode_json, json_name
 from triune.frontends.kserve.http.large_requests import check_json, json_pieces
 from triune.frontends.kserve.http.parameters import as_object, as_string, decode_parameter
 from triune.frontends.kserve.large_tensors import pack
-from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.frontends.kserve.tensors import check_count
 
 
@@ -152,13 +151,3 @@ def encode_generate(response: InferenceResponse) -> Generator[int, None, bytes]:
         parts.append(closing)
     yield sum(map(len, parts))
     return b"".join([b"{", *parts[1:], b"}"])
-
-
-def is_small(response: InferenceResponse) -> bool:
-    """Whether encoding a response takes less than a millisecond."""
-    num_bytes = 0
-    for array in response.outputs.values():
-        num_bytes += array.nbytes
-        if array.dtype.char == "O" and array.nbytes <= SMALL_BYTES:
-            num_bytes += sum(map(len, array.ravel().tolist()))
-    return num_bytes <= SMALL_BYTES

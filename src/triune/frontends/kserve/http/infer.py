@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 import httptools
 
-from triune.core.datatypes import Array
 from triune.core.errors import CancelledError as RequestCancelledError
 from triune.core.errors import InternalError, InvalidArgumentError, TriuneError
 from triune.core.requests import InferenceResponse
@@ -19,6 +18,7 @@ from triune.frontends.kserve.compression import MIN_COMPRESSED_BYTES, Body, acce
 from triune.frontends.kserve.http.codec import OutputForm, decode_request, encode_response
 from triune.frontends.kserve.http.raw_request import decode_raw_request
 from triune.frontends.kserve.http.request_templates import RequestTemplates
+from triune.frontends.kserve.large_tensors import encoded_bytes
 from triune.frontends.kserve.offload import SMALL_BYTES
 from triune.serving.server import Server
 
@@ -155,12 +155,7 @@ def is_quick(headers: Headers, body: Body) -> bool:
 
 def is_quick_answer(response: InferenceResponse, form: OutputForm, headers: Headers) -> bool:
     """Whether encoding a response takes less than a millisecond."""
-    num_bytes = 0
-    for array in response.outputs.values():
-        num_bytes += array.nbytes
-        if array.dtype.hasobject:
-            num_bytes += _content_bytes(array)
-    if num_bytes <= SMALL_BYTES:
+    if encoded_bytes(response.outputs) <= SMALL_BYTES:
         return True
     if b"accept-encoding" in headers:
         return False
@@ -189,14 +184,6 @@ def result_of(future: asyncio.Future[InferenceResponse]) -> InferenceResponse:
 def content_headers(header_bytes: int | None) -> bytes:
     """The content headers. `header_bytes` is the size of the JSON if binary data follow it, else None."""
     return _JSON if header_bytes is None else _BINARY % header_bytes
-
-
-def _content_bytes(array: Array) -> int:
-    """The size of a BYTES tensor's elements; 0 if there are so many that the response is large anyway."""
-    if array.nbytes > SMALL_BYTES:
-        return 0
-    # The encoder reports elements that are not bytes.
-    return sum(len(element) for element in array.ravel().tolist() if isinstance(element, bytes))
 
 
 def _compress_small(accept_encoding: bytes, parts: list[bytes | memoryview]) -> bytes:

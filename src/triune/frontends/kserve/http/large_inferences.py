@@ -28,7 +28,7 @@ from triune.frontends.kserve.http.infer import (
 )
 from triune.frontends.kserve.http.large_requests import encode_large_response, parse_infer
 from triune.frontends.kserve.http.raw_request import decode_raw_request
-from triune.frontends.kserve.large_tensors import inputs_bytes, unpack
+from triune.frontends.kserve.large_tensors import memory_bytes, unpack
 from triune.frontends.kserve.offload import SMALL_BYTES, Offload
 from triune.serving.server import Server
 
@@ -64,7 +64,7 @@ class LargeInferences:
             encoding = headers.get(b"content-encoding", b"").decode("latin-1")
             body = await self._decoder.decompress(encoding, body, held)
             request, form = await self._decode(route, headers, body, held)
-            held.resize(max(len(body), inputs_bytes(request.inputs)))
+            held.resize(max(len(body), memory_bytes(request.inputs)))
             return self._server.infer(request), form
         except Exception as error:  # noqa: BLE001 - it is raised, as what a client may see
             raise_failure(error, route, self._server)
