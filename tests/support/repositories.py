@@ -144,6 +144,7 @@ class ReferenceRuntime:
         self.loads: list[tuple[Path, Unit, int, dict[str, Parameter]]] = []
         self.executables: list[ReferenceExecutable] = []
         self.on_load = lambda path: None
+        self.on_run = lambda: None
         self._units = tuple(units)
 
     def units(self) -> Sequence[Unit]:
@@ -173,6 +174,7 @@ class ReferenceRuntime:
         self.on_load(path)
         self.loads.append((path, unit, num_threads, dict(options)))
         executable = ReferenceExecutable(self.inspect(path), unit, ReferenceEvaluator(onnx.load(path)))
+        executable.on_run = lambda: self.on_run()
         self.executables.append(executable)
         return executable
 
@@ -185,11 +187,13 @@ class ReferenceExecutable:
         self.is_steady = True
         self.is_closed = False
         self.runs: list[dict[str, Array]] = []
+        self.on_run = lambda: None
         self._evaluator = evaluator
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         assert not self.is_closed, "run after close"
         self.runs.append(dict(inputs))
+        self.on_run()
         for spec in self.signature.inputs:
             array = inputs[spec.name]
             fits = array.ndim == len(spec.shape) and all(

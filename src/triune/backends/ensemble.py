@@ -63,12 +63,11 @@ class EnsembleBackend:
         """See `Backend`. Checks the steps' models, and takes the labels of its outputs from them."""
         return self._configure(source, version)[0]
 
-    def build(
-        self, source: Source, version: int, previous: EnsembleBuild | None = None, attempt: Attempt | None = None
-    ) -> EnsembleBuild:
+    def build(self, source: Source, version: int, previous: EnsembleBuild | None, attempt: Attempt) -> EnsembleBuild:
         """See `Backend`."""
-        del previous, attempt
+        del previous
         config, steps = self._configure(source, version)
+        attempt.check()
         return EnsembleBuild(version, config, source, steps)
 
     def assemble(self, build: EnsembleBuild, models: Models) -> Servable:

@@ -62,15 +62,13 @@ class Backends:
         """See `Backend.configure`."""
         return self.of(source.message).configure(source, version)
 
-    def build(
-        self, source: Source, version: int, previous: Build | None = None, attempt: Attempt | None = None
-    ) -> Build:
+    def build(self, source: Source, version: int, previous: Build | None, attempt: Attempt) -> Build:
         """See `Backend.build`; any backend may have made `previous`. Every error is a TriuneError."""
         backend = self.of(source.message)
         if previous is not None and self.of(previous.source.message) is not backend:
             previous = None
         with typed_failures(source.name, version):
-            return backend.build(source, version, previous, attempt or Attempt())
+            return backend.build(source, version, previous, attempt)
 
     def assemble(self, build: Build, models: Models) -> LoadedVersion:
         """See `Backend.assemble`. Adds the response cache, if the server has one and the config enables it."""

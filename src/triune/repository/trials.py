@@ -246,7 +246,7 @@ def _load(
         backend.configure(source, version)
         return
     with typed_failures(name, version):
-        build = backend.build(source, version)
+        build = backend.build(source, version, None, Attempt())
     if not build.config.warmup:
         for executable in {each.unit: each for each in build.executables}.values():
             _run(executable, build.config, folder)

@@ -6,51 +6,28 @@ from pathlib import Path
 import pytest
 
 from support.repositories import Bench, NoModels, affine, write_model
-from support.table_servable import TableServable
+from support.table_backend import TableBackend
 from triune.backends.attempt import Attempt
-from triune.backends.backend import Build
 from triune.backends.registry import ENSEMBLE, Backends
 from triune.backends.tensor.backend import TensorBackend
-from triune.config.configure import Source, configure, read_source
-from triune.config.model_config import ModelConfig
+from triune.config.configure import Source, read_source
 from triune.config.stamps import stamp
 from triune.core.clock import MonotonicClock
 from triune.core.errors import InternalError, UnsupportedError
-from triune.core.servable import Servable
-from triune.scheduling.models import Models
 from triune.scheduling.response_cache import CachedServable, ResponseCache
-
-
-class TableBackend:
-    """Answers from a table; the config is that of the file."""
-
-    honours = frozenset({"sequence_batching"})
-
-    def __init__(self, bench: Bench, error: Exception | None = None) -> None:
-        self.previous: list[Build | None] = []
-        self.models: list[Models] = []
-        self._bench = bench
-        self._error = error
-
-    def needs(self, source: Source) -> Mapping[str, frozenset[int | None]]:
-        return {}
-
-    def configure(self, source: Source, version: int) -> ModelConfig:
-        return configure(source, version, self._bench.machine)
-
-    def build(self, source: Source, version: int, previous: Build | None, attempt: Attempt) -> Build:
-        self.previous.append(previous)
-        if self._error is not None:
-            raise self._error
-        return Build(version, self.configure(source, version), source)
-
-    def assemble(self, build: Build, models: Models) -> Servable:
-        self.models.append(models)
-        return TableServable()
 
 
 def backends_of(bench: Bench, others: Mapping[str, TableBackend], cache: ResponseCache | None = None) -> Backends:
     return Backends(TensorBackend(bench.machine, MonotonicClock()), MonotonicClock(), others=others, cache=cache)
+
+
+def failing(bench: Bench, error: Exception) -> TableBackend:
+    def fail() -> None:
+        raise error
+
+    table = TableBackend(bench)
+    table.on_build = fail
+    return table
 
 
 def source_of(path: Path, backends: Backends, config: str) -> Source:
@@ -92,10 +69,10 @@ def test_a_build_of_another_backend_is_not_taken_over(tmp_path: Path) -> None:
     bench = Bench()
     table = TableBackend(bench)
     backends = backends_of(bench, {"openvino": table})
-    first = backends.build(source_of(tmp_path, backends, ""), 1)
+    first = backends.build(source_of(tmp_path, backends, ""), 1, None, Attempt())
     other = source_of(tmp_path, backends, 'backend: "openvino"')
-    second = backends.build(other, 1, first)
-    backends.build(other, 1, second)
+    second = backends.build(other, 1, first, Attempt())
+    backends.build(other, 1, second, Attempt())
     assert table.previous == [None, second]
     first.close()
     second.close()
@@ -106,9 +83,9 @@ def test_whatever_a_backend_raises_is_an_error_of_the_load(
     tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench()
-    backends = backends_of(bench, {"openvino": TableBackend(bench, error)})
+    backends = backends_of(bench, {"openvino": failing(bench, error)})
     with pytest.raises(InternalError, match=f"unexpected {type(error).__name__} while loading"):
-        backends.build(source_of(tmp_path, backends, 'backend: "openvino"'), 1)
+        backends.build(source_of(tmp_path, backends, 'backend: "openvino"'), 1, None, Attempt())
     assert "Traceback" in caplog.text
 
 
@@ -119,7 +96,7 @@ async def test_answers_of_any_backend_are_kept_where_its_config_says_so(tmp_path
     backends = backends_of(bench, {"openvino": table}, ResponseCache(1 << 20))
     text = f'backend: "openvino" response_cache {{ enable: {str(is_enabled).lower()} }}'
     models = NoModels()
-    loaded = backends.assemble(backends.build(source_of(tmp_path, backends, text), 1), models)
+    loaded = backends.assemble(backends.build(source_of(tmp_path, backends, text), 1, None, Attempt()), models)
     assert isinstance(loaded.servable, CachedServable) == is_enabled
     assert table.models == [models]
     await loaded.servable.close()

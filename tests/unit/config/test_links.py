@@ -9,6 +9,7 @@ import pytest
 
 from support.graphs import model_of
 from support.repositories import WARM_UP, affine, write_model
+from triune.backends.attempt import Attempt
 from triune.backends.tensor.backend import TensorBackend
 from triune.config.configure import configure, read_source
 from triune.config.stamps import stamp
@@ -108,7 +109,7 @@ def with_a_link_that_is_not_the_models(root: Path) -> None:
 def test_weights_of_the_model(tmp_path: Path, lay: Callable[[Path], None]) -> None:
     lay(tmp_path)
     source = read_source("m", tmp_path / "models/m", stamp(tmp_path / "models/m"), '{"version_policy": {"all": {}}}')
-    TensorBackend(MACHINE, MonotonicClock()).build(source, 1).close()
+    TensorBackend(MACHINE, MonotonicClock()).build(source, 1, None, Attempt()).close()
 
 
 def elsewhere(root: Path) -> None:
@@ -165,4 +166,4 @@ def test_labels_and_warm_up(tmp_path: Path) -> None:
     (folder / "config.pbtxt").write_text(WARM_UP.replace("zero_data: true", "input_data_file: 'x'"))
     link(folder / "warmup/x", data(tmp_path / "row"))
     with pytest.raises(InvalidArgumentError, match="input_data_file 'x' leads by a link to .*/row, outside"):
-        TensorBackend(MACHINE, MonotonicClock()).build(read_source("m", folder, stamp(folder)), 1)
+        TensorBackend(MACHINE, MonotonicClock()).build(read_source("m", folder, stamp(folder)), 1, None, Attempt())

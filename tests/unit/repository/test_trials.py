@@ -52,7 +52,7 @@ def test_a_model_that_ends_the_process_is_told_of(tmp_path: Path) -> None:
     trials = Trials(MACHINE, tmp_path / "loaded")
     source = source_of(tmp_path, ending_itself())
     with pytest.raises(InternalError, match="version 1 is not loaded.*was killed by SIGABRT; correct the file"):
-        TensorBackend(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1)
+        TensorBackend(MACHINE, MonotonicClock(), try_first=trials.require).build(source, 1, None, Attempt())
     assert not (tmp_path / "loaded").exists()
     trials.close()
 
@@ -65,7 +65,9 @@ def test_not_even_the_signature_is_read_before(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(OnnxRuntime, "inspect", lambda *_: pytest.fail("it is inspected in the server"))
     with pytest.raises(InternalError, match="it would end the server"):
-        TensorBackend(MACHINE, MonotonicClock(), try_first=refuse).build(source_of(tmp_path, affine()), 1)
+        TensorBackend(MACHINE, MonotonicClock(), try_first=refuse).build(
+            source_of(tmp_path, affine()), 1, None, Attempt()
+        )
 
 
 def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +75,7 @@ def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.Monkey
     for _ in range(2):
         trials = Trials(MACHINE, tmp_path / "loaded")
         TensorBackend(MACHINE, MonotonicClock(), try_first=trials.require).build(
-            source_of(tmp_path, affine()), 1
+            source_of(tmp_path, affine()), 1, None, Attempt()
         ).close()
         trials.close()
     assert processes.count == 1

@@ -62,16 +62,14 @@ class TensorBackend:
         """See `Backend`."""
         return configure(source, version, self._machine, self._settings.completion)
 
-    def build(
-        self, source: Source, version: int, previous: TensorBuild | None = None, attempt: Attempt | None = None
-    ) -> TensorBuild:
+    def build(self, source: Source, version: int, previous: TensorBuild | None, attempt: Attempt) -> TensorBuild:
         """See `Backend`.
 
         If the version's files are those of `previous`, executables of equal recipes are reused, so that a change of the
         config or of the instance count compiles only new recipes.
         """
+        attempt.check()
         started_ns = self._clock.now_ns()
-        attempt = attempt or Attempt()
         spare = previous.executables if previous is not None and previous.has_files_of(source) else ()
         before = previous.unit_errors if previous is not None else {}
         if self._try_first is not None:
@@ -88,6 +86,7 @@ class TensorBackend:
             left_out = {unit: each.excess for unit, each in errors.items() if each.excess}
             config, kept = leave_out(left_out, config, executables)
             is_inline = is_quick(config, kept[0], self._clock)
+            attempt.check()
             undo.pop_all()
         for each in executables:
             if each not in kept:

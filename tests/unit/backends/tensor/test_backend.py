@@ -16,6 +16,7 @@ from support.repositories import (
     scaled_by_scalar,
     write_model,
 )
+from triune.backends.attempt import Attempt
 from triune.backends.registry import Backends, typed_failures
 from triune.backends.tensor.backend import TensorBackend
 from triune.backends.tensor.build import TensorBuild
@@ -40,7 +41,7 @@ def build(
     write_model(path, "m", config, **({"v1": model} if model is not None else {}))
     source = read_source("m", path / "m", stamp(path / "m"))
     with typed_failures("m", 1):
-        return TensorBackend(bench.machine, MonotonicClock()).build(source, 1, previous)
+        return TensorBackend(bench.machine, MonotonicClock()).build(source, 1, previous, Attempt())
 
 
 def test_each_unit_is_served_by_its_runtime(tmp_path: Path) -> None:
