@@ -1,6 +1,6 @@
 """Model repositories of real ONNX files, and a runtime over ONNX's reference evaluator that remembers what it did."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,8 @@ class ReferenceRuntime:
         self.name = name
         self.loads: list[tuple[Path, Unit, int, dict[str, Parameter]]] = []
         self.executables: list[ReferenceExecutable] = []
-        self.on_load = lambda path: None
-        self.on_run = lambda: None
+        self.on_load: Callable[[Path], object] = lambda _: None
+        self.on_run: Callable[[], object] = lambda: None
         self._units = tuple(units)
 
     def units(self) -> Sequence[Unit]:
@@ -187,7 +187,7 @@ class ReferenceExecutable:
         self.is_steady = True
         self.is_closed = False
         self.runs: list[dict[str, Array]] = []
-        self.on_run = lambda: None
+        self.on_run: Callable[[], object] = lambda: None
         self._evaluator = evaluator
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
