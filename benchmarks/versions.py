@@ -3,7 +3,8 @@
 Usage: versions.py --before DIR [--rounds 5] [--seconds 4] [--connections 1 8 32]
 DIR is the root of another checkout, such as `git worktree add --detach DIR COMMIT` makes; it runs in this environment.
 
-Each round loads one checkout's server and then the other's, the order turned about every round; both servers stay up.
+Each round starts both servers anew, since two processes of one checkout differ by a tenth, and loads one and then the
+other, the order turned about every round.
 Printed are medians over the rounds and the ratio now / before.
 """
 
@@ -42,21 +43,24 @@ def main() -> None:
     options = parser.parse_args()
     print(heading("HTTP identity, now and before"), flush=True)
     here = Path(__file__).resolve().parents[1]
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+    with tempfile.TemporaryDirectory() as folder:
         build_repository(Path(folder), models=[MODEL])
         checkouts = {"now": here, "before": options.before.resolve()}
-        running = {
-            name: servers.enter_context(
-                triune(Path(folder), label=name, port=19000 + 10 * index, program=_program(root))
-            )
-            for index, (name, root) in enumerate(checkouts.items())
-        }
-        for connections in options.connections:
-            rounds: dict[str, list[Round]] = {name: [] for name in running}
-            for index in range(options.rounds):
-                for name in sorted(running, reverse=index % 2 == 1):
-                    rounds[name].append(measure(running[name], connections, options.seconds))
-            report(connections, rounds)
+        rounds: dict[int, dict[str, list[Round]]] = {}
+        for index in range(options.rounds):
+            with ExitStack() as servers:
+                running = {
+                    name: servers.enter_context(
+                        triune(Path(folder), label=name, port=19000 + 10 * number, program=_program(root))
+                    )
+                    for number, (name, root) in enumerate(checkouts.items())
+                }
+                for connections in options.connections:
+                    for name in sorted(running, reverse=index % 2 == 1):
+                        found = measure(running[name], connections, options.seconds)
+                        rounds.setdefault(connections, {}).setdefault(name, []).append(found)
+        for connections, found_by_name in rounds.items():
+            report(connections, found_by_name)
 
 
 def _program(root: Path) -> tuple[str, ...]:
