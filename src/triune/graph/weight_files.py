@@ -52,7 +52,7 @@ def num_bytes(tensor: TensorProto) -> int:
     return len(tensor.raw_data) or tensor.ByteSize()
 
 
-def refer(tensor: TensorProto, path: PurePath, offset: int, length: int) -> None:
+def refer(tensor: TensorProto, path: PurePath | str, offset: int, length: int) -> None:
     """Make `tensor`, which must hold no data, refer to data in a file. `offset` and `length` are in bytes."""
     del tensor.external_data[:]
     tensor.data_location = TensorProto.EXTERNAL

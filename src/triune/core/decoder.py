@@ -1,0 +1,153 @@
+"""The seam between the transformer engine and runtimes: a compiled decoder with a paged cache of keys and values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.datatypes import Array
+from triune.core.errors import InvalidArgumentError
+from triune.core.units import Unit
+
+CacheType: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
+"""In what a cache holds keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderStep:
+    """The tokens of one step: those of each sequence one after another, sequence after sequence.
+
+    Attributes:
+        input_ids: INT64 [tokens].
+        position_ids: INT64 [tokens], each token's place in its sequence.
+        past_lengths: INT32 [sequences], the tokens that each sequence has in the cache.
+        subsequence_begins: INT32 [sequences + 1]: sequence i has the tokens from begins[i] up to begins[i + 1].
+        block_indices: INT32, the KV blocks of all sequences, those of each in the order of its tokens.
+        block_indices_begins: INT32 [sequences + 1], offsets into `block_indices`.
+        logits_indices: INT64 [n], the packed tokens whose logits are wanted.
+    """
+
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    past_lengths: NDArray[np.int32]
+    subsequence_begins: NDArray[np.int32]
+    block_indices: NDArray[np.int32]
+    block_indices_begins: NDArray[np.int32]
+    logits_indices: NDArray[np.int64]
+
+    def require_fitting(self, num_blocks: int, block_size: int) -> None:
+        """Check what would let a runtime read or write outside of its memory.
+
+        Raises:
+            InvalidArgumentError: offsets do not ascend from 0 to the number of tokens or blocks, a sequence has fewer
+                blocks than tokens, or an index is out of range.
+        """
+        tokens, begins, block_begins = len(self.input_ids), self.subsequence_begins, self.block_indices_begins
+        new, held = np.diff(begins), np.diff(block_begins)
+        if not (
+            len(begins) == len(block_begins) == len(self.past_lengths) + 1 > 1
+            and begins[0] == block_begins[0] == 0
+            and begins[-1] == tokens == len(self.position_ids)
+            and block_begins[-1] == len(self.block_indices)
+            and new.min() >= 0
+            and held.min() >= 0
+            and self.past_lengths.min() >= 0
+        ):
+            raise InvalidArgumentError(
+                f"a step of {tokens} tokens, {len(self.position_ids)} positions, {len(self.past_lengths)} sequences "
+                f"and {len(self.block_indices)} blocks has the offsets {begins.tolist()} and {block_begins.tolist()}: "
+                "each must ascend from 0 to the number of tokens or blocks, and have one entry more than sequences"
+            )
+        if ((self.past_lengths + new) > held * block_size).any():
+            which = int(np.argmax(self.past_lengths + new - held * block_size))
+            raise InvalidArgumentError(
+                f"sequence {which} of the step has {self.past_lengths[which]} tokens and gets {new[which]}; its "
+                f"{held[which]} blocks hold {held[which] * block_size}"
+            )
+        for name, indices, limit in (
+            ("block", self.block_indices, num_blocks),
+            ("token with logits", self.logits_indices, tokens),
+        ):
+            if len(indices) and not 0 <= indices.min() <= indices.max() < limit:
+                worst = indices.min() if indices.min() < 0 else indices.max()
+                raise InvalidArgumentError(f"a {name} of the step is {worst}; there are {limit}")
+
+
+class DecoderExecutable(Protocol):
+    """A decoder compiled for a unit, with its paged cache, which it owns.
+
+    One call at a time, from any thread. `run` releases the GIL for the computation.
+    """
+
+    @property
+    def unit(self) -> Unit:
+        """The unit that it was compiled for."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """The floating-point format of the computation: "fp32", "bf16", "fp16"."""
+        ...
+
+    @property
+    def cache_form(self) -> str:
+        """A name for how blocks are laid out in memory. Blocks fit executables of the same model and form."""
+        ...
+
+    @property
+    def block_size(self) -> int:
+        """The number of tokens that a block holds."""
+        ...
+
+    @property
+    def block_bytes(self) -> int:
+        """The memory of one block, of all layers."""
+        ...
+
+    @property
+    def num_blocks(self) -> int:
+        """The number of blocks of the cache."""
+        ...
+
+    def allocate(self, num_blocks: int) -> None:
+        """Replace the cache by one of `num_blocks` blocks, at least 1. What was in it is lost.
+
+        Raises:
+            NoMemoryError: there is not the memory.
+        """
+        ...
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        """Write the step's keys and values to the cache, and compute logits.
+
+        Returns:
+            FP32 [n, vocabulary] in the order of `step.logits_indices`. It is the executable's memory: the next `run`
+            writes to it.
+
+        Raises:
+            InvalidArgumentError: the step does not fit the cache (see `DecoderStep.require_fitting`).
+            InternalError: the runtime failed otherwise.
+        """
+        ...
+
+    def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
+        """A copy of blocks: of each layer the keys, then the values, [blocks, ...] in the form `cache_form`."""
+        ...
+
+    def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
+        """Write what `read_blocks` gave, here or of another executable of the same model and form.
+
+        Raises:
+            InvalidArgumentError: the blocks are of another number, shape or type.
+        """
+        ...
+
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy blocks within the cache, as if all were read before any is written."""
+        ...
+
+    def close(self) -> None:
+        """Free all resources. No call may be running or follow."""
+        ...
