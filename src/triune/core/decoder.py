@@ -1,7 +1,7 @@
 """The seam between the transformer engine and runtimes: a compiled decoder with a paged cache of keys and values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -36,6 +36,10 @@ class DecoderStep:
     block_indices: NDArray[np.int32]
     block_indices_begins: NDArray[np.int32]
     logits_indices: NDArray[np.int64]
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by name, as a graph's inputs."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def require_fitting(self, num_blocks: int, block_size: int) -> None:
         """Check what would let a runtime read or write outside of its memory.
@@ -151,3 +155,23 @@ class DecoderExecutable(Protocol):
     def close(self) -> None:
         """Free all resources. No call may be running or follow."""
         ...
+
+
+def checked_blocks(indices: Sequence[int], blocks: Sequence[Array], caches: Sequence[Array]) -> Sequence[Array]:
+    """`blocks` themselves, if they can be written to `caches` at `indices`.
+
+    Raises:
+        InvalidArgumentError: they are of another number, shape or type.
+    """
+    wanted = [((len(indices), *cache.shape[1:]), cache.dtype) for cache in caches]
+    given = [(block.shape, block.dtype) for block in blocks]
+    if given != wanted:
+        which = next((i for i, (a, b) in enumerate(zip(given, wanted, strict=False)) if a != b), None)
+        found = (
+            f"{len(given)} arrays; there are {len(wanted)} caches"
+            if which is None
+            else f"{given[which][1]}{list(given[which][0])} for cache {which}, which takes {wanted[which][1]}"
+            f"{list(wanted[which][0])}"
+        )
+        raise InvalidArgumentError(f"blocks to write are {found}: they are of another model or form of cache")
+    return blocks

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TypeProto, defs
+from onnx import GraphProto, TypeProto, defs
 from onnx.reference.op_run import OpRun
 
 DOMAIN = "triune"
@@ -105,6 +105,12 @@ def paged_attention(
             weights /= weights.sum(axis=1, keepdims=True)
             output[token] = np.einsum("hk,khd->hd", weights, values[seen]).reshape(-1)
     return output, key_cache, value_cache
+
+
+def cache_names(graph: GraphProto) -> list[str]:
+    """The names of a graph's caches: of each layer that of keys, then that of values, as the nodes come."""
+    nodes = [node for node in graph.node if node.op_type == OP_TYPE and node.domain == DOMAIN]
+    return [name for node in nodes for name in node.input[3:5]]
 
 
 @functools.cache

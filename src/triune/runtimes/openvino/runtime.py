@@ -4,13 +4,11 @@ Unlike ONNX Runtime, OpenVINO's CPU plugin computes integers in 32 bits, saturat
 returns 0 for a Gather index out of range.
 """
 
-import contextlib
-import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -29,29 +27,8 @@ from triune.hosting import FAULT_LIMITS, HostedExecutable
 from triune.runtimes.arrays import packed
 from triune.runtimes.failures import reason_of, run_failure
 from triune.runtimes.onnx.file import broken_part, read_signature
+from triune.runtimes.openvino.library import library
 from triune.runtimes.openvino.options import OPTION_NAMES, Settings, read_settings
-
-
-@contextlib.contextmanager
-def _no_converter() -> Generator[None]:
-    """Keep the import of OpenVINO from importing its converter, which is not needed and sends telemetry."""
-    modules = cast("dict[str, object]", sys.modules)
-    converter = "openvino.tools.ovc"
-    is_first = "openvino" not in modules
-    if is_first:
-        modules[converter] = None
-    try:
-        yield
-    finally:
-        if is_first:
-            modules.pop(converter, None)
-
-
-with _no_converter():
-    import openvino
-
-# OpenVINO has incomplete type hints.
-_library: Any = openvino
 
 _ELEMENT_TYPES = {
     DataType.BOOL: "boolean",
@@ -87,7 +64,7 @@ class OpenVino:
         """
         self._run_bytes = run_bytes
         self._statuses = {status.unit: status for status in units}
-        self._core = _library.Core()
+        self._core = library.Core()
         # OpenVINO would memory-map external weights: a write to such a file would change answers or crash the process.
         self._core.set_property({"ENABLE_MMAP": False})
 
@@ -148,7 +125,7 @@ class OpenVino:
             if problem := broken_part(path):
                 raise InvalidArgumentError(f"'{path}' is no correct ONNX model: {problem}") from error
             raise UnsupportedError(f"OpenVINO cannot compile '{path}': {reason_of(error)}") from error
-        if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != _library.Type.bf16:
+        if unit is Unit.AMX and compiled.get_property("INFERENCE_PRECISION_HINT") != library.Type.bf16:
             raise UnsupportedError(f"OpenVINO does not compute in bf16 on this CPU, so '{path}' cannot run on 'amx'")
         return _OpenVinoExecutable(compiled, compile_again, unit, signature, is_steady=is_steady)
 
@@ -168,7 +145,7 @@ class _OpenVinoExecutable:
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
         # OpenVINO drops an input that no operator reads, so it has no port.
         self._inputs = [
-            (spec.name, inputs.get(spec.name), getattr(_library.Type, _ELEMENT_TYPES[spec.datatype]))
+            (spec.name, inputs.get(spec.name), getattr(library.Type, _ELEMENT_TYPES[spec.datatype]))
             for spec in signature.inputs
         ]
         self._names = {spec.name for spec in signature.inputs}
@@ -190,7 +167,7 @@ class _OpenVinoExecutable:
                 if port is not None:
                     array = arrays[name]
                     bits = array.view(np.uint16) if array.dtype == DataType.BF16.dtype else array
-                    self._request.set_input_tensor(port, _library.Tensor(bits, array.shape, element_type))
+                    self._request.set_input_tensor(port, library.Tensor(bits, array.shape, element_type))
             self._request.infer()
         except Exception as error:
             # After it has refused a call, OpenVINO 2026.4 in bf16 also refuses correct calls, with the old shapes. A

@@ -1,0 +1,40 @@
+"""Architectures as ONNX graphs, one a file."""
+
+from triune.core.errors import InvalidArgumentError, UnsupportedError
+from triune.engine.models.builder import Weights
+from triune.engine.models.forms import FormName
+from triune.engine.models.gpt2 import write_gpt2
+from triune.engine.models.llama import write_llama
+from triune.engine.weights.config import Gpt2Config, LlamaConfig, ModelConfig
+from triune.graph.held import HeldModel
+
+__all__ = ["FormName", "write_model"]
+
+
+def write_model(
+    config: ModelConfig, weights: Weights, form: FormName, *, num_positions: int | None = None
+) -> HeldModel:
+    """A decoder as a graph in this form: `engine.models.forms` says its inputs and outputs.
+
+    Args:
+        config: a checkpoint's config.
+        weights: the checkpoint.
+        form: "paged" for a cache of blocks, "plain" for none.
+        num_positions: the longest context in tokens; None takes the model's own.
+
+    Raises:
+        UnsupportedError: there is no graph of this architecture yet.
+        InvalidArgumentError: the model has no positions for such a context.
+    """
+    match config:
+        case LlamaConfig():
+            return write_llama(config, weights, form, num_positions or config.max_position_embeddings)
+        case Gpt2Config():
+            if num_positions is not None and num_positions > config.n_positions:
+                raise InvalidArgumentError(
+                    f"a context of {num_positions} tokens is asked for; GPT-2 has an embedding for each of "
+                    f"{config.n_positions} positions and no more"
+                )
+            return write_gpt2(config, weights, form, num_positions or config.n_positions)
+        case _:
+            raise UnsupportedError(f"{type(config).__name__.removesuffix('Config')} cannot be written as a decoder yet")

@@ -1,0 +1,206 @@
+"""A builder of transformers as ONNX graphs, out of a checkpoint's tensors."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from triune.core.datatypes import Array
+from triune.engine.weights import DenseTensor, PackedTensor, Tensor
+from triune.graph import paged_attention
+from triune.graph.builder import Builder
+from triune.graph.held import HeldModel, held_tensor
+from triune.graph.weight_files import LARGE_BYTES
+
+OPSET = 23
+"""The first with RMSNormalization, RotaryEmbedding and Attention."""
+
+_IR_VERSION = 11
+
+_CODES = {
+    (4, True): TensorProto.INT4,
+    (4, False): TensorProto.UINT4,
+    (8, True): TensorProto.INT8,
+    (8, False): TensorProto.UINT8,
+}
+
+
+class Weights(Protocol):
+    """Where a model's tensors come from: a checkpoint."""
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor; matrices are [out, in]."""
+        ...
+
+
+class ModelBuilder(Builder):
+    """Collects nodes and weights. Activations are FP32; a weight is in the graph as the checkpoint has it."""
+
+    def __init__(self, name: str, weights: Weights) -> None:
+        super().__init__(name)
+        self._name = name
+        self._weights = weights
+        self._inputs: list[ValueInfoProto] = []
+        self._outputs: list[ValueInfoProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._held: dict[str, NDArray[np.uint8]] = {}
+        self._read: dict[str, Tensor] = {}
+
+    def input(self, name: str, elem_type: int, *shape: int | str) -> str:
+        """Declare an input of the graph. A string in `shape` names a free dimension."""
+        self._inputs.append(helper.make_tensor_value_info(name, elem_type, shape))
+        return name
+
+    def output(self, name: str, elem_type: int, *shape: int | str) -> None:
+        """Declare the value `name` as an output of the graph."""
+        self._outputs.append(helper.make_tensor_value_info(name, elem_type, shape))
+
+    def scalar(self, value: float) -> str:
+        """A constant FP32 scalar."""
+        return self.table(f"scalar {value!r}", np.float32(value))
+
+    def ints(self, *values: int) -> str:
+        """A constant INT64 vector, such as a shape; equal ones are one."""
+        return self.table(f"ints {' '.join(map(str, values))}", np.array(values, np.int64))
+
+    def table(self, name: str, array: ArrayLike) -> str:
+        """A constant of this name, of the array's type; a second one of the same name is the first."""
+        values = np.asarray(array)
+        return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
+
+    def has_table(self, name: str) -> bool:
+        """Whether there is a constant of this name."""
+        return name in self._initializers
+
+    def vector(self, name: str, plus: float = 0.0) -> str:
+        """A small tensor of the checkpoint as FP32, with `plus` added: the weight of a norm, a bias."""
+        return self.table(name, self._tensor(name).dequantize() + np.float32(plus))
+
+    def linear(self, x: str, name: str, *, has_bias: bool = False) -> str:
+        """`x` times the transpose of the matrix `{name}.weight`, plus `{name}.bias`."""
+        y = self.op("MatMul", x, self.op("Transpose", self._matrix(f"{name}.weight"), perm=[1, 0]))
+        return self.op("Add", y, self.vector(f"{name}.bias")) if has_bias else y
+
+    def embedding(self, ids: str, name: str) -> str:
+        """The rows `ids` of the matrix `{name}.weight`, as FP32. Of a packed matrix only these rows are unpacked."""
+        name = f"{name}.weight"
+        tensor = self._tensor(name)
+        if isinstance(tensor, DenseTensor):
+            return self._as_float(self.op("Gather", self._dense(name, tensor.values), ids), tensor.values)
+        codes = self._gathered_codes(ids, name, tensor)
+        # [..., blocks, block size], so that each block meets its scale. The ids have one or two dimensions.
+        blocks = self.op(
+            "Reshape", codes, self.op("Concat", self.op("Shape", ids), self.ints(-1, tensor.block_size), axis=0)
+        )
+        if tensor.zero_points is not None:
+            zeros = self.op("Gather", self.table(f"{name}.zero points of rows", tensor.zero_points), ids)
+            blocks = self.op("Sub", blocks, self._unsqueezed(self.cast(zeros, TensorProto.FLOAT)))
+        whole = self.op("Mul", blocks, self._unsqueezed(self.op("Gather", self._scales(name, tensor), ids)))
+        return self.op("Reshape", whole, self.op("Concat", self.op("Shape", ids), self.ints(-1), axis=0))
+
+    def rms_norm(self, x: str, name: str, epsilon: float, plus: float = 0.0) -> str:
+        """Root mean square normalization over the last axis with the weight `{name}.weight`, `plus` added to it."""
+        return self.op("RMSNormalization", x, self.vector(f"{name}.weight", plus), axis=-1, epsilon=epsilon)
+
+    def layer_norm(self, x: str, name: str, epsilon: float) -> str:
+        """Layer normalization over the last axis with `{name}.weight` and `{name}.bias`."""
+        given = self.vector(f"{name}.weight"), self.vector(f"{name}.bias")
+        return self.op("LayerNormalization", x, *given, axis=-1, epsilon=epsilon)
+
+    def activation(self, x: str, kind: str) -> str:
+        """An activation, named as in Hugging Face's configs."""
+        match kind:
+            case "silu":
+                return self.op("Mul", x, self.op("Sigmoid", x))
+            case "relu":
+                return self.op("Relu", x)
+            case "gelu":
+                return self.op("Gelu", x)
+            case "gelu_new" | "gelu_pytorch_tanh":
+                return self.op("Gelu", x, approximate="tanh")
+            case _:
+                raise ValueError(f"unknown activation {kind!r}")
+
+    def softcap(self, x: str, cap: float) -> str:
+        """Limit `x`: cap * tanh(x / cap); `x` itself if the cap is 0."""
+        if not cap:
+            return x
+        return self.op("Mul", self.op("Tanh", self.op("Div", x, self.scalar(cap))), self.scalar(cap))
+
+    def build(self) -> HeldModel:
+        """The model, with the weights beside it."""
+        graph = helper.make_graph(
+            self.nodes, self._name, self._inputs, self._outputs, initializer=list(self._initializers.values())
+        )
+        imports = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == paged_attention.DOMAIN for node in self.nodes):
+            imports.append(helper.make_opsetid(paged_attention.DOMAIN, paged_attention.VERSION))
+        model: ModelProto = helper.make_model(
+            graph, opset_imports=imports, ir_version=_IR_VERSION, producer_name="triune"
+        )
+        return HeldModel(model, self._held)
+
+    def _tensor(self, name: str) -> Tensor:
+        """A tensor of the checkpoint. Each call of the checkpoint reads it again, and tied ones are used twice."""
+        if name not in self._read:
+            self._read[name] = self._weights.tensor(name)
+        return self._read[name]
+
+    def _dense(self, name: str, values: Array) -> str:
+        return self._hold(name, helper.np_dtype_to_tensor_dtype(values.dtype), values.shape, values)
+
+    def _matrix(self, name: str) -> str:
+        """A matrix [out, in] as FP32; one that is packed stays so, behind a DequantizeLinear."""
+        tensor = self._tensor(name)
+        if isinstance(tensor, DenseTensor):
+            return self._as_float(self._dense(name, tensor.values), tensor.values)
+        given = [self._codes(name, tensor), self._scales(name, tensor)]
+        if tensor.packed_zero_points is not None and tensor.zero_points is not None:
+            elem_type = _CODES[tensor.bits, False]
+            given.append(
+                self._hold(f"{name}.zero_points", elem_type, tensor.zero_points.shape, tensor.packed_zero_points)
+            )
+        return self.op("DequantizeLinear", *given, axis=1, block_size=tensor.block_size)
+
+    def _codes(self, name: str, tensor: PackedTensor) -> str:
+        elem_type = _CODES[tensor.bits, tensor.is_signed]
+        return self._hold(f"{name}.codes", elem_type, tensor.shape, tensor.codes)
+
+    def _scales(self, name: str, tensor: PackedTensor) -> str:
+        """The scales as FP32: a DequantizeLinear with scales in FP16 would round its result to FP16."""
+        return self.table(f"{name}.scales", tensor.scales.astype(np.float32, copy=False))
+
+    def _gathered_codes(self, ids: str, name: str, tensor: PackedTensor) -> str:
+        """The codes of the rows `ids` as FP32 [..., in], or [..., in / 2, 2] if two share a byte."""
+        if tensor.bits == 8:
+            return self.cast(self.op("Gather", self._codes(name, tensor), ids), TensorProto.FLOAT)
+        # Gather takes no elements of 4 bits, so it takes bytes, whose halves arithmetic finds.
+        pairs = self.op("Gather", self.table(f"{name}.bytes", tensor.codes), ids)
+        pairs = self._unsqueezed(self.cast(pairs, TensorProto.FLOAT))
+        high = self.op("Floor", self.op("Mul", pairs, self.scalar(1 / 16)))
+        low = self.op("Sub", pairs, self.op("Mul", high, self.scalar(16)))
+        codes = self.op("Concat", low, high, axis=-1)
+        if not tensor.is_signed:
+            return codes
+        # Two's complement of 4 bits: 8 to 15 are -8 to -1.
+        wrapped = self.op("Sub", codes, self.scalar(16))
+        return self.op("Where", self.op("Less", codes, self.scalar(8)), codes, wrapped)
+
+    def _as_float(self, x: str, values: Array) -> str:
+        return x if values.dtype == np.float32 else self.cast(x, TensorProto.FLOAT)
+
+    def _unsqueezed(self, x: str) -> str:
+        return self.op("Unsqueeze", x, self.ints(-1))
+
+    def _hold(self, name: str, elem_type: int, shape: Sequence[int], data: Array) -> str:
+        if name not in self._initializers:
+            tensor, held = held_tensor(name, elem_type, tuple(shape), data)
+            if held.nbytes < LARGE_BYTES:
+                # Passes look into small constants: shapes, axes.
+                tensor = TensorProto(name=name, data_type=elem_type, dims=shape, raw_data=held.tobytes())
+            else:
+                self._held[name] = held
+            self._initializers[name] = tensor
+        return name

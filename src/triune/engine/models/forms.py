@@ -1,0 +1,256 @@
+"""The forms of a decoder's graph: what its inputs are, and how its attention sees earlier tokens.
+
+An architecture is written once, by the methods of a `Form`, which differ in the dimensions before the last: a paged
+graph has [tokens, width], a plain one [batch, tokens, width].
+"""
+
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from onnx import TensorProto
+
+from triune.engine.models.builder import ModelBuilder
+from triune.engine.weights.config import Rope
+from triune.graph.paged_attention import DOMAIN, OP_TYPE
+
+FormName: TypeAlias = Literal["paged", "plain"]
+
+
+class Form(Protocol):
+    """A graph's inputs, attention and outputs.
+
+    Attributes:
+        ids: the input of token ids.
+    """
+
+    ids: str
+
+    def positions(self) -> str:
+        """The position of each token in its sequence, INT64, shaped as the ids."""
+        ...
+
+    def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
+        """[..., heads * size] to [..., heads, size]."""
+        ...
+
+    def join_heads(self, x: str) -> str:
+        """[..., heads, size] to [..., heads * size]."""
+        ...
+
+    def rotate(self, x: str, num_heads: int, rope: Rope) -> str:
+        """Rotary embedding of [..., heads * size]."""
+        ...
+
+    def attend(
+        self,
+        query: str,
+        key: str,
+        value: str,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_size: int,
+        scale: float,
+        sliding_window: int = 0,
+        softcap: float = 0.0,
+    ) -> str:
+        """Causal attention of [..., heads * size], once for each layer, in the order of layers."""
+        ...
+
+    def wanted(self, hidden: str) -> str:
+        """The hidden states of the tokens whose logits are wanted."""
+        ...
+
+    def put_logits(self, logits: str, vocab_size: int) -> None:
+        """Declare the logits as an output."""
+        ...
+
+
+def form_of(name: FormName, graph: ModelBuilder, num_positions: int) -> Form:
+    """The form of this name, for contexts of up to `num_positions` tokens. Declares the graph's first inputs."""
+    return Paged(graph, num_positions) if name == "paged" else Plain(graph, num_positions)
+
+
+class Paged:
+    """Packed tokens of many sequences, over caches of blocks.
+
+    Inputs: `input_ids`, `position_ids` INT64 [tokens]; `past_lengths`, `subsequence_begins`, `block_indices`,
+    `block_indices_begins` INT32 as `graph.paged_attention` says; `logits_indices` INT64 [n], the packed tokens whose
+    logits are wanted; for each layer N `key_cache.N` and `value_cache.N` FP32 [num_blocks, heads, block_size, size].
+    Outputs: `logits` FP32 [n, vocabulary]; `key_cache.N.new`, `value_cache.N.new`.
+    """
+
+    def __init__(self, graph: ModelBuilder, num_positions: int) -> None:
+        self._graph = graph
+        self._num_positions = num_positions
+        self._num_layers = 0
+        self.ids = graph.input("input_ids", TensorProto.INT64, "tokens")
+        self._positions = graph.input("position_ids", TensorProto.INT64, "tokens")
+        self._indices = [
+            graph.input(name, TensorProto.INT32, size)
+            for name, size in (
+                ("past_lengths", "sequences"),
+                ("subsequence_begins", "sequences + 1"),
+                ("block_indices", "blocks"),
+                ("block_indices_begins", "sequences + 1"),
+            )
+        ]
+        self._wanted = graph.input("logits_indices", TensorProto.INT64, "wanted")
+        self._outputs: list[tuple[str, tuple[int | str, ...]]] = []
+
+    def positions(self) -> str:
+        """See `Form`."""
+        return self._positions
+
+    def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
+        """See `Form`."""
+        return self._graph.op("Reshape", x, self._graph.ints(0, num_heads, head_size))
+
+    def join_heads(self, x: str) -> str:
+        """See `Form`."""
+        return self._graph.op("Reshape", x, self._graph.ints(0, -1))
+
+    def rotate(self, x: str, num_heads: int, rope: Rope) -> str:
+        """See `Form`."""
+        graph = self._graph
+        # RotaryEmbedding has a batch: the packed tokens are one row of it.
+        row = graph.op("Unsqueeze", x, graph.ints(0))
+        rotated = _rotate(graph, row, num_heads, rope, self._num_positions, self._row_of_positions())
+        return graph.op("Squeeze", rotated, graph.ints(0))
+
+    def attend(
+        self,
+        query: str,
+        key: str,
+        value: str,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_size: int,
+        scale: float,
+        sliding_window: int = 0,
+        softcap: float = 0.0,
+    ) -> str:
+        """See `Form`."""
+        layer, self._num_layers = self._num_layers, self._num_layers + 1
+        shape = "num_blocks", num_kv_heads, "block_size", head_size
+        caches = [self._graph.input(f"{kind}_cache.{layer}", TensorProto.FLOAT, *shape) for kind in ("key", "value")]
+        output = self._graph.name()
+        self._graph.put(
+            OP_TYPE,
+            [query, key, value, *caches, *self._indices],
+            [output, *(f"{name}.new" for name in caches)],
+            domain=DOMAIN,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            scale=scale,
+            sliding_window=sliding_window,
+            softcap=softcap,
+        )
+        self._outputs += [(f"{name}.new", shape) for name in caches]
+        return output
+
+    def wanted(self, hidden: str) -> str:
+        """See `Form`."""
+        return self._graph.op("Gather", hidden, self._wanted)
+
+    def put_logits(self, logits: str, vocab_size: int) -> None:
+        """See `Form`."""
+        self._graph.put("Identity", [logits], ["logits"])
+        self._graph.output("logits", TensorProto.FLOAT, "wanted", vocab_size)
+        for name, shape in self._outputs:
+            self._graph.output(name, TensorProto.FLOAT, *shape)
+
+    def _row_of_positions(self) -> str:
+        """The positions as [1, tokens], once in a graph."""
+        if not hasattr(self, "_row"):
+            self._row = self._graph.op("Unsqueeze", self._positions, self._graph.ints(0))
+        return self._row
+
+
+class Plain:
+    """Whole sequences of equal length, without a cache.
+
+    Input: `input_ids` INT64 [batch, tokens]. Output: `logits` FP32 [batch, tokens, vocabulary].
+    """
+
+    def __init__(self, graph: ModelBuilder, num_positions: int) -> None:
+        self._graph = graph
+        self._num_positions = num_positions
+        self.ids = graph.input("input_ids", TensorProto.INT64, "batch", "tokens")
+        self._masks: dict[int, str] = {}
+        length = graph.op("Shape", self.ids, start=1, end=2)
+        number = graph.op("Squeeze", length)
+        zero, one = (graph.table(f"number {value}", np.int64(value)) for value in (0, 1))
+        self._range = graph.op("Range", zero, number, one)
+        self._positions = graph.op("Expand", self._range, graph.op("Shape", self.ids))
+
+    def positions(self) -> str:
+        """See `Form`."""
+        return self._positions
+
+    def split_heads(self, x: str, num_heads: int, head_size: int) -> str:
+        """See `Form`."""
+        return self._graph.op("Reshape", x, self._graph.ints(0, 0, num_heads, head_size))
+
+    def join_heads(self, x: str) -> str:
+        """See `Form`."""
+        return self._graph.op("Reshape", x, self._graph.ints(0, 0, -1))
+
+    def rotate(self, x: str, num_heads: int, rope: Rope) -> str:
+        """See `Form`."""
+        return _rotate(self._graph, x, num_heads, rope, self._num_positions, self._positions)
+
+    def attend(
+        self,
+        query: str,
+        key: str,
+        value: str,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_size: int,
+        scale: float,
+        sliding_window: int = 0,
+        softcap: float = 0.0,
+    ) -> str:
+        """See `Form`."""
+        masks = [self._window_mask(sliding_window)] if sliding_window else []
+        return self._graph.op(
+            "Attention",
+            *(query, key, value, *masks),
+            is_causal=1,
+            q_num_heads=num_heads,
+            kv_num_heads=num_kv_heads,
+            scale=scale,
+            softcap=softcap,
+        )
+
+    def wanted(self, hidden: str) -> str:
+        """See `Form`."""
+        return hidden
+
+    def put_logits(self, logits: str, vocab_size: int) -> None:
+        """See `Form`."""
+        self._graph.put("Identity", [logits], ["logits"])
+        self._graph.output("logits", TensorProto.FLOAT, "batch", "tokens", vocab_size)
+
+    def _window_mask(self, window: int) -> str:
+        """BOOL [tokens, tokens]: whether a key is less than `window` tokens before a query."""
+        if window not in self._masks:
+            graph = self._graph
+            queries = graph.op("Unsqueeze", self._range, graph.ints(1))
+            distance = graph.op("Sub", queries, self._range)
+            self._masks[window] = graph.op("Less", distance, graph.table(f"number {window}", np.int64(window)))
+        return self._masks[window]
+
+
+def _rotate(graph: ModelBuilder, x: str, num_heads: int, rope: Rope, num_positions: int, positions: str) -> str:
+    """RotaryEmbedding of [batch, tokens, heads * size], with one pair of tables in a graph for each rope."""
+    cosines, sines = (f"{kind} {rope}" for kind in ("cosines", "sines"))
+    if not graph.has_table(cosines):
+        for name, table in zip((cosines, sines), rope.tables(num_positions), strict=True):
+            graph.table(name, table)
+    return graph.op(
+        "RotaryEmbedding", x, cosines, sines, positions, num_heads=num_heads, rotary_embedding_dim=rope.rotary_dim
+    )

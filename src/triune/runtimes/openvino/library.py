@@ -1,0 +1,30 @@
+"""OpenVINO's module, imported without its converter."""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Generator
+from typing import Any, cast
+
+
+@contextlib.contextmanager
+def _no_converter() -> Generator[None]:
+    """Keep the import of OpenVINO from importing its converter, which is not needed and sends telemetry."""
+    modules = cast("dict[str, object]", sys.modules)
+    converter = "openvino.tools.ovc"
+    is_first = "openvino" not in modules
+    if is_first:
+        modules[converter] = None
+    try:
+        yield
+    finally:
+        if is_first:
+            modules.pop(converter, None)
+
+
+with _no_converter():
+    # OpenVINO has incomplete type hints.
+    library: Any = importlib.import_module("openvino")
+    operators: Any = importlib.import_module("openvino.op")
+    opset: Any = importlib.import_module("openvino.opset13")
+    onnx_frontend: Any = importlib.import_module("openvino.frontend.onnx")

@@ -1,0 +1,98 @@
+"""`triune::PagedAttention` as OpenVINO's own operator, and models made ready for caches that the caller owns.
+
+The operator (openvino 2026.4.1) is marked experimental: the package is pinned, and a contract suite compares it with
+numpy's answers.
+"""
+
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, helper
+
+from triune.core.errors import UnsupportedError
+from triune.graph.paged_attention import DOMAIN, OP_TYPE, cache_names
+from triune.runtimes.openvino.library import library, onnx_frontend, operators, opset
+
+LONGEST = "max_context_len"
+"""The input that a model gets beside its own: INT32 [], the most tokens that a sequence has, new ones included."""
+
+_LONGEST_INDEX = 12
+
+
+def extension() -> Any:
+    """What teaches the ONNX front end the operator."""
+    return onnx_frontend.ConversionExtension(OP_TYPE, DOMAIN, _convert)
+
+
+def require_convertible(graph: GraphProto) -> None:
+    """Raises UnsupportedError where OpenVINO's operator lacks what a node asks for."""
+    for node in graph.node:
+        if node.domain == DOMAIN and node.op_type == OP_TYPE:
+            attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+            if cap := attributes.get("softcap", 0.0):
+                raise UnsupportedError(
+                    f"attention '{node.name}' limits its scores by a soft cap of {cap:g}, which OpenVINO's paged "
+                    "attention cannot; run the model on another runtime"
+                )
+
+
+def make_paged(model: Any, graph: GraphProto) -> None:
+    """Let caches have the type and shape that the CPU plugin chooses, and be written in place.
+
+    Args:
+        model: the OpenVINO model of `graph`; changed. Its outputs are without caches, its inputs with LONGEST.
+        graph: the ONNX graph that it was read from.
+    """
+    for name in cache_names(graph):
+        cache = model.input(name).get_node()
+        heads = cache.get_partial_shape()[1].get_length()
+        cache.set_element_type(library.Type.dynamic)
+        cache.set_partial_shape(library.PartialShape([-1, heads, -1, -1]))
+    longest = opset.parameter([], library.Type.i32, LONGEST)
+    longest.output(0).set_names({LONGEST})
+    for node in model.get_ops():
+        if node.get_type_name() == "PagedAttentionExtension":
+            node.input(_LONGEST_INDEX).replace_source_output(longest.output(0))
+    model.add_parameters([longest])
+    for result in model.get_results():
+        if "logits" not in result.output(0).get_names() | result.input(0).get_source_output().get_names():
+            model.remove_result(result)
+    model.validate_nodes_and_infer_types()
+
+
+def _convert(context: Any) -> list[Any]:
+    """The operator's 28 inputs; those that are empty switch off what Triune's operator does not have."""
+    query, key, value, key_cache, value_cache, *indices = (context.get_input(index) for index in range(9))
+    num_kv_heads = int(context.get_attribute("num_kv_heads"))
+    head_size = key_cache.get_partial_shape()[3].get_length()
+    scale = context.get_attribute("scale", 0.0) or head_size**-0.5
+    node = operators._PagedAttentionExtension(
+        [
+            *(query, key, value, key_cache, value_cache, *indices),
+            _constant(scale, np.float32),
+            _constant(context.get_attribute("sliding_window", 0), np.int32),
+            _empty(np.float32),  # ALiBi's slopes
+            _constant(0, np.int32),  # LONGEST, which `make_paged` connects
+            *(_empty(np.int32), _empty(np.int32), _empty(np.int32)),  # score aggregation, rotated blocks and deltas
+            *(_empty(np.float32), _empty(np.float32)),  # rotation table, threshold of sparse attention
+            *(_constant(64, np.int32), _constant(8, np.int32)),  # its block and stride
+            _empty(np.float32),  # sinks
+            _constant(0, np.int32),  # from where blocks are evicted
+            *(_empty(np.int32), _empty(np.int32), _empty(np.int32), _empty(np.int32)),  # eviction, token types
+            *(_empty(np.uint8), _empty(np.int32)),  # bias between queries
+        ]
+    )
+    for name, number in (("k_head_size", head_size), ("v_head_size", head_size)):
+        node.get_rt_info()[name] = number
+    for name in ("num_k_heads", "num_v_heads"):
+        node.get_rt_info()[name] = num_kv_heads
+    # `make_paged` removes the outputs that stand for the caches: the operator has none of them.
+    return node.outputs()
+
+
+def _constant(value: float, dtype: type[np.generic]) -> Any:
+    return opset.constant(np.array(value, dtype)).output(0)
+
+
+def _empty(dtype: type[np.generic]) -> Any:
+    return opset.constant(np.zeros(0, dtype)).output(0)

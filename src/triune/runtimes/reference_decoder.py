@@ -1,0 +1,77 @@
+"""Decoders in ONNX's evaluator: slow, but simple, in numpy, for checking the others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
+
+from triune.core.datatypes import Array
+from triune.core.decoder import DecoderStep, checked_blocks
+from triune.core.units import Unit
+from triune.graph.held import HeldModel
+from triune.graph.paged_attention import PagedAttention, cache_names
+
+
+class ReferenceDecoder:
+    """A `core.decoder.DecoderExecutable` in fp32, with blocks as the operator has them."""
+
+    unit = Unit.CPU
+    precision = "fp32"
+    cache_form = "fp32 [heads, block, size]"
+
+    def __init__(self, model: HeldModel, *, num_blocks: int, block_size: int = 16) -> None:
+        """Read a graph in the paged form (`engine.models.forms`). Raises UnsupportedError if it is over 2 GiB."""
+        whole = model.whole()
+        self.block_size = block_size
+        self._names = cache_names(whole.graph)
+        self._shapes = [_block_shape(whole, name, block_size) for name in self._names]
+        self._evaluator: Any = ReferenceEvaluator(whole, new_ops=[PagedAttention])
+        self.allocate(num_blocks)
+
+    @property
+    def block_bytes(self) -> int:
+        """See `DecoderExecutable`."""
+        return sum(int(np.prod(shape)) for shape in self._shapes) * 4
+
+    @property
+    def num_blocks(self) -> int:
+        """See `DecoderExecutable`."""
+        return len(self._caches[0])
+
+    def allocate(self, num_blocks: int) -> None:
+        """See `DecoderExecutable`."""
+        self._caches: list[Array] = [np.zeros((num_blocks, *shape), np.float32) for shape in self._shapes]
+
+    def run(self, step: DecoderStep) -> NDArray[np.float32]:
+        """See `DecoderExecutable`."""
+        step.require_fitting(self.num_blocks, self.block_size)
+        feed = step.arrays() | dict(zip(self._names, self._caches, strict=True))
+        logits, *self._caches = self._evaluator.run(["logits", *(f"{name}.new" for name in self._names)], feed)
+        return logits
+
+    def read_blocks(self, indices: Sequence[int]) -> Sequence[Array]:
+        """See `DecoderExecutable`."""
+        return [cache[list(indices)] for cache in self._caches]
+
+    def write_blocks(self, indices: Sequence[int], blocks: Sequence[Array]) -> None:
+        """See `DecoderExecutable`."""
+        for cache, new in zip(self._caches, checked_blocks(indices, blocks, self._caches), strict=True):
+            cache[list(indices)] = new
+
+    def copy_blocks(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """See `DecoderExecutable`."""
+        for cache in self._caches:
+            cache[list(targets)] = cache[list(sources)]
+
+    def close(self) -> None:
+        """See `DecoderExecutable`."""
+        del self._evaluator, self._caches
+
+
+def _block_shape(model: ModelProto, name: str, block_size: int) -> tuple[int, int, int]:
+    (value,) = (each for each in model.graph.input if each.name == name)
+    dims = value.type.tensor_type.shape.dim
+    return dims[1].dim_value, block_size, dims[3].dim_value

@@ -1,0 +1,72 @@
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from contract.decoders.cases import CONFIGS, SeededWeights
+from triune.core.decoder import CacheType, DecoderExecutable
+from triune.core.errors import UnsupportedError
+from triune.core.units import Unit
+from triune.engine.models import write_model
+from triune.engine.models.builder import Weights
+from triune.runtimes import missing
+from triune.runtimes.reference_decoder import ReferenceDecoder
+
+NUM_BLOCKS = 12
+"""Blocks of a cache: those of three texts of up to 40 tokens, if a block holds 16."""
+
+LACKING = {("openvino", "gemma 2")}
+"""What a runtime refuses: OpenVINO's operator has no soft cap of scores."""
+
+
+@dataclass
+class Bench:
+    """An implementation of the seam."""
+
+    name: str
+    _loaded: list[DecoderExecutable] = field(default_factory=list)
+
+    def load(
+        self, case: str, weights: Weights | None = None, *, cache_type: CacheType = "fp32", num_blocks: int = NUM_BLOCKS
+    ) -> DecoderExecutable:
+        """A decoder of the case in fp32, its weights seeded ones if none are given."""
+        config = CONFIGS[case]
+        model = write_model(config, weights or SeededWeights(config), "paged")
+        if self.name == "reference":
+            decoder: DecoderExecutable = ReferenceDecoder(model, num_blocks=num_blocks)
+        else:
+            from triune.runtimes.openvino.decoder import OpenVinoDecoder
+
+            options = {"unit": Unit.CPU, "num_threads": 1, "num_blocks": num_blocks}
+            if (self.name, case) in LACKING:
+                with pytest.raises(UnsupportedError, match="soft cap of 2, which OpenVINO's paged attention cannot"):
+                    OpenVinoDecoder(model, **options)
+                pytest.skip("OpenVINO's paged attention has no soft cap")
+            decoder = OpenVinoDecoder(model, cache_type=cache_type, is_exact=True, **options)
+        self._loaded.append(decoder)
+        return decoder
+
+    def close(self) -> None:
+        """Close what was loaded."""
+        for decoder in self._loaded:
+            decoder.close()
+
+
+@pytest.fixture(params=["reference", "openvino"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param != "reference" and (reason := missing().get(request.param)):
+        pytest.skip(reason)
+    bench = Bench(request.param)
+    yield bench
+    bench.close()
+
+
+@functools.cache
+def answers() -> dict[str, NDArray[np.float32]]:
+    """What Hugging Face's transformers answer, by case."""
+    with np.load(Path(__file__).parent / "answers.npz") as file:
+        return dict(file)

@@ -1,0 +1,88 @@
+"""Every decoder of every runtime against Hugging Face's transformers, numpy, and itself in other steps."""
+
+import functools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from contract.decoders.cases import CONFIGS, SeededWeights, Unpacked
+from contract.decoders.conftest import Bench, answers
+from contract.decoders.hugging_face import CASES, NUM_TOKENS, STORED, token_ids
+from support.decoder_steps import Texts
+from triune.engine.models import write_model
+from triune.engine.models.builder import Weights
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+LENGTHS = (NUM_TOKENS, 7, 25)
+
+
+def texts() -> list[NDArray[np.int64]]:
+    """Three texts, the first of them that of the stored answers."""
+    rng = np.random.default_rng(2)
+    return [token_ids(), *(rng.integers(0, 48, length) for length in LENGTHS[1:])]
+
+
+@functools.cache
+def truth(case: str) -> list[NDArray[np.float32]]:
+    """The logits of the texts by the graph in its plain form, in ONNX's evaluator."""
+    config = CONFIGS[case]
+    return plain(case, SeededWeights(config))
+
+
+def plain(case: str, weights: Weights) -> list[NDArray[np.float32]]:
+    """The same with other weights."""
+    evaluator = ReferenceEvaluator(write_model(CONFIGS[case], weights, "plain").whole())
+    return [evaluator.run(None, {"input_ids": text[None]})[0][0] for text in texts()]
+
+
+def check(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]) -> None:
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, **TOLERANCE)
+
+
+def test_the_cases_are_those_of_the_answers() -> None:
+    assert list(CONFIGS) == list(CASES) == list(answers())
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_the_plain_form_answers_as_transformers_do(case: str) -> None:
+    np.testing.assert_allclose(truth(case)[0][STORED], answers()[case], **TOLERANCE)
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_whole_texts_give_the_answers_of_transformers(bench: Bench, case: str) -> None:
+    (logits,) = Texts(bench.load(case), texts()[:1]).read({0: NUM_TOKENS})
+    np.testing.assert_allclose(logits[STORED], answers()[case], **TOLERANCE)
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_chunks_single_tokens_and_mixed_sequences_change_no_answer(bench: Bench, case: str) -> None:
+    found = Texts(bench.load(case), texts()).read_all(
+        {1: 4, 0: 13},
+        {0: 1, 1: 1},
+        {2: 20, 0: 1, 1: 1},
+        {0: 19, 2: 1},
+        {2: 3, 1: 1},
+        {0: 5, 2: 1},
+        *[{0: 1}],
+    )
+    check(found, truth(case))
+
+
+@pytest.mark.parametrize("has_zeros", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("case", ["llama 3", "gpt 2"])
+def test_packed_weights_compute_as_their_numbers_do(bench: Bench, case: str, bits, has_zeros) -> None:
+    weights = SeededWeights(CONFIGS[case], bits, has_zeros=has_zeros)
+    found = Texts(bench.load(case, weights), texts()).read_all({0: 30, 2: 25}, {1: 7, 0: 10})
+    check(found, plain(case, Unpacked(weights)))
+
+
+def test_only_the_wanted_tokens_have_logits_in_their_order(bench: Bench) -> None:
+    texts_ = Texts(bench.load("llama 2"), texts())
+    step = texts_.step({0: 12, 1: 7})
+    wanted = np.array([18, 3, 3])
+    logits = texts_.decoder.run(type(step)(**step.arrays() | {"logits_indices": wanted}))
+    check([logits], [np.stack([truth("llama 2")[1][6], truth("llama 2")[0][3], truth("llama 2")[0][3]])])

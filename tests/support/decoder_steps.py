@@ -1,0 +1,53 @@
+"""Steps of decoders, written by hand."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune.core.decoder import DecoderExecutable, DecoderStep
+
+
+class Texts:
+    """Whole texts, of which a decoder reads some tokens in each step; their KV blocks are in a random order."""
+
+    def __init__(self, decoder: DecoderExecutable, texts: Sequence[NDArray[np.int64]]) -> None:
+        """The decoder needs blocks for all of the texts."""
+        self.decoder = decoder
+        self._texts = texts
+        self.lengths = [0] * len(texts)
+        counts = [-(-len(text) // decoder.block_size) for text in texts]
+        order = np.random.default_rng(1).permutation(decoder.num_blocks)[: sum(counts)].astype(np.int32)
+        self.blocks = np.split(order, np.cumsum(counts)[:-1])
+
+    def step(self, counts: Mapping[int, int]) -> DecoderStep:
+        """The step that reads so many next tokens of some texts, with logits of each."""
+        texts = [self._texts[which][self.lengths[which] :][:count] for which, count in counts.items()]
+        # A sequence brings only the blocks that it needs by then.
+        needed = [-(-(self.lengths[which] + count) // self.decoder.block_size) for which, count in counts.items()]
+        blocks = [self.blocks[which][:count] for which, count in zip(counts, needed, strict=True)]
+        positions = [self.lengths[which] + np.arange(count) for which, count in counts.items()]
+        return DecoderStep(
+            np.concatenate(texts),
+            np.concatenate(positions),
+            np.array([self.lengths[which] for which in counts], np.int32),
+            np.cumsum([0, *counts.values()]).astype(np.int32),
+            np.concatenate(blocks),
+            np.cumsum([0, *needed]).astype(np.int32),
+            np.arange(sum(counts.values())),
+        )
+
+    def read(self, counts: Mapping[int, int]) -> list[NDArray[np.float32]]:
+        """Run that step; returns the logits [tokens, vocabulary] of each text's tokens."""
+        logits = self.decoder.run(self.step(counts)).copy()
+        for which, count in counts.items():
+            self.lengths[which] += count
+        return np.split(logits, np.cumsum(list(counts.values()))[:-1])
+
+    def read_all(self, *steps: Mapping[int, int]) -> list[NDArray[np.float32]]:
+        """Run several steps; returns the logits of all tokens of each text."""
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in self._texts]
+        for counts in steps:
+            for which, logits in zip(counts, self.read(counts), strict=True):
+                parts[which].append(logits)
+        return [np.concatenate(each) for each in parts]
