@@ -1,25 +1,25 @@
-"""Rewrite transformers in the memory layout that is fastest on Apple's Neural Engine.
+"""Rewrite transformers so that activations have the shape (B, C, 1, S), which Apple's Neural Engine computes fastest.
 
-Exporters write a transformer's activations as (B, S, C): batch, steps of the sequence, channels. The Neural Engine
-computes convolutions of images, and its last axis is contiguous and padded to 64 bytes. So the same values are better
-(B, C, 1, S): an image of height 1 whose width is the sequence. Apple published the rules ("Deploying Transformers on
-the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository apple/ml-ane-transformers). Each is a
-pass:
+Exporters write a transformer's activations as (B, S, C): batch, steps of the sequence, channels. The Neural Engine is
+made for convolutions of images (batch, channels, height, width), and pads the last axis to 64 bytes. So (B, C, 1, S) is
+faster: an image of height 1 whose width is the sequence. This package calls it the layout. Apple published the rules
+("Deploying Transformers on the Apple Neural Engine", machinelearning.apple.com, 2022, and the repository
+apple/ml-ane-transformers). Each rule is a pass:
 
-- `NanGuards`: no test for NaN after a Softmax, whose mask tells where they would be.
-- `KnownShapes`: known sizes of Reshapes become constants.
-- `WithoutReshapes`: no Reshapes around a Softmax, nor around a Transpose of the last two axes.
+- `NanGuards`: removes Where(IsNaN(softmax), 0, softmax), if the mask shows which rows are NaN.
+- `KnownShapes`: sizes in the target of a Reshape or Expand become constants where they are known.
+- `WithoutReshapes`: removes Reshapes around a Softmax, and around a Transpose of the last two axes.
 - `LinearToConv`: a linear layer becomes a 1x1 convolution.
-- `Rope`: rotary position embeddings of all heads at once.
-- `SplitHeads`: attention head by head, with operands (B, width, 1, S).
-- `ChannelNorm`: layer normalization over axis 1.
-- `Layout`: the operators between these compute in the layout too.
-- `Cancel`: Transposes that undo each other are removed. Then `Layout` runs again, since more neighbours may now be
-rewritten.
+- `Rope`: computes rotary position embeddings of all heads at once, in (B, C, 1, S).
+- `SplitHeads`: computes attention head by head, with operands (B, width, 1, S).
+- `ChannelNorm`: computes layer normalization over axis 1 of (B, C, 1, S).
+- `Layout`: the operators between these (elementwise, reductions, Softmax) compute on (B, C, 1, S) too.
+- `Cancel`: removes Transposes that undo each other. Then `Layout` runs again, since more neighbours may now be
+  rewritten.
 
-Masks stay as they are here. If the program is to compute in fp16, `graph.half` makes them fit.
+Values of masks are not changed here. For fp16 `graph.half` replaces those that fp16 cannot represent.
 
-After every pass the graph computes the same, with Transposes where values enter and leave the layout (`borders`). The
+After every pass the graph computes the same. Each pass puts Transposes around what it rewrites (`borders`). The
 model's inputs and outputs never change. `triune.graph.match` finds the patterns.
 """
 
@@ -50,25 +50,25 @@ from triune.graph.weights import Large, NoneLarge
 __all__ = ["Report", "ane_layout"]
 
 _TO_CONVOLUTIONS: Sequence[type[LayoutPass]] = (
-    # These three passes bring linear layers and attention into forms that the other passes recognize.
+    # The first three bring linear layers and attention into forms that the other passes recognize.
     NanGuards,
     KnownShapes,
     WithoutReshapes,
     LinearToConv,
 )
-"""Without a linear layer that becomes a convolution there is no layout, and the model stays as it was."""
+"""If none of these passes converts a linear layer to a convolution, the model stays as it was."""
 
 _LAYOUT: Sequence[type[LayoutPass]] = (
-    # Transposes between two layers in a row hide the layers from the passes that follow.
+    # First without the Transposes between two convolutions, since the patterns below have none.
     Cancel,
-    # Rope, which works on all heads at once, before SplitHeads, which separates them.
+    # Rope computes on all heads at once, so it comes before SplitHeads, which separates them.
     Rope,
     SplitHeads,
     ChannelNorm,
     # The operators between the patterns.
     Layout,
     Cancel,
-    # Neighbours of nodes that are now in the layout may follow.
+    # Again, for the neighbours of nodes that compute on (B, C, 1, S) only now.
     Layout,
     Cancel,
 )
@@ -81,11 +81,11 @@ def ane_layout(
     check: Mapping[str, NDArray[Any]] | None = None,
     file: WeightFile | None = None,
 ) -> ModelProto:
-    """Rewrite a model in the Neural Engine's layout.
+    """Rewrite a transformer so that it computes on (B, C, 1, S), the Neural Engine's layout.
 
     Args:
         model: normalized (`normalize`): core ops, constants as initializers, shapes inferred. Not changed.
-        report: filled with the nodes that were changed, and those that were left and why.
+        report: records the nodes that were changed, and those that resemble a pattern but were left, with the reason.
         check: inputs on which ONNX's reference evaluator computes the model before and after every pass, to compare the
             outputs. It is slow: meant for tests and for debugging.
         file: the scratch file for new large weights; without it they are stored in the model.
@@ -117,7 +117,7 @@ def ane_layout(
 
 
 class _Tidied(GraphPass):
-    """Runs a pass of the layout; if the pass changed the model, tidies it and infers its shapes."""
+    """Runs a pass; if the pass changed the model, removes unused nodes and infers shapes."""
 
     def __init__(self, inner: LayoutPass, report: Report) -> None:
         """`report` must be the one that `inner` fills."""

@@ -1,7 +1,7 @@
-"""Transposes into the layout and out of it.
+"""Transposes between (B, S, C), as exporters write activations, and (B, C, 1, S), the Neural Engine's layout.
 
-A value (B, S, C) is (B, C, 1, S) in the layout: in by Transpose [0, 2, 1] and Unsqueeze 2, out by Squeeze 2 and
-Transpose [0, 2, 1]. A value that a pass has brought out of the layout enters it again without any node.
+A value enters the layout by Transpose [0, 2, 1] and Unsqueeze of axis 2. It leaves by Squeeze of axis 2 and Transpose
+[0, 2, 1]. A value that has left the layout enters it again without new nodes, since its (B, C, 1, S) is still there.
 """
 
 from onnx import NodeProto
@@ -13,11 +13,11 @@ SWAP = (0, 2, 1)
 HEIGHT = 2
 """The axis of size 1 in (B, C, 1, S)."""
 AXES = {0: 0, 1: 3, 2: 1}
-"""The axes of (B, C, 1, S) that hold B, S and C."""
+"""For each axis of (B, S, C) the corresponding axis of (B, C, 1, S)."""
 
 
 class Borders:
-    """The nodes through which values enter or leave the layout: existing ones, and those that a pass adds."""
+    """Finds and builds the nodes through which values enter or leave the layout (B, C, 1, S)."""
 
     def __init__(self, index: Index) -> None:
         """New nodes are added to `index.build`."""
@@ -25,39 +25,39 @@ class Borders:
         self._inside: dict[str, str] = {}
 
     def is_out(self, name: str) -> bool:
-        """Whether a value is computed from a value in the layout, so that it enters again without a Transpose."""
-        return name in self._inside or self._turned(name) is not None
+        """Whether a value (B, S, C) has just left the layout, so that it can enter again without a Transpose."""
+        return name in self._inside or self._transposed(name) is not None
 
     def is_entered(self, name: str) -> bool:
-        """Whether a reader of this value is a Transpose into the layout."""
+        """Whether a node transposes this value (B, S, C) to (B, C, S) already."""
         return any(is_swap(node) for node in self._index.readers(name))
 
     def enter(self, name: str) -> str:
-        """Bring a value (B, S, C) into the layout, as (B, C, 1, S); returns its name there."""
+        """Build the nodes that bring a value (B, S, C) to (B, C, 1, S); returns the name of the result."""
         found = self._inside.get(name)
         if found is not None:
             return found
         build = self._index.build
-        turned = self._turned(name)
-        if turned is None:
-            turned = build.op("Transpose", name, perm=list(SWAP))
-            inside = build.op("Unsqueeze", turned, build.ints(HEIGHT))
+        transposed = self._transposed(name)
+        if transposed is None:
+            transposed = build.op("Transpose", name, perm=list(SWAP))
+            inside = build.op("Unsqueeze", transposed, build.ints(HEIGHT))
         else:
-            flat = self._index.producer(turned, "Squeeze")
+            flat = self._index.producer(transposed, "Squeeze")
             inside = flat.input[0] if flat is not None and self._is_flattening(flat) else ""
-            inside = inside or build.op("Unsqueeze", turned, build.ints(HEIGHT))
+            inside = inside or build.op("Unsqueeze", transposed, build.ints(HEIGHT))
         self._inside[name] = inside
         return inside
 
     def leave(self, inside: str, name: str) -> None:
-        """Take the value `inside` (B, C, 1, S) out of the layout, as the value `name` (B, S, C)."""
+        """Build the nodes that bring the value `inside` (B, C, 1, S) to (B, S, C), with the name `name`."""
         build = self._index.build
         flat = build.op("Squeeze", inside, build.ints(HEIGHT))
         build.put("Transpose", [flat], [name], perm=list(SWAP))
         self._inside[name] = inside
 
-    def _turned(self, name: str) -> str | None:
-        """The value (B, C, S) whose Transpose `name` (B, S, C) is; None if there is none."""
+    def _transposed(self, name: str) -> str | None:
+        """The value (B, C, S) whose Transpose is the value `name` (B, S, C); None if `name` is no such Transpose."""
         node = self._index.producer(name, "Transpose")
         return node.input[0] if node is not None and is_swap(node) else None
 

@@ -13,30 +13,31 @@ MOVES = ("Transpose", "Squeeze", "Unsqueeze", "Reshape")
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A value that is another value with permuted axes, and axes of size 1 added or removed.
+    """A value that has the elements of another value, its source, with axes permuted and axes of size 1 added or
+    removed.
 
     Attributes:
-        source: the other value.
-        axes: for each axis the corresponding axis of the source; None for a new axis of size 1. Axes of the source that
-            do not occur have size 1.
+        source: the name of the other value.
+        axes: for each axis of the view, which axis of the source it is; None for a new axis of size 1. Axes of the
+        source that do not occur have size 1 and are removed.
     """
 
     source: str
     axes: tuple[int | None, ...]
 
     @property
-    def is_turned(self) -> bool:
-        """Whether computing the view needs a Transpose."""
+    def needs_transpose(self) -> bool:
+        """Whether the source's axes are in another order, so that the view needs a Transpose."""
         order = [axis for axis in self.axes if axis is not None]
         return order != sorted(order)
 
 
 class Cancel(LayoutPass):
-    """Given chains of Transpose, Squeeze, Unsqueeze and Reshapes that only add or drop axes of size 1.
+    """Given chains of Transpose, Squeeze, Unsqueeze, and Reshapes that only add or remove axes of size 1.
 
-    Result: at most a Squeeze, a Transpose and an Unsqueeze; none where the chain changes nothing, and one chain where
-    several are equal. A Transpose that only moves axes of size 1 is replaced, too. Of two Reshapes in a row only the
-    last one is kept.
+    Result: each chain becomes at most a Squeeze, a Transpose and an Unsqueeze, and no node if it changes nothing. Equal
+    chains are computed once. A Transpose that only moves axes of size 1 is replaced, too. A Reshape back to the shape
+    before the previous Reshape is removed.
     """
 
     name = "cancel"
@@ -59,7 +60,7 @@ class Cancel(LayoutPass):
                     index.learn(source, node.output[0])
                     self._report.change(self.name, label(node), "undone by the Reshape before")
                     renamed[node.output[0]] = source
-                    nodes += self._given(index, source, node.output[0])
+                    nodes += self._named(index, source, node.output[0])
                 else:
                     nodes.append(node)
                 continue
@@ -77,13 +78,13 @@ class Cancel(LayoutPass):
             index.learn(found, name)
             if found != view.source:
                 views[found] = view
-            nodes += self._given(index, found, name)
+            nodes += self._named(index, found, name)
             self._report.change(self.name, label(node), f"merged into what makes '{found}'")
         index.replace(nodes)
         return model
 
-    def _given(self, index: Index, found: str, name: str) -> list[NodeProto]:
-        """An Identity that keeps the name of a value that is an output or read by a subgraph; else no node."""
+    def _named(self, index: Index, found: str, name: str) -> list[NodeProto]:
+        """An Identity from `found` to `name`, if `name` must exist, as an output or for a subgraph; else no node."""
         if not index.is_kept(name):
             return []
         index.build.put("Identity", [found], [name])
@@ -91,29 +92,29 @@ class Cancel(LayoutPass):
 
 
 def _view(index: Index, views: dict[str, _View], node: NodeProto) -> _View | None:
-    """The node's result as a view of the first value of its chain; None where it is not a view."""
+    """The result of a node as a view of the first value of its chain of nodes; None if it is not a view."""
     x = node.input[0]
     dims = index.dims(x)
     if dims is None:
         return None
     given = views.get(x) or _View(x, tuple(range(len(dims))))
-    axes = _moved(index, node, given.axes, dims)
+    axes = _axes_after(index, node, given.axes, dims)
     if axes is None:
         return None
     source = index.dims(given.source) or ()
-    # An axis of size 1 is like a new one: it may move without a Transpose.
+    # An axis of size 1 counts as new (None): a Squeeze and an Unsqueeze move it without a Transpose.
     moved: list[int | None] = [axis if axis is not None and source[axis] != 1 else None for axis in axes]
-    return _View(given.source, _with_own_ones(tuple(moved), source))
+    return _View(given.source, _with_axes_of_source(tuple(moved), source))
 
 
-def _moved(
+def _axes_after(
     index: Index, node: NodeProto, axes: tuple[int | None, ...], dims: tuple[Dim, ...]
 ) -> tuple[int | None, ...] | None:
     rank = len(axes)
     if node.op_type == "Transpose":
         return tuple(axes[position] for position in perm_of(node, rank))
     if node.op_type == "Reshape":
-        return _reshaped(axes, dims, index.dims(node.output[0]))
+        return _axes_after_reshape(axes, dims, index.dims(node.output[0]))
     positions = index.ints(node, 1)
     if positions is None:
         return None
@@ -125,7 +126,7 @@ def _moved(
     return tuple(None if position in added else next(rest) for position in range(rank + len(positions)))
 
 
-def _reshaped(
+def _axes_after_reshape(
     axes: tuple[int | None, ...], dims: tuple[Dim, ...], result: tuple[Dim, ...] | None
 ) -> tuple[int | None, ...] | None:
     """The axes after a Reshape that only adds or removes axes of size 1; None after any other Reshape."""
@@ -135,8 +136,8 @@ def _reshaped(
     return tuple(None if dim == 1 else next(rest) for dim in result)
 
 
-def _with_own_ones(axes: tuple[int | None, ...], source: tuple[Dim, ...]) -> tuple[int | None, ...]:
-    """Replace new axes by the source's own axes of size 1 where their order allows it."""
+def _with_axes_of_source(axes: tuple[int | None, ...], source: tuple[Dim, ...]) -> tuple[int | None, ...]:
+    """Replace new axes (None) by axes of size 1 that the source has itself, where the order of axes allows it."""
     result = list(axes)
     unused = [axis for axis in range(len(source)) if axis not in axes]
     for position, axis in enumerate(result):
@@ -156,28 +157,28 @@ def _is_identity(index: Index, view: _View) -> bool:
 
 
 def _is_worth_it(index: Index, views: dict[str, _View], node: NodeProto, x: str, view: _View) -> bool:
-    """Whether it is cheaper to compute a value from the view's source than by its own node."""
+    """Whether computing a view from its source takes fewer or cheaper nodes than `node`, which computes it now."""
     before = views.get(node.input[0])
     if before is None:
-        # There is no node before to merge with: only a Transpose that just moves axes of size 1 is worth replacing.
-        return node.op_type == "Transpose" and not view.is_turned
+        # There is no node before to merge with. Only a Transpose that just moves axes of size 1 is worth replacing.
+        return node.op_type == "Transpose" and not view.needs_transpose
     if node.op_type == "Transpose":
         # Two Transposes become one, one becomes none, or the Transpose moves before an Unsqueeze.
-        return before.is_turned or not view.is_turned or None in before.axes
-    if before.is_turned and view.is_turned:
-        # If the Transpose before has other readers, it stays, and a second one gains nothing.
+        return before.needs_transpose or not view.needs_transpose or None in before.axes
+    if before.needs_transpose and view.needs_transpose:
+        # Worth it only if the Transpose before disappears, for which this node must be its only reader.
         return _num_nodes(index, view) == 1 and index.only_reader(x) is not None
-    return before.is_turned or _num_nodes(index, view) <= _num_nodes(index, before)
+    return before.needs_transpose or _num_nodes(index, view) <= _num_nodes(index, before)
 
 
 def _num_nodes(index: Index, view: _View) -> int:
     """The number of nodes that compute the view from its source."""
     num_own = sum(axis is not None for axis in view.axes)
     num_dropped, num_added = (index.rank(view.source) or 0) - num_own, len(view.axes) - num_own
-    if view.is_turned:
+    if view.needs_transpose:
         both = min(num_dropped, num_added)
         num_dropped, num_added = num_dropped - both, num_added - both
-    return bool(num_dropped) + view.is_turned + bool(num_added)
+    return bool(num_dropped) + view.needs_transpose + bool(num_added)
 
 
 def _make(index: Index, view: _View) -> str:
@@ -186,7 +187,7 @@ def _make(index: Index, view: _View) -> str:
     rank = index.rank(name) or 0
     unused = [axis for axis in range(rank) if axis not in view.axes]
     axes = list(view.axes)
-    if view.is_turned:
+    if view.needs_transpose:
         # A Transpose can put the source's own axes of size 1 where new ones are wanted.
         for position, axis in enumerate(axes):
             if axis is None and unused:

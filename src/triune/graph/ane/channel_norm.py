@@ -1,4 +1,4 @@
-"""Write layer normalization over the channels in the layout."""
+"""Compute layer normalization over axis 1 of (B, C, 1, S), the Neural Engine's layout."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -13,7 +13,7 @@ CHANNELS = 1
 
 
 class ChannelNorm(LayoutPass):
-    """Given LayerNormalization of the last axis of (B, S, C), next to values in the layout.
+    """Given LayerNormalization over the last axis of (B, S, C), whose operand or reader is in the layout (B, C, 1, S).
 
     Result: the same over axis 1 of (B, C, 1, S), z / sqrt(mean(z * z) + epsilon) * scale + bias, where z = x - mean(x).
     In fp32 the conversion to Core ML writes this as one layer_norm; for fp16 `graph.half` rewrites it.
@@ -47,11 +47,13 @@ def _reason(index: Index, node: NodeProto, *, is_near: bool) -> str:
     rank = index.rank(node.input[0])
     if rank != 3:
         return f"an operand of rank {rank} has no layout (B, C, 1, S)"
-    return "it is not over the last axis alone" if is_near else "nothing before or behind it is in the layout"
+    return "it is not over the last axis alone" if is_near else "no node before or after it is in the layout"
 
 
 def _normal(index: Index, x: str, node: NodeProto) -> str:
-    """Build the normalization of `x` (B, C, 1, S), with the attributes and weights of `node`; returns its result."""
+    """Build the normalization of `x` (B, C, 1, S), with the attributes and weights of `node`; returns the result's
+    name.
+    """
     build = index.build
     epsilon = index.weight(np.array(attributes_of(node).get("epsilon", 1e-5), index.dtype(node.input[0])))
     axes = build.ints(CHANNELS)
@@ -65,7 +67,7 @@ def _normal(index: Index, x: str, node: NodeProto) -> str:
 
 
 def _per_channel(index: Index, node: NodeProto, position: int) -> str:
-    """The name of a scale or bias (C) reshaped to (1, C, 1, 1); "" where there is none."""
+    """The name of the input `position` of a node, a scale or bias (C), as (1, C, 1, 1); "" if there is none."""
     name = node.input[position] if len(node.input) > position else ""
     array = index.constant(name) if name else None
     if array is not None:

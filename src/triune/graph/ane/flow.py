@@ -1,4 +1,4 @@
-"""Find which values can be in the layout without adding Transposes."""
+"""Find which nodes can compute on (B, C, 1, S), the Neural Engine's layout, without adding Transposes."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ UNARY = frozenset(
         "Clip",
     ]
 )
-"""Elementwise operators of one operand; further operands are scalars."""
+"""Elementwise operators with one tensor as operand; other operands are scalars."""
 
 BROADCAST = frozenset(
     [
@@ -32,11 +32,11 @@ ALONG = frozenset(["Softmax", "Split", "Concat"])
 
 
 class Flow:
-    """The values of a graph that are in the layout, or can be without adding Transposes.
+    """Finds the values of a graph that are in the layout (B, C, 1, S), or can be without adding Transposes.
 
     Attributes:
-        reached: values that can be computed in the layout.
-        wanted: values that nodes in the layout would read.
+        reached: the names of values that can be computed in the layout.
+        wanted: the names of values that are transposed into the layout, by a later node at the latest.
     """
 
     def __init__(self, index: Index, borders: Borders, nodes: Sequence[NodeProto]) -> None:
@@ -55,12 +55,14 @@ class Flow:
                 self.reached.update(node.output)
 
     def operands(self, node: NodeProto) -> list[str] | None:
-        """The operands (B, S, C) of a node that are not constants; None if the node cannot compute in the layout."""
+        """The operands of a node that would enter the layout, (B, S, C); None if the node cannot compute in the
+        layout.
+        """
         index = self._index
         if any(index.rank(name) != 3 for name in node.output):
             return None
         if node.op_type in BROADCAST or node.op_type == "Concat":
-            given = [name for name in node.input if not self.is_passed(name)]
+            given = [name for name in node.input if not self.needs_no_transpose(name)]
         elif node.op_type == "LayerNormalization" or node.op_type in UNARY | REDUCE | ALONG or node.op_type == "Slice":
             given = [node.input[0]]
         else:
@@ -69,8 +71,8 @@ class Flow:
             return None
         return given if given and self._can_move(node) else None
 
-    def is_passed(self, name: str) -> bool:
-        """Whether an operand is a constant that can be transposed, or a value of one element that broadcasts."""
+    def needs_no_transpose(self, name: str) -> bool:
+        """Whether an operand need not enter the layout: a constant, or a value of one element that broadcasts."""
         dims = self._index.dims(name)
         if dims is None or len(dims) > 3:
             return False
@@ -89,7 +91,7 @@ class Flow:
         inside = [name for name in dict.fromkeys(operands) if self.is_inside(name)]
         others = [name for name in dict.fromkeys(operands) if not self.is_inside(name)]
         if not inside:
-            # If other nodes transpose the operands into the layout already, this node can read them there.
+            # If all operands are transposed into the layout for other nodes anyway, this node can read them there.
             return is_wanted and all(self._borders.is_entered(name) for name in others)
         if not is_wanted and any(not self._borders.is_entered(name) for name in others):
             return False
@@ -97,7 +99,7 @@ class Flow:
         return is_wanted or len(inside) > 1 or is_last
 
     def _can_move(self, node: NodeProto) -> bool:
-        """Whether a node's attributes and other operands allow it to compute in the layout."""
+        """Whether a node's attributes and other inputs allow it to compute in the layout."""
         index, attributes = self._index, attributes_of(node)
         if node.op_type == "LayerNormalization":
             is_last = positive(int(attributes.get("axis", -1)), 3) == 2

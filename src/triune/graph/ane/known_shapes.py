@@ -1,4 +1,4 @@
-"""Replace known sizes in computed shapes by constants."""
+"""Replace sizes that are known by constants in the target shapes of Reshape and Expand."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,12 @@ from triune.graph.index import Dim, Index, label
 
 
 class KnownShapes(LayoutPass):
-    """Given Reshape and Expand to computed shapes. Result: the same with the known sizes as constants.
+    """Given Reshape and Expand to a shape that nodes compute. Result: the same, with constants for the sizes that are
+    known.
 
-    Exports with a free batch compute every size with a Shape node: [b, s, -1] after an attention, or [b, 1, 32] for a
-    class token by a Where of [b, -1, -1]. Symbolic shapes (`graph.sizes`) tell the values of most of them; compilers
-    only use constants. Then no value has to leave the layout for its Shape.
+    In a model with a free batch size, exporters compute every size from a Shape node: [b, s, -1] after an attention, or
+    [b, 1, 32] for a class token. Most of these sizes are known by symbolic shapes (`graph.sizes`), but compilers only
+    use constants. Moreover, a Shape node would read (B, S, C), so that its operand could not stay (B, C, 1, S).
     """
 
     name = "known_shapes"
@@ -25,24 +26,24 @@ class KnownShapes(LayoutPass):
         for node in model.graph.node:
             shape = None
             if node.op_type in ("Reshape", "Expand") and not index.is_constant(node.input[1]):
-                shape = _target(index, node) if node.op_type == "Reshape" else _written(index, node.input[1])
+                shape = _target(index, node) if node.op_type == "Reshape" else _with_constants(index, node.input[1])
             if shape is not None:
                 before = index.dims(node.output[0]) or ()
                 node.input[1] = shape
-                # The shape may now contain 0, which means the operand's size.
+                # The shape may now contain 0, which without `allowzero` means the operand's size.
                 kept = [each for each in node.attribute if each.name != "allowzero"]
                 del node.attribute[:]
                 node.attribute.extend(kept)
                 nodes += index.take()
-                self._report.change(self.name, label(node), f"to [{', '.join(map(_said, before))}]")
+                self._report.change(self.name, label(node), f"to [{', '.join(map(_shown, before))}]")
             nodes.append(node)
         index.replace(nodes)
         return model
 
 
 def _target(index: Index, node: NodeProto) -> str | None:
-    """The target of a Reshape as a constant: 0 copies the size of the operand's same axis, -1 is at most one other
-    size.
+    """The target of a Reshape as a constant, with 0 for a size that equals the operand's and -1 for one other; else
+    None.
     """
     given, dims = index.dims(node.input[0]), index.dims(node.output[0])
     if given is None or dims is None or 0 in dims:
@@ -58,13 +59,15 @@ def _target(index: Index, node: NodeProto) -> str | None:
     return index.build.ints(*sizes) if sizes.count(-1) <= 1 else None
 
 
-def _written(index: Index, shape: str) -> str | None:
-    """Build a vector of sizes in which known sizes are constants; None where they are constants already."""
+def _with_constants(index: Index, shape: str) -> str | None:
+    """Build the 1-D tensor `shape` as a Concat in which known sizes are constants; None if they are already, or if none
+    is known.
+    """
     elements = index.elements(shape)
     if elements is None or any(isinstance(size, int) and size < 0 for size in elements):
         return None
     concat = index.producer(shape, "Concat")
-    if not _is_any_known(elements) or (concat is not None and _is_written(index, concat)):
+    if not _is_any_known(elements) or (concat is not None and _has_constants(index, concat)):
         return None
     build = index.build
     parts = [
@@ -76,8 +79,8 @@ def _written(index: Index, shape: str) -> str | None:
     return build.op("Concat", *parts, axis=0)
 
 
-def _is_written(index: Index, concat: NodeProto) -> bool:
-    """Whether all known sizes that a Concat joins are constants."""
+def _has_constants(index: Index, concat: NodeProto) -> bool:
+    """Whether all known sizes that a Concat concatenates are constants."""
     return all(index.is_constant(name) or not _is_any_known(index.elements(name) or ()) for name in concat.input)
 
 
@@ -85,5 +88,5 @@ def _is_any_known(elements: Sequence[Dim]) -> bool:
     return any(isinstance(size, int) for size in elements)
 
 
-def _said(size: Dim) -> str:
+def _shown(size: Dim) -> str:
     return "?" if size is None else str(size)

@@ -1,4 +1,4 @@
-"""Bring elementwise operators, reductions and the like between the patterns into the layout."""
+"""Let elementwise operators, reductions, Softmax and the like compute on (B, C, 1, S), the Neural Engine's layout."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from triune.graph.index import Index, label
 
 
 class Layout(LayoutPass):
-    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C) that left the
-    layout.
+    """Given elementwise operators, reductions, Softmax, Split, Slice and Concat of values (B, S, C), next to values in
+    the layout.
 
-    Result: the same operators on (B, C, 1, S), where that adds no Transposes. Constants are transposed. The Transposes
-    between two such operators then undo each other, and `Cancel` removes them.
+    Result: the same operators on (B, C, 1, S), between Transposes, and with transposed constants. An operator is
+    changed only if its Transposes undo those of its neighbours, so that `Cancel` removes them.
     """
 
     name = "layout"
@@ -27,7 +27,7 @@ class Layout(LayoutPass):
         index = self._index(model.graph)
         borders = Borders(index)
         flow = Flow(index, borders, list(model.graph.node))
-        turned: dict[str, str] = {}
+        transposed: dict[str, str] = {}
         nodes: list[NodeProto] = []
         for node in model.graph.node:
             operands = flow.operands(node) if node.output and node.output[0] in flow.reached else None
@@ -35,10 +35,11 @@ class Layout(LayoutPass):
                 nodes.append(node)
                 continue
             inputs = [
-                borders.enter(name) if name in operands else _passed(index, turned, node, name) for name in node.input
+                borders.enter(name) if name in operands else _constant_operand(index, transposed, node, name)
+                for name in node.input
             ]
             outputs = [index.build.name() for _ in node.output]
-            inside = _moved(index, node, inputs, outputs)
+            inside = _on_layout_axes(index, node, inputs, outputs)
             index.build.nodes.append(inside)
             for name, output in zip(node.output, outputs, strict=True):
                 borders.leave(output, name)
@@ -48,25 +49,27 @@ class Layout(LayoutPass):
         return model
 
 
-def _passed(index: Index, turned: dict[str, str], node: NodeProto, name: str) -> str:
-    """The name of an operand that is not (B, S, C): constants that broadcast are transposed, others stay."""
+def _constant_operand(index: Index, transposed: dict[str, str], node: NodeProto, name: str) -> str:
+    """The name of an operand that does not enter the layout: constants that broadcast are transposed, others stay."""
     array = index.constant(name) if name and node.op_type in BROADCAST | ALONG else None
     is_size = node.op_type == "Split"
     if array is None or is_size or (array.size == 1 and node.op_type != "Concat"):
         return name
-    if name not in turned:
-        turned[name] = index.weight(_turned(array))
-    return turned[name]
+    if name not in transposed:
+        transposed[name] = index.weight(_transposed(array))
+    return transposed[name]
 
 
-def _turned(array: NDArray[Any]) -> NDArray[Any]:
+def _transposed(array: NDArray[Any]) -> NDArray[Any]:
     """Transpose a constant that broadcasts against (B, S, C) so that it broadcasts against (B, C, 1, S)."""
-    whole = array.reshape((1,) * (3 - array.ndim) + array.shape)
-    return whole.transpose(SWAP)[:, :, None, :]
+    with_three_axes = array.reshape((1,) * (3 - array.ndim) + array.shape)
+    return with_three_axes.transpose(SWAP)[:, :, None, :]
 
 
-def _moved(index: Index, node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProto:
-    """A copy of a node with other inputs and outputs, and its axes converted to those of the layout."""
+def _on_layout_axes(index: Index, node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProto:
+    """A copy of a node with other inputs and outputs, and with its axes of (B, S, C) converted to those of (B, C, 1,
+    S).
+    """
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.name = outputs[0]

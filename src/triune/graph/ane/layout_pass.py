@@ -1,4 +1,4 @@
-"""The base class of the passes of the layout."""
+"""The base class of the passes that rewrite a model for the Neural Engine."""
 
 from onnx import GraphProto
 
@@ -9,10 +9,12 @@ from triune.graph.weights import Large, NoneLarge
 
 
 class LayoutPass(GraphPass):
-    """A pass that reports which nodes it changes, and which it leaves and why."""
+    """A pass that reports which nodes it changes, and which similar nodes it leaves and why."""
 
     def __init__(self, report: Report, large: Large | None = None) -> None:
-        """`report` is filled; `large` holds large constants that are not in the model's graph."""
+        """The pass adds entries to `report`. `large` has the large constants, which are kept out of the graph
+        meanwhile.
+        """
         self._report = report
         self._large = large or NoneLarge()
 

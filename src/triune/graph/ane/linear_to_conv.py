@@ -11,14 +11,17 @@ from triune.graph.match.linear import Linear, bias_vector, match_linear
 from triune.graph.match.no_match import NoMatchError
 
 MAX_CHANNELS = 65536
-"""The Neural Engine's largest dimension. A vocabulary may be larger."""
+"""The largest size of an axis on the Neural Engine. The output layer of a language model (its vocabulary) may be
+larger.
+"""
 
 
 class LinearToConv(LayoutPass):
-    """Given MatMul (and an Add) or Gemm of (B, S, C) and constant weights. Result: a 1x1 Conv of (B, C, 1, S).
+    """Given a linear layer of (B, S, C): MatMul, perhaps with an Add, or Gemm, with constant weights. Result: a 1x1
+    Conv of (B, C, 1, S).
 
-    A Gemm of rows (B * S, C) that a Reshape made from (B, S, C) counts, too. Layers without a sequence stay: the last
-    axis would be 1, which the Neural Engine pads to 64 bytes.
+    A Gemm of (B * S, C), reshaped from (B, S, C), is replaced, too. Layers without a sequence, of (B, C), stay: in (B,
+    C, 1, 1) the last axis has size 1, which the Neural Engine pads to 64 bytes.
     """
 
     name = LINEAR_TO_CONV
@@ -44,7 +47,7 @@ class LinearToConv(LayoutPass):
         return model
 
     def _linear(self, index: Index, node: NodeProto) -> Linear | None:
-        """The linear layer that begins with a node; None if there is none, or it stays as it is."""
+        """The linear layer that begins with a node; None if there is none, or if it is not to be converted."""
         try:
             linear = match_linear(index, node)
         except NoMatchError as problem:
@@ -57,21 +60,21 @@ class LinearToConv(LayoutPass):
 
 
 def _reason(index: Index, linear: Linear) -> str | None:
-    """Why a layer stays as it is; None if it is to be converted."""
+    """The reason why a layer is not converted; None if it is to be converted."""
     num_channels = max(linear.num_inputs, linear.num_outputs)
     if num_channels > MAX_CHANNELS:
         return f"{num_channels} channels; the Neural Engine has at most {MAX_CHANNELS}"
     rank = index.rank(linear.x)
     if rank == 2 and _sequence(index, linear) is None:
-        return "rows without a sequence: the last axis would be 1"
+        return "its operand (B, C) has no sequence: the last axis of (B, C, 1, 1) would be 1"
     if rank in (2, 3):
         is_vector = not linear.bias or bias_vector(index, linear) is not None
-        return None if is_vector else "its bias is no constant vector"
+        return None if is_vector else "its bias is not a constant vector"
     return f"an operand of rank {rank} has no layout (B, C, 1, S)" if rank else "an operand of unknown rank"
 
 
 def _sequence(index: Index, linear: Linear) -> str | None:
-    """The value (B, S, C) whose Reshape to rows (B * S, C) the layer reads; None if there is none."""
+    """The value (B, S, C), if the layer reads it reshaped to (B * S, C); else None."""
     reshape = index.producer(linear.x, "Reshape")
     dims = index.dims(reshape.input[0]) if reshape is not None else None
     is_sequence = dims is not None and len(dims) == 3 and dims[2] == linear.num_inputs
@@ -95,14 +98,14 @@ def _write(index: Index, borders: Borders, linear: Linear) -> None:
 
 
 def _conv_weight(index: Index, linear: Linear) -> str:
-    """The name of alpha * weight, reshaped to (num_outputs, num_inputs, 1, 1). Packed weights stay packed."""
+    """The name of alpha * weight, reshaped to (num_outputs, num_inputs, 1, 1). Quantized weights stay quantized."""
     packed = index.packed(linear.weight)
     if packed is not None:
         rows = packed if linear.is_transposed else packed.transposed(1, 0)
         return index.packed_weight(rows.with_ones(2).times(linear.alpha))
     array = index.constant(linear.weight)
     if array is None:
-        raise InternalError(f"the weight '{linear.weight}' is no constant")
+        raise InternalError(f"the weight '{linear.weight}' is not a constant")
     if linear.alpha != 1:
         array = array * array.dtype.type(linear.alpha)
     return index.weight((array if linear.is_transposed else array.T)[:, :, None, None])

@@ -1,4 +1,4 @@
-"""Remove the replacement of NaN from attention."""
+"""Remove from attention the nodes that replace NaN by 0."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -10,12 +10,14 @@ from triune.graph.match.no_match import NoMatchError
 
 
 class NanGuards(LayoutPass):
-    """Given Softmax of scores plus a mask, a Where that replaces its NaN by 0, MatMul with values, and merged heads.
+    """Given attention with softmax(scores + mask), a Where that replaces NaN in it by 0, MatMul with values, and merged
+    heads.
 
-    Result: the same without that Where, and 0 in the rows of the result whose mask is all -inf. If no row of the mask
-    can be all -inf, there is no NaN, and the Where is just removed.
+    Result: the same without that Where. Instead, one Where sets rows of the result to 0 whose mask is all -inf. If no
+    row of the mask can be all -inf, there is no NaN, and the Where is just removed.
 
-    With finite scores, NaN come from such rows alone. The mask must be known: a constant, or a Where of two constants.
+    If scores are finite, only rows that are all -inf give NaN. The mask must be a constant, or a Where of two
+    constants.
     """
 
     name = "nan_guards"
@@ -40,7 +42,7 @@ class NanGuards(LayoutPass):
             if name in guards:
                 index.build.put("Identity", [guards[name].softmax.output[0]], [name])
                 nodes += index.take()
-                self._report.change(self.name, label(guards[name].softmax), "its NaN are foreseen")
+                self._report.change(self.name, label(guards[name].softmax), "NaN replaced by the mask's rows")
             elif name in outputs:
                 mask = outputs[name].mask
                 if mask not in empty_rows:
@@ -57,7 +59,7 @@ class NanGuards(LayoutPass):
 
 
 def _empty_rows(index: Index, mask: str) -> str:
-    """Build a boolean value (B, Q, 1) that tells which rows of a mask (B, 1, Q, K) are all -inf; returns its name."""
+    """Build a boolean tensor (B, Q, 1): whether each row of a mask (B, 1, Q, K) is all -inf. Returns its name."""
     build = index.build
     largest = build.op("ReduceMax", mask, build.ints(-1), keepdims=1)
     is_empty = build.op("Equal", largest, index.weight(np.array(-np.inf, index.dtype(mask))))

@@ -1,20 +1,20 @@
-"""The report of the nodes that passes bring into the layout, and of those that they leave and why."""
+"""The report of which nodes the passes for the Neural Engine changed, and which similar nodes they left and why."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 LINEAR_TO_CONV = "linear_to_conv"
-"""The pass that converts linear layers: the layout is used only if it converted one."""
+"""The name of the pass that converts linear layers. If it converts none, the whole model stays as it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a pass did with one node.
+    """What a pass did with one node of the graph.
 
     Attributes:
         step: the name of the pass.
-        node: its operator and name.
-        text: what was changed, or why the node was left.
+        node: the operator and the name of the node.
+        text: how the node was changed, or why it was left.
     """
 
     step: str
@@ -42,11 +42,11 @@ class Report:
 
     @property
     def num_layers(self) -> int:
-        """The number of linear layers in the layout. If it is 0, the layout is not used at all."""
+        """The number of linear layers that became convolutions. If it is 0, the whole model stays as it was."""
         return self.counts().get(LINEAR_TO_CONV, 0)
 
     def counts(self) -> dict[str, int]:
-        """The number of changes by pass."""
+        """The number of nodes that each pass changed, by the pass's name."""
         return dict(Counter(entry.step for entry in self.changed))
 
     def __str__(self) -> str:

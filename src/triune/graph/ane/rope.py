@@ -1,4 +1,4 @@
-"""Write rotary position embeddings in the layout, for all heads at once."""
+"""Compute rotary position embeddings on (B, C, 1, S), the Neural Engine's layout, for all heads at once."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,13 @@ CHANNELS = AXES[2]
 
 
 class Rope(LayoutPass):
-    """Given x * cos + rotate_half(x) * sin of heads x, (B, heads, S, width) or (B, S, heads, width). The heads are
-    channels of a value (B, S, C) that left the layout. rotate_half(x) is the negated second half of each head, then the
+    """Given x * cos + rotate_half(x) * sin with x (B, heads, S, width) or (B, S, heads, width), made of the channels of
+    a value (B, S, C) that has just left the layout. rotate_half(x) is the negated second half of each head, then the
     first half.
 
-    Result: x * cos + swapped(x) * sin of all heads at once in (B, C, 1, S). swapped(x) exchanges the halves of each
-    head; the first half of the sines is negated instead. The tables become (B, C, 1, S), once for all layers.
+    Result: x * cos + swapped(x) * signed_sin on (B, C, 1, S), for all heads at once. swapped(x) exchanges the halves of
+    each head, and signed_sin has its first half negated. The tables cos and signed_sin are built as (B, C, 1, S) once
+    for all layers.
     """
 
     name = "rope"
@@ -41,7 +42,7 @@ class Rope(LayoutPass):
                 continue
             _write(index, borders, tables, rotation, node.output[0])
             nodes += index.take()
-            self._report.change(self.name, label(node), f"{rotation.num_heads} heads turned at once")
+            self._report.change(self.name, label(node), f"{rotation.num_heads} heads rotated at once")
         index.replace(nodes)
         return model
 
@@ -54,7 +55,7 @@ class _Rotation:
         heads: x, whose heads are consecutive channels of one value.
         num_heads: the number of heads.
         width: the channels of a head.
-        is_steps_first: x is (B, S, heads, width), else (B, heads, S, width).
+        is_steps_first: whether x is (B, S, heads, width), not (B, heads, S, width).
         cos: the name of the table of cosines, the same for all heads.
         sin: the name of the table of sines, the same for all heads.
     """
@@ -68,12 +69,12 @@ class _Rotation:
 
 
 def _rotation(index: Index, borders: Borders, add: NodeProto) -> _Rotation | str | None:
-    """The embedding that ends with an Add; None if there is none, or a message that says why it stays."""
-    checked = (_checked(index, borders, found) for found in match_rotary(index, add, borders.is_out))
+    """The rotary embedding that ends with an Add; a message if it cannot be rewritten; None if there is none."""
+    checked = (_rotation_of(index, borders, found) for found in match_rotary(index, add, borders.is_out))
     return next((each for each in checked if each is not None), None)
 
 
-def _checked(index: Index, borders: Borders, found: RotaryEmbedding) -> _Rotation | str | None:
+def _rotation_of(index: Index, borders: Borders, found: RotaryEmbedding) -> _Rotation | str | None:
     heads = trace(index, borders.is_out, found.x)
     if heads is None or len(heads.axes) != 4:
         return None
@@ -84,15 +85,15 @@ def _checked(index: Index, borders: Borders, found: RotaryEmbedding) -> _Rotatio
     if not isinstance(several, Channels) or not isinstance(width, Channels):
         return None
     if several.times != 1 or width != Channels(width.size, 1) or several.stride != width.size:
-        return "its heads do not lie in a row"
+        return "its heads are not consecutive channels"
     if not borders.is_out(heads.source):
-        return "nothing before it is in the layout"
+        return "no node before it is in the layout"
     for table in (found.cos, found.sin):
         dims = index.dims(table)
         heads_axis = -2 if is_steps_first else -3
-        is_spread = dims is not None and (len(dims) < -heads_axis or dims[heads_axis] == 1)
-        if dims is None or not is_spread or not 0 < len(dims) <= 4 or dims[len(dims) - 1] != width.size:
-            return f"its table '{table}' is not one for all heads"
+        is_same_for_heads = dims is not None and (len(dims) < -heads_axis or dims[heads_axis] == 1)
+        if dims is None or not is_same_for_heads or not 0 < len(dims) <= 4 or dims[len(dims) - 1] != width.size:
+            return f"its table '{table}' differs from head to head"
     return _Rotation(heads, several.size, width.size, is_steps_first, found.cos, found.sin)
 
 
@@ -108,11 +109,11 @@ def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotatio
     swapped = build.op("Concat", *(parts[i ^ 1] for i in range(len(parts))), axis=CHANNELS)
     cos = tables.get(rotation.cos, rotation, is_signed=False)
     sin = tables.get(rotation.sin, rotation, is_signed=True)
-    turned = build.op("Add", build.op("Mul", x, cos), build.op("Mul", swapped, sin))
+    transposed = build.op("Add", build.op("Mul", x, cos), build.op("Mul", swapped, sin))
     if heads.scale != 1:
-        turned = build.op("Mul", turned, index.weight(np.array(heads.scale, index.dtype(heads.source))))
+        transposed = build.op("Mul", transposed, index.weight(np.array(heads.scale, index.dtype(heads.source))))
     flat = build.name()
-    borders.leave(turned, flat)
+    borders.leave(transposed, flat)
     shape = build.ints(0, 0, num_heads, width)
     if rotation.is_steps_first:
         build.put("Reshape", [flat, shape], [name])
@@ -121,22 +122,22 @@ def _write(index: Index, borders: Borders, tables: "_Tables", rotation: _Rotatio
 
 
 class _Tables:
-    """Builds the tables (B, heads * width, 1, S), each only once."""
+    """Builds tables of cosines and sines as (B, heads * width, 1, S). Equal tables are built once."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._made: dict[tuple[str, int, bool, bool], str] = {}
-        self._spread: dict[tuple[str, int], str] = {}
+        self._of_one_head: dict[tuple[str, int, bool, bool], str] = {}
+        self._repeated: dict[tuple[str, int], str] = {}
 
     def get(self, name: str, rotation: _Rotation, *, is_signed: bool) -> str:
-        """The name of a table for all heads; if `is_signed`, the first half of each head is negated."""
+        """The name of a table (B, heads * width, 1, S); if `is_signed`, the first half of each head is negated."""
         key = (name, rotation.width, rotation.is_steps_first, is_signed)
-        if key not in self._made:
-            self._made[key] = self._table(name, rotation, is_signed=is_signed)
-        table, count = self._made[key], rotation.num_heads
-        if (table, count) not in self._spread:
-            self._spread[table, count] = self._index.build.op("Concat", *[table] * count, axis=CHANNELS)
-        return self._spread[table, count]
+        if key not in self._of_one_head:
+            self._of_one_head[key] = self._table(name, rotation, is_signed=is_signed)
+        table, count = self._of_one_head[key], rotation.num_heads
+        if (table, count) not in self._repeated:
+            self._repeated[table, count] = self._index.build.op("Concat", *[table] * count, axis=CHANNELS)
+        return self._repeated[table, count]
 
     def _table(self, name: str, rotation: _Rotation, *, is_signed: bool) -> str:
         build, index = self._index.build, self._index
@@ -146,8 +147,8 @@ class _Tables:
         signs[:, : rotation.width // 2] = -1
         array = index.constant(name)
         if array is not None:
-            turned: NDArray[np.generic] = array.reshape((1,) * missing + array.shape).transpose(perm)
-            return index.weight(turned * signs if is_signed else turned)
-        whole = build.op("Unsqueeze", name, build.ints(*range(missing))) if missing else name
-        table = build.op("Transpose", whole, perm=list(perm))
+            transposed: NDArray[np.generic] = array.reshape((1,) * missing + array.shape).transpose(perm)
+            return index.weight(transposed * signs if is_signed else transposed)
+        with_four_axes = build.op("Unsqueeze", name, build.ints(*range(missing))) if missing else name
+        table = build.op("Transpose", with_four_axes, perm=list(perm))
         return build.op("Mul", table, index.weight(signs)) if is_signed else table

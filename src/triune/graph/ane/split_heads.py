@@ -1,4 +1,4 @@
-"""Rewrite multi-head attention to compute head by head in the layout."""
+"""Rewrite multi-head attention to compute head by head on (B, width, 1, S), as the Neural Engine's layout asks."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from triune.graph.match.multi_head import MultiHeadAttention, match_multi_head
 from triune.graph.match.no_match import NoMatchError
 
 CHANNELS, STEPS = 1, 3
-"""The axes of (B, C, 1, S)."""
+"""The axes of C and S in (B, C, 1, S)."""
 
 
 class SplitHeads(LayoutPass):
-    """Given MatMul, a scale, masks, Softmax and MatMul of heads (B, heads, S, width), which are channels of (B, S, C).
+    """Given attention, softmax(q k^T scale + mask) v, of heads (B, heads, S, width) made of the channels of (B, S, C).
 
-    Result: for each head the products of Apple's ml-ane-transformers: keys (B, K, 1, width) times queries
-    (B, width, 1, Q) are scores (B, K, 1, Q), whose Softmax is over axis 1; values (B, width, 1, K) times them are
-    (B, width, 1, Q), concatenated to the result (B, C, 1, Q). Each product is Unsqueeze(MatMul(Squeeze, Squeeze)) of
-    axis 2.
+    Result: for each head the products of Apple's ml-ane-transformers. Keys (B, K, 1, width) times queries (B, width, 1,
+    Q) give scores (B, K, 1, Q), whose Softmax is over axis 1. Values (B, width, 1, K) times the Softmax give (B, width,
+    1, Q), and the heads are concatenated to (B, C, 1, Q). Each product is a MatMul without axis 2, which is squeezed
+    before and unsqueezed afterwards.
     """
 
     name = "split_heads"
@@ -50,28 +50,28 @@ class SplitHeads(LayoutPass):
                 continue
             writer.write(attention)
             nodes += index.take()
-            self._report.change(self.name, label(attention.softmax), f"{attention.num_heads} heads, each by itself")
-            self._mention_turned(attention)
+            self._report.change(self.name, label(attention.softmax), f"{attention.num_heads} heads, one by one")
+            self._report_transposes(attention)
         index.replace(nodes)
         return model
 
-    def _mention_turned(self, attention: MultiHeadAttention) -> None:
+    def _report_transposes(self, attention: MultiHeadAttention) -> None:
         parts = {"queries": attention.queries, "keys": attention.keys, "values": attention.values}
-        turned = [name for name, part in parts.items() if part.heads.is_split]
-        if turned:
-            text = "computed as (B, heads, S, width): one Transpose more for each"
-            self._report.leave(self.name, label(attention.softmax), f"{', '.join(turned)} {text}")
+        transposed = [name for name, part in parts.items() if part.heads.is_split]
+        if transposed:
+            text = "are computed as (B, heads, S, width), which takes one more Transpose for each"
+            self._report.leave(self.name, label(attention.softmax), f"{', '.join(transposed)} {text}")
 
 
 def _require_near(borders: Borders, attention: MultiHeadAttention) -> None:
-    """Raises NoMatchError where neither the operands nor the result are in the layout."""
+    """Raises NoMatchError if neither an operand nor the result is in the layout (B, C, 1, S)."""
     sources = [each.heads.source for each in (attention.queries, attention.keys, attention.values)]
     if not any(map(borders.is_out, sources)) and not borders.is_entered(attention.output.output[0]):
-        raise NoMatchError("nothing before or behind it is in the layout")
+        raise NoMatchError("no node before or after it is in the layout")
 
 
 class _Writer:
-    """Writes attentions. A value that several attentions share, such as a mask, is written once."""
+    """Builds the nodes of attentions. What several attentions share, such as a mask, is built once."""
 
     def __init__(self, index: Index, borders: Borders) -> None:
         self._index = index
@@ -80,23 +80,25 @@ class _Writer:
         self._sources: dict[str, str] = {}
 
     def check(self, attention: MultiHeadAttention) -> None:
-        """Raises NoMatchError where an operand of the scores is of a shape that cannot be split."""
+        """Raises NoMatchError if a mask has a shape that cannot be split into heads."""
         for step in attention.attention.scores.masking:
             for _, name in step.others:
                 dims = self._index.dims(name)
                 heads = dims[-3] if dims is not None and len(dims) >= 3 else 1
                 if dims is None or len(dims) > 4 or heads not in (1, attention.num_heads):
-                    raise NoMatchError(f"the mask '{name}' has no known number of heads")
+                    raise NoMatchError(
+                        f"the number of heads of the mask '{name}' is not known, or is not {attention.num_heads}"
+                    )
 
     def write(self, attention: MultiHeadAttention) -> None:
-        """Build the nodes that compute the result of `attention` in the layout."""
+        """Build the nodes that compute `attention` in the layout, and bring its result back to (B, S, C)."""
         build = self._index.build
         num_heads = attention.num_heads
         scores_of_all = attention.attention.scores
         scale = attention.queries.heads.scale * attention.keys.heads.scale * scores_of_all.scale
         steps = scores_of_all.masking
         queries = self._heads(attention.queries, scale)
-        keys = self._heads(attention.keys, 1, is_turned=True)
+        keys = self._heads(attention.keys, 1, is_transposed=True)
         values = self._heads(attention.values, attention.values.heads.scale)
         others = [[(operand, self._mask(name, num_heads)) for operand, name in step.others] for step in steps]
         mixed: list[str] = []
@@ -112,29 +114,31 @@ class _Writer:
         self._borders.leave(inside, attention.output.output[0])
 
     def _product(self, a: str, b: str) -> str:
-        """Build the product of `a` (B, n, 1, m) and `b` (B, m, 1, u); returns its name, (B, n, 1, u)."""
+        """Build the product of `a` (B, n, 1, m) and `b` (B, m, 1, u); returns the name of the result (B, n, 1, u)."""
         build = self._index.build
         flat = [build.op("Squeeze", each, build.ints(HEIGHT)) for each in (a, b)]
         return build.op("Unsqueeze", build.op("MatMul", *flat), build.ints(HEIGHT))
 
-    def _heads(self, split: Split, scale: float, *, is_turned: bool = False) -> list[str]:
-        """The names of the single heads, (B, width, 1, S); if `is_turned`, as for keys, (B, S, 1, width)."""
+    def _heads(self, split: Split, scale: float, *, is_transposed: bool = False) -> list[str]:
+        """Build the single heads, (B, width, 1, S), or (B, S, 1, width) if `is_transposed`, as for keys; returns their
+        names.
+        """
         build = self._index.build
         heads, width, stride = split.heads, split.width, split.stride
         num_heads = split.num_heads // split.times
         value, offset = self._source(heads), heads.offset
-        is_row = stride == width or num_heads == 1
-        if is_row and num_heads * width != heads.num_channels:
+        are_consecutive = stride == width or num_heads == 1
+        if are_consecutive and num_heads * width != heads.num_channels:
             value, offset = self._slice(value, offset, num_heads * width, CHANNELS), 0
         if scale != 1:
             factor = self._index.weight(np.array(scale, self._index.dtype(heads.source)))
             value = build.op("Mul", value, factor)
         axis = CHANNELS
-        if is_turned:
+        if is_transposed:
             value, axis = build.op("Transpose", value, perm=[0, 3, 2, 1]), STEPS
         if num_heads == 1:
             found = [value]
-        elif is_row:
+        elif are_consecutive:
             found = build.ops("Split", num_heads, value, build.ints(*[width] * num_heads), axis=axis)
         else:
             found = [self._slice(value, offset + head * stride, width, axis) for head in range(num_heads)]
@@ -145,24 +149,24 @@ class _Writer:
         return build.op("Slice", value, build.ints(start), build.ints(start + size), build.ints(axis))
 
     def _source(self, heads: Heads) -> str:
-        """The name of the source of heads in the layout, (B, C, 1, S)."""
+        """Build the value whose channels the heads are as (B, C, 1, S); returns its name."""
         if not heads.is_split:
             return self._borders.enter(heads.source)
         if heads.source not in self._sources:
             build = self._index.build
-            turned = build.op("Transpose", heads.source, perm=[0, 1, 3, 2])
+            transposed = build.op("Transpose", heads.source, perm=[0, 1, 3, 2])
             shape = build.ints(0, heads.num_channels, 1, -1)
-            self._sources[heads.source] = build.op("Reshape", turned, shape)
+            self._sources[heads.source] = build.op("Reshape", transposed, shape)
         return self._sources[heads.source]
 
     def _mask(self, name: str, num_heads: int) -> Sequence[str]:
-        """An operand of the scores (B, heads, Q, K), split into operands of each head's scores (B, K, 1, Q)."""
+        """Build, from a mask (B, heads, Q, K), a mask (B, K, 1, Q) for each head; returns their names."""
         key = (name, num_heads)
         if key not in self._masks:
-            self._masks[key] = self._turned(name, num_heads)
+            self._masks[key] = self._masks_of_heads(name, num_heads)
         return self._masks[key]
 
-    def _turned(self, name: str, num_heads: int) -> list[str]:
+    def _masks_of_heads(self, name: str, num_heads: int) -> list[str]:
         build, index = self._index.build, self._index
         dims = index.dims(name) or ()
         array = index.constant(name)
@@ -170,10 +174,10 @@ class _Writer:
             return [name] * num_heads
         missing = 4 - len(dims)
         if array is not None:
-            turned = index.weight(array.reshape((1,) * missing + array.shape).transpose(0, 3, 1, 2))
+            transposed = index.weight(array.reshape((1,) * missing + array.shape).transpose(0, 3, 1, 2))
         else:
-            whole = build.op("Unsqueeze", name, build.ints(*range(missing))) if missing else name
-            turned = build.op("Transpose", whole, perm=[0, 3, 1, 2])
+            with_four_axes = build.op("Unsqueeze", name, build.ints(*range(missing))) if missing else name
+            transposed = build.op("Transpose", with_four_axes, perm=[0, 3, 1, 2])
         if len(dims) < 3 or dims[-3] == 1:
-            return [turned] * num_heads
-        return build.ops("Split", num_heads, turned, build.ints(*[1] * num_heads), axis=HEIGHT)
+            return [transposed] * num_heads
+        return build.ops("Split", num_heads, transposed, build.ints(*[1] * num_heads), axis=HEIGHT)

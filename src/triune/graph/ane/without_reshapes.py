@@ -1,4 +1,4 @@
-"""Remove Reshapes around a Softmax or Transpose that does not need them."""
+"""Remove the Reshapes before and after a Softmax or Transpose that can be computed without them."""
 
 from onnx import ModelProto, NodeProto
 
@@ -8,7 +8,7 @@ from triune.graph.match.reshaped import match_reshaped
 
 
 class WithoutReshapes(LayoutPass):
-    """Given Softmax or Transpose between two Reshapes that undo each other. Result: the operator alone."""
+    """Given a Softmax or Transpose between two Reshapes that undo each other. Result: the operator alone."""
 
     name = "without_reshapes"
 

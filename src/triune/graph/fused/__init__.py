@@ -1,6 +1,6 @@
-"""Replace patterns that a runtime computes faster as one operation by calls of functions of the model.
+"""Replace patterns that a runtime computes faster as one operation by calls of ONNX functions in the model.
 
-The bodies of the functions (domain `call.DOMAIN`) compute the same as the replaced nodes. They are the composite
+The functions, in the domain "triune.fused", have the replaced nodes as their bodies. They stand for the composite
 operations of Apple's Core AI: `rms_norm`, `rope`, `scaled_dot_product_attention` and `gather_mm`.
 """
 
@@ -25,10 +25,10 @@ __all__ = ["DOMAIN", "fuse"]
 def fuse(
     model: ModelProto, *, check: Mapping[str, NDArray[Any]] | None = None, file: WeightFile | None = None
 ) -> ModelProto:
-    """Replace each pattern in a model by a call of a function; see the module. Returns the changed model.
+    """Replace each RMS normalization, rotary embedding, attention and gathered matrix product by a call of a function.
 
     Args:
-        model: normalized; changed. Graphs within its nodes stay as they are.
+        model: normalized; changed. Subgraphs stay as they are.
         check: inputs on which ONNX's reference evaluator computes the model before and after, to compare the outputs.
         file: the scratch file for new large weights; without it they are stored in the model.
 
@@ -36,6 +36,6 @@ def fuse(
         InternalError: the outputs changed (only with `check`).
     """
     watch = None if check is None else Check(model, check)
-    # No pattern is a part of another one, so that their order does not matter.
+    # No pattern is a part of another one, so the order does not matter.
     patterns = (FuseRmsNorm(file), FuseRotary(file), FuseAttention(file), FuseGatherMatMul(file))
     return run_passes(model, patterns, watch)

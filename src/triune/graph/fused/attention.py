@@ -17,14 +17,14 @@ _SWAP_LAST = (0, 1, 3, 2)
 
 
 class FuseAttention(FusePattern):
-    """Given softmax(q k^T scale + mask) v of four dimensions (batch, heads, steps, width). Any of the factors, or none,
-    may be scaled. Result: `scaled_dot_product_attention`.
+    """Given softmax(q k^T scale + mask) v of (batch, heads, steps, width), where also q or k may be multiplied by a
+    constant. Result: `scaled_dot_product_attention`.
     """
 
     name = "fuse_attention"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One call for each attention in the graph."""
+        """Yield a call for each attention in the graph."""
         for node in index.graph.node:
             candidates = (_fused(index, each) for each in match_attention(index, node))
             found = next((each for each in candidates if each is not None), None)
@@ -53,7 +53,9 @@ def _fused(index: Index, attention: Attention) -> FusedCall | None:
 
 
 def _keys(index: Index, name: str) -> tuple[float, str]:
-    """The scale of transposed keys (batch, heads, width, steps), and the keys (batch, heads, steps, width)."""
+    """From transposed keys (batch, heads, width, steps), get a constant factor and the keys (batch, heads, steps,
+    width).
+    """
     scale, value = constant_factor(index, name)
     transpose = index.producer(value, "Transpose")
     if transpose is None:

@@ -1,4 +1,4 @@
-"""Replace nodes by a call of a function of the model, which a runtime computes as one operation."""
+"""Calls of ONNX functions in a model, each of which a runtime computes as one operation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ Setting = int | float | list[int]
 
 @dataclass(frozen=True, slots=True)
 class FusedCall:
-    """A pattern as a function and its call.
+    """A pattern, written as a function and the call that replaces it.
 
     Attributes:
-        kind: the function's name among Apple's composite operations: "rms_norm".
-        output: the node that gives the pattern's result; the call replaces it.
-        operands: by the names of the function's inputs, the values that the call passes.
-        body: nodes that compute RESULT from the inputs.
-        settings: the attributes of the call: epsilons, scales.
+        kind: the name of Apple's composite operation, for instance "rms_norm".
+        output: the node that computes the pattern's result; the call replaces it.
+        operands: for each input of the function, the name of the value that the call passes.
+        body: the nodes of the function, which compute the value "output" from the inputs.
+        settings: the attributes of the call, for instance epsilon.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def add_call(model: ModelProto, call: FusedCall) -> NodeProto:
 
 
 def renamed(nodes: Sequence[NodeProto], names: Mapping[str, str]) -> list[NodeProto]:
-    """Copies of nodes whose input and output names are replaced by `names` (old to new)."""
+    """Copies of nodes, with the names of inputs and outputs replaced by `names`, from old to new."""
     copies: list[NodeProto] = []
     for node in nodes:
         copy = NodeProto()

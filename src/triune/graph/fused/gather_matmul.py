@@ -10,15 +10,15 @@ from triune.graph.match.gather_matmul import match_gather_matmul
 
 
 class FuseGatherMatMul(FusePattern):
-    """Given x times matrices gathered by the indices of a TopK along the first axis. Result: `gather_mm`.
+    """Given MatMul(x, Gather(matrices, indices, axis=0)) with the indices of a TopK. Result: `gather_mm`.
 
-    Apple's operation takes unsigned indices; those of a TopK are never negative.
+    Apple's operation takes unsigned indices, so other indices, which may be negative, are not fused.
     """
 
     name = "fuse_gather_matmul"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One call for each product in the graph."""
+        """Yield a call for each such product in the graph."""
         for node in index.graph.node:
             found = match_gather_matmul(index, node)
             if found is not None:

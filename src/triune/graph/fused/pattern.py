@@ -13,7 +13,7 @@ from triune.graph.weight_files import WeightFile
 
 
 class FusePattern(GraphPass):
-    """Given core ops. Result: a call of a function in place of each pattern. Graphs within nodes stay as they are."""
+    """Given core ops. Result: a call of a function in place of each pattern. Subgraphs stay as they are."""
 
     def __init__(self, file: WeightFile | None = None) -> None:
         """`file` is the scratch file for new large weights; without it they are stored in the model."""
@@ -21,9 +21,9 @@ class FusePattern(GraphPass):
 
     @abstractmethod
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """The calls that replace the patterns of a graph.
+        """Yield the calls that replace the patterns of a graph.
 
-        Nodes that compute their operands are added to `index.build`.
+        New nodes that compute the operands of a call are added to `index.build` before it is yielded.
         """
 
     def __call__(self, model: ModelProto) -> ModelProto:

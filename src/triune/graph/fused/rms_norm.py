@@ -12,7 +12,7 @@ from triune.graph.match.rms_norm import RmsNorm, match_rms_norm
 
 
 class FuseRmsNorm(FusePattern):
-    """Given x * (mean(x * x) + eps)^-0.5 * scale over the last axis, as exporters write it. Result: `rms_norm`.
+    """Given x * (mean(x * x) + eps)^-0.5 * scale with a mean over the last axis. Result: `rms_norm`.
 
     The norm may be computed in fp32, between casts.
     """
@@ -20,7 +20,7 @@ class FuseRmsNorm(FusePattern):
     name = "fuse_rms_norm"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One call for each normalization in the graph."""
+        """Yield a call for each normalization in the graph."""
         for node in index.graph.node:
             found = match_rms_norm(index, node)
             if found is not None:
@@ -45,6 +45,6 @@ def _constants(index: Index, nodes: Sequence[NodeProto], operands: set[str]) -> 
     for name in needed:
         array = index.constant(name)
         if array is None:
-            raise InternalError(f"'{name}' in an RMS normalization is no constant")
+            raise InternalError(f"'{name}' in an RMS normalization is not a constant")
         constants.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array, name)))
     return constants

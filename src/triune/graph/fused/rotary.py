@@ -12,15 +12,16 @@ from triune.graph.match.rotary import RotaryEmbedding, has_equal_halves, match_r
 
 
 class FuseRotary(FusePattern):
-    """Given x * cos + rotate_half(x) * sin, where both halves of each table are equal. Result: `rope` with half tables.
+    """Given x * cos + rotate_half(x) * sin, where the two halves of each table are equal. Result: `rope` with one half
+    of each table.
 
-    rotate_half(x) is the negated second half of the last axis followed by the first half.
+    rotate_half(x) is the negated second half of the last axis, then the first half.
     """
 
     name = "fuse_rotary"
 
     def calls(self, index: Index) -> Iterator[FusedCall]:
-        """One call for each rotary embedding in the graph."""
+        """Yield a call for each rotary embedding in the graph."""
         for node in index.graph.node:
             candidates = (_fused(index, each) for each in match_rotary(index, node, lambda _: False))
             found = next((each for each in candidates if each is not None), None)

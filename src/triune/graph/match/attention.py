@@ -1,4 +1,4 @@
-"""Scaled dot-product attention as exporters write it: MatMul, a scale, masks, Softmax, MatMul."""
+"""Match scaled dot-product attention as exporters write it: MatMul, a scale, masks, Softmax, MatMul."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from onnx import NodeProto
 from triune.graph.index import Index
 
 _MOST_STEPS = 12
-"""The most steps that are followed, since each Add doubles the number of possible matches."""
+"""The largest number of operators between the first MatMul and the Softmax: each Add doubles the possible matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreStep:
-    """One operator that is applied to the scores between their MatMul and the Softmax.
+    """One operator that is applied to the scores between the MatMul of queries and keys and the Softmax.
 
     Attributes:
         node: a Mul, Div, Add or Where.
-        index: the position of the scores among its inputs.
+        index: the position of the scores among the node's inputs.
         factor: the constant that multiplies the scores; None for Add, Where, and a Mul or Div by 0.
     """
 
@@ -34,11 +34,11 @@ class ScoreStep:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Softmax(steps(MatMul(queries, keys))).
+    """Softmax(steps(MatMul(queries, keys))), the weights of an attention.
 
     Attributes:
-        queries: value (..., Q, width).
-        keys: value (..., width, K): transposed for the MatMul.
+        queries: the name of a value (..., Q, width).
+        keys: the name of a value (..., width, K), already transposed for the MatMul.
         steps: the operators applied to the scores (..., Q, K), in order.
         product: the MatMul.
         softmax: the Softmax.
@@ -76,7 +76,7 @@ class Attention:
 
     Attributes:
         scores: the part that ends with the Softmax, with queries, keys, scale and masks.
-        values: value (..., K, width).
+        values: the name of a value (..., K, width).
         output: the MatMul that gives the result (..., Q, width).
     """
 
@@ -91,16 +91,17 @@ class Attention:
 
 
 def match_scores(index: Index, softmax: NodeProto) -> Iterator[Scores]:
-    """All matches of the operand of a Softmax as scores: one for each MatMul that leads to it.
+    """Yield all matches of a Softmax's operand as scores: one for each MatMul that leads to it.
 
-    There are several where both operands of an Add or a Where come from a MatMul, as a computed bias does.
+    There are several if both operands of an Add or Where come from a MatMul: the scores, and a bias that is a matrix
+    product, too.
     """
     for product, steps in _products(index, softmax.input[0]):
         yield Scores(product.input[0], product.input[1], steps, product, softmax)
 
 
 def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
-    """All matches of attention that end with a MatMul: one for each match of its scores, so often none."""
+    """Yield all matches of attention that end with a MatMul: one for each match of scores, so for most MatMuls none."""
     softmax = index.producer(matmul.input[0], "Softmax") if matmul.op_type == "MatMul" else None
     if softmax is not None:
         for scores in match_scores(index, softmax):
@@ -108,7 +109,7 @@ def match_attention(index: Index, matmul: NodeProto) -> Iterator[Attention]:
 
 
 def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodeProto, tuple[ScoreStep, ...]]]:
-    """Each MatMul from which `name` is computed by scales and masks alone, with these steps."""
+    """Yield each MatMul from which only scales and masks lead to `name`, and these scales and masks in order."""
     node = index.producer(name, "MatMul", "Mul", "Div", "Add", "Where")
     if node is None or depth > _MOST_STEPS:
         return
@@ -121,7 +122,7 @@ def _products(index: Index, name: str, depth: int = 0) -> Iterator[tuple[NodePro
 
 
 def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
-    """All matches of a node as a step: one for each operand that may be the scores."""
+    """Yield all readings of a node as a step: one for each operand that may be the scores."""
     for operand in {"Add": (0, 1), "Mul": (0, 1), "Where": (1, 2)}.get(node.op_type, (0,)):
         if node.op_type in ("Add", "Where"):
             yield ScoreStep(node, operand)
@@ -133,7 +134,7 @@ def _steps(index: Index, node: NodeProto) -> Iterator[ScoreStep]:
 
 
 def constant_factor(index: Index, name: str) -> tuple[float, str]:
-    """A value as a constant times another value, by following each Mul and Div by a constant of one element."""
+    """Read a value as factor * other value, looking back through each Mul and Div by a constant of one element."""
     node = index.producer(name, "Mul", "Div")
     for operand in (0, 1) if node is not None and node.op_type == "Mul" else (1,):
         number = index.scalar(node.input[operand]) if node is not None else None

@@ -1,7 +1,7 @@
 """Find which channels of a value (B, S, C) each head of an attention consists of.
 
-B is the batch, S the steps of the sequence, C the channels. Reshape, Transpose, Slice, Split, Gather, Expand and scales
-between a value (B, S, C) and its heads are followed back.
+B is the batch, S the steps of the sequence, C the channels. From a head, the search goes back through Reshape,
+Transpose, Slice, Split, Gather, Expand and scales to a value (B, S, C), whose channels the head selects.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,15 @@ from triune.graph.values import attributes_of
 BATCH, STEPS = "batch", "steps"
 
 IsSource: TypeAlias = Callable[[str], bool]
-"""A function that tells whether a value is a source (B, S, C), whose producer is not followed further."""
+"""A function that returns whether the value of this name (B, S, C) is where the search back ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """An axis over some of the channels: `size` channels, `stride` apart, each repeated `times` times in a row."""
+    """An axis of selected channels: `size` channels at a distance of `stride`, each repeated `times` times in a row.
+
+    For instance, 4 heads of 64 channels, in (B, S, 256), have the axes Channels(4, 64) and Channels(64, 1).
+    """
 
     size: int
     stride: int
@@ -37,20 +40,20 @@ class Channels:
 
 
 Axis = str | Channels
-"""What an axis of a value is: BATCH, STEPS, or some of the channels."""
+"""What an axis of a value runs over: BATCH, STEPS, or some of the channels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """A value whose elements are channels of another value, its source.
+    """A value made of channels of another value, its source, and multiplied by `scale`.
 
     Attributes:
-        source: the name of a value (B, S, C); if `is_split`, (B, heads, S, width), whose channels are those of all
-            heads in a row.
+        source: the name of a value (B, S, C), or (B, heads, S, width) if `is_split`, whose C = heads * width channels
+        are those of all heads in order.
         is_split: whether the source already has an axis of heads.
         num_channels: C, the number of channels of the source.
-        axes: what each axis of the value is.
-        offset: the index of the first channel.
+        axes: what each axis of the value runs over.
+        offset: the index of the first selected channel.
         scale: the factor by which the source is multiplied.
     """
 
@@ -78,11 +81,11 @@ class Split:
     """A value divided into heads.
 
     Attributes:
-        heads: the value of all heads.
+        heads: all heads together, of shape (B, heads, S, width) or (B, heads, width, S).
         num_heads: the number of heads.
-        times: the number of heads in a row that are equal, as keys and values are that several heads share.
+        times: how many consecutive heads are equal: above 1 if several heads share their keys or values.
         width: the number of channels of each head.
-        stride: the distance in channels between the starts of neighbouring heads.
+        stride: the distance, in channels, from the start of one head to that of the next.
     """
 
     heads: Heads
@@ -92,12 +95,14 @@ class Split:
     stride: int
 
 
-def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
-    """Divide a value (B, heads, S, width) into heads, or (B, heads, width, S) if `is_turned`; None for others."""
+def read_heads(heads: Heads, *, is_transposed: bool = False) -> Split | None:
+    """Read a value (B, heads, S, width), or (B, heads, width, S) if `is_transposed`, as heads; None if its axes are
+    others.
+    """
     if len(heads.axes) != 4:
         return None
     batch, several, steps, width = heads.axes
-    if is_turned:
+    if is_transposed:
         steps, width = width, steps
     if batch != BATCH or steps != STEPS or not isinstance(several, Channels) or not isinstance(width, Channels):
         return None
@@ -107,15 +112,17 @@ def split(heads: Heads, *, is_turned: bool = False) -> Split | None:
 
 
 def trace(index: Index, is_source: IsSource, name: str) -> Heads | None:
-    """The channels of a source that the value `name` consists of; None if it is computed otherwise."""
+    """Find the source of which the value `name` selects channels, and which ones; None if `name` is no float of rank 3
+    or 4 of known sizes.
+    """
     node = index.producer(name)
     found = None
     if node is not None and not (index.rank(name) == 3 and (is_source(name) or node.op_type == "Transpose")):
-        found = _step(index, is_source, node, name)
-    return found or _base(index, name)
+        found = _through_node(index, is_source, node, name)
+    return found or _as_source(index, name)
 
 
-def _base(index: Index, name: str) -> Heads | None:
+def _as_source(index: Index, name: str) -> Heads | None:
     dims = index.dims(name)
     if dims is None or not index.is_float(name):
         return None
@@ -127,7 +134,7 @@ def _base(index: Index, name: str) -> Heads | None:
     return None
 
 
-def _step(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Heads | None:
+def _through_node(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Heads | None:
     match node.op_type:
         case "Mul" | "Div":
             return _scaled(index, is_source, node)
@@ -139,7 +146,7 @@ def _step(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Head
         return None
     match node.op_type:
         case "Reshape":
-            axes = _divided(given.axes, index.dims(node.input[0]), index.dims(name))
+            axes = _axes_after_reshape(given.axes, index.dims(node.input[0]), index.dims(name))
             return None if axes is None else given.moved(axes)
         case "Transpose":
             return given.moved([given.axes[axis] for axis in perm_of(node, len(given.axes))])
@@ -150,7 +157,7 @@ def _step(index: Index, is_source: IsSource, node: NodeProto, name: str) -> Head
         case "Expand":
             return _repeated(index, node, given)
         case _:
-            return _part(index, node, name, given)
+            return _selected(index, node, name, given)
 
 
 def _scaled(index: Index, is_source: IsSource, node: NodeProto) -> Heads | None:
@@ -166,10 +173,10 @@ def _scaled(index: Index, is_source: IsSource, node: NodeProto) -> Heads | None:
     return None
 
 
-def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple[Dim, ...] | None) -> list[Axis] | None:
-    """The axes after a Reshape that divides an axis of channels, or merges neighbouring axes; None after any other
-    Reshape.
-    """
+def _axes_after_reshape(
+    axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple[Dim, ...] | None
+) -> list[Axis] | None:
+    """The axes after a Reshape that splits an axis of channels, or merges neighbouring ones; None after any other."""
     if dims is None or result is None:
         return None
     found: list[Axis] = []
@@ -186,7 +193,7 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
             num_unproven += size is None or size != dim
             found.append(axis)
             continue
-        both = _together(axis, after) if isinstance(after, Channels) else None
+        both = _merged_axis(axis, after) if isinstance(after, Channels) else None
         if both is not None and rest and rest[0] == both.length:
             found.append(both)
             rest.pop(0)
@@ -204,12 +211,12 @@ def _divided(axes: tuple[Axis, ...], dims: tuple[Dim, ...] | None, result: tuple
         if prod(sizes) != axis.size or not sizes:
             return None
         found += [Channels(size, axis.stride * prod(sizes[position + 1 :])) for position, size in enumerate(sizes)]
-    # A Reshape keeps the number of elements, so one unknown size follows from the others.
+    # A Reshape keeps the number of elements. So if all sizes but one are equal, that one is, too.
     return found if not rest and num_unproven <= 1 else None
 
 
-def _together(axis: Channels, after: Channels) -> Channels | None:
-    """Two neighbouring axes of channels merged into one; None where they cannot be."""
+def _merged_axis(axis: Channels, after: Channels) -> Channels | None:
+    """The axis into which a Reshape merges two neighbouring axes of channels; None if there is no such axis."""
     if axis.times == 1 and after.size == 1 and after.times > 1:
         return Channels(axis.size, axis.stride, after.times)
     is_row = axis.times == after.times == 1 and axis.size > 1 and after.size > 1
@@ -256,9 +263,9 @@ def _squeezed(index: Index, node: NodeProto, given: Heads) -> Heads | None:
     return given.moved([kept for axis, kept in enumerate(given.axes) if axis not in dropped])
 
 
-def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
-    """The heads after a Slice, Split or Gather along an axis of channels; None where it is along another axis."""
-    found = _range(index, node, name, len(given.axes))
+def _selected(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | None:
+    """The heads after a Slice, Split or Gather along an axis of channels; None if it is along another axis."""
+    found = _selected_range(index, node, name, len(given.axes))
     if found is None:
         return None
     axis, start, size = found
@@ -274,8 +281,10 @@ def _part(index: Index, node: NodeProto, name: str, given: Heads) -> Heads | Non
     return given.moved(axes, offset=given.offset + start * channels.stride)
 
 
-def _range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, int, int | None] | None:
-    """The axis, start and size that a Slice, Split or Gather selects. The size is None if the axis is removed."""
+def _selected_range(index: Index, node: NodeProto, name: str, rank: int) -> tuple[int, int, int | None] | None:
+    """The axis, start and size that a Slice, Split or Gather selects; the size is None if a Gather removes the axis.
+    None if they are not known.
+    """
     attributes = attributes_of(node)
     dims = index.dims(name)
     if node.op_type == "Gather":

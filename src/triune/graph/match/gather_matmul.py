@@ -1,4 +1,4 @@
-"""Match products with matrices that a router selects, as in mixtures of experts."""
+"""Match matrix products with the weights of selected experts, as in mixtures of experts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class GatherMatMul:
     """MatMul(x, Gather(matrices, indices, axis=0)), where a TopK computes the indices.
 
     Attributes:
-        x: value (..., K) of two dimensions or more.
-        matrices: value (experts, K, N).
-        indices: whole numbers, never negative.
+        x: the name of a value (..., K) of two dimensions or more.
+        matrices: the name of a value (experts, K, N).
+        indices: the name of the integers, never negative, that a TopK computes.
         nodes: the Gather and the MatMul.
     """
 
@@ -27,7 +27,7 @@ class GatherMatMul:
 
 
 def match_gather_matmul(index: Index, matmul: NodeProto) -> GatherMatMul | None:
-    """The pattern that ends with a MatMul, or None."""
+    """The pattern that ends with this MatMul, or None."""
     gather = index.producer(matmul.input[1], "Gather") if matmul.op_type == "MatMul" else None
     if gather is None or int(attributes_of(gather).get("axis", 0)) != 0 or index.rank(gather.input[0]) != 3:
         return None

@@ -18,16 +18,16 @@ class Linear:
     """alpha * x @ weight + beta * bias.
 
     Attributes:
-        x: a computed value (..., num_inputs) in fp32 or fp16.
-        weight: a constant or packed weights, (num_inputs, num_outputs), or (num_outputs, num_inputs) if
-            `is_transposed`.
+        x: the name of a value (..., num_inputs) in fp32 or fp16 that is no constant.
+        weight: the name of a constant or of quantized weights, (num_inputs, num_outputs), or (num_outputs, num_inputs)
+        if `is_transposed`.
         is_transposed: whether the weight is transposed.
         num_inputs: the size of the last axis of x.
         num_outputs: the size of the last axis of the result.
-        alpha: the factor of the product.
-        bias: a value that broadcasts against the result; "" where there is none.
+        alpha: the factor of the matrix product.
+        bias: the name of a value that broadcasts against the result; "" if there is none.
         beta: the factor of the bias.
-        nodes: MatMul or Gemm, and the Add of a bias to a MatMul; the last one gives the result.
+        nodes: the Gemm, or the MatMul and the Add of its bias; the last one gives the result.
     """
 
     x: str
@@ -45,7 +45,7 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
     """The linear layer that begins with a MatMul or Gemm, or None.
 
     Raises:
-        NoMatchError: a Gemm whose first operand is transposed.
+        NoMatchError: it is a Gemm with transA.
     """
     if node.op_type not in ("MatMul", "Gemm"):
         return None
@@ -57,7 +57,7 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
         return None
     attributes = attributes_of(node)
     if attributes.get("transA", 0):
-        raise NoMatchError("its operand is transposed")
+        raise NoMatchError("its first operand is transposed (transA)")
     is_transposed = bool(attributes.get("transB", 0))
     num_inputs, num_outputs = shape[::-1] if is_transposed else shape
     alpha, beta = float(attributes.get("alpha", 1)), float(attributes.get("beta", 1))
@@ -68,7 +68,7 @@ def match_linear(index: Index, node: NodeProto) -> Linear | None:
 
 
 def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
-    """The bias times beta, a vector (num_outputs); None where there is no bias, or it is not a constant vector."""
+    """The bias times beta, (num_outputs); None if there is no bias, or it is not a constant vector."""
     array = index.constant(linear.bias) if linear.bias else None
     width = linear.num_outputs
     if array is None or array.size not in (1, width) or any(size != 1 for size in array.shape[:-1]):
@@ -77,7 +77,9 @@ def bias_vector(index: Index, linear: Linear) -> NDArray[Any] | None:
 
 
 def _added_bias(index: Index, matmul: NodeProto, width: int) -> tuple[str, list[NodeProto]]:
-    """The constant vector that the only reader of a MatMul adds, and both nodes; "" and the MatMul if there is none."""
+    """If the only reader of a MatMul adds a constant vector, the vector's name, the MatMul and the Add; else "" and the
+    MatMul.
+    """
     add = index.only_reader(matmul.output[0])
     for name in add.input if add is not None and add.op_type == "Add" else ():
         dims = index.dims(name)

@@ -11,13 +11,13 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class MeanSquare:
-    """Add(ReduceMean(z * z), epsilon), where the mean is over constant axes, with keepdims.
+    """Add(ReduceMean(z * z), epsilon), a mean over constant axes with keepdims.
 
     Attributes:
-        z: the value that is squared.
+        z: the name of the value that is squared.
         epsilon: the constant that is added.
-        axes: the axes of the mean, non-negative and in order; None where the rank of z is not known.
-        square: the Mul of z by itself, or its Pow by 2.
+        axes: the axes of the mean, non-negative and sorted; None if the rank of z is not known.
+        square: the node z * z or z^2.
         mean: the ReduceMean.
         total: the Add.
     """
@@ -36,7 +36,7 @@ class MeanSquare:
 
 
 def match_mean_square(index: Index, add: NodeProto) -> MeanSquare | None:
-    """The pattern that ends with an Add, or None."""
+    """The pattern that ends with this Add, or None."""
     if add.op_type != "Add":
         return None
     for operand in (0, 1):
@@ -51,7 +51,7 @@ def match_mean_square(index: Index, add: NodeProto) -> MeanSquare | None:
 
 
 def uncentered(index: Index, found: MeanSquare) -> str | None:
-    """The value x if z = x - mean(x) over the same axes, so that the mean square is a variance; else None."""
+    """The name of x if z = x - mean(x) over the same axes, so that mean(z^2) is a variance; else None."""
     difference = index.producer(found.z, "Sub")
     mean = None if difference is None else index.producer(difference.input[1], "ReduceMean")
     if difference is None or mean is None or mean.input[0] != difference.input[0]:

@@ -1,4 +1,4 @@
-"""Match multi-head attention, whose heads are channels of values (B, S, C), and are merged to (B, Q, C) again."""
+"""Match multi-head attention: heads are split from the channels of (B, S, C), and their results merged to (B, Q, C)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from onnx import NodeProto
 from triune.graph.axes import positive
 from triune.graph.index import Index, perm_of, same_sizes
 from triune.graph.match.attention import Attention, match_scores
-from triune.graph.match.channels import IsSource, Split, split, trace
+from triune.graph.match.channels import IsSource, Split, read_heads, trace
 from triune.graph.match.no_match import NoMatchError
 from triune.graph.values import attributes_of
 
 
 @dataclass(frozen=True, slots=True)
 class MultiHeadAttention:
-    """An attention with queries (B, heads, Q, width), whose heads are channels of values (B, S, C).
+    """An attention with queries (B, heads, Q, width) that are made of the channels of a value (B, S, C).
 
     Attributes:
         attention: the attention of all heads at once.
-        queries: the channels that the queries of each head consist of.
-        keys: the same for keys; several heads may share keys and values (grouped-query attention).
-        values: the same for values.
+        queries: which channels each head's queries are made of.
+        keys: which channels each head's keys are made of; in grouped-query attention several heads share them.
+        values: which channels each head's values are made of; in grouped-query attention several heads share them.
         num_heads: the number of heads.
-        merge: the Transpose and the Reshape that give (B, Q, C).
+        merge: the Transpose and the Reshape from (B, heads, Q, width) to (B, Q, C).
     """
 
     attention: Attention
@@ -45,7 +45,7 @@ class MultiHeadAttention:
 
     @property
     def nodes(self) -> Sequence[NodeProto]:
-        """From the product of queries and keys on to the Reshape that gives the result, in order."""
+        """All nodes from the product of queries and keys to the Reshape that gives the result, in order."""
         return [*self.attention.nodes, *self.merge]
 
 
@@ -53,7 +53,7 @@ def match_multi_head(index: Index, softmax: NodeProto, is_source: IsSource) -> M
     """The multi-head attention to which a Softmax belongs.
 
     Returns:
-        the match; None where the operand of the Softmax is not a product of two computed values.
+        the match; None if the operand of the Softmax is not a product of two values that are no constants.
 
     Raises:
         NoMatchError: it is such a product, but the nodes around it do not fit the pattern.
@@ -70,16 +70,16 @@ def match_multi_head(index: Index, softmax: NodeProto, is_source: IsSource) -> M
     product = next((node for node in index.readers(shares) if node.op_type == "MatMul"), None)
     if product is None or product.input[0] != shares:
         readers = ", ".join(sorted({node.op_type for node in index.readers(shares)})) or "no node"
-        raise NoMatchError(f"its shares are not multiplied with values, but read by {readers}")
+        raise NoMatchError(f"its result is not multiplied with values, but read by {readers}")
     rank = index.rank(shares)
     if rank != 4 or positive(int(attributes_of(softmax).get("axis", -1)), 4) != 3:
-        raise NoMatchError(f"its scores are not (B, heads, Q, K) but of rank {rank}")
+        raise NoMatchError(f"its scores are not (B, heads, Q, K) with the Softmax over K, but of rank {rank}")
     for node in scores.nodes:
         if index.only_reader(node.output[0]) is None:
             raise NoMatchError(f"'{node.output[0]}' is read elsewhere too")
     attention = Attention(scores, product.input[1], product)
     q, k, v = (trace(index, is_source, name) for name in (scores.queries, scores.keys, attention.values))
-    queries, keys, values = q and split(q), k and split(k, is_turned=True), v and split(v)
+    queries, keys, values = q and read_heads(q), k and read_heads(k, is_transposed=True), v and read_heads(v)
     if queries is None or keys is None or values is None:
         raise NoMatchError("its heads are not made of the channels of a value (B, S, C)")
     if not queries.num_heads == keys.num_heads == values.num_heads or queries.width != keys.width:
@@ -87,20 +87,20 @@ def match_multi_head(index: Index, softmax: NodeProto, is_source: IsSource) -> M
     merge = match_merged_heads(index, product)
     dims, result = (index.dims(node.output[0]) for node in merge)
     if dims is None or not same_sizes((*dims[:2], queries.num_heads * values.width), result):
-        raise NoMatchError("its heads are not put side by side as (B, S, C)")
+        raise NoMatchError("its heads are not merged to (B, S, C)")
     return MultiHeadAttention(attention, queries, keys, values, queries.num_heads, merge)
 
 
 def match_merged_heads(index: Index, product: NodeProto) -> tuple[NodeProto, NodeProto]:
-    """The Transpose and the Reshape that put the heads (B, heads, S, width) of a product side by side.
+    """The Transpose and the Reshape that merge the result (B, heads, S, width) of a MatMul to (B, S, C).
 
     Raises:
-        NoMatchError: something else reads the product.
+        NoMatchError: other nodes follow the product.
     """
     transpose = index.only_reader(product.output[0])
     if transpose is None or transpose.op_type != "Transpose" or perm_of(transpose, 4) != (0, 2, 1, 3):
-        raise NoMatchError("its result is not turned back to (B, S, heads, width)")
+        raise NoMatchError("its result is not transposed to (B, S, heads, width)")
     reshape = index.only_reader(transpose.output[0])
     if reshape is None or reshape.op_type != "Reshape":
-        raise NoMatchError("its heads are not put side by side as (B, S, C)")
+        raise NoMatchError("its heads are not merged to (B, S, C)")
     return transpose, reshape

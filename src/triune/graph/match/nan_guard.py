@@ -1,6 +1,6 @@
 """Match attention that replaces NaN: Where(IsNaN(Softmax(scores)), 0, Softmax(scores)).
 
-A row of scores that are all -inf gives a Softmax of NaN. PyTorch's exporters write 0 in their place.
+A row of scores that is all -inf gives a Softmax of NaN. PyTorch's exporters replace these by 0.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,16 @@ from triune.graph.values import attributes_of
 
 @dataclass(frozen=True, slots=True)
 class NanGuard:
-    """A Softmax over scores (B, heads, Q, K) plus a mask, a Where that replaces its NaN by 0, and MatMul with values.
+    """An attention with softmax(scores + mask) of (B, heads, Q, K), a Where that replaces NaN in it by 0, and a MatMul
+    with values.
 
     Attributes:
         softmax: the Softmax.
         guard: the Where that gives 0 in place of NaN.
         output: the Reshape that gives the result of the attention (B, Q, C).
-        mask: the mask (B, 1, Q, K).
+        mask: the name of the mask (B, 1, Q, K).
         may_be_empty: whether a row of the mask may be all -inf. Only such rows give NaN.
-        nodes: from the Softmax on to the output.
+        nodes: all nodes from the Softmax to `output`.
     """
 
     softmax: NodeProto
@@ -38,7 +39,7 @@ class NanGuard:
 
 
 def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
-    """The pattern that begins with a Softmax; None where its NaN are not replaced.
+    """The pattern that begins with a Softmax; None if no node replaces NaN in its result.
 
     Raises:
         NoMatchError: NaN are replaced, but the mask or the readers do not fit the pattern.
@@ -48,10 +49,10 @@ def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
     if guard is None:
         return None
     if positive(int(attributes_of(softmax).get("axis", -1)), 4) != 3 or index.rank(shares) != 4:
-        raise NoMatchError("its NaN are caught, and its scores are not (B, heads, Q, K)")
+        raise NoMatchError("its NaN are replaced, but its scores are not (B, heads, Q, K)")
     after = _output(index, guard)
     if after is None:
-        raise NoMatchError("its NaN are caught, and its result is not put side by side as (B, Q, C)")
+        raise NoMatchError("its NaN are replaced, but its heads are not merged to (B, Q, C)")
     add = index.producer(softmax.input[0], "Add")
     for mask in add.input if add is not None else ():
         dims = index.dims(mask)
@@ -60,7 +61,9 @@ def match_nan_guard(index: Index, softmax: NodeProto) -> NanGuard | None:
         may_be_empty = _may_have_empty_rows(index, mask)
         if may_be_empty is not None:
             return NanGuard(softmax, guard, after[-1], mask, may_be_empty, [softmax, guard, *after])
-    raise NoMatchError("its NaN are caught, and nothing is known of its mask")
+    raise NoMatchError(
+        "its NaN are replaced, but its mask (B, 1, Q, K) is neither a constant nor a Where of two constants"
+    )
 
 
 def _is_guard(index: Index, node: NodeProto, shares: str) -> bool:
@@ -80,7 +83,7 @@ def _is_guard(index: Index, node: NodeProto, shares: str) -> bool:
 
 
 def _output(index: Index, guard: NodeProto) -> list[NodeProto] | None:
-    """The MatMul with values, and the Transpose and the Reshape that put the heads side by side."""
+    """The MatMul with values, and the Transpose and Reshape that merge the heads; None if other nodes follow."""
     product = index.only_reader(guard.output[0])
     if product is None or product.op_type != "MatMul" or product.input[0] != guard.output[0]:
         return None
@@ -92,7 +95,7 @@ def _output(index: Index, guard: NodeProto) -> list[NodeProto] | None:
 
 
 def _may_have_empty_rows(index: Index, mask: str) -> bool | None:
-    """Whether a row of the mask may be all -inf; None where that is not known, or where the mask holds NaN or +inf."""
+    """Whether a row of the mask may be all -inf; None if that is not known, or if the mask has NaN or +inf."""
     array = index.constant(mask)
     if array is not None:
         is_sound = not (np.isnan(array) | np.isposinf(array)).any()

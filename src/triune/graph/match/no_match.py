@@ -1,4 +1,4 @@
-"""The error for nodes that resemble a pattern but are not one."""
+"""The error for nodes that resemble a pattern but differ from it in a detail."""
 
 
 class NoMatchError(Exception):

@@ -1,8 +1,9 @@
-"""Match an operator between two Reshapes that undo each other, so that it could be applied without them.
+"""Match an operator between two Reshapes that undo each other, so that it can be applied without them.
 
-- Softmax over the last axis. Before operator set 13 a Softmax flattened its operand to rows.
-- Transpose [0, 2, 1] of (a * b, S, width), which was (a, b, S, width), is Transpose [0, 1, 3, 2] of that. PyTorch's
-  newer exporter transposes the keys of an attention so.
+- Softmax over the last axis. Before operator set 13 Softmax treated its operand as a matrix, which `Upgrade` writes as
+  Reshapes.
+- Transpose. (a, b, S, width), reshaped to (a * b, S, width), transposed by [0, 2, 1] and reshaped to (a, b, width, S),
+  is Transpose [0, 1, 3, 2] of the first. PyTorch's newer exporter transposes the keys of an attention so.
 """
 
 from collections.abc import Mapping, Sequence

@@ -16,14 +16,14 @@ from triune.graph.match.mean_square import match_mean_square
 class RmsNorm:
     """Mul(x * (mean(x * x) + epsilon)^-0.5, scale) over the last axis.
 
-    The norm may be computed in fp32 between casts, since fp16 would not hold the squares.
+    In an fp16 model the norm may be computed in fp32 between casts, since squares may be beyond fp16's range.
 
     Attributes:
-        x: the value that is normalized; in fp16 where the norm is between casts.
-        scale: a constant of one to three dimensions.
-        epsilon: the constant under the root.
-        computed_as: the name under which the nodes read x: `x` itself, or x in fp32.
-        nodes: from the square on to the Mul by the scale, in order; not the Cast of x to fp32.
+        x: the name of the value that is normalized, in fp16 if the norm is between casts.
+        scale: the name of a constant of one to three dimensions.
+        epsilon: the constant that is added to the mean.
+        computed_as: the name of the value that `nodes` read for x: x itself, or x cast to fp32.
+        nodes: all nodes from the square to the Mul by the scale, in order, without the Cast of x to fp32.
     """
 
     x: str
@@ -34,7 +34,7 @@ class RmsNorm:
 
 
 def match_rms_norm(index: Index, mul: NodeProto) -> RmsNorm | None:
-    """The normalization that ends with the Mul by its scale, or None."""
+    """The normalization that ends with this Mul by the scale, or None."""
     if mul.op_type != "Mul":
         return None
     for operand in (0, 1):
@@ -71,7 +71,7 @@ def _in_fp16(index: Index, name: str) -> str | None:
 
 
 def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] | None:
-    """X, epsilon and the nodes, if `name` is x / sqrt(mean(x^2) + epsilon); else None."""
+    """If `name` is x / sqrt(mean(x^2) + epsilon), the name of x, epsilon and the nodes; else None."""
     product = index.producer(name, "Mul", "Div")
     if product is None:
         return None
@@ -87,7 +87,7 @@ def _normalized(index: Index, name: str) -> tuple[str, float, list[NodeProto]] |
 
 
 def _root(index: Index, name: str, *, is_inverse: bool) -> tuple[str, list[NodeProto]] | None:
-    """The value v and the nodes, if `name` is sqrt(v), or 1 / sqrt(v) with `is_inverse`; else None."""
+    """If `name` is sqrt(v), or 1 / sqrt(v) with `is_inverse`, the name of v and the nodes; else None."""
     if not is_inverse:
         root = index.producer(name, "Sqrt")
         return None if root is None else (root.input[0], [root])

@@ -1,7 +1,7 @@
 """Match rotary position embeddings: x * cos + rotate_half(x) * sin.
 
-Su et al., "RoFormer" (2021), with the halves of a head as the two coordinates, as LLaMA has it: rotate_half(x) is
-Concat(-second half of x, first half of x) along the last axis.
+Su et al., "RoFormer" (2021). As in LLaMA, the elements i and i + width / 2 of a head are the two coordinates that are
+rotated: rotate_half(x) is Concat(-second half of x, first half of x) along the last axis.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ class RotaryEmbedding:
     """Add(Mul(x, cos), Mul(rotate_half(x), sin)).
 
     Attributes:
-        x: the value that is rotated, (..., width).
-        cos: the table of cosines, which broadcasts against x.
-        sin: the table of sines, which broadcasts against x.
-        nodes: from the Neg to the Add, in order, without the nodes that take the halves of x.
+        x: the name of the value that is rotated, (..., width).
+        cos: the name of the table of cosines, which broadcasts against x.
+        sin: the name of the table of sines, which broadcasts against x.
+        nodes: the nodes from the Neg to the Add, in order, without those that slice x into halves.
     """
 
     x: str
@@ -35,28 +35,28 @@ class RotaryEmbedding:
 
 
 def match_rotary(index: Index, add: NodeProto, is_source: IsSource) -> Iterator[RotaryEmbedding]:
-    """All matches of a rotary embedding that end with an Add: usually none or one.
+    """Yield all matches of a rotary embedding that end with an Add: usually none or one.
 
     Args:
         index: the index of the graph.
         add: the Add.
-        is_source: as for `channels.trace`; with it, halves are recognized that were taken before the heads were
-            reshaped.
+        is_source: whether a value (B, S, C) is where the search for the channels of x ends (`channels.trace`), so that
+        halves are recognized even if they were sliced before the heads were reshaped.
     """
     products = [index.producer(name, "Mul") for name in add.input] if add.op_type == "Add" else []
-    for straight, turned in (products, products[::-1]) if products else ():
-        if straight is None or turned is None:
+    for unrotated, rotated in (products, products[::-1]) if products else ():
+        if unrotated is None or rotated is None:
             continue
         for operand in (0, 1):
-            joined = index.producer(turned.input[operand], "Concat")
-            halves = None if joined is None else _halves(index, joined)
-            if joined is None or halves is None:
+            concat = index.producer(rotated.input[operand], "Concat")
+            halves = None if concat is None else _halves(index, concat)
+            if concat is None or halves is None:
                 continue
             first, negated = halves
-            for x, cos in (straight.input, reversed(straight.input)):
+            for x, cos in (unrotated.input, reversed(unrotated.input)):
                 if _are_halves_of(index, is_source, x, first, negated.input[0]):
-                    nodes = (negated, joined, straight, turned, add)
-                    yield RotaryEmbedding(x, cos, turned.input[1 - operand], nodes)
+                    nodes = (negated, concat, unrotated, rotated, add)
+                    yield RotaryEmbedding(x, cos, rotated.input[1 - operand], nodes)
 
 
 def has_equal_halves(index: Index, table: str, width: int) -> bool:
@@ -77,7 +77,7 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             factors = [operand for operand in (0, 1) if index.scalar(node.input[operand]) is not None]
             return bool(factors) and has_equal_halves(index, node.input[1 - factors[0]], width)
         case "Unsqueeze" | "Squeeze":
-            # The last axis is still the last one.
+            # Only if the size shows that the last axis is still the table's.
             dims = index.dims(table)
             return dims is not None and dims[-1] == width and has_equal_halves(index, node.input[0], width)
         case "Slice":
@@ -85,28 +85,28 @@ def has_equal_halves(index: Index, table: str, width: int) -> bool:
             is_complete = axes is not None and all(positive(each, rank) != rank - 1 for each in axes)
             return is_complete and has_equal_halves(index, node.input[0], width)
         case "Gather":
-            # Rows of a table.
+            # A Gather along axis 0 selects rows.
             return not int(attributes_of(node).get("axis", 0)) and has_equal_halves(index, node.input[0], width)
         case _:
             return node.op_type in _KEEPS_HALVES and has_equal_halves(index, node.input[0], width)
 
 
-def _halves(index: Index, joined: NodeProto) -> tuple[str, NodeProto] | None:
-    """The first half of x, and the Neg of its second half, if a Concat joins the Neg and the first half; else None."""
-    rank = index.rank(joined.output[0])
-    if rank is None or rank < 3 or len(joined.input) != 2:
+def _halves(index: Index, concat: NodeProto) -> tuple[str, NodeProto] | None:
+    """If a Concat is [-second, first] along the last axis, the name of `first` and the Neg; else None."""
+    rank = index.rank(concat.output[0])
+    if rank is None or rank < 3 or len(concat.input) != 2:
         return None
-    if positive(int(attributes_of(joined)["axis"]), rank) != rank - 1:
+    if positive(int(attributes_of(concat)["axis"]), rank) != rank - 1:
         return None
-    negated = index.producer(joined.input[0], "Neg")
-    return None if negated is None else (joined.input[1], negated)
+    negated = index.producer(concat.input[0], "Neg")
+    return None if negated is None else (concat.input[1], negated)
 
 
 def _are_halves_of(index: Index, is_source: IsSource, x: str, first: str, second: str) -> bool:
     dims = index.dims(x)
     width = dims[-1] if dims else None
-    if isinstance(width, int) and width % 2 == 0 and _part(index, first) == (x, 0):
-        return _part(index, second) == (x, width // 2)
+    if isinstance(width, int) and width % 2 == 0 and _half_of(index, first) == (x, 0):
+        return _half_of(index, second) == (x, width // 2)
     heads, *parts = (trace(index, is_source, name) for name in (x, first, second))
     if heads is None or len(heads.axes) != 4:
         return False
@@ -120,8 +120,8 @@ def _are_halves_of(index: Index, is_source: IsSource, x: str, first: str, second
     )
 
 
-def _part(index: Index, name: str) -> tuple[str, int] | None:
-    """The value x and the first index, if `name` is one half of the last axis of x; else None."""
+def _half_of(index: Index, name: str) -> tuple[str, int] | None:
+    """If `name` is one half of the last axis of x, the name of x and the half's first index; else None."""
     node = index.producer(name, "Slice", "Split")
     rank = index.rank(name)
     if node is None or rank is None:

@@ -19,7 +19,7 @@ from triune.graph.ane.split_heads import SplitHeads
 from triune.graph.ane.without_reshapes import WithoutReshapes
 from triune.graph.check import Arrays, compare, evaluate, sample_inputs
 from triune.graph.index import Index
-from triune.graph.match.channels import Channels, split, trace
+from triune.graph.match.channels import Channels, read_heads, trace
 from triune.graph.normalize import normalize
 from triune.graph.passes.infer import Infer
 from triune.graph.passes.tidy import Tidy
@@ -75,10 +75,10 @@ def test_gemm_of_rows_is_a_convolution_with_its_factors() -> None:
 @pytest.mark.parametrize(
     ("signature", "body", "reason"),
     [
-        ("(float[N,2] x) => (float[N,3] y)", "y = MatMul (x, w)", "rows without a sequence"),
+        ("(float[N,2] x) => (float[N,3] y)", "y = MatMul (x, w)", "has no sequence"),
         ("(float[N,4,5,2] x) => (float[N,4,5,3] y)", "y = MatMul (x, w)", "an operand of rank 4 has no layout"),
-        ("(float[2,N] x) => (float[N,3] y)", "y = Gemm <transA = 1> (x, w)", "its operand is transposed"),
-        ("(float[N,2] x, float[3] b) => (float[N,3] y)", "y = Gemm (x, w, b)", "rows without a sequence"),
+        ("(float[2,N] x) => (float[N,3] y)", "y = Gemm <transA = 1> (x, w)", "its first operand is transposed"),
+        ("(float[N,2] x, float[3] b) => (float[N,3] y)", "y = Gemm (x, w, b)", "has no sequence"),
     ],
 )
 def test_other_products_stay(signature: str, body: str, reason: str) -> None:
@@ -203,7 +203,7 @@ def test_norms_far_from_the_layout_stay() -> None:
     text = """agraph (float[N,S,2] x) => (float[N,S,2] y) <float[2] g = {1,2}> { y = LayerNormalization (x, g) }"""
     ops, report = after(ChannelNorm, text)
     assert ops == ["LayerNormalization"]
-    assert report.left[0].text == "nothing before or behind it is in the layout"
+    assert report.left[0].text == "no node before or after it is in the layout"
 
 
 # Heads
@@ -232,7 +232,7 @@ def test_attention_whose_nan_are_caught_stays() -> None:
     text = """agraph (float[B,2,S,4] q, float[B,2,4,S] k, float[B,2,S,4] v) => (float[B,2,S,4] y) <float zero = {0.0}> {
       s = MatMul (q, k)  p = Softmax (s)  n = IsNaN (p)  c = Where (n, zero, p)  y = MatMul (c, v) }"""
     _, report = after(SplitHeads, text)
-    assert report.left[0].text == "its shares are not multiplied with values, but read by Equal, Where"
+    assert report.left[0].text == "its result is not multiplied with values, but read by Equal, Where"
 
 
 # Sizes
@@ -281,7 +281,7 @@ GUARDED = """agraph (float[N,2,4] x) => (float[N,2,4] y)
     ("mask", "num_wheres"),
     [("{0,-inf,0,0}", 0), ("{0,0,-inf,-inf}", 1), ("{-3.4e38,-3.4e38,0,0}", 0)],
 )
-def test_nan_of_known_masks_are_foreseen(mask: str, num_wheres: int) -> None:
+def test_nan_of_known_masks_are_replaced_after_the_attention(mask: str, num_wheres: int) -> None:
     text = GUARDED.replace("MASK", mask)
     ops, report = after(NanGuards, text)
     assert (Counter(ops)["Where"], report.counts()["nan_guards"]) == (num_wheres, 1)
@@ -291,9 +291,9 @@ def test_nan_of_known_masks_are_foreseen(mask: str, num_wheres: int) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("a = Add (s, mask)", "a = Mul (s, mask)"), "nothing is known of its mask"),
-        (("MASK", "{inf,0,0,0}"), "nothing is known of its mask"),
-        (("t = Transpose <perm=[0,2,1,3]> (m)", "t = Transpose <perm=[0,1,2,3]> (m)"), "not put side by side"),
+        (("a = Add (s, mask)", "a = Mul (s, mask)"), "its mask (B, 1, Q, K) is neither a constant"),
+        (("MASK", "{inf,0,0,0}"), "its mask (B, 1, Q, K) is neither a constant"),
+        (("t = Transpose <perm=[0,2,1,3]> (m)", "t = Transpose <perm=[0,1,2,3]> (m)"), "are not merged to (B, Q, C)"),
     ],
 )
 def test_nan_of_other_masks_stay_caught(change: tuple[str, str], reason: str) -> None:
@@ -364,7 +364,7 @@ def test_what_is_no_such_embedding_stays(change: tuple[str, str], reason: str | 
 
 def test_tables_for_each_head_stay() -> None:
     report = after(Rope, rope(table="B,2,S,4"))[1]
-    assert "is not one for all heads" in report.left[0].text
+    assert "differs from head to head" in report.left[0].text
 
 
 # Shared heads
@@ -388,6 +388,6 @@ def test_repeated_heads_are_found(dims: str, result: str, expected: Channels) ->
     found = trace(index, Borders(index).is_out, "y")
     assert found is not None
     assert (found.source, found.axes[1]) == ("x", expected)
-    parted = split(found)
+    parted = read_heads(found)
     assert parted is not None
     assert (parted.num_heads, parted.times) == (int(heads) * 4, 4)
